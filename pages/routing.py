@@ -1,0 +1,85 @@
+"""Type sentences; see what the model predicts, which experts it takes, and what other experts would do."""
+
+import pandas as pd
+import streamlit as st
+
+from shrp.errors import ShrpError
+from shrp.explore import Exploration
+from ui import routing_figures as figures
+from ui import routing_views as views
+from ui import state
+from ui.downloads import chart
+from ui.sentences import explored, sentence_form
+from ui.text import escape
+
+INPUT, OTHER = "input", "beside"
+
+
+def main() -> None:
+    selection = state.current(needs_data=False)
+    info = selection.checkpoint.info
+    st.title("Routing")
+    st.markdown(
+        "Type a sentence and follow it through the model: what is predicted, which expert each converted layer "
+        "sends it to, and how the prediction would change with another expert."
+    )
+    inputs, notes = sentence_form(info.task, selection.data)
+    for note in notes:
+        st.caption(f":material/info: {escape(note)}")
+    if not inputs:
+        st.info("Type at least one sentence above, or pick some examples, then press **Route**.")
+        return
+    try:
+        found = explored(selection.checkpoint, inputs)
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    views.predictions(found)
+    if not found[0].layers or not selection.is_routed:
+        views.no_router(selection)
+        return
+    if len(found) > 1:
+        chart(
+            figures.routes_side_by_side(found),
+            lambda: pd.concat(e.choices().assign(input=i + 1) for i, e in enumerate(found)),
+            "routes",
+            f"{selection.name}-routes",
+            "Heatmap: a row an input, a column a routed layer, each cell the number of the expert taken. "
+            + views.agreement(found),
+        )
+        st.caption(views.agreement(found))
+    details(selection, found)
+
+
+def details(selection: state.Selection, found: list[Exploration]) -> None:
+    """One input in detail, another beside it, and the what-if matrix."""
+    st.subheader("One input in detail", anchor=False)
+    numbers = list(range(1, len(found) + 1))
+    left, right, _ = st.columns([1, 1, 2], gap="medium")
+    for key in (INPUT, OTHER):  # fewer inputs than before: the picked one may be gone
+        if st.session_state.get(key) not in (None, *numbers):
+            st.session_state[key] = None if key == OTHER else 1
+    first = left.selectbox("Input number", numbers, key=INPUT, bind="query-params")
+    first = first if first in numbers else 1
+    shown = [first]
+    if len(found) > 1:
+        second = right.selectbox(
+            "Beside it",
+            numbers,
+            index=None,
+            key=OTHER,
+            bind="query-params",
+            placeholder="Pick a second one",
+        )
+        if second in numbers and second != first:
+            shown.append(second)
+    top = max(float(found[i - 1].mean_probs(layer).max()) for i in shown for layer in found[0].layers)
+    if len(shown) == 2:
+        st.caption(views.agreement([found[i - 1] for i in shown]))
+    for column, number in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
+        with column:
+            views.one_input(selection, found[number - 1], number, top)
+    views.what_if_section(selection, [found[i - 1] for i in shown])
+
+
+main()

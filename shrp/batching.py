@@ -1,0 +1,119 @@
+"""From texts to padded batches of tensors, for training and evaluation alike."""
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shrp.errors import DataError
+
+Batch = dict[str, Tensor]
+Encoded = dict[str, list[int]]
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+BATCHES_PER_CHUNK = 50
+
+# A fast tokenizer keeps its truncation settings inside, and raises "Already borrowed" when one thread changes
+# them while another encodes. The app shares one tokenizer between sessions, so encoding takes turns.
+_ENCODING = threading.Lock()
+
+
+def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -> list[Encoded]:
+    """Tokenize texts or pairs of texts, without padding.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer; a fast one encodes all texts in one parallel call.
+        texts: Tuples of one or two texts, all of the same size.
+        max_length: Longest sequence in tokens, special tokens included. A pair is cut at its longer side.
+
+    Returns:
+        One dictionary of equally long lists an input: `input_ids`, `attention_mask`, and
+        `token_type_ids` where the tokenizer gives them.
+
+    Raises:
+        DataError: The tuples do not all hold one text, or all two.
+    """
+    if not len(texts):
+        return []
+    sizes = {len(text) for text in texts}
+    if sizes != {1} and sizes != {2}:
+        raise DataError(
+            f"Every input must be one text, or every input a pair; here the sizes are {sorted(sizes)}."
+        )
+    columns = [list(column) for column in zip(*texts)]
+    limit = min(max_length, tokenizer.model_max_length)
+    with _ENCODING:
+        encoded = tokenizer(*columns, truncation=True, max_length=limit, return_attention_mask=True)
+    keys = [key for key in MODEL_INPUTS if key in encoded]
+    return [dict(zip(keys, row)) for row in zip(*(encoded[key] for key in keys))]
+
+
+def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
+    """Tokens of each text or pair, special tokens included, if nothing were cut."""
+    if not len(texts):
+        return []
+    columns = [list(column) for column in zip(*texts)]
+    with _ENCODING:
+        encoded = tokenizer(*columns, truncation=False, return_attention_mask=False, verbose=False)
+    return [len(ids) for ids in encoded["input_ids"]]
+
+
+def collate(tokenizer, encoded: Sequence[Encoded], indices: Sequence[int] | np.ndarray) -> Batch:
+    """Pad some encoded inputs to the longest of them.
+
+    Args:
+        tokenizer: Gives the padding ids and the padding side.
+        encoded: The result of `encode`.
+        indices: Which inputs to take, in this order; at least one.
+
+    Returns:
+        int64 tensors of shape (batch, tokens), with the keys of the encoded inputs.
+    """
+    rows = [encoded[i] for i in indices]
+    width = max(len(row["input_ids"]) for row in rows)
+    fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+    batch = {}
+    for key in rows[0]:
+        values = np.full((len(rows), width), fill.get(key, 0), dtype=np.int64)
+        for line, row in zip(values, rows):
+            size = len(row[key])
+            if tokenizer.padding_side == "left":
+                line[width - size :] = row[key]
+            else:
+                line[:size] = row[key]
+        batch[key] = torch.from_numpy(values)
+    return batch
+
+
+def bucketed_batches(
+    lengths: Sequence[int] | np.ndarray, batch_size: int, shuffle_seed: int | Sequence[int] | None = None
+) -> list[list[int]]:
+    """Group inputs of similar length, so that little of a batch is padding.
+
+    Args:
+        lengths: Tokens of each input.
+        batch_size: Inputs a batch; only one batch, of what is left over, is smaller.
+        shuffle_seed: None sorts everything by length. A seed gives a training order: a random permutation,
+            sorted by length within chunks of 50 batches, the batches then in random order. It depends on the
+            seed and the lengths alone; pass `(seed, epoch)` for another order each epoch.
+
+    Returns:
+        Batches of indices into `lengths`; each index occurs once.
+    """
+    lengths = np.asarray(lengths)
+    if shuffle_seed is None:
+        return _split(np.argsort(lengths, kind="stable"), batch_size)
+    generator = np.random.default_rng(shuffle_seed)
+    order = generator.permutation(len(lengths))
+    chunk = batch_size * BATCHES_PER_CHUNK
+    batches = []
+    for start in range(0, len(order), chunk):
+        part = order[start : start + chunk]
+        batches += _split(part[np.argsort(lengths[part], kind="stable")], batch_size)
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _split(order: np.ndarray, batch_size: int) -> list[list[int]]:
+    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]

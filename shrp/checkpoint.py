@@ -1,0 +1,344 @@
+"""SHRP checkpoints: an ordinary Hugging Face folder whose `config.json` has a `shrp` section.
+
+Only safetensors and JSON are read: nothing is ever unpickled and no code of the folder is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.config import ShrpConfig
+from shrp.convert import empty_expert_layer, num_experts_of
+from shrp.errors import CheckpointError, ShrpError
+from shrp.families import FAMILIES, encoder_layers
+from shrp.layers import DroppedLayer, StaticLayer
+from shrp.plan import PruningPlan
+from shrp.tasks import Task
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
+_MAX_JSON_BYTES = 20 * 2**20
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """The `shrp` section of a checkpoint's config: everything known of it but the weights."""
+
+    config: ShrpConfig
+    task: Task
+    plan: PruningPlan | None = None
+    """Set for a static checkpoint."""
+    base_model: str = ""
+    """What the encoder was before fine-tuning: a hub id or a description."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Summary of how it was trained (recipe, data, epochs, seed)."""
+    scores: tuple[Mapping[str, Any], ...] = ()
+    """Rows of measured scores: `model` (teacher, routed, static ..., control ...), data, metric, score, n,
+    interval and, for pruned models, budget and recovery."""
+    usage: Mapping[str, list[float]] = field(default_factory=dict)
+    """Layer -> Top-1 share of each expert on validation data, which pruning ranks by."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The section as JSON-able data."""
+        return {
+            "format_version": FORMAT_VERSION,
+            **self.config.to_dict(),
+            "task": self.task.to_dict(),
+            "plan": self.plan.to_dict() if self.plan else None,
+            "base_model": self.base_model,
+            "training": dict(self.training),
+            "scores": [dict(row) for row in self.scores],
+            "usage": {layer: list(share) for layer, share in self.usage.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CheckpointInfo:
+        """Read the section; raises `CheckpointError` where it is of another version or incomplete."""
+        version = data.get("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"checkpoint format version {version!r} is not {FORMAT_VERSION}, the one this SHRP reads; "
+                "write the checkpoint again with this version."
+            )
+        try:
+            names = ("layers", "routing", "top_k", "expander_gain", "control")
+            config = {name: data[name] for name in names if name in data}
+            return cls(
+                config=ShrpConfig(**config | {"layers": tuple(config["layers"])}),
+                task=Task.from_dict(data["task"]),
+                plan=PruningPlan.from_dict(data["plan"]) if data.get("plan") else None,
+                base_model=str(data.get("base_model", "")),
+                training=dict(data.get("training") or {}),
+                scores=tuple(data.get("scores") or ()),
+                usage=dict(data.get("usage") or {}),
+            )
+        except ShrpError as error:
+            raise CheckpointError(f"the checkpoint's shrp section is not valid: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"the checkpoint's shrp section is incomplete: {error!r}.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A loaded checkpoint, model in evaluation mode and float32."""
+
+    path: Path
+    info: CheckpointInfo
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the model was pruned (no routers left)."""
+        return self.info.plan is not None
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    info: CheckpointInfo,
+    folder: str | os.PathLike,
+    *,
+    dtype: torch.dtype | None = None,
+    extra_files: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced.
+
+    Args:
+        dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
+        extra_files: further text files, name -> content (`history.jsonl`, a model card).
+
+    Raises:
+        CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())
+    ):
+        raise CheckpointError(f"{folder} exists and is not a checkpoint; choose a new or an empty folder.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error.strerror}.") from error
+    try:
+        state = {
+            name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
+            for name, value in model.state_dict().items()
+        }
+        save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+        config = model.config.to_diff_dict() | {
+            "architectures": [type(model).__name__],
+            "dtype": str(dtype or next(model.parameters()).dtype).removeprefix("torch."),
+            "shrp": info.to_dict(),
+        }
+        (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
+        (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
+        tokenizer.save_pretrained(partial)
+        for name, content in (extra_files or {}).items():
+            (partial / name).write_text(content, encoding="utf-8")
+        partial.chmod(0o755)
+        if folder.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.replace(folder, retired / "old")
+            os.replace(partial, folder)
+            shutil.rmtree(retired)
+        else:
+            os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointInfo]:
+    """Read `config.json` of a checkpoint: the whole of it, and its `shrp` section. Reads no weights.
+
+    Raises:
+        CheckpointError: not a checkpoint; one sentence says why.
+    """
+    folder = Path(folder)
+    file = folder / CONFIG
+    if not file.is_file():
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG}.")
+    if file.stat().st_size > _MAX_JSON_BYTES:
+        raise CheckpointError(f"{file} is larger than any model's config; it is not a checkpoint's.")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
+    if not isinstance(data, dict) or not isinstance(data.get("shrp"), dict):
+        raise CheckpointError(
+            f'{folder} is not an SHRP checkpoint: its {CONFIG} has no "shrp" section. '
+            "Convert and train a model with `python -m shrp train` first."
+        )
+    if data.get("model_type") not in FAMILIES:
+        raise CheckpointError(
+            f"{folder}: model_type {data.get('model_type')!r} is not one of {', '.join(sorted(FAMILIES))}."
+        )
+    return data, CheckpointInfo.from_dict(data["shrp"])
+
+
+def info_if_ours(folder: str | os.PathLike) -> CheckpointInfo | None:
+    """The `shrp` section of `folder`, or None where that is no checkpoint of ours (a hub id, say)."""
+    try:
+        return read_config(folder)[1]
+    except CheckpointError:
+        return None
+
+
+def load(folder: str | os.PathLike) -> Checkpoint:
+    """Load a checkpoint, routed or static, in evaluation mode and float32.
+
+    Raises:
+        CheckpointError: missing, truncated, of another version, or not SHRP's; one sentence says which.
+    """
+    folder = Path(folder)
+    data, info = read_config(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS}; other weight formats are not read.")
+    model = _build(folder, data, info)
+    try:
+        state = load_file(weights)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{weights} is truncated or not a safetensors file: {error}.") from error
+    _fill(model, state, weights)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+        raise CheckpointError(f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}") from error
+    return Checkpoint(folder, info, model.eval(), tokenizer, fingerprint(folder))
+
+
+def _build(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedModel:
+    """The model that `config.json` describes, its parameters still without storage."""
+    names = data.get("architectures") or []
+    name = names[0] if len(names) == 1 and isinstance(names[0], str) else ""
+    cls = getattr(transformers, name, None) if name.isidentifier() else None
+    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
+        raise CheckpointError(f"{folder}: architectures must name one transformers model class, not {names}.")
+    try:
+        plain = {key: value for key, value in data.items() if key not in ("shrp", "auto_map", "dtype")}
+        config = AutoConfig.for_model(**plain)
+        with torch.device("meta"):
+            model = cls(config)
+            _shape(model, info)
+    except ShrpError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    except Exception as error:  # whatever a stranger's config makes transformers raise
+        raise CheckpointError(f"{folder}: its {CONFIG} does not describe a {name}: {error}.") from error
+    return model
+
+
+def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
+    """Give every converted layer its module, without weights."""
+    layers = encoder_layers(model)
+    info.config.check_fits(len(layers), num_experts_of(model))
+    if info.plan:
+        info.plan.check_fits(info.config.layers, num_experts_of(model))
+    counts = info.plan.keep_counts() if info.plan else {}
+    for index in info.config.layers:
+        if info.config.control == "dropped":
+            layers[index] = DroppedLayer(index)
+            continue
+        layer = empty_expert_layer(model, index, info.config)
+        if info.plan:
+            layer = StaticLayer(
+                layer=index,
+                hidden_size=layer.hidden_size,
+                head_size=layer.head_size,
+                kept=counts[index],
+                eps=layer.norm.eps,
+                dropout=layer.dropout,
+            )
+        layers[index] = layer
+
+
+def _fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:
+    """Put `state` into a model on the meta device, as float32, after checking names and shapes."""
+    expected = model.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        which = f"lacks {missing[0]}" if missing else f"has an unexpected {extra[0]}"
+        raise CheckpointError(
+            f"{weights} does not fit its {CONFIG}: it {which} "
+            f"({len(missing)} missing, {len(extra)} unexpected tensors)."
+        )
+    for name, value in state.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{weights} does not fit its {CONFIG}: {name} is {list(value.shape)}, "
+                f"expected {list(expected[name].shape)}."
+            )
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    model.load_state_dict(state, assign=True)
+    # Buffers that are not stored (position ids) are still without storage: make them as the model would.
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                fresh = torch.zeros(buffer.shape, dtype=buffer.dtype)
+                if name == "position_ids":
+                    fresh = torch.arange(buffer.shape[-1]).expand(buffer.shape).clone()
+                module.register_buffer(name, fresh, persistent=False)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+    """SHA-256 over a checkpoint's config and weights: equal bytes, equal fingerprint."""
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        with open(Path(folder) / name, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """The epochs of a checkpoint's training, oldest first; empty where none were kept."""
+    file = Path(folder) / HISTORY
+    if not file.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is not readable JSON lines: {error}.") from error
+
+
+def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointError]:
+    """Every SHRP checkpoint in the folders directly under `root`, by name; a broken one maps to its error."""
+    found: dict[str, CheckpointInfo | CheckpointError] = {}
+    root = Path(root)
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        try:
+            found[folder.name] = _describe(folder)
+        except CheckpointError as error:
+            found[folder.name] = error
+    return found
+
+
+def _describe(folder: Path) -> CheckpointInfo:
+    """The info of a checkpoint after checking that its weights file is whole, which reads only its header."""
+    _, info = read_config(folder)
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is missing or truncated: {error}.") from error
+    return info

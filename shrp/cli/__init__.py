@@ -1,0 +1,42 @@
+"""The command line: `python -m shrp finetune | train | usage | prune | evaluate | measure`.
+
+Results go to stdout (one JSON object with `--json`), progress to stderr. Exit codes: 0 done, 1 an error that a
+person can mend (said in one sentence), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from shrp.cli import inspecting, pruning, training
+from shrp.cli.output import stderr
+from shrp.errors import ShrpError
+
+app = typer.Typer(
+    name="shrp",
+    help="Specialised head routing and pruning (SHRP) of Transformer encoders: train, inspect, prune, evaluate.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (training, pruning, inspecting):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line; errors meant for people become one sentence and exit code 1."""
+    try:
+        app(prog_name="python -m shrp")
+    except ShrpError as error:
+        stderr.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        stderr.print("interrupted", highlight=False)
+        sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")  # brackets of a message are not markup

@@ -1,0 +1,169 @@
+"""`usage`, `evaluate` and `measure`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shrp.cli.options import AsJson, DataSource, LabelColumn, SliceColumn, TextColumns, evaluation_data
+from shrp.cli.output import bar, print_json, print_table, stderr
+
+Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
+MaxLength = Annotated[int, typer.Option(help="Longest input, in tokens.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the command line."""
+    app.command()(usage)
+    app.command()(evaluate)
+    app.command()(measure)
+
+
+def usage(
+    checkpoint: Folder,
+    data: DataSource = "probe",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    slice_column: SliceColumn = None,
+    by: Annotated[str | None, typer.Option(help="Also by `class` or by `slice`.")] = None,
+    output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
+    max_length: MaxLength = 128,
+    json: AsJson = False,
+) -> None:
+    """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
+    from shrp.checkpoint import load
+    from shrp.usage import measure_usage
+
+    loaded = load(checkpoint)
+    source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column)
+    with bar("usage") as progress:
+        task = progress.add_task("routing", total=len(source))
+        stats = measure_usage(
+            loaded.model,
+            loaded.tokenizer,
+            source,
+            max_length=max_length,
+            output_norms=output_norms,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    groups = stats.groups(by) if by else {}
+    if json:
+        result = {
+            "task": loaded.info.task.name,
+            "data": stats.data,
+            "n": stats.n,
+            "unit": stats.unit,
+            "layers": stats.summary().to_dict("records"),
+            "experts": stats.to_frame().to_dict("records"),
+            "warnings": [vars(warning) for warning in stats.warnings()],
+        }
+        if by:
+            result["by"] = {
+                name: {"n": int(rows.sum()), "shares": stats.shares(rows)} for name, rows in groups.items()
+            }
+        if output_norms:
+            result["gate_norm"] = stats.gate_norm()
+        print_json(result)
+        return
+    print_table(
+        f"{stats.data}: n = {stats.n} inputs, counted in {stats.unit}", stats.summary().to_dict("records")
+    )
+    for name, rows in groups.items():
+        lines = [
+            {"layer": layer} | {f"e{e}": f"{share:.0%}" for e, share in enumerate(stats.share(layer, rows))}
+            for layer in stats.layers
+        ]
+        print_table(f"Top-1 share, {name}, n = {int(rows.sum())}", lines)
+    for warning in stats.warnings():
+        stderr.print(f"{warning.kind}: {warning.text}", highlight=False)
+
+
+def evaluate(
+    checkpoint: Folder,
+    data: DataSource = "probe",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    slice_column: SliceColumn = None,
+    max_length: MaxLength = 128,
+    batch_size: Annotated[int, typer.Option(help="Inputs a batch.")] = 32,
+    predictions: Annotated[Path | None, typer.Option(help="Write every prediction to this CSV file.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Score a checkpoint, routed or static, with a 95% interval, beside its dense teacher where that is known."""
+    from shrp.checkpoint import load
+    from shrp.evaluate import evaluate_stream
+
+    loaded = load(checkpoint)
+    source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column)
+    with bar("evaluate") as progress:
+        task = progress.add_task("evaluating", total=len(source))
+        options = {"batch_size": batch_size, "max_length": max_length}
+        for result in evaluate_stream(loaded.model, loaded.tokenizer, source, **options):
+            shown = f"{result.metric} {result.score:.4f}"
+            progress.update(task, completed=result.n, description=shown)
+    known = [r for r in loaded.info.scores if r["kind"] == "teacher" and r["data"] == source.name]
+    teacher = known[0]["score"] if known else None
+    if predictions is not None:
+        result.to_frame(source.texts).to_csv(predictions, index=False)
+    slices = result.by_slice().to_dict("records")
+    summary = result.to_dict() | {
+        "teacher": teacher,
+        "retained": result.score / teacher if teacher else None,
+        "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
+        "slices": slices,
+    }
+    if json:
+        print_json(summary)
+        return
+    low, high = result.interval
+    line = {
+        "data": result.data,
+        "metric": result.metric,
+        "score": result.score,
+        "95% interval": f"{low:.4f} to {high:.4f}",
+        "n": result.n,
+        "teacher": teacher,
+        "retained": summary["retained"],
+    }
+    print_table(str(checkpoint), [line])
+    print_table("by slice", slices)
+
+
+def measure(
+    checkpoint: Folder,
+    tokens: Annotated[int, typer.Option(help="Tokens an input.")] = 128,
+    batch: Annotated[int, typer.Option(help="Inputs a batch, for latency.")] = 8,
+    latency: Annotated[
+        bool, typer.Option(help="Also time it against the dense architecture, side by side.")
+    ] = False,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each.")] = 20,
+    json: AsJson = False,
+) -> None:
+    """Parameters and FLOPs (encoder and whole model) against the dense architecture, and latency if asked."""
+    from shrp.checkpoint import load
+    from shrp.measure import cost, dense_cost, model_inputs
+    from shrp.measure import latency as time_side_by_side
+
+    loaded = load(checkpoint)
+    ours, dense = cost(loaded.model, tokens), dense_cost(loaded.model, tokens)
+    kept = ours.relative_to(dense)
+    result = {"tokens": tokens, "model": vars(ours), "dense": vars(dense), "kept": kept}
+    frame = None
+    if latency:
+        inputs = model_inputs(loaded.model, batch, tokens)
+        reference = type(loaded.model)(loaded.model.config).eval()  # speed does not depend on the weights
+        runs = {"dense": lambda: reference(**inputs), "checkpoint": lambda: loaded.model(**inputs)}
+        frame = time_side_by_side(runs, repeats=repeats)
+        result["latency"] = {"batch": batch, "rows": frame.to_dict("records")}
+    if json:
+        print_json(result)
+        return
+    rows = [
+        {"quantity": name, "model": getattr(ours, name), "dense": getattr(dense, name), "kept": kept[name]}
+        for name in ("encoder_params", "model_params", "encoder_flops", "model_flops")
+    ]
+    print_table(f"{checkpoint}, {tokens} tokens an input", rows)
+    if frame is not None:
+        print_table(f"latency, batch {batch}, {tokens} tokens", frame.to_dict("records"))

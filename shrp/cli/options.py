@@ -1,0 +1,89 @@
+"""Options that several commands share, and what they turn into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shrp.data import TextData, load_data
+from shrp.errors import DataError, TrainingError
+from shrp.tasks import TASKS, Task
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option("--text-column", help="Column of the text in your own file; give it twice for pairs."),
+]
+LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the label in your own file.")]
+SliceColumn = Annotated[
+    str | None, typer.Option("--slice-column", help="Column of a tag to score by, in your own file.")
+]
+DataSource = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="`probe` (shipped sentences), `glue` (the folder in SHRP_DATA_DIR, or the hub), "
+        "or a CSV, TSV, JSONL or Parquet file.",
+    ),
+]
+
+
+def layer_list(text: str, num_layers: int) -> tuple[int, ...]:
+    """Layers from `6-11`, `1,3,5`, `upper:6` or a mix of the first two.
+
+    Raises:
+        TrainingError: the text is not of that form.
+    """
+    try:
+        if text.startswith("upper:"):
+            return tuple(range(num_layers - int(text.removeprefix("upper:")), num_layers))
+        layers: list[int] = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            layers += range(int(first), int(last or first) + 1)
+        return tuple(layers)
+    except ValueError as error:
+        raise TrainingError(f'layers must look like "6-11", "1,3,5" or "upper:6", not {text!r}.') from error
+
+
+def evaluation_data(
+    source: str, task: Task, text_columns: list[str] | None, label_column: str, slice_column: str | None
+) -> TextData:
+    """The data that a checkpoint of `task` is to be run on."""
+    if source in ("probe", "glue"):
+        return load_data(source, task, "validation")
+    return load_data(
+        source, task, text_columns=text_columns, label_column=label_column, slice_column=slice_column
+    )
+
+
+def training_data(
+    task: str | None,
+    train_file: Path | None,
+    validation_file: Path | None,
+    text_columns: list[str] | None,
+    label_column: str,
+) -> tuple[TextData, TextData]:
+    """Training and validation data: a GLUE task's, or a person's own two files."""
+    if (train_file is None) != (validation_file is None):
+        raise DataError("give both --train-file and --validation-file, or neither and a GLUE --task.")
+    if train_file is None:
+        if task is None:
+            raise DataError(
+                f"name a GLUE task (--task {', '.join(TASKS)}) or your own --train-file and --validation-file."
+            )
+        return load_data("glue", task, "train"), load_data("glue", task, "validation")
+    train = load_data(str(train_file), task, text_columns=text_columns, label_column=label_column)
+    if train.labels is None:
+        raise DataError(f"{train_file} has no label column; name it with --label-column.")
+    validation = load_data(
+        str(validation_file),
+        train.task,
+        text_columns=text_columns or list(train.task.text_columns),
+        label_column=label_column,
+    )
+    return train, validation

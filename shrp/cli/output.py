@@ -1,0 +1,103 @@
+"""How commands speak: JSON or tables on stdout, progress and notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shrp.training_config import Epoch
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Write one JSON object, and nothing else, to stdout; what is not a finite number becomes null."""
+    sys.stdout.write(json.dumps(_clean(data), indent=2) + "\n")
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _clean(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys as a table to stdout."""
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(
+            column.replace("_", " "), justify="left" if isinstance(rows[0][column], str) else "right"
+        )
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in rows[0]))
+    stdout.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def bar(description: str) -> Progress:
+    """A progress bar on stderr, to be used as a context manager."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
+
+
+class TrainingBar:
+    """`shrp.train.Progress` on stderr: a bar an epoch, and a line with the metric when it ends."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task = None
+        self._last = "-"
+
+    def step(self, epoch: Epoch, epochs: int, step: int, steps: int, loss: float) -> None:
+        """Advance the epoch's bar."""
+        if self._bar is None:
+            self._bar = bar("")
+            self._bar.start()
+            self._task = self._bar.add_task("", total=steps)
+        text = f"epoch {epoch.index + 1}/{epochs} (stage {epoch.stage})  loss {loss:.4f}  last score {self._last}"
+        self._bar.update(self._task, completed=step, total=steps, description=text)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Close the bar and print the epoch's line."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._last = f"{row['validation_score']:.4f}"
+        low, high = row["validation_interval"]
+        converted = (
+            f", layer {row['converted_layer']} converted" if row["converted_layer"] is not None else ""
+        )
+        stderr.print(
+            f"epoch {row['epoch'] + 1} (stage {row['stage']}{converted}): loss {row['loss']:.4f}, "
+            f"balance {row['balance_loss']:.4f}, {row['metric']} {row['validation_score']:.4f} "
+            f"({low:.4f} to {high:.4f}, n={row['validation_n']}), {row['seconds']:.0f} s",
+            highlight=False,
+        )

@@ -1,0 +1,151 @@
+"""`prune`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shrp.cli.options import AsJson, LabelColumn, TextColumns, evaluation_data, training_data
+from shrp.cli.output import TrainingBar, print_json, stderr
+
+Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the command line."""
+    app.command()(prune)
+
+
+def prune(
+    checkpoint: Folder,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the resulting static checkpoint.")],
+    budget: Annotated[
+        int | None, typer.Option(help="Experts kept in all converted layers together (M).")
+    ] = None,
+    per_layer: Annotated[int | None, typer.Option(help="Experts kept in every converted layer (m).")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan as JSON, instead of a number.")] = None,
+    selection: Annotated[str, typer.Option(help="usage, gate_norm, or random (a control).")] = "usage",
+    combination: Annotated[str, typer.Option(help="usage weights or their plain mean.")] = "usage",
+    seed: Annotated[int, typer.Option(help="For random selection and recovery.")] = 0,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure usage on `probe`, `glue` or a file, instead of taking the checkpoint's own."
+        ),
+    ] = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    recover: Annotated[int, typer.Option(help="Epochs of training on after pruning.")] = 0,
+    teacher: Annotated[Path | None, typer.Option(help="Dense checkpoint to distil in them.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="GLUE task to recover on; by default the checkpoint's.")
+    ] = None,
+    train_file: Annotated[Path | None, typer.Option(help="Your own training data for recovery.")] = None,
+    validation_file: Annotated[
+        Path | None, typer.Option(help="Your own validation data for recovery.")
+    ] = None,
+    epoch_size: Annotated[int | None, typer.Option(help="At most so many examples an epoch.")] = None,
+    learning_rate: Annotated[float, typer.Option(help="For pretrained weights, in recovery.")] = 1e-4,
+    new_learning_rate: Annotated[float, typer.Option(help="For the Expander, in recovery.")] = 1e-3,
+    max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
+    full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed recovery.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Prune a routed checkpoint to a static one: no router, only the experts that a plan keeps."""
+    import torch
+
+    import shrp.checkpoint as store
+    from shrp.config import ShrpConfig
+    from shrp.errors import PlanError, TrainingError
+    from shrp.plan import PruningPlan, make_plan
+    from shrp.prune import prune as cut
+    from shrp.recipe import usage_in
+    from shrp.train import finish, history_text, train
+    from shrp.training_config import TrainConfig
+    from shrp.usage import measure_usage, plan_from
+
+    if sum(option is not None for option in (budget, per_layer, plan)) != 1:
+        raise PlanError("give exactly one of --budget, --per-layer and --plan.")
+    source = store.load(checkpoint)
+    options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
+    if source.is_static:
+        raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
+    if plan is not None:
+        try:
+            chosen = PruningPlan.from_dict(jsonlib.loads(plan.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise PlanError(f"{plan} is not a readable JSON file: {error}.") from error
+    elif data is not None or selection == "gate_norm":
+        measured_on = evaluation_data(data or "probe", source.info.task, text_column, label_column, None)
+        stats = measure_usage(
+            source.model,
+            source.tokenizer,
+            measured_on,
+            max_length=max_length,
+            output_norms=selection == "gate_norm",
+        )
+        chosen = plan_from(stats, selection=selection, **options)
+    else:
+        chosen = make_plan(usage_in(source.info), selection=selection, **options)
+    model = cut(source.model, chosen)
+    info = store.CheckpointInfo(
+        config=source.info.config,
+        task=source.info.task,
+        plan=chosen,
+        base_model=source.info.base_model,
+        training=dict(source.info.training) | {"pruned_from": source.fingerprint},
+        scores=tuple(row for row in source.info.scores if row["kind"] == "teacher"),
+    )
+    history = store.read_history(checkpoint)
+    if recover:
+        name = task or source.info.task.name
+        training, validation = training_data(
+            None if train_file else name, train_file, validation_file, text_column, label_column
+        )
+        if training.task.num_labels != source.info.task.num_labels:
+            raise TrainingError(
+                f"the recovery data have {training.task.num_labels} classes, the model does not."
+            )
+        distil = {"distill_logits": 0.5, "distill_hidden": 1.0} if teacher else {}
+        config = TrainConfig(
+            shrp=ShrpConfig(()),
+            stage2_epochs=recover,
+            balance=0.0,
+            learning_rate=learning_rate,
+            new_learning_rate=new_learning_rate,
+            epoch_size=epoch_size,
+            max_length=max_length,
+            freeze_embeddings=True,
+            seed=seed,
+            **distil,
+        )
+        model, recovered, more = train(
+            config,
+            model,
+            info,
+            source.tokenizer,
+            training,
+            validation,
+            out,
+            teacher=store.load(teacher).model if teacher else None,
+            resume=resume,
+            progress=TrainingBar(),
+        )
+        info = store.CheckpointInfo(
+            **{**vars(recovered), "training": dict(info.training) | {"recovery": dict(recovered.training)}}
+        )
+        history += more
+    extra = {store.HISTORY: history_text(history)} if history else {}
+    dtype = None if full_precision else torch.float16
+    store.save(model, source.tokenizer, info, out, dtype=dtype, extra_files=extra)
+    finish(out)
+    if json:
+        print_json({"out": str(out), "experts_kept": chosen.budget, "plan": chosen.to_dict()})
+    else:
+        counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
+        stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
+        stderr.print(f"wrote {out}", highlight=False)

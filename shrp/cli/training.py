@@ -1,0 +1,267 @@
+"""`finetune` and `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shrp.cli.options import AsJson, LabelColumn, TextColumns, layer_list, training_data
+from shrp.cli.output import TrainingBar, print_json, print_table, stderr
+
+Base = Annotated[str, typer.Option("--base", help="A hub id (bert-base-uncased) or a folder with a model.")]
+BaseName = Annotated[str | None, typer.Option(help="What the checkpoint should call the base.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the resulting checkpoint.")]
+GlueTask = Annotated[str | None, typer.Option("--task", help="GLUE task; or give your own files.")]
+TrainFile = Annotated[Path | None, typer.Option(help="Your own training data: CSV, TSV, JSONL or Parquet.")]
+ValidationFile = Annotated[Path | None, typer.Option(help="Your own validation data.")]
+EpochSize = Annotated[int | None, typer.Option(help="At most so many examples an epoch.")]
+BatchSize = Annotated[int, typer.Option(help="Examples a step.")]
+MaxLength = Annotated[int, typer.Option(help="Longest input, in tokens.")]
+Freeze = Annotated[bool, typer.Option(help="Leave the embeddings as they are.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch of a killed run.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the command line."""
+    app.command()(finetune)
+    app.command()(train)
+
+
+def finetune(
+    base: Base,
+    out: Out,
+    task: GlueTask = None,
+    train_file: TrainFile = None,
+    validation_file: ValidationFile = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    epochs: Annotated[int, typer.Option(help="Epochs.")] = 3,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
+    epoch_size: EpochSize = None,
+    batch_size: BatchSize = 32,
+    max_length: MaxLength = 128,
+    freeze_embeddings: Freeze = False,
+    precision: Precision = "auto",
+    seed: Seed = 0,
+    base_name: BaseName = None,
+    resume: Resume = False,
+    json: AsJson = False,
+) -> None:
+    """Fine-tune a dense encoder on a task: the teacher that `train` starts from."""
+    from shrp import checkpoint
+    from shrp.base import load_base
+    from shrp.config import ShrpConfig
+    from shrp.train import finish, history_text
+    from shrp.train import train as run
+    from shrp.training_config import TrainConfig
+
+    data, validation = training_data(task, train_file, validation_file, text_column, label_column)
+    model, tokenizer, _ = load_base(base, data.task, seed)
+    config = TrainConfig(
+        stage2_epochs=epochs,
+        learning_rate=learning_rate,
+        epoch_size=epoch_size,
+        batch_size=batch_size,
+        max_length=max_length,
+        freeze_embeddings=freeze_embeddings,
+        precision=precision,
+        seed=seed,
+    )
+    info = checkpoint.CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
+    model, info, history = run(
+        config, model, info, tokenizer, data, validation, out, resume=resume, progress=TrainingBar()
+    )
+    checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
+    finish(out)
+    last = history[-1]
+    if json:
+        print_json({"out": str(out), "task": data.task.name, "validation": validation.name, **last})
+    else:
+        stderr.print(f"wrote {out}", highlight=False)
+
+
+def train(
+    base: Base,
+    out: Out,
+    layers: Annotated[
+        str,
+        typer.Option(help='Layers to convert: "6-11", "1,3,5" or "upper:6" (counted from 0 at the input).'),
+    ] = "upper:6",
+    task: GlueTask = None,
+    train_file: TrainFile = None,
+    validation_file: ValidationFile = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    routing: Annotated[str, typer.Option(help="sequence or token.")] = "sequence",
+    top_k: Annotated[int, typer.Option(help="Experts that a gate lets through.")] = 1,
+    order: Annotated[
+        str, typer.Option(help="Conversion order: top-down, bottom-up, or a list of layers.")
+    ] = "top-down",
+    stage2_epochs: Annotated[int, typer.Option(help="Epochs after the last conversion.")] = 2,
+    balance: Annotated[float, typer.Option(help="Weight of the balance loss in stage 1 (lambda).")] = 0.1,
+    learning_rate: Annotated[float, typer.Option(help="For pretrained weights.")] = 1e-4,
+    new_learning_rate: Annotated[float, typer.Option(help="For Router and Expander.")] = 1e-3,
+    distill_logits: Annotated[
+        float, typer.Option(help="Share of the loss from the teacher's logits, 0 to 1.")
+    ] = 0.5,
+    distill_hidden: Annotated[float, typer.Option(help="Weight of the teacher's hidden states.")] = 1.0,
+    teacher_epochs: Annotated[
+        int, typer.Option(help="Epochs of dense fine-tuning first, where the base has no trained head.")
+    ] = 3,
+    teacher_learning_rate: Annotated[float, typer.Option(help="For that fine-tuning.")] = 5e-5,
+    per_layer: Annotated[
+        str, typer.Option(help="Experts a layer at which static models are scored.")
+    ] = "1,2,4,8,12",
+    recover: Annotated[
+        str,
+        typer.Option(help='Experts a layer at which a static model is trained on and scored, such as "1,2".'),
+    ] = "",
+    recovery_epochs: Annotated[int, typer.Option(help="Epochs of that.")] = 1,
+    controls: Annotated[
+        str,
+        typer.Option(
+            help="Controls to score beside it: random, uniform, dropped (the last two train again)."
+        ),
+    ] = "random",
+    epoch_size: EpochSize = None,
+    batch_size: BatchSize = 32,
+    max_length: MaxLength = 128,
+    freeze_embeddings: Freeze = False,
+    precision: Precision = "auto",
+    seed: Seed = 0,
+    base_name: BaseName = None,
+    full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
+    resume: Resume = False,
+    json: AsJson = False,
+) -> None:
+    """Turn a dense encoder into a routed SHRP checkpoint, with scores of its prunings and controls.
+
+    A base without a trained head is fine-tuned first. `--distill-logits 0 --distill-hidden 0` is the paper's plain
+    recipe. A killed run goes on with `--resume` and the same options.
+    """
+    import torch
+
+    from shrp.recipe import Datasets, Recipe, Run
+    from shrp.training_config import TrainConfig
+
+    data, validation = training_data(task, train_file, validation_file, text_column, label_column)
+    geometry = base_geometry(base)
+    indices = layer_list(layers, geometry[0])
+    shared = {
+        "epoch_size": epoch_size,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "freeze_embeddings": freeze_embeddings,
+        "precision": precision,
+        "seed": seed,
+    }
+    config = TrainConfig(
+        shrp=shrp_config(indices, routing, top_k),
+        order=conversion_order(order, indices, geometry[0]),
+        stage2_epochs=stage2_epochs,
+        balance=balance,
+        learning_rate=learning_rate,
+        new_learning_rate=new_learning_rate,
+        distill_logits=distill_logits,
+        distill_hidden=distill_hidden,
+        **shared,
+    )
+    teacher = TrainConfig(stage2_epochs=teacher_epochs, learning_rate=teacher_learning_rate, **shared)
+    budgets = tuple(m for m in number_list(per_layer) if m <= geometry[1])
+    recipe = Recipe(
+        config,
+        teacher=teacher,
+        per_layer=budgets,
+        recover=number_list(recover),
+        recovery_epochs=recovery_epochs,
+        controls=tuple(name.strip() for name in controls.split(",") if name.strip()),
+    )
+    run = Run(
+        recipe,
+        base,
+        Datasets(data, validation, probe_of(data.task.name)),
+        out,
+        base_name=base_name,
+        dtype=None if full_precision else torch.float16,
+        resume=resume,
+        progress=TrainingBar(),
+        announce=lambda text: stderr.print(f"stage: {text}", highlight=False),
+    )
+    info = run()
+    if json:
+        print_json({"out": str(out), "task": info.task.name, "scores": list(info.scores)})
+    else:
+        print_table(f"{out}", [score_line(row) for row in info.scores])
+
+
+def base_geometry(base: str) -> tuple[int, int]:
+    """Layers and heads of a base, from its config alone."""
+    from transformers import AutoConfig
+
+    from shrp.errors import TrainingError
+    from shrp.families import family_of
+
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{base!r} is neither a folder with a model nor one that the hub gives just now."
+        ) from error
+    family_of(config)
+    return config.num_hidden_layers, config.num_attention_heads
+
+
+def shrp_config(layers: tuple[int, ...], routing: str, top_k: int):
+    """The conversion that the options ask for."""
+    from shrp.config import ShrpConfig
+
+    return ShrpConfig(layers, routing=routing, top_k=top_k)
+
+
+def conversion_order(text: str, layers: tuple[int, ...], num_layers: int) -> tuple[int, ...]:
+    """The order that `--order` names."""
+    if text == "top-down":
+        return tuple(sorted(layers, reverse=True))
+    return tuple(sorted(layers)) if text == "bottom-up" else layer_list(text, num_layers)
+
+
+def number_list(text: str) -> tuple[int, ...]:
+    """Positive numbers from `1,2,4`."""
+    from shrp.errors import TrainingError
+
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise TrainingError(f'expected numbers such as "1,2,4", not {text!r}.') from error
+    if any(number < 1 for number in numbers):
+        raise TrainingError(f"numbers of experts must be 1 or more, not {text!r}.")
+    return numbers
+
+
+def probe_of(task: str) -> tuple:
+    """The task's shipped probe set, if there is one, to be scored on as well."""
+    from shrp.data import load_probe
+    from shrp.errors import DataError
+
+    try:
+        return (load_probe(task),)
+    except DataError:
+        return ()
+
+
+def score_line(row: dict) -> dict:
+    """A row of scores, shortened for a terminal."""
+    low, high = row["interval"]
+    return {
+        "model": row["model"],
+        "data": row["data"],
+        "metric": row["metric"],
+        "score": float(row["score"]),
+        "interval": f"{low:.4f} to {high:.4f} ({row['interval_is']})",
+        "n": row["n"],
+        "of teacher": f"{row['retained']:.1%}" if "retained" in row else "-",
+    }

@@ -1,0 +1,229 @@
+"""Data sets: texts with labels, from the shipped probe sets, GLUE, or a person's own file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from shrp import tabular
+from shrp.errors import DataError
+from shrp.hub import DATA_DIR, load_glue_frame
+from shrp.tasks import TASKS, Task, get_task
+
+PROBES = Path(__file__).parent / "probes"
+SPLITS = ("train", "validation")
+REGRESSION_STRATA = 10
+
+
+@dataclass(frozen=True, eq=False)
+class TextData:
+    """Texts of one task, in a fixed order.
+
+    Attributes:
+        task: The task that the labels belong to.
+        name: Where the data are from, such as "glue/sst2 validation"; figures name it.
+        texts: One tuple an input, of one text or two, exactly as in the source.
+        labels: int64 class ids, float64 numbers for regression, or None; shape (inputs,).
+        slices: The phenomenon of each input, such as "negation", or None.
+
+    Raises:
+        DataError: The parts differ in length, or a label is not one of the task's.
+    """
+
+    task: Task
+    name: str
+    texts: tuple[tuple[str, ...], ...]
+    labels: np.ndarray | None = None
+    slices: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for part, values in (("labels", self.labels), ("slices", self.slices)):
+            if values is not None and len(values) != len(self.texts):
+                raise DataError(f"'{self.name}' has {len(self.texts)} texts but {len(values)} {part}.")
+        if any(len(text) != len(self.task.text_columns) for text in self.texts):
+            raise DataError(f"An input of '{self.task.name}' has {len(self.task.text_columns)} text(s).")
+        if self.labels is None:
+            return
+        labels = np.asarray(self.labels, dtype=np.float64 if self.task.is_regression else np.int64)
+        top = self.task.num_labels - 1
+        if not self.task.is_regression and len(labels) and not 0 <= labels.min() <= labels.max() <= top:
+            raise DataError(f"The class ids of '{self.task.name}' go from 0 to {top}.")
+        object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over task, texts, labels and slices; equal content gives equal fingerprints."""
+        labels = None if self.labels is None else self.labels.tolist()
+        content = json.dumps([self.task.to_dict(), self.texts, labels, self.slices])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "TextData":
+        """The inputs of these indices, in this order; its name says how many of how many they are."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return TextData(
+            self.task,
+            f"{self.name} ({len(rows)} of {len(self)})",
+            tuple(self.texts[i] for i in rows),
+            None if self.labels is None else self.labels[rows],
+            None if self.slices is None else tuple(self.slices[i] for i in rows),
+        )
+
+    def stratified_order(self, seed: int = 0) -> np.ndarray:
+        """A random order in which every prefix has about the whole's share of each class.
+
+        A prefix's count of a class differs from its due by about one input. Numeric labels are balanced over
+        ten equally large bins; without labels the order is plainly random.
+
+        Returns:
+            int64 permutation of the inputs, a function of the labels and the seed alone.
+        """
+        generator = np.random.default_rng(seed)
+        shuffled = generator.permutation(len(self))
+        if self.labels is None:
+            return shuffled
+        strata = self.labels
+        if self.task.is_regression:
+            ranks = np.argsort(np.argsort(strata, kind="stable"))
+            strata = ranks * REGRESSION_STRATA // max(len(ranks), 1)
+        # The k-th of a class's n members goes to a random place in the k-th n-th of the whole.
+        position = np.empty(len(self))
+        for stratum in np.unique(strata):
+            members = shuffled[strata[shuffled] == stratum]
+            position[members] = (np.arange(len(members)) + generator.random(len(members))) / len(members)
+        return np.argsort(position, kind="stable")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an input: the text columns, then `label` (its name, or the number) and `slice` if known."""
+        frame = pd.DataFrame(list(self.texts), columns=list(self.task.text_columns))
+        if self.labels is not None:
+            names = self.task.label_names
+            frame["label"] = [names[i] for i in self.labels] if names else self.labels
+        if self.slices is not None:
+            frame["slice"] = list(self.slices)
+        return frame
+
+
+def load_data(source: str | Path, task: str | Task | None, split: str = "validation", **columns) -> TextData:
+    """Load from a source that a person chose.
+
+    Args:
+        source: "probe", "glue", or the path of a table.
+        task: A GLUE task's name, or a `Task`; None only with a path.
+        split: "train" or "validation"; only GLUE has splits.
+        columns: `text_columns`, `label_column`, `slice_column` of `load_file`; only with a path.
+
+    Raises:
+        DataError: As the loaders below.
+    """
+    if source not in ("probe", "glue"):
+        return load_file(source, task, **columns)
+    name = task.name if isinstance(task, Task) else task
+    if name is None:
+        raise DataError(f"The source '{source}' needs a task: {', '.join(TASKS)}.")
+    return load_probe(name) if source == "probe" else load_glue(name, split)
+
+
+def load_probe(task: str) -> TextData:
+    """The probe set shipped for a task: sentences written for this project, each with a slice.
+
+    Raises:
+        DataError: No probe set for this task; the message names those that there are.
+    """
+    path = PROBES / f"{task}.jsonl"
+    if task not in TASKS or not path.is_file():
+        names = sorted(p.stem for p in PROBES.glob("*.jsonl") if p.stem in TASKS)
+        raise DataError(
+            f"There is no probe set for '{task}'; there is one for: {', '.join(names) or 'no task'}."
+        )
+    return _from_frame(tabular.read_table(path), TASKS[task], f"probe/{task}", "label", "slice")
+
+
+def load_glue(task: str, split: str = "validation") -> TextData:
+    """A split of a GLUE task; "validation" is the matched one for MNLI.
+
+    Read from `<dir>/<task>/<split>.parquet` if the variable SHRP_DATA_DIR names a folder, else from the
+    hub's nyu-mll/glue through `datasets`, which keeps a copy for later, offline too.
+
+    Raises:
+        DataError: Unknown task or split, no such file in the folder, or the hub can't be reached.
+    """
+    known = get_task(task)
+    if split not in SPLITS:
+        raise DataError(
+            f"GLUE is read in its labelled splits, {' and '.join(SPLITS)}; there is no '{split}'."
+        )
+    folder = os.environ.get(DATA_DIR)
+    if not folder:
+        frame = load_glue_frame(known.name, split)
+    elif (path := Path(folder) / known.name / f"{split}.parquet").is_file():
+        frame = tabular.read_table(path)
+    else:
+        raise DataError(
+            f"{DATA_DIR} is set, but there is no '{path}'; put the split there or unset {DATA_DIR}."
+        )
+    return _from_frame(frame, known, f"glue/{known.name} {split}", "label", None, allow_empty=True)
+
+
+def load_file(
+    path: str | Path,
+    task: str | Task | None = None,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = "label",
+    slice_column: str | None = None,
+) -> TextData:
+    """A person's own CSV, TSV, JSONL or Parquet file.
+
+    Args:
+        path: The file; its extension says what it is. Row numbers in errors count from 1, without a header.
+        task: What the labels mean; None makes a task of the labels found.
+        text_columns: Columns of the one or two texts; None takes the task's, or "text" without a task.
+        label_column: Column of the labels: names, ids, or numbers. No labels if it is None, or if it is
+            "label" and the file has no such column.
+        slice_column: Column of the slices, or None.
+
+    Raises:
+        DataError: The file can't be read, a column is missing, a text is empty, or a label is unknown.
+    """
+    frame = tabular.read_table(path)
+    source = Path(path).name
+    task = get_task(task) if task is not None else None
+    texts = tuple(text_columns or (task.text_columns if task else ("text",)))
+    if label_column == "label" and label_column not in frame.columns:
+        label_column = None
+    if task is None:
+        if label_column is None:
+            raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
+        cells = tabular.column(frame, label_column, source)
+        task = tabular.infer_task(cells, Path(path).stem, texts, source)
+    return _from_frame(frame, task, source, label_column, slice_column, texts)
+
+
+def _from_frame(
+    frame: pd.DataFrame,
+    task: Task,
+    name: str,
+    label_column: str | None,
+    slice_column: str | None,
+    text_columns: Sequence[str] | None = None,
+    allow_empty: bool = False,
+) -> TextData:
+    columns = text_columns or task.text_columns
+    if len(columns) != len(task.text_columns):
+        raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")
+    texts = tabular.text_rows(frame, columns, name, allow_empty)
+    labels = slices = None
+    if label_column is not None:
+        labels = tabular.parse_labels(tabular.column(frame, label_column, name), task, name)
+    if slice_column is not None:
+        cells = tabular.column(frame, slice_column, name)
+        slices = tuple("" if tabular.is_missing(cell) else str(cell) for cell in cells)
+    return TextData(task, name, texts, labels, slices)

@@ -1,0 +1,29 @@
+"""Errors that a person reads: one sentence that says what is wrong and what would be right.
+
+The command line prints them without a traceback and the app shows them in place; every other
+exception is a defect of ours.
+"""
+
+
+class ShrpError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class UnsupportedModelError(ShrpError):
+    """The model is of a family that has no adapter."""
+
+
+class CheckpointError(ShrpError):
+    """A checkpoint folder is missing, truncated, of another version, or not SHRP's."""
+
+
+class DataError(ShrpError):
+    """A data source cannot be read, or lacks the columns that the task needs."""
+
+
+class PlanError(ShrpError):
+    """A pruning plan does not fit the model, or asks for an impossible budget."""
+
+
+class TrainingError(ShrpError):
+    """A training run cannot start or go on as asked."""

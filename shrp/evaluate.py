@@ -1,0 +1,176 @@
+"""Evaluate a model on a data set, with an estimate after every batch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from shrp.batching import Batch, collate, encode
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.evaluation import Evaluation, flips
+from shrp.metrics import NO_INTERVAL, interval, score, to_predictions
+from shrp.tasks import Task
+
+__all__ = ["Evaluation", "batch_logits", "evaluate", "evaluate_stream", "flips"]
+
+BATCHES_PER_CHUNK = 4
+
+
+def evaluate(model, tokenizer, data: TextData, **options) -> Evaluation:
+    """Evaluate on all inputs (or those of `order`); the rows come back in the data set's order.
+
+    Args and errors as for `evaluate_stream`; the interval is always computed.
+    """
+    *_, last = evaluate_stream(model, tokenizer, data, **options)
+    order = np.argsort(last.indices, kind="stable")
+    return replace(
+        last,
+        indices=last.indices[order],
+        logits=last.logits[order],
+        labels=None if last.labels is None else last.labels[order],
+        slices=None if last.slices is None else tuple(last.slices[i] for i in order),
+    )
+
+
+def evaluate_stream(
+    model,
+    tokenizer,
+    data: TextData,
+    *,
+    batch_size: int = 32,
+    max_length: int = 128,
+    order: Sequence[int] | np.ndarray | None = None,
+    first_batch: int | None = None,
+    intervals: bool = False,
+) -> Iterator[Evaluation]:
+    """Evaluate batch by batch, yielding all that is known after each.
+
+    The model is in inference and evaluation mode only while it computes, never while the caller has the
+    turn, and contexts that the caller has entered (gates, recordings) apply as at each `next()`.
+
+    Args:
+        model: A Hugging Face sequence classifier. If its config names the task's labels in another order,
+            its outputs are put in the task's.
+        tokenizer: The model's tokenizer.
+        data: What to evaluate on.
+        batch_size: Inputs a batch.
+        max_length: Tokens at which a text is cut.
+        order: Which inputs, in which order, in consecutive batches. None takes all in a class-balanced
+            random order, so that early estimates are fair, sorted by length within every four batches to
+            save padding.
+        first_batch: Size of the first batch if it is to be smaller, for a first estimate sooner.
+        intervals: Compute the interval each time. False computes it each time for accuracy, where it is
+            cheap, and only at the end for metrics that need a bootstrap.
+
+    Yields:
+        Estimates that share their arrays' memory: do not write to them.
+
+    Raises:
+        DataError: There are no inputs, or the model does not fit the task. Raised at the first `next()`.
+        ValueError: `order` has repeated or impossible indices, or a batch size is below 1.
+    """
+    rows = data.stratified_order() if order is None else np.asarray(order, dtype=np.int64)
+    _check(rows, data, batch_size, first_batch)
+    columns = _label_columns(model, data.task)
+    logits = np.empty((len(rows), data.task.num_labels), dtype=np.float32)
+    indices = np.empty(len(rows), dtype=np.int64)
+    done = 0
+    for chunk in _chunks(rows, batch_size, first_batch):
+        # Encoded here rather than all at once, so that the first estimate does not wait for the last text.
+        encoded = encode(tokenizer, [data.texts[i] for i in chunk], max_length)
+        places = np.arange(len(chunk))
+        if order is None:
+            places = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
+        for start in range(0, len(chunk), batch_size):
+            batch = places[start : start + batch_size]
+            outputs = batch_logits(model, collate(tokenizer, encoded, batch))
+            to_predictions(data.task, outputs)  # Raises where the model's width is not the task's.
+            end = done + len(batch)
+            logits[done:end], indices[done:end] = outputs[:, columns], chunk[batch]
+            done = end
+            wanted = intervals or done == len(rows) or data.task.metric == "accuracy"
+            yield _summarise(data, indices[:done], logits[:done], wanted)
+
+
+def batch_logits(model, batch: Batch) -> np.ndarray:
+    """The model's outputs for one batch, as float32 of shape (batch, outputs).
+
+    The model computes in inference and evaluation mode, on its own device, and is left as it was.
+    """
+    device = next(model.parameters()).device
+    with _evaluation_mode(model), torch.inference_mode():
+        logits = model(**{key: values.to(device) for key, values in batch.items()}).logits
+    return logits.float().cpu().numpy()
+
+
+@contextmanager
+def _evaluation_mode(model) -> Iterator[None]:
+    # Each module's own flag is restored, as parts of a model in training may be frozen in evaluation mode.
+    # A model already in evaluation mode, perhaps at work in other threads, is not touched.
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check(rows: np.ndarray, data: TextData, batch_size: int, first_batch: int | None) -> None:
+    if not len(rows):
+        raise DataError(f"'{data.name}' holds no inputs to evaluate on; at least one is needed.")
+    if batch_size < 1 or (first_batch is not None and first_batch < 1):
+        raise ValueError("A batch holds at least one input.")
+    if rows.min() < 0 or rows.max() >= len(data) or len(np.unique(rows)) != len(rows):
+        raise ValueError(f"An order names inputs 0 to {len(data) - 1}, each at most once.")
+
+
+def _chunks(rows: np.ndarray, batch_size: int, first_batch: int | None) -> Iterator[np.ndarray]:
+    start = 0
+    if first_batch is not None:
+        start = min(first_batch, batch_size)
+        yield rows[:start]
+    for begin in range(start, len(rows), size := batch_size * BATCHES_PER_CHUNK):
+        yield rows[begin : begin + size]
+
+
+def _label_columns(model, task: Task) -> list[int]:
+    """For each of the task's labels, the model's output that stands for it.
+
+    Models fine-tuned elsewhere order their labels as they like (MNLI's are notorious); where their config
+    names just the task's labels, the names decide. Otherwise the order is taken to be the task's.
+    """
+    names = getattr(model.config, "id2label", None) or {}
+    ours = [name.casefold() for name in task.label_names]
+    theirs = [str(names[index]).casefold() for index in sorted(names, key=int)]
+    if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
+        return [theirs.index(name) for name in ours] or [0]
+    return list(range(task.num_labels))
+
+
+def _summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_interval: bool) -> Evaluation:
+    task, labels, slices = data.task, data.labels, data.slices
+    metrics = dict.fromkeys(task.metrics, float("nan"))
+    bounds = NO_INTERVAL
+    if labels is not None:
+        labels = labels[indices]
+        metrics = score(task, labels, logits)
+        bounds = interval(task, labels, logits) if with_interval else NO_INTERVAL
+    return Evaluation(
+        task=task,
+        data=data.name,
+        metric=task.metric,
+        score=metrics[task.metric],
+        interval=bounds,
+        n=len(indices),
+        total=len(data),
+        metrics=metrics,
+        indices=indices,
+        logits=logits,
+        labels=labels,
+        slices=None if slices is None else tuple(slices[i] for i in indices),
+    )

@@ -1,0 +1,201 @@
+"""What an evaluation found: outputs, scores, and the tables made of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from shrp.errors import DataError
+from shrp.metrics import interval, score, to_predictions, wilson
+from shrp.tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model's outputs on some or all inputs of a data set, and their score.
+
+    Attributes:
+        task: The task.
+        data: The data set's name.
+        metric: The headline metric's name.
+        score: Its value on the inputs so far; nan without labels.
+        interval: Its 95% interval (low, high); (nan, nan) where it was not computed.
+        n: Inputs evaluated so far.
+        total: Inputs of the data set.
+        metrics: All of the task's metrics on the inputs so far.
+        indices: Which inputs of the data set the rows below are; int64 (n,).
+        logits: The model's outputs in the order of the task's labels; float32 (n, num_labels).
+        labels: int64 ids or float64 numbers, (n,), or None.
+        slices: The phenomenon of each row, or None.
+    """
+
+    task: Task
+    data: str
+    metric: str
+    score: float
+    interval: tuple[float, float]
+    n: int
+    total: int
+    metrics: dict[str, float]
+    indices: np.ndarray
+    logits: np.ndarray
+    labels: np.ndarray | None
+    slices: tuple[str, ...] | None
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Class ids (int64), or numbers (float64) for regression; shape (n,)."""
+        return to_predictions(self.task, self.logits)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, or the raw outputs for regression; shape (n, num_labels)."""
+        return self.logits if self.task.is_regression else softmax(self.logits, axis=1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every input of the data set has been evaluated."""
+        return self.n == self.total
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each prediction is right; bool (n,).
+
+        Raises:
+            DataError: There are no labels, or they are numbers.
+        """
+        if self.labels is None or self.task.is_regression:
+            raise DataError("Right and wrong need labelled classes; these data have none.")
+        return self.predictions == self.labels
+
+    def by_slice(self) -> pd.DataFrame:
+        """The headline metric within each slice: columns slice, n, metric, score, low, high (95%).
+
+        Note that Matthews and F1 are 0 in a slice of one class only. Empty without slices or labels.
+        """
+        rows = []
+        if self.slices is not None and self.labels is not None:
+            slices, predictions = np.array(self.slices, dtype=object), self.predictions
+            for name in sorted(set(self.slices)):
+                here = slices == name
+                args = (self.task, self.labels[here], predictions[here])
+                rows.append((name, int(here.sum()), self.metric, score(*args)[self.metric], *interval(*args)))
+        return pd.DataFrame(rows, columns=["slice", "n", "metric", "score", "low", "high"])
+
+    def by_class(self) -> pd.DataFrame:
+        """Recall and precision of each class: columns class, n, predicted, recall, low, high, precision.
+
+        `n` counts the inputs of the class, `predicted` those taken for it, low and high are the recall's 95%
+        interval. Where a count is 0 its ratio is nan. Empty for regression or without labels.
+        """
+        rows = []
+        if self.labels is not None and not self.task.is_regression:
+            predictions = self.predictions
+            for index, name in enumerate(self.task.label_names):
+                truly, taken = self.labels == index, predictions == index
+                n, predicted, hits = int(truly.sum()), int(taken.sum()), int((truly & taken).sum())
+                recall, precision = (hits / count if count else math.nan for count in (n, predicted))
+                rows.append((name, n, predicted, recall, *wilson(hits, n), precision))
+        names = ["class", "n", "predicted", "recall", "low", "high", "precision"]
+        return pd.DataFrame(rows, columns=names)
+
+    def to_frame(self, texts: Sequence[tuple[str, ...]] | None = None) -> pd.DataFrame:
+        """One row an input, in the data set's order.
+
+        Args:
+            texts: The data set's texts; adds the task's text columns.
+
+        Returns:
+            Columns index, (texts), (label), prediction, (correct), a `p(<label>)` for each class, (slice).
+            Classes are given by name. Columns in brackets only where they are known; regression has no
+            `correct` and no probabilities.
+        """
+        order = np.argsort(self.indices, kind="stable")
+        columns: dict[str, Any] = {"index": self.indices[order]}
+        if texts is not None:
+            columns |= _text_columns(self, texts, self.indices[order])
+        if self.labels is not None:
+            columns["label"] = _named(self.task, self.labels[order])
+        columns["prediction"] = _named(self.task, self.predictions[order])
+        if not self.task.is_regression:
+            if self.labels is not None:
+                columns["correct"] = self.correct[order]
+            probabilities = self.probabilities[order]
+            columns |= {f"p({name})": probabilities[:, i] for i, name in enumerate(self.task.label_names)}
+        if self.slices is not None:
+            columns["slice"] = [self.slices[i] for i in order]
+        return pd.DataFrame(columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able summary without the arrays; what is not a number is None."""
+        return {
+            "task": self.task.name,
+            "data": self.data,
+            "metric": self.metric,
+            "score": _finite(self.score),
+            "interval": [_finite(end) for end in self.interval],
+            "n": self.n,
+            "total": self.total,
+            "metrics": {name: _finite(value) for name, value in self.metrics.items()},
+        }
+
+
+def flips(
+    a: Evaluation, b: Evaluation, texts: Sequence[tuple[str, ...]], tolerance: float = 0.5
+) -> pd.DataFrame:
+    """The inputs that two models judge differently.
+
+    Args:
+        a: The first model's evaluation.
+        b: The second's, on the same data; only inputs that both have seen are compared.
+        texts: The data set's texts.
+        tolerance: For regression: predictions further apart than this differ, in the label's units.
+
+    Returns:
+        Columns index, the task's text columns, (label), prediction_a, probability_a, prediction_b,
+        probability_b, in the data set's order. A probability is that of the model's own prediction;
+        regression has none.
+
+    Raises:
+        DataError: The evaluations are not of the same task and data, or the texts are of other data.
+    """
+    if a.task != b.task or a.data != b.data or a.total != b.total:
+        raise DataError(
+            f"Only evaluations on the same data can be compared, not '{a.task.name}' on '{a.data}' with "
+            f"'{b.task.name}' on '{b.data}'."
+        )
+    shared, in_a, in_b = np.intersect1d(a.indices, b.indices, return_indices=True)
+    ours, theirs = a.predictions[in_a], b.predictions[in_b]
+    differ = np.abs(ours - theirs) > (tolerance if a.task.is_regression else 0)
+    rows = shared[differ]
+    columns: dict[str, Any] = {"index": rows, **_text_columns(a, texts, rows)}
+    if a.labels is not None:
+        columns["label"] = _named(a.task, a.labels[in_a][differ])
+    for name, one, places, predictions in (("a", a, in_a, ours), ("b", b, in_b, theirs)):
+        columns[f"prediction_{name}"] = _named(a.task, predictions[differ])
+        if not a.task.is_regression:
+            columns[f"probability_{name}"] = one.probabilities[places[differ]].max(axis=1)
+    return pd.DataFrame(columns)
+
+
+def _text_columns(
+    evaluation: Evaluation, texts: Sequence[tuple[str, ...]], rows: np.ndarray
+) -> dict[str, list[str]]:
+    if len(texts) != evaluation.total:
+        raise DataError(
+            f"The evaluation is of {evaluation.total} inputs but {len(texts)} texts were given; give all "
+            f"those of '{evaluation.data}'."
+        )
+    return {name: [texts[i][k] for i in rows] for k, name in enumerate(evaluation.task.text_columns)}
+
+
+def _named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:
+    return values if task.is_regression else [task.label_names[i] for i in values]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

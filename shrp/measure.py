@@ -1,0 +1,381 @@
+"""What a model costs: parameters and FLOPs by formula and by count, latency by the clock.
+
+Shares depend on their denominator, so a `Cost` always gives the encoder (the stack of encoder layers, without
+embeddings and head) and the whole model side by side (method.md, "Denominators").
+
+**FLOPs** are 2 x the multiply-accumulates of matrix products, at inference, for one input of `T` real tokens.
+Not counted, as they lack the long inner dimension of a matrix product: softmax, LayerNorm, GELU and other
+activations, biases, masks, residuals, embedding look-ups, the router's pooling, the gated sum of outputs.
+
+Notation as in method.md: `d` hidden size, `ff` inner size of the feed-forward network, `H` experts,
+`dh = d / H`, `m` kept experts.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+
+from shrp.config import Routing
+from shrp.convert import expert_layers, num_experts_of
+from shrp.errors import PlanError, ShrpError, UnsupportedModelError
+from shrp.families import encoder_layers, family_of
+from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
+from shrp.plan import PruningPlan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size of a model, and work for one input of `tokens` tokens (see the module's text for what counts)."""
+
+    encoder_params: int
+    """Parameters of the encoder layers."""
+    model_params: int
+    """Parameters of everything, embeddings and head included; a shared tensor counts once."""
+    encoder_flops: int
+    """FLOPs of the encoder layers."""
+    model_flops: int
+    """FLOPs of everything."""
+    tokens: int
+    """Length of the one input that the FLOPs are for."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Two rows, `scope` encoder and model, with columns `params`, `flops` and `tokens`."""
+        rows = [
+            ("encoder", self.encoder_params, self.encoder_flops, self.tokens),
+            ("model", self.model_params, self.model_flops, self.tokens),
+        ]
+        return pd.DataFrame(rows, columns=["scope", "params", "flops", "tokens"])
+
+    def relative_to(self, other: Cost) -> dict[str, float]:
+        """Shares kept: each figure of this cost over `other`'s, 1.0 meaning equal (nan where `other` has 0).
+
+        Raises:
+            ShrpError: the costs are for inputs of different lengths.
+        """
+        if self.tokens != other.tokens:
+            raise ShrpError(
+                f"costs for {self.tokens} and {other.tokens} tokens do not compare; take both at one length."
+            )
+        mine, base = asdict(self), asdict(other)
+        return {key: mine[key] / base[key] if base[key] else math.nan for key in mine if key != "tokens"}
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    """Parameters of a linear map with bias."""
+    return inputs * outputs + outputs
+
+
+def _product(rows: int, inputs: int, outputs: int) -> int:
+    """FLOPs of `(rows, inputs) @ (inputs, outputs)`."""
+    return 2 * rows * inputs * outputs
+
+
+def _attention(tokens: int, size: int) -> int:
+    """FLOPs of scores and weighted values, for heads of `size` features in all."""
+    return _product(tokens, size, tokens) + _product(tokens, tokens, size)
+
+
+def dense_layer_params(d: int, ff: int) -> int:
+    """Parameters of a BERT-style layer: Q, K, V, `W_o`, the two-layer FFN and two LayerNorms."""
+    return 4 * _linear(d, d) + _linear(d, ff) + _linear(ff, d) + 2 * 2 * d
+
+
+def dense_layer_flops(d: int, ff: int, tokens: int) -> int:
+    """FLOPs of a BERT-style layer for one input of `tokens` tokens."""
+    return 4 * _product(tokens, d, d) + _attention(tokens, d) + 2 * _product(tokens, d, ff)
+
+
+def static_layer_params(d: int, dh: int, m: int) -> int:
+    """Parameters of a `StaticLayer`: Q, K, V of `m` experts, the Expander, two LayerNorms."""
+    return _linear(d, 3 * m * dh) + _linear(dh, d) + 2 * 2 * d
+
+
+def static_layer_flops(d: int, dh: int, m: int, tokens: int) -> int:
+    """FLOPs of a `StaticLayer`. The `m` outputs are summed first, so the Expander is one product."""
+    return _product(tokens, d, 3 * m * dh) + _attention(tokens, m * dh) + _product(tokens, dh, d)
+
+
+def expert_layer_params(d: int, H: int, routing: Routing) -> int:
+    """Parameters of an `ExpertLayer`: all `H` experts and, unless `routing` is uniform, the router."""
+    router = 0 if routing == "uniform" else _linear(d, H)
+    return static_layer_params(d, d // H, H) + router
+
+
+def expert_layer_flops(d: int, H: int, routing: Routing, top_k: int, tokens: int) -> int:
+    """FLOPs of an `ExpertLayer` at inference, under its own gates.
+
+    Sequence routing with `top_k` 1 computes the one chosen expert. Any other computes all `H`: token routing
+    because each expert's keys and values are needed for all tokens, Top-k because the layer is written so.
+    """
+    router = {"sequence": _product(1, d, H), "token": _product(tokens, d, H), "uniform": 0}[routing]
+    computed = 1 if routing == "sequence" and top_k == 1 else H
+    return router + static_layer_flops(d, d // H, computed, tokens)
+
+
+def _feed_forward_size(config: PreTrainedConfig) -> int:
+    """`ff`; DistilBERT is the one supported family with another name for it."""
+    return config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
+
+
+def _dense_layer(config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of an unconverted layer."""
+    d, ff = config.hidden_size, _feed_forward_size(config)
+    return dense_layer_params(d, ff), dense_layer_flops(d, ff, tokens)
+
+
+def _static_layer(d: int, dh: int, m: int, tokens: int) -> tuple[int, int]:
+    return static_layer_params(d, dh, m), static_layer_flops(d, dh, m, tokens)
+
+
+def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of one encoder layer, whatever its kind."""
+    if isinstance(layer, DroppedLayer):
+        return 0, 0
+    if isinstance(layer, StaticLayer):
+        return _static_layer(layer.hidden_size, layer.head_size, layer.kept, tokens)
+    if isinstance(layer, ExpertLayer):
+        d, experts, routing = layer.hidden_size, layer.num_experts, layer.routing
+        return (
+            expert_layer_params(d, experts, routing),
+            expert_layer_flops(d, experts, routing, layer.top_k, tokens),
+        )
+    return _dense_layer(config, tokens)
+
+
+_ONE_POSITION = ("ForSequenceClassification", "ForMultipleChoice")
+_EVERY_POSITION = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
+
+
+def _rest(model: PreTrainedModel, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of everything outside the encoder layers: embeddings, pooler, head."""
+    layers = encoder_layers(model)
+    inside = {id(module) for module in layers.modules()}
+    params = counted_params(model) - counted_params(layers)
+    flops = 0
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and id(module) not in inside:
+            rows = _positions(model, name, tokens)
+            flops += _product(rows, module.in_features, module.out_features)
+    return params, flops
+
+
+def _positions(model: PreTrainedModel, name: str, tokens: int) -> int:
+    """How many token positions the linear map `name`, which is outside the encoder layers, is applied to."""
+    parts = name.split(".")
+    if "embeddings_project" in parts:  # ELECTRA, where embeddings are narrower than the encoder
+        return tokens
+    if "pooler" in parts:
+        return 1
+    kinds = {cls.__name__ for cls in type(model).__mro__}
+    if any(kind.endswith(_ONE_POSITION) for kind in kinds):
+        return 1
+    if any(kind.endswith(_EVERY_POSITION) for kind in kinds):
+        return tokens
+    raise UnsupportedModelError(
+        f"the FLOPs of the head of {type(model).__name__} are not known; known are bare encoders and models "
+        f"{', '.join(_ONE_POSITION + _EVERY_POSITION)}."
+    )
+
+
+def _total(layers: list[tuple[int, int]], rest: tuple[int, int], tokens: int) -> Cost:
+    params, flops = sum(layer[0] for layer in layers), sum(layer[1] for layer in layers)
+    return Cost(params, params + rest[0], flops, flops + rest[1], tokens)
+
+
+def _check_tokens(tokens: int) -> None:
+    if tokens < 1:
+        raise ShrpError(f"tokens must be 1 or more, not {tokens}.")
+
+
+def cost(model: PreTrainedModel, tokens: int = 128) -> Cost:
+    """Cost of a model by formula, its layers dense, routed, static or dropped in any mixture.
+
+    Args:
+        model: of a supported family, on any device (meta too); nothing is run.
+        tokens: length of the one input, all tokens real.
+
+    Raises:
+        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    layers = [_layer(layer, model.config, tokens) for layer in encoder_layers(model)]
+    return _total(layers, _rest(model, tokens), tokens)
+
+
+def dense_cost(model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int = 128) -> Cost:
+    """Cost of the same architecture with every layer dense: the denominator of a share.
+
+    Args:
+        model_or_config: a model, converted or not, whose own head counts; or a config, which stands for a
+            sequence classifier of `config.num_labels` outputs.
+        tokens: length of the one input, all tokens real.
+
+    Raises:
+        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    family_of(model_or_config)
+    model = model_or_config
+    if not isinstance(model, PreTrainedModel):
+        with torch.device("meta"):  # sizes without storage
+            model = AutoModelForSequenceClassification.from_config(model)
+    layers = [_dense_layer(model.config, tokens)] * len(encoder_layers(model))
+    return _total(layers, _rest(model, tokens), tokens)
+
+
+def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = 128) -> Cost:
+    """Cost of `prune(model, plan)`, without building it.
+
+    Raises:
+        PlanError: the plan does not fit, or the model has no routed layer.
+        UnsupportedModelError: a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    routed = expert_layers(model)
+    if not routed:
+        raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
+    plan.check_fits(list(routed), num_experts_of(model))
+    kept = plan.keep_counts()
+    layers = [
+        _static_layer(layer.hidden_size, layer.head_size, kept[index], tokens)
+        if index in kept
+        else _layer(layer, model.config, tokens)
+        for index, layer in enumerate(encoder_layers(model))
+    ]
+    return _total(layers, _rest(model, tokens), tokens)
+
+
+def counted_params(model: nn.Module) -> int:
+    """Parameters that a module really holds; a tensor that it uses twice counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def counted_flops(model: PreTrainedModel, tokens: int = 128) -> int:
+    """FLOPs of the matrix products of a real forward pass on one random input of `tokens` tokens.
+
+    The check of `cost`, for tests and benchmarks; torch's counter hooks every module in the process while it
+    runs, so the app, which serves several threads, uses the formulas.
+
+    Raises:
+        ShrpError: the model is in training mode, where a routed layer computes all experts.
+    """
+    if model.training:
+        raise ShrpError("FLOPs are counted at inference; call model.eval() first.")
+    inputs = model_inputs(model, 1, tokens)
+    cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={cpu_attention: _cpu_attention_flops})
+    with torch.no_grad(), counter:
+        model(**inputs)
+    return counter.get_total_flops()
+
+
+def _cpu_attention_flops(
+    query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object
+) -> int:
+    """FLOPs inside the fused attention kernel for CPUs, which torch's counter passes over."""
+    return sdpa_flop_count(query, key, value)
+
+
+def model_inputs(model: PreTrainedModel, batch: int, tokens: int, seed: int = 0) -> dict[str, Tensor]:
+    """Random inputs to time a model on: no padding, and no padding token among the ids.
+
+    Returns:
+        `input_ids` and `attention_mask` (all ones), int64 `(batch, tokens)`, on the model's device. The same
+        seed gives the same ids; the global random state is left alone.
+
+    Raises:
+        ShrpError: a size is below 1, or the model has no positions for so many tokens.
+    """
+    _check_tokens(tokens)
+    if batch < 1:
+        raise ShrpError(f"batch must be 1 or more, not {batch}.")
+    config = model.config
+    pad = config.pad_token_id
+    # RoBERTa's positions start after the padding id.
+    offset = pad + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    longest = config.max_position_embeddings - offset
+    if tokens > longest:
+        raise ShrpError(f"this model reads at most {longest} tokens, not {tokens}.")
+    ids = np.random.default_rng(seed).integers(config.vocab_size - 1, size=(batch, tokens))
+    ids += ids >= (config.vocab_size if pad is None else pad)  # skip the padding id
+    input_ids = torch.from_numpy(ids).to(model.device)
+    return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+
+def latency(
+    model_fns: Mapping[str, Callable[[], object]], repeats: int = 20, warmup: int = 3, seed: int = 0
+) -> pd.DataFrame:
+    """Time several functions side by side, under `torch.inference_mode`.
+
+    Every round calls each function once, in an order drawn anew, so that drift of the machine (heat, other
+    load) and a neighbour's traces in the caches hit all alike.
+
+    Args:
+        model_fns: name -> a function without arguments, such as `lambda: model(**inputs)`. CUDA work that it
+            leaves running is waited for; on another accelerator it must wait itself.
+        repeats: timed rounds.
+        warmup: rounds before them that are not timed.
+        seed: of the order within rounds.
+
+    Returns:
+        One row a function, in the given order: `name`, `median_ms`, `low_ms` and `high_ms` (the quartiles) in
+        milliseconds a call, `repeats`.
+
+    Raises:
+        ShrpError: nothing to time, or a number of rounds out of range.
+    """
+    if not model_fns:
+        raise ShrpError("there is nothing to time; give at least one function.")
+    if repeats < 1 or warmup < 0:
+        raise ShrpError(f"repeats must be 1 or more and warmup 0 or more, not {repeats} and {warmup}.")
+    order, shuffle = list(model_fns), random.Random(seed).shuffle
+    times: dict[str, list[float]] = {name: [] for name in model_fns}
+    with torch.inference_mode():
+        for round_ in range(warmup + repeats):
+            shuffle(order)
+            for name in order:
+                _wait()
+                start = time.perf_counter()
+                model_fns[name]()
+                _wait()
+                if round_ >= warmup:
+                    times[name].append((time.perf_counter() - start) * 1e3)
+    rows = [(name, *np.percentile(ms, [50, 25, 75]), repeats) for name, ms in times.items()]
+    return pd.DataFrame(rows, columns=["name", "median_ms", "low_ms", "high_ms", "repeats"])
+
+
+def _wait() -> None:
+    """Let a CUDA device that is in use finish: calls return before their work is done."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def throughput(latencies: pd.DataFrame, batch: int) -> pd.DataFrame:
+    """Inputs a second from `latency`'s frame, whose functions each handle a batch of `batch` inputs.
+
+    Returns:
+        `name`, `inputs_per_s` (at the median), `low_per_s` and `high_per_s` (at the quartiles), `repeats`.
+    """
+    return pd.DataFrame(
+        {
+            "name": latencies["name"],
+            "inputs_per_s": batch * 1e3 / latencies["median_ms"],
+            "low_per_s": batch * 1e3 / latencies["high_ms"],
+            "high_per_s": batch * 1e3 / latencies["low_ms"],
+            "repeats": latencies["repeats"],
+        }
+    )

@@ -1,0 +1,226 @@
+"""Scores and their intervals.
+
+Every classification metric here is a function of the confusion matrix alone. So a bootstrap need not draw
+rows: it draws whole confusion matrices, which is the same in distribution and takes milliseconds.
+
+Degenerate cases never warn: F1 and Matthews are 0.0 where a denominator is 0 (one class only, constant
+predictions), as in scikit-learn; a correlation of a constant is nan; without inputs every score is nan.
+"""
+
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+from scipy.stats import binomtest, rankdata
+
+from shrp.errors import DataError
+from shrp.tasks import REGRESSION_METRICS, Task
+
+NO_INTERVAL = (float("nan"), float("nan"))
+RESAMPLE_CELLS = 2_000_000  # Numbers held at once by the bootstrap of a correlation: 16 MB.
+
+
+def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
+    """All of a task's metrics.
+
+    Args:
+        task: Says which metrics; its headline metric comes first in `task.metrics`.
+        labels: Class ids, or numbers for regression; shape (n,).
+        outputs: Predictions of shape (n,), or a model's logits of shape (n, num_labels).
+
+    Raises:
+        DataError: The shapes do not fit each other or the task.
+    """
+    labels, predictions = _checked(task, labels, outputs)
+    if task.is_regression:
+        return {name: float(_CORRELATIONS[name](labels, predictions)) for name in task.metrics}
+    matrix = confusion(task, labels, predictions)
+    return {name: float(_FROM_CONFUSION[name](matrix)) for name in task.metrics}
+
+
+def to_predictions(task: Task, outputs: np.ndarray) -> np.ndarray:
+    """Class ids (int64) or numbers (float64), shape (n,), from logits (n, num_labels) or predictions (n,).
+
+    Raises:
+        DataError: The logits are of another width than the task.
+    """
+    outputs = np.asarray(outputs)
+    if outputs.ndim == 2:
+        if outputs.shape[1] != task.num_labels:
+            raise DataError(
+                f"'{task.name}' needs {task.num_labels} output(s) an input, "
+                f"but the model gives {outputs.shape[1]}."
+            )
+        outputs = outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
+    return outputs.astype(np.float64 if task.is_regression else np.int64)
+
+
+def confusion(task: Task, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Counts of shape (num_labels, num_labels), int64: a row a true class, a column a predicted one."""
+    size = task.num_labels
+    cells = np.bincount(np.asarray(labels) * size + np.asarray(predictions), minlength=size * size)
+    return cells.reshape(size, size)
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion; (nan, nan) for n = 0."""
+    if n == 0:
+        return NO_INTERVAL
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else float(centre - half)  # Exactly so in theory; rounding would miss it.
+    high = 1.0 if successes == n else float(centre + half)
+    return low, high
+
+
+def bootstrap_interval(
+    task: Task,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    metric: str | None = None,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap over the inputs.
+
+    Args:
+        task: Names the metrics.
+        labels: Shape (n,).
+        predictions: Predictions (n,) or logits (n, num_labels).
+        metric: One of the task's metrics; None takes its headline metric.
+        confidence: Share of the resamples between the two ends.
+        resamples: How many samples of n inputs, drawn with replacement.
+        seed: Makes the interval reproducible.
+
+    Returns:
+        (low, high); resamples without a defined score are left out, and (nan, nan) if there is no other.
+
+    Raises:
+        DataError: The task has no such metric, or the shapes do not fit.
+    """
+    metric = metric or task.metric
+    if metric not in task.metrics:
+        raise DataError(
+            f"'{task.name}' is not scored by '{metric}'; its metrics are {', '.join(task.metrics)}."
+        )
+    labels, predictions = _checked(task, labels, predictions)
+    if not (n := len(labels)):
+        return NO_INTERVAL
+    generator = np.random.default_rng(seed)
+    if task.is_regression:
+        scores = []
+        at_once = max(1, RESAMPLE_CELLS // n)
+        for start in range(0, resamples, at_once):
+            rows = generator.integers(n, size=(min(at_once, resamples - start), n))
+            scores.append(_CORRELATIONS[metric](labels[rows], predictions[rows]))
+        scores = np.concatenate(scores)
+    else:
+        matrix = confusion(task, labels, predictions)
+        drawn = generator.multinomial(n, matrix.ravel() / n, size=resamples)
+        scores = _FROM_CONFUSION[metric](drawn.reshape(resamples, *matrix.shape))
+    scores = scores[np.isfinite(scores)]
+    if not len(scores):
+        return NO_INTERVAL
+    low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def interval(
+    task: Task, labels: np.ndarray, predictions: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The headline metric's interval: Wilson's for accuracy, the bootstrap's for the others."""
+    if task.metric != "accuracy":
+        return bootstrap_interval(task, labels, predictions, confidence=confidence)
+    labels, predictions = _checked(task, labels, predictions)
+    return wilson(int((labels == predictions).sum()), len(labels), confidence)
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
+    """Exact two-sided p-value that two models are right equally often, from the same inputs.
+
+    Args:
+        correct_a: Whether the first model is right on each input; shape (n,).
+        correct_b: The same of the second model, in the same order.
+
+    Raises:
+        DataError: The two are of different length.
+    """
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    if a.shape != b.shape:
+        raise DataError(f"Both models must be judged on the same inputs, not {a.size} and {b.size}.")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return 1.0 if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    predictions = to_predictions(task, outputs)
+    labels = np.asarray(labels, dtype=predictions.dtype)
+    if labels.shape != predictions.shape:
+        raise DataError(
+            f"Each input needs one label: {labels.size} labels for {predictions.size} predictions."
+        )
+    for ids in (labels, predictions):
+        if not task.is_regression and len(ids) and not 0 <= ids.min() <= ids.max() < task.num_labels:
+            raise DataError(f"The class ids of '{task.name}' go from 0 to {task.num_labels - 1}.")
+    return labels, predictions
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    fits = denominator != 0
+    return np.where(fits, numerator / np.where(fits, denominator, 1), otherwise)
+
+
+# The functions below take one confusion matrix or a stack of them, (..., classes, classes), and score each.
+
+
+def _accuracy(matrix: np.ndarray) -> np.ndarray:
+    return _ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum((-2, -1)), np.nan)
+
+
+def _class_f1(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+    seen = matrix.sum(-1) + matrix.sum(-2)
+    return _ratio(2 * hits, seen), seen > 0
+
+
+def _f1(matrix: np.ndarray) -> np.ndarray:
+    return np.where(matrix.sum((-2, -1)) > 0, _class_f1(matrix)[0][..., 1], np.nan)
+
+
+def _f1_macro(matrix: np.ndarray) -> np.ndarray:
+    f1, present = _class_f1(matrix)  # A class that is neither meant nor predicted does not count.
+    return _ratio(f1.sum(-1), present.sum(-1), np.nan)
+
+
+def _matthews(matrix: np.ndarray) -> np.ndarray:
+    true, predicted = matrix.sum(-1, dtype=float), matrix.sum(-2, dtype=float)
+    n = true.sum(-1)
+    covariance = np.trace(matrix, axis1=-2, axis2=-1) * n - (true * predicted).sum(-1)
+    spread = np.sqrt(n**2 - (true**2).sum(-1)) * np.sqrt(n**2 - (predicted**2).sum(-1))
+    return np.where(n > 0, _ratio(covariance, spread), np.nan)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Correlation along the last axis; nan where one side is constant."""
+    if x.shape[-1] == 0:
+        return np.full(x.shape[:-1], np.nan)
+    constant = (np.ptp(x, axis=-1) == 0) | (np.ptp(y, axis=-1) == 0)
+    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    spread = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    return np.where(constant, np.nan, _ratio((x * y).sum(-1), spread, np.nan))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
+
+
+_FROM_CONFUSION: dict[str, Callable] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "f1_macro": _f1_macro,
+    "matthews": _matthews,
+}
+_CORRELATIONS: dict[str, Callable] = dict(zip(REGRESSION_METRICS, (_pearson, _spearman)))

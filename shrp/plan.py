@@ -1,0 +1,215 @@
+"""A pruning plan is data: which experts each layer keeps and with what weights (method.md, "Usage and pruning").
+
+The app's cache key, the command line's file and a static checkpoint's config all are this one object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shrp.errors import PlanError
+
+SELECTIONS = ("usage", "gate_norm", "random")
+COMBINATIONS = ("usage", "mean")
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """The experts that one layer keeps, ascending, and their combination weights, which sum to 1."""
+
+    experts: tuple[int, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.experts:
+            raise PlanError("a plan must keep at least one expert in every converted layer.")
+        if len(set(self.experts)) != len(self.experts) or min(self.experts) < 0:
+            raise PlanError(f"experts {list(self.experts)} must be distinct indices of 0 or more.")
+        if len(self.weights) != len(self.experts) or not all(np.isfinite(self.weights)):
+            raise PlanError(f"experts {list(self.experts)} need one finite weight each.")
+        order = sorted(range(len(self.experts)), key=lambda i: self.experts[i])
+        object.__setattr__(self, "experts", tuple(int(self.experts[i]) for i in order))
+        object.__setattr__(self, "weights", tuple(float(self.weights[i]) for i in order))
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """A `LayerPlan` for every converted layer, with how it was made."""
+
+    layers: tuple[tuple[int, LayerPlan], ...]
+    selection: str = "usage"
+    combination: str = "usage"
+
+    def __post_init__(self) -> None:
+        if len({layer for layer, _ in self.layers}) != len(self.layers):
+            raise PlanError("a plan names a layer twice; name each converted layer once.")
+        object.__setattr__(self, "layers", tuple(sorted(self.layers, key=lambda item: item[0])))
+
+    @property
+    def budget(self) -> int:
+        """Experts kept in all converted layers together, the paper's M."""
+        return sum(len(plan.experts) for _, plan in self.layers)
+
+    def keep_counts(self) -> dict[int, int]:
+        """Experts kept, by layer."""
+        return {layer: len(plan.experts) for layer, plan in self.layers}
+
+    def gates(self, num_experts: int) -> dict[int, Tensor]:
+        """The plan as constant gates for `use_gates`: layer -> `(H,)` float64."""
+        result = {}
+        for layer, plan in self.layers:
+            gate = torch.zeros(num_experts, dtype=torch.float64)
+            gate[list(plan.experts)] = torch.tensor(plan.weights, dtype=torch.float64)
+            result[layer] = gate
+        return result
+
+    def check_fits(self, layers: Sequence[int], num_experts: int) -> None:
+        """Raise `PlanError` unless the plan covers exactly `layers`, each of `num_experts` experts."""
+        named = [layer for layer, _ in self.layers]
+        if named != sorted(layers):
+            raise PlanError(
+                f"the plan is for layers {named}, but the model's converted layers are {sorted(layers)}."
+            )
+        for layer, plan in self.layers:
+            if plan.experts[-1] >= num_experts:
+                raise PlanError(
+                    f"the plan keeps expert {plan.experts[-1]} in layer {layer}; experts are 0 to {num_experts - 1}."
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dictionary; `PruningPlan.from_dict` reads it back."""
+        return {
+            "selection": self.selection,
+            "combination": self.combination,
+            "layers": {
+                str(layer): {"experts": list(p.experts), "weights": list(p.weights)}
+                for layer, p in self.layers
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PruningPlan:
+        """Rebuild a plan from `to_dict`'s form.
+
+        Raises:
+            PlanError: the dictionary is not a plan.
+        """
+        try:
+            layers = tuple(
+                (int(layer), LayerPlan(tuple(map(int, p["experts"])), tuple(map(float, p["weights"]))))
+                for layer, p in data["layers"].items()
+            )
+            return cls(layers, str(data.get("selection", "usage")), str(data.get("combination", "usage")))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(
+                'not a pruning plan: it needs {"layers": {"6": {"experts": [0, 3], "weights": [0.7, 0.3]}, ...}}.'
+            ) from error
+
+    def key(self) -> str:
+        """A short digest of the experts and weights, whatever made them: equal for equal models."""
+        text = json.dumps(self.to_dict()["layers"], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def allocate(usage: Mapping[int, np.ndarray], *, per_layer: int | None = None, budget: int | None = None):
+    """How many experts each layer keeps: the same `per_layer`, or a global `budget` spread by usage.
+
+    With a budget every layer first gets one expert; the rest go, one by one, to the most used experts that are
+    not kept yet, over all layers (method.md, "allocation").
+
+    Args:
+        usage: layer -> `(H,)` non-negative scores, comparable across layers (usage shares are).
+
+    Returns:
+        layer -> count.
+
+    Raises:
+        PlanError: neither or both are given, or the number is outside what the layers allow.
+    """
+    if (per_layer is None) == (budget is None):
+        raise PlanError("give either experts per layer or a global budget, not both and not neither.")
+    num_layers, num_experts = len(usage), len(next(iter(usage.values())))
+    if per_layer is not None:
+        if not 1 <= per_layer <= num_experts:
+            raise PlanError(f"experts per layer must be 1 to {num_experts}, not {per_layer}.")
+        return dict.fromkeys(usage, per_layer)
+    if not num_layers <= budget <= num_layers * num_experts:
+        raise PlanError(
+            f"the budget must be {num_layers} (one expert a layer) to {num_layers * num_experts} (all), not {budget}."
+        )
+    counts = dict.fromkeys(usage, 1)
+    rest = [
+        (-float(score), layer, rank)
+        for layer, scores in usage.items()
+        for rank, score in enumerate(sorted(scores, reverse=True))
+        if rank > 0
+    ]
+    for _, layer, _ in sorted(rest)[: budget - num_layers]:
+        counts[layer] += 1
+    return counts
+
+
+def make_plan(
+    usage: Mapping[int, np.ndarray],
+    *,
+    per_layer: int | None = None,
+    budget: int | None = None,
+    counts: Mapping[int, int] | None = None,
+    scores: Mapping[int, np.ndarray] | None = None,
+    selection: str = "usage",
+    combination: str = "usage",
+    seed: int = 0,
+) -> PruningPlan:
+    """Make a plan from measured usage.
+
+    Args:
+        usage: layer -> `(H,)` Top-1 shares on validation data; gives the weights and, by default, the ranking.
+        per_layer: the same number of experts in every layer.
+        budget: experts in all, spread by usage.
+        counts: layer -> number, instead of `per_layer` or `budget`.
+        scores: layer -> `(H,)` ranking scores, needed for `selection="gate_norm"`.
+        selection: `usage` (the paper's), `gate_norm`, or `random` (a control, drawn from `seed`).
+        combination: `usage` weights renormalised over the kept experts, or their plain `mean`.
+        seed: for random selection.
+
+    Raises:
+        PlanError: an impossible allocation or an unknown option; the message names the right ones.
+    """
+    if selection not in SELECTIONS:
+        raise PlanError(f"selection must be one of {', '.join(SELECTIONS)}, not {selection!r}.")
+    if combination not in COMBINATIONS:
+        raise PlanError(f"combination must be one of {', '.join(COMBINATIONS)}, not {combination!r}.")
+    if not usage:
+        raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
+    if selection == "gate_norm" and scores is None:
+        raise PlanError("selection gate_norm needs the experts' gate x norm scores.")
+    if counts is None:
+        counts = allocate(usage, per_layer=per_layer, budget=budget)
+    rng = np.random.default_rng(seed)
+    layers = []
+    for layer in sorted(usage):
+        share = np.asarray(usage[layer], dtype=np.float64)
+        if not 1 <= counts[layer] <= len(share):
+            raise PlanError(f"layer {layer} can keep 1 to {len(share)} experts, not {counts[layer]}.")
+        if selection == "random":
+            ranking = rng.permutation(len(share))
+        else:
+            ranking = np.argsort(
+                -np.asarray(scores[layer] if selection == "gate_norm" else share), kind="stable"
+            )
+        kept = np.sort(ranking[: counts[layer]])
+        total = share[kept].sum()
+        # Experts that nothing was routed to have no usage to weigh by; then a mean is all that is left.
+        weights = (
+            share[kept] / total if combination == "usage" and total > 0 else np.full(len(kept), 1 / len(kept))
+        )
+        layers.append((layer, LayerPlan(tuple(kept.tolist()), tuple(weights.tolist()))))
+    return PruningPlan(tuple(layers), selection, combination)

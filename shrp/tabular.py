@@ -1,0 +1,209 @@
+"""Read a person's table (CSV, TSV, JSONL, Parquet) without changing what is in it."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shrp.errors import DataError
+from shrp.tasks import Task, custom_task
+
+EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
+MAX_BYTES = 200 * 2**20
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table by its file's extension.
+
+    Nothing is guessed: the cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too).
+    A TSV file is read as GLUE's are, a quotation mark being a character like any other.
+
+    Returns:
+        A frame with at least one row; missing JSON and Parquet values are None or NaN.
+
+    Raises:
+        DataError: The file is missing, of another kind, too large, not UTF-8, malformed, or empty.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise DataError(f"There is no file '{path}'; give the path of a {', '.join(EXTENSIONS)} file.")
+    if suffix not in EXTENSIONS:
+        raise DataError(f"'{path.name}' is not a kind of table that is read here: {', '.join(EXTENSIONS)}.")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise DataError(
+            f"'{path.name}' is {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read here, "
+            "so take a sample."
+        )
+    readers = {".jsonl": _read_jsonl, ".parquet": pd.read_parquet}
+    try:
+        frame = readers.get(suffix, _read_delimited)(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path.name}' is not in UTF-8; save it in that encoding.") from error
+    except pd.errors.EmptyDataError:
+        frame = pd.DataFrame()
+    except (ValueError, OSError) as error:  # pandas' ParserError and pyarrow's errors are among these.
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"'{path.name}' is not a well-formed {suffix[1:].upper()} file: {reason}") from error
+    if frame.empty:
+        raise DataError(f"'{path.name}' holds no rows; at least one is needed.")
+    return frame
+
+
+def _read_delimited(path: Path) -> pd.DataFrame:
+    tabs = path.suffix.lower() == ".tsv"
+    frame = pd.read_csv(
+        path,
+        sep="\t" if tabs else ",",
+        quoting=3 if tabs else 0,  # csv.QUOTE_NONE, csv.QUOTE_MINIMAL
+        dtype=str,
+        keep_default_na=False,
+        na_filter=False,
+        encoding="utf-8-sig",
+    )
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
+        raise ValueError("its rows have more fields than its header (are texts with commas quoted?)")
+    return frame
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    # pandas' own reader turns numbers with gaps into floats and says nothing about which line is wrong.
+    rows = []
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except RecursionError as error:
+                raise ValueError(f"line {number} is nested too deeply") from error
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} is not JSON ({error.msg})") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is not an object with named fields")
+            rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
+    """A column's cells.
+
+    Raises:
+        DataError: There is no such column; the message names those that there are.
+    """
+    if name not in frame.columns:
+        names = ", ".join(map(str, frame.columns))
+        raise DataError(f"'{source}' has no column '{name}'; its columns are {names}.")
+    return frame[name].tolist()
+
+
+def text_rows(
+    frame: pd.DataFrame, names: Sequence[str], source: str, allow_empty: bool = False
+) -> tuple[tuple[str, ...], ...]:
+    """The texts of each row, exactly as they stand.
+
+    Raises:
+        DataError: A column is missing, or a cell is not a string of valid Unicode, or (unless `allow_empty`)
+            is empty or blank.
+    """
+    columns = [column(frame, name, source) for name in names]
+    for name, cells in zip(names, columns):
+        for row, cell in enumerate(cells, 1):
+            if wrong := _text_fault(cell, allow_empty):
+                raise DataError(f"'{source}', row {row}, column '{name}': {wrong}")
+    return tuple(zip(*columns))
+
+
+def _text_fault(cell: Any, allow_empty: bool) -> str | None:
+    if not isinstance(cell, str):
+        if is_missing(cell):
+            return "the text is missing; fill it in or leave the row out."
+        return f"a text is needed, not {cell!r:.40}; is it the right column?"
+    if not allow_empty and not cell.strip():
+        return "the text is empty; fill it in or leave the row out."
+    try:
+        cell.encode()
+    except UnicodeEncodeError:  # Half of a surrogate pair, as from a cut emoji in JSON.
+        return "the text is not valid Unicode; repair it or leave the row out."
+    return None
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell is None, NaN, or an empty string."""
+    if isinstance(cell, str):
+        return cell == ""
+    return cell is None or cell is pd.NA or (isinstance(cell, float) and math.isnan(cell))
+
+
+def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
+    """Labels as ids or numbers.
+
+    If any label is one of the task's label names, all must be; otherwise all must be ids.
+
+    Returns:
+        int64 class ids, or float64 numbers for regression; shape (rows,).
+
+    Raises:
+        DataError: A label is missing, not a number (regression), or neither a name nor an id of the task.
+    """
+    keys = _keys(cells, source)
+    if task.is_regression:
+        numbers = [_number(key) for key in keys]
+        for row, (key, number) in enumerate(zip(keys, numbers), 1):
+            if number is None:
+                raise DataError(
+                    f"'{source}', row {row}: the label of '{task.name}' is a number, not '{key}'."
+                )
+        return np.array(numbers, dtype=np.float64)
+    names = {name: index for index, name in enumerate(task.label_names)}
+    ids = {str(index): index for index in range(task.num_labels)}
+    known = ids if names.keys().isdisjoint(keys) else names
+    unknown = next((row for row, key in enumerate(keys) if key not in known), None)
+    if unknown is not None:
+        raise DataError(
+            f"'{source}', row {unknown + 1}: the label '{keys[unknown]:.40}' is not among those of "
+            f"'{task.name}': {', '.join(names)} (or their ids, 0 to {task.num_labels - 1})."
+        )
+    return np.array([known[key] for key in keys], dtype=np.int64)
+
+
+def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], source: str) -> Task:
+    """A task that fits the labels: regression if they are numbers, not all whole; else sorted classes.
+
+    Raises:
+        DataError: A label is missing, or there is only one class.
+    """
+    keys = sorted(set(_keys(cells, source)))
+    numbers = [_number(key) for key in keys]
+    if None in numbers:
+        return custom_task(name, text_columns, keys)
+    if any(not number.is_integer() for number in numbers):
+        return custom_task(name, text_columns, regression=True)
+    return custom_task(name, text_columns, sorted(keys, key=float))
+
+
+def _number(key: str) -> float | None:
+    try:
+        number = float(key)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _keys(cells: Sequence[Any], source: str) -> list[str]:
+    """Labels as strings: whole numbers without a decimal point, so that 1, 1.0, "1" and true agree."""
+    keys = []
+    for row, cell in enumerate(cells, 1):
+        if is_missing(cell):
+            raise DataError(
+                f"'{source}', row {row}: the label is missing; fill it in, or leave out the column."
+            )
+        number = _number(cell) if isinstance(cell, str) else cell
+        if isinstance(number, (bool, int, float, np.number)) and float(number).is_integer():
+            cell = int(number)
+        keys.append(str(cell))
+    return keys

@@ -1,0 +1,150 @@
+"""What a classification or regression task is: its columns, its labels and its metrics.
+
+A `Task` is plain data. It travels in a checkpoint's config, so that a model can be evaluated on its own
+terms long after the data that it was trained on is gone.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from shrp.errors import DataError
+
+METRICS = ("accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman")
+REGRESSION_METRICS = ("pearson", "spearman")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One supervised task on a text or a pair of texts.
+
+    Attributes:
+        name: A short identifier, such as "sst2".
+        text_columns: The one or two columns that hold the texts, in the order the model reads them.
+        label_names: The classes in the order of their ids; empty for a regression task.
+        metric: The headline metric, one of `metrics`.
+        metrics: Every metric that is reported, from `METRICS`. "f1" is the F1 of class 1, as in GLUE.
+
+    Raises:
+        DataError: The parts do not fit together.
+    """
+
+    name: str
+    text_columns: tuple[str, ...]
+    label_names: tuple[str, ...]
+    metric: str
+    metrics: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.text_columns) not in (1, 2):
+            raise DataError(f"A task reads one or two text columns, not {len(self.text_columns)}.")
+        if len(self.label_names) == 1:
+            raise DataError(
+                f"A classification task needs at least two classes, and '{self.name}' has only "
+                f"'{self.label_names[0]}'."
+            )
+        if len(set(self.label_names)) != len(self.label_names):
+            raise DataError(f"The label names of a task must differ: {list(self.label_names)}.")
+        allowed = [m for m in METRICS if (m in REGRESSION_METRICS) == self.is_regression]
+        if self.metric not in self.metrics or not set(self.metrics) <= set(allowed):
+            raise DataError(
+                f"The headline metric '{self.metric}' must be among the task's metrics "
+                f"{list(self.metrics)}, and those among {allowed}."
+            )
+        if "f1" in self.metrics and self.num_labels != 2:
+            raise DataError("The metric 'f1' needs exactly two classes; 'f1_macro' takes any number.")
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the label is a number rather than a class."""
+        return not self.label_names
+
+    @property
+    def num_labels(self) -> int:
+        """Width of the model's output: the number of classes, or 1 for regression."""
+        return len(self.label_names) or 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The task as a JSON-able dictionary, for a checkpoint's config."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Task":
+        """Rebuild a task from `to_dict`'s result.
+
+        Raises:
+            DataError: A field is missing or is not of the expected kind.
+        """
+        try:
+            return cls(
+                name=str(values["name"]),
+                text_columns=_strings(values["text_columns"]),
+                label_names=_strings(values["label_names"]),
+                metric=str(values["metric"]),
+                metrics=_strings(values["metrics"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                "A task's description needs name, text_columns, label_names, metric and metrics; "
+                f"this one does not fit: {error}."
+            ) from error
+
+
+def _strings(values: Iterable[Any]) -> tuple[str, ...]:
+    if isinstance(values, str):  # A bare string would silently become a tuple of letters.
+        raise TypeError(f"expected a list of strings, got '{values}'")
+    return tuple(str(value) for value in values)
+
+
+def _glue(name: str, columns: str, labels: str, metrics: str) -> Task:
+    names = tuple(metrics.split())
+    return Task(name, tuple(columns.split()), tuple(labels.split()), names[0], names)
+
+
+# Columns and label order as in the hub's nyu-mll/glue: the ids in its files are indices into label_names.
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        _glue("sst2", "sentence", "negative positive", "accuracy"),
+        _glue("cola", "sentence", "unacceptable acceptable", "matthews accuracy"),
+        _glue("mrpc", "sentence1 sentence2", "not_equivalent equivalent", "f1 accuracy"),
+        _glue("qqp", "question1 question2", "not_duplicate duplicate", "f1 accuracy"),
+        _glue("stsb", "sentence1 sentence2", "", "pearson spearman"),
+        _glue("mnli", "premise hypothesis", "entailment neutral contradiction", "accuracy"),
+        _glue("qnli", "question sentence", "entailment not_entailment", "accuracy"),
+        _glue("rte", "sentence1 sentence2", "entailment not_entailment", "accuracy"),
+        _glue("wnli", "sentence1 sentence2", "not_entailment entailment", "accuracy"),
+    )
+}
+
+
+def get_task(name: str | Task) -> Task:
+    """The GLUE task of that name; a `Task` is returned as it is.
+
+    Raises:
+        DataError: No such task; the message lists those that there are.
+    """
+    if isinstance(name, Task):
+        return name
+    if name not in TASKS:
+        raise DataError(f"There is no task '{name}'; the known ones are {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def custom_task(
+    name: str, text_columns: Iterable[str], label_names: Iterable[str] = (), regression: bool = False
+) -> Task:
+    """A task for a person's own data.
+
+    Classification reports accuracy and macro F1, regression Pearson's and Spearman's correlation.
+
+    Raises:
+        DataError: A classification task has fewer than two classes, or a regression task has label names.
+    """
+    labels = _strings(label_names)
+    if regression and labels:
+        raise DataError("A regression task has no label names; leave them out or turn regression off.")
+    if not regression and len(labels) < 2:
+        raise DataError(f"A classification task needs at least two classes, not {len(labels)}.")
+    metrics = REGRESSION_METRICS if regression else ("accuracy", "f1_macro")
+    return Task(name, _strings(text_columns), labels, metrics[0], metrics)

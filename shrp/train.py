@@ -1,0 +1,380 @@
+"""Dense fine-tuning and SHRP's two-stage training (method.md, "Training"), resumable at every epoch.
+
+Each epoch is a function of the weights at its start, the config and the epoch's number alone: the random
+generators are seeded and the optimizer starts afresh with every epoch (a conversion changes the function that the
+old moments described). So a run that was killed goes on from its last epoch's weights and ends with the same ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp import checkpoint
+from shrp.batching import bucketed_batches, collate, encode
+from shrp.checkpoint import CheckpointInfo
+from shrp.convert import convert_layer, expert_layers, new_parameters
+from shrp.data import TextData
+from shrp.errors import TrainingError
+from shrp.evaluate import Evaluation, evaluate
+from shrp.losses import TeacherOutput, total_loss
+from shrp.routing import record_routing
+from shrp.training_config import Epoch, TrainConfig
+from shrp.usage import usage_of
+
+RUN_FILE = "run.json"
+
+
+class Progress(Protocol):
+    """What a caller may want to hear of a run; the command line draws bars from it."""
+
+    def step(self, epoch: Epoch, epochs: int, step: int, steps: int, loss: float) -> None:
+        """After every optimizer step."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """After every epoch, with its row of the history."""
+
+
+def run_folder(out: str | Path) -> Path:
+    """Where a run that writes to `out` keeps its state until it is done."""
+    out = Path(out)
+    return out.with_name(out.name + ".run")
+
+
+def train(
+    config: TrainConfig,
+    model: PreTrainedModel,
+    info: CheckpointInfo,
+    tokenizer: PreTrainedTokenizerBase,
+    train_data: TextData,
+    validation: TextData,
+    out: str | Path,
+    *,
+    teacher: PreTrainedModel | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> tuple[PreTrainedModel, CheckpointInfo, list[dict[str, Any]]]:
+    """Run the schedule of `config` on a model and return the trained one.
+
+    State is kept in `run_folder(out)`; the caller saves the result to `out` and then deletes that folder (`finish`).
+
+    Args:
+        model: a dense model, fine-tuned on the task where layers are to be converted, or a static one to recover.
+            It is changed in place, unless the run resumes.
+        info: what `model` is.
+        teacher: the dense model to distil; by default `model` as it is at the start.
+        resume: go on from the last epoch that `run_folder(out)` holds, if it holds any.
+
+    Returns:
+        The model in evaluation mode, its info (with usage on `validation`), and the history: a row an epoch.
+
+    Raises:
+        TrainingError: another run's state is in the way, or a resumed run is not the same run.
+    """
+    config.shrp.check_fits(model.config.num_hidden_layers, model.config.num_attention_heads)
+    if config.distils:
+        teacher = (teacher if teacher is not None else copy.deepcopy(model)).eval().requires_grad_(False)
+    else:
+        teacher = None
+    run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
+    model, history = run.start(model, resume)
+    for epoch in list(config.schedule())[len(history) :]:
+        row = run.epoch(model, teacher, epoch)
+        history.append(row)
+        run.keep(model, history)
+        if progress:
+            progress.epoch(row)
+    return model.eval(), run.info(history), history
+
+
+def finish(out: str | Path) -> None:
+    """Delete a finished run's state."""
+    shutil.rmtree(run_folder(out), ignore_errors=True)
+
+
+class _Run:
+    """One run's fixed parts, and what is done with them each epoch."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        info: CheckpointInfo,
+        tokenizer: PreTrainedTokenizerBase,
+        train_data: TextData,
+        validation: TextData,
+        folder: Path,
+        progress: Progress | None,
+    ) -> None:
+        self.start_info, self.tokenizer, self.folder = info, tokenizer, folder
+        self.train_data, self.validation, self.progress = train_data, validation, progress
+        self.task = train_data.task
+        if train_data.labels is None or validation.labels is None:
+            raise TrainingError("training needs labels for both the training and the validation data.")
+        self.config = config
+        self.encoded = encode(tokenizer, train_data.texts, config.max_length)
+        self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
+
+    def start(self, model: PreTrainedModel, resume: bool) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+        """The model and history to go on from; writes or checks the run's identity."""
+        identity = {
+            "config": self.config.to_dict(),
+            "train": self.train_data.fingerprint,
+            "validation": self.validation.fingerprint,
+        }
+        file = self.folder / RUN_FILE
+        if file.is_file() and not resume:
+            raise TrainingError(
+                f"{self.folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
+            )
+        if file.is_file():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            precision = kept.pop("precision")
+            if kept != identity:
+                changed = [key for key in identity if kept.get(key) != identity[key]]
+                raise TrainingError(
+                    f"{self.folder} is another run (its {', '.join(changed)} differ); "
+                    "repeat its options exactly, or delete it to start afresh."
+                )
+        else:
+            precision = resolve_precision(self.config.precision)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial")
+            partial.write_text(json.dumps(identity | {"precision": precision}), encoding="utf-8")
+            partial.replace(file)
+        self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+        done = sorted(self.folder.glob("epoch-*"))
+        if not done:
+            return model, []
+        state = checkpoint.load(done[-1])
+        return state.model, checkpoint.read_history(done[-1])
+
+    def keep(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> None:
+        """Save an epoch boundary atomically, then drop the one before."""
+        done = sorted(self.folder.glob("epoch-*"))
+        text = history_text(history)
+        # Zero-padded, so that the names sort.
+        target = self.folder / f"epoch-{len(history):03d}"
+        checkpoint.save(
+            model,
+            self.tokenizer,
+            self.info(history),
+            target,
+            extra_files={checkpoint.HISTORY: text},
+        )
+        for folder in done:
+            shutil.rmtree(folder)
+
+    def info(self, history: list[dict[str, Any]]) -> CheckpointInfo:
+        """What a checkpoint of the present state says of itself."""
+        converted = [row["converted_layer"] for row in history if row["converted_layer"] is not None]
+        layers = (*self.start_info.config.layers, *converted)
+        shrp = replace(self.config.shrp if converted else self.start_info.config, layers=layers)
+        return replace(
+            self.start_info,
+            config=shrp,
+            training={
+                "config": self.config.to_dict(),
+                "train_data": self.train_data.name,
+                "train_examples": len(self.train_data),
+                "validation_data": self.validation.name,
+                "epochs": len(history),
+                "seconds": round(sum(row["seconds"] for row in history), 1),
+            },
+            usage=history[-1]["usage"] if history else {},
+        )
+
+    def epoch(self, model: PreTrainedModel, teacher: PreTrainedModel | None, epoch: Epoch) -> dict[str, Any]:
+        """Convert, train over one epoch's examples, validate; returns the epoch's row of the history."""
+        started = time.perf_counter()
+        set_seed(self.config.seed * 10_007 + epoch.index)
+        if epoch.convert is not None:
+            convert_layer(model, epoch.convert, self.config.shrp)
+        losses = self._optimise(model, teacher, epoch)
+        evaluation, usage = evaluate_with_usage(
+            model.eval(), self.tokenizer, self.validation, self.config.max_length
+        )
+        return {
+            "epoch": epoch.index,
+            "stage": epoch.stage,
+            "converted_layer": epoch.convert,
+            **losses,
+            "metric": evaluation.metric,
+            "validation_score": evaluation.score,
+            "validation_interval": list(evaluation.interval),
+            "validation_n": evaluation.n,
+            "usage": usage,
+            "seconds": round(time.perf_counter() - started, 2),
+        }
+
+    def _optimise(
+        self, model: PreTrainedModel, teacher: PreTrainedModel | None, epoch: Epoch
+    ) -> dict[str, float]:
+        config, accelerator = self.config, self.accelerator
+        batches = self._batches(epoch)
+        loader = DataLoader(_Rows(self), batch_sampler=batches, collate_fn=self._collate)
+        optimizer = torch.optim.AdamW(_parameter_groups(model, config))
+        warm = max(1, round(config.warmup * len(batches)))
+        span = epoch.end_factor - epoch.start_factor
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / warm) * (epoch.start_factor + span * step / len(batches))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        wrapped, optimizer, loader, schedule = accelerator.prepare(model.train(), optimizer, loader, schedule)
+        if teacher is not None:
+            teacher.to(accelerator.device)
+        sums: dict[str, float] = {}
+        steps = len(loader)
+        for step, batch in enumerate(loader):
+            labels = batch.pop("labels")
+            with accelerator.autocast():
+                parts = self._loss(wrapped, teacher, batch, labels, epoch.stage)
+            accelerator.backward(parts.total)
+            accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            loss = float(parts.total.detach())
+            if not np.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} in epoch {epoch.index}, step {step}: lower the learning rates."
+                )
+            for name in ("total", "task", "logits", "hidden", "balance"):
+                sums[name] = sums.get(name, 0.0) + float(getattr(parts, name).detach())
+            if self.progress:
+                self.progress.step(epoch, sum(1 for _ in config.schedule()), step + 1, steps, loss)
+        accelerator.free_memory()
+        means = {name: value / steps for name, value in sums.items()}
+        names = {"total": "loss", "task": "task_loss", "logits": "distill_logits_loss"}
+        names |= {"hidden": "distill_hidden_loss", "balance": "balance_loss"}
+        return {names[key]: round(value, 6) for key, value in means.items()}
+
+    def _loss(
+        self,
+        model: torch.nn.Module,
+        teacher: PreTrainedModel | None,
+        batch: dict[str, torch.Tensor],
+        labels: torch.Tensor,
+        stage: int,
+    ):
+        with record_routing(hidden_states=self.config.distill_hidden > 0) as record:
+            logits = model(**batch).logits
+        target = None
+        if teacher is not None:
+            with torch.no_grad():
+                output = teacher(**batch, output_hidden_states=self.config.distill_hidden > 0)
+            target = TeacherOutput(output.logits, output.hidden_states or ())
+        outputs = record.hidden_states
+        if self.config.shrp.control == "dropped" and outputs:
+            # With its layers gone, what is left can only be asked for the topmost one's output.
+            outputs = {max(outputs): outputs[max(outputs)]}
+        return total_loss(
+            self.config,
+            stage=stage,
+            logits=logits,
+            labels=labels,
+            regression=self.task.is_regression,
+            token_mask=batch["attention_mask"],
+            record=record,
+            outputs=outputs,
+            teacher=target,
+        )
+
+    def _batches(self, epoch: Epoch) -> list[list[int]]:
+        """This epoch's batches of rows of the training data, fixed by the seed and the epoch's number."""
+        rows = epoch_rows(len(self.encoded), self.config.epoch_size, epoch.index, self.config.seed)
+        seed = self.config.seed * 10_007 + epoch.index
+        batches = bucketed_batches(self.lengths[rows], self.config.batch_size, seed)
+        return [[int(rows[i]) for i in batch] for batch in batches]
+
+    def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        labels = self.train_data.labels[list(rows)]
+        return collate(self.tokenizer, self.encoded, rows) | {"labels": torch.from_numpy(labels)}
+
+
+class _Rows(torch.utils.data.Dataset):
+    """Row numbers; `_Run._collate` turns a batch of them into tensors."""
+
+    def __init__(self, run: _Run) -> None:
+        self.length = len(run.encoded)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def epoch_rows(total: int, size: int | None, epoch: int, seed: int) -> np.ndarray:
+    """Rows of an epoch: all, or the epoch's stretch of an endless sequence of permutations."""
+    size = min(size or total, total)
+    start = epoch * size
+    passes = range(start // total, (start + size - 1) // total + 1)
+    sequence = np.concatenate([np.random.default_rng((seed, p)).permutation(total) for p in passes])
+    offset = start - passes[0] * total
+    return sequence[offset : offset + size]
+
+
+def evaluate_with_usage(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: TextData, max_length: int
+) -> tuple[Evaluation, dict[str, list[float]]]:
+    """Evaluate and count Top-1 shares in the same passes; usage is empty for a model without routers."""
+    with record_routing() as record:
+        evaluation = evaluate(model, tokenizer, data, max_length=max_length)
+    usage = usage_of(record) if expert_layers(model) else {}
+    return evaluation, {str(layer): [round(float(x), 6) for x in share] for layer, share in usage.items()}
+
+
+def _parameter_groups(model: PreTrainedModel, config: TrainConfig) -> list[dict[str, Any]]:
+    """AdamW's groups: pretrained or new weights, with or without decay; freezes what the config says."""
+    fresh = new_parameters(model)
+    embeddings = model.base_model.embeddings
+    embeddings.requires_grad_(not config.freeze_embeddings)
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.dim() > 1 and not name.endswith("bias")
+            groups.setdefault((name in fresh, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": config.new_learning_rate if is_new else config.learning_rate,
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (is_new, decays), parameters in groups.items()
+    ]
+
+
+def resolve_precision(wanted: str) -> str:
+    """`fp32` or `bf16`; `auto` takes bf16 where a short timing on this machine shows at least 1.3 times."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(512, 768, dtype=dtype), torch.ones(768, 3072, dtype=dtype)
+        a @ b
+        started = time.perf_counter()
+        for _ in range(5):
+            a @ b
+        times[dtype] = time.perf_counter() - started
+    return "bf16" if times[torch.float32] > 1.3 * times[torch.bfloat16] else "fp32"
+
+
+def history_text(history: list[dict[str, Any]]) -> str:
+    """The history as JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in history)

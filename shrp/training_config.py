@@ -1,0 +1,110 @@
+"""Everything that a training run is asked for, in one validated dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from shrp.config import ShrpConfig
+from shrp.errors import TrainingError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of the schedule."""
+
+    index: int
+    stage: int
+    """1 while layers are being converted, 2 afterwards."""
+    convert: int | None
+    """The layer that is converted just before this epoch."""
+    start_factor: float
+    """Learning-rate factor at the epoch's start, before its warm-up, and at its end."""
+    end_factor: float
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run of dense fine-tuning (no layers to convert) or of SHRP's two stages (method.md, "Training").
+
+    Raises:
+        TrainingError: a value is out of its range, or two contradict each other.
+    """
+
+    shrp: ShrpConfig = field(default_factory=lambda: ShrpConfig(()))
+    """The conversion. With no layers this is plain fine-tuning."""
+    order: tuple[int, ...] = ()
+    """Conversion order, one layer an epoch; empty means from the top down."""
+    stage2_epochs: int = 2
+    """Epochs after the last conversion (or of plain fine-tuning), without the balance loss."""
+    balance: float = 0.1
+    """Lambda, the weight of the balance loss in stage 1."""
+    epoch_size: int | None = None
+    """At most so many examples an epoch; epochs walk through the data, so none is favoured."""
+    batch_size: int = 32
+    max_length: int = 128
+    learning_rate: float = 3e-5
+    """For pretrained weights."""
+    new_learning_rate: float = 5e-4
+    """For Router, Expander and a fresh classification head."""
+    weight_decay: float = 0.01
+    warmup: float = 0.06
+    """Share of each epoch's steps over which the rate rises; the optimizer starts afresh with each epoch."""
+    freeze_embeddings: bool = False
+    distill_logits: float = 0.0
+    """Share of the task loss replaced by the teacher's soft targets, 0 to 1."""
+    distill_hidden: float = 0.0
+    """Weight of the squared error between a converted layer's output and the teacher's, summed over layers."""
+    temperature: float = 2.0
+    precision: Precision = "auto"
+    """`auto` takes bf16 where a short timing shows that it helps."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.order and sorted(self.order) != list(self.shrp.layers):
+            raise TrainingError(
+                f"order {list(self.order)} must name each of the layers {list(self.shrp.layers)} once."
+            )
+        if self.precision not in get_args(Precision):
+            raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
+        positive = ("batch_size", "max_length", "learning_rate", "new_learning_rate", "temperature")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} must be more than 0, not {getattr(self, name)}.")
+        for name in ("balance", "distill_hidden", "weight_decay", "stage2_epochs"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+        for name in ("distill_logits", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
+        if self.epoch_size is not None and self.epoch_size < 1:
+            raise TrainingError(f"epoch_size must be 1 or more, not {self.epoch_size}.")
+        if not self.shrp.layers and self.stage2_epochs == 0:
+            raise TrainingError("nothing to do: name layers to convert, or at least one epoch.")
+
+    @property
+    def distils(self) -> bool:
+        """Whether the run needs a teacher."""
+        return self.distill_logits > 0 or self.distill_hidden > 0
+
+    def schedule(self) -> Iterator[Epoch]:
+        """The epochs in order: stage 1 at the full rate, then stage 2 falling linearly to 0."""
+        order = self.order or tuple(reversed(self.shrp.layers))
+        for index, layer in enumerate(order):
+            yield Epoch(index, 1, layer, 1.0, 1.0)
+        for k in range(self.stage2_epochs):
+            factor = 1 - k / self.stage2_epochs, 1 - (k + 1) / self.stage2_epochs
+            yield Epoch(len(order) + k, 2, None, *factor)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; `from_dict` reads it back."""
+        return asdict(self) | {"shrp": self.shrp.to_dict(), "order": list(self.order)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
+        """Rebuild a config from `to_dict`'s form."""
+        shrp = ShrpConfig(**data["shrp"] | {"layers": tuple(data["shrp"]["layers"])})
+        return cls(**data | {"shrp": shrp, "order": tuple(data["order"])})

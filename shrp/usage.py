@@ -1,0 +1,292 @@
+"""How a routed model uses its experts on a data set (method.md, "Usage and pruning" and "Failure signatures").
+
+Everything is kept an input, so that usage by class, by slice, or of any selection is a sum over rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.batching import bucketed_batches, collate, encode
+from shrp.convert import expert_layers, num_experts_of
+from shrp.data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.plan import PruningPlan, make_plan
+from shrp.routing import RoutingRecord, record_routing
+
+COLLAPSE_SHARE = 0.9
+"""Stage 1 is there to keep usage even: one expert with more than this share in it is a collapse."""
+COLLAPSE_EXPERTS = 1.5
+"""Fewer effective experts than this, after training, leave routing nothing to decide in the layer."""
+NOISY_ENTROPY = 0.9
+"""Usage entropy above this part of its maximum ranks the experts hardly at all."""
+NOISY_MARGIN = 0.1
+"""A mean gap below this between the two largest router probabilities makes choices near to ties."""
+
+
+@dataclass(frozen=True)
+class UsageWarning:
+    """A failure signature seen in one layer, with the number that triggered it."""
+
+    kind: str
+    """`collapse` or `noisy`."""
+    layer: int
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class UsageStats:
+    """Routing of every input of a data set, layer by layer. `N` inputs, `H` experts."""
+
+    data: str
+    unit: str
+    """What is counted: `inputs` under sequence routing, `tokens` (real ones) under token routing."""
+    top1: Mapping[int, np.ndarray]
+    """Layer -> `(N, H)`: how often each expert is an input's Top-1 (one-hot, or counts of its tokens)."""
+    probs: Mapping[int, np.ndarray]
+    """Layer -> `(N, H)`: router probabilities, averaged over real tokens under token routing."""
+    margins: Mapping[int, np.ndarray]
+    """Layer -> `(N,)`: largest minus second probability, averaged as above."""
+    norms: Mapping[int, np.ndarray]
+    """Layer -> `(N, H)`: mean output norm of each expert; empty unless asked for."""
+    labels: np.ndarray | None = None
+    label_names: tuple[str, ...] = ()
+    slices: tuple[str, ...] | None = None
+    logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    """`(N, C)`: the model's outputs from the same passes."""
+
+    @property
+    def n(self) -> int:
+        """Inputs measured."""
+        return len(next(iter(self.top1.values()))) if self.top1 else 0
+
+    @property
+    def layers(self) -> list[int]:
+        """Routed layers, ascending."""
+        return sorted(self.top1)
+
+    @property
+    def num_experts(self) -> int:
+        """Experts a layer."""
+        return next(iter(self.top1.values())).shape[1]
+
+    def counts(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Top-1 counts `(H,)` over all inputs or those that the mask `rows` `(N,)` marks."""
+        top1 = self.top1[layer] if rows is None else self.top1[layer][rows]
+        return top1.sum(0)
+
+    def share(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Top-1 shares `(H,)`, summing to 1; all nan where `rows` marks nothing."""
+        counts = self.counts(layer, rows).astype(np.float64)
+        total = counts.sum()
+        return counts / total if total else np.full(len(counts), np.nan)
+
+    def mean_probs(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Mean router probability `(H,)`; all nan where `rows` marks nothing."""
+        probs = self.probs[layer] if rows is None else self.probs[layer][rows]
+        return probs.mean(0) if len(probs) else np.full(probs.shape[1], np.nan)
+
+    def shares(self, rows: np.ndarray | None = None) -> dict[int, np.ndarray]:
+        """Layer -> Top-1 shares: what plans are made from."""
+        return {layer: self.share(layer, rows) for layer in self.layers}
+
+    def gate_norm(self) -> dict[int, np.ndarray]:
+        """Layer -> mean over inputs of gate x output norm `(H,)`, an alternative to usage for ranking experts."""
+        if not self.norms:
+            raise PlanError("output norms were not measured; measure usage with output_norms=True.")
+        scores = {}
+        for layer in self.layers:
+            gates = self.top1[layer] / self.top1[layer].sum(1, keepdims=True)
+            scores[layer] = (gates * self.norms[layer]).mean(0)
+        return scores
+
+    def groups(self, by: str) -> dict[str, np.ndarray]:
+        """Masks `(N,)` of the inputs in each class or slice.
+
+        Args:
+            by: `class` or `slice`.
+
+        Raises:
+            DataError: the data have no labels, or no slices.
+        """
+        if by == "class":
+            if self.labels is None or not self.label_names:
+                raise DataError(f"{self.data} has no classes; usage by class needs labelled data.")
+            return {name: self.labels == i for i, name in enumerate(self.label_names)}
+        if self.slices is None:
+            raise DataError(f"{self.data} has no slices; usage by slice needs data with a slice column.")
+        values = np.array(self.slices)
+        return {name: values == name for name in dict.fromkeys(self.slices)}
+
+    def entropy(self, layer: int) -> float:
+        """Entropy of the Top-1 shares in nats, 0 to `log H`."""
+        share = self.share(layer)
+        share = share[share > 0]
+        return float(max(0.0, -(share * np.log(share)).sum()))
+
+    def effective_experts(self, layer: int) -> float:
+        """`exp(entropy)`: the number of evenly used experts with the same entropy, 1 to H."""
+        return float(np.exp(self.entropy(layer)))
+
+    def summary(self) -> pd.DataFrame:
+        """One row a layer: entropy, effective experts, the most used expert and its share, mean margin."""
+        rows = []
+        for layer in self.layers:
+            share = self.share(layer)
+            rows.append(
+                {
+                    "layer": layer,
+                    "entropy": self.entropy(layer),
+                    "effective_experts": self.effective_experts(layer),
+                    "top_expert": int(share.argmax()),
+                    "top_share": float(share.max()),
+                    "mean_margin": float(self.margins[layer].mean()),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer and expert: count, share, mean probability."""
+        rows = [
+            {"layer": layer, "expert": e, "count": int(c), "share": float(s), "mean_prob": float(p)}
+            for layer in self.layers
+            for e, (c, s, p) in enumerate(
+                zip(self.counts(layer), self.share(layer), self.mean_probs(layer), strict=True)
+            )
+        ]
+        return pd.DataFrame(rows)
+
+    def warnings(self) -> list[UsageWarning]:
+        """Failure signatures in the trained model, by the thresholds documented at this module's top."""
+        found = []
+        ceiling = np.log(self.num_experts)
+        for layer in self.layers:
+            effective, margin = self.effective_experts(layer), float(self.margins[layer].mean())
+            if effective < COLLAPSE_EXPERTS:
+                text = f"layer {layer} uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS})"
+                found.append(UsageWarning("collapse", layer, f"{text}: its router decides next to nothing."))
+            if self.entropy(layer) > NOISY_ENTROPY * ceiling:
+                part = self.entropy(layer) / ceiling
+                text = (
+                    f"layer {layer}'s usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%})"
+                )
+                found.append(UsageWarning("noisy", layer, f"{text}: usage hardly ranks its experts."))
+            elif margin < NOISY_MARGIN:
+                text = f"layer {layer}'s mean router margin is {margin:.2f} (below {NOISY_MARGIN})"
+                found.append(UsageWarning("noisy", layer, f"{text}: many choices are near ties."))
+        return found
+
+
+def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]:
+    """Collapses during stage 1, which the balance loss is there to prevent, the first one of each layer."""
+    found: dict[int, UsageWarning] = {}
+    for row in history:
+        if row.get("stage") != 1:
+            continue
+        for name, share in row.get("usage", {}).items():
+            layer, top = int(name), max(share)
+            if top > COLLAPSE_SHARE and layer not in found:
+                text = (
+                    f"layer {layer}: expert {int(np.argmax(share))} took {top:.0%} already in stage 1 "
+                    f"(epoch {row['epoch']}; above {COLLAPSE_SHARE:.0%})."
+                )
+                found[layer] = UsageWarning("collapse", layer, text)
+    return [found[layer] for layer in sorted(found)]
+
+
+def usage_of(record: RoutingRecord) -> dict[int, np.ndarray]:
+    """Layer -> Top-1 shares `(H,)` over all passes of a record."""
+    shares = {}
+    for layer in record.layers:
+        probs = record.probs(layer)
+        shares[layer] = np.bincount(probs.argmax(-1).numpy(), minlength=probs.shape[-1]) / len(probs)
+    return shares
+
+
+def measure_usage(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    *,
+    batch_size: int = 32,
+    max_length: int = 128,
+    output_norms: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> UsageStats:
+    """Run a routed model over `data` and keep what its routers did.
+
+    Args:
+        output_norms: also measure every expert's output norm (several times slower).
+        progress: called with inputs done and in all after each batch.
+
+    Raises:
+        PlanError: the model has no routed layer.
+        DataError: the data are empty.
+    """
+    routed = expert_layers(model)
+    if not routed:
+        raise PlanError("this model has no routed layer, so there is no usage to measure.")
+    if not len(data):
+        raise DataError(f"{data.name} is empty; usage needs at least one input.")
+    encoded = encode(tokenizer, data.texts, max_length)
+    n, h = len(data), num_experts_of(model)
+    top1 = {layer: np.zeros((n, h), dtype=np.int64) for layer in routed}
+    probs = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed}
+    margins = {layer: np.zeros(n, dtype=np.float32) for layer in routed}
+    norms = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed} if output_norms else {}
+    logits: np.ndarray | None = None
+    done = 0
+    for rows in bucketed_batches([len(e["input_ids"]) for e in encoded], batch_size):
+        with torch.inference_mode(), record_routing(output_norms=output_norms) as record:
+            output = model(**collate(tokenizer, encoded, rows)).logits.float().numpy()
+        logits = np.zeros((n, output.shape[1]), dtype=np.float32) if logits is None else logits
+        logits[rows] = output
+        for layer in record.layers:
+            trace = record.last(layer)
+            top1[layer][rows], probs[layer][rows], margins[layer][rows] = _by_input(
+                trace.probs.float(), trace.token_mask
+            )
+            if trace.output_norms is not None:
+                norms[layer][rows] = trace.output_norms.numpy()
+        done += len(rows)
+        if progress:
+            progress(done, n)
+    return UsageStats(
+        data=data.name,
+        unit="tokens" if next(iter(routed.values())).routing == "token" else "inputs",
+        top1=top1,
+        probs=probs,
+        margins=margins,
+        norms=norms,
+        labels=data.labels,
+        label_names=data.task.label_names,
+        slices=data.slices,
+        logits=logits,
+    )
+
+
+def _by_input(
+    probs: torch.Tensor, token_mask: torch.Tensor | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Top-1 counts `(B, H)`, mean probabilities `(B, H)` and mean margins `(B,)` of one batch."""
+    if probs.dim() == 2:
+        probs, token_mask = probs.unsqueeze(1), None  # sequence routing is routing of one token
+    b, t, h = probs.shape
+    real = torch.ones(b, t, 1) if token_mask is None else token_mask.unsqueeze(-1).float()
+    top1 = torch.nn.functional.one_hot(probs.argmax(-1), h) * real
+    best = probs.topk(2, dim=-1).values if h > 1 else torch.cat([probs, torch.zeros_like(probs)], -1)
+    margin = ((best[..., :1] - best[..., 1:2]) * real).sum((1, 2)) / real.sum((1, 2))
+    return top1.sum(1).long().numpy(), ((probs * real).sum(1) / real.sum(1)).numpy(), margin.numpy()
+
+
+def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
+    """`make_plan` with the usage, and where the selection asks for it the gate x norm scores, of `stats`."""
+    scores = stats.gate_norm() if selection == "gate_norm" else None
+    return make_plan(stats.shares(), scores=scores, selection=selection, **options)

@@ -1,0 +1,279 @@
+import json
+import sys
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import shrp.data
+from shrp import hub, tabular
+from shrp.batching import bucketed_batches
+from shrp.data import TextData, load_data, load_file, load_glue, load_probe
+from shrp.errors import DataError
+from shrp.tasks import TASKS, custom_task
+
+SST2 = TASKS["sst2"]
+
+
+def made(labels, task=SST2, **more):
+    return TextData(task, "made", tuple((f"text {i}",) for i in range(len(labels))), np.array(labels), **more)
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.fixture
+def glue_folder(tmp_path, monkeypatch):
+    (tmp_path / "sst2").mkdir()
+    frame = pd.DataFrame({"sentence": ["good , really ", "null"], "label": [1, 0], "idx": [0, 1]})
+    frame.to_parquet(tmp_path / "sst2" / "validation.parquet")
+    monkeypatch.setenv(hub.DATA_DIR, str(tmp_path))
+    return tmp_path
+
+
+# Text data
+
+
+def test_every_prefix_of_the_order_is_class_balanced():
+    labels = np.repeat([0, 1], [900, 100])
+    order = made(labels).stratified_order(seed=3)
+    assert sorted(order) == list(range(1000))
+    positives = np.cumsum(labels[order])
+    due = np.arange(1, 1001) * 0.1
+    assert np.abs(positives - due).max() <= 2
+    assert not np.array_equal(order, made(labels).stratified_order(seed=4))
+    assert np.array_equal(order, made(labels).stratified_order(seed=3))
+
+
+def test_regression_prefixes_follow_the_distribution():
+    labels = np.random.default_rng(0).exponential(size=1000)
+    order = made(labels, TASKS_TEXT_REGRESSION).stratified_order()
+    assert sorted(order) == list(range(1000))
+    assert labels[order[:100]].mean() == pytest.approx(labels.mean(), rel=0.1)
+    assert made([], TASKS_TEXT_REGRESSION).stratified_order().tolist() == []
+
+
+TASKS_TEXT_REGRESSION = custom_task("r", ["text"], regression=True)
+
+
+def test_fingerprint_is_of_the_content():
+    data = made([0, 1, 1])
+    assert data.fingerprint == made([0, 1, 1]).fingerprint
+    others = [made([0, 1, 0]), made([0, 1]), made([0, 1, 1], slices=("a", "b", "c"))]
+    others.append(TextData(SST2, "made", data.texts, None))
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_subset_and_frame():
+    part = made([0, 1, 1], slices=("a", "b", "c")).subset([2, 0])
+    assert part.to_frame().to_dict("list") == {
+        "sentence": ["text 2", "text 0"],
+        "label": ["positive", "negative"],
+        "slice": ["c", "a"],
+    }
+    assert part.name == "made (2 of 3)"
+
+
+def test_parts_that_do_not_fit_are_refused():
+    with pytest.raises(DataError, match="2 texts but 1 slices"):
+        made([0, 1], slices=("a",))
+    with pytest.raises(DataError, match="go from 0 to 1"):
+        made([0, -1])
+    with pytest.raises(DataError, match=r"An input of 'mrpc' has 2 text\(s\)"):
+        TextData(TASKS["mrpc"], "made", (("one",),))
+
+
+# GLUE and probes
+
+
+def test_glue_from_a_folder_keeps_texts_exactly(glue_folder):
+    data = load_data("glue", SST2)
+    assert data.texts == (("good , really ",), ("null",))
+    assert data.labels.tolist() == [1, 0]
+    assert data.name == "glue/sst2 validation"
+    with pytest.raises(DataError, match=r"there is no '.*train\.parquet'"):
+        load_glue("sst2", "train")
+    with pytest.raises(DataError, match="there is no 'test'"):
+        load_glue("sst2", "test")
+    with pytest.raises(DataError, match="no task 'nope'"):
+        load_data("glue", "nope")
+
+
+def test_without_a_network_the_error_is_plain_and_quick(monkeypatch, tmp_path):
+    monkeypatch.delenv(hub.DATA_DIR, raising=False)
+    monkeypatch.setattr(hub, "DATASET", "nyu-mll/no-such-copy-kept-here")
+    monkeypatch.setattr(hub, "_reachable", lambda url: False)
+    with pytest.raises(DataError, match=r"can't be read from the hub .* SHRP_DATA_DIR .* sst2/validation"):
+        load_glue("sst2")
+
+
+def test_reachable_is_about_any_answer():
+    assert not hub._reachable("http://127.0.0.1:9")  # The discard port: nothing listens.
+    assert not hub._reachable("not a url")
+
+
+@pytest.mark.parametrize(("online", "offline_seen"), [(True, False), (False, True)])
+def test_hub_is_asked_for_the_matched_split_and_its_mode_restored(monkeypatch, online, offline_seen):
+    calls = []
+    config = types.SimpleNamespace(HF_HUB_OFFLINE=False, HF_ENDPOINT="x")
+
+    def load_dataset(*args, split):
+        calls.append((*args, split, config.HF_HUB_OFFLINE))
+        frame = pd.DataFrame({"premise": ["a"], "hypothesis": [""], "label": [2]})
+        return types.SimpleNamespace(to_pandas=lambda: frame)
+
+    fake = types.SimpleNamespace(config=config, load_dataset=load_dataset, exceptions=None)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    monkeypatch.delenv(hub.DATA_DIR, raising=False)
+    monkeypatch.setattr(hub, "_reachable", lambda url: online)
+    data = load_glue("mnli")
+    assert calls == [("nyu-mll/glue", "mnli", "validation_matched", offline_seen)]
+    assert config.HF_HUB_OFFLINE is False
+    assert data.texts == (("a", ""),)  # GLUE has a few empty texts of its own.
+
+
+def test_probes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shrp.data, "PROBES", tmp_path)
+    with pytest.raises(DataError, match="no probe set for 'cola'; there is one for: no task"):
+        load_probe("cola")
+    write(tmp_path / "sst2.jsonl", '{"sentence": "Not bad.", "label": 1, "slice": "negation"}\n')
+    data = load_data("probe", "sst2")
+    assert (data.texts, data.labels.tolist(), data.slices) == ((("Not bad.",),), [1], ("negation",))
+    assert data.name == "probe/sst2"
+    with pytest.raises(DataError, match="there is one for: sst2"):
+        load_probe("../sst2")
+    with pytest.raises(DataError, match="'probe' needs a task"):
+        load_data("probe", None)
+
+
+# Files
+
+
+def test_csv_texts_stay_as_they_are(tmp_path):
+    texts = ["null", "NA", "nan", "007", ' "quoted", with comma ', "line\nbreak", "1e5", "ü\u2028😀"]
+    frame = pd.DataFrame({"sentence": texts, "label": ["negative", "positive"] * 4})
+    for suffix in ("csv", "parquet", "jsonl"):
+        path = tmp_path / f"mine.{suffix}"
+        writers = {"csv": frame.to_csv, "parquet": frame.to_parquet}
+        if suffix == "jsonl":
+            frame.to_json(path, orient="records", lines=True)
+        else:
+            writers[suffix](path, index=False)
+        data = load_data(path, "sst2")
+        assert [text for (text,) in data.texts] == texts
+        assert data.labels.tolist() == [0, 1] * 4
+        assert data.name == path.name
+
+
+def test_tsv_is_read_without_quoting_and_a_byte_order_mark_is_no_text(tmp_path):
+    path = write(tmp_path / "a.tsv", b'\xef\xbb\xbfsentence\tlabel\nan "open quote\t1\n"all quoted"\t0\n')
+    assert load_file(path, "sst2").texts == (('an "open quote',), ('"all quoted"',))
+
+
+def test_task_is_made_of_the_labels(tmp_path):
+    path = write(tmp_path / "moods.csv", "text,label,kind\na,sad,x\nb,happy,y\nc,sad,x\n")
+    data = load_file(path, slice_column="kind")
+    assert data.task.label_names == ("happy", "sad")
+    assert data.task.name == "moods"
+    assert (data.labels.tolist(), data.slices) == ([1, 0, 1], ("x", "y", "x"))
+    path = write(tmp_path / "stars.csv", "text,label\na,10\nb,2\nc,2.0\n")
+    assert load_file(path).task.label_names == ("2", "10")
+    path = write(tmp_path / "scores.csv", "left,right,y\na,x,0.5\nb,y,2\n")
+    data = load_file(path, text_columns=["left", "right"], label_column="y")
+    assert data.task.is_regression
+    assert data.labels.tolist() == [0.5, 2.0]
+    assert data.texts == (("a", "x"), ("b", "y"))
+
+
+def test_ids_names_and_json_kinds_of_labels_agree(tmp_path):
+    lines = [{"sentence": "a", "label": label} for label in (1, "0", 1.0, True)]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)))
+    assert load_file(path, "sst2").labels.tolist() == [1, 0, 1, 1]
+
+
+def test_names_that_look_like_ids_are_names(tmp_path):
+    task = custom_task("stars", ["text"], ["1", "2"])
+    path = write(tmp_path / "a.csv", "text,label\na,1\nb,2\n")
+    assert load_file(path, task).labels.tolist() == [0, 1]
+
+
+def test_labels_are_optional_with_a_task(tmp_path):
+    path = write(tmp_path / "a.csv", "sentence\nfine\n")
+    assert load_file(path, "sst2").labels is None
+    path = write(tmp_path / "b.csv", "sentence,label\nfine,who knows\n")
+    assert load_file(path, "sst2", label_column=None).labels is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,label\nx,1\n", r"no column 'sentence'; its columns are text, label"),
+        ("a.csv", "", "holds no rows"),
+        ("a.csv", "sentence,label\n", "holds no rows"),
+        ("a.jsonl", "\n\n", "holds no rows"),
+        ("a.csv", "sentence,label\nx,1\n  ,1\n", "row 2, column 'sentence': the text is empty"),
+        (
+            "a.csv",
+            "sentence,label\nx,happy\n",
+            "row 1: the label 'happy' is not among those of 'sst2': negative",
+        ),
+        ("a.csv", "sentence,label\nx,1\ny,2\n", "row 2: the label '2' is not among"),
+        ("a.csv", "sentence,label\nx,1\ny,\n", "row 2: the label is missing"),
+        ("a.csv", "sentence,label\nx,y,1\nz,w,0\n", "more fields than its header"),
+        ("a.csv", "sentence,label\nx,1\ny,z,1\n", "not a well-formed CSV"),
+        ("a.csv", b"sentence,label\ncaf\xe9,1\n", "not in UTF-8"),
+        ("a.jsonl", b'{"sentence": "caf\xe9"}', "not in UTF-8"),
+        ("a.jsonl", '{"sentence": "x"}\n{"sentence": ', "line 2 is not JSON"),
+        ("a.jsonl", "[1, 2]\n", "line 1 is not an object"),
+        ("a.jsonl", '{"sentence": "x"}\n{"sentence": null}', "row 2, column 'sentence': the text is missing"),
+        ("a.jsonl", '{"sentence": 5}', "a text is needed, not 5"),
+        ("a.jsonl", '{"sentence": ["x"]}', "a text is needed"),
+        ("a.jsonl", '{"sentence": "\\ud83d"}', "not valid Unicode"),
+        ("a.parquet", "not parquet", "not a well-formed PARQUET file"),
+        ("a.xlsx", "x", "not a kind of table that is read here: .csv, .tsv"),
+    ],
+)
+def test_bad_files_are_explained(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        load_file(write(tmp_path / name, content), "sst2")
+
+
+def test_other_mistakes_are_explained(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.csv", "text,label\nx,1\ny,1\n")
+    with pytest.raises(DataError, match="There is no file"):
+        load_file(tmp_path / "none.csv", "sst2")
+    with pytest.raises(DataError, match="at least two classes, not 1"):
+        load_file(path)
+    with pytest.raises(DataError, match="no column 'gold'"):
+        load_file(path, "sst2", ["text"], label_column="gold")
+    with pytest.raises(DataError, match="no column 'kind'"):
+        load_file(path, "sst2", ["text"], slice_column="kind")
+    with pytest.raises(DataError, match=r"'mrpc' reads 2 text column\(s\), not 1"):
+        load_file(path, "mrpc", ["text"])
+    with pytest.raises(DataError, match="no labels to tell the task from"):
+        load_file(write(tmp_path / "b.csv", "text\nx\n"))
+    monkeypatch.setattr(tabular, "MAX_BYTES", 3)
+    with pytest.raises(DataError, match="MB are read here"):
+        load_file(path, "sst2", ["text"])
+
+
+# Batches
+
+
+def test_training_batches_are_a_permutation_set_by_the_seed_alone():
+    lengths = np.random.default_rng(0).integers(3, 100, size=1003)
+    batches = bucketed_batches(lengths, 8, shuffle_seed=(1, 0))
+    assert sorted(i for batch in batches for i in batch) == list(range(1003))
+    assert sorted(len(batch) for batch in batches) == [3] + [8] * 125
+    assert batches == bucketed_batches(lengths, 8, shuffle_seed=(1, 0))
+    assert batches != bucketed_batches(lengths, 8, shuffle_seed=(1, 1))
+    spread = np.mean([np.ptp(lengths[batch]) for batch in batches])
+    assert spread < 5  # Unsorted batches of 8 spread over about 75.
+
+
+def test_evaluation_batches_are_sorted_by_length():
+    assert bucketed_batches([5, 1, 3, 1], 3) == [[1, 3, 2], [0]]
+    assert bucketed_batches([], 3) == []

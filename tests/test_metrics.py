@@ -1,0 +1,179 @@
+import time
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from shrp.errors import DataError
+from shrp.metrics import bootstrap_interval, confusion, interval, mcnemar, score, wilson
+from shrp.tasks import TASKS, Task, custom_task, get_task
+
+THREE = custom_task("three", ["text"], ["a", "b", "c"])
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def drawn(classes, n=300, seed=0, right=0.7):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=n)
+    return labels, np.where(rng.random(n) < right, labels, rng.integers(classes, size=n))
+
+
+def test_scores_equal_sklearns():
+    labels, predictions = drawn(2)
+    assert score(TASKS["cola"], labels, predictions) == {
+        "matthews": pytest.approx(sk.matthews_corrcoef(labels, predictions)),
+        "accuracy": pytest.approx(sk.accuracy_score(labels, predictions)),
+    }
+    assert score(TASKS["mrpc"], labels, predictions)["f1"] == pytest.approx(sk.f1_score(labels, predictions))
+
+
+def test_multiclass_scores_equal_sklearns():
+    task = Task("three", ("text",), ("a", "b", "c"), "matthews", ("matthews", "accuracy", "f1_macro"))
+    labels, predictions = drawn(3)
+    got = score(task, labels, predictions)
+    assert got["matthews"] == pytest.approx(sk.matthews_corrcoef(labels, predictions))
+    assert got["f1_macro"] == pytest.approx(sk.f1_score(labels, predictions, average="macro"))
+    assert np.array_equal(confusion(task, labels, predictions), sk.confusion_matrix(labels, predictions))
+
+
+def test_macro_f1_leaves_out_a_class_that_does_not_occur():
+    labels, predictions = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    expected = sk.f1_score(labels, predictions, average="macro")
+    assert score(THREE, labels, predictions)["f1_macro"] == pytest.approx(expected)
+
+
+def test_correlations_equal_scipys_ties_included():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(6, size=200).astype(float)
+    outputs = (labels + rng.normal(size=200)).round(1)
+    got = score(TASKS["stsb"], labels, outputs[:, None].astype(np.float32))
+    assert got["pearson"] == pytest.approx(stats.pearsonr(labels, outputs)[0], abs=1e-6)
+    assert got["spearman"] == pytest.approx(stats.spearmanr(labels, outputs)[0], abs=1e-6)
+
+
+def test_logits_and_predictions_score_alike():
+    labels, predictions = drawn(3)
+    assert score(THREE, labels, np.eye(3)[predictions]) == score(THREE, labels, predictions)
+
+
+@pytest.mark.parametrize("task", ["cola", "mrpc"])
+def test_constant_predictions_score_zero_without_warnings(task):
+    labels, constant = np.array([0, 1, 1, 0]), np.zeros(4, dtype=int)
+    assert score(TASKS[task], labels, constant)[TASKS[task].metric] == 0.0
+    assert score(TASKS[task], np.zeros(4), constant)[TASKS[task].metric] == 0.0
+    assert bootstrap_interval(TASKS[task], labels, constant) == (0.0, 0.0)
+
+
+def test_constant_regression_is_undefined():
+    got = score(TASKS["stsb"], [1.0, 2.0, 3.0], [0.1, 0.1, 0.1])
+    assert np.isnan(got["pearson"])
+    assert np.isnan(got["spearman"])
+    assert np.isnan(bootstrap_interval(TASKS["stsb"], [1.0, 2.0, 3.0], [0.1, 0.1, 0.1])).all()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_inputs_score_nan(name):
+    assert np.isnan(list(score(TASKS[name], [], []).values())).all()
+    assert np.isnan(interval(TASKS[name], [], [])).all()
+
+
+def test_misfits_are_refused():
+    with pytest.raises(DataError, match=r"'sst2' needs 2 output\(s\) an input, but the model gives 3"):
+        score(TASKS["sst2"], [0, 1], np.zeros((2, 3)))
+    with pytest.raises(DataError, match="2 labels for 3 predictions"):
+        score(TASKS["sst2"], [0, 1], [0, 1, 1])
+    with pytest.raises(DataError, match="go from 0 to 1"):
+        score(TASKS["sst2"], [0, 1], [0, 2])
+    with pytest.raises(DataError, match="not scored by 'bleu'"):
+        bootstrap_interval(TASKS["sst2"], [0, 1], [0, 1], metric="bleu")
+
+
+def test_wilson_against_hand_checked_values():
+    # p = 0.9, n = 100, z = 1.959964: centre (0.9 + z2/200) / (1 + z2/100), worked out by hand.
+    assert wilson(90, 100) == (pytest.approx(0.825634, abs=1e-6), pytest.approx(0.944771, abs=1e-6))
+    exact = stats.binomtest(7, 13).proportion_ci(method="wilson")
+    assert wilson(7, 13) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == 1.0
+    assert np.isnan(wilson(0, 0)).all()
+
+
+def test_interval_of_accuracy_is_wilsons():
+    labels = np.ones(100, dtype=int)
+    predictions = np.r_[np.ones(90, dtype=int), np.zeros(10, dtype=int)]
+    assert interval(TASKS["sst2"], labels, predictions) == wilson(90, 100)
+
+
+def test_bootstrap_of_confusions_equals_one_of_rows():
+    labels, predictions = drawn(2, n=400)
+    low, high = bootstrap_interval(TASKS["cola"], labels, predictions, resamples=4000)
+    rng = np.random.default_rng(1)
+    rows = rng.integers(400, size=(1000, 400))
+    scores = [sk.matthews_corrcoef(labels[r], predictions[r]) for r in rows]
+    assert (low, high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=0.02)
+
+
+def test_bootstrap_of_a_correlation_is_near_fishers_interval():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=500)
+    y = x + rng.normal(size=500)
+    exact = stats.pearsonr(x, y).confidence_interval(0.95)
+    assert bootstrap_interval(TASKS["stsb"], x, y) == pytest.approx((exact.low, exact.high), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["cola", "mrpc", "stsb"])
+def test_bootstrap_is_reproducible_and_quick(name):
+    labels, predictions = drawn(2, n=1000)
+    start = time.perf_counter()
+    first = bootstrap_interval(TASKS[name], labels, predictions)
+    assert time.perf_counter() - start < 2  # 0.1 s at leisure; the machine may be busy.
+    assert first == bootstrap_interval(TASKS[name], labels, predictions)
+    assert first != bootstrap_interval(TASKS[name], labels, predictions, seed=1)
+    low, high = first
+    assert low < score(TASKS[name], labels, predictions)[TASKS[name].metric] < high
+
+
+def test_mcnemar_is_the_exact_binomial_test():
+    a = np.array([1] * 12 + [0] * 3 + [1] * 40, dtype=bool)
+    b = np.array([0] * 12 + [1] * 3 + [1] * 40, dtype=bool)
+    # 2 * P(X <= 3), X ~ Binomial(15, 1/2): 2 * (1 + 15 + 105 + 455) / 2**15.
+    assert mcnemar(a, b) == pytest.approx(2 * 576 / 2**15)
+    assert mcnemar(b, a) == pytest.approx(mcnemar(a, b))
+    assert mcnemar(a, a) == 1.0
+    with pytest.raises(DataError, match="not 3 and 2"):
+        mcnemar([1, 1, 0], [1, 0])
+
+
+def test_tasks_survive_a_round_trip_and_name_each_other():
+    assert len(TASKS) == 9
+    for task in (*TASKS.values(), THREE, custom_task("r", ["x", "y"], regression=True)):
+        assert Task.from_dict(task.to_dict()) == task
+    assert TASKS["stsb"].is_regression
+    assert (TASKS["stsb"].num_labels, TASKS["mnli"].num_labels) == (1, 3)
+    with pytest.raises(DataError, match="no task 'sst'; the known ones are sst2, cola"):
+        get_task("sst")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "x"}, "text_columns"),
+        ({**THREE.to_dict(), "text_columns": "text"}, "list of strings"),
+        ({**THREE.to_dict(), "label_names": ["a"]}, "at least two classes"),
+        ({**THREE.to_dict(), "label_names": ["a", "a"]}, "must differ"),
+        ({**THREE.to_dict(), "metric": "pearson", "metrics": ["pearson"]}, "headline metric 'pearson'"),
+        ({**THREE.to_dict(), "metric": "f1", "metrics": ["f1"]}, "exactly two classes"),
+        ({**THREE.to_dict(), "text_columns": ["a", "b", "c"]}, "one or two text columns, not 3"),
+    ],
+)
+def test_broken_task_descriptions_are_refused(values, message):
+    with pytest.raises(DataError, match=message):
+        Task.from_dict(values)

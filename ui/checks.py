@@ -1,0 +1,86 @@
+"""The check at the end of the Overview page: run the model on the picked data, say what is wrong."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from shrp.errors import ShrpError
+from shrp.evaluate import label_columns
+from shrp.metrics import interval, score
+from shrp.usage import COLLAPSE_EXPERTS, COLLAPSE_SHARE, NOISY_ENTROPY, NOISY_MARGIN, UsageStats, UsageWarning
+from ui import loaders, state
+from ui.text import escape, percent, warning_lines, with_interval
+
+_MEANING = {
+    "collapse": "a few experts take nearly everything, so the router decides next to nothing",
+    "noisy": "usage hardly ranks the experts, so pruning by usage is close to a guess",
+}
+
+
+def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
+    """Score the model on the picked data and show the failure signatures of its routing there.
+
+    Args:
+        healthy_training: whether the training history showed none.
+    """
+    data = selection.data
+    if data is None:
+        st.caption("No data are at hand for this task, so the model could not be checked here.")
+        return
+    try:
+        if selection.is_routed:
+            stats = loaders.usage_stats(
+                selection.checkpoint,
+                selection.checkpoint.fingerprint,
+                selection.source,
+                data,
+                data.fingerprint,
+            )
+            _show_warnings(selection, stats.warnings(), healthy_training)
+            result = _score_of(selection, stats)
+        else:
+            st.caption("Without routers there is no usage that could collapse or be noisy.")
+            evaluation = loaders.evaluation(selection.checkpoint, data)
+            result = evaluation.score, evaluation.interval, evaluation.metric, evaluation.n
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    st.markdown(f"**Measured here** on {escape(data.name)}: {with_interval(*result)}")
+
+
+def _score_of(selection: state.Selection, stats: UsageStats) -> tuple:
+    """Score, interval, metric and n from the passes that measured usage: no second run of the model."""
+    task, data = selection.data.task, selection.data
+    if data.labels is None:
+        return None, None, task.metric, len(data)
+    logits = stats.logits[:, label_columns(selection.checkpoint.model, task)]
+    return (
+        score(task, data.labels, logits)[task.metric],
+        interval(task, data.labels, logits),
+        task.metric,
+        len(data),
+    )
+
+
+def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], healthy_training: bool) -> None:
+    name, n = escape(selection.data.name), len(selection.data)
+    converted = len(selection.checkpoint.info.config.layers)
+    for kind in dict.fromkeys(w.kind for w in warnings):
+        some = [w for w in warnings if w.kind == kind]
+        st.warning(
+            f"**{kind.capitalize()}** in {len({w.layer for w in some})} of {converted} converted layers on "
+            f"{name} (n = {n:,}): {_MEANING.get(kind, '')}.\n\n"
+            + "\n".join(f"- {line.split(': ', 1)[1]}" for line in warning_lines(some)),
+            icon=":material/warning:",
+        )
+    if not warnings:
+        now = "" if healthy_training else " in the trained model (see above for its training)"
+        st.success(
+            f"No failure signature{now} on {name}, n = {n:,}: neither collapse nor noisy usage.",
+            icon=":material/check_circle:",
+        )
+    st.caption(
+        f"Collapse: one expert above {percent(COLLAPSE_SHARE, 0)} in stage 1, or fewer than "
+        f"{COLLAPSE_EXPERTS} effective experts in the trained model. Noisy: usage entropy above "
+        f"{percent(NOISY_ENTROPY, 0)} of its maximum, or a mean router margin below {NOISY_MARGIN}."
+    )

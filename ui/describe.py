@@ -1,0 +1,76 @@
+"""A checkpoint in words: what it is, and how it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shrp.checkpoint import CheckpointInfo
+from ui.text import duration, escape
+
+
+def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str:
+    """What a checkpoint is, as one line of Markdown."""
+    config, parts = info.config, []
+    converted = f"{len(config.layers)} of {num_layers} layers"
+    each = "input" if config.routing == "sequence" else "token"
+    if not config.layers:
+        parts.append("**Dense**: no layer is converted")
+    elif config.control == "dropped":
+        parts.append(f"**Control**: {converted} dropped")
+    elif info.plan is not None:
+        kept = sorted(set(info.plan.keep_counts().values()))
+        number = f"{kept[0]}" if len(kept) == 1 else f"{kept[0]} to {kept[-1]}"
+        parts.append(
+            f"**Static**: pruned, no routers; {converted} keep {number} of {num_experts} experts, "
+            f"{info.plan.budget} in all (picked by {escape(info.plan.selection)}, "
+            f"combined by {escape(info.plan.combination)})"
+        )
+    elif config.control == "uniform":
+        parts.append(f"**Control**: {converted} are expert layers without a router")
+    else:
+        parts.append(
+            f"**Routed**: in {converted}, every {each} goes to {config.top_k} of {num_experts} experts a layer"
+        )
+    parts.append(f"task **{escape(info.task.name)}**")
+    if info.base_model:
+        parts.append(f"from {escape(info.base_model)}")
+    return " · ".join(parts)
+
+
+def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a checkpoint stores of its training, as pairs of name and value; only what is there."""
+    config = training.get("config") if isinstance(training.get("config"), Mapping) else {}
+    shrp = config.get("shrp") if isinstance(config.get("shrp"), Mapping) else {}
+    facts = []
+    if name := training.get("train_data"):
+        facts.append(("trained on", f"{name}, n = {training.get('train_examples', 0):,}"))
+    if name := training.get("validation_data"):
+        facts.append(("validated on", str(name)))
+    if (epochs := training.get("epochs")) is not None:
+        stage2 = config.get("stage2_epochs")
+        split = f" ({epochs - stage2} converting, {stage2} after)" if isinstance(stage2, int) else ""
+        facts.append(("epochs", f"{epochs}{split}"))
+    if size := config.get("epoch_size"):
+        facts.append(("examples an epoch", f"at most {size:,}"))
+    order = config.get("order") or list(reversed(shrp.get("layers") or []))
+    if order:
+        facts.append(("layers converted, in order", ", ".join(str(layer) for layer in order)))
+    names = {
+        "batch_size": "batch size",
+        "learning_rate": "learning rate, pretrained weights",
+        "new_learning_rate": "learning rate, routers and Expanders",
+        "balance": "weight of the load balance in stage 1",
+        "distill_logits": "distillation of the teacher's logits, share of the loss",
+        "distill_hidden": "distillation of hidden states, weight",
+        "temperature": "temperature of the distillation",
+        "seed": "seed",
+    }
+    facts += [(label, f"{config[key]:g}") for key, label in names.items() if _number(config.get(key))]
+    if _number(seconds := training.get("seconds")):
+        facts.append(("time", duration(seconds)))
+    return facts
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

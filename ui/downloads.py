@@ -1,0 +1,96 @@
+"""A chart together with what a person may take away from it: its data as CSV, itself as standalone HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from ui.text import escape_html
+
+_TOOLBAR = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+}
+
+
+def chart(
+    fig: go.Figure,
+    frame: pd.DataFrame | Callable[[], pd.DataFrame],
+    key: str,
+    name: str,
+    alt: str,
+    on_select: Callable[[], None] | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Show a chart and, under it, its downloads.
+
+    Args:
+        fig: the figure.
+        frame: its data, or a function that makes them when they are asked for.
+        key: unique on the page; `st.session_state[key]["selection"]["points"]` holds what was clicked.
+        name: of the files, without extension.
+        alt: what the chart shows, in words, for those who can't see it.
+        on_select: called when points are clicked.
+        config: options of Plotly's, over this app's.
+    """
+    options: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
+    st.plotly_chart(fig, width="stretch", key=key, alt=alt, config=_TOOLBAR | dict(config or {}), **options)
+    downloads(frame, key, name, fig=fig, alt=alt)
+
+
+def downloads(
+    frame: pd.DataFrame | Callable[[], pd.DataFrame],
+    key: str,
+    name: str,
+    *,
+    fig: go.Figure | None = None,
+    alt: str = "",
+) -> None:
+    """Download buttons for data and, if there is one, their chart; files are made on the click only."""
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-") or "shrp"
+    with st.container(horizontal=True, gap="small", horizontal_alignment="right"):
+        st.download_button(
+            "CSV",
+            data=lambda: _csv(frame),
+            file_name=f"{stem}.csv",
+            mime="text/csv",
+            key=f"{key}-csv",
+            on_click="ignore",
+            type="tertiary",
+            icon=":material/download:",
+            help="The data of this chart" if fig is not None else "These data",
+        )
+        if fig is not None:
+            st.download_button(
+                "HTML",
+                data=lambda: standalone(fig, alt),
+                file_name=f"{stem}.html",
+                mime="text/html",
+                key=f"{key}-html",
+                on_click="ignore",
+                type="tertiary",
+                icon=":material/download:",
+                help="This chart as one interactive file that works without a network (about 5 MB)",
+            )
+
+
+def standalone(fig: go.Figure, alt: str = "") -> bytes:
+    """A figure as one HTML file that needs no network and no app."""
+    copy = go.Figure(fig).update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
+    chart_html = copy.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
+    note = f"<p>{escape_html(alt)}</p>" if alt else ""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>SHRP chart</title>'
+        "<style>body{font-family:sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem}</style></head>"
+        f"<body>{chart_html}{note}</body></html>"
+    ).encode()
+
+
+def _csv(frame: pd.DataFrame | Callable[[], pd.DataFrame]) -> bytes:
+    return (frame() if callable(frame) else frame).to_csv(index=False).encode("utf-8")

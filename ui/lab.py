@@ -1,0 +1,160 @@
+"""The pruning lab's work: settings, usage, running evaluations, costs, and what has been tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.evaluation import Evaluation
+from shrp.measure import Cost, plan_cost
+from shrp.plan import PruningPlan
+from shrp.usage import UsageStats, measure_usage, plan_from
+from ui import loaders
+from ui.store import results
+
+TOKENS = 128
+"""Length of the input that FLOPs are for."""
+GLOBAL, PER_LAYER = "Global budget", "Per layer"
+SELECTIONS = {"Usage": "usage", "Gate × norm": "gate_norm", "Random (control)": "random"}
+COMBINATIONS = {"Usage weights": "usage", "Plain mean": "mean"}
+MAX_SEED = 9999
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a person has set: the labels of the widgets' options, and numbers."""
+
+    allocation: str
+    number: int
+    selection: str = "Usage"
+    combination: str = "Usage weights"
+    seed: int = 0
+
+    @property
+    def text(self) -> str:
+        """The setting in words."""
+        many = f"{self.number} in all" if self.allocation == GLOBAL else f"{self.number} a layer"
+        seed = f" {self.seed}" if self.is_control else ""
+        return f"{many}, {self.selection.lower()}{seed}, {self.combination.lower()}"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether experts are drawn at random, as a control."""
+        return SELECTIONS.get(self.selection) == "random"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A setting that was evaluated to the end, without the arrays."""
+
+    setting: Setting
+    plan: PruningPlan
+    score: float
+    interval: tuple[float, float]
+    n: int
+    cost: Cost
+
+
+def usage_for(selection: str, checkpoint: Checkpoint, source: str, data: TextData) -> UsageStats:
+    """The usage that a selection needs, measured once with a progress bar.
+
+    Raises:
+        PlanError: the model has no routed layer.
+        DataError: the data are empty.
+    """
+    if SELECTIONS.get(selection) != "gate_norm":
+        return loaders.usage_stats(checkpoint, checkpoint.fingerprint, source, data, data.fingerprint)
+    store, key = results("usage with norms", 8), (checkpoint.fingerprint, data.fingerprint)
+    if (stats := store.get(key)) is None:
+        label = f"Measuring every expert's output norm on {data.name}:"
+        bar = st.progress(0.0, text=label)
+        stats = measure_usage(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            output_norms=True,
+            progress=lambda done, n: bar.progress(done / n, f"{label} {done:,} of {n:,}"),
+        )
+        bar.empty()
+        store.put(key, stats)
+    return stats
+
+
+def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
+    """The plan of a setting.
+
+    Raises:
+        PlanError: the number is outside what the model allows.
+    """
+    amount = {"budget" if setting.allocation == GLOBAL else "per_layer": setting.number}
+    return plan_from(
+        stats,
+        selection=SELECTIONS.get(setting.selection, setting.selection),
+        combination=COMBINATIONS.get(setting.combination, setting.combination),
+        seed=setting.seed,
+        **amount,
+    )
+
+
+def stream(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Iterator[Evaluation]:
+    """Running estimates for a plan, the last one exact; one finished before, by anyone, comes at once."""
+    store = results("prunings")
+    key = (checkpoint.fingerprint, data.fingerprint, plan.key())
+    if (found := store.get(key)) is not None:
+        yield found
+        return
+    for estimate in loaders.live_evaluator(checkpoint, data).stream(plan):
+        if estimate.complete:
+            store.put(key, estimate)
+        yield estimate
+
+
+def tried(checkpoint: Checkpoint, data: TextData) -> dict[str, Attempt]:
+    """What this session has tried on this checkpoint and data, by plan and setting; add to it with `keep`."""
+    everything = st.session_state.setdefault("lab-tried", {})
+    return everything.setdefault((checkpoint.fingerprint, data.fingerprint), {})
+
+
+def keep(
+    checkpoint: Checkpoint, data: TextData, setting: Setting, plan: PruningPlan, evaluation: Evaluation
+) -> Attempt:
+    """Remember a finished evaluation for the curve of this session."""
+    attempt = Attempt(
+        setting,
+        plan,
+        evaluation.score,
+        evaluation.interval,
+        evaluation.n,
+        plan_cost(checkpoint.model, plan, TOKENS),
+    )
+    tried(checkpoint, data)[f"{setting.text} {plan.key()}"] = attempt
+    return attempt
+
+
+def attempts_frame(attempts: list[Attempt], dense: Cost) -> pd.DataFrame:
+    """One row a tried setting: what was kept, the score with its interval, and costs as shares of dense."""
+    rows = []
+    for attempt in attempts:
+        low, high = attempt.interval
+        rows.append(
+            {
+                "setting": attempt.setting.text,
+                "selection": attempt.setting.selection,
+                "combination": attempt.setting.combination,
+                "allocation": attempt.setting.allocation,
+                "seed": attempt.setting.seed,
+                "control": attempt.setting.is_control,
+                "experts kept": attempt.plan.budget,
+                "score": attempt.score,
+                "low": low,
+                "high": high,
+                "n": attempt.n,
+            }
+            | attempt.cost.relative_to(dense)
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,113 @@
+"""Reference marks on the pruning lab's curve: teacher, routed model, shipped prunings and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from transformers import PreTrainedModel
+
+from shrp.checkpoint import Checkpoint
+from shrp.convert import expert_layers, num_experts_of
+from shrp.data import TextData
+from shrp.evaluation import Evaluation
+from shrp.layers import DroppedLayer
+from shrp.measure import Cost, cost, dense_cost, plan_cost
+from shrp.plan import PruningPlan
+from shrp.prune import with_layers
+from ui.lab import TOKENS
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A reference on the curve: a score that was measured before, with what it costs."""
+
+    label: str
+    kind: str
+    """`teacher`, `routed`, `static` or `control`."""
+    score: float
+    interval: tuple[float, ...]
+    interval_is: str
+    n: int
+    cost: Cost
+    recovered: bool = False
+    """Whether training went on after pruning."""
+
+
+def marks(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> list[Mark]:
+    """The routed model as evaluated here, and the scores that the checkpoint carries for these data."""
+    model = checkpoint.model
+    here = Mark("routed", "routed", routed.score, routed.interval, "95%", routed.n, cost(model, TOKENS))
+    found = [here]
+    for row in checkpoint.info.scores:
+        if row.get("data") != data.name or row.get("metric", data.task.metric) != data.task.metric:
+            continue
+        kind, price = str(row.get("kind", "")), _cost_of(row, model)
+        if kind == "routed" or price is None or row.get("score") is None:
+            continue
+        found.append(
+            Mark(
+                str(row.get("model", kind)),
+                kind,
+                float(row["score"]),
+                tuple(row.get("interval") or ()),
+                str(row.get("interval_is", "95%")),
+                int(row.get("n", len(data))),
+                price,
+                bool(row.get("recovered")),
+            )
+        )
+    return found
+
+
+def teacher_mark(found: list[Mark]) -> Mark | None:
+    """The dense teacher among the references, if it was scored on these data."""
+    return next((mark for mark in found if mark.kind == "teacher"), None)
+
+
+def _cost_of(row: Mapping[str, Any], model: PreTrainedModel) -> Cost | None:
+    """What the model of a score row costs; None where the row doesn't tell."""
+    if row.get("kind") == "teacher":
+        return dense_cost(model, TOKENS)
+    routed, experts = expert_layers(model), num_experts_of(model)
+    name = str(row.get("model", ""))
+    if name.startswith("layers dropped"):
+        return cost(with_layers(model, {i: DroppedLayer(i) for i in routed}), TOKENS)
+    # A static layer's cost is linear in its number of experts, so a budget's total is all that counts.
+    budget = row.get("budget") or (len(routed) * experts if name.startswith("no router") else None)
+    if not budget or not len(routed) <= budget <= len(routed) * experts:
+        return None
+    return plan_cost(model, _any_plan(int(budget), list(routed), experts), TOKENS)
+
+
+def _any_plan(budget: int, layers: list[int], experts: int) -> PruningPlan:
+    """Some plan of a budget, for its cost alone."""
+    plan, left = {}, budget
+    for place, layer in enumerate(layers):
+        count = min(experts, left - (len(layers) - place - 1))
+        left -= count
+        plan[str(layer)] = {"experts": list(range(count)), "weights": [1 / count] * count}
+    return PruningPlan.from_dict({"layers": plan})
+
+
+def marks_frame(found: list[Mark], dense: Cost) -> pd.DataFrame:
+    """One row a reference, in the columns of `attempts_frame` as far as they apply."""
+    rows = []
+    for mark in found:
+        low, high = mark.interval if len(mark.interval) == 2 else (None, None)
+        rows.append(
+            {
+                "setting": mark.label,
+                "kind": mark.kind,
+                "recovered": mark.recovered,
+                "score": mark.score,
+                "low": low,
+                "high": high,
+                "interval is": mark.interval_is,
+                "n": mark.n,
+            }
+            | mark.cost.relative_to(dense)
+        )
+    return pd.DataFrame(rows)

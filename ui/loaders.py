@@ -1,0 +1,246 @@
+"""Cached access to checkpoints, data and what was measured on them.
+
+Everything is keyed on fingerprints of bytes, never on objects: a checkpoint that is trained anew is loaded
+anew, and two sessions that look at the same things share one model and one measurement.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from shrp import checkpoint as checkpoints
+from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.data import PROBES, TextData, load_glue, load_probe
+from shrp.errors import CheckpointError, DataError
+from shrp.hub import DATA_DIR
+from shrp.tasks import TASKS, Task
+
+CHECKPOINT_DIRS = "SHRP_CHECKPOINTS"
+_SHIPPED = Path(__file__).parent.parent / "checkpoints"
+_FILES = (checkpoints.CONFIG, checkpoints.WEIGHTS, checkpoints.HISTORY, "tokenizer.json")
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+def checkpoint_roots() -> list[Path]:
+    """Folders whose subfolders are offered: the shipped ones, then those that SHRP_CHECKPOINTS names."""
+    named = os.environ.get(CHECKPOINT_DIRS, "").split(os.pathsep)
+    return [_SHIPPED, *(Path(name) for name in named if name.strip())]
+
+
+def _stamp(folder: Path) -> Stamp:
+    """Name, time and size of a checkpoint's files: cheap to take, and it changes when they do."""
+    stamp = []
+    for name in _FILES:
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            continue
+        stamp.append((name, stat.st_mtime_ns, stat.st_size))
+    return tuple(stamp)
+
+
+def _folders() -> tuple[Path, ...]:
+    found = []
+    for root in checkpoint_roots():
+        try:
+            found += sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        except OSError:
+            continue  # a folder that is not there offers nothing
+    return tuple(found)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _discover(
+    roots: tuple[Path, ...], stamps: tuple[Stamp, ...]
+) -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
+    found: dict[str, tuple[Path, CheckpointInfo | CheckpointError]] = {}
+    for root in roots:
+        for name, info in checkpoints.discover(root).items():
+            key, number = name, 2
+            while key in found:  # the same name under two roots
+                key, number = f"{name} ({root.name})" if number == 2 else f"{name} ({number})", number + 1
+            found[key] = (root / name, info)
+    return found
+
+
+def _entries() -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
+    roots = tuple(dict.fromkeys(root.resolve() for root in checkpoint_roots()))
+    return _discover(roots, tuple((*_stamp(folder), (str(folder), 0, 0)) for folder in _folders()))
+
+
+def discover_all() -> dict[str, CheckpointInfo | CheckpointError]:
+    """Every checkpoint by name; a broken one maps to its error. Looks at the disk again each time."""
+    return {name: info for name, (_, info) in _entries().items()}
+
+
+def path_of(name: str) -> Path:
+    """The folder of a checkpoint.
+
+    Raises:
+        CheckpointError: there is none of this name (any more).
+    """
+    entries = _entries()
+    if name not in entries:
+        raise CheckpointError(f"There is no checkpoint '{name}' any more; pick another one.")
+    return entries[name][0]
+
+
+def load_checkpoint(name: str) -> Checkpoint:
+    """A checkpoint's model, shared by all sessions: never change it.
+
+    Raises:
+        CheckpointError: it can't be loaded; one sentence says why.
+    """
+    path = path_of(name)
+    return _load(path, _stamp(path))
+
+
+@st.cache_resource(max_entries=3, show_spinner="Loading the checkpoint …")
+def _load(path: Path, stamp: Stamp) -> Checkpoint:
+    return checkpoints.load(path)
+
+
+def read_history(name: str) -> list[dict[str, Any]]:
+    """The epochs of a checkpoint's training, oldest first; empty where none were kept.
+
+    Raises:
+        CheckpointError: the history can't be read.
+    """
+    path = path_of(name)
+    return _history(path, _stamp(path))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _history(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
+    return checkpoints.read_history(path)
+
+
+def available_sources(task: Task) -> dict[str, str]:
+    """The data sets that can be had for a task: source -> label. The hub is one to pick, never a default."""
+    sources = {}
+    # A fine-tuned task of the same name but other labels can't be scored on the known data.
+    known = TASKS.get(task.name)
+    if known is None or known.label_names != task.label_names:
+        return sources
+    if (PROBES / f"{task.name}.jsonl").is_file():
+        sources["probe"] = "Probe set (shipped)"
+    folder = os.environ.get(DATA_DIR)
+    if not folder:
+        sources["hub"] = "GLUE from the hub"
+    elif (Path(folder) / task.name / "validation.parquet").is_file():
+        sources["glue"] = "GLUE validation"
+    return sources
+
+
+def load_dataset(source: str, task_name: str) -> TextData:
+    """The data of a source for a task.
+
+    Raises:
+        DataError: an unknown source, or data that can't be read; one sentence says why.
+    """
+    return _dataset(source, task_name, os.environ.get(DATA_DIR, ""))
+
+
+@st.cache_resource(max_entries=6, show_spinner="Reading the data …")
+def _dataset(source: str, task_name: str, folder: str) -> TextData:
+    if source == "probe":
+        return load_probe(task_name)
+    if source in ("glue", "hub"):
+        return load_glue(task_name)
+    raise DataError(f"There is no data source '{source}'; the sources are probe, glue and hub.")
+
+
+@dataclass
+class _Slot:
+    """A place for one result, filled once by whichever session comes first.
+
+    The work is not done inside a cached function, since that may not move a progress bar outside it.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    value: Any = None
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _slot(kind: str, *key: str) -> _Slot:
+    return _Slot()
+
+
+def _once(slot: _Slot, label: str, work: Callable[[Callable[[int, int], None]], Any]) -> Any:
+    if slot.value is None:
+        bar = st.progress(0.0, text=label)
+        try:
+            with slot.lock:
+                if slot.value is None:
+                    slot.value = work(
+                        lambda done, n: bar.progress(min(done / n, 1.0), f"{label} {done:,} of {n:,}")
+                    )
+        finally:
+            bar.empty()
+    return slot.value
+
+
+def usage_stats(
+    _checkpoint: Checkpoint, fingerprint: str, source: str, _data: TextData, data_fingerprint: str
+):
+    """How the checkpoint's routers treat the data, measured once, with a progress bar the first time.
+
+    Args:
+        fingerprint: the checkpoint's, which together with the data's is what the result is kept under.
+        source: named for the reader of the progress bar only.
+
+    Returns:
+        `shrp.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
+
+    Raises:
+        PlanError: the model has no routed layer.
+        DataError: the data are empty.
+    """
+    from shrp.usage import measure_usage
+
+    return _once(
+        _slot("usage", fingerprint, data_fingerprint),
+        f"Measuring expert usage on {_data.name}:",
+        lambda progress: measure_usage(_checkpoint.model, _checkpoint.tokenizer, _data, progress=progress),
+    )
+
+
+def evaluation(checkpoint: Checkpoint, data: TextData):
+    """The checkpoint's own model evaluated on all of the data, once, with a progress bar the first time.
+
+    Returns:
+        `shrp.evaluate.Evaluation`; its `indices` say which input each row is. Shared: never change it.
+
+    Raises:
+        DataError: the data are empty or do not fit the model.
+    """
+    from shrp.evaluate import evaluate_stream
+
+    def work(progress: Callable[[int, int], None]):
+        for estimate in evaluate_stream(checkpoint.model, checkpoint.tokenizer, data):
+            progress(estimate.n, estimate.total)
+        return estimate
+
+    return _once(
+        _slot("evaluation", checkpoint.fingerprint, data.fingerprint), f"Evaluating on {data.name}:", work
+    )
+
+
+def live_evaluator(checkpoint: Checkpoint, data: TextData):
+    """The `shrp.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions."""
+    return _live(checkpoint, data, checkpoint.fingerprint, data.fingerprint)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
+    from shrp.live import LiveEvaluator
+
+    return LiveEvaluator(_checkpoint.model, _checkpoint.tokenizer, _data)

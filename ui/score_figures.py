@@ -1,0 +1,173 @@
+"""Figures of scores: models with their intervals on one data set, and training epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ui.text import escape_html, interval_text, is_percentage, metric_name, percent, score_text
+from ui.theme import BLUE, GREEN, GREY, KIND_COLORS, KIND_SYMBOLS, MUTED, ORANGE, PURPLE, layout
+
+KIND_NAMES = {
+    "teacher": "dense teacher",
+    "routed": "SHRP, routed",
+    "static": "SHRP, static",
+    "control": "control",
+}
+_LOSSES = {
+    "loss": ("total", GREY),
+    "task_loss": ("task", BLUE),
+    "distill_logits_loss": ("distillation, logits", ORANGE),
+    "distill_hidden_loss": ("distillation, hidden states", GREEN),
+    "balance_loss": ("load balance", PURPLE),
+}
+
+
+def score_dots(frame: pd.DataFrame) -> go.Figure:
+    """Scores with their intervals on one data set, controls among SHRP's models, a line at the teacher's."""
+    metric, factor = frame["metric"].iloc[0], 100 if is_percentage(frame["metric"].iloc[0]) else 1
+    labels = [escape_html(model) for model in frame["model"]]
+    fig = go.Figure()
+    for kind, name in KIND_NAMES.items():
+        part = frame[frame["kind"] == kind]
+        if part.empty:
+            continue
+        score, low, high = (pd.to_numeric(part[c]) * factor for c in ("score", "low", "high"))
+        fig.add_scatter(
+            x=score,
+            y=[labels[i] for i in part.index],
+            mode="markers",
+            name=name,
+            marker={"size": 11, "color": KIND_COLORS[kind], "symbol": KIND_SYMBOLS[kind]},
+            error_x={
+                "array": (high - score).fillna(0),
+                "arrayminus": (score - low).fillna(0),
+                "color": KIND_COLORS[kind],
+                "thickness": 1.6,
+                "width": 4,
+            },
+            hovertext=[score_hover(row) for row in part.itertuples()],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    teacher = frame[frame["kind"] == "teacher"]
+    dotted = "" if teacher.empty else "; dotted: the dense teacher"
+    if not teacher.empty:
+        fig.add_vline(
+            x=factor * float(teacher["score"].iloc[0]), line={"dash": "dot", "color": GREY, "width": 1}
+        )
+    fig.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
+    ns = sorted({int(n) for n in frame["n"].dropna()})
+    spread = ", bars of averaged draws: their range" if (frame["interval_is"] != "95%").any() else ""
+    return layout(
+        fig,
+        f"{metric_name(metric).capitalize()} on {escape_html(frame['data'].iloc[0])}",
+        subtitle=f"n = {' / '.join(f'{n:,}' for n in ns)}; bars: 95% intervals{spread}{dotted}",
+        x=f"{metric_name(metric)}{' (%)' if factor == 100 else ''}",
+        height=150 + 30 * len(frame),
+        legend=True,
+    )
+
+
+def score_hover(row: Any) -> str:
+    """One score with all that belongs to it, for a hover text."""
+    text = f"<b>{escape_html(row.model)}</b><br>{metric_name(row.metric)} {score_text(row.score, row.metric)}"
+    if bounds := interval_text((row.low, row.high), row.metric):
+        text += f"<br>{escape_html(row.interval_is)}: {bounds}"
+    if not pd.isna(row.n):
+        text += f"<br>n = {int(row.n):,}"
+    if not pd.isna(row.retained):
+        text += f"<br>{percent(row.retained)} of the teacher's score"
+    return text
+
+
+def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The training history without usage, one row an epoch, the interval as columns low and high."""
+    rows = []
+    for row in history:
+        low, high = [*(row.get("validation_interval") or ()), None, None][:2]
+        kept = {k: v for k, v in row.items() if k not in ("usage", "validation_interval")}
+        rows.append(kept | {"low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | None = None) -> go.Figure:
+    """Validation score with its interval, and the losses, epoch by epoch; the stages are marked."""
+    metric = str(frame["metric"].iloc[0])
+    factor = 100 if is_percentage(metric) else 1
+    fig = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.55, 0.45])
+    score, low, high = (pd.to_numeric(frame[c]) * factor for c in ("validation_score", "low", "high"))
+    notes = [
+        f"stage {row.stage}"
+        + ("" if pd.isna(row.converted_layer) else f", layer {int(row.converted_layer)} converted")
+        for row in frame.itertuples()
+    ]
+    fig.add_scatter(
+        x=frame["epoch"],
+        y=score,
+        error_y={"array": (high - score).fillna(0), "arrayminus": (score - low).fillna(0), "thickness": 1.4},
+        mode="lines+markers",
+        name=f"validation {metric_name(metric)}",
+        line={"color": BLUE, "width": 2},
+        customdata=list(zip(notes, low.round(3), high.round(3))),
+        hovertemplate="epoch %{x}, %{customdata[0]}<br>%{y:.2f} "
+        "(95%: %{customdata[1]:.1f} to %{customdata[2]:.1f})<extra></extra>",
+        row=1,
+        col=1,
+    )
+    if teacher_score is not None:
+        fig.add_hline(
+            y=teacher_score * factor, line={"dash": "dot", "color": GREY, "width": 1.5}, row=1, col=1
+        )
+    for column, (name, color) in _LOSSES.items():
+        if column in frame and pd.to_numeric(frame[column]).abs().max() > 0:
+            fig.add_scatter(
+                x=frame["epoch"],
+                y=frame[column],
+                mode="lines+markers",
+                name=f"loss: {name}",
+                line={"color": color, "width": 3 if column == "loss" else 1.6},
+                marker={"size": 5},
+                hovertemplate=f"epoch %{{x}}: {name} %{{y:.4f}}<extra></extra>",
+                row=2,
+                col=1,
+            )
+    _mark_stages(fig, frame)
+    ticks = [
+        str(row.epoch) + ("" if pd.isna(row.converted_layer) else f"<br>L{int(row.converted_layer)}")
+        for row in frame.itertuples()
+    ]
+    fig.update_xaxes(tickvals=frame["epoch"], ticktext=ticks, showgrid=False)
+    n = int(frame["validation_n"].iloc[-1])
+    dotted = "; dotted: the dense teacher" if teacher_score is not None else ""
+    layout(
+        fig,
+        "Training, epoch by epoch",
+        subtitle=f"validation: {escape_html(data)}, n = {n:,}, bars: 95% intervals{dotted}"
+        "<br>losses: means over the epoch's training steps",
+        height=520,
+        legend=True,
+    )
+    fig.update_xaxes(title_text="epoch, counted from 0 (L: the layer converted at its start)", row=2, col=1)
+    fig.update_yaxes(title_text=f"{metric_name(metric)}{' (%)' if factor == 100 else ''}", row=1, col=1)
+    fig.update_yaxes(title_text="loss", rangemode="tozero", row=2, col=1)
+    return fig
+
+
+def _mark_stages(fig: go.Figure, frame: pd.DataFrame) -> None:
+    for stage, part in frame.groupby("stage"):
+        first, last = part["epoch"].min() - 0.5, part["epoch"].max() + 0.5
+        fig.add_vrect(
+            x0=first,
+            x1=last,
+            fillcolor=MUTED if stage == 1 else "rgba(0,0,0,0)",
+            opacity=0.35,
+            line_width=0,
+            layer="below",
+        )
+        fig.add_annotation(
+            x=(first + last) / 2, y=1, yref="y domain", text=f"stage {stage}", showarrow=False, yanchor="top"
+        )

@@ -1,0 +1,115 @@
+"""A checkpoint's measured scores as a table, and what they say about SHRP against its controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from ui.text import score_text
+
+SHRP_KINDS = ("routed", "static")
+_COLUMNS = (
+    *("model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n"),
+    *("retained", "per_layer", "budget", "recovered", "seeds"),
+)
+
+Outcome = Literal["wins", "ties", "trails"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one control compares with the SHRP models that it is a control of."""
+
+    control: str
+    wins: tuple[str, ...]
+    """SHRP models that the control beats."""
+    ties: tuple[str, ...]
+    """Those that it can't be told apart from: its score lies within their interval."""
+    trails: tuple[str, ...]
+    """Those that beat the control."""
+    score: str
+
+    @property
+    def outcome(self) -> Outcome:
+        """The best that the control does against any of them."""
+        return "wins" if self.wins else "ties" if self.ties else "trails"
+
+    @property
+    def text(self) -> str:
+        """The comparison in one plain sentence."""
+        parts = [
+            f"{verb} {_listed(models)}"
+            for verb, models in (
+                ("beats", self.wins),
+                ("ties with", self.ties),
+                ("is below", self.trails),
+            )
+            if models
+        ]
+        return f"The control “{self.control}” ({self.score}) {', '.join(parts)}."
+
+
+def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of a checkpoint's `scores`, with the interval split into `low` and `high`.
+
+    Rows without a number for a score are left out: they say nothing and can't be drawn.
+    """
+    found = []
+    for row in rows:
+        score = row.get("score")
+        if not isinstance(score, (int, float)) or not math.isfinite(score):
+            continue
+        low, high = [*(row.get("interval") or ()), None, None][:2]
+        known = {name: row.get(name) for name in _COLUMNS}
+        found.append(
+            known
+            | {"low": low, "high": high, "interval_is": row.get("interval_is") or "95%"}
+            | {"recovered": bool(row.get("recovered"))}
+        )
+    return pd.DataFrame(found, columns=list(_COLUMNS))
+
+
+def verdicts(scores: pd.DataFrame) -> list[Verdict]:
+    """Compare each control with the SHRP models on the same data.
+
+    A control with a budget (random experts) stands against the static models of the same budget and the same
+    recovery; one without (dropped layers, no router) against every SHRP model.
+
+    Args:
+        scores: `score_frame`'s table, or one data set's part of it.
+    """
+    result = []
+    for control in scores[scores["kind"] == "control"].itertuples():
+        ours = scores[scores["kind"].isin(SHRP_KINDS) & (scores["data"] == control.data)]
+        if control.per_layer is not None and not pd.isna(control.per_layer):
+            same = (ours["per_layer"] == control.per_layer) & (ours["recovered"] == control.recovered)
+            ours = ours[same & (ours["kind"] == "static")]
+        if ours.empty:
+            continue
+        sides: dict[str, list[str]] = {"wins": [], "ties": [], "trails": []}
+        for model in ours.itertuples():
+            sides[_side(control.score, model)].append(model.model)
+        result.append(
+            Verdict(
+                control=control.model,
+                **{side: tuple(models) for side, models in sides.items()},
+                score=score_text(control.score, control.metric),
+            )
+        )
+    return result
+
+
+def _side(score: float, model: Any) -> Outcome:
+    low, high = model.low, model.high
+    if low is not None and high is not None and low <= score <= high:
+        return "ties"
+    return "wins" if score > model.score else "ties" if score == model.score else "trails"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    quoted = [f"“{name}”" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"

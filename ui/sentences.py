@@ -1,0 +1,193 @@
+"""What a person types on the routing page: the form, its examples, its place in the URL, and its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.explore import MAX_SENTENCES, PAIR_SEPARATOR, Exploration, explore, split_sentences
+from shrp.tasks import Task
+from shrp.whatif import WhatIf, what_if
+from ui.store import results
+
+TYPED, URL = "sentences", "text"
+MAX_CHARACTERS = 200_000
+LONGEST_LINK = 4_000
+"""Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""
+_FOR_TASK, _SEEN, _PRESET = "sentences-task", "sentences-link", "sentences-preset"
+
+EXAMPLES = {
+    "sst2": (
+        ("The film is a joy from start to finish.",),
+        ("The film is anything but a joy from start to finish.",),
+        ("The trailer is dreadful, but the film itself is a joy.",),
+    ),
+    "cola": (
+        ("The boy who lives next door plays the violin.",),
+        ("The boy who live next door play the violin.",),
+    ),
+    "mrpc": (
+        ("The firm said sales rose four per cent last year.", "Sales grew by 4% last year, the firm said."),
+        ("The firm said sales rose four per cent last year.", "The firm said sales fell last year."),
+    ),
+    "qqp": (
+        ("How do I learn to play the piano?", "What is the best way to learn the piano?"),
+        ("How do I learn to play the piano?", "How do I tune a piano?"),
+    ),
+    "stsb": (
+        ("A man is playing a guitar.", "Someone plays the guitar."),
+        ("A man is playing a guitar.", "A dog runs across a field."),
+    ),
+    "mnli": (
+        ("The meeting was moved from Monday to Tuesday.", "The meeting is on Tuesday."),
+        ("The meeting was moved from Monday to Tuesday.", "The meeting is on Monday."),
+    ),
+    "qnli": (
+        ("When was the bridge built?", "Work on the bridge was finished in 1894."),
+        ("When was the bridge built?", "The bridge carries six lanes of traffic."),
+    ),
+    "rte": (
+        ("Anna flew from Oslo to Rome on Friday.", "Anna was in Rome on Friday."),
+        ("Anna flew from Oslo to Rome on Friday.", "Anna lives in Rome."),
+    ),
+    "wnli": (
+        ("The cup doesn't fit in the box because it is too big.", "The cup is too big."),
+        ("The cup doesn't fit in the box because it is too big.", "The box is too big."),
+    ),
+}
+
+
+def as_lines(inputs) -> str:
+    """Inputs as they are typed: one a line, pairs with the separator between them."""
+    return "\n".join(f" {PAIR_SEPARATOR} ".join(" ".join(t.split()) for t in texts) for texts in inputs)
+
+
+def example_text(task: Task, data: TextData | None) -> str:
+    """What the text area starts with: examples for the task, or else the first inputs of the data."""
+    known = EXAMPLES.get(task.name, ())
+    if known and len(known[0]) == len(task.text_columns):
+        return as_lines(known)
+    return as_lines(data.texts[:3]) if data is not None else ""
+
+
+def presets(task: Task, data: TextData | None) -> dict[str, str]:
+    """Sets of examples to pick from: label -> text. Slices of the data, or some of each class."""
+    found = {}
+    if start := example_text(task, data):
+        found["Near opposites" if task.name in EXAMPLES else "First inputs"] = start
+    if data is None:
+        return found
+    for name, rows in _groups(data).items():
+        found[f"{name} ({data.name})"] = as_lines(data.texts[i] for i in rows)
+    return found
+
+
+def _groups(data: TextData, size: int = 4) -> dict[str, list[int]]:
+    """A few inputs of each slice, classes mixed; without slices, of each class."""
+    order = data.stratified_order().tolist()
+    if data.slices is not None:
+        names = {i: data.slices[i].replace("_", " ") for i in order}
+    elif data.labels is not None and data.task.label_names:
+        names = {i: f"label {data.task.label_names[data.labels[i]]}" for i in order}
+    else:
+        names = dict.fromkeys(order, "some inputs")
+    groups: dict[str, list[int]] = {name: [] for name in sorted(set(names.values()))}
+    for i in order:
+        if len(groups[names[i]]) < size:
+            groups[names[i]].append(i)
+    return groups
+
+
+def sentence_form(task: Task, data: TextData | None) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Draw the form; returns the submitted inputs and sentences on what was left out or cut."""
+    start = example_text(task, data)
+    _restore(task, start)
+    pair = len(task.text_columns) == 2
+    first, second = task.text_columns if pair else ("sentence", "")
+    label = f"One pair a line: {first} {PAIR_SEPARATOR} {second}" if pair else "One sentence a line"
+    left, right = st.columns([3, 1], gap="medium")
+    with left, st.form("sentence-form", border=False):
+        st.text_area(
+            label,
+            key=TYPED,
+            height=132,
+            max_chars=MAX_CHARACTERS,
+            persist_state="session",
+            placeholder=f"{first} {PAIR_SEPARATOR} {second}" if pair else "Type a sentence",
+        )
+        st.form_submit_button("Route", type="primary", icon=":material/alt_route:")
+    sets = presets(task, data)
+    with right:
+        st.selectbox(
+            "Examples",
+            list(sets),
+            index=None,
+            key=_PRESET,
+            placeholder="Put examples in",
+            on_change=lambda: _use_preset(sets),
+            help="Replaces what is typed.",
+        )
+        st.caption(f"At most {MAX_SENTENCES} inputs. The address of this page holds what was routed.")
+    typed = st.session_state[TYPED] or ""
+    notes = []
+    if len(typed) > MAX_CHARACTERS:
+        notes.append(f"Only the first {MAX_CHARACTERS:,} of {len(typed):,} characters are read.")
+        typed = typed[:MAX_CHARACTERS]
+    inputs, left_out = split_sentences(typed, task)
+    return inputs, notes + left_out + _link(typed, start)
+
+
+def _restore(task: Task, start: str) -> None:
+    """Before the form is drawn: take the text from the URL, or examples where there is none yet."""
+    link = st.query_params.get(URL)
+    state = st.session_state
+    if link is not None and link != state.get(_SEEN):  # opened by its address, or the browser's back button
+        state[TYPED] = link
+    elif TYPED not in state or state.get(_FOR_TASK, task.name) != task.name:  # another task, other examples
+        state[TYPED] = start
+    state[_FOR_TASK] = task.name
+
+
+def _link(typed: str, start: str) -> list[str]:
+    """Put the text into the URL; returns a note where it is too long for that."""
+    fits = len(quote(typed)) <= LONGEST_LINK
+    wanted = typed if fits and typed != start else None
+    if st.query_params.get(URL) != wanted:
+        if wanted is None:
+            st.query_params.pop(URL, None)
+        else:
+            st.query_params[URL] = wanted
+    st.session_state[_SEEN] = wanted
+    return [] if fits else ["This text is too long to be part of the page's address; the link leaves it out."]
+
+
+def _use_preset(sets: dict[str, str]) -> None:
+    chosen = st.session_state[_PRESET]
+    if chosen in sets:
+        st.session_state[TYPED] = sets[chosen]
+    st.session_state[_PRESET] = None
+
+
+def explored(checkpoint: Checkpoint, inputs: list[tuple[str, ...]]) -> list[Exploration]:
+    """Predictions and routes of the inputs, kept for all sessions. Raises as `shrp.explore.explore`."""
+    return _explored(checkpoint, checkpoint.fingerprint, tuple(inputs))
+
+
+@st.cache_resource(max_entries=32, show_spinner="Routing …")
+def _explored(_checkpoint: Checkpoint, fingerprint: str, inputs: tuple[tuple[str, ...], ...]):
+    return explore(_checkpoint.model, _checkpoint.tokenizer, _checkpoint.info.task, inputs)
+
+
+def forced(
+    checkpoint: Checkpoint, text: tuple[str, ...], progress: Callable[[int, int], None] | None = None
+) -> WhatIf:
+    """The what-if matrix of one input, kept for all sessions."""
+    store, key = results("what-if", 64), (checkpoint.fingerprint, text)
+    if (found := store.get(key)) is None:
+        found = what_if(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text, progress=progress)
+        store.put(key, found)
+    return found

@@ -1,0 +1,151 @@
+"""What a person has picked: the checkpoint and the data of the sidebar, the layer and expert of a page.
+
+All of it lives in widgets bound to the URL, so that a view can be shared by its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.data import TextData
+from shrp.errors import CheckpointError, DataError, ShrpError
+from ui import loaders
+from ui.text import escape
+
+CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
+"""Keys of the widgets, in the session's state and in the URL alike."""
+
+HOW_TO_TRAIN = """python -m shrp finetune --help
+python -m shrp train --help"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The picked checkpoint, loaded, and the picked data."""
+
+    name: str
+    checkpoint: Checkpoint
+    source: str
+    data: TextData | None
+    """None only for a page that can do without."""
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether there are routers to look at."""
+        return is_routed(self.checkpoint.info)
+
+
+def is_routed(info: CheckpointInfo) -> bool:
+    """Whether a checkpoint has routers: not pruned, not dense, and not one of the controls without them."""
+    return info.plan is None and bool(info.config.layers) and info.config.control == "none"
+
+
+def draw_picker() -> None:
+    """Draw the checkpoint and data pickers; for `app.py`, in the sidebar."""
+    found = loaders.discover_all()
+    if not found:
+        return
+    names = sorted(found, key=lambda name: isinstance(found[name], CheckpointError))  # loadable ones first
+    name = st.selectbox(
+        "Checkpoint",
+        names,
+        key=CHECKPOINT,
+        bind="query-params",
+        format_func=lambda n: f"{n} (broken)" if isinstance(found[n], CheckpointError) else n,
+        help="Folders under checkpoints/ and in the folders that SHRP_CHECKPOINTS names.",
+    )
+    info = found.get(name)
+    if not isinstance(info, CheckpointInfo):
+        return
+    sources = loaders.available_sources(info.task)
+    if sources:
+        st.selectbox(
+            "Data",
+            list(sources),
+            key=SOURCE,
+            bind="query-params",
+            format_func=lambda source: sources[source],
+            help="What usage, scores and prunings are measured on. SHRP_DATA_DIR may name a folder with "
+            "<task>/validation.parquet.",
+        )
+
+
+def current(*, needs_data: bool = True) -> Selection:
+    """The selection of the sidebar, loaded. Where there is nothing to load, says so and stops the page."""
+    found = loaders.discover_all()
+    if not found:
+        st.info(
+            "There is no checkpoint yet. Train one into the folder `checkpoints/`, or start the app with the "
+            "variable `SHRP_CHECKPOINTS` naming a folder of checkpoints.",
+            icon=":material/inventory_2:",
+        )
+        st.code(HOW_TO_TRAIN, language="bash")
+        st.stop()
+    name = st.session_state.get(CHECKPOINT)
+    if name not in found:
+        name = next(iter(found))
+    info = found[name]
+    try:
+        if isinstance(info, CheckpointError):
+            raise info
+        loaded = loaders.load_checkpoint(name)
+    except CheckpointError as error:
+        st.error(
+            f"**{escape(name)}** can't be loaded: {escape(str(error))}\n\n"
+            "Pick another checkpoint in the sidebar, or repair this one; the page follows by itself.",
+            icon=":material/error:",
+        )
+        st.stop()
+    return Selection(name, loaded, *_data(loaded.info, needs_data))
+
+
+def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None]:
+    sources = loaders.available_sources(info.task)
+    source = st.session_state.get(SOURCE)
+    if source not in sources:
+        source = next(iter(sources), "")
+    problem = (
+        f"There are no data at hand for the task '{info.task.name}': start the app with the variable "
+        f"SHRP_DATA_DIR naming a folder that holds {info.task.name}/validation.parquet."
+    )
+    try:
+        if not source:
+            raise DataError(problem)
+        return source, loaders.load_dataset(source, info.task.name)
+    except DataError as error:
+        if not needed:
+            return source, None
+        st.warning(escape(str(error)), icon=":material/database_off:")
+        st.stop()
+
+
+def show_error(error: ShrpError) -> None:
+    """An error of the library's, in words, where its result would have been."""
+    st.error(escape(str(error)), icon=":material/error:")
+
+
+def seed_cell(layers: Sequence[int], layer: int, expert: int) -> None:
+    """Give the layer and expert pickers a first value, unless the URL or the person has given one that fits.
+
+    Call before the pickers are drawn.
+    """
+    if LAYER not in st.session_state and LAYER not in st.query_params:
+        st.session_state[LAYER] = layer
+        if EXPERT not in st.session_state and EXPERT not in st.query_params:
+            st.session_state[EXPERT] = expert
+    elif LAYER in st.session_state and st.session_state[LAYER] not in layers:  # another checkpoint was picked
+        st.session_state[LAYER], st.session_state[EXPERT] = layer, expert
+
+
+def pick_cell(chart_key: str) -> None:
+    """`on_select` callback: put a clicked cell, `customdata` (layer, expert, ...), into the pickers."""
+    points = st.session_state[chart_key]["selection"]["points"]
+    if not points:  # a click beside the cells, or a redrawn chart, chooses nothing
+        return
+    cell = points[0]["customdata"]
+    layer, expert = (cell["0"], cell["1"]) if isinstance(cell, dict) else cell[:2]
+    st.session_state[LAYER], st.session_state[EXPERT] = int(layer), int(expert)

@@ -1,0 +1,41 @@
+"""A shared memory for results that a page makes step by step, with progress, outside a cached function."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+import streamlit as st
+
+
+class ResultStore:
+    """Keeps the latest used results, for all sessions; what is in it must not be changed."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Any:
+        """The result kept under `key`, or None."""
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keep a result; the one unused for longest goes when there are too many."""
+        with self._lock:
+            self._kept[key] = value
+            self._kept.move_to_end(key)
+            while len(self._kept) > self.size:
+                self._kept.popitem(last=False)
+
+
+@st.cache_resource(show_spinner=False)
+def results(kind: str, size: int = 256) -> ResultStore:
+    """The store of one kind of results, the same in every session."""
+    return ResultStore(size)

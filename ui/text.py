@@ -1,0 +1,118 @@
+"""Numbers and texts as the app writes them."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shrp.usage import UsageWarning
+
+NOT_KNOWN = "–"
+_AS_PERCENT = ("accuracy", "f1", "f1_macro")
+_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "matthews": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+}
+_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_WORD_JOINER = "\u2060"
+# Streamlit turns `:name:` into an emoji or icon and `->`, `--`, `>=` into symbols after Markdown's own
+# escapes are gone. An invisible word joiner inside each keeps them as they were typed.
+_SHORTCODE = re.compile(r":(?=[\w+-])")
+_SYMBOL = re.compile(r"(?<=[-<>=~])(?=[-<>=~])")
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of 1 as a percentage: `percent(0.907)` is `90.7%`; a dash where it is not known."""
+    if share is None or not math.isfinite(share):
+        return NOT_KNOWN
+    return f"{100 * share:.{digits}f}%"
+
+
+def metric_name(metric: str) -> str:
+    """A metric's name in words."""
+    return _NAMES.get(metric, metric)
+
+
+def is_percentage(metric: str) -> bool:
+    """Whether a metric is written in percent (a correlation is not)."""
+    return metric in _AS_PERCENT
+
+
+def score_text(score: float | None, metric: str) -> str:
+    """A score alone: `90.7%`, or `0.583` for correlations."""
+    if is_percentage(metric):
+        return percent(score)
+    return NOT_KNOWN if score is None or not math.isfinite(score) else f"{score:.3f}"
+
+
+def interval_text(interval: Sequence[float] | None, metric: str) -> str:
+    """A 95% interval: `88.6–92.4%`; empty where there is none."""
+    if not interval or len(interval) != 2 or not all(_finite(end) for end in interval):
+        return ""
+    low, high = interval
+    return f"{100 * low:.1f}–{100 * high:.1f}%" if is_percentage(metric) else f"{low:.3f}–{high:.3f}"
+
+
+def with_interval(
+    score: float | None, interval: Sequence[float] | None, metric: str, n: int | None = None
+) -> str:
+    """A score with all that belongs to it: `accuracy 90.7% (95% interval 88.6–92.4%, n = 872)`."""
+    bounds = interval_text(interval, metric)
+    parts = [f"95% interval {bounds}"] if bounds else []
+    if n is not None:
+        parts.append(f"n = {n:,}")
+    tail = f" ({', '.join(parts)})" if parts else ""
+    return f"{metric_name(metric)} {score_text(score, metric)}{tail}"
+
+
+def count(number: float) -> str:
+    """A large number in short: `33.4M`, `5.74G`, `872`."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time span: `42 s`, `3 min 20 s`, `1 h 5 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def escape(text: str) -> str:
+    """Text for `st.markdown` and its like, shown as it stands: no markup, links, icons or formulas."""
+    parts = _SHORTCODE.split(_SYMBOL.sub(_WORD_JOINER, " ".join(str(text).split())))
+    return _PUNCTUATION.sub(r"\\\1", f":{_WORD_JOINER}".join(parts))
+
+
+def escape_html(text: str) -> str:
+    """Text for HTML and for Plotly's labels and hover texts, which read a subset of HTML."""
+    return html.escape(str(text), quote=True)
+
+
+def shorten(text: str, limit: int = 90) -> str:
+    """The beginning of a text, with an ellipsis where it was cut."""
+    text = " ".join(str(text).split())
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def warning_lines(warnings: Iterable[UsageWarning]) -> list[str]:
+    """Failure signatures as sentences for Markdown, each with its kind."""
+    return [f"**{warning.kind.capitalize()}**: {escape(warning.text)}" for warning in warnings]
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,100 @@
+"""Colours and layout that all charts share.
+
+Every hue is near one of Okabe and Ito's palette or of a perceptually even scale, so that colour-blind readers
+can tell them apart; middle tones are legible on white and on near-black. Backgrounds stay transparent and
+fonts are left to Streamlit's theme, which follows the person's choice of light or dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+SEQUENTIAL = "Cividis"
+"""From nothing (dark blue) to much (yellow)."""
+
+DIVERGING = [
+    [0.0, "#1f5fa8"],
+    [0.25, "#7fb0dc"],
+    [0.5, "#efece6"],
+    [0.75, "#f0a860"],
+    [1.0, "#c45a00"],
+]
+"""Blue for less, orange for more; use with `zmid=0`."""
+
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#e08214", "#139a78", "#b86aa0", "#56b4e9"
+GREY, MUTED = "#8a8f98", "rgba(138,143,152,0.35)"
+SELECTED = "#ff2d78"
+"""Outline of a chosen cell: apart from every colour of the scales above."""
+
+_CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, "#a6761d", GREY)
+
+KIND_COLORS = {"teacher": GREY, "routed": BLUE, "static": GREEN, "control": ORANGE}
+"""Kinds of scored models, the same on every page."""
+KIND_SYMBOLS = {"teacher": "diamond", "routed": "circle", "static": "square", "control": "x"}
+"""Shapes for the same kinds, so that colour is never the only sign."""
+
+
+def class_colors(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each class, slice or other category, in order; beyond seven they repeat."""
+    return {name: _CATEGORIES[i % len(_CATEGORIES)] for i, name in enumerate(names)}
+
+
+def layout(
+    fig: go.Figure,
+    title: str,
+    *,
+    subtitle: str = "",
+    x: str = "",
+    y: str = "",
+    height: int = 380,
+    legend: bool | None = None,
+    margin: dict[str, int] | None = None,
+) -> go.Figure:
+    """Give a figure its title, axis titles with units, size and margins; returns the figure.
+
+    Args:
+        fig: changed in place.
+        title: what the chart shows, as HTML-safe text.
+        subtitle: n, the data source, the denominator: what a number needs to be read rightly.
+        x: title of the x axis, with its unit.
+        y: the same of the y axis.
+        height: in pixels.
+        legend: show it above the plot; None leaves that to Plotly.
+        margin: overrides of the margins, in pixels.
+    """
+    heading = f"<b>{title}</b>"
+    lines = subtitle.split("<br>") if subtitle else []
+    if lines:
+        heading += "".join(f"<br><span style='font-size:12px;opacity:0.75'>{line}</span>" for line in lines)
+    top = 48 + 18 * len(lines) + (26 if legend else 0)
+    fig.update_layout(
+        title={
+            "text": heading,
+            "font": {"size": 16},
+            "x": 0,
+            "xanchor": "left",
+            "xref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "yref": "container",
+            "pad": {"t": 8, "l": 4},
+            "automargin": False,
+        },
+        height=height,
+        margin={"l": 10, "r": 10, "t": top, "b": 10} | (margin or {}),
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hoverlabel={"align": "left"},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0, "title": None},
+    )
+    if legend is not None:
+        fig.update_layout(showlegend=legend)
+    if x:
+        fig.update_xaxes(title_text=x)
+    if y:
+        fig.update_yaxes(title_text=y)
+    fig.update_xaxes(automargin=True)
+    fig.update_yaxes(automargin=True)
+    return fig
