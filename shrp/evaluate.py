@@ -14,7 +14,7 @@ from shrp.evaluation import Evaluation, flips
 from shrp.metrics import NO_INTERVAL, interval, score, to_predictions
 from shrp.tasks import Task
 
-__all__ = ["Evaluation", "batch_logits", "evaluate", "evaluate_stream", "flips"]
+__all__ = ["Evaluation", "batch_logits", "evaluate", "evaluate_stream", "flips", "label_columns", "summarise"]
 
 BATCHES_PER_CHUNK = 4
 
@@ -74,7 +74,7 @@ def evaluate_stream(
     """
     rows = data.stratified_order() if order is None else np.asarray(order, dtype=np.int64)
     _check(rows, data, batch_size, first_batch)
-    columns = _label_columns(model, data.task)
+    columns = label_columns(model, data.task)
     logits = np.empty((len(rows), data.task.num_labels), dtype=np.float32)
     indices = np.empty(len(rows), dtype=np.int64)
     done = 0
@@ -92,7 +92,7 @@ def evaluate_stream(
             logits[done:end], indices[done:end] = outputs[:, columns], chunk[batch]
             done = end
             wanted = intervals or done == len(rows) or data.task.metric == "accuracy"
-            yield _summarise(data, indices[:done], logits[:done], wanted)
+            yield summarise(data, indices[:done], logits[:done], wanted)
 
 
 def batch_logits(model, batch: Batch) -> np.ndarray:
@@ -138,7 +138,7 @@ def _chunks(rows: np.ndarray, batch_size: int, first_batch: int | None) -> Itera
         yield rows[begin : begin + size]
 
 
-def _label_columns(model, task: Task) -> list[int]:
+def label_columns(model, task: Task) -> list[int]:
     """For each of the task's labels, the model's output that stands for it.
 
     Models fine-tuned elsewhere order their labels as they like (MNLI's are notorious); where their config
@@ -152,7 +152,14 @@ def _label_columns(model, task: Task) -> list[int]:
     return list(range(task.num_labels))
 
 
-def _summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_interval: bool) -> Evaluation:
+def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_interval: bool) -> Evaluation:
+    """The evaluation of outputs that are there already.
+
+    Args:
+        indices: int64 `(n,)`, which inputs of the data the rows are.
+        logits: float32 `(n, num_labels)`, in the order of the task's labels.
+        with_interval: compute the interval, which takes a bootstrap unless the metric is accuracy.
+    """
     task, labels, slices = data.task, data.labels, data.slices
     metrics = dict.fromkeys(task.metrics, float("nan"))
     bounds = NO_INTERVAL

@@ -1,0 +1,77 @@
+"""Passes through only the upper part of a model, from hidden states that are known already.
+
+Built from stand-ins in a shallow clone (`with_layers`), so the original model is left alone and any task head,
+mask and family works as in a whole pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from shrp.families import encoder_layers
+from shrp.layers import DroppedLayer
+from shrp.prune import with_layers
+
+
+class _Tap(nn.Module):
+    """Runs a layer and keeps its input. It lives for one call, so keeping a result on it is safe."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.input = layer, torch.empty(0)
+
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
+        self.input = hidden_states
+        return self.layer(hidden_states, *args, **kwargs)
+
+
+class _Resume(nn.Module):
+    """Stands for all layers up to one: returns the output that they are known to have."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+        return self.output.expand(len(hidden_states), -1, -1)
+
+
+def run_from(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    start: int = 0,
+    hidden_states: Tensor | None = None,
+    *,
+    replacements: Mapping[int, nn.Module] | None = None,
+    watch: Collection[int] = (),
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Run a model from encoder layer `start` on, with some of its layers replaced.
+
+    Args:
+        inputs: `input_ids`, `attention_mask`, ..., each `(B, T)`, as for a whole pass.
+        start: first layer to run; 0 is a whole pass.
+        hidden_states: what enters layer `start`, `(B, T, d)`, or `(1, T, d)` for the same in every row; not needed
+            for 0.
+        replacements: layer -> the module to run instead.
+        watch: layers whose inputs are wanted.
+
+    Returns:
+        Logits `(B, C)`, and layer -> input `(B, T, d)` for those watched.
+
+    Raises:
+        ValueError: `start` is above 0 and `hidden_states` is missing.
+    """
+    modules = dict(enumerate(encoder_layers(model))) | dict(replacements or {})
+    changed: dict[int, nn.Module] = dict(replacements or {})
+    if start > 0:
+        if hidden_states is None:
+            raise ValueError("hidden_states must say what enters the start layer.")
+        changed |= {index: DroppedLayer(index) for index in range(start - 1)}
+        changed[start - 1] = _Resume(hidden_states)
+    taps = {index: _Tap(modules[index]) for index in watch}
+    logits = with_layers(model, {**changed, **taps})(**inputs).logits
+    return logits, {index: tap.input for index, tap in taps.items()}
