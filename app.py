@@ -15,7 +15,7 @@ PAGES = (
 )
 FOLDER = Path(__file__).parent / "pages"
 
-st.set_page_config(page_title="SHRP", page_icon=":material/hub:", layout="wide")
+st.set_page_config(page_title="SHRP", page_icon="🧭", layout="wide")
 page = st.navigation(
     [
         st.Page(FOLDER / f"{file}.py", title=title, icon=icon, url_path=path, default=file == "overview")

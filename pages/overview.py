@@ -15,11 +15,13 @@ from ui import loaders, overview_figures, score_figures, state
 from ui.checks import measured_now
 from ui.describe import summary_line, training_facts
 from ui.downloads import chart
-from ui.scores import score_frame, verdicts
+from ui.score_views import scores_section
+from ui.scores import score_frame
 from ui.text import (
     NOT_KNOWN,
     count,
     escape,
+    interval_name,
     interval_text,
     metric_name,
     percent,
@@ -40,15 +42,13 @@ def headline(selection: state.Selection, costs: pd.DataFrame, scores: pd.DataFra
     with first:
         if own.empty:
             st.metric(metric_name(info.task.metric).capitalize(), NOT_KNOWN)
-            st.caption(
-                "No score was stored with this checkpoint; the check at the end of this page measures one."
-            )
+            st.caption("None was stored with this checkpoint; the check at this page's end measures one.")
         else:
             row = own.iloc[0]
             kept = "" if pd.isna(row.retained) else f"; {percent(row.retained)} of the dense teacher's"
             st.metric(metric_name(row.metric).capitalize(), score_text(row.score, row.metric))
             st.caption(
-                f"{escape(row.interval_is)} {interval_text((row.low, row.high), row.metric)}, "
+                f"{escape(interval_name(row.interval_is))} {interval_text((row.low, row.high), row.metric)}, "
                 f"n = {int(row.n):,}, {escape(row.data)}{kept}"
             )
     for column, row in zip(others, costs.iloc[[0, 2, 1]].itertuples()):
@@ -58,115 +58,38 @@ def headline(selection: state.Selection, costs: pd.DataFrame, scores: pd.DataFra
             st.caption(f"of the dense {row.denominator}'s: {count(row.value)} of {count(row.dense)}{at}")
 
 
-def scores_section(scores: pd.DataFrame) -> None:
-    st.subheader("Scores, with the controls beside them", anchor="scores")
-    if scores.empty:
-        st.info(
-            "No scores were stored with this checkpoint. `python -m shrp train` stores them, with the dense teacher "
-            "and the controls; the check at the end of this page scores the model as it is now.",
-            icon=":material/scoreboard:",
-        )
-        return
-    datasets = list(dict.fromkeys(scores["data"]))
-    picked = datasets[0]
-    if len(datasets) > 1:
-        picked = st.segmented_control(
-            "Scored on", datasets, default=datasets[0], required=True, key="scored_on", bind="query-params"
-        )
-    part = scores[scores["data"] == picked].reset_index(drop=True)
-    figure, words = st.columns([3, 2], gap="large")
-    with figure:
-        chart(
-            score_figures.score_dots(part),
-            part,
-            key="scores",
-            name=f"scores-{picked}",
-            alt="Scores with intervals: "
-            + "; ".join(f"{row.model} {score_text(row.score, row.metric)}" for row in part.itertuples()),
-        )
-    with words:
-        control_words(part)
-    with st.expander("The same as a table"):
-        st.dataframe(table(part), hide_index=True, width="stretch")
-
-
-def control_words(part: pd.DataFrame) -> None:
-    """Whether the controls tie or win, in plain words."""
-    found = verdicts(part)
-    if not found:
-        st.warning(
-            "No control was measured on these data, so nothing here shows that SHRP itself is what helps.",
-            icon=":material/balance:",
-        )
-        return
-    strong = [v for v in found if v.outcome != "trails"]
-    if strong:
-        kinds = [
-            f"{sum(v.outcome == o for v in strong)} {word}" for o, word in (("wins", "win"), ("ties", "tie"))
-        ]
-        st.warning(
-            f"**Of {len(found)} controls, {' and '.join(k for k in kinds if k[0] != '0')}** against at least one "
-            "SHRP model that they are a control of.",
-            icon=":material/balance:",
-        )
-    else:
-        st.success("**Every control is below SHRP** on these data.", icon=":material/balance:")
-    st.markdown("\n".join(f"- {escape(v.text)}" for v in found))
-    st.caption(
-        "A tie: the control's score lies within the SHRP model's 95% interval. Random experts stand against the "
-        "static model of the same size and recovery, the other controls against every SHRP model."
-    )
-
-
-def table(part: pd.DataFrame) -> pd.DataFrame:
-    """The scores as a person reads them."""
-    rows = [
-        {
-            "model": row.model,
-            "kind": score_figures.KIND_NAMES.get(row.kind, str(row.kind)),
-            metric_name(row.metric): score_text(row.score, row.metric),
-            "interval": interval_text((row.low, row.high), row.metric),
-            "interval is": row.interval_is,
-            "n": row.n,
-            "of the teacher": percent(row.retained) if not pd.isna(row.retained) else "",
-            "experts kept in all": "" if pd.isna(row.budget) else str(int(row.budget)),
-        }
-        for row in part.itertuples()
-    ]
-    return pd.DataFrame(rows)
-
-
 def training_section(
     selection: state.Selection, scores: pd.DataFrame, history: list[Mapping[str, Any]]
 ) -> None:
     st.subheader("How it was trained", anchor="training")
     training = selection.checkpoint.info.training
     facts = training_facts(training)
-    if facts:
-        st.dataframe(
-            pd.DataFrame(facts, columns=["what", "value"]), hide_index=True, width="stretch", height="content"
-        )
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        if facts:
+            # A Markdown table wraps long values, which a data frame cuts off.
+            rows = [f"| {escape(what)} | {escape(value)} |" for what, value in facts]
+            st.markdown("\n".join(["| what | value |", "|---|---|", *rows]))
+        else:
+            st.info("Nothing was stored about how this checkpoint was trained.", icon=":material/school:")
     if not history:
-        st.caption(
-            "No training history was stored with this checkpoint."
-            if facts
-            else "Nothing was stored about how this checkpoint was trained."
-        )
+        st.caption("No training history (history.jsonl) was stored with this checkpoint.")
         return
     data = str(training.get("validation_data", "validation data"))
     teacher = scores[(scores["kind"] == "teacher") & (scores["data"] == data)]
     frame = score_figures.history_frame(history)
     last = history[-1]
-    chart(
-        score_figures.training_history(
-            frame, data=data, teacher_score=None if teacher.empty else float(teacher["score"].iloc[0])
-        ),
-        frame,
-        key="history",
-        name=f"{selection.name}-history",
-        alt=f"Validation score and losses over {len(history)} epochs; the last epoch's score is "
-        f"{score_text(last['validation_score'], last['metric'])}.",
-    )
+    with right:
+        chart(
+            score_figures.training_history(
+                frame, data=data, teacher_score=None if teacher.empty else float(teacher["score"].iloc[0])
+            ),
+            frame,
+            key="history",
+            name=f"{selection.name}-history",
+            alt=f"Validation score and losses over {len(history)} epochs; the last epoch's score is "
+            f"{score_text(last['validation_score'], last['metric'])}.",
+        )
 
 
 selection = state.current(needs_data=False)

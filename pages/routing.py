@@ -5,9 +5,8 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.explore import Exploration
-from ui import routing_figures as figures
+from ui import expert_cells, state
 from ui import routing_views as views
-from ui import state
 from ui.downloads import chart
 from ui.sentences import explored, sentence_form
 from ui.text import escape
@@ -40,7 +39,7 @@ def main() -> None:
         return
     if len(found) > 1:
         chart(
-            figures.routes_side_by_side(found),
+            expert_cells.routes_side_by_side(found),
             lambda: pd.concat(e.choices().assign(input=i + 1) for i, e in enumerate(found)),
             "routes",
             f"{selection.name}-routes",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from transformers import (
     AutoConfig,
@@ -42,6 +45,11 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
                 f"{base} was fine-tuned for {loaded.info.task.num_labels} outputs, but {task.name} has "
                 f"{task.num_labels}; fine-tune a teacher on {task.name} first."
             )
+        if _reordered(loaded.info.task.label_names, task):
+            raise TrainingError(
+                f"{base} orders its labels {', '.join(loaded.info.task.label_names)}, but {task.name} "
+                f"{', '.join(task.label_names)}; name the task that it was fine-tuned on (--task)."
+            )
         return loaded.model, loaded.tokenizer, True
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # a new head is expected here, not worth a warning
@@ -49,6 +57,12 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         family_of(config)
+        if hasattr(config, "shrp"):
+            checkpoint.read_config(base)  # one of ours, but not readable: its error says why
+        if Path(base).is_dir() and not checkpoint.has_vocabulary(base):
+            raise TrainingError(f"{base} has no tokenizer: {checkpoint.VOCABULARIES[0]} is missing.")
+        names = getattr(config, "id2label", None) or {}
+        reordered = _reordered([names[i] for i in sorted(names)], task)
         config.num_labels = task.num_labels
         config.problem_type = "regression" if task.is_regression else "single_label_classification"
         if task.label_names:
@@ -73,4 +87,11 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
     finally:
         hf_logging.set_verbosity(verbosity)
     fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
-    return model.eval(), tokenizer, not fresh
+    # A head that takes the labels in another order (MNLI's are notorious) has to learn ours.
+    return model.eval(), tokenizer, not fresh and not reordered
+
+
+def _reordered(names: Sequence[str], task: Task) -> bool:
+    """Whether `names` are the task's labels, but in another order."""
+    theirs, ours = ([str(name).casefold() for name in labels] for labels in (names, task.label_names))
+    return theirs != ours and sorted(theirs) == sorted(ours)

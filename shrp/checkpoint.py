@@ -31,6 +31,7 @@ from shrp.tasks import Task
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 _MAX_JSON_BYTES = 20 * 2**20
 
 
@@ -155,9 +156,15 @@ def save(
         partial.chmod(0o755)
         if folder.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, retired / "old")
-            os.replace(partial, folder)
-            shutil.rmtree(retired)
+            try:
+                os.replace(folder, retired / "old")
+                try:
+                    os.replace(partial, folder)
+                except OSError:
+                    os.replace(retired / "old", folder)
+                    raise
+            finally:
+                shutil.rmtree(retired, ignore_errors=True)
         else:
             os.replace(partial, folder)
     finally:
@@ -179,14 +186,14 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
         raise CheckpointError(f"{file} is larger than any model's config; it is not a checkpoint's.")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(data, dict) or not isinstance(data.get("shrp"), dict):
         raise CheckpointError(
             f'{folder} is not an SHRP checkpoint: its {CONFIG} has no "shrp" section. '
             "Convert and train a model with `python -m shrp train` first."
         )
-    if data.get("model_type") not in FAMILIES:
+    if data.get("model_type") not in list(FAMILIES):  # a list: a stranger's value may not be hashable
         raise CheckpointError(
             f"{folder}: model_type {data.get('model_type')!r} is not one of {', '.join(sorted(FAMILIES))}."
         )
@@ -218,11 +225,18 @@ def load(folder: str | os.PathLike) -> Checkpoint:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{weights} is truncated or not a safetensors file: {error}.") from error
     _fill(model, state, weights)
+    if not has_vocabulary(folder):
+        raise CheckpointError(f"{folder} has no usable tokenizer: {VOCABULARIES[0]} is missing.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         raise CheckpointError(f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}") from error
     return Checkpoint(folder, info, model.eval(), tokenizer, fingerprint(folder))
+
+
+def has_vocabulary(folder: str | os.PathLike) -> bool:
+    """Whether a model folder has a tokenizer's vocabulary; without one, transformers makes up an empty one."""
+    return any((Path(folder) / name).is_file() for name in VOCABULARIES)
 
 
 def _build(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedModel:

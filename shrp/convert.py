@@ -84,6 +84,11 @@ def expert_layers(model: PreTrainedModel) -> dict[int, ExpertLayer]:
     return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, ExpertLayer)}
 
 
+def router_layers(model: PreTrainedModel) -> dict[int, ExpertLayer]:
+    """The expert layers that have a router, so that there is usage to speak of (not the uniform control's)."""
+    return {i: layer for i, layer in expert_layers(model).items() if layer.routing != "uniform"}
+
+
 def static_layers(model: PreTrainedModel) -> dict[int, StaticLayer]:
     """The static (pruned) layers of a model, by index, ascending."""
     return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}

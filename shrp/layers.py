@@ -30,11 +30,11 @@ def token_mask_of(attention_mask: Tensor | None) -> Tensor | None:
 
 def _attention_bias(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """The mask in a form that `scaled_dot_product_attention` takes beside queries of `dtype`."""
-    if attention_mask is None or attention_mask.dtype == torch.bool:
-        return attention_mask
+    if attention_mask is None:
+        return None
     if attention_mask.dim() == 2:
         return attention_mask.bool()[:, None, None, :]
-    return attention_mask.to(dtype)
+    return attention_mask if attention_mask.dtype == torch.bool else attention_mask.to(dtype)
 
 
 class Router(nn.Module):
@@ -251,8 +251,8 @@ class StaticLayer(nn.Module):
             kept=kept,
             eps=source.norm.eps,
             dropout=source.dropout,
-        )
-        scale = torch.ones(kept, 3, 1, dtype=torch.float64)
+        ).to(source.qkv_weight.device, source.qkv_weight.dtype)
+        scale = torch.ones(kept, 3, 1, dtype=torch.float64, device=source.qkv_weight.device)
         scale[:, 2, 0] = torch.tensor(weights, dtype=torch.float64)
         weight = source.qkv_weight[experts].double().view(kept, 3, dh, -1) * scale.unsqueeze(-1)
         bias = source.qkv_bias[experts].double().view(kept, 3, dh) * scale

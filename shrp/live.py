@@ -113,6 +113,16 @@ class LiveEvaluator:
             with_interval = done == n or self.data.task.metric == "accuracy"
             yield summarise(self.data, indices[:done], logits[:done], with_interval)
 
+    def prepare(self) -> None:
+        """Compute what enters the first converted layer for all of the data, which `stream` otherwise does."""
+        with torch.inference_mode():
+            for batch in self.batches:
+                self._entering(batch)
+
+    def forget(self) -> None:
+        """Drop what earlier plans left, but not what enters the first converted layer."""
+        self._hidden.clear()
+
     def evaluate(self, plan: PruningPlan | None) -> Evaluation:
         """The exact evaluation, without the estimates on the way."""
         *_, last = self.stream(plan)
@@ -191,3 +201,8 @@ class _Kept:
                 self.size += value.nbytes
             while self.size > self.limit and self.entries:
                 self.size -= self.entries.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        with self.lock:
+            self.entries.clear()
+            self.size = 0

@@ -41,7 +41,9 @@ def paired_difference(
     if not resamples:
         return value, NO_INTERVAL
     generator = np.random.default_rng(seed)
-    draws = np.array([difference(generator.integers(len(labels), size=len(labels))) for _ in range(resamples)])
+    draws = np.array(
+        [difference(generator.integers(len(labels), size=len(labels))) for _ in range(resamples)]
+    )
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return value, NO_INTERVAL

@@ -193,6 +193,10 @@ def make_plan(
         raise PlanError("selection gate_norm needs the experts' gate x norm scores.")
     if counts is None:
         counts = allocate(usage, per_layer=per_layer, budget=budget)
+    if sorted(counts) != sorted(usage):
+        raise PlanError(
+            f"counts are for layers {sorted(counts)}, but the converted layers are {sorted(usage)}."
+        )
     rng = np.random.default_rng(seed)
     layers = []
     for layer in sorted(usage):

@@ -22,6 +22,7 @@ from shrp.config import ShrpConfig
 from shrp.data import TextData
 from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluate import Evaluation, evaluate
+from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.train import Progress, finish, history_text, run_folder, train
@@ -99,9 +100,8 @@ class Run:
             raise TrainingError(
                 f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
             )
-        if self.out.exists() and not folder.exists() and any(self.out.iterdir()):
+        if self.out.exists() and not folder.exists() and (self.out.is_file() or any(self.out.iterdir())):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
-        folder.mkdir(parents=True, exist_ok=True)
         teacher = self._teacher()
         self.teacher_training = teacher.info.training
         self._score("dense teacher", "teacher", teacher.model)
@@ -111,8 +111,7 @@ class Run:
         self._score("routed", "routed", routed.model)
         self._prune(routed)
         self._save(routed)
-        for rows in self._trained_scores(teacher, routed):
-            self.scores += rows
+        for _ in self._train_further(teacher, routed):
             self._save(routed)
         finish(self.out)
         return self._info(routed)
@@ -120,7 +119,7 @@ class Run:
     def _teacher(self) -> Checkpoint:
         folder = run_folder(self.out)
         task = self.data.train.task
-        if (found := self._finished("teacher")) is not None:
+        if (found := self._finished("teacher", self.recipe.teacher)) is not None:
             return found
         model, tokenizer, trained = load_base(self.base, task, self.recipe.teacher.seed)
         info = CheckpointInfo(ShrpConfig(()), task, base_model=self.base_name)
@@ -131,12 +130,27 @@ class Run:
         self.tokenizer = tokenizer
         return self._stage("teacher", self.recipe.teacher, lambda: model, info, None)
 
-    def _finished(self, name: str) -> Checkpoint | None:
+    def _finished(self, name: str, config: TrainConfig) -> Checkpoint | None:
+        """What an earlier, killed run made of a stage; raises `TrainingError` where that run had other options."""
         folder = run_folder(self.out) / name
         try:
-            return checkpoint.load(folder) if folder.is_dir() else None
+            found = checkpoint.load(folder) if folder.is_dir() else None
         except CheckpointError:
             return None  # not whole: the stage is done again
+        if found is not None:
+            made, train, validation = found.info.training, self.data.train, self.data.validation
+            same = {
+                "config": made.get("config") == config.to_dict(),
+                "base": found.info.base_model == self.base_name,
+                "train": (made.get("train_data"), made.get("train_examples")) == (train.name, len(train)),
+                "validation": made.get("validation_data") == validation.name,
+            }
+            if changed := [key for key, equal in same.items() if not equal]:
+                raise TrainingError(
+                    f"{folder} is of another run (its {', '.join(changed)} differ); "
+                    f"repeat its options exactly, or delete {run_folder(self.out)} to start afresh."
+                )
+        return found
 
     def _stage(
         self,
@@ -147,7 +161,7 @@ class Run:
         teacher: Checkpoint | None,
     ) -> Checkpoint:
         """Train one model, or take it from an earlier, killed run."""
-        if (found := self._finished(name)) is not None:
+        if (found := self._finished(name, config)) is not None:
             return found
         self.announce(name)
         tokenizer: PreTrainedTokenizerBase = teacher.tokenizer if teacher else self.tokenizer
@@ -175,19 +189,24 @@ class Run:
 
     def _prune(self, routed: Checkpoint) -> None:
         """Score static models at each budget without recovery, and random experts beside them."""
+        length = self.recipe.config.max_length
+        live = [
+            LiveEvaluator(routed.model, routed.tokenizer, data, max_length=length)
+            for data in (self.data.validation, *self.data.also)
+        ]
         for m in self.recipe.per_layer:
-            model = prune(routed.model, self._plan(routed, m), share_weights=True)
-            self._score(f"static, {m} a layer", "static", model, per_layer=m)
+            plan = self._plan(routed, m)
+            self._add(f"static, {m} a layer", "static", [[one.evaluate(plan)] for one in live], per_layer=m)
             if "random" not in self.recipe.controls or m == routed.model.config.num_attention_heads:
                 continue
             drawn = [
-                prune(routed.model, self._plan(routed, m, selection="random", seed=s), share_weights=True)
-                for s in range(self.recipe.random_seeds)
+                self._plan(routed, m, selection="random", seed=s) for s in range(self.recipe.random_seeds)
             ]
-            self._score(f"random experts, {m} a layer", "control", *drawn, per_layer=m)
+            found = [[one.evaluate(plan) for plan in drawn] for one in live]
+            self._add(f"random experts, {m} a layer", "control", found, per_layer=m)
 
-    def _trained_scores(self, teacher: Checkpoint, routed: Checkpoint) -> Iterator[list[dict[str, Any]]]:
-        """Rows of everything that takes training: recovered static models, then the controls."""
+    def _train_further(self, teacher: Checkpoint, routed: Checkpoint) -> Iterator[None]:
+        """Train and score recovered static models, then the controls; yields after each."""
         recovery = replace(
             self.recipe.config,
             shrp=ShrpConfig(()),
@@ -207,13 +226,10 @@ class Run:
                 static = self._stage(
                     name, recovery, lambda plan=plan: prune(routed.model, plan), info, teacher
                 )
-                yield self._rows(
-                    f"{label}, {m} a layer, recovered",
-                    "control" if control else "static",
-                    static.model,
-                    per_layer=m,
-                    recovered=True,
-                )
+                kind = "control" if control else "static"
+                name = f"{label}, {m} a layer, recovered"
+                self._score(name, kind, static.model, per_layer=m, recovered=True)
+                yield
         for control, label in (("dropped", "layers dropped"), ("uniform", "no router, all experts")):
             if control in self.recipe.controls:
                 config = self.recipe.config
@@ -232,24 +248,26 @@ class Run:
                     teacher,
                 ).model
                 epochs = len(list(config.schedule()))
-                yield self._rows(f"{label}, {epochs} epochs", "control", model, epochs=epochs)
+                self._score(f"{label}, {epochs} epochs", "control", model, epochs=epochs)
+                yield
 
-    def _score(self, label: str, kind: str, *models: PreTrainedModel, **facts: Any) -> None:
-        self.scores += self._rows(label, kind, *models, **facts)
+    def _score(self, label: str, kind: str, model: PreTrainedModel, **facts: Any) -> None:
+        """Evaluate a model on each data set and add a row for each."""
+        length, tokenizer = self.recipe.config.max_length, self.tokenizer_of()
+        sets = (self.data.validation, *self.data.also)
+        self._add(
+            label, kind, [[evaluate(model, tokenizer, data, max_length=length)] for data in sets], **facts
+        )
 
-    def _rows(self, label: str, kind: str, *models: PreTrainedModel, **facts: Any) -> list[dict[str, Any]]:
-        """A row for each data set; several models (draws of one control) are averaged."""
-        tokenizer = self.tokenizer_of()
-        rows = []
-        for data in (self.data.validation, *self.data.also):
-            length = self.recipe.config.max_length
-            found = [evaluate(model, tokenizer, data, max_length=length) for model in models]
-            teacher = [r for r in self.scores if r["kind"] == "teacher" and r["data"] == data.name]
-            row = score_row(label, kind, found, teacher[0]["score"] if teacher else None)
-            if "per_layer" in facts:
-                facts["budget"] = facts["per_layer"] * len(self.recipe.config.shrp.layers)
-            rows.append(row | facts)
-        return rows
+    def _add(self, label: str, kind: str, found: list[list[Evaluation]], **facts: Any) -> None:
+        """Add a row for each data set from its evaluations; several (draws of one control) are averaged."""
+        if "per_layer" in facts:
+            facts["budget"] = facts["per_layer"] * len(self.recipe.config.shrp.layers)
+        for evaluations in found:
+            name = evaluations[0].data
+            teacher = [r["score"] for r in self.scores if r["kind"] == "teacher" and r["data"] == name]
+            row = score_row(label, kind, evaluations, teacher[0] if teacher else None)
+            self.scores.append(row | facts)
 
     def tokenizer_of(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer, loaded once."""

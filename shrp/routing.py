@@ -34,7 +34,8 @@ def top_k_gates(probs: Tensor, k: int) -> Tensor:
 
 def straight_through(gates: Tensor, probs: Tensor) -> Tensor:
     """Gates whose value is exactly the hard one and whose gradient is that of `probs` (method.md, step 3)."""
-    return gates.detach() + probs - probs.detach()
+    # The brackets matter: (g + p) - p rounds, g + (p - p) does not.
+    return gates.detach() + (probs - probs.detach())
 
 
 def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
@@ -192,7 +193,12 @@ def overridden(layer: int, probs: Tensor, gates: Tensor) -> Tensor:
         replaced = replaced.to(probs.device, probs.dtype)
         if replaced.dim() == 2 and probs.dim() == 3:
             replaced = replaced.unsqueeze(1)  # (B, H) -> (B, 1, H): one gate for all tokens of an input
-        gates = replaced.expand_as(probs)
+        try:
+            gates = replaced.expand_as(probs)
+        except RuntimeError as error:
+            raise ValueError(
+                f"gates {list(replaced.shape)} for layer {layer} do not fit its probabilities {list(probs.shape)}."
+            ) from error
     return gates
 
 

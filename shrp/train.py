@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp import checkpoint
 from shrp.batching import bucketed_batches, collate, encode
 from shrp.checkpoint import CheckpointInfo
-from shrp.convert import convert_layer, expert_layers, new_parameters
+from shrp.convert import convert_layer, layer_kinds, new_parameters, router_layers
 from shrp.data import TextData
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
@@ -82,11 +82,17 @@ def train(
         The model in evaluation mode, its info (with usage on `validation`), and the history: a row an epoch.
 
     Raises:
-        TrainingError: another run's state is in the way, or a resumed run is not the same run.
+        TrainingError: another run's state is in the way, a resumed run is not the same run, or the teacher does
+            not fit.
     """
     config.shrp.check_fits(model.config.num_hidden_layers, model.config.num_attention_heads)
     if config.distils:
-        teacher = (teacher if teacher is not None else copy.deepcopy(model)).eval().requires_grad_(False)
+        teacher = (teacher if teacher is not None else copy.deepcopy(model)).eval()
+        if config.distill_hidden and layer_kinds(teacher) != ["dense"] * len(layer_kinds(model)):
+            raise TrainingError(
+                "hidden states are distilled from a dense teacher with as many layers: "
+                "name another teacher, or set distill_hidden to 0."
+            )
     else:
         teacher = None
     run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
@@ -154,7 +160,10 @@ class _Run:
             partial = file.with_suffix(".partial")
             partial.write_text(json.dumps(identity | {"precision": precision}), encoding="utf-8")
             partial.replace(file)
-        self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+        # Not Accelerator's own mixed precision: that patches the model's forward for good, so that what is trained
+        # here could not be copied or pruned, and it can be chosen only once a process.
+        self.accelerator = Accelerator(mixed_precision="no")
+        self.bf16 = precision == "bf16"
         done = sorted(self.folder.glob("epoch-*"))
         if not done:
             return model, []
@@ -240,7 +249,7 @@ class _Run:
         steps = len(loader)
         for step, batch in enumerate(loader):
             labels = batch.pop("labels")
-            with accelerator.autocast():
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bf16):
                 parts = self._loss(wrapped, teacher, batch, labels, epoch.stage)
             accelerator.backward(parts.total)
             accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
@@ -334,15 +343,15 @@ def evaluate_with_usage(
     """Evaluate and count Top-1 shares in the same passes; usage is empty for a model without routers."""
     with record_routing() as record:
         evaluation = evaluate(model, tokenizer, data, max_length=max_length)
-    usage = usage_of(record) if expert_layers(model) else {}
+    usage = usage_of(record) if router_layers(model) else {}
     return evaluation, {str(layer): [round(float(x), 6) for x in share] for layer, share in usage.items()}
 
 
 def _parameter_groups(model: PreTrainedModel, config: TrainConfig) -> list[dict[str, Any]]:
     """AdamW's groups: pretrained or new weights, with or without decay; freezes what the config says."""
     fresh = new_parameters(model)
-    embeddings = model.base_model.embeddings
-    embeddings.requires_grad_(not config.freeze_embeddings)
+    model.requires_grad_(True)  # whatever the weights went through before
+    model.base_model.embeddings.requires_grad_(not config.freeze_embeddings)
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -49,7 +49,7 @@ class TrainConfig:
     learning_rate: float = 3e-5
     """For pretrained weights."""
     new_learning_rate: float = 5e-4
-    """For Router, Expander and a fresh classification head."""
+    """For Router and Expander."""
     weight_decay: float = 0.01
     warmup: float = 0.06
     """Share of each epoch's steps over which the rate rises; the optimizer starts afresh with each epoch."""

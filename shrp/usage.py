@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import bucketed_batches, collate, encode
-from shrp.convert import expert_layers, num_experts_of
+from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.plan import PruningPlan, make_plan
@@ -114,8 +114,10 @@ class UsageStats:
             by: `class` or `slice`.
 
         Raises:
-            DataError: the data have no labels, or no slices.
+            DataError: the data have no labels, or no slices, or `by` is neither.
         """
+        if by not in ("class", "slice"):
+            raise DataError(f"usage can be grouped by class or by slice, not by {by!r}.")
         if by == "class":
             if self.labels is None or not self.label_names:
                 raise DataError(f"{self.data} has no classes; usage by class needs labelled data.")
@@ -206,7 +208,7 @@ def usage_of(record: RoutingRecord) -> dict[int, np.ndarray]:
     shares = {}
     for layer in record.layers:
         probs = record.probs(layer)
-        shares[layer] = np.bincount(probs.argmax(-1).numpy(), minlength=probs.shape[-1]) / len(probs)
+        shares[layer] = np.bincount(probs.argmax(-1).cpu().numpy(), minlength=probs.shape[-1]) / len(probs)
     return shares
 
 
@@ -227,10 +229,10 @@ def measure_usage(
         progress: called with inputs done and in all after each batch.
 
     Raises:
-        PlanError: the model has no routed layer.
+        PlanError: the model has no layer with a router.
         DataError: the data are empty.
     """
-    routed = expert_layers(model)
+    routed = router_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so there is no usage to measure.")
     if not len(data):
@@ -242,19 +244,22 @@ def measure_usage(
     margins = {layer: np.zeros(n, dtype=np.float32) for layer in routed}
     norms = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed} if output_norms else {}
     logits: np.ndarray | None = None
+    device = next(model.parameters()).device
     done = 0
     for rows in bucketed_batches([len(e["input_ids"]) for e in encoded], batch_size):
         with torch.inference_mode(), record_routing(output_norms=output_norms) as record:
-            output = model(**collate(tokenizer, encoded, rows)).logits.float().numpy()
+            batch = {key: values.to(device) for key, values in collate(tokenizer, encoded, rows).items()}
+            output = model(**batch).logits.float().cpu().numpy()
         logits = np.zeros((n, output.shape[1]), dtype=np.float32) if logits is None else logits
         logits[rows] = output
         for layer in record.layers:
             trace = record.last(layer)
+            mask = None if trace.token_mask is None else trace.token_mask.cpu()
             top1[layer][rows], probs[layer][rows], margins[layer][rows] = _by_input(
-                trace.probs.float(), trace.token_mask
+                trace.probs.float().cpu(), mask
             )
             if trace.output_norms is not None:
-                norms[layer][rows] = trace.output_norms.numpy()
+                norms[layer][rows] = trace.output_norms.cpu().numpy()
         done += len(rows)
         if progress:
             progress(done, n)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from shrp.errors import ShrpError
-from shrp.evaluate import label_columns
 from shrp.metrics import interval, score
 from shrp.usage import COLLAPSE_EXPERTS, COLLAPSE_SHARE, NOISY_ENTROPY, NOISY_MARGIN, UsageStats, UsageWarning
 from ui import loaders, state
@@ -53,10 +52,9 @@ def _score_of(selection: state.Selection, stats: UsageStats) -> tuple:
     task, data = selection.data.task, selection.data
     if data.labels is None:
         return None, None, task.metric, len(data)
-    logits = stats.logits[:, label_columns(selection.checkpoint.model, task)]
     return (
-        score(task, data.labels, logits)[task.metric],
-        interval(task, data.labels, logits),
+        score(task, data.labels, stats.logits)[task.metric],
+        interval(task, data.labels, stats.logits),
         task.metric,
         len(data),
     )

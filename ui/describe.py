@@ -30,7 +30,7 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
         parts.append(f"**Control**: {converted} are expert layers without a router")
     else:
         parts.append(
-            f"**Routed**: in {converted}, every {each} goes to {config.top_k} of {num_experts} experts a layer"
+            f"**Routed**: in {converted}, every {each} goes to {config.top_k} of {num_experts} experts"
         )
     parts.append(f"task **{escape(info.task.name)}**")
     if info.base_model:
@@ -55,15 +55,15 @@ def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("examples an epoch", f"at most {size:,}"))
     order = config.get("order") or list(reversed(shrp.get("layers") or []))
     if order:
-        facts.append(("layers converted, in order", ", ".join(str(layer) for layer in order)))
+        facts.append(("conversion order", ", ".join(str(layer) for layer in order)))
     names = {
         "batch_size": "batch size",
-        "learning_rate": "learning rate, pretrained weights",
-        "new_learning_rate": "learning rate, routers and Expanders",
-        "balance": "weight of the load balance in stage 1",
-        "distill_logits": "distillation of the teacher's logits, share of the loss",
-        "distill_hidden": "distillation of hidden states, weight",
-        "temperature": "temperature of the distillation",
+        "learning_rate": "learning rate, pretrained",
+        "new_learning_rate": "learning rate, new parts",
+        "balance": "balance loss, weight",
+        "distill_logits": "distilled logits, share",
+        "distill_hidden": "distilled hidden, weight",
+        "temperature": "temperature",
         "seed": "seed",
     }
     facts += [(label, f"{config[key]:g}") for key, label in names.items() if _number(config.get(key))]

@@ -84,7 +84,6 @@ def curve(
         y=metric_name(metric) + (" (%)" if scale == 100 else ""),
         height=470,
         legend=True,
-        margin={"t": 125},
     )
     return fig
 

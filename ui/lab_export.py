@@ -22,8 +22,8 @@ from shrp.measure import latency, model_inputs
 from shrp.plan import PruningPlan
 from shrp.prune import prune
 
-BATCHES = (1, 16)
-REPEATS = 12
+BATCHES = (1, 8)
+REPEATS = 10
 
 
 def plan_json(plan: PruningPlan) -> str:

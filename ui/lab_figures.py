@@ -45,18 +45,18 @@ def kept_map(
     )
     fig.add_trace(
         go.Heatmap(
-            z=weights,
+            z=100 * weights,
             x=columns,
             y=names,
             customdata=share,
             zmin=0,
-            zmax=1,
+            zmax=100,
             colorscale=SEQUENTIAL,
             xgap=1,
             ygap=1,
-            texttemplate="%{z:.0%}" if experts <= 16 else None,
-            colorbar={"title": {"text": "weight"}, "tickformat": ".0%", "thickness": 12},
-            hovertemplate=f"%{{y}}, expert %{{x}}: kept<br>weight %{{z:.1%}}{used}<extra></extra>",
+            texttemplate="%{z:.0f}" if experts <= 16 else None,
+            colorbar={"title": {"text": "weight (%)"}, "thickness": 12},
+            hovertemplate=f"%{{y}}, expert %{{x}}: kept<br>weight %{{z:.1f}}%{used}<extra></extra>",
         )
     )
     layout(
@@ -65,7 +65,8 @@ def kept_map(
         subtitle=f"{plan.budget} of {len(layers) * experts} experts; grey: dropped"
         + (f"<br>{escape_html(measured)}" if measured else ""),
         x="expert",
-        height=160 + 26 * max(4, len(layers)),
+        height=170 + 26 * max(4, len(layers)),
+        margin={"t": 96 if measured else 72},
     )
     fig.update_xaxes(tickmode="array", tickvals=columns, showgrid=False, zeroline=False)
     fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
@@ -87,15 +88,17 @@ def by_group(frame: pd.DataFrame, group: str, value: str, data: str) -> go.Figur
         f"{escape_html(str(name)).replace('_', ' ')} (n = {n:,})" for name, n in zip(frame[group], frame["n"])
     ]
     fig = go.Figure()
-    for who, symbol, color in (
-        ("routed", KIND_SYMBOLS["routed"], KIND_COLORS["routed"]),
-        ("pruned", KIND_SYMBOLS["static"], KIND_COLORS["static"]),
+    places = np.arange(len(frame))
+    for who, symbol, color, shift in (
+        ("routed", KIND_SYMBOLS["routed"], KIND_COLORS["routed"], -0.15),
+        ("pruned", KIND_SYMBOLS["static"], KIND_COLORS["static"], 0.15),
     ):
         score = frame[who].to_numpy(dtype=float)
         fig.add_trace(
             go.Scatter(
                 x=scale * score,
-                y=names,
+                y=places + shift,  # one above the other, so that their bars don't overlap
+                customdata=names,
                 mode="markers",
                 name=who,
                 marker={"symbol": symbol, "size": 9, "color": color},
@@ -106,9 +109,9 @@ def by_group(frame: pd.DataFrame, group: str, value: str, data: str) -> go.Figur
                     "thickness": 1,
                     "width": 3,
                 },
-                hovertemplate=f"%{{y}}<br>{who} %{{x:.1f}}<extra></extra>"
+                hovertemplate=f"%{{customdata}}<br>{who} %{{x:.1f}}%<extra></extra>"
                 if scale == 100
-                else f"%{{y}}<br>{who} %{{x:.3f}}<extra></extra>",
+                else f"%{{customdata}}<br>{who} %{{x:.3f}}<extra></extra>",
             )
         )
     layout(
@@ -118,7 +121,8 @@ def by_group(frame: pd.DataFrame, group: str, value: str, data: str) -> go.Figur
         x=metric_name(value) + (" (%)" if scale == 100 else ""),
         height=170 + 30 * max(3, len(frame)),
         legend=True,
-        margin={"t": 105},
     )
-    fig.update_yaxes(autorange="reversed")
+    fig.update_yaxes(
+        tickmode="array", tickvals=places, ticktext=names, range=[len(frame) - 0.5, -0.5], zeroline=False
+    )
     return fig

@@ -72,14 +72,16 @@ def headline(
         _difference(evaluation, routed)
     with columns[2]:
         gap = evaluation.score - teacher.score if teacher else float("nan")
-        st.metric("Against the dense teacher", points(gap, metric))
+        st.metric("vs dense teacher", points(gap, metric))
         st.caption(
             f"teacher {score_text(teacher.score, metric)}, n = {teacher.n:,}"
             if teacher
             else "no teacher's score for these data in the checkpoint"
         )
     with columns[3]:
-        st.metric("Encoder FLOPs", percent(shares["encoder_flops"]), help=f"For one input of {price.tokens} tokens.")
+        st.metric(
+            "Encoder FLOPs", percent(shares["encoder_flops"]), help=f"For one input of {price.tokens} tokens."
+        )
         st.caption(
             f"of the dense encoder's {count(dense.encoder_flops)}<br>whole model: {percent(shares['model_flops'])} "
             f"of {count(dense.model_flops)}",
@@ -100,13 +102,13 @@ def headline(
 def _difference(evaluation: Evaluation, routed: Evaluation | None) -> None:
     metric = evaluation.metric
     if routed is None:
-        st.metric("Against the routed model", NOT_KNOWN)
+        st.metric("vs routed model", NOT_KNOWN)
         st.caption("evaluated next")
         return
     # On the inputs seen so far, so that a running estimate compares like with like.
     resamples = 400 if evaluation.complete else 0
     value, bounds = paired_difference(evaluation, routed, resamples=resamples)
-    st.metric("Against the routed model", points(value, metric))
+    st.metric("vs routed model", points(value, metric))
     text = f"routed {score_text(routed.score, metric)}, n = {routed.n:,}"
     if bounds[0] == bounds[0]:
         text = f"95% interval {_points_interval(bounds, metric)}, paired<br>{text}"
@@ -140,7 +142,9 @@ def flips_section(routed: Evaluation, pruned: Evaluation, data: TextData, name: 
         if column in shown:
             shown[column] *= 100
     config = {
-        column: st.column_config.NumberColumn(column, format="%.1f%%", help="Probability of its own prediction")
+        column: st.column_config.NumberColumn(
+            column, format="%.1f%%", help="Probability of its own prediction"
+        )
         for column in ("p(routed)", "p(pruned)")
     }
     config |= {name: st.column_config.TextColumn(name, width="large") for name in data.task.text_columns}

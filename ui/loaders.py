@@ -23,7 +23,7 @@ from shrp.hub import DATA_DIR
 from shrp.tasks import TASKS, Task
 
 CHECKPOINT_DIRS = "SHRP_CHECKPOINTS"
-_SHIPPED = Path(__file__).parent.parent / "checkpoints"
+SHIPPED = Path(__file__).parent.parent / "checkpoints"
 _FILES = (checkpoints.CONFIG, checkpoints.WEIGHTS, checkpoints.HISTORY, "tokenizer.json")
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -32,7 +32,7 @@ Stamp = tuple[tuple[str, int, int], ...]
 def checkpoint_roots() -> list[Path]:
     """Folders whose subfolders are offered: the shipped ones, then those that SHRP_CHECKPOINTS names."""
     named = os.environ.get(CHECKPOINT_DIRS, "").split(os.pathsep)
-    return [_SHIPPED, *(Path(name) for name in named if name.strip())]
+    return [SHIPPED, *(Path(name) for name in named if name.strip())]
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -131,12 +131,12 @@ def available_sources(task: Task) -> dict[str, str]:
     if known is None or known.label_names != task.label_names:
         return sources
     if (PROBES / f"{task.name}.jsonl").is_file():
-        sources["probe"] = "Probe set (shipped)"
+        sources["probe"] = "The shipped probe set: sentences tagged by phenomenon"
     folder = os.environ.get(DATA_DIR)
     if not folder:
-        sources["hub"] = "GLUE from the hub"
+        sources["hub"] = "GLUE from the hub: validation split, needs a network once"
     elif (Path(folder) / task.name / "validation.parquet").is_file():
-        sources["glue"] = "GLUE validation"
+        sources["glue"] = "GLUE, validation split"
     return sources
 
 
@@ -239,7 +239,7 @@ def live_evaluator(checkpoint: Checkpoint, data: TextData):
     return _live(checkpoint, data, checkpoint.fingerprint, data.fingerprint)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
 def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
     from shrp.live import LiveEvaluator
 

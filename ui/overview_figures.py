@@ -148,9 +148,9 @@ def cost_bars(frame: pd.DataFrame) -> go.Figure:
     tokens = int(frame["tokens"].iloc[0])
     return layout(
         fig,
-        "What it costs, against the same model dense",
-        subtitle=f"FLOPs: 2 × multiply-accumulates of matrix products, one input of {tokens} tokens",
+        "Cost against the dense model",
+        subtitle=f"grey: the dense model; FLOPs of matrix products,<br>one input of {tokens} tokens",
         x="share of the dense model",
         height=330,
-        legend=True,
+        legend=False,
     )

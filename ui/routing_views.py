@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.explore import Exploration
+from ui import expert_cells
 from ui import routing_figures as figures
 from ui.downloads import chart, downloads
 from ui.sentences import forced
@@ -122,7 +123,7 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float) -> 
     )
     if e.by_token:
         chart(
-            figures.token_map(e, number),
+            expert_cells.token_map(e, number),
             e.to_frame,
             f"tokens-{number}",
             f"{selection.name}-tokens-{number}",

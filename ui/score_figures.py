@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ui.text import escape_html, interval_text, is_percentage, metric_name, percent, score_text
+from ui.text import escape_html, interval_name, interval_text, is_percentage, metric_name, percent, score_text
 from ui.theme import BLUE, GREEN, GREY, KIND_COLORS, KIND_SYMBOLS, MUTED, ORANGE, PURPLE, layout
 
 KIND_NAMES = {
@@ -67,7 +67,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
         f"{metric_name(metric).capitalize()} on {escape_html(frame['data'].iloc[0])}",
         subtitle=f"n = {' / '.join(f'{n:,}' for n in ns)}; bars: 95% intervals{spread}{dotted}",
         x=f"{metric_name(metric)}{' (%)' if factor == 100 else ''}",
-        height=150 + 30 * len(frame),
+        height=190 + 30 * max(len(frame), 3),
         legend=True,
     )
 
@@ -76,7 +76,7 @@ def score_hover(row: Any) -> str:
     """One score with all that belongs to it, for a hover text."""
     text = f"<b>{escape_html(row.model)}</b><br>{metric_name(row.metric)} {score_text(row.score, row.metric)}"
     if bounds := interval_text((row.low, row.high), row.metric):
-        text += f"<br>{escape_html(row.interval_is)}: {bounds}"
+        text += f"<br>{escape_html(interval_name(row.interval_is))}: {bounds}"
     if not pd.isna(row.n):
         text += f"<br>n = {int(row.n):,}"
     if not pd.isna(row.retained):

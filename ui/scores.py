@@ -12,6 +12,7 @@ import pandas as pd
 from ui.text import score_text
 
 SHRP_KINDS = ("routed", "static")
+_MOST_NAMED = 3
 _COLUMNS = (
     *("model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n"),
     *("retained", "per_layer", "budget", "recovered", "seeds"),
@@ -32,6 +33,7 @@ class Verdict:
     trails: tuple[str, ...]
     """Those that beat the control."""
     score: str
+    """The control's own score, as text."""
 
     @property
     def outcome(self) -> Outcome:
@@ -41,8 +43,9 @@ class Verdict:
     @property
     def text(self) -> str:
         """The comparison in one plain sentence."""
+        everything = len(self.wins) + len(self.ties) + len(self.trails)
         parts = [
-            f"{verb} {_listed(models)}"
+            f"{verb} {_listed(models, everything)}"
             for verb, models in (
                 ("beats", self.wins),
                 ("ties with", self.ties),
@@ -110,6 +113,8 @@ def _side(score: float, model: Any) -> Outcome:
     return "wins" if score > model.score else "ties" if score == model.score else "trails"
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    quoted = [f"“{name}”" for name in names]
+def _listed(models: tuple[str, ...], everything: int) -> str:
+    if len(models) > _MOST_NAMED:
+        return f"{len(models)} of {everything} SHRP models"
+    quoted = [f"“{name}”" for name in models]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"

@@ -49,29 +49,30 @@ def draw_picker() -> None:
     found = loaders.discover_all()
     if not found:
         return
+    # Options are plain names, without `format_func`: what an option looks like is what stands in the URL.
     names = sorted(found, key=lambda name: isinstance(found[name], CheckpointError))  # loadable ones first
     name = st.selectbox(
         "Checkpoint",
         names,
         key=CHECKPOINT,
         bind="query-params",
-        format_func=lambda n: f"{n} (broken)" if isinstance(found[n], CheckpointError) else n,
         help="Folders under checkpoints/ and in the folders that SHRP_CHECKPOINTS names.",
     )
     info = found.get(name)
     if not isinstance(info, CheckpointInfo):
         return
     sources = loaders.available_sources(info.task)
-    if sources:
-        st.selectbox(
-            "Data",
-            list(sources),
-            key=SOURCE,
-            bind="query-params",
-            format_func=lambda source: sources[source],
-            help="What usage, scores and prunings are measured on. SHRP_DATA_DIR may name a folder with "
-            "<task>/validation.parquet.",
-        )
+    if not sources:
+        return
+    source = st.selectbox(
+        "Data",
+        list(sources),
+        key=SOURCE,
+        bind="query-params",
+        help="What usage, scores and prunings are measured on. The variable SHRP_DATA_DIR may name a folder "
+        "with <task>/validation.parquet.",
+    )
+    st.caption(sources.get(source, ""))
 
 
 def current(*, needs_data: bool = True) -> Selection:

@@ -61,6 +61,11 @@ def interval_text(interval: Sequence[float] | None, metric: str) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f}%" if is_percentage(metric) else f"{low:.3f}–{high:.3f}"
 
 
+def interval_name(interval_is: str) -> str:
+    """What the two ends of an interval are: a `95%` interval, or as a checkpoint's scores say."""
+    return f"{interval_is} interval" if interval_is.endswith("%") else interval_is
+
+
 def with_interval(
     score: float | None, interval: Sequence[float] | None, metric: str, n: int | None = None
 ) -> str:

@@ -61,25 +61,22 @@ def layout(
         x: title of the x axis, with its unit.
         y: the same of the y axis.
         height: in pixels.
-        legend: show it above the plot; None leaves that to Plotly.
+        legend: show it below the plot; None leaves that to Plotly.
         margin: overrides of the margins, in pixels.
     """
-    heading = f"<b>{title}</b>"
     lines = subtitle.split("<br>") if subtitle else []
-    if lines:
-        heading += "".join(f"<br><span style='font-size:12px;opacity:0.75'>{line}</span>" for line in lines)
-    top = 48 + 18 * len(lines) + (26 if legend else 0)
+    top = 56 + 18 * len(lines)
     fig.update_layout(
         title={
-            "text": heading,
+            "text": title,
             "font": {"size": 16},
+            "subtitle": {"text": subtitle, "font": {"size": 12}},
             "x": 0,
             "xanchor": "left",
             "xref": "container",
-            "y": 1,
-            "yanchor": "top",
+            "y": 1 - 22 / height,  # the baseline of its first line, in from the top
+            "yanchor": "auto",
             "yref": "container",
-            "pad": {"t": 8, "l": 4},
             "automargin": False,
         },
         height=height,
@@ -87,7 +84,8 @@ def layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"align": "left"},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0, "title": None},
+        # Below the plot a legend may take as many rows as a narrow window makes of it.
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "title": None},
     )
     if legend is not None:
         fig.update_layout(showlegend=legend)

@@ -33,6 +33,10 @@ def main() -> None:
     except ShrpError as error:
         stderr.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
         sys.exit(1)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        stderr.print(f"[bold red]error:[/] {_plain(f'{where}{error.strerror or error}')}.", highlight=False)
+        sys.exit(1)
     except KeyboardInterrupt:
         stderr.print("interrupted", highlight=False)
         sys.exit(130)

@@ -11,7 +11,7 @@ from shrp.cli.options import AsJson, DataSource, LabelColumn, SliceColumn, TextC
 from shrp.cli.output import bar, print_json, print_table, stderr
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
-MaxLength = Annotated[int, typer.Option(help="Longest input, in tokens.")]
+MaxLength = Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -87,7 +87,7 @@ def evaluate(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     max_length: MaxLength = 128,
-    batch_size: Annotated[int, typer.Option(help="Inputs a batch.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs a batch.")] = 32,
     predictions: Annotated[Path | None, typer.Option(help="Write every prediction to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:

@@ -62,7 +62,7 @@ def evaluation_data(
 
 
 def training_data(
-    task: str | None,
+    task: str | Task | None,
     train_file: Path | None,
     validation_file: Path | None,
     text_columns: list[str] | None,

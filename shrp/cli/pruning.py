@@ -50,7 +50,7 @@ def prune(
     epoch_size: Annotated[int | None, typer.Option(help="At most so many examples an epoch.")] = None,
     learning_rate: Annotated[float, typer.Option(help="For pretrained weights, in recovery.")] = 1e-4,
     new_learning_rate: Annotated[float, typer.Option(help="For the Expander, in recovery.")] = 1e-3,
-    max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
+    max_length: Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")] = 128,
     full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed recovery.")] = False,
     json: AsJson = False,
@@ -70,6 +70,10 @@ def prune(
 
     if sum(option is not None for option in (budget, per_layer, plan)) != 1:
         raise PlanError("give exactly one of --budget, --per-layer and --plan.")
+    if out.resolve() == checkpoint.resolve():
+        raise PlanError(
+            f"--out {out} is the routed checkpoint itself; choose another folder for the static one."
+        )
     source = store.load(checkpoint)
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
     if source.is_static:
@@ -102,9 +106,9 @@ def prune(
     )
     history = store.read_history(checkpoint)
     if recover:
-        name = task or source.info.task.name
+        # The checkpoint's own task, so that labels mean what its head takes them for.
         training, validation = training_data(
-            None if train_file else name, train_file, validation_file, text_column, label_column
+            task or source.info.task, train_file, validation_file, text_column, label_column
         )
         if training.task.num_labels != source.info.task.num_labels:
             raise TrainingError(

@@ -18,7 +18,7 @@ TrainFile = Annotated[Path | None, typer.Option(help="Your own training data: CS
 ValidationFile = Annotated[Path | None, typer.Option(help="Your own validation data.")]
 EpochSize = Annotated[int | None, typer.Option(help="At most so many examples an epoch.")]
 BatchSize = Annotated[int, typer.Option(help="Examples a step.")]
-MaxLength = Annotated[int, typer.Option(help="Longest input, in tokens.")]
+MaxLength = Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")]
 Freeze = Annotated[bool, typer.Option(help="Leave the embeddings as they are.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
@@ -145,6 +145,7 @@ def train(
     """
     import torch
 
+    from shrp.errors import PlanError
     from shrp.recipe import Datasets, Recipe, Run
     from shrp.training_config import TrainConfig
 
@@ -170,13 +171,17 @@ def train(
         distill_hidden=distill_hidden,
         **shared,
     )
+    config.shrp.check_fits(*geometry)  # now, not after the teacher's epochs
     teacher = TrainConfig(stage2_epochs=teacher_epochs, learning_rate=teacher_learning_rate, **shared)
     budgets = tuple(m for m in number_list(per_layer) if m <= geometry[1])
+    recovered = number_list(recover)
+    if recovered and max(recovered) > geometry[1]:
+        raise PlanError(f"--recover is for 1 to {geometry[1]} experts a layer, not {max(recovered)}.")
     recipe = Recipe(
         config,
         teacher=teacher,
         per_layer=budgets,
-        recover=number_list(recover),
+        recover=recovered,
         recovery_epochs=recovery_epochs,
         controls=tuple(name.strip() for name in controls.split(",") if name.strip()),
     )

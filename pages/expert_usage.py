@@ -1,0 +1,223 @@
+"""Expert usage: which experts a routed model uses, on what, and how that came about in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.errors import DataError, ShrpError
+from shrp.usage import UsageStats
+from ui import loaders, state, usage_figures, usage_history_figures
+from ui.describe import summary_line
+from ui.downloads import chart
+from ui.expert_details import expert_details
+from ui.text import escape, escape_html, percent
+
+ALL = "all inputs"
+MEASURES = {"share": "Top-1 share", "probability": "mean router probability"}  # keys stand in the URL
+
+
+def explain_no_routers(selection: state.Selection) -> None:
+    """The empty state of checkpoints without routers."""
+    model = selection.checkpoint.model
+    st.info(
+        "This checkpoint has no routers, so there is no usage to look at: every input passes through the same "
+        "weights. Pick a routed checkpoint in the sidebar to see which experts it uses.",
+        icon=":material/alt_route:",
+    )
+    config = model.config
+    st.markdown(summary_line(selection.checkpoint.info, config.num_hidden_layers, config.num_attention_heads))
+    st.page_link("pages/overview.py", label="What it keeps, costs and scores: Overview")
+    plan = selection.checkpoint.info.plan
+    if plan is not None:
+        st.markdown("**What it keeps**, with the weights that took the routers' place")
+        rows = [
+            {"layer": layer, "experts": ", ".join(f"{e} ({w:.2f})" for e, w in zip(p.experts, p.weights))}
+            for layer, p in plan.layers
+        ]
+        st.dataframe(
+            pd.DataFrame(rows), hide_index=True, width="stretch", column_config={"layer": {"width": "small"}}
+        )
+
+
+def groups_of(stats: UsageStats) -> dict[str, np.ndarray]:
+    """Every selection of inputs that can be looked at: all, each class, each slice."""
+    found = {ALL: np.ones(stats.n, dtype=bool)}
+    for by in ("class", "slice"):
+        try:
+            found |= {f"{by}: {name}": mask for name, mask in stats.groups(by).items()}
+        except DataError:
+            continue  # no labels or no slices in these data
+    return found
+
+
+def matrix(stats: UsageStats, measure: str, rows: np.ndarray) -> np.ndarray:
+    """`(L, H)` of the chosen measure over the marked inputs."""
+    of = stats.share if measure == "share" else stats.mean_probs
+    return np.stack([of(layer, rows) for layer in stats.layers])
+
+
+def usage_map(stats: UsageStats, name: str) -> None:
+    """The controls and the heatmap, with the evenness of each layer beside it."""
+    groups = groups_of(stats)
+    one, two, three = st.columns([2, 2, 2])
+    measure = one.segmented_control(
+        "Measure",
+        list(MEASURES),
+        default=next(iter(MEASURES)),
+        required=True,
+        key="measure",
+        bind="query-params",
+    )
+    group = two.selectbox("Inputs", list(groups), key="group", bind="query-params")
+    against = three.selectbox(
+        "Difference to",
+        ["nothing", *groups],
+        key="against",
+        bind="query-params",
+        help="Shows how much more (orange) or less (blue) each expert is used for the inputs on the left "
+        "than for these.",
+    )
+    values, rows = matrix(stats, measure, groups[group]), groups[group]
+    counts = np.stack([stats.counts(layer, rows) for layer in stats.layers])
+    n = f"n = {int(rows.sum()):,} inputs" + (
+        f" ({int(counts[0].sum()):,} real tokens)" if stats.unit == "tokens" else ""
+    )
+    what, subtitle = MEASURES[measure], f"{escape_html(stats.data)}, {escape_html(group)}, {n}"
+    difference = against != "nothing"
+    if difference:
+        values = values - matrix(stats, measure, groups[against])
+        subtitle = (
+            f"percentage points; {escape_html(stats.data)}: {escape_html(group)} (n = {int(rows.sum()):,}) minus "
+            f"{escape_html(against)} (n = {int(groups[against].sum()):,})"
+        )
+    else:
+        subtitle += f"; even use would be {percent(1 / stats.num_experts)}"
+    title = f"Difference in {what}" if difference else what[0].upper() + what[1:]
+    frame = pd.DataFrame(
+        [
+            (layer, e, values[i, e], int(counts[i, e]))
+            for i, layer in enumerate(stats.layers)
+            for e in range(stats.num_experts)
+        ],
+        columns=["layer", "expert", ("difference in " if difference else "") + what, f"{stats.unit} (Top-1)"],
+    )
+    heat, bars = st.columns([3, 1], gap="small")
+    with heat:
+        chart(
+            usage_figures.usage_heatmap(
+                values,
+                stats.layers,
+                title=title,
+                subtitle=subtitle,
+                measure=what,
+                counts=counts,
+                unit=stats.unit,
+                difference=difference,
+                selected=(st.session_state[state.LAYER], st.session_state[state.EXPERT]),
+            ),
+            frame,
+            key="usage-map",
+            name=f"{name}-usage",
+            alt=f"{title} of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}. "
+            "The same as a table: the CSV below. Pick a layer and an expert in the boxes below the chart.",
+            on_select=lambda: state.pick_cell("usage-map"),
+        )
+    with bars:
+        summary = stats.summary()
+        chart(
+            usage_figures.evenness_bars(summary, stats.num_experts, subtitle="all inputs; dotted: even use"),
+            summary,
+            key="evenness",
+            name=f"{name}-evenness",
+            alt="Effective experts: "
+            + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples()),
+        )
+
+
+def cell_picker(stats: UsageStats) -> tuple[int, int]:
+    """The boxes that hold the chosen cell; a click on the heatmap sets them."""
+    one, two, words = st.columns([1, 1, 3], vertical_alignment="bottom")
+    layer = one.selectbox("Layer", stats.layers, key=state.LAYER, bind="query-params")
+    expert = two.selectbox("Expert", range(stats.num_experts), key=state.EXPERT, bind="query-params")
+    words.caption("Click a cell of the map, or pick here. The address of this page keeps the choice.")
+    return layer, expert
+
+
+def over_training(name: str, training: dict) -> None:
+    st.subheader("Usage over training", anchor="training")
+    try:
+        frame = usage_history_figures.training_frame(loaders.read_history(name))
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    if frame.empty:
+        st.info(
+            "No training history was stored with this checkpoint, so how its usage came about can't be shown. "
+            "`python -m shrp train` writes it (history.jsonl).",
+            icon=":material/history:",
+        )
+        return
+    data = escape_html(str(training.get("validation_data", "validation data")))
+    subtitle = f"{data}, Top-1 shares after each epoch; a layer appears with its conversion"
+    st.caption(
+        "Stage 1 converts the layers under a loss that keeps usage even; stage 2 drops that loss, and experts "
+        "specialise."
+    )
+    chart(
+        usage_history_figures.evenness_over_training(
+            frame, subtitle=f"{subtitle}; dotted: all experts used evenly"
+        ),
+        frame,
+        key="evenness-history",
+        name=f"{name}-evenness-over-training",
+        alt="Effective experts of every layer after each epoch.",
+    )
+    chart(
+        usage_history_figures.usage_over_training(
+            frame, subtitle=f"{subtitle}; the line: where stage 2 begins"
+        ),
+        frame,
+        key="usage-history",
+        name=f"{name}-usage-over-training",
+        alt="Top-1 share of every expert after each epoch, a panel a layer.",
+    )
+
+
+st.title("Expert usage", anchor=False)
+selection = state.current()
+if not selection.is_routed:
+    explain_no_routers(selection)
+    st.stop()
+try:
+    stats = loaders.usage_stats(
+        selection.checkpoint,
+        selection.checkpoint.fingerprint,
+        selection.source,
+        selection.data,
+        selection.data.fingerprint,
+    )
+except ShrpError as error:
+    state.show_error(error)
+    st.stop()
+by_token = stats.unit == "tokens"
+st.markdown(
+    f"**{escape(selection.name)}** on {escape(stats.data)}. "
+    + (
+        "Every real token picks its own experts, so shares count **tokens**; probabilities are means over an "
+        "input's tokens."
+        if by_token
+        else "Every input picks its experts as a whole, so shares count **inputs**."
+    )
+)
+top = stats.layers[-1]
+state.seed_cell(stats.layers, top, int(stats.share(top).argmax()))
+above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
+layer, expert = cell_picker(stats)
+with above:
+    usage_map(stats, selection.name)
+expert_details(
+    stats, selection.data, layer, expert, file_name=f"{selection.name}-layer{layer}-expert{expert}"
+)
+over_training(selection.name, dict(selection.checkpoint.info.training))

@@ -1,0 +1,221 @@
+"""What a model does with sentences that a person types: its predictions and its routes.
+
+Pure computations for the app's routing page. Nothing is kept on the model, so several people can explore one
+loaded model at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.batching import encode, token_counts
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.evaluate import evaluate
+from shrp.routing import LayerTrace, record_routing
+from shrp.tasks import Task
+
+MAX_SENTENCES = 32
+PAIR_SEPARATOR = "|||"
+_WORD_STARTS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark a word's start; WordPiece marks the rest
+
+
+@dataclass(frozen=True, eq=False)
+class Exploration:
+    """One typed input: its prediction and how each routed layer routed it. `H` experts, `T` tokens."""
+
+    task: Task
+    text: tuple[str, ...]
+    tokens: tuple[str, ...]
+    """The tokens that the model read, special ones included."""
+    full_length: int
+    """Tokens of the whole text, before it was cut."""
+    logits: np.ndarray
+    """`(C,)`, in the order of the task's labels."""
+    probs: Mapping[int, np.ndarray]
+    """Routed layer -> router probabilities, `(H,)`, or `(T, H)` under token routing; none without one."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the model read only the text's beginning."""
+        return self.full_length > len(self.tokens)
+
+    @property
+    def layers(self) -> list[int]:
+        """Routed layers, ascending."""
+        return sorted(self.probs)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether every token has a route of its own."""
+        return any(p.ndim == 2 for p in self.probs.values())
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Class probabilities `(C,)`, or the raw output for regression."""
+        return self.logits if self.task.is_regression else softmax(self.logits)
+
+    @property
+    def prediction(self) -> int:
+        """The predicted class; 0, the only output, for regression."""
+        return int(self.logits.argmax())
+
+    @property
+    def answer(self) -> str:
+        """The prediction in words, or the number for regression."""
+        if self.task.is_regression:
+            return f"{self.logits[0]:.3g}"
+        return self.task.label_names[self.prediction]
+
+    def mean_probs(self, layer: int) -> np.ndarray:
+        """Router probabilities `(H,)`, averaged over tokens under token routing."""
+        probs = self.probs[layer]
+        return probs if probs.ndim == 1 else probs.mean(0)
+
+    def shares(self, layer: int) -> np.ndarray:
+        """Share of each expert in this input's Top-1 choices `(H,)`: one-hot under sequence routing."""
+        probs = np.atleast_2d(self.probs[layer])
+        return np.bincount(probs.argmax(-1), minlength=probs.shape[-1]) / len(probs)
+
+    def choice(self, layer: int) -> int:
+        """The chosen expert; under token routing the one that most tokens chose."""
+        return int(self.shares(layer).argmax())
+
+    def margin(self, layer: int) -> float:
+        """Largest minus second router probability, averaged over tokens under token routing."""
+        probs = np.sort(np.atleast_2d(self.probs[layer]), axis=-1)
+        return float((probs[:, -1] - (probs[:, -2] if probs.shape[1] > 1 else 0.0)).mean())
+
+    def choices(self) -> pd.DataFrame:
+        """One row a layer: the chosen expert, its (share and) probability, the runner-up and the margin."""
+        rows = []
+        for layer in self.layers:
+            mean, shares, first = self.mean_probs(layer), self.shares(layer), self.choice(layer)
+            others = mean.copy()
+            others[first] = -1.0
+            second = int(others.argmax()) if len(mean) > 1 else first
+            row = {"layer": layer, "expert": first, "probability": float(mean[first])}
+            if self.by_token:
+                row["share of tokens"] = float(shares[first])
+            row |= {"runner-up": second, "its probability": float(mean[second]), "margin": self.margin(layer)}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer and expert (and token, under token routing): its probability, chosen or not."""
+        parts = []
+        for layer in self.layers:
+            probs = np.atleast_2d(self.probs[layer])
+            t, h = probs.shape
+            part = {"layer": np.full(t * h, layer)}
+            if self.by_token:
+                part |= {
+                    "position": np.repeat(np.arange(t), h),
+                    "token": np.repeat(np.array(self.tokens, dtype=object), h),
+                }
+            chosen = probs.argmax(-1)[:, None] == np.arange(h)
+            part |= {
+                "expert": np.tile(np.arange(h), t),
+                "probability": probs.ravel(),
+                "chosen": chosen.ravel(),
+            }
+            parts.append(pd.DataFrame(part))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Inputs from a text area: one a line, the two texts of a pair with `|||` between them.
+
+    Returns:
+        The inputs, at most `MAX_SENTENCES`, and sentences on what was left out and why.
+    """
+    size, inputs, notes, incomplete = len(task.text_columns), [], [], []
+    lines = [(number, line.strip()) for number, line in enumerate(typed.splitlines(), 1) if line.strip()]
+    for number, line in lines:
+        parts = tuple(part.strip() for part in line.split(PAIR_SEPARATOR)) if size == 2 else (line,)
+        if len(parts) == size and all(parts):
+            inputs.append(parts)
+        else:
+            incomplete.append(str(number))
+    if incomplete:
+        which = f"line {incomplete[0]}" if len(incomplete) == 1 else f"lines {', '.join(incomplete[:8])}"
+        first, second = task.text_columns
+        notes.append(
+            f"Left out {which}{' and more' if len(incomplete) > 8 else ''}: an input of this task is "
+            f"a {first} and a {second} on one line, with {PAIR_SEPARATOR} between them."
+        )
+    if len(inputs) > MAX_SENTENCES:
+        notes.append(f"Only the first {MAX_SENTENCES} of {len(inputs)} inputs are shown.")
+    return inputs[:MAX_SENTENCES], notes
+
+
+def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Most tokens that the model can read at once, special tokens included."""
+    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if "roberta" in model.config.model_type:  # its positions count from the padding id + 1
+        positions -= model.config.pad_token_id + 1
+    return min(positions, tokenizer.model_max_length)
+
+
+def explore(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    texts: Sequence[tuple[str, ...]],
+    *,
+    batch_size: int = 8,
+) -> list[Exploration]:
+    """Predict `texts` and record their routes, in order.
+
+    Raises:
+        DataError: more than `MAX_SENTENCES` inputs, or one without the task's number of texts.
+    """
+    if len(texts) > MAX_SENTENCES:
+        raise DataError(f"At most {MAX_SENTENCES} inputs can be explored at once, not {len(texts)}.")
+    if any(len(text) != len(task.text_columns) for text in texts):
+        raise DataError(f"An input of '{task.name}' has {len(task.text_columns)} text(s).")
+    if not texts:
+        return []
+    limit = longest_input(model, tokenizer)
+    encoded = encode(tokenizer, texts, limit)
+    lengths = token_counts(tokenizer, texts)
+    # Long inputs beside short ones would pad the short ones to their length, so batches are made by length.
+    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
+    data = TextData(task, "typed", tuple(texts))
+    with record_routing() as record:
+        result = evaluate(
+            model, tokenizer, data, batch_size=batch_size, max_length=limit, order=np.array(order)
+        )
+    found = []
+    for row, text in enumerate(texts):
+        batch, place = divmod(order.index(row), batch_size)
+        found.append(
+            Exploration(
+                task=task,
+                text=text,
+                tokens=_token_labels(tokenizer, encoded[row]["input_ids"]),
+                full_length=lengths[row],
+                logits=result.logits[row],
+                probs={layer: _one(record.traces[layer][batch], place) for layer in record.layers},
+            )
+        )
+    return found
+
+
+def _one(trace: LayerTrace, place: int) -> np.ndarray:
+    """One input's router probabilities, without the padding."""
+    probs = trace.probs[place].float()
+    if probs.dim() == 2 and trace.token_mask is not None:
+        probs = probs[trace.token_mask[place]]
+    return probs.cpu().numpy()
+
+
+def _token_labels(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str, ...]:
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    return tuple(token.lstrip("".join(_WORD_STARTS)) or token for token in tokens)

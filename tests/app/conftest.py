@@ -1,0 +1,84 @@
+"""The app's pages on tiny checkpoints, without a server: AppTest runs app.py and switches to the page."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from shrp import checkpoint as checkpoints
+from shrp.checkpoint import CheckpointInfo
+from shrp.config import ShrpConfig
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.tasks import TASKS
+from ui import loaders
+
+ROOT = Path(__file__).parent.parent.parent
+LAYERS = (1, 2)
+
+
+@pytest.fixture
+def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
+    """A factory of checkpoint folders: `save_tiny(name, ...)`, with anything of `CheckpointInfo` on top."""
+
+    def save(name, *, routing="sequence", control="none", plan=None, history=None, **info):
+        model = tiny_routed("bert", layers=LAYERS, routing=routing, control=control)
+        config = ShrpConfig(LAYERS, routing, expander_gain=1.0, control=control)
+        if plan is not None:
+            model = prune(model, plan)
+        return checkpoints.save(
+            model,
+            tiny_tokenizer,
+            CheckpointInfo(config, TASKS["sst2"], plan=plan, base_model="a tiny one", **info),
+            tmp_path / "checkpoints" / name,
+            extra_files={} if history is None else {checkpoints.HISTORY: history},
+        )
+
+    return save
+
+
+@pytest.fixture
+def tiny_checkpoint(save_tiny):
+    """Folder of a routed checkpoint for SST-2: layers 1 and 2 of 3, 4 experts each, an input picks one."""
+    return save_tiny("tiny")
+
+
+@pytest.fixture
+def tiny_token_checkpoint(save_tiny):
+    """The same with every token picking its own expert."""
+    return save_tiny("tiny-token", routing="token")
+
+
+@pytest.fixture
+def tiny_static_checkpoint(save_tiny):
+    """The same pruned: 1 expert in layer 1, 2 in layer 2."""
+    usage = {1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}
+    return save_tiny("tiny-static", plan=make_plan(usage, counts={1: 1, 2: 2}))
+
+
+@pytest.fixture
+def open_page(monkeypatch, tmp_path):
+    """`open_page(page, checkpoint, **params)`: the page of that file name, as a link with these params opens it.
+
+    Only the checkpoints beside `checkpoint` are offered, and only the shipped probe set and the hub.
+    """
+
+    def visit(page, checkpoint=None, **params):
+        monkeypatch.setattr(loaders, "SHIPPED", tmp_path / "none-shipped")
+        monkeypatch.delenv("SHRP_DATA_DIR", raising=False)
+        monkeypatch.delenv("SHRP_CHECKPOINTS", raising=False)
+        query = {name: str(value) for name, value in params.items()}
+        if checkpoint is not None:
+            monkeypatch.setenv("SHRP_CHECKPOINTS", str(checkpoint.parent))
+            query = {"checkpoint": checkpoint.name} | query
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        if page != "overview":
+            # A link would open the page at once, but AppTest knows pages only after a first run.
+            at.query_params["checkpoint"] = query.get("checkpoint", "")
+            at.run()
+            at.switch_page(f"pages/{page}.py")
+        for name, value in query.items():
+            at.query_params[name] = value
+        return at.run()
+
+    return visit

@@ -1,0 +1,185 @@
+import io
+import zipfile
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from shrp import checkpoint as checkpoints
+from shrp.data import load_probe
+from shrp.evaluate import evaluate
+from shrp.plan import PruningPlan
+from shrp.prune import prune
+from shrp.usage import measure_usage, plan_from
+from ui import lab_export
+
+
+def texts_of(at):
+    """Everything that a page says."""
+    parts = [
+        e.value for kind in ("markdown", "caption", "info", "warning", "error") for e in getattr(at, kind)
+    ]
+    return "\n".join(str(part) for part in parts).replace("\\", "")  # without the escapes of Markdown
+
+
+def metric(at, label):
+    return next(m.value for m in at.metric if m.label == label)
+
+
+@pytest.fixture
+def loaded(tiny_checkpoint):
+    return checkpoints.load(tiny_checkpoint)
+
+
+@pytest.fixture
+def page(open_page, tiny_checkpoint):
+    at = open_page("pruning_lab", tiny_checkpoint)
+    assert not at.exception
+    return at
+
+
+def direct(loaded, **options):
+    """The evaluation that the page must show, made without it."""
+    data = load_probe("sst2")
+    stats = measure_usage(
+        loaded.model, loaded.tokenizer, data, output_norms=options.get("selection") == "gate_norm"
+    )
+    plan = plan_from(stats, **options)
+    return plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+
+
+def assert_shows(at, plan, evaluation):
+    assert not at.exception
+    assert not at.error
+    assert metric(at, "Accuracy") == f"{100 * evaluation.score:.1f}%"
+    assert metric(at, "Experts kept").startswith(f"{plan.budget} of")
+    low, high = (100 * end for end in evaluation.interval)
+    assert f"{low:.1f}–{high:.1f}%" in texts_of(at)
+    assert f"n = {evaluation.n}" in texts_of(at)
+
+
+def test_the_page_starts_with_a_pruned_model(page, loaded):
+    assert page.title[0].value == "Pruning lab"
+    assert_shows(page, *direct(loaded, budget=4))
+    assert len(page.get("plotly_chart")) == 4  # kept experts, curve, slices, classes
+    assert "probe/sst2" in texts_of(page)
+
+
+@pytest.mark.parametrize("budget", [2, 5, 8])
+def test_moving_the_slider_shows_the_new_plans_score(page, loaded, budget):
+    page.slider(key="budget").set_value(budget).run()
+    assert_shows(page, *direct(loaded, budget=budget))
+
+
+def test_every_other_control_counts(page, loaded):
+    page.segmented_control(key="keep").set_value("Per layer").run()
+    page.slider(key="per_layer").set_value(1).run()
+    assert_shows(page, *direct(loaded, per_layer=1))
+    page.slider(key="per_layer").set_value(3).run()
+    page.segmented_control(key="combine").set_value("Plain mean").run()
+    assert_shows(page, *direct(loaded, per_layer=3, combination="mean"))
+    page.segmented_control(key="select").set_value("Random (control)").run()
+    page.number_input(key="seed").set_value(5).run()
+    assert_shows(page, *direct(loaded, per_layer=3, combination="mean", selection="random", seed=5))
+    assert "are a control" in texts_of(page)
+    page.segmented_control(key="select").set_value("Gate × norm").run()
+    assert_shows(page, *direct(loaded, per_layer=3, combination="mean", selection="gate_norm"))
+
+
+def test_a_link_opens_its_setting(open_page, tiny_checkpoint, loaded):
+    at = open_page("pruning_lab", tiny_checkpoint, keep="Per layer", per_layer="4")
+    assert_shows(at, *direct(loaded, per_layer=4))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"budget": "9999"},
+        {"budget": "x"},
+        {"keep": "none", "per_layer": "0"},
+        {"select": "best"},
+        {"select": "Random (control)", "seed": "-5"},
+        {"curve_cost": "time"},
+    ],
+)
+def test_nonsense_in_the_url_falls_back(open_page, tiny_checkpoint, params):
+    at = open_page("pruning_lab", tiny_checkpoint, **params)
+    assert not at.exception
+    assert metric(at, "Accuracy").endswith("%")
+
+
+def test_a_value_that_another_checkpoint_allowed_is_brought_into_range():
+    def script():
+        import streamlit as st
+
+        from ui.lab_controls import controls
+
+        st.session_state.setdefault("budget", 500)
+        st.session_state.setdefault("select", "gone")
+        setting = controls(2, 4)
+        st.write(f"{setting.number} {setting.selection}")
+
+    at = AppTest.from_function(script).run()
+    assert not at.exception
+    assert at.markdown[-1].value == "8 Usage"
+
+
+def test_costs_name_their_denominators(page):
+    assert "of the dense encoder's" in texts_of(page)
+    assert "whole model" in texts_of(page)
+    assert metric(page, "Encoder FLOPs").endswith("%")
+
+
+def test_a_sweep_fills_the_curve(page):
+    page.button(key="sweep").click().run()
+    assert not page.exception
+    tried = next(iter(page.session_state["lab-tried"].values()))
+    per_layer = {attempt.plan.budget for attempt in tried.values()}
+    assert {2, 4, 6, 8} <= per_layer
+    assert not page.get("progress")
+
+
+def test_flips_are_those_of_the_two_evaluations(page, loaded):
+    page.slider(key="budget").set_value(2).run()
+    _, pruned = direct(loaded, budget=2)
+    routed = evaluate(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    flipped = int((pruned.predictions != routed.predictions).sum())
+    assert f"{flipped:,} of {pruned.n:,} predictions flip" in texts_of(page)
+    if flipped:
+        frame = page.dataframe[0].value
+        assert len(frame) == flipped
+        assert (frame["routed"] != frame["pruned"]).all()
+
+
+def test_latency_is_measured_on_demand(page):
+    page.button(key="measure-latency").click().run()
+    assert not page.exception
+    times = page.dataframe[-1].value
+    assert set(times["name"]) == {"routed", "pruned"}
+    assert (times["median_ms"] > 0).all()
+
+
+def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
+    plan, evaluation = direct(loaded, budget=3)
+    archive = zipfile.ZipFile(io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "mine", evaluation)))
+    archive.extractall(tmp_path)
+    again = checkpoints.load(tmp_path / "mine")
+    assert again.info.plan == plan
+    assert again.info.scores[-1]["score"] == pytest.approx(evaluation.score)
+    assert again.info.training["pruned_from"] == loaded.fingerprint
+    scored = evaluate(again.model, again.tokenizer, load_probe("sst2"))
+    assert scored.score == pytest.approx(evaluation.score, abs=0.02)  # weights went through float16
+    assert checkpoints.load(loaded.path).fingerprint == loaded.fingerprint
+
+
+def test_token_routing_prunes_too(open_page, tiny_token_checkpoint):
+    at = open_page("pruning_lab", tiny_token_checkpoint, budget="3")
+    assert_shows(at, *direct(checkpoints.load(tiny_token_checkpoint), budget=3))
+
+
+def test_a_static_checkpoint_shows_its_plan(open_page, tiny_static_checkpoint):
+    at = open_page("pruning_lab", tiny_static_checkpoint)
+    assert not at.exception
+    assert "pruned already" in texts_of(at)
+    assert len(at.get("plotly_chart")) == 1
+    assert not at.slider
+    assert isinstance(checkpoints.load(tiny_static_checkpoint).info.plan, PruningPlan)

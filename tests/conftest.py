@@ -1,0 +1,168 @@
+"""Tiny models of every supported family, a word tokenizer and learnable data: nothing is downloaded."""
+
+import gc
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: the tests need no network
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from shrp.checkpoint import CheckpointInfo
+from shrp.config import ShrpConfig
+from shrp.convert import convert, expert_layers
+from shrp.data import TextData
+from shrp.families import FAMILIES
+from shrp.routing import record_routing
+from shrp.tasks import TASKS
+
+HIDDEN, HEADS, LAYERS, VOCABULARY, POSITIONS = 24, 4, 3, 60, 40
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
+
+
+def pytest_collection_finish():
+    """Keep what has been imported out of garbage collections, of which a training run asks for one an epoch."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def tiny_family(request):
+    """The name of each supported family in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A factory of dense classifiers with weights large enough for outputs to differ plainly."""
+
+    def build(family="bert", *, attn="sdpa", seed=0, num_labels=2, dropout=0.0, **config):
+        shared = {
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": POSITIONS,
+            "pad_token_id": 0,
+            "initializer_range": 0.3,
+            "num_labels": num_labels,
+        }
+        if family == "distilbert":
+            shared |= {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 48}
+            shared |= {"dropout": dropout, "attention_dropout": dropout, "seq_classif_dropout": dropout}
+        else:
+            shared |= {
+                "hidden_size": HIDDEN,
+                "num_hidden_layers": LAYERS,
+                "num_attention_heads": HEADS,
+                "intermediate_size": 48,
+                "hidden_dropout_prob": dropout,
+                "attention_probs_dropout_prob": dropout,
+            }
+        if family == "electra":
+            shared["embedding_size"] = 16
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_config(
+            AutoConfig.for_model(family, **shared | config), attn_implementation=attn
+        )
+        # Biases start at 0 and LayerNorms at the identity, where a forgotten copy would go unseen.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter += 0.2 * torch.randn_like(parameter)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_routed(tiny_model, tiny_inputs):
+    """A factory of converted classifiers whose routers are sure of themselves and differ between inputs."""
+
+    def build(family="bert", *, layers=(1, 2), routing="sequence", top_k=1, control="none", **options):
+        model = tiny_model(family, **options)
+        convert(model, ShrpConfig(layers, routing, top_k, expander_gain=1.0, control=control))
+        with torch.no_grad():
+            for index, layer in expert_layers(model).items():
+                if layer.routing == "uniform":
+                    continue
+                layer.router.dense.weight.normal_(std=2.0)
+                # What all inputs have in common must not decide, or all would go the same way.
+                with record_routing() as record:
+                    model(**tiny_inputs((9,) * 50, seed=99))
+                layer.router.dense.bias -= record.probs(index).log().mean(0)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_inputs():
+    """A factory of random batches, padded on the right to the longest of `lengths`."""
+
+    def build(lengths=(9, 5, 7, 3, 9, 6), seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(len(SPECIAL), VOCABULARY, (len(lengths), max(lengths)), generator=generator)
+        mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+        return {"input_ids": ids * mask, "attention_mask": mask}
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """One token a word, with `[CLS]` and `[SEP]` around."""
+    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=32,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_data():
+    """A factory of SST-2-shaped data whose label is whether low or high words are the more frequent."""
+
+    def build(n=40, seed=0, task=TASKS["sst2"], sliced=True):
+        rng = np.random.default_rng(seed)
+        half, texts, labels = len(WORDS) // 2, [], []
+        for i in range(n):
+            own = rng.integers(half, size=rng.integers(2, 9)) + half * (i % 2)
+            texts.append((" ".join(WORDS[w] for w in (*own, rng.integers(len(WORDS)))),))
+            labels.append(i % 2)
+        slices = tuple("short" if len(text.split()) < 6 else "long" for (text,) in texts) if sliced else None
+        return TextData(task, f"made {seed}", tuple(texts), np.array(labels), slices)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_info():
+    """A factory of the infos that go with `tiny_routed` models."""
+
+    def build(layers=(1, 2), routing="sequence", top_k=1, control="none", **fields):
+        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0, control=control)
+        return CheckpointInfo(config, TASKS["sst2"], base_model="tiny", **fields)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_logits():
+    """`(model, inputs) -> logits`, without gradients."""
+
+    def run(model, inputs):
+        with torch.no_grad():
+            return model(**inputs).logits
+
+    return run

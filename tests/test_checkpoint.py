@@ -1,0 +1,402 @@
+"""Checkpoints: round trips, atomic writing, and what is refused, each in one sentence."""
+
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from shrp import checkpoint
+from shrp.checkpoint import CheckpointInfo
+from shrp.config import ShrpConfig
+from shrp.convert import layer_kinds
+from shrp.errors import CheckpointError
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.tasks import TASKS
+
+USAGE = {1: np.array([0.1, 0.6, 0.0, 0.3]), 2: np.array([0.2, 0.15, 0.4, 0.25])}
+
+
+@pytest.fixture
+def saved(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    """A routed checkpoint's folder."""
+    info = tiny_info(usage={"1": [0.1, 0.6, 0.0, 0.3], "2": [0.2, 0.15, 0.4, 0.25]})
+    return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "saved")
+
+
+def edit(folder, change):
+    """Change a checkpoint's `config.json` through `change(data)`."""
+    file = folder / "config.json"
+    data = json.loads(file.read_text())
+    data = change(data) or data
+    file.write_text(json.dumps(data))
+
+
+def refusal(folder):
+    """The message with which a folder is refused; it is one plain sentence that names the place."""
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.load(folder)
+    text = str(raised.value)
+    assert folder.name in text
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize("kind", ["dense", "routed", "token", "top2", "static", "dropped", "uniform"])
+def test_round_trip(
+    tiny_family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, tiny_tokenizer, tiny_inputs, tiny_logits
+):
+    options = {
+        "token": {"routing": "token"},
+        "top2": {"top_k": 2},
+        "dropped": {"control": "dropped"},
+        "uniform": {"control": "uniform"},
+    }.get(kind, {})
+    info = tiny_info(**options)
+    model = tiny_routed(tiny_family, **options)
+    if kind == "dense":
+        model, info = tiny_model(tiny_family), tiny_info(layers=())
+    if kind == "static":
+        plan = make_plan(USAGE, budget=5)
+        model, info = prune(model, plan), tiny_info(plan=plan)
+    inputs, expected = tiny_inputs(), tiny_logits(model, tiny_inputs())
+    folder = checkpoint.save(model, tiny_tokenizer, info, tmp_path / "model")
+    loaded = checkpoint.load(folder)
+    assert torch.equal(tiny_logits(loaded.model, inputs), expected)
+    assert loaded.info == info
+    assert layer_kinds(loaded.model) == layer_kinds(model)
+    assert loaded.is_static == (kind == "static")
+    assert not loaded.model.training
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    assert all(p.requires_grad for p in loaded.model.parameters())
+    assert type(loaded.model) is type(model)
+    assert not hasattr(loaded.model.config, "shrp")  # or save_pretrained would carry it on, stale
+    text = "w3 w9 unknown w40"
+    assert loaded.tokenizer(text)["input_ids"] == tiny_tokenizer(text)["input_ids"]
+
+    half = checkpoint.save(model, tiny_tokenizer, info, tmp_path / "half", dtype=torch.float16)
+    assert {v.dtype for v in load_file(half / "model.safetensors").values()} == {torch.float16}
+    assert (half / "model.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
+    loaded = checkpoint.load(half)
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    stored = loaded.model.state_dict()
+    assert all(torch.equal(stored[name], value.half().float()) for name, value in model.state_dict().items())
+    torch.testing.assert_close(tiny_logits(loaded.model, inputs), expected, atol=0.1, rtol=0)
+
+
+def test_saving_leaves_the_model_as_it_was(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    model = tiny_routed()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = model.config.to_dict()
+    checkpoint.save(model, tiny_tokenizer, tiny_info(), tmp_path / "a", dtype=torch.float16)
+    assert all(
+        torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in model.state_dict().items()
+    )
+    assert model.config.to_dict() == config
+
+
+def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    rows = ({"model": "routed", "kind": "routed", "score": 0.5, "n": 7, "interval": [0.1, 0.9]},)
+    info = tiny_info(training={"epochs": 3}, scores=rows, usage={"1": [0.5, 0.5, 0, 0]})
+    folder = checkpoint.save(
+        tiny_routed(), tiny_tokenizer, info, tmp_path / "a", extra_files={"history.jsonl": '{"epoch": 0}\n\n'}
+    )
+    assert checkpoint.read_config(folder)[1] == info
+    assert checkpoint.info_if_ours(folder) == info
+    assert checkpoint.read_history(folder) == [{"epoch": 0}]
+    data = json.loads((folder / "config.json").read_text())
+    assert data["architectures"] == ["BertForSequenceClassification"]  # an ordinary model folder otherwise
+    assert data["shrp"]["format_version"] == 1
+    (folder / "history.jsonl").write_text("{broken")
+    with pytest.raises(CheckpointError, match=r"history\.jsonl"):
+        checkpoint.read_history(folder)
+
+
+def test_only_safetensors_and_json_are_written(saved):
+    names = {path.name for path in saved.iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+@pytest.mark.parametrize("moment", ["weights", "tokenizer", "extra", "swap", "first swap"])
+def test_a_failure_midway_leaves_the_old_one_whole(
+    saved, moment, monkeypatch, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
+):
+    bytes_before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def fail(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    extra, tokenizer = {}, tiny_tokenizer
+    if moment == "weights":
+        monkeypatch.setattr(checkpoint, "save_file", fail)
+    elif moment == "tokenizer":
+        monkeypatch.setattr(type(tiny_tokenizer), "save_pretrained", fail)
+    elif moment == "extra":
+        extra = {"no/such/place": "text"}
+    else:
+        real, calls = os.replace, []
+
+        def replace(source, target):
+            calls.append(target)
+            if len(calls) == (1 if moment == "first swap" else 2):
+                fail()
+            real(source, target)
+
+        monkeypatch.setattr(checkpoint.os, "replace", replace)
+    with pytest.raises(OSError):  # noqa: PT011
+        checkpoint.save(tiny_routed(seed=5), tokenizer, tiny_info(), saved, extra_files=extra)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == bytes_before
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+    assert torch.equal(
+        tiny_logits(checkpoint.load(saved).model, tiny_inputs()), tiny_logits(tiny_routed(), tiny_inputs())
+    )
+
+
+def test_an_existing_checkpoint_is_replaced_whole(
+    saved, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
+):
+    (saved / "history.jsonl").write_text("{}\n")
+    model = tiny_routed(seed=5)
+    checkpoint.save(model, tiny_tokenizer, tiny_info(), saved)
+    assert not (saved / "history.jsonl").exists()  # nothing of the old one is left
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+    assert torch.equal(
+        tiny_logits(checkpoint.load(saved).model, tiny_inputs()), tiny_logits(model, tiny_inputs())
+    )
+
+
+def test_what_is_not_a_checkpoint_is_not_overwritten(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("text")
+    for name in ("notes", "file"):
+        with pytest.raises(CheckpointError, match="not a checkpoint"):
+            checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / name)
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "empty")
+    checkpoint.load(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_weights(saved, kept):
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    assert "truncated" in refusal(saved)
+    found = checkpoint.discover(saved.parent)["saved"]
+    assert isinstance(found, CheckpointError)
+    assert "truncated" in str(found)
+
+
+def test_missing_weights_and_pickles(saved):
+    state = load_file(saved / "model.safetensors")
+    torch.save(state, saved / "pytorch_model.bin")
+    (saved / "model.safetensors").unlink()
+    assert "no model.safetensors" in refusal(saved)
+    assert isinstance(checkpoint.discover(saved.parent)["saved"], CheckpointError)
+
+
+def test_a_pickle_in_the_folder_is_never_opened(saved):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(saved / "exploded"),))
+
+    for name in ("pytorch_model.bin", "training_args.bin"):
+        torch.save(Bomb(), saved / name)
+    checkpoint.load(saved)
+    assert not (saved / "exploded").exists()
+    (saved / "pytorch_model.bin").replace(saved / "model.safetensors")  # a pickle under a harmless name
+    assert "not a safetensors file" in refusal(saved)
+    assert not (saved / "exploded").exists()
+
+
+def test_code_beside_the_config_is_not_run(saved, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    code = f"open({str(saved / 'ran')!r}, 'w').close()\n" + (
+        "from transformers import BertConfig as Evil, BertForSequenceClassification as EvilModel\n"
+        "from transformers import PreTrainedTokenizerFast as EvilTokenizer\n"
+    )
+    (saved / "evil.py").write_text(code)
+    places = {
+        "AutoConfig": "evil.Evil",
+        "AutoModel": "evil.EvilModel",
+        "AutoModelForSequenceClassification": "evil.EvilModel",
+        "AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"],
+    }
+    edit(saved, lambda data: data.update(auto_map=places))
+    modules = set(sys.modules)
+    checkpoint.load(saved)
+    assert not (saved / "ran").exists()
+    file = saved / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": places}))
+    checkpoint.load(saved)  # it is ignored there as well
+    assert not (saved / "ran").exists()
+    assert not any("evil" in name for name in set(sys.modules) - modules)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_other_versions(saved, version):
+    edit(saved, lambda data: data["shrp"].update(format_version=version))
+    text = refusal_of_config(saved)
+    assert f"version {version!r} is not 1" in text
+
+
+def refusal_of_config(folder):
+    """As `refusal`, for errors that the section itself raises, which does not know its folder."""
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.load(folder)
+    assert isinstance(checkpoint.discover(folder.parent)[folder.name], CheckpointError)
+    assert checkpoint.info_if_ours(folder) is None
+    return str(raised.value)
+
+
+def test_not_shrp(tmp_path, saved, tiny_model):
+    tiny_model().save_pretrained(tmp_path / "plain")
+    text = refusal(tmp_path / "plain")
+    assert 'no "shrp" section' in text
+    assert "python -m shrp train" in text
+    assert "no config.json" in refusal(tmp_path / "nowhere")
+    (saved / "config.json").write_text("{not json")
+    assert "not readable JSON" in refusal(saved)
+    (saved / "config.json").write_bytes(b"\xff\xfe")
+    assert "not readable JSON" in refusal(saved)
+    (saved / "config.json").write_text("[" * 100_000)
+    assert "not readable JSON" in refusal(saved)
+    (saved / "config.json").write_text("[]")
+    assert 'no "shrp" section' in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["NoSuchModel"],
+        ["GPT2LMHeadModel"],
+        ["BertConfig"],
+        ["PreTrainedModel"],
+        ["BertModel"],
+        ["__version__"],
+        ["os.system"],
+        [7],
+        [],
+        ["BertForSequenceClassification", "BertModel"],
+        "BertForSequenceClassification",
+    ],
+)
+def test_wrong_architectures(saved, names):
+    edit(saved, lambda data: data.update(architectures=names))
+    refusal(saved)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5", None, ["bert"], {}])
+def test_wrong_model_types(saved, name):
+    edit(saved, lambda data: data.update(model_type=name))
+    assert "distilbert" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": None},
+        {"layers": [1, 1]},
+        {"layers": ["x"]},
+        {"routing": "psychic"},
+        {"top_k": "two"},
+        {"control": "other"},
+        {"task": None},
+        {"task": {"name": "x"}},
+        {"plan": {"layers": {"1": {}}}},
+        {"plan": [1]},
+        {"usage": 5},
+        {"training": 5},
+        {"scores": 5},
+    ],
+)
+def test_malformed_sections(saved, change):
+    edit(saved, lambda data: data["shrp"].update(change))
+    refusal_of_config(saved)
+
+
+@pytest.mark.parametrize("field", ["layers", "task", "format_version"])
+def test_incomplete_sections(saved, field):
+    edit(saved, lambda data: data["shrp"].pop(field) and None)
+    refusal_of_config(saved)
+
+
+def test_sections_that_do_not_fit_the_model(saved):
+    edit(saved, lambda data: data["shrp"].update(layers=[1, 7]))
+    assert "layers are 0 to 2" in refusal(saved)
+    edit(saved, lambda data: data["shrp"].update(layers=[1, 2], top_k=5))
+    assert "only 4 experts" in refusal(saved)
+    edit(saved, lambda data: data["shrp"].update(layers=[2], top_k=1))
+    assert "does not fit" in refusal(saved)
+    edit(saved, lambda data: data.update(hidden_size="wide"))
+    assert "does not describe" in refusal(saved)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_tensors_that_do_not_fit(saved, change):
+    file = saved / "model.safetensors"
+    state = load_file(file)
+    name = "bert.encoder.layer.1.qkv_bias"
+    if change == "missing":
+        del state[name]
+    elif change == "extra":
+        state["surplus"] = torch.zeros(3)
+    else:
+        state[name] = state[name][:2].clone()
+    save_file(state, file)
+    text = refusal(saved)
+    assert (name if change != "extra" else "surplus") in text
+
+
+@pytest.mark.parametrize("left", [(), ("tokenizer_config.json",)])
+def test_a_missing_tokenizer(saved, left):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if name not in left:
+            (saved / name).unlink()
+    assert "no usable tokenizer" in refusal(saved)
+
+
+def test_a_broken_tokenizer(saved):
+    (saved / "tokenizer.json").write_text("{}")
+    assert "no usable tokenizer" in refusal(saved)
+
+
+def test_discover_lists_good_and_broken_ones(saved, tiny_model):
+    root = saved.parent
+    shutil.copytree(saved, root / "another")
+    shutil.copytree(saved, root / ".hidden")
+    shutil.copytree(saved, root / "broken")
+    (root / "broken" / "model.safetensors").write_bytes(b"short")
+    (root / "empty").mkdir()
+    (root / "README.md").write_text("text")
+    tiny_model().save_pretrained(root / "plain")
+    found = checkpoint.discover(root)
+    assert list(found) == ["another", "broken", "empty", "plain", "saved"]
+    good = {name for name, info in found.items() if isinstance(info, CheckpointInfo)}
+    assert good == {"another", "saved"}
+    assert found["saved"].config == ShrpConfig((1, 2), expander_gain=1.0)
+    assert found["saved"].task == TASKS["sst2"]
+    assert checkpoint.discover(root / "nowhere") == {}
+
+
+def test_fingerprint_follows_the_bytes(saved, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(saved, copy)
+    first = checkpoint.fingerprint(saved)
+    assert checkpoint.fingerprint(copy) == first == checkpoint.load(saved).fingerprint
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    changed = checkpoint.fingerprint(copy)
+    assert changed != first
+    edit(copy, lambda data: data["shrp"].update(base_model="other"))
+    assert checkpoint.fingerprint(copy) not in (first, changed)

@@ -1,0 +1,489 @@
+"""The command line as a person uses it: results on stdout, errors in one sentence, exit codes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from shrp import checkpoint, cli
+from shrp.cli.options import layer_list
+from shrp.convert import layer_kinds
+from shrp.data import load_file
+from shrp.errors import TrainingError
+from shrp.evaluate import evaluate
+from shrp.measure import cost, dense_cost
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.tasks import custom_task
+from shrp.train import run_folder
+from shrp.usage import measure_usage
+
+COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure")
+
+
+@pytest.fixture
+def shrp(monkeypatch, capsys):
+    """`shrp("evaluate", folder, ...) -> (exit code, stdout, stderr)`, in this process."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_routed, tiny_info):
+    """A folder with a base encoder, CSV files, a teacher and a routed checkpoint of known usage."""
+    root = tmp_path_factory.mktemp("cli")
+    tiny_model(dropout=0.1).base_model.save_pretrained(root / "encoder")
+    tiny_tokenizer.save_pretrained(root / "encoder")
+    for name, n, seed in (("train", 48, 0), ("validation", 24, 1)):
+        frame = tiny_data(n, seed).to_frame()
+        frame.to_csv(root / f"{name}.csv", index=False)
+        own = frame.rename(columns={"sentence": "review", "label": "mood"})
+        own.to_csv(root / f"own-{name}.csv", index=False)
+    data = load_file(root / "validation.csv", "sst2", slice_column="slice")
+    model = tiny_routed()
+    usage = measure_usage(model, tiny_tokenizer, data).shares()
+    rows = (
+        {"model": "dense teacher", "kind": "teacher", "data": "validation.csv", "score": 0.75, "n": 24},
+        {"model": "routed", "kind": "routed", "data": "validation.csv", "score": 0.5, "n": 24},
+    )
+    info = tiny_info(usage={str(k): v.tolist() for k, v in usage.items()}, scores=rows)
+    checkpoint.save(
+        model, tiny_tokenizer, info, root / "routed", extra_files={"history.jsonl": '{"epoch": 0}\n'}
+    )
+    return root
+
+
+def failed(result, words):
+    """The command ended with code 1 and one sentence on stderr, and said nothing on stdout."""
+    code, out, err = result
+    assert code == 1, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.startswith("error: ")
+    text = " ".join(err.split())
+    assert re.search(words, text), text
+    assert text.count("error:") == 1
+    return text
+
+
+def test_help_of_everything(shrp):
+    code, out, _ = shrp("--help")
+    assert code == 0
+    for command in COMMANDS:
+        assert command in out
+        code, text, _ = shrp(command, "--help")
+        assert code == 0
+        assert "Usage: python -m shrp " + command in text
+        assert "--json" in text
+    assert shrp()[0] == 2
+    assert shrp("nonsense")[0] == 2
+
+
+def test_the_module_runs_by_itself(place):
+    """Real processes: a result on stdout, an error without a traceback, and the exit codes."""
+    env = os.environ | {"COLUMNS": "200"}
+    root = Path(cli.__file__).parents[2]
+
+    def start(*args):
+        command = [sys.executable, "-m", "shrp", *map(str, args)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=root, env=env, **pipes)
+
+    done, wrong = start("measure", place / "routed", "--tokens", 9, "--json"), start("evaluate", place / "no")
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    assert json.loads(out)["tokens"] == 9
+    out, err = wrong.communicate(timeout=120)
+    assert wrong.returncode == 1
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_evaluate_prints_one_json_object(shrp, place, tmp_path):
+    code, out, err = shrp(
+        "evaluate",
+        place / "routed",
+        *("--data", place / "validation.csv", "--slice-column", "slice", "--batch-size", 5),
+        *("--predictions", tmp_path / "predictions.csv", "--json"),
+    )
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    loaded = checkpoint.load(place / "routed")
+    data = load_file(place / "validation.csv", "sst2", slice_column="slice")
+    expected = evaluate(loaded.model, loaded.tokenizer, data)
+    assert result["task"] == "sst2"
+    assert result["data"] == "validation.csv"
+    assert result["metric"] == "accuracy"
+    assert result["score"] == expected.score
+    assert result["n"] == 24
+    assert result["interval"] == pytest.approx(list(expected.interval))
+    assert result["interval_is"] == "95%, Wilson"
+    assert result["teacher"] == 0.75
+    assert result["retained"] == pytest.approx(expected.score / 0.75)
+    assert {row["slice"]: row["n"] for row in result["slices"]} == pd.Series(
+        data.slices
+    ).value_counts().to_dict()
+    frame = pd.read_csv(tmp_path / "predictions.csv")
+    names = np.array(data.task.label_names)
+    assert frame["prediction"].tolist() == names[expected.predictions].tolist()
+    assert frame["sentence"].tolist() == [text for (text,) in data.texts]
+
+
+def test_evaluate_for_people(shrp, place):
+    code, out, _ = shrp("evaluate", place / "routed", "--data", place / "validation.csv")
+    assert code == 0
+    for words in ("accuracy", "validation.csv", "0.7500", "24", "95% interval"):
+        assert words in out
+    code, out, _ = shrp(
+        "evaluate", place / "routed", "--json"
+    )  # the shipped probe set, where no teacher is known
+    assert code == 0
+    result = json.loads(out)
+    assert result["data"] == "probe/sst2"
+    assert result["teacher"] is None
+    assert result["retained"] is None
+
+
+def test_prune_to_a_budget_then_evaluate(shrp, place, tmp_path, tiny_inputs, tiny_logits):
+    code, out, err = shrp(
+        "prune", place / "routed", "--budget", 3, "--out", tmp_path / "static", "--full-precision", "--json"
+    )
+    assert code == 0, err
+    result = json.loads(out)
+    routed, static = checkpoint.load(place / "routed"), checkpoint.load(tmp_path / "static")
+    plan = make_plan({int(k): v for k, v in routed.info.usage.items()}, budget=3)
+    assert result["experts_kept"] == 3
+    assert result["plan"] == plan.to_dict()
+    assert static.info.plan == plan
+    assert static.is_static
+    assert static.info.training["pruned_from"] == routed.fingerprint
+    assert [row["kind"] for row in static.info.scores] == ["teacher"]  # others' scores are not its own
+    assert checkpoint.read_history(tmp_path / "static") == [{"epoch": 0}]
+    expected = tiny_logits(prune(routed.model, plan), tiny_inputs())
+    torch.testing.assert_close(tiny_logits(static.model, tiny_inputs()), expected, atol=1e-6, rtol=1e-5)
+    code, out, _ = shrp("evaluate", tmp_path / "static", "--data", place / "validation.csv", "--json")
+    assert code == 0
+    data = load_file(place / "validation.csv", "sst2")
+    assert json.loads(out)["score"] == evaluate(static.model, static.tokenizer, data).score
+    assert json.loads(out)["teacher"] == 0.75
+
+
+def test_prune_by_a_plan_by_fresh_usage_and_at_random(shrp, place, tmp_path):
+    routed = checkpoint.load(place / "routed")
+    usage = {int(k): v for k, v in routed.info.usage.items()}
+    plan = make_plan(usage, per_layer=2, selection="random", seed=3)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
+    assert shrp("prune", place / "routed", "--plan", tmp_path / "plan.json", "--out", tmp_path / "a")[0] == 0
+    assert checkpoint.load(tmp_path / "a").info.plan == plan
+    random = ("--per-layer", 2, "--selection", "random", "--seed", 3)
+    assert shrp("prune", place / "routed", *random, "--out", tmp_path / "b")[0] == 0
+    assert checkpoint.load(tmp_path / "b").info.plan == plan
+    fresh = ("--per-layer", 2, "--data", place / "train.csv", "--selection", "gate_norm")
+    assert shrp("prune", place / "routed", *fresh, "--out", tmp_path / "c")[0] == 0
+    data = load_file(place / "train.csv", "sst2")
+    stats = measure_usage(routed.model, routed.tokenizer, data, output_norms=True)
+    expected = make_plan(stats.shares(), per_layer=2, scores=stats.gate_norm(), selection="gate_norm")
+    assert checkpoint.load(tmp_path / "c").info.plan == expected
+
+
+def test_prune_with_recovery(shrp, place, tmp_path):
+    files = ("--train-file", place / "train.csv", "--validation-file", place / "validation.csv")
+    code, _, err = shrp(
+        "prune", place / "routed", "--per-layer", 1, "--recover", 2, *files, "--out", tmp_path / "r"
+    )
+    assert code == 0, err
+    assert "epoch 2" in err
+    loaded = checkpoint.load(tmp_path / "r")
+    assert layer_kinds(loaded.model) == ["dense", "static", "static"]
+    assert loaded.info.training["recovery"]["epochs"] == 2
+    assert len(checkpoint.read_history(tmp_path / "r")) == 3
+    assert not run_folder(tmp_path / "r").exists()
+
+
+def test_recovery_reads_labels_as_the_checkpoint_does(
+    shrp, place, tmp_path, tiny_tokenizer, tiny_routed, tiny_info
+):
+    """Names of classes in an order that is not the alphabet's: a file's labels are the checkpoint's ids."""
+    task = custom_task("moods", ("sentence",), ("sunny", "bleak"))
+    info = replace(tiny_info(usage={"1": [0.25] * 4, "2": [0.25] * 4}), task=task)
+    checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "moods")
+    names = {"negative": "sunny", "positive": "bleak"}
+    for name in ("train", "validation"):
+        frame = pd.read_csv(place / f"{name}.csv")
+        frame.assign(label=frame["label"].map(names)).to_csv(tmp_path / f"{name}.csv", index=False)
+    files = ("--train-file", tmp_path / "train.csv", "--validation-file", tmp_path / "validation.csv")
+    rates = ("--learning-rate", 1e-9, "--new-learning-rate", 1e-9)  # it stays what it was
+    out = ("--per-layer", 4, "--out", tmp_path / "r")
+    code, _, err = shrp("prune", tmp_path / "moods", *out, "--recover", 1, *files, *rates)
+    assert code == 0, err
+    recovered = checkpoint.load(tmp_path / "r")
+    data = load_file(tmp_path / "validation.csv", task)
+    expected = evaluate(recovered.model, recovered.tokenizer, data).score
+    assert checkpoint.read_history(tmp_path / "r")[-1]["validation_score"] == pytest.approx(
+        expected, abs=0.05
+    )
+    assert abs(expected - 0.5) > 0.06  # so that exchanged labels would show
+
+
+def test_train_on_files_of_ones_own(shrp, place, tmp_path):
+    """From an encoder without a head and two CSV files to a checkpoint that loads and is evaluated."""
+    files = ("--train-file", place / "own-train.csv", "--validation-file", place / "own-validation.csv")
+    columns = ("--text-column", "review", "--label-column", "mood")
+    code, out, err = shrp(
+        *("train", "--base", place / "encoder", "--out", tmp_path / "own", *files, *columns),
+        *("--layers", "upper:2", "--order", "bottom-up", "--stage2-epochs", 1, "--teacher-epochs", 2),
+        *("--teacher-learning-rate", 3e-3, "--learning-rate", 1e-3, "--batch-size", 8, "--recover", "1"),
+        *("--controls", "random,dropped", "--precision", "fp32", "--base-name", "a tiny one", "--json"),
+    )
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["out"] == str(tmp_path / "own")
+    assert {row["kind"] for row in result["scores"]} == {"teacher", "routed", "static", "control"}
+    assert "static, 4 a layer" in {row["model"] for row in result["scores"]}  # 12 of 4 is not asked for
+    assert "stage: teacher" in err
+    loaded = checkpoint.load(tmp_path / "own")
+    assert layer_kinds(loaded.model) == ["dense", "routed", "routed"]
+    assert loaded.info.base_model == "a tiny one"
+    assert loaded.info.task.text_columns == ("review",)
+    assert loaded.info.task.label_names == ("negative", "positive")
+    assert [row["converted_layer"] for row in checkpoint.read_history(tmp_path / "own")] == [1, 2, None]
+    code, out, _ = shrp(
+        "evaluate", tmp_path / "own", "--data", place / "own-validation.csv", *columns, "--json"
+    )
+    assert code == 0
+    again, rows = json.loads(out), {r["model"]: r for r in result["scores"]}
+    assert again["teacher"] == rows["dense teacher"]["score"]
+    assert abs(again["score"] - rows["routed"]["score"]) <= 1.5 / 24  # stored as float16
+    failed(shrp("evaluate", tmp_path / "own"), "no probe set")
+
+
+def test_finetune_then_train_from_it(shrp, place, tmp_path):
+    files = (
+        "--task",
+        "sst2",
+        "--train-file",
+        place / "train.csv",
+        "--validation-file",
+        place / "validation.csv",
+    )
+    common = ("--batch-size", 8, "--precision", "fp32")
+    code, out, err = shrp(
+        "finetune",
+        "--base",
+        place / "encoder",
+        "--out",
+        tmp_path / "t",
+        "--epochs",
+        1,
+        *files,
+        *common,
+        "--json",
+    )
+    assert code == 0, err
+    assert json.loads(out)["task"] == "sst2"
+    assert json.loads(out)["validation_n"] == 24
+    teacher = checkpoint.load(tmp_path / "t")
+    assert layer_kinds(teacher.model) == ["dense"] * 3
+    layers = ("--layers", "2", "--stage2-epochs", 0, "--per-layer", "1", "--controls", "")
+    code, out, err = shrp(
+        "train", "--base", tmp_path / "t", "--out", tmp_path / "r", *layers, *files, *common
+    )
+    assert code == 0, err
+    assert "stage: teacher" not in err
+    assert "dense teacher" in out
+    loaded = checkpoint.load(tmp_path / "r")
+    assert loaded.info.config.layers == (2,)
+    assert {row["data"] for row in loaded.info.scores} == {"validation.csv", "probe/sst2"}
+    files = (*files, "--out", tmp_path / "p", "--recover", 1, "--per-layer", 2)
+    code, _, err = shrp("prune", tmp_path / "r", "--teacher", tmp_path / "t", *files)
+    assert code == 0, err
+    assert checkpoint.read_history(tmp_path / "p")[-1]["distill_hidden_loss"] > 0
+    (tmp_path / "p2").mkdir()
+    result = shrp("prune", tmp_path / "r", "--teacher", tmp_path / "r", *files, "--out", tmp_path / "p2")
+    failed(result, "dense teacher")
+
+
+def test_usage_json(shrp, place):
+    code, out, _ = shrp(
+        *("usage", place / "routed", "--data", place / "validation.csv", "--slice-column", "slice"),
+        *("--by", "class", "--output-norms", "--json"),
+    )
+    assert code == 0
+    result = json.loads(out)
+    loaded = checkpoint.load(place / "routed")
+    stats = measure_usage(loaded.model, loaded.tokenizer, load_file(place / "validation.csv", "sst2"))
+    assert (result["task"], result["n"], result["unit"]) == ("sst2", 24, "inputs")
+    for layer in (1, 2):
+        shares = [row["share"] for row in result["experts"] if row["layer"] == layer]
+        assert shares == pytest.approx(stats.share(layer).tolist())
+        assert shares == pytest.approx(loaded.info.usage[str(layer)])
+    assert [row["effective_experts"] for row in result["layers"]] == pytest.approx(
+        [stats.effective_experts(layer) for layer in (1, 2)]
+    )
+    assert {name: group["n"] for name, group in result["by"].items()} == {"negative": 12, "positive": 12}
+    assert result["by"]["positive"]["shares"]["1"] == pytest.approx(
+        stats.share(1, stats.groups("class")["positive"]).tolist()
+    )
+    assert len(result["gate_norm"]["2"]) == 4
+    assert len(result["warnings"]) == len(stats.warnings())
+
+
+def test_usage_for_people(shrp, place):
+    code, out, _ = shrp("usage", place / "routed", "--by", "slice")
+    assert code == 0
+    assert "probe/sst2" in out
+    assert "effective experts" in out
+    assert "negation" in out
+
+
+def test_measure_json(shrp, place):
+    code, out, _ = shrp("measure", place / "routed", "--tokens", 16, "--json")
+    assert code == 0
+    result, model = json.loads(out), checkpoint.load(place / "routed").model
+    ours, dense = cost(model, 16), dense_cost(model, 16)
+    assert result["model"] == vars(ours)
+    assert result["dense"] == vars(dense)
+    assert result["model"]["model_params"] == sum(p.numel() for p in model.parameters())
+    assert result["kept"]["encoder_params"] == pytest.approx(ours.encoder_params / dense.encoder_params)
+    assert "latency" not in result
+    code, out, _ = shrp("measure", place / "routed", "--tokens", 8, "--latency", "--repeats", 2, "--json")
+    assert code == 0
+    rows = json.loads(out)["latency"]["rows"]
+    assert [row["name"] for row in rows] == ["dense", "checkpoint"]
+    assert all(row["median_ms"] > 0 for row in rows)
+    code, out, _ = shrp("measure", place / "routed")
+    assert code == 0
+    assert "encoder_flops" in out
+
+
+def test_json_has_no_nan(shrp, place, tmp_path):
+    """A file without labels has no score: null, as JSON knows no nan."""
+    pd.read_csv(place / "validation.csv")[["sentence"]].to_csv(tmp_path / "bare.csv", index=False)
+    code, out, _ = shrp("evaluate", place / "routed", "--data", tmp_path / "bare.csv", "--json")
+    assert code == 0
+    result = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert result["score"] is None
+    assert result["n"] == 24
+
+
+def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeypatch):
+    monkeypatch.delenv("SHRP_DATA_DIR", raising=False)
+    routed, csv = place / "routed", place / "validation.csv"
+    for command in ("evaluate", "usage", "measure"):
+        failed(shrp(command, tmp_path / "nowhere", "--json"), r"no config\.json")
+        failed(shrp(command, place / "encoder"), r'no "shrp" section')
+    failed(shrp("evaluate", routed, "--data", tmp_path / "no.csv"), r"no\.csv")
+    failed(shrp("evaluate", routed, "--data", csv, "--text-column", "words"), "no column 'words'.*sentence")
+    failed(shrp("usage", routed, "--by", "author"), "by class or by slice")
+    failed(shrp("measure", routed, "--tokens", 0), "tokens")
+    failed(shrp("measure", routed, "--latency", "--tokens", 500), "500")
+    out = ("--out", tmp_path / "x")
+    failed(shrp("prune", routed, *out), "exactly one of --budget, --per-layer and --plan")
+    failed(shrp("prune", routed, *out, "--budget", 3, "--per-layer", 1), "exactly one")
+    failed(shrp("prune", routed, *out, "--budget", 9), "to 8")
+    failed(shrp("prune", routed, *out, "--per-layer", 1, "--selection", "best"), "usage, gate_norm, random")
+    failed(shrp("prune", routed, *out, "--plan", csv), "not a readable JSON file")
+    (tmp_path / "plan.json").write_text("[1, 2]")
+    failed(shrp("prune", routed, *out, "--plan", tmp_path / "plan.json"), "not a pruning plan")
+    base = ("train", "--base", place / "encoder", *out)
+    failed(shrp(*base), "GLUE task.*sst2.*--train-file")
+    failed(shrp(*base, "--train-file", csv), "both --train-file and --validation-file")
+    files = ("--task", "sst2", "--train-file", csv, "--validation-file", csv)
+    failed(shrp(*base, *files, "--layers", "6-11"), "layers are 0 to 2")
+    failed(shrp(*base, *files, "--layers", "top"), r'"6-11", "1,3,5" or "upper:6"')
+    failed(shrp(*base, *files, "--layers", "1,2", "--order", "1"), "each of the layers")
+    failed(shrp(*base, *files, "--layers", "1,2", "--routing", "magic"), '"sequence" or "token"')
+    failed(shrp(*base, *files, "--layers", "1,2", "--recover", "5"), "1 to 4 experts")
+    failed(shrp(*base, *files, "--layers", "1,2", "--per-layer", "one"), '"1,2,4"')
+    failed(shrp(*base, *files, "--layers", "1,2", "--controls", "magic"), "random, uniform, dropped")
+    failed(shrp(*base, *files, "--layers", "1,2", "--learning-rate", 0), "learning_rate must be more than 0")
+    missing = ("train", "--base", tmp_path / "no-model", *out, *files)
+    failed(shrp(*missing), "neither a folder with a model")
+    failed(shrp("finetune", *missing[1:]), "neither a folder with a model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json"]  # nothing begun is left behind
+
+
+def test_what_would_destroy_is_refused(shrp, place, tmp_path):
+    before = checkpoint.fingerprint(place / "routed")
+    failed(shrp("prune", place / "routed", "--budget", 3, "--out", place / "routed"), "itself")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+    failed(shrp("prune", place / "routed", "--budget", 3, "--out", tmp_path / "notes"), "not a checkpoint")
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
+    files = (
+        "--task",
+        "sst2",
+        "--train-file",
+        place / "train.csv",
+        "--validation-file",
+        place / "validation.csv",
+    )
+    train = ("train", "--base", place / "encoder", "--layers", "2", *files, "--out", place / "routed")
+    failed(shrp(*train), "exists already")
+    assert checkpoint.fingerprint(place / "routed") == before
+
+
+def test_a_pruned_checkpoint_is_not_pruned_or_counted(shrp, place, tmp_path):
+    assert shrp("prune", place / "routed", "--budget", 2, "--out", tmp_path / "s")[0] == 0
+    failed(shrp("prune", tmp_path / "s", "--budget", 2, "--out", tmp_path / "t"), "pruned already")
+    failed(shrp("usage", tmp_path / "s"), "no routed layer")
+
+
+def test_places_that_cannot_be_written_are_named(shrp, place, tmp_path):
+    (tmp_path / "file").write_text("text")
+    result = shrp("evaluate", place / "routed", "--predictions", tmp_path / "no" / "p.csv")
+    failed(result, "no")
+    failed(
+        shrp("prune", place / "routed", "--budget", 2, "--out", tmp_path / "file" / "x"), "cannot be written"
+    )
+
+
+def test_wrong_usage_is_exit_code_2(shrp, place):
+    assert shrp("evaluate", place / "routed", "--batch-size", 0)[0] == 2
+    assert shrp("evaluate", place / "routed", "--max-length", 1)[0] == 2
+    assert shrp("evaluate")[0] == 2
+    assert shrp("prune", place / "routed", "--budget", "many", "--out", "x")[0] == 2
+
+
+def test_interrupting_is_exit_code_130(shrp, place, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "load", interrupt)
+    code, out, err = shrp("evaluate", place / "routed")
+    assert code == 130
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_brackets_in_messages_are_not_markup(shrp, tmp_path):
+    text = failed(shrp("evaluate", tmp_path / "[bold]odd[/]"), "no config")
+    assert "[bold]odd[/]" in text
+
+
+def test_layer_lists():
+    assert layer_list("6-8", 12) == (6, 7, 8)
+    assert layer_list("1,3,5-6", 12) == (1, 3, 5, 6)
+    assert layer_list("upper:2", 12) == (10, 11)
+    for text in ("", "a", "1-b", "upper:", "1;2"):
+        with pytest.raises(TrainingError, match="layers must look like"):
+            layer_list(text, 12)

@@ -1,0 +1,254 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from shrp.batching import collate, encode, token_counts
+from shrp.config import ShrpConfig
+from shrp.convert import convert, expert_layers
+from shrp.data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.evaluate import batch_logits, evaluate
+from shrp.explore import MAX_SENTENCES, explore, longest_input, split_sentences
+from shrp.paired import paired_difference
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.routing import force_experts, use_gates
+from shrp.tasks import TASKS
+from shrp.whatif import what_if
+
+WORDS = [f"w{i}" for i in range(30)]
+SST2, MRPC, STSB = TASKS["sst2"], TASKS["mrpc"], TASKS["stsb"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        model_max_length=32,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def build(routing="sequence", layers=(1, 2, 3), num_labels=2, names=None):
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=34,
+        hidden_size=24,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        initializer_range=0.5,
+        num_labels=num_labels,
+    )
+    if names:
+        config.id2label = dict(enumerate(names))
+    model = convert(
+        BertForSequenceClassification(config), ShrpConfig(layers, routing=routing, expander_gain=1.0)
+    )
+    with torch.no_grad():  # routers that decide, and differently for different inputs
+        for layer in expert_layers(model).values():
+            layer.router.dense.weight.normal_(std=2.0)
+    return model.eval()
+
+
+def texts(n, words=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return [(" ".join(rng.choice(WORDS, size=rng.integers(2, words))),) for _ in range(n)]
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_a_batch_equals_single_inputs_and_the_model_itself(tokenizer, routing):
+    model, inputs = build(routing), texts(11)
+    together = explore(model, tokenizer, SST2, inputs, batch_size=4)
+    for text, found in zip(inputs, together, strict=True):
+        (alone,) = explore(model, tokenizer, SST2, [text])
+        direct = batch_logits(model, collate(tokenizer, encode(tokenizer, [text]), [0]))[0]
+        np.testing.assert_allclose(found.logits, alone.logits, atol=1e-5)
+        np.testing.assert_allclose(found.logits, direct, atol=1e-5)
+        assert found.text == text
+        assert found.layers == [1, 2, 3]
+        for layer in found.layers:
+            np.testing.assert_allclose(found.probs[layer], alone.probs[layer], atol=1e-5)
+            assert found.choice(layer) == alone.choice(layer)
+            assert found.probs[layer].shape == ((4,) if routing == "sequence" else (len(found.tokens), 4))
+            assert found.shares(layer).sum() == pytest.approx(1)
+
+
+def test_words_about_one_input(tokenizer):
+    (found,) = explore(build(), tokenizer, SST2, [("w1 w2",)])
+    assert found.tokens == ("[CLS]", "w1", "w2", "[SEP]")
+    assert not found.truncated
+    assert found.answer in SST2.label_names
+    assert found.probabilities.sum() == pytest.approx(1)
+    table = found.choices()
+    for row in table.itertuples():
+        probs = np.sort(found.probs[row.layer])
+        assert row.probability == pytest.approx(probs[-1])
+        assert row.margin == pytest.approx(probs[-1] - probs[-2], abs=1e-6)
+        assert row.expert == found.probs[row.layer].argmax()
+    frame = found.to_frame()
+    assert len(frame) == 12
+    assert frame["chosen"].sum() == 3
+
+
+def test_token_routing_frame_counts_tokens(tokenizer):
+    (found,) = explore(build("token"), tokenizer, SST2, [("w1 w2 w3",)])
+    frame = found.to_frame()
+    assert len(frame) == 3 * 5 * 4
+    assert frame["chosen"].sum() == 3 * 5
+    assert "share of tokens" in found.choices()
+
+
+def test_long_odd_and_too_many_inputs(tokenizer):
+    model = build()
+    long, emoji = explore(model, tokenizer, SST2, [("w1 " * 10_000,), ("🎬❤️",)])
+    assert long.truncated
+    assert (len(long.tokens), long.full_length) == (32, 10_002)
+    assert not emoji.truncated
+    assert explore(model, tokenizer, SST2, []) == []
+    with pytest.raises(DataError, match=f"At most {MAX_SENTENCES}"):
+        explore(model, tokenizer, SST2, texts(MAX_SENTENCES + 1))
+    with pytest.raises(DataError, match="2 text"):
+        explore(model, tokenizer, MRPC, [("only one",)])
+
+
+def test_longest_input_knows_roberta_positions(tokenizer):
+    model = build()
+    assert longest_input(model, tokenizer) == 32
+    model.config.model_type, model.config.pad_token_id = "roberta", 1
+    assert longest_input(model, tokenizer) == 30
+
+
+def test_regression_and_static_models(tokenizer):
+    routed = build(num_labels=1)
+    (found,) = explore(routed, tokenizer, STSB, [("w1", "w2")])
+    assert found.answer == f"{found.logits[0]:.3g}"
+    static = prune(routed, make_plan({i: np.ones(4) for i in (1, 2, 3)}, per_layer=1))
+    (found,) = explore(static, tokenizer, STSB, [("w1", "w2")])
+    assert found.layers == []
+    assert found.to_frame().empty
+    with pytest.raises(PlanError):
+        what_if(static, tokenizer, STSB, ("w1", "w2"))
+
+
+def test_outputs_come_in_the_order_of_the_tasks_labels(tokenizer):
+    plain, swapped = build(names=SST2.label_names), build(names=SST2.label_names[::-1])
+    (one,) = explore(plain, tokenizer, SST2, [("w1 w2",)])
+    (two,) = explore(swapped, tokenizer, SST2, [("w1 w2",)])
+    np.testing.assert_allclose(one.logits, two.logits[::-1], atol=1e-6)
+    np.testing.assert_allclose(what_if(swapped, tokenizer, SST2, ("w1 w2",)).base, two.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [(1, 2, 3), (0, 2), (0, 1, 2, 3)])
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_what_if_equals_forcing_by_hand(tokenizer, routing, layers):
+    model, text = build(routing, layers), texts(1)[0]
+    calls = []
+    result = what_if(model, tokenizer, SST2, text, progress=lambda *call: calls.append(call))
+    assert calls == [(i + 1, len(layers)) for i in range(len(layers))]
+    assert result.logits.shape == (len(layers), 4, 2)
+    batch = collate(tokenizer, encode(tokenizer, [text]), [0])
+    np.testing.assert_allclose(result.base, batch_logits(model, batch)[0], atol=1e-5)
+    for row, layer in enumerate(layers):
+        for expert in range(4):
+            with use_gates(force_experts({layer: expert}, 4)):
+                direct = batch_logits(model, batch)[0]
+            np.testing.assert_allclose(result.logits[row, expert], direct, atol=1e-5)
+
+
+def test_what_if_leaves_the_chosen_expert_and_the_model_as_they_were(tokenizer):
+    model, text = build(), texts(1)[0]
+    (found,) = explore(model, tokenizer, SST2, [text])
+    result = what_if(model, tokenizer, SST2, text)
+    for output in (0, 1):
+        change = result.change(output)
+        chosen = [change[row, found.choice(layer)] for row, layer in enumerate(result.layers)]
+        np.testing.assert_allclose(chosen, 0, atol=1e-5)
+        assert np.abs(change).max() > 0.01
+    (again,) = explore(model, tokenizer, SST2, [text])
+    np.testing.assert_array_equal(found.logits, again.logits)
+    frame = result.to_frame()
+    assert len(frame) == 12
+    assert frame["flips"].sum() == result.flips().sum()
+    np.testing.assert_allclose(frame["change(positive)"], result.change(1).ravel(), atol=1e-6)
+
+
+def test_threads_explore_one_model_without_mixing_routes(tokenizer):
+    model, inputs = build(), texts(8)
+    alone = {
+        text: (explore(model, tokenizer, SST2, [text])[0], what_if(model, tokenizer, SST2, text))
+        for text in inputs
+    }
+    wrong = []
+
+    def work(text):
+        for _ in range(5):
+            found, result = explore(model, tokenizer, SST2, [text])[0], what_if(model, tokenizer, SST2, text)
+            same = all(np.allclose(found.probs[i], alone[text][0].probs[i], atol=1e-5) for i in found.layers)
+            if not same or not np.allclose(result.logits, alone[text][1].logits, atol=1e-5):
+                wrong.append(text)
+
+    threads = [threading.Thread(target=work, args=(text,)) for text in inputs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_sentences_are_split_and_limited():
+    inputs, notes = split_sentences("  One.\n\n Two. \r\n", SST2)
+    assert inputs == [("One.",), ("Two.",)]
+    assert notes == []
+    assert split_sentences(" \n\t\n", SST2) == ([], [])
+    inputs, notes = split_sentences("\n".join(f"s{i}" for i in range(40)), SST2)
+    assert len(inputs) == MAX_SENTENCES
+    assert notes == [f"Only the first {MAX_SENTENCES} of 40 inputs are shown."]
+
+
+def test_pairs_need_their_separator():
+    inputs, notes = split_sentences("a ||| b\nlonely\n ||| c\nx|||y", MRPC)
+    assert inputs == [("a", "b"), ("x", "y")]
+    assert "lines 2, 3" in notes[0]
+    assert "|||" in notes[0]
+    # A single-text task takes the separator as text.
+    assert split_sentences("a ||| b", SST2)[0] == [("a ||| b",)]
+
+
+def test_token_counts_do_not_cut(tokenizer):
+    assert token_counts(tokenizer, [("w1 " * 50,), ("w1",)]) == [52, 3]
+    assert token_counts(tokenizer, [("w1", "w2 w3")]) == [6]
+    assert token_counts(tokenizer, []) == []
+
+
+def test_paired_difference(tokenizer):
+    rng = np.random.default_rng(0)
+    data = TextData(SST2, "made", tuple(texts(120)), rng.integers(2, size=120))
+    model = build()
+    routed = evaluate(model, tokenizer, data)
+    usage = {i: rng.random(4) for i in (1, 2, 3)}
+    pruned = evaluate(prune(model, make_plan(usage, per_layer=1)), tokenizer, data)
+    value, (low, high) = paired_difference(pruned, routed)
+    assert value == pytest.approx(pruned.score - routed.score)
+    assert low <= value <= high
+    assert paired_difference(routed, routed) == (0.0, (0.0, 0.0))
+    assert np.isnan(paired_difference(pruned, routed, resamples=0)[1]).all()
+    some = evaluate(model, tokenizer, data, order=range(50))
+    by_hand = pruned.correct[:50].mean() - routed.correct[:50].mean()
+    assert paired_difference(pruned, some)[0] == pytest.approx(by_hand)
+    other = evaluate(model, tokenizer, TextData(SST2, "other", data.texts, data.labels))
+    with pytest.raises(DataError, match="different inputs"):
+        paired_difference(routed, other)
+    bare = TextData(SST2, "bare", data.texts)
+    assert np.isnan(paired_difference(*[evaluate(model, tokenizer, bare)] * 2)[0])

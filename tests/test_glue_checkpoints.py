@@ -1,0 +1,131 @@
+"""The checkpoints that are shipped: small enough, loadable, and as good as they say on real GLUE data.
+
+The rows come from `SHRP_DATA_DIR`; without it what needs them is skipped.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shrp import checkpoint
+from shrp.data import load_glue
+from shrp.evaluate import evaluate
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.recipe import usage_in
+from shrp.routing import use_gates
+from shrp.tasks import TASKS
+
+ROOT = Path(__file__).parents[1] / "checkpoints"
+FOLDERS = (
+    sorted(p for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")) if ROOT.is_dir() else []
+)
+LARGEST = 60_000_000
+ROWS = 200
+
+shipped = pytest.mark.skipif(not FOLDERS, reason="no checkpoints are shipped in checkpoints/")
+with_glue = pytest.mark.skipif(
+    not os.environ.get("SHRP_DATA_DIR"), reason="SHRP_DATA_DIR names no folder with GLUE's Parquet files"
+)
+each = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Loads each checkpoint once."""
+    kept = {}
+
+    def get(folder):
+        if folder not in kept:
+            kept.clear()
+            kept[folder] = checkpoint.load(folder)
+        return kept[folder]
+
+    return get
+
+
+@shipped
+@each
+def test_files_are_small_and_safe(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert all(path.stat().st_size < LARGEST for path in files)
+    suffixes = {path.suffix for path in files}
+    assert suffixes <= {".json", ".jsonl", ".safetensors", ".txt", ".md"}, "only weights and text are shipped"
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+@shipped
+@each
+def test_rows_of_scores_name_all_kinds_with_their_uncertainty(folder):
+    _, info = checkpoint.read_config(folder)
+    if info.plan is None and info.config.control == "none" and info.config.layers:
+        assert {row["kind"] for row in info.scores} == {"teacher", "routed", "static", "control"}
+    assert any(row["kind"] == "teacher" for row in info.scores)
+    for row in info.scores:
+        assert row["n"] > 0
+        low, high = row["interval"]
+        assert low <= row["score"] <= high
+        assert all(math.isfinite(value) for value in (low, row["score"], high))
+        assert row["metric"] == info.task.metric
+
+
+@shipped
+@each
+def test_it_loads_and_carries_what_pruning_needs(folder, load):
+    loaded = load(folder)
+    assert loaded.info.base_model
+    assert loaded.info.training
+    assert not str(loaded.info.base_model).startswith(("/", "~"))  # no path of somebody's machine
+    if not loaded.is_static and loaded.info.config.control == "none" and loaded.info.config.layers:
+        usage = usage_in(loaded.info)
+        assert sorted(usage) == list(loaded.info.config.layers)
+        assert all(sum(share) == pytest.approx(1, abs=1e-3) for share in usage.values())
+        assert checkpoint.read_history(folder)
+
+
+@shipped
+@with_glue
+@each
+def test_it_is_well_above_chance_on_glue(folder, load):
+    loaded = load(folder)
+    task = loaded.info.task
+    if task.name not in TASKS:
+        pytest.skip(f"{task.name} is no GLUE task")
+    whole = load_glue(task.name, "validation")
+    data = whole.subset(range(min(ROWS, len(whole))))
+    found = evaluate(loaded.model, loaded.tokenizer, data, max_length=128)
+    assert found.n == len(data)
+    if task.is_regression or task.metric == "matthews":
+        assert found.score > 0.2  # chance is 0
+        assert found.interval[0] > 0
+    else:
+        accuracy = found.metrics["accuracy"]
+        majority = np.bincount(data.labels).max() / len(data)
+        error = math.sqrt(majority * (1 - majority) / len(data))
+        assert accuracy > majority + error, "hardly better than always naming the commonest class"
+
+
+@shipped
+@with_glue
+@each
+def test_its_pruned_model_equals_its_constant_gates(folder, load):
+    loaded = load(folder)
+    if loaded.is_static or loaded.info.config.control != "none" or loaded.info.task.name not in TASKS:
+        pytest.skip("not a routed checkpoint of a GLUE task")
+    data = load_glue(loaded.info.task.name, "validation").subset(range(16))
+    plan = make_plan(usage_in(loaded.info), per_layer=2)
+    with use_gates(plan.gates(loaded.model.config.num_attention_heads)):
+        expected = evaluate(loaded.model, loaded.tokenizer, data).logits
+    static = prune(loaded.model, plan, share_weights=True)
+    found = evaluate(static, loaded.tokenizer, data).logits
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@shipped
+def test_discover_finds_them_all():
+    found = checkpoint.discover(ROOT)
+    assert sorted(found) == [folder.name for folder in FOLDERS]
+    assert all(isinstance(info, checkpoint.CheckpointInfo) for info in found.values())

@@ -1,0 +1,293 @@
+"""The whole recipe on a tiny model folder and CSV files: stages, score rows, and going on after a kill."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from shrp import checkpoint
+from shrp.base import load_base
+from shrp.checkpoint import CheckpointInfo
+from shrp.config import ShrpConfig
+from shrp.convert import layer_kinds
+from shrp.data import load_file
+from shrp.errors import CheckpointError, PlanError, TrainingError
+from shrp.evaluate import evaluate
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.recipe import Datasets, Recipe, Run, score_row, usage_in
+from shrp.train import run_folder
+from shrp.training_config import TrainConfig
+
+SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
+RECIPE = Recipe(
+    TrainConfig(
+        ShrpConfig((1, 2)),
+        stage2_epochs=1,
+        learning_rate=1e-3,
+        new_learning_rate=3e-3,
+        distill_logits=0.5,
+        distill_hidden=1.0,
+        **SHARED,
+    ),
+    teacher=TrainConfig(stage2_epochs=2, learning_rate=3e-3, **SHARED),
+    per_layer=(1, 2, 4),
+    recover=(1,),
+    recovery_epochs=1,
+    controls=("random", "uniform", "dropped"),
+    random_seeds=2,
+)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data):
+    """A folder with an encoder without a head, and CSV files."""
+    root = tmp_path_factory.mktemp("recipe")
+    tiny_model(dropout=0.1).base_model.save_pretrained(root / "encoder")
+    tiny_tokenizer.save_pretrained(root / "encoder")
+    for name, n, seed in (("train", 48, 0), ("validation", 24, 1), ("extra", 12, 2)):
+        frame = tiny_data(n, seed).to_frame().rename(columns={"sentence": "text"})
+        frame.to_csv(root / f"{name}.csv", index=False)
+    return root
+
+
+def datasets(place):
+    train = load_file(place / "train.csv")
+    others = [load_file(place / f"{name}.csv", train.task, ("text",)) for name in ("validation", "extra")]
+    return Datasets(train, others[0], (others[1],))
+
+
+def runner(place, out, recipe=RECIPE, **options):
+    return Run(recipe, str(place / "encoder"), datasets(place), place / out, base_name="tiny", **options)
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """An uninterrupted run: its info, and the stages that it announced."""
+    stages = []
+    info = runner(place, "whole", announce=stages.append)()
+    return info, stages
+
+
+def rows_of(info, data="validation.csv"):
+    return {row["model"]: row for row in info.scores if row["data"] == data}
+
+
+def test_stages_and_what_is_left_behind(place, finished):
+    info, stages = finished
+    assert stages == [
+        "teacher",
+        "routed",
+        "recovered-1",
+        "recovered-random-1",
+        "control-dropped",
+        "control-uniform",
+    ]
+    assert not run_folder(place / "whole").exists()
+    loaded = checkpoint.load(place / "whole")
+    assert loaded.info.config == RECIPE.config.shrp
+    assert loaded.info.base_model == "tiny"
+    assert loaded.info.task == datasets(place).train.task
+    assert layer_kinds(loaded.model) == ["dense", "routed", "routed"]
+    assert json.loads(json.dumps([dict(r) for r in info.scores])) == [dict(r) for r in loaded.info.scores]
+    history = checkpoint.read_history(place / "whole")
+    assert [row["converted_layer"] for row in history] == [2, 1, None]
+    assert loaded.info.usage == history[-1]["usage"]
+    assert loaded.info.training["config"] == RECIPE.config.to_dict()
+    assert loaded.info.training["teacher"]["config"] == RECIPE.teacher.to_dict()
+
+
+def test_every_model_has_a_row_for_every_data_set(finished):
+    info, _ = finished
+    expected = {
+        "dense teacher": "teacher",
+        "routed": "routed",
+        "static, 1 a layer": "static",
+        "static, 2 a layer": "static",
+        "static, 4 a layer": "static",
+        "random experts, 1 a layer": "control",
+        "random experts, 2 a layer": "control",  # 4 of 4 leaves nothing to draw
+        "static, 1 a layer, recovered": "static",
+        "random experts, 1 a layer, recovered": "control",
+        "layers dropped, 4 epochs": "control",
+        "no router, all experts, 4 epochs": "control",
+    }
+    for data, n in (("validation.csv", 24), ("extra.csv", 12)):
+        rows = rows_of(info, data)
+        assert {name: row["kind"] for name, row in rows.items()} == expected
+        for name, row in rows.items():
+            assert row["n"] == n
+            assert row["metric"] == "accuracy"
+            low, high = row["interval"]
+            assert low <= row["score"] <= high
+            if row["interval_is"] == "95%":
+                assert low < high
+            if name != "dense teacher":
+                assert row["retained"] == pytest.approx(row["score"] / rows["dense teacher"]["score"])
+    assert rows["static, 2 a layer"]["budget"] == 4
+    assert rows["random experts, 2 a layer"]["interval_is"] == "range of 2 draws"
+    assert rows["static, 1 a layer, recovered"]["recovered"] is True
+    assert rows["layers dropped, 4 epochs"]["epochs"] == 4  # with the recovery epochs that the static one got
+    assert len(info.scores) == 2 * len(expected)
+
+
+def test_scores_are_those_of_the_models(place, finished):
+    """The stored float16 routed model and its prunings score, to within a changed answer, what the rows say."""
+    info, _ = finished
+    loaded, data = checkpoint.load(place / "whole"), datasets(place).validation
+    rows = rows_of(info)
+    found = evaluate(loaded.model, loaded.tokenizer, data)
+    assert abs(found.score - rows["routed"]["score"]) <= 1.5 / 24
+    for m in (1, 2, 4):
+        model = prune(loaded.model, make_plan(usage_in(loaded.info), per_layer=m))
+        score = evaluate(model, loaded.tokenizer, data).score
+        assert abs(score - rows[f"static, {m} a layer"]["score"]) <= 1.5 / 24
+    assert rows["dense teacher"]["score"] > 0.6  # the teacher learnt something
+
+
+class KillAfter:
+    """Ends the run at the n-th epoch of all its stages together, or in the middle of it."""
+
+    def __init__(self, epochs, mid=False):
+        self.left, self.mid = epochs, mid
+
+    def step(self, epoch, epochs, step, steps, loss):
+        if self.mid and self.left == 1 and step == 3:
+            raise Killed
+
+    def epoch(self, row):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize(("epochs", "mid"), [(1, False), (4, True), (9, True)])
+def test_a_killed_run_resumes_to_the_same_end(place, finished, epochs, mid):
+    out = f"killed-{epochs}"
+    with pytest.raises(Killed):
+        runner(place, out, progress=KillAfter(epochs, mid))()
+    assert run_folder(place / out).is_dir()
+    torch.manual_seed(31)
+    stages = []
+    info = runner(place, out, resume=True, announce=stages.append)()
+    assert info.scores == finished[0].scores
+    a, b = (checkpoint.load(place / name).model.state_dict() for name in ("whole", out))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    # Finished stages are not done again: 2 teacher epochs, 3 routed, 1 + 1 recovery, 4 and 4 controls.
+    ends = np.cumsum([2, 3, 1, 1, 4, 4])
+    assert stages == finished[1][int((ends < epochs).sum()) :]
+    assert not run_folder(place / out).exists()
+
+
+def test_a_resumed_run_with_other_options_is_refused(place, finished):
+    with pytest.raises(Killed):
+        runner(place, "other", progress=KillAfter(6))()  # teacher and routed are done
+    with pytest.raises(TrainingError, match="unfinished run: pass --resume"):
+        runner(place, "other")()
+    longer = replace(RECIPE, config=replace(RECIPE.config, learning_rate=5e-3))
+    with pytest.raises(TrainingError, match=r"routed is of another run \(its config differ\)"):
+        runner(place, "other", longer, resume=True)()
+    teacher = replace(RECIPE, teacher=replace(RECIPE.teacher, stage2_epochs=3))
+    with pytest.raises(TrainingError, match=r"teacher is of another run \(its config differ\)"):
+        runner(place, "other", teacher, resume=True)()
+    run = runner(place, "other", resume=True)
+    run.data = Datasets(run.data.train.subset(range(40)), run.data.validation)
+    with pytest.raises(TrainingError, match="its train differ"):
+        run()
+    run = runner(place, "other", resume=True)
+    run.base_name = "another"
+    with pytest.raises(TrainingError, match="its base differ"):
+        run()
+
+
+def test_existing_results_are_not_overwritten(place, finished):
+    (place / "file").write_text("text")
+    for name in ("whole", "file"):
+        with pytest.raises(TrainingError, match="exists already"):
+            runner(place, name)()
+        assert not run_folder(place / name).exists()
+
+
+def test_a_base_with_a_trained_head_is_its_own_teacher(place, tiny_model, tiny_tokenizer, finished):
+    tiny_model(seed=4).save_pretrained(place / "classifier")
+    tiny_tokenizer.save_pretrained(place / "classifier")
+    recipe = replace(RECIPE, per_layer=(), recover=(), controls=())
+    stages = []
+    run = Run(recipe, str(place / "classifier"), datasets(place), place / "own", announce=stages.append)
+    info = run()
+    assert stages == ["routed"]
+    score = evaluate(tiny_model(seed=4), tiny_tokenizer, datasets(place).validation).score
+    assert rows_of(info)["dense teacher"]["score"] == score
+    assert {row["kind"] for row in info.scores} == {"teacher", "routed"}
+
+
+def test_a_head_that_orders_its_labels_otherwise_is_trained_anew(place, tiny_model, tiny_tokenizer, finished):
+    model = tiny_model(
+        seed=4, id2label={0: "POSITIVE", 1: "NEGATIVE"}, label2id={"POSITIVE": 0, "NEGATIVE": 1}
+    )
+    model.save_pretrained(place / "reversed")
+    tiny_tokenizer.save_pretrained(place / "reversed")
+    task = datasets(place).train.task
+    loaded, _, trained = load_base(str(place / "reversed"), task)
+    assert not trained
+    assert loaded.config.id2label == {0: "negative", 1: "positive"}
+    assert load_base(str(place / "classifier"), task)[2]
+    assert not load_base(str(place / "encoder"), task)[2]
+    own = replace(task, label_names=("positive", "negative"))
+    info = CheckpointInfo(ShrpConfig(()), own)
+    checkpoint.save(tiny_model(), tiny_tokenizer, info, place / "teacher")
+    with pytest.raises(TrainingError, match="orders its labels positive, negative"):
+        load_base(str(place / "teacher"), task)
+    assert load_base(str(place / "teacher"), own)[2]
+
+
+def test_impossible_recipes():
+    with pytest.raises(TrainingError, match="random, uniform, dropped"):
+        replace(RECIPE, controls=("none",))
+    with pytest.raises(TrainingError, match="at least one layer"):
+        replace(RECIPE, config=replace(RECIPE.config, shrp=ShrpConfig(())))
+
+
+def test_bases_that_do_not_serve(place, finished, tiny_tokenizer):
+    def refuse(base, error, words):
+        with pytest.raises(error, match=words):
+            Run(RECIPE, str(base), datasets(place), place / "refused")()
+        assert not run_folder(place / "refused").exists()  # or the next attempt would be told to resume it
+
+    refuse(place / "nowhere", TrainingError, "neither a folder with a model")
+    refuse(place / "whole", TrainingError, "converted already")
+    bare = place / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((place / "encoder" / name).read_bytes())
+    refuse(bare, TrainingError, "no tokenizer")
+    tiny_tokenizer.save_pretrained(bare)
+    config = json.loads((place / "whole" / "config.json").read_text())
+    config["shrp"]["format_version"] = 99
+    (bare / "config.json").write_text(json.dumps(config))
+    refuse(bare, CheckpointError, "version 99 is not 1")
+
+
+def test_score_rows_of_several_draws(place, finished):
+    loaded, data = checkpoint.load(place / "whole"), datasets(place)
+    found = [evaluate(loaded.model, loaded.tokenizer, d) for d in (data.validation, data.also[0])]
+    row = score_row("x", "control", found, 0.5)
+    scores = [e.score for e in found]
+    assert row["score"] == pytest.approx(sum(scores) / 2)
+    assert row["interval"] == [min(scores), max(scores)]
+    assert row["retained"] == pytest.approx(row["score"] / 0.5)
+    assert "retained" not in score_row("x", "teacher", found[:1], None)
+
+
+def test_usage_in_a_checkpoint(tiny_info):
+    assert usage_in(tiny_info(usage={"2": [1.0, 0.0], "1": [0.5, 0.5]})) == {2: [1.0, 0.0], 1: [0.5, 0.5]}
+    with pytest.raises(CheckpointError, match="carries no usage"):
+        usage_in(tiny_info())
+    with pytest.raises(PlanError):
+        make_plan(usage_in(tiny_info(usage={"1": [0.5, 0.5]})), per_layer=3)

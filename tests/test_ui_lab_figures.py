@@ -1,0 +1,223 @@
+import io
+import json
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shrp.explore import Exploration
+from shrp.measure import Cost
+from shrp.plan import PruningPlan, make_plan
+from shrp.tasks import TASKS
+from shrp.whatif import WhatIf
+from ui import (
+    expert_cells,
+    lab_curve,
+    lab_export,
+    lab_figures,
+    lab_views,
+    routing_figures,
+    routing_views,
+    sentences,
+)
+from ui.lab import GLOBAL, PER_LAYER, Attempt, Setting, attempts_frame, plan_of
+from ui.lab_marks import Mark, _any_plan, marks_frame, teacher_mark
+from ui.store import ResultStore
+
+DENSE = Cost(1000, 2000, 10_000, 20_000, 128)
+HALF = Cost(500, 1500, 4_000, 14_000, 128)
+SST2 = TASKS["sst2"]
+USAGE = {6: np.array([0.5, 0.3, 0.2, 0.0]), 9: np.array([0.1, 0.1, 0.7, 0.1])}
+
+
+def heading(fig):
+    return f"{fig.layout.title.text} {fig.layout.title.subtitle.text}"
+
+
+def attempt(number=4, **options):
+    setting = Setting(GLOBAL, number, **options)
+    return Attempt(setting, make_plan(USAGE, budget=number), 0.8, (0.75, 0.85), 200, HALF)
+
+
+def exploration(text="a <b>bold</b> film", token=False, seed=0):
+    rng = np.random.default_rng(seed)
+    tokens = ("[CLS]", *text.split(), "[SEP]")
+    shape = (len(tokens), 4) if token else (4,)
+    probs = {layer: rng.dirichlet(np.ones(4), size=shape[:-1] or None).astype(np.float32) for layer in (6, 9)}
+    return Exploration(SST2, (text,), tokens, len(tokens), rng.normal(size=2), probs)
+
+
+def test_kept_map_shows_weights_and_what_was_dropped():
+    plan = make_plan(USAGE, budget=3)
+    fig = lab_figures.kept_map(plan, 4, USAGE, "usage: n = 9")
+    dropped, kept = fig.data
+    assert np.isfinite(kept.z).sum() == plan.budget
+    np.testing.assert_allclose(np.nansum(kept.z, axis=1), 100)
+    assert (np.isfinite(dropped.z) ^ np.isfinite(kept.z)).all()
+    assert "3 of 8 experts" in heading(fig)
+    assert "usage: n = 9" in heading(fig)
+    assert "Top-1" not in lab_figures.kept_map(plan, 4).data[1].hovertemplate
+
+
+@pytest.mark.parametrize("over", lab_curve.COSTS)
+def test_curve_places_attempts_and_references(over):
+    random = attempt(5, selection="Random (control)", seed=3)
+    tried = attempts_frame([attempt(4), attempt(6), random], DENSE)
+    marks = [
+        Mark("routed", "routed", 0.82, (0.8, 0.84), "95%", 200, HALF),
+        Mark("teacher", "teacher", 0.9, (0.87, 0.93), "95%", 200, DENSE),
+        Mark("static, 2 a layer, recovered", "static", 0.85, (), "95%", 200, HALF, recovered=True),
+    ]
+    fig = lab_curve.curve(
+        tried, marks_frame(marks, DENSE), over, "accuracy", "glue/<sst2>", 128, attempt(4).setting.text
+    )
+    names = {trace.name: trace for trace in fig.data}
+    assert set(names) == {
+        "tried: usage, usage weights",
+        "tried: random (control), usage weights",
+        "this setting",
+        "routed model",
+        "dense teacher",
+        "shipped static, recovered",
+    }
+    assert names["dense teacher"].x[0] == 100
+    assert names["dense teacher"].y[0] == pytest.approx(90)
+    assert list(names["this setting"].y) == [80]
+    assert names["tried: random (control), usage weights"].mode == "markers"
+    assert "%" in fig.layout.xaxis.title.text
+    assert "dense" in fig.layout.xaxis.title.text
+    assert "<sst2>" not in heading(fig)
+    assert "n = 200" in heading(fig)
+
+
+def test_curve_of_nothing_tried_still_has_its_references():
+    marks = [Mark("routed", "routed", 0.4, (0.3, 0.5), "95%", 50, HALF)]
+    fig = lab_curve.curve(
+        attempts_frame([], DENSE), marks_frame(marks, DENSE), "model_flops", "matthews", "d", 128
+    )
+    assert [trace.name for trace in fig.data] == ["routed model"]
+    assert fig.data[0].y[0] == pytest.approx(0.4)
+
+
+def test_by_group_keeps_both_models_apart():
+    frame = pd.DataFrame({"slice": ["plain", "con_cession"], "n": [40, 38]})
+    for who, score in (("routed", [0.9, 0.8]), ("pruned", [0.7, 0.85])):
+        frame[who], frame[f"{who} low"], frame[f"{who} high"] = score, [s - 0.1 for s in score], [0.99, 0.99]
+    fig = lab_figures.by_group(frame, "slice", "accuracy", "probe/sst2")
+    routed, pruned = fig.data
+    assert list(pruned.x) == [85, 70]
+    assert list(routed.x) == [80, 90]
+    assert fig.layout.yaxis.ticktext[0] == "con cession (n = 38)"
+    assert not set(routed.y) & set(pruned.y)
+
+
+def test_settings_make_the_plans_that_they_name():
+    stats = SimpleNamespace(shares=lambda: USAGE, gate_norm=lambda: {6: np.arange(4), 9: np.arange(4)})
+    assert plan_of(Setting(GLOBAL, 3), stats).budget == 3
+    assert plan_of(Setting(PER_LAYER, 2), stats).keep_counts() == {6: 2, 9: 2}
+    assert dict(plan_of(Setting(PER_LAYER, 1, "Gate × norm"), stats).layers)[6].experts == (3,)
+    mean = dict(plan_of(Setting(PER_LAYER, 2, combination="Plain mean"), stats).layers)
+    assert mean[6].weights == (0.5, 0.5)
+    random = Setting(PER_LAYER, 2, "Random (control)", seed=7)
+    assert plan_of(random, stats).selection == "random"
+    assert "random (control) 7" in random.text
+    assert random.is_control
+    assert not Setting(GLOBAL, 3).is_control
+
+
+def test_marks_know_the_teacher_and_budgets_keep_their_total():
+    teacher = Mark("teacher", "teacher", 0.9, (), "95%", 9, DENSE)
+    assert teacher_mark([teacher]) is teacher
+    assert teacher_mark([]) is None
+    for budget in range(2, 9):
+        plan = _any_plan(budget, [6, 9], 4)
+        assert plan.budget == budget
+        plan.check_fits([6, 9], 4)
+
+
+def test_plan_json_reads_back():
+    plan = make_plan(USAGE, budget=5, selection="random", seed=1)
+    assert PruningPlan.from_dict(json.loads(lab_export.plan_json(plan))) == plan
+
+
+def test_points_are_signed_and_named():
+    assert lab_views.points(-0.0123, "accuracy") == "−1.2 points"
+    assert lab_views.points(0.0123, "matthews") == "+0.012"
+    assert lab_views.points(float("nan"), "accuracy") == "–"
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_router_heatmap_outlines_the_choice_and_escapes(token):
+    e = exploration(token=token)
+    fig = routing_figures.router_heatmap(e, 2)
+    assert len(fig.layout.shapes) == 2
+    assert {(s.x0 + 0.5, s.y0 + 0.5) for s in fig.layout.shapes} == {(e.choice(6), 0), (e.choice(9), 1)}
+    assert "&lt;b&gt;bold" in heading(fig)
+    np.testing.assert_allclose(fig.data[0].z[0], e.mean_probs(6))
+
+
+def test_token_map_shows_every_token_and_moves_through_long_texts():
+    short = expert_cells.token_map(exploration(token=True))
+    assert short.data[0].z.shape == (2, 5)
+    assert short.layout.xaxis.ticktext[2] == "&lt;b&gt;bold&lt;/b&gt;"
+    long = expert_cells.token_map(exploration("word " * 100, token=True))
+    assert tuple(long.layout.xaxis.range) == (-0.5, 59.5)
+    assert long.layout.dragmode == "pan"
+
+
+def test_side_by_side_has_a_row_an_input():
+    found = [exploration(seed=0), exploration("another <i>one</i>", seed=1)]
+    fig = expert_cells.routes_side_by_side(found)
+    assert fig.data[0].z.tolist() == [[e.choice(6), e.choice(9)] for e in found]
+    assert "<i>" not in "".join(fig.data[0].y)
+    same = [exploration(), exploration()]
+    assert "same expert in every one of the 2" in routing_views.agreement(same)
+
+
+def test_what_if_map_is_symmetric_about_no_change():
+    e = exploration()
+    logits = np.tile(np.array([1.0, 0.0]), (2, 4, 1))
+    logits[0, 1] = [0.0, 2.0]
+    result = WhatIf(SST2, (6, 9), np.array([1.0, 0.0]), logits)
+    fig = routing_figures.what_if_heatmap(result, e, 1)
+    heat = fig.data[0]
+    assert (heat.zmin, heat.zmax) == (-2, 2)
+    assert heat.text[0][1] == "+2.00"
+    assert heat.text[1][0] == "0"
+    assert len(fig.data[1].x) == 1  # the one flip is crossed
+    assert "positive" in heading(fig)
+
+
+def test_example_texts_are_inputs_of_their_tasks():
+    for name, task in TASKS.items():
+        text = sentences.example_text(task, None)
+        inputs, notes = sentences.split_sentences(text, task)
+        assert len(inputs) >= 2, name
+        assert not notes
+
+
+def test_store_drops_what_was_unused_for_longest():
+    store = ResultStore(2)
+    store.put("a", 1)
+    store.put("b", 2)
+    assert store.get("a") == 1
+    store.put("c", 3)
+    assert store.get("b") is None
+    assert (store.get("a"), store.get("c")) == (1, 3)
+
+
+def test_zip_holds_one_folder(monkeypatch, tmp_path):
+    def fake_save(model, tokenizer, info, folder, dtype):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        return folder
+
+    monkeypatch.setattr(lab_export.checkpoints, "save", fake_save)
+    monkeypatch.setattr(lab_export, "prune", lambda *args, **options: None)
+    monkeypatch.setattr(lab_export, "replace", lambda info, **options: info)
+    info = SimpleNamespace(scores=(), training={})
+    source = SimpleNamespace(info=info, model=None, tokenizer=None, fingerprint="f")
+    data = lab_export.checkpoint_zip(source, make_plan(USAGE, budget=2), "mine", None)
+    assert zipfile.ZipFile(io.BytesIO(data)).namelist() == ["mine/config.json"]

@@ -1,0 +1,124 @@
+"""Figures whose cells are experts: the expert of every token, and the routes of inputs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from shrp.explore import Exploration
+from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
+from ui.text import escape_html, shorten
+from ui.theme import layout
+
+EXPERT_COLORS = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
+    "#a08c00", "#7f3c8d", "#66c2a5", "#b15928", "#5e6ad2", "#8a8f98",
+)  # fmt: skip
+"""One an expert, repeating after twelve; cells carry the expert's number too, so colour is never alone."""
+_MAX_LABELLED = 40
+"""Cells wider than this many a row are too narrow for a number."""
+_WINDOW = 60
+"""Tokens shown at first; a longer text is moved by dragging."""
+
+
+def _discrete_scale(experts: int) -> list[list[object]]:
+    steps: list[list[object]] = []
+    for expert in range(experts):
+        color = EXPERT_COLORS[expert % len(EXPERT_COLORS)]
+        steps += [[expert / experts, color], [(expert + 1) / experts, color]]
+    return steps
+
+
+def _expert_cells(z: np.ndarray, experts: int, **options: object) -> go.Heatmap:
+    """Cells coloured by expert number, with the number inside where there is room."""
+    labelled = z.shape[1] <= _MAX_LABELLED
+    return go.Heatmap(
+        z=z,
+        zmin=-0.5,
+        zmax=experts - 0.5,
+        colorscale=_discrete_scale(experts),
+        xgap=1,
+        ygap=1,
+        texttemplate="%{z}" if labelled else None,
+        showscale=not labelled,
+        colorbar={"title": {"text": "expert"}, "thickness": 12, "dtick": 1 if experts <= 12 else 2},
+        **options,
+    )
+
+
+def token_map(exploration: Exploration, number: int | None = None) -> go.Figure:
+    """Layers x tokens: each token's expert, its probability on hover."""
+    layers, tokens = exploration.layers, exploration.tokens
+    experts = exploration.probs[layers[0]].shape[-1]
+    probs = np.stack([exploration.probs[layer] for layer in layers])  # (L, T, H)
+    names = [[escape_html(token) for token in tokens]] * len(layers)
+    custom = np.dstack([probs.max(-1), np.array(names, dtype=object)])
+    cells = _expert_cells(
+        probs.argmax(-1),
+        experts,
+        x=list(range(len(tokens))),
+        y=layer_names(layers),
+        customdata=custom,
+        hovertemplate="%{y}, token %{x}: <b>%{customdata[1]}</b><br>expert %{z}, probability "
+        "%{customdata[0]:.1%}<extra></extra>",
+    )
+    fig = go.Figure(cells)
+    more = (
+        f"; showing {_WINDOW} of {len(tokens)} tokens at first, drag to move" if len(tokens) > _WINDOW else ""
+    )
+    layout(
+        fig,
+        "Expert of every token",
+        subtitle=f"{title_text(exploration, number)}<br>{len(tokens):,} tokens, special ones included{more}",
+        height=grid_height(len(layers), 205),
+        margin=TWO_LINES,
+    )
+    fig.update_xaxes(
+        tickmode="array",
+        tickvals=list(range(len(tokens))),
+        ticktext=names[0],
+        tickangle=-60,
+        showgrid=False,
+        zeroline=False,
+        title="token, in reading order",
+    )
+    fig.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
+    if len(tokens) > _WINDOW:
+        fig.update_xaxes(range=[-0.5, _WINDOW - 0.5])
+        fig.update_layout(dragmode="pan")
+    return fig
+
+
+def routes_side_by_side(explorations: Sequence[Exploration]) -> go.Figure:
+    """Inputs x layers: the expert that each input takes in each layer (under token routing, most tokens')."""
+    layers = explorations[0].layers
+    z = np.array([[e.choice(layer) for layer in layers] for e in explorations])
+    custom = np.empty((*z.shape, 2), dtype=object)
+    for i, e in enumerate(explorations):
+        for j, layer in enumerate(layers):
+            custom[i, j] = (title_text(e), float(e.mean_probs(layer)[z[i, j]]))
+    experts = len(explorations[0].mean_probs(layers[0]))
+    fig = go.Figure(
+        _expert_cells(
+            z,
+            experts,
+            x=layer_names(layers),
+            y=[f"{i + 1}. {escape_html(shorten(e.text[0], 38))}" for i, e in enumerate(explorations)],
+            customdata=custom,
+            hovertemplate="%{customdata[0]}<br>%{x}: expert %{z}, probability %{customdata[1]:.1%}"
+            "<extra></extra>",
+        )
+    )
+    what = "the expert that most of its tokens choose" if explorations[0].by_token else "its expert"
+    layout(
+        fig,
+        "Routes side by side",
+        subtitle=f"each input's row: {what} in each of {len(layers)} routed layers",
+        height=grid_height(len(explorations), 140),
+        margin=ONE_LINE,
+    )
+    fig.update_xaxes(showgrid=False, side="bottom")
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    return fig

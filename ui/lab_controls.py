@@ -1,0 +1,109 @@
+"""The pruning lab's controls: what is kept and how; each in the URL, each checked again on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from ui.lab import COMBINATIONS, GLOBAL, MAX_SEED, PER_LAYER, SELECTIONS, Setting
+
+ALLOCATION, BUDGET, EACH, SELECTION, COMBINATION, SEED = (
+    "keep",
+    "budget",
+    "per_layer",
+    "select",
+    "combine",
+    "seed",
+)
+
+
+def controls(layers: int, experts: int) -> Setting:
+    """Draw the controls for a model of `layers` converted layers with `experts` each; returns the setting."""
+    first, second = st.columns([1, 3], gap="large", vertical_alignment="bottom")
+    with first:
+        allocation = _choice(
+            "Experts kept as a",
+            (GLOBAL, PER_LAYER),
+            ALLOCATION,
+            "A global budget gives every layer one expert and spreads the rest by usage. "
+            "Per layer keeps the same number in each.",
+        )
+    with second:
+        if allocation == GLOBAL:
+            number = _slider(
+                f"Experts kept in all, of {layers * experts} in {layers} converted layers",
+                layers,
+                layers * experts,
+                min(2 * layers, layers * experts),
+                BUDGET,
+            )
+        else:
+            number = _slider(
+                f"Experts kept in each of the {layers} converted layers, of {experts}",
+                1,
+                experts,
+                min(2, experts),
+                EACH,
+            )
+    columns = st.columns([1.4, 1.2, 0.8], gap="large")
+    with columns[0]:
+        selection = _choice(
+            "Which experts",
+            tuple(SELECTIONS),
+            SELECTION,
+            "Usage: the most used ones (the paper's). Gate × norm: those with the largest mean gate times output "
+            "norm. Random: drawn by chance, a control that a good selection must beat.",
+        )
+    with columns[1]:
+        combination = _choice(
+            "Combined by",
+            tuple(COMBINATIONS),
+            COMBINATION,
+            "Usage weights: each kept expert weighs as much as it was used. Plain mean: all weigh the same.",
+        )
+    seed = 0
+    if SELECTIONS[selection] == "random":
+        with columns[2]:
+            _clamp(SEED, 0, MAX_SEED)
+            value = st.number_input(
+                "Seed of the draw",
+                0,
+                MAX_SEED,
+                0,
+                key=SEED,
+                bind="query-params",
+                help="Of the random control.",
+            )
+            seed = min(max(int(value or 0), 0), MAX_SEED)
+        st.caption(
+            ":material/casino: Random experts are a control: a selection by usage should do better than this."
+        )
+    return Setting(allocation, number, selection, combination, seed)
+
+
+def _choice(label: str, options: Sequence[str], key: str, help_text: str) -> str:
+    """One of the options, the first where nothing valid was picked."""
+    if st.session_state.get(key, options[0]) not in options:
+        st.session_state[key] = options[0]
+    picked = st.segmented_control(
+        label, options, default=None if key in st.session_state else options[0], key=key, help=help_text,
+        bind="query-params", required=True,
+    )  # fmt: skip
+    return picked if picked in options else options[0]
+
+
+def _slider(label: str, low: int, high: int, start: int, key: str) -> int:
+    if low == high:  # a slider needs two ends
+        st.markdown(f"{label}: {low}")
+        return low
+    _clamp(key, low, high)
+    options = {} if key in st.session_state else {"value": start}
+    return int(st.slider(label, low, high, key=key, bind="query-params", **options))
+
+
+def _clamp(key: str, low: int, high: int) -> None:
+    """Bring a value that another checkpoint allowed into this one's range, before its widget is drawn."""
+    value = st.session_state.get(key)
+    if isinstance(value, int | float) and not low <= value <= high:
+        st.session_state[key] = int(min(max(value, low), high))

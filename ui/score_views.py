@@ -1,0 +1,89 @@
+"""The scores section of the Overview page: a chart, a table, and words on the controls."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from ui import score_figures
+from ui.downloads import chart
+from ui.scores import verdicts
+from ui.text import escape, interval_text, metric_name, percent, score_text
+
+
+def scores_section(scores: pd.DataFrame) -> None:
+    """Scores as a chart, a table and words, one data set at a time."""
+    st.subheader("Scores, with the controls beside them", anchor="scores")
+    if scores.empty:
+        st.info(
+            "No scores were stored with this checkpoint. `python -m shrp train` stores them, with the dense "
+            "teacher and the controls; the check at the end of this page scores the model as it is now.",
+            icon=":material/scoreboard:",
+        )
+        return
+    datasets = list(dict.fromkeys(scores["data"]))
+    picked = datasets[0]
+    if len(datasets) > 1:
+        picked = st.segmented_control(
+            "Scored on", datasets, default=datasets[0], required=True, key="scored_on", bind="query-params"
+        )
+    part = scores[scores["data"] == picked].reset_index(drop=True)
+    figure, words = st.columns([3, 2], gap="large")
+    with figure:
+        chart(
+            score_figures.score_dots(part),
+            part,
+            key="scores",
+            name=f"scores-{picked}",
+            alt="Scores with intervals: "
+            + "; ".join(f"{row.model} {score_text(row.score, row.metric)}" for row in part.itertuples()),
+        )
+    with words:
+        control_words(part)
+    with st.expander("The same as a table"):
+        st.dataframe(table(part), hide_index=True, width="stretch")
+
+
+def control_words(part: pd.DataFrame) -> None:
+    """Whether the controls tie or win, in plain words."""
+    found = verdicts(part)
+    if not found:
+        st.warning(
+            "No control was measured on these data, so nothing here shows that SHRP itself is what helps.",
+            icon=":material/balance:",
+        )
+        return
+    strong = [v for v in found if v.outcome != "trails"]
+    if strong:
+        counts = {word: sum(v.outcome == o for v in strong) for o, word in (("wins", "win"), ("ties", "tie"))}
+        said = " and ".join(f"{n} {word}" for word, n in counts.items() if n)
+        st.warning(
+            f"**Of {len(found)} controls, {said}** against at least one "
+            "SHRP model that they are a control of.",
+            icon=":material/balance:",
+        )
+    else:
+        st.success("**Every control is below SHRP** on these data.", icon=":material/balance:")
+    st.markdown("\n".join(f"- {escape(v.text)}" for v in found))
+    st.caption(
+        "A tie: the control's score lies within the SHRP model's 95% interval. Random experts stand against the "
+        "static model of the same size and recovery, the other controls against every SHRP model."
+    )
+
+
+def table(part: pd.DataFrame) -> pd.DataFrame:
+    """The scores as a person reads them."""
+    rows = [
+        {
+            "model": row.model,
+            "kind": score_figures.KIND_NAMES.get(row.kind, str(row.kind)),
+            metric_name(row.metric): score_text(row.score, row.metric),
+            "interval": interval_text((row.low, row.high), row.metric),
+            "interval is": row.interval_is,
+            "n": row.n,
+            "of the teacher": percent(row.retained) if not pd.isna(row.retained) else "",
+            "experts kept in all": "" if pd.isna(row.budget) else str(int(row.budget)),
+        }
+        for row in part.itertuples()
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,218 @@
+"""Figures of expert usage on a data set: layers x experts, how even each layer is, what one expert is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ui.text import escape_html, percent
+from ui.theme import BLUE, DIVERGING, GREY, ORANGE, SELECTED, SEQUENTIAL, layout
+
+ROW = 34  # height of one layer in the heatmap and in the bars beside it, in pixels
+
+
+def cells_height(layers: int) -> int:
+    """Height of a figure with one row a layer, titles included."""
+    return 165 + ROW * max(layers, 3)
+
+
+def usage_heatmap(
+    values: np.ndarray,
+    layers: Sequence[int],
+    *,
+    title: str,
+    subtitle: str,
+    measure: str,
+    counts: np.ndarray | None = None,
+    unit: str = "inputs",
+    difference: bool = False,
+    selected: tuple[int, int] | None = None,
+) -> go.Figure:
+    """Layers x experts as a heatmap whose cells can be clicked.
+
+    Plotly reports no clicks on a heatmap's cells, so an invisible marker lies over each; its `customdata` starts
+    with layer and expert.
+
+    Args:
+        values: `(L, H)`: shares or probabilities of 1, or their differences; nan where nothing is known.
+        layers: the `L` layers, ascending.
+        measure: what the values are, in words, for the hover text.
+        counts: `(L, H)` of what was counted, for the hover text.
+        unit: of the counts.
+        difference: values go both ways from 0.
+        selected: layer and expert to outline.
+    """
+    experts = range(values.shape[1])
+    finite = np.abs(values[np.isfinite(values)])
+    limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    scale: dict[str, Any] = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": max(limit, 2 / len(experts))}
+    if difference:
+        scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0}
+    rows = [str(layer) for layer in layers]
+    show = len(experts) <= 16
+    fig = go.Figure()
+    fig.add_heatmap(
+        z=values,
+        x=list(experts),
+        y=rows,
+        text=[[_cell(v, difference) for v in row] for row in values] if show else None,
+        texttemplate="%{text}" if show else None,
+        textfont={"size": 11},
+        xgap=2,
+        ygap=2,
+        hoverinfo="skip",
+        colorbar={
+            "tickformat": "+.0%" if difference else ".0%",
+            "thickness": 12,
+            "title": {"text": "difference" if difference else "", "side": "right"},
+        },
+        **scale,
+    )
+    points = [(layer, expert) for layer in layers for expert in experts]
+    texts = [
+        f"<b>Layer {layer}, expert {expert}</b><br>{escape_html(measure)}: "
+        + ("not known" if math.isnan(v := float(values[i, expert])) else _cell(v, difference, digits=1))
+        + ("" if counts is None else f"<br>{int(counts[i, expert]):,} {unit} (Top-1)")
+        + "<br><i>click to open this expert</i>"
+        for i, layer in enumerate(layers)
+        for expert in experts
+    ]
+    fig.add_scatter(
+        x=[expert for _, expert in points],
+        y=[str(layer) for layer, _ in points],
+        mode="markers",
+        marker={"symbol": "square", "size": 30, "opacity": 0, "color": GREY},
+        # Streamlit dims what isn't selected, which would make the markers of the others visible.
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+        customdata=points,
+        hovertext=texts,
+        hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=False,
+    )
+    if selected and selected[0] in layers:
+        row = list(layers).index(selected[0])
+        fig.add_shape(
+            type="rect",
+            x0=selected[1] - 0.5,
+            x1=selected[1] + 0.5,
+            y0=row - 0.5,
+            y1=row + 0.5,
+            line={"color": SELECTED, "width": 3},
+        )
+    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    fig.update_xaxes(tickvals=list(experts), showgrid=False, zeroline=False)
+    fig.update_yaxes(type="category", showgrid=False, zeroline=False)
+    return layout(
+        fig,
+        title,
+        subtitle=subtitle,
+        x="expert",
+        y="layer (input at the bottom)",
+        height=cells_height(len(layers)),
+        legend=False,
+    )
+
+
+def _cell(value: float, difference: bool, digits: int = 0) -> str:
+    """A cell's value: percent, or percentage points with their sign; empty where it is not known."""
+    if not math.isfinite(value):
+        return ""
+    if not difference:
+        return percent(value, digits)
+    points = round(100 * value, digits)
+    return (f"{points:+.{digits}f}" if points else "0") + (" points" if digits else "")
+
+
+def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> go.Figure:
+    """Effective number of experts a layer, rows as in the heatmap beside it; entropy in the hover text."""
+    ceiling = math.log(num_experts)
+    fig = go.Figure(
+        go.Bar(
+            y=summary["layer"].astype(str),
+            x=summary["effective_experts"],
+            orientation="h",
+            marker={"color": BLUE},
+            text=summary["effective_experts"].map("{:.1f}".format),
+            textposition="outside",
+            cliponaxis=False,
+            customdata=summary[["entropy", "top_expert", "top_share", "mean_margin"]],
+            hovertemplate="<b>Layer %{y}</b>: %{x:.2f} effective experts"
+            f"<br>entropy %{{customdata[0]:.2f}} of at most {ceiling:.2f} nats"
+            "<br>most used: expert %{customdata[1]}, %{customdata[2]:.1%}"
+            "<br>mean router margin %{customdata[3]:.2f}<extra></extra>",
+        )
+    )
+    fig.add_vline(x=num_experts, line={"dash": "dot", "color": GREY, "width": 1.5})
+    fig.update_xaxes(range=[0, num_experts * 1.12], zeroline=False)
+    fig.update_yaxes(type="category", showgrid=False)
+    return layout(
+        fig,
+        "Effective experts",
+        subtitle=subtitle,
+        x=f"exp(entropy), 1 to {num_experts}",
+        height=cells_height(len(summary)),
+        legend=False,
+    )
+
+
+def mix_frame(mine: np.ndarray, everything: np.ndarray, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """How an expert's inputs (or tokens) split over groups, against all of them.
+
+    Args:
+        mine: `(N,)`: of each input, what was routed to the expert.
+        everything: `(N,)`: of each input, what was routed at all.
+        groups: name -> mask `(N,)`.
+
+    Returns:
+        Columns group, count (of the expert's), here (its share of the expert's), n (of all), base, lift.
+    """
+    rows = []
+    for name, mask in groups.items():
+        count, n = int(mine[mask].sum()), int(everything[mask].sum())
+        rows.append((name, count, count / max(mine.sum(), 1), n, n / max(everything.sum(), 1)))
+    frame = pd.DataFrame(rows, columns=["group", "count", "here", "n", "base"])
+    return frame.assign(lift=frame["here"] / frame["base"].where(frame["base"] > 0))
+
+
+def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:
+    """An expert's inputs by class or slice, each bar with a mark at the rate among all inputs."""
+    names = [escape_html(group) for group in frame["group"]]
+    hover = [
+        f"<b>{name}</b><br>{percent(row.here)} of this expert's {unit} ({row.count_:,} of {total:,})"
+        f"<br>{percent(row.base)} of all {unit} ({row.n:,})"
+        + ("" if pd.isna(row.lift) else f"<br>{row.lift:.2f} times as often")
+        for name, row in zip(names, frame.rename(columns={"count": "count_"}).itertuples())
+    ]
+    common = {"hovertext": hover, "hovertemplate": "%{hovertext}<extra></extra>", "y": names}
+    fig = go.Figure()
+    fig.add_bar(
+        x=100 * frame["here"],
+        orientation="h",
+        marker={"color": BLUE},
+        name="this expert",
+        width=0.6,
+        **common,
+    )
+    fig.add_scatter(
+        x=100 * frame["base"],
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 20, "line": {"color": ORANGE, "width": 3}},
+        name=f"all {unit} (base rate)",
+        **common,
+    )
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    fig.update_xaxes(ticksuffix="%", rangemode="tozero", zeroline=False)
+    return layout(
+        fig,
+        f"Its {unit} by {what}",
+        subtitle=f"n = {total:,} {unit} of this expert",
+        x=f"share of its {unit}",
+        height=165 + 26 * max(len(frame), 3),
+        legend=True,
+    )

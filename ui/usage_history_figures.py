@@ -1,0 +1,129 @@
+"""Figures of expert usage over training: even while stage 1 balances the load, specialised after stage 2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+
+from ui.theme import GREY, SELECTED, SEQUENTIAL, layout
+
+_PANELS = 4  # small multiples a row
+
+
+def training_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Usage over training: columns epoch, stage, layer, expert, share; epochs without usage are left out."""
+    rows = [
+        (row["epoch"], row["stage"], int(layer), expert, share)
+        for row in history
+        for layer, shares in row.get("usage", {}).items()
+        for expert, share in enumerate(shares)
+    ]
+    return pd.DataFrame(rows, columns=["epoch", "stage", "layer", "expert", "share"])
+
+
+def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
+    """Effective experts of each layer, epoch by epoch: high while stage 1 balances, lower once they specialise."""
+    logs = np.log(frame["share"].where(frame["share"] > 0, 1.0))
+    entropy = (-frame["share"] * logs).groupby([frame["layer"], frame["epoch"]]).sum()
+    layers = sorted(frame["layer"].unique())
+    colors = sample_colorscale("Viridis", np.linspace(0.1, 0.85, max(len(layers), 2)).tolist())
+    fig = go.Figure()
+    for layer, color in zip(layers, colors):
+        series = np.exp(entropy[layer])
+        fig.add_scatter(
+            x=series.index.tolist(),
+            y=series.tolist(),
+            mode="lines+markers",
+            name=f"layer {layer}",
+            line={"color": color, "width": 2},
+            hovertemplate=f"layer {layer}, epoch %{{x}}: %{{y:.2f}} effective experts<extra></extra>",
+        )
+    experts = int(frame["expert"].max()) + 1
+    fig.add_hline(y=experts, line={"dash": "dot", "color": GREY, "width": 1.5})
+    for boundary in _stage_boundary(frame):
+        fig.add_vline(x=boundary, line={"color": GREY, "width": 1.5})
+        fig.add_annotation(
+            x=boundary, y=0.02, yref="paper", text="stage 2 →", showarrow=False, xanchor="left"
+        )
+    fig.update_xaxes(dtick=1, showgrid=False)
+    fig.update_yaxes(range=[0, experts * 1.08])
+    return layout(
+        fig,
+        "How even usage is, epoch by epoch",
+        subtitle=subtitle,
+        x="epoch, counted from 0",
+        y="effective experts",
+        height=400,
+        legend=True,
+    )
+
+
+def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
+    """Small multiples: for each layer its experts' Top-1 shares, epoch by epoch."""
+    layers = sorted(frame["layer"].unique(), reverse=True)
+    columns = min(_PANELS, len(layers))
+    rows = math.ceil(len(layers) / columns)
+    fig = make_subplots(
+        rows=rows,
+        cols=columns,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        subplot_titles=[f"layer {layer}" for layer in layers],
+        horizontal_spacing=0.03,
+        vertical_spacing=0.14 / max(rows - 1, 1) if rows > 1 else 0,
+    )
+    boundaries = _stage_boundary(frame)
+    for i, layer in enumerate(layers):
+        table = frame[frame["layer"] == layer].pivot(index="expert", columns="epoch", values="share")
+        place = {"row": i // columns + 1, "col": i % columns + 1}
+        fig.add_heatmap(
+            z=table.to_numpy(),
+            x=table.columns.tolist(),
+            y=table.index.tolist(),
+            coloraxis="coloraxis",
+            hovertemplate=f"<b>layer {layer}</b>, expert %{{y}}, epoch %{{x}}: %{{z:.1%}}<extra></extra>",
+            **place,
+        )
+        for boundary in boundaries:
+            fig.add_vline(x=boundary, line={"color": SELECTED, "width": 1.5}, **place)
+    epochs = sorted(frame["epoch"].unique())
+    fig.update_layout(
+        coloraxis={
+            "colorscale": SEQUENTIAL,
+            "cmin": 0,
+            "cmax": float(frame["share"].max()),
+            "colorbar": {
+                "tickformat": ".0%",
+                "thickness": 12,
+                "title": {"text": "Top-1 share", "side": "right"},
+            },
+        }
+    )
+    layout(
+        fig,
+        "Top-1 share of every expert, epoch by epoch",
+        subtitle=subtitle,
+        height=140 + 210 * rows,
+        margin={"t": 95},
+    )
+    fig.update_xaxes(range=[min(epochs) - 0.5, max(epochs) + 0.5], dtick=1, showgrid=False, zeroline=False)
+    experts = int(frame["expert"].max()) + 1
+    fig.update_yaxes(range=[-0.5, experts - 0.5], showgrid=False, zeroline=False)
+    for column in range(1, columns + 1):
+        fig.update_xaxes(title_text="epoch", row=rows, col=column)
+    for row in range(1, rows + 1):
+        fig.update_yaxes(title_text="expert", row=row, col=1)
+    return fig
+
+
+def _stage_boundary(frame: pd.DataFrame) -> list[float]:
+    """Where stage 2 begins, if both stages are there."""
+    later = frame.loc[frame["stage"] == 2, "epoch"]
+    return [float(later.min()) - 0.5] if len(later) and (frame["stage"] == 1).any() else []
