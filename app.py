@@ -5,21 +5,21 @@ from pathlib import Path
 import streamlit as st
 
 PAGES = (
-    ("overview", "overview", "Overview", ":material/dashboard:"),
-    ("expert_usage", "usage", "Expert usage", ":material/grid_on:"),
-    ("routing", "routing", "Routing", ":material/alt_route:"),
-    ("pruning_lab", "lab", "Pruning lab", ":material/content_cut:"),
-    ("attribution", "attribution", "Attribution", ":material/troubleshoot:"),
-    ("compare", "compare", "Compare", ":material/compare:"),
-    ("experiments", "experiments", "Experiments", ":material/science:"),
+    ("overview", "Overview", ":material/dashboard:"),
+    ("expert_usage", "Expert usage", ":material/grid_on:"),
+    ("routing", "Routing", ":material/alt_route:"),
+    ("pruning_lab", "Pruning lab", ":material/content_cut:"),
+    ("attribution", "Attribution", ":material/troubleshoot:"),
+    ("compare", "Compare", ":material/compare:"),
+    ("experiments", "Experiments", ":material/science:"),
 )
 FOLDER = Path(__file__).parent / "pages"
 
 st.set_page_config(page_title="SHRP", page_icon="🧭", layout="wide")
 page = st.navigation(
     [
-        st.Page(FOLDER / f"{file}.py", title=title, icon=icon, url_path=path, default=file == "overview")
-        for file, path, title, icon in PAGES
+        st.Page(FOLDER / f"{file}.py", title=title, icon=icon, url_path=file, default=file == "overview")
+        for file, title, icon in PAGES
         if (FOLDER / f"{file}.py").is_file()
     ]
 )

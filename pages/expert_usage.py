@@ -15,7 +15,7 @@ from ui.expert_details import expert_details
 from ui.text import escape, escape_html, percent
 
 ALL = "all inputs"
-MEASURES = {"share": "Top-1 share", "probability": "mean router probability"}  # keys stand in the URL
+SHARE, PROBABILITY = "Top-1 share", "mean probability"
 
 
 def explain_no_routers(selection: state.Selection) -> None:
@@ -54,7 +54,7 @@ def groups_of(stats: UsageStats) -> dict[str, np.ndarray]:
 
 def matrix(stats: UsageStats, measure: str, rows: np.ndarray) -> np.ndarray:
     """`(L, H)` of the chosen measure over the marked inputs."""
-    of = stats.share if measure == "share" else stats.mean_probs
+    of = stats.share if measure == SHARE else stats.mean_probs
     return np.stack([of(layer, rows) for layer in stats.layers])
 
 
@@ -64,8 +64,8 @@ def usage_map(stats: UsageStats, name: str) -> None:
     one, two, three = st.columns([2, 2, 2])
     measure = one.segmented_control(
         "Measure",
-        list(MEASURES),
-        default=next(iter(MEASURES)),
+        [SHARE, PROBABILITY],
+        default=SHARE,
         required=True,
         key="measure",
         bind="query-params",
@@ -84,7 +84,7 @@ def usage_map(stats: UsageStats, name: str) -> None:
     n = f"n = {int(rows.sum()):,} inputs" + (
         f" ({int(counts[0].sum()):,} real tokens)" if stats.unit == "tokens" else ""
     )
-    what, subtitle = MEASURES[measure], f"{escape_html(stats.data)}, {escape_html(group)}, {n}"
+    subtitle = f"{escape_html(stats.data)}, {escape_html(group)}, {n}"
     difference = against != "nothing"
     if difference:
         values = values - matrix(stats, measure, groups[against])
@@ -94,14 +94,19 @@ def usage_map(stats: UsageStats, name: str) -> None:
         )
     else:
         subtitle += f"; even use would be {percent(1 / stats.num_experts)}"
-    title = f"Difference in {what}" if difference else what[0].upper() + what[1:]
+    title = f"Difference in {measure}" if difference else measure[0].upper() + measure[1:]
     frame = pd.DataFrame(
         [
             (layer, e, values[i, e], int(counts[i, e]))
             for i, layer in enumerate(stats.layers)
             for e in range(stats.num_experts)
         ],
-        columns=["layer", "expert", ("difference in " if difference else "") + what, f"{stats.unit} (Top-1)"],
+        columns=[
+            "layer",
+            "expert",
+            ("difference in " if difference else "") + measure,
+            f"{stats.unit} (Top-1)",
+        ],
     )
     heat, bars = st.columns([3, 1], gap="small")
     with heat:
@@ -111,7 +116,7 @@ def usage_map(stats: UsageStats, name: str) -> None:
                 stats.layers,
                 title=title,
                 subtitle=subtitle,
-                measure=what,
+                measure=measure,
                 counts=counts,
                 unit=stats.unit,
                 difference=difference,
@@ -185,39 +190,44 @@ def over_training(name: str, training: dict) -> None:
     )
 
 
+def measured(selection: state.Selection) -> None:
+    """Everything that the picked data show, once the model has seen them."""
+    try:
+        stats = loaders.usage_stats(
+            selection.checkpoint,
+            selection.checkpoint.fingerprint,
+            selection.source,
+            selection.data,
+            selection.data.fingerprint,
+        )
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    counted = (
+        "Every real token picks its own experts, so shares count **tokens**; probabilities are means over an "
+        "input's tokens."
+        if stats.unit == "tokens"
+        else "Every input picks its experts as a whole, so shares count **inputs**."
+    )
+    st.markdown(f"**{escape(selection.name)}** on {escape(stats.data)}. {counted}")
+    top = stats.layers[-1]
+    state.seed_cell(stats.layers, top, int(stats.share(top).argmax()))
+    above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
+    layer, expert = cell_picker(stats)
+    with above:
+        usage_map(stats, selection.name)
+    file_name = f"{selection.name}-layer{layer}-expert{expert}"
+    expert_details(stats, selection.data, layer, expert, file_name=file_name)
+
+
 st.title("Expert usage", anchor=False)
 selection = state.current()
 if not selection.is_routed:
     explain_no_routers(selection)
     st.stop()
-try:
-    stats = loaders.usage_stats(
-        selection.checkpoint,
-        selection.checkpoint.fingerprint,
-        selection.source,
-        selection.data,
-        selection.data.fingerprint,
-    )
-except ShrpError as error:
-    state.show_error(error)
-    st.stop()
-by_token = stats.unit == "tokens"
-st.markdown(
-    f"**{escape(selection.name)}** on {escape(stats.data)}. "
-    + (
-        "Every real token picks its own experts, so shares count **tokens**; probabilities are means over an "
-        "input's tokens."
-        if by_token
-        else "Every input picks its experts as a whole, so shares count **inputs**."
-    )
-)
-top = stats.layers[-1]
-state.seed_cell(stats.layers, top, int(stats.share(top).argmax()))
-above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
-layer, expert = cell_picker(stats)
-with above:
-    usage_map(stats, selection.name)
-expert_details(
-    stats, selection.data, layer, expert, file_name=f"{selection.name}-layer{layer}-expert{expert}"
-)
-over_training(selection.name, dict(selection.checkpoint.info.training))
+first = st.container()
+over_training(
+    selection.name, dict(selection.checkpoint.info.training)
+)  # needs no model, so it is there at once
+with first:
+    measured(selection)

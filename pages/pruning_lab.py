@@ -13,7 +13,7 @@ from shrp.usage import UsageStats
 from ui import lab, lab_outputs, lab_views, loaders, state
 from ui.lab import PER_LAYER, Setting
 from ui.lab_controls import controls
-from ui.lab_marks import Mark, marks, teacher_mark
+from ui.lab_marks import Mark, marks, shipped, teacher_mark
 from ui.store import results
 from ui.text import escape
 
@@ -35,7 +35,8 @@ def main() -> None:
     # whole run at once. So an evaluation that nobody waits for any more is dropped, and nothing queues.
     setting = controls(len(expert_layers(model)), experts)
     try:
-        stats = lab.usage_for(setting.selection, selection.checkpoint, selection.source, selection.data)
+        with st.container():  # progress comes and goes in here without moving what is below
+            stats = lab.usage_for(setting.selection, selection.checkpoint, selection.source, selection.data)
         plan = lab.plan_of(setting, stats)
         pruned, routed = evaluate(selection, setting, plan)
     except ShrpError as error:
@@ -70,19 +71,19 @@ def evaluate(
     dense, price = dense_cost(checkpoint.model, lab.TOKENS), plan_cost(checkpoint.model, plan, lab.TOKENS)
     kept = (plan.budget, len(plan.layers) * num_experts_of(checkpoint.model))
     seen, key = results("routed", 16), (checkpoint.fingerprint, data.fingerprint)
-    place, progress = st.empty(), st.empty()
+    place, busy = st.empty(), st.empty()
 
     def show(evaluation: Evaluation, routed: Evaluation | None, teacher: Mark | None) -> None:
         with place.container(border=True):
             lab_views.headline(evaluation, price, dense, kept, routed, teacher)
         if evaluation.complete:
-            progress.empty()
+            busy.empty()
         else:
             text = f"A running estimate from {evaluation.n:,} of {evaluation.total:,} inputs"
-            progress.progress(evaluation.n / evaluation.total, text)
+            busy.progress(evaluation.n / evaluation.total, text)
 
     routed = seen.get(key)
-    teacher = teacher_mark(marks(checkpoint, data, routed)) if routed else None
+    teacher = teacher_mark(shipped(checkpoint, data))
     drawn = 0.0
     for evaluation in lab.stream(checkpoint, data, plan):
         if not evaluation.complete and time.monotonic() - drawn > REDRAW:
@@ -90,10 +91,10 @@ def evaluate(
             drawn = time.monotonic()
     lab.keep(checkpoint, data, setting, plan, evaluation)
     if routed is None:
-        show(evaluation, None, None)
-        routed = loaders.evaluation(checkpoint, data)
+        show(evaluation, None, teacher)
+        with busy.container():
+            routed = loaders.evaluation(checkpoint, data)
         seen.put(key, routed)
-        teacher = teacher_mark(marks(checkpoint, data, routed))
     show(evaluation, routed, teacher)
     return evaluation, routed
 

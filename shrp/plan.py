@@ -23,7 +23,7 @@ COMBINATIONS = ("usage", "mean")
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The experts that one layer keeps, ascending, and their combination weights, which sum to 1."""
+    """The experts that one layer keeps, ascending, and their combination weights (`make_plan` makes them sum to 1)."""
 
     experts: tuple[int, ...]
     weights: tuple[float, ...]

@@ -9,11 +9,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from shrp.batching import collate, encode, token_counts
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
-from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluate import batch_logits, evaluate
+from shrp.evaluate import batch_logits
 from shrp.explore import MAX_SENTENCES, explore, longest_input, split_sentences
-from shrp.paired import paired_difference
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import force_experts, use_gates
@@ -230,25 +228,3 @@ def test_token_counts_do_not_cut(tokenizer):
     assert token_counts(tokenizer, [("w1 " * 50,), ("w1",)]) == [52, 3]
     assert token_counts(tokenizer, [("w1", "w2 w3")]) == [6]
     assert token_counts(tokenizer, []) == []
-
-
-def test_paired_difference(tokenizer):
-    rng = np.random.default_rng(0)
-    data = TextData(SST2, "made", tuple(texts(120)), rng.integers(2, size=120))
-    model = build()
-    routed = evaluate(model, tokenizer, data)
-    usage = {i: rng.random(4) for i in (1, 2, 3)}
-    pruned = evaluate(prune(model, make_plan(usage, per_layer=1)), tokenizer, data)
-    value, (low, high) = paired_difference(pruned, routed)
-    assert value == pytest.approx(pruned.score - routed.score)
-    assert low <= value <= high
-    assert paired_difference(routed, routed) == (0.0, (0.0, 0.0))
-    assert np.isnan(paired_difference(pruned, routed, resamples=0)[1]).all()
-    some = evaluate(model, tokenizer, data, order=range(50))
-    by_hand = pruned.correct[:50].mean() - routed.correct[:50].mean()
-    assert paired_difference(pruned, some)[0] == pytest.approx(by_hand)
-    other = evaluate(model, tokenizer, TextData(SST2, "other", data.texts, data.labels))
-    with pytest.raises(DataError, match="different inputs"):
-        paired_difference(routed, other)
-    bare = TextData(SST2, "bare", data.texts)
-    assert np.isnan(paired_difference(*[evaluate(model, tokenizer, bare)] * 2)[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +21,13 @@ COSTS = {
 
 _SERIES = (GREEN, PURPLE, SKY, "#a6761d")
 _TRIED = "tried: {}, {}"
+_MANY = re.compile(r"(\d+) a layer")
+_SYMBOLS = {
+    "shipped static, recovered": "star",
+    "control: layers dropped": "triangle-down",
+    "control: no router": "hexagon-open",
+    "control: random experts, recovered": "x-open",
+}
 
 
 def curve(
@@ -79,10 +88,15 @@ def curve(
     layout(
         fig,
         f"{metric_name(metric).capitalize()} against cost",
-        subtitle=f"{escape_html(data)}, {n}bars: 95% intervals (of averaged controls: range of draws)",
+        subtitle=f"{escape_html(data)}, {n}bars: 95% intervals (averaged controls: range of draws)"
+        + (
+            "<br>numbers beside marks: experts a layer"
+            if any(_MANY.search(label) for label in references["setting"])
+            else ""
+        ),
         x=COSTS[over].format(tokens=tokens),
         y=metric_name(metric) + (" (%)" if scale == 100 else ""),
-        height=470,
+        height=500,
         legend=True,
     )
     return fig
@@ -130,24 +144,19 @@ def _points(
 
 
 def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: float) -> None:
-    for (kind, recovered), rows in references.groupby(["kind", "recovered"], sort=False):
-        name = {"teacher": "dense teacher", "routed": "routed model", "static": "shipped static"}.get(
-            kind, kind
-        )
-        if kind == "control":
-            name = "shipped control"
-        trace = _points(
-            rows,
-            over,
-            scale,
-            f"{name}, recovered" if recovered else name,
-            KIND_COLORS.get(kind, BLUE),
-            "star" if recovered and kind == "static" else KIND_SYMBOLS.get(kind, "circle"),
-            "markers+text",
-        )
-        trace.text = [escape_html(text) for text in rows["setting"]]
-        trace.textposition, trace.textfont = "middle right", {"size": 10}
-        trace.marker.size = 12
+    series = [_series_of(row) for row in references.itertuples()]
+    for name, rows in references.assign(series=series).groupby("series", sort=False):
+        kind, recovered = rows["kind"].iloc[0], bool(rows["recovered"].iloc[0])
+        symbol = KIND_SYMBOLS.get(kind, "circle")
+        for start, other in _SYMBOLS.items():
+            symbol = other if name.startswith(start) else symbol
+        trace = _points(rows, over, scale, name, KIND_COLORS.get(kind, BLUE), symbol, "markers+text")
+        trace.text = [
+            _MANY.search(label).group(1) if _MANY.search(label) else "" for label in rows["setting"]
+        ]
+        trace.textposition = "bottom right" if kind == "control" else "top right"
+        trace.textfont = {"size": 11, "color": KIND_COLORS.get(kind, BLUE)}
+        trace.marker.size = 12 if recovered or kind != "static" else 10
         fig.add_trace(trace)
         if kind in ("teacher", "routed"):
             fig.add_hline(
@@ -155,3 +164,10 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
                 line={"color": KIND_COLORS[kind], "width": 1, "dash": "dash"},
                 opacity=0.6,
             )
+
+
+def _series_of(row) -> str:
+    """The legend's name for a reference."""
+    names = {"teacher": "dense teacher", "routed": "routed model", "static": "shipped static"}
+    name = names.get(row.kind, f"control: {row.setting.split(',')[0]}")
+    return f"{name}, recovered" if row.recovered else name

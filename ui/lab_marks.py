@@ -38,9 +38,14 @@ class Mark:
 
 def marks(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> list[Mark]:
     """The routed model as evaluated here, and the scores that the checkpoint carries for these data."""
-    model = checkpoint.model
-    here = Mark("routed", "routed", routed.score, routed.interval, "95%", routed.n, cost(model, TOKENS))
-    found = [here]
+    price = cost(checkpoint.model, TOKENS)
+    here = Mark("routed", "routed", routed.score, routed.interval, "95%", routed.n, price)
+    return [here, *shipped(checkpoint, data)]
+
+
+def shipped(checkpoint: Checkpoint, data: TextData) -> list[Mark]:
+    """The scores that the checkpoint carries for these data, but for the routed model's."""
+    model, found = checkpoint.model, []
     for row in checkpoint.info.scores:
         if row.get("data") != data.name or row.get("metric", data.task.metric) != data.task.metric:
             continue

@@ -177,20 +177,14 @@ def not_routed(selection: Selection) -> None:
         "is its plan and its score. To try other prunings, pick the routed checkpoint that it came from.",
         icon=":material/content_cut:",
     )
-    try:
-        evaluation = loaders.evaluation(checkpoint, selection.data)
-    except ShrpError as error:
-        state.show_error(error)
-        return
+    place = st.container()
     price, dense = cost(checkpoint.model, lab.TOKENS), dense_cost(checkpoint.model, lab.TOKENS)
     part = price.relative_to(dense)
-    scored = with_interval(evaluation.score, evaluation.interval, evaluation.metric, evaluation.n)
-    st.markdown(f"**{escape(scored)}** on {escape(evaluation.data)}.")
     st.markdown(
-        f"Encoder: {percent(part['encoder_params'])} of the dense encoder's {count(dense.encoder_params)} parameters, "
-        f"{percent(part['encoder_flops'])} of its {count(dense.encoder_flops)} FLOPs ({lab.TOKENS} tokens). Whole "
-        f"model: {percent(part['model_params'])} of {count(dense.model_params)} and "
-        f"{percent(part['model_flops'])} of {count(dense.model_flops)}."
+        f"Encoder: {percent(part['encoder_params'])} of the dense encoder's {count(dense.encoder_params)} "
+        f"parameters, {percent(part['encoder_flops'])} of its {count(dense.encoder_flops)} FLOPs "
+        f"({lab.TOKENS} tokens). Whole model: {percent(part['model_params'])} of "
+        f"{count(dense.model_params)} and {percent(part['model_flops'])} of {count(dense.model_flops)}."
     )
     how = f"selected by {info.plan.selection}, combined by {info.plan.combination}"
     kept_chart(info.plan, num_experts_of(checkpoint.model), selection.name, measured=how)
@@ -202,3 +196,11 @@ def not_routed(selection: Selection) -> None:
         on_click="ignore",
         icon=":material/description:",
     )
+    with place:  # above, but last: the plan need not wait for the score
+        try:
+            evaluation = loaders.evaluation(checkpoint, selection.data)
+        except ShrpError as error:
+            state.show_error(error)
+            return
+        scored = with_interval(evaluation.score, evaluation.interval, evaluation.metric, evaluation.n)
+        st.markdown(f"**{escape(scored)}** on {escape(evaluation.data)}.")

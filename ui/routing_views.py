@@ -103,7 +103,7 @@ def agreement(found: list[Exploration]) -> str:
     if not differ:
         return f"{who} take the same expert in every one of the {len(layers)} routed layers{how}."
     if len(differ) == len(layers):
-        return f"{who} differ in every one of the {len(layers)} routed layers{how}."
+        return f"In none of the {len(layers)} routed layers do they all take the same expert{how}."
     same, names = len(layers) - len(differ), ", ".join(map(str, differ))
     where = f"layer{'s' if len(differ) > 1 else ''} {names}"
     return (

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.data import TextData
@@ -75,8 +76,20 @@ def draw_picker() -> None:
     st.caption(sources.get(source, ""))
 
 
+def _through_app() -> None:
+    """Start over through `app.py` where a page was started without it.
+
+    Streamlit takes a folder named `pages` for its older multipage layout until `st.navigation` has run once, so the
+    first visit after a start, if it is to a page's address, runs that page alone.
+    """
+    if PagesManager.uses_pages_directory:
+        PagesManager.uses_pages_directory = False
+        st.rerun()
+
+
 def current(*, needs_data: bool = True) -> Selection:
     """The selection of the sidebar, loaded. Where there is nothing to load, says so and stops the page."""
+    _through_app()
     found = loaders.discover_all()
     if not found:
         st.info(

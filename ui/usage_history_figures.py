@@ -33,7 +33,7 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     logs = np.log(frame["share"].where(frame["share"] > 0, 1.0))
     entropy = (-frame["share"] * logs).groupby([frame["layer"], frame["epoch"]]).sum()
     layers = sorted(frame["layer"].unique())
-    colors = sample_colorscale("Viridis", np.linspace(0.1, 0.85, max(len(layers), 2)).tolist())
+    colors = sample_colorscale("Viridis", np.linspace(0.3, 0.8, max(len(layers), 2)).tolist())
     fig = go.Figure()
     for layer, color in zip(layers, colors):
         series = np.exp(entropy[layer])

@@ -21,15 +21,25 @@ LAYERS = (1, 2)
 def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
     """A factory of checkpoint folders: `save_tiny(name, ...)`, with anything of `CheckpointInfo` on top."""
 
-    def save(name, *, routing="sequence", control="none", plan=None, history=None, **info):
-        model = tiny_routed("bert", layers=LAYERS, routing=routing, control=control)
+    def save(
+        name,
+        *,
+        routing="sequence",
+        control="none",
+        plan=None,
+        history=None,
+        task="sst2",
+        num_labels=2,
+        **info,
+    ):
+        model = tiny_routed("bert", layers=LAYERS, routing=routing, control=control, num_labels=num_labels)
         config = ShrpConfig(LAYERS, routing, expander_gain=1.0, control=control)
         if plan is not None:
             model = prune(model, plan)
         return checkpoints.save(
             model,
             tiny_tokenizer,
-            CheckpointInfo(config, TASKS["sst2"], plan=plan, base_model="a tiny one", **info),
+            CheckpointInfo(config, TASKS[task], plan=plan, base_model="a tiny one", **info),
             tmp_path / "checkpoints" / name,
             extra_files={} if history is None else {checkpoints.HISTORY: history},
         )
@@ -58,19 +68,22 @@ def tiny_static_checkpoint(save_tiny):
 
 @pytest.fixture
 def open_page(monkeypatch, tmp_path):
-    """`open_page(page, checkpoint, **params)`: the page of that file name, as a link with these params opens it.
+    """`open_page(page, folder, **params)`: the page of that file name, as a link with these params opens it.
 
-    Only the checkpoints beside `checkpoint` are offered, and only the shipped probe set and the hub.
+    Only the checkpoint of that folder and those beside it are offered; of data the shipped probe set and the hub,
+    or the folder `data_dir`.
     """
 
-    def visit(page, checkpoint=None, **params):
+    def visit(page, folder=None, /, *, data_dir=None, **params):
         monkeypatch.setattr(loaders, "SHIPPED", tmp_path / "none-shipped")
         monkeypatch.delenv("SHRP_DATA_DIR", raising=False)
+        if data_dir is not None:
+            monkeypatch.setenv("SHRP_DATA_DIR", str(data_dir))
         monkeypatch.delenv("SHRP_CHECKPOINTS", raising=False)
         query = {name: str(value) for name, value in params.items()}
-        if checkpoint is not None:
-            monkeypatch.setenv("SHRP_CHECKPOINTS", str(checkpoint.parent))
-            query = {"checkpoint": checkpoint.name} | query
+        if folder is not None:
+            monkeypatch.setenv("SHRP_CHECKPOINTS", str(folder.parent))
+            query = {"checkpoint": folder.name} | query
         at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
         if page != "overview":
             # A link would open the page at once, but AppTest knows pages only after a first run.

@@ -10,15 +10,10 @@ from shrp.evaluate import evaluate
 from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
-from ui import lab_export
+from ui import lab, lab_export
+from ui.store import results
 
-
-def texts_of(at):
-    """Everything that a page says."""
-    parts = [
-        e.value for kind in ("markdown", "caption", "info", "warning", "error") for e in getattr(at, kind)
-    ]
-    return "\n".join(str(part) for part in parts).replace("\\", "")  # without the escapes of Markdown
+from .helpers import SCORES, specs, texts_of
 
 
 def metric(at, label):
@@ -183,3 +178,35 @@ def test_a_static_checkpoint_shows_its_plan(open_page, tiny_static_checkpoint):
     assert len(at.get("plotly_chart")) == 1
     assert not at.slider
     assert isinstance(checkpoints.load(tiny_static_checkpoint).info.plan, PruningPlan)
+
+
+def test_shipped_scores_stand_beside_what_is_tried(open_page, save_tiny):
+    rows = [dict(score, data="probe/sst2", n=480) for score in SCORES]
+    at = open_page("pruning_lab", save_tiny("scored", scores=tuple(rows)))
+    assert not at.exception
+    names = [trace.get("name") for trace in specs(at)[1]["data"]]
+    for name in (
+        "dense teacher",
+        "routed model",
+        "shipped static",
+        "control: random experts",
+        "this setting",
+    ):
+        assert name in names
+    assert metric(at, "vs dense teacher").endswith("points")
+    assert "teacher 90.0%, n = 480" in texts_of(at)
+
+
+def test_an_abandoned_evaluation_leaves_nothing_behind(loaded):
+    data = load_probe("sst2")
+    plan, evaluation = direct(loaded, budget=6)
+    kept, key = results("prunings"), (loaded.fingerprint, data.fingerprint, plan.key())
+    running = lab.stream(loaded, data, plan)
+    first = next(running)
+    assert 0 < first.n < first.total
+    running.close()
+    assert kept.get(key) is None
+    *_, last = lab.stream(loaded, data, plan)
+    assert last.score == pytest.approx(evaluation.score)
+    assert kept.get(key) is last
+    assert list(lab.stream(loaded, data, plan)) == [last]

@@ -5,13 +5,7 @@ from shrp import checkpoint as checkpoints
 from shrp.explore import MAX_SENTENCES, explore
 from ui.sentences import LONGEST_LINK
 
-
-def texts_of(at):
-    """Everything that a page says."""
-    parts = [
-        e.value for kind in ("markdown", "caption", "info", "warning", "error") for e in getattr(at, kind)
-    ]
-    return "\n".join(str(part) for part in parts).replace("\\", "")  # without the escapes of Markdown
+from .helpers import texts_of
 
 
 def route(at, text):

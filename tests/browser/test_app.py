@@ -54,7 +54,7 @@ def test_first_screen_is_useful_within_ten_seconds(app_url, page):
 
 
 def test_a_click_on_a_heatmap_cell_opens_its_details(app_url, page):
-    page.goto(f"{app_url}/usage?checkpoint={NAME}&source=probe")
+    page.goto(f"{app_url}/expert_usage?checkpoint={NAME}&source=probe")
     page.locator(".st-key-usage-map .js-plotly-plot").wait_for()
     click_cell(page, "usage-map", "3", "8")
     wait_for_query(page, layer=8, expert=3)
@@ -77,7 +77,7 @@ def test_a_typed_sentence_is_routed(app_url, page):
 def test_the_slider_gives_the_pruned_models_score(app_url, page):
     checkpoint, data = load(ROOT / "checkpoints" / NAME), load_probe("sst2")
     usage = measure_usage(checkpoint.model, checkpoint.tokenizer, data).shares()
-    page.goto(f"{app_url}/lab?checkpoint={NAME}&source=probe")
+    page.goto(f"{app_url}/pruning_lab?checkpoint={NAME}&source=probe")
     slider = page.get_by_role("slider").first
     slider.wait_for()
     metric = page.locator("[data-testid=stMetric]", has_text="Accuracy").first

@@ -1,0 +1,56 @@
+import json
+
+
+def texts_of(at):
+    """Everything that a page says, without Markdown's escapes."""
+    kinds = ("title", "subheader", "markdown", "caption", "info", "success", "warning", "error")
+    parts = [e.value for kind in kinds for e in getattr(at, kind)]
+    return "\n".join(str(part) for part in parts).replace("\\", "")
+
+
+def specs(at):
+    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def row(model, kind, score, **facts):
+    return {
+        "model": model,
+        "kind": kind,
+        "data": "glue/sst2 validation",
+        "metric": "accuracy",
+        "score": score,
+        "n": 872,
+        "interval": [score - 0.02, score + 0.02],
+        "interval_is": "95%",
+        "retained": score / 0.9,
+    } | facts
+
+
+SCORES = (
+    row("dense teacher", "teacher", 0.9),
+    row("routed", "routed", 0.89),
+    row("static, 1 a layer", "static", 0.8, per_layer=1, budget=2),
+    row("random experts, 1 a layer", "control", 0.6, per_layer=1, budget=2),
+    row("layers dropped, 5 epochs", "control", 0.885),
+)
+HISTORY = [
+    {
+        "epoch": epoch,
+        "stage": stage,
+        "converted_layer": layer,
+        "loss": 0.5,
+        "task_loss": 0.4,
+        "balance_loss": 0.1,
+        "metric": "accuracy",
+        "validation_score": 0.9 - 0.01 * epoch,
+        "validation_interval": [0.85, 0.92],
+        "validation_n": 872,
+        "usage": usage,
+        "seconds": 3.0,
+    }
+    for epoch, stage, layer, usage in (
+        (0, 1, 2, {"2": [0.25, 0.25, 0.25, 0.25]}),
+        (1, 1, 1, {"1": [0.25] * 4, "2": [0.97, 0.01, 0.01, 0.01]}),
+        (2, 2, None, {"1": [0.7, 0.1, 0.1, 0.1], "2": [0.97, 0.01, 0.01, 0.01]}),
+    )
+]

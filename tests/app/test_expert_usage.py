@@ -1,0 +1,185 @@
+import base64
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp.data import load_probe
+from shrp.usage import measure_usage
+from ui import state
+
+from .helpers import HISTORY, specs, texts_of
+
+
+def values(array):
+    """A plotly array, which is a list or a base64-coded buffer."""
+    if isinstance(array, dict):
+        found = np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"])
+        return found.reshape([int(n) for n in str(array.get("shape", found.size)).split(",")])
+    return np.array(array, dtype=float)
+
+
+def heatmap(at):
+    return values(specs(at)[0]["data"][0]["z"])
+
+
+@pytest.fixture
+def stats(tiny_checkpoint):
+    loaded = checkpoints.load(tiny_checkpoint)
+    return measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
+
+
+@pytest.fixture
+def page(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint)
+    assert not at.exception
+    return at
+
+
+def test_the_map_shows_the_measured_shares(page, stats):
+    assert heatmap(page) == pytest.approx(np.stack([stats.share(1), stats.share(2)]))
+    assert "probe/sst2" in texts_of(page)
+    assert "shares count **inputs**" in texts_of(page)
+
+
+def test_it_opens_on_the_most_used_expert_of_the_top_layer(page, stats):
+    assert page.selectbox(key="layer").value == 2
+    assert page.selectbox(key="expert").value == int(stats.share(2).argmax())
+
+
+@pytest.mark.parametrize("expert", range(4))
+def test_a_link_opens_its_expert(open_page, tiny_checkpoint, stats, expert):
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=expert)
+    assert not at.exception
+    assert f"Layer 1, expert {expert}" in [s.value for s in at.subheader]
+    count, total = int(stats.counts(1)[expert]), int(stats.counts(1).sum())
+    shown = {metric.label: metric.value for metric in at.metric}
+    assert shown["Top-1 share"] == f"{count / total:.1%}"
+    assert shown["Mean router probability"] == f"{stats.mean_probs(1)[expert]:.1%}"
+    said = texts_of(at)
+    assert f"{count:,} of n = {total:,} inputs" in said
+    assert ("nothing is routed to this expert" in said) == (count == 0)
+    top = at.dataframe[0].value
+    order = np.argsort(-stats.probs[1][:, expert], kind="stable")[:12]
+    assert top["index"].tolist() == order.tolist()
+    assert top["sentence"].tolist() == [load_probe("sst2").texts[i][0] for i in order]
+
+
+def test_a_click_on_a_cell_sets_layer_and_expert(monkeypatch):
+    clicked = {"selection": {"points": [{"customdata": {"0": 1, "1": 3}}]}}  # as Streamlit hands it over
+    session = {"usage-map": clicked}
+    monkeypatch.setattr(state.st, "session_state", session)
+    state.pick_cell("usage-map")
+    assert (session["layer"], session["expert"]) == (1, 3)
+    session["usage-map"] = {"selection": {"points": []}}
+    state.pick_cell("usage-map")  # a redrawn chart: nothing chosen, nothing changed
+    assert (session["layer"], session["expert"]) == (1, 3)
+
+
+def test_every_cell_carries_its_layer_and_expert(page):
+    points = specs(page)[0]["data"][1]
+    assert points["customdata"] == [[layer, expert] for layer in (1, 2) for expert in range(4)]
+    assert points["marker"]["opacity"] == 0
+
+
+def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
+    at = open_page("expert_usage", tiny_checkpoint, group="class: positive", measure="mean probability")
+    positive, negative = (stats.labels == 1), (stats.labels == 0)
+    assert heatmap(at) == pytest.approx(np.stack([stats.mean_probs(i, positive) for i in (1, 2)]))
+    at.selectbox(key="against").set_value("class: negative").run()
+    assert not at.exception
+    expected = np.stack([stats.mean_probs(i, positive) - stats.mean_probs(i, negative) for i in (1, 2)])
+    assert heatmap(at) == pytest.approx(expected, abs=1e-6)
+    assert "240" in specs(at)[0]["layout"]["title"]["subtitle"]["text"]
+    at.selectbox(key="group").set_value("slice: negation").run()
+    assert not at.exception
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"layer": "0"},
+        {"layer": "x", "expert": "99"},
+        {"expert": "-1"},
+        {"group": "class: <b>", "against": "?"},
+        {"measure": "no"},
+    ],
+)
+def test_nonsense_in_the_link_falls_back(open_page, tiny_checkpoint, params):
+    at = open_page("expert_usage", tiny_checkpoint, **params)
+    assert not at.exception
+    assert not at.error
+    assert at.selectbox(key="layer").value in (1, 2)
+    assert at.selectbox(key="expert").value in range(4)
+    assert len(at.get("plotly_chart")) >= 2
+
+
+def test_token_routing_counts_tokens(open_page, tiny_token_checkpoint):
+    at = open_page("expert_usage", tiny_token_checkpoint, layer=2, expert=1)
+    assert not at.exception
+    loaded = checkpoints.load(tiny_token_checkpoint)
+    stats = measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    said = texts_of(at)
+    assert "shares count **tokens**" in said
+    assert f"{int(stats.counts(2)[1]):,} of n = {int(stats.counts(2).sum()):,} real tokens" in said
+    assert "tokens" in at.dataframe[0].value
+
+
+@pytest.mark.parametrize("kind", ["static", "uniform", "dropped"])
+def test_checkpoints_without_routers_say_what_to_do(open_page, save_tiny, tiny_static_checkpoint, kind):
+    folder = tiny_static_checkpoint if kind == "static" else save_tiny(kind, control=kind)
+    at = open_page("expert_usage", folder)
+    assert not at.exception
+    assert "no routers" in at.info[0].value
+    assert not at.get("plotly_chart")
+    if kind == "static":
+        assert at.dataframe[0].value["experts"].tolist() == ["0 (1.00)", "0 (0.62), 1 (0.37)"]
+
+
+def test_usage_over_training_is_drawn_from_the_history(open_page, save_tiny):
+    folder = save_tiny("taught", history="".join(json.dumps(line) + "\n" for line in HISTORY))
+    at = open_page("expert_usage", folder)
+    assert not at.exception
+    by_title = {spec["layout"]["title"]["text"]: spec for spec in specs(at)}
+    lines = {t["name"]: t for t in by_title["How even usage is, epoch by epoch"]["data"]}
+    assert values(lines["layer 1"]["y"])[0] == pytest.approx(4)  # even when it is converted
+    assert values(lines["layer 1"]["y"])[1] < 3
+    assert "Top-1 share of every expert, epoch by epoch" in by_title
+
+
+def test_without_a_history_it_says_so(page):
+    assert any("No training history" in info.value for info in page.info)
+
+
+def test_another_checkpoint_resets_a_layer_that_it_lacks(open_page, tiny_checkpoint, save_tiny):
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=2)
+    save_tiny("tiny-token", routing="token")
+    at.run()
+    at.selectbox(key="checkpoint").set_value("tiny-token").run()
+    assert not at.exception
+    assert "tokens" in texts_of(at)
+    assert at.selectbox(key="layer").value == 1
+
+
+def test_pairs_with_numeric_labels_from_a_data_folder(open_page, save_tiny, monkeypatch, tmp_path):
+    rows = 20
+    frame = pd.DataFrame(
+        {
+            "sentence1": [f"w{i} *w1* <b>" for i in range(rows)],
+            "sentence2": ["w2 w3"] * rows,
+            "label": np.linspace(0, 5, rows),
+        }
+    )
+    (tmp_path / "glue" / "stsb").mkdir(parents=True)
+    frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
+    folder = save_tiny("pairs", task="stsb", num_labels=1)
+    for page in ("overview", "expert_usage"):
+        at = open_page(page, folder, data_dir=tmp_path / "glue")
+        assert not at.exception
+        assert not at.error
+        assert at.selectbox(key="source").value == "glue"
+        assert "glue/stsb validation" in texts_of(at)
+    assert at.dataframe[0].value["sentence1"].str.startswith("w").all()
+    assert "has no classes" in texts_of(at)

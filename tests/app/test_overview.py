@@ -1,0 +1,186 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp.data import load_probe
+from shrp.evaluate import evaluate
+from shrp.measure import cost, dense_cost
+from ui.text import count
+
+from .conftest import ROOT
+from .helpers import HISTORY, SCORES, row, specs, texts_of
+
+
+@pytest.fixture
+def full(save_tiny):
+    """A checkpoint with scores, controls and a history."""
+    return save_tiny(
+        "full",
+        scores=SCORES,
+        history="".join(json.dumps(line) + "\n" for line in HISTORY),
+        usage=HISTORY[-1]["usage"],
+        training={
+            "train_data": "glue/sst2 train",
+            "train_examples": 6920,
+            "validation_data": "glue/sst2 validation",
+            "epochs": 3,
+            "seconds": 75.0,
+            "config": {"stage2_epochs": 1, "learning_rate": 3e-5, "seed": 0, "shrp": {"layers": [1, 2]}},
+        },
+    )
+
+
+def test_a_checkpoint_without_scores_says_so_and_is_measured(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    assert not at.exception
+    assert at.title[0].value == "tiny"
+    said = texts_of(at)
+    assert "No scores were stored" in said
+    assert "Nothing was stored about how this checkpoint was trained" in said
+    loaded = checkpoints.load(tiny_checkpoint)
+    result = evaluate(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    assert f"accuracy {result.score:.1%}" in said
+    assert f"n = {result.n}" in said
+
+
+def test_costs_name_their_denominators(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    model = checkpoints.load(tiny_checkpoint).model
+    mine, dense = cost(model), dense_cost(model)
+    shown = {metric.label: metric.value for metric in at.metric}
+    assert shown["Encoder parameters"] == f"{mine.encoder_params / dense.encoder_params:.1%}"
+    assert shown["Encoder FLOPs"] == f"{mine.encoder_flops / dense.encoder_flops:.1%}"
+    assert shown["Whole model parameters"] == f"{mine.model_params / dense.model_params:.1%}"
+    assert f"{count(mine.model_params)} of {count(dense.model_params)}" in texts_of(at)
+
+
+def test_scores_stand_beside_their_controls_and_a_tie_is_said(open_page, full):
+    at = open_page("overview", full)
+    assert not at.exception
+    assert next(m.value for m in at.metric if m.label == "Accuracy") == "89.0%"
+    said = texts_of(at)
+    assert "95% interval 87.0–91.0%, n = 872" in said
+    assert "“random experts, 1 a layer” (60.0%) is below “static, 1 a layer”" in said
+    assert "“layers dropped, 5 epochs” (88.5%) beats “static, 1 a layer”, ties with “routed”" in said
+    assert any("1 win" in warning.value for warning in at.warning)
+    names = {trace.get("name") for spec in specs(at) for trace in spec["data"]}
+    assert {"dense teacher", "SHRP, routed", "SHRP, static", "control"} <= names
+
+
+def test_training_is_told_and_a_collapse_in_it_is_a_warning(open_page, full):
+    at = open_page("overview", full)
+    said = texts_of(at)
+    assert "glue/sst2 train, n = 6,920" in said
+    assert "3 (2 converting, 1 after)" in said
+    assert "1 min 15 s" in said
+    assert "layer 2: expert 0 took 97% already in stage 1 (epoch 1" in said
+    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
+    assert "Training, epoch by epoch" in titles
+
+
+def test_the_picked_data_set_of_the_scores_is_in_the_link(open_page, save_tiny):
+    other = [line | {"data": "probe/sst2", "n": 480} for line in SCORES]
+    folder = save_tiny("two", scores=(*SCORES, *other))
+    at = open_page("overview", folder, scored_on="probe/sst2")
+    assert not at.exception
+    assert "Accuracy on probe/sst2" in [spec["layout"]["title"]["text"] for spec in specs(at)]
+
+
+def test_a_static_checkpoint_shows_what_it_keeps(open_page, tiny_static_checkpoint):
+    at = open_page("overview", tiny_static_checkpoint)
+    assert not at.exception
+    said = texts_of(at)
+    assert "2 of 3 layers keep 1 to 2 of 4 experts, 3 in all" in said
+    kept = {trace["name"]: len(trace["x"]) for trace in specs(at)[0]["data"]}
+    assert kept == {"dense layer, as pretrained": 1, "expert kept": 3, "expert removed": 5}
+
+
+@pytest.mark.parametrize("control", ["uniform", "dropped"])
+def test_controls_say_what_they_are(open_page, save_tiny, control):
+    at = open_page("overview", save_tiny("control", control=control))
+    assert not at.exception
+    assert "Control" in texts_of(at)
+    assert "Measured here" in texts_of(at)
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "json", "history"])
+def test_a_damaged_checkpoint_is_told_in_words(open_page, tiny_checkpoint, damage):
+    if damage == "weights":
+        with open(tiny_checkpoint / "model.safetensors", "r+b") as file:
+            file.truncate(500)
+    elif damage == "config":
+        (tiny_checkpoint / "config.json").write_text('{"shrp": {"format_version": 99}, "model_type": "bert"}')
+    elif damage == "json":
+        (tiny_checkpoint / "config.json").write_text("{")
+    else:
+        (tiny_checkpoint / "history.jsonl").write_text("{nonsense\n")
+    at = open_page("overview", tiny_checkpoint)
+    assert not at.exception
+    expected = {
+        "weights": "truncated",
+        "config": "format version 99",
+        "json": "not readable JSON",
+        "history": "not readable JSON lines",
+    }
+    assert expected[damage] in at.error[0].value.replace("\\", "")
+    assert (at.title[0].value == "tiny") if damage == "history" else not at.metric
+
+
+def test_no_checkpoint_at_all_says_how_to_make_one(open_page):
+    at = open_page("overview")
+    assert not at.exception
+    assert "There is no checkpoint yet" in at.info[0].value
+    assert "shrp train" in at.code[0].value
+
+
+def test_nonsense_in_the_link_falls_back(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint, checkpoint="../../etc", source="<b>", scored_on="x")
+    assert not at.exception
+    assert at.title[0].value == "tiny"
+    assert at.selectbox(key="source").value == "probe"
+
+
+def test_names_and_descriptions_are_shown_as_text(open_page, save_tiny):
+    scores = (row("<img src=x onerror=alert(1)> **bold**", "routed", 0.8),)
+    at = open_page("overview", save_tiny("a_b *c* :smile: <i>", scores=scores))
+    assert not at.exception
+    assert "*c*" not in at.title[0].value
+    assert ":smile:" not in at.title[0].value
+    for chart in at.get("plotly_chart"):
+        assert "<img" not in chart.proto.spec
+
+
+def test_a_checkpoint_that_changes_on_disk_is_loaded_anew(open_page, tiny_checkpoint, save_tiny):
+    assert "a tiny one" in texts_of(open_page("overview", tiny_checkpoint))
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    config["shrp"]["base_model"] = "quite another base"
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config))
+    assert "quite another base" in texts_of(open_page("overview", tiny_checkpoint))
+
+
+def test_two_checkpoints_of_one_name_are_told_apart(monkeypatch, tmp_path, tiny_checkpoint):
+    import os
+    import shutil
+
+    from ui import loaders
+
+    other = tmp_path / "elsewhere" / "tiny"
+    shutil.copytree(tiny_checkpoint, other)
+    monkeypatch.setattr(loaders, "SHIPPED", tiny_checkpoint.parent)
+    monkeypatch.setenv("SHRP_CHECKPOINTS", os.pathsep.join(map(str, (other.parent, tiny_checkpoint.parent))))
+    assert list(loaders.discover_all()) == ["tiny", "tiny (elsewhere)"]
+    assert loaders.path_of("tiny (elsewhere)") == other
+
+
+def test_the_app_imports_nothing_heavy_that_it_does_not_need():
+    code = (
+        "import sys, ui.state, ui.checks, ui.score_views, ui.expert_details, ui.usage_history_figures;"
+        "print([m for m in ('shrp.train', 'datasets', 'sklearn', 'captum') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert result.stdout.strip() == "[]"

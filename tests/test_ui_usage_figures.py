@@ -1,0 +1,173 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ui import text
+from ui.overview_figures import cost_frame
+from ui.scores import score_frame, verdicts
+from ui.usage_figures import evenness_bars, mix_bars, mix_frame, usage_heatmap
+from ui.usage_history_figures import evenness_over_training, training_frame, usage_over_training
+
+VALUES = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, np.nan]])
+
+
+def draw(**options):
+    return usage_heatmap(VALUES, (4, 7), title="Top-1 share", subtitle="n = 9", measure="share", **options)
+
+
+def test_an_invisible_marker_lies_over_every_cell():
+    fig = draw(counts=np.array([[5, 3, 2], [0, 9, 0]]))
+    heat, points = fig.data
+    assert heat.hoverinfo == "skip"
+    assert points.marker.opacity == points.unselected.marker.opacity == 0
+    assert [tuple(cell) for cell in points.customdata] == [(la, e) for la in (4, 7) for e in range(3)]
+    assert list(zip(points.y, points.x)) == [(str(la), e) for la in (4, 7) for e in range(3)]
+    assert "50.0%" in points.hovertext[0]
+    assert "5 inputs" in points.hovertext[0]
+    assert "not known" in points.hovertext[-1]
+
+
+def test_the_chosen_cell_is_outlined():
+    (box,) = draw(selected=(7, 1)).layout.shapes
+    assert (box.x0, box.x1, box.y0, box.y1) == (0.5, 1.5, 0.5, 1.5)
+    assert not draw(selected=(5, 1)).layout.shapes  # a layer that is not there
+
+
+def test_differences_are_centred_on_zero():
+    heat = draw(difference=True).data[0]
+    assert heat.zmin == -heat.zmax == -1.0
+    assert heat.zmid == 0
+    assert heat.text[0][0] == "+50"
+    assert heat.text[1][0] == "0"
+
+
+def test_all_nan_and_all_zero_maps_can_be_drawn():
+    for values in (np.full((1, 4), np.nan), np.zeros((1, 4))):
+        heat = usage_heatmap(values, (0,), title="t", subtitle="s", measure="m").data[0]
+        assert heat.zmax > 0
+
+
+def test_mixes_compare_with_the_base_rate():
+    mine, everything = np.array([1, 0, 1, 1]), np.ones(4, dtype=int)
+    groups = {"a": np.array([True, True, False, False]), "b": np.array([False, False, True, True])}
+    frame = mix_frame(mine, everything, groups)
+    assert frame["here"].tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert frame["base"].tolist() == [0.5, 0.5]
+    assert frame["lift"].tolist() == pytest.approx([2 / 3, 4 / 3])
+    fig = mix_bars(frame, what="class", unit="inputs", total=3)
+    assert "33.3% of this expert's inputs (1 of 3)" in fig.data[0].hovertext[0]
+
+
+def test_an_unused_expert_has_a_mix_of_zeros():
+    frame = mix_frame(np.zeros(2, int), np.ones(2, int), {"<b>": np.array([True, True])})
+    assert frame["here"].tolist() == [0.0]
+    assert "<b>&lt;b&gt;</b>" in mix_bars(frame, what="slice", unit="tokens", total=0).data[0].hovertext[0]
+
+
+HISTORY = [
+    {"epoch": 0, "stage": 1, "usage": {"2": [0.5, 0.5]}},
+    {"epoch": 1, "stage": 2, "usage": {"2": [1.0, 0.0], "11": [0.9, 0.1]}},
+    {"epoch": 2, "stage": 2, "usage": {}},
+]
+
+
+def test_training_usage_is_one_row_a_layer_expert_and_epoch():
+    frame = training_frame(HISTORY)
+    assert len(frame) == 6
+    assert sorted(frame["layer"].unique()) == [2, 11]  # numbers, not names in the order of letters
+    lines = {trace.name: list(trace.y) for trace in evenness_over_training(frame, subtitle="").data}
+    assert lines["layer 2"] == pytest.approx([2.0, 1.0])
+    panels = usage_over_training(frame, subtitle="")
+    assert len(panels.data) == 2
+    assert [a.text for a in panels.layout.annotations] == ["layer 11", "layer 2"]
+    assert training_frame([]).empty
+
+
+def test_bars_carry_entropy():
+    summary = pd.DataFrame(
+        {
+            "layer": [3],
+            "entropy": [0.5],
+            "effective_experts": [1.65],
+            "top_expert": [2],
+            "top_share": [0.8],
+            "mean_margin": [0.4],
+        }
+    )
+    fig = evenness_bars(summary, 4, subtitle="")
+    assert list(fig.data[0].x) == [1.65]
+    assert "nats" in fig.data[0].hovertemplate
+
+
+def score(model, kind, value, **facts):
+    return (
+        {"model": model, "kind": kind, "data": "d", "metric": "accuracy", "score": value, "n": 10}
+        | {"interval": [value - 0.05, value + 0.05]}
+        | facts
+    )
+
+
+def test_a_control_stands_against_its_own_size_and_recovery():
+    rows = [
+        score("s1", "static", 0.7, per_layer=1),
+        score("s1r", "static", 0.9, per_layer=1, recovered=True),
+        score("s2", "static", 0.9, per_layer=2),
+        score("r1", "control", 0.8, per_layer=1),
+        score("r1r", "control", 0.88, per_layer=1, recovered=True),
+        score("dropped", "control", 0.5),
+    ]
+    found = {v.control: v for v in verdicts(score_frame(rows))}
+    assert (found["r1"].wins, found["r1"].outcome) == (("s1",), "wins")
+    assert (found["r1r"].ties, found["r1r"].outcome) == (("s1r",), "ties")
+    assert (found["dropped"].trails, found["dropped"].outcome) == (("s1", "s1r", "s2"), "trails")
+    assert found["r1"].text == "The control “r1” (80.0%) beats “s1”."
+
+
+def test_odd_scores_are_left_out():
+    rows = [score("a", "routed", 0.9), score("b", "static", float("nan")), {"model": "c"}, {"score": "x"}]
+    assert score_frame(rows)["model"].tolist() == ["a"]
+    assert verdicts(score_frame([])) == []
+
+
+def test_costs_give_shares_of_the_dense_model():
+    from shrp.measure import Cost
+
+    frame = cost_frame(Cost(10, 60, 5, 7, 128), Cost(40, 80, 20, 14, 128))
+    assert frame["kept"].tolist() == [0.25, 0.75, 0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "expected"),
+    [
+        (text.percent, 0.907, "90.7%"),
+        (text.percent, float("nan"), "–"),
+        (text.percent, None, "–"),
+        (text.count, 33_360_770, "33.4M"),
+        (text.count, 872, "872"),
+        (text.duration, 3900, "1 h 5 min"),
+        (text.duration, 60, "1 min"),
+        (text.shorten, "a  b\nc", "a b c"),
+    ],
+)
+def test_numbers_as_the_app_writes_them(function, argument, expected):
+    assert function(argument) == expected
+
+
+def test_scores_carry_all_that_belongs_to_them():
+    assert text.with_interval(0.907, (0.886, 0.924), "accuracy", 872) == (
+        "accuracy 90.7% (95% interval 88.6–92.4%, n = 872)"
+    )
+    assert text.with_interval(0.583, (0.5, 0.65), "matthews") == (
+        "Matthews correlation 0.583 (95% interval 0.500–0.650)"
+    )
+    nan = float("nan")
+    assert text.with_interval(nan, (nan, nan), "accuracy", 5) == "accuracy – (n = 5)"
+
+
+def test_escaped_text_has_no_markup_left():
+    escaped = text.escape("**b** [l](http://x) `c` $x$ <i> :smile: -> # _u_")
+    assert "**" not in escaped
+    assert ":smile:" not in escaped
+    assert "->" not in escaped.replace("\\", "")  # it would become an arrow
+    assert text.escape("plain words") == "plain words"
+    assert text.escape_html("<b>&\"'") == "&lt;b&gt;&amp;&quot;&#x27;"
