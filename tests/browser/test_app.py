@@ -24,7 +24,8 @@ CELL = """
   if (!plot || !plot._fullLayout || !plot._fullLayout.xaxis) return null;
   plot.scrollIntoView({block: "center"});
   const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
-  return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)];
+  const at = (axis, v) => axis._offset + axis.c2p(axis.type == "category" ? axis._categories.indexOf(v) : +v);
+  return [box.left + at(xaxis, x), box.top + at(yaxis, y)];
 }
 """
 
