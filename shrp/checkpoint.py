@@ -66,6 +66,14 @@ class CheckpointInfo:
             "usage": {layer: list(share) for layer, share in self.usage.items()},
         }
 
+    def scores_on(self, name: str, fingerprint: str) -> list[Mapping[str, Any]]:
+        """The rows measured on a data set of this name and content."""
+        return [
+            row
+            for row in self.scores
+            if row.get("data") == name and row.get("data_fingerprint", fingerprint) == fingerprint
+        ]
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CheckpointInfo:
         """Read the section; raises `CheckpointError` where it is of another version or incomplete."""

@@ -263,11 +263,11 @@ class Run:
         """Add a row for each data set from its evaluations; several (draws of one control) are averaged."""
         if "per_layer" in facts:
             facts["budget"] = facts["per_layer"] * len(self.recipe.config.shrp.layers)
-        for evaluations in found:
-            name = evaluations[0].data
-            teacher = [r["score"] for r in self.scores if r["kind"] == "teacher" and r["data"] == name]
+        for data, evaluations in zip((self.data.validation, *self.data.also), found, strict=True):
+            teacher = [r["score"] for r in self.scores if r["kind"] == "teacher" and r["data"] == data.name]
             row = score_row(label, kind, evaluations, teacher[0] if teacher else None)
-            self.scores.append(row | facts)
+            # A data set may change under its name: readers compare scores only where the content is the same.
+            self.scores.append(row | {"data_fingerprint": data.fingerprint} | facts)
 
     def tokenizer_of(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer, loaded once."""

@@ -46,8 +46,8 @@ def marks(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> list[Ma
 def shipped(checkpoint: Checkpoint, data: TextData) -> list[Mark]:
     """The scores that the checkpoint carries for these data, but for the routed model's."""
     model, found = checkpoint.model, []
-    for row in checkpoint.info.scores:
-        if row.get("data") != data.name or row.get("metric", data.task.metric) != data.task.metric:
+    for row in checkpoint.info.scores_on(data.name, data.fingerprint):
+        if row.get("metric", data.task.metric) != data.task.metric:
             continue
         kind, price = str(row.get("kind", "")), _cost_of(row, model)
         if kind == "routed" or price is None or row.get("score") is None:

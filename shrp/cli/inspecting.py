@@ -103,7 +103,8 @@ def evaluate(
         for result in evaluate_stream(loaded.model, loaded.tokenizer, source, **options):
             shown = f"{result.metric} {result.score:.4f}"
             progress.update(task, completed=result.n, description=shown)
-    known = [r for r in loaded.info.scores if r["kind"] == "teacher" and r["data"] == source.name]
+    rows = loaded.info.scores_on(source.name, source.fingerprint)
+    known = [row for row in rows if row["kind"] == "teacher"]
     teacher = known[0]["score"] if known else None
     if predictions is not None:
         result.to_frame(source.texts).to_csv(predictions, index=False)
