@@ -33,6 +33,15 @@ FORMAT_VERSION = 1
 WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 _MAX_JSON_BYTES = 20 * 2**20
+_NOT_A_STRANGERS = (
+    "shrp",
+    "auto_map",
+    "dtype",
+    "attn_implementation",
+    "_attn_implementation",
+    "quantization_config",
+)
+"""Entries of a config that are not handed on: some would make transformers fetch or run code."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class CheckpointInfo:
         return [
             row
             for row in self.scores
-            if row.get("data") == name and row.get("data_fingerprint", fingerprint) == fingerprint
+            if row.get("data") == name and row.get("data_fingerprint") == fingerprint
         ]
 
     @classmethod
@@ -84,6 +93,8 @@ class CheckpointInfo:
                 "write the checkpoint again with this version."
             )
         try:
+            if not all(isinstance(row, Mapping) and "kind" in row for row in data.get("scores") or ()):
+                raise CheckpointError("the checkpoint's scores must be objects with a kind.")
             names = ("layers", "routing", "top_k", "expander_gain", "control")
             config = {name: data[name] for name in names if name in data}
             return cls(
@@ -255,7 +266,7 @@ def _build(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTr
     if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
         raise CheckpointError(f"{folder}: architectures must name one transformers model class, not {names}.")
     try:
-        plain = {key: value for key, value in data.items() if key not in ("shrp", "auto_map", "dtype")}
+        plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
         config = AutoConfig.for_model(**plain)
         with torch.device("meta"):
             model = cls(config)
@@ -342,11 +353,15 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointError]:
-    """Every SHRP checkpoint in the folders directly under `root`, by name; a broken one maps to its error."""
+    """Every SHRP checkpoint in the folders directly under `root`, by name; a broken one maps to its error.
+
+    A folder with neither a config nor weights is no checkpoint at all and is passed over.
+    """
     found: dict[str, CheckpointInfo | CheckpointError] = {}
     root = Path(root)
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if not folder.is_dir() or folder.name.startswith("."):
+        is_model = (folder / CONFIG).is_file() or (folder / WEIGHTS).is_file()
+        if folder.name.startswith(".") or not is_model:
             continue
         try:
             found[folder.name] = _describe(folder)

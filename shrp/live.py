@@ -29,7 +29,8 @@ from shrp.plan import LayerPlan, PruningPlan
 FIRST_ESTIMATE = 64
 """Inputs of the first batch: enough for a meaningful interval, few enough to be there at once."""
 MEMORY_BYTES = 768 * 2**20
-"""Hidden states kept by one evaluator; beyond it the plans tried longest ago are forgotten."""
+"""Hidden states that plans leave, kept by one evaluator (what enters the first converted layer comes on top); beyond
+it the plans tried longest ago are forgotten."""
 
 
 @dataclass(eq=False)
@@ -75,7 +76,6 @@ class LiveEvaluator:
         self.columns = label_columns(model, data.task)
         self.batches = self._split(tokenizer, batch_size, max_length, seed)
         self._hidden = _Kept(memory)
-        self._layers: dict[tuple[int, LayerPlan], StaticLayer] = {}
 
     def _split(
         self, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int, seed: int
@@ -101,12 +101,13 @@ class LiveEvaluator:
         """
         if plan is not None:
             plan.check_fits(list(self.routed), num_experts_of(self.model))
+        statics = {layer: self._static(layer, kept) for layer, kept in plan.layers} if plan else {}
         n = len(self.data)
         logits = np.empty((n, self.data.task.num_labels), dtype=np.float32)
         indices = np.empty(n, dtype=np.int64)
         done = 0
         for number, batch in enumerate(self.batches):
-            outputs = self._run(number, batch, plan)
+            outputs = self._run(number, batch, plan, statics)
             end = done + len(batch.rows)
             logits[done:end], indices[done:end] = outputs[:, self.columns], batch.rows
             done = end
@@ -129,7 +130,9 @@ class LiveEvaluator:
         return last
 
     @torch.inference_mode()
-    def _run(self, number: int, batch: _Batch, plan: PruningPlan | None) -> np.ndarray:
+    def _run(
+        self, number: int, batch: _Batch, plan: PruningPlan | None, statics: Mapping[int, nn.Module]
+    ) -> np.ndarray:
         """Logits of one batch under a plan, from the highest layer whose input is known."""
         entering = self._entering(batch)
         if plan is None:
@@ -143,9 +146,7 @@ class LiveEvaluator:
             if known is not None:
                 start, hidden = layer, known.float()
                 break
-        replacements: Mapping[int, nn.Module] = {
-            layer: self._static(layer, kept[layer]) for layer in layers if layer >= start
-        }
+        replacements = {layer: statics[layer] for layer in layers if layer >= start}
         watch = [layer for layer in layers if layer > start]
         logits, inputs = run_from(
             self.model, batch.inputs, start, hidden, replacements=replacements, watch=watch
@@ -162,14 +163,9 @@ class LiveEvaluator:
             return batch.entering.float()
 
     def _static(self, layer: int, kept: LayerPlan) -> StaticLayer:
-        key = (layer, kept)
-        if key not in self._layers:
-            if len(self._layers) > 2000:  # some 100 kB each
-                self._layers.clear()
-            self._layers[key] = StaticLayer.from_expert_layer(
-                self.routed[layer], list(kept.experts), list(kept.weights)
-            ).eval()
-        return self._layers[key]
+        # Built anew for each plan: cheap beside running it, and kept ones would add up to gigabytes.
+        source = self.routed[layer]
+        return StaticLayer.from_expert_layer(source, list(kept.experts), list(kept.weights)).eval()
 
 
 def _below(kept: Mapping[int, LayerPlan], layer: int) -> tuple[tuple[int, LayerPlan], ...]:

@@ -66,13 +66,19 @@ def checkpoint_zip(
 
 
 def measure_latency(checkpoint: Checkpoint, plan: PruningPlan, tokens: int = 128) -> pd.DataFrame:
-    """Routed against pruned on this machine, both in float32, in one interleaved run a batch size.
+    """Dense, routed and pruned on this machine, all in float32, in one interleaved run a batch size.
 
     Returns:
         One row a model and batch size: `batch`, `tokens`, and `shrp.measure.latency`'s columns.
     """
     tokens = min(tokens, longest_input(checkpoint.model, checkpoint.tokenizer))
-    models = {"routed": checkpoint.model, "pruned": prune(checkpoint.model, plan, share_weights=True)}
+    models = {
+        "dense": type(checkpoint.model)(
+            checkpoint.model.config
+        ).eval(),  # speed does not depend on the weights
+        "routed": checkpoint.model,
+        "pruned": prune(checkpoint.model, plan, share_weights=True),
+    }
     frames = []
     for batch in BATCHES:
         inputs = model_inputs(checkpoint.model, batch, tokens)

@@ -146,7 +146,8 @@ def prune(
     extra = {store.HISTORY: history_text(history)} if history else {}
     dtype = None if full_precision else torch.float16
     store.save(model, source.tokenizer, info, out, dtype=dtype, extra_files=extra)
-    finish(out)
+    if recover:
+        finish(out)
     if json:
         print_json({"out": str(out), "experts_kept": chosen.budget, "plan": chosen.to_dict()})
     else:

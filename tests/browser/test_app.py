@@ -46,10 +46,11 @@ def no_traceback(page):
     assert page.locator("[data-testid=stException]").count() == 0
 
 
-def test_first_screen_is_useful_within_ten_seconds(app_url, page):
+def test_first_screen_is_useful(app_url, page):
     started = time.perf_counter()
     page.goto(app_url)
     page.get_by_text("dense teacher", exact=False).first.wait_for()
+    # Printed, not asserted: how fast a machine is says nothing about the code.
     print(f"first useful screen after {time.perf_counter() - started:.1f} s")
     no_traceback(page)
 
