@@ -32,9 +32,13 @@ def plan_json(plan: PruningPlan) -> str:
 
 
 def checkpoint_zip(
-    checkpoint: Checkpoint, plan: PruningPlan, name: str, evaluation: Evaluation | None
+    checkpoint: Checkpoint, plan: PruningPlan, name: str, evaluation: Evaluation | None, fingerprint: str = ""
 ) -> bytes:
-    """The pruned model as a zipped checkpoint folder, weights in float16, with the score measured here."""
+    """The pruned model as a zipped checkpoint folder, weights in float16, with the score measured here.
+
+    Args:
+        fingerprint: of the data that `evaluation` is of.
+    """
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if evaluation is not None and math.isfinite(evaluation.score):
         kept.append(
@@ -42,6 +46,7 @@ def checkpoint_zip(
                 "model": f"static, {plan.budget} in all",
                 "kind": "static",
                 "data": evaluation.data,
+                "data_fingerprint": fingerprint,
                 "metric": evaluation.metric,
                 "score": evaluation.score,
                 "n": evaluation.n,

@@ -106,7 +106,8 @@ def latency_section(selection: Selection, plan: PruningPlan) -> None:
     """Timing on this machine, on demand."""
     store, key = results("latency", 64), (selection.checkpoint.fingerprint, plan.key())
     st.markdown(
-        f"Times the routed and the pruned model side by side on this machine, in float32 on inputs of "
+        "Times the dense architecture, the routed and the pruned model side by side on this machine, in float32 on "
+        "inputs of "
         f"{lab.TOKENS} tokens, {lab_export.REPEATS} calls each. Other load makes it noisy."
     )
     if st.button("Measure latency here", key="measure-latency", icon=":material/timer:"):
@@ -116,15 +117,15 @@ def latency_section(selection: Selection, plan: PruningPlan) -> None:
         return
     shown = times[["name", "batch", "tokens", "median_ms", "low_ms", "high_ms", "repeats"]].copy()
     shown["inputs a second"] = 1000 * shown["batch"] / shown["median_ms"]
-    base = shown[shown["name"] == "routed"].set_index("batch")["median_ms"]
-    shown["speed against routed"] = [
+    base = shown[shown["name"] == "dense"].set_index("batch")["median_ms"]
+    shown["speed against dense"] = [
         base[b] / ms for b, ms in zip(shown["batch"], shown["median_ms"], strict=True)
     ]
     formats = {"median_ms": "%.1f ms", "low_ms": "%.1f ms", "high_ms": "%.1f ms"}
     labels = {"median_ms": "median", "low_ms": "lower quartile", "high_ms": "upper quartile"}
     config = {c: st.column_config.NumberColumn(labels[c], format=f) for c, f in formats.items()}
     config["inputs a second"] = st.column_config.NumberColumn(format="%.1f")
-    config["speed against routed"] = st.column_config.NumberColumn(format="%.2f×")
+    config["speed against dense"] = st.column_config.NumberColumn(format="%.2f×")
     st.dataframe(
         shown, hide_index=True, column_config=config, width="content", alt="Latencies by model and batch"
     )
@@ -141,7 +142,9 @@ def save_section(selection: Selection, setting: Setting, plan: PruningPlan, prun
     with st.container(horizontal=True, gap="medium"):
         st.download_button(
             "Pruned checkpoint (.zip)",
-            data=lambda: lab_export.checkpoint_zip(checkpoint, plan, name, pruned),
+            data=lambda: lab_export.checkpoint_zip(
+                checkpoint, plan, name, pruned, selection.data.fingerprint
+            ),
             file_name=f"{name}.zip",
             mime="application/zip",
             key="download-checkpoint",

@@ -55,7 +55,13 @@ def evaluation_data(
 ) -> TextData:
     """The data that a checkpoint of `task` is to be run on."""
     if source in ("probe", "glue"):
-        return load_data(source, task, "validation")
+        data = load_data(source, task, "validation")
+        if data.task.label_names != task.label_names:
+            raise DataError(
+                f"the checkpoint's labels ({', '.join(task.label_names)}) are not those of {data.name}; "
+                "give data of its own with --data FILE."
+            )
+        return data
     return load_data(
         source, task, text_columns=text_columns, label_column=label_column, slice_column=slice_column
     )

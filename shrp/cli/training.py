@@ -188,7 +188,7 @@ def train(
     run = Run(
         recipe,
         base,
-        Datasets(data, validation, probe_of(data.task.name)),
+        Datasets(data, validation, probe_of(data.task)),
         out,
         base_name=base_name,
         dtype=None if full_precision else torch.float16,
@@ -247,15 +247,17 @@ def number_list(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def probe_of(task: str) -> tuple:
+def probe_of(task) -> tuple:
     """The task's shipped probe set, if there is one, to be scored on as well."""
     from shrp.data import load_probe
     from shrp.errors import DataError
 
     try:
-        return (load_probe(task),)
+        probe = load_probe(task.name)
     except DataError:
         return ()
+    # A person's own task may have the same name by chance; then the labels tell.
+    return (probe,) if probe.task.label_names == task.label_names else ()
 
 
 def score_line(row: dict) -> dict:

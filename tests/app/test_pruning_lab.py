@@ -149,7 +149,7 @@ def test_latency_is_measured_on_demand(page):
     page.button(key="measure-latency").click().run()
     assert not page.exception
     times = page.dataframe[-1].value
-    assert set(times["name"]) == {"routed", "pruned"}
+    assert set(times["name"]) == {"dense", "routed", "pruned"}
     assert (times["median_ms"] > 0).all()
 
 
