@@ -60,9 +60,18 @@ def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_routed, 
     data = load_file(root / "validation.csv", "sst2", slice_column="slice")
     model = tiny_routed()
     usage = measure_usage(model, tiny_tokenizer, data).shares()
-    rows = (
-        {"model": "dense teacher", "kind": "teacher", "data": "validation.csv", "score": 0.75, "n": 24},
-        {"model": "routed", "kind": "routed", "data": "validation.csv", "score": 0.5, "n": 24},
+    # As evaluated in the tests: with the slice column, and without.
+    rows = tuple(
+        {
+            "model": model_name,
+            "kind": kind,
+            "data": "validation.csv",
+            "data_fingerprint": known.fingerprint,
+            "score": score,
+            "n": 24,
+        }
+        for known in (data, load_file(root / "validation.csv", "sst2"))
+        for model_name, kind, score in (("dense teacher", "teacher", 0.75), ("routed", "routed", 0.5))
     )
     info = tiny_info(usage={str(k): v.tolist() for k, v in usage.items()}, scores=rows)
     checkpoint.save(
@@ -176,7 +185,7 @@ def test_prune_to_a_budget_then_evaluate(shrp, place, tmp_path, tiny_inputs, tin
     assert static.info.plan == plan
     assert static.is_static
     assert static.info.training["pruned_from"] == routed.fingerprint
-    assert [row["kind"] for row in static.info.scores] == ["teacher"]  # others' scores are not its own
+    assert {row["kind"] for row in static.info.scores} == {"teacher"}  # others' scores are not its own
     assert checkpoint.read_history(tmp_path / "static") == [{"epoch": 0}]
     expected = tiny_logits(prune(routed.model, plan), tiny_inputs())
     torch.testing.assert_close(tiny_logits(static.model, tiny_inputs()), expected, atol=1e-6, rtol=1e-5)

@@ -5,8 +5,10 @@ All of it lives in widgets bound to the URL, so that a view can be shared by its
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
@@ -20,6 +22,7 @@ from ui.text import escape
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 """Keys of the widgets, in the session's state and in the URL alike."""
 
+_APP = Path(__file__).parent.parent / "app.py"
 HOW_TO_TRAIN = """python -m shrp finetune --help
 python -m shrp train --help"""
 
@@ -77,14 +80,15 @@ def draw_picker() -> None:
 
 
 def _through_app() -> None:
-    """Start over through `app.py` where a page was started without it.
+    """Go through `app.py` where a page was started without it, in the same run, so that no click is lost.
 
     Streamlit takes a folder named `pages` for its older multipage layout until `st.navigation` has run once, so the
     first visit after a start, if it is to a page's address, runs that page alone.
     """
     if PagesManager.uses_pages_directory:
         PagesManager.uses_pages_directory = False
-        st.rerun()
+        runpy.run_path(str(_APP))
+        st.stop()
 
 
 def current(*, needs_data: bool = True) -> Selection:

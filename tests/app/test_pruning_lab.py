@@ -181,7 +181,10 @@ def test_a_static_checkpoint_shows_its_plan(open_page, tiny_static_checkpoint):
 
 
 def test_shipped_scores_stand_beside_what_is_tried(open_page, save_tiny):
-    rows = [dict(score, data="probe/sst2", n=480) for score in SCORES]
+    rows = [
+        dict(score, data="probe/sst2", n=480, data_fingerprint=load_probe("sst2").fingerprint)
+        for score in SCORES
+    ]
     at = open_page("pruning_lab", save_tiny("scored", scores=tuple(rows)))
     assert not at.exception
     names = [trace.get("name") for trace in specs(at)[1]["data"]]
