@@ -139,6 +139,10 @@ class _Run:
             "config": self.config.to_dict(),
             "train": self.train_data.fingerprint,
             "validation": self.validation.fingerprint,
+            # Another plan or base with the same options would otherwise take this run's weights for its own.
+            "start": {
+                k: v for k, v in self.start_info.to_dict().items() if k in ("layers", "plan", "base_model")
+            },
         }
         file = self.folder / RUN_FILE
         if file.is_file() and not resume:
