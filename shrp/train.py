@@ -8,6 +8,7 @@ old moments described). So a run that was killed goes on from its last epoch's w
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 import time
@@ -30,12 +31,19 @@ from shrp.convert import convert_layer, layer_kinds, new_parameters, router_laye
 from shrp.data import TextData
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
+from shrp.expander_init import fit_expander
+from shrp.families import encoder_layers
+from shrp.layers import ExpertLayer
 from shrp.losses import TeacherOutput, total_loss
-from shrp.routing import record_routing
+from shrp.routing import record_routing, use_gates
+from shrp.schedules import Swap, explore
+from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
 from shrp.training_config import Epoch, TrainConfig
 from shrp.usage import usage_of
 
 RUN_FILE = "run.json"
+FIT_EXAMPLES = 256
+"""Examples that an Expander is fitted on: far more tokens than the 32 or 64 dimensions of a head."""
 
 
 class Progress(Protocol):
@@ -64,6 +72,7 @@ def train(
     out: str | Path,
     *,
     teacher: PreTrainedModel | None = None,
+    teacher_outputs: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> tuple[PreTrainedModel, CheckpointInfo, list[dict[str, Any]]]:
@@ -76,6 +85,8 @@ def train(
             It is changed in place, unless the run resumes.
         info: what `model` is.
         teacher: the dense model to distil; by default `model` as it is at the start.
+        teacher_outputs: folder to keep what the teacher says in, for several runs with this teacher and data; by
+            default it is in `run_folder(out)`.
         resume: go on from the last epoch that `run_folder(out)` holds, if it holds any.
 
     Returns:
@@ -97,8 +108,10 @@ def train(
         teacher = None
     run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
     model, history = run.start(model, resume)
-    for epoch in list(config.schedule())[len(history) :]:
-        row = run.epoch(model, teacher, epoch)
+    remaining = list(config.schedule())[len(history) :]
+    ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None
+    for epoch in remaining:
+        row = run.epoch(model, ask, epoch)
         history.append(row)
         run.keep(model, history)
         if progress:
@@ -174,6 +187,28 @@ class _Run:
         state = checkpoint.load(done[-1])
         return state.model, checkpoint.read_history(done[-1])
 
+    def teacher(self, model: PreTrainedModel, folder: Path | None) -> LiveTeacher | CachedTeacher:
+        """The teacher, asked once about each example where its answers fit on the disk."""
+        model.to(self.accelerator.device)
+        if folder is not None:  # other runs may visit other examples
+            rows = np.arange(len(self.encoded))
+        else:
+            rows = np.unique(np.concatenate([self._rows(epoch) for epoch in self.config.schedule()]))
+        hidden = self.config.distill_hidden > 0
+        if hidden and CachedTeacher.bytes_for(model, int(self.lengths[rows].sum())) > CACHE_BYTES:
+            return LiveTeacher(model, hidden)
+        identity = {
+            "teacher": weights_digest(model),
+            "data": self.train_data.fingerprint,
+            "max_length": str(self.config.max_length),
+        }
+        folder = folder or self.folder / "teacher"
+        cached = CachedTeacher(
+            folder, model, self.tokenizer, self.encoded, rows, hidden=hidden, identity=identity
+        )
+        cached.fill(torch.bfloat16 if self.bf16 else None)
+        return cached
+
     def keep(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> None:
         """Save an epoch boundary atomically, then drop the one before."""
         done = sorted(self.folder.glob("epoch-*"))
@@ -209,13 +244,27 @@ class _Run:
             usage=history[-1]["usage"] if history else {},
         )
 
-    def epoch(self, model: PreTrainedModel, teacher: PreTrainedModel | None, epoch: Epoch) -> dict[str, Any]:
+    def epoch(
+        self, model: PreTrainedModel, teacher: LiveTeacher | CachedTeacher | None, epoch: Epoch
+    ) -> dict[str, Any]:
         """Convert, train over one epoch's examples, validate; returns the epoch's row of the history."""
         started = time.perf_counter()
         set_seed(self.config.seed * 10_007 + epoch.index)
+        swap = None
         if epoch.convert is not None:
-            convert_layer(model, epoch.convert, self.config.shrp)
-        losses = self._optimise(model, teacher, epoch)
+            dense = encoder_layers(model)[epoch.convert]
+            new = convert_layer(model, epoch.convert, self.config.shrp)
+            if self.config.expander_init == "least_squares" and isinstance(new, ExpertLayer):
+                rows = self._rows(epoch)[:FIT_EXAMPLES]
+                batches = bucketed_batches(self.lengths[rows], self.config.batch_size)
+                inputs = (collate(self.tokenizer, self.encoded, rows[batch]) for batch in batches)
+                fit_expander(model.to(self.accelerator.device), epoch.convert, dense, inputs)
+            if self.config.swap:
+                swap = Swap(dense, new, self.config.swap)
+                encoder_layers(model)[epoch.convert] = swap
+        losses = self._optimise(model, teacher, epoch, swap)
+        if swap is not None:
+            encoder_layers(model)[epoch.convert] = swap.new
         evaluation, usage = evaluate_with_usage(
             model.eval(), self.tokenizer, self.validation, self.config.max_length
         )
@@ -233,12 +282,16 @@ class _Run:
         }
 
     def _optimise(
-        self, model: PreTrainedModel, teacher: PreTrainedModel | None, epoch: Epoch
+        self,
+        model: PreTrainedModel,
+        teacher: LiveTeacher | CachedTeacher | None,
+        epoch: Epoch,
+        swap: Swap | None,
     ) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
         batches = self._batches(epoch)
         loader = DataLoader(_Rows(self), batch_sampler=batches, collate_fn=self._collate)
-        optimizer = torch.optim.AdamW(_parameter_groups(model, config))
+        optimizer = torch.optim.AdamW(_parameter_groups(model, config), fused=True)
         warm = max(1, round(config.warmup * len(batches)))
         span = epoch.end_factor - epoch.start_factor
 
@@ -247,14 +300,16 @@ class _Run:
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         wrapped, optimizer, loader, schedule = accelerator.prepare(model.train(), optimizer, loader, schedule)
-        if teacher is not None:
-            teacher.to(accelerator.device)
         sums: dict[str, float] = {}
         steps = len(loader)
         for step, batch in enumerate(loader):
-            labels = batch.pop("labels")
+            labels, rows = batch.pop("labels"), batch.pop("rows").tolist()
+            if swap is not None:
+                swap.probability = config.swap * (1 - step / steps)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-                parts = self._loss(wrapped, teacher, batch, labels, epoch.stage)
+                target = teacher(rows, batch) if teacher is not None else None
+                with use_gates(explore(self._noise(epoch, step / steps), config.shrp.top_k)):
+                    parts = self._loss(wrapped, target, batch, labels, epoch.stage)
             accelerator.backward(parts.total)
             accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
             optimizer.step()
@@ -278,18 +333,13 @@ class _Run:
     def _loss(
         self,
         model: torch.nn.Module,
-        teacher: PreTrainedModel | None,
+        target: TeacherOutput | None,
         batch: dict[str, torch.Tensor],
         labels: torch.Tensor,
         stage: int,
     ):
         with record_routing(hidden_states=self.config.distill_hidden > 0) as record:
             logits = model(**batch).logits
-        target = None
-        if teacher is not None:
-            with torch.no_grad():
-                output = teacher(**batch, output_hidden_states=self.config.distill_hidden > 0)
-            target = TeacherOutput(output.logits, output.hidden_states or ())
         outputs = record.hidden_states
         if self.config.shrp.control == "dropped" and outputs:
             # With its layers gone, what is left can only be asked for the topmost one's output.
@@ -306,16 +356,28 @@ class _Run:
             teacher=target,
         )
 
+    def _noise(self, epoch: Epoch, done: float) -> float:
+        """Scale of the exploration noise at a share `done` of an epoch: falls linearly over stage 1."""
+        conversions = sum(1 for each in self.config.schedule() if each.stage == 1)
+        return self.config.exploration * max(0.0, 1 - (epoch.index + done) / max(conversions, 1))
+
+    def _rows(self, epoch: Epoch) -> np.ndarray:
+        """The examples of an epoch: it goes on where the one before ended."""
+        total = len(self.encoded)
+        sizes = [min(each.size or total, total) for each in self.config.schedule()]
+        return epoch_rows(total, sizes[epoch.index], sum(sizes[: epoch.index]), self.config.seed)
+
     def _batches(self, epoch: Epoch) -> list[list[int]]:
         """This epoch's batches of rows of the training data, fixed by the seed and the epoch's number."""
-        rows = epoch_rows(len(self.encoded), self.config.epoch_size, epoch.index, self.config.seed)
+        rows = self._rows(epoch)
         seed = self.config.seed * 10_007 + epoch.index
         batches = bucketed_batches(self.lengths[rows], self.config.batch_size, seed)
         return [[int(rows[i]) for i in batch] for batch in batches]
 
     def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         labels = self.train_data.labels[list(rows)]
-        return collate(self.tokenizer, self.encoded, rows) | {"labels": torch.from_numpy(labels)}
+        inputs = collate(self.tokenizer, self.encoded, rows)
+        return inputs | {"labels": torch.from_numpy(labels), "rows": torch.as_tensor(rows)}
 
 
 class _Rows(torch.utils.data.Dataset):
@@ -331,10 +393,8 @@ class _Rows(torch.utils.data.Dataset):
         return index
 
 
-def epoch_rows(total: int, size: int | None, epoch: int, seed: int) -> np.ndarray:
-    """Rows of an epoch: all, or the epoch's stretch of an endless sequence of permutations."""
-    size = min(size or total, total)
-    start = epoch * size
+def epoch_rows(total: int, size: int, start: int, seed: int) -> np.ndarray:
+    """A stretch of `size` rows from `start` on of an endless sequence of permutations of `total` rows."""
     passes = range(start // total, (start + size - 1) // total + 1)
     sequence = np.concatenate([np.random.default_rng((seed, p)).permutation(total) for p in passes])
     offset = start - passes[0] * total
@@ -386,6 +446,15 @@ def resolve_precision(wanted: str) -> str:
             a @ b
         times[dtype] = time.perf_counter() - started
     return "bf16" if times[torch.float32] > 1.3 * times[torch.bfloat16] else "fp32"
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """SHA-256 (hex) over a model's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def history_text(history: list[dict[str, Any]]) -> str:

@@ -10,6 +10,23 @@ from shrp.config import ShrpConfig
 from shrp.errors import TrainingError
 
 Precision = Literal["auto", "fp32", "bf16"]
+ExpanderInit = Literal["random", "least_squares"]
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # method.md and nothing else.
+    "paper": {"learning_rate": 3e-5, "new_learning_rate": 5e-4, "balance": 0.1},
+    # What kept the most of the teacher's score in the ablation of docs/results.md.
+    "retain": {
+        "learning_rate": 1e-4,
+        "new_learning_rate": 1e-3,
+        "balance": 0.1,
+        "distill_logits": 0.5,
+        "distill_hidden": 1.0,
+        "expander_init": "least_squares",
+    },
+}
+"""The two named recipes: values of `TrainConfig` that differ between them."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +41,8 @@ class Epoch:
     start_factor: float
     """Learning-rate factor at the epoch's start, before its warm-up, and at its end."""
     end_factor: float
+    size: int | None
+    """At most so many examples; None is all of them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,8 @@ class TrainConfig:
     """Lambda, the weight of the balance loss in stage 1."""
     epoch_size: int | None = None
     """At most so many examples an epoch; epochs walk through the data, so none is favoured."""
+    conversion_size: int | None = None
+    """The same for the epochs of stage 1, which may be short; None is `epoch_size`."""
     batch_size: int = 32
     max_length: int = 128
     learning_rate: float = 3e-5
@@ -59,6 +80,13 @@ class TrainConfig:
     distill_hidden: float = 0.0
     """Weight of the squared error between a converted layer's output and the teacher's, summed over layers."""
     temperature: float = 2.0
+    expander_init: ExpanderInit = "random"
+    """How an Expander starts: near the identity with random directions, or fitted to what the dense layer adds."""
+    swap: float = 0.0
+    """Probability that a step of stage 1 runs the dense layer in place of the one just converted, at the epoch's
+    start; it falls to 0 at its end (after BERT-of-Theseus, Xu et al. 2020)."""
+    exploration: float = 0.0
+    """Scale of the Gumbel noise on the routers' log-probabilities at the start of stage 1; it falls to 0 at its end."""
     precision: Precision = "auto"
     """`auto` takes bf16 where a short timing shows that it helps."""
     seed: int = 0
@@ -70,20 +98,34 @@ class TrainConfig:
             )
         if self.precision not in get_args(Precision):
             raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
+        if self.expander_init not in get_args(ExpanderInit):
+            raise TrainingError(f"expander_init must be one of {', '.join(get_args(ExpanderInit))}.")
         positive = ("batch_size", "max_length", "learning_rate", "new_learning_rate", "temperature")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} must be more than 0, not {getattr(self, name)}.")
-        for name in ("balance", "distill_hidden", "weight_decay", "stage2_epochs"):
+        for name in ("balance", "distill_hidden", "weight_decay", "stage2_epochs", "exploration"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"{name} must be 0 or more, not {getattr(self, name)}.")
-        for name in ("distill_logits", "warmup"):
+        for name in ("distill_logits", "warmup", "swap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
-        if self.epoch_size is not None and self.epoch_size < 1:
-            raise TrainingError(f"epoch_size must be 1 or more, not {self.epoch_size}.")
+        for name in ("epoch_size", "conversion_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")
         if not self.shrp.layers and self.stage2_epochs == 0:
             raise TrainingError("nothing to do: name layers to convert, or at least one epoch.")
+
+    @classmethod
+    def named(cls, recipe: str, **values: Any) -> TrainConfig:
+        """A config of one of `RECIPES`, with further or other values.
+
+        Raises:
+            TrainingError: there is no such recipe.
+        """
+        if recipe not in RECIPES:
+            raise TrainingError(f"recipe must be one of {', '.join(RECIPES)}, not {recipe!r}.")
+        return cls(**RECIPES[recipe] | values)
 
     @property
     def distils(self) -> bool:
@@ -94,10 +136,10 @@ class TrainConfig:
         """The epochs in order: stage 1 at the full rate, then stage 2 falling linearly to 0."""
         order = self.order or tuple(reversed(self.shrp.layers))
         for index, layer in enumerate(order):
-            yield Epoch(index, 1, layer, 1.0, 1.0)
+            yield Epoch(index, 1, layer, 1.0, 1.0, self.conversion_size or self.epoch_size)
         for k in range(self.stage2_epochs):
             factor = 1 - k / self.stage2_epochs, 1 - (k + 1) / self.stage2_epochs
-            yield Epoch(len(order) + k, 2, None, *factor)
+            yield Epoch(len(order) + k, 2, None, *factor, self.epoch_size)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; `from_dict` reads it back."""

@@ -101,14 +101,38 @@ def train(
     order: Annotated[
         str, typer.Option(help="Conversion order: top-down, bottom-up, or a list of layers.")
     ] = "top-down",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="paper (the method alone) or retain (what keeps the most): gives the values below that are not given."
+        ),
+    ] = "retain",
     stage2_epochs: Annotated[int, typer.Option(help="Epochs after the last conversion.")] = 2,
-    balance: Annotated[float, typer.Option(help="Weight of the balance loss in stage 1 (lambda).")] = 0.1,
-    learning_rate: Annotated[float, typer.Option(help="For pretrained weights.")] = 1e-4,
-    new_learning_rate: Annotated[float, typer.Option(help="For Router and Expander.")] = 1e-3,
+    balance: Annotated[
+        float | None, typer.Option(help="Weight of the balance loss in stage 1 (lambda).")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="For pretrained weights.")] = None,
+    new_learning_rate: Annotated[float | None, typer.Option(help="For Router and Expander.")] = None,
     distill_logits: Annotated[
-        float, typer.Option(help="Share of the loss from the teacher's logits, 0 to 1.")
-    ] = 0.5,
-    distill_hidden: Annotated[float, typer.Option(help="Weight of the teacher's hidden states.")] = 1.0,
+        float | None, typer.Option(help="Share of the loss from the teacher's logits, 0 to 1.")
+    ] = None,
+    distill_hidden: Annotated[
+        float | None, typer.Option(help="Weight of the teacher's hidden states.")
+    ] = None,
+    expander_init: Annotated[
+        str | None,
+        typer.Option(help="random (near the identity) or least_squares (fitted to the dense layer)."),
+    ] = None,
+    swap: Annotated[
+        float | None,
+        typer.Option(help="Probability that a stage 1 step still runs the dense layer, at first."),
+    ] = None,
+    exploration: Annotated[
+        float | None, typer.Option(help="Gumbel noise on the routers in stage 1, at first.")
+    ] = None,
+    conversion_size: Annotated[
+        int | None, typer.Option(help="At most so many examples in an epoch of stage 1.")
+    ] = None,
     teacher_epochs: Annotated[
         int, typer.Option(help="Epochs of dense fine-tuning first, where the base has no trained head.")
     ] = 3,
@@ -140,8 +164,7 @@ def train(
 ) -> None:
     """Turn a dense encoder into a routed SHRP checkpoint, with scores of its prunings and controls.
 
-    A base without a trained head is fine-tuned first. `--distill-logits 0 --distill-hidden 0` is the paper's plain
-    recipe. A killed run goes on with `--resume` and the same options.
+    A base without a trained head is fine-tuned first. A killed run goes on with `--resume` and the same options.
     """
     import torch
 
@@ -160,15 +183,23 @@ def train(
         "precision": precision,
         "seed": seed,
     }
-    config = TrainConfig(
+    chosen = {
+        "balance": balance,
+        "learning_rate": learning_rate,
+        "new_learning_rate": new_learning_rate,
+        "distill_logits": distill_logits,
+        "distill_hidden": distill_hidden,
+        "expander_init": expander_init,
+        "swap": swap,
+        "exploration": exploration,
+        "conversion_size": conversion_size,
+    }
+    config = TrainConfig.named(
+        recipe,
         shrp=shrp_config(indices, routing, top_k),
         order=conversion_order(order, indices, geometry[0]),
         stage2_epochs=stage2_epochs,
-        balance=balance,
-        learning_rate=learning_rate,
-        new_learning_rate=new_learning_rate,
-        distill_logits=distill_logits,
-        distill_hidden=distill_hidden,
+        **{name: value for name, value in chosen.items() if value is not None},
         **shared,
     )
     config.shrp.check_fits(*geometry)  # now, not after the teacher's epochs
@@ -177,7 +208,7 @@ def train(
     recovered = number_list(recover)
     if recovered and max(recovered) > geometry[1]:
         raise PlanError(f"--recover is for 1 to {geometry[1]} experts a layer, not {max(recovered)}.")
-    recipe = Recipe(
+    steps = Recipe(
         config,
         teacher=teacher,
         per_layer=budgets,
@@ -186,7 +217,7 @@ def train(
         controls=tuple(name.strip() for name in controls.split(",") if name.strip()),
     )
     run = Run(
-        recipe,
+        steps,
         base,
         Datasets(data, validation, probe_of(data.task)),
         out,

@@ -1,0 +1,140 @@
+"""What the dense teacher says of the training data: computed once, kept on disk, read back in every epoch.
+
+A frozen teacher in evaluation mode says the same of an input each time, and asking it costs about a third of a
+distilled training step of the dense model, and most of a step once the student is small.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.batching import Encoded, collate
+from shrp.losses import TeacherOutput
+
+CACHE_BYTES = 12 * 2**30
+"""Above this many bytes of hidden states a teacher is asked anew in every step instead."""
+_BATCH = 64
+_IDENTITY, _LOGITS, _HIDDEN = "teacher.json", "logits.npy", "hidden.bin"
+
+
+class LiveTeacher:
+    """Asks the teacher in every step."""
+
+    def __init__(self, model: PreTrainedModel, hidden: bool) -> None:
+        self.model, self.hidden = model.eval(), hidden
+
+    @torch.no_grad()
+    def __call__(self, rows: Sequence[int], inputs: dict[str, Tensor]) -> TeacherOutput:
+        """Logits `(B, C)` and, if wanted, each layer's hidden states `(B, T, d)` for a batch."""
+        output = self.model(**inputs, output_hidden_states=self.hidden)
+        return TeacherOutput(output.logits, output.hidden_states or ())
+
+
+class CachedTeacher:
+    """Reads what the teacher said of each row from a folder; `fill` writes it there first.
+
+    Hidden states are kept unpadded in float16, `(tokens of all rows, layers + 1, d)`, so a row is one stretch of
+    the file. They are the targets of a squared error between LayerNorm outputs of order 1, which float16 rounds
+    by less than bf16 autocast does.
+
+    Args:
+        folder: made if missing; belongs to one teacher and one encoding of the data.
+        encoded: all of the training data, as `shrp.batching.encode` gives them.
+        rows: those that training will visit; only they are kept.
+        identity: what the folder must be of; a folder of anything else is filled anew.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        encoded: Sequence[Encoded],
+        rows: np.ndarray,
+        *,
+        hidden: bool,
+        identity: dict[str, str],
+    ) -> None:
+        self.folder, self.model, self.tokenizer, self.encoded = folder, model.eval(), tokenizer, encoded
+        self.rows, self.hidden = np.unique(rows), hidden
+        lengths = np.array([len(encoded[row]["input_ids"]) for row in self.rows])
+        self.lengths = dict(zip(self.rows.tolist(), lengths.tolist(), strict=True))
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        self.starts = dict(zip(self.rows.tolist(), starts[:-1].tolist(), strict=True))
+        self.tokens = int(starts[-1])
+        self.width = (model.config.num_hidden_layers + 1, model.config.hidden_size)
+        self.identity = identity | {"hidden": hidden, "rows": len(self.rows), "tokens": self.tokens}
+        self.places = dict(zip(self.rows.tolist(), range(len(self.rows)), strict=True))
+
+    @staticmethod
+    def bytes_for(model: PreTrainedModel, tokens: int) -> int:
+        """Bytes of hidden states that so many tokens take."""
+        return tokens * (model.config.num_hidden_layers + 1) * model.config.hidden_size * 2
+
+    def fill(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> None:
+        """Ask the teacher about every row, unless the folder holds that already.
+
+        Batches depend on the rows alone, so filling a folder again gives the same.
+
+        Args:
+            precision: of autocast; None computes in float32.
+        """
+        file = self.folder / _IDENTITY
+        if file.is_file() and json.loads(file.read_text(encoding="utf-8")) == self.identity:
+            self._open()
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        states = self._states(create=True) if self.hidden else None
+        logits = np.zeros((len(self.rows), self.model.config.num_labels), dtype=np.float32)
+        order = sorted(self.rows.tolist(), key=lambda row: (self.lengths[row], row))
+        device = next(self.model.parameters()).device
+        for done in range(0, len(order), _BATCH):
+            part = order[done : done + _BATCH]
+            inputs = collate(self.tokenizer, self.encoded, part)
+            inputs = {name: value.to(device) for name, value in inputs.items()}
+            cast = torch.autocast(device.type, precision or torch.bfloat16, enabled=precision is not None)
+            with torch.inference_mode(), cast:
+                output = self.model(**inputs, output_hidden_states=self.hidden)
+            logits[[self.places[row] for row in part]] = output.logits.float().cpu().numpy()
+            if states is not None:
+                said = torch.stack(output.hidden_states, 2).half().cpu().numpy()  # (B, T, L + 1, d)
+                real = inputs["attention_mask"].bool().cpu().numpy()
+                for line, mask, row in zip(said, real, part, strict=True):
+                    start = self.starts[row]
+                    states[start : start + self.lengths[row]] = line[mask]
+            if progress:
+                progress(min(done + _BATCH, len(order)), len(order))
+        if states is not None:
+            states.flush()
+        np.save(self.folder / _LOGITS, logits)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(self.identity), encoding="utf-8")
+        partial.replace(file)
+        self._open()
+
+    def _states(self, create: bool = False) -> np.memmap:
+        shape = (self.tokens, *self.width)
+        return np.memmap(self.folder / _HIDDEN, np.float16, "w+" if create else "r", shape=shape)
+
+    def _open(self) -> None:
+        self.logits = np.load(self.folder / _LOGITS, allow_pickle=False)
+        self.states = self._states() if self.hidden else None
+
+    def __call__(self, rows: Sequence[int], inputs: dict[str, Tensor]) -> TeacherOutput:
+        """Logits `(B, C)` and, if wanted, each layer's hidden states `(B, T, d)`, 0 where there is padding."""
+        mask = inputs["attention_mask"].bool()
+        logits = torch.from_numpy(self.logits[[self.places[row] for row in rows]]).to(mask.device)
+        if self.states is None:
+            return TeacherOutput(logits, ())
+        said = np.concatenate([self.states[self.starts[r] : self.starts[r] + self.lengths[r]] for r in rows])
+        padded = torch.zeros(*mask.shape, *self.width, dtype=torch.float16)
+        padded[mask.cpu()] = torch.from_numpy(said)
+        return TeacherOutput(logits, padded.to(mask.device).unbind(2))

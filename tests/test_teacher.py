@@ -1,0 +1,110 @@
+"""The teacher's kept outputs are what it says, and training on them is training on the teacher."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from shrp import train as training
+from shrp.batching import collate, encode
+from shrp.config import ShrpConfig
+from shrp.teacher import CachedTeacher, LiveTeacher
+from shrp.train import train
+from shrp.training_config import TrainConfig
+
+
+@pytest.fixture
+def asked(tiny_model, tiny_tokenizer, tiny_data, tmp_path):
+    """A teacher, its encoded data, and `(rows, hidden, identity) -> CachedTeacher` on one folder."""
+    model, data = tiny_model(), tiny_data(30)
+    encoded = encode(tiny_tokenizer, data.texts)
+
+    def make(rows=range(30), hidden=True, model=model, **identity):
+        cached = CachedTeacher(
+            tmp_path, model, tiny_tokenizer, encoded, np.array(rows), hidden=hidden, identity=identity
+        )
+        cached.fill(None)
+        return cached
+
+    return model, encoded, make
+
+
+def test_kept_outputs_are_the_teachers(asked, tiny_tokenizer):
+    model, encoded, make = asked
+    rows = [7, 3, 21, 3]
+    inputs = collate(tiny_tokenizer, encoded, rows)
+    live, kept = LiveTeacher(model, True)(rows, inputs), make()(rows, inputs)
+    assert torch.allclose(kept.logits, live.logits, atol=1e-5)
+    assert len(kept.hidden_states) == len(live.hidden_states) == 4
+    real = inputs["attention_mask"].bool()
+    for mine, theirs in zip(kept.hidden_states, live.hidden_states, strict=True):
+        assert torch.allclose(mine[real].float(), theirs[real], atol=5e-3)  # float16 keeps 11 bits
+        assert not mine[~real].any()
+
+
+def test_a_filled_folder_is_read_and_not_asked_for_again(asked, tiny_tokenizer, tiny_model):
+    _, encoded, make = asked
+    rows = [1, 2]
+    inputs = collate(tiny_tokenizer, encoded, rows)
+    first = make(teacher="a")(rows, inputs).logits
+    other = tiny_model(seed=5)
+    assert torch.equal(make(model=other, teacher="a")(rows, inputs).logits, first)
+    assert not torch.allclose(make(model=other, teacher="b")(rows, inputs).logits, first)
+
+
+def test_only_the_rows_of_a_run_are_kept_and_without_hidden_states_none_are(asked, tiny_tokenizer):
+    _, encoded, make = asked
+    kept = make(rows=[4, 9], hidden=False)
+    assert kept([9], collate(tiny_tokenizer, encoded, [9])).hidden_states == ()
+    with pytest.raises(KeyError):
+        kept([5], collate(tiny_tokenizer, encoded, [5]))
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
+    limit, tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "CACHE_BYTES", limit)
+    config = TrainConfig(ShrpConfig((2,)), stage2_epochs=1, distill_hidden=1.0, precision="fp32")
+    _, _, history = train(
+        config,
+        tiny_model(),
+        tiny_info(layers=()),
+        tiny_tokenizer,
+        tiny_data(16),
+        tiny_data(8, seed=1),
+        tmp_path / "out",
+    )
+    assert (tmp_path / "out.run" / "teacher").is_dir() == (limit > 0)
+    assert all(row["distill_hidden_loss"] > 0 for row in history)
+
+
+def test_a_folder_for_several_runs_gives_the_same_training(
+    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path
+):
+    config = TrainConfig(
+        ShrpConfig((2,)),
+        stage2_epochs=1,
+        distill_hidden=1.0,
+        distill_logits=0.5,
+        conversion_size=8,
+        precision="fp32",
+    )
+    teacher = tiny_model()
+    losses = []
+    for name in ("a", "b"):
+        _, _, history = train(
+            replace(config, learning_rate=3e-5),
+            copy.deepcopy(teacher),
+            tiny_info(layers=()),
+            tiny_tokenizer,
+            tiny_data(24),
+            tiny_data(8, seed=1),
+            tmp_path / name,
+            teacher_outputs=tmp_path / "said",
+        )
+        losses.append([row["loss"] for row in history])
+        assert not (tmp_path / f"{name}.run" / "teacher").exists()
+    assert losses[0] == losses[1]
