@@ -21,12 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp import reference
 from shrp.config import ShrpConfig
 from shrp.convert import empty_expert_layer, num_experts_of
 from shrp.errors import CheckpointError, ShrpError
 from shrp.families import FAMILIES, encoder_layers
 from shrp.layers import DroppedLayer, StaticLayer
 from shrp.plan import PruningPlan
+from shrp.reference import Reference
 from shrp.tasks import Task
 
 FORMAT_VERSION = 1
@@ -121,6 +123,10 @@ class Checkpoint:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
+    teacher: Mapping[str, Reference] = field(default_factory=dict)
+    """Data fingerprint -> the dense teacher's outputs on these data, where they travel with the checkpoint."""
+    problem: str = ""
+    """Why the teacher's outputs could not be read, in one sentence; the model itself is sound."""
 
     @property
     def is_static(self) -> bool:
@@ -136,12 +142,14 @@ def save(
     *,
     dtype: torch.dtype | None = None,
     extra_files: Mapping[str, str] | None = None,
+    teacher: Mapping[str, Reference] | None = None,
 ) -> Path:
     """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced.
 
     Args:
         dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
         extra_files: further text files, name -> content (`history.jsonl`, a model card).
+        teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
 
     Raises:
         CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written.
@@ -172,23 +180,30 @@ def save(
         tokenizer.save_pretrained(partial)
         for name, content in (extra_files or {}).items():
             (partial / name).write_text(content, encoding="utf-8")
-        partial.chmod(0o755)
-        if folder.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            try:
-                os.replace(folder, retired / "old")
-                try:
-                    os.replace(partial, folder)
-                except OSError:
-                    os.replace(retired / "old", folder)
-                    raise
-            finally:
-                shutil.rmtree(retired, ignore_errors=True)
-        else:
-            os.replace(partial, folder)
+        if teacher:
+            reference.write(partial, teacher)
+        put_in_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails."""
+    partial.chmod(0o755)
+    if not folder.exists():
+        os.replace(partial, folder)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    try:
+        os.replace(folder, retired / "old")
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            os.replace(retired / "old", folder)
+            raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointInfo]:
@@ -250,7 +265,12 @@ def load(folder: str | os.PathLike) -> Checkpoint:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         raise CheckpointError(f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}") from error
-    return Checkpoint(folder, info, model.eval(), tokenizer, fingerprint(folder))
+    teacher, problem = {}, ""
+    try:
+        teacher = reference.read(folder, info.task)
+    except CheckpointError as error:
+        problem = str(error)
+    return Checkpoint(folder, info, model.eval(), tokenizer, fingerprint(folder), teacher, problem)
 
 
 def has_vocabulary(folder: str | os.PathLike) -> bool:
@@ -333,7 +353,10 @@ def _fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path)
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
-    """SHA-256 over a checkpoint's config and weights: equal bytes, equal fingerprint."""
+    """SHA-256 over a checkpoint's config and weights: equal bytes, equal fingerprint.
+
+    What does not decide the model's outputs (history, the teacher's outputs) does not count.
+    """
     digest = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
         with open(Path(folder) / name, "rb") as file:

@@ -17,6 +17,7 @@ from shrp.hub import DATA_DIR, load_glue_frame
 from shrp.tasks import TASKS, Task, get_task
 
 PROBES = Path(__file__).parent / "probes"
+PROBE_PREFIX = "probe/"
 SPLITS = ("train", "validation")
 REGRESSION_STRATA = 10
 
@@ -144,7 +145,12 @@ def load_probe(task: str) -> TextData:
         raise DataError(
             f"There is no probe set for '{task}'; there is one for: {', '.join(names) or 'no task'}."
         )
-    return _from_frame(tabular.read_table(path), TASKS[task], f"probe/{task}", "label", "slice")
+    return _from_frame(tabular.read_table(path), TASKS[task], f"{PROBE_PREFIX}{task}", "label", "slice")
+
+
+def is_probe(data: TextData) -> bool:
+    """Whether `data` are a shipped probe set, by their name: a file's name has no slash."""
+    return data.name.startswith(PROBE_PREFIX)
 
 
 def load_glue(task: str, split: str = "validation") -> TextData:

@@ -27,3 +27,7 @@ class PlanError(ShrpError):
 
 class TrainingError(ShrpError):
     """A training run cannot start or go on as asked."""
+
+
+class ExportError(ShrpError):
+    """A model cannot be written in another runtime's format, or would not be the same there."""

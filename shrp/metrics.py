@@ -62,6 +62,16 @@ def confusion(task: Task, labels: np.ndarray, predictions: np.ndarray) -> np.nda
     return cells.reshape(size, size)
 
 
+def score_confusions(metric: str, matrices: np.ndarray) -> np.ndarray:
+    """A classification metric of each confusion matrix of a stack `(..., classes, classes)`."""
+    return _FROM_CONFUSION[metric](matrices)
+
+
+def correlation(metric: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A regression metric along the last axis; nan where one side is constant."""
+    return _CORRELATIONS[metric](x, y)
+
+
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion; (nan, nan) for n = 0."""
     if n == 0:
@@ -153,6 +163,28 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
         raise DataError(f"Both models must be judged on the same inputs, not {a.size} and {b.size}.")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     return 1.0 if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+def paired_interval(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the difference of two accuracies on the same n inputs: Wald's with half an input more in each cell.
+
+    Unlike the bootstrap it stays honest for a few dozen inputs, and where no input changes sides.
+    Source: Agresti and Min, "Simple improved confidence intervals for comparing matched proportions",
+    Statistics in Medicine 24 (2005).
+
+    Args:
+        only_a: inputs that only the first model gets right.
+        only_b: inputs that only the second gets right.
+
+    Returns:
+        Ends of the interval of (first - second); (nan, nan) for n = 0.
+    """
+    if n == 0:
+        return NO_INTERVAL
+    a, b, total = only_a + 0.5, only_b + 0.5, n + 2
+    centre = (a - b) / total
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(a + b - (a - b) ** 2 / total) / total
+    return max(-1.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,20 +1,38 @@
-"""The difference between two models' scores on the same inputs."""
+"""Two models on the same inputs: how their scores differ, where, and on which inputs they disagree.
+
+Paired comparisons are far less noisy than two scores side by side: what is hard for both models cancels out.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass, replace
 
+import numpy as np
+import pandas as pd
+
+from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.evaluation import Evaluation
-from shrp.metrics import NO_INTERVAL, score
+from shrp.evaluation import Evaluation, flips
+from shrp.metrics import (
+    NO_INTERVAL,
+    RESAMPLE_CELLS,
+    correlation,
+    mcnemar,
+    paired_interval,
+    score,
+    score_confusions,
+)
+from shrp.tasks import Task
+
+LOST, WON, STILL_WRONG = "right → wrong", "wrong → right", "wrong → other wrong"
+FURTHER, NEARER, AS_FAR = "further from the label", "nearer to the label", "as far from the label"
+UNLABELLED = "no label"
 
 
 def paired_difference(
-    a: Evaluation, b: Evaluation, *, resamples: int = 400, seed: int = 0
+    a: Evaluation, b: Evaluation, *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
     """Headline score of `a` minus that of `b` on the inputs that both have seen.
-
-    Paired, so it is far less noisy than the two scores: what is hard for both models cancels out.
 
     Args:
         resamples: draws of the bootstrap over inputs; 0 leaves the interval out.
@@ -26,26 +44,206 @@ def paired_difference(
     Raises:
         DataError: the evaluations are not on the same data.
     """
-    if a.task != b.task or a.data != b.data or a.total != b.total:
-        raise DataError(f"Evaluations on '{a.data}' and '{b.data}' are of different inputs.")
-    _, in_a, in_b = np.intersect1d(a.indices, b.indices, return_indices=True)
-    if a.labels is None or not len(in_a):
+    rows_a, rows_b = _shared(a, b)
+    if a.labels is None or not len(rows_a):
         return float("nan"), NO_INTERVAL
-    labels, ours, theirs = a.labels[in_a], a.predictions[in_a], b.predictions[in_b]
-
-    def difference(rows: np.ndarray | slice) -> float:
-        first, second = (score(a.task, labels[rows], side[rows])[a.metric] for side in (ours, theirs))
-        return first - second
-
-    value = difference(slice(None))
+    task, labels = a.task, a.labels[rows_a]
+    ours, theirs = a.predictions[rows_a], b.predictions[rows_b]
+    value = score(task, labels, ours)[a.metric] - score(task, labels, theirs)[a.metric]
     if not resamples:
         return value, NO_INTERVAL
-    generator = np.random.default_rng(seed)
-    draws = np.array(
-        [difference(generator.integers(len(labels), size=len(labels))) for _ in range(resamples)]
-    )
+    draw = _draw_correlations if task.is_regression else _draw_confusions
+    draws = draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(seed))
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return value, NO_INTERVAL
     low, high = np.percentile(draws, [2.5, 97.5])
     return value, (float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """On how many inputs which of two models is right, and whether chance explains the difference.
+
+    Attributes:
+        both: Inputs that both get right.
+        only_a: Inputs that only the first gets right.
+        only_b: Inputs that only the second gets right.
+        neither: Inputs that both get wrong.
+        p_value: Of McNemar's exact two-sided test that both are right equally often.
+    """
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    p_value: float
+
+    @property
+    def n(self) -> int:
+        """Inputs that both models have seen."""
+        return self.both + self.only_a + self.only_b + self.neither
+
+
+def agreement(a: Evaluation, b: Evaluation) -> Agreement:
+    """Count who is right where, on the inputs that both have seen, and test the difference.
+
+    Raises:
+        DataError: the evaluations are not on the same data, or have no labelled classes.
+    """
+    rows_a, rows_b = _shared(a, b)
+    ours, theirs = a.correct[rows_a], b.correct[rows_b]
+    counts = (int((x & y).sum()) for x in (ours, ~ours) for y in (theirs, ~theirs))
+    both, only_a, only_b, neither = counts
+    return Agreement(both, only_a, only_b, neither, mcnemar(ours, theirs))
+
+
+def by_group(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
+    """Scores of two models within slices or classes, largest loss first.
+
+    Args:
+        by: `slice` (the headline metric within each) or `class` (recall of each).
+
+    Returns:
+        Columns group, n, reference, reference low, reference high, other, other low, other high, change, change low,
+        change high: shares or correlations, with 95% intervals. The interval of the change is paired: Agresti and
+        Min's for accuracy and recall, the bootstrap's for other metrics. Empty where the data have no such groups.
+
+    Raises:
+        DataError: the evaluations are not of the same inputs.
+    """
+    if by not in ("slice", "class"):
+        raise ValueError(f"Groups are slices or classes, not '{by}'.")
+    rows_a, rows_b = _shared(reference, other)
+    if len(rows_a) != reference.n or len(rows_b) != other.n:
+        raise DataError("Groups are compared only once both models have seen the same inputs.")
+    value = "score" if by == "slice" else "recall"
+    first, second = (e.by_slice() if by == "slice" else e.by_class() for e in (reference, other))
+    frame = pd.DataFrame({"group": first[by], "n": first["n"]})
+    for who, part in (("reference", first), ("other", second)):
+        for name, column in ((who, value), (f"{who} low", "low"), (f"{who} high", "high")):
+            frame[name] = part[column].to_numpy(dtype=float)
+    frame["change"] = frame["other"] - frame["reference"]
+    bounds = [_group_interval(reference, other, by, name, rows_a, rows_b) for name in frame["group"]]
+    frame["change low"], frame["change high"] = zip(*bounds, strict=True) if bounds else ((), ())
+    return frame.sort_values("change", kind="stable").reset_index(drop=True)
+
+
+def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.DataFrame:
+    """The inputs that two models judge differently, with all that is known of each.
+
+    Returns:
+        Columns index, the task's text columns, (label), reference, other (predictions), (class, p_reference, p_other),
+        (slice), direction; one row an input, in the data set's order. Both probabilities are of `class`: the label,
+        or the reference's prediction where there are no labels. Regression has no classes; there predictions more
+        than 0.5 apart count as different.
+
+    Raises:
+        DataError: the evaluations are not on the same data, or those are not `data`.
+    """
+    frame = flips(reference, other, data.texts)
+    frame = frame.drop(columns=[f"probability_{side}" for side in "ab"], errors="ignore")
+    frame = frame.rename(columns={"prediction_a": "reference", "prediction_b": "other"})
+    rows, task = frame["index"].to_numpy(dtype=np.int64), data.task
+    if not task.is_regression:
+        frame["class"] = frame["label"] if "label" in frame else frame["reference"]
+        classes = [task.label_names.index(name) for name in frame["class"]]
+        for name, one in (("p_reference", reference), ("p_other", other)):
+            frame[name] = one.probabilities[_places(one, rows), classes]
+    if data.slices is not None:
+        frame["slice"] = [data.slices[i] for i in rows]
+    frame["direction"] = _directions(frame, task)
+    return frame
+
+
+def _directions(frame: pd.DataFrame, task: Task) -> np.ndarray | str:
+    if "label" not in frame:
+        return UNLABELLED
+    label, before, after = (frame[name].to_numpy() for name in ("label", "reference", "other"))
+    if task.is_regression:
+        gap = np.abs(after - label) - np.abs(before - label)
+        return np.select([gap > 0, gap < 0], [FURTHER, NEARER], AS_FAR)
+    return np.select([before == label, after == label], [LOST, WON], STILL_WRONG)
+
+
+def _shared(a: Evaluation, b: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of each evaluation that hold the inputs which both have seen, in the same order."""
+    if a.task != b.task or a.data != b.data or a.total != b.total:
+        raise DataError(f"Evaluations on '{a.data}' and '{b.data}' are of different inputs.")
+    _, rows_a, rows_b = np.intersect1d(a.indices, b.indices, return_indices=True)
+    return rows_a, rows_b
+
+
+def _places(evaluation: Evaluation, inputs: np.ndarray) -> np.ndarray:
+    """The rows of an evaluation that hold these inputs."""
+    place = np.full(evaluation.total, -1)
+    place[evaluation.indices] = np.arange(evaluation.n)
+    return place[inputs]
+
+
+def _group_interval(
+    a: Evaluation, b: Evaluation, by: str, name: str, rows_a: np.ndarray, rows_b: np.ndarray
+) -> tuple[float, float]:
+    """Interval of (b - a) within one group."""
+    if by == "class":
+        here = a.labels[rows_a] == a.task.label_names.index(name)
+    else:
+        here = np.array(a.slices, dtype=object)[rows_a] == name
+    rows_a, rows_b = rows_a[here], rows_b[here]
+    if by == "class" or a.metric == "accuracy":
+        before, after = a.correct[rows_a], b.correct[rows_b]
+        return paired_interval(int((after & ~before).sum()), int((before & ~after).sum()), len(rows_a))
+    return paired_difference(_only(b, rows_b), _only(a, rows_a))[1]
+
+
+def _only(evaluation: Evaluation, rows: np.ndarray) -> Evaluation:
+    """Some rows of an evaluation, for a difference within them; its score is not computed anew."""
+    return replace(
+        evaluation,
+        indices=evaluation.indices[rows],
+        logits=evaluation.logits[rows],
+        labels=None if evaluation.labels is None else evaluation.labels[rows],
+        slices=None,
+        n=len(rows),
+    )
+
+
+def _draw_confusions(
+    task: Task,
+    metric: str,
+    labels: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    resamples: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Differences in bootstrap samples `(resamples,)`: counts of (label, ours, theirs) are drawn, not rows."""
+    size = task.num_labels
+    cells, counts = np.unique((labels * size + ours) * size + theirs, return_counts=True)
+    drawn = generator.multinomial(len(labels), counts / len(labels), size=resamples)  # (resamples, cells)
+    label, ours, theirs = cells // size**2, cells // size % size, cells % size
+    found = []
+    for predicted in (ours, theirs):
+        into = np.zeros((len(cells), size * size))
+        into[np.arange(len(cells)), label * size + predicted] = 1
+        found.append(score_confusions(metric, (drawn @ into).reshape(resamples, size, size)))
+    return found[0] - found[1]
+
+
+def _draw_correlations(
+    task: Task,
+    metric: str,
+    labels: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    resamples: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Differences of correlations in bootstrap samples, as many at once as memory allows; `(resamples,)`."""
+    n, found = len(labels), []
+    at_once = max(1, RESAMPLE_CELLS // n)
+    for start in range(0, resamples, at_once):
+        rows = generator.integers(n, size=(min(at_once, resamples - start), n))
+        first, second = (correlation(metric, labels[rows], side[rows]) for side in (ours, theirs))
+        found.append(first - second)
+    return np.concatenate(found)

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp import checkpoint
+from shrp import checkpoint, reference
 from shrp.base import load_base
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.config import ShrpConfig
-from shrp.data import TextData
+from shrp.data import TextData, is_probe
 from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.live import LiveEvaluator
@@ -88,6 +88,7 @@ class Run:
         self.base_name = base_name or (known.base_model if known else base)
         self.dtype, self.resume, self.progress, self.announce = dtype, resume, progress, announce
         self.scores: list[dict[str, Any]] = []
+        self.references: dict[str, reference.Reference] = {}
 
     def __call__(self) -> CheckpointInfo:
         """Do all stages; returns the info of the finished checkpoint.
@@ -104,7 +105,9 @@ class Run:
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
         teacher = self._teacher()
         self.teacher_training = teacher.info.training
-        self._score("dense teacher", "teacher", teacher.model)
+        for data, one in zip(self._sets, self._score("dense teacher", "teacher", teacher.model), strict=True):
+            if is_probe(data):  # shipped with the project, so whoever has the checkpoint has them
+                self.references[data.fingerprint] = reference.from_evaluation(one, teacher.fingerprint)
         routed = self._stage(
             "routed", self.recipe.config, lambda: copy.deepcopy(teacher.model), teacher.info, teacher
         )
@@ -190,10 +193,7 @@ class Run:
     def _prune(self, routed: Checkpoint) -> None:
         """Score static models at each budget without recovery, and random experts beside them."""
         length = self.recipe.config.max_length
-        live = [
-            LiveEvaluator(routed.model, routed.tokenizer, data, max_length=length)
-            for data in (self.data.validation, *self.data.also)
-        ]
+        live = [LiveEvaluator(routed.model, routed.tokenizer, data, max_length=length) for data in self._sets]
         for m in self.recipe.per_layer:
             plan = self._plan(routed, m)
             self._add(f"static, {m} a layer", "static", [[one.evaluate(plan)] for one in live], per_layer=m)
@@ -251,19 +251,23 @@ class Run:
                 self._score(f"{label}, {epochs} epochs", "control", model, epochs=epochs)
                 yield
 
-    def _score(self, label: str, kind: str, model: PreTrainedModel, **facts: Any) -> None:
-        """Evaluate a model on each data set and add a row for each."""
+    @property
+    def _sets(self) -> tuple[TextData, ...]:
+        """The data that models are scored on."""
+        return self.data.validation, *self.data.also
+
+    def _score(self, label: str, kind: str, model: PreTrainedModel, **facts: Any) -> list[Evaluation]:
+        """Evaluate a model on each data set and add a row for each; returns the evaluations."""
         length, tokenizer = self.recipe.config.max_length, self.tokenizer_of()
-        sets = (self.data.validation, *self.data.also)
-        self._add(
-            label, kind, [[evaluate(model, tokenizer, data, max_length=length)] for data in sets], **facts
-        )
+        found = [evaluate(model, tokenizer, data, max_length=length) for data in self._sets]
+        self._add(label, kind, [[one] for one in found], **facts)
+        return found
 
     def _add(self, label: str, kind: str, found: list[list[Evaluation]], **facts: Any) -> None:
         """Add a row for each data set from its evaluations; several (draws of one control) are averaged."""
         if "per_layer" in facts:
             facts["budget"] = facts["per_layer"] * len(self.recipe.config.shrp.layers)
-        for data, evaluations in zip((self.data.validation, *self.data.also), found, strict=True):
+        for data, evaluations in zip(self._sets, found, strict=True):
             teacher = [r["score"] for r in self.scores if r["kind"] == "teacher" and r["data"] == data.name]
             row = score_row(label, kind, evaluations, teacher[0] if teacher else None)
             # A data set may change under its name: readers compare scores only where the content is the same.
@@ -288,6 +292,7 @@ class Run:
             self.out,
             dtype=self.dtype,
             extra_files={checkpoint.HISTORY: history},
+            teacher=self.references,
         )
 
 

@@ -26,7 +26,7 @@ from shrp.tasks import custom_task
 from shrp.train import run_folder
 from shrp.usage import measure_usage
 
-COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure")
+COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure", "reference")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shrp import checkpoint
-from shrp.data import load_glue
+from shrp.data import PROBES, load_glue, load_probe
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -84,6 +84,21 @@ def test_it_loads_and_carries_what_pruning_needs(folder, load):
         assert sorted(usage) == list(loaded.info.config.layers)
         assert all(sum(share) == pytest.approx(1, abs=1e-3) for share in usage.values())
         assert checkpoint.read_history(folder)
+
+
+@shipped
+@each
+def test_the_teachers_outputs_on_the_probe_set_score_as_recorded(folder, load):
+    loaded = load(folder)
+    if loaded.info.task.name not in TASKS or not (PROBES / f"{loaded.info.task.name}.jsonl").is_file():
+        pytest.skip("there is no probe set for its task")
+    probe = load_probe(loaded.info.task.name)
+    assert not loaded.problem
+    outputs = loaded.teacher[probe.fingerprint].evaluation(probe)
+    rows = loaded.info.scores_on(probe.name, probe.fingerprint)
+    recorded = next(row["score"] for row in rows if row["kind"] == "teacher")
+    assert outputs.score == pytest.approx(recorded, abs=0.005)  # scored at another batch size
+    assert (folder / "teacher.safetensors").stat().st_size < 100_000
 
 
 @shipped

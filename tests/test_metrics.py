@@ -7,7 +7,15 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from shrp.errors import DataError
-from shrp.metrics import bootstrap_interval, confusion, interval, mcnemar, score, wilson
+from shrp.metrics import (
+    bootstrap_interval,
+    confusion,
+    interval,
+    mcnemar,
+    paired_interval,
+    score,
+    wilson,
+)
 from shrp.tasks import TASKS, Task, custom_task, get_task
 
 THREE = custom_task("three", ["text"], ["a", "b", "c"])
@@ -177,3 +185,27 @@ def test_tasks_survive_a_round_trip_and_name_each_other():
 def test_broken_task_descriptions_are_refused(values, message):
     with pytest.raises(DataError, match=message):
         Task.from_dict(values)
+
+
+def test_paired_interval_against_a_hand_checked_value_and_its_limits():
+    # (12.5 - 3.5) / 57 and sqrt(16 - 81 / 57) / 57, worked out by hand.
+    centre, half = 9 / 57, 1.959964 * np.sqrt(16 - 81 / 57) / 57
+    assert paired_interval(12, 3, 55) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert np.isnan(paired_interval(0, 0, 0)).all()
+    for n in (1, 7, 40):
+        for a in range(n + 1):
+            for b in range(n + 1 - a):
+                low, high = paired_interval(a, b, n)
+                assert -1 <= low <= (a - b) / n <= high <= 1
+                assert paired_interval(b, a, n) == pytest.approx((-high, -low))
+    low, high = paired_interval(0, 0, 40)
+    assert low < 0 < high  # no input changed sides, which does not prove that none would
+
+
+def test_paired_interval_covers_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    n, truth = 40, (0.1, 0.04)  # shares of only-first and only-second
+    drawn = rng.multinomial(n, [*truth, 1 - sum(truth)], size=3000)
+    bounds = np.array([paired_interval(a, b, n) for a, b, _ in drawn])
+    held = (bounds[:, 0] <= truth[0] - truth[1]) & (truth[0] - truth[1] <= bounds[:, 1])
+    assert 0.93 <= held.mean() <= 0.99

@@ -3,10 +3,25 @@ import pytest
 
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.evaluate import evaluate
-from shrp.paired import paired_difference
+from shrp.evaluate import evaluate, summarise
+from shrp.metrics import paired_interval, score
+from shrp.paired import (
+    FURTHER,
+    LOST,
+    NEARER,
+    STILL_WRONG,
+    UNLABELLED,
+    WON,
+    agreement,
+    by_group,
+    flip_table,
+    paired_difference,
+)
 from shrp.plan import make_plan
 from shrp.prune import prune
+from shrp.tasks import TASKS
+
+SST2 = TASKS["sst2"]
 
 
 def test_paired_difference(tiny_routed, tiny_tokenizer, tiny_data):
@@ -38,3 +53,127 @@ def test_other_data_and_missing_labels(tiny_routed, tiny_tokenizer, tiny_data):
         paired_difference(routed, other)
     bare = evaluate(model, tiny_tokenizer, TextData(data.task, "bare", data.texts))
     assert np.isnan(paired_difference(bare, bare)[0])
+
+
+def made(predictions, task=SST2, labels=None, slices=None, order=None, sure=3.0):
+    """An evaluation with these predictions, its rows in the order given."""
+    n = len(predictions)
+    texts = tuple((f"t{i}", "more")[: len(task.text_columns)] for i in range(n))
+    data = TextData(task, "made", texts, labels, slices)
+    if task.is_regression:
+        logits = np.asarray(predictions, np.float32)[:, None]
+    else:
+        logits = sure * np.eye(task.num_labels, dtype=np.float32)[predictions]
+    rows = np.arange(n) if order is None else np.asarray(order)
+    return data, summarise(data, rows, logits[rows], True)
+
+
+LABELS = np.array([0, 0, 0, 1, 1, 1, 0, 1])
+GROUPS = ("x", "x", "x_y", "x_y", "x", "x_y", "x", "x_y")
+A, B = [0, 0, 1, 1, 1, 1, 0, 0], [0, 1, 0, 1, 0, 1, 1, 0]
+
+
+def test_agreement_counts_who_is_right_where():
+    _, a = made(A, labels=LABELS)
+    _, b = made(B, labels=LABELS, order=[7, 6, 5, 4, 3, 2, 1, 0])
+    found = agreement(a, b)
+    assert (found.both, found.only_a, found.only_b, found.neither) == (3, 3, 1, 1)
+    assert found.n == 8
+    assert found.p_value == pytest.approx(2 * (1 + 4) / 2**4)
+    mirrored = agreement(b, a)
+    assert (mirrored.only_a, mirrored.only_b, mirrored.p_value) == (1, 3, found.p_value)
+    with pytest.raises(DataError, match="labelled classes"):
+        agreement(made(A)[1], made(B)[1])
+
+
+def test_slices_come_by_loss_with_paired_intervals():
+    data, a = made(A, labels=LABELS, slices=GROUPS)
+    _, b = made(B, labels=LABELS, slices=GROUPS, order=[3, 1, 2, 0, 7, 6, 5, 4])
+    frame = by_group(a, b, "slice")
+    assert list(frame["group"]) == ["x", "x_y"]
+    assert list(frame["n"]) == [4, 4]
+    assert frame["reference"].tolist() == [1.0, 0.5]
+    assert frame["other"].tolist() == [0.25, 0.75]
+    assert frame["change"].tolist() == [-0.75, 0.25]
+    assert tuple(frame.loc[0, ["change low", "change high"]]) == pytest.approx(paired_interval(0, 3, 4))
+    classes = by_group(a, b, "class").set_index("group")
+    assert classes.loc["negative", "change"] == pytest.approx(2 / 4 - 3 / 4)
+    low, high = classes.loc["positive", ["change low", "change high"]]
+    assert (low, high) == pytest.approx(paired_interval(0, 1, 4))
+    _, bare = made(A, labels=LABELS)
+    assert by_group(bare, bare, "slice").empty
+    with pytest.raises(DataError, match="same inputs"):
+        by_group(a, summarise(data, np.arange(3), a.logits[:3], False), "slice")
+    with pytest.raises(ValueError, match="slices or classes"):
+        by_group(a, b, "word")
+
+
+def test_groups_of_other_metrics_take_the_bootstrap():
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(0, 5, size=60)
+    slices = tuple(("near", "far")[i % 2] for i in range(60))
+    good, bad = (labels + rng.normal(size=60) * noise for noise in (0.3, 3.0))
+    _, a = made(good, TASKS["stsb"], labels, slices)
+    _, b = made(bad, TASKS["stsb"], labels, slices)
+    frame = by_group(a, b, "slice")
+    assert (frame["change high"] < 0).all()
+    assert ((frame["change low"] <= frame["change"]) & (frame["change"] <= frame["change high"])).all()
+    assert by_group(a, b, "class").empty
+
+
+@pytest.mark.parametrize("name", ["sst2", "cola", "mrpc", "stsb"])
+def test_the_quick_bootstrap_is_that_of_rows(name):
+    task, n = TASKS[name], 300
+    rng = np.random.default_rng(0)
+    pairs = len(task.text_columns)
+    if task.is_regression:
+        labels = rng.uniform(0, 5, size=n)
+        outputs = [(labels + rng.normal(size=n) * noise)[:, None] for noise in (0.8, 1.6)]
+    else:
+        labels = rng.integers(2, size=n)
+        outputs = [np.eye(2)[np.where(rng.random(n) < right, labels, 1 - labels)] for right in (0.9, 0.8)]
+    data = TextData(task, "made", (("t",) * pairs,) * n, labels)
+    a, b = (summarise(data, np.arange(n), one.astype(np.float32), False) for one in outputs)
+    value, bounds = paired_difference(a, b)
+    assert value == pytest.approx(a.score - b.score)
+    draws = []
+    for _ in range(1500):
+        rows = rng.integers(n, size=n)
+        first, second = (score(task, labels[rows], e.logits[rows])[task.metric] for e in (a, b))
+        draws.append(first - second)
+    assert bounds == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.015)
+    assert paired_difference(a, b) == (value, bounds)
+
+
+def test_flips_name_their_direction_and_one_class_for_both_probabilities():
+    data, a = made(A, labels=LABELS, slices=GROUPS)
+    _, b = made(B, labels=LABELS, slices=GROUPS, order=[7, 3, 5, 6, 4, 1, 2, 0], sure=1.0)
+    frame = flip_table(a, b, data)
+    assert list(frame["index"]) == [1, 2, 4, 6]
+    assert list(frame["direction"]) == [LOST, WON, LOST, LOST]
+    assert list(frame["class"]) == list(frame["label"]) == ["negative", "negative", "positive", "negative"]
+    sure, unsure = np.exp(3) / (np.exp(3) + 1), np.exp(1) / (np.exp(1) + 1)
+    assert frame["p_reference"].tolist() == pytest.approx([sure, 1 - sure, sure, sure])
+    assert frame["p_other"].tolist() == pytest.approx([1 - unsure, unsure, 1 - unsure, 1 - unsure])
+    assert list(frame["slice"]) == ["x", "x_y", "x", "x"]
+    assert flip_table(a, a, data).empty
+
+
+def test_flips_without_labels_and_of_numbers():
+    data, a = made(A)
+    frame = flip_table(a, made(B)[1], data)
+    assert set(frame["direction"]) == {UNLABELLED}
+    assert list(frame["class"]) == list(frame["reference"])
+    labels = np.array([1.0, 2.0, 3.0])
+    data, a = made([1.0, 2.0, 5.0], TASKS["stsb"], labels)
+    frame = flip_table(a, made([1.2, 4.0, 3.0], TASKS["stsb"], labels)[1], data)
+    assert list(frame["direction"]) == [FURTHER, NEARER]
+    assert "class" not in frame
+
+
+def test_wrong_may_stay_wrong():
+    task = TASKS["mnli"]
+    texts = (("p", "h"),)
+    data = TextData(task, "made", texts, np.array([0]))
+    a, b = (summarise(data, np.array([0]), np.eye(3, dtype=np.float32)[[k]], False) for k in (1, 2))
+    assert list(flip_table(a, b, data)["direction"]) == [STILL_WRONG]

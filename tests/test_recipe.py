@@ -103,6 +103,26 @@ def test_stages_and_what_is_left_behind(place, finished):
     assert loaded.info.training["teacher"]["config"] == RECIPE.teacher.to_dict()
 
 
+def test_the_teachers_outputs_travel_only_for_probe_sets(place, finished):
+    assert checkpoint.load(place / "whole").teacher == {}  # a person's own files are no probe sets
+
+
+def test_a_run_keeps_what_the_teacher_says_of_a_probe_set(place):
+    sets = datasets(place)
+    probe = replace(sets.also[0], name="probe/tiny")
+    recipe = replace(RECIPE, per_layer=(1,), recover=(), controls=())
+    run = Run(
+        recipe, str(place / "encoder"), replace(sets, also=(probe,)), place / "probed", base_name="tiny"
+    )
+    info = run()
+    loaded = checkpoint.load(place / "probed")
+    assert list(loaded.teacher) == [probe.fingerprint]
+    kept = loaded.teacher[probe.fingerprint]
+    row = next(row for row in info.scores if row["kind"] == "teacher" and row["data"] == probe.name)
+    assert kept.evaluation(probe).score == pytest.approx(row["score"])
+    assert len(kept.teacher) == 64  # the teacher stage's fingerprint
+
+
 def test_every_model_has_a_row_for_every_data_set(finished):
     info, _ = finished
     expected = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
@@ -80,9 +79,11 @@ def prune(
         raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
     if plan is not None:
         try:
-            chosen = PruningPlan.from_dict(jsonlib.loads(plan.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise PlanError(f"{plan} is not a readable JSON file: {error}.") from error
+            chosen = PruningPlan.from_json(plan.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{plan} can't be read: {error}.") from error
+        except PlanError as error:
+            raise PlanError(f"{plan}: {error}") from error
     elif data is not None or selection == "gate_norm":
         measured_on = evaluation_data(data or "probe", source.info.task, text_column, label_column, None)
         stats = measure_usage(
@@ -145,7 +146,7 @@ def prune(
         history += more
     extra = {store.HISTORY: history_text(history)} if history else {}
     dtype = None if full_precision else torch.float16
-    store.save(model, source.tokenizer, info, out, dtype=dtype, extra_files=extra)
+    store.save(model, source.tokenizer, info, out, dtype=dtype, extra_files=extra, teacher=source.teacher)
     if recover:
         finish(out)
     if json:

@@ -1,0 +1,79 @@
+"""`reference`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shrp.cli.options import AsJson, LabelColumn, SliceColumn, TextColumns, evaluation_data
+from shrp.cli.output import bar, print_json, print_table
+
+SAME_SCORE = 0.005
+"""A teacher whose score is further from the recorded one than this is another teacher: batching and half precision
+move hardly an input in a thousand."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command to the command line."""
+    app.command()(reference)
+
+
+def reference(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The checkpoint that gets the file.", show_default=False)
+    ],
+    teacher: Annotated[Path, typer.Option(help="The dense checkpoint that it was distilled from.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="`probe`, `glue` or a file, once for each data set; `probe` if left out. "
+            "What the file has of other data stays.",
+        ),
+    ] = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    slice_column: SliceColumn = None,
+    max_length: Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")] = 128,
+    json: AsJson = False,
+) -> None:
+    """Put the dense teacher's outputs on data beside a checkpoint, as a small file without any text of the data."""
+    from shrp import reference as references
+    from shrp.checkpoint import load
+    from shrp.errors import CheckpointError
+    from shrp.evaluate import evaluate_stream
+
+    loaded, dense = load(checkpoint), load(teacher)
+    if dense.info.config.layers:
+        raise CheckpointError(f"{teacher} is not dense: it has converted layers, so it is nobody's teacher.")
+    if dense.info.task.label_names != loaded.info.task.label_names:
+        raise CheckpointError(f"{teacher} and {checkpoint} are for tasks with different labels.")
+    found, rows = dict(loaded.teacher), []
+    for name in dict.fromkeys(data or ["probe"]):
+        source = evaluation_data(name, loaded.info.task, text_column, label_column, slice_column)
+        with bar("reference") as progress:
+            task = progress.add_task(f"evaluating on {source.name}", total=len(source))
+            for result in evaluate_stream(dense.model, dense.tokenizer, source, max_length=max_length):
+                progress.update(task, completed=result.n)
+        for row in loaded.info.scores_on(source.name, source.fingerprint):
+            recorded = row.get("score")
+            if (
+                row["kind"] == "teacher"
+                and recorded is not None
+                and abs(result.score - recorded) > SAME_SCORE
+            ):
+                raise CheckpointError(
+                    f"{teacher} scores {result.score:.4f} on {source.name}, but {checkpoint} was made with a teacher "
+                    f"of {recorded:.4f}: this is another one."
+                )
+        found[source.fingerprint] = references.from_evaluation(result, dense.fingerprint)
+        rows.append(
+            {"data": source.name, "n": result.n, "metric": result.metric, "teacher": float(result.score)}
+        )
+    file = references.write(checkpoint, found)
+    if json:
+        print_json({"out": str(file), "bytes": file.stat().st_size, "references": rows})
+    else:
+        print_table(f"{file}, {file.stat().st_size:,} bytes", rows)

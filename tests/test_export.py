@@ -1,0 +1,302 @@
+"""ONNX exports: the same logits as PyTorch, whatever the batch, and a folder that serves without torch."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from shrp import checkpoint, cli
+from shrp import export as exporting
+from shrp.errors import ExportError
+from shrp.export import export_folder, export_onnx
+from shrp.plan import make_plan
+from shrp.prune import prune
+
+ROOT = Path(__file__).parent.parent
+USAGE = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
+PLAN = make_plan(USAGE, counts={1: 1, 2: 2})
+FILES = ["config.json", "model.onnx", "tokenizer.json"]
+
+
+@pytest.fixture(scope="module")
+def static(tiny_routed):
+    """A factory of static models: layer 0 dense, 1 expert in layer 1, 2 in layer 2."""
+    return lambda family="bert", **options: prune(tiny_routed(family, **options), PLAN)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, static, tiny_tokenizer, tiny_info):
+    """Folder of an export of `static()`, made once; not to be changed."""
+    folder = tmp_path_factory.mktemp("onnx") / "exported"
+    export_folder(static(), tiny_tokenizer, tiny_info(plan=PLAN), folder, made_from="abc")
+    return folder
+
+
+@pytest.fixture
+def shrp(monkeypatch, capsys):
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def difference(model, path, inputs):
+    """Largest difference in logits between a model and its graph."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feed = {one.name: inputs[one.name].numpy() for one in session.get_inputs()}
+    with torch.no_grad():
+        reference = model(**inputs).logits.numpy()
+    (logits,) = session.run(None, feed)
+    assert logits.shape == reference.shape
+    return np.abs(logits - reference).max()
+
+
+def batches(tiny_inputs):
+    """One input and many, short and long, padded on the right, on the left and not at all."""
+    for seed, lengths in enumerate([(2,), (31,), (6, 6), (9, 5, 7, 3, 9, 6), (30, 2, 11), (1, 1)]):
+        yield tiny_inputs(lengths, seed)
+    yield {name: tensor.flip(1) for name, tensor in tiny_inputs((8, 3, 5), 9).items()}
+
+
+def test_every_family_gives_pytorchs_logits_on_any_batch(
+    tiny_family, static, tiny_tokenizer, tiny_inputs, tmp_path
+):
+    model = static(tiny_family)
+    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
+    assert report.path == tmp_path / "m.onnx"
+    assert report.bytes == report.path.stat().st_size
+    assert report.inputs == ("input_ids", "attention_mask")
+    assert report.max_difference < 1e-4
+    assert report.checked == 138
+    assert (report.int8, report.int8_products, report.speedup) == (False, 0, None)
+    for inputs in batches(tiny_inputs):
+        assert difference(model, report.path, inputs) < 1e-4
+    # A mask that did nothing would pass only where logits do not depend on it.
+    inputs = tiny_inputs()
+    ignored = inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"])}
+    with torch.no_grad():
+        assert (model(**inputs).logits - model(**ignored).logits).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["dense, eager", "dropped", "uniform", "regression"])
+def test_other_models_without_routers_export_too(
+    kind, tiny_model, tiny_routed, static, tiny_tokenizer, tiny_inputs, tmp_path
+):
+    model = {
+        "dense, eager": lambda: tiny_model(attn="eager"),
+        "dropped": lambda: tiny_routed(control="dropped"),
+        "uniform": lambda: tiny_routed(control="uniform"),
+        "regression": lambda: static(num_labels=1),
+    }[kind]()
+    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
+    for inputs in batches(tiny_inputs):
+        assert difference(model, report.path, inputs) < 1e-4
+    assert (report.label_agreement is None) == (kind == "regression")
+
+
+def test_the_graph_is_one_that_runtimes_fuse_and_knows_no_machine(exported):
+    graph = onnx.load(exported / "model.onnx")
+    counts = Counter(node.op_type for node in graph.graph.node)
+    assert counts["Softmax"] == counts["Gelu"] == 3
+    assert counts["LayerNormalization"] == 1 + 2 * 1 + 2 * 2  # embeddings, dense layer, static layers
+    assert counts["Sum"] == 1 + 2 * 1 + 1 * 2  # what LayerNorms read of embeddings and residuals
+    assert not {"IsNaN", "Where", "Erf", "If"} & set(counts)
+    assert {node.domain for node in graph.graph.node} == {""}
+    content = (exported / "model.onnx").read_bytes()
+    assert str(ROOT).encode() not in content
+    assert b".py" not in content
+    shapes = {i.name: [d.dim_param for d in i.type.tensor_type.shape.dim] for i in graph.graph.input}
+    assert shapes == {name: ["batch", "tokens"] for name in ("input_ids", "attention_mask")}
+
+
+def test_the_model_is_left_as_it_was(static, tiny_tokenizer, tmp_path):
+    model = static().train()
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in model.state_dict().items()}
+    export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx", check=False)
+    assert model.training
+    for name, tensor in model.state_dict().items():
+        assert tensor.data_ptr() == before[name][0]
+        assert torch.equal(tensor, before[name][1])
+
+
+def test_int8_quantises_every_product_with_weights(static, tiny_tokenizer, tiny_inputs, tmp_path):
+    model = static()
+    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx", int8=True)
+    assert report.int8
+    assert report.products == 0
+    assert (
+        report.int8_products == 6 + 2 * 2 + 2
+    )  # dense layer; QKV and Expander of two; pooler and classifier
+    kinds = Counter(node.op_type for node in onnx.load(report.path).graph.node)
+    assert kinds["MatMulInteger"] == report.int8_products
+    assert report.speedup > 0
+    assert report.sentences == 120
+    assert 0 <= report.label_agreement <= 1
+    found = max(difference(model, report.path, inputs) for inputs in batches(tiny_inputs))
+    assert 1e-4 < found < 5  # quantised, and still the model: logits here go from about -6 to 6
+    assert report.max_difference > 1e-4
+
+
+def test_what_differs_from_pytorch_is_not_written(static, tiny_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        exporting._PlainAttention,
+        "_attend",
+        staticmethod(lambda q, k, v, attn_mask, scale=None, **_: (q @ k.transpose(-1, -2)).softmax(-1) @ v),
+    )
+    with pytest.raises(ExportError, match="differ from PyTorch's by"):
+        export_onnx(static(), tiny_tokenizer, tmp_path / "out" / "m.onnx")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_routed_model_is_refused_with_the_remedy(tiny_routed, tiny_tokenizer, tmp_path):
+    with pytest.raises(ExportError, match="--per-layer, --budget or --plan"):
+        export_onnx(tiny_routed(), tiny_tokenizer, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_says_what_it_is(exported):
+    assert sorted(file.name for file in exported.iterdir()) == FILES
+    config = json.loads((exported / "config.json").read_text())
+    assert config["labels"] == ["negative", "positive"]
+    assert config["max_length"] == 32
+    assert config["inputs"] == {"input_ids": "ids", "attention_mask": "attention_mask"}
+    assert config["plan"] == PLAN.to_dict()
+    assert config["made_from"] == "abc"
+    assert "1 dense, 2 static, 3 experts kept; float32" in config["model"]
+    assert config["check"]["max_difference"] < 1e-4
+
+
+def test_the_exported_tokenizer_pads_truncates_and_leaves_the_original_alone(exported, tiny_tokenizer):
+    core = Tokenizer.from_file(str(exported / "tokenizer.json"))
+    short, long = core.encode_batch(["w1 w2", " ".join(["w3"] * 50)])
+    assert len(short.ids) == len(long.ids) == 32
+    assert sum(short.attention_mask) == 4
+    assert short.ids[:4] == tiny_tokenizer("w1 w2")["input_ids"]
+    assert tiny_tokenizer.backend_tokenizer.padding is None
+
+
+def readme_example():
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    (block,) = [block for block in blocks if "onnxruntime" in block]
+    return block
+
+
+def test_the_readmes_example_serves_an_export_without_torch(exported, static, tiny_tokenizer):
+    example = readme_example()
+    assert len(example.splitlines()) == 10
+    texts = ast.literal_eval(re.search(r"encode_batch\((\[.*?\])\)", example).group(1))
+    forbid = "import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", forbid + example],
+        cwd=exported.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        inputs = tiny_tokenizer(texts, padding=True, return_tensors="pt")
+        chosen = static()(**inputs).logits.argmax(-1)
+    assert ast.literal_eval(done.stdout) == [("negative", "positive")[i] for i in chosen]
+
+
+def test_only_an_earlier_export_is_replaced(
+    exported, static, tiny_tokenizer, tiny_info, tmp_path, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(exporting, "_compare", lambda *_: calls.append(1))
+    thesis = tmp_path / "notes"
+    thesis.mkdir()
+    (thesis / "thesis.txt").write_text("years of work")
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    for file in exported.iterdir():
+        (beside / file.name).write_bytes(file.read_bytes())
+    (beside / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("text")
+    save = (static(), tiny_tokenizer, tiny_info(plan=PLAN))
+    for place in (thesis, beside, tmp_path / "file", ROOT / "checkpoints" / "sst2-6of12"):
+        with pytest.raises(ExportError, match="exists and is not an earlier export"):
+            export_folder(*save, place)
+    assert (thesis / "thesis.txt").read_text() == "years of work"
+    assert not calls
+    (beside / "mine.txt").unlink()
+    before = (beside / "config.json").read_text()
+    export_folder(*save, beside, made_from="another", check=False)
+    assert (beside / "config.json").read_text() != before
+    assert sorted(file.name for file in beside.iterdir()) == FILES
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_the_command_exports_a_pruned_routed_checkpoint(
+    shrp, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tmp_path
+):
+    usage = {str(layer): share for layer, share in USAGE.items()}
+    routed = checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(usage=usage), tmp_path / "routed")
+    common = ("export", "--checkpoint", routed, "--out", tmp_path / "onnx")
+
+    def refused(words, *options):
+        code, out, err = shrp(*common, *options)
+        assert (code, out) == (1, "")
+        assert re.search(words, " ".join(err.split())), err
+        assert "Traceback" not in err
+        assert not (tmp_path / "onnx").exists()
+
+    refused("still routes.*--per-layer")
+    refused("not several", "--per-layer", 1, "--budget", 3)
+    refused("must be 2 .* to 8", "--budget", 9)
+    refused("can't be read", "--plan", tmp_path / "none.json")
+    code, out, err = shrp(*common, "--budget", 3, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    loaded = checkpoint.load(routed)
+    assert report["made_from"] == loaded.fingerprint
+    assert report["max_difference"] < 1e-4
+    model = prune(loaded.model, make_plan(USAGE, budget=3))
+    assert difference(model, tmp_path / "onnx" / "model.onnx", tiny_inputs()) < 1e-4
+
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN.to_dict()))
+    code, _, err = shrp(*common, "--plan", tmp_path / "plan.json", "--int8")  # over the earlier export
+    assert code == 0, err
+    assert "12 of 12 products with weights run in int8" in err
+    assert re.search(r"same label on \d+ of 120", err)
+    config = json.loads((tmp_path / "onnx" / "config.json").read_text())
+    assert (config["precision"], config["plan"]) == ("int8", PLAN.to_dict())
+
+
+def test_the_command_exports_a_static_checkpoint_as_it_is(
+    shrp, static, tiny_tokenizer, tiny_info, tiny_routed, tmp_path
+):
+    info = tiny_info(plan=PLAN)
+    folder = checkpoint.save(static(), tiny_tokenizer, info, tmp_path / "static")
+    common = ("export", "--checkpoint", folder, "--out", tmp_path / "onnx")
+    code, _, err = shrp(*common, "--per-layer", 1)
+    assert code == 1
+    assert "without a plan" in " ".join(err.split())
+    code, _, err = shrp(*common, "--no-check")
+    assert code == 0, err
+    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["check"]["checked"] == 0
+    bare = checkpoint.save(tiny_routed(), tiny_tokenizer, replace(info, plan=None), tmp_path / "bare")
+    code, _, err = shrp("export", "--checkpoint", bare, "--out", tmp_path / "x", "--per-layer", 1)
+    assert code == 1
+    assert "carries no usage" in err
