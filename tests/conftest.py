@@ -30,6 +30,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_results(tmp_path_factory):
+    """Results that the app keeps on disk go to a folder of this run, not to the one of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHRP_CACHE", str(tmp_path_factory.mktemp("results")))
+        yield
+
+
 @pytest.fixture(params=sorted(FAMILIES))
 def tiny_family(request):
     """The name of each supported family in turn."""

@@ -1,0 +1,276 @@
+"""What was computed once, kept on disk: a restarted app and other processes have it at once.
+
+One small safetensors file a result, named by a digest of all that decides it: fingerprints of the checkpoint and of
+the data, what was computed, and the version of this format. Numbers only: no text of the data is written, and nothing
+that is read is ever executed. A file that is truncated, altered, or of something else counts as not there and is
+written anew. What can't be written is not kept; nothing fails for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from shrp.data import TextData
+from shrp.evaluate import summarise
+from shrp.evaluation import Evaluation
+from shrp.usage import UsageStats
+
+FORMAT_VERSION = 1
+"""Raise it when files change, or when a model's arithmetic does so that kept outputs would be other ones now."""
+FOLDER = "SHRP_CACHE"
+"""Variable of the environment that names the folder; without it, the platform's usual place for caches."""
+LIMIT_BYTES = 128 * 2**20
+"""Bound on all files together; beyond it those used longest ago are dropped."""
+ROUTED = "routed"
+"""Stands for the routed model itself where a pruned one is named by its plan's key."""
+
+_SUFFIX, _PARTIAL = ".safetensors", ".partial-"
+_NAME = re.compile(r"[0-9a-f]{40}\.safetensors")
+_HEADER_BYTES = 2**20
+_BLOCK = 4096
+_LEFT_OVER_SECONDS = 3600
+_PUTS_A_COUNT = 256
+
+
+def cache_folder() -> Path | None:
+    """The folder that SHRP_CACHE names, or the platform's place for caches; None where there is no home folder."""
+    if named := os.environ.get(FOLDER, "").strip():
+        return Path(named).expanduser().absolute()
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "shrp"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "shrp" / "Cache"
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(named) if os.path.isabs(named) else home / ".cache") / "shrp"
+
+
+class ResultsStore:
+    """Results in one folder, shared by threads and processes; no method raises for what the disk does.
+
+    Args:
+        folder: made when something is first kept; None keeps nothing.
+        limit: bytes of all files together, in whole blocks as a disk counts them.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None, limit: int = LIMIT_BYTES) -> None:
+        self.folder = None if folder is None else Path(folder) / "results"
+        self.limit = limit
+        self.problem = "" if folder is not None else f"there is no home folder; set {FOLDER}"
+        """Why the latest result could not be kept, in words; empty where it could."""
+        self._lock = threading.Lock()
+        self._size = self._puts = 0
+
+    def evaluation(self, checkpoint: str, data: TextData, plan: str) -> Evaluation | None:
+        """A kept evaluation with all of its outputs, its rows in the data's order; None where there is none.
+
+        Args:
+            checkpoint: its fingerprint.
+            plan: `PruningPlan.key()`, or `ROUTED`.
+        """
+        shape = (len(data), data.task.num_labels)
+        found = self._read(_key("evaluation", checkpoint, data, plan), {"logits": (np.float32, shape)})
+        if found is None:
+            return None
+        about, tensors = found
+        evaluation = summarise(data, np.arange(len(data)), tensors["logits"], False)
+        try:
+            known = about["metric"], float(_number(about["score"]))
+            interval = tuple(float(_number(end)) for end in about["interval"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        same = np.isclose(known[1], evaluation.score, rtol=0, atol=1e-9, equal_nan=True)
+        if known[0] != evaluation.metric or not same or len(interval) != 2:
+            return None  # scored by another definition of the metric
+        return replace(evaluation, interval=interval)
+
+    def keep_evaluation(self, checkpoint: str, data: TextData, plan: str, evaluation: Evaluation) -> None:
+        """Keep a complete evaluation; one of some inputs only is not kept."""
+        if not evaluation.complete or evaluation.total != len(data):
+            return
+        order = np.argsort(evaluation.indices, kind="stable")
+        about = {name: evaluation.to_dict()[name] for name in ("metric", "score", "interval", "n")}
+        logits = np.ascontiguousarray(evaluation.logits[order], dtype=np.float32)
+        self._write(_key("evaluation", checkpoint, data, plan), about, {"logits": logits})
+
+    def usage(
+        self, checkpoint: str, data: TextData, layers: int, experts: int, *, norms: bool = False
+    ) -> UsageStats | None:
+        """Kept routing statistics; None where there are none.
+
+        Args:
+            layers: the model's routed layers, counted.
+            experts: experts in each.
+            norms: those with output norms.
+        """
+        n = len(data)
+        each, one = (layers, n, experts), (layers, n)
+        shapes = {
+            "layers": (np.int64, (layers,)),
+            "top1": (np.int32, each),
+            "probs": (np.float32, each),
+            "margins": (np.float32, one),
+            "logits": (np.float32, (n, data.task.num_labels)),
+        } | ({"norms": (np.float32, each)} if norms else {})
+        found = self._read(_key("usage with norms" if norms else "usage", checkpoint, data), shapes)
+        if found is None or found[0].get("unit") not in ("inputs", "tokens"):
+            return None
+        about, tensors = found
+        names, tensors["top1"] = tensors["layers"].tolist(), tensors["top1"].astype(np.int64)
+        by_layer = {
+            name: dict(zip(names, tensors[name], strict=True)) if name in tensors else {}
+            for name in ("top1", "probs", "margins", "norms")
+        }
+        return UsageStats(
+            data=data.name,
+            unit=about["unit"],
+            labels=data.labels,
+            label_names=data.task.label_names,
+            slices=data.slices,
+            logits=tensors["logits"],
+            **by_layer,
+        )
+
+    def keep_usage(self, checkpoint: str, data: TextData, stats: UsageStats) -> None:
+        """Keep routing statistics of all of the data."""
+        tensors = {"layers": np.array(stats.layers, dtype=np.int64), "logits": _float32(stats.logits)}
+        tensors["top1"] = np.stack([stats.top1[layer] for layer in stats.layers]).astype(np.int32)
+        for name in ("probs", "margins", "norms"):
+            if by_layer := getattr(stats, name):
+                tensors[name] = _float32(np.stack([by_layer[layer] for layer in stats.layers]))
+        kind = "usage with norms" if stats.norms else "usage"
+        self._write(_key(kind, checkpoint, data), {"unit": stats.unit}, tensors)
+
+    def _path(self, key: Mapping[str, str]) -> Path:
+        return self.folder / (_digest(key)[:40] + _SUFFIX)
+
+    def _read(
+        self, key: Mapping[str, str], expected: Mapping[str, tuple[type, tuple[int, ...]]]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """What is kept under `key`, if it is whole and made of tensors of just these types and shapes."""
+        if self.folder is None:
+            return None
+        file = self._path(key)
+        bound = _HEADER_BYTES + sum(
+            np.dtype(kind).itemsize * int(np.prod(s)) for kind, s in expected.values()
+        )
+        try:
+            if file.stat().st_size > bound:
+                return None
+            with safe_open(file, framework="numpy") as stored:
+                text = (stored.metadata() or {})["shrp"]
+                about = json.loads(text)
+                if about["key"] != dict(key) or set(stored.keys()) != set(expected):
+                    return None
+                tensors = {name: stored.get_tensor(name) for name in expected}
+            for name, (kind, shape) in expected.items():
+                if tensors[name].dtype != kind or tensors[name].shape != shape:
+                    return None
+            if about.pop("digest") != _digest(about, tensors):
+                return None
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        with contextlib.suppress(OSError):  # a folder that is only read from
+            os.utime(file)  # used now, so dropped later than others
+        return about, tensors
+
+    def _write(
+        self, key: Mapping[str, str], about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+    ) -> None:
+        """Keep tensors under `key`, all or nothing."""
+        if self.folder is None:
+            return
+        about = {"key": dict(key), **about}
+        about["digest"] = _digest(about, tensors)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=self.folder)
+            os.close(handle)
+            try:
+                save_file(dict(tensors), partial, metadata={"shrp": json.dumps(about, sort_keys=True)})
+                size = _on_disk(os.stat(partial).st_size)
+                if size > self.limit:
+                    return
+                os.replace(partial, self._path(key))
+            finally:
+                Path(partial).unlink(missing_ok=True)
+            self._make_room(size)
+            self.problem = ""
+        except (OSError, SafetensorError) as error:
+            self.problem = f"{self.folder} can't be written: {getattr(error, 'strerror', None) or error}"
+
+    def _make_room(self, added: int) -> None:
+        """Drop what was used longest ago where there is too much; count from time to time what others added."""
+        with self._lock:
+            self._size += added
+            self._puts += 1
+            if self._puts % _PUTS_A_COUNT != 1 and self._size <= self.limit:
+                return
+            files = []
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    try:
+                        stat = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        continue  # another process has just dropped it
+                    if _NAME.fullmatch(entry.name):
+                        files.append((stat.st_mtime_ns, _on_disk(stat.st_size), entry.path))
+                    elif entry.name.startswith(_PARTIAL) and time.time() - stat.st_mtime > _LEFT_OVER_SECONDS:
+                        Path(entry.path).unlink(missing_ok=True)  # left by a process that was killed
+            self._size = sum(size for _, size, _ in files)
+            if self._size <= self.limit:
+                return
+            for _, size, path in sorted(files):
+                Path(path).unlink(missing_ok=True)
+                self._size -= size
+                if self._size <= 0.9 * self.limit:  # some at a time, not one at each result
+                    return
+
+
+def _key(kind: str, checkpoint: str, data: TextData, plan: str = "") -> dict[str, str]:
+    return {
+        "version": str(FORMAT_VERSION),
+        "kind": kind,
+        "checkpoint": checkpoint,
+        "data": data.fingerprint,
+        "plan": plan,
+    }
+
+
+def _digest(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray] | None = None) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors or {}):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _on_disk(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _number(value: Any) -> Any:
+    return np.nan if value is None else value

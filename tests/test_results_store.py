@@ -1,0 +1,310 @@
+"""Results on disk come back as they were, or not at all."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from shrp.data import TextData
+from shrp.evaluate import summarise
+from shrp.results_store import FOLDER, ROUTED, ResultsStore, cache_folder
+from shrp.tasks import get_task
+from shrp.usage import UsageStats
+
+CHECKPOINT, PLAN = "c" * 64, "p" * 16
+
+
+def made(task="sst2", n=60, seed=0):
+    rng, task = np.random.default_rng(seed), get_task(task)
+    labels = rng.random(n) * 5 if task.is_regression else rng.integers(0, task.num_labels, n)
+    texts = tuple(("a secret sentence",) * len(task.text_columns) for _ in range(n))
+    return TextData(task, "made", texts, labels, ("plain", "other") * (n // 2))
+
+
+def evaluated(data, seed=1):
+    """An evaluation in a random order, as the live evaluator's are."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(data))
+    logits = rng.normal(size=(len(data), data.task.num_labels)).astype(np.float32)
+    return summarise(data, order, logits[order], True), logits
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ResultsStore(tmp_path / "cache")
+
+
+def files(store):
+    return sorted(store.folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("task", ["sst2", "cola", "mrpc", "mnli", "stsb"])
+def test_an_evaluation_comes_back_as_it_was(store, task):
+    data = made(task)
+    evaluation, logits = evaluated(data)
+    assert store.evaluation(CHECKPOINT, data, PLAN) is None
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluation)
+    found = ResultsStore(store.folder.parent).evaluation(CHECKPOINT, data, PLAN)
+    np.testing.assert_array_equal(found.logits, logits)
+    np.testing.assert_array_equal(found.indices, np.arange(len(data)))
+    assert found.interval == evaluation.interval
+    assert found.score == pytest.approx(evaluation.score, abs=1e-12)
+    assert found.metrics == pytest.approx(evaluation.metrics)
+    assert (found.n, found.total, found.metric, found.data) == (60, 60, evaluation.metric, "made")
+    assert found.by_slice().equals(summarise(data, np.arange(60), logits, True).by_slice())
+
+
+def test_without_labels_there_are_outputs_and_no_score(store):
+    data = made()
+    data = TextData(data.task, data.name, data.texts, None, None)
+    evaluation, logits = evaluated(data)
+    store.keep_evaluation(CHECKPOINT, data, ROUTED, evaluation)
+    found = store.evaluation(CHECKPOINT, data, ROUTED)
+    assert np.isnan(found.score)
+    np.testing.assert_array_equal(found.logits, logits)
+
+
+def test_each_part_of_the_key_counts(store):
+    data = made()
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
+    assert store.evaluation("d" * 64, data, PLAN) is None
+    assert store.evaluation(CHECKPOINT, made(seed=3), PLAN) is None
+    assert store.evaluation(CHECKPOINT, data, "q" * 16) is None
+    assert store.evaluation(CHECKPOINT, data, PLAN) is not None
+
+
+def test_an_estimate_is_not_kept(store):
+    data = made()
+    _, logits = evaluated(data)
+    store.keep_evaluation(CHECKPOINT, data, PLAN, summarise(data, np.arange(9), logits[:9], True))
+    assert store.evaluation(CHECKPOINT, data, PLAN) is None
+
+
+def usage_stats(data, norms):
+    rng, n = np.random.default_rng(0), len(data)
+    by_layer = {
+        name: {layer: rng.random((n, 4)).astype(np.float32) for layer in (3, 7)}
+        for name in ("probs", "norms")
+    }
+    top1 = {layer: rng.integers(0, 9, (n, 4)) for layer in (3, 7)}
+    margins = {layer: rng.random(n).astype(np.float32) for layer in (3, 7)}
+    logits = rng.normal(size=(n, 2)).astype(np.float32)
+    return UsageStats(
+        data.name,
+        "tokens",
+        top1,
+        by_layer["probs"],
+        margins,
+        by_layer["norms"] if norms else {},
+        data.labels,
+        data.task.label_names,
+        data.slices,
+        logits,
+    )
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_usage_comes_back_as_it_was(store, norms):
+    data = made()
+    stats = usage_stats(data, norms)
+    store.keep_usage(CHECKPOINT, data, stats)
+    found = store.usage(CHECKPOINT, data, 2, 4, norms=norms)
+    assert found.unit == "tokens"
+    for name in ("top1", "probs", "margins", "norms"):
+        mine, theirs = getattr(stats, name), getattr(found, name)
+        assert list(mine) == list(theirs)
+        for layer in mine:
+            np.testing.assert_array_equal(mine[layer], theirs[layer])
+            assert mine[layer].dtype == theirs[layer].dtype
+    np.testing.assert_array_equal(found.logits, stats.logits)
+    assert list(found.groups("slice")) == ["plain", "other"]
+    assert store.usage(CHECKPOINT, data, 2, 4, norms=not norms) is None
+    assert store.usage(CHECKPOINT, data, 2, 5, norms=norms) is None
+
+
+def test_no_text_and_nothing_of_the_data_but_numbers_is_written(store):
+    data = made()
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
+    store.keep_usage(CHECKPOINT, data, usage_stats(data, True))
+    for file in files(store):
+        content = file.read_bytes()
+        assert b"secret" not in content
+        assert b"plain" not in content
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+
+
+def flip_a_logit(file):
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 0x40
+    file.write_bytes(content)
+
+
+def rescore(file):
+    with safe_open(file, framework="numpy") as stored:
+        about, tensors = (
+            json.loads(stored.metadata()["shrp"]),
+            {"logits": stored.get_tensor("logits")},
+        )
+    save_file(tensors, file, metadata={"shrp": json.dumps(about | {"score": 0.999})})
+
+
+DAMAGES = {
+    "empty": lambda file: file.write_bytes(b""),
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-40]),
+    "text": lambda file: file.write_text("not safetensors"),
+    "altered outputs": flip_a_logit,
+    "altered score": rescore,
+    "other tensors": lambda file: save_file(
+        {"x": np.zeros(3)}, file, metadata={"shrp": json.dumps({"key": {}})}
+    ),
+    "no metadata": lambda file: save_file({"logits": np.zeros((60, 2), dtype=np.float32)}, file),
+    "deep metadata": lambda file: save_file({"x": np.zeros(3)}, file, metadata={"shrp": "[" * 100_000}),
+    "huge": lambda file: os.truncate(file, 2**31),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_or_foreign_file_counts_as_none_and_is_replaced(store, damage):
+    data = made()
+    evaluation, logits = evaluated(data)
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluation)
+    (file,) = files(store)
+    DAMAGES[damage](file)
+    assert store.evaluation(CHECKPOINT, data, PLAN) is None
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluation)
+    if damage == "a folder":
+        assert store.problem  # a folder isn't ours to delete
+        return
+    np.testing.assert_array_equal(store.evaluation(CHECKPOINT, data, PLAN).logits, logits)
+
+
+def test_a_file_of_another_result_under_this_name_counts_as_none(store):
+    data = made()
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
+    (first,) = files(store)
+    store.keep_evaluation(CHECKPOINT, data, "q" * 16, evaluated(data, seed=5)[0])
+    other = next(file for file in files(store) if file != first)
+    first.write_bytes(other.read_bytes())
+    assert store.evaluation(CHECKPOINT, data, PLAN) is None
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path):
+    data = made()
+    store = ResultsStore(tmp_path, limit=10 * 4096)
+    evaluation, _ = evaluated(data)
+    now = time.time()
+    for i in range(10):
+        store.keep_evaluation(CHECKPOINT, data, f"{i}", evaluation)
+        newest = max(files(store), key=lambda file: file.stat().st_mtime)
+        os.utime(newest, (now - 1000 + i, now - 1000 + i))
+    assert len(files(store)) == 10
+    assert store.evaluation(CHECKPOINT, data, "0") is not None  # used again
+    stranger = store.folder / "notes.txt"
+    stranger.write_text("mine")
+    left_over, fresh = store.folder / ".partial-old", store.folder / ".partial-new"
+    for file in (left_over, fresh):
+        file.write_bytes(b"x")
+    os.utime(left_over, (now - 9999, now - 9999))
+    store.keep_evaluation(CHECKPOINT, data, "new", evaluation)
+    kept = {i for i in (*map(str, range(10)), "new") if store.evaluation(CHECKPOINT, data, i) is not None}
+    assert {"0", "new"} <= kept
+    assert not {"1", "2"} & kept
+    assert len(kept) * 4096 <= 10 * 4096
+    assert stranger.exists()
+    assert fresh.exists()
+    assert not left_over.exists()
+
+
+def test_a_result_larger_than_everything_together_is_not_kept(tmp_path):
+    data = made()
+    store = ResultsStore(tmp_path, limit=100)
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
+    assert store.evaluation(CHECKPOINT, data, PLAN) is None
+    assert list(store.folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_breaks_nothing(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    data = made()
+    for store in (ResultsStore(blocked), ResultsStore(None)):
+        store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
+        assert store.evaluation(CHECKPOINT, data, PLAN) is None
+        assert store.problem
+
+
+def test_a_folder_that_is_only_read_still_gives_what_is_in_it(store):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    data = made()
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
+    store.folder.chmod(0o500)
+    try:
+        store.keep_evaluation(CHECKPOINT, data, "q" * 16, evaluated(data)[0])
+        assert "can't be written" in store.problem
+        assert store.evaluation(CHECKPOINT, data, PLAN) is not None
+    finally:
+        store.folder.chmod(0o700)
+
+
+def test_threads_and_processes_may_write_the_same(store):
+    data = made()
+    evaluation, logits = evaluated(data)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from tests.test_results_store import *\n"
+        "data = made(); store = ResultsStore(sys.argv[1])\n"
+        "for i in range(30): store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])\n"
+        "print(store.problem)\n"
+    )
+    root = Path(__file__).parent.parent
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(store.folder.parent), str(root)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+    )
+
+    def work(_):
+        store.keep_evaluation(CHECKPOINT, data, PLAN, evaluation)
+        return store.evaluation(CHECKPOINT, data, PLAN)
+
+    found = []
+    with ThreadPoolExecutor(4) as pool:
+        while other.poll() is None or not found:
+            found += pool.map(work, range(40))
+    assert other.communicate()[0].strip() == ""
+    assert not store.problem
+    for one in found:  # never a half-written one
+        np.testing.assert_array_equal(one.logits, logits)
+    assert [file.name for file in store.folder.iterdir()] == [files(store)[0].name]
+
+
+def test_the_variable_names_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER, str(tmp_path / "here"))
+    assert cache_folder() == tmp_path / "here"
+    monkeypatch.setenv(FOLDER, " ")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "shrp"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "shrp"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cache_folder() == tmp_path / "Library" / "Caches" / "shrp"
+
+    def homeless():
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder() is None
