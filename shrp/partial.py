@@ -40,6 +40,35 @@ class _Resume(nn.Module):
         return self.output.expand(len(hidden_states), -1, -1)
 
 
+def run_layers(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    start: int,
+    stop: int,
+    hidden_states: Tensor | None = None,
+) -> Tensor:
+    """Run the encoder layers from `start` to below `stop`, and nothing above them but the head.
+
+    Args and errors as for `run_from`.
+
+    Returns:
+        What enters layer `stop`, `(B, T, d)`; at least one layer lies above, so `stop` is one of the layers.
+    """
+    above = {index: DroppedLayer(index) for index in range(stop, len(encoder_layers(model)))}
+    _, entering = run_from(model, inputs, start, hidden_states, replacements=above, watch=[stop])
+    return entering[stop]
+
+
+def first_token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], hidden_states: Tensor) -> Tensor:
+    """The task head's logits `(B, C)` from each input's first token as the top layer leaves it, `(B, d)`.
+
+    The sequence classification heads of all supported families read nothing else (a test checks each of them).
+    """
+    firsts = {name: values[:, :1] for name, values in inputs.items()}
+    logits, _ = run_from(model, firsts, len(encoder_layers(model)), hidden_states.unsqueeze(1))
+    return logits
+
+
 def run_from(
     model: PreTrainedModel,
     inputs: Mapping[str, Tensor],
@@ -53,7 +82,7 @@ def run_from(
 
     Args:
         inputs: `input_ids`, `attention_mask`, ..., each `(B, T)`, as for a whole pass.
-        start: first layer to run; 0 is a whole pass.
+        start: first layer to run; 0 is a whole pass, and the number of layers runs the head alone.
         hidden_states: what enters layer `start`, `(B, T, d)`, or `(1, T, d)` for the same in every row; not needed
             for 0.
         replacements: layer -> the module to run instead.

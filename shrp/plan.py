@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from shrp.errors import PlanError
+from shrp.plan_edits import NO_EDITS, PlanEdits, check_weights
 
 SELECTIONS = ("usage", "gate_norm", "random")
 COMBINATIONS = ("usage", "mean")
@@ -104,14 +106,33 @@ class PruningPlan:
         """
         try:
             layers = tuple(
-                (int(layer), LayerPlan(tuple(map(int, p["experts"])), tuple(map(float, p["weights"]))))
+                (
+                    int(layer),
+                    LayerPlan(tuple(map(operator.index, p["experts"])), tuple(map(float, p["weights"]))),
+                )
                 for layer, p in data["layers"].items()
             )
             return cls(layers, str(data.get("selection", "usage")), str(data.get("combination", "usage")))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise PlanError(
                 'not a pruning plan: it needs {"layers": {"6": {"experts": [0, 3], "weights": [0.7, 0.3]}, ...}}.'
             ) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> PruningPlan:
+        """Read the text of a plan file, which may be of anyone's making.
+
+        Raises:
+            PlanError: it is no JSON, no plan, or has weights that are not shares of 1.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"not a readable JSON file: {error}.") from error
+        plan = cls.from_dict(data)
+        for layer, kept in plan.layers:
+            check_weights(layer, kept.weights)
+        return plan
 
     def key(self) -> str:
         """A short digest of the experts and weights, whatever made them: equal for equal models."""
@@ -167,6 +188,7 @@ def make_plan(
     selection: str = "usage",
     combination: str = "usage",
     seed: int = 0,
+    edits: PlanEdits = NO_EDITS,
 ) -> PruningPlan:
     """Make a plan from measured usage.
 
@@ -179,6 +201,7 @@ def make_plan(
         selection: `usage` (the paper's), `gate_norm`, or `random` (a control, drawn from `seed`).
         combination: `usage` weights renormalised over the kept experts, or their plain `mean`.
         seed: for random selection.
+        edits: changes by hand, over what the options above give.
 
     Raises:
         PlanError: an impossible allocation or an unknown option; the message names the right ones.
@@ -197,6 +220,7 @@ def make_plan(
         raise PlanError(
             f"counts are for layers {sorted(counts)}, but the converted layers are {sorted(usage)}."
         )
+    edits.check(sorted(usage), min(map(len, usage.values())))
     rng = np.random.default_rng(seed)
     layers = []
     for layer in sorted(usage):
@@ -209,11 +233,19 @@ def make_plan(
             ranking = np.argsort(
                 -np.asarray(scores[layer] if selection == "gate_norm" else share), kind="stable"
             )
-        kept = np.sort(ranking[: counts[layer]])
+        edit = edits.of(layer)
+        kept = edit.kept(ranking.tolist(), counts[layer])
+        if edit.weights:
+            layers.append((layer, LayerPlan(edit.pinned, edit.weights)))
+            continue
         total = share[kept].sum()
         # Experts that nothing was routed to have no usage to weigh by; then a mean is all that is left.
         weights = (
             share[kept] / total if combination == "usage" and total > 0 else np.full(len(kept), 1 / len(kept))
         )
-        layers.append((layer, LayerPlan(tuple(kept.tolist()), tuple(weights.tolist()))))
+        layers.append((layer, LayerPlan(tuple(kept), tuple(weights.tolist()))))
+    if edits:
+        selection += " with edits"
+    if any(edit.weights for _, edit in edits.layers):
+        combination = "given weights"
     return PruningPlan(tuple(layers), selection, combination)

@@ -1,14 +1,17 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from shrp.data import TextData
+from shrp.evaluate import summarise
 from shrp.explore import Exploration
 from shrp.measure import Cost
+from shrp.metrics import mcnemar
 from shrp.plan import PruningPlan, make_plan
 from shrp.tasks import TASKS
 from shrp.whatif import WhatIf
@@ -17,6 +20,7 @@ from ui import (
     lab_curve,
     lab_export,
     lab_figures,
+    lab_pareto,
     lab_views,
     routing_figures,
     routing_views,
@@ -52,13 +56,14 @@ def exploration(text="a <b>bold</b> film", token=False, seed=0):
 def test_kept_map_shows_weights_and_what_was_dropped():
     plan = make_plan(USAGE, budget=3)
     fig = lab_figures.kept_map(plan, 4, USAGE, "usage: n = 9")
-    dropped, kept = fig.data
+    dropped, kept, cells = fig.data
     assert np.isfinite(kept.z).sum() == plan.budget
     np.testing.assert_allclose(np.nansum(kept.z, axis=1), 100)
     assert (np.isfinite(dropped.z) ^ np.isfinite(kept.z)).all()
     assert "3 of 8 experts" in heading(fig)
     assert "usage: n = 9" in heading(fig)
-    assert "Top-1" not in lab_figures.kept_map(plan, 4).data[1].hovertemplate
+    assert "Top-1" in cells.hovertext[0]
+    assert "Top-1" not in lab_figures.kept_map(plan, 4).data[2].hovertext[0]
 
 
 @pytest.mark.parametrize("over", lab_curve.COSTS)
@@ -75,8 +80,8 @@ def test_curve_places_attempts_and_references(over):
     )
     names = {trace.name: trace for trace in fig.data}
     assert set(names) == {
-        "tried: usage, usage weights",
-        "tried: random (control), usage weights",
+        "usage, usage weights: global budget",
+        "random control drawn here, usage weights",
         "this setting",
         "routed model",
         "dense teacher",
@@ -85,11 +90,125 @@ def test_curve_places_attempts_and_references(over):
     assert names["dense teacher"].x[0] == 100
     assert names["dense teacher"].y[0] == pytest.approx(90)
     assert list(names["this setting"].y) == [80]
-    assert names["tried: random (control), usage weights"].mode == "markers"
+    assert names["random control drawn here, usage weights"].mode == "markers"
+    notes = " ".join(note.text for note in fig.layout.annotations)
+    assert "90.0% at 100%" in notes
+    low, high = fig.layout.xaxis.range
+    assert low < names["this setting"].x[0] < high
+    assert high < 100  # the teacher is beyond the right edge, so that the prunings are apart
     assert "%" in fig.layout.xaxis.title.text
     assert "dense" in fig.layout.xaxis.title.text
     assert "<sst2>" not in heading(fig)
     assert "n = 200" in heading(fig)
+
+
+ROUTED = Mark("routed", "routed", 0.4, (0.3, 0.5), "95%", 50, HALF)
+
+
+def tried_frame(*rows):
+    """Settings of (budget, score, encoder FLOPs), and what else a row needs."""
+    found = []
+    for place, (number, score, flops) in enumerate(rows):
+        one = attempt(4 + place % 5)
+        setting, price = Setting(GLOBAL, number), replace(HALF, encoder_flops=flops)
+        found.append(
+            replace(one, setting=setting, score=score, interval=(score - 0.02, score + 0.02), cost=price)
+        )
+    frame = attempts_frame(found, DENSE)
+    return frame.assign(plan=[f"plan {number}" for number in frame["setting"]])
+
+
+def test_many_budgets_are_a_line_in_a_band():
+    frame = tried_frame(*[(n, 0.8 + 0.001 * n, 100 * n) for n in range(2, 40)])
+    fig = lab_curve.curve(frame, marks_frame([ROUTED], DENSE), "encoder_flops", "accuracy", "d", 128)
+    band, line, _ = fig.data
+    assert line.error_y.array is None
+    assert len(line.x) == 38
+    x, y = np.array(band.x), np.array(band.y)
+    np.testing.assert_allclose(x[:38], x[38:][::-1])
+    np.testing.assert_allclose(y[:38] - y[38:][::-1], 4)
+
+
+def test_draws_of_one_size_are_their_mean_and_range():
+    draws = []
+    for seed, score in enumerate((0.6, 0.7, 0.5)):
+        setting = Setting(PER_LAYER, 2, "Random (control)", seed=seed)
+        draws.append(replace(attempt(4), setting=setting, score=score, interval=(score, score)))
+    fig = lab_curve.curve(
+        attempts_frame(draws, DENSE), marks_frame([ROUTED], DENSE), "encoder_flops", "accuracy", "d", 128
+    )
+    mark, _ = fig.data
+    assert list(mark.y) == pytest.approx([60])
+    assert list(mark.error_y.array) == pytest.approx([10])
+    assert list(mark.error_y.arrayminus) == pytest.approx([10])
+    assert "mean and range of 3 draws" in mark.customdata[0][0]
+
+
+def test_pareto_keeps_what_no_other_beats():
+    frame = tried_frame((2, 0.80, 100), (3, 0.79, 200), (4, 0.85, 300), (5, 0.85, 400), (6, 0.90, 500))
+    best = lab_pareto.pareto(frame, "encoder_flops")
+    assert list(best["setting"].str.split(" ").str[0]) == ["2", "4", "6"]
+    assert list(best["number"]) == [1, 2, 3]
+    equal = lab_pareto.pareto(tried_frame((2, 0.8, 100), (3, 0.8, 100)), "encoder_flops")
+    assert len(equal) == 2
+    assert len(lab_pareto.pareto(frame.assign(control=True), "encoder_flops")) == 0
+    assert len(lab_pareto.pareto(frame.assign(score=np.nan), "encoder_flops")) == 0
+    assert lab_pareto.pareto(attempts_frame([], DENSE), "encoder_flops").empty
+
+
+def test_settings_that_are_one_plan_are_named_together():
+    frame = tried_frame((2, 0.8, 100), (3, 0.8, 100)).assign(plan="one")
+    frame["setting"] = ["1 a layer, usage, plain mean", "2 in all, usage, plain mean"]
+    assert list(lab_pareto.pareto(frame, "model_params")["setting"]) == [
+        "1 a layer = 2 in all, usage, plain mean"
+    ]
+    frame["setting"] = ["1 a layer, usage, plain mean", "2 in all, usage, usage weights"]
+    (name,) = lab_pareto.pareto(frame, "model_params")["setting"]
+    assert name == "1 a layer, usage, plain mean = 2 in all, usage, usage weights"
+
+
+def evaluated(wrong, n=200):
+    labels = np.zeros(n, dtype=int)
+    logits = np.tile(np.array([1.0, 0.0], dtype=np.float32), (n, 1))
+    logits[list(wrong)] = [0.0, 1.0]
+    data = TextData(SST2, "d", (("t",),) * n, labels, None)
+    return summarise(data, np.arange(n), logits, True)
+
+
+def test_gaps_say_what_chance_explains():
+    best = evaluated(range(10))
+    near, far = lab_pareto.gap(evaluated(range(9, 20)), best), lab_pareto.gap(evaluated(range(60)), best)
+    assert near.difference == pytest.approx(-1 / 200)
+    assert near.p_value == pytest.approx(mcnemar(evaluated(range(9, 20)).correct, best.correct))
+    assert near.is_noise
+    assert far.difference == pytest.approx(-50 / 200)
+    assert far.interval[1] < 0
+    assert not far.is_noise
+
+
+@pytest.mark.parametrize(
+    ("p_values", "words"),
+    [
+        ((0.5, 0.4), "none of the 2 others can be told from it"),
+        ((0.001, 0.4), "1 of the 2 others can't be told from it"),
+        ((0.001, 0.001), "all 2 others are below it by more than chance"),
+    ],
+)
+def test_the_verdict_counts_what_cannot_be_told_from_the_best(p_values, words):
+    frame = tried_frame((2, 0.80, 100), (4, 0.85, 300), (6, 0.90, 500))
+    best = lab_pareto.pareto(frame, "encoder_flops")
+    gaps = {
+        plan: lab_pareto.Gap(-0.1, (-0.2, 0.1), p)
+        for plan, p in zip(best["plan"], (*p_values, 1.0), strict=True)
+    }
+    text = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", 3)
+    assert words in text
+    assert "of the 3 prunings" in text
+    shown = lab_pareto.table(best, gaps, "accuracy")
+    assert list(shown["accuracy"]) == ["80.0%", "85.0%", "90.0%"]
+    assert shown["below the best, points"].iloc[-1] == "best"
+    assert shown["below the best, points"].iloc[0] == "−10.0 (−20.0 to +10.0)"
+    assert "#3 6 in all" in lab_pareto.in_words(best, "accuracy", "encoder_flops")
 
 
 def test_curve_of_nothing_tried_still_has_its_references():
@@ -99,18 +218,6 @@ def test_curve_of_nothing_tried_still_has_its_references():
     )
     assert [trace.name for trace in fig.data] == ["routed model"]
     assert fig.data[0].y[0] == pytest.approx(0.4)
-
-
-def test_by_group_keeps_both_models_apart():
-    frame = pd.DataFrame({"slice": ["plain", "con_cession"], "n": [40, 38]})
-    for who, score in (("routed", [0.9, 0.8]), ("pruned", [0.7, 0.85])):
-        frame[who], frame[f"{who} low"], frame[f"{who} high"] = score, [s - 0.1 for s in score], [0.99, 0.99]
-    fig = lab_figures.by_group(frame, "slice", "accuracy", "probe/sst2")
-    routed, pruned = fig.data
-    assert list(pruned.x) == [85, 70]
-    assert list(routed.x) == [80, 90]
-    assert fig.layout.yaxis.ticktext[0] == "con cession (n = 38)"
-    assert not set(routed.y) & set(pruned.y)
 
 
 def test_settings_make_the_plans_that_they_name():
@@ -209,7 +316,7 @@ def test_store_drops_what_was_unused_for_longest():
 
 
 def test_zip_holds_one_folder(monkeypatch, tmp_path):
-    def fake_save(model, tokenizer, info, folder, dtype):
+    def fake_save(model, tokenizer, info, folder, **options):
         folder.mkdir()
         (folder / "config.json").write_text("{}")
         return folder
@@ -218,6 +325,6 @@ def test_zip_holds_one_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(lab_export, "prune", lambda *args, **options: None)
     monkeypatch.setattr(lab_export, "replace", lambda info, **options: info)
     info = SimpleNamespace(scores=(), training={})
-    source = SimpleNamespace(info=info, model=None, tokenizer=None, fingerprint="f")
+    source = SimpleNamespace(info=info, model=None, tokenizer=None, fingerprint="f", teacher={})
     data = lab_export.checkpoint_zip(source, make_plan(USAGE, budget=2), "mine", None)
     assert zipfile.ZipFile(io.BytesIO(data)).namelist() == ["mine/config.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,9 +14,10 @@ from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.measure import Cost, plan_cost
 from shrp.plan import PruningPlan
+from shrp.plan_edits import NO_EDITS, PlanEdits
 from shrp.usage import UsageStats, measure_usage, plan_from
 from ui import loaders
-from ui.store import results
+from ui.store import disk, results
 
 TOKENS = 128
 """Length of the input that FLOPs are for."""
@@ -34,13 +36,21 @@ class Setting:
     selection: str = "Usage"
     combination: str = "Usage weights"
     seed: int = 0
+    edits: PlanEdits = NO_EDITS
+    """Changes by hand, over what the rest gives."""
+    edited: str = ""
+    """What the edits make of it, in words; empty where there are none."""
 
     @property
     def text(self) -> str:
         """The setting in words."""
         many = f"{self.number} in all" if self.allocation == GLOBAL else f"{self.number} a layer"
+        if self.edited:
+            many = f"{self.edited} (from {many})"
         seed = f" {self.seed}" if self.is_control else ""
-        return f"{many}, {self.selection.lower()}{seed}, {self.combination.lower()}"
+        given = any(edit.weights for _, edit in self.edits.layers)
+        weights = "weights from a file" if given else self.combination.lower()
+        return f"{many}, {self.selection.lower()}{seed}, {weights}"
 
     @property
     def is_control(self) -> bool:
@@ -71,16 +81,18 @@ def usage_for(selection: str, checkpoint: Checkpoint, source: str, data: TextDat
         return loaders.usage_stats(checkpoint, checkpoint.fingerprint, source, data, data.fingerprint)
     store, key = results("usage with norms", 8), (checkpoint.fingerprint, data.fingerprint)
     if (stats := store.get(key)) is None:
-        label = f"Measuring every expert's output norm on {data.name}:"
-        bar = st.progress(0.0, text=label)
-        stats = measure_usage(
-            checkpoint.model,
-            checkpoint.tokenizer,
-            data,
-            output_norms=True,
-            progress=lambda done, n: bar.progress(done / n, f"{label} {done:,} of {n:,}"),
-        )
-        bar.empty()
+        if (stats := loaders.kept_usage(checkpoint, data, norms=True)) is None:
+            label = f"Measuring every expert's output norm on {data.name}:"
+            bar = st.progress(0.0, text=label)
+            stats = measure_usage(
+                checkpoint.model,
+                checkpoint.tokenizer,
+                data,
+                output_norms=True,
+                progress=lambda done, n: bar.progress(done / n, f"{label} {done:,} of {n:,}"),
+            )
+            bar.empty()
+            disk().keep_usage(checkpoint.fingerprint, data, stats)
         store.put(key, stats)
     return stats
 
@@ -97,21 +109,40 @@ def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
         selection=SELECTIONS.get(setting.selection, setting.selection),
         combination=COMBINATIONS.get(setting.combination, setting.combination),
         seed=setting.seed,
+        edits=setting.edits,
         **amount,
     )
 
 
+def recall(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluation | None:
+    """A plan's evaluation that was finished before, by anyone: in this process, or before it started."""
+    store, key = results("prunings"), (checkpoint.fingerprint, data.fingerprint, plan.key())
+    if (found := store.get(key)) is None:
+        found = disk().evaluation(checkpoint.fingerprint, data, plan.key())
+        if found is not None:
+            store.put(key, found)
+    return found
+
+
+def remember(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, evaluation: Evaluation) -> None:
+    """Keep a finished evaluation for every session, and on disk for other processes."""
+    results("prunings").put((checkpoint.fingerprint, data.fingerprint, plan.key()), evaluation)
+    disk().keep_evaluation(checkpoint.fingerprint, data, plan.key(), evaluation)
+
+
 def stream(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Iterator[Evaluation]:
-    """Running estimates for a plan, the last one exact; one finished before, by anyone, comes at once."""
-    store = results("prunings")
-    key = (checkpoint.fingerprint, data.fingerprint, plan.key())
-    if (found := store.get(key)) is not None:
+    """Running estimates for a plan, the last one exact; one finished before, by anyone, comes at once.
+
+    Closing the iterator abandons the work; nothing of it is kept.
+    """
+    if (found := recall(checkpoint, data, plan)) is not None:
         yield found
         return
-    for estimate in loaders.live_evaluator(checkpoint, data).stream(plan):
-        if estimate.complete:
-            store.put(key, estimate)
-        yield estimate
+    with closing(loaders.live_evaluator(checkpoint, data).stream(plan)) as estimates:
+        for estimate in estimates:
+            if estimate.complete:
+                remember(checkpoint, data, plan, estimate)
+            yield estimate
 
 
 def tried(checkpoint: Checkpoint, data: TextData) -> dict[str, Attempt]:
@@ -132,7 +163,9 @@ def keep(
         evaluation.n,
         plan_cost(checkpoint.model, plan, TOKENS),
     )
-    tried(checkpoint, data)[f"{setting.text} {plan.key()}"] = attempt
+    kept, key = tried(checkpoint, data), f"{setting.text} {plan.key()}"
+    kept.pop(key, None)  # the latest comes last
+    kept[key] = attempt
     return attempt
 
 
@@ -144,11 +177,13 @@ def attempts_frame(attempts: list[Attempt], dense: Cost) -> pd.DataFrame:
         rows.append(
             {
                 "setting": attempt.setting.text,
+                "plan": attempt.plan.key(),
                 "selection": attempt.setting.selection,
                 "combination": attempt.setting.combination,
                 "allocation": attempt.setting.allocation,
                 "seed": attempt.setting.seed,
                 "control": attempt.setting.is_control,
+                "edited": bool(attempt.setting.edited),
                 "experts kept": attempt.plan.budget,
                 "score": attempt.score,
                 "low": low,

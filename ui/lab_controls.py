@@ -18,14 +18,23 @@ ALLOCATION, BUDGET, EACH, SELECTION, COMBINATION, SEED = (
 )
 
 
-def controls(layers: int, experts: int) -> Setting:
-    """Draw the controls for a model of `layers` converted layers with `experts` each; returns the setting."""
-    first, second = st.columns([1, 3], gap="large", vertical_alignment="bottom")
+def controls(layers: int, experts: int, side: str = "") -> Setting:
+    """Draw the controls for a model of `layers` converted layers with `experts` each; returns the setting.
+
+    Args:
+        side: what the widgets' keys begin with, for a page with several models side by side; the controls then stand
+            below each other.
+    """
+
+    def places(*widths: float, **options: str) -> list:
+        return [st.container() for _ in widths] if side else st.columns(widths, gap="large", **options)
+
+    first, second = places(1, 3, vertical_alignment="bottom")
     with first:
         allocation = _choice(
             "Experts kept as a",
             (GLOBAL, PER_LAYER),
-            ALLOCATION,
+            side + ALLOCATION,
             "A global budget gives every layer one expert and spreads the rest by usage. "
             "Per layer keeps the same number in each.",
         )
@@ -36,7 +45,7 @@ def controls(layers: int, experts: int) -> Setting:
                 layers,
                 layers * experts,
                 min(2 * layers, layers * experts),
-                BUDGET,
+                side + BUDGET,
             )
         else:
             number = _slider(
@@ -44,14 +53,14 @@ def controls(layers: int, experts: int) -> Setting:
                 1,
                 experts,
                 min(2, experts),
-                EACH,
+                side + EACH,
             )
-    columns = st.columns([1.4, 1.2, 0.8], gap="large")
+    columns = places(1.4, 1.2, 0.8)
     with columns[0]:
         selection = _choice(
             "Which experts",
             tuple(SELECTIONS),
-            SELECTION,
+            side + SELECTION,
             "Usage: the most used ones (the paper's). Gate × norm: those with the largest mean gate times output "
             "norm. Random: drawn by chance, a control that a good selection must beat.",
         )
@@ -59,19 +68,19 @@ def controls(layers: int, experts: int) -> Setting:
         combination = _choice(
             "Combined by",
             tuple(COMBINATIONS),
-            COMBINATION,
+            side + COMBINATION,
             "Usage weights: each kept expert weighs as much as it was used. Plain mean: all weigh the same.",
         )
     seed = 0
     if SELECTIONS[selection] == "random":
         with columns[2]:
-            _clamp(SEED, 0, MAX_SEED)
+            _clamp(side + SEED, 0, MAX_SEED)
             value = st.number_input(
                 "Seed of the draw",
                 0,
                 MAX_SEED,
                 0,
-                key=SEED,
+                key=side + SEED,
                 bind="query-params",
                 help="Of the random control.",
             )

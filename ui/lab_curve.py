@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ui.lab import GLOBAL
 from ui.text import escape_html, is_percentage, metric_name
 from ui.theme import BLUE, GREEN, KIND_COLORS, KIND_SYMBOLS, ORANGE, PURPLE, SELECTED, SKY, layout
 
@@ -19,8 +20,9 @@ COSTS = {
 }
 """Columns that the curve can be drawn over, with the axis title that names the denominator."""
 
+PARETO = "Pareto-best"
 _SERIES = (GREEN, PURPLE, SKY, "#a6761d")
-_TRIED = "tried: {}, {}"
+_BEST = "#c99700"
 _MANY = re.compile(r"(\d+) a layer")
 _SYMBOLS = {
     "shipped static, recovered": "star",
@@ -38,68 +40,135 @@ def curve(
     data: str,
     tokens: int,
     current: str | None = None,
+    best: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """Score against cost: what this session tried, beside reference marks.
+    """Score against cost: what was tried here, beside reference marks.
 
     Args:
         tried: `ui.lab.attempts_frame`.
         references: `ui.lab_marks.marks_frame`.
         over: the cost, a key of `COSTS`.
         current: the `setting` to ring.
+        best: `ui.lab_pareto.pareto`'s rows, to be marked with their numbers.
     """
     fig = go.Figure()
     scale = 100.0 if is_percentage(metric) else 1.0
     if not tried.empty:
-        series = tried.groupby(["control", "selection", "combination"], sort=True)
-        for place, ((control, selection, combination), rows) in enumerate(series):
-            color = ORANGE if control else _SERIES[place % len(_SERIES)]
-            rows = rows.sort_values(over)
-            fig.add_trace(
-                _points(
-                    rows,
-                    over,
-                    scale,
-                    _TRIED.format(selection.lower(), combination.lower()),
-                    color,
-                    "x" if control else "circle",
-                    # Random draws of several seeds are no curve.
-                    "markers" if control else "lines+markers",
-                )
-            )
+        _add_tried(fig, tried[~tried["control"]], over, scale)
+        _add_controls(fig, tried[tried["control"]], over, scale)
         ringed = tried[tried["setting"] == current]
         if len(ringed):
-            fig.add_trace(
-                go.Scatter(
-                    x=100 * ringed[over],
-                    y=scale * ringed["score"],
-                    mode="markers",
-                    name="this setting",
-                    marker={
-                        "symbol": "circle-open",
-                        "size": 18,
-                        "color": SELECTED,
-                        "line": {"width": 2.5, "color": SELECTED},
-                    },
-                    hoverinfo="skip",
-                )
-            )
+            _add_rings(fig, ringed, over, scale, "this setting", "circle-open", 18, SELECTED)
     _add_references(fig, references, over, scale)
+    if best is not None and len(best):
+        _add_rings(fig, best, over, scale, PARETO, "diamond-open", 14, _BEST)
+        numbered = fig.data[-1]
+        numbered.mode, numbered.text = "markers+text", [f"#{number}" for number in best["number"]]
+        numbered.textposition, numbered.textfont = "top center", {"size": 11, "color": _BEST}
     n = f"n = {int(references['n'].max()):,}, " if len(references) else ""
+    notes = ["numbers beside squares and stars: experts a layer"] if _has_numbers(references) else []
+    notes += ["#: row of the table below"] if best is not None and len(best) else []
     layout(
         fig,
         f"{metric_name(metric).capitalize()} against cost",
-        subtitle=f"{escape_html(data)}, {n}bars: 95% intervals (averaged controls: range of draws)"
-        + (
-            "<br>numbers beside marks: experts a layer"
-            if any(_MANY.search(label) for label in references["setting"])
-            else ""
-        ),
+        subtitle=f"{escape_html(data)}, {n}bars and bands: 95% intervals (averaged controls: range of draws)"
+        + (f"<br>{'; '.join(notes)}" if notes else ""),
         x=COSTS[over].format(tokens=tokens),
         y=metric_name(metric) + (" (%)" if scale == 100 else ""),
-        height=500,
+        height=640,  # a narrow window stacks the legend
         legend=True,
+        margin={"r": 110},
     )
+    _zoom(fig, tried, references, over)
     return fig
+
+
+def _zoom(fig: go.Figure, tried: pd.DataFrame, references: pd.DataFrame, over: str) -> None:
+    """Start at what the prunings span: the dense teacher is far to the right, and its line says where it is."""
+    parts = [frame[over] for frame in (tried, references[references["kind"] != "teacher"]) if len(frame)]
+    if not parts:
+        return
+    x = 100 * pd.concat(parts).astype(float)
+    margin = max(0.06 * (x.max() - x.min()), 0.5)
+    fig.update_xaxes(range=[x.min() - margin, x.max() + margin])
+
+
+def _add_tried(fig: go.Figure, tried: pd.DataFrame, over: str, scale: float) -> None:
+    """Global budgets as a line in a band, the same number in each layer as dots, plans edited by hand as crosses."""
+    combinations = list(dict.fromkeys(zip(tried["selection"], tried["combination"])))
+    for place, (selection, combination) in enumerate(sorted(combinations)):
+        color, name = _SERIES[place % len(_SERIES)], f"{selection.lower()}, {combination.lower()}"
+        rows = tried[(tried["selection"] == selection) & (tried["combination"] == combination)]
+        rows = rows.sort_values(over)
+        edited, budgets = rows["edited"], rows["allocation"] == GLOBAL
+        for kind, part, symbol, mode in (
+            ("global budget", rows[~edited & budgets], "circle", "lines+markers"),
+            ("same number a layer", rows[~edited & ~budgets], "square-open", "markers"),
+            ("edited by hand", rows[edited], "cross", "markers"),
+        ):
+            if part.empty:
+                continue
+            trace = _points(part, over, scale, f"{name}: {kind}", color, symbol, mode)
+            if kind == "global budget" and len(part) > 12:  # that many bars would hide one another
+                fig.add_trace(_band(part, over, scale, color, f"{trace.name}, 95% interval"))
+                trace.error_y, trace.marker.size, trace.line.dash = None, 5, "solid"
+            fig.add_trace(trace)
+
+
+def _add_controls(fig: go.Figure, controls: pd.DataFrame, over: str, scale: float) -> None:
+    """Random draws: the mean and range of several of one size, or one draw with its interval."""
+    for combination, rows in controls.groupby("combination", sort=True):
+        found = []
+        for _, draws in rows.groupby(["allocation", "experts kept", "edited"], sort=False):
+            one = draws.iloc[0].copy()
+            if len(draws) > 1:
+                one["setting"] = (
+                    f"{one['setting']} and {len(draws) - 1} more, mean and range of {len(draws)} draws"
+                )
+                one["low"], one["high"] = draws["score"].min(), draws["score"].max()
+                one["score"] = draws["score"].mean()
+            found.append(one)
+        name = f"random control drawn here, {combination.lower()}"
+        drawn = pd.DataFrame(found).sort_values(over)
+        trace = _points(drawn, over, scale, name, ORANGE, "asterisk-open", "markers")
+        trace.marker.line = {"width": 1.5, "color": ORANGE}
+        fig.add_trace(trace)
+
+
+def _band(rows: pd.DataFrame, over: str, scale: float, color: str, name: str) -> go.Scatter:
+    known = rows.dropna(subset=["low", "high"])
+    x, low, high = (known[name].to_numpy(dtype=float) for name in (over, "low", "high"))
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return go.Scatter(
+        x=100 * np.concatenate([x, x[::-1]]),
+        y=scale * np.concatenate([high, low[::-1]]),
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.15)",
+        line={"width": 0},
+        mode="lines",
+        name=name,
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def _add_rings(
+    fig: go.Figure, rows: pd.DataFrame, over: str, scale: float, name: str, symbol: str, size: int, color: str
+) -> None:
+    fig.add_trace(
+        go.Scatter(
+            x=100 * rows[over],
+            y=scale * rows["score"],
+            mode="markers",
+            name=name,
+            marker={"symbol": symbol, "size": size, "color": color, "line": {"width": 2.5, "color": color}},
+            hoverinfo="skip",
+        )
+    )
+
+
+def _has_numbers(references: pd.DataFrame) -> bool:
+    return any(_MANY.search(label) for label in references["setting"]) if len(references) else False
 
 
 def _points(
@@ -145,6 +214,7 @@ def _points(
 
 def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: float) -> None:
     series = [_series_of(row) for row in references.itertuples()]
+    lines: list[tuple[float, str, str, float]] = []
     for name, rows in references.assign(series=series).groupby("series", sort=False):
         kind, recovered = rows["kind"].iloc[0], bool(rows["recovered"].iloc[0])
         symbol = KIND_SYMBOLS.get(kind, "circle")
@@ -159,11 +229,24 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
         trace.marker.size = 12 if recovered or kind != "static" else 10
         fig.add_trace(trace)
         if kind in ("teacher", "routed"):
-            fig.add_hline(
-                scale * float(rows["score"].iloc[0]),
-                line={"color": KIND_COLORS[kind], "width": 1, "dash": "dash"},
-                opacity=0.6,
-            )
+            score = float(rows["score"].iloc[0])
+            lines.append((score, kind, name, rows[over].iloc[0]))
+            line = {"color": KIND_COLORS[kind], "width": 1, "dash": "dash"}
+            fig.add_hline(scale * score, line=line, opacity=0.6)
+    lines.sort()
+    for place, (score, kind, name, cost) in enumerate(lines):  # beside the plot, the higher above the lower
+        text = f"{scale * score:.1f}%" if scale == 100 else f"{score:.3f}"
+        fig.add_annotation(
+            text=f"{name}<br>{text}" + (f" at {cost:.0%}" if kind == "teacher" else ""),
+            font={"size": 11, "color": KIND_COLORS[kind]},
+            x=1.005,
+            y=scale * score,
+            xref="paper",
+            xanchor="left",
+            yanchor="bottom" if place else "top",
+            align="left",
+            showarrow=False,
+        )
 
 
 def _series_of(row) -> str:

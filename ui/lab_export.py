@@ -1,4 +1,4 @@
-"""What a person takes home from the pruning lab: the pruned model as a checkpoint, and its latency here."""
+"""What a person takes home from the pruning lab: the pruned model as a checkpoint, and its plan."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ import math
 import tempfile
 import zipfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from shrp import checkpoint as checkpoints
 from shrp.checkpoint import Checkpoint
 from shrp.evaluation import Evaluation
-from shrp.explore import longest_input
-from shrp.measure import latency, model_inputs
 from shrp.plan import PruningPlan
 from shrp.prune import prune
-
-BATCHES = (1, 8)
-REPEATS = 10
 
 
 def plan_json(plan: PruningPlan) -> str:
@@ -62,35 +55,14 @@ def checkpoint_zip(
         # Only new modules are made, the rest is shared: nothing of the shared model is written to.
         model = prune(checkpoint.model, plan, share_weights=True)
         folder = checkpoints.save(
-            model, checkpoint.tokenizer, info, Path(scratch) / name, dtype=torch.float16
+            model,
+            checkpoint.tokenizer,
+            info,
+            Path(scratch) / name,
+            dtype=torch.float16,
+            teacher=checkpoint.teacher,
         )
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress
             for file in sorted(folder.iterdir()):
                 archive.write(file, f"{name}/{file.name}")
     return buffer.getvalue()
-
-
-def measure_latency(checkpoint: Checkpoint, plan: PruningPlan, tokens: int = 128) -> pd.DataFrame:
-    """Dense, routed and pruned on this machine, all in float32, in one interleaved run a batch size.
-
-    Returns:
-        One row a model and batch size: `batch`, `tokens`, and `shrp.measure.latency`'s columns.
-    """
-    tokens = min(tokens, longest_input(checkpoint.model, checkpoint.tokenizer))
-    models = {
-        "dense": type(checkpoint.model)(
-            checkpoint.model.config
-        ).eval(),  # speed does not depend on the weights
-        "routed": checkpoint.model,
-        "pruned": prune(checkpoint.model, plan, share_weights=True),
-    }
-    frames = []
-    for batch in BATCHES:
-        inputs = model_inputs(checkpoint.model, batch, tokens)
-        times = latency(
-            {name: partial(model, **inputs) for name, model in models.items()},
-            repeats=REPEATS,
-            warmup=2,
-        )
-        frames.append(times.assign(batch=batch, tokens=tokens))
-    return pd.concat(frames, ignore_index=True)

@@ -1,128 +1,144 @@
-"""Figures of the pruning lab: the kept experts, and scores within slices and classes."""
+"""The pruning lab's figure of the kept experts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.plan import PruningPlan
-from ui.text import escape_html, metric_name
-from ui.theme import KIND_COLORS, KIND_SYMBOLS, MUTED, SEQUENTIAL, layout
+from shrp.plan_edits import LayerEdit, PlanEdits
+from ui.text import escape_html, percent
+from ui.theme import MUTED, SELECTED, SEQUENTIAL, layout
+
+_NEXT = {
+    "free": "a click pins it: always kept",
+    "pinned": "pinned; a click drops it: never kept",
+    "dropped": "dropped by hand; a click leaves it to the plan again",
+}
+"""What a click on a cell does, by the cell's state."""
 
 
 def kept_map(
-    plan: PruningPlan, experts: int, usage: Mapping[int, np.ndarray] | None = None, measured: str = ""
+    plan: PruningPlan,
+    experts: int,
+    usage: Mapping[int, np.ndarray] | None = None,
+    measured: str = "",
+    edits: PlanEdits | None = None,
+    drawing: int = 0,
 ) -> go.Figure:
     """Layers x experts: the weight of each kept expert; dropped ones stay grey.
 
     Args:
         usage: layer -> Top-1 shares `(H,)` for the hover texts, where they are known.
         measured: what the usage was measured on, for the subtitle.
+        edits: what a person pinned and dropped, to mark; the cells can then be clicked, and the `customdata` of the
+            points clicked is layer, expert and `drawing`. None for a map to look at.
+        drawing: number of the drawing. A new one makes the figure differ, which takes back its selection.
     """
     layers = [layer for layer, _ in plan.layers]
     weights = np.full((len(layers), experts), np.nan)
     for row, (_, kept) in enumerate(plan.layers):
         weights[row, list(kept.experts)] = kept.weights
-    share = np.stack([np.asarray(usage[layer], dtype=float) for layer in layers]) if usage else None
-    used = "<br>Top-1 share %{customdata:.1%}" if usage else ""
-    names, columns = [f"layer {layer}" for layer in layers], list(range(experts))
+    columns = list(range(experts))
+    cells = {"x": columns, "y": [f"layer {layer}" for layer in layers], "xgap": 1, "ygap": 1}
     fig = go.Figure()
-    fig.add_trace(
-        go.Heatmap(
-            z=np.where(np.isnan(weights), 0.0, np.nan),
-            x=columns,
-            y=names,
-            customdata=share,
-            colorscale=[[0, MUTED], [1, MUTED]],
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            hovertemplate=f"%{{y}}, expert %{{x}}: dropped{used}<extra></extra>",
-        )
+    fig.add_heatmap(
+        z=np.where(np.isnan(weights), 0.0, np.nan),
+        colorscale=[[0, MUTED], [1, MUTED]],
+        showscale=False,
+        hoverinfo="skip",
+        **cells,
     )
-    fig.add_trace(
-        go.Heatmap(
-            z=100 * weights,
-            x=columns,
-            y=names,
-            customdata=share,
-            zmin=0,
-            zmax=100,
-            colorscale=SEQUENTIAL,
-            xgap=1,
-            ygap=1,
-            texttemplate="%{z:.0f}" if experts <= 16 else None,
-            colorbar={"title": {"text": "weight (%)"}, "thickness": 12},
-            hovertemplate=f"%{{y}}, expert %{{x}}: kept<br>weight %{{z:.1f}}%{used}<extra></extra>",
-        )
+    fig.add_heatmap(
+        z=100 * weights,
+        zmin=0,
+        zmax=100,
+        colorscale=SEQUENTIAL,
+        texttemplate="%{z:.0f}" if experts <= 16 else None,
+        colorbar={"title": {"text": "weight (%)"}, "thickness": 12},
+        hoverinfo="skip",
+        **cells,
     )
+    if edits is not None:
+        _add_marks(fig, edits, layers)
+    _add_cells(fig, weights, layers, usage, edits, drawing)
+    clickable = edits is not None
     layout(
         fig,
         "Kept experts and their weights",
         subtitle=f"{plan.budget} of {len(layers) * experts} experts; grey: dropped"
         + (f"<br>{escape_html(measured)}" if measured else ""),
         x="expert",
-        height=170 + 26 * max(4, len(layers)),
-        margin={"t": 96 if measured else 72},
+        height=170 + 30 * max(4, len(layers)) + (36 if clickable else 0),
+        margin={"t": 96 if measured else 72} | ({"b": 84} if clickable else {}),
+        legend=clickable,
     )
-    fig.update_xaxes(tickmode="array", tickvals=columns, showgrid=False, zeroline=False)
-    fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
+    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    fig.update_xaxes(
+        tickmode="array", tickvals=columns, showgrid=False, zeroline=False, range=[-0.5, experts - 0.5]
+    )
+    fig.update_yaxes(type="category", range=[len(layers) - 0.5, -0.5], showgrid=False, zeroline=False)
     return fig
 
 
-def by_group(frame: pd.DataFrame, group: str, value: str, data: str) -> go.Figure:
-    """Routed and pruned side by side within slices or classes.
-
-    Args:
-        frame: columns `group`, `n`, and for `routed` and `pruned` each `<who>`, `<who> low`, `<who> high`, in
-            shares or as correlations.
-        group: `slice` or `class`.
-        value: what is measured: a metric, or recall.
-    """
-    scale = 1.0 if value in ("matthews", "pearson", "spearman") else 100.0
-    frame = frame.sort_values("pruned", ascending=False)
-    names = [
-        f"{escape_html(str(name)).replace('_', ' ')} (n = {n:,})" for name, n in zip(frame[group], frame["n"])
-    ]
-    fig = go.Figure()
-    places = np.arange(len(frame))
-    for who, symbol, color, shift in (
-        ("routed", KIND_SYMBOLS["routed"], KIND_COLORS["routed"], -0.15),
-        ("pruned", KIND_SYMBOLS["static"], KIND_COLORS["static"], 0.15),
+def _add_marks(fig: go.Figure, edits: PlanEdits, layers: Sequence[int]) -> None:
+    """An outline on pinned experts and a cross on dropped ones, both in the legend even where there are none."""
+    for name, symbol, size, chosen in (
+        ("pinned: always kept", "square-open", 24, {i: edits.of(i).pinned for i in layers}),
+        ("dropped by hand: never kept", "x-thin-open", 10, {i: edits.of(i).dropped for i in layers}),
     ):
-        score = frame[who].to_numpy(dtype=float)
-        fig.add_trace(
-            go.Scatter(
-                x=scale * score,
-                y=places + shift,  # one above the other, so that their bars don't overlap
-                customdata=names,
-                mode="markers",
-                name=who,
-                marker={"symbol": symbol, "size": 9, "color": color},
-                error_x={
-                    "type": "data",
-                    "array": np.nan_to_num(scale * (frame[f"{who} high"] - score)),
-                    "arrayminus": np.nan_to_num(scale * (score - frame[f"{who} low"])),
-                    "thickness": 1,
-                    "width": 3,
-                },
-                hovertemplate=f"%{{customdata}}<br>{who} %{{x:.1f}}%<extra></extra>"
-                if scale == 100
-                else f"%{{customdata}}<br>{who} %{{x:.3f}}<extra></extra>",
-            )
+        points = [(layer, expert) for layer, experts in chosen.items() for expert in experts]
+        fig.add_scatter(
+            x=[expert for _, expert in points] or [None],
+            y=[f"layer {layer}" for layer, _ in points] or [f"layer {layers[0]}"],
+            mode="markers",
+            name=name,
+            marker={
+                "symbol": symbol,
+                "size": size,
+                "color": SELECTED,
+                "line": {"width": 2.5, "color": SELECTED},
+            },
+            # Streamlit dims what isn't selected.
+            unselected={"marker": {"opacity": 1}},
+            hoverinfo="skip",
         )
-    layout(
-        fig,
-        f"{metric_name(value).capitalize()} by {group}",
-        subtitle=f"{escape_html(data)}; bars: 95% intervals",
-        x=metric_name(value) + (" (%)" if scale == 100 else ""),
-        height=170 + 30 * max(3, len(frame)),
-        legend=True,
+
+
+def _add_cells(
+    fig: go.Figure,
+    weights: np.ndarray,
+    layers: Sequence[int],
+    usage: Mapping[int, np.ndarray] | None,
+    edits: PlanEdits | None,
+    drawing: int,
+) -> None:
+    """An invisible marker over each cell: Plotly reports no clicks on a heatmap's cells."""
+    points, texts = [], []
+    for row, layer in enumerate(layers):
+        edit = edits.of(layer) if edits is not None else LayerEdit()
+        for expert, weight in enumerate(weights[row]):
+            lines = [f"layer {layer}, expert {expert}: " + ("dropped" if np.isnan(weight) else "kept")]
+            if not np.isnan(weight):
+                lines.append(f"weight {percent(weight)}")
+            if usage:
+                lines.append(f"Top-1 share {percent(float(usage[layer][expert]))}")
+            if edits is not None:
+                now = "pinned" if expert in edit.pinned else "dropped" if expert in edit.dropped else "free"
+                lines.append(f"<i>{_NEXT[now]}</i>")
+            points.append((layer, expert, drawing))
+            texts.append("<br>".join(lines))
+    fig.add_scatter(
+        x=[expert for _, expert, _ in points],
+        y=[f"layer {layer}" for layer, _, _ in points],
+        mode="markers",
+        marker={"symbol": "square", "size": 24, "opacity": 0, "color": MUTED},
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+        customdata=points,
+        hovertext=texts,
+        hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=False,
     )
-    fig.update_yaxes(
-        tickmode="array", tickvals=places, ticktext=names, range=[len(frame) - 0.5, -0.5], zeroline=False
-    )
-    return fig

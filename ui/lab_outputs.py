@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 import streamlit as st
 
@@ -10,16 +12,23 @@ from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import cost, dense_cost
 from shrp.plan import PruningPlan
-from ui import lab, lab_curve, lab_export, lab_figures, lab_views, loaders, state
+from shrp.plan_edits import LayerEdit, PlanEdits
+from ui import (
+    lab,
+    lab_compare,
+    lab_export,
+    lab_figures,
+    lab_hurts,
+    lab_onnx,
+    lab_reference,
+    latency,
+    loaders,
+    state,
+)
 from ui.downloads import chart
 from ui.lab import Setting
-from ui.lab_marks import Mark, marks_frame
 from ui.state import Selection
-from ui.store import results
 from ui.text import count, escape, percent, with_interval
-
-COST, SCOPE = "curve_cost", "curve_of"
-_COSTS, _SCOPES = {"FLOPs": "flops", "Parameters": "params"}, {"Encoder": "encoder", "Whole model": "model"}
 
 
 def plan_frame(plan: PruningPlan) -> pd.DataFrame:
@@ -32,70 +41,45 @@ def plan_frame(plan: PruningPlan) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def kept_chart(plan: PruningPlan, experts: int, name: str, usage=None, measured: str = "") -> None:
-    """The kept experts as a map."""
+def kept_chart(
+    plan: PruningPlan,
+    experts: int,
+    name: str,
+    usage=None,
+    measured: str = "",
+    edits: PlanEdits | None = None,
+    drawing: int = 0,
+    on_select: Callable[[], None] | None = None,
+) -> None:
+    """The kept experts as a map, for `edits` one to click on (`ui.lab_figures.kept_map`)."""
+    parts = []
+    for layer, kept in plan.layers:
+        edit = edits.of(layer) if edits is not None else LayerEdit()
+        parts.append(f"layer {layer} keeps {', '.join(map(str, kept.experts))}")
+        for word, marked in (("pinned", edit.pinned), ("dropped by hand", edit.dropped)):
+            if marked:
+                parts[-1] += f" ({word}: {', '.join(map(str, marked))})"
     chart(
-        lab_figures.kept_map(plan, experts, usage, measured),
+        lab_figures.kept_map(plan, experts, usage, measured, edits, drawing),
         plan_frame(plan),
         "kept",
         f"{name}-plan",
-        "Heatmap of the kept experts' weights: "
-        + "; ".join(f"layer {i} keeps {', '.join(map(str, p.experts))}" for i, p in plan.layers),
-    )
-
-
-def over() -> str:
-    """The cost that the curve is drawn over, as picked."""
-    kind = _COSTS.get(st.session_state.get(COST), "flops")
-    return f"{_SCOPES.get(st.session_state.get(SCOPE), 'encoder')}_{kind}"
-
-
-def curve_figure(selection: Selection, setting: Setting, marks: list[Mark]):
-    """The curve as it stands, with its data."""
-    dense = dense_cost(selection.checkpoint.model, lab.TOKENS)
-    attempts = list(lab.tried(selection.checkpoint, selection.data).values())
-    tried, references = lab.attempts_frame(attempts, dense), marks_frame(marks, dense)
-    metric, data = selection.data.task.metric, selection.data.name
-    fig = lab_curve.curve(tried, references, over(), metric, data, lab.TOKENS, setting.text)
-    return fig, pd.concat([tried.assign(source="tried here"), references.assign(source="reference")])
-
-
-@st.fragment
-def curve_section(selection: Selection, setting: Setting, marks: list[Mark]) -> None:
-    """The curve with its choice of costs; a fragment, as it needs no new evaluation."""
-    with st.container(horizontal=True, gap="medium"):
-        for label, options, key in (("Cost", _COSTS, COST), ("Of", _SCOPES, SCOPE)):
-            if st.session_state.get(key) not in (None, *options):
-                st.session_state[key] = None
-            st.segmented_control(
-                label, list(options), default=None if key in st.session_state else next(iter(options)), key=key,
-                bind="query-params", label_visibility="collapsed", required=True,
-            )  # fmt: skip
-    fig, frame = curve_figure(selection, setting, marks)
-    tried = len(frame[frame["source"] == "tried here"])
-    chart(
-        fig,
-        frame,
-        "curve",
-        f"{selection.name}-curve",
-        f"Scatter of score against cost: {tried} settings tried here and {len(frame) - tried} references",
+        "Heatmap of the kept experts' weights: " + "; ".join(parts),
+        on_select,
     )
 
 
 def details(
     selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
 ) -> None:
-    """Tabs: flips, slices, classes, latency, and what to take along."""
-    titles = ["Flipped predictions", "By slice", "By class", "Latency", "Save"]
-    flips, by_slice, by_class, latency, save = st.tabs(titles)
-    name = f"{selection.name}-{plan.budget}"
-    with flips:
-        lab_views.flips_section(routed, pruned, selection.data, name)
-    with by_slice:
-        lab_views.group_section(routed, pruned, "slice", name)
-    with by_class:
-        lab_views.group_section(routed, pruned, "class", name)
-    with latency:
+    """Where it hurts, the test of two settings, and tabs: latency, what to take along."""
+    checkpoint, data = selection.checkpoint, selection.data
+    against = lab_reference.against(checkpoint, data, routed)
+    lab_hurts.section(against, pruned, data, checkpoint.problem, f"{selection.name}-{plan.budget}")
+    lab_compare.section(selection, setting, plan, pruned, routed)
+    st.subheader("Take it along")
+    timing, save = st.tabs(["Latency", "Save"])
+    with timing:
         latency_section(selection, plan)
     with save:
         save_section(selection, setting, plan, pruned)
@@ -104,31 +88,7 @@ def details(
 @st.fragment
 def latency_section(selection: Selection, plan: PruningPlan) -> None:
     """Timing on this machine, on demand."""
-    store, key = results("latency", 64), (selection.checkpoint.fingerprint, plan.key())
-    st.markdown(
-        "Times the dense architecture, the routed and the pruned model side by side on this machine, in float32 on "
-        "inputs of "
-        f"{lab.TOKENS} tokens, {lab_export.REPEATS} calls each. Other load makes it noisy."
-    )
-    if st.button("Measure latency here", key="measure-latency", icon=":material/timer:"):
-        with st.spinner("Timing batches of 1 and 8, which takes some seconds …"):
-            store.put(key, lab_export.measure_latency(selection.checkpoint, plan, lab.TOKENS))
-    if (times := store.get(key)) is None:
-        return
-    shown = times[["name", "batch", "tokens", "median_ms", "low_ms", "high_ms", "repeats"]].copy()
-    shown["inputs a second"] = 1000 * shown["batch"] / shown["median_ms"]
-    base = shown[shown["name"] == "dense"].set_index("batch")["median_ms"]
-    shown["speed against dense"] = [
-        base[b] / ms for b, ms in zip(shown["batch"], shown["median_ms"], strict=True)
-    ]
-    formats = {"median_ms": "%.1f ms", "low_ms": "%.1f ms", "high_ms": "%.1f ms"}
-    labels = {"median_ms": "median", "low_ms": "lower quartile", "high_ms": "upper quartile"}
-    config = {c: st.column_config.NumberColumn(labels[c], format=f) for c, f in formats.items()}
-    config["inputs a second"] = st.column_config.NumberColumn(format="%.1f")
-    config["speed against dense"] = st.column_config.NumberColumn(format="%.2f×")
-    st.dataframe(
-        shown, hide_index=True, column_config=config, width="content", alt="Latencies by model and batch"
-    )
+    latency.section(selection.checkpoint, {"pruned": plan}, lab.TOKENS)
 
 
 @st.fragment
@@ -162,6 +122,7 @@ def save_section(selection: Selection, setting: Setting, plan: PruningPlan, prun
             icon=":material/description:",
         )
     st.json(plan.to_dict(), expanded=False)
+    lab_onnx.section(checkpoint, plan, name)
 
 
 def not_routed(selection: Selection) -> None:

@@ -1,13 +1,16 @@
-"""A shared memory for results that a page makes step by step, with progress, outside a cached function."""
+"""A shared memory for results that a page makes step by step, with progress, outside a cached function; and a disk."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
+
+from shrp.results_store import ResultsStore, cache_folder
 
 
 class ResultStore:
@@ -39,3 +42,13 @@ class ResultStore:
 def results(kind: str, size: int = 256) -> ResultStore:
     """The store of one kind of results, the same in every session."""
     return ResultStore(size)
+
+
+def disk() -> ResultsStore:
+    """Results that outlive this process, in the folder that SHRP_CACHE names or the usual one."""
+    return _disk(cache_folder())
+
+
+@st.cache_resource(show_spinner=False)
+def _disk(folder: Path | None) -> ResultsStore:
+    return ResultsStore(folder)

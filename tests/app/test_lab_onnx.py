@@ -1,0 +1,153 @@
+import io
+import json
+import sys
+import zipfile
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from shrp import checkpoint as checkpoints
+from shrp.errors import ExportError
+from shrp.plan import make_plan
+from shrp.prune import prune
+from ui import lab_onnx
+from ui.lab_onnx import OnnxExport
+from ui.store import results
+
+from .helpers import texts_of
+
+PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, counts={1: 1, 2: 2})
+REPORT = {
+    "bytes": 23_600_000,
+    "max_difference": 0.6312,
+    "checked": 138,
+    "int8": True,
+    "label_agreement": 118 / 120,
+    "sentences": 120,
+    "speedup": 2.214,
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_built_yet():
+    results.clear()
+    yield
+    results.clear()
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """Instead of the build, of a minute: a list of what was asked for."""
+    asked = []
+
+    def build(checkpoint, plan, name, *, int8, tick):
+        asked.append((plan.budget, name, int8))
+        tick()
+        return OnnxExport(b"zip", REPORT | {"int8": int8})
+
+    monkeypatch.setattr(lab_onnx, "build", build)
+    return asked
+
+
+def labels(at, kind):
+    return [element.proto.label for element in at.get(kind)]
+
+
+def onnx_captions(at):
+    return [caption.value for caption in at.caption if "PyTorch's" in caption.value]
+
+
+def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tmp_path):
+    loaded, ticks = checkpoints.load(tiny_checkpoint), []
+    made = lab_onnx.build(loaded, PLAN, "mine", int8=False, tick=lambda: ticks.append(1))
+    assert ticks
+    assert made.report["max_difference"] < 1e-4
+    zipfile.ZipFile(io.BytesIO(made.archive)).extractall(tmp_path)
+    assert sorted(file.name for file in (tmp_path / "mine").iterdir()) == [
+        "config.json",
+        "model.onnx",
+        "tokenizer.json",
+    ]
+    assert json.loads((tmp_path / "mine" / "config.json").read_text())["plan"] == PLAN.to_dict()
+    inputs = tiny_inputs()
+    session = onnxruntime.InferenceSession(tmp_path / "mine" / "model.onnx")
+    (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    with torch.no_grad():
+        expected = prune(loaded.model, PLAN)(**inputs).logits.numpy()
+    assert np.abs(logits - expected).max() < 1e-4
+
+
+def test_a_build_that_fails_says_so_in_the_commands_words(tiny_checkpoint):
+    loaded = checkpoints.load(tiny_checkpoint)
+    wrong = make_plan({1: [0.7, 0.1, 0.1, 0.1]}, per_layer=1)
+    with pytest.raises(ExportError, match=r"^the plan is for layers \[1\]"):
+        lab_onnx.build(loaded, wrong, "mine", int8=False)
+
+
+def test_a_build_that_is_left_ends_its_process(tiny_checkpoint, monkeypatch):
+    started = []
+    real = lab_onnx.subprocess.Popen
+    monkeypatch.setattr(
+        lab_onnx.subprocess,
+        "Popen",
+        lambda *args, **options: started.append(real(*args, **options)) or started[0],
+    )
+
+    def leave():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", int8=False, tick=leave)
+    assert started[0].poll() is not None
+
+
+def test_a_build_that_crashes_is_no_traceback(tiny_checkpoint, monkeypatch, tmp_path):
+    crash = tmp_path / "crash"
+    crash.write_text(f"#!{sys.executable}\nraise ValueError('a defect')\n")
+    crash.chmod(0o755)
+    monkeypatch.setattr(lab_onnx.sys, "executable", str(crash))
+    with pytest.raises(ExportError, match="ended unexpectedly") as raised:
+        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", int8=False)
+    assert "a defect" not in str(raised.value)
+
+
+def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_checkpoint, builds):
+    at = open_page("pruning_lab", tiny_checkpoint, budget="3")
+    assert not at.exception
+    assert {"Build ONNX (float32)", "Build ONNX (int8)"} <= set(labels(at, "button"))
+    assert not [label for label in labels(at, "download_button") if "ONNX" in label]
+    assert not builds
+    at.button(key="build-onnx-int8").click().run()
+    assert not at.exception
+    assert builds == [(3, "tiny-static-3-onnx-int8", True)]
+    assert "ONNX (int8) (.zip)" in labels(at, "download_button")
+    assert "Build ONNX (int8)" not in labels(at, "button")
+    (caption,) = onnx_captions(at)
+    assert "23.6 MB" in caption
+    assert "at most 0.6 on 138 inputs" in caption
+    assert "118 of 120 sentences" in caption
+    assert "2.21 times as fast" in caption
+    at.slider(key="budget").set_value(4).run()  # another plan is another model
+    assert "Build ONNX (int8)" in labels(at, "button")
+    at.slider(key="budget").set_value(3).run()
+    assert "ONNX (int8) (.zip)" in labels(at, "download_button")
+    at.button(key="build-onnx-float32").click().run()
+    assert builds[1:] == [(3, "tiny-static-3-onnx-float32", False)]
+    assert len(onnx_captions(at)) == 2
+    assert "times as fast" not in onnx_captions(at)[0]
+
+
+def test_an_error_is_shown_in_words_and_the_offer_stays(open_page, tiny_checkpoint, monkeypatch):
+    def fail(*_, **__):
+        raise ExportError("this model can't be turned into ONNX: a reason")
+
+    monkeypatch.setattr(lab_onnx, "build", fail)
+    at = open_page("pruning_lab", tiny_checkpoint)
+    at.button(key="build-onnx-float32").click().run()
+    assert not at.exception
+    assert "can't be turned into ONNX" in texts_of(at)
+    assert not [label for label in labels(at, "download_button") if "ONNX" in label]
+    at.run()
+    assert "Build ONNX (float32)" in labels(at, "button")

@@ -1,0 +1,266 @@
+"""Two settings of the pruning lab on the same inputs: who is right where, and could chance explain it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.errors import ShrpError
+from shrp.evaluation import Evaluation
+from shrp.paired import Agreement, agreement, paired_difference
+from shrp.plan import PruningPlan
+from ui import lab, state
+from ui.lab import Setting
+from ui.lab_reference import ROUTED, TEACHER, teacher_key, teacher_on
+from ui.lab_views import points, points_interval
+from ui.state import Selection
+from ui.text import escape, metric_name, percent, score_text
+
+FIRST, SECOND = "compare-first", "compare-second"
+RESAMPLES = 2000
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One thing that can be compared."""
+
+    label: str
+    """As the picker shows it."""
+    short: str
+    """As sentences and tables name it."""
+    key: str
+    """The same for the same model on every page."""
+    evaluation: Callable[[], Evaluation]
+
+
+def sides(
+    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+) -> dict[str, Side]:
+    """What there is to compare, by a key that stays the same while the slider moves: latest tries first."""
+    checkpoint, data = selection.checkpoint, selection.data
+    metric = data.task.metric
+
+    def scored(label: str, evaluation_or_attempt) -> str:
+        return f"{label}: {metric_name(metric)} {score_text(evaluation_or_attempt.score, metric)}"
+
+    found = {}
+    if (teacher := teacher_on(checkpoint, data)) is not None:
+        key = teacher_key(checkpoint, data)
+        found[TEACHER] = Side(scored("Dense teacher", teacher), TEACHER, key, lambda: teacher)
+    found[ROUTED] = Side(scored("Routed model", routed), ROUTED, model_key(checkpoint), lambda: routed)
+    label, key = scored(f"This plan ({setting.text})", pruned), model_key(checkpoint, plan)
+    found["current"] = Side(label, "this plan", key, lambda: pruned)
+    seen = {plan.key()}
+    for attempt in reversed(list(lab.tried(checkpoint, data).values())):
+        if attempt.plan.key() in seen:
+            continue
+        seen.add(attempt.plan.key())
+        name = attempt.setting.text
+        found[f"plan {attempt.plan.key()}"] = Side(
+            scored(name, attempt),
+            name,
+            model_key(checkpoint, attempt.plan),
+            lambda one=attempt.plan: evaluated(checkpoint, data, one, "Evaluating again:"),
+        )
+    return found
+
+
+def model_key(checkpoint: Checkpoint, plan: PruningPlan | None = None) -> str:
+    """What tells a checkpoint as it is, or its pruning by `plan`, from every other model."""
+    return checkpoint.fingerprint if plan is None else f"{checkpoint.fingerprint} {plan.key()}"
+
+
+def evaluated(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, label: str) -> Evaluation:
+    """A plan's exact evaluation: kept from when it was first made, or made now with a progress bar."""
+    bar = st.empty()
+    for evaluation in lab.stream(checkpoint, data, plan):
+        if not evaluation.complete:
+            text = f"{label} {evaluation.n:,} of {evaluation.total:,} inputs"
+            bar.progress(evaluation.n / evaluation.total, text)
+    bar.empty()
+    return evaluation
+
+
+@st.fragment
+def section(
+    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+) -> None:
+    """Pick two and see the test; a fragment, since picking changes nothing else on the page."""
+    st.subheader("Are two settings really different?")
+    data = selection.data
+    if data.labels is None:
+        st.info("These data have no labels, so no setting is better than another on them.")
+        return
+    found = sides(selection, setting, plan, pruned, routed)
+    first, second = st.columns(2, gap="medium")
+    start = TEACHER if TEACHER in found else ROUTED
+    with first:
+        a = _pick("A", found, FIRST, start)
+    with second:
+        b = _pick("B", found, SECOND, "current")
+    if a == b:
+        st.info("A and B are the same; pick two different ones.")
+        return
+    try:
+        one, other = found[a].evaluation(), found[b].evaluation()
+        paired_test(one, other, (found[a].short, found[b].short), (found[a].key, found[b].key), data)
+    except ShrpError as error:
+        state.show_error(error)
+
+
+def paired_test(
+    one: Evaluation, other: Evaluation, names: tuple[str, str], keys: tuple[str, str], data: TextData
+) -> None:
+    """Whether two models differ on the same labelled inputs: figures, a verdict in words, and a caution.
+
+    Args:
+        one: A's evaluation, on all of `data`.
+        other: B's.
+        names: of A and B, plain text.
+        keys: `Side.key` of both, by which comparisons are counted.
+
+    Raises:
+        DataError: the evaluations are not of the same data.
+    """
+    difference, bounds = paired_difference(other, one, resamples=RESAMPLES)
+    counts = None if data.task.is_regression else agreement(one, other)
+    looked = _looked_at(data, frozenset(keys))
+    _result(one, other, names, difference, bounds, counts)
+    st.markdown(verdict(names, one.metric, data.name, one.n, difference, bounds, counts))
+    st.caption(many_comparisons(looked, counts is not None))
+
+
+def _pick(label: str, found: dict[str, Side], key: str, start: str) -> str:
+    if st.session_state.get(key) not in (None, *found):
+        del st.session_state[key]  # a setting of another checkpoint or data
+    options = list(found)
+    index = {} if key in st.session_state else {"index": options.index(start)}
+    return st.selectbox(label, options, key=key, format_func=lambda name: found[name].label, **index)
+
+
+def _looked_at(data: TextData, pair: frozenset[str]) -> int:
+    """How many different pairs of models this session has compared on these data, this one included."""
+    pairs = st.session_state.setdefault("compared", {}).setdefault(data.fingerprint, set())
+    pairs.add(pair)
+    return len(pairs)
+
+
+def _result(
+    one: Evaluation,
+    other: Evaluation,
+    names: tuple[str, str],
+    difference: float,
+    bounds: tuple[float, float],
+    counts: Agreement | None,
+) -> None:
+    """The difference, the p-value and the table of who is right where."""
+    metric = one.metric
+    with st.container(horizontal=True, gap="large"):
+        with st.container(width=300):
+            st.metric(f"B − A, {metric_name(metric)}", points(difference, metric))
+            st.caption(
+                f"95% interval {points_interval(bounds, metric)}, paired bootstrap of {RESAMPLES:,}<br>"
+                f"A {score_text(one.score, metric)}, B {score_text(other.score, metric)}, n = {one.n:,}",
+                unsafe_allow_html=True,
+            )
+        if counts is None:
+            return
+        with st.container(width=230):
+            st.metric("McNemar's test", p_text(counts.p_value))
+            st.caption(
+                f"exact, two-sided, on the {counts.only_a + counts.only_b:,} of {counts.n:,} inputs where one is "
+                "right and the other wrong"
+            )
+        with st.container(width="stretch"):
+            st.table(two_by_two(counts), width="stretch")
+            st.caption(escape(f"A: {names[0]}; B: {names[1]}. Shares are of n = {counts.n:,}, {one.data}."))
+
+
+def two_by_two(counts: Agreement) -> pd.DataFrame:
+    """Who is right where, as counts with shares of all inputs."""
+
+    def cell(number: int) -> str:
+        return f"{number:,} ({percent(number / counts.n)})"
+
+    return pd.DataFrame(
+        {
+            "B right": [cell(counts.both), cell(counts.only_b)],
+            "B wrong": [cell(counts.only_a), cell(counts.neither)],
+        },
+        index=["A right", "A wrong"],
+    )
+
+
+def p_text(p_value: float) -> str:
+    """`p = 0.041`, or `p < 0.001`."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {min(p_value, 1.0):.3f}"
+
+
+def verdict(
+    names: tuple[str, str],
+    metric: str,
+    data: str,
+    n: int,
+    difference: float,
+    bounds: tuple[float, float],
+    counts: Agreement | None,
+) -> str:
+    """What the figures mean, as Markdown: one or two plain sentences.
+
+    Args:
+        names: of A and B, plain text.
+        difference: B's score minus A's, with its interval `bounds`.
+        counts: None for regression, where there is no right or wrong.
+    """
+    a, b = (f"**{escape(name)}**" for name in names)
+    where = f"on {escape(data)} (n = {n:,})"
+    if counts is None:
+        if bounds[0] != bounds[0]:
+            return f"{where[0].upper()}{where[1:]} the difference has no interval, so nothing can be said."
+        if bounds[0] <= 0 <= bounds[1]:
+            return (
+                f"{where[0].upper()}{where[1:]} the interval of the difference holds 0: {a} and {b} can't be told "
+                "apart here, which does not show that they are equal."
+            )
+        better = b if difference > 0 else a
+        return (
+            f"{where[0].upper()}{where[1:]} {better} is better: the interval of the difference leaves 0 out."
+        )
+    split = counts.only_a + counts.only_b
+    if not split:
+        return (
+            f"{a} and {b} are right on exactly the same inputs {where}; inputs on which they part may still be as "
+            f"common as {percent(min(1.0, 3 / n))} elsewhere (the rule of three)."
+        )
+    head = (
+        f"Only one of them is right on {split:,} of {n:,} inputs of {escape(data)}: {a} on {counts.only_a:,}, {b} on "
+        f"{counts.only_b:,}."
+    )
+    chance = percent(counts.p_value) if counts.p_value >= 0.001 else "under 0.1%"
+    tail = f"Were both equally good, a split at least as uneven would come in {chance} of samples, so "
+    if counts.p_value < ALPHA:
+        tail += "chance alone hardly explains it."
+    else:
+        tail += "these data don't tell them apart, which does not show that they are equal."
+    note = "" if metric == "accuracy" else f" The test is on right and wrong, not on {metric_name(metric)}."
+    return f"{head} {tail}{note}"
+
+
+def many_comparisons(looked: int, tested: bool) -> str:
+    """The warning that belongs under every test that can be repeated at will, as Markdown."""
+    which = "This is the only comparison so far" if looked == 1 else f"{looked:,} comparisons so far"
+    if tested:
+        limit = f"p < {ALPHA / looked:.2g}" if looked > 1 else f"p < {ALPHA}"
+        rule = f"ask for {limit}" + (f" (Bonferroni, {ALPHA} / {looked})" if looked > 1 else "")
+    else:
+        rule = "one interval in 20 leaves 0 out by chance alone"
+    return (
+        f":material/warning: {which} in this session on these data; {rule}. Among many settings some differ by "
+        "chance, and one picked because it scored best here is flattered by these data: confirm it on others."
+    )

@@ -1,0 +1,113 @@
+"""The figure of the pruning lab's losses: two models within slices or classes, and the change between them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ui.text import escape_html, is_percentage, metric_name
+from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout
+
+FEW = 30
+"""Below this many inputs a group's figures are marked as too few to go by."""
+
+
+def group_label(name: str, n: int) -> str:
+    """A group as the axis names it: `double negation (n = 40)`, marked where n is small."""
+    few = ", few ⚠" if n < FEW else ""
+    return f"{escape_html(str(name)).replace('_', ' ')} (n = {n:,}{few})"
+
+
+def losses_by_group(frame: pd.DataFrame, by: str, value: str, reference: str, data: str) -> go.Figure:
+    """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
+
+    Args:
+        frame: `shrp.paired.by_group`'s result.
+        by: `slice` or `class`.
+        value: what is measured: a metric, or `recall`.
+        reference: name of the model that the pruned one is held against.
+        data: name of the data.
+    """
+    scale, unit, digits = (
+        (100.0, "%", ".1f") if value == "recall" or is_percentage(value) else (1.0, "", ".3f")
+    )
+    names = [group_label(name, n) for name, n in zip(frame["group"], frame["n"], strict=True)]
+    places = np.arange(len(frame))
+    fig = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.55, 0.45], horizontal_spacing=0.04)
+    for column, who, kind, shift in (
+        ("reference", reference, "teacher" if "teacher" in reference else "routed", -0.14),
+        ("other", "pruned", "static", 0.14),
+    ):
+        look = {"symbol": KIND_SYMBOLS[kind], "color": KIND_COLORS[kind]}
+        fig.add_trace(
+            _dots(frame, column, scale, places + shift, names, who, look, digits, unit), row=1, col=1
+        )
+    clear = (frame["change low"] > 0) | (frame["change high"] < 0)
+    change_unit = " points" if scale == 100 else ""
+    for chosen, name, symbol in (
+        (clear, "change, interval without 0", "square"),
+        (~clear, "change, interval with 0", "square-open"),
+    ):
+        rows, where = frame[chosen], places[chosen.to_numpy()]
+        kept = [names[i] for i in where]
+        look = {"symbol": symbol, "color": KIND_COLORS["static"]}
+        trace = _dots(rows, "change", scale, where, kept, name, look, f"+{digits}", change_unit)
+        fig.add_trace(trace, row=1, col=2)
+    fig.add_vline(0, line={"color": GREY, "width": 1, "dash": "dash"}, row=1, col=2)
+    few = f"; few ⚠: under {FEW} inputs" if (frame["n"] < FEW).any() else ""
+    n = int(frame["n"].sum())
+    layout(
+        fig,
+        f"{metric_name(value).capitalize()} by {by}, largest loss first",
+        subtitle=f"{escape_html(data)}, n = {n:,} in all; pruned against {reference}; bars: 95% intervals, "
+        f"on the right paired{few}",
+        height=190 + 32 * max(3, len(frame)),
+        legend=True,
+    )
+    title = metric_name(value)
+    fig.update_xaxes(title_text=title + (" (%)" if scale == 100 else ""), row=1, col=1)
+    fig.update_xaxes(
+        title_text="change (points)" if scale == 100 else f"change of {title}", zeroline=False, row=1, col=2
+    )
+    fig.update_yaxes(
+        range=[len(frame) - 0.5, -0.5], zeroline=False, tickmode="array", tickvals=places, ticktext=names
+    )
+    return fig
+
+
+def _dots(
+    frame: pd.DataFrame,
+    column: str,
+    scale: float,
+    places: np.ndarray,
+    names: list[str],
+    who: str,
+    look: dict[str, str],
+    digits: str,
+    unit: str,
+) -> go.Scatter:
+    value, low, high = (
+        scale * frame[name].to_numpy(dtype=float) for name in (column, f"{column} low", f"{column} high")
+    )
+    hover = [
+        f"{name}<br>{escape_html(who)} {v:{digits}}{unit} (95% {a:{digits}} to {b:{digits}})"
+        for name, v, a, b in zip(names, value, low, high, strict=True)
+    ]
+    return go.Scatter(
+        x=value,
+        y=places,
+        text=hover,
+        mode="markers",
+        name=who,
+        marker=look | {"size": 9},
+        error_x={
+            "type": "data",
+            "array": np.nan_to_num(high - value),
+            "arrayminus": np.nan_to_num(value - low),
+            "thickness": 1,
+            "width": 3,
+        },
+        hovertemplate="%{text}<extra></extra>",
+    )

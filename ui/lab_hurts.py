@@ -1,0 +1,228 @@
+"""Where pruning hurts: losses by slice and class, and the inputs that flip, against the lab's reference."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import streamlit as st
+
+from shrp import paired
+from shrp.data import TextData
+from shrp.evaluation import Evaluation
+from ui.downloads import chart, downloads
+from ui.lab_group_figures import FEW, losses_by_group
+from ui.lab_reference import ROUTED, TEACHER, Against
+from ui.lab_views import points, points_interval
+from ui.text import escape, metric_name, percent
+
+DIRECTION, SLICES, CLASSES = "flip-direction", "flip-slices", "flip-classes"
+_TEXT_WIDTH = {1: 390, 2: 235}  # pixels of a text column, by their number: with the others they fill the page
+_CHARACTER, _LINE = 6.2, 21  # pixels of an average character, and of a line
+_ROW_HEIGHTS = (
+    35,
+    66,
+    88,
+    109,
+    130,
+)  # one line; above 64 pixels Streamlit wraps texts, here up to five lines
+
+
+def section(against: Against, pruned: Evaluation, data: TextData, problem: str, name: str) -> None:
+    """The whole section: what is held against what, and a tab each for slices, classes and flips.
+
+    Args:
+        against: the reference.
+        problem: why the teacher's outputs could not be read; empty where nothing is wrong.
+        name: of the files to download.
+    """
+    st.subheader("Where it hurts")
+    if problem:
+        st.warning(escape(problem), icon=":material/warning:")
+    st.caption(escape(against.why))
+    if data.labels is None:
+        st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
+        pruning_flips(against, pruned, data, name)
+        return
+    by_slice, by_class, flipped = st.tabs(["By slice", "By class", "Flipped predictions"])
+    with by_slice:
+        groups(against, pruned, "slice", name)
+    with by_class:
+        groups(against, pruned, "class", name)
+    with flipped:
+        pruning_flips(against, pruned, data, name)
+
+
+def groups(against: Against, pruned: Evaluation, by: str, name: str) -> None:
+    """Losses within slices or classes: a sentence, and the figure."""
+    frame = paired.by_group(against.evaluation, pruned, by)
+    if frame.empty:
+        kinds = "slices" if by == "slice" else "classes"
+        st.info(f"{escape(pruned.data)} has no {kinds}; pick other data in the sidebar.")
+        return
+    value = pruned.metric if by == "slice" else "recall"
+    text = summary(frame, by, value)
+    st.markdown(text)
+    renamed = {"group": by, "reference": against.name, "other": "pruned"}
+    table = frame.rename(
+        columns={
+            column: column.replace(old, new)
+            for old, new in renamed.items()
+            for column in frame.columns
+            if column.split()[0] == old
+        }
+    ).assign(few=frame["n"] < FEW, measure=value, data=pruned.data)
+    chart(
+        losses_by_group(frame, by, value, against.name, pruned.data),
+        table,
+        f"by-{by}",
+        f"{name}-by-{by}",
+        f"Dots: {metric_name(value)} of the {against.name} and the pruned model in each {by}. "
+        + text.replace("*", "").replace("\\", ""),
+    )
+
+
+def summary(frame: pd.DataFrame, by: str, value: str) -> str:
+    """What the figure shows, as Markdown.
+
+    Args:
+        frame: `shrp.paired.by_group`'s result, not empty.
+    """
+    metric = "accuracy" if value == "recall" else value
+    worst = frame.iloc[0]
+    many = {"slice": "slices", "class": "classes"}[by]
+    change = points(worst["change"], metric)
+    bounds = points_interval((worst["change low"], worst["change high"]), metric)
+    what = "Largest loss" if worst["change"] < 0 else f"No {by} loses; smallest gain"
+    lost, won = int((frame["change high"] < 0).sum()), int((frame["change low"] > 0).sum())
+    parts = [
+        f"{what}: **{escape(str(worst['group']).replace('_', ' '))}**, {change} of {metric_name(value)} "
+        f"(95% interval {bounds}, n = {worst['n']:,})."
+        if worst["change"] == worst["change"]
+        else f"The change of {metric_name(value)} is not defined in these {many}.",
+        f"Losses whose interval leaves 0 out: {lost} of {len(frame)} {many}; such gains: {won}."
+        + (
+            f" Of {len(frame)} intervals about {0.05 * len(frame):.1f} do by chance alone."
+            if len(frame) > 4
+            else ""
+        ),
+    ]
+    if few := int((frame["n"] < FEW).sum()):
+        parts.append(f"{few} of the {many} (marked ⚠) have under {FEW} inputs: too few to go by.")
+    return " ".join(parts)
+
+
+def pruning_flips(against: Against, pruned: Evaluation, data: TextData, name: str) -> None:
+    """The inputs that pruning flips against the reference."""
+    flips(against.evaluation, pruned, data, (against.name, "pruned"), f"against the {against.name}", name)
+
+
+@st.fragment
+def flips(
+    reference: Evaluation, other: Evaluation, data: TextData, names: tuple[str, str], against: str, file: str
+) -> None:
+    """The inputs that two models judge differently, to be filtered and taken along.
+
+    Args:
+        names: of both, short enough for the heads of columns.
+        against: the reference as the end of a sentence.
+        file: name of the file to download.
+    """
+    frame = paired.flip_table(reference, other, data)
+    regression = data.task.is_regression
+    what = "differ by more than 0.5" if regression else "flip"
+    counts = frame["direction"].value_counts()
+    said = ", ".join(
+        f"{number:,} {escape(kind)}" for kind, number in counts.items() if kind != paired.UNLABELLED
+    )
+    st.markdown(
+        f"{len(frame):,} of {other.n:,} predictions {what} ({percent(len(frame) / other.n)}) {against}"
+        + (f": {said}" if said else "")
+        + f"; {escape(data.name)}."
+    )
+    if frame.empty:
+        return
+    shown = _filtered(frame, regression)
+    if len(shown) < len(frame):
+        st.caption(f"{len(shown):,} of {len(frame):,} shown.")
+    if shown.empty:
+        st.info("No flipped prediction fits these filters; take one away.")
+        return
+    _table(shown, data, names)
+    columns = {
+        "reference": names[0],
+        "other": names[1],
+        "p_reference": f"p {names[0]}",
+        "p_other": f"p {names[1]}",
+        "class": "p is of class",
+    }
+    downloads(shown.rename(columns=columns), "flips", f"{file}-flips")
+
+
+def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:
+    """The rows that the filters leave; empty filters leave all."""
+    filters = [("direction", "Direction", DIRECTION)]
+    if "slice" in frame:
+        filters.append(("slice", "Slice", SLICES))
+    if "label" in frame and not regression:
+        filters.append(("label", "Class of the label", CLASSES))
+    whole = frame
+    for (column, label, key), place in zip(filters, st.columns(len(filters), gap="medium"), strict=True):
+        options = sorted(whole[column].unique())
+        # Kept beyond the plan that it was picked for, so it may name what this one has not.
+        if any(one not in options for one in st.session_state.get(key, ())):
+            st.session_state[key] = [one for one in st.session_state[key] if one in options]
+        with place:
+            picked = st.multiselect(label, options, key=key, placeholder="All")
+        if picked:
+            frame = frame[frame[column].isin(picked)]
+    return frame
+
+
+def row_height(characters: int, width: int) -> int:
+    """Pixels of a table's rows whose longest text has so many characters, in a column of this width."""
+    lines = math.ceil(characters * _CHARACTER / (width - 16))
+    needed = 1 if lines <= 1 else max(66, _LINE * lines + 4)
+    return next((height for height in _ROW_HEIGHTS if height >= needed), _ROW_HEIGHTS[-1])
+
+
+def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:
+    """The flips as a table in which nothing is cut: texts wrap, and both predictions share a column."""
+    task, (reference, other) = data.task, names
+    shown = pd.DataFrame({name: frame[name] for name in task.text_columns})
+    if "label" in frame:
+        shown["label"] = frame["label"]
+    width = _TEXT_WIDTH[len(task.text_columns)]
+    config = {name: st.column_config.TextColumn(name, width=width) for name in task.text_columns}
+    height = row_height(max(frame[name].str.len().max() for name in task.text_columns), width)
+    if task.is_regression:
+        shown[reference], shown[other] = frame["reference"], frame["other"]
+        number = {"format": "%.2f", "width": "small"}
+        config |= {
+            name: st.column_config.NumberColumn(name, **number) for name in ("label", reference, other)
+        }
+    else:
+        arrow = f"{reference} → {other}"
+        shown[arrow] = frame["reference"] + " → " + frame["other"]
+        longest = max(len(name) for name in task.label_names)
+        config[arrow] = st.column_config.TextColumn(arrow, width=min(165 + 8 * max(0, longest - 8), 240))
+        whose = "the label" if "label" in frame else f"the prediction on the left ({reference})"
+        short = {TEACHER: "teacher", ROUTED: "routed"}.get(reference, reference)
+        for name, column in ((f"p {short}", "p_reference"), (f"p {other}", "p_other")):
+            shown[name] = 100 * frame[column]
+            config[name] = st.column_config.NumberColumn(
+                name, format="%.1f%%", width=85, help=f"Probability of the class of {whose}"
+            )
+        st.caption(
+            f"Both probabilities are of the same class, that of {whose}; n = {len(frame):,} inputs in the table."
+        )
+    if "slice" in frame:
+        shown["slice"] = frame["slice"].str.replace("_", " ")
+    st.dataframe(
+        shown,
+        hide_index=True,
+        column_config=config,
+        row_height=height,
+        height=min(560, 40 + height * len(shown)),
+        alt=f"Inputs whose prediction differs between two models, {reference} and {other}",
+    )

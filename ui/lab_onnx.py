@@ -1,0 +1,193 @@
+"""The pruned model as ONNX, built on request and kept for all sessions.
+
+The command line builds it, in a process of its own: tracing patches torch for as long as it lasts, in every thread,
+and other sessions go on computing meanwhile.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.errors import ExportError, ShrpError
+from shrp.plan import PruningPlan
+from ui import state
+from ui.lab_export import plan_json
+from ui.store import results
+from ui.text import duration
+
+KEPT = 3
+"""Exports in memory, of up to some hundred megabytes each."""
+_ROOT = Path(__file__).parent.parent
+_POLL_S = 0.2
+_building = threading.Lock()
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """A zipped export folder, and `shrp.export.ExportReport` as a dictionary."""
+
+    archive: bytes
+    report: Mapping[str, Any]
+
+
+def build(
+    checkpoint: Checkpoint,
+    plan: PruningPlan,
+    name: str,
+    *,
+    int8: bool,
+    tick: Callable[[], None] = lambda: None,
+) -> OnnxExport:
+    """Run `python -m shrp export` and zip what it makes, under the folder name `name`.
+
+    Args:
+        tick: called several times a second; what it raises ends the build.
+
+    Raises:
+        ExportError: it failed; in the command's own words.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, plan_file = Path(scratch) / name, Path(scratch) / "plan.json"
+        plan_file.write_text(plan_json(plan), encoding="utf-8")
+        command = [sys.executable, "-m", "shrp", "export", "--json"]
+        command += [
+            "--checkpoint",
+            str(checkpoint.path.resolve()),
+            "--plan",
+            str(plan_file),
+            "--out",
+            str(folder),
+        ]
+        with open(Path(scratch) / "out", "w+b") as out, open(Path(scratch) / "err", "w+b") as err:
+            process = subprocess.Popen(
+                [*command, *(["--int8"] if int8 else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=_ROOT,
+                env=os.environ | {"COLUMNS": "2000"},  # the error stays on one line
+            )
+            try:
+                while process.poll() is None:
+                    tick()
+                    time.sleep(_POLL_S)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+            said, complained = (_text(stream) for stream in (out, err))
+        if process.returncode != 0:
+            raise ExportError(_reason(complained))
+        report = json.loads(said)
+        if report["made_from"] != checkpoint.fingerprint:
+            raise ExportError(
+                "the checkpoint was replaced on disk meanwhile; reload the page and build again."
+            )
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress
+            for file in sorted(folder.iterdir()):
+                archive.write(file, f"{name}/{file.name}")
+    return OnnxExport(buffer.getvalue(), report)
+
+
+def section(checkpoint: Checkpoint, plan: PruningPlan, name: str) -> None:
+    """The two offers: a button that builds, and once it is built a download with what was checked."""
+    st.markdown(
+        "**ONNX**, to serve with onnxruntime and tokenizers alone; the README has the ten lines. Building traces the "
+        "model and compares it with PyTorch, which takes a minute or so the first time."
+    )
+    for int8 in (False, True):
+        precision = "int8" if int8 else "float32"
+        _offer(checkpoint, plan, f"{name}-onnx-{precision}", precision)
+
+
+def _offer(checkpoint: Checkpoint, plan: PruningPlan, name: str, precision: str) -> None:
+    store, key = results("onnx", KEPT), (checkpoint.fingerprint, plan.key(), precision)
+    label, place = f"ONNX ({precision})", st.empty()
+    made = store.get(key)
+    if made is None:
+        if not place.button(f"Build {label}", key=f"build-onnx-{precision}", icon=":material/deployed_code:"):
+            return
+        try:
+            made = _build_once(checkpoint, plan, name, precision, place)
+        except ShrpError as error:
+            place.empty()
+            state.show_error(error)
+            return
+    place.download_button(
+        f"{label} (.zip)",
+        data=made.archive,
+        file_name=f"{name}.zip",
+        mime="application/zip",
+        key=f"download-onnx-{precision}",
+        on_click="ignore",
+        icon=":material/deployed_code:",
+    )
+    st.caption(summary(made.report))
+
+
+def _build_once(
+    checkpoint: Checkpoint, plan: PruningPlan, name: str, precision: str, place: Any
+) -> OnnxExport:
+    """One build at a time on this machine; who waited for the same one takes it as it is."""
+    store, key = results("onnx", KEPT), (checkpoint.fingerprint, plan.key(), precision)
+    start = time.monotonic()
+
+    def tick() -> None:
+        place.markdown(
+            f":material/hourglass_top: Building ONNX ({precision}) … {duration(time.monotonic() - start)}"
+        )
+
+    while not _building.acquire(timeout=_POLL_S):
+        place.markdown(":material/hourglass_top: Waiting for another export to finish …")
+    try:
+        if (made := store.get(key)) is None:
+            made = build(checkpoint, plan, name, int8=precision == "int8", tick=tick)
+            store.put(key, made)
+    finally:
+        _building.release()
+    return made
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """What was checked, in a sentence or two."""
+    parts = [
+        f"{report['bytes'] / 1e6:.1f} MB; logits differ from PyTorch's float32 by at most "
+        f"{report['max_difference']:.1g} on {report['checked']} inputs of several sizes"
+    ]
+    if report["int8"]:
+        if report["label_agreement"] is not None:
+            same = round(report["label_agreement"] * report["sentences"])
+            parts.append(f"same label on {same} of {report['sentences']} sentences of the SST-2 probe set")
+        parts.append(
+            f"{report['speedup']:.2f} times as fast as the float32 graph here (8 short inputs, medians of 7)"
+        )
+    return "; ".join(parts) + "."
+
+
+def _text(stream: Any) -> str:
+    stream.seek(0)
+    return stream.read().decode("utf-8", errors="replace")
+
+
+def _reason(complained: str) -> str:
+    """The sentence that the command line ended with."""
+    lines = [line.strip() for line in complained.splitlines() if line.strip()]
+    if lines and lines[-1].startswith("error: "):
+        return lines[-1].removeprefix("error: ")
+    return "the export ended unexpectedly, perhaps for want of memory; try it on the command line."

@@ -1,0 +1,187 @@
+"""The settings that no other one beats on score and cost at once, and which of them chance can't tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from shrp.evaluation import Evaluation
+from shrp.metrics import NO_INTERVAL, paired_interval
+from shrp.paired import agreement, paired_difference
+from ui.text import interval_text, is_percentage, metric_name, percent, score_text
+
+ALPHA = 0.05
+SHARES = {
+    "encoder_flops": "encoder FLOPs",
+    "model_flops": "model FLOPs",
+    "encoder_params": "encoder parameters",
+    "model_params": "model parameters",
+}
+"""Costs as columns of `ui.lab.attempts_frame`, each a share of the dense model's, and in words."""
+
+
+GAP_COLUMNS = ["minus best", "minus best low", "minus best high", "McNemar p"]
+"""A `Gap` in a file."""
+
+
+def pareto(tried: pd.DataFrame, over: str) -> pd.DataFrame:
+    """The Pareto-best of the tried settings, cheapest first, numbered from 1 in the column `number`.
+
+    A setting is Pareto-best if no other scores at least as high at no more cost, with one of the two better. Random
+    controls do not take part. Settings that give one and the same plan are one, their names joined.
+
+    Args:
+        tried: `ui.lab.attempts_frame`.
+        over: the cost, one of `SHARES`.
+    """
+    if tried.empty:
+        return tried.assign(number=[])
+    own = tried[~tried["control"] & tried["score"].notna()]
+    names = own.groupby("plan", sort=False)["setting"].agg(_joined)
+    own = own.drop_duplicates("plan").assign(setting=lambda rows: rows["plan"].map(names))
+    own = own.sort_values([over, "score"], ascending=[True, False], kind="stable")
+    kept, best, price = [], -np.inf, -np.inf
+    for row, cost, score in zip(own.index, own[over], own["score"]):
+        if score > best or (score == best and cost == price):
+            kept.append(row)
+            best, price = score, cost
+    own = own.loc[kept]
+    return own.assign(number=np.arange(1, len(own) + 1))
+
+
+def _joined(settings: pd.Series) -> str:
+    """Names of settings that are one plan: `1 a layer = 6 in all, usage, usage weights`."""
+    parts = [name.partition(", ") for name in dict.fromkeys(settings)]
+    if len({tail for _, _, tail in parts}) > 1:
+        return " = ".join("".join(part) for part in parts)
+    return " = ".join(head for head, _, _ in parts) + "".join(parts[0][1:])
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far a setting is below the best one, on the same inputs."""
+
+    difference: float
+    """Score minus the best one's."""
+    interval: tuple[float, float]
+    """95%, paired."""
+    p_value: float
+    """McNemar's exact test; nan where there are no labelled classes."""
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether chance alone explains it: by the test for accuracy, else by the interval holding 0."""
+        if np.isfinite(self.p_value):
+            return self.p_value >= ALPHA
+        return not (self.interval[0] > 0 or self.interval[1] < 0)
+
+
+def gap(one: Evaluation, best: Evaluation) -> Gap:
+    """The paired difference of two evaluations on the same data; for accuracy with McNemar's test."""
+    if one.metric == "accuracy" and one.labels is not None:
+        counts = agreement(one, best)
+        bounds = paired_interval(counts.only_a, counts.only_b, counts.n)
+        return Gap((counts.only_a - counts.only_b) / counts.n, bounds, counts.p_value)
+    difference, bounds = paired_difference(one, best) if one.labels is not None else (np.nan, NO_INTERVAL)
+    return Gap(difference, bounds, np.nan)
+
+
+def table(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str) -> pd.DataFrame:
+    """The Pareto-best settings as the page shows them, in texts.
+
+    Args:
+        best: `pareto`'s.
+        gaps: plan key -> its gap to the highest score; where a plan is missing, its two columns stay empty.
+    """
+    percent_points = is_percentage(metric)
+    scale, digits = (100, 1) if percent_points else (1, 3)
+
+    def signed(value: float) -> str:
+        return f"{scale * value:+.{digits}f}".replace("-", "−")
+
+    below = "below the best" + (", points" if percent_points else "")
+    rows = []
+    for row in best.itertuples():
+        found = gaps.get(row.plan)
+        top = row.score == best["score"].max()
+        apart = ""
+        if found is not None and not top and np.isfinite(found.difference):
+            apart = f"{signed(found.difference)} ({signed(found.interval[0])} to {signed(found.interval[1])})"
+        rows.append(
+            {
+                "#": row.number,
+                "setting": row.setting,
+                metric_name(metric): score_text(row.score, metric),
+                "95% interval": interval_text((row.low, row.high), metric),
+                "n": row.n,
+                below: "best" if top else apart,
+                "McNemar p": "" if found is None or top else _p_text(found.p_value),
+                "FLOPs, encoder / model": f"{percent(row.encoder_flops)} / {percent(row.model_flops)}",
+                "parameters, encoder / model": f"{percent(row.encoder_params)} / {percent(row.model_params)}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _p_text(p_value: float) -> str:
+    if not np.isfinite(p_value):
+        return ""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def in_words(best: pd.DataFrame, metric: str, over: str) -> str:
+    """The Pareto-best settings as a list in one sentence, for those who can't see the chart."""
+    if best.empty:
+        return "No setting has been evaluated yet"
+    parts = [
+        f"#{row.number} {row.setting}: {score_text(row.score, metric)} at {percent(getattr(row, over))}"
+        for row in best.itertuples()
+    ]
+    return (
+        f"Pareto-best, cheapest first, {metric_name(metric)} at {SHARES[over]} as a share of dense: "
+        + "; ".join(parts)
+    )
+
+
+def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str, compared: int) -> str:
+    """What the table means and how much of it may be chance, in plain text.
+
+    Args:
+        compared: how many different plans took part.
+    """
+    dense = "the dense model's" if over.startswith("model") else "the dense encoder's"
+    text = (
+        f"Pareto-best: of the {compared:,} prunings evaluated here, no other one has at least this "
+        f"{metric_name(metric)} at no more {SHARES[over]} (share of {dense}), with one of the two better."
+    )
+    if best.empty or not gaps:
+        return text + " Points within each other's interval may differ by chance alone."
+    top = best.loc[best["score"].idxmax()]
+    rest = best[best["plan"] != top["plan"]]
+    noise = [row for row in rest.itertuples() if row.plan in gaps and gaps[row.plan].is_noise]
+    test = f"McNemar's test at {ALPHA}" if metric == "accuracy" else "by the paired 95% interval"
+    highest = f" #{top['number']} scores highest"
+    if noise:
+        first = noise[0]
+        if len(noise) == len(rest):
+            among = "the other one can't" if len(rest) == 1 else f"none of the {len(rest)} others can"
+        else:
+            among = f"{len(noise)} of the {len(rest)} others can't"
+        cheapest = "that is" if len(noise) == 1 else "the cheapest of these is"
+        text += (
+            f"{highest}, but {among} be told from it on these {top['n']:,} inputs ({test}); {cheapest} "
+            f"#{first.number}, {first.setting}, at {percent(getattr(first, over))} of {dense} "
+            f"{SHARES[over].split()[-1]}."
+        )
+    elif len(rest):
+        others = "the other one is" if len(rest) == 1 else f"all {len(rest)} others are"
+        text += f"{highest}, and {others} below it by more than chance ({test})."
+    else:
+        text += f"{highest} at the lowest cost of all."
+    return text + (
+        " The tests are one by one, and the highest was picked on these same inputs, so its own score is a little "
+        "flattering."
+    )

@@ -1,0 +1,66 @@
+"""What a pruned model is held against: its dense teacher where that is known for these data, else the routed model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.evaluation import Evaluation
+from ui.store import results
+
+TEACHER, ROUTED = "dense teacher", "routed model"
+
+
+def teacher_key(checkpoint: Checkpoint, data: TextData) -> str:
+    """What tells the dense teacher from other models: its own fingerprint, where that is known."""
+    known = checkpoint.teacher.get(data.fingerprint)
+    return known.teacher if known is not None and known.teacher else f"{checkpoint.fingerprint} {TEACHER}"
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """The model that losses and flips are counted against."""
+
+    name: str
+    evaluation: Evaluation
+    why: str
+    """One sentence, plain text."""
+
+
+def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
+    """The dense teacher's evaluation on exactly these data, or None where the checkpoint doesn't carry it."""
+    known = checkpoint.teacher.get(data.fingerprint)
+    if known is None:
+        return None
+    # The outputs may be made anew beside the same weights, so the object itself is part of the key.
+    store, key = results("teacher", 16), (checkpoint.fingerprint, data.fingerprint, id(known.logits))
+    if (found := store.get(key)) is None:
+        try:
+            found = known.evaluation(data)
+        except DataError:
+            return None
+        store.put(key, found)
+    return found
+
+
+def against(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> Against:
+    """The reference for these data, with the reason for it.
+
+    Args:
+        routed: the routed model's evaluation on `data`.
+    """
+    if (teacher := teacher_on(checkpoint, data)) is not None:
+        return Against(
+            TEACHER,
+            teacher,
+            "The reference is the dense teacher, the model before conversion: its outputs on exactly these data "
+            "travel with the checkpoint.",
+        )
+    missing = (
+        f"the teacher's outputs can't be used ({checkpoint.problem.rstrip('.')})"
+        if checkpoint.problem
+        else f"the checkpoint carries no outputs of its dense teacher on {data.name}"
+    )
+    return Against(ROUTED, routed, f"The reference is the routed model, evaluated here: {missing}.")

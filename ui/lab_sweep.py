@@ -1,0 +1,268 @@
+"""The sweep: all budgets of a selection and combination, one after another, on a curve that fills in as they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.measure import Cost, dense_cost
+from shrp.plan import PruningPlan
+from shrp.usage import UsageStats
+from ui import lab, lab_curve, lab_pareto, loaders
+from ui.downloads import chart, downloads
+from ui.lab import GLOBAL, PER_LAYER, SELECTIONS, Setting
+from ui.lab_marks import Mark, marks_frame
+from ui.state import Selection
+from ui.store import disk
+from ui.text import count, escape
+
+GLOBAL_POINTS = 67
+"""Most global budgets in a sweep: with 6 layers of 12 experts, every one."""
+DRAWS = (0, 1, 2)
+"""Seeds of the random control."""
+COST, SCOPE, RUN, CONTROLS = "curve_cost", "curve_of", "sweep", "sweep_controls"
+REDRAW = 0.7  # seconds between two drawings of the curve, each of which takes the browser about a tenth
+_COSTS, _SCOPES = {"FLOPs": "flops", "Parameters": "params"}, {"Encoder": "encoder", "Whole model": "model"}
+_CONTROL = next(label for label, selection in SELECTIONS.items() if selection == "random")
+
+Point = tuple[Setting, PruningPlan]
+
+
+def budgets(layers: int, experts: int) -> list[int]:
+    """The global budgets of a sweep, ascending: from one expert a layer to all, evenly spaced.
+
+    Every one where there are at most `GLOBAL_POINTS`, else every second, third, ... and the last.
+    """
+    low, high = layers, layers * experts
+    step = -(-(high - low) // max(GLOBAL_POINTS - 1, 1)) or 1
+    return sorted({*range(low, high + 1, step), high})
+
+
+def points(setting: Setting, stats: UsageStats) -> list[Point]:
+    """What a sweep evaluates with the selection and combination of `setting`: both kinds of budget."""
+    layers, experts = len(stats.layers), stats.num_experts
+    sizes = [(PER_LAYER, m) for m in range(1, experts + 1)]
+    sizes += [(GLOBAL, total) for total in budgets(layers, experts)]
+    steps = [
+        Setting(kind, size, setting.selection, setting.combination, setting.seed) for kind, size in sizes
+    ]
+    return [(step, lab.plan_of(step, stats)) for step in steps]
+
+
+def control_points(setting: Setting, stats: UsageStats) -> list[Point]:
+    """The random control: each number of experts a layer but all of them, in several draws."""
+    steps = [
+        Setting(PER_LAYER, m, _CONTROL, setting.combination, seed)
+        for m in range(1, stats.num_experts)
+        for seed in DRAWS
+    ]
+    return [(step, lab.plan_of(step, stats)) for step in steps]
+
+
+def describe(layers: int, experts: int) -> str:
+    """Which points a sweep has, in words."""
+    grid = budgets(layers, experts)
+    step = grid[1] - grid[0] if len(grid) > 1 else 1
+    every = "every global budget" if step == 1 else f"global budgets in steps of {step}"
+    return f"1 to {experts} a layer, and {every} from {grid[0]} to {grid[-1]}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is: different plans evaluated, of how many; equal plans count once."""
+
+    done: int
+    total: int
+
+
+def run(
+    checkpoint: Checkpoint,
+    data: TextData,
+    wanted: list[Point],
+    pause: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[Progress]:
+    """Evaluate points and keep each for the curve as it is done; those that anyone had before come at once.
+
+    Closing the iterator abandons the work; what is done stays.
+
+    Args:
+        pause: called often while a point is at work; it may raise, which abandons the work as well.
+    """
+    by_plan: dict[str, list[Point]] = {}
+    for setting, plan in wanted:
+        by_plan.setdefault(plan.key(), []).append((setting, plan))
+    missing = []
+    for same in by_plan.values():
+        plan = same[0][1]
+        if (found := lab.recall(checkpoint, data, plan)) is None:
+            missing.append(plan)
+            continue
+        for setting, plan in same:
+            lab.keep(checkpoint, data, setting, plan, found)
+    at = Progress(len(by_plan) - len(missing), len(by_plan))
+    yield at
+    if not missing:
+        return
+    with closing(loaders.live_evaluator(checkpoint, data).sweep(missing, lambda: pause(at))) as results:
+        for plan, evaluation in results:
+            lab.remember(checkpoint, data, plan, evaluation)
+            for setting, same in by_plan[plan.key()]:
+                lab.keep(checkpoint, data, setting, same, evaluation)
+            at = Progress(at.done + 1, at.total)
+            yield at
+
+
+def fill(checkpoint: Checkpoint, data: TextData, setting: Setting, stats: UsageStats) -> None:
+    """Put on the curve what was evaluated before this session, once for each selection and combination."""
+    looked = st.session_state.setdefault("sweep-looked", set())
+    key = (checkpoint.fingerprint, data.fingerprint, setting.selection, setting.combination, setting.seed)
+    if key in looked:
+        return
+    for step, plan in [*points(setting, stats), *control_points(setting, stats)]:
+        if (found := lab.recall(checkpoint, data, plan)) is not None:
+            lab.keep(checkpoint, data, step, plan, found)
+    looked.add(key)
+
+
+def over() -> str:
+    """The cost that the curve is drawn over, as picked."""
+    kind = _COSTS.get(st.session_state.get(COST), "flops")
+    return f"{_SCOPES.get(st.session_state.get(SCOPE), 'encoder')}_{kind}"
+
+
+class Section:
+    """The curve's part of the page: first its places, then what is drawn into them, now or after a sweep."""
+
+    def __init__(self, selection: Selection, setting: Setting, stats: UsageStats, marks: list[Mark]) -> None:
+        self.selection, self.setting, self.stats, self.marks = selection, setting, stats, marks
+        self.checkpoint, self.data = selection.checkpoint, selection.data
+        self.dense: Cost = dense_cost(self.checkpoint.model, lab.TOKENS)
+        self.sketches = 0
+
+    def place(self) -> bool:
+        """Draw the choices and the places for the rest; returns whether a sweep was asked for."""
+        # Not a fragment: its clicks would wait for a sweep to end, where all others stop it.
+        with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+            for label, options, key in (("Cost", _COSTS, COST), ("Of", _SCOPES, SCOPE)):
+                if st.session_state.get(key) not in (None, *options):
+                    st.session_state[key] = None
+                st.segmented_control(
+                    label, list(options), default=None if key in st.session_state else next(iter(options)), key=key,
+                    bind="query-params", label_visibility="collapsed", required=True,
+                )  # fmt: skip
+            asked = st.button(
+                "Run a sweep",
+                key=RUN,
+                icon=":material/stacked_line_chart:",
+                help="Evaluates all these budgets with the selection and combination above and draws them as they "
+                "come. Change any control to stop it; what is done stays, and is kept on disk.",
+            )
+            st.checkbox(
+                f"with random controls ({len(DRAWS)} draws each)",
+                key=CONTROLS,
+                help="Also draws experts by chance for each number a layer: what a good selection must beat.",
+            )
+        st.caption(f"A sweep evaluates {describe(len(self.stats.layers), self.stats.num_experts)}.")
+        self.busy, self.curve, self.table = st.empty(), st.empty(), st.empty()
+        return asked
+
+    def _frames(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """What was tried, the references, and the Pareto-best of what was tried."""
+        attempts = list(lab.tried(self.checkpoint, self.data).values())
+        tried = lab.attempts_frame(attempts, self.dense)
+        return tried, marks_frame(self.marks, self.dense), lab_pareto.pareto(tried, over())
+
+    def _figure(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame):
+        metric, name = self.data.task.metric, self.data.name
+        return lab_curve.curve(tried, references, over(), metric, name, lab.TOKENS, self.setting.text, best)
+
+    def sketch(self) -> None:
+        """Draw the curve alone, as it stands while a sweep runs."""
+        self.sketches += 1  # two charts of one run need different keys, even in the same place
+        self.curve.plotly_chart(self._figure(*self._frames()), width="stretch", key=f"sweep-{self.sketches}")
+
+    def draw(self) -> None:
+        """Draw the curve with its downloads, and under it the Pareto-best settings."""
+        tried, references, best = self._frames()
+        fig, name, metric = self._figure(tried, references, best), self.selection.name, self.data.task.metric
+        frame = pd.concat([tried.assign(source="tried here"), references.assign(source="reference")])
+        frame["pareto"] = frame["plan"].isin(best["plan"]) if "plan" in frame else False
+        with self.curve.container():
+            alt = (
+                f"Scatter of score against cost: {len(tried)} settings evaluated here and {len(references)} "
+                f"references. {lab_pareto.in_words(best, metric, over())}."
+            )
+            chart(fig, frame, "curve", f"{name}-curve", alt)
+        with self.table.container():
+            if len(best):
+                self._best(best, tried, name, metric)
+            if disk().problem:
+                st.caption(f"Results are not kept on disk: {escape(disk().problem)}.")
+
+    def _best(self, best: pd.DataFrame, tried: pd.DataFrame, name: str, metric: str) -> None:
+        gaps = self._gaps(best)
+        own = tried[~tried["control"] & tried["score"].notna()]
+        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), own["plan"].nunique())))
+        shown = lab_pareto.table(best, gaps, metric)
+        if not shown["McNemar p"].any():
+            shown = shown.drop(columns="McNemar p")
+        config = {
+            "#": st.column_config.NumberColumn(width=40),
+            "n": st.column_config.NumberColumn(width=50),
+            "McNemar p": st.column_config.TextColumn(
+                help="Exact test that this setting and the best are right equally often"
+            ),
+        }
+        st.dataframe(
+            shown,
+            hide_index=True,
+            column_config=config,
+            height=38 + 35 * len(shown),
+            alt="Pareto-best settings with score, interval, costs and distance from the best",
+        )
+        dense = self.dense
+        st.caption(
+            "Intervals in brackets are 95% and paired. Costs are shares of the dense encoder's "
+            f"{count(dense.encoder_flops)} FLOPs (one input of {dense.tokens} tokens) and "
+            f"{count(dense.encoder_params)} parameters, and of the whole dense model's "
+            f"{count(dense.model_flops)} and {count(dense.model_params)}."
+        )
+        far = {key: (gap.difference, *gap.interval, gap.p_value) for key, gap in gaps.items()}
+        apart = pd.DataFrame.from_dict(far, orient="index", columns=lab_pareto.GAP_COLUMNS)
+        downloads(best.merge(apart, how="left", left_on="plan", right_index=True), "pareto", f"{name}-pareto")
+
+    def _gaps(self, best: pd.DataFrame) -> dict[str, lab_pareto.Gap]:
+        """Each setting's distance from the highest score; without those whose outputs are gone."""
+        plans = {a.plan.key(): a.plan for a in lab.tried(self.checkpoint, self.data).values()}
+        found = {key: lab.recall(self.checkpoint, self.data, plans[key]) for key in best["plan"]}
+        top = found[best.loc[best["score"].idxmax(), "plan"]]
+        if top is None:
+            return {}
+        return {key: lab_pareto.gap(one, top) for key, one in found.items() if one is not None}
+
+    def sweep(self) -> None:
+        """Evaluate all points, drawing the curve as it fills in."""
+        wanted = points(self.setting, self.stats)
+        if st.session_state.get(CONTROLS):
+            wanted += control_points(self.setting, self.stats)
+        drawn = -np.inf
+
+        def show(progress: Progress) -> None:
+            # Streamlit looks for a moved control whenever something is drawn, and then ends this run right here.
+            text = f"{progress.done:,} of {progress.total:,} different plans, each on all {len(self.data):,} inputs"
+            self.busy.progress(progress.done / progress.total, text)
+
+        for progress in run(self.checkpoint, self.data, wanted, show):
+            show(progress)
+            if time.monotonic() - drawn > REDRAW:
+                self.sketch()
+                drawn = time.monotonic()
+        self.busy.empty()
