@@ -1,0 +1,125 @@
+"""What each part of a recipe is worth: `python -m benchmarks.ablation --base BAAI/bge-small-en-v1.5`.
+
+At 11 of 12 layers, where recipes differ most: each candidate alone on top of `paper`, each part of `retain` taken
+away, all under the same schedule. Trainings are kept under the work folder and shared with `benchmarks.glue`'s teacher.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.stages import Stages
+from shrp.cli.output import stderr
+from shrp.config import ShrpConfig
+from shrp.evaluation import Evaluation
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.recipe import usage_in
+from shrp.training_config import TrainConfig
+
+LAYERS = tuple(range(1, 12))
+OUT = Path(__file__).parent.parent / "docs" / "data" / "ablation.json"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe with something switched."""
+
+    recipe: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    shrp: dict[str, Any] = field(default_factory=dict)
+
+
+RATES = {"learning_rate": 1e-4, "new_learning_rate": 1e-3}
+VARIANTS = {
+    "paper": Variant("paper"),
+    "paper + higher learning rates": Variant("paper", RATES),
+    "paper + teacher's logits": Variant("paper", RATES | {"distill_logits": 0.5}),
+    "paper + teacher's hidden states": Variant("paper", RATES | {"distill_hidden": 1.0}),
+    "retain": Variant("retain"),
+    "retain, Expander from least squares": Variant("retain", {"expander_init": "least_squares"}),
+    "retain, swapping layers": Variant("retain", {"swap": 0.5}),
+    "retain, exploring routers": Variant("retain", {"exploration": 1.0}),
+    "retain, bottom-up": Variant("retain", {"order": LAYERS}),
+    "retain, middle first": Variant("retain", {"order": (6, 5, 7, 4, 8, 3, 9, 2, 10, 1, 11)}),
+    "retain, Expander gain 1": Variant("retain", {}, {"expander_gain": 1.0}),
+    "retain, double learning rates": Variant("retain", {"learning_rate": 2e-4, "new_learning_rate": 2e-3}),
+}
+
+
+def measure(stages: Stages, variant: Variant) -> dict[str, Any]:
+    """Scores of the routed model and of one expert a layer, without and with recovery."""
+    common = {"freeze_embeddings": True, "max_length": stages.max_length, "seed": 10 * stages.seed}
+    config = TrainConfig.named(
+        variant.recipe,
+        shrp=ShrpConfig(LAYERS, **variant.shrp),
+        stage2_epochs=6,
+        conversion_size=1000,
+        epoch_size=20_000,
+        **common | variant.changes,
+    )
+    routed = stages.stage("ablation", config, stages.teacher)
+    plan = make_plan(usage_in(routed.info), per_layer=1)
+    recovery = replace(
+        config,
+        shrp=ShrpConfig(()),
+        order=(),
+        balance=0.0,
+        stage2_epochs=2,
+        expander_init="random",
+        swap=0.0,
+        exploration=0.0,
+    )
+    recovered = stages.stage(
+        "ablation-recovered",
+        recovery,
+        routed,
+        lambda: prune(routed.model, plan),
+        replace(routed.info, plan=plan),
+    )
+    return {
+        "routed": _score(stages.evaluate(routed.model)),
+        "static": _score(stages.evaluate(prune(routed.model, plan))),
+        "recovered": _score(stages.evaluate(recovered.model)),
+        "stage": routed.path.name,
+    }
+
+
+def _score(evaluation: Evaluation) -> dict[str, Any]:
+    return {"score": evaluation.score, "interval": list(evaluation.interval)}
+
+
+def main(
+    base: Annotated[str, typer.Option(help="The dense encoder of 12 layers: a hub id or a folder.")],
+    base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("glue.run"),
+    tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = "cola,mrpc",
+    variants: Annotated[str, typer.Option(help="Names, separated by semicolons; all by default.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
+) -> None:
+    """Fill the ablation's file."""
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.is_file() else []
+    for task in tasks.split(","):
+        stages = Stages(base, base_name or base, work, task, seed)
+        best = stages.evaluate(stages.teacher.model)
+        for name in [v.strip() for v in variants.split(";") if v.strip()] or list(VARIANTS):
+            found = measure(stages, VARIANTS[name])
+            row = {"task": task, "seed": seed, "variant": name, "metric": best.metric, "n": best.n}
+            row |= {"teacher": best.score, **found}
+            rows = [r for r in rows if (r["task"], r["seed"], r["variant"]) != (task, seed, name)] + [row]
+            out.parent.mkdir(parents=True, exist_ok=True)
+            partial = out.with_suffix(".partial")
+            about = {"command": "python -m benchmarks.ablation", "layers": list(LAYERS), "per_layer": 1}
+            partial.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+            partial.replace(out)
+            stderr.print(f"{task}, {name}: {found}", highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,310 @@
+"""The GLUE table, with controls beside every figure: `python -m benchmarks.glue --base BAAI/bge-small-en-v1.5`.
+
+For each task and seed: the dense teacher; then for each recipe, 6 and 11 of 12 layers converted (the deeper model
+goes on from the conversion of the upper six), pruned without and with recovery; and the controls at the same layers,
+distillation and epochs: layers dropped, no router (uniform gates), random experts kept. Every row goes to a JSON file
+as soon as it is measured; trainings are kept under the work folder, so a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import transformers
+import typer
+from transformers import PreTrainedModel
+
+from benchmarks.stages import Stages
+from shrp import checkpoint
+from shrp.checkpoint import Checkpoint
+from shrp.cli.output import stderr
+from shrp.cli.training import probe_of
+from shrp.config import ShrpConfig
+from shrp.data import is_probe
+from shrp.evaluation import Evaluation
+from shrp.live import LiveEvaluator
+from shrp.measure import Cost, cost, dense_cost, plan_cost
+from shrp.plan import PruningPlan, make_plan
+from shrp.prune import prune
+from shrp.recipe import score_row, usage_in
+from shrp.reference import from_evaluation
+from shrp.train import history_text
+from shrp.training_config import RECIPES, TrainConfig
+
+TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
+UPPER = (6, 7, 8, 9, 10, 11)
+LOWER = (1, 2, 3, 4, 5)
+TOKENS = 128
+RANDOM_DRAWS = 3
+OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many layers are converted, and what is done with the result."""
+
+    name: str
+    stage2_epochs: int
+    keep: tuple[int, ...]
+    """Experts a layer at which it is pruned."""
+    recover: tuple[int, ...]
+    """Those at which the pruned model is trained on."""
+    recovery_epochs: int
+    random: tuple[int, ...]
+    """Those at which random experts are trained on as well."""
+
+
+DEPTHS = (
+    Depth("6of12", 2, (2, 4, 8, 12), (2,), 1, (2,)),
+    Depth("11of12", 4, (1, 2), (1,), 2, (1,)),
+)
+
+
+class Table:
+    """The rows measured so far, in a JSON file that is replaced whole after each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.is_file():
+            self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row in place of an earlier one of the same thing."""
+        key = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered")
+        self.rows = [old for old in self.rows if any(old.get(k) != row.get(k) for k in key)] + [row]
+        self.rows.sort(key=lambda r: [str(r.get(k, "")) for k in key])
+        about = {
+            "command": "python -m benchmarks.glue",
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(about | {"rows": self.rows}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.path)
+
+
+class Study:
+    """One task and seed of the table."""
+
+    def __init__(self, stages: Stages, table: Table, task: str) -> None:
+        self.stages, self.table, self.task = stages, table, task
+        self.common = {"freeze_embeddings": True, "max_length": stages.max_length}
+        self.dense = dense_cost(stages.teacher.model, TOKENS)
+        self.sets = (stages.validation, *probe_of(stages.validation.task))
+        self.best = {data.fingerprint: stages.evaluate(stages.teacher.model, data) for data in self.sets}
+        self.scores: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        """Recipe and depth -> the rows that a checkpoint of it would carry."""
+        self.made: dict[tuple[str, str], Checkpoint] = {}
+        self._add("teacher", None, None, self._all(stages.teacher.model), self.dense, stages.teacher)
+
+    def _all(self, model: PreTrainedModel) -> list[list[Evaluation]]:
+        """One evaluation for each data set."""
+        return [[self.stages.evaluate(model, data)] for data in self.sets]
+
+    def config(
+        self, recipe: str, control: str, layers: tuple[int, ...], part: int, **values: Any
+    ) -> TrainConfig:
+        """A config of a part of a recipe; each part has a seed of its own, so it visits other examples."""
+        shrp = ShrpConfig(layers, control=control)
+        seed = 10 * self.stages.seed + part
+        return TrainConfig.named(recipe, shrp=shrp, seed=seed, **self.common | values)
+
+    def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
+        """Stage 1 to each depth, then stage 2 of it."""
+        start = self.stages.teacher
+        for part, (depth, layers) in enumerate(zip(DEPTHS, (UPPER, LOWER), strict=True)):
+            config = self.config(recipe, control, layers, part, stage2_epochs=0, conversion_size=1000)
+            start = self.stages.stage(f"{recipe}-{control}-{depth.name}-stage1", config, start)
+            # A control is trained on for as long as a pruned model is.
+            extra = depth.recovery_epochs if control != "none" else 0
+            epochs = depth.stage2_epochs + extra
+            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, epoch_size=20_000)
+            yield depth, self.stages.stage(f"{recipe}-{control}-{depth.name}", config, start)
+
+    def shrp(self, recipe: str) -> None:
+        """SHRP's own rows, and random experts."""
+        for depth, routed in self.conversions(recipe, "none"):
+            self.made[recipe, depth.name] = routed
+            found = self._all(routed.model)
+            self._add("routed", recipe, depth.name, found, cost(routed.model, TOKENS), routed)
+            length = self.stages.max_length
+            live = [
+                LiveEvaluator(routed.model, routed.tokenizer, data, max_length=length) for data in self.sets
+            ]
+            usage = usage_in(routed.info)
+            for m in depth.keep:
+                plan = make_plan(usage, per_layer=m)
+                drawn = [
+                    make_plan(usage, per_layer=m, selection="random", seed=s) for s in range(RANDOM_DRAWS)
+                ]
+                price = plan_cost(routed.model, plan, TOKENS)
+                found = [[one.evaluate(plan)] for one in live]
+                self._add("static", recipe, depth.name, found, price, routed, m)
+                if m < routed.model.config.num_attention_heads:
+                    found = [[one.evaluate(each) for each in drawn] for one in live]
+                    self._add("random", recipe, depth.name, found, price, routed, m)
+                if m in depth.recover:
+                    self._recover("static", recipe, depth, routed, plan, m)
+                if m in depth.random:
+                    self._recover("random", recipe, depth, routed, drawn[self.stages.seed % len(drawn)], m)
+
+    def _recover(
+        self, kind: str, recipe: str, depth: Depth, routed: Checkpoint, plan: PruningPlan, m: int
+    ) -> None:
+        config = self.config(
+            recipe, "none", (), 4, balance=0.0, stage2_epochs=depth.recovery_epochs, epoch_size=20_000
+        )
+        trained = self.stages.stage(
+            f"{recipe}-{kind}-{depth.name}-{m}",
+            config,
+            routed,
+            lambda: prune(routed.model, plan),
+            replace(routed.info, plan=plan),
+        )
+        found = self._all(trained.model)
+        self._add(kind, recipe, depth.name, found, plan_cost(routed.model, plan, TOKENS), trained, m, True)
+
+    def control(self, recipe: str, control: str) -> None:
+        """A control's rows."""
+        for depth, made in self.conversions(recipe, control):
+            self._add(control, recipe, depth.name, self._all(made.model), cost(made.model, TOKENS), made)
+
+    def ship(self, recipe: str, depth: str, folder: Path) -> None:
+        """Save the routed model of a recipe as a checkpoint that carries these scores, in float16."""
+        routed = self.made[recipe, depth]
+        teacher = self.stages.teacher
+        told = {
+            data.fingerprint: from_evaluation(self.best[data.fingerprint], teacher.fingerprint)
+            for data in self.sets
+            if is_probe(data)
+        }
+        training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
+        info = replace(routed.info, scores=tuple(self.scores[recipe, depth]), training=training)
+        history = history_text(checkpoint.read_history(routed.path))
+        checkpoint.save(
+            routed.model,
+            routed.tokenizer,
+            info,
+            folder,
+            dtype=torch.float16,
+            extra_files={checkpoint.HISTORY: history},
+            teacher=told,
+        )
+
+    def _add(
+        self,
+        model: str,
+        recipe: str | None,
+        depth: str | None,
+        found: list[list[Evaluation]],
+        price: Cost,
+        made: Checkpoint,
+        per_layer: int | None = None,
+        recovered: bool = False,
+    ) -> None:
+        """Add what was found on each data set (the validation data first) to the table and to the checkpoint's rows."""
+        evaluations = found[0]
+        teacher = self.best[self.stages.validation.fingerprint].score
+        self._carry(model, recipe, depth, found, made, per_layer, recovered)
+        scores = [evaluation.score for evaluation in evaluations]
+        first, mean = evaluations[0], sum(scores) / len(scores)
+        self.table.add(
+            {
+                "task": self.task,
+                "seed": self.stages.seed,
+                "recipe": recipe,
+                "depth": depth,
+                "model": model,
+                "per_layer": per_layer,
+                "kept": per_layer and per_layer * len(made.info.config.layers),
+                "recovered": recovered,
+                "metric": first.metric,
+                "score": mean,
+                "interval": list(first.interval) if len(scores) == 1 else [min(scores), max(scores)],
+                "interval_is": "95%" if len(scores) == 1 else f"range of {len(scores)} draws",
+                "n": first.n,
+                "train_examples": len(self.stages.train_data),
+                "teacher": teacher,
+                "retained": mean / teacher,
+                "stage": made.path.name,
+                "tokens": TOKENS,
+                **price.relative_to(self.dense),
+            }
+        )
+
+    def _carry(
+        self,
+        model: str,
+        recipe: str | None,
+        depth: str | None,
+        found: list[list[Evaluation]],
+        made: Checkpoint,
+        per_layer: int | None,
+        recovered: bool,
+    ) -> None:
+        """Note the rows for checkpoints: the teacher's for all of them, the others for their own."""
+        label = LABELS[model]
+        facts: dict[str, Any] = {}
+        if per_layer:
+            facts = {"per_layer": per_layer, "budget": per_layer * len(made.info.config.layers)}
+            label += f", {per_layer} a layer" + (", recovered" if recovered else "")
+        if recovered:
+            facts["recovered"] = True
+        kind = model if model in ("teacher", "routed", "static") else "control"
+        for data, evaluations in zip(self.sets, found, strict=True):
+            best = self.best[data.fingerprint].score
+            row = score_row(label, kind, evaluations, best) | {"data_fingerprint": data.fingerprint} | facts
+            keys = [(r, d.name) for r in RECIPES for d in DEPTHS] if recipe is None else [(recipe, depth)]
+            for key in keys:
+                self.scores.setdefault(key, []).append(row)
+
+
+LABELS = {
+    "teacher": "dense teacher",
+    "routed": "routed",
+    "static": "static",
+    "random": "random experts",
+    "dropped": "layers dropped",
+    "uniform": "no router, all experts",
+}
+
+
+def main(
+    base: Annotated[str, typer.Option(help="The dense encoder of 12 layers: a hub id or a folder.")],
+    base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("glue.run"),
+    tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = ",".join(TASKS),
+    seeds: Annotated[str, typer.Option(help="Seeds.")] = "0",
+    recipes: Annotated[str, typer.Option(help="retain, paper, or both.")] = "retain,paper",
+    controls: Annotated[str, typer.Option(help="dropped, uniform, both, or nothing.")] = "dropped,uniform",
+    out: Annotated[Path, typer.Option(help="The table.")] = OUT,
+    ship: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints of the first recipe at 6 of 12 layers.")
+    ] = None,
+) -> None:
+    """Fill the table; what is in it already is measured again only if its training has changed."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    table = Table(out)
+    for seed in (int(text) for text in seeds.split(",")):
+        for task in tasks.split(","):
+            study = Study(Stages(base, base_name or base, work, task, seed), table, task)
+            for recipe in recipes.split(","):
+                study.shrp(recipe)
+                for control in filter(None, controls.split(",")):
+                    study.control(recipe, control)
+            if ship is not None:
+                study.ship(recipes.split(",")[0], DEPTHS[0].name, ship / f"{task}-{DEPTHS[0].name}")
+            stderr.print(f"{task}, seed {seed}: done", highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

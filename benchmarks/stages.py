@@ -1,0 +1,113 @@
+"""Trainings that one study shares: each is a stage with a folder of its own, done once, resumed where it was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from shrp import checkpoint
+from shrp.base import load_base
+from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.cli.output import TrainingBar, stderr
+from shrp.config import ShrpConfig
+from shrp.data import TextData, load_data
+from shrp.evaluate import Evaluation, evaluate
+from shrp.train import finish, history_text, train
+from shrp.training_config import TrainConfig
+
+TEACHER_EPOCHS = {"rte": 4, "qnli": 2}
+"""Epochs of dense fine-tuning; 3 for the others."""
+
+
+class Stages:
+    """The stages of one task and seed, from the dense teacher on, under one work folder.
+
+    A stage's folder carries a digest of its config and of the stage that it starts from, so a changed recipe trains
+    anew and an unchanged one is read back.
+    """
+
+    def __init__(
+        self, base: str, base_name: str, work: Path, task: str, seed: int, max_length: int = 128
+    ) -> None:
+        self.base, self.base_name, self.seed, self.max_length = base, base_name, seed, max_length
+        self.folder = work / f"{task}-s{seed}"
+        self.train_data = load_data("glue", task, "train")
+        self.validation = load_data("glue", task)
+        self.teacher = self._teacher(task)
+
+    def _teacher(self, task: str) -> Checkpoint:
+        config = TrainConfig(
+            stage2_epochs=TEACHER_EPOCHS.get(task, 3),
+            learning_rate=1e-4,
+            freeze_embeddings=True,
+            max_length=self.max_length,
+            seed=self.seed,
+        )
+        folder = self.folder / "teacher"
+        if checkpoint.info_if_ours(folder) is not None:
+            return checkpoint.load(folder)
+        model, tokenizer, _ = load_base(self.base, self.train_data.task, self.seed)
+        info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base_name)
+        return self._run(folder, config, model, info, tokenizer, None)
+
+    def stage(
+        self,
+        name: str,
+        config: TrainConfig,
+        start: Checkpoint,
+        model: Callable[[], PreTrainedModel] | None = None,
+        info: CheckpointInfo | None = None,
+    ) -> Checkpoint:
+        """Train `config` from `start` (or from a model made of it), or read back what an earlier run made.
+
+        Args:
+            model: makes the model to train, for example a pruning of `start`; by default `start`'s own.
+            info: what that model is.
+        """
+        start_info = info or start.info
+        text = json.dumps(
+            [config.to_dict(), start.path.name, start_info.to_dict().get("plan")], sort_keys=True
+        )
+        folder = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        if checkpoint.info_if_ours(folder) is not None:
+            return checkpoint.load(folder)
+        made = model() if model else checkpoint.load(start.path).model
+        return self._run(folder, config, made, start_info, start.tokenizer, self.teacher.model)
+
+    def _run(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        model: PreTrainedModel,
+        info: CheckpointInfo,
+        tokenizer: Any,
+        teacher: PreTrainedModel | None,
+    ) -> Checkpoint:
+        stderr.print(f"stage: {folder.parent.name}/{folder.name}", highlight=False)
+        model, info, history = train(
+            config,
+            model,
+            info,
+            tokenizer,
+            self.train_data,
+            self.validation,
+            folder,
+            teacher=teacher,
+            teacher_outputs=self.folder / "teacher-outputs",
+            resume=True,
+            progress=TrainingBar(),
+        )
+        checkpoint.save(
+            model, tokenizer, info, folder, extra_files={checkpoint.HISTORY: history_text(history)}
+        )
+        finish(folder)
+        return checkpoint.load(folder)
+
+    def evaluate(self, model: PreTrainedModel, data: TextData | None = None) -> Evaluation:
+        """A model on the validation data."""
+        return evaluate(model, self.teacher.tokenizer, data or self.validation, max_length=self.max_length)

@@ -1,0 +1,162 @@
+"""The studies behind the recipes: the GLUE table with its controls, score against size, the ablation, speed."""
+
+import pandas as pd
+import streamlit as st
+
+from shrp import studies
+from shrp.errors import DataError
+from ui import experiments_figures as figures
+from ui.downloads import chart, downloads
+from ui.text import escape
+
+RECIPE, DEPTH, OVER = "recipe", "depth", "over"
+AXES = {"Parameters": "encoder_params", "FLOPs": "encoder_flops"}
+
+
+def main() -> None:
+    st.title("Experiments")
+    st.markdown(
+        "What the recipes keep of a dense teacher's score, task by task, with the controls that any claim for routing "
+        "must beat: the same layers dropped, the same experts without a router, experts kept at random. Drawn from "
+        "the files that the commands under `benchmarks/` wrote."
+    )
+    try:
+        glue = studies.glue_frame(studies.read_rows("glue"))
+        ablation = studies.read_rows("ablation")
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return
+    if glue.empty:
+        st.info("No study has been run yet. This command fills the table:", icon=":material/science:")
+        st.code("python -m benchmarks.glue --base BAAI/bge-small-en-v1.5", language="bash")
+        return
+    for sentence in studies.findings(glue):
+        st.markdown(f"- {escape(sentence)}")
+    table(glue)
+    size(glue)
+    if ablation:
+        parts(studies.ablation_frame(ablation))
+
+
+def table(glue: pd.DataFrame) -> None:
+    """The GLUE table of one recipe and depth."""
+    st.subheader("Retained score by task", anchor="glue")
+    left, right = st.columns(2)
+    with left:
+        recipe = pick("Recipe", list(glue["recipe"].unique()), RECIPE)
+    with right:
+        depth = pick("Converted layers", list(glue.loc[glue["recipe"] == recipe, "depth"].unique()), DEPTH)
+    rows = glue[(glue["recipe"] == recipe) & (glue["depth"] == depth)]
+    seeds = rows["seeds"].max()
+    note = (
+        "GLUE validation sets; dashed: the dense teacher<br>bars: "
+        + ("the lowest and highest seed" if seeds > 1 else "95% interval of the score, one seed")
+        + "; hollow: pruned without training on"
+    )
+    best = rows.sort_values("retained").iloc[-1]
+    chart(
+        figures.retained_bars(rows, f"{recipe}, {depth.replace('of', ' of ')} layers converted", note),
+        rows,
+        "glue",
+        f"glue-{recipe}-{depth}",
+        f"Retained share of the teacher's score by task and model; highest: {best['name']} on {best['task']}, "
+        f"{best['retained']:.1%}",
+    )
+    wide = rows.pivot_table(index=["name", "encoder_params"], columns="task", values="retained", sort=False)
+    # Only where every task is known do averages compare like with like.
+    wide["mean"] = wide.mean(axis=1).where(wide.notna().all(axis=1))
+    shown = (
+        (100 * wide).reset_index().rename(columns={"name": "model", "encoder_params": "encoder parameters"})
+    )
+    shown["encoder parameters"] *= 100
+    st.dataframe(
+        shown,
+        hide_index=True,
+        width="stretch",
+        column_config={
+            name: st.column_config.NumberColumn(name, format="%.1f%%")
+            for name in shown.columns
+            if name != "model"
+        },
+        alt="Retained share by model and task",
+    )
+    tasks = rows.drop_duplicates("task")
+    st.caption(
+        "Share of the dense teacher's score kept; the mean only where every task is measured. Teacher: "
+        + "; ".join(f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})" for r in tasks.itertuples())
+        + ". Encoder parameters: share of the dense encoder's, without embeddings."
+    )
+    downloads(rows, "glue-table", f"glue-{recipe}-{depth}-table")
+
+
+def size(glue: pd.DataFrame) -> None:
+    """The Pareto chart."""
+    st.subheader("Score against size", anchor="size")
+    over = AXES[pick("Size counted in", list(AXES), OVER)]
+    mean = studies.average(glue)
+    tasks = " and ".join(mean["tasks"].unique())
+    note = f"mean retained share over tasks ({tasks}); hover names the tasks<br>"
+    note += (
+        "stars: published figures of BERT-base on GLUE, each with its own denominators and tasks"
+        if over == "encoder_params"
+        else "published figures seldom give encoder FLOPs, so they are on the chart over parameters only"
+    )
+    top = mean.sort_values("retained").iloc[-1]
+    chart(
+        figures.pareto(mean, over, note),
+        mean,
+        "size",
+        "glue-size",
+        f"Mean retained share against {over.replace('_', ' ')}; highest: {top['name']}, {top['retained']:.1%}",
+    )
+    with st.expander("Published figures and their sources"):
+        st.dataframe(
+            pd.DataFrame(
+                [
+                    {
+                        "method": p.name,
+                        "retained": 100 * p.retained,
+                        "encoder left": 100 * p.encoder_params,
+                        "source": p.source,
+                    }
+                    for p in studies.PUBLISHED
+                ]
+            ),
+            hide_index=True,
+            column_config={
+                name: st.column_config.NumberColumn(format="%.1f%%") for name in ("retained", "encoder left")
+            },
+        )
+
+
+def parts(frame: pd.DataFrame) -> None:
+    """The ablation."""
+    st.subheader("What each part is worth", anchor="ablation")
+    note = "11 of 12 layers, same epochs, one seed each: differences of a few points mean nothing"
+    best = frame.sort_values("recovered retained").iloc[-1]
+    chart(
+        figures.ablation_bars(frame, note),
+        frame,
+        "ablation",
+        "ablation",
+        f"Retained share by variant; highest after recovery: {best['variant']} on {best['task']}, "
+        f"{best['recovered retained']:.1%}",
+    )
+
+
+def pick(label: str, options: list[str], key: str) -> str:
+    """One of the options, the first where nothing valid was picked."""
+    if st.session_state.get(key, options[0]) not in options:
+        st.session_state[key] = options[0]
+    picked = st.segmented_control(
+        label,
+        options,
+        default=None if key in st.session_state else options[0],
+        key=key,
+        bind="query-params",
+        required=True,
+    )
+    return picked if picked in options else options[0]
+
+
+main()

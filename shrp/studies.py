@@ -1,0 +1,196 @@
+"""The files that `benchmarks.glue` and `benchmarks.ablation` write, read back as tables.
+
+Retained shares are means over seeds; where there are several, their lowest and highest stand beside the mean,
+where there is one, what the interval of its own score allows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shrp.errors import DataError
+
+FILES = Path(__file__).parent.parent / "docs" / "data"
+NAMES = {
+    "routed": "SHRP, routed",
+    "static": "SHRP, static",
+    "random": "control: random experts",
+    "dropped": "control: layers dropped",
+    "uniform": "control: no router",
+}
+_KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered"]
+_NEEDED = {
+    *_KEYS,
+    "seed",
+    "metric",
+    "score",
+    "interval",
+    "n",
+    "teacher",
+    "retained",
+    "encoder_params",
+    "encoder_flops",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that others published, of BERT-base on GLUE, with denominators of its own."""
+
+    name: str
+    retained: float
+    encoder_params: float
+    """Share of the dense encoder's parameters that is left (without embeddings)."""
+    source: str
+
+
+PUBLISHED = (
+    Published(
+        "SHRP, 6 of 12 layers", 0.93, 0.52, "arXiv 2512.20635: 48% fewer parameters, 93% of the GLUE score"
+    ),
+    Published(
+        "SHRP, 11 of 12 layers", 0.844, 0.115, "arXiv 2512.20635: 88.5% fewer parameters, 84.4% of the score"
+    ),
+    Published("BERT-of-Theseus", 0.986, 0.5, "arXiv 2002.02925: 6 of 12 layers, over 98% of the score"),
+    Published("DistilBERT", 0.97, 0.5, "arXiv 1910.01108: 6 of 12 layers, 97% of the score"),
+    Published("CoFi", 0.95, 0.05, "arXiv 2204.00408: 95% sparsity of the encoder"),
+)
+"""Points to set one's own beside; each counts its score and its size in its own way."""
+
+
+def read_rows(name: str, folder: Path = FILES) -> list[dict[str, Any]]:
+    """The rows of a study's file; none where it has not been run.
+
+    Raises:
+        DataError: the file is there but is not one of ours.
+    """
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        assert isinstance(rows, list)
+        return [dict(row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise DataError(
+            f"{path.name} is not a file of results; write it anew with python -m benchmarks.{name}."
+        ) from error
+
+
+def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a task, recipe, depth and model, means over seeds.
+
+    Columns: the keys, `name` in words, `seeds`, `metric`, `n`, `teacher`, `score`, `retained`, `low` and `high` (of
+    the retained share), `encoder_params`, `encoder_flops` (shares of the dense encoder's).
+
+    Raises:
+        DataError: a row lacks something.
+    """
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    if missing := sorted(_NEEDED - set(frame.columns)):
+        raise DataError(
+            f"the results lack {', '.join(missing)}; write them anew with python -m benchmarks.glue."
+        )
+    found = []
+    for key, group in frame[frame["model"] != "teacher"].groupby(_KEYS, dropna=False, sort=False):
+        row = dict(zip(_KEYS, key, strict=True))
+        bounds = np.array(
+            [[end / t for end in i] for i, t in zip(group["interval"], group["teacher"], strict=True)]
+        )
+        several = len(group) > 1
+        found.append(
+            row
+            | {
+                "name": describe(row),
+                "seeds": len(group),
+                "metric": group["metric"].iloc[0],
+                "n": int(group["n"].iloc[0]),
+                "teacher": group["teacher"].mean(),
+                "score": group["score"].mean(),
+                "retained": group["retained"].mean(),
+                "low": group["retained"].min() if several else bounds[0, 0],
+                "high": group["retained"].max() if several else bounds[0, 1],
+                "encoder_params": group["encoder_params"].iloc[0],
+                "encoder_flops": group["encoder_flops"].iloc[0],
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """A row's model in words."""
+    text = NAMES.get(str(row["model"]), str(row["model"]))
+    if row["per_layer"] == row["per_layer"] and row["per_layer"]:
+        text += f", {int(row['per_layer'])} a layer"
+    return text + (", recovered" if row["recovered"] else "")
+
+
+def average(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean retained share over tasks of each recipe, depth and model, with the tasks that it is over.
+
+    Models that lack a task that another of the same recipe and depth has are averaged over their own; `tasks` says
+    which, so that unlike averages are not taken for like.
+    """
+    keys = [key for key in _KEYS if key not in ("task", "kept")]
+    found = []
+    for key, group in frame.groupby(keys, dropna=False, sort=False):
+        found.append(
+            dict(zip(keys, key, strict=True))
+            | {
+                "name": group["name"].iloc[0],
+                "retained": group["retained"].mean(),
+                "worst": group["retained"].min(),
+                "best": group["retained"].max(),
+                "encoder_params": group["encoder_params"].mean(),
+                "encoder_flops": group["encoder_flops"].mean(),
+                "tasks": ", ".join(sorted(group["task"].unique())),
+                "seeds": int(group["seeds"].min()),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def ablation_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a task and variant: the scores routed, static (one expert a layer) and recovered, and their shares."""
+    found = []
+    for row in rows:
+        line = {name: row[name] for name in ("task", "variant", "seed", "metric", "n", "teacher")}
+        for model in ("routed", "static", "recovered"):
+            line[model] = row[model]["score"]
+            line[f"{model} retained"] = row[model]["score"] / row["teacher"]
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def findings(frame: pd.DataFrame) -> list[str]:
+    """What the table shows, a sentence each: SHRP's best pruned model against the best control at each depth."""
+    sentences = []
+    for (recipe, depth), group in average(frame).groupby(["recipe", "depth"], sort=False):
+        full = group["tasks"].map(lambda text: len(text.split(", ")))
+        group = group[full == full.max()]
+        mine = group[(group["model"] == "static")].sort_values("retained")
+        controls = group[group["model"].isin(["random", "dropped", "uniform"])].sort_values("retained")
+        if mine.empty:
+            continue
+        best = mine.iloc[-1]
+        text = (
+            f"{recipe}, {depth.replace('of', ' of ')} layers: the best pruned model ({best['name']}) keeps "
+            f"{best['retained']:.1%} of the teacher's score at {best['encoder_params']:.1%} of the encoder's "
+            f"parameters, mean over {best['tasks']}"
+        )
+        if len(controls):
+            rival = controls.iloc[-1]
+            verb = "more" if rival["retained"] > best["retained"] else "less"
+            name = rival["name"].removeprefix("control: ")
+            text += f"; the best control ({name}) keeps {rival['retained']:.1%}, {verb}"
+        sentences.append(text + ".")
+    return sentences

@@ -1,0 +1,92 @@
+"""Tables of the studies: means over seeds, averages that say what they are over, findings that follow from the rows."""
+
+import json
+
+import pytest
+
+from shrp import studies
+from shrp.errors import DataError
+
+
+def row(task, model, retained, seed=0, depth="6of12", recovered=False, per_layer=None, recipe="retain"):
+    teacher = 0.8
+    return {
+        "task": task,
+        "seed": seed,
+        "recipe": recipe,
+        "depth": depth,
+        "model": model,
+        "per_layer": per_layer,
+        "kept": per_layer and 6 * per_layer,
+        "recovered": recovered,
+        "metric": "accuracy",
+        "score": retained * teacher,
+        "interval": [(retained - 0.02) * teacher, (retained + 0.02) * teacher],
+        "n": 100,
+        "teacher": teacher,
+        "retained": retained,
+        "encoder_params": 0.525,
+        "encoder_flops": 0.53,
+    }
+
+
+ROWS = [
+    row("cola", "teacher", 1.0, recipe=None, depth=None),
+    row("cola", "static", 0.96, seed=0, per_layer=2, recovered=True),
+    row("cola", "static", 1.00, seed=1, per_layer=2, recovered=True),
+    row("rte", "static", 0.90, per_layer=2, recovered=True),
+    row("cola", "dropped", 0.99),
+    row("rte", "dropped", 0.97),
+    row("cola", "uniform", 1.05),
+]
+
+
+def test_seeds_are_averaged_and_one_seed_has_its_scores_interval():
+    frame = studies.glue_frame(ROWS).set_index(["task", "model"])
+    assert frame.loc[("cola", "static"), ["retained", "low", "high", "seeds"]].tolist() == [
+        pytest.approx(0.98),
+        pytest.approx(0.96),
+        pytest.approx(1.00),
+        2,
+    ]
+    assert frame.loc[("rte", "static"), ["low", "high"]].tolist() == [
+        pytest.approx(0.88),
+        pytest.approx(0.92),
+    ]
+    assert "teacher" not in frame.index.get_level_values("model")
+    assert frame.loc[("cola", "static"), "name"] == "SHRP, static, 2 a layer, recovered"
+
+
+def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
+    frame = studies.glue_frame(ROWS)
+    mean = studies.average(frame).set_index("model")
+    assert mean.loc["static", "retained"] == pytest.approx(0.94)
+    assert mean.loc["uniform", "tasks"] == "cola"
+    (sentence,) = studies.findings(frame)
+    # The uniform control is known on one task only, so the best control that is known on both is named.
+    assert "keeps 94.0%" in sentence
+    assert "layers dropped) keeps 98.0%, more" in sentence
+
+
+def test_files_that_are_missing_or_not_ours(tmp_path):
+    assert studies.read_rows("glue", tmp_path) == []
+    assert studies.glue_frame([]).empty
+    for text in ("nonsense", "[]", '{"rows": 3}', '{"rows": [3]}'):
+        (tmp_path / "glue.json").write_text(text)
+        with pytest.raises(DataError, match=r"benchmarks\.glue"):
+            studies.read_rows("glue", tmp_path)
+    (tmp_path / "glue.json").write_text(json.dumps({"rows": [{"task": "cola"}]}))
+    with pytest.raises(DataError, match="lack"):
+        studies.glue_frame(studies.read_rows("glue", tmp_path))
+
+
+def test_the_ablation_as_shares():
+    rows = [
+        {"task": "cola", "variant": "retain", "seed": 0, "metric": "matthews", "n": 10, "teacher": 0.5}
+        | {
+            name: {"score": s, "interval": [0, 1]}
+            for name, s in (("routed", 0.5), ("static", 0.1), ("recovered", 0.4))
+        }
+    ]
+    line = studies.ablation_frame(rows).iloc[0]
+    assert line[["routed retained", "static retained", "recovered retained"]].tolist() == [1.0, 0.2, 0.8]

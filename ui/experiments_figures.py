@@ -1,0 +1,146 @@
+"""Charts of the Experiments page, from the tables of `shrp.studies`."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from shrp.studies import PUBLISHED
+from ui.text import escape_html
+from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout
+
+_LOOK = {
+    "routed": (BLUE, "circle"),
+    "static": (GREEN, "square"),
+    "random": (ORANGE, "x"),
+    "dropped": (PURPLE, "triangle-down"),
+    "uniform": (SKY, "hexagon"),
+}
+
+
+def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
+    """Retained share by task, a mark a model, with its interval.
+
+    Args:
+        frame: rows of `shrp.studies.glue_frame` of one recipe and depth.
+    """
+    fig = go.Figure()
+    for name, rows in frame.groupby("name", sort=False):
+        color, symbol = _LOOK.get(rows["model"].iloc[0], (GREY, "circle"))
+        if rows["recovered"].iloc[0] or rows["model"].iloc[0] in ("routed", "dropped", "uniform"):
+            marker = {"color": color, "symbol": symbol, "size": 11}
+        else:
+            marker = {"color": color, "symbol": f"{symbol}-open", "size": 9, "line": {"width": 2}}
+        fig.add_trace(
+            go.Scatter(
+                x=rows["task"],
+                y=100 * rows["retained"],
+                error_y={
+                    "type": "data",
+                    "array": 100 * (rows["high"] - rows["retained"]),
+                    "arrayminus": 100 * (rows["retained"] - rows["low"]),
+                    "thickness": 1,
+                    "width": 3,
+                },
+                mode="markers",
+                name=name,
+                marker=marker,
+                customdata=rows[["metric", "score", "teacher", "n", "seeds"]],
+                hovertemplate=f"{escape_html(name)}<br>%{{x}}: %{{y:.1f}}% of the teacher's %{{customdata[0]}}"
+                " (%{customdata[1]:.4f} of %{customdata[2]:.4f}, n = %{customdata[3]:,}, seeds: %{customdata[4]})"
+                "<extra></extra>",
+            )
+        )
+    fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
+    # Marks of one task stand side by side, in the legend's order.
+    fig.update_layout(scattermode="group", scattergap=0.3)
+    return layout(fig, title, subtitle=note, y="of the dense teacher's score (%)", height=520, legend=True)
+
+
+def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
+    """Mean retained share against what is left of the encoder, beside published figures.
+
+    Args:
+        mean: `shrp.studies.average`.
+        over: `encoder_params` or `encoder_flops`.
+    """
+    fig = go.Figure()
+    for (recipe, model, recovered), rows in mean.groupby(["recipe", "model", "recovered"], sort=False):
+        color, symbol = _LOOK.get(model, (GREY, "circle"))
+        rows = rows.sort_values(over)
+        label = rows["name"].iloc[0].split(",")[0] if model != "routed" else "SHRP, routed"
+        label = "SHRP, static" if model == "static" else label
+        name = f"{label}{', recovered' if recovered else ''} ({recipe})"
+        fig.add_trace(
+            go.Scatter(
+                x=100 * rows[over],
+                y=100 * rows["retained"],
+                mode="markers",
+                name=name,
+                marker={"color": color, "symbol": symbol if recovered else f"{symbol}-open", "size": 11},
+                customdata=rows[["name", "depth", "tasks", "worst", "best"]],
+                hovertemplate="%{customdata[0]}, %{customdata[1]}<br>%{y:.1f}% retained, mean over "
+                "%{customdata[2]} (%{customdata[3]:.1%} to %{customdata[4]:.1%})<br>%{x:.1f}% left<extra></extra>",
+            )
+        )
+    if over == "encoder_params":
+        fig.add_trace(
+            go.Scatter(
+                x=[100 * p.encoder_params for p in PUBLISHED],
+                y=[100 * p.retained for p in PUBLISHED],
+                mode="markers+text",
+                text=[p.name for p in PUBLISHED],
+                textposition="bottom center",
+                textfont={"size": 11, "color": GREY},
+                name="published, BERT-base, other denominators",
+                marker={"color": GREY, "symbol": "star", "size": 11},
+                customdata=[p.source for p in PUBLISHED],
+                hovertemplate="%{text}: %{y:.1f}%<br>%{customdata}<extra></extra>",
+            )
+        )
+    what = "parameters" if over == "encoder_params" else "FLOPs (128 tokens)"
+    return layout(
+        fig,
+        "Kept score against size",
+        subtitle=note,
+        x=f"encoder {what}, % of the dense encoder's",
+        y="of the dense teacher's score (%)",
+        height=520,
+        legend=True,
+    )
+
+
+def ablation_bars(frame: pd.DataFrame, note: str) -> go.Figure:
+    """Retained share of the routed and the recovered model for each variant, tasks apart by shade."""
+    fig = go.Figure()
+    looks = {
+        "routed retained": (BLUE, "routed"),
+        "recovered retained": (GREEN, "one expert a layer, recovered"),
+    }
+    for task, rows in frame.groupby("task", sort=False):
+        for column, (color, label) in looks.items():
+            fig.add_trace(
+                go.Bar(
+                    y=rows["variant"],
+                    x=100 * rows[column],
+                    orientation="h",
+                    name=f"{task}, {label}",
+                    marker={
+                        "color": color,
+                        "pattern": {"shape": "" if task == frame["task"].iloc[0] else "/"},
+                    },
+                    customdata=rows[["metric", "n", "teacher"]],
+                    hovertemplate=f"%{{y}}<br>{task}, {label}: %{{x:.1f}}% of the teacher's %{{customdata[0]}} "
+                    "(%{customdata[2]:.4f}), n = %{customdata[1]:,}<extra></extra>",
+                )
+            )
+    fig.update_yaxes(autorange="reversed")
+    height = 160 + 26 * len(frame) * 2
+    return layout(
+        fig,
+        "What each part of the recipe is worth",
+        subtitle=note,
+        x="of the dense teacher's score (%)",
+        height=height,
+        legend=True,
+    )
