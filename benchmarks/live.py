@@ -1,14 +1,18 @@
 """How much faster a live what-if is than rebuilding and running the pruned model: `python -m benchmarks.live --json`.
 
 Both ways run in turn in one process, so the ratios do not depend on the machine's load or speed. The plain way
-builds the pruned model and runs all of it on the data in their order, in padded batches of 32.
+builds the pruned model and runs all of it on the data in their order, in padded batches of 32. Every plan that is
+timed is new to the live way from the first converted layer on, as when a slider moves: what the plans before it left
+is in memory, and is of no use. A sweep starts with nothing but what enters the first converted layer.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,14 +24,16 @@ from shrp.checkpoint import Checkpoint, discover, load
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data import TextData, load_data
 from shrp.errors import CheckpointError
-from shrp.evaluate import evaluate
+from shrp.evaluate import Evaluation, evaluate
 from shrp.live import LiveEvaluator
-from shrp.plan import PruningPlan, make_plan
+from shrp.plan import LayerPlan, PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.recipe import usage_in
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 SWEEP = 72
+
+Usage = Mapping[int, Sequence[float]]
 
 
 def main(
@@ -61,29 +67,31 @@ def _data(checkpoint: Checkpoint) -> TextData:
 def _measure(checkpoint: Checkpoint, per_layer: int, repeats: int) -> dict[str, Any]:
     data, usage = _data(checkpoint), usage_in(checkpoint.info)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
-    plan = make_plan(usage, per_layer=per_layer)
-    started = time.perf_counter()
     live = LiveEvaluator(model, tokenizer, data)
-    live.prepare()
-    prepare_ms = (time.perf_counter() - started) * 1e3
+    prepare_ms = _timed(live.prepare)
 
-    def plain() -> Any:
+    def plain(plan: PruningPlan) -> Evaluation:
         return evaluate(prune(model, plan), tokenizer, data, order=np.arange(len(data)))
 
+    plans = new_plans(usage, per_layer)
+    live.evaluate(next(plans))  # a first pass of each, untimed
+    plain(next(plans))
     times: dict[str, list[float]] = {"plain": [], "first": [], "exact": []}
     for _ in range(repeats):
-        live.forget()  # the plan is new each time; what enters the first converted layer is kept
-        first = live.stream(plan)
-        times["first"].append(_timed(lambda stream=first: next(stream)))
+        estimates = live.stream(next(plans))
+        times["first"].append(_timed(lambda stream=estimates: next(stream)))
+        plan = next(plans)
+        times["exact"].append(_timed(lambda plan=plan: live.evaluate(plan)))
+        times["plain"].append(_timed(lambda plan=plan: plain(plan)))
+    sweeps = {"sweep": sweep_plans(usage), "wide_sweep": sweep_plans(usage, wide=True)}
+    for name, budgets in sweeps.items():
         live.forget()
-        times["exact"].append(_timed(lambda: live.evaluate(plan)))
-        times["plain"].append(_timed(plain))
-    live.forget()
-    plans = sweep_plans(usage)
-    sweep = _timed(lambda: [live.evaluate(p) for p in plans])
+        times[name] = [_timed(lambda budgets=budgets: deque(live.sweep(budgets), maxlen=0))]
+        plan = next(plans)
+        times["plain"].append(_timed(lambda plan=plan: plain(plan)))
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    exact, rebuilt = live.evaluate(plan), plain()
-    same = bool((exact.predictions[np.argsort(exact.indices)] == rebuilt.predictions).all())
+    exact, rebuilt = live.evaluate(plan), plain(plan)
+    order = np.argsort(exact.indices)
     return {
         "data": data.name,
         "n": len(data),
@@ -91,25 +99,53 @@ def _measure(checkpoint: Checkpoint, per_layer: int, repeats: int) -> dict[str, 
         "first_estimate_ratio": medians["plain"] / medians["first"],
         "first_estimate_n": len(live.batches[0].rows),
         "exact_ratio": medians["plain"] / medians["exact"],
-        "sweep_budgets": len(plans),
-        "sweep_in_plain_evaluations": sweep / medians["plain"],
+        "sweep_in_plain_evaluations": medians["sweep"] / medians["plain"],
+        "sweep_budgets": len(sweeps["sweep"]),
+        "sweep_experts": _range(sweeps["sweep"]),
+        "wide_sweep_in_plain_evaluations": medians["wide_sweep"] / medians["plain"],
+        "wide_sweep_budgets": len(sweeps["wide_sweep"]),
+        "wide_sweep_experts": _range(sweeps["wide_sweep"]),
         "plain_ms": medians["plain"],
         "first_estimate_ms": medians["first"],
         "exact_ms": medians["exact"],
-        "sweep_ms": sweep,
+        "sweep_ms": medians["sweep"],
         "prepare_ms": prepare_ms,
-        "same_predictions": same,
+        "same_predictions": bool((exact.predictions[order] == rebuilt.predictions).all()),
+        "largest_logit_difference": float(np.abs(exact.logits[order] - rebuilt.logits).max()),
         "repeats": repeats,
     }
 
 
-def sweep_plans(usage: dict[int, Any], count: int = SWEEP) -> list[PruningPlan]:
-    """`count` plans: every expert more of the global budget where they suffice, evenly spaced where not."""
+def new_plans(usage: Usage, per_layer: int) -> Iterator[PruningPlan]:
+    """Plans of the `per_layer` most used experts with their mean as weights, scaled in the first converted layer.
+
+    Each scale is another, so that no two plans share a prefix, but all cost the same. (Weights by usage might be 0,
+    and such experts cost nothing.)
+    """
+    plan = make_plan(usage, per_layer=per_layer, combination="mean")
+    (layer, kept), *rest = plan.layers
+    for step in count(1):
+        scaled = LayerPlan(kept.experts, tuple(weight * (1 + step / 1000) for weight in kept.weights))
+        yield PruningPlan(((layer, scaled), *rest), plan.selection, plan.combination)
+
+
+def sweep_plans(usage: Usage, *, wide: bool = False) -> list[PruningPlan]:
+    """72 budgets: the lowest global ones, each an expert more than the last; `wide` spreads them over the range.
+
+    Where there are fewer global budgets than that, budgets a layer fill up the number.
+    """
     layers, experts = len(usage), len(next(iter(usage.values())))
-    budgets = np.unique(np.linspace(layers, layers * experts, count).round().astype(int))
+    highest = layers * experts if wide else min(layers + SWEEP - 1, layers * experts)
+    budgets = np.unique(np.linspace(layers, highest, SWEEP).round().astype(int))
     plans = [make_plan(usage, budget=int(budget)) for budget in budgets]
     plans += [make_plan(usage, per_layer=m) for m in range(1, experts + 1)]
-    return plans[:count]
+    return plans[:SWEEP]
+
+
+def _range(plans: list[PruningPlan]) -> str:
+    """From how many experts in all to how many the budgets of a sweep go."""
+    budgets = [plan.budget for plan in plans]
+    return f"{min(budgets)} to {max(budgets)}"
 
 
 def _timed(work: Callable[[], Any]) -> float:

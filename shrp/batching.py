@@ -50,6 +50,25 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
     return [dict(zip(keys, row)) for row in zip(*(encoded[key] for key in keys))]
 
 
+def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list[tuple[int, int, int] | None]:
+    """Where in its text each token of one encoded input comes from.
+
+    Args:
+        tokenizer: A fast one; a slow one does not know.
+        text: One text, or a pair.
+        max_length: As for `encode`, whose tokens these are.
+
+    Returns:
+        For each token `(text, start, end)`: which text of the pair, and its characters there. None for special
+        tokens that the tokenizer added.
+    """
+    limit = min(max_length, tokenizer.model_max_length)
+    with _ENCODING:
+        encoded = tokenizer(*text, truncation=True, max_length=limit, return_offsets_mapping=True)
+    parts = encoded.sequence_ids(0)
+    return [None if part is None else (part, *span) for part, span in zip(parts, encoded["offset_mapping"])]
+
+
 def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
     """Tokens of each text or pair, special tokens included, if nothing were cut."""
     if not len(texts):

@@ -1,105 +1,115 @@
 """Incremental re-evaluation gives what a rebuilt, whole model gives."""
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, ElectraConfig
 
-from shrp.config import ShrpConfig
-from shrp.convert import convert
-from shrp.data import TextData
+import shrp.live
 from shrp.errors import PlanError
 from shrp.evaluate import evaluate
 from shrp.live import LiveEvaluator
-from shrp.plan import make_plan
+from shrp.packed import Packing, expert_outputs, first_token_outputs
+from shrp.partial import first_token_logits, run_from, run_layers
+from shrp.plan import LayerPlan, PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.tasks import get_task
 from shrp.usage import measure_usage
 
-WORDS = ["good", "bad", "film", "plot", "never", "dull", "warm", "slow", "funny", "cold", "bright", "flat"]
+EXPERTS = 4
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    from transformers import BertTokenizer
-
-    file = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    file.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    return BertTokenizer(str(file))
+def data(tiny_data):
+    return tiny_data(150)
 
 
-@pytest.fixture(scope="module")
-def data():
-    rng = np.random.default_rng(0)
-    texts = tuple((" ".join(rng.choice(WORDS, rng.integers(1, 12))),) for _ in range(150))
-    return TextData(get_task("sst2"), "made", texts, rng.integers(0, 2, 150))
+@pytest.fixture
+def routed(tiny_routed):
+    return tiny_routed()
 
 
-SIZES = {"vocab_size": 20, "max_position_embeddings": 40}
-CONFIGS = {
-    "bert": BertConfig(
-        hidden_size=24, num_attention_heads=4, num_hidden_layers=4, intermediate_size=32, **SIZES
-    ),
-    "electra": ElectraConfig(
-        hidden_size=24,
-        embedding_size=12,
-        num_attention_heads=4,
-        num_hidden_layers=4,
-        intermediate_size=32,
-        **SIZES,
-    ),
-    "distilbert": DistilBertConfig(dim=24, n_heads=4, n_layers=4, hidden_dim=32, **SIZES),
-}
+@pytest.fixture
+def usage(routed, tiny_tokenizer, data):
+    return measure_usage(routed, tiny_tokenizer, data).shares()
 
 
-def routed_model(family="bert", routing="sequence", layers=(1, 2, 3), attention="sdpa"):
-    torch.manual_seed(3)
-    model = AutoModelForSequenceClassification.from_config(
-        CONFIGS[family], attn_implementation=attention
-    ).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(
-                3
-            )  # spread the outputs of a random model, so that predictions differ between plans
-    return convert(model, ShrpConfig(layers, routing, expander_gain=1.0)).eval()
+def all_budgets(usage):
+    return [make_plan(usage, budget=m) for m in range(len(usage), EXPERTS * len(usage) + 1)]
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+def assert_same(live, plain):
+    back = np.argsort(live.indices)
+    assert live.complete
+    np.testing.assert_allclose(live.logits[back], plain.logits, atol=1e-4)
+    np.testing.assert_array_equal(live.predictions[back], plain.predictions)
+    assert live.score == plain.score
+
+
+# A dense layer below the converted ones, between them, and above them.
+@pytest.mark.parametrize("layers", [(1, 2), (0, 2), (0, 1)])
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-@pytest.mark.parametrize("layers", [(1, 2, 3), (0, 2)])
-def test_equals_the_rebuilt_model(family, routing, layers, tokenizer, data):
-    model = routed_model(family, routing, layers)
-    stats = measure_usage(model, tokenizer, data)
-    live = LiveEvaluator(model, tokenizer, data, batch_size=40)
-    # Neighbouring budgets share layers, so later plans run from hidden states that earlier ones left.
-    for m in [*range(len(layers), 4 * len(layers) + 1), len(layers)]:
-        plan = make_plan(stats.shares(), budget=m)
-        fast = live.evaluate(plan)
-        plain = evaluate(prune(model, plan), tokenizer, data)
-        back = np.argsort(fast.indices)
-        assert fast.complete
-        np.testing.assert_allclose(fast.logits[back], plain.logits, atol=1e-4)
-        np.testing.assert_array_equal(fast.predictions[back], plain.predictions)
-        assert fast.score == plain.score
+def test_equals_the_rebuilt_model(tiny_family, routing, layers, tiny_routed, tiny_tokenizer, data):
+    model = tiny_routed(tiny_family, layers=layers, routing=routing)
+    usage = measure_usage(model, tiny_tokenizer, data).shares()
+    plans = all_budgets(usage)
+    plain = {plan: evaluate(prune(model, plan), tiny_tokenizer, data) for plan in plans}
+    assert len({tuple(found.logits[:, 0]) for found in plain.values()}) > 1
+    live = LiveEvaluator(model, tiny_tokenizer, data, batch_size=40)
+    # Neighbouring budgets share layers, so later plans start from what earlier ones left.
+    for plan in [*plans, plans[0]]:
+        assert_same(live.evaluate(plan), plain[plan])
+    swept = list(LiveEvaluator(model, tiny_tokenizer, data, batch_size=40).sweep(plans))
+    assert sorted(plan.budget for plan, _ in swept) == [plan.budget for plan in plans]
+    for plan, found in swept:
+        assert_same(found, plain[plan])
 
 
-def test_routed_model_and_eager_attention(tokenizer, data):
-    model = routed_model(attention="eager")
-    live = LiveEvaluator(model, tokenizer, data)
-    fast, plain = live.evaluate(None), evaluate(model, tokenizer, data)
-    np.testing.assert_allclose(fast.logits[np.argsort(fast.indices)], plain.logits, atol=1e-4)
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+def test_routed_model(attn, tiny_routed, tiny_tokenizer, data):
+    model = tiny_routed(attn=attn)
+    live = LiveEvaluator(model, tiny_tokenizer, data)
+    assert_same(live.evaluate(None), evaluate(model, tiny_tokenizer, data))
 
 
-def test_estimates_narrow_to_the_exact_figure(tokenizer, data):
-    model = routed_model()
-    live = LiveEvaluator(model, tokenizer, data, batch_size=20)
-    plan = make_plan(measure_usage(model, tokenizer, data).shares(), per_layer=2)
-    seen = list(live.stream(plan))
-    assert [a.n < b.n for a, b in pairwise(seen)] == [True] * (len(seen) - 1)
+def test_heads_read_the_first_token_alone(tiny_family, tiny_model, tiny_inputs):
+    """What lets the top layer be computed for that token alone; a new family must pass this too."""
+    model, inputs = tiny_model(tiny_family), tiny_inputs()
+    top = torch.randn(6, 9, model.config.hidden_size, requires_grad=True)
+    logits, _ = run_from(model, inputs, 3, top)
+    (gradient,) = torch.autograd.grad((logits * torch.randn_like(logits)).sum(), top)
+    assert (gradient[:, 0] != 0).any(-1).all()
+    assert not gradient[:, 1:].any()
+    torch.testing.assert_close(first_token_logits(model, inputs, top[:, 0]), logits)
+
+
+def test_layers_run_in_parts(tiny_family, tiny_model, tiny_inputs, tiny_logits):
+    model, inputs = tiny_model(tiny_family), tiny_inputs()
+    with torch.no_grad():
+        middle = run_layers(model, inputs, 1, 2, run_layers(model, inputs, 0, 1))
+        torch.testing.assert_close(run_from(model, inputs, 2, middle)[0], tiny_logits(model, inputs))
+
+
+def test_packed_outputs_are_the_layers_own(routed, tiny_inputs):
+    mask = tiny_inputs((9, 9, 7, 5, 5, 3))["attention_mask"]
+    packing, layer = Packing.of(mask), shrp.live.expert_layers(routed)[1]
+    padded = torch.randn(*mask.shape, layer.hidden_size)
+    packed = packing.pack(padded)
+    with torch.no_grad():
+        own = layer.expert_outputs(padded, mask)  # (B, H, T, dh)
+        outputs = expert_outputs(layer, [0, 3], packed, packing)
+        firsts = first_token_outputs(layer, [0, 3], packed, packing)
+    for i, expert in enumerate([0, 3]):
+        torch.testing.assert_close(outputs[i], packing.pack(own[:, expert]))
+        torch.testing.assert_close(firsts[i], own[:, expert, 0])
+    torch.testing.assert_close(packing.unpack(packed), padded * mask.unsqueeze(-1))
+
+
+def test_estimates_narrow_to_the_exact_figure(routed, usage, tiny_tokenizer, data):
+    live = LiveEvaluator(routed, tiny_tokenizer, data, batch_size=20)
+    seen = list(live.stream(make_plan(usage, per_layer=2)))
+    assert all(a.n < b.n for a, b in pairwise(seen))
     assert seen[0].n == 64
     assert seen[-1].n == seen[-1].total == 150
     widths = [high - low for low, high in (e.interval for e in seen)]
@@ -108,55 +118,129 @@ def test_estimates_narrow_to_the_exact_figure(tokenizer, data):
     assert abs(share - data.labels.mean()) < 1 / 32  # the first batch has the whole's mix of classes
 
 
-def test_only_changed_layers_run(tokenizer, data, monkeypatch):
-    model = routed_model()
-    live = LiveEvaluator(model, tokenizer, data)
-    usage = measure_usage(model, tokenizer, data).shares()
-    live.evaluate(make_plan(usage, counts={1: 1, 2: 1, 3: 1}))
-    starts = []
-    import shrp.live as module
+@pytest.fixture
+def computed(monkeypatch):
+    """`(layer, experts)` of every computation of experts' outputs, as it is done."""
+    calls = []
+    original = LiveEvaluator._compute
 
-    original = module.run_from
-    monkeypatch.setattr(
-        module, "run_from", lambda m, i, s=0, *a, **k: starts.append(s) or original(m, i, s, *a, **k)
+    def logged(self, batch, layer, experts, hidden):
+        calls.append((layer, tuple(experts)))
+        return original(self, batch, layer, experts, hidden)
+
+    monkeypatch.setattr(LiveEvaluator, "_compute", logged)
+    return calls
+
+
+def plan_of(*experts):
+    """A plan for layers 1, 2, ... that keeps these experts, equally weighted."""
+    kept = (LayerPlan(tuple(e), (1 / len(e),) * len(e)) for e in experts)
+    return PruningPlan(tuple(enumerate(kept, 1)))
+
+
+def test_only_what_is_new_is_computed(routed, tiny_tokenizer, data, computed):
+    live = LiveEvaluator(routed, tiny_tokenizer, data)
+    live.prepare()
+    assert set(computed) == {(1, (0, 1, 2, 3))}  # the first converted layer, once and for all
+    for plan, new in [
+        (plan_of([0], [1]), {(2, (1,))}),
+        (plan_of([0], [1, 3]), {(2, (3,))}),
+        (plan_of([0], [3]), set()),
+        (plan_of([0, 2], [3]), {(2, (3,))}),
+        (plan_of([0], [1, 2]), {(2, (2,))}),
+    ]:
+        computed.clear()
+        live.evaluate(plan)
+        assert set(computed) == new
+    live.forget()
+    computed.clear()
+    live.evaluate(plan_of([0], [1]))
+    assert set(computed) == {(2, (1,))}
+
+
+def test_a_sweep_computes_what_plans_share_once(routed, tiny_tokenizer, data, computed):
+    live = LiveEvaluator(routed, tiny_tokenizer, data)
+    live.prepare()
+    computed.clear()
+    unused = PruningPlan(((1, LayerPlan((0, 3), (1.0, 0.0))), (2, LayerPlan((1,), (1.0,)))))
+    plans = [plan_of([0], [1]), plan_of([1], [1]), plan_of([0], [1, 2]), plan_of([1], [0, 1]), unused]
+    swept = list(live.sweep(plans))
+    assert sorted(map(id, plans)) == sorted(id(plan) for plan, _ in swept)
+    expected = [(2, (1,)), (2, (2,)), (2, (1,)), (2, (0,))] * len(live.batches)
+    assert sorted(computed) == sorted(expected)
+    found = {id(plan): evaluation for plan, evaluation in swept}
+    assert found[id(unused)] is found[id(plans[0])]  # an expert of weight 0 changes nothing
+
+
+def test_a_sweep_can_be_abandoned_within_a_plan(routed, usage, tiny_tokenizer, data):
+    live = LiveEvaluator(routed, tiny_tokenizer, data)
+    pauses = []
+
+    def pause():
+        pauses.append(1)
+        if len(pauses) == len(live.batches) + 1:
+            raise InterruptedError
+
+    assert len(live.batches) > 1
+    results = live.sweep(all_budgets(usage), pause)
+    assert next(results)[1].complete
+    with pytest.raises(InterruptedError):
+        next(results)
+    assert len(pauses) == len(live.batches) + 1
+
+
+def kept_bytes(live):
+    return sum(value.nbytes for part in (live._kept.entries, live._kept.fixed) for value in part.values())
+
+
+@pytest.mark.parametrize("memory", [0, 60_000, 400_000])
+def test_memory_is_bounded_and_too_little_of_it_harmless(memory, routed, usage, tiny_tokenizer, data):
+    live = LiveEvaluator(routed, tiny_tokenizer, data, memory=memory)
+    live.prepare()
+    for plan in all_budgets(usage):
+        assert_same(live.evaluate(plan), evaluate(prune(routed, plan), tiny_tokenizer, data))
+        assert live._kept.size <= memory
+        assert live._kept.size == kept_bytes(live)
+    for _ in live.sweep(all_budgets(usage)):
+        assert live._kept.size == kept_bytes(live) <= memory
+
+
+def test_bfloat16_halves_the_memory(routed, usage, tiny_tokenizer, data):
+    plan = make_plan(usage, per_layer=2)
+    exact, coarse = (
+        LiveEvaluator(routed, tiny_tokenizer, data, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)
     )
-    live.evaluate(make_plan(usage, counts={1: 1, 2: 1, 3: 2}))
-    assert set(starts) == {3}
-    starts.clear()
-    live.evaluate(make_plan(usage, counts={1: 2, 2: 1, 3: 2}))
-    assert set(starts) == {1}
+    for _ in range(2):  # computed, then from what is kept
+        a, b = exact.evaluate(plan), coarse.evaluate(plan)
+        np.testing.assert_array_equal(a.indices, b.indices)
+        np.testing.assert_allclose(a.logits, b.logits, atol=0.1)
+        assert (a.predictions == b.predictions).mean() > 0.95
+        assert kept_bytes(coarse) * 2 == kept_bytes(exact)
 
 
-def test_memory_is_bounded(tokenizer, data):
-    model = routed_model()
-    usage = measure_usage(model, tokenizer, data).shares()
-    live = LiveEvaluator(model, tokenizer, data, memory=200_000)
-    for m in range(3, 13):
-        live.evaluate(make_plan(usage, budget=m))
-        assert live._hidden.size <= 200_000
-        assert live._hidden.size == sum(t.nbytes for t in live._hidden.entries.values())
-
-
-def test_many_threads_share_one_evaluator(tokenizer, data):
-    model = routed_model()
-    usage = measure_usage(model, tokenizer, data).shares()
-    plans = [make_plan(usage, budget=m) for m in range(3, 13)]
-    alone = [LiveEvaluator(model, tokenizer, data).evaluate(plan).logits for plan in plans]
-    live = LiveEvaluator(model, tokenizer, data, memory=400_000)
+def test_many_threads_share_one_evaluator(routed, usage, tiny_tokenizer, data):
+    plans = all_budgets(usage)
+    alone = {plan: LiveEvaluator(routed, tiny_tokenizer, data).evaluate(plan).logits for plan in set(plans)}
+    live = LiveEvaluator(routed, tiny_tokenizer, data, memory=300_000)
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda plan: live.evaluate(plan).logits, plans * 4))
-    for i, logits in enumerate(together):
-        np.testing.assert_allclose(logits, alone[i % len(plans)], atol=1e-5)
+        together = list(pool.map(lambda plan: (plan, live.evaluate(plan).logits), plans * 3))
+        swept = list(pool.map(lambda _: list(live.sweep(plans)), range(3)))
+    for plan, logits in together:
+        np.testing.assert_allclose(logits, alone[plan], atol=1e-5)
+    for plan, found in chain(*swept):
+        np.testing.assert_allclose(found.logits, alone[plan], atol=1e-5)
+    assert live._kept.size == kept_bytes(live) <= 300_000
 
 
-def test_dense_model_is_refused(tokenizer, data):
-    model = AutoModelForSequenceClassification.from_config(CONFIGS["bert"])
+def test_dense_model_is_refused(tiny_model, tiny_tokenizer, data):
     with pytest.raises(PlanError, match="no routed layer"):
-        LiveEvaluator(model, tokenizer, data)
+        LiveEvaluator(tiny_model(), tiny_tokenizer, data)
 
 
-def test_plan_for_other_layers_is_refused(tokenizer, data):
-    model = routed_model()
+def test_plan_for_other_layers_is_refused(routed, tiny_tokenizer, data):
     plan = make_plan({0: np.ones(4) / 4}, per_layer=1)
-    with pytest.raises(PlanError, match=r"converted layers are \[1, 2, 3\]"):
-        LiveEvaluator(model, tokenizer, data).evaluate(plan)
+    live = LiveEvaluator(routed, tiny_tokenizer, data)
+    with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
+        live.evaluate(plan)
+    with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
+        next(live.sweep([plan]))

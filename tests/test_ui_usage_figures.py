@@ -4,7 +4,6 @@ import pytest
 
 from ui import text
 from ui.overview_figures import cost_frame
-from ui.scores import score_frame, verdicts
 from ui.usage_figures import evenness_bars, mix_bars, mix_frame, usage_heatmap
 from ui.usage_history_figures import evenness_over_training, training_frame, usage_over_training
 
@@ -97,36 +96,6 @@ def test_bars_carry_entropy():
     fig = evenness_bars(summary, 4, subtitle="")
     assert list(fig.data[0].x) == [1.65]
     assert "nats" in fig.data[0].hovertemplate
-
-
-def score(model, kind, value, **facts):
-    return (
-        {"model": model, "kind": kind, "data": "d", "metric": "accuracy", "score": value, "n": 10}
-        | {"interval": [value - 0.05, value + 0.05]}
-        | facts
-    )
-
-
-def test_a_control_stands_against_its_own_size_and_recovery():
-    rows = [
-        score("s1", "static", 0.7, per_layer=1),
-        score("s1r", "static", 0.9, per_layer=1, recovered=True),
-        score("s2", "static", 0.9, per_layer=2),
-        score("r1", "control", 0.8, per_layer=1),
-        score("r1r", "control", 0.88, per_layer=1, recovered=True),
-        score("dropped", "control", 0.5),
-    ]
-    found = {v.control: v for v in verdicts(score_frame(rows))}
-    assert (found["r1"].wins, found["r1"].outcome) == (("s1",), "wins")
-    assert (found["r1r"].ties, found["r1r"].outcome) == (("s1r",), "ties")
-    assert (found["dropped"].trails, found["dropped"].outcome) == (("s1", "s1r", "s2"), "trails")
-    assert found["r1"].text == "The control “r1” (80.0%) beats “s1”."
-
-
-def test_odd_scores_are_left_out():
-    rows = [score("a", "routed", 0.9), score("b", "static", float("nan")), {"model": "c"}, {"score": "x"}]
-    assert score_frame(rows)["model"].tolist() == ["a"]
-    assert verdicts(score_frame([])) == []
 
 
 def test_costs_give_shares_of_the_dense_model():

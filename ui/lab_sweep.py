@@ -149,6 +149,11 @@ class Section:
 
     def place(self) -> bool:
         """Draw the choices and the places for the rest; returns whether a sweep was asked for."""
+        if self.data.labels is None:
+            st.info(
+                "These data have no labels, so no setting has a score to draw against its cost; what flips is below."
+            )
+            return False
         # Not a fragment: its clicks would wait for a sweep to end, where all others stop it.
         with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
             for label, options, key in (("Cost", _COSTS, COST), ("Of", _SCOPES, SCOPE)):
@@ -191,6 +196,8 @@ class Section:
 
     def draw(self) -> None:
         """Draw the curve with its downloads, and under it the Pareto-best settings."""
+        if self.data.labels is None:
+            return
         tried, references, best = self._frames()
         fig, name, metric = self._figure(tried, references, best), self.selection.name, self.data.task.metric
         frame = pd.concat([tried.assign(source="tried here"), references.assign(source="reference")])

@@ -68,6 +68,8 @@ def headline(
         )
         bounds = interval_text(evaluation.interval, metric)
         seen = f"n = {evaluation.n:,}" + ("" if done else f" of {evaluation.total:,}")
+        if evaluation.labels is None:
+            bounds, seen = "", f"no labels, so no score; {seen}"
         st.caption(f"95% interval {bounds}<br>{seen}" if bounds else seen, unsafe_allow_html=True)
     with columns[1]:
         if routed is None:
@@ -110,6 +112,10 @@ def headline(
 def _difference(evaluation: Evaluation, reference: Evaluation, title: str, name: str) -> None:
     """A paired difference, on the inputs seen so far, so that a running estimate compares like with like."""
     metric = evaluation.metric
+    if evaluation.labels is None:
+        st.metric(title, NOT_KNOWN)
+        st.caption("needs labels")
+        return
     resamples = 2000 if evaluation.complete else 0
     value, bounds = paired_difference(evaluation, reference, resamples=resamples)
     st.metric(title, points(value, metric))

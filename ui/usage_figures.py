@@ -32,6 +32,8 @@ def usage_heatmap(
     unit: str = "inputs",
     difference: bool = False,
     selected: tuple[int, int] | None = None,
+    top: float | None = None,
+    clickable: bool = True,
 ) -> go.Figure:
     """Layers x experts as a heatmap whose cells can be clicked.
 
@@ -46,11 +48,13 @@ def usage_heatmap(
         unit: of the counts.
         difference: values go both ways from 0.
         selected: layer and expert to outline.
+        top: upper end of the scale, to give several maps the same one; None takes the largest value.
+        clickable: whether the hover text says so.
     """
     experts = range(values.shape[1])
     finite = np.abs(values[np.isfinite(values)])
     limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-    scale: dict[str, Any] = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": max(limit, 2 / len(experts))}
+    scale: dict[str, Any] = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": top or max(limit, 2 / len(experts))}
     if difference:
         scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0}
     rows = [str(layer) for layer in layers]
@@ -77,8 +81,8 @@ def usage_heatmap(
     texts = [
         f"<b>Layer {layer}, expert {expert}</b><br>{escape_html(measure)}: "
         + ("not known" if math.isnan(v := float(values[i, expert])) else _cell(v, difference, digits=1))
-        + ("" if counts is None else f"<br>{int(counts[i, expert]):,} {unit} (Top-1)")
-        + "<br><i>click to open this expert</i>"
+        + ("" if counts is None or math.isnan(v) else f"<br>{int(counts[i, expert]):,} {unit} (Top-1)")
+        + ("<br><i>click to open this expert</i>" if clickable else "")
         for i, layer in enumerate(layers)
         for expert in experts
     ]

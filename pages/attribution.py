@@ -1,0 +1,66 @@
+"""Attribution: which words and which experts an output is due to, and whether one can believe it."""
+
+import streamlit as st
+
+from shrp.errors import ShrpError
+from ui import attribution_words as words
+from ui import state
+from ui.attribution_data import data_part
+from ui.attribution_experts import expert_part
+from ui.attribution_results import explained
+from ui.sentences import sentence_form
+from ui.text import escape, shorten
+
+INPUT = "input"
+
+
+def main() -> None:
+    selection = state.current(needs_data=False)
+    task = selection.checkpoint.info.task
+    st.title("Attribution", anchor=False)
+    st.markdown(
+        "Type a sentence and see what an output is due to: each word, by several methods side by side, and each "
+        "expert that it is routed to. Below, the same for every expert on a whole data set."
+    )
+    inputs, notes = sentence_form(task, selection.data, "Explain", ":material/troubleshoot:")
+    for note in notes:
+        st.caption(f":material/info: {escape(note)}")
+    output = None
+    if inputs:
+        output = one_input(selection, pick_input(inputs))
+    else:
+        st.info("Type at least one sentence above, or pick some examples, then press **Explain**.")
+    data_part(selection, output)
+
+
+def pick_input(inputs: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """The input to explain; with several typed, by its number, which the routing page shares."""
+    if len(inputs) == 1:
+        return inputs[0]
+    numbers = list(range(1, len(inputs) + 1))
+    if st.session_state.get(INPUT) not in (None, *numbers):  # fewer inputs than before
+        st.session_state[INPUT] = 1
+    left, right = st.columns([1, 5], gap="medium", vertical_alignment="bottom")
+    number = left.selectbox("Input number", numbers, key=INPUT, bind="query-params")
+    text = inputs[(number if number in numbers else 1) - 1]
+    right.markdown(f"**{escape(shorten(' / '.join(text), 160))}**")
+    return text
+
+
+def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
+    """Explain one input; returns the class that was picked for it, None for the predicted one."""
+    try:
+        one = explained(selection.checkpoint, text)
+    except ShrpError as error:
+        state.show_error(error)
+        return None
+    output, what = words.pick_output(one)
+    words.reading_notes(one)
+    words.words(one, output, what, selection.name)
+    expert_part(one, output, what, selection.name, selection)
+    return (
+        output if st.session_state.get(words.TARGET) in selection.checkpoint.info.task.label_names else None
+    )
+
+
+main()

@@ -1,0 +1,86 @@
+"""Compare: two models on the same data, input by input. Which is better, where they part, what each costs and uses."""
+
+import streamlit as st
+
+from shrp.errors import ShrpError
+from ui import compare_sides, compare_views, lab_hurts, loaders, state
+from ui.compare_sides import Side
+from ui.compare_views import LETTERS
+from ui.lab_compare import paired_test
+from ui.text import escape
+
+
+def main() -> None:
+    selection = state.current()
+    data = selection.data
+    st.title("Compare", anchor=False)
+    st.markdown(
+        f"Two models on the same inputs, **{escape(data.name)}** (n = {len(data):,}). Each side is a checkpoint "
+        "as it is, a pruning of it, or the dense teacher that it comes from."
+    )
+    starts, choices, places = compare_sides.starts(selection), [], []
+    for letter, start, column in zip(LETTERS, starts, st.columns(2, gap="large"), strict=True):
+        with column.container(border=True):
+            choices.append(compare_sides.pick(letter, selection, start))
+            places.append(st.container())
+    if None in choices:
+        return
+    sides = []
+    for choice, letter, place in zip(choices, LETTERS, places, strict=True):
+        with place:  # progress of an evaluation stands where its score will
+            side = compare_sides.measured(choice, selection.source, data)
+            if side is None:
+                return
+            compare_views.score_card(letter, side)
+            sides.append(side)
+    a, b = sides
+    if a.key == b.key:
+        st.info(
+            "A and B are the same model, so there is nothing to tell apart; change one of them.",
+            icon=":material/equal:",
+        )
+        return
+    name = f"{a.choice.name}-vs-{b.choice.name}"
+    difference(a, b, selection)
+    st.subheader("Where they disagree")
+    lab_hurts.flips(a.evaluation, b.evaluation, data, LETTERS, "from A to B", name)
+    compare_views.costs(sides, name)
+    usage(sides, selection, name)
+
+
+def difference(a: Side, b: Side, selection: state.Selection) -> None:
+    """The paired test, where there are labels to be right about."""
+    st.subheader("Which is better?")
+    if selection.data.labels is None:
+        st.info("These data have no labels, so neither side is better on them; see where they disagree.")
+        return
+    try:
+        paired_test(
+            a.evaluation, b.evaluation, (a.choice.text, b.choice.text), (a.key, b.key), selection.data
+        )
+    except ShrpError as error:
+        state.show_error(error)
+
+
+def usage(sides: list[Side], selection: state.Selection, name: str) -> None:
+    """Usage of both sides, measured with progress where nobody has, or why there is none."""
+    st.subheader("How they use their experts")
+    if why := compare_views.no_usage([side.choice for side in sides]):
+        st.info(why, icon=":material/alt_route:")
+        return
+    data, stats = selection.data, []
+    try:
+        for side in sides:
+            checkpoint = side.choice.checkpoint
+            stats.append(
+                loaders.usage_stats(
+                    checkpoint, checkpoint.fingerprint, selection.source, data, data.fingerprint
+                )
+            )
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    compare_views.usage(sides, stats, name)
+
+
+main()

@@ -1,0 +1,215 @@
+"""Whether an attribution can be trusted: does it foresee what the model does, and does it stay when nothing changes?
+
+Both measures are captum's. A random attribution is measured beside the real ones: what does no better than it says
+nothing about the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from shrp.attribution.instance import Instance
+from shrp.attribution.tokens import (
+    METHODS,
+    WordScores,
+    ablate_words,
+    input_x_gradient,
+    integrated_gradients,
+)
+
+RANDOM = "random (control)"
+DRAWS = 20
+"""Random attributions, whose mean is the control."""
+SAMPLES, NOISES = 64, 5
+"""Random sets of words replaced, and slightly moved copies of the input."""
+SHARE_REPLACED = 0.3
+"""Chance of each word to be in a set."""
+NOISE = 0.05
+"""Largest move of each embedding coordinate, in standard deviations of the input's own coordinates."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Checks of one attribution of one input."""
+
+    method: str
+    infidelity: float
+    """Mean squared difference between the change of the output that the scores foresee when a random set of words is
+    replaced and the real one; in squared units of the output."""
+    scaled_infidelity: float
+    """The same with the scores times the one factor that suits them best, which forgives a wrong scale."""
+    explained: float
+    """Part of the mean squared real change that the so scaled scores foresee, 0 to 1; nan if nothing changes."""
+    beaten: int
+    """How many of `DRAWS` random attributions foresee less, at their best scale; of the control itself 0."""
+    sensitivity: float
+    """Largest change of the attribution under small noise, relative to its own size (Euclidean norms)."""
+
+
+def check(
+    instance: Instance,
+    results: Sequence[WordScores],
+    output: int,
+    *,
+    steps: int = 32,
+    frozen: bool = True,
+    replacement: str = "mask",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Trust]:
+    """Check attributions of one input, and random ones of equal size as a control: their mean comes last.
+
+    Words are replaced by `replacement` (by the mask token, where that is `remove`) and the model routes anew, in the
+    same random sets for all methods. For the sensitivity, each attribution is made anew on each noisy copy, with that
+    copy's own route where the route is frozen.
+
+    Args:
+        results: attributions of `instance`, made with the options below.
+        steps: of integrated gradients.
+        frozen: of integrated gradients.
+        replacement: of ablation.
+        progress: called with attributions checked and in all, and in between.
+    """
+    rng = np.random.default_rng(seed)
+    size = max((float(np.abs(r.scores).max()) for r in results), default=1.0) or 1.0
+    draws = rng.normal(size=(DRAWS, len(instance.words))) * size
+    control = replace(results[0], method=RANDOM, scores=draws[0], reference=None)
+    checked = [*results, control]
+    total, found = len(checked) * (1 + NOISES), []
+    usual = "mask" if "mask" in instance.replacements else "pad"
+    substitute = replacement if replacement in instance.replacements else usual
+    present = _Presence(instance, output, substitute)
+    changes = _infidelity(present, np.zeros(len(instance.words)), seed, False)
+    random = np.array(
+        [[_infidelity(present, draw, seed, scaled) for scaled in (False, True)] for draw in draws]
+    )
+    for i, result in enumerate(checked):
+        before = i * (1 + NOISES)
+        if result is control:
+            raw, scaled = random.mean(0)
+        else:
+            raw, scaled = (_infidelity(present, result.scores, seed, scaled) for scaled in (False, True))
+        if progress:
+            progress(before + 1, total)
+
+        def explain(moved: Instance, method: str = result.method) -> np.ndarray:
+            if method == METHODS[0]:
+                return input_x_gradient(moved, output).scores
+            if method == METHODS[1]:
+                return integrated_gradients(moved, output, steps=steps, frozen=frozen).scores
+            if method == METHODS[2]:
+                return ablate_words(moved, output, replacement=replacement).scores
+            return rng.normal(size=len(moved.words)) * size
+
+        def tick(done: int, before: int = before) -> None:
+            if progress:
+                progress(before + 1 + done, total)
+
+        found.append(
+            Trust(
+                result.method,
+                float(raw),
+                float(scaled),
+                float(1 - scaled / changes) if changes > 0 else float("nan"),
+                0 if result is control else int((random[:, 1] > scaled).sum()),
+                _sensitivity(instance, explain, seed, tick),
+            )
+        )
+    return found
+
+
+class _Presence:
+    """One output as a function of which words are there, `(B, W)` of 0 and 1; what was computed is not done again."""
+
+    def __init__(self, instance: Instance, output: int, substitute: str) -> None:
+        self.instance, self.output = instance, output
+        self.baseline = instance.baseline(substitute)
+        self.known: dict[bytes, float] = {}
+
+    def __call__(self, present: Tensor) -> Tensor:
+        keys = [row.numpy().tobytes() for row in present]
+        new = [i for i, key in enumerate(keys) if key not in self.known]
+        for batch in self.instance.batches(len(new)):
+            rows = new[batch]
+            with torch.no_grad():
+                values = self.instance.logits(self._embeddings(present[rows]))[:, self.output].tolist()
+            self.known |= {keys[i]: value for i, value in zip(rows, values, strict=True)}
+        return torch.tensor([self.known[key] for key in keys])
+
+    def _embeddings(self, present: Tensor) -> Tensor:
+        keep = torch.ones(len(present), len(self.instance.tokens), 1)
+        for w, word in enumerate(self.instance.words):
+            keep[:, list(word.positions), 0] = present[:, w : w + 1]
+        return self.baseline + keep * (self.instance.embeddings - self.baseline)
+
+
+def _infidelity(present: _Presence, scores: np.ndarray, seed: int, normalize: bool) -> float:
+    """Captum's infidelity of word scores `(W,)`, on a vector that says which words are there."""
+    from captum.metrics import infidelity
+
+    generator = torch.Generator().manual_seed(seed)  # the same sets of words for every attribution
+
+    def drop_words(there: Tensor) -> tuple[Tensor, Tensor]:
+        dropped = (torch.rand(there.shape, generator=generator) < SHARE_REPLACED).to(there.dtype)
+        return dropped, there - dropped
+
+    value = infidelity(
+        present,
+        drop_words,
+        torch.ones(1, len(scores)),
+        torch.as_tensor(scores, dtype=torch.float32)[None],
+        n_perturb_samples=SAMPLES,
+        normalize=normalize,
+    )
+    return max(0.0, float(value))
+
+
+def _sensitivity(
+    instance: Instance, explain: Callable[[Instance], np.ndarray], seed: int, tick: Callable[[int], None]
+) -> float:
+    """Captum's maximal sensitivity, with noise on the words' embeddings."""
+    from captum.metrics import sensitivity_max
+
+    generator = torch.Generator().manual_seed(seed)
+    places = instance.word_positions
+    radius = NOISE * float(instance.embeddings[:, places].std())
+    done = -1  # the first is the input itself
+
+    def explained(inputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+        nonlocal done
+        rows = []
+        for row in inputs if isinstance(inputs, Tensor) else inputs[0]:
+            rows.append(torch.as_tensor(explain(replace(instance, embeddings=row[None].detach()))))
+            done += 1
+            tick(max(done, 0))
+        # Captum hands over now the one, now the other, and wants the same back.
+        return torch.stack(rows) if isinstance(inputs, Tensor) else (torch.stack(rows),)
+
+    def move(inputs: Tensor | tuple[Tensor, ...], radius: float) -> Tensor:
+        embeddings = inputs if isinstance(inputs, Tensor) else inputs[0]
+        noise = torch.zeros_like(embeddings)
+        noise[:, places] = radius * (2 * torch.rand(noise[:, places].shape, generator=generator) - 1)
+        return embeddings + noise
+
+    value = sensitivity_max(
+        explained,
+        instance.embeddings,
+        move,
+        perturb_radius=radius,
+        n_perturb_samples=NOISES,
+        max_examples_per_batch=1,
+    )
+    return float(value)
+
+
+def to_frame(checks: Sequence[Trust]) -> pd.DataFrame:
+    """One row an attribution, the control last."""
+    return pd.DataFrame([vars(check) for check in checks])

@@ -1,0 +1,213 @@
+import numpy as np
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp.attribution import experts, instance, tokens
+from ui import attribution_figures as figures
+
+from .helpers import texts_of
+
+TYPED = "w1 w20 w33 w4 w50"
+
+
+def explain(at, text):
+    at.text_area(key="sentences").set_value(text)
+    at.button[0].click()
+    at.run()
+    assert not at.exception
+    return at
+
+
+def tables(at):
+    return [frame.value for frame in at.dataframe]
+
+
+def words_table(at):
+    return next(frame for frame in tables(at) if "word" in frame)
+
+
+@pytest.fixture
+def page(open_page, tiny_checkpoint):
+    at = open_page("attribution", tiny_checkpoint, text=TYPED)
+    assert not at.exception
+    return at
+
+
+def made(folder, text=(TYPED,)):
+    loaded = checkpoints.load(folder)
+    return instance.prepare(loaded.model, loaded.tokenizer, loaded.info.task, text)
+
+
+def test_words_and_experts_are_attributed_to_as_the_library_does(page, tiny_checkpoint):
+    assert page.title[0].value == "Attribution"
+    assert not page.error
+    one = made(tiny_checkpoint)
+    output = int(one.logits(one.embeddings)[0].argmax())
+    frame = words_table(page)
+    assert frame["word"].tolist() == TYPED.split()
+    expected = {
+        tokens.METHODS[0]: tokens.input_x_gradient(one, output),
+        tokens.METHODS[1]: tokens.integrated_gradients(one, output),
+        tokens.METHODS[2]: tokens.ablate_words(one, output),
+    }
+    for method, result in expected.items():
+        np.testing.assert_allclose(frame[method], result.scores, atol=1e-5)
+    found = next(frame for frame in tables(page) if experts.METHODS[2] in frame)
+    exact = experts.shapley_values(experts.Coalitions(one, output))
+    np.testing.assert_allclose(found[experts.METHODS[2]], exact.values[exact.fires], atol=1e-5)
+    said = texts_of(page)
+    assert "Completeness" in said
+    assert "2 of 8 experts fire" in page.get("plotly_chart")[1].proto.spec
+    assert "exact, from all 4 coalitions" in said
+    assert len(page.get("plotly_chart")) == 2
+
+
+def test_a_link_restores_the_view(open_page, tiny_checkpoint):
+    at = open_page(
+        "attribution",
+        tiny_checkpoint,
+        text=f"w1 w2\n{TYPED}",
+        input="2",
+        target="negative",
+        methods="word ablation",
+        replaced_by="nothing",
+    )
+    assert not at.exception
+    frame = words_table(at)
+    assert frame["word"].tolist() == TYPED.split()
+    assert tokens.METHODS[1] not in frame
+    expected = tokens.ablate_words(made(tiny_checkpoint), 0, replacement="remove")
+    np.testing.assert_allclose(frame[tokens.METHODS[2]], expected.scores, atol=1e-5)
+    assert "the logit of negative" in at.get("plotly_chart")[0].proto.spec
+
+
+def test_without_freezing_the_sum_is_off_and_it_says_why(page):
+    page.toggle(key="freeze").set_value(False).run()
+    assert not page.exception
+    assert any("not frozen" in str(box.value) for box in page.warning)
+
+
+def test_no_method_picked_says_what_to_do(page):
+    page.button_group(key="methods").set_value([]).run()
+    assert not page.exception
+    assert "Pick at least one method" in texts_of(page)
+
+
+def test_the_check_shows_the_random_control_beside(page):
+    page.toggle(key="trust").set_value(True).run()
+    assert not page.exception
+    frame = next(frame for frame in tables(page) if "infidelity" in frame)
+    assert frame["method"].tolist() == [*tokens.METHODS, "random (control)"]
+    assert "20 random attributions foresee" in texts_of(page)
+
+
+def test_a_data_set_shows_usage_against_effect(page):
+    page.toggle(key="on_data").set_value(True).run()
+    assert not page.exception
+    assert not page.error
+    assert len(page.get("plotly_chart")) == 4
+    said = texts_of(page)
+    assert "by construction" in said
+    assert "which is few" in said
+    ranks = next(frame for frame in tables(page) if "Spearman ρ" in frame and "layer" in frame)
+    assert ranks["layer"].tolist() == [1, 2]
+    everything = next(frame for frame in tables(page) if "mean size where used" in frame)
+    assert len(everything) == 8
+    assert everything.groupby("layer")["usage"].sum().tolist() == pytest.approx([100, 100])
+    assert "n = 128 of" in page.get("plotly_chart")[2].proto.spec
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("knocked_out", "zeroed", "knocked out: zeroed"),
+        ("rank_by", "effect where used", "not how much"),
+        ("rank_by", "score lost", "many experts tie at 0"),
+    ],
+)
+def test_the_other_ways_to_measure(open_page, tiny_checkpoint, key, value, said):
+    at = open_page(
+        "attribution", tiny_checkpoint, text=TYPED, on_data="true", data_inputs="32", **{key: value}
+    )
+    assert not at.exception
+    assert not at.error
+    specs = "".join(chart.proto.spec for chart in at.get("plotly_chart"))
+    assert "n = 32 of" in specs
+    assert said in specs + texts_of(at)
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t "])
+def test_nothing_typed_says_what_to_do(page, text):
+    explain(page, text)
+    assert "Type at least one sentence" in texts_of(page)
+    assert not page.get("plotly_chart")
+
+
+@pytest.mark.parametrize(
+    "text", ["🎬 ❤️‍🔥 !!!", "<script>alert(1)</script> **bold** $x$", "a|||b", "w1", "[MASK] [PAD]"]
+)
+def test_odd_text_is_answered(page, text):
+    explain(page, text)
+    assert not page.error
+    assert len(words_table(page)) >= 1
+    for chart in page.get("plotly_chart"):
+        assert "<script>" not in chart.proto.spec
+
+
+def test_ten_thousand_words_are_cut_and_it_says_so(page):
+    explain(page, "w1 " * 10_000)
+    said = texts_of(page)
+    assert "10,002 tokens" in said
+    assert len(words_table(page)) == 30
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"target": "no"}, {"ig_steps": "7"}, {"coalitions": "x"}, {"methods": "zebra"}, {"input": "99"}],
+)
+def test_nonsense_in_the_url_falls_back(open_page, tiny_checkpoint, params):
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, **params)
+    assert not at.exception
+    assert not at.error
+
+
+def test_static_checkpoints_have_words_and_say_why_no_experts(open_page, tiny_static_checkpoint):
+    at = open_page("attribution", tiny_static_checkpoint, text=TYPED)
+    assert not at.exception
+    assert len(words_table(at)) == 5
+    assert len(at.get("plotly_chart")) == 1
+    assert "This checkpoint is pruned" in texts_of(at)
+    assert "Without routers" in texts_of(at)
+    assert not any(toggle.key == "freeze" for toggle in at.toggle)
+
+
+def test_token_routing_and_the_uniform_control(open_page, tiny_token_checkpoint, save_tiny):
+    at = open_page("attribution", tiny_token_checkpoint, text=TYPED, on_data="true", data_inputs="32")
+    assert not at.exception
+    assert not at.error
+    assert len(at.get("plotly_chart")) == 4
+    at = open_page("attribution", save_tiny("uniform", control="uniform"), text=TYPED)
+    assert not at.exception
+    assert "no router" in texts_of(at)
+    assert len(at.get("plotly_chart")) == 2
+
+
+def test_pairs_and_regression(open_page, save_tiny):
+    at = open_page("attribution", save_tiny("pairs", task="qnli"), text="w1 w2 ||| w3 w4 w5")
+    assert not at.exception
+    frame = words_table(at)
+    assert frame["text"].tolist() == [1, 1, 2, 2, 2]
+    at = open_page("attribution", save_tiny("numbers", task="stsb", num_labels=1), text="w1 w2 ||| w3")
+    assert not at.exception
+    assert not at.error
+    assert "regression" in texts_of(at)
+
+
+def test_colored_words_are_escaped_and_signed():
+    words = (instance.Word("<b>&", 0, (1,)), instance.Word("good", 1, (2,)), instance.Word("meh", 1, (3,)))
+    made = tokens.WordScores("word ablation", words, np.array([-2.0, 1.0, 0.01]), 0.0)
+    html = figures.colored_words(made, ("premise", "hypothesis"), "Word ablation")
+    assert "<b>" not in html
+    assert "&lt;b&gt;&amp;: -2.000" in html
+    assert html.count("dotted") == html.count("solid") == 1
+    assert html.index("premise") < html.index("&lt;b&gt;") < html.index("hypothesis") < html.index("good")

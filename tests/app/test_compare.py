@@ -1,0 +1,195 @@
+"""The Compare page on tiny checkpoints, against figures made without it."""
+
+import base64
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp import reference
+from shrp.compare import usage_distances
+from shrp.data import TextData, load_probe
+from shrp.evaluate import evaluate
+from shrp.measure import cost, dense_cost, plan_cost
+from shrp.paired import agreement, paired_difference
+from shrp.prune import prune
+from shrp.tasks import TASKS
+from shrp.usage import measure_usage, plan_from
+from ui import lab_compare, lab_hurts, loaders
+from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
+from ui.compare_views import numbering
+from ui.lab_views import points
+
+from .helpers import specs, texts_of
+
+
+def metric(at, start):
+    return next(m.value for m in at.metric if m.label.startswith(start))
+
+
+def frame_with(at, column):
+    return next(d.value for d in at.dataframe if column in d.value)
+
+
+@pytest.fixture
+def both(tiny_checkpoint, tiny_token_checkpoint):
+    """The loaded sequence- and token-routed checkpoints, which lie in one folder."""
+    return checkpoints.load(tiny_checkpoint), checkpoints.load(tiny_token_checkpoint)
+
+
+def test_it_opens_on_the_checkpoint_and_a_pruning_of_it(open_page, tiny_checkpoint):
+    at = open_page("compare", tiny_checkpoint)
+    assert not at.exception
+    assert not at.error
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, data), budget=4)
+    a = evaluate(loaded.model, loaded.tokenizer, data)
+    b = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+    assert metric(at, "A: accuracy") == f"{100 * a.score:.1f}%"
+    assert metric(at, "B: accuracy") == f"{100 * b.score:.1f}%"
+    assert metric(at, "B − A") == points(paired_difference(b, a)[0], "accuracy")
+    assert metric(at, "McNemar") == lab_compare.p_text(agreement(a, b).p_value)
+    text = texts_of(at)
+    assert "tiny pruned (4 in all, usage, usage weights)" in text
+    assert f"n = {len(data):,}" in text
+    apart = a.predictions != b.predictions
+    assert apart.sum() > 0
+    assert f"{apart.sum():,} of {len(data):,} predictions flip" in text
+    listed = frame_with(at, "A → B")
+    assert sorted(listed["sentence"]) == sorted(data.texts[i][0] for i in np.flatnonzero(apart))
+    labels = data.labels[apart]
+    assert listed["p B"].tolist() == pytest.approx(
+        100 * b.probabilities[np.argsort(b.indices)][apart, labels], abs=1e-2
+    )
+    assert "B has no routers" in text
+    costs = frame_with(at, "B ÷ A")
+    dense, pruned, routed = dense_cost(loaded.model), plan_cost(loaded.model, plan), cost(loaded.model)
+    assert costs.loc[0, "B ÷ A"] == f"{100 * pruned.encoder_params / routed.encoder_params:.1f}%"
+    assert (
+        costs.loc[1, "A"]
+        .split(", ")[1]
+        .startswith(f"{100 * routed.encoder_flops / dense.encoder_flops:.1f}% of ")
+    )
+
+
+def test_a_link_restores_both_sides_and_usage_is_side_by_side(open_page, tiny_checkpoint, both):
+    at = open_page("compare", tiny_checkpoint, b="tiny-token", b_is=AS_IS)
+    assert not at.exception
+    assert (at.selectbox(key="a").value, at.selectbox(key="b").value) == (SIDEBAR, "tiny-token")
+    data = load_probe("sst2")
+    a, b = (measure_usage(one.model, one.tokenizer, data) for one in both)
+    frame = usage_distances(a, b)
+    shown = frame_with(at, "at the best renumbering")
+    assert shown["distance"].tolist() == [f"{value:.3f}" for value in frame["distance"]]
+    assert shown["95% interval"].tolist() == [f"{r.low:.3f}–{r.high:.3f}" for r in frame.itertuples()]
+    maps = [spec for spec in specs(at) if spec["layout"]["title"]["text"].endswith("Top-1 share")]
+    heats = [spec["data"][0] for spec in maps]
+    assert len(heats) == 2
+    assert heats[0]["zmax"] == heats[1]["zmax"]
+    for heat, stats in zip(heats, (a, b), strict=True):
+        values = np.frombuffer(base64.b64decode(heat["z"]["bdata"]), heat["z"]["dtype"]).reshape(2, 4)
+        np.testing.assert_allclose(values, [stats.share(1), stats.share(2)])
+    text = texts_of(at)
+    assert "Both were converted from a tiny one" in text
+    assert "One side counts inputs and the other tokens" in text
+
+
+def test_two_prunings_are_set_apart_by_their_own_controls(open_page, tiny_checkpoint):
+    at = open_page("compare", tiny_checkpoint, a_is=PRUNED, a_budget=2, b_keep="Per layer", b_per_layer=3)
+    assert not at.exception
+    text = texts_of(at)
+    assert "tiny pruned (2 in all, usage, usage weights)" in text
+    assert "tiny pruned (3 a layer, usage, usage weights)" in text
+    assert "A and B have no routers" in text
+    assert "only comparison so far" in text
+    at.slider(key="b_per_layer").set_value(1).run()  # a budget of one a layer is the same plan
+    assert "A and B are the same model" in texts_of(at)
+    at.segmented_control(key="a_select").set_value("Random (control)").run()
+    at.number_input(key="a_seed").set_value(3).run()
+    assert not at.exception
+    assert "random (control) 3" in texts_of(at)
+    assert "comparisons so far" in texts_of(at)
+
+
+def test_the_teacher_is_a_side_where_it_is_known(open_page, tiny_checkpoint, tiny_model, tiny_tokenizer):
+    at = open_page("compare", tiny_checkpoint, b_is=TEACHER)
+    assert not at.exception
+    assert "carries no outputs of its dense teacher" in texts_of(at)
+    probe = load_probe("sst2")
+    found = evaluate(tiny_model(seed=3), tiny_tokenizer, probe)
+    reference.write(tiny_checkpoint, {probe.fingerprint: reference.from_evaluation(found, "t")})
+    at.run()
+    assert not at.exception
+    assert metric(at, "B: accuracy") == f"{100 * found.score:.1f}%"
+    assert "dense teacher of tiny" in texts_of(at)
+    assert frame_with(at, "B ÷ A").loc[0, "B"].split(", ")[1].startswith("100.0% of ")
+
+
+def test_a_pruned_checkpoint_can_be_compared_but_not_pruned(
+    open_page, tiny_static_checkpoint, tiny_checkpoint
+):
+    at = open_page("compare", tiny_static_checkpoint)
+    assert not at.exception
+    assert at.selectbox(key="b").value == "tiny"  # the one other checkpoint of the task
+    assert metric(at, "McNemar")
+    assert "A has no routers" in texts_of(at)
+    at.segmented_control(key="a_is").set_value(PRUNED).run()
+    assert not at.exception
+    assert "has no routers, so there is no usage to prune it by" in texts_of(at)
+    assert not at.metric
+
+
+def test_other_tasks_broken_and_missing_checkpoints_are_refused_in_words(
+    open_page, tiny_checkpoint, save_tiny
+):
+    save_tiny("pairs", task="mrpc")
+    broken = save_tiny("broken")
+    (broken / "config.json").write_text("{")
+    at = open_page("compare", tiny_checkpoint, b="pairs")
+    assert not at.exception
+    assert "pairs is for the task mrpc, tiny in the sidebar" in texts_of(at).replace("*", "")
+    assert not at.metric
+    at.selectbox(key="b").set_value("broken").run()
+    assert not at.exception
+    assert "can't be loaded" in at.error[0].value
+    at = open_page("compare", tiny_checkpoint, b="gone", a_is="nonsense", a_budget=999)
+    assert not at.exception
+    assert (at.selectbox(key="b").value, at.segmented_control(key="a_is").value) == (SIDEBAR, AS_IS)
+    assert metric(at, "B − A")
+
+
+def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
+    rng, words = np.random.default_rng(0), [f"w{i}" for i in range(20)]
+    rows = [[" ".join(rng.choice(words, 4)) for _ in range(60)] for _ in range(2)]
+    frame = pd.DataFrame({"sentence1": rows[0], "sentence2": rows[1], "label": rng.uniform(0, 5, 60)})
+    (tmp_path / "glue" / "stsb").mkdir(parents=True)
+    frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
+    at = open_page("compare", save_tiny("numbers", task="stsb", num_labels=1), data_dir=tmp_path / "glue")
+    assert not at.exception
+    assert not at.error
+    assert metric(at, "B − A").lstrip("+−").startswith("0.")
+    assert [m.label for m in at.metric if "McNemar" in m.label] == []
+    assert "interval of the difference" in texts_of(at)
+
+
+def test_without_labels_there_are_only_disagreements(open_page, tiny_checkpoint, monkeypatch):
+    probe = load_probe("sst2")
+    bare = TextData(TASKS["sst2"], "my sentences", probe.texts[:80])
+    monkeypatch.setattr(loaders, "load_dataset", lambda source, task: bare)
+    at = open_page("compare", tiny_checkpoint)
+    assert not at.exception
+    text = texts_of(at)
+    assert "neither side is better" in text
+    assert "no labels, so no score; n = 80, my sentences" in text
+    assert metric(at, "A: accuracy") == "–"
+    assert at.multiselect(key=lab_hurts.DIRECTION)
+
+
+def test_words_on_tasks_and_bases(both):
+    info = both[0].info
+    assert refusal("x", info, TASKS["sst2"], "y") == ""
+    assert "the task sst2, **y** in the sidebar" in refusal("x", info, TASKS["mrpc"], "y")
+    assert "same number means the same thing" in numbering(("b", "b"))
+    for bases in (("a", "b"), ("", ""), ("a", "")):
+        assert "do not mean the same thing" in numbering(bases)

@@ -1,0 +1,89 @@
+"""Distances between two models' usage, by hand and on measured models."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from shrp.compare import total_variation, usage_distances
+from shrp.errors import DataError
+from shrp.usage import UsageStats, measure_usage
+
+
+def stats_of(data="made", unit="inputs", **top1):
+    """Stats of layers given as `layer5=[[counts of each expert] for each input]`."""
+    counts = {int(name.removeprefix("layer")): np.asarray(rows) for name, rows in top1.items()}
+    probs = {layer: rows / rows.sum(1, keepdims=True) for layer, rows in counts.items()}
+    margins = {layer: np.zeros(len(rows)) for layer, rows in counts.items()}
+    return UsageStats(data, unit, counts, probs, margins, {})
+
+
+def chosen(*experts, size=3):
+    """One-hot rows: the expert of each input."""
+    return np.eye(size, dtype=np.int64)[list(experts)]
+
+
+def test_total_variation_by_hand():
+    assert total_variation(np.array([0.5, 0.5, 0]), np.array([0, 0.5, 0.5])) == pytest.approx(0.5)
+    assert total_variation(np.array([1.0, 0]), np.array([0, 1.0])) == 1
+    assert total_variation(np.full((4, 3), 1 / 3), np.full((4, 3), 1 / 3)).tolist() == [0] * 4
+
+
+def test_only_layers_that_both_route_are_compared():
+    a = stats_of(layer2=chosen(0, 0, 1, 2), layer5=chosen(0, 1, 1, 1))
+    b = stats_of(layer5=chosen(2, 1, 1, 1), layer7=chosen(0, 0, 0, 0))
+    frame = usage_distances(a, b)
+    assert frame["layer"].tolist() == [5]
+    row = frame.iloc[0]
+    assert row["distance"] == pytest.approx(0.25)
+    assert row["renumbered"] == pytest.approx(0)  # the same shares on other numbers
+    assert 0 <= row["low"] <= row["distance"] <= row["high"] <= 1
+    assert row["low"] < row["high"]
+    assert usage_distances(a, stats_of(layer9=chosen(0, 1, 2, 0))).empty
+
+
+def test_the_sorted_distance_is_the_least_over_all_renumberings():
+    rng = np.random.default_rng(0)
+    a, b = (
+        stats_of(layer1=chosen(*rng.choice(4, 60, p=p), size=4))
+        for p in ([0.6, 0.2, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4])
+    )
+    least = min(total_variation(a.share(1), b.share(1)[list(order)]) for order in permutations(range(4)))
+    found = usage_distances(a, b, resamples=0).iloc[0]
+    assert found["renumbered"] == pytest.approx(least)
+    assert found["distance"] > least
+    assert np.isnan(found["low"])
+
+
+def test_the_interval_is_that_of_resampling_inputs_in_pairs():
+    """Against a plain loop over bootstrap samples; the same choices on both sides leave no distance in any of them."""
+    rng = np.random.default_rng(1)
+    first, second = rng.choice(3, 80, p=[0.6, 0.3, 0.1]), rng.choice(3, 80)
+    a, b = stats_of(layer1=chosen(*first)), stats_of(layer1=chosen(*second))
+    found = usage_distances(a, b, resamples=4000).iloc[0]
+    loop = []
+    for _ in range(4000):
+        rows = rng.integers(80, size=80)
+        p, q = (np.bincount(side[rows], minlength=3) / 80 for side in (first, second))
+        loop.append(total_variation(p, q))
+    assert [found["low"], found["high"]] == pytest.approx(np.percentile(loop, [2.5, 97.5]), abs=0.015)
+    same = usage_distances(a, a).iloc[0]
+    assert (same["distance"], same["low"], same["high"]) == (0, 0, 0)
+
+
+def test_measured_models_are_compared(tiny_routed, tiny_tokenizer, tiny_data):
+    data = tiny_data(30)
+    a, b = (measure_usage(tiny_routed(seed=seed), tiny_tokenizer, data) for seed in (0, 1))
+    frame = usage_distances(a, b)
+    assert frame["layer"].tolist() == [1, 2]
+    for row in frame.itertuples():
+        assert row.distance == pytest.approx(np.abs(a.share(row.layer) - b.share(row.layer)).sum() / 2)
+    assert frame["distance"].max() > 0
+
+
+def test_what_does_not_compare_is_refused():
+    a = stats_of(layer1=chosen(0, 1))
+    with pytest.raises(DataError, match="3 and 4 experts"):
+        usage_distances(a, stats_of(layer1=chosen(0, 1, size=4)))
+    with pytest.raises(DataError, match="the same data"):
+        usage_distances(a, stats_of(data="other", layer1=chosen(0, 1)))

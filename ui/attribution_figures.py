@@ -1,0 +1,288 @@
+"""Figures of attributions: coloured words, bars of words and of experts, and usage against effect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from shrp.attribution.experts import ExpertScores
+from shrp.attribution.tokens import WordScores
+from ui.routing_figures import grid_height
+from ui.text import escape_html, shorten
+from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
+
+# Less and more, as in the diverging scale of all charts; see-through, so that either theme's text stays legible.
+_LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55
+_LINE = 23
+"""Pixels of one bar's row."""
+
+
+def colored_words(result: WordScores, parts: Sequence[str], title: str) -> str:
+    """The input as HTML with each word's background by its score: orange raises the output, blue lowers it.
+
+    A solid line under a word says the same as orange, a dotted one the same as blue. Everything typed is escaped.
+
+    Args:
+        parts: names of the texts of a pair; of one text its name is not shown.
+        title: what is shown, as HTML-safe text.
+    """
+    largest = float(np.abs(result.scores).max()) or 1.0
+    lines: dict[int, list[str]] = {part: [] for part in range(len(parts))}
+    for word, score in zip(result.words, result.scores, strict=True):
+        part = abs(float(score)) / largest
+        red, green, blue = _MORE if score > 0 else _LESS
+        line = "solid" if score > 0 else "dotted"
+        # Words near 0 have no line, or every function word would be underlined.
+        under = f"border-bottom:2px {line} rgb({red},{green},{blue});" if part >= 0.1 else ""
+        lines[word.part].append(
+            f'<span title="{escape_html(word.text)}: {score:+.3f}" style="background:rgba({red},{green},{blue},'
+            f'{_STRONGEST * part:.3f});{under}border-radius:3px;padding:1px 3px">{escape_html(word.text)}</span>'
+        )
+    body = ""
+    for part, name in enumerate(parts):
+        head = f'<span style="opacity:.7">{escape_html(name)}: </span>' if len(parts) > 1 else ""
+        body += f'<div style="line-height:2;overflow-wrap:anywhere">{head}{" ".join(lines[part])}</div>'
+    return f'<div role="group" aria-label="{title}"><div style="font-weight:600">{title}</div>{body}</div>'
+
+
+def word_bars(
+    results: Sequence[WordScores], what: str, subtitle: str, most: int = 40
+) -> tuple[go.Figure, int]:
+    """Bars of each word's score, a panel a method, in the order of the text.
+
+    Args:
+        what: the output that is explained, as HTML-safe text.
+        most: words shown; those with the largest score, as a part of their method's largest, go first.
+
+    Returns:
+        The figure and the number of words in it.
+    """
+    words = results[0].words
+    parts = [np.abs(r.scores) / (np.abs(r.scores).max() or 1.0) for r in results]
+    places = np.sort(np.argsort(-np.max(parts, axis=0), kind="stable")[:most])
+    names = [f"{place + 1}. {escape_html(shorten(words[place].text, 24))}" for place in places]
+    fig = _panels([result.method for result in results])
+    for column, result in enumerate(results, 1):
+        scores = result.scores[places]
+        again = np.zeros(len(places)) if result.rerouted is None else result.rerouted[places]
+        note = "<br>its replacement re-routes %{customdata:.0f} layers" if result.rerouted is not None else ""
+        fig.add_trace(
+            _bars(
+                scores,
+                np.arange(len(places)),
+                "%{text}<br>" + result.method + " %{x:+.4f}" + note,
+                names,
+                again,
+            ),
+            row=1,
+            col=column,
+        )
+    _rows(fig, names)
+    layout(
+        fig,
+        f"What each word adds to {what}",
+        subtitle=subtitle,
+        height=150 + _LINE * max(len(places), 3),
+        margin={"t": 112},
+        legend=False,
+    )
+    return fig, len(places)
+
+
+def expert_bars(
+    results: Sequence[ExpertScores], what: str, subtitle: str, most: int = 36
+) -> tuple[go.Figure, int]:
+    """Bars of each expert that fires, a panel a method; whiskers are standard errors. As `word_bars`."""
+    fires = results[0].fires
+    rows, experts = np.nonzero(fires)
+    values = [result.values[fires] for result in results]
+    parts = [np.abs(v) / (np.abs(v).max() or 1.0) for v in values]
+    places = np.sort(np.argsort(-np.max(parts, axis=0), kind="stable")[:most])
+    names = [f"layer {results[0].layers[rows[p]]} · expert {experts[p]}" for p in places]
+    fig = _panels([result.method for result in results])
+    for column, (result, found) in enumerate(zip(results, values, strict=True), 1):
+        errors = None if result.errors is None else result.errors[fires][places]
+        note = " ± %{customdata:.4f} standard error" if errors is not None else ""
+        fig.add_trace(
+            _bars(
+                found[places],
+                np.arange(len(places)),
+                "%{text}<br>" + result.method + " %{x:+.4f}" + note,
+                names,
+                np.zeros(len(places)) if errors is None else errors,
+                errors,
+            ),
+            row=1,
+            col=column,
+        )
+    _rows(fig, names)
+    layout(
+        fig,
+        f"What each expert adds to {what}",
+        subtitle=subtitle,
+        height=150 + _LINE * max(len(places), 3),
+        margin={"t": 112},
+        legend=False,
+    )
+    return fig, len(places)
+
+
+def _panels(names: Sequence[str]) -> go.Figure:
+    fig = make_subplots(
+        cols=len(names),
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=[f"<b>{n}</b>" for n in names],
+    )
+    fig.update_annotations(font={"size": 13})
+    return fig
+
+
+def _bars(
+    values: np.ndarray,
+    places: np.ndarray,
+    hover: str,
+    names: Sequence[str],
+    custom: np.ndarray,
+    errors: np.ndarray | None = None,
+) -> go.Bar:
+    return go.Bar(
+        x=values,
+        y=places,
+        orientation="h",
+        marker={"color": [ORANGE if value > 0 else BLUE for value in values]},
+        error_x=None
+        if errors is None
+        else {"type": "data", "array": errors, "color": GREY, "thickness": 1.5},
+        customdata=custom,
+        hovertext=names,
+        hovertemplate=hover.replace("%{text}", "%{hovertext}") + "<extra></extra>",
+    )
+
+
+def _rows(fig: go.Figure, names: Sequence[str]) -> None:
+    fig.update_yaxes(
+        tickmode="array",
+        tickvals=list(range(len(names))),
+        ticktext=list(names),
+        range=[len(names) - 0.4, -0.6],
+        showgrid=False,
+        zeroline=False,
+    )
+    fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6)
+
+
+def effect_map(table: pd.DataFrame, what: str, subtitle: str) -> go.Figure:
+    """Layers x experts: the mean signed effect on the output; experts that are never used are left empty."""
+    layers = sorted(table["layer"].unique())
+    grid = table.set_index(["layer", "expert"]).sort_index()
+    z = grid["signed"].where(grid["uses"] > 0).unstack()
+    limit = float(np.nanmax(np.abs(z.to_numpy()))) if z.notna().any(axis=None) else 1.0
+    columns = ["signed_low", "signed_high", "usage", "uses", "effect"]
+    custom = np.dstack([grid[column].unstack().to_numpy() for column in columns])
+    digits = max(2, 1 - math.floor(math.log10(limit or 1)))  # small effects need more of them to differ
+    text = [["" if np.isnan(v) else f"{v:+.{digits}f}" for v in row] for row in z.to_numpy()]
+    fig = go.Figure(
+        go.Heatmap(
+            z=z.to_numpy(),
+            x=list(z.columns),
+            y=[f"layer {layer}" for layer in layers],
+            customdata=custom,
+            text=text,
+            texttemplate="%{text}" if z.shape[1] <= 16 else None,
+            zmin=-(limit or 1),
+            zmax=limit or 1,
+            colorscale=DIVERGING,
+            xgap=1,
+            ygap=1,
+            hoverongaps=False,
+            colorbar={"title": {"text": "mean effect"}, "thickness": 12},
+            hovertemplate="%{y}, expert %{x}<br>mean effect %{z:+.4f} (95% interval %{customdata[0]:+.4f} to "
+            "%{customdata[1]:+.4f})<br>mean size %{customdata[4]:.4f}<br>used by %{customdata[3]:,} inputs, "
+            "usage %{customdata[2]:.1%}<extra></extra>",
+        )
+    )
+    layout(
+        fig,
+        f"Mean effect of each expert on {what}",
+        subtitle=subtitle,
+        x="expert",
+        height=grid_height(len(layers), 165),
+        margin={"t": 96},
+    )
+    fig.update_xaxes(tickmode="array", tickvals=list(z.columns), showgrid=False, zeroline=False)
+    fig.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
+    return fig
+
+
+def usage_scatter(
+    table: pd.DataFrame, ranks: pd.DataFrame, measure: str, name: str, subtitle: str
+) -> go.Figure:
+    """Usage against a measure of what an expert does, a panel a layer with its Spearman correlation.
+
+    Args:
+        table: of `KnockOuts.table`.
+        ranks: of `importance.correlations`.
+        measure: the table's column.
+        name: of the measure, HTML-safe, with its unit.
+    """
+    layers = ranks["layer"].tolist()
+    columns = min(4, len(layers))
+    rows = math.ceil(len(layers) / columns)
+    heads = [
+        f"layer {r.layer}: ρ = {r.spearman:.2f}, n = {r.n}"
+        if np.isfinite(r.spearman)
+        else f"layer {r.layer}: ρ –"
+        for r in ranks.itertuples()
+    ]
+    fig = make_subplots(
+        rows,
+        columns,
+        subplot_titles=heads,
+        shared_yaxes=True,
+        vertical_spacing=0.34 / rows,
+        horizontal_spacing=0.03,
+    )
+    fig.update_annotations(font={"size": 12})
+    for i, layer in enumerate(layers):
+        group = table[(table["layer"] == layer) & table[measure].notna()]
+        fig.add_trace(
+            go.Scatter(
+                x=group["usage"],
+                y=group[measure],
+                mode="markers+text",
+                text=group["expert"].where(group["uses"] > 0, "").astype(str),
+                textposition="top center",
+                textfont={"size": 10},
+                customdata=np.stack([group["expert"], group["uses"]], 1),
+                marker={
+                    "size": 8,
+                    "color": [BLUE if uses else GREY for uses in group["uses"]],
+                    "symbol": ["circle" if uses else "x-thin-open" for uses in group["uses"]],
+                },
+                hovertemplate=f"layer {layer}, expert %{{customdata[0]}}<br>usage %{{x:.1%}} (used by "
+                f"%{{customdata[1]:,}} inputs)<br>{name} %{{y:.4f}}<extra></extra>",
+                showlegend=False,
+                cliponaxis=False,
+            ),
+            row=1 + i // columns,
+            col=1 + i % columns,
+        )
+    layout(
+        fig,
+        "Usage against what knocking an expert out does",
+        subtitle=subtitle,
+        height=150 + 210 * rows,
+        margin={"t": 116},
+        legend=False,
+    )
+    fig.update_xaxes(tickformat=".0%", rangemode="tozero", nticks=5)
+    for i in range(max(0, len(layers) - columns), len(layers)):
+        fig.update_xaxes(title_text="usage (Top-1 share)", row=1 + i // columns, col=1 + i % columns)
+    fig.update_yaxes(zeroline=True, zerolinecolor=GREY)
+    return fig

@@ -1,0 +1,170 @@
+"""Attributions as the page shows them: computed once with a progress bar, then shared by all sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import streamlit as st
+import torch
+
+from shrp.attribution import experts, importance, tokens, trust
+from shrp.attribution.instance import Instance, prepare
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.errors import PlanError
+from ui.store import results
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One input of one checkpoint, and its outputs."""
+
+    checkpoint: Checkpoint
+    instance: Instance
+    logits: np.ndarray
+    """`(C,)`, in the order of the task's labels."""
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What results are kept under."""
+        return self.checkpoint.fingerprint, self.instance.text
+
+    @property
+    def prediction(self) -> int:
+        """The predicted class; 0 for regression."""
+        return int(self.logits.argmax())
+
+
+@dataclass(frozen=True)
+class Options:
+    """How words are attributed to."""
+
+    methods: tuple[str, ...] = tokens.METHODS
+    steps: int = 32
+    frozen: bool = True
+    replacement: str = "mask"
+
+    def of(self, method: str) -> tuple[Hashable, ...]:
+        """The options that a method heeds."""
+        if method == tokens.METHODS[1]:
+            return method, self.steps, self.frozen
+        return (method, self.replacement) if method == tokens.METHODS[2] else (method,)
+
+
+def kept(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progress], Any]) -> Any:
+    """A result from memory, or made now under a progress bar; moving on meanwhile abandons it."""
+    store = results(kind, size)
+    if (found := store.get(key)) is None:
+        bar = st.progress(0.0, text=f"{label} …")
+        try:
+            found = work(lambda done, n: bar.progress(min(done / n, 1.0), text=f"{label}: {done:,} of {n:,}"))
+        finally:
+            bar.empty()
+        store.put(key, found)
+    return found
+
+
+def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
+    """One input, encoded and run once. Raises as `shrp.attribution.instance.prepare`."""
+
+    def work(progress: Progress) -> Explained:
+        instance = prepare(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text)
+        with torch.inference_mode():
+            return Explained(checkpoint, instance, instance.logits(instance.embeddings)[0].numpy())
+
+    return kept("attribution inputs", 64, (checkpoint.fingerprint, text), "Reading the input", work)
+
+
+def word_scores(one: Explained, output: int, method: str, options: Options) -> tokens.WordScores:
+    """The attribution of an output to the words by one method. Raises as the method in `shrp.attribution.tokens`."""
+    instance = one.instance
+
+    def work(progress: Progress) -> tokens.WordScores:
+        if method == tokens.METHODS[0]:
+            return tokens.input_x_gradient(instance, output)
+        if method == tokens.METHODS[1]:
+            return tokens.integrated_gradients(
+                instance, output, steps=options.steps, frozen=options.frozen, progress=progress
+            )
+        return tokens.ablate_words(instance, output, replacement=options.replacement, progress=progress)
+
+    unit = "words" if method == tokens.METHODS[2] else "steps"
+    label = f"{method.capitalize()}, {unit} done"
+    return kept("attribution words", 256, (*one.key, output, *options.of(method)), label, work)
+
+
+def trust_checks(
+    one: Explained, output: int, found: list[tokens.WordScores], options: Options
+) -> list[trust.Trust]:
+    """Infidelity and sensitivity of each attribution that is shown, and of a random one."""
+
+    def work(progress: Progress) -> list[trust.Trust]:
+        return trust.check(
+            one.instance,
+            found,
+            output,
+            steps=options.steps,
+            frozen=options.frozen,
+            replacement=options.replacement,
+            progress=progress,
+        )
+
+    key = (*one.key, output, *(options.of(result.method) for result in found), options.replacement)
+    return kept("attribution checks", 64, key, "Checking, parts done", work)
+
+
+def expert_scores(one: Explained, output: int, budget: int) -> tuple[list[experts.ExpertScores], str]:
+    """The attributions of an output to the experts that fire, and a sentence on what could not be had.
+
+    Raises:
+        PlanError: the model has no expert layer.
+    """
+
+    def work(progress: Progress) -> tuple[list[experts.ExpertScores], str]:
+        coalitions, note = experts.Coalitions(one.instance, output), ""
+        found = [experts.zero_experts(coalitions)]
+        try:
+            found.append(experts.next_experts(coalitions))
+        except PlanError as error:
+            note = str(error)
+        return [*found, experts.shapley_values(coalitions, budget=budget, progress=progress)], note
+
+    return kept("attribution experts", 128, (*one.key, output, budget), "Coalitions of experts", work)
+
+
+def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) -> importance.KnockOuts:
+    """Every expert knocked out on `n` inputs of the data, a block at a time; blocks done before cost nothing.
+
+    Raises as `shrp.attribution.importance.knock_outs`.
+    """
+    key = (checkpoint.fingerprint, data.fingerprint, meaning)
+    store, parts, blocks = results("expert knock-outs", 512), [], list(importance.blocks(data, n))
+    bar = st.empty()
+    try:
+        for i, rows in enumerate(blocks):
+            if (found := store.get((*key, i, len(rows)))) is None:
+                done = sum(part.n for part in parts)
+
+                def show(layers: int, of: int, done: int = done, size: int = len(rows)) -> None:
+                    inputs = done + size * layers / of
+                    bar.progress(min(inputs / n, 1.0), f"Knocking experts out: {inputs:,.0f} of {n:,} inputs")
+
+                show(0, 1)
+                found = importance.knock_outs(
+                    checkpoint.model, checkpoint.tokenizer, data, rows, meaning=meaning, progress=show
+                )
+                store.put((*key, i, len(rows)), found)
+            parts.append(found)
+    finally:
+        bar.empty()
+    return importance.merge(parts)
+
+
+def effect_table(found: importance.KnockOuts, key: Hashable, data: TextData, output: int | None):
+    """`KnockOuts.table`, kept: its intervals take a moment."""
+    return kept("expert effects", 64, (key, output), "Intervals", lambda progress: found.table(data, output))

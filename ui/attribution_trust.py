@@ -1,0 +1,89 @@
+"""The check of the attribution page: infidelity and sensitivity of each attribution, beside a random one's."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from shrp.attribution import trust
+from shrp.attribution.tokens import WordScores
+from ui.attribution_results import Explained, Options, trust_checks
+from ui.downloads import downloads
+from ui.text import escape, percent
+
+TRUST = "trust"
+"""Key of the widget, in the session's state and in the URL alike."""
+
+
+def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Options, name: str) -> None:
+    """Draw the section: infidelity and sensitivity of what is shown, on request."""
+    st.subheader("Is this trustworthy?", anchor="trust")
+    st.markdown(
+        "Two tests: does the attribution **foresee** what the model does when words go (infidelity), and does it "
+        "**stay the same** when next to nothing changes (sensitivity)? A random attribution takes them too: what does "
+        "no better than it says nothing about this model."
+    )
+    if not st.toggle("Run the check", key=TRUST, bind="query-params", help="Some seconds to a minute."):
+        return
+    checks = trust_checks(one, output, found, chosen)
+    frame = trust.to_frame(checks)
+    shown = frame.assign(
+        explained=100 * frame["explained"],
+        beaten=[None if c.method == trust.RANDOM else c.beaten for c in checks],
+    ).rename(columns={"scaled_infidelity": "infidelity, best scale", "explained": "foreseen"})
+    unit = "squared output" if one.instance.task.is_regression else "squared logits"
+    st.dataframe(
+        shown,
+        hide_index=True,
+        width="content",
+        placeholder="–",
+        column_config={
+            "infidelity": st.column_config.NumberColumn(
+                format="%.3f",
+                help=f"Mean squared miss ({unit}) of the foreseen change of the output; 0 is perfect.",
+            ),
+            "infidelity, best scale": st.column_config.NumberColumn(
+                format="%.3f", help="The same with the scores times the one factor that suits them best."
+            ),
+            "foreseen": st.column_config.NumberColumn(
+                format="%.0f%%",
+                help="Part of the mean squared real change that the scores, at their best scale, foresee.",
+            ),
+            "beaten": st.column_config.NumberColumn(
+                f"beats of {trust.DRAWS} random",
+                help=f"How many of {trust.DRAWS} random attributions foresee less, at their best scale.",
+            ),
+            "sensitivity": st.column_config.NumberColumn(
+                format="%.2f",
+                help="Largest change of the scores under small noise, as a part of their size; 0 is perfectly stable.",
+            ),
+        },
+        alt="Infidelity and sensitivity of each attribution and of a random one",
+    )
+    downloads(frame, "trust-table", f"{name}-trust")
+    *real, control = checks
+    best, steady = max(real, key=lambda c: c.explained), min(real, key=lambda c: c.sensitivity)
+    no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS]
+    st.markdown(
+        f"When a random set of words is replaced, **{best.method}** foresees {percent(best.explained, 0)} of the mean "
+        f"squared change of the output at its best scale; {trust.DRAWS} random attributions foresee "
+        f"{percent(control.explained, 0)} on average. "
+        + (
+            f"Not above all of the random ones: **{', '.join(no_better)}**. "
+            if no_better
+            else "Each attribution shown foresees more than every one of the random ones. "
+        )
+        + f"Steadiest is **{steady.method}**: small noise moves its scores by at most "
+        f"{percent(steady.sensitivity, 0)} of their size (the control, drawn anew each time: "
+        f"{percent(control.sensitivity, 0)})."
+    )
+    substitute = (
+        "the mask token" if chosen.replacement != "pad" and "mask" in one.instance.replacements else "padding"
+    )
+    st.caption(
+        f"Infidelity: n = {trust.SAMPLES} random sets, each word in a set with a chance of "
+        f"{percent(trust.SHARE_REPLACED, 0)}, replaced by {substitute}, the model routing anew; the same sets for all "
+        f"methods. The control is the mean of {trust.DRAWS} random "
+        f"attributions. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up to "
+        f"{percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, with "
+        "its own route. Steadiness alone proves nothing: a random attribution drawn once for good would score 0."
+    )

@@ -1,0 +1,282 @@
+"""The part of the attribution page about the words of one input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.attribution import tokens
+from shrp.attribution.tokens import WordScores
+from shrp.convert import expert_layers
+from shrp.errors import ShrpError
+from ui import attribution_figures as figures
+from ui import state
+from ui.attribution_results import Explained, Options, word_scores
+from ui.attribution_trust import trust_part
+from ui.downloads import chart
+from ui.text import escape, escape_html, percent
+
+TARGET, METHODS, STEPS, FREEZE, REPLACED = "target", "methods", "ig_steps", "freeze", "replaced_by"
+"""Keys of the widgets, in the session's state and in the URL alike."""
+
+_STEPS = (16, 32, 50, 100, 200)
+REPLACEMENTS = {"mask token": "mask", "padding": "pad", "nothing": "remove"}
+FEW_WORDS = 10
+"""Below this a rank correlation over words is mostly chance."""
+LARGE_ERROR = 0.05
+"""A completeness error above this part of the difference that it belongs to gets a warning."""
+
+_ABOUT = {
+    tokens.METHODS[
+        0
+    ]: "one gradient at the input, times the embedding; instant, and right only for tiny changes",
+    tokens.METHODS[
+        1
+    ]: "gradients summed along the way from padding to the input; they add up to the difference",
+    tokens.METHODS[
+        2
+    ]: "the drop when a word is replaced and the model routes anew; counts only that one change",
+}
+
+
+def pick_output(one: Explained) -> tuple[int, str]:
+    """The control for the class; returns the output and what it is called, as plain text."""
+    task = one.instance.task
+    if task.is_regression:
+        st.markdown(f"**Output {one.logits[0]:.3f}.** The task is a regression: its one output is explained.")
+        return 0, "the output"
+    if st.session_state.get(TARGET) not in (None, *task.label_names):
+        st.session_state[TARGET] = None
+    name = st.segmented_control(
+        "Class whose logit is explained", task.label_names, key=TARGET, bind="query-params"
+    )
+    shares = np.exp(one.logits - one.logits.max())
+    shares /= shares.sum()
+    listed = ", ".join(
+        f"{escape(label)} {logit:+.3f} ({percent(share)})"
+        for label, logit, share in zip(task.label_names, one.logits, shares, strict=True)
+    )
+    predicted = escape(task.label_names[one.prediction])
+    output = task.label_names.index(name) if name in task.label_names else one.prediction
+    picked = "" if name in task.label_names else " No class is picked, so the predicted one is explained."
+    st.caption(f"Predicted: **{predicted}**. Logits (probabilities): {listed}.{picked}")
+    return output, f"the logit of {task.label_names[output]}"
+
+
+def reading_notes(one: Explained) -> None:
+    """What of the input the model does not read as it was typed."""
+    instance = one.instance
+    if instance.truncated:
+        st.caption(
+            f":material/content_cut: The text has {instance.full_length:,} tokens and the model reads at most "
+            f"{len(instance.tokens):,}; only the beginning, {len(instance.words):,} words, is explained."
+        )
+    if instance.unknown:
+        shown = ", ".join(escape(word) for word in instance.unknown[:8])
+        more = " and more" if len(instance.unknown) > 8 else ""
+        st.caption(
+            f":material/question_mark: Not in the model's vocabulary, and read as its one unknown token: "
+            f"{shown}{more}."
+        )
+
+
+def options(one: Explained) -> Options:
+    """The controls of the words' attributions."""
+    methods = st.pills(
+        "Methods",
+        tokens.METHODS,
+        selection_mode="multi",
+        default=tokens.METHODS,
+        key=METHODS,
+        bind="query-params",
+        help="  \n".join(f"**{name}**: {about}." for name, about in _ABOUT.items()),
+    )
+    left, middle, right = st.columns([4, 3, 4], gap="medium", vertical_alignment="bottom")
+    steps = middle.select_slider(
+        "Steps of integrated gradients",
+        _STEPS,
+        value=32,
+        key=STEPS,
+        bind="query-params",
+        help="Points on the way from the baseline to the input. More make the sum more exact and take longer.",
+    )
+    known = [
+        label for label, name in REPLACEMENTS.items() if name == "remove" or name in one.instance.replacements
+    ]
+    if st.session_state.get(REPLACED) not in (None, *known):
+        st.session_state[REPLACED] = known[0]
+    replaced = right.segmented_control(
+        "An ablated word is replaced by",
+        known,
+        default=known[0],
+        required=True,
+        key=REPLACED,
+        bind="query-params",
+        help="**mask token**: what the model was pretrained to see in place of an unknown word. **padding**: the "
+        "padding token, which the model attends to here; the baseline of integrated gradients. **nothing**: the "
+        "word is taken out and the others move up.",
+    )
+    frozen = True
+    if expert_layers(one.instance.model):
+        frozen = left.toggle(
+            "Freeze the route for integrated gradients",
+            value=True,
+            key=FREEZE,
+            bind="query-params",
+            help="The output jumps where the route changes, which no gradient sees. Frozen at the input's own experts, "
+            "the scores add up; turn it off to see by how much they miss otherwise.",
+        )
+    return Options(
+        tuple(name for name in tokens.METHODS if name in (methods or ())),
+        steps if steps in _STEPS else 32,
+        frozen,
+        REPLACEMENTS.get(replaced, REPLACEMENTS[known[0]]),
+    )
+
+
+def words(one: Explained, output: int, what: str, name: str) -> None:
+    """The attribution to words: coloured text, completeness, bars, table, agreement, and the check."""
+    st.subheader("Words", anchor="words")
+    chosen = options(one)
+    if not chosen.methods:
+        st.info("Pick at least one method above.", icon=":material/checklist:")
+        return
+    found = []
+    try:
+        for method in chosen.methods:
+            found.append(word_scores(one, output, method, chosen))
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    parts = [column.replace("_", " ") for column in one.instance.task.text_columns]
+    for result in found:
+        st.html(figures.colored_words(result, parts, escape_html(result.method.capitalize())))
+        st.caption(_about(result, chosen))
+        _completeness(result, chosen)
+    st.caption(
+        f"Orange with a solid line: the word raises {escape(what)}. Blue with a dotted line: it lowers it. Each method "
+        "has its own scale, the strongest colour for its largest score; hover over a word for its value, or "
+        "read the table."
+    )
+    subtitle = f"n = {len(one.instance.words)} words; each panel has its own scale"
+    fig, shown = figures.word_bars(found, escape_html(what), subtitle)
+    frame = tokens.to_frame(found)
+    chart(
+        fig,
+        frame,
+        "word-bars",
+        f"{name}-words",
+        f"Bars of {len(found)} attribution(s) of {what} to {shown} words. "
+        + " ".join(f"Largest by {result.method}: {_largest(result)}." for result in found)
+        + " The table under it has all values.",
+    )
+    if shown < len(frame):
+        st.caption(
+            f"The chart shows the {shown} of {len(frame):,} words with the largest scores; the CSV has all."
+        )
+    with st.expander("All values as a table", icon=":material/table:"):
+        _table(frame, pair=len(parts) == 2)
+    if len(found) > 1:
+        _agreement(found)
+    trust_part(one, output, found, chosen, name)
+
+
+def _about(result: WordScores, chosen: Options) -> str:
+    if result.method == tokens.METHODS[0]:
+        return (
+            "Preview: a first-order estimate from one gradient. It holds for small changes of the embeddings and "
+            "claims no sum; the route is the input's own, since a gradient can't change it."
+        )
+    if result.method == tokens.METHODS[1]:
+        return (
+            f"From a baseline of padding tokens (the special tokens at the ends and between texts kept), in "
+            f"{chosen.steps} steps. "
+        )
+    by = next(label for label, value in REPLACEMENTS.items() if value == chosen.replacement)
+    text = f"Each word in turn is replaced by {'the ' if by == 'mask token' else ''}{by}"
+    if result.rerouted is None:
+        return f"{text}. These scores claim no sum: words act together."
+    some = int((result.rerouted > 0).sum())
+    return (
+        f"{text}, and the model routes anew; {some} of {len(result.words)} words change the route of what is left in "
+        "some layer. These scores claim no sum: words act together."
+    )
+
+
+def _completeness(result: WordScores, chosen: Options) -> None:
+    """Both sides of the sum that integrated gradients claim, and how far they are apart."""
+    if result.reference is None:
+        return
+    difference = result.full - result.reference
+    part = abs(result.error) / max(abs(difference), 1e-9)
+    sums = (
+        f"words sum to **{result.total:+.4f}**; output {result.full:+.4f} less baseline {result.reference:+.4f} is "
+        f"**{difference:+.4f}**; completeness error **{result.error:+.4f}** ({percent(part)} of the difference)"
+    )
+    if part <= LARGE_ERROR:
+        st.markdown(f":material/check: Completeness: {sums}.")
+    elif chosen.frozen:
+        st.warning(f"Completeness: {sums}. Take more steps.", icon=":material/functions:")
+    else:
+        st.warning(
+            f"Completeness: {sums}. The route is not frozen: where it changes on the way from the baseline, the "
+            "output jumps, and no number of steps makes gradients see a jump.",
+            icon=":material/functions:",
+        )
+
+
+def _largest(result: WordScores) -> str:
+    place = int(np.abs(result.scores).argmax())
+    return f"{result.words[place].text} {result.scores[place]:+.3f}"
+
+
+def _table(frame: pd.DataFrame, *, pair: bool) -> None:
+    columns = {name: st.column_config.NumberColumn(format="%+.4f") for name in tokens.METHODS}
+    columns["tokens"] = st.column_config.NumberColumn(help="How many tokens the word is made of")
+    columns["layers routed anew"] = st.column_config.NumberColumn(
+        help="In how many routed layers replacing the word changes the route of what is left"
+    )
+    st.dataframe(
+        frame if pair else frame.drop(columns="text"),
+        hide_index=True,
+        column_config=columns,
+        height="content" if len(frame) <= 15 else 420,
+        alt="Every word's score by every method",
+    )
+
+
+def _agreement(found: list[WordScores]) -> None:
+    frame = tokens.agreement(found)
+    st.markdown("**Do the methods agree?** Rank correlation over words, 1 the same order, −1 the reverse")
+    st.dataframe(
+        frame.rename(
+            columns={
+                "a": "method",
+                "b": "and",
+                "n": "n words",
+                "spearman": "Spearman ρ",
+                "spearman p": "p of ρ",
+                "kendall": "Kendall τ",
+                "kendall p": "p of τ",
+            }
+        ),
+        hide_index=True,
+        width="content",
+        column_config={
+            name: st.column_config.NumberColumn(format="%.2f") for name in ("Spearman ρ", "Kendall τ")
+        }
+        | {
+            name: st.column_config.NumberColumn(
+                format="%.3f", help="Two-sided: how often words in a random order would correlate so much"
+            )
+            for name in ("p of ρ", "p of τ")
+        },
+        alt="Rank correlations between the methods",
+    )
+    n = len(found[0].words)
+    if n < FEW_WORDS:
+        st.caption(
+            f":material/warning: {n} words are few: large correlations arise by chance. Read the p-values, or take "
+            "a longer sentence."
+        )

@@ -1,0 +1,210 @@
+"""The two sides of the Compare page: what each is, picked by widgets that live in the URL, and its evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.convert import expert_layers, num_experts_of
+from shrp.data import TextData
+from shrp.errors import CheckpointError, ShrpError
+from shrp.evaluation import Evaluation
+from shrp.measure import Cost, cost, dense_cost, plan_cost
+from shrp.tasks import Task
+from ui import lab, loaders, state
+from ui.lab import Setting
+from ui.lab_compare import evaluated, model_key
+from ui.lab_controls import controls
+from ui.lab_reference import teacher_key, teacher_on
+from ui.state import Selection
+from ui.text import escape
+
+SIDEBAR = "(the one in the sidebar)"
+AS_IS, PRUNED, TEACHER = "As it is", "Pruned", "Dense teacher"
+KINDS = (AS_IS, PRUNED, TEACHER)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a person has picked for a side, checked: it can be evaluated."""
+
+    name: str
+    """The checkpoint's."""
+    checkpoint: Checkpoint
+    kind: str
+    """One of `KINDS`."""
+    setting: Setting | None = None
+    """For a pruning."""
+
+    @property
+    def text(self) -> str:
+        """What the side is, in words."""
+        if self.kind == TEACHER:
+            return f"dense teacher of {self.name}"
+        return self.name if self.setting is None else f"{self.name} pruned ({self.setting.text})"
+
+    @property
+    def routes(self) -> bool:
+        """Whether the side has routers whose choices can be looked at."""
+        return self.kind == AS_IS and state.is_routed(self.checkpoint.info)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """A side with all that was measured of it."""
+
+    choice: Choice
+    key: str
+    """The same for the same model, on either side and on every page."""
+    evaluation: Evaluation
+    cost: Cost
+    dense: Cost
+    """Of the same architecture with every layer dense: the denominator of its shares."""
+
+
+def key_of(letter: str, what: str = "") -> str:
+    """The key of a side's widget, in the session and in the URL: `a` is A's checkpoint, `a_is` what is made of it."""
+    return f"{letter.lower()}_{what}" if what else letter.lower()
+
+
+def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | None:
+    """Draw a side's controls; returns what they say, or None where that can't be compared, and says why.
+
+    Args:
+        letter: `A` or `B`.
+        start: checkpoint (one of the options) and kind that the side has until a person picks.
+    """
+    found = loaders.discover_all()
+    name = _checkpoint(letter, found, selection, start[0])
+    kind = _kind(letter, start[1])
+    info, task = found.get(name), selection.checkpoint.info.task
+    try:
+        if isinstance(info, CheckpointError):
+            raise info
+        if problem := refusal(name, info, task, selection.name):
+            st.warning(problem, icon=":material/block:")
+            return None
+        checkpoint = loaders.load_checkpoint(name)
+    except CheckpointError as error:
+        st.error(f"**{escape(name)}** can't be loaded: {escape(str(error))}", icon=":material/error:")
+        return None
+    if kind == TEACHER and teacher_on(checkpoint, selection.data) is None:
+        why = checkpoint.problem or f"it carries no outputs of its dense teacher on {selection.data.name}."
+        st.warning(
+            f"The dense teacher of **{escape(name)}** can't be compared on these data: {escape(why)} Pick other data "
+            "in the sidebar, or the teacher's own checkpoint where you have it.",
+            icon=":material/school:",
+        )
+        return None
+    if kind != PRUNED:
+        return Choice(name, checkpoint, kind)
+    if not state.is_routed(checkpoint.info):
+        st.warning(
+            f"**{escape(name)}** has no routers, so there is no usage to prune it by. Compare it as it is, or pick a "
+            "routed checkpoint.",
+            icon=":material/content_cut:",
+        )
+        return None
+    model = checkpoint.model
+    setting = controls(len(expert_layers(model)), num_experts_of(model), f"{key_of(letter)}_")
+    return Choice(name, checkpoint, kind, setting)
+
+
+def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
+    """Why a checkpoint can't be compared on data of `task`, as Markdown; empty where it can.
+
+    Args:
+        picked: the sidebar's checkpoint, whose task the data are of.
+    """
+    other = info.task
+    if (other.name, other.label_names) == (task.name, task.label_names):
+        return ""
+    labels = "" if other.name != task.name else " with other classes"
+    return (
+        f"**{escape(name)}** is for the task {escape(other.name)}{labels}, **{escape(picked)}** in the sidebar and its "
+        f"data are for {escape(task.name)}. Two models can be compared on one task only: pick a checkpoint of "
+        f"{escape(task.name)} here, or one of {escape(other.name)} in the sidebar and on both sides."
+    )
+
+
+def measure(choice: Choice, source: str, data: TextData) -> Side:
+    """Evaluate a side on the data, with progress where that was not done before by anyone.
+
+    Raises:
+        ShrpError: it can't be evaluated, in one sentence.
+    """
+    checkpoint, dense = choice.checkpoint, dense_cost(choice.checkpoint.model, lab.TOKENS)
+    if choice.kind == TEACHER:
+        return Side(choice, teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, dense)
+    if choice.setting is None:
+        found = loaders.evaluation(checkpoint, data)
+        return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, lab.TOKENS), dense)
+    setting = choice.setting
+    plan = lab.plan_of(setting, lab.usage_for(setting.selection, checkpoint, source, data))
+    found = evaluated(checkpoint, data, plan, "Evaluating the pruning:")
+    return Side(
+        choice, model_key(checkpoint, plan), found, plan_cost(checkpoint.model, plan, lab.TOKENS), dense
+    )
+
+
+def starts(selection: Selection) -> tuple[tuple[str, str], tuple[str, str]]:
+    """What A and B are at first: the sidebar's checkpoint, and what is most like a question about it."""
+    first = (SIDEBAR, AS_IS)
+    if selection.is_routed:
+        return first, (SIDEBAR, PRUNED)
+    if teacher_on(selection.checkpoint, selection.data) is not None:
+        return first, (SIDEBAR, TEACHER)
+    for name, info in loaders.discover_all().items():
+        fits = isinstance(info, CheckpointInfo) and not refusal(
+            name, info, selection.checkpoint.info.task, selection.name
+        )
+        if fits and name != selection.name:
+            return first, (name, AS_IS)
+    return first, first
+
+
+def _checkpoint(letter: str, found: dict[str, object], selection: Selection, start: str) -> str:
+    """The name of a side's checkpoint, from all that there are."""
+    key, options = key_of(letter), [SIDEBAR, *found]
+    if st.session_state.get(key, SIDEBAR) not in options:  # it is gone from the disk
+        st.session_state[key] = SIDEBAR
+    index = {} if key in st.session_state else {"index": options.index(start)}
+    picked = st.selectbox(
+        f"{letter}: checkpoint",
+        options,
+        key=key,
+        bind="query-params",
+        help="Both sides must be of the task that the sidebar's checkpoint and data are of. Their tokenizers and "
+        "bases may differ.",
+        **index,
+    )
+    return selection.name if picked == SIDEBAR or picked not in found else picked
+
+
+def _kind(letter: str, start: str) -> str:
+    key = key_of(letter, "is")
+    if st.session_state.get(key, start) not in KINDS:
+        st.session_state[key] = start
+    default = {} if key in st.session_state else {"default": start}
+    picked = st.segmented_control(
+        f"{letter} is that checkpoint",
+        KINDS,
+        key=key,
+        bind="query-params",
+        required=True,
+        help="As it is; pruned to fewer experts, without routers; or the dense model that it was converted from, "
+        "where its outputs on these data travel with the checkpoint.",
+        **default,
+    )
+    return picked if picked in KINDS else start
+
+
+def measured(choice: Choice, source: str, data: TextData) -> Side | None:
+    """`measure`, with an error in words in the place of the result."""
+    try:
+        return measure(choice, source, data)
+    except ShrpError as error:
+        state.show_error(error)
+        return None

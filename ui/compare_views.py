@@ -1,0 +1,198 @@
+"""What the Compare page shows of its two sides: scores, costs, and expert usage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.compare import usage_distances
+from shrp.errors import DataError
+from shrp.usage import UsageStats
+from ui.compare_sides import Choice, Side
+from ui.downloads import chart, downloads
+from ui.text import count, escape, escape_html, interval_text, metric_name, percent, score_text
+from ui.usage_figures import usage_heatmap
+
+LETTERS = ("A", "B")
+COSTS = {
+    "encoder parameters": "encoder_params",
+    "encoder FLOPs": "encoder_flops",
+    "whole-model parameters": "model_params",
+    "whole-model FLOPs": "model_flops",
+}
+RESAMPLES = 500
+
+
+def score_card(letter: str, side: Side) -> None:
+    """A side's score with its interval, n and data."""
+    one = side.evaluation
+    name = metric_name(one.metric)
+    st.metric(f"{letter}: {name}", score_text(one.score, one.metric))
+    bounds = interval_text(one.interval, one.metric)
+    seen = f"n = {one.n:,}, {escape(one.data)}"
+    without = "no labels, so no score; " if one.labels is None else ""
+    st.caption(
+        f"{f'95% interval {bounds}, ' if bounds else without}{seen}<br>{escape(side.choice.text)}",
+        unsafe_allow_html=True,
+    )
+
+
+def costs_frame(sides: Sequence[Side]) -> pd.DataFrame:
+    """One row a cost: columns cost, and of A and B the value, its dense denominator and the share; B over A."""
+    rows = []
+    for name, field in COSTS.items():
+        row: dict[str, object] = {"cost": name}
+        for letter, side in zip(LETTERS, sides, strict=True):
+            value, dense = getattr(side.cost, field), getattr(side.dense, field)
+            row |= {letter: value, f"{letter} dense": dense, f"{letter} share of dense": value / dense}
+        rows.append(row | {"B / A": row["B"] / row["A"]})
+    return pd.DataFrame(rows)
+
+
+def costs(sides: Sequence[Side], name: str) -> None:
+    """Sizes and work of both sides, each as a share of its own dense model."""
+    st.subheader("What they cost")
+    frame = costs_frame(sides)
+    shown = pd.DataFrame({"cost": frame["cost"]})
+    for letter in LETTERS:
+        shown[letter] = [
+            f"{count(row[letter])}, {percent(row[f'{letter} share of dense'])} of {count(row[f'{letter} dense'])}"
+            for _, row in frame.iterrows()
+        ]
+    shown["B ÷ A"] = frame["B / A"].map(percent)
+    st.dataframe(shown, hide_index=True, width="stretch", alt="Parameters and FLOPs of both sides")
+    st.caption(
+        "Each share is of the same architecture with every layer dense. FLOPs are for one input of "
+        f"{sides[0].cost.tokens} tokens, 2 for each multiply-accumulate of a matrix product; the encoder is the "
+        "stack of layers without embeddings and head. A routed layer counts the experts that it computes for an input, "
+        "so a pruning that keeps several can do more work than one expert by routing."
+    )
+    downloads(frame, "costs", f"{name}-costs")
+
+
+def no_usage(choices: Sequence[Choice]) -> str:
+    """Why there is no usage to hold side by side, as Markdown; empty where there is."""
+    without = [letter for letter, choice in zip(LETTERS, choices, strict=True) if not choice.routes]
+    if not without:
+        return ""
+    who = " and ".join(without) + (" have" if len(without) == 2 else " has")
+    return (
+        f"{who} no routers, so there is no usage to hold side by side. Set both sides to a routed checkpoint as it is "
+        "to see which experts each uses."
+    )
+
+
+def numbering(bases: tuple[str, str]) -> str:
+    """What the experts' numbers mean between two models, as Markdown."""
+    a, b = bases
+    if a and a == b:
+        return (
+            f"Both were converted from {escape(a)}, where expert *h* of a layer starts as attention head *h*. The same "
+            "number means the same thing as far as both start from the same weights and training left it so; two dense "
+            "teachers fine-tuned apart, or retrained experts, weaken that."
+        )
+    named = " and ".join(escape(base) if base else "an unnamed base" for base in bases)
+    return (
+        f"The bases differ or are not known ({named}), so **expert numbers do not mean the same thing** on "
+        "both sides, and neither need layer numbers: read the distances by number as arbitrary, and those at the best "
+        "renumbering as how unlike the shapes of usage are."
+    )
+
+
+def usage(sides: Sequence[Side], stats: Sequence[UsageStats], name: str) -> None:
+    """Both usage maps on one scale, and the distance of each layer.
+
+    Args:
+        stats: of both sides, on the same data.
+    """
+    a, b = stats
+    bases = tuple(side.choice.checkpoint.info.base_model for side in sides)
+    same_base = bool(bases[0]) and bases[0] == bases[1]
+    (st.info if same_base else st.warning)(numbering(bases), icon=":material/tag:")
+    layers = sorted({*a.layers, *b.layers})
+    top = max(*(float(one.share(layer).max()) for one in stats for layer in one.layers), 2 / a.num_experts)
+    for letter, side, one, column in zip(LETTERS, sides, stats, st.columns(2, gap="medium"), strict=True):
+        with column:
+            usage_map(letter, side, one, layers, top, name)
+    distances(a, b, bases, name)
+
+
+def usage_map(
+    letter: str, side: Side, stats: UsageStats, layers: Sequence[int], top: float, name: str
+) -> None:
+    """One side's Top-1 shares; rows are the layers that either side routes, so that both maps line up."""
+    nothing = np.full(stats.num_experts, np.nan)
+    shares = np.stack([stats.share(layer) if layer in stats.top1 else nothing for layer in layers])
+    counts = np.stack([stats.counts(layer) if layer in stats.top1 else 0 * nothing for layer in layers])
+    chosen = stats.counts(stats.layers[0]).sum()
+    n = f"n = {stats.n:,} inputs" + (f", {int(chosen):,} real tokens" if stats.unit == "tokens" else "")
+    gaps = "; empty rows are not routed" if len(stats.layers) < len(layers) else ""
+    chart(
+        usage_heatmap(
+            shares,
+            layers,
+            title=f"{letter}: Top-1 share",
+            subtitle=f"{escape_html(side.choice.name)}<br>{escape_html(stats.data)}, {n}; even use would be "
+            f"{percent(1 / stats.num_experts)}{gaps}",
+            measure="Top-1 share",
+            counts=counts,
+            unit=stats.unit,
+            top=top,
+            clickable=False,
+        ),
+        stats.to_frame(),
+        f"usage-{letter}",
+        f"{name}-usage-{letter}",
+        f"Top-1 share of each of {stats.num_experts} experts in the layers {', '.join(map(str, stats.layers))} of "
+        f"{side.choice.name}. The same as a table: the CSV below.",
+    )
+
+
+def distances(a: UsageStats, b: UsageStats, bases: tuple[str, str], name: str) -> None:
+    """The total-variation distance a layer, as a table and a sentence."""
+    try:
+        frame = usage_distances(a, b, resamples=RESAMPLES)
+    except DataError as error:
+        st.caption(f":material/info: {escape(str(error))}")
+        return
+    if frame.empty:
+        st.caption(":material/info: No layer is routed on both sides, so there is no distance to give.")
+        return
+    furthest = frame.loc[frame["distance"].idxmax()]
+    st.markdown(
+        f"Furthest apart in layer {int(furthest['layer'])}: a total-variation distance of "
+        f"**{furthest['distance']:.2f}** (95% interval {furthest['low']:.2f}–{furthest['high']:.2f}); "
+        f"{percent(furthest['distance'])} of the Top-1 choices would have to fall on other experts for the "
+        f"shares to be equal. {escape(a.data)}, n = {a.n:,}."
+    )
+    shown = pd.DataFrame(
+        {
+            "layer": frame["layer"].astype(str),
+            "distance": frame["distance"].map("{:.3f}".format),
+            "95% interval": [
+                f"{low:.3f}–{high:.3f}" for low, high in zip(frame["low"], frame["high"], strict=True)
+            ],
+            "at the best renumbering": frame["renumbered"].map("{:.3f}".format),
+        }
+    )
+    st.dataframe(
+        shown, hide_index=True, width="content", alt="Total-variation distance of usage in each layer"
+    )
+    mixed = (
+        " One side counts inputs and the other tokens: the distance is between shares of different things."
+        if a.unit != b.unit
+        else ""
+    )
+    st.caption(
+        "Total-variation distance of the Top-1 shares: 0 is the same usage, 1 is no expert in common. Bootstrap of "
+        f"{RESAMPLES} draws over inputs, the same for both sides; a distance can't be negative, so an interval above 0 "
+        f"alone proves nothing. The last column ignores the numbers of experts.{mixed}"
+    )
+    downloads(
+        frame.assign(a_base=bases[0], b_base=bases[1], data=a.data, n=a.n),
+        "distances",
+        f"{name}-usage-distance",
+    )
