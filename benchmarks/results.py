@@ -1,17 +1,25 @@
-"""Write docs/results.md from what the checkpoints say of themselves: `python -m benchmarks.results`."""
+"""Write docs/results.md from kept measurements: `python -m benchmarks.results`.
+
+Scores come from the checkpoints themselves; speed from docs/data/throughput.json and docs/data/live.json, which are
+what `python -m benchmarks.throughput --json` and `python -m benchmarks.live --json` printed, where they are there.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from benchmarks.speed_section import live_section, throughput_section
 from shrp.checkpoint import CheckpointInfo, discover, load
 from shrp.errors import CheckpointError
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.plan import make_plan
 from shrp.recipe import usage_in
+from shrp.verdicts import score_frame, summary, verdicts
 
 ROOT = Path(__file__).parent.parent
 HEAD = """# Results
@@ -19,12 +27,21 @@ HEAD = """# Results
 Written by `python -m benchmarks.results` from the scores that the checkpoints carry (`python -m shrp train` measured
 them). Intervals are 95% (Wilson for accuracy) unless a row says that it is the range of several draws. "Of teacher" is
 the score divided by the dense teacher's on the same data. Parameters and FLOPs are shares of the dense model's, of the
-encoder's layers alone and of the whole model with embeddings and head, FLOPs at 128 tokens.
+encoder's layers alone and of the whole model with embeddings and head, FLOPs at 128 tokens. A control "ties" where its
+score lies within the interval of the SHRP model; random experts stand against the static model of the same size and
+recovery, the other controls against every SHRP model. Speed comes last.
 """
+SPEED: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("throughput.json", throughput_section),
+    ("live.json", live_section),
+)
 
 
 def main(
     checkpoints: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = ROOT / "checkpoints",
+    data: Annotated[Path, typer.Option(help="Folder of kept measurements of speed.")] = ROOT
+    / "docs"
+    / "data",
     out: Annotated[Path, typer.Option(help="File to write.")] = ROOT / "docs" / "results.md",
 ) -> None:
     """Write the results page."""
@@ -33,20 +50,26 @@ def main(
         if isinstance(info, CheckpointError):
             raise info
         parts.append(_section(name, info, checkpoints / name))
+    for name, section in SPEED:
+        if (data / name).is_file():
+            parts.append(section(_read(data / name)))
     out.write_text("\n".join(parts), encoding="utf-8")
 
 
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise typer.BadParameter(f"{path.name} is not JSON ({error}); measure again.") from error
+
+
 def _section(name: str, info: CheckpointInfo, folder: Path) -> str:
-    config = info.training.get("config", {})
     lines = [
         f"## {name}",
         "",
         f"Task {info.task.name}; base: {info.base_model}; converted layers: "
         f"{', '.join(map(str, info.config.layers))}; {info.config.routing} routing, Top-{info.config.top_k}. "
-        f"Trained on {info.training.get('train_data')} ({info.training.get('train_examples'):,} examples, "
-        f"{config.get('epoch_size') or 'all'} an epoch, {info.training.get('epochs')} epochs, "
-        f"seed {config.get('seed')}), validated on {info.training.get('validation_data')}; "
-        "one seed, so differences within the intervals mean nothing.",
+        f"{_trained(info.training)}",
         "",
     ]
     costs = _costs(info, folder)
@@ -54,6 +77,18 @@ def _section(name: str, info: CheckpointInfo, folder: Path) -> str:
         rows = [row for row in info.scores if row["data"] == data]
         lines += [f"### On {data} (n = {rows[0]['n']})", "", _verdict(rows), "", *_table(rows, costs), ""]
     return "\n".join(lines)
+
+
+def _trained(training: Mapping[str, Any]) -> str:
+    """On what and how a checkpoint was trained, in a sentence."""
+    examples, config = training.get("train_examples"), training.get("config", {})
+    if examples is None:
+        return "Nothing was stored about its training."
+    return (
+        f"Trained on {training.get('train_data')} ({examples:,} examples, "
+        f"{config.get('epoch_size') or 'all'} an epoch, {training.get('epochs')} epochs, seed {config.get('seed')}), "
+        f"validated on {training.get('validation_data')}; one seed, so differences within the intervals mean nothing."
+    )
 
 
 def _costs(info: CheckpointInfo, folder: Path) -> dict[Any, dict[str, float]]:
@@ -89,26 +124,10 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
 
 
 def _verdict(rows: list[dict[str, Any]]) -> str:
-    """Say in words which controls tie with or beat the SHRP figure that they stand beside."""
-    ours = [row for row in rows if row["kind"] in ("routed", "static")]
-    told = []
-    for control in (row for row in rows if row["kind"] == "control"):
-        peers = [
-            row
-            for row in ours
-            if row.get("per_layer") == control.get("per_layer")
-            and bool(row.get("recovered")) == bool(control.get("recovered"))
-        ]
-        for peer in peers:
-            if control["score"] >= peer["interval"][0]:
-                word = "beats" if control["score"] > peer["score"] else "ties with"
-                told.append(
-                    f'the control "{control["model"]}" ({control["score"]:.4f}) {word} '
-                    f'"{peer["model"]}" ({peer["score"]:.4f})'
-                )
-    if not told:
-        return "No control comes within the interval of the SHRP figure that it stands beside."
-    return "Controls that are not behind: " + "; ".join(told) + "."
+    """Which controls tie with or beat the SHRP models that they are controls of, in words."""
+    found = verdicts(score_frame(rows), lambda score, _metric: f"{score:.4f}")
+    close = [f"- {verdict.text}" for verdict in found if verdict.outcome != "trails"]
+    return "\n".join([summary(found), *([""] if close else []), *close])
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import streamlit as st
 from shrp.errors import ShrpError
 from shrp.measure import cost, dense_cost
 from shrp.usage import history_warnings
-from ui import loaders, overview_figures, score_figures, state
+from shrp.verdicts import score_frame
+from ui import latency, loaders, overview_figures, report, score_figures, state
 from ui.checks import measured_now
 from ui.describe import summary_line, training_facts
 from ui.downloads import chart
 from ui.score_views import scores_section
-from ui.scores import score_frame
 from ui.text import (
     NOT_KNOWN,
     count,
@@ -97,6 +97,7 @@ info, model = selection.checkpoint.info, selection.checkpoint.model
 num_layers, num_experts = model.config.num_hidden_layers, model.config.num_attention_heads
 st.title(escape(selection.name), anchor=False)
 st.markdown(summary_line(info, num_layers, num_experts))
+report.section(selection)
 
 costs = overview_figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
 scores = score_frame(info.scores)
@@ -124,6 +125,7 @@ with right:
         + "; ".join(f"{row.what}, {row.denominator}: {percent(row.kept)}" for row in costs.itertuples()),
     )
 
+latency.overview_section(selection.checkpoint, routed=selection.is_routed)
 scores_section(scores)
 history: list[dict[str, Any]] = []
 try:

@@ -29,12 +29,32 @@ def token_mask_of(attention_mask: Tensor | None) -> Tensor | None:
 
 
 def _attention_bias(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """The mask in a form that `scaled_dot_product_attention` takes beside queries of `dtype`."""
+    """The mask in a form that `scaled_dot_product_attention` takes beside queries of `dtype`, `(B, 1, 1, T)`.
+
+    Only one row of queries: a bool mask becomes an additive one in every layer, which for all `T` rows costs
+    `T` times as much and says no more (`token_mask_of`).
+    """
     if attention_mask is None:
         return None
     if attention_mask.dim() == 2:
         return attention_mask.bool()[:, None, None, :]
+    attention_mask = attention_mask[:, :, :1]
     return attention_mask if attention_mask.dtype == torch.bool else attention_mask.to(dtype)
+
+
+def _may_overwrite() -> bool:
+    """Whether a pass may work in place: nobody differentiates it, and nobody traces it (tracers fuse better).
+
+    New memory for each intermediate result costs a static layer up to a third of its time.
+    """
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def _add_and_norm(norm: nn.LayerNorm, hidden_states: Tensor, update: Tensor) -> Tensor:
+    """`LayerNorm(x + u)`; `update` is the caller's to lose."""
+    if _may_overwrite() and update.dtype == hidden_states.dtype:
+        return norm(update.add_(hidden_states))
+    return norm(hidden_states + update)
 
 
 class Router(nn.Module):
@@ -76,7 +96,8 @@ class Expander(nn.Module):
 
     def forward(self, mixed: Tensor) -> Tensor:
         """Map the gated sum of expert outputs `(B, T, dh)` to `(B, T, d)`."""
-        return self.norm(F.gelu(self.dense(mixed)))
+        inner = self.dense(mixed)
+        return self.norm(torch.ops.aten.gelu_(inner) if _may_overwrite() else F.gelu(inner))
 
 
 class ExpertLayer(nn.Module):
@@ -145,8 +166,13 @@ class ExpertLayer(nn.Module):
 
     def _chosen_output(self, hidden_states: Tensor, attention_mask: Tensor | None, chosen: Tensor) -> Tensor:
         """Output of one expert an input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
-        weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
-        fused = torch.baddbmm(bias.unsqueeze(1), hidden_states, weight.transpose(1, 2))  # (B, T, 3 dh)
+        if hidden_states.is_cpu and _may_overwrite():
+            # One product an input, straight from the expert's weights: gathering them costs up to as much again.
+            rows = zip(hidden_states, chosen.tolist(), strict=True)
+            fused = torch.stack([F.linear(x, self.qkv_weight[e], self.qkv_bias[e]) for x, e in rows])
+        else:
+            weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
+            fused = torch.baddbmm(bias.unsqueeze(1), hidden_states, weight.transpose(1, 2))  # (B, T, 3 dh)
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
         mask = _attention_bias(attention_mask, query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).squeeze(1)
@@ -163,7 +189,9 @@ class ExpertLayer(nn.Module):
         mixing = straight_through(gates, probs) if self.training and gates is own else gates
 
         norms = None
-        if any(r.keep_output_norms for r in recorders) or self.training or not _picks_one(mixing):
+        # The layer's own Top-1 gates need no look, which on an accelerator would wait for them.
+        picks_one = (gates is own and self.routing == "sequence" and self.top_k == 1) or _picks_one(mixing)
+        if any(r.keep_output_norms for r in recorders) or self.training or not picks_one:
             outputs = self.expert_outputs(hidden_states, attention_mask)  # (B, H, T, dh)
             if any(r.keep_output_norms for r in recorders):
                 norms = _mean_norms(outputs, token_mask)
@@ -172,7 +200,7 @@ class ExpertLayer(nn.Module):
             mixed = self._chosen_output(hidden_states, attention_mask, mixing.argmax(-1))
 
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
-        hidden_states = self.norm(hidden_states + update)
+        hidden_states = _add_and_norm(self.norm, hidden_states, update)
         for record in recorders:
             trace = LayerTrace(
                 probs=probs,
@@ -273,7 +301,7 @@ class StaticLayer(nn.Module):
         outputs = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
-        hidden_states = self.norm(hidden_states + update)
+        hidden_states = _add_and_norm(self.norm, hidden_states, update)
         _record_output(self.layer, hidden_states)
         return hidden_states
 

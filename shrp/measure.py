@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -317,7 +317,11 @@ def model_inputs(model: PreTrainedModel, batch: int, tokens: int, seed: int = 0)
 
 
 def latency(
-    model_fns: Mapping[str, Callable[[], object]], repeats: int = 20, warmup: int = 3, seed: int = 0
+    model_fns: Mapping[Hashable, Callable[[], object]],
+    repeats: int = 20,
+    warmup: int = 3,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Time several functions side by side, under `torch.inference_mode`.
 
@@ -330,6 +334,7 @@ def latency(
         repeats: timed rounds.
         warmup: rounds before them that are not timed.
         seed: of the order within rounds.
+        progress: called, outside the timed part, with calls done and in all, warm-up included.
 
     Returns:
         One row a function, in the given order: `name`, `median_ms`, `low_ms` and `high_ms` (the quartiles) in
@@ -343,17 +348,20 @@ def latency(
     if repeats < 1 or warmup < 0:
         raise ShrpError(f"repeats must be 1 or more and warmup 0 or more, not {repeats} and {warmup}.")
     order, shuffle = list(model_fns), random.Random(seed).shuffle
-    times: dict[str, list[float]] = {name: [] for name in model_fns}
+    times: dict[Hashable, list[float]] = {name: [] for name in model_fns}
+    calls = len(order) * (warmup + repeats)
     with torch.inference_mode():
         for round_ in range(warmup + repeats):
             shuffle(order)
-            for name in order:
+            for number, name in enumerate(order, 1):
                 _wait()
                 start = time.perf_counter()
                 model_fns[name]()
                 _wait()
                 if round_ >= warmup:
                     times[name].append((time.perf_counter() - start) * 1e3)
+                if progress is not None:
+                    progress(round_ * len(order) + number, calls)
     rows = [(name, *np.percentile(ms, [50, 25, 75]), repeats) for name, ms in times.items()]
     return pd.DataFrame(rows, columns=["name", "median_ms", "low_ms", "high_ms", "repeats"])
 

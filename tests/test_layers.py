@@ -95,6 +95,52 @@ def test_sequence_top1_computes_one_expert_and_equals_all_with_one_hot_gates(pad
         layer(x, mask)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_passes_in_place_and_passes_for_gradients_give_the_same_and_spare_their_input(padded, routing):
+    layer, x = build(routing), hidden()
+    mask = lengths_mask()[:, None, None, :] if padded else None
+    static = StaticLayer.from_expert_layer(layer, [1, 3], [0.5, 0.5])
+    for module in (layer, static):
+        before = x.clone()
+        with torch.no_grad():
+            found = module(x, mask)
+        assert torch.equal(x, before)
+        expected = module(x.clone().requires_grad_(), mask)
+        assert expected.requires_grad
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_own_top1_gates_are_not_looked_at(monkeypatch):
+    def never(_):
+        raise AssertionError("the gates were looked at")
+
+    layer, x = build(), hidden()
+    monkeypatch.setattr("shrp.layers._picks_one", never)
+    with torch.no_grad():
+        layer(x)
+        with pytest.raises(AssertionError, match="looked at"), use_gates(force_experts({1: 2}, H)):
+            layer(x)
+
+
+@torch.no_grad()
+def test_a_mask_of_every_query_costs_no_more_than_one_row(monkeypatch):
+    shapes = []
+    original = F.scaled_dot_product_attention
+
+    def watched(*args, attn_mask=None, **options):
+        shapes.append(attn_mask.shape)
+        return original(*args, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr("shrp.layers.F.scaled_dot_product_attention", watched)
+    layer, x, real = build(), hidden(), lengths_mask()
+    static = StaticLayer.from_expert_layer(layer, [1], [1.0])
+    for module in (layer, static):
+        torch.testing.assert_close(
+            module(x, real[:, None, None, :].expand(B, 1, T, T)), module(x, real), atol=1e-6, rtol=1e-5
+        )
+    assert set(shapes) == {(B, 1, 1, T)}
+
+
 @torch.no_grad()
 def test_a_single_weight_that_is_not_one_is_not_taken_for_one_hot():
     layer, x = build(), hidden()

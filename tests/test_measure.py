@@ -317,6 +317,12 @@ def test_latency_interleaves_and_gives_quartiles():
     assert modes == {True}
 
 
+def test_latency_tells_its_progress():
+    told = []
+    measure.latency({"a": int, "b": int}, repeats=2, warmup=1, progress=lambda *step: told.append(step))
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
 def test_latency_of_models():
     models = {"dense": classifier(), "routed": routed(), "static": prune(routed(), PLAN)}
     inputs = measure.model_inputs(models["dense"], 2, TOKENS)

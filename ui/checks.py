@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from shrp.errors import ShrpError
+from shrp.evaluate import label_columns
 from shrp.metrics import interval, score
 from shrp.usage import COLLAPSE_EXPERTS, COLLAPSE_SHARE, NOISY_ENTROPY, NOISY_MARGIN, UsageStats, UsageWarning
 from ui import loaders, state
@@ -36,13 +37,20 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
                 data.fingerprint,
             )
             _show_warnings(selection, stats.warnings(), healthy_training)
-            result = _score_of(selection, stats)
+            result = None if data.labels is None else _score_of(selection, stats)
         else:
             st.caption("Without routers there is no usage that could collapse or be noisy.")
-            evaluation = loaders.evaluation(selection.checkpoint, data)
-            result = evaluation.score, evaluation.interval, evaluation.metric, evaluation.n
+            result = None
+            if data.labels is not None:
+                evaluation = loaders.evaluation(selection.checkpoint, data)
+                result = evaluation.score, evaluation.interval, evaluation.metric, evaluation.n
     except ShrpError as error:
         state.show_error(error)
+        return
+    if result is None:
+        st.caption(
+            f"The inputs of {escape(data.name)} (n = {len(data):,}) have no labels, so there is no score to measure."
+        )
         return
     st.markdown(f"**Measured here** on {escape(data.name)}: {with_interval(*result)}")
 
@@ -50,11 +58,10 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
 def _score_of(selection: state.Selection, stats: UsageStats) -> tuple:
     """Score, interval, metric and n from the passes that measured usage: no second run of the model."""
     task, data = selection.data.task, selection.data
-    if data.labels is None:
-        return None, None, task.metric, len(data)
+    logits = stats.logits[:, label_columns(selection.checkpoint.model, task)]
     return (
-        score(task, data.labels, stats.logits)[task.metric],
-        interval(task, data.labels, stats.logits),
+        score(task, data.labels, logits)[task.metric],
+        interval(task, data.labels, logits),
         task.metric,
         len(data),
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from shrp.verdicts import HOW_COMPARED, summary, verdicts
 from ui import score_figures
 from ui.downloads import chart
-from ui.scores import verdicts
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
 
@@ -46,29 +46,12 @@ def scores_section(scores: pd.DataFrame) -> None:
 
 def control_words(part: pd.DataFrame) -> None:
     """Whether the controls tie or win, in plain words."""
-    found = verdicts(part)
-    if not found:
-        st.warning(
-            "No control was measured on these data, so nothing here shows that SHRP itself is what helps.",
-            icon=":material/balance:",
-        )
-        return
-    strong = [v for v in found if v.outcome != "trails"]
-    if strong:
-        counts = {word: sum(v.outcome == o for v in strong) for o, word in (("wins", "win"), ("ties", "tie"))}
-        said = " and ".join(f"{n} {word}" for word, n in counts.items() if n)
-        st.warning(
-            f"**Of {len(found)} controls, {said}** against at least one "
-            "SHRP model that they are a control of.",
-            icon=":material/balance:",
-        )
-    else:
-        st.success("**Every control is below SHRP** on these data.", icon=":material/balance:")
-    st.markdown("\n".join(f"- {escape(v.text)}" for v in found))
-    st.caption(
-        "A tie: the control's score lies within the SHRP model's 95% interval. Random experts stand against the "
-        "static model of the same size and recovery, the other controls against every SHRP model."
-    )
+    found = verdicts(part, score_text)
+    behind = bool(found) and all(v.outcome == "trails" for v in found)
+    (st.success if behind else st.warning)(summary(found), icon=":material/balance:")
+    if found:
+        st.markdown("\n".join(f"- {escape(v.text)}" for v in found))
+        st.caption(HOW_COMPARED)
 
 
 def table(part: pd.DataFrame) -> pd.DataFrame:

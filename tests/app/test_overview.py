@@ -57,6 +57,31 @@ def test_costs_name_their_denominators(open_page, tiny_checkpoint):
     assert f"{count(mine.model_params)} of {count(dense.model_params)}" in texts_of(at)
 
 
+def test_latency_is_measured_on_demand_beside_the_flops(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    at.number_input(key="latency_kept").set_value(3).run()
+    at.button(key="measure-latency").click().run()
+    assert not at.exception
+    times = next(d.value for d in at.dataframe if "median_ms" in d.value)
+    assert times["name"].tolist() == 2 * ["dense", "routed", "static, 3 a layer"]
+    assert times["batch"].tolist() == 3 * [1] + 3 * [8]
+    for quartiles, median in zip(times["quartiles"], times["median_ms"], strict=True):
+        low, high = map(float, quartiles.split(" to "))
+        assert low - 0.1 <= median <= high + 0.1
+    model = checkpoints.load(tiny_checkpoint).model
+    tokens = int(times["tokens"].iloc[0])
+    share = cost(model, tokens).model_flops / dense_cost(model, tokens).model_flops
+    assert times["FLOPs of dense"].iloc[1] == pytest.approx(100 * share)
+    assert times["speed against dense"].iloc[3] == pytest.approx(1)
+
+
+def test_latency_of_a_pruned_checkpoint_needs_no_plan(open_page, tiny_static_checkpoint):
+    at = open_page("overview", tiny_static_checkpoint)
+    at.button(key="measure-latency").click().run()
+    assert not at.exception
+    assert set(next(d.value for d in at.dataframe if "median_ms" in d.value)["name"]) == {"dense", "static"}
+
+
 def test_scores_stand_beside_their_controls_and_a_tie_is_said(open_page, full):
     at = open_page("overview", full)
     assert not at.exception

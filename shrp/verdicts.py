@@ -1,17 +1,21 @@
-"""A checkpoint's measured scores as a table, and what they say about SHRP against its controls."""
+"""What measured scores say about SHRP against its controls: which control beats, ties with or trails which model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from ui.text import score_text
-
 SHRP_KINDS = ("routed", "static")
+NO_CONTROL = "No control was measured on these data, so nothing here shows that SHRP itself is what helps."
+NONE_CLOSE = "Every control is below SHRP on these data."
+HOW_COMPARED = (
+    "A tie: the control's score lies within the SHRP model's 95% interval. Random experts stand against the static "
+    "model of the same size and recovery, the other controls against every SHRP model."
+)
 _MOST_NAMED = 3
 _COLUMNS = (
     *("model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n"),
@@ -76,7 +80,7 @@ def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=list(_COLUMNS))
 
 
-def verdicts(scores: pd.DataFrame) -> list[Verdict]:
+def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> list[Verdict]:
     """Compare each control with the SHRP models on the same data.
 
     A control with a budget (random experts) stands against the static models of the same budget and the same
@@ -84,6 +88,7 @@ def verdicts(scores: pd.DataFrame) -> list[Verdict]:
 
     Args:
         scores: `score_frame`'s table, or one data set's part of it.
+        score_text: writes a score of a metric.
     """
     result = []
     for control in scores[scores["kind"] == "control"].itertuples():
@@ -104,6 +109,18 @@ def verdicts(scores: pd.DataFrame) -> list[Verdict]:
             )
         )
     return result
+
+
+def summary(found: Sequence[Verdict]) -> str:
+    """All verdicts on one data set in one sentence, which also says so when no control was measured."""
+    if not found:
+        return NO_CONTROL
+    strong = [v for v in found if v.outcome != "trails"]
+    if not strong:
+        return NONE_CLOSE
+    counts = {word: sum(v.outcome == o for v in strong) for o, word in (("wins", "win"), ("ties", "tie"))}
+    said = " and ".join(f"{n} {word}{'s' * (n == 1)}" for word, n in counts.items() if n)
+    return f"Of {len(found)} controls, {said} against at least one SHRP model that they are a control of."
 
 
 def _side(score: float, model: Any) -> Outcome:

@@ -1,0 +1,136 @@
+"""The report as the Overview page makes it, for each kind of checkpoint."""
+
+import json
+
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp.data import load_probe
+from shrp.evaluate import evaluate
+from shrp.usage import measure_usage
+from tests.test_report import EVIL, Elements
+
+from .helpers import HISTORY, SCORES, row
+
+SECTIONS = {"facts", "overview", "usage", "curve", "examples", "reproduce", "limits"}
+
+
+def make(at):
+    """Press the button; the report's file, its elements and its text."""
+    at.button(key="make-report").click().run()
+    assert not at.exception
+    file = at.session_state["report"].to_html().decode()
+    found = Elements(file)
+    return file, found, " ".join("".join(found.text).split())
+
+
+@pytest.fixture
+def full(save_tiny):
+    """A routed checkpoint with scores, controls and a history, and names that look like markup."""
+    return save_tiny(
+        "full",
+        scores=(*SCORES, row(EVIL, "static", 0.7, per_layer=2, budget=4)),
+        history="".join(json.dumps(line) + "\n" for line in HISTORY),
+        usage=HISTORY[-1]["usage"],
+        training={
+            "train_data": "glue/sst2 train",
+            "train_examples": 6920,
+            "validation_data": "glue/sst2 validation",
+            "epochs": 3,
+            "config": {"stage2_epochs": 1, "learning_rate": 3e-5, "seed": 7, "order": [2, 1]},
+        },
+    )
+
+
+def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
+    at = open_page("overview", full)
+    assert not at.get("download_button") or "download-report" not in str(at.get("download_button"))
+    file, found, said = make(at)
+    assert not found.open
+    assert set(found.ids) >= SECTIONS
+    assert not [tag for tag, attrs in found.tags if "src" in attrs or tag in ("link", "img", "iframe")]
+    assert all(attrs["href"].startswith("#") for tag, attrs in found.tags if tag == "a")
+    assert file.count("plotly.js v") == 1
+    assert EVIL in said
+    loaded, data = checkpoints.load(full), load_probe("sst2")
+    assert loaded.fingerprint in said
+    assert data.fingerprint in said
+    result = evaluate(loaded.model, loaded.tokenizer, data)
+    assert f"accuracy {result.score:.1%}" in said
+    stats = measure_usage(loaded.model, loaded.tokenizer, data)
+    top = stats.layers[-1]
+    assert f"layer {top} expert {stats.share(top).argmax()} ({stats.share(top).max():.1%})" in said
+    assert "“layers dropped, 5 epochs” (88.5%) beats" in said
+    assert "expert 0 took 97% already in stage 1" in said
+    assert "--recipe paper --layers 1,2 --routing sequence --top-k 1 --order 2,1 --stage2-epochs 1" in said
+    assert "--seed 7" in said
+    # Costs, layers, scores, history, usage, evenness, curve, and the routes of right and of wrong inputs.
+    assert sum(tag == "figure" for tag, _ in found.tags) == 9
+    charts = [attrs for _, attrs in found.tags if attrs.get("role") == "img"]
+    assert len(charts) == 9
+    assert all(attrs["aria-label"] for attrs in charts)
+    wrong = result.to_frame(data.texts).query("not correct")
+    surest = wrong.loc[wrong.filter(like="p(").max(axis=1).idxmax()]
+    assert surest["sentence"] in said
+    assert str(full.parent) not in file
+    assert "click to open" not in file
+
+
+def test_the_curve_holds_what_was_evaluated_before(open_page, full):
+    at = open_page("pruning_lab", full, budget=3)
+    assert not at.exception
+    tried = next(iter(at.session_state["lab-tried"].values()))
+    assert tried
+    at.switch_page("pages/overview.py").run()
+    _, _, said = make(at)
+    assert f"settings evaluated: {len(tried)}" in said
+    assert "Pareto-best: of the" in said
+    assert next(iter(tried.values())).setting.text.split(",")[0] in said
+
+
+@pytest.mark.parametrize(
+    "kind", ["static", "token", "dense", "uniform"], ids=["static", "token routing", "dense", "no router"]
+)
+def test_every_kind_of_checkpoint_has_a_report(open_page, save_tiny, kind, request):
+    if kind == "static":
+        folder = request.getfixturevalue("tiny_static_checkpoint")
+    elif kind == "token":
+        folder = request.getfixturevalue("tiny_token_checkpoint")
+    elif kind == "uniform":
+        folder = save_tiny("control", control="uniform")
+    else:
+        folder = request.getfixturevalue("dense_checkpoint")
+    _, found, said = make(open_page("overview", folder))
+    assert not found.open
+    assert set(found.ids) >= SECTIONS
+    assert "could not be made" not in said
+    assert ("there is no curve" in said) == (kind != "token")
+    assert ("real tokens" in said) == (kind == "token")
+    assert "Most wrong" in said
+
+
+@pytest.fixture
+def dense_checkpoint(tmp_path, tiny_model, tiny_tokenizer):
+    """A fine-tuned model without a converted layer."""
+    from shrp.checkpoint import CheckpointInfo
+    from shrp.config import ShrpConfig
+    from shrp.tasks import TASKS
+
+    info = CheckpointInfo(ShrpConfig(()), TASKS["sst2"], base_model="a tiny one")
+    return checkpoints.save(tiny_model("bert"), tiny_tokenizer, info, tmp_path / "checkpoints" / "dense")
+
+
+def test_a_broken_history_costs_the_report_that_part_alone(open_page, tiny_checkpoint):
+    (tiny_checkpoint / "history.jsonl").write_text("{nonsense\n")
+    _, _, said = make(open_page("overview", tiny_checkpoint))
+    assert "This part could not be made" in said
+    assert "not readable JSON lines" in said
+    assert "Top-1 share of each expert" in said
+
+
+def test_another_checkpoint_is_not_offered_the_first_ones_report(open_page, full, tiny_checkpoint):
+    at = open_page("overview", full)
+    make(at)
+    assert at.button(key="make-report").label == "Make it again"
+    at.selectbox(key="checkpoint").set_value("tiny").run()
+    assert at.button(key="make-report").label == "Make a report"

@@ -1,0 +1,54 @@
+"""Controls against the SHRP models that they are controls of."""
+
+import pytest
+
+from shrp.verdicts import NO_CONTROL, NONE_CLOSE, score_frame, summary, verdicts
+
+
+def score_text(value, metric):
+    assert metric == "accuracy"
+    return f"{value:.1%}"
+
+
+def score(model, kind, value, **facts):
+    return (
+        {"model": model, "kind": kind, "data": "d", "metric": "accuracy", "score": value, "n": 10}
+        | {"interval": [value - 0.05, value + 0.05]}
+        | facts
+    )
+
+
+def test_a_control_stands_against_its_own_size_and_recovery():
+    rows = [
+        score("s1", "static", 0.7, per_layer=1),
+        score("s1r", "static", 0.9, per_layer=1, recovered=True),
+        score("s2", "static", 0.9, per_layer=2),
+        score("r1", "control", 0.8, per_layer=1),
+        score("r1r", "control", 0.88, per_layer=1, recovered=True),
+        score("dropped", "control", 0.5),
+    ]
+    found = {v.control: v for v in verdicts(score_frame(rows), score_text)}
+    assert (found["r1"].wins, found["r1"].outcome) == (("s1",), "wins")
+    assert (found["r1r"].ties, found["r1r"].outcome) == (("s1r",), "ties")
+    assert (found["dropped"].trails, found["dropped"].outcome) == (("s1", "s1r", "s2"), "trails")
+    assert found["r1"].text == "The control “r1” (80.0%) beats “s1”."
+
+
+def test_odd_scores_are_left_out():
+    rows = [score("a", "routed", 0.9), score("b", "static", float("nan")), {"model": "c"}, {"score": "x"}]
+    assert score_frame(rows)["model"].tolist() == ["a"]
+    assert verdicts(score_frame([]), score_text) == []
+
+
+@pytest.mark.parametrize(
+    ("controls", "said"),
+    [
+        ((), NO_CONTROL),
+        ((0.5, 0.4), NONE_CLOSE),
+        ((0.5, 0.69, 0.8, 0.9), "Of 4 controls, 2 win and 1 ties against at least one SHRP model"),
+    ],
+)
+def test_the_summary_tells_no_control_from_no_control_that_is_close(controls, said):
+    rows = [score("s", "static", 0.7, per_layer=1)]
+    rows += [score(f"r{i}", "control", value, per_layer=1) for i, value in enumerate(controls)]
+    assert said in summary(verdicts(score_frame(rows), score_text))

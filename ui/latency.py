@@ -1,0 +1,188 @@
+"""Latency on this machine, on request: the dense model, the checkpoint's and prunings of it, side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+from transformers import PreTrainedModel
+
+from shrp.checkpoint import Checkpoint
+from shrp.convert import layer_kinds, num_experts_of
+from shrp.errors import ShrpError
+from shrp.explore import longest_input
+from shrp.measure import cost, dense_cost, latency, model_inputs
+from shrp.plan import LayerPlan, PruningPlan
+from shrp.prune import prune
+from ui import state
+from ui.store import results
+from ui.text import escape
+
+BATCHES = (1, 8)
+REPEATS, WARMUP = 10, 2
+TOKENS = 128
+DENSE = "dense"
+KEPT = "latency_kept"
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def measure(
+    checkpoint: Checkpoint,
+    plans: Mapping[str, PruningPlan],
+    tokens: int = TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Dense, the checkpoint's own model and its prunings, in float32, in one interleaved run a batch size.
+
+    Two sessions that ask at once are timed one after the other.
+
+    Args:
+        plans: name -> pruning, of a routed checkpoint.
+        progress: called with timed calls done and in all.
+
+    Returns:
+        One row a model and batch size: `shrp.measure.latency`'s columns, `batch`, `tokens`, and `flop_share`, the
+        model's FLOPs over the dense model's, whole models.
+
+    Raises:
+        ShrpError: a plan does not fit.
+    """
+    model = checkpoint.model
+    tokens = min(tokens, longest_input(model, checkpoint.tokenizer))
+    models: dict[str, PreTrainedModel] = {
+        DENSE: type(model)(model.config).eval(),  # speed does not depend on the weights
+        own_name(checkpoint): model,
+    }
+    models |= {name: prune(model, plan, share_weights=True).eval() for name, plan in plans.items()}
+    dense = dense_cost(model, tokens)
+    shares = {name: cost(one, tokens).relative_to(dense)["model_flops"] for name, one in models.items()}
+    per_batch = len(models) * (REPEATS + WARMUP)
+    frames = []
+    with _ONE_AT_A_TIME:
+        for number, batch in enumerate(BATCHES):
+            inputs = model_inputs(model, batch, tokens)
+            before = number * per_batch
+
+            def step(done: int, _: int, before: int = before) -> None:
+                if progress is not None:
+                    progress(before + done, len(BATCHES) * per_batch)
+
+            times = latency(
+                {name: partial(one, **inputs) for name, one in models.items()},
+                repeats=REPEATS,
+                warmup=WARMUP,
+                progress=step,
+            )
+            frames.append(times.assign(batch=batch, tokens=tokens, flop_share=times["name"].map(shares)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def own_name(checkpoint: Checkpoint) -> str:
+    """What a checkpoint's model is called beside the dense one: by its converted layers, or as it is."""
+    kinds = {*layer_kinds(checkpoint.model)} - {"dense"}
+    return " and ".join(sorted(kinds)) if kinds else "this checkpoint"
+
+
+def any_plan(checkpoint: Checkpoint, per_layer: int) -> PruningPlan:
+    """A pruning to the first `per_layer` experts of every layer: which ones they are does not matter to speed."""
+    kept = LayerPlan(tuple(range(per_layer)), (1 / per_layer,) * per_layer)
+    return PruningPlan(tuple((layer, kept) for layer in sorted(checkpoint.info.config.layers)))
+
+
+def table(times: pd.DataFrame) -> pd.DataFrame:
+    """`measure`'s frame as people read it, with the speed against dense and the limit that FLOPs set to it."""
+    base = times[times["name"] == DENSE].set_index("batch")["median_ms"]
+    quartiles = [
+        f"{low:.1f} to {high:.1f}" for low, high in zip(times["low_ms"], times["high_ms"], strict=True)
+    ]
+    return times[["name", "batch", "tokens", "median_ms"]].assign(
+        **{
+            "quartiles": quartiles,
+            "inputs a second": 1e3 * times["batch"] / times["median_ms"],
+            "speed against dense": times["batch"].map(base) / times["median_ms"],
+            "FLOPs of dense": 100 * times["flop_share"],
+            "limit by FLOPs": 1 / times["flop_share"],
+        }
+    )
+
+
+def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan], tokens: int = TOKENS) -> None:
+    """A button that measures, with progress, and what it found; kept for all sessions."""
+    names = "; ".join([DENSE, own_name(checkpoint), *plans])
+    kept = results("latency", 64)
+    key = (checkpoint.fingerprint, tuple((name, plan.key()) for name, plan in plans.items()), tokens)
+    st.markdown(
+        f"Times these models side by side on this machine, in float32: {escape(names)}. Batches of "
+        f"{_listed(BATCHES)} inputs of up to {tokens} tokens, {REPEATS} timed calls each, in an order drawn anew every "
+        "round. Other load makes it noisy."
+    )
+    if st.button("Measure on this machine", key="measure-latency", icon=":material/timer:"):
+        bar = st.progress(0.0, "Timing …")
+        try:
+            found = measure(
+                checkpoint,
+                plans,
+                tokens,
+                lambda done, n: bar.progress(done / n, f"Timing: call {done} of {n}"),
+            )
+        except ShrpError as error:
+            state.show_error(error)
+            return
+        finally:
+            bar.empty()
+        kept.put(key, found)
+    if (times := kept.get(key)) is None:
+        return
+    st.dataframe(
+        table(times),
+        hide_index=True,
+        width="content",
+        alt="Latencies by model and batch",
+        column_config={
+            "name": "model",
+            "median_ms": _number("median", "%.1f ms"),
+            "quartiles": "quartiles, ms",
+            "inputs a second": _number("inputs a second", "%.1f"),
+            "speed against dense": _number("speed against dense", "%.2f×"),
+            "FLOPs of dense": _number("FLOPs of dense", "%.1f%%"),
+            "limit by FLOPs": _number("limit by FLOPs", "%.2f×"),
+        },
+    )
+    st.caption(
+        "Speed: the dense median over the model's, at the same batch. FLOPs: of the whole model, embeddings' look-up "
+        "not counted; their inverse is how much faster the model could be at most by doing less."
+    )
+
+
+@st.fragment
+def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
+    """The Overview's part: for a routed checkpoint with a pruning of as many experts a layer as a person picks."""
+    st.subheader("Latency beside FLOPs", anchor="latency")
+    if set(layer_kinds(checkpoint.model)) == {"dense"}:
+        st.caption("All layers are dense, so there is nothing to compare with.")
+        return
+    plans = {}
+    if routed:
+        experts = num_experts_of(checkpoint.model)
+        m = st.number_input(
+            "Experts a layer of the static model",
+            min_value=1,
+            max_value=experts,
+            value=min(2, experts),
+            step=1,
+            key=KEPT,
+            width=260,
+        )
+        plans[f"static, {m} a layer"] = any_plan(checkpoint, max(1, min(int(m or 1), experts)))
+    section(checkpoint, plans)
+
+
+def _number(label: str, form: str) -> object:
+    return st.column_config.NumberColumn(label, format=form)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return " and ".join(map(str, numbers))
