@@ -217,11 +217,11 @@ def measured(selection: state.Selection) -> None:
     with above:
         usage_map(stats, selection.name)
     file_name = f"{selection.name}-layer{layer}-expert{expert}"
-    expert_details(stats, selection.data, layer, expert, file_name=file_name)
+    expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name)
 
 
-st.title("Expert usage", anchor=False)
 selection = state.current()
+st.title("Expert usage", anchor=False)
 if not selection.is_routed:
     explain_no_routers(selection)
     st.stop()

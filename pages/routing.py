@@ -8,6 +8,7 @@ from shrp.explore import Exploration
 from ui import expert_cells, state
 from ui import routing_views as views
 from ui.downloads import chart
+from ui.routing_what_if import what_if_section
 from ui.sentences import explored, sentence_form
 from ui.text import escape
 
@@ -20,7 +21,7 @@ def main() -> None:
     st.title("Routing")
     st.markdown(
         "Type a sentence and follow it through the model: what is predicted, which expert each converted layer "
-        "sends it to, and how the prediction would change with another expert."
+        "sends it to, and how the prediction and the layers above would change with other experts."
     )
     inputs, notes = sentence_form(info.task, selection.data)
     for note in notes:
@@ -77,8 +78,8 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
         st.caption(views.agreement([found[i - 1] for i in shown]))
     for column, number in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
         with column:
-            views.one_input(selection, found[number - 1], number, top)
-    views.what_if_section(selection, [found[i - 1] for i in shown])
+            views.one_input(selection, found[number - 1], number, top, pick=number == first)
+    what_if_section(selection, [found[i - 1] for i in shown], shown)
 
 
 main()

@@ -7,7 +7,7 @@ loaded model at the same time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,13 @@ from shrp.batching import encode, token_counts
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluate import evaluate
-from shrp.routing import LayerTrace, record_routing
+from shrp.forcing import AS_ROUTED, ForcedRoute
+from shrp.routing import LayerTrace, record_routing, use_gates
 from shrp.tasks import Task
 
 MAX_SENTENCES = 32
+EVALUATED_TOKENS = 128
+"""Tokens at which usage and scores cut an input; typed ones are read up to what the model can."""
 PAIR_SEPARATOR = "|||"
 _WORD_STARTS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark a word's start; WordPiece marks the rest
 
@@ -40,6 +43,8 @@ class Exploration:
     """`(C,)`, in the order of the task's labels."""
     probs: Mapping[int, np.ndarray]
     """Routed layer -> router probabilities, `(H,)`, or `(T, H)` under token routing; none without one."""
+    gates: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """The gates in effect, in the same shapes; where a layer is missing, its largest probability decided."""
 
     @property
     def truncated(self) -> bool:
@@ -78,10 +83,14 @@ class Exploration:
         probs = self.probs[layer]
         return probs if probs.ndim == 1 else probs.mean(0)
 
+    def taken(self, layer: int) -> np.ndarray:
+        """The expert of every token `(T,)`, or of the whole input `(1,)`: the router's Top-1 or a forced one."""
+        return np.atleast_2d(self.gates.get(layer, self.probs[layer])).argmax(-1)
+
     def shares(self, layer: int) -> np.ndarray:
-        """Share of each expert in this input's Top-1 choices `(H,)`: one-hot under sequence routing."""
-        probs = np.atleast_2d(self.probs[layer])
-        return np.bincount(probs.argmax(-1), minlength=probs.shape[-1]) / len(probs)
+        """Share of each expert in what this input's tokens take `(H,)`: one-hot under sequence routing."""
+        taken = self.taken(layer)
+        return np.bincount(taken, minlength=self.probs[layer].shape[-1]) / len(taken)
 
     def choice(self, layer: int) -> int:
         """The chosen expert; under token routing the one that most tokens chose."""
@@ -119,7 +128,7 @@ class Exploration:
                     "position": np.repeat(np.arange(t), h),
                     "token": np.repeat(np.array(self.tokens, dtype=object), h),
                 }
-            chosen = probs.argmax(-1)[:, None] == np.arange(h)
+            chosen = self.taken(layer)[:, None] == np.arange(h)
             part |= {
                 "expert": np.tile(np.arange(h), t),
                 "probability": probs.ravel(),
@@ -169,17 +178,24 @@ def explore(
     task: Task,
     texts: Sequence[tuple[str, ...]],
     *,
+    route: ForcedRoute = AS_ROUTED,
     batch_size: int = 8,
 ) -> list[Exploration]:
     """Predict `texts` and record their routes, in order.
 
+    Args:
+        route: what is forced; single tokens only where there is one text.
+
     Raises:
-        DataError: more than `MAX_SENTENCES` inputs, or one without the task's number of texts.
+        DataError: more than `MAX_SENTENCES` inputs, one without the task's number of texts, or a token forced
+            in several texts.
     """
     if len(texts) > MAX_SENTENCES:
         raise DataError(f"At most {MAX_SENTENCES} inputs can be explored at once, not {len(texts)}.")
     if any(len(text) != len(task.text_columns) for text in texts):
         raise DataError(f"An input of '{task.name}' has {len(task.text_columns)} text(s).")
+    if len(texts) > 1 and route != route.whole():
+        raise DataError("An expert can be forced for one token in one input at a time.")
     if not texts:
         return []
     limit = longest_input(model, tokenizer)
@@ -188,7 +204,7 @@ def explore(
     # Long inputs beside short ones would pad the short ones to their length, so batches are made by length.
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
     data = TextData(task, "typed", tuple(texts))
-    with record_routing() as record:
+    with use_gates(route.gates), record_routing() as record:
         result = evaluate(
             model, tokenizer, data, batch_size=batch_size, max_length=limit, order=np.array(order)
         )
@@ -199,23 +215,25 @@ def explore(
             Exploration(
                 task=task,
                 text=text,
-                tokens=_token_labels(tokenizer, encoded[row]["input_ids"]),
+                tokens=token_labels(tokenizer, encoded[row]["input_ids"]),
                 full_length=lengths[row],
                 logits=result.logits[row],
-                probs={layer: _one(record.traces[layer][batch], place) for layer in record.layers},
+                probs={layer: _one(record.traces[layer][batch], place, "probs") for layer in record.layers},
+                gates={layer: _one(record.traces[layer][batch], place, "gates") for layer in record.layers},
             )
         )
     return found
 
 
-def _one(trace: LayerTrace, place: int) -> np.ndarray:
-    """One input's router probabilities, without the padding."""
-    probs = trace.probs[place].float()
-    if probs.dim() == 2 and trace.token_mask is not None:
-        probs = probs[trace.token_mask[place]]
-    return probs.cpu().numpy()
+def _one(trace: LayerTrace, place: int, which: str) -> np.ndarray:
+    """One input's `probs` or `gates`, without the padding."""
+    values = getattr(trace, which)[place].float()
+    if values.dim() == 2 and trace.token_mask is not None:
+        values = values[trace.token_mask[place]]
+    return values.cpu().numpy()
 
 
-def _token_labels(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str, ...]:
+def token_labels(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str, ...]:
+    """Tokens as they are shown: without the sign that marks a word's start."""
     tokens = tokenizer.convert_ids_to_tokens(ids)
     return tuple(token.lstrip("".join(_WORD_STARTS)) or token for token in tokens)

@@ -12,11 +12,12 @@ from shrp.convert import convert, expert_layers
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import batch_logits
 from shrp.explore import MAX_SENTENCES, explore, longest_input, split_sentences
+from shrp.forcing import AS_ROUTED, Force, ForcedRoute
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import force_experts, use_gates
 from shrp.tasks import TASKS
-from shrp.whatif import what_if
+from shrp.whatif import compare_outputs, compare_routes, what_if
 
 WORDS = [f"w{i}" for i in range(30)]
 SST2, MRPC, STSB = TASKS["sst2"], TASKS["mrpc"], TASKS["stsb"]
@@ -228,3 +229,122 @@ def test_token_counts_do_not_cut(tokenizer):
     assert token_counts(tokenizer, [("w1 " * 50,), ("w1",)]) == [52, 3]
     assert token_counts(tokenizer, [("w1", "w2 w3")]) == [6]
     assert token_counts(tokenizer, []) == []
+
+
+def test_a_route_is_built_piece_by_piece():
+    route = AS_ROUTED.forced(3, 1).forced(1, 2).forced(3, 0)
+    assert route.text == "1.2_3.0"
+    assert (
+        route.forced(3, 2, token=4).forced(3, 1, token=4).forced(3, 3, token=2).text == "1.2_3.0_3.3t2_3.1t4"
+    )
+    by_token = route.forced(3, 2, token=4)
+    assert by_token.forced(3, 1).text == "1.2_3.1"  # for the whole input: in place of its tokens'
+    assert by_token.whole() == route
+    assert by_token.released(Force(3, 2, 4)) == route
+    assert by_token.released(Force(3, 9)) == by_token
+    assert by_token.fitting((1, 3), 4, 4) == route
+    assert by_token.fitting((3,), 4, 9).text == "3.0_3.2t4"
+    assert by_token.fitting((1, 3), 1, 9).text == "3.0"
+    assert by_token.layers == [1, 3]
+    assert not AS_ROUTED
+
+
+@pytest.mark.parametrize("text", ["", "6.3", "6.3_8.1", "6.3_6.1t5_8.1", "0.0t0"])
+def test_a_routes_text_reads_back(text):
+    assert ForcedRoute.parse(text).text == text
+
+
+@pytest.mark.parametrize("text", ["6", "6.3_", "a.b", "6.3t", "-1.3", "6.3 ", "6.99999", "٣.١", "1.1_" * 900])
+def test_text_that_is_no_route_is_refused(text):
+    with pytest.raises(PlanError, match="forced route"):
+        ForcedRoute.parse(text)
+
+
+def by_hand(model, tokenizer, text, gates):
+    batch = collate(tokenizer, encode(tokenizer, [text]), [0])
+    with use_gates(gates):
+        return batch_logits(model, batch)[0]
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_exploring_under_a_forced_route(tokenizer, routing):
+    model, inputs, choice = build(routing), texts(5), {1: 2, 3: 0}
+    route = ForcedRoute((Force(1, 2), Force(3, 0)))
+    plain = explore(model, tokenizer, SST2, inputs)
+    forced = explore(model, tokenizer, SST2, inputs, route=route)
+    for text, before, after in zip(inputs, plain, forced):
+        np.testing.assert_allclose(
+            after.logits, by_hand(model, tokenizer, text, force_experts(choice, 4)), atol=1e-5
+        )
+        assert [after.choice(layer) for layer in (1, 3)] == [2, 0]
+        assert after.shares(1).tolist() == [0, 0, 1, 0]
+        np.testing.assert_allclose(after.probs[1], before.probs[1], atol=1e-5)  # what the router wanted
+        frame = after.to_frame()
+        assert set(frame.loc[(frame["layer"] == 3) & frame["chosen"], "expert"]) == {0}
+
+
+def test_one_token_is_forced_and_the_others_are_not(tokenizer):
+    model, text = build("token"), ("w1 w2 w3 w4",)
+    (before,) = explore(model, tokenizer, SST2, [text])
+    expert = (int(before.taken(2)[3]) + 1) % 4
+    route = AS_ROUTED.forced(2, expert, token=3)
+    (after,) = explore(model, tokenizer, SST2, [text], route=route)
+    moved = np.flatnonzero(before.taken(2) != after.taken(2))
+    assert moved.tolist() == [3]
+    assert after.taken(2)[3] == expert
+    assert not np.allclose(before.logits, after.logits, atol=1e-4)
+    # Whole and single forces in one layer: the token's own wins there.
+    both = AS_ROUTED.forced(2, 0).forced(2, 1, token=3)
+    (mixed,) = explore(model, tokenizer, SST2, [text], route=both)
+    assert mixed.taken(2).tolist() == [0, 0, 0, 1, 0, 0]
+    with pytest.raises(DataError, match="one input at a time"):
+        explore(model, tokenizer, SST2, [text, text], route=route)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_what_if_on_top_of_a_forced_route(tokenizer, routing):
+    model, text = build(routing), texts(1)[0]
+    route = AS_ROUTED.forced(1, 3).forced(2, 0)
+    result = what_if(model, tokenizer, SST2, text, route=route)
+    (base,) = explore(model, tokenizer, SST2, [text], route=route)
+    np.testing.assert_allclose(result.base, base.logits, atol=1e-5)
+    for row, layer in enumerate(result.layers):
+        for expert in range(4):
+            (cell,) = explore(model, tokenizer, SST2, [text], route=route.forced(layer, expert))
+            np.testing.assert_allclose(result.logits[row, expert], cell.logits, atol=1e-5)
+    np.testing.assert_allclose(result.change(0)[[0, 1], [3, 0]], 0, atol=1e-5)  # what is forced already
+
+
+def test_what_if_for_one_token(tokenizer):
+    model, text = build("token"), ("w1 w2 w3",)
+    route = AS_ROUTED.forced(1, 3).forced(2, 0, token=2)
+    result = what_if(model, tokenizer, SST2, text, route=route, token=2)
+    assert (result.token, result.route) == (2, route)
+    for row, layer in enumerate(result.layers):
+        for expert in range(4):
+            (cell,) = explore(model, tokenizer, SST2, [text], route=route.forced(layer, expert, 2))
+            np.testing.assert_allclose(result.logits[row, expert], cell.logits, atol=1e-5)
+    with pytest.raises(PlanError, match="tokens 0 to 4"):
+        what_if(model, tokenizer, SST2, text, token=5)
+    with pytest.raises(PlanError, match="whole inputs"):
+        what_if(build(), tokenizer, SST2, text, token=1)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_routes_are_compared_and_consequences_told_from_causes(tokenizer, routing):
+    model, seen = build(routing), set()
+    for text in texts(12):
+        (before,) = explore(model, tokenizer, SST2, [text])
+        route = AS_ROUTED.forced(1, (before.choice(1) + 1) % 4)
+        (after,) = explore(model, tokenizer, SST2, [text], route=route)
+        frame = compare_routes(before, after, route).set_index("layer")
+        assert frame.loc[1, "what"] == "forced"
+        for layer in (2, 3):
+            same = (before.taken(layer) == after.taken(layer)).all()
+            assert frame.loc[layer, "what"] == ("the same" if same else "changed as a result")
+            assert frame.loc[layer, "forced route"] == after.choice(layer)
+            seen.add(bool(same))
+        outputs = compare_outputs(before, after)
+        np.testing.assert_allclose(outputs["change"], after.logits - before.logits, atol=1e-6)
+        assert outputs["forced probability"].sum() == pytest.approx(1)
+    assert False in seen  # some route above did change because of it

@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from shrp.explore import Exploration
-from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
+from ui.routing_figures import ONE_LINE, TWO_LINES, click_targets, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten
-from ui.theme import layout
+from ui.theme import SELECTED, layout
 
 EXPERT_COLORS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
@@ -48,51 +48,109 @@ def _expert_cells(z: np.ndarray, experts: int, **options: object) -> go.Heatmap:
     )
 
 
-def token_map(exploration: Exploration, number: int | None = None) -> go.Figure:
-    """Layers x tokens: each token's expert, its probability on hover."""
+def token_map(
+    exploration: Exploration,
+    number: int | None = None,
+    *,
+    before: Exploration | None = None,
+    pick: bool = False,
+    token: int | None = None,
+) -> go.Figure:
+    """Layers x tokens: each token's expert, its probability on hover.
+
+    Args:
+        number: the input's, for the subtitle.
+        before: the same input as routed; tokens that take another expert now are marked.
+        pick: cells can be clicked; a marker's `customdata` starts with layer and token.
+        token: position of a token to frame.
+    """
     layers, tokens = exploration.layers, exploration.tokens
     experts = exploration.probs[layers[0]].shape[-1]
     probs = np.stack([exploration.probs[layer] for layer in layers])  # (L, T, H)
-    names = [[escape_html(token) for token in tokens]] * len(layers)
-    custom = np.dstack([probs.max(-1), np.array(names, dtype=object)])
-    cells = _expert_cells(
-        probs.argmax(-1),
-        experts,
-        x=list(range(len(tokens))),
-        y=layer_names(layers),
-        customdata=custom,
-        hovertemplate="%{y}, token %{x}: <b>%{customdata[1]}</b><br>expert %{z}, probability "
-        "%{customdata[0]:.1%}<extra></extra>",
+    taken = np.stack([exploration.taken(layer) for layer in layers])  # (L, T)
+    names = [escape_html(token_text) for token_text in tokens]
+    fig = go.Figure(
+        _expert_cells(taken, experts, x=list(range(len(tokens))), y=layer_names(layers), hoverinfo="skip")
     )
-    fig = go.Figure(cells)
+    moved = np.zeros_like(taken, dtype=bool)
+    if before is not None:
+        moved = taken != np.stack([before.taken(layer) for layer in layers])
+        rows, columns = np.nonzero(moved)
+        fig.add_scatter(
+            x=columns + 0.3,
+            y=[f"layer {layers[row]}" for row in rows],
+            mode="markers",
+            marker={
+                "symbol": "circle",
+                "size": 7,
+                "color": "#ffffff",
+                "line": {"color": "#1b2430", "width": 1.5},
+            },
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    cells = [(layer, place) for layer in layers for place in range(len(tokens))]
+    texts = [
+        f"layer {layer}, token {place}: <b>{names[place]}</b><br>expert {taken[i, place]}, probability "
+        f"{probs[i, place, taken[i, place]]:.1%}"
+        + (f"<br>as routed: expert {before.taken(layer)[place]}" if moved[i, place] else "")
+        + ("<br><i>click to pick this token</i>" if pick else "")
+        for i, layer in enumerate(layers)
+        for place in range(len(tokens))
+    ]
+    rows_of = [f"layer {layer}" for layer, _ in cells]
+    fig.add_trace(click_targets([place for _, place in cells], rows_of, cells, texts, size=20))
+    if token is not None and token < len(tokens):
+        fig.add_shape(
+            type="rect",
+            x0=token - 0.5,
+            x1=token + 0.5,
+            y0=-0.5,
+            y1=len(layers) - 0.5,
+            line={"color": SELECTED, "width": 2.5},
+        )
     more = (
         f"; showing {_WINDOW} of {len(tokens)} tokens at first, drag to move" if len(tokens) > _WINDOW else ""
     )
     layout(
         fig,
-        "Expert of every token",
-        subtitle=f"{title_text(exploration, number)}<br>{len(tokens):,} tokens, special ones included{more}",
+        "Expert of every token" + ("" if before is None else ", forced route"),
+        subtitle=f"{title_text(exploration, number)}<br>{len(tokens):,} tokens, special ones included"
+        + ("" if before is None else f"; ○ changed: {int(moved.sum()):,} of {moved.size:,} cells")
+        + more,
         height=grid_height(len(layers), 205),
         margin=TWO_LINES,
     )
     fig.update_xaxes(
         tickmode="array",
         tickvals=list(range(len(tokens))),
-        ticktext=names[0],
+        ticktext=names,
         tickangle=-60,
         showgrid=False,
         zeroline=False,
         title="token, in reading order",
     )
     fig.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
+    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
     if len(tokens) > _WINDOW:
         fig.update_xaxes(range=[-0.5, _WINDOW - 0.5])
         fig.update_layout(dragmode="pan")
     return fig
 
 
-def routes_side_by_side(explorations: Sequence[Exploration]) -> go.Figure:
-    """Inputs x layers: the expert that each input takes in each layer (under token routing, most tokens')."""
+def routes_side_by_side(
+    explorations: Sequence[Exploration],
+    *,
+    labels: Sequence[str] | None = None,
+    title: str = "Routes side by side",
+) -> go.Figure:
+    """Inputs x layers: the expert that each input takes in each layer (under token routing, most tokens').
+
+    Args:
+        labels: the rows' names; None takes the inputs' numbers and texts.
+        title: of the figure.
+    """
+    labels = labels or [f"{i + 1}. {shorten(e.text[0], 38)}" for i, e in enumerate(explorations)]
     layers = explorations[0].layers
     z = np.array([[e.choice(layer) for layer in layers] for e in explorations])
     custom = np.empty((*z.shape, 2), dtype=object)
@@ -105,7 +163,7 @@ def routes_side_by_side(explorations: Sequence[Exploration]) -> go.Figure:
             z,
             experts,
             x=layer_names(layers),
-            y=[f"{i + 1}. {escape_html(shorten(e.text[0], 38))}" for i, e in enumerate(explorations)],
+            y=[escape_html(label) for label in labels],
             customdata=custom,
             hovertemplate="%{customdata[0]}<br>%{x}: expert %{z}, probability %{customdata[1]:.1%}"
             "<extra></extra>",
@@ -114,8 +172,8 @@ def routes_side_by_side(explorations: Sequence[Exploration]) -> go.Figure:
     what = "the expert that most of its tokens choose" if explorations[0].by_token else "its expert"
     layout(
         fig,
-        "Routes side by side",
-        subtitle=f"each input's row: {what} in each of {len(layers)} routed layers",
+        title,
+        subtitle=f"each row: {what} in each of {len(layers)} routed layers",
         height=grid_height(len(explorations), 140),
         margin=ONE_LINE,
     )

@@ -1,38 +1,39 @@
-"""The details of one expert: how much it is used, for which classes and slices, and for which inputs most."""
+"""The profile of one expert: how much it is used, for what, what it attends to, and what it is worth."""
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
 import streamlit as st
 
+from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
-from shrp.errors import DataError
+from shrp.errors import DataError, ShrpError
 from shrp.metrics import wilson
 from shrp.usage import UsageStats
 from ui import usage_figures
-from ui.downloads import chart, downloads
+from ui.downloads import chart
+from ui.expert_profile_attention import attention
+from ui.expert_profile_inputs import input_frame, inputs
+from ui.expert_profile_knockout import knocked_out
+from ui.expert_profile_nearest import nearest
+from ui.expert_profile_words import words
+from ui.state import show_error
 from ui.text import escape, interval_text, percent
 
-SHOWN = 12
+INPUTS, WORDS, ATTENTION, KNOCKED_OUT, NEAREST = (
+    "inputs",
+    "words",
+    "attention",
+    "knocked out",
+    "nearest experts",
+)
+PARTS = "parts"
+"""Key of the parts that are shown, in the session's state and in the URL."""
 
 
-def input_frame(stats: UsageStats, data: TextData, layer: int, expert: int) -> pd.DataFrame:
-    """Every input with its router probability for the expert, highest first.
-
-    Columns index, the text columns, (label, slice), `router probability`, and `chosen` (whether the expert is its
-    Top-1) or, under token routing, `tokens` (how many of its tokens chose the expert).
-    """
-    frame = data.to_frame()
-    frame.insert(0, "index", np.arange(len(data)))
-    frame["router probability"] = stats.probs[layer][:, expert].astype(float)
-    mine = stats.top1[layer][:, expert]
-    frame["tokens" if stats.unit == "tokens" else "chosen"] = mine if stats.unit == "tokens" else mine > 0
-    return frame.sort_values("router probability", ascending=False, kind="stable", ignore_index=True)
-
-
-def expert_details(stats: UsageStats, data: TextData, layer: int, expert: int, *, file_name: str) -> None:
-    """Draw the details of one expert on the data that `stats` were measured on."""
+def expert_details(
+    checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, *, file_name: str
+) -> None:
+    """Draw the profile of one expert on the data that `stats` were measured on."""
     counts = stats.counts(layer)
     total, mine = int(counts.sum()), int(counts[expert])
     st.subheader(f"Layer {layer}, expert {expert}", anchor="expert")
@@ -45,22 +46,32 @@ def expert_details(stats: UsageStats, data: TextData, layer: int, expert: int, *
         )
     else:
         _mixes(stats, layer, expert, mine, file_name)
-    frame = input_frame(stats, data, layer, expert)
-    st.markdown(f"**Inputs with the highest router probability for this expert**, {SHOWN} of {len(frame):,}")
-    st.dataframe(
-        frame.head(SHOWN),
-        hide_index=True,
-        width="stretch",
-        height="content",
-        column_config={
-            "index": st.column_config.NumberColumn("no.", width="small", help=f"Row of {escape(data.name)}"),
-            **{name: st.column_config.TextColumn(width="large") for name in data.task.text_columns},
-            "router probability": st.column_config.ProgressColumn(format="%.3f", min_value=0, max_value=1),
-            "chosen": st.column_config.CheckboxColumn(help="Whether this expert is the input's Top-1"),
-            "tokens": st.column_config.NumberColumn(help="How many of its tokens chose this expert"),
-        },
+    parts = st.pills(
+        "Look closer at its",
+        [INPUTS, WORDS, ATTENTION, KNOCKED_OUT, NEAREST],
+        selection_mode="multi",
+        default=[INPUTS, WORDS, ATTENTION],
+        key=PARTS,
+        bind="query-params",
+        help="What is not shown is not computed. Knocking an expert out runs the inputs that use it again; the nearest "
+        "experts take one pass over a sample of the data.",
     )
-    downloads(frame, "top-inputs", f"{file_name}-inputs")
+    frame = input_frame(stats, data, layer, expert)
+    draw = {
+        INPUTS: lambda: inputs(frame, stats, data, f"{layer}-{expert}", file_name),
+        WORDS: lambda: words(checkpoint, stats, data, layer, expert, file_name),
+        ATTENTION: lambda: attention(checkpoint, data, layer, expert, int(frame["index"].iloc[0]), file_name),
+        KNOCKED_OUT: lambda: knocked_out(checkpoint, stats, data, layer, expert, file_name),
+        NEAREST: lambda: nearest(checkpoint, data, layer, expert, file_name),
+    }
+    for part, show in draw.items():
+        if part not in parts:
+            continue
+        with st.container(border=True):
+            try:
+                show()
+            except ShrpError as error:
+                show_error(error)
 
 
 def _numbers(stats: UsageStats, layer: int, expert: int, mine: int, total: int) -> None:

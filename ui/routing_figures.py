@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -38,6 +39,32 @@ def title_text(exploration: Exploration, number: int | None = None) -> str:
     """An input\'s number and text, shortened and safe in HTML."""
     head = f"{number}. " if number is not None else ""
     return head + escape_html(shorten(" / ".join(exploration.text), 70))
+
+
+def click_targets(
+    x: Sequence[Any], y: Sequence[Any], cells: Sequence[Sequence[Any]], texts: Sequence[str], size: int = 24
+) -> go.Scatter:
+    """Invisible markers over a heatmap's cells, which by themselves report no clicks.
+
+    Args:
+        x, y: a marker's place.
+        cells: its `customdata`.
+        texts: its hover text.
+        size: in pixels.
+    """
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"symbol": "square", "size": size, "opacity": 0, "color": "#8a8f98"},
+        # Streamlit dims what isn't selected, which would make the markers of the others visible.
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+        customdata=cells,
+        hovertext=texts,
+        hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=False,
+    )
 
 
 def router_heatmap(
@@ -93,20 +120,28 @@ def _outline(fig: go.Figure, x: int, y: int) -> None:
 
 
 def what_if_heatmap(
-    result: WhatIf, exploration: Exploration, output: int, limit: float | None = None
+    result: WhatIf,
+    exploration: Exploration,
+    output: int,
+    limit: float | None = None,
+    *,
+    labelled: bool = True,
 ) -> go.Figure:
-    """Layers x experts: change of one class's logit when that expert is forced in that layer.
+    """Layers x experts: change of one class's logit when that expert is forced in that layer. Cells can be clicked.
+
+    A marker's `customdata` starts with layer and expert.
 
     Args:
+        exploration: the input under the route that changes are against; its experts are outlined.
         output: the class (0 for regression).
         limit: end of the symmetric colour scale; None takes the largest change.
+        labelled: write the changes into the cells, where there are few enough experts.
     """
     change, flips = result.change(output), result.flips()
     limit = limit or max(float(np.abs(change).max()), 1e-6)
     name = escape_html(result.task.label_names[output]) if result.task.label_names else "the prediction"
     what = f"logit of <i>{name}</i>" if result.task.label_names else name
     experts = change.shape[1]
-    custom = np.dstack([result.logits[:, :, output], np.where(flips, "<br><b>prediction flips</b>", "")])
     written = np.round(change, 2) + 0.0  # + 0.0 turns -0.0 into 0.0
     text = np.vectorize(lambda value: f"{value:+.2f}" if value else "0")(written)
     fig = go.Figure(
@@ -114,21 +149,22 @@ def what_if_heatmap(
             z=change,
             x=list(range(experts)),
             y=layer_names(result.layers),
-            customdata=custom,
+            hoverinfo="skip",
             zmin=-limit,
             zmax=limit,
             colorscale=DIVERGING,
             xgap=1,
             ygap=1,
             colorbar={"title": {"text": "change of logit"}, "thickness": 12},
-            hovertemplate="%{y}, expert %{x} forced<br>change %{z:+.3f}, logit %{customdata[0]:.3f}"
-            "%{customdata[1]}<extra></extra>",
             text=text,
-            texttemplate="%{text}" if experts <= 16 else None,
+            texttemplate="%{text}" if labelled and experts <= 16 else None,
         )
     )
     for row, layer in enumerate(result.layers):
-        _outline(fig, exploration.choice(layer), row)
+        taken = exploration.choice(layer)
+        if result.token is not None:
+            taken = int(exploration.taken(layer)[result.token])
+        _outline(fig, taken, row)
     rows, columns = np.nonzero(flips)
     if len(rows):
         fig.add_trace(
@@ -141,16 +177,62 @@ def what_if_heatmap(
                 showlegend=False,
             )
         )
-    own = "most tokens' choice" if exploration.by_token else "the router's choice"
+    forced = [(f.expert, f"layer {f.layer}") for f in result.route.forces if f.token == result.token]
+    if forced:
+        fig.add_trace(
+            go.Scatter(
+                # Beside the cell's number, or in its middle where there is none.
+                x=[expert - (0.36 if labelled else 0) for expert, _ in forced],
+                y=[layer for _, layer in forced],
+                mode="markers",
+                marker={"symbol": "diamond", "size": 8, "color": SELECTED},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+    cells = [(layer, expert) for layer in result.layers for expert in range(experts)]
+    texts = [
+        _what_if_text(result, i, expert, output)
+        for i in range(len(result.layers))
+        for expert in range(experts)
+    ]
+    names = [f"layer {layer}" for layer, _ in cells]
+    fig.add_trace(click_targets([expert for _, expert in cells], names, cells, texts))
+    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    whose = _whose(exploration, result)
     crosses = "; ✕ prediction flips" if len(rows) else ""
+    crosses += "; ◆ forced" if forced else ""
     base = result.base[output]
+    against = "under the forced route" if result.route else "as routed"
     layout(
         fig,
         f"What if: change of the {what}",
-        subtitle=f"{title_text(exploration)}<br>as routed {base:+.3f}; outlined: {own}{crosses}",
-        x="expert forced in the layer",
+        subtitle=f"{title_text(exploration)}<br>{against} {base:+.3f}; outlined: {whose}{crosses}",
+        x="expert forced in the layer" + ("" if result.token is None else f" for token {result.token}"),
         height=grid_height(len(result.layers), 165),
         margin=TWO_LINES,
     )
     _expert_axis(fig, experts)
     return fig
+
+
+def _what_if_text(result: WhatIf, row: int, expert: int, output: int) -> str:
+    layer, logit = result.layers[row], float(result.logits[row, expert, output])
+    flips = "<br><b>prediction flips</b>" if result.flips()[row, expert] else ""
+    is_forced = any(
+        (f.layer, f.expert, f.token) == (layer, expert, result.token) for f in result.route.forces
+    )
+    action = "release it" if is_forced else "force it"
+    return (
+        f"<b>Layer {layer}, expert {expert}</b>{' (forced)' if is_forced else ' forced'}"
+        f"<br>change {logit - float(result.base[output]):+.3f}, logit {logit:.3f}{flips}<br><i>click to {action}</i>"
+    )
+
+
+def _whose(exploration: Exploration, result: WhatIf) -> str:
+    """Whose choice is outlined."""
+    if result.token is not None:
+        return "that token's expert"
+    if exploration.by_token:
+        return "most tokens' expert"
+    return "the expert taken" if result.route else "the router's choice"

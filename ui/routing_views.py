@@ -1,4 +1,4 @@
-"""The parts of the routing page: predictions, an input's routes, what-if matrices, models without routers."""
+"""The parts of the routing page: predictions, an input's routes, models without routers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from shrp.explore import Exploration
-from ui import expert_cells
+from shrp.explore import EVALUATED_TOKENS, Exploration
+from ui import expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.downloads import chart, downloads
-from ui.sentences import forced
 from ui.state import Selection
-from ui.text import escape, percent
-
-CLASS = "what_if_class"
+from ui.text import percent
 
 
 def predictions(found: list[Exploration]) -> None:
@@ -47,13 +44,28 @@ def predictions(found: list[Exploration]) -> None:
         alt="Table of the inputs with their prediction and class probabilities",
     )
     downloads(frame, "predictions", "predictions")
-    cut = [str(i) for i, e in enumerate(found, 1) if e.truncated]
-    if cut:
+    for note in lengths(found):
+        st.caption(f":material/content_cut: {note}")
+
+
+def lengths(found: list[Exploration]) -> list[str]:
+    """Sentences on inputs that the model can't read whole, or that usage and scores would cut earlier."""
+    notes = []
+    if cut := [i for i, e in enumerate(found, 1) if e.truncated]:
         limit = max(len(e.tokens) for e in found)
-        st.caption(
-            f":material/content_cut: At most {limit:,} tokens can be read; this cut "
-            f"input{'s' if len(cut) > 1 else ''} {', '.join(cut)}."
+        notes.append(
+            f"At most {limit:,} tokens can be read; this cut {_inputs(cut)}. What follows is of the part that was read."
         )
+    if long := [i for i, e in enumerate(found, 1) if len(e.tokens) > EVALUATED_TOKENS]:
+        notes.append(
+            f"This page reads as much as the model can, but usage and scores cut every input at {EVALUATED_TOKENS} "
+            f"tokens, so there {_inputs(long)} would count with the beginning only."
+        )
+    return notes
+
+
+def _inputs(numbers: Sequence[int]) -> str:
+    return f"input{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _in_percent(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -111,8 +123,13 @@ def agreement(found: list[Exploration]) -> str:
     )
 
 
-def one_input(selection: Selection, e: Exploration, number: int, top: float) -> None:
-    """Router probabilities, choices, and for token routing the token map."""
+def one_input(selection: Selection, e: Exploration, number: int, top: float, *, pick: bool = False) -> None:
+    """Router probabilities, choices, and for token routing the token map.
+
+    Args:
+        top: end of the colour scale.
+        pick: a click in the token map picks the token that an expert can be forced for.
+    """
     chart(
         figures.router_heatmap(e, number, top),
         e.to_frame,
@@ -122,12 +139,15 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float) -> 
         + ", ".join(f"layer {layer} expert {e.choice(layer)}" for layer in e.layers),
     )
     if e.by_token:
+        key = f"tokens-{number}"
+        token = routing_force.picked_token(e) if pick else None
         chart(
-            expert_cells.token_map(e, number),
+            expert_cells.token_map(e, number, pick=pick, token=token),
             e.to_frame,
-            f"tokens-{number}",
+            key,
             f"{selection.name}-tokens-{number}",
             f"Heatmap of the expert that each of input {number}'s {len(e.tokens)} tokens takes in each layer",
+            on_select=(lambda: routing_force.click_token(key, e)) if pick else None,
         )
     shares = ("probability", "share of tokens", "margin")
     columns = {name: st.column_config.NumberColumn(name, format="%.1f%%") for name in shares}
@@ -145,46 +165,3 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float) -> 
         height="content",
         alt=f"Choices of input {number}: expert, probability, runner-up and margin in each layer",
     )
-
-
-def what_if_section(selection: Selection, shown: list[Exploration]) -> None:
-    """The change of a class's logit under every forced expert."""
-    task = shown[0].task
-    st.subheader("What if another expert were taken?")
-    st.markdown(
-        "Each cell forces one expert in one layer"
-        + (" for all tokens" if shown[0].by_token else "")
-        + "; the layers above then route by themselves."
-    )
-    output = 0
-    if task.label_names:
-        if st.session_state.get(CLASS) not in (None, *task.label_names):
-            st.session_state[CLASS] = None
-        name = st.segmented_control("Class", task.label_names, key=CLASS, bind="query-params")
-        output = task.label_names.index(name) if name in task.label_names else shown[0].prediction
-        if name not in task.label_names:
-            st.caption(f"Showing the predicted class, {escape(task.label_names[output])}.")
-    results = []
-    for e in shown:
-        bar = st.progress(0.0, text="Forcing experts …")
-
-        def show(done: int, n: int, bar=bar) -> None:
-            bar.progress(done / n, f"Forcing experts: layer {done} of {n}")
-
-        results.append(forced(selection.checkpoint, e.text, show))
-        bar.empty()
-    limit = max(float(abs(r.change(output)).max()) for r in results) or None
-    columns = st.columns(len(shown), gap="medium")
-    for place, (column, e, result) in enumerate(zip(columns, shown, results, strict=True)):
-        flips, cells = int(result.flips().sum()), result.flips().size
-        largest = float(abs(result.change(output)).max())
-        with column:
-            chart(
-                figures.what_if_heatmap(result, e, output, limit),
-                result.to_frame,
-                f"what-if-{place}",
-                f"{selection.name}-what-if",
-                f"Heatmap, layers by experts: change of a logit with an expert forced; at most {largest:.3f}",
-            )
-            if task.label_names:
-                st.caption(f"The prediction flips in {flips} of {cells} cells.")

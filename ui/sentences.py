@@ -10,6 +10,7 @@ import streamlit as st
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.explore import MAX_SENTENCES, PAIR_SEPARATOR, Exploration, explore, split_sentences
+from shrp.forcing import AS_ROUTED, ForcedRoute
 from shrp.tasks import Task
 from shrp.whatif import WhatIf, what_if
 from ui.store import results
@@ -102,8 +103,10 @@ def _groups(data: TextData, size: int = 4) -> dict[str, list[int]]:
     return groups
 
 
-def sentence_form(task: Task, data: TextData | None) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Draw the form; returns the submitted inputs and sentences on what was left out or cut."""
+def sentence_form(
+    task: Task, data: TextData | None, action: str = "Route", icon: str = ":material/alt_route:"
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Draw the form, its button named for the `action`; returns the submitted inputs and what was left out or cut."""
     start = example_text(task, data)
     _restore(task, start)
     pair = len(task.text_columns) == 2
@@ -119,7 +122,7 @@ def sentence_form(task: Task, data: TextData | None) -> tuple[list[tuple[str, ..
             persist_state="session",
             placeholder=f"{first} {PAIR_SEPARATOR} {second}" if pair else "Type a sentence",
         )
-        st.form_submit_button("Route", type="primary", icon=":material/alt_route:")
+        st.form_submit_button(action, type="primary", icon=icon)
     sets = presets(task, data)
     with right:
         st.selectbox(
@@ -131,7 +134,7 @@ def sentence_form(task: Task, data: TextData | None) -> tuple[list[tuple[str, ..
             on_change=lambda: _use_preset(sets),
             help="Replaces what is typed.",
         )
-        st.caption(f"At most {MAX_SENTENCES} inputs. The address of this page holds what was routed.")
+        st.caption(f"At most {MAX_SENTENCES} inputs. The address of this page holds them.")
     typed = st.session_state[TYPED] or ""
     notes = []
     if len(typed) > MAX_CHARACTERS:
@@ -172,22 +175,30 @@ def _use_preset(sets: dict[str, str]) -> None:
     st.session_state[_PRESET] = None
 
 
-def explored(checkpoint: Checkpoint, inputs: list[tuple[str, ...]]) -> list[Exploration]:
+def explored(
+    checkpoint: Checkpoint, inputs: list[tuple[str, ...]], route: ForcedRoute = AS_ROUTED
+) -> list[Exploration]:
     """Predictions and routes of the inputs, kept for all sessions. Raises as `shrp.explore.explore`."""
-    return _explored(checkpoint, checkpoint.fingerprint, tuple(inputs))
+    return _explored(checkpoint, checkpoint.fingerprint, tuple(inputs), route.text)
 
 
-@st.cache_resource(max_entries=32, show_spinner="Routing …")
-def _explored(_checkpoint: Checkpoint, fingerprint: str, inputs: tuple[tuple[str, ...], ...]):
-    return explore(_checkpoint.model, _checkpoint.tokenizer, _checkpoint.info.task, inputs)
+@st.cache_resource(max_entries=64, show_spinner="Routing …")
+def _explored(_checkpoint: Checkpoint, fingerprint: str, inputs: tuple[tuple[str, ...], ...], route: str):
+    parts = _checkpoint.model, _checkpoint.tokenizer, _checkpoint.info.task
+    return explore(*parts, inputs, route=ForcedRoute.parse(route))
 
 
-def forced(
-    checkpoint: Checkpoint, text: tuple[str, ...], progress: Callable[[int, int], None] | None = None
+def what_if_matrix(
+    checkpoint: Checkpoint,
+    text: tuple[str, ...],
+    route: ForcedRoute = AS_ROUTED,
+    token: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> WhatIf:
-    """The what-if matrix of one input, kept for all sessions."""
-    store, key = results("what-if", 64), (checkpoint.fingerprint, text)
+    """The what-if matrix of one input, kept for all sessions. Raises as `shrp.whatif.what_if`."""
+    store, key = results("what-if", 128), (checkpoint.fingerprint, text, route, token)
     if (found := store.get(key)) is None:
-        found = what_if(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text, progress=progress)
+        parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
+        found = what_if(*parts, text, route=route, token=token, progress=progress)
         store.put(key, found)
     return found

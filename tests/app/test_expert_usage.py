@@ -6,9 +6,13 @@ import pandas as pd
 import pytest
 
 from shrp import checkpoint as checkpoints
+from shrp.attention import layer_attention
 from shrp.data import load_probe
+from shrp.evaluate import evaluate
+from shrp.routing import knock_out, use_gates
 from shrp.usage import measure_usage
-from ui import state
+from shrp.words import count_words, log_odds
+from ui import expert_profile_inputs, state
 
 from .helpers import HISTORY, specs, texts_of
 
@@ -19,6 +23,10 @@ def values(array):
         found = np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"])
         return found.reshape([int(n) for n in str(array.get("shape", found.size)).split(",")])
     return np.array(array, dtype=float)
+
+
+def titled(at, start):
+    return next(spec for spec in specs(at) if spec["layout"]["title"]["text"].startswith(start))
 
 
 def heatmap(at):
@@ -183,3 +191,155 @@ def test_pairs_with_numeric_labels_from_a_data_folder(open_page, save_tiny, monk
         assert "glue/stsb validation" in texts_of(at)
     assert at.dataframe[0].value["sentence1"].str.startswith("w").all()
     assert "has no classes" in texts_of(at)
+
+
+def busiest(stats, layer=2):
+    return int(stats.share(layer).argmax())
+
+
+def test_the_lowest_inputs_are_a_choice(open_page, tiny_checkpoint, stats):
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=0, ranked="lowest")
+    assert not at.exception
+    order = np.argsort(-stats.probs[1][:, 0], kind="stable")[::-1][:12]
+    assert at.dataframe[0].value["index"].tolist() == order.tolist()
+    assert "lowest router probability" in texts_of(at)
+
+
+def test_characteristic_words_of_an_expert(open_page, tiny_checkpoint, stats):
+    expert, data = busiest(stats), load_probe("sst2")
+    at = open_page("expert_usage", tiny_checkpoint, layer=2, expert=expert, parts="words", min_count=3)
+    assert not at.exception
+    counted, mine = count_words(data.texts), stats.top1[2][:, expert] > 0
+    found = log_odds(counted.words, counted.of(mine), counted.of(~mine), min_count=3)
+    first, last = (table.value for table in at.dataframe)
+    assert first["word"].tolist() == found.frame["term"].head(10).tolist()
+    assert last["word"].tolist() == found.frame["term"].iloc[::-1].head(10).tolist()
+    np.testing.assert_allclose(first["z"], found.frame["z"].head(10))
+    assert (first["inputs here"] <= first["here"]).all()
+    said = texts_of(at)
+    assert f"{found.here:,} words in the {mine.sum():,} inputs routed here" in said
+    assert f"{found.tested:,} words with at least 3 occurrences" in said
+
+
+def test_words_of_few_inputs_come_with_a_warning(open_page, tiny_checkpoint, stats):
+    few = [
+        (layer, expert)
+        for layer in (1, 2)
+        for expert in range(4)
+        if 0 < (stats.top1[layer][:, expert] > 0).sum() < 30
+    ]
+    none = [(layer, expert) for layer in (1, 2) for expert in range(4) if not stats.counts(layer)[expert]]
+    for (layer, expert), words in [(c, "Little is routed here") for c in few[:1]] + [
+        (c, "Nothing is routed to this expert on these data, so it has no words") for c in none[:1]
+    ]:
+        at = open_page("expert_usage", tiny_checkpoint, layer=layer, expert=expert, parts="words")
+        assert words in texts_of(at)
+    at = open_page(
+        "expert_usage", tiny_checkpoint, layer=2, expert=busiest(stats), parts="words", min_count=9999
+    )
+    assert "lower the fewest occurrences" in texts_of(at)
+
+
+def test_tokens_are_the_words_of_token_routing(open_page, tiny_token_checkpoint):
+    at = open_page("expert_usage", tiny_token_checkpoint, layer=1, expert=0, parts="words", min_count=1)
+    assert not at.exception
+    assert "Characteristic tokens" in texts_of(at)
+    assert "special ones left out" in texts_of(at)
+
+
+def test_attention_of_the_first_a_numbered_and_a_typed_input(open_page, tiny_checkpoint, stats):
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    at = open_page("expert_usage", tiny_checkpoint, layer=2, expert=1, parts="attention")
+
+    def shown(text, hide=False):
+        assert not at.exception
+        found = layer_attention(loaded.model, loaded.tokenizer, text, 2).pattern(1, without_special=hide)
+        spec = titled(at, "Attention of layer 2")
+        np.testing.assert_allclose(values(spec["data"][0]["z"]), found.weights, atol=1e-5)
+        assert len(spec["layout"]["xaxis"]["ticktext"]) == len(found.tokens)
+        return found
+
+    shown(data.texts[int(np.argmax(stats.probs[2][:, 1]))])
+    at.number_input(key="example").set_value(7).run()
+    shown(data.texts[7])
+    assert "input 7 of probe/sst2" in titled(at, "Attention")["layout"]["title"]["subtitle"]["text"]
+    at.text_input(key="example_text").set_value("w1 <b>w2</b> w3").run()
+    shown(("w1 <b>w2</b> w3",))
+    assert "<b>" not in str(titled(at, "Attention")["layout"]["xaxis"]["ticktext"])
+    at.toggle(key="hide_special").set_value(True).run()
+    pattern = shown(("w1 <b>w2</b> w3",), hide=True)
+    assert f"{pattern.hidden:.1%} of the attention went" in texts_of(at)
+    at = open_page(
+        "expert_usage", tiny_checkpoint, layer=2, expert=1, example=7, hide_special="true", parts="attention"
+    )
+    shown(data.texts[7], hide=True)  # a link holds all of it
+
+
+def test_a_picked_row_is_the_example(monkeypatch):
+    session = {"table": {"selection": {"rows": [2]}}, "example_text": "typed before"}
+    monkeypatch.setattr(expert_profile_inputs.st, "session_state", session)
+    expert_profile_inputs._pick("table", [5, 9, 40])
+    assert (session["example"], session["example_text"]) == (40, "")
+    session["table"] = {"selection": {"rows": []}}
+    expert_profile_inputs._pick("table", [1, 2, 3])
+    assert session["example"] == 40
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_knocking_an_expert_out(open_page, save_tiny, routing):
+    folder = save_tiny("gone", routing=routing)
+    loaded, data = checkpoints.load(folder), load_probe("sst2")
+    stats = measure_usage(loaded.model, loaded.tokenizer, data)
+    expert = busiest(stats)
+    at = open_page("expert_usage", folder, layer=2, expert=expert, parts="knocked out")
+    assert not at.exception
+    before = evaluate(loaded.model, loaded.tokenizer, data)
+    with use_gates(knock_out({2: expert})):
+        after = evaluate(loaded.model, loaded.tokenizer, data)
+    shown = {metric.label: metric.value for metric in at.metric}
+    used = int((stats.top1[2][:, expert] > 0).sum())
+    assert shown["Inputs that it is taken from"] == f"{used:,}"
+    assert shown["Change of accuracy"] == f"{100 * (after.score - before.score):+.1f} points".replace(
+        "-", "−"
+    )
+    assert shown["Predictions that change"] == f"{(after.predictions != before.predictions).sum():,}"
+    change = (after.logits - before.logits).mean(0)
+    assert at.dataframe[0].value["change"].tolist() == [f"{c:+.4f}".replace("-", "−") for c in change]
+    assert "paired bootstrap" in texts_of(at)
+
+
+def test_an_unused_expert_changes_nothing_and_says_so(open_page, tiny_checkpoint, stats):
+    unused = [(layer, e) for layer in (1, 2) for e in range(4) if not stats.counts(layer)[e]]
+    for layer, expert in unused[:1]:
+        at = open_page("expert_usage", tiny_checkpoint, layer=layer, expert=expert, parts="knocked out")
+        assert not at.exception
+        assert "without it every output is the same" in texts_of(at)
+
+
+def test_nearest_experts(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=2, parts="nearest experts")
+    assert not at.exception
+    within, across = (table.value for table in at.dataframe)
+    assert sorted(within["expert"]) == [0, 1, 3]
+    assert within["cosine"].astype(float).is_monotonic_decreasing
+    assert (across["layer"] == 2).all()
+    assert len(across) == 4
+    assert "same Expander" in texts_of(at)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"parts": "no"},
+        {"example": "-3"},
+        {"example": "99999999"},
+        {"example": "x"},
+        {"min_count": "0"},
+        {"ranked": "?", "hide_special": "perhaps"},
+        {"example_text": "\u202e {} ||| " * 400},
+    ],
+)
+def test_nonsense_about_the_profile_falls_back(open_page, tiny_checkpoint, params):
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=0, **params)
+    assert not at.exception
+    assert not at.error

@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 
 from shrp import checkpoint as checkpoints
-from shrp.explore import MAX_SENTENCES, explore
+from shrp.explore import MAX_SENTENCES, Exploration, explore
+from shrp.forcing import ForcedRoute
+from shrp.tasks import TASKS
+from ui import routing_force
+from ui.routing_views import lengths
 from ui.sentences import LONGEST_LINK
 
-from .helpers import texts_of
+from .helpers import specs, texts_of
 
 
 def route(at, text):
@@ -145,3 +149,160 @@ def test_a_static_checkpoint_still_predicts(open_page, tiny_static_checkpoint):
         len(plan.experts) for _, plan in checkpoints.load(tiny_static_checkpoint).info.plan.layers
     ]
     assert not at.get("plotly_chart")
+
+
+def click(monkeypatch, forcing, key, layer, expert, token=None):
+    """A click on a matrix's cell, as Streamlit hands it to the callback."""
+    session = {key: {"selection": {"points": [{"customdata": {"0": layer, "1": expert}}]}}}
+    with monkeypatch.context() as patch:
+        patch.setattr(routing_force.st, "session_state", session)
+        patch.setattr(routing_force.st, "query_params", {})
+        routing_force.click_cell(forcing, key, token)
+
+
+def chips(at):
+    return [b.label for b in at.button if (b.key or "").startswith("force-chip")]
+
+
+def force(at, layer, expert):
+    at.selectbox(key="force_layer").set_value(layer)
+    at.selectbox(key="force_expert").set_value(expert)
+    at.button(key="force-button").click()
+    at.run()
+    assert not at.exception
+    return at
+
+
+def test_experts_are_forced_released_and_restored_without_a_mouse(page, tiny_checkpoint):
+    route(page, "w1 w2 w3")
+    force(force(page, 1, 2), 2, 3)
+    assert chips(page) == ["layer 1 → expert 2", "layer 2 → expert 3"]
+    assert page.query_params["force"] == "1.2_2.3"
+    loaded = checkpoints.load(tiny_checkpoint)
+    parts = loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2 w3",)]
+    (before,) = explore(*parts)
+    (after,) = explore(*parts, route=ForcedRoute.parse("1.2_2.3"))
+    table = next(d.value for d in page.dataframe if "forced" in d.value)
+    assert table["logit"].tolist() == [f"{x:.3f}".replace("-", "−") for x in before.logits]
+    assert table["forced"].tolist() == [f"{x:.3f}".replace("-", "−") for x in after.logits]
+    both = next(d.value for d in page.dataframe if "forced route" in d.value)
+    assert both["forced route"].tolist() == [2, 3]
+    assert both["as routed"].tolist() == [before.choice(1), before.choice(2)]
+    assert "As routed and forced" in texts_of(page)
+    force(page, 1, 0)  # another expert in the same layer takes its place
+    assert page.query_params["force"] == "1.0_2.3"
+    page.button(key="force-undo").click().run()
+    assert page.query_params["force"] == "1.2_2.3"
+    page.button(key="force-chip-0").click().run()
+    assert chips(page) == ["layer 2 → expert 3"]
+    page.button(key="force-clear").click().run()
+    assert chips(page) == []
+    assert "force" not in page.query_params
+    assert "As routed and forced" not in texts_of(page)
+    page.button(key="force-undo").click().run()
+    assert chips(page) == ["layer 2 → expert 3"]
+    assert not page.exception
+
+
+def test_a_link_restores_the_forced_route_and_the_matrix_is_relative_to_it(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text="w1 w2", force="1.3_2.0", what_if_class="positive")
+    assert not at.exception
+    assert chips(at) == ["layer 1 → expert 3", "layer 2 → expert 0"]
+    spec = next(s for s in specs(at) if s["layout"]["title"]["text"].startswith("What if"))
+    loaded = checkpoints.load(tiny_checkpoint)
+    parts = loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2",)]
+    (base,) = explore(*parts, route=ForcedRoute.parse("1.3_2.0"))
+    assert f"under the forced route {base.logits[1]:+.3f}" in spec["layout"]["title"]["subtitle"]["text"]
+    cells = spec["data"][-1]
+    assert cells["customdata"] == [[layer, expert] for layer in (1, 2) for expert in range(4)]
+    assert "click to release it" in cells["hovertext"][3]
+    (other,) = explore(*parts, route=ForcedRoute.parse("1.3_2.1"))
+    assert f"change {other.logits[1] - base.logits[1]:+.3f}" in cells["hovertext"][5]
+
+
+def test_a_click_forces_and_a_second_one_releases(monkeypatch):
+    forcing = routing_force.Forcing((1, 2), 4)
+    click(monkeypatch, forcing, "what-if-0", 2, 3)
+    assert forcing.route.text == "2.3"
+    click(monkeypatch, forcing, "what-if-0", 1, 0)
+    assert forcing.route.text == "1.0_2.3"
+    click(monkeypatch, forcing, "what-if-0", 2, 3)
+    assert forcing.route.text == "1.0"
+    click(monkeypatch, forcing, "what-if-0", 9, 3)  # a chart of another checkpoint, still on the screen
+    assert forcing.route.text == "1.0"
+    session = {"what-if-0": {"selection": {"points": []}}}
+    monkeypatch.setattr(routing_force.st, "session_state", session)
+    routing_force.click_cell(forcing, "what-if-0", None)
+    assert forcing.route.text == "1.0"
+
+
+def test_two_inputs_have_a_matrix_and_a_comparison_each(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text="w1 w2\nw30 w31", input="2", beside="1", force="2.1")
+    assert not at.exception
+    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
+    assert sum(title.startswith("What if") for title in titles) == 2
+    assert [title for title in titles if "both routes" in title] == [
+        "Input 2, both routes",
+        "Input 1, both routes",
+    ]
+
+
+@pytest.mark.parametrize("forced", ["x", "9.1", "1.99", "1.2t3", "1.1_" * 900])
+def test_a_broken_forced_route_in_the_link_is_left_out_and_it_says_so(open_page, tiny_checkpoint, forced):
+    at = open_page("routing", tiny_checkpoint, text="w1", force=forced)
+    assert not at.exception
+    assert not at.error
+    assert chips(at) == []
+    assert "left out" in texts_of(at)
+    assert "force" not in at.query_params
+
+
+def test_one_token_is_forced_in_the_first_input_only(open_page, tiny_token_checkpoint):
+    at = open_page(
+        "routing", tiny_token_checkpoint, text="w1 w2 w3\nw4 w5", input="1", beside="2", force="1.0"
+    )
+    at.selectbox(key="force_token").set_value("2: w2").run()
+    assert not at.exception
+    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
+    assert sum(title.startswith("What if") for title in titles) == 1
+    assert "the matrix is of that input alone" in texts_of(at)
+    force(at, 2, 3)
+    assert at.query_params["force"] == "1.0_2.3t2"
+    assert chips(at) == ["layer 1 → expert 0", "layer 2, token 2 (w2) → expert 3"]
+    assert "applies to input 1 alone" in texts_of(at)
+    loaded = checkpoints.load(tiny_token_checkpoint)
+    parts = loaded.model, loaded.tokenizer, loaded.info.task
+    tables = [d.value for d in at.dataframe if "forced" in d.value]
+    for table, text, own in zip(tables, ("w1 w2 w3", "w4 w5"), ("1.0_2.3t2", "1.0")):
+        (after,) = explore(*parts, [(text,)], route=ForcedRoute.parse(own))
+        assert table["forced"].tolist() == [f"{x:.3f}".replace("-", "−") for x in after.logits]
+    route(at, "w7 w8 w9")  # its tokens are not those that were meant
+    assert chips(at) == ["layer 1 → expert 0"]
+    assert "another input is shown" in texts_of(at)
+
+
+def test_a_click_in_the_map_of_tokens_picks_one(monkeypatch, open_page, tiny_token_checkpoint):
+    at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3")
+    spec = next(s for s in specs(at) if s["layout"]["title"]["text"] == "Expert of every token")
+    assert spec["data"][-1]["customdata"] == [[layer, token] for layer in (1, 2) for token in range(5)]
+    loaded = checkpoints.load(tiny_token_checkpoint)
+    (shown,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2 w3",)])
+    session = {"tokens-1": {"selection": {"points": [{"customdata": [2, 3]}]}}}
+    monkeypatch.setattr(routing_force.st, "session_state", session)
+    routing_force.click_token("tokens-1", shown)
+    assert session["force_token"] == "3: w3"
+    assert routing_force.picked_token(shown) == 3
+
+
+def test_lengths_that_other_pages_would_cut_are_told():
+    def made(tokens, full):
+        return Exploration(TASKS["sst2"], ("t",), ("a",) * tokens, full, np.zeros(2), {})
+
+    assert lengths([made(128, 128)]) == []
+    (long,) = lengths([made(10, 10), made(129, 129)])
+    assert "128 tokens" in long
+    assert "input 2" in long
+    cut, long = lengths([made(512, 900), made(512, 513)])
+    assert "At most 512 tokens" in cut
+    assert "inputs 1, 2" in cut
+    assert "128" in long

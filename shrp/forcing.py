@@ -1,0 +1,127 @@
+"""Routes that a person has chosen: experts forced in some layers, for all tokens or for one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shrp.errors import PlanError
+
+LONGEST = 2_000
+"""Characters of a route's text that are read; far more than the layers of any model need."""
+_PART = re.compile(r"(\d{1,4})\.(\d{1,4})(?:t(\d{1,4}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Force:
+    """One expert forced in one layer."""
+
+    layer: int
+    expert: int
+    token: int | None = None
+    """Position of the only token that it is forced for, `[CLS]` being 0; None forces it for the whole input."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Layer and token (-1 for all), of which a route forces each at most once."""
+        return self.layer, -1 if self.token is None else self.token
+
+
+@dataclass(frozen=True)
+class ForcedRoute:
+    """What is forced; the layers and tokens that it does not name route as they then would."""
+
+    forces: tuple[Force, ...] = ()
+    """Ascending by layer and token, at most one of each."""
+
+    def __bool__(self) -> bool:
+        return bool(self.forces)
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers in which something is forced, ascending."""
+        return sorted({force.layer for force in self.forces})
+
+    def forced(self, layer: int, expert: int, token: int | None = None) -> ForcedRoute:
+        """With an expert forced in place of what was forced there.
+
+        For a whole input it also takes the place of what was forced for single tokens in that layer.
+        """
+        kept = [f for f in self.forces if f.layer != layer or (token is not None and f.token != token)]
+        return _ordered([*kept, Force(layer, expert, token)])
+
+    def released(self, force: Force) -> ForcedRoute:
+        """Without one of its forces; the route as it is if that is not there."""
+        return _ordered([f for f in self.forces if f != force])
+
+    def whole(self) -> ForcedRoute:
+        """Without what is forced for single tokens, whose positions mean something in one input only."""
+        return _ordered([f for f in self.forces if f.token is None])
+
+    def fitting(self, layers: Sequence[int], experts: int, tokens: int) -> ForcedRoute:
+        """Only the forces that a model and an input have a place for.
+
+        Args:
+            layers: the routed ones.
+            experts: in each.
+            tokens: of the input if every token is routed by itself; 0 under sequence routing.
+        """
+        return _ordered(
+            f
+            for f in self.forces
+            if f.layer in layers and f.expert < experts and (f.token is None or f.token < tokens)
+        )
+
+    def gates(self, layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
+        """A `GateSource` for `use_gates` that puts the route into effect.
+
+        Token positions count from the left of each row, so rows must not be padded there.
+        """
+        here = [force for force in self.forces if force.layer == layer]
+        if not here:
+            return None
+        changed = gates.clone()
+        for force in here:  # the one for all tokens comes first
+            one_hot = torch.eye(probs.shape[-1], dtype=gates.dtype, device=gates.device)[force.expert]
+            if force.token is None:
+                changed[...] = one_hot
+            else:
+                changed[:, force.token] = one_hot
+        return changed
+
+    @property
+    def text(self) -> str:
+        """The route as a short text: `6.3_8.1t5` forces expert 3 in layer 6 and expert 1 in layer 8 for token 5."""
+        return "_".join(
+            f"{f.layer}.{f.expert}" + ("" if f.token is None else f"t{f.token}") for f in self.forces
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> ForcedRoute:
+        """The route of a `text`, which may be anything.
+
+        Raises:
+            PlanError: the text is no route's.
+        """
+        if len(text) > LONGEST:
+            raise PlanError(f"the forced route is longer than {LONGEST:,} characters.")
+        route = cls()
+        for part in text.split("_") if text else ():
+            if (found := _PART.fullmatch(part)) is None:
+                raise PlanError("the forced route can't be read; it looks like 6.3_8.1.")
+            layer, expert, token = found.groups()
+            force = Force(int(layer), int(expert), None if token is None else int(token))
+            route = _ordered([*(f for f in route.forces if f.place != force.place), force])
+        return route
+
+
+def _ordered(forces: Iterable[Force]) -> ForcedRoute:
+    return ForcedRoute(tuple(sorted(forces, key=lambda force: force.place)))
+
+
+AS_ROUTED = ForcedRoute()
+"""Nothing is forced."""

@@ -1,0 +1,215 @@
+"""What an expert is worth to the routed model: take it away, let the router pick the next one, and score again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.batching import bucketed_batches, collate, encode
+from shrp.convert import router_layers
+from shrp.data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.evaluate import label_columns, summarise
+from shrp.evaluation import Evaluation
+from shrp.metrics import NO_INTERVAL, RESAMPLE_CELLS, paired_interval
+from shrp.paired import Agreement, agreement, paired_difference
+from shrp.partial import run_from, run_layers
+from shrp.routing import knock_out, top_k_gates, use_gates
+
+RESAMPLES = 2000
+PREFIX_BYTES = 256 * 2**20
+"""Everything that one `Prefix` keeps; inputs beyond it are run anew each time."""
+
+
+class Prefix:
+    """What enters a model's first routed layer, kept for the inputs that have been run; serves several threads.
+
+    No expert is below it, so it is the same whichever one is taken away. An object belongs to one model, one data set
+    and one length at which texts are cut.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, limit: int = PREFIX_BYTES) -> None:
+        self.model, self.first, self.limit = model, min(router_layers(model)), limit
+        self.size, self._kept, self._lock = 0, {}, threading.Lock()
+
+    def entering(self, rows: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
+        """What enters layer `first`, `(B, T, d)`, 0 where padded.
+
+        Args:
+            rows: the inputs' places in the data.
+            inputs: the same, padded to `(B, T)`.
+        """
+        mask = inputs["attention_mask"].bool()
+        known = [self._kept.get(row) for row in rows]
+        if missing := [i for i, states in enumerate(known) if states is None]:
+            part = {name: values[missing] for name, values in inputs.items()}
+            for i, states in zip(missing, run_layers(self.model, part, 0, self.first), strict=True):
+                known[i] = states[mask[i]]  # a copy, so the whole batch is not kept alive
+                self._keep(rows[i], known[i])
+        hidden = known[0].new_zeros(*mask.shape, known[0].shape[-1])
+        hidden[mask] = torch.cat(known)
+        return hidden
+
+    def _keep(self, row: int, states: Tensor) -> None:
+        with self._lock:
+            if row not in self._kept and self.size + states.nbytes <= self.limit:
+                self._kept[row] = states
+                self.size += states.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class KnockOut:
+    """A routed model with and without one expert, on all of the data."""
+
+    layer: int
+    expert: int
+    before: Evaluation
+    """The model as it is; rows in the data set's order."""
+    after: Evaluation
+    """The model without the expert, the same rows."""
+    affected: np.ndarray
+    """Rows of the inputs that the expert was taken from, ascending; all others come out as before."""
+
+    @property
+    def flipped(self) -> int:
+        """Inputs whose predicted class changes; 0 for regression."""
+        if self.before.task.is_regression:
+            return 0
+        return int((self.before.predictions != self.after.predictions).sum())
+
+    def score_change(self) -> tuple[float, tuple[float, float]]:
+        """Score without the expert minus score with it, and its paired 95% interval.
+
+        For accuracy the interval is Agresti and Min's, which stays honest where hardly an input changes sides; for
+        other metrics it is the paired bootstrap's. All nan without labels.
+        """
+        if self.before.labels is None:
+            return float("nan"), NO_INTERVAL
+        if self.before.metric != "accuracy":
+            return paired_difference(self.after, self.before, resamples=RESAMPLES)
+        counts = self.agreement()
+        bounds = paired_interval(counts.only_a, counts.only_b, counts.n)
+        return (counts.only_a - counts.only_b) / counts.n, bounds
+
+    def agreement(self) -> Agreement:
+        """Who is right where, `after` first; needs labelled classes."""
+        return agreement(self.after, self.before)
+
+    def logit_changes(self, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+        """One row a class: how its mean logit changes.
+
+        Returns:
+            Columns class, `before` and `after` (mean logits over all n inputs), `change`, `low, high` (95%, paired
+            bootstrap over all inputs), and `among its inputs`, the mean change over those affected (nan for none).
+        """
+        task = self.before.task
+        change = (self.after.logits - self.before.logits).astype(np.float64)
+        bounds = _bootstrap_means(change, resamples, np.random.default_rng(seed))
+        among = change[self.affected].mean(0) if len(self.affected) else np.full(change.shape[1], np.nan)
+        return pd.DataFrame(
+            {
+                "class": task.label_names or ("the prediction",),
+                "before": self.before.logits.mean(0, dtype=np.float64),
+                "after": self.after.logits.mean(0, dtype=np.float64),
+                "change": change.mean(0),
+                "low": bounds[0],
+                "high": bounds[1],
+                "among its inputs": among,
+            }
+        )
+
+
+def knock_out_effect(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    before: Evaluation,
+    layer: int,
+    expert: int,
+    *,
+    chosen: np.ndarray | None = None,
+    prefix: Prefix | None = None,
+    batch_size: int = 64,
+    max_length: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> KnockOut:
+    """Take one expert away on all of the data.
+
+    Inputs that don't use the expert can't change, so only the others run: once through the layers below, then from
+    `layer` on, where the router picks among the experts that remain and the layers above route as they then would.
+
+    Args:
+        before: the model's evaluation on all of the data.
+        chosen: mask `(N,)` of inputs that may use the expert, from usage that was measured before; it saves running
+            the layers below on the others. None runs them on all. With Top-k for k > 1 it must not be the Top-1 alone.
+        prefix: shared by calls on the same model and data, so that what lies below all experts runs once.
+        progress: called with inputs done and to do.
+
+    Raises:
+        PlanError: the layer has no router, there is no such expert, or no other one to take its place.
+        DataError: `before` is not of all these data.
+    """
+    routed = router_layers(model)
+    if layer not in routed or not 0 <= expert < routed[layer].num_experts:
+        raise PlanError(f"layer {layer} has no router with an expert {expert}.")
+    if routed[layer].num_experts == 1:
+        raise PlanError("a layer's only expert can't be taken away.")
+    if before.n != len(data) or before.data != data.name:
+        raise DataError(
+            f"The evaluation is of {before.n} inputs of {before.data}, not of all of {data.name}."
+        )
+    before = _in_order(before, data)
+    rows = np.arange(len(data)) if chosen is None else np.flatnonzero(chosen)
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], max_length)
+    columns = label_columns(model, data.task)
+    prefix = prefix or Prefix(model, limit=0)
+    logits, affected, done = before.logits.copy(), [], 0
+    for places in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
+        inputs = collate(tokenizer, encoded, places)
+        with torch.inference_mode():
+            entering = prefix.entering(rows[places].tolist(), inputs)
+            if layer > prefix.first:
+                entering = run_layers(model, inputs, prefix.first, layer, entering)
+            mask = inputs["attention_mask"].bool()
+            gates = top_k_gates(routed[layer].router(entering, mask), routed[layer].top_k)
+            uses = gates[..., expert] > 0  # (B,) or (B, T)
+            uses = (uses & mask).any(1) if uses.dim() == 2 else uses
+            if uses.any():
+                part = {name: values[uses] for name, values in inputs.items()}
+                with use_gates(knock_out({layer: expert}, routed[layer].top_k)):
+                    outputs, _ = run_from(model, part, layer, entering[uses])
+                here = rows[np.asarray(places)[uses.numpy()]]
+                logits[here] = outputs.float().numpy()[:, columns]
+                affected.append(here)
+        done += len(places)
+        if progress:
+            progress(done, len(rows))
+    after = summarise(data, np.arange(len(data)), logits, True)
+    found = np.sort(np.concatenate(affected)) if affected else np.empty(0, dtype=np.int64)
+    return KnockOut(layer, expert, before, after, found)
+
+
+def _in_order(evaluation: Evaluation, data: TextData) -> Evaluation:
+    """The same evaluation, its rows in the data set's order."""
+    order = np.argsort(evaluation.indices, kind="stable")
+    return summarise(data, np.arange(len(data)), evaluation.logits[order], False)
+
+
+def _bootstrap_means(
+    values: np.ndarray, resamples: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """95% percentile intervals of the means of `values` `(n, C)` over inputs, each end `(C,)`."""
+    n, means = len(values), []
+    at_once = max(1, RESAMPLE_CELLS // n)
+    for start in range(0, resamples, at_once):
+        drawn = generator.integers(n, size=(min(at_once, resamples - start), n))
+        means.append(np.stack([column[drawn].mean(1) for column in values.T], axis=1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5], axis=0)
+    return low, high

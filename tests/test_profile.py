@@ -1,0 +1,369 @@
+import inspect
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.attention import layer_attention
+from shrp.batching import collate, encode
+from shrp.convert import expert_layers
+from shrp.data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.evaluate import evaluate, evaluate_stream
+from shrp.explore import EVALUATED_TOKENS
+from shrp.families import encoder_layers
+from shrp.knockout import Prefix, knock_out_effect
+from shrp.routing import knock_out, record_routing, use_gates
+from shrp.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
+from shrp.tasks import TASKS
+from shrp.usage import measure_usage
+from shrp.words import count_tokens, count_words, log_odds
+
+# ---- words
+
+
+def test_words_are_counted_an_input():
+    counted = count_words([("The cat, the CAT's hat!",), ("Ünïcode — 3 cats",), ("...",)])
+    assert counted.words == ("the", "cat", "cat's", "hat", "ünïcode", "3", "cats")
+    first = np.array([True, False, False])
+    assert counted.of(first).tolist() == [2, 1, 1, 1, 0, 0, 0]
+    assert counted.inputs(first).tolist() == [1, 1, 1, 1, 0, 0, 0]
+    assert counted.of(~first).tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert count_words([("a b", "b c")]).of(np.array([True])).tolist() == [1, 2, 1]
+
+
+def test_log_odds_are_those_of_the_paper():
+    here, elsewhere = np.array([30, 10, 60]), np.array([5, 45, 150])
+    found = log_odds(["a", "b", "c"], here, elsewhere, min_count=1, prior_terms=100)
+    # Monroe et al.: delta = log((y+a)/(n+a0-y-a)) of one group minus that of the other; variance 1/(y+a) + 1/(x+a)
+    prior = 100 * 35 / 300
+    delta = np.log((30 + prior) / (100 + 100 - 30 - prior)) - np.log((5 + prior) / (200 + 100 - 5 - prior))
+    z = delta / np.sqrt(1 / (30 + prior) + 1 / (5 + prior))
+    row = found.frame.set_index("term").loc["a"]
+    assert row["log-odds"] == pytest.approx(delta)
+    assert row["z"] == pytest.approx(z)
+    assert row["low"] < delta < row["high"]
+    assert (row["here"], row["elsewhere"]) == (30, 5)
+    assert row["per 1,000 here"] == pytest.approx(300)
+    assert found.frame["term"].iloc[0] == "a"
+    assert found.frame["z"].is_monotonic_decreasing
+    assert (found.here, found.elsewhere, found.tested) == (100, 200, 3)
+
+
+def test_a_rare_word_is_shrunk_and_ranked_by_z_and_the_minimum_leaves_it_out():
+    terms = ["rare", "frequent", "even"]
+    here, elsewhere = np.array([2, 60, 200]), np.array([0, 20, 300])
+    weak = log_odds(terms, here, elsewhere, min_count=1, prior_terms=1).frame.set_index("term")
+    strong = log_odds(terms, here, elsewhere, min_count=1, prior_terms=1000).frame.set_index("term")
+    assert weak.loc["rare", "log-odds"] > weak.loc["frequent", "log-odds"]
+    assert 0 < strong.loc["rare", "log-odds"] < 0.3 * weak.loc["rare", "log-odds"]
+    assert strong.loc["frequent", "z"] > strong.loc["rare", "z"]
+    assert log_odds(terms, here, elsewhere, min_count=3).frame["term"].tolist() == ["frequent", "even"]
+
+
+def test_words_dealt_at_random_rarely_pass_the_threshold_for_many():
+    rng = np.random.default_rng(0)
+    here, elsewhere = rng.poisson(20, 300), rng.poisson(60, 300)
+    found = log_odds([f"w{i}" for i in range(300)], here, elsewhere)
+    z = found.frame["z"].abs()
+    assert found.threshold == pytest.approx(3.76, abs=0.02)  # two-sided 5% over 300
+    assert (z > found.threshold).sum() <= 1
+    assert 0 < (z > 1.96).mean() < 0.1
+
+
+def test_one_sided_and_empty_groups_give_numbers():
+    found = log_odds(["a", "b"], np.array([0, 0]), np.array([9, 9]))
+    assert np.isfinite(found.frame["z"]).all()
+    assert log_odds([], np.zeros(0, int), np.zeros(0, int)).tested == 0
+    assert np.isfinite(log_odds(["a"], np.array([9]), np.array([0])).frame["z"]).all()
+
+
+def test_token_counts_agree_with_usage(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(routing="token"), tiny_data(30)
+    calls = []
+    counted = count_tokens(
+        model, tiny_tokenizer, data, batch_size=8, progress=lambda *call: calls.append(call)
+    )
+    assert calls[-1] == (30, 30)
+    stats = measure_usage(model, tiny_tokenizer, data)
+    assert "[CLS]" not in counted.tokens
+    special = 0
+    for layer in (1, 2):
+        with torch.no_grad(), record_routing() as record:
+            for text in data.texts:
+                model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))
+        gates = [trace.gates[0].argmax(-1) for trace in record.traces[layer]]
+        special = np.bincount([int(g[i]) for g in gates for i in (0, -1)], minlength=4)
+        np.testing.assert_array_equal(counted.counts[layer].sum(0), stats.counts(layer) - special)
+    word = data.texts[0][0].split()[0]
+    total = sum(text.split().count(word) for (text,) in data.texts)
+    assert counted.counts[1][counted.tokens.index(word)].sum() == total
+
+
+# ---- attention
+
+
+@pytest.mark.parametrize("layers", [(1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_attention_is_the_layers_own_on_its_real_input(tiny_routed, tiny_tokenizer, routing, layers):
+    model, text = tiny_routed(routing=routing, layers=layers), ("w1 w2 nothing w4",)
+    batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0])
+    for layer in layers:
+        module, seen = expert_layers(model)[layer], []
+        hook = module.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        with torch.no_grad(), record_routing() as record:
+            model(**batch)
+        hook.remove()
+        found = layer_attention(model, tiny_tokenizer, text, layer)
+        with torch.no_grad():
+            direct = module.attention_maps(seen[0])[0].numpy()
+            outputs = module.expert_outputs(seen[0])[0].numpy()
+            values = module.qkv(seen[0])[2][0].numpy()
+        np.testing.assert_allclose(found.weights, direct, atol=1e-6)
+        np.testing.assert_allclose(found.weights @ values, outputs, atol=1e-5)  # what attention really mixes
+        np.testing.assert_allclose(found.probs, record.last(layer).probs[0], atol=1e-6)
+        assert found.tokens == ("[CLS]", "w1", "w2", "[UNK]", "w4", "[SEP]")
+        assert found.special.tolist() == [True, False, False, False, False, True]  # unknown words are words
+
+
+def test_hiding_special_tokens_renormalises_and_says_how_much_went(tiny_routed, tiny_tokenizer):
+    found = layer_attention(tiny_routed(), tiny_tokenizer, ("w1 w2 w3",), 2)
+    for expert in range(4):
+        whole = found.pattern(expert)
+        assert whole.hidden == 0
+        np.testing.assert_allclose(whole.weights.sum(1), 1, atol=1e-5)
+        part = found.pattern(expert, without_special=True)
+        assert part.tokens == ("w1", "w2", "w3")
+        np.testing.assert_allclose(part.weights.sum(1), 1, atol=1e-5)
+        inner = found.weights[expert][1:4, 1:4]
+        assert part.hidden == pytest.approx(1 - inner.sum(1).mean(), abs=1e-6)
+        np.testing.assert_allclose(part.weights[0] / part.weights[0, 0], inner[0] / inner[0, 0], rtol=1e-5)
+
+
+def test_attention_of_odd_inputs(tiny_routed, tiny_tokenizer):
+    model = tiny_routed()
+    empty = layer_attention(model, tiny_tokenizer, ("",), 1)
+    assert empty.pattern(0, without_special=True).tokens == ("[CLS]", "[SEP]")  # nothing else is there
+    long = layer_attention(model, tiny_tokenizer, ("w1 " * 500,), 1)
+    assert (len(long.tokens), long.full_length) == (32, 502)
+    with pytest.raises(PlanError, match="layer 0"):
+        layer_attention(model, tiny_tokenizer, ("w1",), 0)
+
+
+# ---- similarity
+
+
+def made_sample(sizes=(5,) * 12, seed=0):
+    """Two layers of three experts; in layer 4, expert 1 is expert 0 of layer 3 turned and scaled."""
+    rng = np.random.default_rng(seed)
+    inputs = np.repeat(np.arange(len(sizes)), sizes)
+    low = rng.normal(size=(3, len(inputs), 6)).astype(np.float32)
+    low[1] = 2 * low[0]
+    high = rng.normal(size=(3, len(inputs), 6)).astype(np.float32)
+    turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    high[1] = 0.5 * low[0] @ turn.astype(np.float32) + 7
+    return OutputSample("made", {3: low, 4: high}, inputs)
+
+
+def test_cosine_finds_the_same_direction_within_a_layer():
+    frame = nearest_in_layer(made_sample(), 3, 0)
+    assert frame["expert"].tolist() == [1, 2]
+    assert frame["cosine"].iloc[0] == pytest.approx(1)
+    assert frame["low"].iloc[0] == pytest.approx(1)
+    assert frame["low"].iloc[1] < frame["cosine"].iloc[1] < frame["high"].iloc[1]
+    assert abs(frame["cosine"].iloc[1]) < 0.3
+
+
+def test_the_cosines_interval_counts_inputs_not_tokens():
+    once = nearest_in_layer(made_sample(sizes=(1,) * 40), 3, 0).set_index("expert")
+    same = made_sample(sizes=(1,) * 40)
+    fivefold = OutputSample(
+        "made", {k: np.repeat(v, 5, axis=1) for k, v in same.outputs.items()}, np.repeat(same.inputs, 5)
+    )
+    again = nearest_in_layer(fivefold, 3, 0).set_index("expert")
+    np.testing.assert_allclose(again, once, atol=1e-6)  # repeating each token tells nothing new
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in same.outputs[3]]
+    cosines = (unit[0] * unit[2]).sum(1)
+    half = 1.96 * cosines.std(ddof=1) / np.sqrt(40)
+    assert once.loc[2, "high"] - once.loc[2, "cosine"] == pytest.approx(half, rel=1e-3)
+
+
+def test_cka_sees_through_turned_coordinates_across_layers():
+    frame = nearest_anywhere(made_sample(sizes=(5,) * 40), 3, 0)
+    assert (frame["layer"] == 4).all()
+    assert frame["expert"].iloc[0] == 1
+    assert frame["cka"].iloc[0] == pytest.approx(1, abs=1e-4)
+    assert frame["low"].iloc[0] == pytest.approx(1, abs=1e-4)
+    assert frame["cka"].iloc[1] < 0.3
+    assert (frame["low"] <= frame["high"]).all()
+    only = OutputSample("made", {3: made_sample().outputs[3]}, made_sample().inputs)
+    assert nearest_anywhere(only, 3, 0).empty
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_sampled_outputs_are_the_layers_own(tiny_routed, tiny_tokenizer, tiny_data, routing):
+    model, data = tiny_routed(routing=routing), tiny_data(20)
+    sample = sample_outputs(model, tiny_tokenizer, data, inputs=20, tokens=100)  # every token of every input
+    assert (sample.n_inputs, sample.data) == (20, data.name)
+    assert sample.outputs[1].shape == (4, sample.n, 6)
+    direct = []
+    for text in data.texts:
+        module, seen = expert_layers(model)[2], []
+        hook = module.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        with torch.no_grad():
+            model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))
+        hook.remove()
+        with torch.no_grad():
+            direct.append(module.expert_outputs(seen[0])[0].numpy())
+    direct = np.concatenate(direct, axis=1)
+    assert direct.shape[1] == sample.n
+    np.testing.assert_allclose(sample.outputs[2].sum(1), direct.sum(1), atol=1e-3)
+    few = sample_outputs(model, tiny_tokenizer, data, inputs=6, tokens=2)
+    assert np.bincount(few.inputs).tolist() == [2] * 6
+
+
+def test_equal_experts_are_each_others_nearest(tiny_routed, tiny_tokenizer, tiny_data):
+    model = tiny_routed(seed=3)
+    layer = expert_layers(model)[2]
+    with torch.no_grad():
+        layer.qkv_weight[3] = layer.qkv_weight[1]
+        layer.qkv_bias[3] = layer.qkv_bias[1]
+    sample = sample_outputs(model, tiny_tokenizer, tiny_data(20))
+    best = nearest_in_layer(sample, 2, 1).iloc[0]
+    assert best["expert"] == 3
+    assert best["cosine"] == pytest.approx(1, abs=1e-5)
+
+
+# ---- knocking an expert out
+
+
+@pytest.mark.parametrize(("routing", "top_k"), [("sequence", 1), ("sequence", 2), ("token", 1)])
+@pytest.mark.parametrize("layers", [(1, 2), (0, 1, 2)])
+def test_knocking_out_equals_running_everything(
+    tiny_routed, tiny_tokenizer, tiny_data, routing, top_k, layers
+):
+    model, data = tiny_routed(routing=routing, top_k=top_k, layers=layers), tiny_data(40)
+    before = evaluate(model, tiny_tokenizer, data)
+    stats = measure_usage(model, tiny_tokenizer, data)
+    changed, prefix = 0, Prefix(model, limit=20_000)  # room for some of the inputs
+    for layer in layers:
+        for expert in range(4):
+            with use_gates(knock_out({layer: expert}, top_k)):
+                direct = evaluate(model, tiny_tokenizer, data)
+            chosen = stats.top1[layer][:, expert] > 0 if top_k == 1 else None
+            calls = []
+            found = knock_out_effect(
+                model,
+                tiny_tokenizer,
+                data,
+                before,
+                layer,
+                expert,
+                chosen=chosen,
+                prefix=prefix,
+                batch_size=7,
+                progress=lambda *call, calls=calls: calls.append(call),
+            )
+            np.testing.assert_allclose(found.after.logits, direct.logits, atol=1e-5)
+            assert found.after.score == pytest.approx(direct.score)
+            others = np.setdiff1d(np.arange(40), found.affected)
+            np.testing.assert_array_equal(found.after.logits[others], before.logits[others])
+            if chosen is not None:
+                assert found.affected.tolist() == np.flatnonzero(chosen).tolist()
+                assert calls == [] or calls[-1] == (chosen.sum(), chosen.sum())
+            changed += len(found.affected)
+    assert changed >= 40 * len(layers)  # every input uses some expert of every layer
+    assert 10_000 < prefix.size <= 20_000
+
+
+def test_effects_have_paired_intervals(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(60)
+    *_, shuffled = evaluate_stream(model, tiny_tokenizer, data)  # rows in another order than the data's
+    top = int(measure_usage(model, tiny_tokenizer, data).share(2).argmax())
+    found = knock_out_effect(model, tiny_tokenizer, data, shuffled, 2, top)
+    change, (low, high) = found.score_change()
+    assert change == pytest.approx(found.after.score - found.before.score)
+    assert low < change < high
+    frame = found.logit_changes()
+    difference = found.after.logits - found.before.logits
+    np.testing.assert_allclose(frame["change"], difference.mean(0), atol=1e-6)
+    np.testing.assert_allclose(frame["among its inputs"], difference[found.affected].mean(0), atol=1e-6)
+    assert (frame["low"] <= frame["change"]).all()
+    assert (frame["change"] <= frame["high"]).all()
+    # The bootstrap's interval is about as wide as theory says.
+    half = 1.96 * difference.std(0, ddof=1) / np.sqrt(60)
+    np.testing.assert_allclose((frame["high"] - frame["low"]) / 2, half, rtol=0.15)
+    assert found.flipped == (found.before.predictions != found.after.predictions).sum()
+
+
+def test_data_without_labels_and_regression(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(12)
+    bare = TextData(data.task, "bare", data.texts)
+    before = evaluate(model, tiny_tokenizer, bare)
+    found = knock_out_effect(model, tiny_tokenizer, bare, before, 1, 0)
+    assert np.isnan(found.score_change()[0])
+    assert np.isfinite(found.logit_changes()["change"]).all()
+    pairs = tuple((text[0], "w1 w2") for text in data.texts)
+    numbers = TextData(TASKS["stsb"], "numbers", pairs, np.linspace(0, 5, 12))
+    model = tiny_routed(num_labels=1)
+    before = evaluate(model, tiny_tokenizer, numbers)
+    found = knock_out_effect(model, tiny_tokenizer, numbers, before, 2, 1)
+    assert found.flipped == 0
+    assert found.logit_changes()["class"].tolist() == ["the prediction"]
+    change, (low, high) = found.score_change()
+    assert low <= change <= high or not len(found.affected)
+
+
+def test_what_cannot_be_knocked_out_is_refused(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(8)
+    before = evaluate(model, tiny_tokenizer, data)
+    for layer, expert in ((0, 0), (1, 4), (1, -1)):
+        with pytest.raises(PlanError, match="no router"):
+            knock_out_effect(model, tiny_tokenizer, data, before, layer, expert)
+    with pytest.raises(DataError, match="not of all"):
+        knock_out_effect(model, tiny_tokenizer, tiny_data(9), before, 1, 0)
+    uniform = tiny_routed(control="uniform")
+    with pytest.raises(PlanError):
+        knock_out_effect(uniform, tiny_tokenizer, data, before, 1, 0)
+
+
+def test_what_lies_below_the_experts_runs_once(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(16)
+    before, prefix, ran = evaluate(model, tiny_tokenizer, data), Prefix(model), []
+    first = encoder_layers(model)[0]
+    hook = first.register_forward_pre_hook(lambda _, args: ran.append(len(args[0])))
+    for layer, expert in ((1, 0), (2, 1), (2, 3), (1, 2)):
+        knock_out_effect(model, tiny_tokenizer, data, before, layer, expert, prefix=prefix)
+    hook.remove()
+    assert sum(ran) == 16
+
+
+def test_threads_profile_one_model_without_mixing(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(24)
+    before, text, prefix = evaluate(model, tiny_tokenizer, data), data.texts[0], Prefix(model)
+
+    def profile(layer, expert):
+        effect = knock_out_effect(model, tiny_tokenizer, data, before, layer, expert, prefix=prefix)
+        return effect.after.logits, layer_attention(model, tiny_tokenizer, text, layer).weights[expert]
+
+    cells = [(layer, expert) for layer in (1, 2) for expert in range(4)]
+    alone = {cell: profile(*cell) for cell in cells}
+    wrong = []
+
+    def work(cell):
+        for _ in range(3):
+            if not all(np.allclose(a, b, atol=1e-5) for a, b in zip(profile(*cell), alone[cell])):
+                wrong.append(cell)
+
+    threads = [threading.Thread(target=work, args=(cell,)) for cell in cells]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_the_length_that_pages_name_is_the_one_that_is_measured():
+    for function in (measure_usage, evaluate_stream, knock_out_effect, layer_attention, count_tokens):
+        assert inspect.signature(function).parameters["max_length"].default == EVALUATED_TOKENS

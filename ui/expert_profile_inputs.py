@@ -1,0 +1,82 @@
+"""The inputs that the router gives the highest and the lowest probability for one expert."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.data import TextData
+from shrp.usage import UsageStats
+from ui.downloads import downloads
+from ui.text import escape
+
+SHOWN = 12
+HIGHEST, LOWEST = "highest", "lowest"
+RANKED, EXAMPLE, TYPED = "ranked", "example", "example_text"
+"""Keys in the session's state and in the URL; `example` is the number of the input whose attention is shown."""
+
+
+def input_frame(stats: UsageStats, data: TextData, layer: int, expert: int) -> pd.DataFrame:
+    """Every input with its router probability for the expert, highest first.
+
+    Columns index, the text columns, (label, slice), `router probability`, and `chosen` (whether the expert is its
+    Top-1) or, under token routing, `tokens` (how many of its tokens chose the expert).
+    """
+    frame = data.to_frame()
+    frame.insert(0, "index", np.arange(len(data)))
+    frame["router probability"] = stats.probs[layer][:, expert].astype(float)
+    mine = stats.top1[layer][:, expert]
+    frame["tokens" if stats.unit == "tokens" else "chosen"] = mine if stats.unit == "tokens" else mine > 0
+    return frame.sort_values("router probability", ascending=False, kind="stable", ignore_index=True)
+
+
+def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, file_name: str) -> None:
+    """The table of inputs; a picked row becomes the example whose attention is shown.
+
+    Args:
+        frame: `input_frame`'s.
+        cell: names layer and expert in the table's key.
+    """
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with right:
+        ranked = st.segmented_control(
+            "Router probability",
+            [HIGHEST, LOWEST],
+            default=HIGHEST,
+            required=True,
+            key=RANKED,
+            bind="query-params",
+        )
+    shown = frame.head(SHOWN) if ranked != LOWEST else frame.iloc[::-1].head(SHOWN)
+    mean = ", a mean over each input's tokens" if stats.unit == "tokens" else ""
+    with left:
+        st.markdown(
+            f"**Inputs with the {ranked or HIGHEST} router probability for this expert**, {len(shown)} of "
+            f"n = {len(frame):,} of {escape(data.name)}{mean}"
+        )
+    key = f"inputs-{cell}-{ranked}"
+    st.dataframe(
+        shown,
+        key=key,
+        on_select=lambda: _pick(key, shown["index"].tolist()),
+        selection_mode="single-row",
+        hide_index=True,
+        width="stretch",
+        height="content",
+        column_config={
+            "index": st.column_config.NumberColumn("no.", width="small", help=f"Row of {escape(data.name)}"),
+            **{name: st.column_config.TextColumn(width="large") for name in data.task.text_columns},
+            "router probability": st.column_config.ProgressColumn(format="%.3f", min_value=0, max_value=1),
+            "chosen": st.column_config.CheckboxColumn(help="Whether this expert is the input's Top-1"),
+            "tokens": st.column_config.NumberColumn(help="How many of its tokens chose this expert"),
+        },
+    )
+    st.caption("Pick a row to see this expert's attention in it, below. The CSV holds all inputs.")
+    downloads(frame, "top-inputs", f"{file_name}-inputs")
+
+
+def _pick(key: str, numbers: list[int]) -> None:
+    rows = st.session_state[key]["selection"]["rows"]
+    if rows and rows[0] < len(numbers):
+        st.session_state[EXAMPLE], st.session_state[TYPED] = numbers[rows[0]], ""

@@ -1,0 +1,104 @@
+"""What the model loses without one expert, on all of the data."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.knockout import RESAMPLES, KnockOut
+from shrp.usage import UsageStats
+from ui import expert_profile_results as made
+from ui.downloads import downloads
+from ui.lab_views import points, points_interval
+from ui.text import escape, metric_name, score_text
+
+
+def knocked_out(
+    checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, name: str
+) -> None:
+    """The change of the score, of predictions, and of each class's mean logit. Raises as `knock_out_effect`."""
+    st.markdown("**Without this expert**: the router picks the next one in its layer")
+    found = made.knocked_out(checkpoint, data, stats, layer, expert)
+    n, affected = found.before.n, len(found.affected)
+    if not affected:
+        st.info(
+            f"None of the n = {n:,} inputs of {escape(data.name)} uses this expert, so without it every output is the "
+            "same.",
+            icon=":material/bedtime:",
+        )
+        return
+    one, two, three = st.columns(3, border=True)
+    with one:
+        _score(found)
+    with two:
+        st.metric("Inputs that it is taken from", f"{affected:,}")
+        st.caption(f"of n = {n:,} of {escape(data.name)}; only these were run, since no other can change")
+    with three:
+        if data.task.is_regression:
+            st.metric("Predictions that change", f"{affected:,}")
+            st.caption(f"of n = {n:,}, by however little")
+        else:
+            st.metric("Predictions that change", f"{found.flipped:,}")
+            st.caption(f"of {affected:,} inputs that can, and of n = {n:,} in all{_sides(found)}")
+    frame = found.logit_changes()
+    st.dataframe(
+        _readable(frame),
+        hide_index=True,
+        width="stretch",
+        height="content",
+        alt="Mean logit of each class with and without the expert, and the change with its interval",
+    )
+    st.caption(
+        f"Mean logits over all n = {n:,} inputs, of which {n - affected:,} can't change; 95% intervals of the change "
+        f"by a paired bootstrap over all inputs, {RESAMPLES:,} resamples. The last column is the mean over the "
+        f"{affected:,} affected inputs alone."
+    )
+    downloads(frame, "knock-out", f"{name}-knocked-out")
+
+
+def _score(found: KnockOut) -> None:
+    metric = found.before.metric
+    name = metric_name(metric)
+    if found.before.labels is None:
+        st.metric(name[0].upper() + name[1:], "not known")
+        st.caption("These data have no labels; predictions and logits below can still be compared.")
+        return
+    change, bounds = found.score_change()
+    st.metric(f"Change of {name}", points(change, metric))
+    interval = f"95% interval {points_interval(bounds, metric)}, paired; " if bounds[0] == bounds[0] else ""
+    st.caption(
+        f"{interval}{score_text(found.before.score, metric)} with it, {score_text(found.after.score, metric)} without, "
+        f"n = {found.before.n:,}"
+    )
+
+
+def _sides(found: KnockOut) -> str:
+    if found.before.labels is None:
+        return ""
+    counts = found.agreement()
+    return f"; {counts.only_b:,} become wrong, {counts.only_a:,} become right"
+
+
+def _readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers as they are read: signed changes, the interval in one column."""
+
+    def plain(value: float, sign: str = "") -> str:
+        return f"{value:{sign}.4f}".replace("-", "−")
+
+    def signed(value: float) -> str:
+        return plain(value, "+")
+
+    return pd.DataFrame(
+        {
+            "class": frame["class"],
+            "mean logit": frame["before"].map(plain),
+            "without it": frame["after"].map(plain),
+            "change": frame["change"].map(signed),
+            "95% interval": [
+                f"{signed(low)} to {signed(high)}" for low, high in zip(frame["low"], frame["high"])
+            ],
+            "change among its inputs": frame["among its inputs"].map(signed),
+        }
+    )

@@ -1,0 +1,62 @@
+"""The experts whose outputs are the most like those of one expert."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.similarity import RESAMPLES, nearest_anywhere, nearest_in_layer
+from ui import expert_profile_results as made
+from ui.downloads import downloads
+from ui.text import escape
+
+
+def nearest(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, name: str) -> None:
+    """Two small tables: within the layer by cosine, in the other layers by linear CKA. Raises as `sample_outputs`."""
+    sample = made.outputs(checkpoint, data)
+    st.markdown(
+        f"**Nearest experts** by similarity of outputs, on {sample.n:,} real tokens of {sample.n_inputs:,} of the "
+        f"{len(data):,} inputs of {escape(data.name)}"
+    )
+    within, across = nearest_in_layer(sample, layer, expert), nearest_anywhere(sample, layer, expert)
+    one, two = st.columns(2, gap="large")
+    with one:
+        st.markdown(f"In layer {layer}, by mean cosine over tokens (−1 to 1)")
+        _table(within, "cosine", "This layer has no other expert.")
+        st.caption(
+            "95% intervals over inputs. Experts of a layer feed the same Expander, so their outputs share its "
+            "coordinates. In another layer the same coordinate means something else, although heads are as wide: a "
+            "cosine across layers would say nothing."
+        )
+    with two:
+        st.markdown("In other layers, by linear CKA (0 to 1)")
+        _table(across, "cka", "There is no other converted layer.")
+        st.caption(
+            "Kornblith et al. 2019: whether two experts' outputs vary alike over tokens, whatever their coordinates. "
+            f"95% intervals by a bootstrap over inputs, {RESAMPLES} resamples; the nearest of many look nearer than "
+            "they are."
+        )
+    downloads(
+        pd.concat([within.assign(layer=layer, measure="cosine"), across.assign(measure="cka")]),
+        "nearest",
+        f"{name}-nearest",
+    )
+
+
+def _table(frame: pd.DataFrame, measure: str, nothing: str) -> None:
+    if frame.empty:
+        st.caption(nothing)
+        return
+    shown = pd.DataFrame(
+        {
+            **{column: frame[column] for column in ("layer", "expert") if column in frame},
+            measure.upper() if measure == "cka" else measure: frame[measure].map("{:.3f}".format),
+            "95% interval": [
+                "not known" if low != low else f"{low:.3f} to {high:.3f}".replace("-", "−")
+                for low, high in zip(frame["low"], frame["high"])
+            ],
+        }
+    )
+    st.dataframe(shown, hide_index=True, width="stretch", height="content")

@@ -1,0 +1,113 @@
+"""What the parts of an expert's profile are made of, computed when a part is opened and kept for all sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import numpy as np
+import streamlit as st
+
+from shrp.attention import LayerAttention, layer_attention
+from shrp.checkpoint import Checkpoint
+from shrp.convert import router_layers
+from shrp.data import TextData
+from shrp.evaluate import label_columns, summarise
+from shrp.evaluation import Evaluation
+from shrp.knockout import KnockOut, Prefix, knock_out_effect
+from shrp.similarity import OutputSample, sample_outputs
+from shrp.usage import UsageStats
+from shrp.words import TokenCounts, WordCounts, count_tokens, count_words
+from ui import loaders
+from ui.store import results
+
+Made = TypeVar("Made")
+Progress = Callable[[int, int], None]
+
+
+def _made(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progress], Made]) -> Made:
+    store = results(kind, size)
+    if (found := store.get(key)) is None:
+        bar = st.progress(0.0, text=label)
+        try:
+            found = work(lambda done, n: bar.progress(done / max(n, 1), f"{label} {done:,} of {n:,} inputs"))
+        finally:
+            bar.empty()
+        store.put(key, found)
+    return found
+
+
+def words(data: TextData) -> WordCounts:
+    """Words of every input."""
+    return _words(data, data.fingerprint)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Counting words …")
+def _words(_data: TextData, fingerprint: str) -> WordCounts:
+    return count_words(_data.texts)
+
+
+def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
+    """Tokens of every expert, for a checkpoint that routes tokens."""
+
+    def work(progress: Progress) -> TokenCounts:
+        return count_tokens(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
+
+    key = (checkpoint.fingerprint, data.fingerprint)
+    return _made("expert-tokens", 3, key, "Counting tokens:", work)
+
+
+def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> LayerAttention:
+    """Attention of one layer in one input. Raises as `shrp.attention.layer_attention`."""
+    return _attention(checkpoint, checkpoint.fingerprint, text, layer)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _attention(_checkpoint: Checkpoint, fingerprint: str, text: tuple[str, ...], layer: int):
+    return layer_attention(_checkpoint.model, _checkpoint.tokenizer, text, layer)
+
+
+def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
+    """Outputs of all experts on a sample of the data; some tens of megabytes, so few are kept."""
+
+    def work(progress: Progress) -> OutputSample:
+        return sample_outputs(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
+
+    key = (checkpoint.fingerprint, data.fingerprint)
+    return _made("expert-outputs", 2, key, "Computing every expert's outputs:", work)
+
+
+def knocked_out(
+    checkpoint: Checkpoint, data: TextData, stats: UsageStats, layer: int, expert: int
+) -> KnockOut:
+    """The model without one expert, on all of the data. Raises as `shrp.knockout.knock_out_effect`."""
+
+    def work(progress: Progress) -> KnockOut:
+        single = router_layers(checkpoint.model)[layer].top_k == 1
+        return knock_out_effect(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            _as_it_is(checkpoint, data, stats),
+            layer,
+            expert,
+            chosen=stats.top1[layer][:, expert] > 0 if single else None,
+            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.fingerprint),
+            progress=progress,
+        )
+
+    key = (checkpoint.fingerprint, data.fingerprint, layer, expert)
+    return _made("knock-out", 128, key, "Running its inputs without it:", work)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
+def _prefix(_checkpoint: Checkpoint, fingerprint: str, data_fingerprint: str) -> Prefix:
+    return Prefix(_checkpoint.model)
+
+
+def _as_it_is(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Evaluation:
+    """The model's own outputs, from the passes that measured usage where those were kept."""
+    if len(stats.logits) != len(data):
+        return loaders.evaluation(checkpoint, data)
+    logits = stats.logits[:, label_columns(checkpoint.model, data.task)]
+    return summarise(data, np.arange(len(data)), logits, False)
