@@ -6,6 +6,7 @@ import streamlit as st
 from shrp import studies
 from shrp.errors import DataError
 from ui import experiments_figures as figures
+from ui import state
 from ui.downloads import chart, downloads
 from ui.text import escape
 
@@ -14,6 +15,7 @@ AXES = {"Parameters": "encoder_params", "FLOPs": "encoder_flops"}
 
 
 def main() -> None:
+    state.through_app()
     st.title("Experiments")
     st.markdown(
         "What the recipes keep of a dense teacher's score, task by task, with the controls that any claim for routing "

@@ -145,7 +145,7 @@ def load_probe(task: str) -> TextData:
         raise DataError(
             f"There is no probe set for '{task}'; there is one for: {', '.join(names) or 'no task'}."
         )
-    return _from_frame(tabular.read_table(path), TASKS[task], f"{PROBE_PREFIX}{task}", "label", "slice")
+    return from_frame(tabular.read_table(path), TASKS[task], f"{PROBE_PREFIX}{task}", "label", "slice")
 
 
 def is_probe(data: TextData) -> bool:
@@ -176,7 +176,7 @@ def load_glue(task: str, split: str = "validation") -> TextData:
         raise DataError(
             f"{DATA_DIR} is set, but there is no '{path}'; put the split there or unset {DATA_DIR}."
         )
-    return _from_frame(frame, known, f"glue/{known.name} {split}", "label", None, allow_empty=True)
+    return from_frame(frame, known, f"glue/{known.name} {split}", "label", None, allow_empty=True)
 
 
 def load_file(
@@ -210,10 +210,10 @@ def load_file(
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
         cells = tabular.column(frame, label_column, source)
         task = tabular.infer_task(cells, Path(path).stem, texts, source)
-    return _from_frame(frame, task, source, label_column, slice_column, texts)
+    return from_frame(frame, task, source, label_column, slice_column, texts)
 
 
-def _from_frame(
+def from_frame(
     frame: pd.DataFrame,
     task: Task,
     name: str,
@@ -222,6 +222,18 @@ def _from_frame(
     text_columns: Sequence[str] | None = None,
     allow_empty: bool = False,
 ) -> TextData:
+    """A task's data from a table that `tabular.read_table` has read.
+
+    Args:
+        name: What the data are called, in errors too.
+        label_column: Column of the labels, or None for data without.
+        slice_column: Column of the slices, or None.
+        text_columns: Columns of the one or two texts; None takes the task's.
+        allow_empty: Whether a text may be empty, as some of GLUE's are.
+
+    Raises:
+        DataError: A column is missing, a text is empty, or a label is unknown.
+    """
     columns = text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
         raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")

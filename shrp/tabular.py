@@ -14,6 +14,8 @@ from shrp.tasks import Task, custom_task
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 200 * 2**20
+MAX_FIELDS = 2_000
+"""Of a JSONL file: a table of lines that share no field grows with the square of their number."""
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -72,7 +74,7 @@ def _read_delimited(path: Path) -> pd.DataFrame:
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
     # pandas' own reader turns numbers with gaps into floats and says nothing about which line is wrong.
-    rows = []
+    rows, names = [], set()
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -86,6 +88,9 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is not an object with named fields")
             rows.append(row)
+            names.update(row)
+            if len(names) > MAX_FIELDS:
+                raise ValueError(f"its lines have more than {MAX_FIELDS:,} different fields")
     return pd.DataFrame(rows, dtype=object)
 
 

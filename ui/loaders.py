@@ -16,15 +16,23 @@ from typing import Any
 import streamlit as st
 
 from shrp import checkpoint as checkpoints
+from shrp import reference
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.data import PROBES, TextData, load_glue, load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.hub import DATA_DIR
+from shrp.results_store import ROUTED
 from shrp.tasks import TASKS, Task
+from ui.store import disk
+from ui.text import escape
 
+OWN = "own"
+"""The source that is a person's own table."""
+OWN_DATA, OWN_CHECKPOINTS = "own-data", "own-checkpoints"
+"""Keys of the session's state: its own `TextData`, and its own checkpoints' folders by name."""
 CHECKPOINT_DIRS = "SHRP_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
-_FILES = (checkpoints.CONFIG, checkpoints.WEIGHTS, checkpoints.HISTORY, "tokenizer.json")
+_FILES = (checkpoints.CONFIG, checkpoints.WEIGHTS, checkpoints.HISTORY, reference.FILE, "tokenizer.json")
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -73,11 +81,24 @@ def _discover(
 
 def _entries() -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
     roots = tuple(dict.fromkeys(root.resolve() for root in checkpoint_roots()))
-    return _discover(roots, tuple((*_stamp(folder), (str(folder), 0, 0)) for folder in _folders()))
+    found = _discover(roots, tuple((*_stamp(folder), (str(folder), 0, 0)) for folder in _folders()))
+    own: dict[str, Path] = st.session_state.get(OWN_CHECKPOINTS, {})
+    return found | {name: (path, _info(path, _stamp(path))) for name, path in own.items()}
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _info(path: Path, stamp: Stamp) -> CheckpointInfo | CheckpointError:
+    try:
+        return checkpoints.read_config(path)[1]
+    except CheckpointError as error:
+        return error
 
 
 def discover_all() -> dict[str, CheckpointInfo | CheckpointError]:
-    """Every checkpoint by name; a broken one maps to its error. Looks at the disk again each time."""
+    """Every checkpoint by name, the session's own last; a broken one maps to its error.
+
+    Looks at the disk again each time.
+    """
     return {name: info for name, (_, info) in _entries().items()}
 
 
@@ -99,7 +120,11 @@ def load_checkpoint(name: str) -> Checkpoint:
     Raises:
         CheckpointError: it can't be loaded; one sentence says why.
     """
-    path = path_of(name)
+    return load_folder(path_of(name))
+
+
+def load_folder(path: Path) -> Checkpoint:
+    """A checkpoint's model by its folder, as `load_checkpoint`."""
     return _load(path, _stamp(path))
 
 
@@ -126,10 +151,12 @@ def _history(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
 def available_sources(task: Task) -> dict[str, str]:
     """The data sets that can be had for a task: source -> label. The hub is one to pick, never a default."""
     sources = {}
+    mine: TextData | None = st.session_state.get(OWN_DATA)
+    own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
     # A fine-tuned task of the same name but other labels can't be scored on the known data.
     known = TASKS.get(task.name)
     if known is None or known.label_names != task.label_names:
-        return sources
+        return own
     if (PROBES / f"{task.name}.jsonl").is_file():
         sources["probe"] = "The shipped probe set: sentences tagged by phenomenon"
     folder = os.environ.get(DATA_DIR)
@@ -137,7 +164,12 @@ def available_sources(task: Task) -> dict[str, str]:
         sources["hub"] = "GLUE from the hub: validation split, needs a network once"
     elif (Path(folder) / task.name / "validation.parquet").is_file():
         sources["glue"] = "GLUE, validation split"
-    return sources
+    return sources | own
+
+
+def _describe_own(data: TextData) -> str:
+    labels = "with labels" if data.labels is not None else "without labels, so nothing is scored"
+    return f"Your own {escape(data.name)}: {len(data):,} inputs, {labels}; in this session only"
 
 
 def load_dataset(source: str, task_name: str) -> TextData:
@@ -146,6 +178,11 @@ def load_dataset(source: str, task_name: str) -> TextData:
     Raises:
         DataError: an unknown source, or data that can't be read; one sentence says why.
     """
+    if source == OWN:
+        mine: TextData | None = st.session_state.get(OWN_DATA)
+        if mine is None or mine.task.name != task_name:
+            raise DataError(f"No data of your own were given for the task '{task_name}' in this session.")
+        return mine
     return _dataset(source, task_name, os.environ.get(DATA_DIR, ""))
 
 
@@ -155,7 +192,7 @@ def _dataset(source: str, task_name: str, folder: str) -> TextData:
         return load_probe(task_name)
     if source in ("glue", "hub"):
         return load_glue(task_name)
-    raise DataError(f"There is no data source '{source}'; the sources are probe, glue and hub.")
+    raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub and own.")
 
 
 @dataclass
@@ -206,11 +243,22 @@ def usage_stats(
     """
     from shrp.usage import measure_usage
 
-    return _once(
-        _slot("usage", fingerprint, data_fingerprint),
-        f"Measuring expert usage on {_data.name}:",
-        lambda progress: measure_usage(_checkpoint.model, _checkpoint.tokenizer, _data, progress=progress),
-    )
+    def work(progress: Callable[[int, int], None]):
+        if (stats := kept_usage(_checkpoint, _data)) is None:
+            stats = measure_usage(_checkpoint.model, _checkpoint.tokenizer, _data, progress=progress)
+            disk().keep_usage(fingerprint, _data, stats)
+        return stats
+
+    slot = _slot("usage", fingerprint, data_fingerprint)
+    return _once(slot, f"Measuring expert usage on {_data.name}:", work)
+
+
+def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
+    """Usage that was measured before this process started; None where it must be measured."""
+    from shrp.convert import num_experts_of, router_layers
+
+    layers, experts = len(router_layers(checkpoint.model)), num_experts_of(checkpoint.model)
+    return disk().usage(checkpoint.fingerprint, data, layers, experts, norms=norms)
 
 
 def evaluation(checkpoint: Checkpoint, data: TextData):
@@ -225,8 +273,12 @@ def evaluation(checkpoint: Checkpoint, data: TextData):
     from shrp.evaluate import evaluate_stream
 
     def work(progress: Callable[[int, int], None]):
+        store, key = disk(), (checkpoint.fingerprint, data, ROUTED)
+        if (found := store.evaluation(*key)) is not None:
+            return found
         for estimate in evaluate_stream(checkpoint.model, checkpoint.tokenizer, data):
             progress(estimate.n, estimate.total)
+        store.keep_evaluation(*key, estimate)
         return estimate
 
     return _once(

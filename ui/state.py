@@ -16,7 +16,8 @@ from streamlit.runtime.pages_manager import PagesManager
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
-from ui import loaders
+from shrp.tasks import Task
+from ui import loaders, own_checkpoints, own_data
 from ui.text import escape
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
@@ -52,22 +53,40 @@ def draw_picker() -> None:
     """Draw the checkpoint and data pickers; for `app.py`, in the sidebar."""
     found = loaders.discover_all()
     if not found:
+        own_checkpoints.draw()
         return
+    if (new := st.session_state.pop(own_checkpoints.PICK, None)) in found:
+        st.session_state[CHECKPOINT] = new
     # Options are plain names, without `format_func`: what an option looks like is what stands in the URL.
     names = sorted(found, key=lambda name: isinstance(found[name], CheckpointError))  # loadable ones first
+    if st.session_state.get(CHECKPOINT, names[0]) not in found:  # one that was removed
+        del st.session_state[CHECKPOINT]
     name = st.selectbox(
         "Checkpoint",
         names,
         key=CHECKPOINT,
         bind="query-params",
-        help="Folders under checkpoints/ and in the folders that SHRP_CHECKPOINTS names.",
+        help="Folders under checkpoints/ and in the folders that SHRP_CHECKPOINTS names, and those that you "
+        "load below.",
     )
     info = found.get(name)
     if not isinstance(info, CheckpointInfo):
+        own_checkpoints.draw()
         return
-    sources = loaders.available_sources(info.task)
+    place = st.container()  # what a person has just given is among the data to pick, above where it is given
+    if own_data.draw(info.task):
+        st.session_state[SOURCE] = loaders.OWN
+    with place:
+        _pick_source(info.task)
+    own_checkpoints.draw()
+
+
+def _pick_source(task: Task) -> None:
+    sources = loaders.available_sources(task)
     if not sources:
         return
+    if st.session_state.get(SOURCE, next(iter(sources))) not in sources:
+        del st.session_state[SOURCE]
     source = st.selectbox(
         "Data",
         list(sources),
@@ -79,7 +98,7 @@ def draw_picker() -> None:
     st.caption(sources.get(source, ""))
 
 
-def _through_app() -> None:
+def through_app() -> None:
     """Go through `app.py` where a page was started without it, in the same run, so that no click is lost.
 
     Streamlit takes a folder named `pages` for its older multipage layout until `st.navigation` has run once, so the
@@ -93,12 +112,12 @@ def _through_app() -> None:
 
 def current(*, needs_data: bool = True) -> Selection:
     """The selection of the sidebar, loaded. Where there is nothing to load, says so and stops the page."""
-    _through_app()
+    through_app()
     found = loaders.discover_all()
     if not found:
         st.info(
-            "There is no checkpoint yet. Train one into the folder `checkpoints/`, or start the app with the "
-            "variable `SHRP_CHECKPOINTS` naming a folder of checkpoints.",
+            "There is no checkpoint yet. Train one into the folder `checkpoints/`, start the app with the "
+            "variable `SHRP_CHECKPOINTS` naming a folder of checkpoints, or load one in the sidebar.",
             icon=":material/inventory_2:",
         )
         st.code(HOW_TO_TRAIN, language="bash")
@@ -127,8 +146,8 @@ def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None]:
     if source not in sources:
         source = next(iter(sources), "")
     problem = (
-        f"There are no data at hand for the task '{info.task.name}': start the app with the variable "
-        f"SHRP_DATA_DIR naming a folder that holds {info.task.name}/validation.parquet."
+        f"There are no data at hand for the task '{info.task.name}': give your own in the sidebar, or start the "
+        f"app with the variable SHRP_DATA_DIR naming a folder that holds {info.task.name}/validation.parquet."
     )
     try:
         if not source:

@@ -1,0 +1,342 @@
+"""A person's own table and own checkpoint: read, refused in words, used on every page, and taken away again."""
+
+import gc
+import io
+import json
+import zipfile
+
+import pandas as pd
+import pytest
+
+from shrp.errors import CheckpointError, DataError
+from shrp.tasks import TASKS, custom_task
+from ui import loaders, own_checkpoints, own_data
+from ui.own_data import Columns, clean_name, fit, guess, read_path, read_upload
+
+from .helpers import texts_of
+
+SST2, MRPC = TASKS["sst2"], TASKS["mrpc"]
+PLAIN = "sentence\n" + "".join(f"w{i} w{i % 7} w{i % 5}\n" for i in range(12))
+LABELLED = "words,mood,kind\n" + "".join(
+    f"w{i} w{i % 7} w{i % 5},{'positive' if i % 2 else 'negative'},{'odd' if i % 3 else 'even'}\n"
+    for i in range(12)
+)
+
+
+def upload(at, what, *file):
+    """Put a file (name, content) into the box with `what` in its label."""
+    box = next(box for box in at.file_uploader if what in box.label)
+    return box.set_value((*file, "application/octet-stream")).run()
+
+
+def zip_of(folder, **extra):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"{folder.name}/{path.name}")
+        for name, content in extra.items():
+            archive.writestr(f"{folder.name}/{name}", content)
+    return buffer.getvalue()
+
+
+def said_on_reading(name, content):
+    with pytest.raises(DataError) as caught:
+        read_upload(name, content)
+    return str(caught.value)
+
+
+# ---- reading ----
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_kind_of_table_is_read(tmp_path, suffix):
+    frame = pd.DataFrame({"sentence": ["a, b", "c"], "label": ["positive", "negative"]})
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "parquet":
+        frame.to_parquet(path)
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in frame.to_dict("records")))
+    else:
+        frame.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
+    table = read_upload(f"t.{suffix}", path.read_bytes())
+    data = fit(table, SST2, guess(table, SST2))
+    assert data.texts == (("a, b",), ("c",))
+    assert data.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.xlsx", b"PK", "not a kind of table"),
+        ("t", b"a\nb\n", "not a kind of table"),
+        ("t.csv", b"", "no rows"),
+        ("t.csv", b"sentence\n", "no rows"),
+        ("t.csv", "sentence\ncaf\xe9\n".encode("latin-1"), "UTF-8"),
+        ("t.csv", b'sentence\n"never closed', "well-formed CSV"),
+        ("t.jsonl", b'{"sentence": "a"}\n[1]\n', "line 2 is not an object"),
+        ("t.parquet", b"PAR1 not really", "well-formed PARQUET"),
+    ],
+)
+def test_a_broken_table_is_refused(name, content, said):
+    assert said in said_on_reading(name, content)
+
+
+def test_sizes_are_checked_here_and_not_only_in_the_browser(monkeypatch, tmp_path):
+    monkeypatch.setattr(own_data, "MAX_BYTES", 100)
+    assert "at most" in said_on_reading("t.csv", b"sentence\n" + b"a b c\n" * 40)
+    monkeypatch.undo()
+    monkeypatch.setattr(own_data, "MAX_ROWS", 5)
+    assert "6 rows; at most 5" in said_on_reading("t.csv", b"sentence\n" + b"a\n" * 6)
+    assert "6 rows; at most 5" in said_on_reading("t.jsonl", b'{"sentence": "a"}\n' * 6)
+    assert "columns; at most" in said_on_reading(
+        "t.csv", b",".join(b"c%d" % i for i in range(300)) + b"\n" + b"," * 299
+    )
+    monkeypatch.setattr(own_data, "_MAX_PARQUET", 1000)
+    pd.DataFrame({"sentence": ["x" * 400] * 5}).to_parquet(
+        tmp_path / "t.parquet"
+    )  # small on disk, 2,000 in memory
+    assert "unpacks to" in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
+    pd.DataFrame({"sentence": [["x"]]}).to_parquet(tmp_path / "t.parquet")
+    assert "nested" in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
+
+
+def test_many_fields_in_json_lines():
+    lines = "".join(json.dumps({f"f{i}": "a"}) + "\n" for i in range(2500))
+    assert "different fields" in said_on_reading("t.jsonl", lines.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [
+        ("../../etc/x.csv", "x.csv"),
+        ("C:\\me\\x.csv", "x.csv"),
+        ("a\nb\0.csv", "ab.csv"),
+        ("é" * 300 + ".csv", "é" * 50 + ".csv"),
+    ],
+)
+def test_an_uploads_name_is_cleaned(name, clean):
+    assert clean_name(name) == clean
+
+
+def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
+    allowed, other = tmp_path / "allowed", tmp_path / "other"
+    for folder in (allowed, other):
+        folder.mkdir()
+        (folder / "t.csv").write_text(PLAIN)
+    (allowed / "out.csv").symlink_to(other / "t.csv")
+    monkeypatch.delenv("SHRP_DATA_DIR", raising=False)
+    monkeypatch.setenv("SHRP_DATA_ROOTS", str(allowed))
+    assert len(read_path("t.csv").frame) == len(read_path(str(allowed / "t.csv")).frame) == 12
+    for outside in ("../other/t.csv", str(other / "t.csv"), "out.csv", "/etc/passwd", "a\0b"):
+        with pytest.raises(DataError, match="is not under"):
+            read_path(outside)
+    with pytest.raises(DataError, match="no file"):
+        read_path("u.csv")
+    monkeypatch.setenv("SHRP_DATA_DIR", str(other))
+    assert len(read_path(str(other / "t.csv")).frame) == 12
+
+
+# ---- what the columns are for ----
+
+
+def test_columns_are_guessed():
+    table = read_upload("t.csv", b"id,label,remark,review\n1,0,no,a long one\n2,1,yes,another long one\n")
+    assert guess(table, SST2) == Columns(("review",), "label", None)
+    assert guess(read_upload("t.csv", b"n,a,b,slice\n1,some words,more words,x\n"), MRPC).texts == ("a", "b")
+    assert guess(read_upload("t.csv", PLAIN.encode()), SST2) == Columns(("sentence",), None, None)
+
+
+def test_what_does_not_fit_is_refused(monkeypatch):
+    table = read_upload("t.csv", b"sentence,label\na,positive\nb,great\n")
+    for columns, said in (
+        (Columns(("sentence",), "label", None), "row 2: the label 'great'"),
+        (Columns(("sentence",), "sentence", None), "can't be a text"),
+        (Columns(("other",), None, None), "no column 'other'"),
+    ):
+        with pytest.raises(DataError, match=said):
+            fit(table, SST2, columns)
+    with pytest.raises(DataError, match="as many different columns"):
+        fit(table, MRPC, Columns(("sentence", "sentence"), None, None))
+    with pytest.raises(DataError, match="row 2, column 'sentence': the text is empty"):
+        fit(read_upload("t.csv", b"sentence,x\na,1\n ,2\n"), SST2, Columns(("sentence",), None, None))
+    monkeypatch.setattr(own_data, "MAX_CHARACTERS", 3)
+    with pytest.raises(DataError, match="row 1: a text has 4 characters"):
+        fit(read_upload("t.csv", b"sentence\nabcd\n"), SST2, Columns(("sentence",), None, None))
+
+
+# ---- in the app ----
+
+
+def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "mine.csv", LABELLED.encode())
+    assert not at.exception
+    assert at.selectbox(key="source").value == "own"
+    assert "on mine.csv" in texts_of(at)
+    assert "without labels, so nothing is scored" in texts_of(at)
+    assert "The inputs of mine.csv (n = 12) have no labels, so there is no score" in texts_of(at)
+    boxes = {box.label: box for box in at.sidebar.selectbox}
+    assert boxes["Text column"].value == "words"
+    boxes["Label column"].set_value("mood")
+    boxes["Slice column"].set_value("kind")
+    at.run()
+    assert "12 inputs, with labels" in texts_of(at)
+    data = at.session_state[loaders.OWN_DATA]
+    assert data.labels.tolist() == [i % 2 for i in range(12)]
+    assert set(data.slices) == {"odd", "even"}
+    assert "n = 12" in texts_of(at)
+
+    upload(at, "table", "broken.csv", b"\xff\xfe")
+    assert "not in UTF-8; save it in that encoding. 'mine.csv' stays in use" in texts_of(at)
+    assert at.session_state[loaders.OWN_DATA] is data
+    assert at.selectbox(key="source").value == "own"
+
+    upload(at, "table", "unfit.csv", b"sentence,label\na b,splendid\n")
+    assert "the label 'splendid'" in texts_of(at)
+    assert "Until then 'mine.csv' stays in use" in texts_of(at)
+    assert at.session_state[loaders.OWN_DATA] is data
+
+    at.button(key="own-data-remove").click().run()
+    assert not at.exception
+    assert loaders.OWN_DATA not in at.session_state
+    assert at.selectbox(key="source").value == "probe"
+    assert at.selectbox(key="source").options == ["probe", "hub"]
+
+
+def test_another_session_sees_nothing_of_it(open_page, tiny_checkpoint):
+    upload(open_page("overview", tiny_checkpoint), "table", "mine.csv", PLAIN.encode())
+    other = open_page("overview", tiny_checkpoint, source="own")
+    assert other.selectbox(key="source").options == ["probe", "hub"]
+    assert "mine.csv" not in texts_of(other)
+
+
+@pytest.mark.parametrize("page", ["expert_usage", "routing", "pruning_lab", "attribution", "compare"])
+def test_every_page_works_without_labels(open_page, tiny_checkpoint, page):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "mine.csv", PLAIN.encode())
+    at.switch_page(f"pages/{page}.py").run()
+    assert not at.exception
+    assert at.session_state["source"] == "own"
+    said = texts_of(at)
+    assert "nan" not in said.lower().split()
+    if page in ("pruning_lab", "compare"):
+        assert "no labels" in said
+
+
+def test_a_pruned_checkpoint_without_labels(open_page, tiny_static_checkpoint):
+    at = open_page("overview", tiny_static_checkpoint)
+    upload(at, "table", "one.csv", b"sentence\nw1 w2 w3\n")  # one row is enough
+    assert not at.exception
+    assert "The inputs of one.csv (n = 1) have no labels, so there is no score" in texts_of(at)
+    for page in ("expert_usage", "routing", "pruning_lab", "attribution", "compare"):
+        at.switch_page(f"pages/{page}.py").run()
+        assert not at.exception, page
+
+
+def test_data_make_a_task_of_ones_own_usable(open_page, save_tiny, monkeypatch):
+    monkeypatch.setitem(TASKS, "moods", custom_task("moods", ("remark",), ("bad", "good")))
+    folder = save_tiny("custom", task="moods")
+    monkeypatch.delitem(TASKS, "moods")
+    at = open_page("expert_usage", folder)
+    assert "give your own in the sidebar" in texts_of(at)
+    upload(at, "table", "mine.csv", b"remark,label\n" + b"w1 w2 w3,good\nw4 w5,bad\n" * 4)
+    assert not at.exception
+    assert "on mine.csv" in texts_of(at)
+
+
+def test_a_checkpoint_is_uploaded_replaced_and_removed(
+    open_page, tiny_checkpoint, save_tiny, tmp_path, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(
+        own_checkpoints.TemporaryFolder, "__init__", _noting(own_checkpoints.TemporaryFolder.__init__, made)
+    )
+    at = open_page("overview", tiny_checkpoint)
+    elsewhere = save_tiny("static elsewhere", routing="token").rename(tmp_path / "mine")
+    upload(at, "zip", "archive.zip", zip_of(elsewhere))
+    assert not at.exception
+    assert at.title[0].value.replace("\\", "") == "mine (yours)"
+    assert at.selectbox(key="checkpoint").value == "mine (yours)"
+    assert (made[0] / "config.json").is_file()
+
+    for content, said in (
+        (zip_of(elsewhere, **{"model.bin": b"x"}), "can carry code"),
+        (b"no zip", "not a zip archive"),
+        (zip_of(elsewhere)[:-40], "not a zip archive"),
+    ):
+        upload(at, "zip", "bad.zip", content)
+        assert "'bad.zip' is not loaded" in texts_of(at)
+        assert said in texts_of(at)
+        assert at.selectbox(key="checkpoint").value == "mine (yours)"
+    assert (made[0] / "config.json").is_file()
+    assert not any(path.exists() for path in made[1:])
+
+    upload(at, "zip", "again.zip", zip_of(elsewhere))
+    assert at.selectbox(key="checkpoint").value == "mine (yours)"
+    assert not made[0].exists()
+    assert made[-1].is_dir()
+
+    at.button(key="own-checkpoint-remove-mine (yours)").click().run()
+    assert not at.exception
+    assert at.selectbox(key="checkpoint").value == "tiny"
+    assert not made[-1].exists()
+
+
+def _noting(init, made):
+    def wrapped(self):
+        init(self)
+        made.append(self.path)
+
+    return wrapped
+
+
+def test_a_temporary_folder_goes_with_whoever_holds_it():
+    folder = own_checkpoints.TemporaryFolder()
+    path = folder.path
+    assert path.is_dir()
+    del folder
+    gc.collect()
+    assert not path.exists()
+
+
+def test_what_an_upload_does_not_load_leaves_nothing_behind(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    for change, said in (
+        ({"shrp": None}, 'no "shrp" section'),
+        ({"num_hidden_layers": 10**8}, "num_hidden_layers that is not a number from 0 to 256"),
+        ({"num_hidden_layers": 5}, "does not fit its config.json"),
+    ):
+        (tiny_checkpoint / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(CheckpointError) as caught:
+            own_checkpoints.open_upload("x.zip", io.BytesIO(zip_of(tiny_checkpoint)))
+        assert said in str(caught.value)
+        assert "shrp-checkpoint-" not in str(
+            caught.value
+        )  # the temporary folder is not the reader's business
+    assert not list((tmp_path / "temporary").iterdir())
+    monkeypatch.setattr(own_checkpoints, "MAX_UPLOAD_MB", 0)
+    with pytest.raises(CheckpointError, match="at most 0 MB"):
+        own_checkpoints.open_upload("x.zip", io.BytesIO(zip_of(tiny_checkpoint)))
+
+
+def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
+    open_page, tiny_checkpoint, save_tiny, tmp_path
+):
+    deep = save_tiny("deep")
+    (tiny_checkpoint.parent / "group").mkdir()
+    deep = deep.rename(tiny_checkpoint.parent / "group" / "deep")
+    outside = save_tiny("outside").rename(tmp_path / "outside")
+    at = open_page("overview", tiny_checkpoint)
+    at.text_input(key="own-checkpoint-path").set_value("group/deep").run()
+    assert not at.exception
+    assert at.selectbox(key="checkpoint").value == "deep (yours)"
+    at.text_input(key="own-checkpoint-path").set_value(str(outside)).run()
+    assert "is not under" in texts_of(at)
+    assert at.selectbox(key="checkpoint").value == "deep (yours)"
+    at.text_input(key="own-checkpoint-path").set_value("tiny").run()  # one that is listed anyway
+    assert at.selectbox(key="checkpoint").value == "tiny"
+    at.button(key="own-checkpoint-remove-deep (yours)").click().run()
+    assert deep.is_dir()  # only what was unpacked is deleted
+    assert "deep (yours)" not in at.selectbox(key="checkpoint").options

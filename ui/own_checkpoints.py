@@ -1,0 +1,221 @@
+"""Checkpoints of this session alone: a folder below the allowed roots, or an uploaded zip of one.
+
+An uploaded archive is unpacked (`shrp.archive`) into a temporary folder that lives as long as the session holds
+it. Only what loads is offered; a refusal says why, and the checkpoint that was loaded before stays.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import streamlit as st
+
+from shrp import archive
+from shrp import checkpoint as checkpoints
+from shrp.errors import CheckpointError
+from ui import loaders
+from ui.own_data import upload_limit
+from ui.text import escape
+
+PICK = "own-checkpoint-picked"
+"""Key of the session's state: the name of a checkpoint that was just loaded and is to be picked."""
+MB = 2**20
+MAX_UPLOAD_MB = 2048
+_HELD, _PROBLEM, _UPLOADS, _PATH = (
+    "own-checkpoint-held",
+    "own-checkpoint-problem",
+    "own-checkpoint-uploads",
+    "own-checkpoint-path",
+)
+_COUNTED = {
+    "num_hidden_layers": 256,
+    "n_layers": 256,
+    "num_attention_heads": 1024,
+    "n_heads": 1024,
+    "num_labels": 10_000,
+}
+"""Numbers in a config that make as many objects before the weights are looked at, and how large they may be."""
+
+
+class TemporaryFolder:
+    """A folder that is deleted with this object: when it is let go of, or at the end of the process.
+
+    A session's state holds it, so that it goes with the session.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="shrp-checkpoint-")).resolve()
+        self.delete = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def open_upload(name: str, file) -> tuple[TemporaryFolder, str]:
+    """Unpack an uploaded zip file and try the checkpoint in it.
+
+    Args:
+        name: the file's name, as the browser gave it.
+        file: the file, binary and seekable.
+
+    Returns:
+        The folder, and the name that the checkpoint goes by.
+
+    Raises:
+        CheckpointError: the archive is not taken or holds no sound checkpoint; nothing of it stays on disk.
+    """
+    name = PurePosixPath(name.replace("\\", "/")).name
+    size = file.seek(0, 2)
+    if size > (most := upload_limit(MAX_UPLOAD_MB) * MB):
+        raise CheckpointError(f"'{name:.80}' is {size / MB:.0f} MB; at most {most // MB} MB are taken.")
+    try:
+        folder = TemporaryFolder()
+    except OSError as error:
+        raise CheckpointError(f"there is no place to unpack an archive: {error.strerror}.") from error
+    try:
+        top = archive.unpack(file, folder.path)
+        check(folder.path)
+    except CheckpointError as error:
+        folder.delete()
+        # The temporary folder means nothing to the reader.
+        said = str(error).replace(f"{folder.path}/", "").replace(str(folder.path), "it")
+        raise CheckpointError(f"'{name:.80}' is not loaded: {said}") from error
+    return folder, top or PurePosixPath(name).stem
+
+
+def open_path(text: str) -> Path:
+    """The checkpoint folder of a path below one of the allowed roots, at any depth; a relative path is tried in each.
+
+    Raises:
+        CheckpointError: the path leads elsewhere (links are followed first), or there is no sound checkpoint.
+    """
+    text = text.strip()
+    roots = list(dict.fromkeys(root.resolve() for root in loaders.checkpoint_roots()))
+    try:
+        inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
+        found = [path for path in inside if path.is_dir()]
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
+        inside = found = []
+    named = " or ".join(f"'{root}'" for root in roots)
+    if not inside:
+        raise CheckpointError(
+            f"'{text:.200}' is not under {named}, from where this app may load checkpoints."
+        )
+    if not found:
+        raise CheckpointError(f"There is no folder '{text:.200}' under {named}.")
+    check(found[0])
+    return found[0]
+
+
+def check(folder: Path) -> None:
+    """Load a checkpoint to see that it can be.
+
+    Raises:
+        CheckpointError: it can't; one sentence says why.
+    """
+    config, _ = checkpoints.read_config(folder)
+    for key, most in _COUNTED.items():
+        value = config.get(key)
+        if value is not None and not (isinstance(value, int) and 0 <= value <= most):
+            raise CheckpointError(
+                f"its {checkpoints.CONFIG} has a {key} that is not a number from 0 to {most:,}."
+            )
+    loaders.load_folder(folder)
+
+
+def draw() -> None:
+    """Draw the section in the sidebar. What is loaded is among `loaders.discover_all`'s from the next run on."""
+    session = st.session_state
+    key = f"{_UPLOADS}-{session.setdefault(_UPLOADS, 0)}"
+    with st.expander("Load a checkpoint", icon=":material/folder_open:"):
+        st.file_uploader(
+            "A zip of a checkpoint's folder",
+            type="zip",
+            key=key,  # a new key empties the box; what was loaded is listed below it
+            on_change=_uploaded,
+            args=(key,),
+            max_upload_size=upload_limit(MAX_UPLOAD_MB),
+            help=f"An SHRP checkpoint's own files: {', '.join(archive.SUFFIXES)}; weights as "
+            f"{checkpoints.WEIGHTS} only. Nothing in it is executed. It is for this session alone and is "
+            "deleted with it.",
+        )
+        st.text_input(
+            "or its path on the app's machine",
+            key=_PATH,
+            on_change=_pointed,
+            help=escape(f"A folder below {' or '.join(str(root) for root in loaders.checkpoint_roots())}."),
+        )
+        if session.get(_PROBLEM):
+            st.error(escape(session[_PROBLEM]), icon=":material/error:")
+        for name in session.get(loaders.OWN_CHECKPOINTS, {}):
+            st.markdown(f"**{escape(name)}**")
+            st.button(
+                "Remove",
+                key=f"own-checkpoint-remove-{name}",
+                on_click=remove,
+                args=(name,),
+                icon=":material/delete:",
+            )
+
+
+def _uploaded(key: str) -> None:
+    file = st.session_state.get(key)
+    if file is None:
+        return
+
+    def take() -> tuple[str, Path]:
+        folder, name = open_upload(file.name, file)
+        if (held := st.session_state.get(_HELD)) is not None:
+            remove(held[0])
+        name = _free_name(name)
+        st.session_state[_HELD] = name, folder
+        return name, folder.path
+
+    _take(take)
+    st.session_state[_UPLOADS] += 1
+
+
+def _pointed() -> None:
+    text = st.session_state.get(_PATH, "")
+    if not text.strip():
+        return
+
+    def take() -> tuple[str, Path]:
+        path = open_path(text)
+        known = {loaders.path_of(name).resolve(): name for name in loaders.discover_all()}
+        return known.get(path) or _free_name(path.name), path
+
+    _take(take)
+
+
+def _take(take: Callable[[], tuple[str, Path]]) -> None:
+    session = st.session_state
+    try:
+        name, path = take()
+    except CheckpointError as error:
+        session[_PROBLEM] = str(error)
+        return
+    if name not in loaders.discover_all():
+        session[loaders.OWN_CHECKPOINTS] = session.get(loaders.OWN_CHECKPOINTS, {}) | {name: path}
+    session[_PROBLEM], session[PICK] = "", name
+
+
+def _free_name(name: str) -> str:
+    """A name that no checkpoint has yet, printable and short; it stands in the URL and in file names."""
+    name = "".join(c for c in name if c.isprintable() and c not in "/\\")[:60].strip() or "checkpoint"
+    known, free, number = loaders.discover_all(), f"{name} (yours)", 2
+    while free in known:
+        free, number = f"{name} (yours {number})", number + 1
+    return free
+
+
+def remove(name: str) -> None:
+    """Take a checkpoint of this session out of the list; an unpacked archive is deleted."""
+    session = st.session_state
+    session[loaders.OWN_CHECKPOINTS] = {
+        k: v for k, v in session[loaders.OWN_CHECKPOINTS].items() if k != name
+    }
+    if (held := session.get(_HELD)) is not None and held[0] == name:
+        del session[_HELD]
+        held[1].delete()

@@ -1,0 +1,369 @@
+"""A person's own table of sentences: uploaded or pointed to, read under limits, and a data source of this session.
+
+A table is read once and then fitted to the task of the picked checkpoint: its columns are guessed and can be
+chosen. What can't be read or fitted is refused in words, and the data that were in use before stay in use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import streamlit as st
+
+from shrp import tabular
+from shrp.data import TextData, from_frame
+from shrp.errors import DataError
+from shrp.hub import DATA_DIR
+from shrp.tasks import Task
+from ui import loaders
+from ui.text import escape
+
+DATA_ROOTS = "SHRP_DATA_ROOTS"
+MB = 2**20
+MAX_BYTES, MAX_ROWS, MAX_COLUMNS, MAX_CHARACTERS = 20 * MB, 20_000, 200, 20_000
+"""Of a table: its file, its rows and columns; and of one text."""
+_MAX_PARQUET = 8 * MAX_BYTES
+"""Of a Parquet file's texts once they are unpacked."""
+_TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
+_UPLOADS, _PATH = "own-data-uploads", "own-data-path"
+_NO_COLUMN = "none"
+_TEXT_NAMES = ("text", "sentence", "review", "content")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table as it was read; what its columns are for is not said yet."""
+
+    name: str
+    frame: pd.DataFrame
+    fingerprint: str
+    """SHA-256 (hex) of the file."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are for; None: there is none."""
+
+    texts: tuple[str, ...]
+    label: str | None
+    slice: str | None
+
+
+def clean_name(name: str) -> str:
+    """A file's name for display and for a temporary file: without folders, printable, and not too long."""
+    name = PurePosixPath(name.replace("\\", "/")).name
+    name = "".join(c for c in name if c.isprintable() and not "\ud800" <= c <= "\udfff").strip()
+    path = PurePosixPath(name.lstrip(".") or "table")
+    suffix = path.suffix[:12]
+    return path.stem.encode()[:100].decode(errors="ignore") + suffix
+
+
+def read_upload(name: str, content: bytes | memoryview) -> Table:
+    """Read an uploaded file.
+
+    Args:
+        name: as the browser gave it; its extension says what kind of table it is.
+
+    Raises:
+        DataError: the file is too large, or can't be read as a table; one sentence says why.
+    """
+    name = clean_name(name)
+    _check_size(name, memoryview(content).nbytes)
+    with tempfile.TemporaryDirectory(prefix="shrp-table-") as folder:
+        path = Path(folder) / name
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise DataError(f"'{name}' could not be put aside for reading: {error.strerror}.") from error
+        return _read(path)
+
+
+def data_roots() -> list[Path]:
+    """The folders below which a file may be named by its path: SHRP_DATA_DIR, then those of SHRP_DATA_ROOTS."""
+    named = [os.environ.get(DATA_DIR, ""), *os.environ.get(DATA_ROOTS, "").split(os.pathsep)]
+    return list(dict.fromkeys(Path(name).resolve() for name in named if name.strip()))
+
+
+def read_path(text: str) -> Table:
+    """Read a file below one of the `data_roots`; a relative path is looked for in each.
+
+    Raises:
+        DataError: the path leads elsewhere (links are followed first), or the file can't be read.
+    """
+    text = text.strip()
+    roots = data_roots()
+    try:
+        inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
+        found = [path for path in inside if path.is_file()]
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
+        inside = found = []
+    if not inside:
+        raise DataError(f"'{text:.200}' is not under {_list(roots)}, where this app may read data.")
+    if not found:
+        raise DataError(f"There is no file '{text:.200}' under {_list(roots)}.")
+    _check_size(found[0].name, found[0].stat().st_size)
+    return _read(found[0])
+
+
+def _list(paths: list[Path]) -> str:
+    return " or ".join(f"'{path}'" for path in paths) or "any folder (none was named)"
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise DataError(
+            f"'{name}' is {size / MB:.1f} MB; at most {MAX_BYTES // MB} MB are read here, so take a sample."
+        )
+
+
+def _read(path: Path) -> Table:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        _check_parquet(path)
+    elif suffix == ".jsonl":  # each line becomes objects many times its size
+        with path.open("rb") as file:
+            _check_rows(path.name, sum(1 for line in file if line.strip()))
+    frame = tabular.read_table(path)
+    frame.columns = [str(name) for name in frame.columns]
+    _check_rows(path.name, len(frame))
+    _check_columns(path.name, list(frame.columns))
+    return Table(path.name, frame, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _check_rows(name: str, rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise DataError(f"'{name}' has {rows:,} rows; at most {MAX_ROWS:,} are taken here, so take a sample.")
+
+
+def _check_columns(name: str, columns: list[str]) -> None:
+    if len(columns) > MAX_COLUMNS:
+        raise DataError(
+            f"'{name}' has {len(columns):,} columns; at most {MAX_COLUMNS} are taken, so leave out those that "
+            "are not needed."
+        )
+    if twice := next((c for c in columns if columns.count(c) > 1), None):
+        raise DataError(f"'{name}' has two columns named '{twice:.80}'; give each its own name.")
+
+
+def _check_parquet(path: Path) -> None:
+    """Refuse a Parquet file that is small packed but huge once read, without reading it so."""
+    try:
+        schema = pq.ParquetFile(path).schema_arrow
+        nested = [f.name for f in schema if pa.types.is_nested(f.type)]
+        strings = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        # As dictionaries, repeated texts stay packed, so that their full size can be counted first.
+        file = pq.ParquetFile(path, read_dictionary=strings)
+        _check_rows(path.name, file.metadata.num_rows)
+        _check_columns(path.name, list(schema.names))
+        packed = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        size = (
+            packed if packed > _MAX_PARQUET or nested else sum(map(_text_bytes, file.read(strings).columns))
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"'{path.name}' is not a well-formed PARQUET file: {reason}") from error
+    if nested:
+        raise DataError(f"The column '{nested[0]:.80}' of '{path.name}' is nested; keep only plain columns.")
+    if size > _MAX_PARQUET:
+        raise DataError(
+            f"'{path.name}' unpacks to {size / MB:.0f} MB; at most {_MAX_PARQUET // MB} MB are read here, so take "
+            "a sample."
+        )
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    total = 0
+    for chunk in column.chunks:
+        if isinstance(chunk, pa.DictionaryArray):
+            lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+            total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+        else:
+            total += chunk.nbytes
+    return total
+
+
+def guess(table: Table, task: Task) -> Columns:
+    """What the columns are probably for: by the task's names, else the usual ones, else the longest texts."""
+    names = list(table.frame.columns)
+    texts = list(task.text_columns)
+    if not set(texts) <= set(names):
+        usual = [name for name in names if name.lower() in _TEXT_NAMES]
+        strings = [n for n in names if all(isinstance(cell, str) for cell in table.frame[n].iloc[:50])]
+        strings.sort(key=lambda n: -sum(map(len, table.frame[n].iloc[:50])))  # stable: ties keep their order
+        best = list(dict.fromkeys([*usual, *strings, *names]))[: len(texts)]
+        texts = sorted(best, key=names.index)
+    label, piece = (name if name in names and name not in texts else None for name in ("label", "slice"))
+    return Columns(tuple(texts), label, piece)
+
+
+def fit(table: Table, task: Task, columns: Columns) -> TextData:
+    """The table's rows as data of a task.
+
+    Raises:
+        DataError: the columns do not hold what is needed, or a text is too long; one sentence says where.
+    """
+    if len(set(columns.texts)) != len(task.text_columns):
+        raise DataError(
+            f"'{task.name}' reads {len(task.text_columns)} texts an input, so it needs as many different columns."
+        )
+    used = [*columns.texts, *filter(None, (columns.label, columns.slice))]
+    if len(set(used)) != len(used):
+        raise DataError("One column can't be a text, the label and the slice at once; choose different ones.")
+    data = from_frame(table.frame, task, table.name, columns.label, columns.slice, columns.texts)
+    for row, texts in enumerate(data.texts, 1):
+        if (longest := max(map(len, texts))) > MAX_CHARACTERS:
+            raise DataError(
+                f"'{table.name}', row {row}: a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are "
+                "taken, so cut it or leave the row out."
+            )
+    return data
+
+
+# ---- the sidebar ----
+
+
+def upload_limit(ours: int) -> int:
+    """The largest upload in MB: `ours`, or the server's own limit where that is lower."""
+    return min(ours, int(st.get_option("server.maxUploadSize")))
+
+
+def draw(task: Task) -> bool:
+    """Draw the section in the sidebar and make what it holds the session's own data (`loaders.OWN_DATA`).
+
+    Call before the picker of the data is drawn.
+
+    Returns:
+        Whether the data are of a table that was not in use before, and so are to be picked.
+    """
+    session = st.session_state
+    uploads = session.setdefault(_UPLOADS, 0)
+    with st.expander("Your own data", icon=":material/upload_file:"):
+        st.file_uploader(
+            "A table of sentences",
+            type=[extension[1:] for extension in tabular.EXTENSIONS],
+            key=f"{_UPLOADS}-{uploads}",  # a new key empties the box; what was read is shown below it
+            on_change=_uploaded,
+            args=(f"{_UPLOADS}-{uploads}",),
+            max_upload_size=upload_limit(MAX_BYTES // MB),
+            help=f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are "
+            "optional. It is read for this session alone and nobody else sees it.",
+        )
+        if data_roots():
+            st.text_input(
+                "or its path on the app's machine",
+                key=_PATH,
+                on_change=_pointed,
+                help=escape(f"Below {_list(data_roots())}."),
+            )
+        if session.get(_PROBLEM):
+            st.error(escape(session[_PROBLEM]), icon=":material/error:")
+        table = session.get(_TABLE)
+        if table is None:
+            if not session.get(_PROBLEM):
+                st.caption(
+                    "With labels every page works; without, pages show usage, routes and flips, no scores."
+                )
+            return False
+        return _draw_table(table, task)
+
+
+def _draw_table(table: Table, task: Task) -> bool:
+    session = st.session_state
+    st.markdown(f"**{escape(table.name)}**: {len(table.frame):,} rows")
+    columns = _choose(table, task)
+    key = table.fingerprint, task, columns
+    new = False
+    try:
+        if session.get(_FITTED) != key:
+            data = fit(table, task, columns)
+            new = session.get(_FITTED, key[:0])[:1] != key[:1]
+            session[loaders.OWN_DATA], session[_FITTED] = data, key
+    except DataError as error:
+        kept = session.get(loaders.OWN_DATA)
+        stays = (
+            "" if kept is None or kept.task != task else f" Until then '{kept.name}' stays in use as it was."
+        )
+        st.error(
+            escape(f"{error} Choose other columns, or repair the file and upload it again.{stays}"),
+            icon=":material/error:",
+        )
+    st.button("Remove", key="own-data-remove", on_click=remove, icon=":material/delete:")
+    return new
+
+
+def _choose(table: Table, task: Task) -> Columns:
+    """The boxes for the columns; they start at the guess."""
+    names, start = list(table.frame.columns), guess(table, task)
+    # A key of its own for each table and task, so that a box starts at that one's guess.
+    key = f"own-{table.fingerprint[:16]}-{task.name}"
+    single = len(task.text_columns) == 1
+    texts = tuple(
+        st.selectbox(
+            "Text column" if single else f"Column of '{escape(name)}'",
+            names,
+            index=names.index(start.texts[i]) if i < len(start.texts) else 0,
+            key=f"{key}-text-{i}",
+        )
+        for i, name in enumerate(task.text_columns)
+    )
+    none = next(n for n in (_NO_COLUMN, "no column", "(no column)") if n not in names)
+    extra = [
+        st.selectbox(
+            label,
+            [none, *names],
+            index=0 if guessed is None else 1 + names.index(guessed),
+            key=f"{key}-{part}",
+            help=text,
+        )
+        for label, part, guessed, text in (
+            ("Label column", "label", start.label, _label_help(task)),
+            ("Slice column", "slice", start.slice, "Any text that groups inputs, such as a phenomenon."),
+        )
+    ]
+    label, piece = (None if value == none else value for value in extra)
+    return Columns(texts, label, piece)
+
+
+def _label_help(task: Task) -> str:
+    if task.is_regression:
+        return "Optional. Numbers."
+    return escape(f"Optional. One of {', '.join(task.label_names)}, or their ids 0 to {task.num_labels - 1}.")
+
+
+def _uploaded(key: str) -> None:
+    file = st.session_state.get(key)
+    if file is None:
+        return
+    _take(lambda: read_upload(file.name, file.getbuffer()))
+    st.session_state[_UPLOADS] += 1
+
+
+def _pointed() -> None:
+    text = st.session_state.get(_PATH, "")
+    if text.strip():
+        _take(lambda: read_path(text))
+
+
+def _take(read: Callable[[], Table]) -> None:
+    """Put what was read in the place of the table before it; after an error, that one stays."""
+    try:
+        st.session_state[_TABLE] = read()
+        st.session_state[_PROBLEM] = ""
+    except DataError as error:
+        stays = f" '{st.session_state[_TABLE].name}' stays in use." if st.session_state.get(_TABLE) else ""
+        st.session_state[_PROBLEM] = f"{error}{stays}"
+
+
+def remove() -> None:
+    """Forget the session's own table and its data."""
+    for key in (_TABLE, _FITTED, _PROBLEM, _PATH, loaders.OWN_DATA):
+        st.session_state.pop(key, None)
