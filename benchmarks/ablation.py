@@ -1,6 +1,6 @@
 """What each part of a recipe is worth: `python -m benchmarks.ablation --base BAAI/bge-small-en-v1.5`.
 
-At 11 of 12 layers, where recipes differ most: each candidate alone on top of `paper`, each part of `retain` taken
+At 11 of 12 layers, where recipes differ most: candidates on top of `paper`, each part of `retain` taken
 away, all under the same schedule. Trainings are kept under the work folder and shared with `benchmarks.glue`'s teacher.
 """
 
@@ -39,10 +39,12 @@ RATES = {"learning_rate": 1e-4, "new_learning_rate": 1e-3}
 VARIANTS = {
     "paper": Variant("paper"),
     "paper + higher learning rates": Variant("paper", RATES),
-    "paper + teacher's logits": Variant("paper", RATES | {"distill_logits": 0.5}),
-    "paper + teacher's hidden states": Variant("paper", RATES | {"distill_hidden": 1.0}),
+    "paper + higher rates, teacher's logits": Variant("paper", RATES | {"distill_logits": 0.5}),
+    "paper + higher rates, teacher's hidden states": Variant("paper", RATES | {"distill_hidden": 1.0}),
     "retain": Variant("retain"),
-    "retain, Expander from least squares": Variant("retain", {"expander_init": "least_squares"}),
+    "retain, Expander near the identity": Variant("retain", {"expander_init": "random"}),
+    "retain without the teacher's logits": Variant("retain", {"distill_logits": 0.0}),
+    "retain without its hidden states": Variant("retain", {"distill_hidden": 0.0}),
     "retain, swapping layers": Variant("retain", {"swap": 0.5}),
     "retain, exploring routers": Variant("retain", {"exploration": 1.0}),
     "retain, bottom-up": Variant("retain", {"order": LAYERS}),

@@ -291,7 +291,7 @@ def main(
         Path | None, typer.Option(help="Folder for checkpoints of the first recipe at 6 of 12 layers.")
     ] = None,
 ) -> None:
-    """Fill the table; what is in it already is measured again only if its training has changed."""
+    """Fill the table; trainings that are done are read back, and their scores measured again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     table = Table(out)
     for seed in (int(text) for text in seeds.split(",")):

@@ -1,4 +1,4 @@
-"""The studies behind the recipes: the GLUE table with its controls, score against size, the ablation, speed."""
+"""The studies behind the recipes: the GLUE table with its controls, score against size, the ablation."""
 
 import pandas as pd
 import streamlit as st
@@ -24,7 +24,7 @@ def main() -> None:
     )
     try:
         glue = studies.glue_frame(studies.read_rows("glue"))
-        ablation = studies.read_rows("ablation")
+        ablation = studies.ablation_frame(studies.read_rows("ablation"))
     except DataError as error:
         st.error(escape(str(error)), icon=":material/error:")
         return
@@ -36,8 +36,8 @@ def main() -> None:
         st.markdown(f"- {escape(sentence)}")
     table(glue)
     size(glue)
-    if ablation:
-        parts(studies.ablation_frame(ablation))
+    if not ablation.empty:
+        parts(ablation)
 
 
 def table(glue: pd.DataFrame) -> None:
@@ -52,7 +52,12 @@ def table(glue: pd.DataFrame) -> None:
     seeds = rows["seeds"].max()
     note = (
         "GLUE validation sets; dashed: the dense teacher<br>bars: "
-        + ("the lowest and highest seed" if seeds > 1 else "95% interval of the score, one seed")
+        + (
+            "the lowest and highest seed, where there are several"
+            if seeds > 1
+            else "95% interval of the score, one seed"
+        )
+        + ", of random experts without recovery the range of draws"
         + "; hollow: pruned without training on"
     )
     best = rows.sort_values("retained").iloc[-1]

@@ -68,7 +68,7 @@ def evaluate(
     checkpoint, data = selection.checkpoint, selection.data
     dense, price = dense_cost(checkpoint.model, lab.TOKENS), plan_cost(checkpoint.model, plan, lab.TOKENS)
     kept = (plan.budget, len(plan.layers) * num_experts_of(checkpoint.model))
-    seen, key = results("routed", 16), (checkpoint.fingerprint, data.fingerprint)
+    seen, key = results("routed", 16), (checkpoint.fingerprint, data.fingerprint, data.name)
     place = busy = None
 
     def show(evaluation: Evaluation, routed: Evaluation | None, teacher: Mark | None) -> None:

@@ -162,7 +162,12 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
 def ablation_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a task and variant: the scores routed, static (one expert a layer) and recovered, and their shares."""
     found = []
+    needed = {"task", "variant", "seed", "metric", "n", "teacher", "routed", "static", "recovered"}
     for row in rows:
+        if missing := sorted(needed - set(row)):
+            raise DataError(
+                f"the ablation lacks {', '.join(missing)}; write it anew with python -m benchmarks.ablation."
+            )
         line = {name: row[name] for name in ("task", "variant", "seed", "metric", "n", "teacher")}
         for model in ("routed", "static", "recovered"):
             line[model] = row[model]["score"]

@@ -107,7 +107,7 @@ def train(
     else:
         teacher = None
     run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
-    model, history = run.start(model, resume)
+    model, history = run.start(model, teacher, resume)
     remaining = list(config.schedule())[len(history) :]
     ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None
     for epoch in remaining:
@@ -146,12 +146,16 @@ class _Run:
         self.encoded = encode(tokenizer, train_data.texts, config.max_length)
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
 
-    def start(self, model: PreTrainedModel, resume: bool) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+    def start(
+        self, model: PreTrainedModel, teacher: PreTrainedModel | None, resume: bool
+    ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
         """The model and history to go on from; writes or checks the run's identity."""
         identity = {
             "config": self.config.to_dict(),
             "train": self.train_data.fingerprint,
             "validation": self.validation.fingerprint,
+            "weights": weights_digest(model),
+            "teacher": weights_digest(teacher) if teacher is not None else "",
             # Another plan or base with the same options would otherwise take this run's weights for its own.
             "start": {
                 k: v for k, v in self.start_info.to_dict().items() if k in ("layers", "plan", "base_model")

@@ -116,7 +116,8 @@ def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
 
 def recall(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluation | None:
     """A plan's evaluation that was finished before, by anyone: in this process, or before it started."""
-    store, key = results("prunings"), (checkpoint.fingerprint, data.fingerprint, plan.key())
+    store = results("prunings")
+    key = (checkpoint.fingerprint, data.fingerprint, data.name, plan.key())
     if (found := store.get(key)) is None:
         found = disk().evaluation(checkpoint.fingerprint, data, plan.key())
         if found is not None:
@@ -126,7 +127,8 @@ def recall(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluat
 
 def remember(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, evaluation: Evaluation) -> None:
     """Keep a finished evaluation for every session, and on disk for other processes."""
-    results("prunings").put((checkpoint.fingerprint, data.fingerprint, plan.key()), evaluation)
+    key = (checkpoint.fingerprint, data.fingerprint, data.name, plan.key())
+    results("prunings").put(key, evaluation)
     disk().keep_evaluation(checkpoint.fingerprint, data, plan.key(), evaluation)
 
 

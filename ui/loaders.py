@@ -249,7 +249,8 @@ def usage_stats(
             disk().keep_usage(fingerprint, _data, stats)
         return stats
 
-    slot = _slot("usage", fingerprint, data_fingerprint)
+    # The name is part of the result, and may be that of a person's own file: equal content is not enough.
+    slot = _slot("usage", fingerprint, data_fingerprint, _data.name)
     return _once(slot, f"Measuring expert usage on {_data.name}:", work)
 
 
@@ -282,17 +283,19 @@ def evaluation(checkpoint: Checkpoint, data: TextData):
         return estimate
 
     return _once(
-        _slot("evaluation", checkpoint.fingerprint, data.fingerprint), f"Evaluating on {data.name}:", work
+        _slot("evaluation", checkpoint.fingerprint, data.fingerprint, data.name),
+        f"Evaluating on {data.name}:",
+        work,
     )
 
 
 def live_evaluator(checkpoint: Checkpoint, data: TextData):
     """The `shrp.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions."""
-    return _live(checkpoint, data, checkpoint.fingerprint, data.fingerprint)
+    return _live(checkpoint, data, checkpoint.fingerprint, data.fingerprint, data.name)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
-def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
+def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str, name: str):
     from shrp.live import LiveEvaluator
 
     return LiveEvaluator(_checkpoint.model, _checkpoint.tokenizer, _data)

@@ -104,7 +104,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="paper (the method alone) or retain (what keeps the most): gives the values below that are not given."
+            help="paper (the method alone) or retain (distilled): gives the values below that are not given."
         ),
     ] = "retain",
     stage2_epochs: Annotated[int, typer.Option(help="Epochs after the last conversion.")] = 2,

@@ -13,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+TIMEOUT_MS = 120_000
+"""Far more than anything takes on an idle machine, so that a busy one fails nothing."""
+TIMINGS = pytest.StashKey[list[tuple[str, float]]]()
 
 
 def _free_port() -> int:
@@ -23,11 +26,12 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def app_url(tmp_path_factory):
-    """The app on the shipped checkpoints and probe set, without GLUE, as a newcomer starts it."""
+    """The app on the shipped checkpoints and probe set, and on GLUE where SHRP_DATA_DIR names it; no results yet."""
     if not any((ROOT / "checkpoints").glob("*/config.json")):
         pytest.skip("no checkpoint is shipped under checkpoints/")
     port = _free_port()
-    environment = {k: v for k, v in os.environ.items() if k not in ("SHRP_DATA_DIR", "SHRP_CHECKPOINTS")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")}
+    environment["SHRP_CACHE"] = str(tmp_path_factory.mktemp("results"))
     log = tmp_path_factory.mktemp("app") / "streamlit.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -72,10 +76,43 @@ def browser():
 
 
 @pytest.fixture
-def page(browser):
-    """A fresh session: nothing is shared with other pages but the server."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1100})
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    yield page
-    context.close()
+def new_page(browser):
+    """A factory of sessions, each with a browser profile of its own: nothing is shared but the server."""
+    contexts = []
+
+    def build(**options):
+        context = browser.new_context(**{"viewport": {"width": 1400, "height": 1100}} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(TIMEOUT_MS)
+        page.set_default_navigation_timeout(TIMEOUT_MS)
+        return page
+
+    yield build
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(new_page):
+    """A fresh session."""
+    return new_page()
+
+
+@pytest.fixture
+def timing(request, record_property):
+    """`timing(what, seconds)`: printed at the end, not asserted: a machine's speed says nothing of the code."""
+
+    def note(what, seconds):
+        record_property(what, round(seconds, 3))
+        request.config.stash.setdefault(TIMINGS, []).append((what, seconds))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print what the tests have measured, with or without -s."""
+    if found := config.stash.get(TIMINGS, []):
+        terminalreporter.section("times in the browser")
+        for what, seconds in found:
+            terminalreporter.write_line(f"{seconds:8.2f} s  {what}")

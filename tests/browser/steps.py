@@ -1,0 +1,130 @@
+"""What a person does in the app, and what they then see, in the terms of a page in a browser."""
+
+import re
+from urllib.parse import urlencode
+
+NAME = "sst2-6of12"
+PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare", "experiments")
+
+_CELL = """
+([key, x, y]) => {
+  // Where the plot's data point (x, y) is on the screen; null until the chart is drawn.
+  const plot = document.querySelector(`.st-key-${key} .js-plotly-plot`);
+  if (!plot || !plot._fullLayout || !plot._fullLayout.xaxis) return null;
+  plot.scrollIntoView({block: "center"});
+  const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
+  const at = (axis, v) => axis._offset + axis.c2p(axis.type == "category" ? axis._categories.indexOf(v) : +v);
+  return [box.left + at(xaxis, x), box.top + at(yaxis, y)];
+}
+"""
+# Contrast as WCAG 2 defines it: of every text on the page against what is painted behind it.
+_LOW_CONTRAST = """
+(least) => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = (color) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, under) => under.map((u, i) => top[i] * top[3] + u * (1 - top[3]));
+  const luminance = (color) => {
+    const [r, g, b] = color.map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const chain = (e) => { const found = []; for (; e; e = e.parentElement) found.push(e); return found; };
+  const behind = (ancestors) =>
+    ancestors.map((a) => rgba(getComputedStyle(a).backgroundColor)).reverse()
+      .reduce((u, t) => over(t, u), [255, 255, 255]);
+  const seen = new Map();
+  let texts = 0;
+  const walker = document.createTreeWalker(document.querySelector("[data-testid=stApp]"), NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement, words = node.textContent.trim();
+    if (!words || !element || !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    if (["STYLE", "SCRIPT", "NOSCRIPT"].includes(element.tagName)) continue;
+    if (element.closest("[data-testid=stIconMaterial]")) continue;
+    // Controls that can't be used now are exempt, and so are numbers inside a chart's own coloured cells.
+    if (element.closest(":disabled, [aria-disabled=true], .heatmaplayer, .barlayer")) continue;
+    const style = getComputedStyle(element);
+    // A slider's value stands above its thumb, though it is inside of it.
+    const value = element.closest("[data-testid=stSliderThumbValue]");
+    const ancestors = chain(value?.closest("[data-testid=stSlider]") ?? element);
+    const svg = element instanceof SVGElement;
+    const color = rgba(svg ? style.fill : style.color);
+    color[3] *= ancestors.reduce((o, a) => o * +getComputedStyle(a).opacity, 1) * (svg ? +style.fillOpacity : 1);
+    const back = behind(ancestors), front = over(color, back);
+    const [high, low] = [luminance(front), luminance(back)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    texts += 1;
+    const painted = svg ? style.fill : style.color;
+    // The labels of a chart, in a grey that both themes share, are held to what WCAG asks of graphics (1.4.11).
+    if (ratio < (svg ? Math.min(least, 3) : least)) seen.set(`${ratio.toFixed(2)} ${painted} ${element.tagName} ${words.slice(0, 50)}`, ratio);
+  }
+  return {texts, low: [...seen.keys()]};
+}
+"""
+
+
+def address(app_url, name, **query):
+    """The address of a page on the first checkpoint and the probe set, unless the query says otherwise."""
+    return f"{app_url}/{name}?{urlencode({'checkpoint': NAME, 'source': 'probe'} | query)}"
+
+
+def settled(page):
+    """Wait until the page's script has run to its end, and check that nothing broke."""
+    page.locator("h1").first.wait_for()
+    page.wait_for_function(
+        """() => document.querySelector("[data-testid=stApp]")?.dataset.testScriptState === "notRunning"
+            && !document.querySelector("[data-stale=true]")"""
+    )
+    no_traceback(page)
+
+
+def no_traceback(page):
+    assert page.locator("[data-testid=stException]").count() == 0
+
+
+def click_cell(page, key, x, y):
+    page.wait_for_function(_CELL, arg=[key, x, y])
+    page.wait_for_timeout(500)  # scrolling and a chart's first drawing settle
+    left, top = page.evaluate(_CELL, [key, x, y])
+    page.mouse.click(left, top)
+
+
+def wait_for_query(page, **wanted):
+    for name, value in wanted.items():
+        page.wait_for_url(re.compile(rf"[?&]{name}={re.escape(str(value))}(&|$)"))
+
+
+def low_contrast(page, least=4.5):
+    """Texts with a contrast below `least` to 1, once colours have stopped changing, and how many there are in all."""
+    for _ in range(10):
+        found = page.evaluate(_LOW_CONTRAST, least)
+        if found["texts"] and not found["low"]:
+            break
+        page.wait_for_timeout(500)  # charts follow a change of theme a little later
+    return found["low"], found["texts"]
+
+
+def tab_to(page, wanted, most=120):
+    """Press Tab until each of `wanted` (a part of what a control is called) has had the focus; returns those left."""
+    left = list(wanted)
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        name = page.evaluate(
+            """() => { const e = document.activeElement;
+            return [e.getAttribute("aria-label"), e.closest("[role=radiogroup],[role=group]")?.ariaLabel,
+                    e.getAttribute("role"), e.innerText].join(" | "); }"""
+        )
+        # Whole parts of the name, so that "Expert" is not taken for found at "Expert usage".
+        left = [part for part in left if not re.search(rf"(^|\| |\n){re.escape(part)}( \||\n|$)", name)]
+        if not left:
+            break
+    return left
+
+
+def metric(page, label):
+    """Value of the first metric of that exact label."""
+    return page.locator("[data-testid=stMetric]", has=page.get_by_text(label, exact=True)).first
