@@ -22,7 +22,7 @@ COSTS = {
 
 PARETO = "Pareto-best"
 _SERIES = (GREEN, PURPLE, SKY, "#a6761d")
-_BEST = "#c99700"
+_BEST = "#a87e00"
 _MANY = re.compile(r"(\d+) a layer")
 _SYMBOLS = {
     "shipped static, recovered": "star",

@@ -23,7 +23,7 @@ DIVERGING = [
 ]
 """Blue for less, orange for more; use with `zmid=0`."""
 
-BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#e08214", "#139a78", "#b86aa0", "#56b4e9"
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#cc7410", "#139a78", "#b86aa0", "#56b4e9"
 GREY, MUTED = "#8a8f98", "rgba(138,143,152,0.35)"
 SELECTED = "#ff2d78"
 """Outline of a chosen cell: apart from every colour of the scales above."""
