@@ -206,7 +206,7 @@ def test_an_abandoned_evaluation_leaves_nothing_behind(loaded, monkeypatch, tmp_
     results.clear()
     data = load_probe("sst2")
     plan, evaluation = direct(loaded, budget=6)
-    kept, key = results("prunings"), (loaded.fingerprint, data.fingerprint, plan.key())
+    kept, key = results("prunings"), (loaded.fingerprint, data.fingerprint, data.name, plan.key())
     running = lab.stream(loaded, data, plan)
     first = next(running)
     assert 0 < first.n < first.total
