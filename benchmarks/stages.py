@@ -16,6 +16,7 @@ from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.cli.output import TrainingBar, stderr
 from shrp.config import ShrpConfig
 from shrp.data import TextData, load_data
+from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.train import finish, history_text, train
 from shrp.training_config import TrainConfig
@@ -50,7 +51,19 @@ class Stages:
         )
         folder = self.folder / "teacher"
         if checkpoint.info_if_ours(folder) is not None:
-            return checkpoint.load(folder)
+            found = checkpoint.load(folder)
+            made = found.info.training
+            theirs = (
+                made.get("config"),
+                found.info.base_model,
+                made.get("train_data"),
+                made.get("train_examples"),
+            )
+            if theirs != (config.to_dict(), self.base_name, self.train_data.name, len(self.train_data)):
+                raise TrainingError(
+                    f"{folder} holds a teacher of another base, recipe or data; name another --work folder."
+                )
+            return found
         model, tokenizer, _ = load_base(self.base, self.train_data.task, self.seed)
         info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base_name)
         return self._run(folder, config, model, info, tokenizer, None)

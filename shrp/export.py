@@ -238,14 +238,16 @@ def _onnx_packages() -> tuple[type[Exception], ...]:
     try:
         import onnxscript  # noqa: F401  (torch's exporter imports it, and says less when it is missing)
         from onnx.checker import ValidationError
-        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph
+        from onnxruntime.capi import onnxruntime_pybind11_state as ort
         from torch.onnx import OnnxExporterError
     except ImportError as error:
         raise ExportError(
             f"exporting needs the packages onnx, onnxruntime and onnxscript ({error.name} is missing); install "
             "requirements.txt."
         ) from error
-    return ValidationError, Fail, InvalidArgument, InvalidGraph, OnnxExporterError
+    # They have no common ancestor of their own.
+    names = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+    return ValidationError, OnnxExporterError, *(getattr(ort, name) for name in names)
 
 
 def _own_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -35,7 +35,8 @@ def paired_difference(
     """Headline score of `a` minus that of `b` on the inputs that both have seen.
 
     Args:
-        resamples: draws of the bootstrap over inputs; 0 leaves the interval out.
+        resamples: draws of the bootstrap over inputs; 0 leaves the interval out. Accuracy takes Agresti and Min's
+            interval instead, which stays honest where no input changes sides (the bootstrap then gives 0 to 0).
         seed: makes the interval reproducible.
 
     Returns:
@@ -52,6 +53,9 @@ def paired_difference(
     value = score(task, labels, ours)[a.metric] - score(task, labels, theirs)[a.metric]
     if not resamples:
         return value, NO_INTERVAL
+    if a.metric == "accuracy":
+        ours, theirs = ours == labels, theirs == labels
+        return value, paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(labels))
     draw = _draw_correlations if task.is_regression else _draw_confusions
     draws = draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(seed))
     draws = draws[np.isfinite(draws)]

@@ -194,8 +194,10 @@ def findings(frame: pd.DataFrame) -> list[str]:
         )
         if len(controls):
             rival = controls.iloc[-1]
-            verb = "more" if rival["retained"] > best["retained"] else "less"
             name = rival["name"].removeprefix("control: ")
-            text += f"; the best control ({name}) keeps {rival['retained']:.1%}, {verb}"
+            text += (
+                f"; the best control ({name}) keeps {rival['retained']:.1%} at {rival['encoder_params']:.1%}. "
+                "Both are the best of several on these very data"
+            )
         sentences.append(text + ".")
     return sentences

@@ -205,8 +205,11 @@ class _Run:
             "teacher": weights_digest(model),
             "data": self.train_data.fingerprint,
             "max_length": str(self.config.max_length),
+            "precision": "bf16" if self.bf16 else "fp32",
         }
         folder = folder or self.folder / "teacher"
+        if not hidden:  # or a run that needs less would empty the folder of those that need more
+            folder = folder.with_name(folder.name + "-logits")
         cached = CachedTeacher(
             folder, model, self.tokenizer, self.encoded, rows, hidden=hidden, identity=identity
         )

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: the tests need no network
 
@@ -11,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+from shrp import cli
 from shrp.checkpoint import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
@@ -172,5 +174,22 @@ def tiny_logits():
     def run(model, inputs):
         with torch.no_grad():
             return model(**inputs).logits
+
+    return run
+
+
+@pytest.fixture
+def shrp(monkeypatch, capsys):
+    """`shrp("evaluate", folder, ...) -> (exit code, stdout, stderr)`, in this process."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
 
     return run

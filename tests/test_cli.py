@@ -29,23 +29,6 @@ from shrp.usage import measure_usage
 COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure", "reference")
 
 
-@pytest.fixture
-def shrp(monkeypatch, capsys):
-    """`shrp("evaluate", folder, ...) -> (exit code, stdout, stderr)`, in this process."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_routed, tiny_info):
     """A folder with a base encoder, CSV files, a teacher and a routed checkpoint of known usage."""

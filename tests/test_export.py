@@ -16,7 +16,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from shrp import checkpoint, cli
+from shrp import checkpoint
 from shrp import export as exporting
 from shrp.errors import ExportError
 from shrp.export import export_folder, export_onnx
@@ -41,21 +41,6 @@ def exported(tmp_path_factory, static, tiny_tokenizer, tiny_info):
     folder = tmp_path_factory.mktemp("onnx") / "exported"
     export_folder(static(), tiny_tokenizer, tiny_info(plan=PLAN), folder, made_from="abc")
     return folder
-
-
-@pytest.fixture
-def shrp(monkeypatch, capsys):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def difference(model, path, inputs):

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import sys
 import zipfile
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from shrp import checkpoint, cli, reference
+from shrp import checkpoint, reference
 from shrp.data import load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.evaluate import evaluate, evaluate_stream
@@ -146,23 +145,6 @@ def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(made, tmp_path)
     np.testing.assert_array_equal(again.teacher["x"].logits, outputs().logits)
     bare = checkpoint.save(loaded.model, loaded.tokenizer, loaded.info, tmp_path / "bare")
     assert not (bare / FILE).exists()
-
-
-@pytest.fixture
-def shrp(monkeypatch, capsys):
-    """`shrp("reference", ...) -> (exit code, stdout, stderr)`, in this process."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_the_command_adds_one_data_set_after_another(shrp, made, data, tmp_path, tiny_model, tiny_tokenizer):

@@ -65,7 +65,7 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     (sentence,) = studies.findings(frame)
     # The uniform control is known on one task only, so the best control that is known on both is named.
     assert "keeps 94.0%" in sentence
-    assert "layers dropped) keeps 98.0%, more" in sentence
+    assert "layers dropped) keeps 98.0% at 52.5%" in sentence
 
 
 def test_files_that_are_missing_or_not_ours(tmp_path):

@@ -161,11 +161,12 @@ def _result(
 ) -> None:
     """The difference, the p-value and the table of who is right where."""
     metric = one.metric
+    method = "Agresti and Min's" if metric == "accuracy" else f"bootstrap of {RESAMPLES:,}"
     with st.container(horizontal=True, gap="large"):
         with st.container(width=300):
             st.metric(f"B − A, {metric_name(metric)}", points(difference, metric))
             st.caption(
-                f"95% interval {points_interval(bounds, metric)}, paired bootstrap of {RESAMPLES:,}<br>"
+                f"95% interval {points_interval(bounds, metric)}, paired, {method}<br>"
                 f"A {score_text(one.score, metric)}, B {score_text(other.score, metric)}, n = {one.n:,}",
                 unsafe_allow_html=True,
             )

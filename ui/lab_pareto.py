@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from shrp.evaluation import Evaluation
-from shrp.metrics import NO_INTERVAL, paired_interval
 from shrp.paired import agreement, paired_difference
 from ui.text import interval_text, is_percentage, metric_name, percent, score_text
 
@@ -81,12 +80,9 @@ class Gap:
 
 def gap(one: Evaluation, best: Evaluation) -> Gap:
     """The paired difference of two evaluations on the same data; for accuracy with McNemar's test."""
-    if one.metric == "accuracy" and one.labels is not None:
-        counts = agreement(one, best)
-        bounds = paired_interval(counts.only_a, counts.only_b, counts.n)
-        return Gap((counts.only_a - counts.only_b) / counts.n, bounds, counts.p_value)
-    difference, bounds = paired_difference(one, best) if one.labels is not None else (np.nan, NO_INTERVAL)
-    return Gap(difference, bounds, np.nan)
+    difference, bounds = paired_difference(one, best)
+    tested = one.metric == "accuracy" and one.labels is not None
+    return Gap(difference, bounds, agreement(one, best).p_value if tested else np.nan)
 
 
 def table(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str) -> pd.DataFrame:

@@ -35,7 +35,10 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
     if known is None:
         return None
     # The outputs may be made anew beside the same weights, so the object itself is part of the key.
-    store, key = results("teacher", 16), (checkpoint.fingerprint, data.fingerprint, data.name, id(known.logits))
+    store, key = (
+        results("teacher", 16),
+        (checkpoint.fingerprint, data.fingerprint, data.name, id(known.logits)),
+    )
     if (found := store.get(key)) is None:
         try:
             found = known.evaluation(data)

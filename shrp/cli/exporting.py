@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson
+from shrp.cli.options import AsJson, plan_file
 from shrp.cli.output import print_json, stderr
 
 
@@ -68,7 +68,7 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     import shrp.checkpoint as store
     from shrp.convert import router_layers
     from shrp.errors import ExportError, PlanError
-    from shrp.plan import PruningPlan, make_plan
+    from shrp.plan import make_plan
     from shrp.prune import prune
     from shrp.recipe import usage_in
 
@@ -87,12 +87,7 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     if not routed:
         return source.model, source.tokenizer, source.info, source.fingerprint
     if plan is not None:
-        try:
-            chosen = PruningPlan.from_json(plan.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"{plan} can't be read: {error}.") from error
-        except PlanError as error:
-            raise PlanError(f"{plan}: {error}") from error
+        chosen = plan_file(plan)
     elif not source.info.usage:
         raise PlanError(
             f"{folder} carries no usage to choose experts by; give a plan of your own with --plan."

@@ -93,3 +93,20 @@ def training_data(
         label_column=label_column,
     )
     return train, validation
+
+
+def plan_file(path: Path):
+    """The pruning plan in a file.
+
+    Raises:
+        PlanError: it can't be read, or is not a plan.
+    """
+    from shrp.errors import PlanError
+    from shrp.plan import PruningPlan
+
+    try:
+        return PruningPlan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path} can't be read: {error}.") from error
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, LabelColumn, TextColumns, evaluation_data, training_data
+from shrp.cli.options import AsJson, LabelColumn, TextColumns, evaluation_data, plan_file, training_data
 from shrp.cli.output import TrainingBar, print_json, stderr
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
@@ -60,7 +60,7 @@ def prune(
     import shrp.checkpoint as store
     from shrp.config import ShrpConfig
     from shrp.errors import PlanError, TrainingError
-    from shrp.plan import PruningPlan, make_plan
+    from shrp.plan import make_plan
     from shrp.prune import prune as cut
     from shrp.recipe import usage_in
     from shrp.train import finish, history_text, train
@@ -78,12 +78,7 @@ def prune(
     if source.is_static:
         raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
     if plan is not None:
-        try:
-            chosen = PruningPlan.from_json(plan.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"{plan} can't be read: {error}.") from error
-        except PlanError as error:
-            raise PlanError(f"{plan}: {error}") from error
+        chosen = plan_file(plan)
     elif data is not None or selection == "gate_norm":
         measured_on = evaluation_data(data or "probe", source.info.task, text_column, label_column, None)
         stats = measure_usage(
