@@ -47,7 +47,8 @@ def table(glue: pd.DataFrame) -> None:
     with left:
         recipe = pick("Recipe", list(glue["recipe"].unique()), RECIPE)
     with right:
-        depth = pick("Converted layers", list(glue.loc[glue["recipe"] == recipe, "depth"].unique()), DEPTH)
+        known = glue.loc[glue["recipe"] == recipe, "depth"].unique()
+        depth = pick("Converted layers", sorted(known, key=lambda name: int(name.split("of")[0])), DEPTH)
     rows = glue[(glue["recipe"] == recipe) & (glue["depth"] == depth)]
     seeds = rows["seeds"].max()
     note = (
@@ -76,6 +77,7 @@ def table(glue: pd.DataFrame) -> None:
         (100 * wide).reset_index().rename(columns={"name": "model", "encoder_params": "encoder parameters"})
     )
     shown["encoder parameters"] *= 100
+    tasks = rows.drop_duplicates("task")
     st.dataframe(
         shown,
         hide_index=True,
@@ -86,8 +88,8 @@ def table(glue: pd.DataFrame) -> None:
             if name != "model"
         },
         alt="Retained share by model and task",
+        placeholder="not measured",
     )
-    tasks = rows.drop_duplicates("task")
     st.caption(
         "Share of the dense teacher's score kept; the mean only where every task is measured. Teacher: "
         + "; ".join(f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})" for r in tasks.itertuples())
@@ -101,8 +103,7 @@ def size(glue: pd.DataFrame) -> None:
     st.subheader("Score against size", anchor="size")
     over = AXES[pick("Size counted in", list(AXES), OVER)]
     mean = studies.average(glue)
-    tasks = " and ".join(mean["tasks"].unique())
-    note = f"mean retained share over tasks ({tasks}); hover names the tasks<br>"
+    note = "mean retained share over the tasks measured, which differ between marks: hover names them<br>"
     note += (
         "stars: published figures of BERT-base on GLUE, each with its own denominators and tasks"
         if over == "encoder_params"

@@ -25,6 +25,7 @@ NAMES = {
     "dropped": "control: layers dropped",
     "uniform": "control: no router",
 }
+_CONTROLS = ("random", "dropped", "uniform")
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered"]
 _NEEDED = {
     *_KEYS,
@@ -183,7 +184,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
         full = group["tasks"].map(lambda text: len(text.split(", ")))
         group = group[full == full.max()]
         mine = group[(group["model"] == "static")].sort_values("retained")
-        controls = group[group["model"].isin(["random", "dropped", "uniform"])].sort_values("retained")
+        controls = group[group["model"].isin(_CONTROLS)].sort_values("retained")
         if mine.empty:
             continue
         best = mine.iloc[-1]
@@ -200,4 +201,21 @@ def findings(frame: pd.DataFrame) -> list[str]:
                 "Both are the best of several on these very data"
             )
         sentences.append(text + ".")
+    return sentences + _winning_controls(frame)
+
+
+def _winning_controls(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each task, recipe and depth where a control keeps at least as much as the best pruned model."""
+    sentences = []
+    for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
+        mine = group.loc[group["model"] == "static"].sort_values("retained")
+        controls = group.loc[group["model"].isin(_CONTROLS)].sort_values("retained")
+        if mine.empty or controls.empty or controls["retained"].iloc[-1] < mine["retained"].iloc[-1]:
+            continue
+        best, rival = mine.iloc[-1], controls.iloc[-1]
+        sentences.append(
+            f"On {task} at {depth.replace('of', ' of ')} layers ({recipe}) a control is not below: "
+            f"{rival['name'].removeprefix('control: ')} keeps {rival['retained']:.1%}, the best pruned model "
+            f"{best['retained']:.1%} ({best['name']}; n = {best['n']:,}, seeds: {best['seeds']})."
+        )
     return sentences

@@ -62,7 +62,10 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     mean = studies.average(frame).set_index("model")
     assert mean.loc["static", "retained"] == pytest.approx(0.94)
     assert mean.loc["uniform", "tasks"] == "cola"
-    (sentence,) = studies.findings(frame)
+    sentence, on_cola, on_rte = studies.findings(frame)
+    assert "On cola" in on_cola
+    assert "no router keeps 105.0%" in on_cola
+    assert "layers dropped keeps 97.0%, the best pruned model 90.0%" in on_rte
     # The uniform control is known on one task only, so the best control that is known on both is named.
     assert "keeps 94.0%" in sentence
     assert "layers dropped) keeps 98.0% at 52.5%" in sentence
