@@ -18,7 +18,7 @@ from shrp.config import ShrpConfig
 from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
-from shrp.train import finish, history_text, train
+from shrp.train import Progress, finish, history_text, train
 from shrp.training_config import TrainConfig
 
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2}
@@ -75,12 +75,14 @@ class Stages:
         start: Checkpoint,
         model: Callable[[], PreTrainedModel] | None = None,
         info: CheckpointInfo | None = None,
+        progress: Progress | None = None,
     ) -> Checkpoint:
         """Train `config` from `start` (or from a model made of it), or read back what an earlier run made.
 
         Args:
             model: makes the model to train, for example a pruning of `start`; by default `start`'s own.
             info: what that model is.
+            progress: hears of the run; by default it is drawn as bars.
         """
         start_info = info or start.info
         text = json.dumps(
@@ -90,7 +92,7 @@ class Stages:
         if checkpoint.info_if_ours(folder) is not None:
             return checkpoint.load(folder)
         made = model() if model else checkpoint.load(start.path).model
-        return self._run(folder, config, made, start_info, start.tokenizer, self.teacher.model)
+        return self._run(folder, config, made, start_info, start.tokenizer, self.teacher.model, progress)
 
     def _run(
         self,
@@ -100,6 +102,7 @@ class Stages:
         info: CheckpointInfo,
         tokenizer: Any,
         teacher: PreTrainedModel | None,
+        progress: Progress | None = None,
     ) -> Checkpoint:
         stderr.print(f"stage: {folder.parent.name}/{folder.name}", highlight=False)
         model, info, history = train(
@@ -113,7 +116,7 @@ class Stages:
             teacher=teacher,
             teacher_outputs=self.folder / "teacher-outputs",
             resume=True,
-            progress=TrainingBar(),
+            progress=progress or TrainingBar(),
         )
         checkpoint.save(
             model, tokenizer, info, folder, extra_files={checkpoint.HISTORY: history_text(history)}
