@@ -36,7 +36,7 @@ def one_seed(
     teacher = study.teacher.score
     effective = {str(layer): effective_experts(share) for layer, share in usage.items()}
     price = cost(made.model, TOKENS).relative_to(study.dense)
-    rows = [{"model": "routed", "budget": None, **scored(routed), "effective": effective, **price}]
+    rows = [{"model": "routed", "budget": None, **scored(routed), "effective_by_layer": effective, **price}]
     live = LiveEvaluator(made.model, made.tokenizer, stages.validation, max_length=stages.max_length)
     for budget in budgets:
         plan = make_plan(usage, budget=budget)
