@@ -182,7 +182,7 @@ def topk_findings(scores: pd.DataFrame, stability: pd.DataFrame) -> list[str]:
             mine = stability[(stability["task"] == task) & (stability["top_k"] == k)]
             parts += [
                 f"{row.overlap:.2f} with {row.budget} kept (chance {row.chance:.2f})"
-                for row in mine[mine["layer"] == "all"].itertuples()
+                for row in mine[mine["layer"] == "all"].sort_values("budget").itertuples()
             ]
         text = f"On {task}, Top-{k}"
         if parts:

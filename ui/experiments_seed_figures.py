@@ -24,6 +24,13 @@ def _errors(rows: pd.DataFrame, value: str, low: str = "low", high: str = "high"
     }
 
 
+def _around(rows: pd.DataFrame, also: pd.Series, low: str = "low", high: str = "high") -> list[float]:
+    """A range for an axis that holds all bars and `also`; marks in groups would have it start at 0."""
+    bottom, top = min(rows[low].min(), also.min()), max(rows[high].max(), also.max())
+    margin = 0.08 * ((top - bottom) or 1)
+    return [float(bottom - margin), float(top + margin)]
+
+
 def usage_distance(rows: pd.DataFrame, note: str) -> go.Figure:
     """Distance of one layer's usage from uniform, over the training examples seen.
 
@@ -107,6 +114,7 @@ def topk_scores(rows: pd.DataFrame, note: str) -> go.Figure:
     fig.add_hline(y=float(rows["teacher"].iloc[0]), line={"color": GREY, "dash": "dash", "width": 1})
     fig.update_xaxes(categoryorder="array", categoryarray=order)
     fig.update_layout(scattermode="group", scattergap=0.7)
+    fig.update_yaxes(range=_around(rows, rows["teacher"]))
     metric = metric_name(str(rows["metric"].iloc[0]))
     return layout(fig, "Score before and after pruning", subtitle=note, y=metric, height=430, legend=True)
 
@@ -331,6 +339,7 @@ def overhead(frame: pd.DataFrame, note: str) -> go.Figure:
         )
     fig.add_hline(1, line={"color": MUTED, "width": 1.5})
     fig.update_layout(scattermode="group", scattergap=0.4)
+    fig.update_yaxes(range=_around(frame, pd.Series([1.0]), "ratio_low", "ratio_high"))
     return layout(
         fig,
         "What routing costs: time of the routed over the static model",

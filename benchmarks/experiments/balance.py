@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.experiments.study import (
+    Layers,
     Options,
     Study,
     command,
@@ -58,7 +59,7 @@ def one_run(
 @command
 def main(
     options: Options,
-    layers: Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')] = "upper:6",
+    layers: Layers = "upper:6",
     weights: Annotated[str, typer.Option(help="Weights of the balance loss in stage 1.")] = "0,0.01,0.1,1",
     per_layer: Annotated[int, typer.Option(min=1, help="Experts a layer of the static model.")] = 2,
 ) -> None:

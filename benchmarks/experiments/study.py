@@ -26,6 +26,8 @@ from shrp.training_config import TrainConfig
 TOKENS = 128
 """Length of the input that FLOPs are counted for."""
 
+Layers = Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')]
+
 
 @dataclass(frozen=True)
 class Options:

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.experiments.study import TOKENS, Options, Study, command, results_file, scored, studies
+from benchmarks.experiments.study import (
+    TOKENS,
+    Layers,
+    Options,
+    Study,
+    command,
+    results_file,
+    scored,
+    studies,
+)
 from shrp.cli.output import bar, stderr
 from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
@@ -70,7 +79,7 @@ def _row(
 @command
 def main(
     options: Options,
-    layers: Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')] = "upper:6",
+    layers: Layers = "upper:6",
     step: Annotated[int, typer.Option(min=1, help="From one budget to the next.")] = 1,
     draws: Annotated[int, typer.Option(min=0, help="Random choices at each budget.")] = 3,
 ) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from benchmarks.experiments.study import (
     TOKENS,
+    Layers,
     Options,
     Study,
     command,
@@ -56,7 +57,7 @@ def one_seed(
 @command
 def main(
     options: Options,
-    layers: Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')] = "upper:6",
+    layers: Layers = "upper:6",
     top_k: Annotated[str, typer.Option(help="Experts that a gate lets through.")] = "1,3,5",
     budgets: Annotated[str, typer.Option(help="Experts kept in all converted layers together.")] = "12,24,48",
 ) -> None:
