@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.experiments.__main__ import app
-from benchmarks.experiments.layer import moments
+from benchmarks.experiments.layer import Watch, moments
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.experiments.study import Options, Study
 from shrp import checkpoint
@@ -92,21 +92,30 @@ def test_layer_measures_at_several_steps(run, place, tmp_path):
 
 
 def test_watching_does_not_change_what_is_trained(run, place):
-    """The same training with and without a watch ends with the same weights."""
-    run("layer", "--layer", 1, "--seeds", "5", "--times", 2)
-    work = place / "work-unwatched"
-    options = Options(
-        str(place / "base"),
-        work=work,
-        conversion_size=32,
-        epoch_size=32,
-        stage2_epochs=1,
-        seeds="5",
-    )
-    study = Study(options, "cola")
+    """The same training with and without a watch ends with the same weights: with dropout, over several steps."""
+    run("layer", "--layer", 1, "--seeds", "5", "--times", 2, "--conversion-size", 40)
+    sizes = {"conversion_size": 40, "epoch_size": 32, "stage2_epochs": 1}
+    study = Study(Options(str(place / "base"), work=place / "work-unwatched", seeds="5", **sizes), "cola")
     made = study.convert(study.config(5, (1,)))
     watched = checkpoint.load(place / "work" / "cola-s0" / made.path.name)
     assert weights_digest(watched.model) == weights_digest(made.model)
+
+
+def test_a_run_killed_in_stage_2_keeps_what_was_measured_in_stage_1(run, place, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(self, row):
+        raise Killed
+
+    options = ("--layer", 1, "--seeds", "6", "--times", 2, "--conversion-size", 40)
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "epoch", die)
+        with pytest.raises(Killed):
+            run("layer", *options)
+    rows = run("layer", *options)["rows"]
+    assert [(row["stage"], row["step"]) for row in rows] == [(1, 1), (1, 2), (2, None)]
+    assert len(list((place / "work" / "cola-s0").glob("experiment-usage-*.json"))) >= 1
 
 
 def test_moments_go_from_the_first_step_to_the_last():
