@@ -5,14 +5,20 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from benchmarks.experiments.__main__ import app
 from benchmarks.experiments.layer import Watch, moments
+from benchmarks.experiments.overhead import spread
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.experiments.study import Options, Study
 from shrp import checkpoint
+from shrp.config import ShrpConfig
+from shrp.convert import convert
 from shrp.errors import DataError
+from shrp.measure import model_inputs
+from shrp.routing import record_routing
 from shrp.stability import overlaps
 from shrp.tasks import TASKS
 from shrp.train import weights_digest
@@ -196,6 +202,15 @@ def test_overhead_times_routed_against_static(run, tmp_path, tiny_routed, tiny_t
         assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         assert row["flop_ratio"] > 1
         assert 1 <= row["experts_chosen"] <= min(row["batch"], 4)
+
+
+def test_fresh_routers_are_made_to_spread_inputs(tiny_model):
+    model = tiny_model()
+    convert(model, ShrpConfig((1, 2))).eval()
+    spread(model, 16)
+    with torch.no_grad(), record_routing() as record:
+        model(**model_inputs(model, 64, 16))
+    assert all(len(record.probs(layer).argmax(-1).unique()) > 2 for layer in (1, 2))
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path):

@@ -45,8 +45,6 @@ def models_of(geometry: str, checkpoints: Path) -> dict[str, tuple[PreTrainedMod
             for name, model in bert_base().items()
             if name.startswith("routed-")
         }
-        for model in found.values():
-            spread(model)
         plans = {name: _first_expert(model) for name, model in found.items()}
     else:
         loaded = load(checkpoints / geometry)
@@ -66,21 +64,18 @@ def _first_expert(model: PreTrainedModel) -> PruningPlan:
 
 
 @torch.no_grad()
-def spread(model: PreTrainedModel) -> None:
-    """Give fresh routers weights under which random inputs go to many experts, as they do in a trained model.
+def spread(model: PreTrainedModel, tokens: int) -> None:
+    """Give fresh routers biases under which random inputs of this length go to many experts, as in a trained model.
 
     A fresh router sends nearly all to one expert, whose weights then stay in the caches.
     """
-    inputs = model_inputs(model, 32, 16, seed=1)
+    inputs = model_inputs(model, 32, tokens, seed=1)
     for index, layer in expert_layers(model).items():
-        generator = torch.Generator().manual_seed(index)
-        weight = layer.router.dense.weight
-        weight.copy_(torch.randn(weight.shape, generator=generator) * 10)
         layer.router.dense.bias.zero_()
         with record_routing() as record:
             model(**inputs)
         # What all inputs have in common must not decide.
-        layer.router.dense.bias -= record.probs(index).clamp_min(1e-20).log().mean(0)
+        layer.router.dense.bias -= record.probs(index).log().mean(0)
 
 
 def one_shape(
@@ -122,6 +117,8 @@ def main(
     for name in geometry.split(","):
         for depth, (routed, static) in models_of(name, checkpoints).items():
             for length in numbers(tokens):
+                if name == BERT_BASE:
+                    spread(routed, length)
                 for size in numbers(batch):
                     row = one_shape(routed, static, size, length, rounds)
                     file.put([row], geometry=name, depth=depth, batch=size, tokens=length)
