@@ -42,9 +42,7 @@ SECTIONS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
 
 def main(
     checkpoints: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = ROOT / "checkpoints",
-    data: Annotated[Path, typer.Option(help="Folder of kept measurements.")] = ROOT
-    / "docs"
-    / "data",
+    data: Annotated[Path, typer.Option(help="Folder of kept measurements.")] = ROOT / "docs" / "data",
     out: Annotated[Path, typer.Option(help="File to write.")] = ROOT / "docs" / "results.md",
 ) -> None:
     """Write the results page."""
