@@ -36,7 +36,7 @@ class Family:
     first_position: Callable[[PreTrainedConfig], int] = lambda config: 0
     """The position of an input's first token."""
     attention: str = "sdpa"
-    """The fastest of transformers' attention implementations that its dense layers have everywhere."""
+    """Transformers' attention implementation for its dense layers: the fused one where it has it."""
 
     def layers(self, model: PreTrainedModel) -> nn.ModuleList:
         """The encoder's layers, dense, routed or static, in order."""
