@@ -56,7 +56,7 @@ class Experiment:
         parts = [f"{data.get('validation', task)}, n = {data.get('n', 0):,}"]
         parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
         if settings:
-            parts.append(f"{settings.get('base')}, recipe {settings.get('recipe')}")
+            parts.append(f"{settings.get('base')}, recipe {settings.get('recipe')}, converted on the task")
             parts.append(
                 f"{settings.get('conversion_size'):,} training examples a converted layer, then "
                 f"{settings.get('stage2_epochs')} epochs of up to {settings.get('epoch_size'):,}"

@@ -113,8 +113,8 @@ def read(tmp_path):
 
 def test_what_a_file_is_of(read):
     assert read("layer").about("cola") == (
-        "glue/cola validation, n = 100; seeds 0, 1; a base, recipe retain; 1,000 training examples a converted layer, "
-        "then 2 epochs of up to 8,000"
+        "glue/cola validation, n = 100; seeds 0, 1; a base, recipe retain, converted on the task; 1,000 training "
+        "examples a converted layer, then 2 epochs of up to 8,000"
     )
     assert read("layer").tasks == ["cola"]
 

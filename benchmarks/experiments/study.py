@@ -39,11 +39,12 @@ class Options:
     seeds: Annotated[str, typer.Option(help="Seeds of the conversions; all start from one teacher.")] = (
         "0,1,2"
     )
-    teacher_seed: Annotated[int, typer.Option(help="Seed of the dense teacher.")] = 0
     work: Annotated[Path, typer.Option(help="Folder for the trainings, which experiments share.")] = Path(
         "glue.run"
     )
-    recipe: Annotated[str, typer.Option(help="retain or paper.")] = "retain"
+    recipe: Annotated[str, typer.Option(help="retain or paper; both convert on the task itself here.")] = (
+        "retain"
+    )
     conversion_size: Annotated[int, typer.Option(help="Training examples for each converted layer.")] = 1000
     epoch_size: Annotated[int, typer.Option(help="Training examples an epoch of stage 2, at most.")] = 8000
     stage2_epochs: Annotated[int, typer.Option(help="Epochs of stage 2.")] = 2
@@ -81,7 +82,7 @@ class Study:
 
     def __init__(self, options: Options, task: str) -> None:
         self.options, self.task = options, task
-        self.stages = Stages(options.base, options.name, options.work, task, options.teacher_seed)
+        self.stages = Stages(options.base, options.name, options.work, task, seed=0)
         self.teacher = self.stages.evaluate(self.stages.teacher.model)
         self.dense: Cost = dense_cost(self.stages.teacher.model, TOKENS)
         self.num_experts: int = self.stages.teacher.model.config.num_attention_heads
@@ -97,7 +98,7 @@ class Study:
     def describe(self, file: ResultsFile, layers: tuple[int, ...], **own: Any) -> None:
         """Put the data, the teacher and the settings of this task into the file."""
         options = asdict(self.options)
-        kept = ("teacher_seed", "recipe", "conversion_size", "epoch_size", "stage2_epochs")
+        kept = ("recipe", "conversion_size", "epoch_size", "stage2_epochs")
         file.describe(
             self.task,
             {
