@@ -18,7 +18,7 @@ from shrp.config import ShrpConfig
 from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
-from shrp.train import finish, history_text, train
+from shrp.train import Progress, finish, history_text, train
 from shrp.training_config import TrainConfig
 
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2}
@@ -77,6 +77,7 @@ class Stages:
         model: Callable[[], PreTrainedModel] | None = None,
         info: CheckpointInfo | None = None,
         made_of: str = "",
+        progress: Progress | None = None,
     ) -> Checkpoint:
         """Train `config` from `start` (or from a model made of it), or read back what an earlier run made.
 
@@ -84,6 +85,7 @@ class Stages:
             model: makes the model to train, for example a pruning of `start`; by default `start`'s own.
             info: what that model is.
             made_of: what else that model depends on, beside `start` and its plan.
+            progress: hears of the run; by default it is drawn as bars.
         """
         start_info = info or start.info
         text = json.dumps(
@@ -93,7 +95,7 @@ class Stages:
         if checkpoint.info_if_ours(folder) is not None:
             return checkpoint.load(folder)
         made = model() if model else checkpoint.load(start.path).model
-        return self._run(folder, config, made, start_info, start.tokenizer, self.teacher.model)
+        return self._run(folder, config, made, start_info, start.tokenizer, self.teacher.model, progress)
 
     def _run(
         self,
@@ -103,6 +105,7 @@ class Stages:
         info: CheckpointInfo,
         tokenizer: Any,
         teacher: PreTrainedModel | None,
+        progress: Progress | None = None,
     ) -> Checkpoint:
         stderr.print(f"stage: {folder.parent.name}/{folder.name}", highlight=False)
         model, info, history = train(
@@ -116,7 +119,7 @@ class Stages:
             teacher=teacher,
             teacher_outputs=self.shared / "teacher-outputs",
             resume=True,
-            progress=TrainingBar(),
+            progress=progress or TrainingBar(),
         )
         checkpoint.save(
             model, tokenizer, info, folder, extra_files={checkpoint.HISTORY: history_text(history)}
