@@ -10,21 +10,19 @@ so a killed run goes on where it was.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import transformers
 import typer
 from transformers import PreTrainedModel
 
 from benchmarks.general import General
 from benchmarks.stages import Stages
+from benchmarks.table import Table
 from shrp import checkpoint
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.cli.output import stderr
@@ -48,6 +46,7 @@ UPPER = (6, 7, 8, 9, 10, 11)
 LOWER = (1, 2, 3, 4, 5)
 TOKENS = 128
 RANDOM_DRAWS = 3
+KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
 
 
@@ -70,31 +69,6 @@ DEPTHS = (
     Depth("6of12", 2, (2, 4, 8, 12), (2,), 1, (2,)),
     Depth("11of12", 4, (1, 2), (1,), 4, (1,)),
 )
-
-
-class Table:
-    """The rows measured so far, in a JSON file that is replaced whole after each."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.is_file():
-            self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row in place of an earlier one of the same thing."""
-        key = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered")
-        self.rows = [old for old in self.rows if any(old.get(k) != row.get(k) for k in key)] + [row]
-        self.rows.sort(key=lambda r: [str(r.get(k, "")) for k in key])
-        about = {
-            "command": "python -m benchmarks.glue",
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-        }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(about | {"rows": self.rows}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,7 +321,7 @@ def main(
 ) -> None:
     """Fill the table; trainings that are done are read back, and their scores measured again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    table = Table(out)
+    table = Table(out, "python -m benchmarks.glue", KEY)
     for seed in (int(text) for text in seeds.split(",")):
         for task in tasks.split(","):
             stages = Stages(base, base_name or base, work, task, seed)

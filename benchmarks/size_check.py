@@ -8,19 +8,16 @@ row goes to a JSON file as soon as it is measured, in the form of `benchmarks.gl
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
-import transformers
 import typer
 
 from benchmarks.stages import Stages
+from benchmarks.table import Table
 from shrp.checkpoint import Checkpoint
 from shrp.cli.output import stderr
 from shrp.config import Control, ShrpConfig
@@ -162,27 +159,6 @@ class SizeCheck:
         }
 
 
-class Table:
-    """The rows measured so far, in a JSON file that is replaced whole after each."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row in place of an earlier one of the same thing."""
-        self.rows = [old for old in self.rows if any(old.get(k) != row[k] for k in KEY)] + [row]
-        about = {
-            "command": "python -m benchmarks.size_check",
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-        }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(about | {"rows": self.rows}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
-
-
 def main(
     base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")],
     base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
@@ -205,7 +181,7 @@ def main(
     if task not in TASKS:
         raise typer.BadParameter(f"the size check knows {' and '.join(TASKS)}, not {task!r}.")
     protocol = Protocol(stage2_epochs, recovery_epochs, epoch_size, conversion_size, max_length)
-    table = Table(json_out)
+    table = Table(json_out, "python -m benchmarks.size_check", KEY)
     name = base_name or (Path(base).name if Path(base).is_dir() else base)
     stages = Stages(base, name, work, task, seed, max_length)
     for row in SizeCheck(stages, protocol).rows():
