@@ -24,6 +24,7 @@ from benchmarks.general import General
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp import checkpoint
+from shrp.card import CARD, card
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.cli.output import stderr
 from shrp.cli.training import probe_of
@@ -67,7 +68,7 @@ class Depth:
 
 DEPTHS = (
     Depth("6of12", 2, (2, 4, 8, 12), (2,), 1, (2,)),
-    Depth("11of12", 4, (1, 2), (1,), 4, (1,)),
+    Depth("11of12", 4, (1, 2), (1,), 10, (1,)),
 )
 
 
@@ -206,8 +207,8 @@ class Study:
         for depth, made in self.conversions(recipe, control):
             self._add(control, recipe, depth.name, self._all(made.model), cost(made.model, TOKENS), made)
 
-    def ship(self, recipe: str, depth: str, folder: Path) -> None:
-        """Save the routed model of a recipe as a checkpoint that carries these scores, in float16."""
+    def ship(self, recipe: str, depth: str, folder: Path, licence: str) -> None:
+        """Save the routed model of a recipe as a checkpoint that carries these scores, in float16, with its card."""
         routed = self.made[recipe, depth]
         teacher = self.stages.teacher
         told = {
@@ -227,6 +228,8 @@ class Study:
             extra_files={checkpoint.HISTORY: history_text(history)},
             teacher=told,
         )
+        text = card(folder.name, checkpoint.load(folder), licence)
+        (folder / CARD).write_text(text, encoding="utf-8")
 
     def _add(
         self,
@@ -318,6 +321,7 @@ def main(
     ship: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints of the first recipe at 6 of 12 layers.")
     ] = None,
+    licence: Annotated[str, typer.Option(help="Of the base's weights, for the checkpoints' cards.")] = "",
 ) -> None:
     """Fill the table; trainings that are done are read back, and their scores measured again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -331,7 +335,8 @@ def main(
                 for control in filter(None, controls.split(",")):
                     study.control(recipe, control)
             if ship is not None:
-                study.ship(recipes.split(",")[0], DEPTHS[0].name, ship / f"{task}-{DEPTHS[0].name}")
+                depth = DEPTHS[0].name
+                study.ship(recipes.split(",")[0], depth, ship / f"{task}-{depth}", licence)
             stderr.print(f"{task}, seed {seed}: done", highlight=False)
 
 

@@ -16,12 +16,9 @@ import typer
 
 from benchmarks.speed_section import live_section, throughput_section
 from benchmarks.study_section import glue_section
-from shrp.checkpoint import CheckpointInfo, discover, load
+from shrp import card
+from shrp.checkpoint import Checkpoint, discover, load
 from shrp.errors import CheckpointError
-from shrp.measure import cost, dense_cost, plan_cost
-from shrp.plan import make_plan
-from shrp.recipe import usage_in
-from shrp.verdicts import score_frame, summary, verdicts
 
 ROOT = Path(__file__).parent.parent
 HEAD = """# Results
@@ -33,8 +30,9 @@ encoder's layers alone and of the whole model with embeddings and head, FLOPs at
 score lies within the interval of the SHRP model; random experts stand against the static model of the same size and
 recovery, the other controls against every SHRP model. Speed comes last.
 """
-SECTIONS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
-    ("glue.json", lambda result: glue_section(result["rows"])),
+Sections = tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...]
+STUDIES: Sections = (("glue.json", lambda result: glue_section(result["rows"])),)
+SPEED: Sections = (
     ("throughput.json", throughput_section),
     ("live.json", live_section),
 )
@@ -46,15 +44,18 @@ def main(
     out: Annotated[Path, typer.Option(help="File to write.")] = ROOT / "docs" / "results.md",
 ) -> None:
     """Write the results page."""
-    parts = [HEAD]
+    parts = [HEAD, *_sections(STUDIES, data)]
     for name, info in discover(checkpoints).items():
         if isinstance(info, CheckpointError):
             raise info
-        parts.append(_section(name, info, checkpoints / name))
-    for name, section in SECTIONS:
-        if (data / name).is_file():
-            parts.append(section(_read(data / name)))
+        parts.append(_section(name, load(checkpoints / name)))
+    parts += _sections(SPEED, data)
     out.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _sections(sections: Sections, data: Path) -> list[str]:
+    """The sections whose files are there."""
+    return [write(_read(data / name)) for name, write in sections if (data / name).is_file()]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -64,71 +65,9 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise typer.BadParameter(f"{path.name} is not JSON ({error}); measure again.") from error
 
 
-def _section(name: str, info: CheckpointInfo, folder: Path) -> str:
-    lines = [
-        f"## {name}",
-        "",
-        f"Task {info.task.name}; base: {info.base_model}; converted layers: "
-        f"{', '.join(map(str, info.config.layers))}; {info.config.routing} routing, Top-{info.config.top_k}. "
-        f"{_trained(info.training)}",
-        "",
-    ]
-    costs = _costs(info, folder)
-    for data in dict.fromkeys(row["data"] for row in info.scores):
-        rows = [row for row in info.scores if row["data"] == data]
-        lines += [f"### On {data} (n = {rows[0]['n']})", "", _verdict(rows), "", *_table(rows, costs), ""]
-    return "\n".join(lines)
-
-
-def _trained(training: Mapping[str, Any]) -> str:
-    """On what and how a checkpoint was trained, in a sentence."""
-    examples, config = training.get("train_examples"), training.get("config", {})
-    if examples is None:
-        return "Nothing was stored about its training."
-    return (
-        f"Trained on {training.get('train_data')} ({examples:,} examples, "
-        f"{config.get('epoch_size') or 'all'} an epoch, {training.get('epochs')} epochs, seed {config.get('seed')}), "
-        f"validated on {training.get('validation_data')}; one seed, so differences within the intervals mean nothing."
-    )
-
-
-def _costs(info: CheckpointInfo, folder: Path) -> dict[Any, dict[str, float]]:
-    """Shares kept, by experts a layer (None: the routed model)."""
-    if info.plan is not None or not info.usage:
-        return {}
-    model = load(folder).model
-    dense = dense_cost(model)
-    shares: dict[Any, dict[str, float]] = {None: cost(model).relative_to(dense)}
-    for m in {row.get("per_layer") for row in info.scores} - {None}:
-        shares[m] = plan_cost(model, make_plan(usage_in(info), per_layer=m)).relative_to(dense)
-    return shares
-
-
-def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> list[str]:
-    metric = rows[0]["metric"]
-    lines = [
-        f"| model | {metric} | interval | of teacher | encoder parameters | model parameters | encoder FLOPs |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        low, high = row["interval"]
-        note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
-        share = costs.get(row.get("per_layer")) if row["kind"] != "teacher" and "epochs" not in row else None
-        kept = [
-            f"{share[k]:.1%}" if share else "" for k in ("encoder_params", "model_params", "encoder_flops")
-        ]
-        label = f"control: {row['model']}" if row["kind"] == "control" else row["model"]
-        retained = f"{row['retained']:.1%}" if "retained" in row else ""
-        cells = [label, f"{row['score']:.4f}", f"{low:.4f} to {high:.4f}{note}", retained, *kept]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def _verdict(rows: list[dict[str, Any]]) -> str:
-    """Which controls tie with or beat the SHRP models that they are controls of, in words."""
-    found = verdicts(score_frame(rows), lambda score, _metric: f"{score:.4f}")
-    close = [f"- {verdict.text}" for verdict in found if verdict.outcome != "trails"]
-    return "\n".join([summary(found), *([""] if close else []), *close])
+def _section(name: str, loaded: Checkpoint) -> str:
+    lines = [f"## {name}", "", f"{card.description(loaded.info)} {card.trained(loaded.info.training)}", ""]
+    return "\n".join([*lines, *card.score_sections(loaded)])
 
 
 if __name__ == "__main__":

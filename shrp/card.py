@@ -1,0 +1,151 @@
+"""A checkpoint's model card: what it is, how it was made, what it scores beside its controls, what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.measure import cost, dense_cost, plan_cost
+from shrp.plan import make_plan
+from shrp.recipe import usage_in
+from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
+
+CARD = "README.md"
+TOKENS = 128
+"""Length that FLOPs are counted for."""
+
+
+def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
+    """The card as Markdown; every figure in it comes from the checkpoint itself.
+
+    Args:
+        licence: of the base's weights, in words.
+    """
+    info = loaded.info
+    lines = [f"# {name}", "", description(info), "", "## How it was made", "", trained(info.training), ""]
+    lines += ["## Scores", ""]
+    if info.scores:
+        lines += [
+            "“Of teacher” is the score divided by the dense teacher's on the same data; parameters and FLOPs are "
+            f"shares of the dense model's (FLOPs at {TOKENS} tokens). {HOW_COMPARED}",
+            "",
+            *score_sections(loaded),
+        ]
+    else:
+        lines += ["No scores were stored with it.", ""]
+    lines += ["## Limits", "", *(f"- {text}" for text in limits(info)), ""]
+    lines += [
+        "## Use",
+        "",
+        "    import shrp",
+        f'    checkpoint = shrp.load("{name}")    # the folder; unpickles nothing and runs no code of it',
+        '    inputs = checkpoint.tokenizer([...], return_tensors="pt", padding=True)',
+        "    logits = checkpoint.model(**inputs).logits",
+        "",
+    ]
+    if licence:
+        lines += ["## Licence", "", f"Weights derive from {info.base_model}: {licence}", ""]
+    return "\n".join(lines)
+
+
+def description(info: CheckpointInfo) -> str:
+    """Task, base, layers and routing in a sentence or two."""
+    state = "pruned to a static model" if info.plan else "routed"
+    return (
+        f"Task {info.task.name}; base: {info.base_model}; {state}; converted layers: "
+        f"{', '.join(map(str, info.config.layers))}; {info.config.routing} routing, Top-{info.config.top_k}."
+    )
+
+
+def trained(training: Mapping[str, Any]) -> str:
+    """On what and how a checkpoint was trained."""
+    examples, config = training.get("train_examples"), training.get("config", {})
+    if examples is None:
+        return "Nothing was stored about its training."
+    recipe = f"Recipe `{training['recipe']}`. " if training.get("recipe") else ""
+    distilled = [
+        text
+        for key, text in (("distill_logits", "logits"), ("distill_hidden", "hidden states"))
+        if config.get(key)
+    ]
+    teacher = f" Distilled from the dense teacher's {' and '.join(distilled)}." if distilled else ""
+    return (
+        f"{recipe}Trained on {training.get('train_data')} ({examples:,} examples, "
+        f"{config.get('epoch_size') or 'all'} an epoch at most, {training.get('epochs')} epochs, "
+        f"seed {config.get('seed')}), validated on {training.get('validation_data')}; one seed, so differences within "
+        f"the intervals mean nothing.{teacher}"
+    )
+
+
+def limits(info: CheckpointInfo) -> list[str]:
+    """What a reader must not conclude."""
+    found = [
+        "Usage, and so the choice of experts, comes from the same validation data as the score, as in the paper: "
+        "scores of pruned models are slightly optimistic.",
+        "Shares of parameters and FLOPs can be compared with other encoders of its geometry; scores can't be compared "
+        "with those of another base.",
+    ]
+    sets: dict[str, dict[str, float]] = {}
+    for row in info.scores:
+        if row["kind"] in ("teacher", "routed"):
+            sets.setdefault(str(row["data"]), {})[str(row["kind"])] = float(row["score"])
+    for data, of in sets.items():
+        if data.startswith("probe/") and len(of) == 2:
+            found.append(
+                f"On {data}, written to be hard and outside the training data, the teacher has {of['teacher']:.3f} and "
+                f"the routed model {of['routed']:.3f}."
+            )
+    return [*found, "It was trained to study a method, not to decide anything about people."]
+
+
+def score_sections(loaded: Checkpoint) -> list[str]:
+    """For each data set the verdict on the controls and the table of scores."""
+    costs = _costs(loaded)
+    lines = []
+    for data in dict.fromkeys(row["data"] for row in loaded.info.scores):
+        rows = [dict(row) for row in loaded.info.scores if row["data"] == data]
+        lines += [f"### On {data} (n = {rows[0]['n']:,})", "", _verdict(rows), "", *_table(rows, costs), ""]
+    return lines
+
+
+def _costs(loaded: Checkpoint) -> dict[Any, dict[str, float]]:
+    """Shares kept, by experts a layer (None: the routed model)."""
+    info, model = loaded.info, loaded.model
+    if info.plan is not None or not info.usage:
+        return {}
+    dense = dense_cost(model, TOKENS)
+    shares: dict[Any, dict[str, float]] = {None: cost(model, TOKENS).relative_to(dense)}
+    for m in {row.get("per_layer") for row in info.scores} - {None}:
+        shares[m] = plan_cost(model, make_plan(usage_in(info), per_layer=m), TOKENS).relative_to(dense)
+    return shares
+
+
+def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> list[str]:
+    metric = rows[0]["metric"]
+    lines = [
+        f"| model | {metric} | interval | of teacher | encoder parameters | model parameters | encoder FLOPs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["interval"]
+        note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
+        own = (
+            row["kind"] != "teacher" and "epochs" not in row and not row["model"].startswith("layers dropped")
+        )
+        share = costs.get(row.get("per_layer")) if own else None
+        kept = [
+            f"{share[k]:.1%}" if share else "" for k in ("encoder_params", "model_params", "encoder_flops")
+        ]
+        label = f"control: {row['model']}" if row["kind"] == "control" else row["model"]
+        retained = f"{row['retained']:.1%}" if "retained" in row else ""
+        cells = [label, f"{row['score']:.4f}", f"{low:.4f} to {high:.4f}{note}", retained, *kept]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _verdict(rows: list[dict[str, Any]]) -> str:
+    """Which controls tie with or beat the SHRP models that they are controls of, in words."""
+    found = verdicts(score_frame(rows), lambda score, _metric: f"{score:.4f}")
+    close = [f"- {verdict.text}" for verdict in found if verdict.outcome != "trails"]
+    return "\n".join([summary(found), *([""] if close else []), *close])

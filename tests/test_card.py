@@ -1,0 +1,62 @@
+"""A model card says what the checkpoint says: how it was made, its scores beside its controls, its limits."""
+
+import re
+
+import pytest
+
+from shrp import checkpoint
+from shrp.card import CARD, card
+from shrp.measure import dense_cost, plan_cost
+from shrp.plan import make_plan
+
+
+def row(model, kind, score, data="validation.csv", **facts):
+    own = {"interval": [score - 0.05, score + 0.05], "interval_is": "95%", "n": 24, "metric": "accuracy"}
+    return {"model": model, "kind": kind, "data": data, "score": score, "retained": score / 0.8} | own | facts
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    """A routed checkpoint with scores."""
+    usage = {"1": [0.7, 0.1, 0.1, 0.1], "2": [0.1, 0.1, 0.7, 0.1]}
+    scores = (
+        row("dense teacher", "teacher", 0.8),
+        row("routed", "routed", 0.78),
+        row("static, 2 a layer", "static", 0.75, per_layer=2, budget=4),
+        row("random experts, 2 a layer", "control", 0.74, per_layer=2, budget=4),
+        row("layers dropped, 3 epochs", "control", 0.5, epochs=3),
+        row("dense teacher", "teacher", 0.6, "probe/sst2"),
+        row("routed", "routed", 0.55, "probe/sst2"),
+    )
+    training = {"train_data": "train.csv", "train_examples": 1200, "epochs": 4, "recipe": "retain"}
+    training |= {"validation_data": "validation.csv", "config": {"seed": 3, "distill_hidden": 1.0}}
+    info = tiny_info(usage=usage, scores=scores, training=training)
+    return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "mine")
+
+
+def test_the_card_has_scores_controls_costs_and_limits(folder):
+    loaded = checkpoint.load(folder)
+    text = card("mine", loaded, "MIT")
+    assert text.startswith("# mine\n")
+    assert "base: tiny; routed; converted layers: 1, 2" in text
+    assert "Recipe `retain`. Trained on train.csv (1,200 examples" in text
+    assert "dense teacher's hidden states." in text
+    assert "random experts, 2 a layer” (0.7400) ties with" in text
+    share = plan_cost(
+        loaded.model, make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.1, 0.1, 0.7, 0.1]}, per_layer=2), 128
+    )
+    kept = share.relative_to(dense_cost(loaded.model, 128))["encoder_params"]
+    assert re.search(rf"\| static, 2 a layer \| 0.7500 .* 93.8% \| {kept:.1%} ", text)
+    assert re.search(r"\| control: layers dropped, 3 epochs \| 0.5000 .*\|  \|  \|  \|", text)
+    assert "the teacher has 0.600 and the routed model 0.550" in text
+    assert "Weights derive from tiny: MIT" in text
+
+
+def test_the_command_writes_it_and_the_checkpoint_still_loads(shrp, folder):
+    code, _, error = shrp("card", folder, "--licence", "MIT")
+    assert code == 0, error
+    assert (folder / CARD).read_text().startswith("# mine\n")
+    assert checkpoint.load(folder).info.scores
+    code, _, error = shrp("card", folder.parent)
+    assert code == 1
+    assert "not a checkpoint" in error
