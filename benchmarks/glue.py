@@ -4,12 +4,14 @@ For each task and seed: the dense teacher (one for all seeds of a task); then fo
 converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
 dropped, no router (uniform gates), random experts kept. `paper` converts on the task, the deeper model going on from
 the conversion of the upper six; `retain` starts from one conversion on unlabelled texts (`benchmarks.general`), and
-so do its controls. Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder,
-so a killed run goes on where it was.
+so do its controls, unless `--no-control-texts` says otherwise, which their rows tell. Every row goes to a JSON file
+as soon as it is measured; trainings are kept under the work folder, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +31,7 @@ from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.cli.output import stderr
 from shrp.cli.training import probe_of
 from shrp.config import ShrpConfig
+from shrp.convert import convert
 from shrp.data import is_probe
 from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
@@ -39,6 +42,7 @@ from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.recipe import score_row, usage_in
 from shrp.reference import from_evaluation
+from shrp.studies import untaught
 from shrp.train import history_text, joined
 from shrp.training_config import RECIPES, TrainConfig
 
@@ -47,7 +51,7 @@ UPPER = (6, 7, 8, 9, 10, 11)
 LOWER = (1, 2, 3, 4, 5)
 TOKENS = 128
 RANDOM_DRAWS = 3
-KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered")
+KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
 
 
@@ -68,7 +72,7 @@ class Depth:
 
 DEPTHS = (
     Depth("6of12", 2, (2, 4, 8, 12), (2,), 1, (2,)),
-    Depth("11of12", 4, (1, 2), (1,), 10, (1,)),
+    Depth("11of12", 4, (1, 2), (1,), 6, (1,)),
 )
 
 
@@ -86,8 +90,11 @@ class _Start:
 class Study:
     """One task and seed of the table."""
 
-    def __init__(self, stages: Stages, general: General, table: Table, task: str) -> None:
+    def __init__(
+        self, stages: Stages, general: General, table: Table, task: str, control_texts: bool = True
+    ) -> None:
         self.stages, self.general, self.table, self.task = stages, general, table, task
+        self.control_texts = control_texts
         self.common = {"freeze_embeddings": True, "max_length": stages.max_length}
         self.dense = dense_cost(stages.teacher.model, TOKENS)
         self.sets = (stages.validation, *probe_of(stages.validation.task))
@@ -99,8 +106,8 @@ class Study:
         self.scores: dict[tuple[str, str], list[dict[str, Any]]] = {}
         """Recipe and depth -> the rows that a checkpoint of it would carry."""
         self.made: dict[tuple[str, str], Checkpoint] = {}
-        self.stage1: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        """Recipe and depth -> the history of the conversion that stage 2 went on from."""
+        self.stage1: dict[tuple[str | None, str | None, str], list[dict[str, Any]]] = {}
+        """Recipe, depth and control -> the history of the conversion that stage 2 went on from."""
         self._add("teacher", None, None, self._all(stages.teacher.model), self.dense, stages.teacher)
 
     def _all(self, model: PreTrainedModel) -> list[list[Evaluation]]:
@@ -123,8 +130,7 @@ class Study:
             extra = depth.recovery_epochs if control != "none" else 0
             epochs = depth.stage2_epochs + extra
             config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, epoch_size=20_000)
-            if control == "none":
-                self.stage1[recipe, depth.name] = start.history
+            self.stage1[recipe, depth.name, control] = start.history
             yield (
                 depth,
                 self.stages.stage(
@@ -150,6 +156,16 @@ class Study:
         """The teacher with the layers that one conversion on unlabelled texts made, to each depth."""
         teacher = self.stages.teacher
         for parts in ((UPPER,), (UPPER, LOWER)):
+            if control != "none" and not self.control_texts:
+                shrp = ShrpConfig(sum(parts, ()), control=control)
+                yield _Start(
+                    teacher,
+                    [],
+                    lambda shrp=shrp: convert(copy.deepcopy(teacher.model), shrp),
+                    replace(teacher.info, config=shrp),
+                    json.dumps(shrp.to_dict()),
+                )
+                continue
             converted = self.general(control, parts)
             yield _Start(
                 teacher,
@@ -218,7 +234,7 @@ class Study:
         }
         training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
         info = replace(routed.info, scores=tuple(self.scores[recipe, depth]), training=training)
-        history = joined(self.stage1[recipe, depth], checkpoint.read_history(routed.path))
+        history = joined(self.stage1[recipe, depth, "none"], checkpoint.read_history(routed.path))
         checkpoint.save(
             routed.model,
             routed.tokenizer,
@@ -243,9 +259,11 @@ class Study:
         recovered: bool = False,
     ) -> None:
         """Add what was found on each data set (the validation data first) to the table and to the checkpoint's rows."""
+        history = self.stage1.get((recipe, depth, model if model in ("dropped", "uniform") else "none"), [])
+        texts = sum(row.get("texts", 0) for row in history)
         evaluations = found[0]
         teacher = self.best[self.stages.validation.fingerprint].score
-        self._carry(model, recipe, depth, found, made, per_layer, recovered)
+        self._carry(model, recipe, depth, found, made, per_layer, recovered, texts)
         scores = [evaluation.score for evaluation in evaluations]
         first, mean = evaluations[0], sum(scores) / len(scores)
         self.table.add(
@@ -267,6 +285,7 @@ class Study:
                 "teacher": teacher,
                 "retained": mean / teacher,
                 "stage": made.path.name,
+                "texts": texts,
                 "tokens": TOKENS,
                 **price.relative_to(self.dense),
             }
@@ -281,9 +300,12 @@ class Study:
         made: Checkpoint,
         per_layer: int | None,
         recovered: bool,
+        texts: int,
     ) -> None:
         """Note the rows for checkpoints: the teacher's for all of them, the others for their own."""
         label = LABELS[model]
+        if untaught(model, recipe, texts):
+            label += ", not trained on texts"
         facts: dict[str, Any] = {}
         if per_layer:
             facts = {"per_layer": per_layer, "budget": per_layer * len(made.info.config.layers)}
@@ -317,6 +339,9 @@ def main(
     seeds: Annotated[str, typer.Option(help="Seeds.")] = "0",
     recipes: Annotated[str, typer.Option(help="retain, paper, or both.")] = "retain,paper",
     controls: Annotated[str, typer.Option(help="dropped, uniform, both, or nothing.")] = "dropped,uniform",
+    control_texts: Annotated[
+        bool, typer.Option(help="Whether the controls of `retain` learn from the unlabelled texts too.")
+    ] = True,
     out: Annotated[Path, typer.Option(help="The table.")] = OUT,
     ship: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints of the first recipe at 6 of 12 layers.")
@@ -329,7 +354,7 @@ def main(
     for seed in (int(text) for text in seeds.split(",")):
         for task in tasks.split(","):
             stages = Stages(base, base_name or base, work, task, seed)
-            study = Study(stages, General(base, base_name or base, work), table, task)
+            study = Study(stages, General(base, base_name or base, work), table, task, control_texts)
             for recipe in recipes.split(","):
                 study.shrp(recipe)
                 for control in filter(None, controls.split(",")):

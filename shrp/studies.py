@@ -26,7 +26,7 @@ NAMES = {
     "uniform": "control: no router",
 }
 _CONTROLS = ("random", "dropped", "uniform")
-_KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered"]
+_KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "texts"]
 _NEEDED = {
     *_KEYS,
     "seed",
@@ -131,7 +131,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     Raises:
         DataError: a row lacks something.
     """
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([{"texts": 0} | dict(row) for row in rows])
     if frame.empty:
         return frame
     if missing := sorted(_NEEDED - set(frame.columns)):
@@ -169,7 +169,14 @@ def describe(row: Mapping[str, Any]) -> str:
     text = NAMES.get(str(row["model"]), str(row["model"]))
     if row["per_layer"] == row["per_layer"] and row["per_layer"]:
         text += f", {int(row['per_layer'])} a layer"
+    if untaught(str(row["model"]), row["recipe"], row["texts"]):
+        text += ", not trained on texts"
     return text + (", recovered" if row["recovered"] else "")
+
+
+def untaught(model: str, recipe: str | None, texts: int) -> bool:
+    """Whether a control lacks the pass over unlabelled texts that the `retain` models which it stands beside had."""
+    return recipe == "retain" and model in ("dropped", "uniform") and not texts
 
 
 def average(frame: pd.DataFrame) -> pd.DataFrame:

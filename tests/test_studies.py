@@ -8,7 +8,9 @@ from shrp import studies
 from shrp.errors import DataError
 
 
-def row(task, model, retained, seed=0, depth="6of12", recovered=False, per_layer=None, recipe="retain"):
+def row(
+    task, model, retained, seed=0, depth="6of12", recovered=False, per_layer=None, recipe="retain", texts=9
+):
     teacher = 0.8
     return {
         "task": task,
@@ -19,6 +21,7 @@ def row(task, model, retained, seed=0, depth="6of12", recovered=False, per_layer
         "per_layer": per_layer,
         "kept": per_layer and 6 * per_layer,
         "recovered": recovered,
+        "texts": texts,
         "metric": "accuracy",
         "score": retained * teacher,
         "interval": [(retained - 0.02) * teacher, (retained + 0.02) * teacher],
@@ -69,6 +72,15 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     # The uniform control is known on one task only, so the best control that is known on both is named.
     assert "keeps 94.0%" in sentence
     assert "layers dropped) keeps 98.0% at 52.5%" in sentence
+
+
+def test_a_control_that_was_not_trained_on_texts_says_so_and_is_a_row_of_its_own():
+    frame = studies.glue_frame([*ROWS, row("cola", "dropped", 0.9, texts=0)])
+    named = frame[(frame["task"] == "cola") & (frame["model"] == "dropped")].set_index("name")["retained"]
+    assert named["control: layers dropped"] == pytest.approx(0.99)
+    assert named["control: layers dropped, not trained on texts"] == pytest.approx(0.9)
+    plain = studies.glue_frame([row("cola", "dropped", 0.9, recipe="paper", texts=0)])
+    assert plain["name"].tolist() == ["control: layers dropped"]  # nothing of that recipe was
 
 
 def test_files_that_are_missing_or_not_ours(tmp_path):
