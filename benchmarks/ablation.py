@@ -6,7 +6,6 @@ away, all under the same schedule. Trainings are kept under the work folder and 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.stages import Stages
+from benchmarks.table import Table
 from shrp.cli.output import stderr
 from shrp.config import ShrpConfig
 from shrp.evaluation import Evaluation
@@ -106,7 +106,9 @@ def main(
     out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
 ) -> None:
     """Fill the ablation's file."""
-    rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.is_file() else []
+    table = Table(
+        out, "python -m benchmarks.ablation", ("task", "seed", "variant"), layers=list(LAYERS), per_layer=1
+    )
     for task in tasks.split(","):
         stages = Stages(base, base_name or base, work, task, seed)
         best = stages.evaluate(stages.teacher.model)
@@ -114,12 +116,7 @@ def main(
             found = measure(stages, VARIANTS[name])
             row = {"task": task, "seed": seed, "variant": name, "metric": best.metric, "n": best.n}
             row |= {"teacher": best.score, **found}
-            rows = [r for r in rows if (r["task"], r["seed"], r["variant"]) != (task, seed, name)] + [row]
-            out.parent.mkdir(parents=True, exist_ok=True)
-            partial = out.with_suffix(".partial")
-            about = {"command": "python -m benchmarks.ablation", "layers": list(LAYERS), "per_layer": 1}
-            partial.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
-            partial.replace(out)
+            table.add(row)
             stderr.print(f"{task}, {name}: {found}", highlight=False)
 
 

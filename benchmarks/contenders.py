@@ -28,7 +28,7 @@ from transformers import (
 from shrp.checkpoint import Checkpoint
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, num_experts_of
-from shrp.families import encoder_layers
+from shrp.families import encoder_layers, family_of
 from shrp.layers import ExpertLayer
 from shrp.measure import counted_flops
 from shrp.plan import LayerPlan, PruningPlan, make_plan
@@ -59,8 +59,14 @@ class Contender:
 class NaiveExpertLayer(ExpertLayer):
     """A routed layer that computes all experts and then takes the chosen one's output."""
 
-    def _chosen_output(self, hidden_states: Tensor, attention_mask: Tensor | None, chosen: Tensor) -> Tensor:
-        outputs = self.expert_outputs(hidden_states, attention_mask)
+    def _chosen_output(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        position_bias: Tensor | None,
+        chosen: Tensor,
+    ) -> Tensor:
+        outputs = self.expert_outputs(hidden_states, attention_mask, position_bias)
         gates = F.one_hot(chosen, self.num_experts).to(outputs.dtype)
         return torch.einsum("bh,bhtd->btd", gates, outputs)
 
@@ -114,7 +120,8 @@ def of_checkpoint(checkpoint: Checkpoint) -> dict[str, PreTrainedModel]:
 
 def dense_like(model: PreTrainedModel) -> PreTrainedModel:
     """The dense architecture of a model, with random weights: what its speed is compared with."""
-    return AutoModelForSequenceClassification.from_config(model.config, attn_implementation="sdpa").eval()
+    attention = family_of(model).attention
+    return AutoModelForSequenceClassification.from_config(model.config, attn_implementation=attention).eval()
 
 
 def flop_limits(models: Mapping[str, PreTrainedModel], tokens: int) -> dict[str, float]:

@@ -1,41 +1,44 @@
 """The GLUE table, with controls beside every figure: `python -m benchmarks.glue --base BAAI/bge-small-en-v1.5`.
 
-For each task and seed: the dense teacher; then for each recipe, 6 and 11 of 12 layers converted (the deeper model
-goes on from the conversion of the upper six), pruned without and with recovery; and the controls at the same layers,
-distillation and epochs: layers dropped, no router (uniform gates), random experts kept. Every row goes to a JSON file
-as soon as it is measured; trainings are kept under the work folder, so a killed run goes on where it was.
+For each task and seed: the dense teacher (one for all seeds of a task); then for each recipe, 6 and 11 of 12 layers
+converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
+dropped, no router (uniform gates), random experts kept. `paper` converts on the task, the deeper model going on from
+the conversion of the upper six; `retain` starts from one conversion on unlabelled texts (`benchmarks.general`), and
+so do its controls. Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder,
+so a killed run goes on where it was.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import transformers
 import typer
 from transformers import PreTrainedModel
 
+from benchmarks.general import General
 from benchmarks.stages import Stages
+from benchmarks.table import Table
 from shrp import checkpoint
-from shrp.checkpoint import Checkpoint
+from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.cli.output import stderr
 from shrp.cli.training import probe_of
 from shrp.config import ShrpConfig
 from shrp.data import is_probe
+from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
+from shrp.general import graft
 from shrp.live import LiveEvaluator
 from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.recipe import score_row, usage_in
 from shrp.reference import from_evaluation
-from shrp.train import history_text
+from shrp.train import history_text, joined
 from shrp.training_config import RECIPES, TrainConfig
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
@@ -43,6 +46,7 @@ UPPER = (6, 7, 8, 9, 10, 11)
 LOWER = (1, 2, 3, 4, 5)
 TOKENS = 128
 RANDOM_DRAWS = 3
+KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
 
 
@@ -63,47 +67,39 @@ class Depth:
 
 DEPTHS = (
     Depth("6of12", 2, (2, 4, 8, 12), (2,), 1, (2,)),
-    Depth("11of12", 4, (1, 2), (1,), 2, (1,)),
+    Depth("11of12", 4, (1, 2), (1,), 4, (1,)),
 )
 
 
-class Table:
-    """The rows measured so far, in a JSON file that is replaced whole after each."""
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Where stage 2 begins: after stage 1, with the arguments of `Stages.stage`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.is_file():
-            self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row in place of an earlier one of the same thing."""
-        key = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered")
-        self.rows = [old for old in self.rows if any(old.get(k) != row.get(k) for k in key)] + [row]
-        self.rows.sort(key=lambda r: [str(r.get(k, "")) for k in key])
-        about = {
-            "command": "python -m benchmarks.glue",
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-        }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(about | {"rows": self.rows}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+    checkpoint: Checkpoint
+    history: list[dict[str, Any]]
+    model: Callable[[], PreTrainedModel] | None = None
+    info: CheckpointInfo | None = None
+    made_of: str = ""
 
 
 class Study:
     """One task and seed of the table."""
 
-    def __init__(self, stages: Stages, table: Table, task: str) -> None:
-        self.stages, self.table, self.task = stages, table, task
+    def __init__(self, stages: Stages, general: General, table: Table, task: str) -> None:
+        self.stages, self.general, self.table, self.task = stages, general, table, task
         self.common = {"freeze_embeddings": True, "max_length": stages.max_length}
         self.dense = dense_cost(stages.teacher.model, TOKENS)
         self.sets = (stages.validation, *probe_of(stages.validation.task))
         self.best = {data.fingerprint: stages.evaluate(stages.teacher.model, data) for data in self.sets}
+        if not self.best[stages.validation.fingerprint].score > 0:
+            raise TrainingError(
+                f"the teacher of {task} has a score of 0 or less, so there is nothing to retain."
+            )
         self.scores: dict[tuple[str, str], list[dict[str, Any]]] = {}
         """Recipe and depth -> the rows that a checkpoint of it would carry."""
         self.made: dict[tuple[str, str], Checkpoint] = {}
+        self.stage1: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        """Recipe and depth -> the history of the conversion that stage 2 went on from."""
         self._add("teacher", None, None, self._all(stages.teacher.model), self.dense, stages.teacher)
 
     def _all(self, model: PreTrainedModel) -> list[list[Evaluation]]:
@@ -119,16 +115,48 @@ class Study:
         return TrainConfig.named(recipe, shrp=shrp, seed=seed, **self.common | values)
 
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
-        """Stage 1 to each depth, then stage 2 of it."""
-        start = self.stages.teacher
-        for part, (depth, layers) in enumerate(zip(DEPTHS, (UPPER, LOWER), strict=True)):
-            config = self.config(recipe, control, layers, part, stage2_epochs=0, conversion_size=1000)
-            start = self.stages.stage(f"{recipe}-{control}-{depth.name}-stage1", config, start)
+        """Each depth's routed model (or control), after stage 2."""
+        converted = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
+        for part, (depth, start) in enumerate(zip(DEPTHS, converted, strict=True)):
             # A control is trained on for as long as a pruned model is.
             extra = depth.recovery_epochs if control != "none" else 0
             epochs = depth.stage2_epochs + extra
             config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, epoch_size=20_000)
-            yield depth, self.stages.stage(f"{recipe}-{control}-{depth.name}", config, start)
+            if control == "none":
+                self.stage1[recipe, depth.name] = start.history
+            yield (
+                depth,
+                self.stages.stage(
+                    f"{recipe}-{control}-{depth.name}",
+                    config,
+                    start.checkpoint,
+                    start.model,
+                    start.info,
+                    start.made_of,
+                ),
+            )
+
+    def _on_task(self, recipe: str, control: str) -> Iterator[_Start]:
+        """Stage 1 on the task itself, one layer an epoch, to each depth."""
+        done, history = self.stages.teacher, []
+        for part, (depth, layers) in enumerate(zip(DEPTHS, (UPPER, LOWER), strict=True)):
+            config = self.config(recipe, control, layers, part, stage2_epochs=0, conversion_size=1000)
+            done = self.stages.stage(f"{recipe}-{control}-{depth.name}-stage1", config, done)
+            history = joined(history, checkpoint.read_history(done.path))
+            yield _Start(done, history)
+
+    def _on_texts(self, control: str) -> Iterator[_Start]:
+        """The teacher with the layers that one conversion on unlabelled texts made, to each depth."""
+        teacher = self.stages.teacher
+        for parts in ((UPPER,), (UPPER, LOWER)):
+            converted = self.general(control, parts)
+            yield _Start(
+                teacher,
+                checkpoint.read_history(converted.path),
+                lambda converted=converted: graft(teacher.model, converted.model),
+                replace(teacher.info, config=converted.info.config),
+                converted.path.name,
+            )
 
     def shrp(self, recipe: str) -> None:
         """SHRP's own rows, and random experts."""
@@ -189,14 +217,14 @@ class Study:
         }
         training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
         info = replace(routed.info, scores=tuple(self.scores[recipe, depth]), training=training)
-        history = history_text(checkpoint.read_history(routed.path))
+        history = joined(self.stage1[recipe, depth], checkpoint.read_history(routed.path))
         checkpoint.save(
             routed.model,
             routed.tokenizer,
             info,
             folder,
             dtype=torch.float16,
-            extra_files={checkpoint.HISTORY: history},
+            extra_files={checkpoint.HISTORY: history_text(history)},
             teacher=told,
         )
 
@@ -293,10 +321,11 @@ def main(
 ) -> None:
     """Fill the table; trainings that are done are read back, and their scores measured again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    table = Table(out)
+    table = Table(out, "python -m benchmarks.glue", KEY)
     for seed in (int(text) for text in seeds.split(",")):
         for task in tasks.split(","):
-            study = Study(Stages(base, base_name or base, work, task, seed), table, task)
+            stages = Stages(base, base_name or base, work, task, seed)
+            study = Study(stages, General(base, base_name or base, work), table, task)
             for recipe in recipes.split(","):
                 study.shrp(recipe)
                 for control in filter(None, controls.split(",")):

@@ -1,7 +1,8 @@
 """Write docs/results.md from kept measurements: `python -m benchmarks.results`.
 
-Scores come from the checkpoints themselves; speed from docs/data/throughput.json and docs/data/live.json, which are
-what `python -m benchmarks.throughput --json` and `python -m benchmarks.live --json` printed, where they are there.
+Scores come from the checkpoints themselves and from docs/data/glue.json, which `python -m benchmarks.glue` writes;
+speed from docs/data/throughput.json and docs/data/live.json, which are what `python -m benchmarks.throughput --json`
+and `python -m benchmarks.live --json` printed, where they are there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.speed_section import live_section, throughput_section
+from benchmarks.study_section import glue_section
 from shrp.checkpoint import CheckpointInfo, discover, load
 from shrp.errors import CheckpointError
 from shrp.measure import cost, dense_cost, plan_cost
@@ -31,7 +33,8 @@ encoder's layers alone and of the whole model with embeddings and head, FLOPs at
 score lies within the interval of the SHRP model; random experts stand against the static model of the same size and
 recovery, the other controls against every SHRP model. Speed comes last.
 """
-SPEED: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+SECTIONS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("glue.json", lambda result: glue_section(result["rows"])),
     ("throughput.json", throughput_section),
     ("live.json", live_section),
 )
@@ -39,9 +42,7 @@ SPEED: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
 
 def main(
     checkpoints: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = ROOT / "checkpoints",
-    data: Annotated[Path, typer.Option(help="Folder of kept measurements of speed.")] = ROOT
-    / "docs"
-    / "data",
+    data: Annotated[Path, typer.Option(help="Folder of kept measurements.")] = ROOT / "docs" / "data",
     out: Annotated[Path, typer.Option(help="File to write.")] = ROOT / "docs" / "results.md",
 ) -> None:
     """Write the results page."""
@@ -50,7 +51,7 @@ def main(
         if isinstance(info, CheckpointError):
             raise info
         parts.append(_section(name, info, checkpoints / name))
-    for name, section in SPEED:
+    for name, section in SECTIONS:
         if (data / name).is_file():
             parts.append(section(_read(data / name)))
     out.write_text("\n".join(parts), encoding="utf-8")

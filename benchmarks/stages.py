@@ -18,7 +18,7 @@ from shrp.config import ShrpConfig
 from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
-from shrp.train import finish, history_text, train
+from shrp.train import Progress, finish, history_text, train
 from shrp.training_config import TrainConfig
 
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2}
@@ -28,6 +28,8 @@ TEACHER_EPOCHS = {"rte": 4, "qnli": 2}
 class Stages:
     """The stages of one task and seed, from the dense teacher on, under one work folder.
 
+    The teacher is the same for all seeds: these vary the conversion, which is what is studied.
+
     A stage's folder carries a digest of its config and of the stage that it starts from, so a changed recipe trains
     anew and an unchanged one is read back.
     """
@@ -36,7 +38,7 @@ class Stages:
         self, base: str, base_name: str, work: Path, task: str, seed: int, max_length: int = 128
     ) -> None:
         self.base, self.base_name, self.seed, self.max_length = base, base_name, seed, max_length
-        self.folder = work / f"{task}-s{seed}"
+        self.shared, self.folder = work / task, work / f"{task}-s{seed}"
         self.train_data = load_data("glue", task, "train")
         self.validation = load_data("glue", task)
         self.teacher = self._teacher(task)
@@ -47,9 +49,8 @@ class Stages:
             learning_rate=1e-4,
             freeze_embeddings=True,
             max_length=self.max_length,
-            seed=self.seed,
         )
-        folder = self.folder / "teacher"
+        folder = self.shared / "teacher"
         if checkpoint.info_if_ours(folder) is not None:
             found = checkpoint.load(folder)
             made = found.info.training
@@ -64,7 +65,7 @@ class Stages:
                     f"{folder} holds a teacher of another base, recipe or data; name another --work folder."
                 )
             return found
-        model, tokenizer, _ = load_base(self.base, self.train_data.task, self.seed)
+        model, tokenizer, _ = load_base(self.base, self.train_data.task)
         info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base_name)
         return self._run(folder, config, model, info, tokenizer, None)
 
@@ -75,22 +76,26 @@ class Stages:
         start: Checkpoint,
         model: Callable[[], PreTrainedModel] | None = None,
         info: CheckpointInfo | None = None,
+        made_of: str = "",
+        progress: Progress | None = None,
     ) -> Checkpoint:
         """Train `config` from `start` (or from a model made of it), or read back what an earlier run made.
 
         Args:
             model: makes the model to train, for example a pruning of `start`; by default `start`'s own.
             info: what that model is.
+            made_of: what else that model depends on, beside `start` and its plan.
+            progress: hears of the run; by default it is drawn as bars.
         """
         start_info = info or start.info
         text = json.dumps(
-            [config.to_dict(), start.path.name, start_info.to_dict().get("plan")], sort_keys=True
+            [config.to_dict(), start.path.name, start_info.to_dict().get("plan"), made_of], sort_keys=True
         )
         folder = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         if checkpoint.info_if_ours(folder) is not None:
             return checkpoint.load(folder)
         made = model() if model else checkpoint.load(start.path).model
-        return self._run(folder, config, made, start_info, start.tokenizer, self.teacher.model)
+        return self._run(folder, config, made, start_info, start.tokenizer, self.teacher.model, progress)
 
     def _run(
         self,
@@ -100,6 +105,7 @@ class Stages:
         info: CheckpointInfo,
         tokenizer: Any,
         teacher: PreTrainedModel | None,
+        progress: Progress | None = None,
     ) -> Checkpoint:
         stderr.print(f"stage: {folder.parent.name}/{folder.name}", highlight=False)
         model, info, history = train(
@@ -111,9 +117,9 @@ class Stages:
             self.validation,
             folder,
             teacher=teacher,
-            teacher_outputs=self.folder / "teacher-outputs",
+            teacher_outputs=self.shared / "teacher-outputs",
             resume=True,
-            progress=TrainingBar(),
+            progress=progress or TrainingBar(),
         )
         checkpoint.save(
             model, tokenizer, info, folder, extra_files={checkpoint.HISTORY: history_text(history)}

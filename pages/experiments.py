@@ -1,4 +1,4 @@
-"""The studies behind the recipes: the GLUE table with its controls, score against size, the ablation."""
+"""The studies: the GLUE table with its controls, score against size, the ablation, experiments on the method."""
 
 import pandas as pd
 import streamlit as st
@@ -6,7 +6,7 @@ import streamlit as st
 from shrp import studies
 from shrp.errors import DataError
 from ui import experiments_figures as figures
-from ui import state
+from ui import experiments_sections, state
 from ui.downloads import chart, downloads
 from ui.text import escape
 
@@ -22,9 +22,20 @@ def main() -> None:
         "must beat: the same layers dropped, the same experts without a router, experts kept at random. Drawn from "
         "the files that the commands under `benchmarks/` wrote."
     )
+    benchmark()
+    ablation()
+    st.header("The method itself")
+    st.markdown(
+        "Five experiments on what happens inside: usage while a layer trains, Top-k, the whole curve of prunings, the "
+        "time that routing takes, the balance loss. All seeds of one start from the same dense teacher."
+    )
+    experiments_sections.sections()
+
+
+def benchmark() -> None:
+    """The GLUE table and the chart of score against size, or how to make them."""
     try:
         glue = studies.glue_frame(studies.read_rows("glue"))
-        ablation = studies.ablation_frame(studies.read_rows("ablation"))
     except DataError as error:
         st.error(escape(str(error)), icon=":material/error:")
         return
@@ -36,8 +47,6 @@ def main() -> None:
         st.markdown(f"- {escape(sentence)}")
     table(glue)
     size(glue)
-    if not ablation.empty:
-        parts(ablation)
 
 
 def table(glue: pd.DataFrame) -> None:
@@ -104,11 +113,9 @@ def size(glue: pd.DataFrame) -> None:
     over = AXES[pick("Size counted in", list(AXES), OVER)]
     mean = studies.average(glue)
     note = "mean retained share over the tasks measured, which differ between marks: hover names them<br>"
-    note += (
-        "stars: published figures of BERT-base on GLUE, each with its own denominators and tasks"
-        if over == "encoder_params"
-        else "published figures seldom give encoder FLOPs, so they are on the chart over parameters only"
-    )
+    note += "stars: as reported of BERT-base, each with its own denominators and tasks"
+    if over == "encoder_flops":
+        note += "; those that tell nothing of encoder FLOPs are on the chart over parameters only"
     top = mean.sort_values("retained").iloc[-1]
     chart(
         figures.pareto(mean, over, note),
@@ -117,14 +124,16 @@ def size(glue: pd.DataFrame) -> None:
         "glue-size",
         f"Mean retained share against {over.replace('_', ' ')}; highest: {top['name']}, {top['retained']:.1%}",
     )
-    with st.expander("Published figures and their sources"):
+    with st.expander("Published figures, as reported, and their sources"):
         st.dataframe(
             pd.DataFrame(
                 [
                     {
                         "method": p.name,
                         "retained": 100 * p.retained,
-                        "encoder left": 100 * p.encoder_params,
+                        "encoder parameters left": _percent(p.encoder_params),
+                        "encoder FLOPs left": _percent(p.encoder_flops),
+                        "as reported": p.denominator,
                         "source": p.source,
                     }
                     for p in studies.PUBLISHED
@@ -132,24 +141,44 @@ def size(glue: pd.DataFrame) -> None:
             ),
             hide_index=True,
             column_config={
-                name: st.column_config.NumberColumn(format="%.1f%%") for name in ("retained", "encoder left")
+                name: st.column_config.NumberColumn(format="%.1f%%")
+                for name in ("retained", "encoder parameters left", "encoder FLOPs left")
             },
+            alt="Published figures with source and denominator",
+            placeholder="not reported",
         )
 
 
-def parts(frame: pd.DataFrame) -> None:
-    """The ablation."""
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def ablation() -> None:
+    """What each part of a recipe is worth, where it was measured."""
+    try:
+        frame = studies.ablation_frame(studies.read_rows("ablation"))
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return
+    if frame.empty:
+        return
     st.subheader("What each part is worth", anchor="ablation")
-    note = "11 of 12 layers, same epochs, one seed each: differences of a few points mean nothing"
-    best = frame.sort_values("recovered retained").iloc[-1]
-    chart(
-        figures.ablation_bars(frame, note),
-        frame,
-        "ablation",
-        "ablation",
-        f"Retained share by variant; highest after recovery: {best['variant']} on {best['task']}, "
-        f"{best['recovered retained']:.1%}",
+    seeds = int(frame["seeds"].max())
+    tasks = frame.drop_duplicates("task")
+    note = "11 of 12 layers, same epochs; " + "; ".join(f"{r.task} n = {r.n:,}" for r in tasks.itertuples())
+    note += "<br>bars: " + (
+        f"lowest and highest of {seeds} seeds"
+        if seeds > 1
+        else "95% intervals of the scores; one seed each, so differences of a few points mean nothing"
     )
+    best = frame.sort_values("recovered retained").iloc[-1]
+    said = (
+        f"highest after recovery: {best['variant']} on {best['task']}, {best['recovered retained']:.1%} of the "
+        f"teacher's {best['metric']} ({best['recovered low']:.1%} to {best['recovered high']:.1%}, n = {best['n']:,})"
+    )
+    st.markdown(f"- {escape(said[0].upper() + said[1:])}.")
+    alt = f"Retained share by variant; {said}"
+    chart(figures.ablation_bars(frame, note), frame, "ablation", "ablation", alt)
 
 
 def pick(label: str, options: list[str], key: str) -> str:

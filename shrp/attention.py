@@ -12,6 +12,7 @@ from shrp.batching import collate, encode, token_counts
 from shrp.convert import expert_layers
 from shrp.errors import PlanError
 from shrp.explore import token_labels
+from shrp.families import position_bias
 from shrp.partial import run_layers
 from shrp.special import special_mask
 
@@ -80,7 +81,8 @@ def layer_attention(
     encoded = encode(tokenizer, [text], max_length)
     with torch.inference_mode():
         entering = run_layers(model, collate(tokenizer, encoded, [0]), 0, layer)
-        weights = module.attention_maps(entering)[0]
+        bias = position_bias(model, entering.shape[1])
+        weights = module.attention_maps(entering, position_bias=bias)[0]
         probs = module.router(entering, None)[0]
     ids = encoded[0]["input_ids"]
     return LayerAttention(

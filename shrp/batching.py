@@ -25,7 +25,7 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
 
     Args:
         tokenizer: A Hugging Face tokenizer; a fast one encodes all texts in one parallel call.
-        texts: Tuples of one or two texts, all of the same size.
+        texts: Tuples of one or two texts, mixed as one likes.
         max_length: Longest sequence in tokens, special tokens included. A pair is cut at its longer side.
 
     Returns:
@@ -33,21 +33,23 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
         `token_type_ids` where the tokenizer gives them.
 
     Raises:
-        DataError: The tuples do not all hold one text, or all two.
+        DataError: An input is neither one text nor a pair.
     """
-    if not len(texts):
-        return []
-    sizes = {len(text) for text in texts}
-    if sizes != {1} and sizes != {2}:
-        raise DataError(
-            f"Every input must be one text, or every input a pair; here the sizes are {sorted(sizes)}."
-        )
-    columns = [list(column) for column in zip(*texts)]
+    places: dict[int, list[int]] = {}
+    for place, text in enumerate(texts):
+        places.setdefault(len(text), []).append(place)
+    if not places.keys() <= {1, 2}:
+        raise DataError(f"Every input is one text or a pair; here the sizes are {sorted(places)}.")
     limit = min(max_length, tokenizer.model_max_length)
-    with _ENCODING:
-        encoded = tokenizer(*columns, truncation=True, max_length=limit, return_attention_mask=True)
-    keys = [key for key in MODEL_INPUTS if key in encoded]
-    return [dict(zip(keys, row)) for row in zip(*(encoded[key] for key in keys))]
+    rows: list[Encoded] = [{}] * len(texts)
+    for alike in places.values():
+        columns = [list(column) for column in zip(*(texts[place] for place in alike))]
+        with _ENCODING:
+            encoded = tokenizer(*columns, truncation=True, max_length=limit, return_attention_mask=True)
+        keys = [key for key in MODEL_INPUTS if key in encoded]
+        for place, row in zip(alike, zip(*(encoded[key] for key in keys))):
+            rows[place] = dict(zip(keys, row))
+    return rows
 
 
 def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list[tuple[int, int, int] | None]:

@@ -25,7 +25,7 @@ from shrp import reference
 from shrp.config import ShrpConfig
 from shrp.convert import empty_expert_layer, num_experts_of
 from shrp.errors import CheckpointError, ShrpError
-from shrp.families import FAMILIES, encoder_layers
+from shrp.families import FAMILIES, encoder_layers, family_of
 from shrp.layers import DroppedLayer, StaticLayer
 from shrp.plan import PruningPlan
 from shrp.reference import Reference
@@ -304,10 +304,10 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
     info.config.check_fits(len(layers), num_experts_of(model))
     if info.plan:
         info.plan.check_fits(info.config.layers, num_experts_of(model))
-    counts = info.plan.keep_counts() if info.plan else {}
+    kept = dict(info.plan.layers) if info.plan else {}
     for index in info.config.layers:
         if info.config.control == "dropped":
-            layers[index] = DroppedLayer(index)
+            layers[index] = DroppedLayer(index, family_of(model).calling)
             continue
         layer = empty_expert_layer(model, index, info.config)
         if info.plan:
@@ -315,9 +315,11 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
                 layer=index,
                 hidden_size=layer.hidden_size,
                 head_size=layer.head_size,
-                kept=counts[index],
+                kept=len(kept[index].experts),
                 eps=layer.norm.eps,
                 dropout=layer.dropout,
+                heads=kept[index].experts,
+                calling=layer.calling,
             )
         layers[index] = layer
 

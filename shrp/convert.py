@@ -33,6 +33,7 @@ def empty_expert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -
         gain=config.expander_gain,
         dropout=getattr(hf, family.dropout),
         attention_dropout=getattr(hf, family.attention_dropout),
+        calling=family.calling,
     )
 
 
@@ -56,7 +57,7 @@ def convert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -> Exp
     if isinstance(dense, _CONVERTED):
         raise ShrpError(f"layer {index} is converted already; convert a layer that is still dense.")
     if config.control == "dropped":
-        layers[index] = DroppedLayer(index)
+        layers[index] = DroppedLayer(index, family.calling)
         return layers[index]
     expert = empty_expert_layer(model, index, config)
     shape = (expert.num_experts, expert.head_size)

@@ -88,7 +88,11 @@ class _Probe(nn.Module):
         super().__init__()
         self.dense, self.layer, self.caught = dense, layer, caught
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs) -> Tensor:
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs
+    ) -> Tensor | tuple[Tensor]:
+        bias = self.layer.calling.position_bias(args)
         self.caught["input"] = hidden_states
-        self.caught["outputs"] = self.layer.expert_outputs(hidden_states, attention_mask)  # (B, H, T, dh)
+        # (B, H, T, dh)
+        self.caught["outputs"] = self.layer.expert_outputs(hidden_states, attention_mask, bias)
         return self.dense(hidden_states, attention_mask, *args, **kwargs)

@@ -18,6 +18,7 @@ from shrp.batching import encode, token_counts
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluate import evaluate
+from shrp.families import positions
 from shrp.forcing import AS_ROUTED, ForcedRoute
 from shrp.routing import LayerTrace, record_routing, use_gates
 from shrp.tasks import Task
@@ -166,10 +167,7 @@ def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Most tokens that the model can read at once, special tokens included."""
-    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-    if "roberta" in model.config.model_type:  # its positions count from the padding id + 1
-        positions -= model.config.pad_token_id + 1
-    return min(positions, tokenizer.model_max_length)
+    return min(positions(model.config), tokenizer.model_max_length)
 
 
 def explore(

@@ -5,17 +5,19 @@ Supporting another BERT-like family means adding one entry to `FAMILIES`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from torch import nn
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from shrp.calling import PLAIN, Calling, MPNetCalling
 from shrp.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True)
 class Family:
-    """Attribute paths of one family. Its layers take `(hidden_states, attention_mask, ...)` and return a tensor."""
+    """Attribute paths of one family, and how its encoder runs."""
 
     encoder: str
     """Path from the base model to the module that holds the `ModuleList` named `layer`."""
@@ -29,6 +31,12 @@ class Family:
     """Config attribute with the hidden dropout probability."""
     attention_dropout: str
     """Config attribute with the attention dropout probability."""
+    calling: Calling = PLAIN
+    """How its encoder calls a layer and what it takes back."""
+    first_position: Callable[[PreTrainedConfig], int] = lambda config: 0
+    """The position of an input's first token."""
+    attention: str = "sdpa"
+    """Transformers' attention implementation for its dense layers: the fused one where it has it."""
 
     def layers(self, model: PreTrainedModel) -> nn.ModuleList:
         """The encoder's layers, dense, routed or static, in order."""
@@ -45,10 +53,13 @@ _BERT = Family(
     attention_dropout="attention_probs_dropout_prob",
 )
 
+# Its positions count from the padding id on.
+_ROBERTA = replace(_BERT, first_position=lambda config: config.pad_token_id + 1)
+
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
     "electra": _BERT,
     "distilbert": Family(
         encoder="transformer",
@@ -58,6 +69,19 @@ FAMILIES: dict[str, Family] = {
         last_norm="output_layer_norm",
         dropout="dropout",
         attention_dropout="attention_dropout",
+    ),
+    "mpnet": Family(
+        encoder="encoder",
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        last_norm="output.LayerNorm",
+        dropout="hidden_dropout_prob",
+        attention_dropout="attention_probs_dropout_prob",
+        calling=MPNetCalling(),
+        # After a padding id of 1, which its code fixes whatever the config says.
+        first_position=lambda config: 2,
+        attention="eager",
     ),
 }
 
@@ -83,3 +107,17 @@ def family_of(model_or_config: object) -> Family:
 def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The encoder layers of any supported model, in order."""
     return family_of(model).layers(model)
+
+
+def position_bias(model: PreTrainedModel, tokens: int) -> Tensor | None:
+    """What relative positions add to the scores of all heads, `(H, T, T)`, or None in families without.
+
+    Within a pass the encoder hands it to its layers; this is for work on single ones. It has no gradient.
+    """
+    family = family_of(model)
+    return family.calling.compute_position_bias(model.base_model.get_submodule(family.encoder), tokens)
+
+
+def positions(config: PreTrainedConfig) -> int:
+    """Most tokens that a model has positions for, special tokens included."""
+    return config.max_position_embeddings - family_of(config).first_position(config)

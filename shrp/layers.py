@@ -6,10 +6,13 @@ Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` experts (the dense layer's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shrp.calling import PLAIN, Calling
 from shrp.config import Routing
 from shrp.routing import LayerTrace, active_recorders, overridden, straight_through, top_k_gates
 
@@ -40,6 +43,26 @@ def _attention_bias(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor
         return attention_mask.bool()[:, None, None, :]
     attention_mask = attention_mask[:, :, :1]
     return attention_mask if attention_mask.dtype == torch.bool else attention_mask.to(dtype)
+
+
+def _score_bias(
+    attention_mask: Tensor | None, position_bias: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """What is added to the scores of queries of `dtype`: the mask, and what relative positions say where they do.
+
+    Args:
+        position_bias: of the heads that are computed, `(H, T, T)`, or `(B, 1, T, T)` for one of each input.
+    """
+    mask = _attention_bias(attention_mask, dtype)
+    if position_bias is None:
+        return mask
+    bias = position_bias.to(dtype)
+    bias = bias if bias.dim() == 4 else bias.unsqueeze(0)
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        return bias.masked_fill(~mask, torch.finfo(dtype).min)
+    return bias + mask
 
 
 def _may_overwrite() -> bool:
@@ -103,8 +126,8 @@ class Expander(nn.Module):
 class ExpertLayer(nn.Module):
     """A converted encoder layer: every head an expert, a Top-k router, one shared Expander.
 
-    Called like the layer that it replaces, `layer(hidden_states, attention_mask, ...)`; arguments that only
-    decoders use are ignored. `qkv_weight[h]` is expert `h`'s stacked `Wq, Wk, Wv`, `(3 dh, d)`, so picking
+    Called like the layer that it replaces (`shrp.calling`), `layer(hidden_states, attention_mask, ...)`; arguments
+    that only decoders use are ignored. `qkv_weight[h]` is expert `h`'s stacked `Wq, Wk, Wv`, `(3 dh, d)`, so picking
     experts is indexing, and all of them together are one product.
     """
 
@@ -120,9 +143,11 @@ class ExpertLayer(nn.Module):
         gain: float = 0.1,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        calling: Calling = PLAIN,
     ) -> None:
         super().__init__()
         self.layer, self.num_experts, self.top_k = layer, num_experts, top_k
+        self.calling = calling
         self.hidden_size, self.head_size = hidden_size, hidden_size // num_experts
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.qkv_weight = nn.Parameter(torch.empty(num_experts, 3 * self.head_size, hidden_size))
@@ -144,27 +169,49 @@ class ExpertLayer(nn.Module):
         fused = fused.view(b, t, self.num_experts, 3, self.head_size)
         return fused.permute(3, 0, 2, 1, 4).unbind(0)  # (3, B, H, T, dh)
 
-    def expert_outputs(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Attention output of every expert, `o_h` of method.md step 1, `(B, H, T, dh)`."""
+    def expert_outputs(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attention output of every expert, `o_h` of method.md step 1, `(B, H, T, dh)`.
+
+        Args:
+            position_bias: `(H, T, T)`, in families that have one (`shrp.families.position_bias`).
+        """
         query, key, value = self.qkv(hidden_states)
         return F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=_attention_bias(attention_mask, query.dtype),
+            attn_mask=_score_bias(attention_mask, position_bias, query.dtype),
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
 
-    def attention_maps(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Attention probabilities of every expert, `(B, H, T, T)`, rows are queries."""
+    def attention_maps(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attention probabilities of every expert, `(B, H, T, T)`, rows are queries; args as for `expert_outputs`."""
         query, key, _ = self.qkv(hidden_states)
         scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
+        if position_bias is not None:
+            scores = scores + position_bias
         mask = token_mask_of(attention_mask)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)
         return scores.softmax(-1)
 
-    def _chosen_output(self, hidden_states: Tensor, attention_mask: Tensor | None, chosen: Tensor) -> Tensor:
+    def _chosen_output(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        position_bias: Tensor | None,
+        chosen: Tensor,
+    ) -> Tensor:
         """Output of one expert an input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
         if hidden_states.is_cpu and _may_overwrite():
             # One product an input, straight from the expert's weights: gathering them costs up to as much again.
@@ -174,13 +221,16 @@ class ExpertLayer(nn.Module):
             weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
             fused = torch.baddbmm(bias.unsqueeze(1), hidden_states, weight.transpose(1, 2))  # (B, T, 3 dh)
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
-        mask = _attention_bias(attention_mask, query.dtype)
+        if position_bias is not None:
+            position_bias = position_bias[chosen].unsqueeze(1)  # (B, 1, T, T)
+        mask = _score_bias(attention_mask, position_bias, query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).squeeze(1)
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
-    ) -> Tensor:
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
+    ) -> Tensor | tuple[Tensor]:
         """Map `(B, T, d)` to `(B, T, d)` under the context's gates (method.md, steps 1 to 5)."""
+        position_bias = self.calling.position_bias(args)
         token_mask = token_mask_of(attention_mask)
         recorders = active_recorders()
         probs = self.router(hidden_states, token_mask)  # (B, H) or (B, T, H)
@@ -192,12 +242,12 @@ class ExpertLayer(nn.Module):
         # The layer's own Top-1 gates need no look, which on an accelerator would wait for them.
         picks_one = (gates is own and self.routing == "sequence" and self.top_k == 1) or _picks_one(mixing)
         if any(r.keep_output_norms for r in recorders) or self.training or not picks_one:
-            outputs = self.expert_outputs(hidden_states, attention_mask)  # (B, H, T, dh)
+            outputs = self.expert_outputs(hidden_states, attention_mask, position_bias)  # (B, H, T, dh)
             if any(r.keep_output_norms for r in recorders):
                 norms = _mean_norms(outputs, token_mask)
             mixed = _mix(mixing.to(outputs.dtype), outputs)
         else:
-            mixed = self._chosen_output(hidden_states, attention_mask, mixing.argmax(-1))
+            mixed = self._chosen_output(hidden_states, attention_mask, position_bias, mixing.argmax(-1))
 
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         hidden_states = _add_and_norm(self.norm, hidden_states, update)
@@ -210,7 +260,7 @@ class ExpertLayer(nn.Module):
             )
             record.traces.setdefault(self.layer, []).append(trace)
         _record_output(self.layer, hidden_states)
-        return hidden_states
+        return self.calling.answer(hidden_states, asked)
 
 
 def _record_output(layer: int, hidden_states: Tensor) -> None:
@@ -258,9 +308,13 @@ class StaticLayer(nn.Module):
         kept: int,
         eps: float = 1e-12,
         dropout: float = 0.0,
+        heads: Sequence[int] = (),
+        calling: Calling = PLAIN,
     ) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.calling = layer, calling
+        self.heads = tuple(heads)
+        """The kept experts, whose rows of a position bias are needed where the family has one."""
         self.kept, self.head_size, self.hidden_size, self.dropout = kept, head_size, hidden_size, dropout
         # Rows: queries of all kept experts, then keys, then values.
         self.qkv = nn.Linear(hidden_size, 3 * kept * head_size)
@@ -279,6 +333,8 @@ class StaticLayer(nn.Module):
             kept=kept,
             eps=source.norm.eps,
             dropout=source.dropout,
+            heads=experts,
+            calling=source.calling,
         ).to(source.qkv_weight.device, source.qkv_weight.dtype)
         scale = torch.ones(kept, 3, 1, dtype=torch.float64, device=source.qkv_weight.device)
         scale[:, 2, 0] = torch.tensor(weights, dtype=torch.float64)
@@ -291,29 +347,32 @@ class StaticLayer(nn.Module):
         return layer.train(source.training)
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
-    ) -> Tensor:
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
+    ) -> Tensor | tuple[Tensor]:
         """Map `(B, T, d)` to `(B, T, d)`."""
+        position_bias = self.calling.position_bias(args)
+        if position_bias is not None:
+            position_bias = torch.stack([position_bias[head] for head in self.heads])  # (m, T, T)
         b, t, _d = hidden_states.shape
         fused = self.qkv(hidden_states).view(b, t, 3, self.kept, self.head_size)
         query, key, value = fused.permute(2, 0, 3, 1, 4).unbind(0)  # (B, m, T, dh) each
-        mask = _attention_bias(attention_mask, query.dtype)
+        mask = _score_bias(attention_mask, position_bias, query.dtype)
         outputs = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         hidden_states = _add_and_norm(self.norm, hidden_states, update)
         _record_output(self.layer, hidden_states)
-        return hidden_states
+        return self.calling.answer(hidden_states, asked)
 
 
 class DroppedLayer(nn.Module):
     """The dropped-layers control: passes its input on and holds no weights."""
 
-    def __init__(self, layer: int) -> None:
+    def __init__(self, layer: int, calling: Calling = PLAIN) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.calling = layer, calling
 
-    def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+    def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Tensor | tuple[Tensor]:
         """Return `hidden_states` unchanged."""
         _record_output(self.layer, hidden_states)
-        return hidden_states
+        return self.calling.answer(hidden_states, asked)

@@ -24,7 +24,7 @@ from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.errors import PlanError
 from shrp.evaluate import Evaluation, label_columns, summarise
-from shrp.families import encoder_layers
+from shrp.families import encoder_layers, position_bias
 from shrp.packed import Packing, expert_outputs, first_token_outputs, static_output
 from shrp.partial import first_token_logits, run_from, run_layers
 from shrp.plan import LayerPlan, PruningPlan
@@ -90,6 +90,7 @@ class LiveEvaluator:
         self.first, self.top = min(self.routed), len(encoder_layers(model)) - 1
         self.columns = label_columns(model, data.task)
         self.batches = self._split(tokenizer, batch_size, max_length, seed)
+        self._position_bias = position_bias(model, max(b.packing.mask.shape[1] for b in self.batches))
         self._kept = _Kept(memory)
 
     def _split(
@@ -246,7 +247,8 @@ class LiveEvaluator:
         self, batch: _Batch, layer: int, experts: Sequence[int], hidden: Tensor
     ) -> dict[int, Tensor]:
         compute = first_token_outputs if layer == self.top else expert_outputs
-        return dict(zip(experts, compute(self.routed[layer], experts, hidden, batch.packing), strict=True))
+        outputs = compute(self.routed[layer], experts, hidden, batch.packing, self._position_bias)
+        return dict(zip(experts, outputs, strict=True))
 
     def _entering(self, batch: _Batch) -> Tensor:
         """What enters the first converted layer, `(N, d)`; computed once, with the outputs of all experts there."""

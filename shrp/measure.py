@@ -29,7 +29,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 from shrp.config import Routing
 from shrp.convert import expert_layers, num_experts_of
 from shrp.errors import PlanError, ShrpError, UnsupportedModelError
-from shrp.families import encoder_layers, family_of
+from shrp.families import encoder_layers, family_of, positions
 from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
 from shrp.plan import PruningPlan
 
@@ -305,9 +305,7 @@ def model_inputs(model: PreTrainedModel, batch: int, tokens: int, seed: int = 0)
         raise ShrpError(f"batch must be 1 or more, not {batch}.")
     config = model.config
     pad = config.pad_token_id
-    # RoBERTa's positions start after the padding id.
-    offset = pad + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
-    longest = config.max_position_embeddings - offset
+    longest = positions(config)
     if tokens > longest:
         raise ShrpError(f"this model reads at most {longest} tokens, not {tokens}.")
     ids = np.random.default_rng(seed).integers(config.vocab_size - 1, size=(batch, tokens))

@@ -53,9 +53,20 @@ class Packing:
 
 
 def expert_outputs(
-    layer: ExpertLayer, experts: Sequence[int], hidden_states: Tensor, packing: Packing
+    layer: ExpertLayer,
+    experts: Sequence[int],
+    hidden_states: Tensor,
+    packing: Packing,
+    position_bias: Tensor | None = None,
 ) -> list[Tensor]:
-    """The attention outputs of some experts, `(N, dh)` each, from what enters the layer, `(N, d)`."""
+    """The attention outputs of some experts, `(N, dh)` each, from what enters the layer, `(N, d)`.
+
+    Args:
+        position_bias: of all heads, `(H, T, T)` with `T` at least the longest input, in families that have one. It
+            depends on the distance of two tokens alone, so padding on the left shifts nothing.
+    """
+    if position_bias is not None:
+        position_bias = position_bias[list(experts)]  # (m, T, T)
     weight, bias = _weights(layer, experts)  # (m, 3 dh, d), (m, 3 dh)
     fused = F.linear(hidden_states, weight.flatten(0, 1), bias.flatten())
     fused = fused.view(len(fused), len(experts), 3, layer.head_size)
@@ -64,13 +75,19 @@ def expert_outputs(
         inputs = places.stop - places.start
         part = fused[rows].view(inputs, length, len(experts), 3, layer.head_size)
         query, key, value = part.permute(3, 0, 2, 1, 4).unbind(0)  # (inputs, m, length, dh) each
-        parts.append(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(0, 1))
+        added = None if position_bias is None else position_bias[None, :, :length, :length]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=added)
+        parts.append(attended.transpose(1, 2).flatten(0, 1))
     outputs = torch.cat(parts)  # (N, m, dh)
     return [outputs[:, i].contiguous() for i in range(len(experts))]
 
 
 def first_token_outputs(
-    layer: ExpertLayer, experts: Sequence[int], hidden_states: Tensor, packing: Packing
+    layer: ExpertLayer,
+    experts: Sequence[int],
+    hidden_states: Tensor,
+    packing: Packing,
+    position_bias: Tensor | None = None,
 ) -> list[Tensor]:
     """As `expert_outputs`, but of each input's first token only, `(B, dh)` each.
 
@@ -87,6 +104,8 @@ def first_token_outputs(
     for rows, places, length in packing.groups:
         tokens = hidden_states[rows].view(-1, length, layer.hidden_size)  # (inputs, length, d)
         scores = asked[places] @ tokens.transpose(1, 2)  # (inputs, m, length)
+        if position_bias is not None:
+            scores += position_bias[list(experts), 0, :length]
         attended[places] = scores.softmax(-1) @ tokens
     values = attended.transpose(0, 1) @ w_value.transpose(1, 2) + b_value  # (m, B, dh)
     return list(values.unbind(0))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shrp.families import encoder_layers
+from shrp.calling import Calling
+from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer
 from shrp.prune import with_layers
 
@@ -24,7 +25,7 @@ class _Tap(nn.Module):
         super().__init__()
         self.layer, self.input = layer, torch.empty(0)
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
         self.input = hidden_states
         return self.layer(hidden_states, *args, **kwargs)
 
@@ -32,12 +33,12 @@ class _Tap(nn.Module):
 class _Resume(nn.Module):
     """Stands for all layers up to one: returns the output that they are known to have."""
 
-    def __init__(self, output: Tensor) -> None:
+    def __init__(self, output: Tensor, calling: Calling) -> None:
         super().__init__()
-        self.output = output
+        self.output, self.calling = output, calling
 
-    def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-        return self.output.expand(len(hidden_states), -1, -1)
+    def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Tensor | tuple[Tensor]:
+        return self.calling.answer(self.output.expand(len(hidden_states), -1, -1), asked)
 
 
 def run_layers(
@@ -54,7 +55,8 @@ def run_layers(
     Returns:
         What enters layer `stop`, `(B, T, d)`; at least one layer lies above, so `stop` is one of the layers.
     """
-    above = {index: DroppedLayer(index) for index in range(stop, len(encoder_layers(model)))}
+    calling = family_of(model).calling
+    above = {index: DroppedLayer(index, calling) for index in range(stop, len(encoder_layers(model)))}
     _, entering = run_from(model, inputs, start, hidden_states, replacements=above, watch=[stop])
     return entering[stop]
 
@@ -99,8 +101,9 @@ def run_from(
     if start > 0:
         if hidden_states is None:
             raise ValueError("hidden_states must say what enters the start layer.")
-        changed |= {index: DroppedLayer(index) for index in range(start - 1)}
-        changed[start - 1] = _Resume(hidden_states)
+        calling = family_of(model).calling
+        changed |= {index: DroppedLayer(index, calling) for index in range(start - 1)}
+        changed[start - 1] = _Resume(hidden_states, calling)
     taps = {index: _Tap(modules[index]) for index in watch}
     logits = with_layers(model, {**changed, **taps})(**inputs).logits
     return logits, {index: tap.input for index, tap in taps.items()}

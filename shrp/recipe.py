@@ -22,10 +22,11 @@ from shrp.config import ShrpConfig
 from shrp.data import TextData, is_probe
 from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluate import Evaluation, evaluate
+from shrp.general import graft
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.train import Progress, finish, history_text, run_folder, train
+from shrp.train import Progress, finish, history_text, joined, run_folder, train
 from shrp.training_config import TrainConfig
 
 CONTROLS = ("random", "uniform", "dropped")
@@ -48,6 +49,8 @@ class Recipe:
     """`random` experts kept instead of the most used; layers without a router (`uniform`); layers `dropped`."""
     random_seeds: int = 3
     """Draws of random experts that the control without recovery averages over."""
+    converted: str | None = None
+    """A checkpoint that `shrp convert` made of the same base: its layers take the place of stage 1."""
 
     def __post_init__(self) -> None:
         for name in self.controls:
@@ -89,6 +92,8 @@ class Run:
         self.dtype, self.resume, self.progress, self.announce = dtype, resume, progress, announce
         self.scores: list[dict[str, Any]] = []
         self.references: dict[str, reference.Reference] = {}
+        self.stage1: list[dict[str, Any]] = []
+        """History of a conversion that was made before."""
 
     def __call__(self) -> CheckpointInfo:
         """Do all stages; returns the info of the finished checkpoint.
@@ -108,9 +113,7 @@ class Run:
         for data, one in zip(self._sets, self._score("dense teacher", "teacher", teacher.model), strict=True):
             if is_probe(data):  # shipped with the project, so whoever has the checkpoint has them
                 self.references[data.fingerprint] = reference.from_evaluation(one, teacher.fingerprint)
-        routed = self._stage(
-            "routed", self.recipe.config, lambda: copy.deepcopy(teacher.model), teacher.info, teacher
-        )
+        routed = self._routed(teacher)
         self._score("routed", "routed", routed.model)
         self._prune(routed)
         self._save(routed)
@@ -132,6 +135,23 @@ class Run:
             return Checkpoint(folder, info, model, tokenizer, "")
         self.tokenizer = tokenizer
         return self._stage("teacher", self.recipe.teacher, lambda: model, info, None)
+
+    def _routed(self, teacher: Checkpoint) -> Checkpoint:
+        """Both stages; or the second alone, where layers come from a conversion that was made before."""
+        config = self.recipe.config
+        if self.recipe.converted is None:
+            return self._stage("routed", config, lambda: copy.deepcopy(teacher.model), teacher.info, teacher)
+        source = checkpoint.load(self.recipe.converted)
+        if source.info.config.layers != config.shrp.layers or source.is_static:
+            raise TrainingError(
+                f"{source.path} has layers {list(source.info.config.layers)} converted, and the run is for "
+                f"{list(config.shrp.layers)}; give a routed checkpoint of just these."
+            )
+        stage2 = replace(config, shrp=replace(config.shrp, layers=()), order=())
+        info = replace(teacher.info, config=source.info.config)
+        self.stage1 = checkpoint.read_history(source.path)
+        name = f"routed-{source.fingerprint[:8]}"  # another conversion's is another stage
+        return self._stage(name, stage2, lambda: graft(teacher.model, source.model), info, teacher)
 
     def _finished(self, name: str, config: TrainConfig) -> Checkpoint | None:
         """What an earlier, killed run made of a stage; raises `TrainingError` where that run had other options."""
@@ -284,7 +304,7 @@ class Run:
         return replace(routed.info, scores=tuple(self.scores), training=training)
 
     def _save(self, routed: Checkpoint) -> None:
-        history = history_text(checkpoint.read_history(routed.path))
+        history = history_text(joined(self.stage1, checkpoint.read_history(routed.path)))
         checkpoint.save(
             routed.model,
             routed.tokenizer,

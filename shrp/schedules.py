@@ -20,7 +20,7 @@ class Swap(nn.Module):
         self.probability = probability
         """That a training pass runs the dense layer."""
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
         """Map `(B, T, d)` to `(B, T, d)` by one of the two."""
         old = self.training and float(torch.rand(())) < self.probability
         return (self.dense if old else self.new)(hidden_states, *args, **kwargs)

@@ -23,6 +23,7 @@ from shrp.batching import collate, encode
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.families import position_bias
 from shrp.partial import run_from
 
 INPUTS, TOKENS_OF_EACH = 96, 16
@@ -95,8 +96,11 @@ def sample_outputs(
         owners.append(start + row)
         with torch.inference_mode():
             _, entering = run_from(model, batch, watch=list(layers))
+            bias = position_bias(model, real.shape[1])
             for layer, module in layers.items():
-                outputs = module.expert_outputs(entering[layer], batch["attention_mask"])  # (B, H, T, dh)
+                outputs = module.expert_outputs(
+                    entering[layer], batch["attention_mask"], bias
+                )  # (B, H, T, dh)
                 found[layer].append(outputs.transpose(1, 2)[row, column].float())  # (tokens, H, dh)
         if progress:
             progress(min(start + _BATCH, len(order)), len(order))

@@ -1,4 +1,4 @@
-"""The files that `benchmarks.glue` and `benchmarks.ablation` write, read back as tables.
+"""The files that `benchmarks.glue` and `benchmarks.ablation` write, read back as tables (`read_file` reads any).
 
 Retained shares are means over seeds; where there are several, their lowest and highest stand beside the mean,
 where there is one, what the interval of its own score allows.
@@ -7,7 +7,7 @@ where there is one, what the interval of its own score allows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,46 +43,83 @@ _NEEDED = {
 
 @dataclass(frozen=True)
 class Published:
-    """A figure that others published, of BERT-base on GLUE, with denominators of its own."""
+    """A figure as others reported it, of BERT-base on GLUE, with denominators of its own."""
 
     name: str
     retained: float
-    encoder_params: float
+    encoder_params: float | None
     """Share of the dense encoder's parameters that is left (without embeddings)."""
+    encoder_flops: float | None
+    """The same of its FLOPs; None where it was not reported and does not follow from the layers kept."""
     source: str
+    denominator: str
+    """What the shares are of, and on what."""
 
 
 PUBLISHED = (
     Published(
-        "SHRP, 6 of 12 layers", 0.93, 0.52, "arXiv 2512.20635: 48% fewer parameters, 93% of the GLUE score"
+        "SHRP, 6 of 12 layers",
+        *(0.93, 0.52, None),
+        "arXiv 2512.20635",
+        "48% fewer parameters at 93% of BERT-base's accuracy",
     ),
     Published(
-        "SHRP, 11 of 12 layers", 0.844, 0.115, "arXiv 2512.20635: 88.5% fewer parameters, 84.4% of the score"
+        "SHRP, 11 of 12 layers",
+        *(0.844, 0.115, 0.115),
+        "arXiv 2512.20635",
+        "88.5% fewer parameters and 11.5% of the FLOPs at 84.4% of BERT-base's accuracy",
     ),
-    Published("BERT-of-Theseus", 0.986, 0.5, "arXiv 2002.02925: 6 of 12 layers, over 98% of the score"),
-    Published("DistilBERT", 0.97, 0.5, "arXiv 1910.01108: 6 of 12 layers, 97% of the score"),
-    Published("CoFi", 0.95, 0.05, "arXiv 2204.00408: 95% sparsity of the encoder"),
+    Published(
+        "BERT-of-Theseus",
+        *(0.986, 0.5, 0.5),
+        "Xu et al. 2020, arXiv 2002.02925",
+        "98.6% of BERT-base's average on GLUE's development sets with 6 layers, half the encoder",
+    ),
+    Published(
+        "DistilBERT", *(0.97, 0.5, 0.5), "arXiv 1910.01108", "97% of BERT-base's score with 6 of 12 layers"
+    ),
+    Published(
+        "CoFi",
+        *(0.95, 0.05, None),
+        "Xia et al. 2022, arXiv 2204.00408",
+        "about 95% of BERT-base's score at 5% of the encoder's parameters",
+    ),
 )
 """Points to set one's own beside; each counts its score and its size in its own way."""
 
 
-def read_rows(name: str, folder: Path = FILES) -> list[dict[str, Any]]:
-    """The rows of a study's file; none where it has not been run.
+def read_file(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """A study's file, with its `rows`; empty where it has not been run.
+
+    Args:
+        name: `glue`, `ablation`, or an experiment's.
+        folder: where the files are; the project's own by default.
 
     Raises:
         DataError: the file is there but is not one of ours.
     """
-    path = folder / f"{name}.json"
+    path = (folder or FILES) / f"{name}.json"
     if not path.is_file():
-        return []
+        return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        assert isinstance(rows, list)
-        return [dict(row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["rows"], list):
+            raise TypeError("rows are no list")
+        return dict(found) | {"rows": [dict(row) for row in found["rows"]]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path.name} is not a file of results; write it anew with python -m benchmarks.{name}."
+            f"{path.name} is not a file of results; write it anew with {command_of(name)}."
         ) from error
+
+
+def command_of(name: str) -> str:
+    """The command that writes a study's file."""
+    return f"python -m benchmarks.{name if name in ('glue', 'ablation') else f'experiments {name}'}"
+
+
+def read_rows(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
+    """The rows of `read_file`; none where the study has not been run."""
+    return read_file(name, folder).get("rows", [])
 
 
 def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
@@ -161,20 +198,46 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ablation_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a task and variant: the scores routed, static (one expert a layer) and recovered, and their shares."""
-    found = []
+    """One row a task and variant: the scores routed, static (one expert a layer) and recovered, and their shares.
+
+    Columns: task, variant, seeds, metric, n, teacher; for each model its mean score over seeds, `<model> retained`, and
+    `<model> low`, `<model> high`: the ends of that share (`bounds`).
+
+    Raises:
+        DataError: a row lacks something.
+    """
     needed = {"task", "variant", "seed", "metric", "n", "teacher", "routed", "static", "recovered"}
+    mend = f"write it anew with {command_of('ablation')}."
     for row in rows:
         if missing := sorted(needed - set(row)):
-            raise DataError(
-                f"the ablation lacks {', '.join(missing)}; write it anew with python -m benchmarks.ablation."
-            )
-        line = {name: row[name] for name in ("task", "variant", "seed", "metric", "n", "teacher")}
-        for model in ("routed", "static", "recovered"):
-            line[model] = row[model]["score"]
-            line[f"{model} retained"] = row[model]["score"] / row["teacher"]
-        found.append(line)
+            raise DataError(f"the ablation lacks {', '.join(missing)}; {mend}")
+    found = []
+    try:
+        for (task, variant), group in _grouped(rows, ["task", "variant"]):
+            teacher = group["teacher"].mean()
+            line = {"task": task, "variant": variant, "seeds": group["seed"].nunique()}
+            line |= {"metric": group["metric"].iloc[0], "n": int(group["n"].iloc[0]), "teacher": teacher}
+            for model in ("routed", "static", "recovered"):
+                scores = pd.Series([float(cell["score"]) for cell in group[model]])
+                low, high = bounds(scores, [cell["interval"] for cell in group[model]])
+                line |= {model: scores.mean(), f"{model} retained": scores.mean() / teacher}
+                line |= {f"{model} low": low / teacher, f"{model} high": high / teacher}
+            found.append(line)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(f"the ablation has scores that can't be read; {mend}") from error
     return pd.DataFrame(found)
+
+
+def _grouped(rows: list[Mapping[str, Any]], keys: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:
+    return pd.DataFrame(rows).groupby(keys, sort=False) if rows else ()
+
+
+def bounds(scores: pd.Series, intervals: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Lowest and highest of several seeds' scores; of one, its interval."""
+    if len(scores) > 1:
+        return float(scores.min()), float(scores.max())
+    low, high = intervals[0]
+    return float(low), float(high)
 
 
 def findings(frame: pd.DataFrame) -> list[str]:

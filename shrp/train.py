@@ -298,7 +298,10 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         batches = self._batches(epoch)
         loader = DataLoader(_Rows(self), batch_sampler=batches, collate_fn=self._collate)
-        optimizer = torch.optim.AdamW(_parameter_groups(model, config), fused=True)
+        model.requires_grad_(True)  # whatever the weights went through before
+        model.base_model.embeddings.requires_grad_(not config.freeze_embeddings)
+        rates = config.learning_rate, config.new_learning_rate, config.weight_decay
+        optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
         warm = max(1, round(config.warmup * len(batches)))
         span = epoch.end_factor - epoch.start_factor
 
@@ -418,11 +421,11 @@ def evaluate_with_usage(
     return evaluation, {str(layer): [round(float(x), 6) for x in share] for layer, share in usage.items()}
 
 
-def _parameter_groups(model: PreTrainedModel, config: TrainConfig) -> list[dict[str, Any]]:
-    """AdamW's groups: pretrained or new weights, with or without decay; freezes what the config says."""
+def parameter_groups(
+    model: PreTrainedModel, learning_rate: float, new_learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """AdamW's groups of the parameters that learn: pretrained or new ones, with or without decay."""
     fresh = new_parameters(model)
-    model.requires_grad_(True)  # whatever the weights went through before
-    model.base_model.embeddings.requires_grad_(not config.freeze_embeddings)
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -431,8 +434,8 @@ def _parameter_groups(model: PreTrainedModel, config: TrainConfig) -> list[dict[
     return [
         {
             "params": parameters,
-            "lr": config.new_learning_rate if is_new else config.learning_rate,
-            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr": new_learning_rate if is_new else learning_rate,
+            "weight_decay": weight_decay if decays else 0.0,
         }
         for (is_new, decays), parameters in groups.items()
     ]
@@ -467,3 +470,9 @@ def weights_digest(model: PreTrainedModel) -> str:
 def history_text(history: list[dict[str, Any]]) -> str:
     """The history as JSON lines."""
     return "".join(json.dumps(row) + "\n" for row in history)
+
+
+def joined(*histories: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Histories of runs that went on from each other, their epochs numbered through."""
+    rows = [row for history in histories for row in history]
+    return [row | {"epoch": index} for index, row in enumerate(rows)]

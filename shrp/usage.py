@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp import evenness
 from shrp.batching import bucketed_batches, collate, encode
 from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
@@ -129,13 +130,11 @@ class UsageStats:
 
     def entropy(self, layer: int) -> float:
         """Entropy of the Top-1 shares in nats, 0 to `log H`."""
-        share = self.share(layer)
-        share = share[share > 0]
-        return float(max(0.0, -(share * np.log(share)).sum()))
+        return evenness.entropy(self.share(layer))
 
     def effective_experts(self, layer: int) -> float:
         """`exp(entropy)`: the number of evenly used experts with the same entropy, 1 to H."""
-        return float(np.exp(self.entropy(layer)))
+        return evenness.effective_experts(self.share(layer))
 
     def summary(self) -> pd.DataFrame:
         """One row a layer: entropy, effective experts, the most used expert and its share, mean margin."""

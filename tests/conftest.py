@@ -63,11 +63,19 @@ def tiny_family(request):
     return request.param
 
 
+@pytest.fixture(params=["eager", "sdpa"])
+def tiny_attention(request, tiny_family):
+    """The name of each attention implementation in turn that transformers has for the family."""
+    if request.param == "sdpa" and FAMILIES[tiny_family].attention != "sdpa":
+        pytest.skip(f"transformers has no fused attention for {tiny_family}")
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def tiny_model():
     """A factory of dense classifiers with weights large enough for outputs to differ plainly."""
 
-    def build(family="bert", *, attn="sdpa", seed=0, num_labels=2, dropout=0.0, **config):
+    def build(family="bert", *, attn=None, seed=0, num_labels=2, dropout=0.0, **config):
         shared = {
             "vocab_size": VOCABULARY,
             "max_position_embeddings": POSITIONS,
@@ -91,7 +99,8 @@ def tiny_model():
             shared["embedding_size"] = 16
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_config(
-            AutoConfig.for_model(family, **shared | config), attn_implementation=attn
+            AutoConfig.for_model(family, **shared | config),
+            attn_implementation=attn or FAMILIES[family].attention,
         )
         # Biases start at 0 and LayerNorms at the identity, where a forgotten copy would go unseen.
         with torch.no_grad():

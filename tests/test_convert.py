@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model
 from shrp.config import ShrpConfig
 from shrp.convert import convert, convert_layer, expert_layers, layer_kinds, new_parameters, router_layers
 from shrp.errors import ShrpError, UnsupportedModelError
-from shrp.families import FAMILIES, encoder_layers, family_of
+from shrp.families import FAMILIES, encoder_layers, family_of, position_bias
 from shrp.layers import DroppedLayer, ExpertLayer
 
 D, H, DH = 24, 4, 6
@@ -19,18 +19,19 @@ def capture_inputs(module):
 
     def keep(_, args, kwargs):
         seen["hidden"] = kwargs.get("hidden_states", args[0] if args else None)
+        seen["args"] = args
 
     module.register_forward_pre_hook(keep, with_kwargs=True)
     return seen
 
 
-@pytest.mark.parametrize("attn", ["eager", "sdpa"])
-def test_experts_are_the_dense_heads(tiny_family, attn, tiny_model, tiny_inputs, tiny_logits):
+def test_experts_are_the_dense_heads(tiny_family, tiny_attention, tiny_model, tiny_inputs, tiny_logits):
     """An expert's output equals the dense layer's own attention output for that head, before `W_o`."""
-    model = tiny_model(tiny_family, attn=attn)
+    model = tiny_model(tiny_family, attn=tiny_attention)
     family, dense = family_of(model), encoder_layers(model)[1]
     value = {}
-    output_projection = "attention.out_lin" if tiny_family == "distilbert" else "attention.output.dense"
+    projections = {"distilbert": "attention.out_lin", "mpnet": "attention.attn.o"}
+    output_projection = projections.get(tiny_family, "attention.output.dense")
     dense.get_submodule(output_projection).register_forward_pre_hook(lambda _, a: value.update(heads=a[0]))
     seen = capture_inputs(dense)
     inputs = tiny_inputs((6, 4, 6))
@@ -38,7 +39,8 @@ def test_experts_are_the_dense_heads(tiny_family, attn, tiny_model, tiny_inputs,
     expert = convert_layer(model, 1, ShrpConfig((1,)))
     real = inputs["attention_mask"].bool()
     with torch.no_grad():
-        outputs = expert.expert_outputs(seen["hidden"], real)  # (B, H, T, dh)
+        bias = position_bias(model, 6)
+        outputs = expert.expert_outputs(seen["hidden"], real, bias)  # (B, H, T, dh)
     heads = value["heads"].view(3, 6, H, DH).transpose(1, 2)
     for h in range(H):
         torch.testing.assert_close(outputs[:, h][real], heads[:, h][real], atol=1e-5, rtol=1e-5)
@@ -47,6 +49,11 @@ def test_experts_are_the_dense_heads(tiny_family, attn, tiny_model, tiny_inputs,
         assert torch.equal(expert.qkv_weight[h], torch.cat([part.weight[rows] for part in parts]))
         assert torch.equal(expert.qkv_bias[h], torch.cat([part.bias[rows] for part in parts]))
     assert (outputs[:, 0] - outputs[:, 1]).abs().max() > 1e-2
+    if bias is not None:  # and what the encoder hands its layers does the same
+        torch.testing.assert_close(bias, seen["args"][2][1])
+        with torch.no_grad():
+            without = expert.expert_outputs(seen["hidden"], real)
+        assert (outputs - without).abs().max() > 1e-2
 
 
 def test_outer_norm_starts_from_the_dense_layers_last_one(tiny_family, tiny_model):
@@ -67,7 +74,8 @@ def test_the_last_norm_really_ends_the_layer(tiny_family, tiny_model, tiny_input
     norm.register_forward_hook(lambda _m, _a, out: seen.update(norm=out))
     layer.register_forward_hook(lambda _m, _a, out: seen.update(layer=out))
     tiny_logits(model, tiny_inputs())
-    assert torch.equal(seen["norm"], seen["layer"])
+    out = seen["layer"][0] if isinstance(seen["layer"], tuple) else seen["layer"]
+    assert torch.equal(seen["norm"], out)
 
 
 def test_conversion_is_in_place_and_leaves_the_rest(tiny_family, tiny_model, tiny_inputs, tiny_logits):

@@ -63,8 +63,11 @@ def test_encode_and_collate(tokenizer):
     assert pair[0]["token_type_ids"] == [0, 0, 0, 1, 1, 1]
     assert collate(tokenizer, pair, [0])["token_type_ids"].dtype == torch.int64
     assert encode(tokenizer, []) == []
-    with pytest.raises(DataError, match=r"sizes are \[1, 2\]"):
-        encode(tokenizer, [("w1",), ("w1", "w2")])
+    assert encode(tokenizer, [("w1",), ("w1", "w2 w3"), ("w3",)]) == [
+        encode(tokenizer, [text])[0] for text in (("w1",), ("w1", "w2 w3"), ("w3",))
+    ]
+    with pytest.raises(DataError, match=r"sizes are \[1, 3\]"):
+        encode(tokenizer, [("w1",), ("w1", "w2", "w3")])
 
 
 def test_own_padding_equals_the_tokenizers(tokenizer):

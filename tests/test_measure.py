@@ -16,6 +16,7 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     GPT2Config,
+    MPNetConfig,
     RobertaConfig,
     XLMRobertaConfig,
 )
@@ -54,12 +55,14 @@ CONFIGS = {
     "xlm-roberta": XLMRobertaConfig(**SIZES),
     "electra": ElectraConfig(**SIZES, embedding_size=10),
     "distilbert": DistilBertConfig(**DISTILBERT_SIZES),
+    "mpnet": MPNetConfig(**SIZES),
 }
 PLAN = PruningPlan(((1, LayerPlan((2,), (1.0,))), (2, LayerPlan((0, 3), (0.5, 0.5)))))
 
 
-def classifier(family="bert", auto=AutoModelForSequenceClassification, attention="sdpa"):
+def classifier(family="bert", auto=AutoModelForSequenceClassification, attention=None):
     torch.manual_seed(0)
+    attention = attention or FAMILIES[family].attention
     return auto.from_config(CONFIGS[family], attn_implementation=attention).eval()
 
 
@@ -150,7 +153,7 @@ def test_the_encoder_is_what_dropping_every_layer_removes(family):
     model = classifier(family)
     cost = measure.cost(model, TOKENS)
     for index in range(3):
-        encoder_layers(model)[index] = DroppedLayer(index)
+        encoder_layers(model)[index] = DroppedLayer(index, FAMILIES[family].calling)
     assert cost.encoder_flops == cost.model_flops - measure.counted_flops(model, TOKENS)
     assert cost.encoder_params == cost.model_params - measure.counted_params(model)
     empty = measure.cost(model, TOKENS)
@@ -172,7 +175,7 @@ def test_eager_and_fused_attention_count_alike():
     "auto",
     [AutoModel, AutoModelForTokenClassification, AutoModelForQuestionAnswering, AutoModelForMaskedLM],
 )
-@pytest.mark.parametrize("family", ["bert", "electra", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "electra", "distilbert", "mpnet"])
 def test_other_heads_and_bare_encoders(family, auto):
     assert_counted(classifier(family, auto))
 
@@ -271,7 +274,7 @@ def test_tokens_must_be_positive(call):
 @pytest.mark.parametrize("family", CONFIGS)
 def test_model_inputs_run_at_the_greatest_length(family):
     model, config = classifier(family), CONFIGS[family]
-    longest = 20 - (config.pad_token_id + 1 if "roberta" in family else 0)
+    longest = 20 - (2 if family in ("roberta", "xlm-roberta", "mpnet") else 0)
     state = torch.get_rng_state()
     inputs = measure.model_inputs(model, 40, longest, seed=3)
     assert torch.equal(torch.get_rng_state(), state)

@@ -19,12 +19,11 @@ def state_of(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("attn", ["eager", "sdpa"])
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_static_equals_routed_under_constant_gates(
-    tiny_family, attn, routing, tiny_routed, tiny_inputs, tiny_logits
+    tiny_family, tiny_attention, routing, tiny_routed, tiny_inputs, tiny_logits
 ):
-    model, inputs = tiny_routed(tiny_family, attn=attn, routing=routing), tiny_inputs()
+    model, inputs = tiny_routed(tiny_family, attn=tiny_attention, routing=routing), tiny_inputs()
     live, seen = tiny_logits(model, inputs), []
     for budget in (2, 3, 5, 8):
         for options in ({}, {"selection": "random", "seed": budget}, {"combination": "mean"}):

@@ -270,12 +270,11 @@ def test_threads_sharing_a_model_see_only_their_own(routed, tiny_inputs, tiny_lo
     assert record_is_empty()
 
 
-@pytest.mark.parametrize("attn", ["eager", "sdpa"])
 @pytest.mark.parametrize("routing_kind", ["sequence", "token"])
 def test_an_input_does_not_feel_the_lengths_of_other_rows(
-    tiny_family, attn, routing_kind, tiny_routed, tiny_inputs, tiny_logits
+    tiny_family, tiny_attention, routing_kind, tiny_routed, tiny_inputs, tiny_logits
 ):
-    model = tiny_routed(tiny_family, attn=attn, routing=routing_kind, top_k=1)
+    model = tiny_routed(tiny_family, attn=tiny_attention, routing=routing_kind, top_k=1)
     inputs = tiny_inputs((4, 11, 2, 7))
     with record_routing() as record:
         together = tiny_logits(model, inputs)

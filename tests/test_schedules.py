@@ -10,7 +10,7 @@ from shrp.config import ShrpConfig
 from shrp.convert import convert_layer, layer_kinds
 from shrp.errors import TrainingError
 from shrp.expander_init import fit_expander
-from shrp.families import encoder_layers
+from shrp.families import FAMILIES, encoder_layers
 from shrp.routing import record_routing, straight_through, top_k_gates, use_gates
 from shrp.schedules import Swap, explore
 from shrp.train import train
@@ -44,7 +44,7 @@ def test_without_noise_a_router_goes_its_own_way_and_with_it_elsewhere_but_still
     assert torch.equal(straight_through(own, probs), own)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
 def test_a_fitted_expander_is_closer_to_the_dense_layer_than_a_fresh_one(
     family, tiny_model, tiny_tokenizer, tiny_data
 ):
@@ -73,7 +73,7 @@ def test_a_fitted_expander_is_closer_to_the_dense_layer_than_a_fresh_one(
     assert errors[1] < 0.8 * errors[0]
     assert not dense.training
     assert encoder_layers(model)[2] is not dense
-    norm = dense.get_submodule("output.LayerNorm" if family == "bert" else "output_layer_norm")
+    norm = dense.get_submodule(FAMILIES[family].last_norm)
     assert not norm._forward_pre_hooks
 
 

@@ -89,22 +89,22 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
                 "%{customdata[2]} (%{customdata[3]:.1%} to %{customdata[4]:.1%})<br>%{x:.1f}% left<extra></extra>",
             )
         )
-    if over == "encoder_params":
-        fig.add_trace(
-            go.Scatter(
-                x=[100 * p.encoder_params for p in PUBLISHED],
-                y=[100 * p.retained for p in PUBLISHED],
-                mode="markers+text",
-                text=[p.name for p in PUBLISHED],
-                # By hand: three of them lie within a few points of each other.
-                textposition=[_PLACES.get(p.name, "bottom center") for p in PUBLISHED],
-                textfont={"size": 11, "color": GREY},
-                name="published, BERT-base, other denominators",
-                marker={"color": GREY, "symbol": "star", "size": 11},
-                customdata=[p.source for p in PUBLISHED],
-                hovertemplate="%{text}: %{y:.1f}%<br>%{customdata}<extra></extra>",
-            )
+    reported = [p for p in PUBLISHED if getattr(p, over) is not None]
+    fig.add_trace(
+        go.Scatter(
+            x=[100 * getattr(p, over) for p in reported],
+            y=[100 * p.retained for p in reported],
+            mode="markers+text",
+            text=[p.name for p in reported],
+            # By hand: three of them lie within a few points of each other.
+            textposition=[_PLACES.get(p.name, "bottom center") for p in reported],
+            textfont={"size": 11, "color": GREY},
+            name="as reported, BERT-base, other denominators",
+            marker={"color": GREY, "symbol": "star", "size": 11},
+            customdata=[[p.source, p.denominator] for p in reported],
+            hovertemplate="%{text}, as reported: %{y:.1f}%<br>%{customdata[1]}<br>%{customdata[0]}<extra></extra>",
         )
+    )
     what = "parameters" if over == "encoder_params" else "FLOPs (128 tokens)"
     return layout(
         fig,
@@ -118,31 +118,49 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
 
 
 def ablation_bars(frame: pd.DataFrame, note: str) -> go.Figure:
-    """Retained share of the routed and the recovered model for each variant, tasks apart by shade."""
+    """Retained share of the routed, pruned and recovered model for each variant, tasks apart by shade.
+
+    Args:
+        frame: `shrp.studies.ablation_frame`.
+        note: what the rows are of.
+    """
     fig = go.Figure()
     looks = {
-        "routed retained": (BLUE, "routed"),
-        "recovered retained": (GREEN, "one expert a layer, recovered"),
+        "routed": (BLUE, "routed"),
+        "static": (ORANGE, "one expert a layer, not recovered"),
+        "recovered": (GREEN, "one expert a layer, recovered"),
     }
     for task, rows in frame.groupby("task", sort=False):
-        for column, (color, label) in looks.items():
+        for model, (color, label) in looks.items():
+            share = 100 * rows[f"{model} retained"]
             fig.add_trace(
                 go.Bar(
                     y=rows["variant"],
-                    x=100 * rows[column],
+                    x=share,
+                    error_x={
+                        "type": "data",
+                        "array": 100 * rows[f"{model} high"] - share,
+                        "arrayminus": share - 100 * rows[f"{model} low"],
+                        "thickness": 1,
+                        "width": 3,
+                        "color": GREY,
+                    },
                     orientation="h",
                     name=f"{task}, {label}",
                     marker={
                         "color": color,
                         "pattern": {"shape": "" if task == frame["task"].iloc[0] else "/"},
                     },
-                    customdata=rows[["metric", "n", "teacher"]],
+                    customdata=rows[
+                        ["metric", "n", "teacher", model, f"{model} low", f"{model} high", "seeds"]
+                    ],
                     hovertemplate=f"%{{y}}<br>{task}, {label}: %{{x:.1f}}% of the teacher's %{{customdata[0]}} "
-                    "(%{customdata[2]:.4f}), n = %{customdata[1]:,}<extra></extra>",
+                    "(%{customdata[3]:.4f} of %{customdata[2]:.4f})<br>%{customdata[4]:.1%} to %{customdata[5]:.1%}, "
+                    "n = %{customdata[1]:,}, seeds: %{customdata[6]}<extra></extra>",
                 )
             )
     fig.update_yaxes(autorange="reversed")
-    height = 160 + 26 * len(frame) * 2
+    height = 160 + 26 * len(frame) * 3
     return layout(
         fig,
         "What each part of the recipe is worth",

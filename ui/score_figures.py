@@ -96,7 +96,7 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | None = None) -> go.Figure:
     """Validation score with its interval, and the losses, epoch by epoch; the stages are marked."""
-    metric = str(frame["metric"].iloc[0])
+    metric = str(frame["metric"].dropna().iloc[0])  # (stage 1 on unlabelled texts has none)
     factor = 100 if is_percentage(metric) else 1
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.55, 0.45])
     score, low, high = (pd.to_numeric(frame[c]) * factor for c in ("validation_score", "low", "high"))

@@ -98,6 +98,12 @@ def train(
     label_column: LabelColumn = "label",
     routing: Annotated[str, typer.Option(help="sequence or token.")] = "sequence",
     top_k: Annotated[int, typer.Option(help="Experts that a gate lets through.")] = 1,
+    converted: Annotated[
+        Path | None,
+        typer.Option(
+            help="A checkpoint of `convert`: its layers take the place of stage 1, and of --layers."
+        ),
+    ] = None,
     order: Annotated[
         str, typer.Option(help="Conversion order: top-down, bottom-up, or a list of layers.")
     ] = "top-down",
@@ -168,6 +174,7 @@ def train(
     """
     import torch
 
+    from shrp.checkpoint import read_config
     from shrp.errors import PlanError
     from shrp.recipe import Datasets, Recipe, Run
     from shrp.training_config import TrainConfig
@@ -175,6 +182,9 @@ def train(
     data, validation = training_data(task, train_file, validation_file, text_column, label_column)
     geometry = base_geometry(base)
     indices = layer_list(layers, geometry[0])
+    if converted is not None:
+        _, made = read_config(converted)
+        indices, routing, top_k = made.config.layers, made.config.routing, made.config.top_k
     shared = {
         "epoch_size": epoch_size,
         "batch_size": batch_size,
@@ -214,6 +224,7 @@ def train(
         per_layer=budgets,
         recover=recovered,
         recovery_epochs=recovery_epochs,
+        converted=None if converted is None else str(converted),
         controls=tuple(name.strip() for name in controls.split(",") if name.strip()),
     )
     run = Run(

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from shrp import studies
+from shrp import experiments, studies
 from tests.app.helpers import specs, texts_of
+from tests.test_experiments import ROWS as EXPERIMENTS
+from tests.test_experiments import file_of
 from tests.test_studies import ROWS
 
 
@@ -14,7 +16,7 @@ def page(open_page, tmp_path, monkeypatch):
     def go(files, **query):
         for name, text in files.items():
             (tmp_path / f"{name}.json").write_text(text)
-        monkeypatch.setattr(studies.read_rows, "__defaults__", (tmp_path,))
+        monkeypatch.setattr(studies, "FILES", tmp_path)
         return open_page("experiments", **query)
 
     return go
@@ -43,3 +45,71 @@ def test_a_broken_file_is_named_in_words(page, text):
     assert not at.exception
     assert len(at.error) == 1
     assert "benchmarks.glue" in texts_of(at)
+
+
+def test_each_experiment_is_drawn_from_its_file(page):
+    at = page({name: file_of(name) for name in experiments.NAMES})
+    assert not at.exception
+    assert not at.error
+    text = texts_of(at)
+    for said in (
+        "0.65 from uniform at the first measurement",
+        "kept sets overlap over 3 seeds by 0.33",
+        "above random ones at 2 of 2 budgets",
+        "routing takes 1.10 to 1.40 times as long",
+        "1 of 1 seed with a collapse",
+    ):
+        assert said in text
+    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
+    assert titles == [
+        "Usage of layer 6: distance from uniform",
+        "Score before and after pruning",
+        "Do seeds keep the same experts?",
+        "Layer by layer",
+        "Score against FLOPs",
+        "What routing costs: time of the routed over the static model",
+        "Collapse and score by the balance loss's weight",
+    ]
+    subtitles = " ".join(spec["layout"]["title"]["subtitle"]["text"] for spec in specs(at))
+    assert "n = 100" in subtitles
+    assert "a &lt;processor&gt;" in subtitles
+    for chart in at.get("plotly_chart"):
+        assert len(chart.proto.alt) > 20
+
+
+def test_what_has_not_been_run_is_said_with_its_command(page):
+    at = page({"sweep": file_of("sweep")})
+    commands = "\n".join(code.value for code in at.code)
+    for name in set(EXPERIMENTS) - {"sweep"}:
+        assert f"python -m benchmarks.experiments {name}" in commands
+    assert "benchmarks.experiments sweep" not in commands
+
+
+@pytest.mark.parametrize("text", ["{", '{"rows": [{"task": "cola"}]}'])
+def test_a_broken_experiment_leaves_the_others(page, text):
+    at = page({name: text if name == "topk" else file_of(name) for name in experiments.NAMES})
+    assert not at.exception
+    assert len(at.error) == 1
+    assert "benchmarks.experiments topk" in texts_of(at)
+    assert len(specs(at)) == 4
+
+
+def test_the_ablation_and_what_others_reported(page):
+    cell = {"score": 0.3, "interval": [0.25, 0.35]}
+    rows = [
+        {"task": "cola", "variant": variant, "seed": 0, "metric": "matthews", "n": 10, "teacher": 0.4}
+        | dict.fromkeys(("routed", "static", "recovered"), cell)
+        for variant in ("paper", "retain")
+    ]
+    files = {"glue": json.dumps({"rows": ROWS}), "ablation": json.dumps({"rows": rows})}
+    at = page(files, over="FLOPs")
+    assert not at.exception
+    size, ablation = specs(at)[1:3]
+    stars = next(trace for trace in size["data"] if trace["name"].startswith("as reported"))
+    assert stars["text"] == ["SHRP, 11 of 12 layers", "BERT-of-Theseus", "DistilBERT"]
+    assert {trace["name"] for trace in ablation["data"]} == {
+        "cola, routed",
+        "cola, one expert a layer, not recovered",
+        "cola, one expert a layer, recovered",
+    }
+    assert "75.0% of the teacher's matthews (62.5% to 87.5%, n = 10)" in texts_of(at)

@@ -1,0 +1,70 @@
+"""The JSON file of one experiment, which several runs fill, each with its tasks and seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.throughput import machine, versions
+from shrp.errors import DataError
+
+FILES = Path(__file__).parents[2] / "docs" / "data"
+
+
+class ResultsFile:
+    """Rows and what they are of, replaced whole after each addition so that a killed run loses nothing.
+
+    Raises:
+        DataError: a file of that name is there, but is of something else.
+    """
+
+    def __init__(self, path: Path, command: str) -> None:
+        self.path, self.command = path, command
+        self.data: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}
+        self.rows: list[dict[str, Any]] = []
+        if not path.is_file():
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.data, self.settings, self.rows = found["data"], found["settings"], found["rows"]
+            theirs = found["command"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is not a file of results; name another --out, or delete it.") from error
+        if theirs.split(" --")[0] != command.split(" --")[0]:
+            raise DataError(f"{path} was written by {theirs}; name another --out.")
+
+    def describe(self, task: str, data: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Say what the rows of a task are of and how they were made.
+
+        Raises:
+            DataError: the file has rows of that task that were made otherwise.
+        """
+        settings = json.loads(json.dumps(settings))  # lists for tuples, as in the file
+        theirs = self.settings.get(task)
+        if theirs is not None and theirs != settings and any(row["task"] == task for row in self.rows):
+            names = sorted(k for k in {*theirs, *settings} if theirs.get(k) != settings.get(k))
+            raise DataError(
+                f"{self.path} has rows of {task} with another {', '.join(names)}; "
+                "repeat those options, or name another --out."
+            )
+        self.data[task], self.settings[task] = dict(data), settings
+
+    def put(self, rows: Sequence[Mapping[str, Any]], **which: Any) -> None:
+        """Add rows in place of those that an earlier run wrote of the same `which` (task, seed and so on)."""
+        kept = [row for row in self.rows if any(row.get(key) != value for key, value in which.items())]
+        self.rows = kept + [{**which, **row} for row in rows]
+        about = {
+            "command": self.command,
+            "versions": versions(),
+            "machine": machine(),
+            "data": self.data,
+            "settings": self.settings,
+            "seeds": sorted({row["seed"] for row in self.rows if "seed" in row}),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(about | {"rows": self.rows}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.path)

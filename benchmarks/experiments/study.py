@@ -1,0 +1,166 @@
+"""What the experiments with trainings share: their options, one dense teacher a task, conversions of it by seed."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from transformers import PreTrainedModel
+
+from benchmarks.experiments.results_file import FILES, ResultsFile
+from benchmarks.stages import Stages
+from shrp.checkpoint import Checkpoint
+from shrp.cli.options import layer_list
+from shrp.config import ShrpConfig
+from shrp.evaluation import Evaluation
+from shrp.measure import Cost, dense_cost
+from shrp.train import Progress
+from shrp.training_config import TrainConfig
+
+TOKENS = 128
+"""Length of the input that FLOPs are counted for."""
+
+Layers = Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that all experiments with trainings have."""
+
+    base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")]
+    base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None
+    task: Annotated[str, typer.Option(help="GLUE tasks, separated by commas.")] = "cola"
+    seeds: Annotated[str, typer.Option(help="Seeds of the conversions; all start from one teacher.")] = (
+        "0,1,2"
+    )
+    work: Annotated[Path, typer.Option(help="Folder for the trainings, which experiments share.")] = Path(
+        "glue.run"
+    )
+    recipe: Annotated[str, typer.Option(help="retain or paper; both convert on the task itself here.")] = (
+        "retain"
+    )
+    conversion_size: Annotated[int, typer.Option(help="Training examples for each converted layer.")] = 1000
+    epoch_size: Annotated[int, typer.Option(help="Training examples an epoch of stage 2, at most.")] = 8000
+    stage2_epochs: Annotated[int, typer.Option(help="Epochs of stage 2.")] = 2
+    out: Annotated[
+        Path | None, typer.Option(help="The file of results; docs/data/<experiment>.json by default.")
+    ] = None
+
+    @property
+    def name(self) -> str:
+        """What the base is called; of a folder its own name, never where it lies."""
+        return self.base_name or (Path(self.base).name if Path(self.base).is_dir() else self.base)
+
+
+def command(run: Callable[..., None]) -> Callable[..., None]:
+    """`run(options, **own)` as a function for typer that has all of `Options` and `run`'s own options."""
+    hints = get_type_hints(run, include_extras=True)
+    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(run).parameters.values()][1:]
+    common = list(inspect.signature(Options, eval_str=True).parameters.values())
+    shared = {one.name for one in fields(Options)}
+
+    @wraps(run)
+    def main(**values: Any) -> None:
+        options = Options(**{name: values.pop(name) for name in shared})
+        run(options, **values)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*common, *own]]
+    main.__signature__ = inspect.Signature(parameters)
+    main.__annotations__ = {p.name: p.annotation for p in parameters}
+    del main.__wrapped__  # or typer would read the options of `run`
+    return main
+
+
+class Study:
+    """One task of an experiment."""
+
+    def __init__(self, options: Options, task: str) -> None:
+        self.options, self.task = options, task
+        self.stages = Stages(options.base, options.name, options.work, task, seed=0)
+        self.teacher = self.stages.evaluate(self.stages.teacher.model)
+        self.dense: Cost = dense_cost(self.stages.teacher.model, TOKENS)
+        self.num_experts: int = self.stages.teacher.model.config.num_attention_heads
+        self.seeds = [int(text) for text in options.seeds.split(",")]
+
+    def layers(self, text: str) -> tuple[int, ...]:
+        """Layers from the text of an option, checked against the encoder."""
+        config = self.stages.teacher.model.config
+        layers = layer_list(text, config.num_hidden_layers)
+        ShrpConfig(layers).check_fits(config.num_hidden_layers, self.num_experts)
+        return layers
+
+    def describe(self, file: ResultsFile, layers: tuple[int, ...], **own: Any) -> None:
+        """Put the data, the teacher and the settings of this task into the file."""
+        options = asdict(self.options)
+        kept = ("recipe", "conversion_size", "epoch_size", "stage2_epochs")
+        file.describe(
+            self.task,
+            {
+                "validation": self.stages.validation.name,
+                "n": len(self.stages.validation),
+                "train": self.stages.train_data.name,
+                "train_examples": len(self.stages.train_data),
+                "teacher": scored(self.teacher),
+            },
+            {name: options[name] for name in kept}
+            | {"base": self.options.name, "layers": list(layers), "experts": self.num_experts, **own},
+        )
+
+    def config(self, seed: int, layers: tuple[int, ...], *, top_k: int = 1, **changes: Any) -> TrainConfig:
+        """Both stages of one conversion."""
+        options = self.options
+        sizes = {name: getattr(options, name) for name in ("conversion_size", "epoch_size", "stage2_epochs")}
+        return TrainConfig.named(
+            options.recipe,
+            shrp=ShrpConfig(layers, top_k=top_k),
+            freeze_embeddings=True,
+            max_length=self.stages.max_length,
+            seed=seed,
+            **sizes | changes,
+        )
+
+    def convert(
+        self,
+        config: TrainConfig,
+        model: Callable[[], PreTrainedModel] | None = None,
+        progress: Progress | None = None,
+    ) -> Checkpoint:
+        """A conversion of the teacher, trained or read back; the same one for every experiment that asks for it."""
+        return self.stages.stage("experiment", config, self.stages.teacher, model, progress=progress)
+
+
+def studies(options: Options) -> Iterator[Study]:
+    """A study for each task that the options name."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for task in options.task.split(","):
+        yield Study(options, task)
+
+
+def results_file(options: Options, experiment: str) -> ResultsFile:
+    """The file that an experiment fills."""
+    path = options.out or FILES / f"{experiment}.json"
+    return ResultsFile(path, f"python -m benchmarks.experiments {experiment} --base {options.name}")
+
+
+def scored(evaluation: Evaluation) -> dict[str, Any]:
+    """A score with what belongs to it, for a row."""
+    return {
+        "metric": evaluation.metric,
+        "score": evaluation.score,
+        "interval": list(evaluation.interval),
+        "n": evaluation.n,
+    }
+
+
+def numbers(text: str, kind: Callable[[str], Any] = int) -> list[Any]:
+    """Numbers from the text of an option, `12,24,48`."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"numbers are separated by commas, as in 1,3,5; {text!r} is not.") from error

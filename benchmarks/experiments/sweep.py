@@ -1,0 +1,93 @@
+"""Score against FLOPs at every budget that six converted layers allow, beside experts kept at random."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.experiments.study import (
+    TOKENS,
+    Layers,
+    Options,
+    Study,
+    command,
+    results_file,
+    scored,
+    studies,
+)
+from shrp.cli.output import bar, stderr
+from shrp.evaluation import Evaluation
+from shrp.live import LiveEvaluator
+from shrp.measure import cost, plan_cost
+from shrp.plan import PruningPlan, make_plan
+from shrp.recipe import usage_in
+
+
+def one_seed(study: Study, layers: tuple[int, ...], seed: int, step: int, draws: int) -> list[dict[str, Any]]:
+    """The routed model, and at each budget the most used experts and the mean of `draws` random choices."""
+    made = study.convert(study.config(seed, layers))
+    stages, usage = study.stages, usage_in(made.info)
+    largest = len(layers) * study.num_experts
+    budgets = sorted({*range(len(layers), largest + 1, step), largest})
+    plans = {("static", b, 0): make_plan(usage, budget=b) for b in budgets}
+    for draw in range(draws):
+        plans |= {
+            ("random", b, draw): make_plan(usage, budget=b, selection="random", seed=draw)
+            for b in budgets[:-1]  # all experts are all experts
+        }
+    live = LiveEvaluator(made.model, made.tokenizer, stages.validation, max_length=stages.max_length)
+    found = _evaluate(live, list(plans.values()))
+    routed = stages.evaluate(made.model)
+    rows = [_row(study, "routed", None, [routed], cost(made.model, TOKENS).relative_to(study.dense))]
+    for model, count in (("static", 1), ("random", draws)):
+        for budget in budgets if model == "static" else budgets[: -1 if draws else 0]:
+            drawn = [plans[model, budget, draw] for draw in range(count)]
+            price = plan_cost(made.model, drawn[0], TOKENS).relative_to(study.dense)
+            rows.append(_row(study, model, budget, [found[plan.key()] for plan in drawn], price))
+    return rows
+
+
+def _evaluate(live: LiveEvaluator, plans: list[PruningPlan]) -> dict[str, Evaluation]:
+    """Every plan's evaluation, by the plan's key."""
+    found = {}
+    with bar("sweep") as progress:
+        task = progress.add_task("sweep", total=len(plans))
+        for plan, evaluation in live.sweep(plans):
+            found[plan.key()] = evaluation
+            progress.advance(task)
+    return found
+
+
+def _row(
+    study: Study, model: str, budget: int | None, found: list[Evaluation], price: dict[str, float]
+) -> dict[str, Any]:
+    scores = [evaluation.score for evaluation in found]
+    row = scored(found[0]) | {"model": model, "budget": budget, "score": float(np.mean(scores))}
+    if len(found) > 1:
+        row["interval"] = [min(scores), max(scores)]
+    teacher = study.teacher.score
+    return row | {
+        "interval_is": "95%" if len(found) == 1 else f"range of {len(found)} draws",
+        "teacher": teacher,
+        "retained": row["score"] / teacher if teacher else None,
+        **price,
+    }
+
+
+@command
+def main(
+    options: Options,
+    layers: Layers = "upper:6",
+    step: Annotated[int, typer.Option(min=1, help="From one budget to the next.")] = 1,
+    draws: Annotated[int, typer.Option(min=0, help="Random choices at each budget.")] = 3,
+) -> None:
+    """Score against FLOPs over all global budgets, beside random experts; without recovery."""
+    file = results_file(options, "sweep")
+    for study in studies(options):
+        converted = study.layers(layers)
+        study.describe(file, converted, step=step, draws=draws, tokens=TOKENS)
+        for seed in study.seeds:
+            file.put(one_seed(study, converted, seed, step, draws), task=study.task, seed=seed)
+            stderr.print(f"{study.task}, seed {seed}: done", highlight=False)

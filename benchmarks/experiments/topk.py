@@ -1,0 +1,79 @@
+"""Top-1, Top-3 and Top-5 routing: the score before and after pruning, and which experts each seed would keep."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.experiments.study import (
+    TOKENS,
+    Layers,
+    Options,
+    Study,
+    command,
+    numbers,
+    results_file,
+    scored,
+    studies,
+)
+from shrp.cli.output import stderr
+from shrp.evenness import effective_experts
+from shrp.live import LiveEvaluator
+from shrp.measure import cost, plan_cost
+from shrp.paired import paired_difference
+from shrp.plan import allocate, make_plan
+from shrp.recipe import usage_in
+from shrp.stability import used_experts
+
+
+def one_seed(
+    study: Study, layers: tuple[int, ...], top_k: int, seed: int, budgets: list[int]
+) -> list[dict[str, Any]]:
+    """The routed model, and its prunings to each budget: scores, costs, kept experts."""
+    made = study.convert(study.config(seed, layers, top_k=top_k))
+    stages, usage = study.stages, usage_in(made.info)
+    routed = stages.evaluate(made.model)
+    teacher = study.teacher.score
+    effective = {str(layer): effective_experts(share) for layer, share in usage.items()}
+    price = cost(made.model, TOKENS).relative_to(study.dense)
+    rows = [{"model": "routed", "budget": None, **scored(routed), "effective_by_layer": effective, **price}]
+    live = LiveEvaluator(made.model, made.tokenizer, stages.validation, max_length=stages.max_length)
+    for budget in budgets:
+        plan = make_plan(usage, budget=budget)
+        static = live.evaluate(plan)
+        change, interval = paired_difference(static, routed)
+        rows.append(
+            {"model": "static", "budget": budget, **scored(static)}
+            | {"change": change, "change_interval": list(interval)}
+            | {"kept": {str(layer): list(kept.experts) for layer, kept in plan.layers}}
+            | {"used": {str(layer): experts for layer, experts in used_experts(plan).items()}}
+            | plan_cost(made.model, plan, TOKENS).relative_to(study.dense)
+        )
+    shared = {"teacher": teacher, "experts": study.num_experts}
+    return [{**row, **shared, "retained": row["score"] / teacher if teacher else None} for row in rows]
+
+
+@command
+def main(
+    options: Options,
+    layers: Layers = "upper:6",
+    top_k: Annotated[str, typer.Option(help="Experts that a gate lets through.")] = "1,3,5",
+    budgets: Annotated[str, typer.Option(help="Experts kept in all converted layers together.")] = "12,24,48",
+) -> None:
+    """Top-k routing by k: scores before and after pruning, and the overlap of what seeds keep."""
+    file = results_file(options, "topk")
+    kept = numbers(budgets)
+    for study in studies(options):
+        converted = study.layers(layers)
+        for budget in kept:  # an impossible one is better known before the trainings than after
+            allocate({layer: [1.0] * study.num_experts for layer in converted}, budget=budget)
+        study.describe(file, converted, budgets=kept)
+        for seed in study.seeds:
+            for k in numbers(top_k):
+                rows = one_seed(study, converted, k, seed, kept)
+                file.put(rows, task=study.task, seed=seed, top_k=k)
+                stderr.print(
+                    f"{study.task}, seed {seed}, Top-{k}: {[round(row['score'], 4) for row in rows]}",
+                    highlight=False,
+                )

@@ -1,0 +1,198 @@
+"""Does the method hold for a base-size encoder? `python -m benchmarks.size_check --base FOLDER`.
+
+One task and seed: the dense teacher; the upper half of its layers converted by the `retain` recipe; static models of
+2 and 1 experts a layer, without and with recovery; random experts, likewise; and the same layers dropped, with the same
+distillation and as many epochs. Trainings are kept under the work folder, so a killed run goes on where it was. Every
+row goes to a JSON file as soon as it is measured, in the form of `benchmarks.glue`'s, with what it costs in numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.stages import Stages
+from benchmarks.table import Table
+from shrp.checkpoint import Checkpoint
+from shrp.cli.output import stderr
+from shrp.config import Control, ShrpConfig
+from shrp.evaluation import Evaluation
+from shrp.live import LiveEvaluator
+from shrp.measure import Cost, cost, dense_cost, plan_cost
+from shrp.plan import PruningPlan, make_plan
+from shrp.prune import prune
+from shrp.recipe import usage_in
+from shrp.training_config import TrainConfig
+
+TASKS = ("rte", "mrpc")
+RECIPE = "retain"
+PER_LAYER = (2, 1)
+RANDOM_DRAWS = 3
+TOKENS = 128
+OUT = Path(__file__).parent.parent / "docs" / "data" / "size.json"
+KEY = ("base", "task", "seed", "model", "per_layer", "recovered")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long everything trains; the same for SHRP and its controls."""
+
+    stage2_epochs: int
+    recovery_epochs: int
+    epoch_size: int | None
+    """At most so many examples an epoch; the teacher always sees all of them."""
+    conversion_size: int
+    """At most so many in the epochs of stage 1."""
+    max_length: int
+
+
+class SizeCheck:
+    """The rows of one task and seed."""
+
+    def __init__(self, stages: Stages, protocol: Protocol) -> None:
+        self.stages, self.protocol = stages, protocol
+        model = stages.teacher.model
+        depth = model.config.num_hidden_layers
+        self.layers = tuple(range(depth - depth // 2, depth))
+        self.dense = dense_cost(model, TOKENS)
+        self.best = stages.evaluate(model)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Train what is missing, and yield each row once it is measured."""
+        yield self._row("teacher", [self.best], self.dense, (self.stages.teacher,))
+        routed = self._converted("none")
+        model = routed.model
+        yield self._row("routed", [self.stages.evaluate(model)], cost(model, TOKENS), (routed,))
+        live = LiveEvaluator(
+            model, routed.tokenizer, self.stages.validation, max_length=self.protocol.max_length
+        )
+        usage = usage_in(routed.info)
+        for m in PER_LAYER:
+            plan = make_plan(usage, per_layer=m)
+            drawn = [make_plan(usage, per_layer=m, selection="random", seed=s) for s in range(RANDOM_DRAWS)]
+            price = plan_cost(model, plan, TOKENS)
+            yield self._row("static", [live.evaluate(plan)], price, (routed,), m)
+            yield self._row("random", [live.evaluate(each) for each in drawn], price, (routed,), m)
+            for kind, each in (("static", plan), ("random", drawn[0])):
+                made = self._recovered(f"{kind}-{m}", routed, each)
+                yield self._row(kind, [self.stages.evaluate(made.model)], price, (routed, made), m)
+        dropped = self._converted("dropped")
+        yield self._row(
+            "dropped", [self.stages.evaluate(dropped.model)], cost(dropped.model, TOKENS), (dropped,)
+        )
+
+    def _config(self, layers: tuple[int, ...], control: Control, epochs: int, **values: Any) -> TrainConfig:
+        protocol = self.protocol
+        return TrainConfig.named(
+            RECIPE,
+            shrp=ShrpConfig(layers, control=control),
+            stage2_epochs=epochs,
+            epoch_size=protocol.epoch_size,
+            conversion_size=min(protocol.conversion_size, protocol.epoch_size or protocol.conversion_size),
+            max_length=protocol.max_length,
+            freeze_embeddings=True,
+            **values,
+        )
+
+    def _converted(self, control: Control) -> Checkpoint:
+        """Both stages from the teacher; a control also gets the epochs that pruned models recover in."""
+        extra = self.protocol.recovery_epochs if control != "none" else 0
+        config = self._config(
+            self.layers, control, self.protocol.stage2_epochs + extra, seed=10 * self.stages.seed
+        )
+        return self.stages.stage(f"size-{control}", config, self.stages.teacher)
+
+    def _recovered(self, name: str, routed: Checkpoint, plan: PruningPlan) -> Checkpoint:
+        # With a seed of its own it visits the examples in another order.
+        seed = 10 * self.stages.seed + 1
+        config = self._config((), "none", self.protocol.recovery_epochs, balance=0.0, seed=seed)
+        info = replace(routed.info, plan=plan)
+        return self.stages.stage(f"size-{name}", config, routed, lambda: prune(routed.model, plan), info)
+
+    def _row(
+        self,
+        model: str,
+        found: list[Evaluation],
+        price: Cost,
+        trained: tuple[Checkpoint, ...],
+        per_layer: int | None = None,
+    ) -> dict[str, Any]:
+        """One row.
+
+        Args:
+            found: several are draws of one control, which are averaged.
+            trained: the trainings that led to the model, after the teacher's.
+        """
+        scores, first = [each.score for each in found], found[0]
+        mean, depth = sum(scores) / len(scores), self.stages.teacher.model.config.num_hidden_layers
+        return {
+            "base": self.stages.base_name,
+            "task": self.stages.validation.task.name,
+            "seed": self.stages.seed,
+            "recipe": None if model == "teacher" else RECIPE,
+            "depth": None if model == "teacher" else f"{len(self.layers)}of{depth}",
+            "model": model,
+            "per_layer": per_layer,
+            "kept": per_layer and per_layer * len(self.layers),
+            "recovered": len(trained) > 1,
+            "metric": first.metric,
+            "score": mean,
+            "interval": list(first.interval) if len(found) == 1 else [min(scores), max(scores)],
+            "interval_is": "95%" if len(found) == 1 else f"range of {len(found)} draws",
+            "n": first.n,
+            "train_examples": len(self.stages.train_data),
+            "teacher": self.best.score,
+            "retained": mean / self.best.score if self.best.score else None,
+            "stage": trained[-1].path.name,
+            "epochs": sum(each.info.training["epochs"] for each in trained),
+            "seconds": sum(each.info.training["seconds"] for each in trained),
+            "protocol": asdict(self.protocol),
+            "tokens": TOKENS,
+            **price.relative_to(self.dense),
+            "counts": asdict(price),
+            "dense_counts": asdict(self.dense),
+        }
+
+
+def main(
+    base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")],
+    base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("size.run"),
+    task: Annotated[str, typer.Option(help="rte or mrpc.")] = "mrpc",
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    epoch_size: Annotated[
+        int | None, typer.Option(min=1, help="At most so many examples an epoch (the teacher sees all).")
+    ] = None,
+    conversion_size: Annotated[
+        int, typer.Option(min=1, help="At most so many in the epochs of stage 1.")
+    ] = 1000,
+    stage2_epochs: Annotated[int, typer.Option(min=1, help="Epochs after the last conversion.")] = 2,
+    recovery_epochs: Annotated[int, typer.Option(min=1, help="Epochs of a pruned model.")] = 1,
+    max_length: Annotated[int, typer.Option(min=8, help="Tokens at which an input is cut.")] = 128,
+    json_out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
+) -> None:
+    """Train, prune and score one base-size encoder; trainings that are done are read back and scored again."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if task not in TASKS:
+        raise typer.BadParameter(f"the size check knows {' and '.join(TASKS)}, not {task!r}.")
+    protocol = Protocol(stage2_epochs, recovery_epochs, epoch_size, conversion_size, max_length)
+    table = Table(json_out, "python -m benchmarks.size_check", KEY)
+    name = base_name or (Path(base).name if Path(base).is_dir() else base)
+    stages = Stages(base, name, work, task, seed, max_length)
+    for row in SizeCheck(stages, protocol).rows():
+        table.add(row)
+        label = " ".join(str(row[k]) for k in ("model", "per_layer") if row[k])
+        stderr.print(
+            f"{label}{', recovered' if row['recovered'] else ''}: {row['score']:.4f} "
+            f"({row['interval'][0]:.4f} to {row['interval'][1]:.4f}, n = {row['n']})",
+            highlight=False,
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,337 @@
+"""The files that `benchmarks.experiments` writes, read back as tables, and what they show in sentences.
+
+Where there are several seeds a value is their mean and `low` and `high` are the lowest and the highest; where there is
+one, they are the 95% interval of its own score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shrp.errors import DataError, PlanError
+from shrp.stability import overlaps
+from shrp.studies import bounds, command_of, read_file
+from shrp.usage import COLLAPSE_SHARE
+
+_SCORED = {"task", "seed", "metric", "score", "interval", "n"}
+_NEEDED = {
+    "layer": _SCORED | {"layer", "stage", "examples", "distance", "mean_distance", "even_distance"}
+    | {"effective", "top_share"},
+    "topk": _SCORED | {"top_k", "model", "budget", "teacher", "experts", "encoder_flops", "encoder_params"},
+    "sweep": _SCORED | {"model", "budget", "teacher", "interval_is", "encoder_flops", "encoder_params"},
+    "balance": {"task", "seed", "balance", "metric", "n", "teacher", "experts", "per_layer"}
+    | {"routed", "static", "usage"},
+    "overhead": {"geometry", "depth", "batch", "tokens", "rounds", "flop_ratio", "experts_chosen"}
+    | {f"{name}{end}" for name in ("routed_ms", "static_ms", "ratio") for end in ("", "_low", "_high")},
+}  # fmt: skip
+NAMES = tuple(_NEEDED)
+_TEXTS = {"task", "metric", "model", "geometry", "depth", "interval_is"}
+_NESTED = {
+    **dict.fromkeys(("kept", "used", "effective_by_layer", "routed", "static"), dict),
+    **dict.fromkeys(("usage", "share", "change_interval"), list),
+}
+_OPTIONAL = {"budget", "mean_distance", "step", "retained"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment's file."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    data: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    machine: Mapping[str, Any]
+
+    def about(self, task: str) -> str:
+        """What a task's rows are of and how they were made, for a subtitle or a caption."""
+        data, settings = self.data.get(task, {}), self.settings.get(task, {})
+        seeds = sorted({row["seed"] for row in self.rows if row["task"] == task})
+        parts = [f"{data.get('validation', task)}, n = {data.get('n', 0):,}"]
+        parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
+        if settings:
+            parts.append(f"{settings.get('base')}, recipe {settings.get('recipe')}, converted on the task")
+            parts.append(
+                f"{settings.get('conversion_size'):,} training examples a converted layer, then "
+                f"{settings.get('stage2_epochs')} epochs of up to {settings.get('epoch_size'):,}"
+            )
+        return "; ".join(parts)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks with rows, in the file's order."""
+        return list(dict.fromkeys(row["task"] for row in self.rows))
+
+
+def read(name: str, folder: Path | None = None) -> Experiment | None:
+    """An experiment's file; None where it has not been run.
+
+    Raises:
+        DataError: the file is broken, or a row lacks something.
+    """
+    found = read_file(name, folder)
+    if not found.get("rows"):
+        return None
+    rows, mend = found["rows"], f"write it anew with {command_of(name)}."
+    if missing := sorted({key for row in rows for key in _NEEDED[name] - set(row)}):
+        raise DataError(f"{name}.json lacks {', '.join(missing)}; {mend}")
+    if wrong := sorted({key for row in rows for key, value in row.items() if not _fits(key, value)}):
+        raise DataError(f"{name}.json has a {', '.join(wrong)} that can't be read; {mend}")
+    parts = [found.get(key, {}) for key in ("data", "settings", "machine")]
+    if not all(isinstance(part, dict) for part in parts):
+        raise DataError(f"{name}.json does not say what it is of; {mend}")
+    return Experiment(name, rows, *parts)
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a cell is of the kind that its column has."""
+    if key == "interval":
+        return (
+            isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
+        )
+    if key in _TEXTS:
+        return isinstance(value, str)
+    if key in _NESTED:
+        return isinstance(value, _NESTED[key])
+    return (value is None and key in _OPTIONAL) or isinstance(value, int | float)
+
+
+def layer_frame(found: Experiment) -> pd.DataFrame:
+    """One row a task, layer, stage and moment: means over seeds of usage and score.
+
+    Columns: task, layer, stage, examples, n, seeds; `distance` (of Top-1 shares from uniform), `low` and `high` (its
+    range), `mean_distance` (of mean router probabilities; nan where unknown), `even_distance` (the floor), `effective`,
+    `top_share`, `score`, `metric`.
+    """
+    frame = pd.DataFrame(found.rows)
+    frame["mean_distance"] = frame["mean_distance"].astype(float)
+    keys = ["task", "layer", "stage", "examples"]
+    grouped = frame.groupby(keys, sort=False)
+    means = ["distance", "mean_distance", "even_distance", "effective", "top_share", "score"]
+    result = grouped[means].mean()
+    result["low"], result["high"] = grouped["distance"].min(), grouped["distance"].max()
+    result["seeds"] = grouped["seed"].nunique()
+    for column in ("n", "metric"):
+        result[column] = grouped[column].last()
+    return result.reset_index().sort_values(keys, ignore_index=True)
+
+
+def layer_findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence a task and layer."""
+    sentences = []
+    for (task, layer), rows in frame.groupby(["task", "layer"], sort=False):
+        first, last = rows.iloc[0], rows.iloc[-1]
+        stage_1 = rows[rows["stage"] == 1]
+        middle = stage_1.iloc[-1] if len(stage_1) else first
+        sentences.append(
+            f"On {task}, layer {layer}'s usage is {first['distance']:.2f} from uniform at the first measurement, "
+            f"{middle['distance']:.2f} at the end of stage 1 and {last['distance']:.2f} after the last epoch "
+            f"({_range(last)}; even picks would measure {last['even_distance']:.2f}): {middle['effective']:.1f} "
+            f"effective experts, then {last['effective']:.1f}."
+        )
+    return sentences
+
+
+def topk_scores(found: Experiment) -> pd.DataFrame:
+    """One row a task, k and model (routed, or static at a budget): score and retained share over seeds."""
+    return _over_seeds(found.rows, ["task", "top_k", "model", "budget"])
+
+
+def topk_stability(found: Experiment) -> pd.DataFrame:
+    """Overlap of the used kept experts over seeds: a row a task, k, budget and layer (`all` is over all layers).
+
+    Columns: task, top_k, budget, seeds, then those of `shrp.stability.overlaps`, and `used` (mean number of kept
+    experts that anything was routed to).
+
+    Raises:
+        DataError: what is kept is not to be read.
+    """
+    frames = []
+    table = pd.DataFrame([row for row in found.rows if row["model"] == "static"])
+    if table.empty:
+        return table
+    try:
+        for (task, k, budget), rows in table.groupby(["task", "top_k", "budget"], sort=False):
+            sets = [{int(layer): experts for layer, experts in kept.items()} for kept in rows["used"]]
+            frame = overlaps(sets, int(rows["experts"].iloc[0]))
+            counts = [sum(len(experts) for experts in kept.values()) for kept in sets]
+            frame = frame.assign(
+                task=task, top_k=k, budget=int(budget), seeds=len(sets), used=np.mean(counts)
+            )
+            frames.append(frame)
+    except (KeyError, TypeError, ValueError, AttributeError, PlanError) as error:
+        raise DataError(
+            f"topk.json names kept experts wrongly; write it anew with {command_of('topk')}."
+        ) from error
+    return pd.concat(frames, ignore_index=True)
+
+
+def topk_findings(scores: pd.DataFrame, stability: pd.DataFrame) -> list[str]:
+    """A sentence a task and k: overlap against chance, and the score before and after pruning."""
+    sentences = []
+    for (task, k), rows in scores.groupby(["task", "top_k"], sort=False):
+        routed, static = (rows[rows["model"] == model] for model in ("routed", "static"))
+        parts = []
+        if not stability.empty:
+            mine = stability[(stability["task"] == task) & (stability["top_k"] == k)]
+            parts += [
+                f"{row.overlap:.2f} with {row.budget} kept (chance {row.chance:.2f})"
+                for row in mine[mine["layer"] == "all"].sort_values("budget").itertuples()
+            ]
+        text = f"On {task}, Top-{k}"
+        if parts:
+            count = int(static["seeds"].min())
+            text += f"'s kept sets overlap over {count} seeds by {', '.join(parts)}; its score"
+        else:
+            text += " (one seed, so there is no overlap to speak of): the score"
+        before = f"{routed['score'].iloc[0]:.3f}" if len(routed) else "unknown"
+        after = [f"{row.score:.3f} with {int(row.budget)}" for row in static.itertuples()]
+        sentences.append(f"{text} is {before} routed, {', '.join(after)} after pruning.")
+    return sentences
+
+
+def sweep_frame(found: Experiment) -> pd.DataFrame:
+    """One row a task, model (routed, static, random) and budget, over seeds."""
+    return _over_seeds(found.rows, ["task", "model", "budget"])
+
+
+def sweep_findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence a task: the ends of the curve, and how often usage beats random experts."""
+    sentences = []
+    for task, rows in frame.groupby("task", sort=False):
+        static = rows[rows["model"] == "static"].set_index("budget")["score"]
+        ends = rows[rows["model"] == "static"].sort_values("budget").iloc[[0, -1]]
+        text = " and ".join(
+            f"{row.score:.3f} at {row.encoder_flops:.1%} of the encoder's FLOPs ({int(row.budget)} experts)"
+            for row in ends.itertuples()
+        )
+        text = f"On {task} ({_seeds(int(ends['seeds'].min()))}) the score is {text}; the dense teacher's is "
+        text += f"{rows['teacher'].iloc[0]:.3f}."
+        random = rows[rows["model"] == "random"].set_index("budget")["score"]
+        if len(random):
+            gap = static.loc[random.index] - random
+            text += (
+                f" The most used experts score above random ones at {(gap > 0).sum()} of {len(gap)} budgets, "
+                f"by {gap.mean():.3f} on average and at most {gap.max():.3f} (at {int(gap.idxmax())} experts)."
+            )
+        sentences.append(text)
+    return sentences
+
+
+def balance_frame(found: Experiment) -> pd.DataFrame:
+    """One row a task and weight of the balance loss, over seeds.
+
+    Columns: task, balance, seeds, collapsed (runs in which one expert took more than 90% of a layer in stage 1),
+    effective 1 and share 1 (mean over layers and epochs of stage 1: effective experts, largest share), effective 2 and
+    share 2 (mean over layers after the last epoch), experts, and routed, static with `low` and `high` ends.
+
+    Raises:
+        DataError: a row's usage or scores are not to be read.
+    """
+    try:
+        rows = [_balance_row(row) for row in found.rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"balance.json has rows that can't be read; write it anew with {command_of('balance')}."
+        ) from error
+    frame = pd.DataFrame(rows)
+    result = []
+    for (task, weight), group in frame.groupby(["task", "balance"]):
+        row: dict[str, Any] = {"task": task, "balance": weight, "seeds": group["seed"].nunique()}
+        row |= {"collapsed": int(group["collapsed"].sum())}
+        for name in ("metric", "n", "teacher", "experts", "per_layer"):
+            row[name] = group[name].iloc[0]
+        for name in ("effective 1", "share 1", "effective 2", "share 2"):
+            row |= {
+                name: group[name].mean(),
+                f"{name} low": group[name].min(),
+                f"{name} high": group[name].max(),
+            }
+        for name in ("routed", "static"):
+            low, high = bounds(group[name], list(group[f"{name} interval"]))
+            row |= {name: group[name].mean(), f"{name} low": low, f"{name} high": high}
+        result.append(row)
+    return pd.DataFrame(result)
+
+
+def _balance_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    usage = pd.DataFrame(row["usage"])
+    first, last = usage[usage["stage"] == 1], usage[usage["epoch"] == usage["epoch"].max()]
+    flat = {
+        key: row[key] for key in ("task", "seed", "balance", "metric", "n", "teacher", "experts", "per_layer")
+    }
+    for number, part in ((1, first), (2, last)):
+        flat |= {f"effective {number}": part["effective"].mean(), f"share {number}": part["top_share"].mean()}
+    for name in ("routed", "static"):
+        flat |= {name: float(row[name]["score"]), f"{name} interval": row[name]["interval"]}
+    return flat | {"collapsed": bool((first["top_share"] > COLLAPSE_SHARE).any())}
+
+
+def balance_findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence a task: collapse by weight, then the scores."""
+    sentences = []
+    for task, rows in frame.groupby("task", sort=False):
+        collapse = "; ".join(
+            f"{row['balance']:g}: {row['effective 1']:.1f} effective experts through stage 1 and "
+            f"{row['effective 2']:.1f} after stage 2, {row['collapsed']} of {_seeds(row['seeds'])} with a collapse"
+            for _, row in rows.iterrows()
+        )
+        best = rows.loc[rows["static"].idxmax()]
+        worst = rows.loc[rows["static"].idxmin()]
+        sentences.append(
+            f"On {task}, by the weight of the balance loss: {collapse}. The static score is highest at "
+            f"{best['balance']:g} ({best['static']:.3f}) and lowest at {worst['balance']:g} ({worst['static']:.3f})."
+        )
+    return sentences
+
+
+def overhead_frame(found: Experiment) -> pd.DataFrame:
+    """The rows as they are, sorted, with a column `model` of geometry and depth."""
+    frame = pd.DataFrame(found.rows)
+    frame["model"] = frame["geometry"] + ", " + frame["depth"].str.replace("of", " of ") + " layers"
+    return frame.sort_values(["model", "tokens", "batch"], ignore_index=True)
+
+
+def overhead_findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence a model: the range of the ratio and where it is largest."""
+    sentences = []
+    for model, rows in frame.groupby("model", sort=False):
+        most, least = rows.loc[rows["ratio"].idxmax()], rows.loc[rows["ratio"].idxmin()]
+        sentences.append(
+            f"{model}: routing takes {least['ratio']:.2f} to {most['ratio']:.2f} times as long as the static model "
+            f"that computes as much; the most at batch {most['batch']}, {most['tokens']} tokens (quartiles "
+            f"{most['ratio_low']:.2f} to {most['ratio_high']:.2f}), the least at batch {least['batch']}, "
+            f"{least['tokens']} tokens (FLOPs alone: {rows['flop_ratio'].max():.3f} times)."
+        )
+    return sentences
+
+
+def _over_seeds(rows: Sequence[Mapping[str, Any]], keys: list[str]) -> pd.DataFrame:
+    """Means over seeds, with `low` and `high`, of the score and of the retained share."""
+    result = []
+    for key, group in pd.DataFrame(rows).groupby(keys, dropna=False, sort=False):
+        low, high = bounds(group["score"], list(group["interval"]))
+        teacher = float(group["teacher"].mean())
+        row = dict(zip(keys, key, strict=True)) | {"score": group["score"].mean(), "low": low, "high": high}
+        row |= {"teacher": teacher, "retained": row["score"] / teacher if teacher else np.nan}
+        row |= {"seeds": group["seed"].nunique(), "n": int(group["n"].iloc[0])}
+        row |= {name: group[name].mean() for name in ("encoder_flops", "encoder_params")}
+        result.append(row | {"metric": group["metric"].iloc[0]})
+    frame = pd.DataFrame(result)
+    frame["budget"] = pd.to_numeric(frame["budget"])
+    return frame.sort_values([key for key in keys if key != "model"], kind="stable", ignore_index=True)
+
+
+def _range(row: pd.Series) -> str:
+    several = row["seeds"] > 1
+    return f"{_seeds(row['seeds'])}{f', {row.low:.2f} to {row.high:.2f}' if several else ''}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"

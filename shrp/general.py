@@ -1,0 +1,251 @@
+"""Conversion before any task: expert layers learn on unlabelled text what the pretrained encoder's layers do.
+
+Stage 1 (one layer an epoch, with the balance loss) asks for text but for no labels, so it can be done once for an
+encoder instead of once for each task, on far more text than a small task has; TinyBERT (Jiao et al. 2020) calls the
+like "general distillation". Layers that are still dense stay as they are. What enters the lowest converted layer is
+therefore what the pretrained encoder says there, and a step runs the converted layers alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.batching import bucketed_batches, collate, encode
+from shrp.config import ShrpConfig
+from shrp.convert import convert_layer, expert_layers, num_experts_of, router_layers
+from shrp.errors import TrainingError
+from shrp.expander_init import fit_expander
+from shrp.families import encoder_layers
+from shrp.layers import ExpertLayer
+from shrp.losses import hidden_loss
+from shrp.partial import run_from
+from shrp.routing import record_routing
+from shrp.tasks import Task
+from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
+from shrp.train import FIT_EXAMPLES, epoch_rows, parameter_groups, weights_digest
+from shrp.usage import usage_of
+
+Texts = Sequence[tuple[str, ...]]
+TEXTS = Task("texts", ("text",), (), "pearson", ("pearson", "spearman"))
+"""Stands where a checkpoint names its task: texts are no task, and the head on top of them is never used."""
+
+
+@dataclass(frozen=True)
+class GeneralConfig:
+    """A conversion on unlabelled text, from the top layer down.
+
+    Raises:
+        TrainingError: there is no layer to convert, or a number is out of its range.
+    """
+
+    shrp: ShrpConfig
+    conversion_size: int = 3000
+    """Texts of the epoch after each conversion."""
+    final_size: int = 24_000
+    """Texts of the last epoch, in which the learning rate falls to 0."""
+    batch_size: int = 32
+    max_length: int = 64
+    learning_rate: float = 2e-4
+    new_learning_rate: float = 1e-3
+    balance: float = 0.1
+    """Lambda of the balance loss, throughout: experts are to specialise on a task, not on this text."""
+    weight_decay: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.shrp.layers:
+            raise TrainingError("name at least one layer to convert.")
+        for name in ("conversion_size", "final_size", "batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+        for name in ("learning_rate", "new_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} must be more than 0, not {getattr(self, name)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self) | {"shrp": self.shrp.to_dict()}
+
+
+def convert_on_text(
+    config: GeneralConfig,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    teacher_outputs: Path,
+    *,
+    start: PreTrainedModel | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+    """Convert layers of `base` on texts, each to say what the dense layer in its place says.
+
+    Args:
+        base: the dense encoder, with a head of any kind; it is the teacher and is not changed.
+        texts: single texts and pairs, mixed as one likes.
+        teacher_outputs: folder for what the teacher says, which several conversions may share.
+        start: a model of the same base, some of whose upper layers are converted already, to go on from.
+        progress: hears of every epoch.
+
+    Returns:
+        The converted model in evaluation mode, and the history, a row an epoch: the converted layer, mean losses,
+        the Top-1 shares of each layer's experts over the epoch's last quarter, seconds.
+
+    Raises:
+        TrainingError: a layer of `start` is converted already.
+    """
+    return _Conversion(config, base, tokenizer, texts, teacher_outputs).run(start or base, progress)
+
+
+def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel:
+    """A copy of `dense`, such as a task's teacher, with the layers of `converted` that are not dense.
+
+    The layers that are left are the task's own, and so is the head. Where converted layers were dropped, not
+    replaced, those left have learned to make up for them, so all are taken from `converted`.
+
+    Raises:
+        TrainingError: the two are not of one geometry.
+    """
+    model = copy.deepcopy(dense)
+    ours, theirs = encoder_layers(model), encoder_layers(converted)
+    for what, theirs_is, ours_is in (
+        ("layers", len(theirs), len(ours)),
+        ("hidden size", converted.config.hidden_size, model.config.hidden_size),
+        ("heads", num_experts_of(converted), num_experts_of(model)),
+    ):
+        if theirs_is != ours_is:
+            raise TrainingError(
+                f"the converted model has {theirs_is} {what} and the dense one {ours_is}; "
+                "layers can be taken over only between models of one base."
+            )
+    replaced = expert_layers(converted)
+    for index, layer in enumerate(theirs):
+        if index in replaced or not replaced:
+            ours[index] = copy.deepcopy(layer)
+    return model
+
+
+class _Conversion:
+    """One conversion's fixed parts."""
+
+    def __init__(
+        self,
+        config: GeneralConfig,
+        base: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: Texts,
+        teacher_outputs: Path,
+    ) -> None:
+        self.config, self.tokenizer = config, tokenizer
+        self.base = base.eval()
+        self.device = next(base.parameters()).device
+        self.encoded = encode(tokenizer, texts, config.max_length)
+        self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
+        identity = {
+            "teacher": weights_digest(base),
+            "data": hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest(),
+            "max_length": str(config.max_length),
+        }
+        rows = np.arange(len(self.encoded))
+        if CachedTeacher.bytes_for(base, int(self.lengths.sum())) > CACHE_BYTES:
+            self.teacher: LiveTeacher | CachedTeacher = LiveTeacher(base, hidden=True)
+        else:
+            self.teacher = CachedTeacher(
+                teacher_outputs, base, tokenizer, self.encoded, rows, hidden=True, identity=identity
+            )
+            self.teacher.fill(None)
+        self.done = 0
+        """Texts that were used up; epochs walk through all of them."""
+
+    def run(
+        self, start: PreTrainedModel, progress: Callable[[dict[str, Any]], None] | None
+    ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+        model, history = copy.deepcopy(start), []
+        order: list[int | None] = [*reversed(self.config.shrp.layers), None]
+        for index, layer in enumerate(order):
+            started = time.perf_counter()
+            set_seed(self.config.seed * 10_007 + index)
+            size = self.config.final_size if layer is None else self.config.conversion_size
+            rows = epoch_rows(len(self.encoded), size, self.done, self.config.seed)
+            self.done += size
+            if layer is not None:
+                self._convert(model, layer, rows)
+            found = self._epoch(model, rows, index, last=layer is None)
+            row = {"epoch": index, "stage": 1, "converted_layer": layer, "texts": size} | found
+            history.append(row | {"seconds": round(time.perf_counter() - started, 2)})
+            if progress:
+                progress(history[-1])
+        return model.eval(), history
+
+    def _convert(self, model: PreTrainedModel, layer: int, rows: np.ndarray) -> None:
+        dense = encoder_layers(model)[layer]
+        new = convert_layer(model, layer, self.config.shrp)
+        if isinstance(new, ExpertLayer):
+            fit = rows[:FIT_EXAMPLES]
+            batches = bucketed_batches(self.lengths[fit], self.config.batch_size)
+            fit_expander(model, layer, dense, (self._inputs(fit[batch]) for batch in batches))
+
+    def _inputs(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        batch = collate(self.tokenizer, self.encoded, rows)
+        return {name: value.to(self.device) for name, value in batch.items()}
+
+    def _epoch(self, model: PreTrainedModel, rows: np.ndarray, index: int, *, last: bool) -> dict[str, float]:
+        config = self.config
+        batches = bucketed_batches(self.lengths[rows], config.batch_size, (config.seed, index))
+        learning = self._learning(model)
+        replaced = expert_layers(model)
+        lowest = min(replaced, default=0)
+        # With layers dropped, what is left can only be asked for the topmost one's output.
+        asked = set(replaced) or {len(encoder_layers(model)) - 1}
+        rates = config.learning_rate, config.new_learning_rate, config.weight_decay
+        optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
+        warm = max(1, len(batches) // 16)
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / warm) * (1 - step / len(batches) if last else 1.0)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        model.train()
+        sums = {"distill_hidden_loss": 0.0, "balance_loss": 0.0}
+        routed = router_layers(model)
+        counts = {layer: np.zeros(expert.num_experts) for layer, expert in routed.items()}
+        for step, batch in enumerate(batches):
+            chosen = rows[batch]
+            inputs = self._inputs(chosen)
+            said = self.teacher(chosen.tolist(), inputs).hidden_states
+            with record_routing(hidden_states=True) as record:
+                run_from(model, inputs, lowest, said[lowest].float() if lowest else None)
+            outputs = {index: record.hidden_states[index] for index in asked}
+            error = hidden_loss(outputs, said, inputs["attention_mask"])
+            balanced = record.layers and config.shrp.control == "none"
+            balance = record.balance_loss() if balanced else error.new_zeros(())
+            (error + config.balance * balance).backward()
+            torch.nn.utils.clip_grad_norm_(learning, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            sums["distill_hidden_loss"] += float(error.detach())
+            sums["balance_loss"] += float(balance.detach())
+            if routed and step >= len(batches) * 3 // 4:
+                for layer, share in usage_of(record).items():
+                    counts[layer] += share * len(batch)
+        usage = {str(layer): (count / count.sum()).round(6).tolist() for layer, count in counts.items()}
+        return {name: round(value / len(batches), 6) for name, value in sums.items()} | {"usage": usage}
+
+    def _learning(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
+        """Freeze all but what learns, which is returned: the converted layers, or those that are left of a control."""
+        model.requires_grad_(False)
+        layers = list(expert_layers(model).values()) or list(encoder_layers(model))
+        return [p.requires_grad_(True) for layer in layers for p in layer.parameters()]

@@ -1,0 +1,226 @@
+"""What the experiments' files say: tables over seeds, sentences that follow from the rows, files that are not ours."""
+
+import json
+
+import pytest
+
+from shrp import experiments, studies
+from shrp.errors import DataError
+
+
+def scored(score, n=100):
+    return {"metric": "matthews", "score": score, "interval": [score - 0.05, score + 0.05], "n": n}
+
+
+def usage_row(seed, stage, examples, distance, mean=None):
+    return {
+        **{"task": "cola", "seed": seed, "layer": 6, "stage": stage, "step": None, "examples": examples},
+        **{"distance": distance, "mean_distance": mean, "even_distance": 0.04, "effective": 9.0},
+        **{"top_share": 0.3, "share": [0.3, 0.7], **scored(0.3)},
+    }
+
+
+def topk_rows(seed, k, used, score):
+    price = {
+        "teacher": 0.4,
+        "experts": 4,
+        "encoder_flops": 0.5,
+        "encoder_params": 0.5,
+        "retained": score / 0.4,
+    }
+    shared = {"task": "cola", "seed": seed, "top_k": k, **price}
+    kept = {"kept": used, "used": used, "change": -0.1, "change_interval": [-0.2, 0.0]}
+    return [
+        {**shared, "model": "routed", "budget": None, **scored(score)},
+        {**shared, "model": "static", "budget": 2, **scored(score - 0.1), **kept},
+    ]
+
+
+def sweep_row(model, budget, score, seed=0):
+    return {
+        **{"task": "cola", "seed": seed, "model": model, "budget": budget, "teacher": 0.4},
+        **{"interval_is": "95%", "retained": score / 0.4, **scored(score)},
+        **{"encoder_flops": 0.5 + 0.01 * (budget or 1), "encoder_params": 0.5},
+    }
+
+
+def balance_row(weight, top_share, static):
+    usage = [
+        {"epoch": e, "stage": s, "layer": 6, "effective": 1 / top_share, "top_share": top_share}
+        for e, s in ((0, 1), (1, 2))
+    ]
+    return {
+        **{"task": "cola", "seed": 0, "balance": weight, "metric": "matthews", "n": 100, "teacher": 0.4},
+        **{"experts": 12, "per_layer": 2, "routed": scored(0.35), "static": scored(static), "usage": usage},
+    }
+
+
+def overhead_row(batch, ratio):
+    times = {
+        f"{name}{end}": 2.0 for name in ("routed_ms", "static_ms") for end in ("", "_low", "_high")
+    }  # the page shows them, nothing is computed from them
+    return {
+        **{"geometry": "bert-base", "depth": "6of12", "batch": batch, "tokens": 16, "rounds": 9},
+        **{"flop_ratio": 1.0002, "experts_chosen": 3.5, **times},
+        **{"ratio": ratio, "ratio_low": ratio - 0.1, "ratio_high": ratio + 0.1},
+    }
+
+
+ROWS = {
+    "layer": [
+        *(usage_row(s, 1, 20, 0.6 + s / 10, mean=0.1) for s in (0, 1)),
+        *(usage_row(s, 1, 900, 0.2 + s / 10, mean=0.05) for s in (0, 1)),
+        *(usage_row(s, 2, 9000, 0.8) for s in (0, 1)),
+    ],
+    "topk": [
+        *topk_rows(0, 1, {"6": [0], "7": [1]}, 0.4),
+        *topk_rows(1, 1, {"6": [0], "7": [2]}, 0.2),
+        *topk_rows(2, 1, {"6": [0], "7": [3]}, 0.3),
+        *topk_rows(0, 3, {"6": [0], "7": [1]}, 0.35),
+    ],
+    "sweep": [
+        sweep_row("routed", None, 0.35),
+        *(sweep_row("static", b, 0.2 + 0.01 * b) for b in (6, 7, 8)),
+        *(sweep_row("random", b, 0.28 - 0.01 * b) for b in (6, 7)),
+    ],
+    "balance": [balance_row(0.0, 0.95, 0.2), balance_row(0.1, 0.25, 0.3)],
+    "overhead": [overhead_row(1, 1.4), overhead_row(32, 1.1)],
+}
+
+
+def file_of(name):
+    """The text of an experiment's file."""
+    settings = {"base": "a base", "recipe": "retain", "conversion_size": 1000, "epoch_size": 8000}
+    return json.dumps(
+        {
+            "command": f"python -m benchmarks.experiments {name}",
+            "data": {"cola": {"validation": "glue/cola validation", "n": 100}},
+            "settings": {"cola": settings | {"stage2_epochs": 2}},
+            "machine": {"cpu": "a <processor>", "threads": 2},
+            "rows": ROWS[name],
+        }
+    )
+
+
+@pytest.fixture
+def read(tmp_path):
+    def go(name):
+        (tmp_path / f"{name}.json").write_text(file_of(name))
+        return experiments.read(name, tmp_path)
+
+    return go
+
+
+def test_what_a_file_is_of(read):
+    assert read("layer").about("cola") == (
+        "glue/cola validation, n = 100; seeds 0, 1; a base, recipe retain, converted on the task; 1,000 training "
+        "examples a converted layer, then 2 epochs of up to 8,000"
+    )
+    assert read("layer").tasks == ["cola"]
+
+
+def test_layer_is_averaged_over_seeds_and_told_from_first_to_last(read):
+    frame = experiments.layer_frame(read("layer"))
+    assert frame["distance"].tolist() == [pytest.approx(0.65), pytest.approx(0.25), pytest.approx(0.8)]
+    assert frame.loc[0, ["low", "high", "seeds"]].tolist() == [0.6, 0.7, 2]
+    assert frame["mean_distance"].isna().tolist() == [False, False, True]
+    (sentence,) = experiments.layer_findings(frame)
+    assert "0.65 from uniform at the first measurement, 0.25 at the end of stage 1 and 0.80" in sentence
+    assert "even picks would measure 0.04" in sentence
+
+
+def test_topk_overlap_stands_beside_chance_and_one_seed_has_none(read):
+    found = read("topk")
+    stability = experiments.topk_stability(found)
+    whole = stability[stability["layer"] == "all"].iloc[0]
+    assert whole["overlap"] == pytest.approx(
+        1 / 3
+    )  # one of three pairs (layer, expert), in each pair of seeds
+    assert whole[["pairs", "seeds", "used"]].tolist() == [3, 3, 2]
+    assert set(stability["top_k"]) == {1}
+    first, second = experiments.topk_findings(experiments.topk_scores(found), stability)
+    assert first.startswith("On cola, Top-1's kept sets overlap over 3 seeds by 0.33 with 2 kept (chance 0.")
+    assert first.endswith("its score is 0.300 routed, 0.200 with 2 after pruning.")
+    assert "one seed" in second
+
+
+def test_topk_scores_have_the_range_of_seeds_or_the_interval_of_one(read):
+    frame = experiments.topk_scores(read("topk")).set_index(["top_k", "model"])
+    assert frame.loc[(1, "routed"), ["score", "low", "high"]].tolist() == [pytest.approx(0.3), 0.2, 0.4]
+    assert frame.loc[(3, "routed"), ["low", "high"]].tolist() == [pytest.approx(0.3), pytest.approx(0.4)]
+
+
+def test_sweep_counts_where_usage_beats_chance(read):
+    (sentence,) = experiments.sweep_findings(experiments.sweep_frame(read("sweep")))
+    assert "0.260 at 56.0% of the encoder's FLOPs (6 experts) and 0.280 at 58.0%" in sentence
+    assert (
+        "above random ones at 2 of 2 budgets, by 0.050 on average and at most 0.060 (at 7 experts)"
+        in sentence
+    )
+
+
+def test_balance_counts_collapses(read):
+    frame = experiments.balance_frame(read("balance"))
+    assert frame[["balance", "collapsed"]].to_numpy().tolist() == [[0, 1], [0.1, 0]]
+    assert frame["effective 1"].tolist() == [pytest.approx(1 / 0.95), 4]
+    (sentence,) = experiments.balance_findings(frame)
+    assert "0: 1.1 effective experts through stage 1" in sentence
+    assert "highest at 0.1 (0.300) and lowest at 0 (0.200)" in sentence
+
+
+def test_overhead_names_both_ends(read):
+    (sentence,) = experiments.overhead_findings(experiments.overhead_frame(read("overhead")))
+    assert sentence.startswith("bert-base, 6 of 12 layers: routing takes 1.10 to 1.40 times as long")
+    assert "the most at batch 1, 16 tokens (quartiles 1.30 to 1.50)" in sentence
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_files_that_are_missing_or_not_ours(name, tmp_path):
+    assert experiments.read(name, tmp_path) is None
+    for text in ("{", "[]", '{"rows": [{"task": "cola"}]}'):
+        (tmp_path / f"{name}.json").write_text(text)
+        with pytest.raises(DataError, match=f"benchmarks.experiments {name}"):
+            experiments.read(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("layer", {"distance": "far"}),
+        ("sweep", {"interval": [1]}),
+        ("balance", {"usage": 3}),
+        ("topk", {"task": 1}),
+    ],
+)
+def test_cells_of_another_kind_are_named(name, cell, tmp_path):
+    found = json.loads(file_of(name))
+    found["rows"][0] |= cell
+    (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match=f"has a {next(iter(cell))} that can't be read"):
+        experiments.read(name, tmp_path)
+
+
+def test_kept_sets_that_are_no_sets_are_refused(read):
+    found = read("topk")
+    found.rows[1]["used"] = {"6": 3}
+    with pytest.raises(DataError, match="kept experts wrongly"):
+        experiments.topk_stability(found)
+
+
+def test_the_ablation_over_seeds_and_with_the_interval_of_one():
+    def row(variant, seed, score):
+        models = {
+            name: {"score": score, "interval": [score - 0.1, score + 0.1]} for name in ("routed", "static")
+        }
+        shared = {"task": "cola", "metric": "matthews", "n": 10, "teacher": 0.5}
+        return {**shared, "variant": variant, "seed": seed, **models, "recovered": models["static"]}
+
+    frame = studies.ablation_frame([row("a", 0, 0.2), row("a", 1, 0.3), row("b", 0, 0.4)])
+    assert frame["seeds"].tolist() == [2, 1]
+    assert frame.loc[0, ["static retained", "static low", "static high"]].tolist() == pytest.approx(
+        [0.5, 0.4, 0.6]
+    )
+    assert frame.loc[1, ["routed low", "routed high"]].tolist() == pytest.approx([0.6, 1.0])
+    assert studies.ablation_frame([]).empty
+    with pytest.raises(DataError, match=r"benchmarks\.ablation"):
+        studies.ablation_frame([row("a", 0, 0.2) | {"static": 3}])

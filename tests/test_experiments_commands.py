@@ -1,0 +1,229 @@
+"""Each experiment's command from end to end, on a tiny base and tiny data; what a second run finds done."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks.experiments.__main__ import app
+from benchmarks.experiments.layer import Watch, moments
+from benchmarks.experiments.overhead import spread
+from benchmarks.experiments.results_file import ResultsFile
+from benchmarks.experiments.study import Options, Study
+from shrp import checkpoint
+from shrp.config import ShrpConfig
+from shrp.convert import convert
+from shrp.errors import DataError
+from shrp.measure import model_inputs
+from shrp.routing import record_routing
+from shrp.stability import overlaps
+from shrp.tasks import TASKS
+from shrp.train import weights_digest
+
+N = 20
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data):
+    """A folder with a base of 3 layers x 4 heads, CoLA-shaped data, and work that the tests share."""
+    root = tmp_path_factory.mktemp("experiments")
+    tiny_model(dropout=0.1).save_pretrained(root / "base")
+    tiny_tokenizer.save_pretrained(root / "base")
+    for split, n in (("train", 40), ("validation", N)):
+        data = tiny_data(n, seed=n, task=TASKS["cola"], sliced=False)
+        path = root / "data" / "cola" / f"{split}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame = pd.DataFrame({"sentence": [text for (text,) in data.texts], "label": data.labels})
+        frame.to_parquet(path)
+    return root
+
+
+@pytest.fixture
+def run(place, monkeypatch, tmp_path):
+    """`run("layer", ...) -> file` of a command, with the options that all trainings share."""
+    monkeypatch.setenv("SHRP_DATA_DIR", str(place / "data"))
+
+    def go(name, *options, out=None, fails=False):
+        out = out or tmp_path / f"{name}.json"
+        shared = ("--base", place / "base", "--work", place / "work", "--conversion-size", 32)
+        shared = () if name == "overhead" else (*shared, "--epoch-size", 32, "--stage2-epochs", 1)
+        outcome = CliRunner().invoke(app, [str(o) for o in (name, *shared, "--out", out, *options)])
+        if fails:
+            return outcome
+        if outcome.exception and not isinstance(outcome.exception, SystemExit):
+            raise outcome.exception
+        assert outcome.exit_code == 0, outcome.output
+        return json.loads(out.read_text())
+
+    return go
+
+
+def assert_says_what_it_is(found, name, place):
+    assert found["command"] == f"python -m benchmarks.experiments {name} --base base"
+    assert {"python", "torch"} <= set(found["versions"])
+    assert found["machine"]["threads"] >= 1
+    assert found["data"]["cola"]["n"] == N
+    assert found["data"]["cola"]["validation"] == "glue/cola validation"
+    assert found["settings"]["cola"]["conversion_size"] == 32
+    assert str(place) not in json.dumps(found)
+
+
+def test_layer_measures_within_stage_1_and_after_stage_2(run, place):
+    found = run("layer", "--layer", 1, "--seeds", "0", "--times", 3)
+    assert_says_what_it_is(found, "layer", place)
+    rows = found["rows"]
+    assert [row["stage"] for row in rows] == [1, 2]  # of one step an epoch there is one moment
+    found = run("layer", "--layer", 1, "--seeds", "1", "--times", 3, "--usage-size", 12, fails=True)
+    assert isinstance(found.exception, DataError)  # the file is of other inputs
+
+
+def test_layer_measures_at_several_steps(run, place, tmp_path):
+    options = ("--layer", 1, "--times", 4, "--conversion-size", 40, "--usage-size", 12)
+    found = run("layer", *options, "--seeds", "0")
+    assert [row["stage"] for row in found["rows"]] == [1, 1, 2]
+    assert [row["examples"] for row in found["rows"]] == [20, 40, 72]
+    for row in found["rows"]:
+        assert sum(row["share"]) == pytest.approx(1, abs=1e-4)
+        assert 0 <= row["distance"] <= 0.75
+        assert 0 <= row["mean_distance"] <= 0.75
+        assert 1 <= row["effective"] <= 4
+        assert row["n"] == 12
+        assert row["even_distance"] > 0
+    again = run("layer", *options, "--seeds", "0,1")
+    assert again["seeds"] == [0, 1]
+    assert again["rows"][:3] == found["rows"]
+
+
+def test_watching_does_not_change_what_is_trained(run, place):
+    """The same training with and without a watch ends with the same weights: with dropout, over several steps."""
+    run("layer", "--layer", 1, "--seeds", "5", "--times", 2, "--conversion-size", 40)
+    sizes = {"conversion_size": 40, "epoch_size": 32, "stage2_epochs": 1}
+    study = Study(Options(str(place / "base"), work=place / "work-unwatched", seeds="5", **sizes), "cola")
+    made = study.convert(study.config(5, (1,)))
+    watched = checkpoint.load(place / "work" / "cola-s0" / made.path.name)
+    assert weights_digest(watched.model) == weights_digest(made.model)
+
+
+def test_a_run_killed_in_stage_2_keeps_what_was_measured_in_stage_1(run, place, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(self, row):
+        raise Killed
+
+    options = ("--layer", 1, "--seeds", "6", "--times", 2, "--conversion-size", 40)
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "epoch", die)
+        with pytest.raises(Killed):
+            run("layer", *options)
+    rows = run("layer", *options)["rows"]
+    assert [(row["stage"], row["step"]) for row in rows] == [(1, 1), (1, 2), (2, None)]
+    assert len(list((place / "work" / "cola-s0").glob("experiment-usage-*.json"))) >= 1
+
+
+def test_moments_go_from_the_first_step_to_the_last():
+    assert moments(1, 9) == {1}
+    assert moments(100, 3) == {1, 26, 100}
+    assert {1, 267} <= moments(267, 9)
+    assert len(moments(267, 9)) == 9
+
+
+def test_topk_scores_prunings_and_names_what_is_kept(run, place):
+    found = run("topk", "--layers", "1,2", "--top-k", "1,3", "--budgets", "2,4,8", "--seeds", "0,1")
+    assert_says_what_it_is(found, "topk", place)
+    rows = found["rows"]
+    assert len(rows) == 2 * 2 * (1 + 3)
+    assert {(row["top_k"], row["seed"]) for row in rows} == {(1, 0), (1, 1), (3, 0), (3, 1)}
+    for row in rows:
+        assert row["n"] == N
+        assert row["interval"][0] <= row["score"] <= row["interval"][1]
+        if row["model"] == "static":
+            assert sum(map(len, row["kept"].values())) == row["budget"]
+            assert all(set(row["used"][layer]) <= set(row["kept"][layer]) for layer in row["kept"])
+            low, high = row["change_interval"]
+            assert low <= row["change"] <= high
+    sets = [
+        {int(k): v for k, v in row["used"].items()} for row in rows if (row["top_k"], row["budget"]) == (1, 4)
+    ]
+    assert list(overlaps(sets, 4)["layer"]) == ["1", "2", "all"]
+
+
+def test_an_impossible_budget_is_said_before_anything_is_trained(run, place):
+    outcome = run("topk", "--layers", "1,2", "--budgets", "2,99", "--seeds", "77", fails=True)
+    assert "2 (one expert a layer) to 8" in str(outcome.exception)
+
+
+def test_sweep_has_every_budget_and_the_control(run, place):
+    found = run("sweep", "--layers", "1,2", "--draws", 2, "--seeds", "0")
+    assert_says_what_it_is(found, "sweep", place)
+    by = {
+        model: [r for r in found["rows"] if r["model"] == model] for model in ("routed", "static", "random")
+    }
+    assert len(by["routed"]) == 1
+    assert [row["budget"] for row in by["static"]] == [2, 3, 4, 5, 6, 7, 8]
+    assert [row["budget"] for row in by["random"]] == [2, 3, 4, 5, 6, 7]
+    flops = [row["encoder_flops"] for row in by["static"]]
+    assert flops == sorted(flops)
+    assert by["random"][0]["interval_is"] == "range of 2 draws"
+
+
+def test_balance_tells_usage_by_epoch_and_both_scores(run, place):
+    found = run("balance", "--layers", "1,2", "--weights", "0,0.1", "--seeds", "0")
+    assert_says_what_it_is(found, "balance", place)
+    assert [row["balance"] for row in found["rows"]] == [0, 0.1]
+    for row in found["rows"]:
+        assert {(u["epoch"], u["stage"], u["layer"]) for u in row["usage"]} == {
+            *((0, 1, 2), (1, 1, 1), (1, 1, 2)),
+            *((2, 2, 1), (2, 2, 2)),
+        }
+        assert row["per_layer"] == 2
+        assert {"score", "interval", "n"} <= set(row["routed"]) & set(row["static"])
+
+
+def test_experiments_share_a_training(run, place):
+    run("balance", "--layers", "1,2", "--weights", "0.1", "--seeds", "0")
+    before = {path.name for path in (place / "work" / "cola-s0").iterdir()}
+    run("sweep", "--layers", "1,2", "--draws", 0, "--seeds", "0")
+    run("topk", "--layers", "1,2", "--top-k", "1", "--budgets", "2", "--seeds", "0")
+    assert {path.name for path in (place / "work" / "cola-s0").iterdir()} == before
+
+
+def test_overhead_times_routed_against_static(run, tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    usage = {"1": [0.7, 0.1, 0.1, 0.1], "2": [0.1, 0.2, 0.3, 0.4]}
+    checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(usage=usage), tmp_path / "all" / "tiny")
+    options = ("--checkpoints", tmp_path / "all", "--geometry", "tiny", "--tokens", "4", "--rounds", 3)
+    found = run("overhead", *options, "--batch", "1,3")
+    found = run("overhead", *options, "--batch", "3,5")
+    assert [(row["batch"], row["depth"]) for row in found["rows"]] == [(1, "2of3"), (3, "2of3"), (5, "2of3")]
+    for row in found["rows"]:
+        assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+        assert row["flop_ratio"] > 1
+        assert 1 <= row["experts_chosen"] <= min(row["batch"], 4)
+
+
+def test_fresh_routers_are_made_to_spread_inputs(tiny_model):
+    model = tiny_model()
+    convert(model, ShrpConfig((1, 2))).eval()
+    spread(model, 16)
+    with torch.no_grad(), record_routing() as record:
+        model(**model_inputs(model, 64, 16))
+    assert all(len(record.probs(layer).argmax(-1).unique()) > 2 for layer in (1, 2))
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "topk.json"
+    path.write_text("{}")
+    with pytest.raises(DataError, match="not a file of results"):
+        ResultsFile(path, "python -m benchmarks.experiments topk --base x")
+    file = ResultsFile(tmp_path / "new.json", "python -m benchmarks.experiments topk --base x")
+    file.describe("cola", {"n": 3}, {"layers": (1, 2)})
+    file.put([{"score": np.float64(0.5).item()}], task="cola", seed=0)
+    with pytest.raises(DataError, match="written by"):
+        ResultsFile(tmp_path / "new.json", "python -m benchmarks.experiments sweep --base x")
+    again = ResultsFile(tmp_path / "new.json", "python -m benchmarks.experiments topk --base x")
+    again.describe("cola", {"n": 3}, {"layers": (1, 2)})
+    with pytest.raises(DataError, match="another layers"):
+        again.describe("cola", {"n": 3}, {"layers": (1,)})

@@ -1,0 +1,169 @@
+"""Conversion on unlabelled texts: what learns and what stays, and that a task's model can take the layers over."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from shrp import checkpoint
+from shrp.config import ShrpConfig
+from shrp.convert import expert_layers, layer_kinds
+from shrp.errors import TrainingError
+from shrp.families import encoder_layers
+from shrp.general import GeneralConfig, convert_on_text, graft
+from shrp.losses import hidden_loss
+from shrp.routing import record_routing
+
+SIZES = {
+    "conversion_size": 40,
+    "final_size": 80,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "new_learning_rate": 3e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tiny_data):
+    """Single texts and pairs."""
+    single = tiny_data(40).texts
+    return [text if i % 3 else (text[0], single[0][0]) for i, text in enumerate(single)]
+
+
+@pytest.fixture
+def converted(tiny_model, tiny_tokenizer, texts, tmp_path):
+    """`converted(layers, control, start) -> (base, model, history)`."""
+    base = tiny_model(dropout=0.1)
+
+    def run(layers=(1, 2), control="none", start=None, **sizes):
+        config = GeneralConfig(ShrpConfig(layers, control=control), **SIZES | sizes)
+        model, history = convert_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", start=start)
+        return base, model, history
+
+    return run
+
+
+def error_of(base, model, inputs, layers):
+    """Squared error of converted layers' outputs to the dense ones'."""
+    with torch.no_grad(), record_routing(hidden_states=True) as record:
+        model(**inputs)
+        said = base(**inputs, output_hidden_states=True).hidden_states
+    outputs = {layer: record.hidden_states[layer] for layer in layers}
+    return float(hidden_loss(outputs, said, inputs["attention_mask"]))
+
+
+def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(converted, tiny_inputs):
+    base, model, history = converted()
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    assert layer_kinds(model) == ["dense", "routed", "routed"]
+    assert layer_kinds(base) == ["dense"] * 3
+    assert [row["converted_layer"] for row in history] == [2, 1, None]
+    assert [row["texts"] for row in history] == [40, 40, 80]
+    assert [sorted(row["usage"]) for row in history] == [["2"], ["1", "2"], ["1", "2"]]
+    assert all(sum(share) == pytest.approx(1, abs=1e-4) for row in history for share in row["usage"].values())
+    _, brief, _ = converted(conversion_size=8, final_size=8, learning_rate=1e-9, new_learning_rate=1e-9)
+    inputs = tiny_inputs()
+    assert error_of(base, model, inputs, (1, 2)) < 0.8 * error_of(base, brief, inputs, (1, 2))
+    for name, value in model.state_dict().items():
+        if ".layer.1." not in name and ".layer.2." not in name:
+            assert torch.equal(value, before[name]), name
+    for name, value in base.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted):
+    _, upper, _ = converted((2,))
+    _, whole, _ = converted((1,), start=upper)
+    assert layer_kinds(whole) == ["dense", "routed", "routed"]
+    assert not torch.equal(expert_layers(whole)[2].qkv_weight, expert_layers(upper)[2].qkv_weight)
+    _, again, _ = converted((1,), start=upper)
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(Exception, match="converted already"):
+        converted((2,), start=upper)
+
+
+def test_with_layers_dropped_those_left_learn_to_make_up_for_them(converted, tiny_inputs):
+    base, model, _ = converted(control="dropped")
+    assert layer_kinds(model) == ["dense", "dropped", "dropped"]
+    _, untrained, _ = converted(control="dropped", learning_rate=1e-9)
+    inputs = tiny_inputs()
+    assert error_of(base, model, inputs, (2,)) < 0.9 * error_of(base, untrained, inputs, (2,))
+    task = copy.deepcopy(base)
+    taken = graft(task, model)
+    assert torch.equal(
+        encoder_layers(taken)[0].output.dense.weight, encoder_layers(model)[0].output.dense.weight
+    )
+
+
+def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model):
+    _, model, _ = converted()
+    task = tiny_model(seed=7, num_labels=3)
+    taken = graft(task, model)
+    assert layer_kinds(taken) == ["dense", "routed", "routed"]
+    assert layer_kinds(task) == ["dense"] * 3
+    assert taken.config.num_labels == 3
+    own = task.state_dict()
+    given = model.state_dict()
+    for name, value in taken.state_dict().items():
+        source = given if ".layer.1." in name or ".layer.2." in name else own
+        assert torch.equal(value, source[name]), name
+    taken.requires_grad_(True)
+    with torch.no_grad():
+        expert_layers(taken)[1].qkv_weight.zero_()
+    assert np.abs(expert_layers(model)[1].qkv_weight.detach().numpy()).sum() > 0  # copies, not shares
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"shrp": ShrpConfig(())}, "at least one layer"),
+        ({"final_size": 0}, "final_size must be 1 or more"),
+        ({"learning_rate": 0.0}, "learning_rate must be more than 0"),
+    ],
+)
+def test_configs_that_cannot_be(values, said):
+    with pytest.raises(TrainingError, match=said):
+        GeneralConfig(**{"shrp": ShrpConfig((1,))} | values)
+
+
+def test_layers_are_taken_over_only_within_one_geometry(converted, tiny_model):
+    _, model, _ = converted()
+    with pytest.raises(TrainingError, match="has 3 layers and the dense one 4"):
+        graft(tiny_model(num_hidden_layers=4), model)
+    with pytest.raises(TrainingError, match="has 4 heads and the dense one 2"):
+        graft(tiny_model(num_attention_heads=2), model)
+
+
+def test_a_conversion_and_then_a_run_that_goes_on_from_it(
+    shrp, tmp_path, tiny_model, tiny_tokenizer, tiny_data
+):
+    tiny_model(dropout=0.1).base_model.save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    for name, seed in (("train", 0), ("dev", 1)):
+        frame = tiny_data(24, seed).to_frame().rename(columns={"sentence": "text"})
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    made, base = tmp_path / "made", ("--base", tmp_path / "encoder", "--base-name", "tiny")
+    texts = ("--texts", tmp_path / "train.csv", "--texts", tmp_path / "dev.csv")
+    sizes = ("--conversion-size", 16, "--final-size", 16, "--batch-size", 8)
+    code, said, error = shrp("convert", *base, *texts, *sizes, "--layers", "upper:2", "--out", made, "--json")
+    assert code == 0, error
+    assert json.loads(said)["texts"] == 48
+    assert len(json.loads(said)["epochs"]) == 3
+    code, _, error = shrp("convert", *base, *texts, "--out", made)
+    assert code == 1
+    assert "exists already" in error
+    files = ("--train-file", tmp_path / "train.csv", "--validation-file", tmp_path / "dev.csv")
+    files += ("--text-column", "text", "--batch-size", 8, "--teacher-epochs", 1, "--precision", "fp32")
+    code, _, error = shrp(
+        "train", *base, *files, "--converted", made, "--per-layer", 2, "--out", tmp_path / "out"
+    )
+    assert code == 0, error
+    found = checkpoint.load(tmp_path / "out")
+    assert layer_kinds(found.model) == ["dense", "routed", "routed"]
+    history = checkpoint.read_history(tmp_path / "out")
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3, 4]
+    assert [row["stage"] for row in history] == [1, 1, 1, 2, 2]
+    assert {row["kind"] for row in found.info.scores} == {"teacher", "routed", "static", "control"}

@@ -1,0 +1,95 @@
+"""The command behind the GLUE table, whole, on a tiny encoder and a few made-up examples of each task."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import general, glue
+from shrp import checkpoint, studies
+from shrp.convert import layer_kinds
+from shrp.tasks import TASKS
+
+ROWS = 24
+
+
+@pytest.fixture
+def place(tmp_path, tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
+    """An encoder of 12 layers x 12 heads, and a folder of data in GLUE's columns."""
+    tiny_model(num_hidden_layers=12, num_attention_heads=12).base_model.save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    for name in general.SOURCES:
+        task = TASKS[name]
+        for split, seed in (("train", 0), ("validation", 1)):
+            texts = [text for (text,) in tiny_data(ROWS, seed).texts]
+            frame = pd.DataFrame(dict.fromkeys(task.text_columns, texts))
+            frame["label"] = (
+                np.arange(ROWS) % task.num_labels if task.label_names else np.linspace(0, 5, ROWS)
+            )
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            frame.to_parquet(tmp_path / "data" / name / f"{split}.parquet")
+    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(general, "SIZES", {"conversion_size": 8, "final_size": 8})
+    return tmp_path
+
+
+def run(place, *options):
+    command = glue.typer.Typer()
+    command.command()(glue.main)
+    arguments = [
+        "--base",
+        place / "encoder",
+        "--base-name",
+        "tiny",
+        "--work",
+        place / "work",
+        "--out",
+        place / "t.json",
+    ]
+    found = CliRunner().invoke(command, [str(a) for a in (*arguments, *options)], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return json.loads((place / "t.json").read_text())["rows"]
+
+
+def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
+    options = (
+        "--tasks",
+        "rte",
+        "--recipes",
+        "retain,paper",
+        "--controls",
+        "dropped",
+        "--ship",
+        place / "ship",
+    )
+    rows = run(place, *options)
+    frame = studies.glue_frame(rows)
+    for recipe in ("retain", "paper"):
+        for depth in glue.DEPTHS:
+            found = frame[(frame["recipe"] == recipe) & (frame["depth"] == depth.name)]
+            assert set(found["model"]) == {"routed", "static", "random", "dropped"}
+            assert set(found.loc[found["model"] == "static", "per_layer"]) == set(depth.keep)
+            assert found.loc[found["model"] == "static", "recovered"].sum() == len(depth.recover)
+            layers = len(glue.UPPER) + (len(glue.LOWER) if depth.name == "11of12" else 0)
+            kept = found[found["model"] == "static"]
+            assert (kept["kept"] == kept["per_layer"] * layers).all()
+    assert all(row["n"] == ROWS for row in rows)
+    dropped = next((place / "work" / "rte-s0").glob("retain-dropped-11of12-*"))
+    assert layer_kinds(checkpoint.load(dropped).model) == ["dense"] + ["dropped"] * 11
+    made = {path: path.stat().st_mtime_ns for path in (place / "work").rglob("model.safetensors")}
+    assert run(place, *options) == rows
+    assert {p: p.stat().st_mtime_ns for p in (place / "work").rglob("model.safetensors")} == made
+    shipped = checkpoint.load(place / "ship" / "rte-6of12")
+    assert layer_kinds(shipped.model) == ["dense"] * 6 + ["routed"] * 6
+    assert {row["kind"] for row in shipped.info.scores} == {"teacher", "routed", "static", "control"}
+
+
+def test_seeds_share_the_teacher_and_the_conversion_on_texts(place):
+    rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--seeds", "0,1")
+    assert len({row["teacher"] for row in rows}) == 1
+    work = place / "work"
+    assert len(list(work.glob("general-none-*"))) == len(glue.DEPTHS)
+    routed = [checkpoint.load(next((work / f"rte-s{s}").glob("retain-none-6of12-*"))) for s in (0, 1)]
+    assert routed[0].fingerprint != routed[1].fingerprint

@@ -1,0 +1,155 @@
+"""Sections of the Experiments page: each draws one experiment from its file, or says which command makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from shrp import experiments
+from shrp.errors import DataError
+from shrp.experiments import Experiment
+from shrp.studies import command_of
+from ui import experiments_seed_figures as figures
+from ui.downloads import chart
+from ui.text import escape, escape_html
+
+TITLES = {
+    "layer": "One converted layer, while it trains",
+    "topk": "Top-1, Top-3, Top-5, and how stable what they keep is",
+    "sweep": "Score against FLOPs at every budget",
+    "overhead": "What routing costs",
+    "balance": "The balance loss and collapse",
+}
+_ASKS = {
+    "layer": "Does the balance loss keep usage even, and does the layer specialise without it?",
+    "topk": "What does pruning cost at each k, and would another seed keep the same experts?",
+    "sweep": "How far can one prune, and is usage better than chance at saying what to keep?",
+    "overhead": "How much longer does a routed model take than the static one that computes as much?",
+    "balance": "Do experts collapse without the balance loss, and does that cost any score?",
+}
+_BARS = "bars: lowest and highest seed; of one seed 95% intervals; dashed: the dense teacher"
+
+
+def sections() -> None:
+    """All of the experiments, in order."""
+    draw = {"layer": _layer, "topk": _topk, "sweep": _sweep, "overhead": _overhead, "balance": _balance}
+    for name, one in draw.items():
+        section(name, one)
+
+
+def section(name: str, draw: Callable[[Experiment], None]) -> None:
+    """A heading, and under it the experiment, or what would make it, or what is wrong with its file."""
+    st.subheader(TITLES[name], anchor=name)
+    st.markdown(_ASKS[name])
+    try:
+        found = experiments.read(name)
+        if found is not None:
+            draw(found)
+            return
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return
+    st.info("Not run yet. This command makes it:", icon=":material/science:")
+    base = "" if name == "overhead" else " --base bert-base-uncased --task cola"
+    st.code(command_of(name) + base, language="bash")
+
+
+def _say(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        st.markdown(f"- {escape(sentence)}")
+
+
+def _note(found: Experiment, task: str, *further: str) -> str:
+    """A subtitle: what the chart is of in two lines, and how to read it."""
+    return "<br>".join(escape_html(line) for line in (found.about(task), *further))
+
+
+def _layer(found: Experiment) -> None:
+    frame = experiments.layer_frame(found)
+    sentences = experiments.layer_findings(frame)
+    _say(sentences)
+    for (task, layer), rows in frame.groupby(["task", "layer"], sort=False):
+        note = _note(found, task, f"usage on up to {rows['n'].max():,} inputs; bars: lowest and highest seed")
+        alt = f"Distance from uniform over training. {_of(sentences, task)}"
+        fig = figures.usage_distance(rows, note)
+        chart(fig, rows, f"layer-{task}-{layer}", f"layer-{task}-{layer}", alt)
+
+
+def _topk(found: Experiment) -> None:
+    scores, stability = experiments.topk_scores(found), experiments.topk_stability(found)
+    sentences = experiments.topk_findings(scores, stability)
+    _say(sentences)
+    for task, rows in scores.groupby("task", sort=False):
+        alt = " ".join(text for text in sentences if text.startswith(f"On {task},"))
+        fig = figures.topk_scores(rows, _note(found, task, _BARS))
+        chart(fig, rows, f"topk-{task}", f"topk-{task}", f"Score by budget and k. {alt}")
+        mine = stability[stability["task"] == task] if len(stability) else stability
+        if mine.empty:
+            st.caption("Overlap needs two seeds or more.")
+            continue
+        note = _note(
+            found, task, "kept experts that inputs were routed to; bars: least and most alike pair of seeds"
+        )
+        chart(figures.kept_overlap(mine, note), mine, f"overlap-{task}", f"overlap-{task}", f"Overlap. {alt}")
+        _by_layer(found, task, mine)
+
+
+def _by_layer(found: Experiment, task: str, rows: pd.DataFrame) -> None:
+    with st.expander("Overlap layer by layer"):
+        budgets = sorted(rows["budget"].unique().tolist())
+        budget = st.segmented_control(
+            "Experts kept in all", budgets, default=budgets[0], key=f"overlap-budget-{task}", required=True
+        )
+        part = rows[rows["budget"] == (budget if budget in budgets else budgets[0])]
+        name = f"overlap-layers-{task}"
+        alt = f"Overlap of kept experts by layer on {task}, beside chance"
+        fig = figures.overlap_by_layer(part, _note(found, task, "dotted: random sets of these sizes"))
+        chart(fig, part, name, name, alt)
+
+
+def _sweep(found: Experiment) -> None:
+    frame = experiments.sweep_frame(found)
+    sentences = experiments.sweep_findings(frame)
+    _say(sentences)
+    for task, rows in frame.groupby("task", sort=False):
+        note = _note(
+            found,
+            task,
+            "no recovery; bands: lowest and highest seed (of one seed 95%, of random draws their range); "
+            "dashed: the dense teacher",
+            "experts are chosen on the same validation data, as in the paper",
+        )
+        alt = f"Score against FLOPs. {_of(sentences, task)}"
+        chart(figures.sweep(rows, note), rows, f"sweep-{task}", f"sweep-{task}", alt)
+
+
+def _overhead(found: Experiment) -> None:
+    frame = experiments.overhead_frame(found)
+    sentences = experiments.overhead_findings(frame)
+    _say(sentences)
+    cpu, threads = found.machine.get("cpu", "unknown processor"), found.machine.get("threads", "?")
+    rounds = sorted(set(frame["rounds"]))
+    note = (
+        f"{escape_html(cpu)}, {escape_html(threads)} threads; both in turn, {'/'.join(map(str, rounds))} rounds, "
+        "no padding<br>marks: median of the ratio in each round; bars: its quartiles"
+    )
+    chart(figures.overhead(frame, note), frame, "overhead", "overhead", " ".join(sentences))
+
+
+def _balance(found: Experiment) -> None:
+    frame = experiments.balance_frame(found)
+    sentences = experiments.balance_findings(frame)
+    _say(sentences)
+    for task, rows in frame.groupby("task", sort=False):
+        note = _note(found, task, "static: no recovery; " + _BARS)
+        alt = f"Effective experts and score by weight. {_of(sentences, task)}"
+        chart(figures.balance(rows, note), rows, f"balance-{task}", f"balance-{task}", alt)
+
+
+def _of(sentences: Sequence[str], task: str) -> str:
+    """The sentences about a task."""
+    return " ".join(
+        text for text in sentences if text.startswith((f"On {task},", f"On {task} (", f"On {task}:"))
+    )
