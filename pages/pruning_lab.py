@@ -39,7 +39,7 @@ def main() -> None:
     try:
         with score.container():  # progress comes and goes in here without moving what is below
             stats = lab.usage_for(setting.selection, selection.checkpoint, selection.source, selection.data)
-        setting, plan, base = lab_edits.edited(setting, stats, editor)
+        setting, plan, base = lab_edits.edited(setting, editor.edits, stats, editor)
         with place:
             lab_editor.section(editor, plan, base, stats, selection.name)
         with score:

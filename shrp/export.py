@@ -1,7 +1,6 @@
 """Dense and static models as ONNX: a graph that onnxruntime serves, with any batch and length, without torch.
 
-The graph is made of standard operators in a form that onnxruntime fuses (attention as two plain products around a
-softmax, one additive mask for all layers), and is checked against PyTorch before it is handed over.
+The graph (`shrp.export_graph`) is checked against PyTorch (`shrp.export_check`) before it is handed over.
 """
 
 from __future__ import annotations
@@ -9,43 +8,30 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import logging
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import MODEL_INPUTS, bucketed_batches, collate, encode
+from shrp.batching import MODEL_INPUTS
 from shrp.checkpoint import CheckpointInfo, put_in_place
 from shrp.convert import expert_layers, layer_kinds, num_experts_of, router_layers
-from shrp.data import load_probe
 from shrp.errors import ExportError
 from shrp.explore import longest_input
-from shrp.measure import latency
+from shrp.export_check import compare, speedup
+from shrp.export_graph import count_products, quantise, write_graph
 from shrp.plan import LayerPlan, PruningPlan
 from shrp.prune import prune
 
-OPSET = 20
-"""The first with a Gelu of its own, which onnxruntime runs as one kernel."""
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over."""
 MODEL, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
 FORMAT = "shrp-onnx"
 _ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-_PROBE_STEP = 4
-_TIMED = (8, 64)
 
 
 @dataclass(frozen=True)
@@ -110,23 +96,23 @@ def export_onnx(
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
             float32 = Path(scratch) / "float32.onnx"
             written = float32
-            _write_graph(model, names, float32)
+            write_graph(model, names, float32)
             if int8:
                 written = Path(scratch) / "int8.onnx"
-                _quantise(float32, written)
-            products, int8_products = _count_products(written)
+                quantise(float32, written)
+            products, int8_products = count_products(written)
             if int8 and not int8_products:
                 raise ExportError("no product of this model could be quantised; export it without --int8.")
             found: dict[str, Any] = {}
             if check:
-                found = _compare(model, tokenizer, names, written)
+                found = compare(model, tokenizer, names, written)
                 if not int8 and not found["max_difference"] <= TOLERANCE:  # nan is no agreement either
                     raise ExportError(
                         f"the graph's logits differ from PyTorch's by {found['max_difference']:.1e}, more than "
                         f"{TOLERANCE:.0e}: nothing was written."
                     )
                 if int8:
-                    found["speedup"] = _speedup(model, tokenizer, names, float32, written)
+                    found["speedup"] = speedup(model, tokenizer, names, float32, written)
             os.replace(written, path)
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}.") from error
@@ -270,217 +256,6 @@ def _input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     taken = inspect.signature(model.forward).parameters
     given = {*tokenizer.model_input_names, "input_ids", "attention_mask"}
     return [name for name in MODEL_INPUTS if name in taken and name in given]
-
-
-class _PlainAttention(TorchFunctionMode):
-    """Attention as products and a softmax, scaled beforehand: what `scaled_dot_product_attention` decomposes into
-    also looks for rows without any key, with operators between the products that no runtime fuses.
-
-    A mode, so that stock layers and static ones are traced alike, and in this thread only.
-    """
-
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            return self._attend(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-    @staticmethod
-    def _attend(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        if attn_mask is None or dropout_p or is_causal or enable_gqa:
-            raise ExportError("this model's attention is not an encoder's; it can't be exported.")
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        return ((query * scale) @ key.transpose(-1, -2) + attn_mask).softmax(-1) @ value
-
-
-class _Logits(nn.Module):
-    """The model as a function of positional tensors, its padding mask made additive once for all layers."""
-
-    def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """Token tensors `(B, T)` int64, in the order of `names` -> logits `(B, classes)`."""
-        inputs = dict(zip(self.names, tensors, strict=True))
-        padding = 1.0 - inputs["attention_mask"].to(torch.float32)
-        inputs["attention_mask"] = padding[:, None, None, :] * torch.finfo(torch.float32).min  # (B, 1, 1, T)
-        with _PlainAttention():
-            return self.model(**inputs).logits
-
-
-def _write_graph(model: PreTrainedModel, names: list[str], path: Path) -> None:
-    """Trace the model and save its float32 graph."""
-    import onnx
-
-    example = torch.zeros(3, 7, dtype=torch.long)
-    example[:, :5] = 1  # as a mask: padded; as ids and types: within any vocabulary
-    ids = torch.full_like(example, model.config.vocab_size - 1)
-    tensors = [
-        ids if name == "input_ids" else example if name == "attention_mask" else 0 * ids for name in names
-    ]
-    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            _Logits(model, names).eval(),
-            tuple(tensors),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=names,
-            output_names=["logits"],
-            dynamic_shapes=(tuple({0: batch, 1: tokens} for _ in names),),
-        )
-    graph = program.model_proto
-    _keep_residuals_apart(graph.graph)
-    # The exporter notes where in which source file of this machine each operator is from.
-    del graph.metadata_props[:]
-    for item in (*graph.graph.node, *graph.graph.initializer, *graph.graph.value_info, *graph.graph.input):
-        item.doc_string = ""
-        del item.metadata_props[:]
-    del graph.graph.metadata_props[:]
-    onnx.checker.check_model(graph)
-    onnx.save(graph, path)
-
-
-def _keep_residuals_apart(graph: Any) -> None:
-    """Write the sums that LayerNorms read as `Sum`, in place: the same, but onnxruntime does not fuse it.
-
-    Its fused SkipLayerNormalization takes several times as long on a CPU as the two operators (onnxruntime 1.32:
-    a third of the time of an int8 graph with 11 of 12 layers static).
-    """
-    normed = {node.input[0] for node in graph.node if node.op_type == "LayerNormalization"}
-    for node in graph.node:
-        if node.op_type == "Add" and node.output[0] in normed:
-            node.op_type = "Sum"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages and on its own code, which nobody can act on."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _quantise(source: Path, target: Path) -> None:
-    """Onnxruntime's dynamic quantisation of weights and of their products."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared = target.with_suffix(".prepared.onnx")
-    quant_pre_process(source, prepared, skip_optimization=True, skip_symbolic_shape=True)
-    quantize_dynamic(
-        prepared,
-        target,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        reduce_range=True,  # products of u8 and full s8 saturate on x86 without VNNI
-        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-    )
-
-
-def _count_products(path: Path) -> tuple[int, int]:
-    """Products with weights in a saved graph: in floating point, and in int8."""
-    import onnx
-
-    graph = onnx.load(path).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    plain = sum(
-        node.op_type in ("MatMul", "Gemm") and any(name in weights for name in node.input)
-        for node in graph.node
-    )
-    return plain, sum(node.op_type == "MatMulInteger" for node in graph.node)
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _random_batch(
-    model: PreTrainedModel, names: list[str], lengths: list[int], seed: int
-) -> dict[str, Tensor]:
-    """Random tokens, one input a length, padded on the right."""
-    generator = torch.Generator().manual_seed(seed)
-    pad = model.config.pad_token_id or 0
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    ids = torch.randint(model.config.vocab_size - 1, mask.shape, generator=generator)
-    ids = torch.where(mask.bool(), ids + (ids >= pad), pad)  # no padding token among the real ones
-    return {name: {"input_ids": ids, "attention_mask": mask}.get(name, 0 * ids) for name in names}
-
-
-def _compare(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], path: Path
-) -> dict[str, Any]:
-    """`checked`, `max_difference`, `label_agreement` and `sentences` of `ExportReport`."""
-    session, longest = _session(path), longest_input(model, tokenizer)
-
-    def both(batch: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode():
-            reference = model(**batch).logits.numpy()
-        (logits,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in batch.items()})
-        return reference, logits
-
-    # One input and several, as short as an empty text and as long as fits, of one length and of many.
-    sizes = [[2], [longest], [9], [5] * 4, [longest, 2, longest // 2], [17, 3, 11, 2, 16, 7, 17, 5]]
-    sizes = [[min(length, longest) for length in lengths] for lengths in sizes]
-    pairs = [both(_random_batch(model, names, lengths, seed)) for seed, lengths in enumerate(sizes)]
-    made = len(pairs)
-    texts = load_probe("sst2").texts[::_PROBE_STEP]
-    encoded = encode(tokenizer, texts, max_length=longest)
-    for indices in bucketed_batches([len(one["input_ids"]) for one in encoded], 32, shuffle_seed=0):
-        batch = collate(tokenizer, encoded, indices)
-        pairs.append(both({name: batch[name] for name in names}))
-    differences = [np.abs(reference - logits).max() for reference, logits in pairs]
-    agreement = None
-    if model.config.num_labels > 1:
-        same = [reference.argmax(-1) == logits.argmax(-1) for reference, logits in pairs[made:]]
-        agreement = float(np.concatenate(same).mean())
-    return {
-        "checked": sum(len(reference) for reference, _ in pairs),
-        "max_difference": float(np.max(differences)),
-        "label_agreement": agreement,
-        "sentences": len(texts),
-    }
-
-
-def _speedup(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], float32: Path, int8: Path
-) -> float:
-    """How many times as fast the int8 graph is, both timed in turn."""
-    inputs, tokens = _TIMED
-    batch = _random_batch(model, names, [min(tokens, longest_input(model, tokenizer))] * inputs, seed=0)
-    feed = {name: tensor.numpy() for name, tensor in batch.items()}
-    sessions = {"float32": _session(float32), "int8": _session(int8)}
-    times = latency(
-        {name: lambda session=session: session.run(None, feed) for name, session in sessions.items()},
-        repeats=7,
-        warmup=2,
-    ).set_index("name")["median_ms"]
-    return float(times["float32"] / times["int8"])
 
 
 def _describe(model: PreTrainedModel, info: CheckpointInfo, int8: bool) -> str:

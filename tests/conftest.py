@@ -21,9 +21,26 @@ from shrp.families import FAMILIES
 from shrp.routing import record_routing
 from shrp.tasks import TASKS
 
+TIMED = "time: "
+"""Begins the names of a test's properties that are times in seconds."""
 HIDDEN, HEADS, LAYERS, VOCABULARY, POSITIONS = 24, 4, 3, 60, 40
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
+
+
+def pytest_collection_modifyitems(items):
+    """Tests in the browser come last, when least else runs beside what they time."""
+    items.sort(key=lambda item: "browser" in item.keywords)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the times that tests have noted, with or without -s."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    noted = [pair for report in reports if report.when == "call" for pair in report.user_properties]
+    if found := [(what.removeprefix(TIMED), seconds) for what, seconds in noted if what.startswith(TIMED)]:
+        terminalreporter.section("times in the browser")
+        for what, seconds in found:
+            terminalreporter.write_line(f"{seconds:8.2f} s  {what}")
 
 
 def pytest_collection_finish():

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from shrp import checkpoint
+from shrp import checkpoint, export_graph
 from shrp import export as exporting
 from shrp.errors import ExportError
 from shrp.export import export_folder, export_onnx
@@ -142,7 +142,7 @@ def test_int8_quantises_every_product_with_weights(static, tiny_tokenizer, tiny_
 
 def test_what_differs_from_pytorch_is_not_written(static, tiny_tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        exporting._PlainAttention,
+        export_graph._PlainAttention,
         "_attend",
         staticmethod(lambda q, k, v, attn_mask, scale=None, **_: (q @ k.transpose(-1, -2)).softmax(-1) @ v),
     )
@@ -209,7 +209,7 @@ def test_only_an_earlier_export_is_replaced(
     exported, static, tiny_tokenizer, tiny_info, tmp_path, monkeypatch
 ):
     calls = []
-    monkeypatch.setattr(exporting, "_compare", lambda *_: calls.append(1))
+    monkeypatch.setattr(exporting, "compare", lambda *_: calls.append(1))
     thesis = tmp_path / "notes"
     thesis.mkdir()
     (thesis / "thesis.txt").write_text("years of work")

@@ -10,8 +10,9 @@ import pytest
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.tasks import TASKS
-from ui.report import example_frame, groups
-from ui.report_parts import Section, body, file_size, page
+from ui.report_examples import example_frame, groups
+from ui.report_page import body, file_size, page
+from ui.report_parts import Section
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & "quoted"'
 

@@ -15,9 +15,9 @@ from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.tasks import Task
 from ui import lab, loaders, state
 from ui.lab import Setting
-from ui.lab_compare import evaluated, model_key
 from ui.lab_controls import controls
 from ui.lab_reference import teacher_key, teacher_on
+from ui.lab_sides import evaluated, model_key
 from ui.state import Selection
 from ui.text import escape
 

@@ -2,89 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pandas as pd
 import streamlit as st
 
-from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.plan import PruningPlan
-from ui import lab, state
+from ui import state
 from ui.lab import Setting
-from ui.lab_reference import ROUTED, TEACHER, teacher_key, teacher_on
+from ui.lab_reference import ROUTED, TEACHER
+from ui.lab_sides import CURRENT, FIRST, SECOND, follow_link, pick, sides
 from ui.lab_views import points, points_interval
 from ui.state import Selection
 from ui.text import escape, metric_name, percent, score_text
 
-FIRST, SECOND = "compare-first", "compare-second"
 RESAMPLES = 2000
 ALPHA = 0.05
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One thing that can be compared."""
-
-    label: str
-    """As the picker shows it."""
-    short: str
-    """As sentences and tables name it."""
-    key: str
-    """The same for the same model on every page."""
-    evaluation: Callable[[], Evaluation]
-
-
-def sides(
-    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
-) -> dict[str, Side]:
-    """What there is to compare, by a key that stays the same while the slider moves: latest tries first."""
-    checkpoint, data = selection.checkpoint, selection.data
-    metric = data.task.metric
-
-    def scored(label: str, evaluation_or_attempt) -> str:
-        return f"{label}: {metric_name(metric)} {score_text(evaluation_or_attempt.score, metric)}"
-
-    found = {}
-    if (teacher := teacher_on(checkpoint, data)) is not None:
-        key = teacher_key(checkpoint, data)
-        found[TEACHER] = Side(scored("Dense teacher", teacher), TEACHER, key, lambda: teacher)
-    found[ROUTED] = Side(scored("Routed model", routed), ROUTED, model_key(checkpoint), lambda: routed)
-    label, key = scored(f"This plan ({setting.text})", pruned), model_key(checkpoint, plan)
-    found["current"] = Side(label, "this plan", key, lambda: pruned)
-    seen = {plan.key()}
-    for attempt in reversed(list(lab.tried(checkpoint, data).values())):
-        if attempt.plan.key() in seen:
-            continue
-        seen.add(attempt.plan.key())
-        name = attempt.setting.text
-        found[f"plan {attempt.plan.key()}"] = Side(
-            scored(name, attempt),
-            name,
-            model_key(checkpoint, attempt.plan),
-            lambda one=attempt.plan: evaluated(checkpoint, data, one, "Evaluating again:"),
-        )
-    return found
-
-
-def model_key(checkpoint: Checkpoint, plan: PruningPlan | None = None) -> str:
-    """What tells a checkpoint as it is, or its pruning by `plan`, from every other model."""
-    return checkpoint.fingerprint if plan is None else f"{checkpoint.fingerprint} {plan.key()}"
-
-
-def evaluated(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, label: str) -> Evaluation:
-    """A plan's exact evaluation: kept from when it was first made, or made now with a progress bar."""
-    bar = st.empty()
-    for evaluation in lab.stream(checkpoint, data, plan):
-        if not evaluation.complete:
-            text = f"{label} {evaluation.n:,} of {evaluation.total:,} inputs"
-            bar.progress(evaluation.n / evaluation.total, text)
-    bar.empty()
-    return evaluation
 
 
 @st.fragment
@@ -97,13 +32,15 @@ def section(
     if data.labels is None:
         st.info("These data have no labels, so no setting is better than another on them.")
         return
+    for key in (FIRST, SECOND):
+        follow_link(key, selection, plan)
     found = sides(selection, setting, plan, pruned, routed)
     first, second = st.columns(2, gap="medium")
     start = TEACHER if TEACHER in found else ROUTED
     with first:
-        a = _pick("A", found, FIRST, start)
+        a = pick("A", found, FIRST, start)
     with second:
-        b = _pick("B", found, SECOND, "current")
+        b = pick("B", found, SECOND, CURRENT)
     if a == b:
         st.info("A and B are the same; pick two different ones.")
         return
@@ -134,14 +71,6 @@ def paired_test(
     _result(one, other, names, difference, bounds, counts)
     st.markdown(verdict(names, one.metric, data.name, one.n, difference, bounds, counts))
     st.caption(many_comparisons(looked, counts is not None))
-
-
-def _pick(label: str, found: dict[str, Side], key: str, start: str) -> str:
-    if st.session_state.get(key) not in (None, *found):
-        del st.session_state[key]  # a setting of another checkpoint or data
-    options = list(found)
-    index = {} if key in st.session_state else {"index": options.index(start)}
-    return st.selectbox(label, options, key=key, format_func=lambda name: found[name].label, **index)
 
 
 def _looked_at(data: TextData, pair: frozenset[str]) -> int:

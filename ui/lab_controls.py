@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from ui.bound import clamp
 from ui.lab import COMBINATIONS, GLOBAL, MAX_SEED, PER_LAYER, SELECTIONS, Setting
 
 ALLOCATION, BUDGET, EACH, SELECTION, COMBINATION, SEED = (
@@ -74,7 +75,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
     seed = 0
     if SELECTIONS[selection] == "random":
         with columns[2]:
-            _clamp(side + SEED, 0, MAX_SEED)
+            clamp(side + SEED, 0, MAX_SEED)
             value = st.number_input(
                 "Seed of the draw",
                 0,
@@ -106,13 +107,6 @@ def _slider(label: str, low: int, high: int, start: int, key: str) -> int:
     if low == high:  # a slider needs two ends
         st.markdown(f"{label}: {low}")
         return low
-    _clamp(key, low, high)
+    clamp(key, low, high)
     options = {} if key in st.session_state else {"value": start}
     return int(st.slider(label, low, high, key=key, bind="query-params", **options))
-
-
-def _clamp(key: str, low: int, high: int) -> None:
-    """Bring a value that another checkpoint allowed into this one's range, before its widget is drawn."""
-    value = st.session_state.get(key)
-    if isinstance(value, int | float) and not low <= value <= high:
-        st.session_state[key] = int(min(max(value, low), high))

@@ -10,12 +10,13 @@ import streamlit as st
 from shrp.plan import PruningPlan
 from shrp.plan_edits import LayerEdit
 from shrp.usage import UsageStats
+from ui.bound import fall_back
 from ui.lab_edits import COUNT, PLAN_BYTES, Editor
 from ui.lab_outputs import kept_chart
 from ui.lab_plan_url import LONGEST, encode
 from ui.text import escape
 
-MAP, LAYER, PINNED, DROPPED, FILE = "kept", "edit-layer", "edit-pinned", "edit-dropped", "edit-file"
+MAP, LAYER, PINNED, DROPPED, FILE = "kept", "edit_layer", "edit-pinned", "edit-dropped", "edit-file"
 
 
 def section(found: Editor, plan: PruningPlan, base: PruningPlan, stats: UsageStats, name: str) -> None:
@@ -136,9 +137,8 @@ def _table(found: Editor, base: PruningPlan) -> None:
 
 def _boxes(found: Editor) -> None:
     """Pins and drops without the map, for one layer at a time."""
-    if st.session_state.get(LAYER) not in found.layers:
-        st.session_state[LAYER] = found.layers[0]
-    layer = st.selectbox("Layer", found.layers, key=LAYER)
+    fall_back(LAYER, found.layers)
+    layer = st.selectbox("Layer", found.layers, key=LAYER, bind="query-params")
     edit = found.edits.of(layer)
     st.session_state[PINNED], st.session_state[DROPPED] = list(edit.pinned), list(edit.dropped)
     for label, key, empty in (

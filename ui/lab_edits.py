@@ -126,9 +126,13 @@ class Editor:
             if self.apply(edits_of(plan)):
                 self.notice = f"{name} was loaded whole, so the slider changes nothing; Reset gives it back."
 
-    def name(self) -> str:
-        """These edits' name in this session: `edit 1`, `edit 2`, in the order in which they were first evaluated."""
-        return f"edit {self.names.setdefault(self.edits, len(self.names) + 1)}"
+    def name(self, edits: PlanEdits | None = None) -> str:
+        """The edits' name in this session: `edit 1`, `edit 2`, in the order in which they were first evaluated.
+
+        Args:
+            edits: others than those that hold now.
+        """
+        return f"edit {self.names.setdefault(edits or self.edits, len(self.names) + 1)}"
 
     def bent(self, counts: Mapping[int, int], plan: PruningPlan) -> dict[int, tuple[int, int]]:
         """Layers where pins or drops change how many are kept: layer -> (as the slider or the table says, kept)."""
@@ -181,17 +185,24 @@ def editor(fingerprint: str, layers: Sequence[int], experts: int) -> Editor:
     return found
 
 
-def edited(setting: Setting, stats: UsageStats, found: Editor) -> tuple[Setting, PruningPlan, PruningPlan]:
-    """The setting with the edits, its plan, and the plan that the controls alone give.
+def edited(
+    setting: Setting, edits: PlanEdits, stats: UsageStats, found: Editor
+) -> tuple[Setting, PruningPlan, PruningPlan]:
+    """The setting with these edits and no others, its plan, and the plan that the setting without edits gives.
 
     Edits that change nothing of the plan leave the setting as it is.
 
+    Args:
+        found: names the edits.
+
     Raises:
-        PlanError: the number is outside what the model allows.
+        PlanError: the number is outside what the model allows, or the edits don't fit it.
     """
+    edits.check(found.layers, found.experts)
+    setting = replace(setting, edits=NO_EDITS)
     base = lab.plan_of(setting, stats)
-    changed = replace(setting, edits=found.edits)
+    changed = replace(setting, edits=edits)
     plan = lab.plan_of(changed, stats)
     if plan.key() == base.key():
         return setting, base, base
-    return replace(changed, edited=f"{found.name()}: {plan.budget} in all"), plan, base
+    return replace(changed, edited=f"{found.name(edits)}: {plan.budget} in all"), plan, base

@@ -10,13 +10,14 @@ import streamlit as st
 from shrp import paired
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
+from ui.bound import leave_known
 from ui.downloads import chart, downloads
 from ui.lab_group_figures import FEW, losses_by_group
 from ui.lab_reference import ROUTED, TEACHER, Against
 from ui.lab_views import points, points_interval
 from ui.text import escape, metric_name, percent
 
-DIRECTION, SLICES, CLASSES = "flip-direction", "flip-slices", "flip-classes"
+DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
 _TEXT_WIDTH = {1: 390, 2: 235}  # pixels of a text column, by their number: with the others they fill the page
 _CHARACTER, _LINE = 6.2, 21  # pixels of an average character, and of a line
 _ROW_HEIGHTS = (
@@ -28,6 +29,7 @@ _ROW_HEIGHTS = (
 )  # one line; above 64 pixels Streamlit wraps texts, here up to five lines
 
 
+@st.fragment
 def section(against: Against, pruned: Evaluation, data: TextData, problem: str, name: str) -> None:
     """The whole section: what is held against what, and a tab each for slices, classes and flips.
 
@@ -44,7 +46,9 @@ def section(against: Against, pruned: Evaluation, data: TextData, problem: str, 
         st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
         pruning_flips(against, pruned, data, name)
         return
-    by_slice, by_class, flipped = st.tabs(["By slice", "By class", "Flipped predictions"])
+    by_slice, by_class, flipped = st.tabs(
+        ["By slice", "By class", "Flipped predictions"], key=TABS, bind="query-params"
+    )
     with by_slice:
         groups(against, pruned, "slice", name)
     with by_class:
@@ -169,11 +173,9 @@ def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:
     whole = frame
     for (column, label, key), place in zip(filters, st.columns(len(filters), gap="medium"), strict=True):
         options = sorted(whole[column].unique())
-        # Kept beyond the plan that it was picked for, so it may name what this one has not.
-        if any(one not in options for one in st.session_state.get(key, ())):
-            st.session_state[key] = [one for one in st.session_state[key] if one in options]
+        leave_known(key, options)  # what was picked for another plan
         with place:
-            picked = st.multiselect(label, options, key=key, placeholder="All")
+            picked = st.multiselect(label, options, key=key, bind="query-params", placeholder="All")
         if picked:
             frame = frame[frame[column].isin(picked)]
     return frame

@@ -77,8 +77,14 @@ def details(
     against = lab_reference.against(checkpoint, data, routed)
     lab_hurts.section(against, pruned, data, checkpoint.problem, f"{selection.name}-{plan.budget}")
     lab_compare.section(selection, setting, plan, pruned, routed)
+    take_along(selection, setting, plan, pruned)
+
+
+@st.fragment
+def take_along(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation) -> None:
+    """What can be had of the pruned model: its speed here, and itself."""
     st.subheader("Take it along")
-    timing, save = st.tabs(["Latency", "Save"])
+    timing, save = st.tabs(["Latency", "Save"], key="take", bind="query-params")
     with timing:
         latency_section(selection, plan)
     with save:

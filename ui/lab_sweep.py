@@ -173,6 +173,7 @@ class Section:
             st.checkbox(
                 f"with random controls ({len(DRAWS)} draws each)",
                 key=CONTROLS,
+                bind="query-params",
                 help="Also draws experts by chance for each number a layer: what a good selection must beat.",
             )
         st.caption(f"A sweep evaluates {describe(len(self.stats.layers), self.stats.num_experts)}.")

@@ -18,6 +18,7 @@ from shrp.measure import cost, dense_cost, latency, model_inputs
 from shrp.plan import LayerPlan, PruningPlan
 from shrp.prune import prune
 from ui import state
+from ui.bound import clamp
 from ui.store import results
 from ui.text import escape
 
@@ -25,7 +26,7 @@ BATCHES = (1, 8)
 REPEATS, WARMUP = 10, 2
 TOKENS = 128
 DENSE = "dense"
-KEPT = "latency_kept"
+KEPT = "latency_each"
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -167,6 +168,7 @@ def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
     plans = {}
     if routed:
         experts = num_experts_of(checkpoint.model)
+        clamp(KEPT, 1, experts)
         m = st.number_input(
             "Experts a layer of the static model",
             min_value=1,
@@ -174,6 +176,7 @@ def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
             value=min(2, experts),
             step=1,
             key=KEPT,
+            bind="query-params",
             width=260,
         )
         plans[f"static, {m} a layer"] = any_plan(checkpoint, max(1, min(int(m or 1), experts)))

@@ -7,6 +7,7 @@ anew, and two sessions that look at the same things share one model and one meas
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,12 +72,17 @@ def _discover(
 ) -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
     found: dict[str, tuple[Path, CheckpointInfo | CheckpointError]] = {}
     for root in roots:
-        for name, info in checkpoints.discover(root).items():
+        for name, info in sorted(checkpoints.discover(root).items(), key=lambda entry: _counting(entry[0])):
             key, number = name, 2
             while key in found:  # the same name under two roots
                 key, number = f"{name} ({root.name})" if number == 2 else f"{name} ({number})", number + 1
             found[key] = (root / name, info)
     return found
+
+
+def _counting(name: str) -> list[str | int]:
+    """A key that sorts names with numbers in them as people count: `6of12` before `11of12`."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _entries() -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:

@@ -10,11 +10,12 @@ import streamlit as st
 from shrp.errors import PlanError
 from shrp.explore import Exploration
 from shrp.forcing import AS_ROUTED, Force, ForcedRoute
+from ui.bound import fall_back
 from ui.text import escape, shorten
 
 URL = "force"
 LAYER, EXPERT, TOKEN = "force_layer", "force_expert", "force_token"
-"""Keys of the selectboxes; the token's is in the URL, since it decides what the matrix shows."""
+"""Keys of the selectboxes, in the session's state and in the URL alike."""
 ALL_TOKENS = "all tokens"
 _STATE, _UNDO = "routing-forced", 100
 
@@ -129,13 +130,13 @@ def controls(found: Forcing, shown: Exploration) -> None:
         shown: the input whose tokens can be picked, as routed.
     """
     boxes = st.columns([2, 2, 3, 2, 2, 2] if shown.by_token else [2, 2, 2, 2, 2], vertical_alignment="bottom")
-    _fall_back(LAYER, found.layers)
-    _fall_back(EXPERT, range(found.experts))
-    boxes[0].selectbox("Layer", found.layers, key=LAYER)
-    boxes[1].selectbox("Expert", range(found.experts), key=EXPERT)
+    fall_back(LAYER, found.layers)
+    fall_back(EXPERT, range(found.experts))
+    boxes[0].selectbox("Layer", found.layers, key=LAYER, bind="query-params")
+    boxes[1].selectbox("Expert", range(found.experts), key=EXPERT, bind="query-params")
     if shown.by_token:
         options = token_options(shown)
-        _fall_back(TOKEN, options)
+        fall_back(TOKEN, options)
         boxes[2].selectbox(
             "For",
             options,
@@ -192,12 +193,6 @@ def _force_picked(found: Forcing, shown: Exploration) -> None:
     """Force what the boxes hold now, which may be newer than what they held when the button was drawn."""
     layer, expert = st.session_state[LAYER], st.session_state[EXPERT]
     found.set(found.route.forced(layer, expert, picked_token(shown)))
-
-
-def _fall_back(key: str, options: Sequence) -> None:
-    """Let a box start anew whose value is no option any more."""
-    if key in st.session_state and st.session_state[key] not in options:
-        del st.session_state[key]
 
 
 def _chip(force: Force, shown: Exploration) -> str:

@@ -27,6 +27,7 @@ _WORD_JOINER = "\u2060"
 # escapes are gone. An invisible word joiner inside each keeps them as they were typed.
 _SHORTCODE = re.compile(r":(?=[\w+-])")
 _SYMBOL = re.compile(r"(?<=[-<>=~])(?=[-<>=~])")
+_MARKS = re.compile(rf"\\(.)|\*\*|{_WORD_JOINER}")
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -101,6 +102,11 @@ def escape(text: str) -> str:
     """Text for `st.markdown` and its like, shown as it stands: no markup, links, icons or formulas."""
     parts = _SHORTCODE.split(_SYMBOL.sub(_WORD_JOINER, " ".join(str(text).split())))
     return _PUNCTUATION.sub(r"\\\1", f":{_WORD_JOINER}".join(parts))
+
+
+def plain(markdown: str) -> str:
+    """Text that was written for Markdown, `escape`d in parts, without its marks and escapes."""
+    return _MARKS.sub(lambda found: found.group(1) or "", markdown)
 
 
 def escape_html(text: str) -> str:

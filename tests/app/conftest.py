@@ -13,6 +13,8 @@ from shrp.prune import prune
 from shrp.tasks import TASKS
 from ui import loaders
 
+from .helpers import forget
+
 ROOT = Path(__file__).parent.parent.parent
 LAYERS = (1, 2)
 
@@ -64,6 +66,14 @@ def tiny_static_checkpoint(save_tiny):
     """The same pruned: 1 expert in layer 1, 2 in layer 2."""
     usage = {1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}
     return save_tiny("tiny-static", plan=make_plan(usage, counts={1: 1, 2: 2}))
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty folder for results on disk, and nothing in memory."""
+    monkeypatch.setenv("SHRP_CACHE", str(tmp_path / "cache"))
+    forget()
+    return tmp_path / "cache" / "results"
 
 
 @pytest.fixture

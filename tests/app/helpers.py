@@ -1,5 +1,8 @@
 import json
 
+from ui import loaders
+from ui import store as stores
+
 
 def texts_of(at):
     """Everything that a page says, without Markdown's escapes."""
@@ -10,6 +13,13 @@ def texts_of(at):
 
 def specs(at):
     return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def forget():
+    """What a restart of the app forgets."""
+    stores.results.clear()
+    loaders._slot.clear()
+    loaders._live.clear()
 
 
 def row(model, kind, score, **facts):

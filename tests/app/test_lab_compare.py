@@ -12,7 +12,7 @@ from shrp.paired import LOST, Agreement, agreement, by_group
 from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
-from ui import lab_compare, lab_group_figures, lab_hurts, lab_reference
+from ui import lab_compare, lab_group_figures, lab_hurts, lab_reference, lab_sides
 from ui.lab_reference import ROUTED, TEACHER
 
 from .helpers import specs, texts_of
@@ -82,7 +82,7 @@ def test_without_the_teacher_the_routed_model_is_the_reference(open_page, tiny_c
     assert not at.exception
     text = texts_of(at)
     assert "The reference is the routed model, evaluated here: the checkpoint carries no outputs" in text
-    assert at.selectbox(key=lab_compare.FIRST).value == ROUTED
+    assert at.selectbox(key=lab_sides.FIRST).value == ROUTED
     counts = agreement(evaluate(loaded.model, loaded.tokenizer, load_probe("sst2")), pruned_by(2))
     assert metric(at, "McNemar") == lab_compare.p_text(counts.p_value)
 
@@ -99,7 +99,7 @@ def test_a_broken_file_is_a_warning(open_page, tiny_checkpoint):
 def test_tried_settings_can_be_compared_and_are_counted(open_page, tiny_checkpoint, pruned_by):
     at = open_page("pruning_lab", tiny_checkpoint, budget="2")
     at.slider(key="budget").set_value(6).run()
-    box = at.selectbox(key=lab_compare.FIRST)
+    box = at.selectbox(key=lab_sides.FIRST)
     # The same plan may be known by two names, from a slider and from a sweep.
     earlier = next(one for one in box.options if one.startswith(("2 in all", "1 a layer")))
     box.select(earlier).run()
@@ -108,7 +108,7 @@ def test_tried_settings_can_be_compared_and_are_counted(open_page, tiny_checkpoi
     assert metric(at, "McNemar") == lab_compare.p_text(counts.p_value)
     assert "3 comparisons so far" in texts_of(at)
     assert "p < 0.017 (Bonferroni, 0.05 / 3)" in texts_of(at)
-    at.selectbox(key=lab_compare.SECOND).select(earlier).run()
+    at.selectbox(key=lab_sides.SECOND).select(earlier).run()
     assert "A and B are the same" in texts_of(at)
 
 

@@ -141,7 +141,7 @@ def test_counts_in_the_table(page, tiny_checkpoint):
 
 
 def test_boxes_do_the_same_as_clicks(page, tiny_checkpoint):
-    page.selectbox(key="edit-layer").set_value(2).run()
+    page.selectbox(key="edit_layer").set_value(2).run()
     page.multiselect(key="edit-pinned").set_value([3]).run()
     page.multiselect(key="edit-dropped").set_value([0, 3]).run()  # the box changed last wins
     assert plan_in(page) == "2d0.3"

@@ -10,25 +10,9 @@ from shrp.prune import prune
 from shrp.results_store import ROUTED, ResultsStore
 from shrp.usage import measure_usage
 from ui import lab, lab_sweep, loaders
-from ui import store as stores
 from ui.lab import GLOBAL, PER_LAYER, Setting
 
-from .helpers import specs, texts_of
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """An empty folder for results on disk, and nothing in memory."""
-    monkeypatch.setenv("SHRP_CACHE", str(tmp_path / "cache"))
-    forget()
-    return tmp_path / "cache" / "results"
-
-
-def forget():
-    """What a restart forgets."""
-    stores.results.clear()
-    loaders._slot.clear()
-    loaders._live.clear()
+from .helpers import forget, specs, texts_of
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_costs_name_their_denominators(open_page, tiny_checkpoint):
 
 def test_latency_is_measured_on_demand_beside_the_flops(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint)
-    at.number_input(key="latency_kept").set_value(3).run()
+    at.number_input(key="latency_each").set_value(3).run()
     at.button(key="measure-latency").click().run()
     assert not at.exception
     times = next(d.value for d in at.dataframe if "median_ms" in d.value)
@@ -198,6 +198,13 @@ def test_two_checkpoints_of_one_name_are_told_apart(monkeypatch, tmp_path, tiny_
     monkeypatch.setenv("SHRP_CHECKPOINTS", os.pathsep.join(map(str, (other.parent, tiny_checkpoint.parent))))
     assert list(loaders.discover_all()) == ["tiny", "tiny (elsewhere)"]
     assert loaders.path_of("tiny (elsewhere)") == other
+
+
+def test_checkpoints_are_in_the_order_in_which_people_count(open_page, tiny_checkpoint, save_tiny):
+    for name in ("6of12", "11of12"):
+        save_tiny(name)
+    at = open_page("overview", tiny_checkpoint)
+    assert at.selectbox(key="checkpoint").options == ["6of12", "11of12", "tiny"]
 
 
 def test_the_app_imports_nothing_heavy_that_it_does_not_need():

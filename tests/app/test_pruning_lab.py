@@ -2,15 +2,17 @@ import io
 import zipfile
 
 import pytest
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
+from shrp.live import FIRST_ESTIMATE
 from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
-from ui import lab, lab_export
+from ui import lab, lab_export, lab_views
 from ui.store import results
 
 from .helpers import SCORES, specs, texts_of
@@ -57,6 +59,30 @@ def test_the_page_starts_with_a_pruned_model(page, loaded):
     assert_shows(page, *direct(loaded, budget=4))
     assert len(page.get("plotly_chart")) == 4  # kept experts, curve, slices, classes
     assert "probe/sst2" in texts_of(page)
+
+
+def test_an_estimate_is_shown_first_and_then_the_exact_score(cache, page, monkeypatch):
+    shown, busy = [], []
+    headline, progress = lab_views.headline, DeltaGenerator.progress
+    monkeypatch.setattr(lab_views, "headline", lambda one, *rest: (shown.append(one), headline(one, *rest)))
+    monkeypatch.setattr(
+        DeltaGenerator,
+        "progress",
+        lambda place, value, text=None, **options: (
+            busy.append((len(shown), text)) or progress(place, value, text, **options)
+        ),
+    )
+    page.slider(key="budget").set_value(5).run()
+    first, *_, last = shown
+    assert (first.n, first.total, first.complete) == (FIRST_ESTIMATE, 480, False)
+    assert (1, "A running estimate from 64 of 480 inputs") in busy
+    assert last.complete
+    assert [one.n for one in shown] == sorted(one.n for one in shown)
+    low, high = first.interval
+    assert high - low > last.interval[1] - last.interval[0]  # narrower in the end
+    shown.clear()
+    page.slider(key="budget").set_value(4).run()  # evaluated before, when the page was opened
+    assert [one.complete for one in shown] == [True]
 
 
 @pytest.mark.parametrize("budget", [2, 5, 8])
@@ -201,9 +227,7 @@ def test_shipped_scores_stand_beside_what_is_tried(open_page, save_tiny):
     assert "teacher 90.0%, n = 480" in texts_of(at)
 
 
-def test_an_abandoned_evaluation_leaves_nothing_behind(loaded, monkeypatch, tmp_path):
-    monkeypatch.setenv("SHRP_CACHE", str(tmp_path / "cache"))
-    results.clear()
+def test_an_abandoned_evaluation_leaves_nothing_behind(cache, loaded):
     data = load_probe("sst2")
     plan, evaluation = direct(loaded, budget=6)
     kept, key = results("prunings"), (loaded.fingerprint, data.fingerprint, data.name, plan.key())

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import TIMED
+
 ROOT = Path(__file__).parent.parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TIMEOUT_MS = 120_000
 """Far more than anything takes on an idle machine, so that a busy one fails nothing."""
-TIMINGS = pytest.StashKey[list[tuple[str, float]]]()
 
 
 def _free_port() -> int:
@@ -43,7 +44,7 @@ def app_url(tmp_path_factory):
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(720):
             try:
                 urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).read()
                 break
@@ -52,7 +53,7 @@ def app_url(tmp_path_factory):
                     pytest.fail(f"the app stopped: {log.read_text()}")
                 time.sleep(0.25)
         else:
-            pytest.fail("the app did not start within a minute")
+            pytest.fail("the app did not start within three minutes")
         yield url
     finally:
         process.terminate()
@@ -100,19 +101,6 @@ def page(new_page):
 
 
 @pytest.fixture
-def timing(request, record_property):
+def timing(record_property):
     """`timing(what, seconds)`: printed at the end, not asserted: a machine's speed says nothing of the code."""
-
-    def note(what, seconds):
-        record_property(what, round(seconds, 3))
-        request.config.stash.setdefault(TIMINGS, []).append((what, seconds))
-
-    return note
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """Print what the tests have measured, with or without -s."""
-    if found := config.stash.get(TIMINGS, []):
-        terminalreporter.section("times in the browser")
-        for what, seconds in found:
-            terminalreporter.write_line(f"{seconds:8.2f} s  {what}")
+    return lambda what, seconds: record_property(f"{TIMED}{what}", seconds)

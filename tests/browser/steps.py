@@ -39,7 +39,8 @@ _LOW_CONTRAST = """
       .reduce((u, t) => over(t, u), [255, 255, 255]);
   const seen = new Map();
   let texts = 0;
-  const walker = document.createTreeWalker(document.querySelector("[data-testid=stApp]"), NodeFilter.SHOW_TEXT);
+  const walker = document.createTreeWalker(document.querySelector("[data-testid=stApp]") ?? document.body,
+    NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const element = node.parentElement, words = node.textContent.trim();
     if (!words || !element || !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
@@ -67,6 +68,28 @@ _LOW_CONTRAST = """
   return {texts, low: [...seen.keys()]};
 }
 """
+# Times of the pruning lab's headline for `budget` experts on all `total` inputs. The page notes them itself, so that
+# the test's own round trips are not in them. An estimate that the exact score overtakes before it is painted is never
+# seen: `estimate` then stays empty, and the exact score ends the wait all the same.
+_WATCH_HEADLINE = """
+([budget, total]) => {
+  const found = window.found = {}, start = performance.now();
+  const line = (pattern) => new RegExp(`^${pattern}$`, "m");
+  const kept = line(`${budget} of [0-9,]+`), all = line(`n = ${total}`), some = line(`n = [0-9,]+ of ${total}`);
+  window.look = () => {
+    const text = document.body.innerText, since = performance.now() - start;
+    if (found.exact || !kept.test(text)) return;
+    const running = some.test(text) || text.includes("A running estimate");
+    if (running) found.estimate ??= since;
+    else if (all.test(text)) {
+      found.exact = since;
+      watch.disconnect();
+    }
+  };
+  const watch = new MutationObserver(window.look);
+  watch.observe(document.body, {subtree: true, childList: true, characterData: true});
+}
+"""
 
 
 def address(app_url, name, **query):
@@ -89,10 +112,23 @@ def no_traceback(page):
 
 
 def click_cell(page, key, x, y):
-    page.wait_for_function(_CELL, arg=[key, x, y])
-    page.wait_for_timeout(500)  # scrolling and a chart's first drawing settle
-    left, top = page.evaluate(_CELL, [key, x, y])
-    page.mouse.click(left, top)
+    """Click a cell of a chart, again where the chart was being drawn anew and took no notice."""
+    settled(page)
+    for _ in range(30):
+        page.wait_for_function(_CELL, arg=[key, x, y])
+        page.evaluate(
+            """(key) => { const chart = document.querySelector(`.st-key-${key} .js-plotly-plot`);
+            window.taken = false;
+            chart.on("plotly_selected", () => window.taken = true); }""",
+            key,
+        )
+        left, top = page.evaluate(_CELL, [key, x, y])
+        page.mouse.move(left, top)
+        page.mouse.click(left, top)
+        page.wait_for_timeout(500)
+        if page.evaluate("window.taken"):
+            return
+    raise AssertionError(f"the chart {key} took no click")
 
 
 def wait_for_query(page, **wanted):
@@ -102,7 +138,7 @@ def wait_for_query(page, **wanted):
 
 def low_contrast(page, least=4.5):
     """Texts with a contrast below `least` to 1, once colours have stopped changing, and how many there are in all."""
-    for _ in range(10):
+    for _ in range(60):
         found = page.evaluate(_LOW_CONTRAST, least)
         if found["texts"] and not found["low"]:
             break
@@ -110,9 +146,9 @@ def low_contrast(page, least=4.5):
     return found["low"], found["texts"]
 
 
-def tab_to(page, wanted, most=120):
-    """Press Tab until each of `wanted` (a part of what a control is called) has had the focus; returns those left."""
-    left = list(wanted)
+def tab_to(page, wanted, most=150):
+    """Press Tab until the control of that name has the focus; the name is a whole part of what it is called."""
+    passed = []
     for _ in range(most):
         page.keyboard.press("Tab")
         name = page.evaluate(
@@ -120,11 +156,39 @@ def tab_to(page, wanted, most=120):
             return [e.getAttribute("aria-label"), e.closest("[role=radiogroup],[role=group]")?.ariaLabel,
                     e.getAttribute("role"), e.innerText].join(" | "); }"""
         )
-        # Whole parts of the name, so that "Expert" is not taken for found at "Expert usage".
-        left = [part for part in left if not re.search(rf"(^|\| |\n){re.escape(part)}( \||\n|$)", name)]
-        if not left:
-            break
-    return left
+        # Whole parts, so that "Expert" is not taken for found at "Expert usage".
+        if re.search(rf"(^|\| |\n){re.escape(wanted)}( \||\n|$)", name):
+            return
+        passed.append(name)
+    raise AssertionError(f"no {wanted!r} among {passed}")
+
+
+def slider_of(page):
+    slider = page.get_by_role("slider").first
+    slider.wait_for()
+    return slider
+
+
+def value_of(slider):
+    return int(slider.evaluate("e => e.getAttribute('aria-valuenow') ?? e.value"))
+
+
+def time_of_next_score(page, total):
+    """One more expert by the keyboard: seconds until the estimate and the exact score on `total` inputs are painted.
+
+    The first is None where the exact score came before an estimate could be painted.
+    """
+    slider = slider_of(page)
+    budget = value_of(slider) + 1
+    slider.focus()
+    page.evaluate(_WATCH_HEADLINE, [budget, f"{total:,}"])
+    slider.press("ArrowRight")
+    # Looks too, in case nothing changes any more when the observer starts to see.
+    page.wait_for_function("() => { look(); return window.found.exact; }", polling=250)
+    assert value_of(slider) == budget
+    found = page.evaluate("window.found")
+    estimate = found.get("estimate")
+    return None if estimate is None else estimate / 1000, found["exact"] / 1000
 
 
 def metric(page, label):

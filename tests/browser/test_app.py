@@ -1,8 +1,10 @@
 """The app in a real browser, on a shipped checkpoint: what a person does, and what they must then see."""
 
+import io
 import os
 import re
 import time
+import zipfile
 
 import pytest
 
@@ -26,7 +28,10 @@ from .steps import (
     metric,
     no_traceback,
     settled,
+    slider_of,
     tab_to,
+    time_of_next_score,
+    value_of,
     wait_for_query,
 )
 
@@ -54,16 +59,6 @@ def score_of(shipped, probe):
         return f"{evaluate(pruned, shipped.tokenizer, probe).score:.1%}"
 
     return score
-
-
-def slider_of(page):
-    slider = page.get_by_role("slider").first
-    slider.wait_for()
-    return slider
-
-
-def value_of(slider):
-    return int(slider.evaluate("e => e.getAttribute('aria-valuenow') ?? e.value"))
 
 
 def wait_for_exact(page, budget):
@@ -112,12 +107,13 @@ def test_back_returns_to_the_page_and_to_what_was_typed(app_url, page):
     page.go_back()
     page.get_by_role("heading", name="Routing").first.wait_for()
     page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
-    assert page.locator("textarea").first.input_value() == SENTENCE
+    page.wait_for_function("text => document.querySelector('textarea')?.value === text", arg=SENTENCE)
     no_traceback(page)
 
 
 def test_a_typed_sentence_is_routed(app_url, page):
     page.goto(address(app_url, "routing"))
+    settled(page)  # or the examples, which the first run puts in, could come after what is typed
     page.locator("textarea").first.fill(f"{SENTENCE}\n<b>dull</b> 🙂")
     page.get_by_role("button", name="Route", exact=True).click()
     page.get_by_text("One input in detail").wait_for()
@@ -134,6 +130,7 @@ def test_an_expert_is_forced_by_a_click_and_released(app_url, page, shipped):
     verb = "stays" if after.answer == before.answer else "flips"
     page.goto(address(app_url, "routing", text=SENTENCE))
     page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
+    settled(page)
     axes = page.evaluate(
         """() => { const {xaxis, yaxis} = document.querySelector(".st-key-what-if-0 .js-plotly-plot")._fullLayout;
         return [xaxis, yaxis].map((a) => a.type == "category" ? a._categories : null); }"""
@@ -152,34 +149,68 @@ def test_an_expert_is_forced_by_a_click_and_released(app_url, page, shipped):
     no_traceback(page)
 
 
-def sidebar_upload(page, name, content):
-    sidebar = page.locator("[data-testid=stSidebar]")
-    details = sidebar.locator("details", has_text="Your own data").first
+def sidebar_upload(page, part, name, content):
+    """Give a file to the part of the sidebar of that title; returns the part."""
+    settled(page)  # each upload is followed by a new, empty box
+    details = page.locator("[data-testid=stSidebar] details", has_text=part).first
     details.wait_for()
     if details.get_attribute("open") is None:
         details.locator("summary").click()
     details.locator("input[type=file]").first.set_input_files(
-        {"name": name, "mimeType": "text/plain", "buffer": content}
+        {"name": name, "mimeType": "application/octet-stream", "buffer": content}
     )
-    return sidebar
+    return details
+
+
+def refused(part, name):
+    """Wait until the part of the sidebar says, in words, that it did not take the file."""
+    part.locator("[data-testid=stAlert]", has_text=name).wait_for()
+    said = part.locator("[data-testid=stAlert]").first.inner_text()
+    assert "Traceback" not in said
+    assert "Error" not in said
+    return said
 
 
 def test_an_uploaded_csv_is_the_source_and_a_broken_one_is_refused_in_words(app_url, page):
     page.goto(address(app_url, "expert_usage"))
-    settled(page)
     table = "sentence,label\nA joy,positive\nA bore,negative\nFine work,positive\nAwful,negative\n"
-    sidebar = sidebar_upload(page, "mine.csv", table.encode())
+    sidebar = page.locator("[data-testid=stSidebar]")
+    sidebar_upload(page, "Your own data", "mine.csv", table.encode())
     sidebar.get_by_text("Your own mine.csv: 4 inputs").wait_for()
     wait_for_query(page, source="own")
     page.get_by_text(re.compile(r"of n = 4 inputs")).first.wait_for()
     for name, content in (("broken.jsonl", b'{"text": "a"\n{]'), ("junk.csv", bytes(range(256)) * 20)):
-        sidebar_upload(page, name, content)
-        sidebar.locator("[data-testid=stAlert]", has_text=name).wait_for()
-        said = sidebar.locator("[data-testid=stAlert]").first.inner_text()
-        assert "Traceback" not in said
-        assert "Error" not in said
+        refused(sidebar_upload(page, "Your own data", name, content), name)
         sidebar.get_by_text("Your own mine.csv: 4 inputs").wait_for()  # what was in use stays in use
     no_traceback(page)
+
+
+def zipped(**files):
+    """A zip archive in which a `__` in a name stands for a dot."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, content in files.items():
+            file.writestr(name.replace("__", "."), content)
+    return archive.getvalue()
+
+
+def test_a_broken_checkpoint_is_refused_in_words_and_the_picked_one_stays(app_url, page):
+    other = "sst2-11of12"
+    page.goto(address(app_url, "overview", checkpoint=other))
+    page.get_by_role("heading", name=other).wait_for()
+    sound = zipped(config__json="{}", tokenizer__json="{}")
+    for name, content in (
+        ("junk.zip", bytes(range(256)) * 20),
+        ("cut.zip", sound[: len(sound) // 2]),
+        ("pickled.zip", zipped(config__json="{}", pytorch_model__bin="\x80\x04.")),
+        ("empty.zip", zipped()),
+    ):
+        assert "is not loaded" in refused(sidebar_upload(page, "Load a checkpoint", name, content), name)
+        settled(page)
+        assert page.get_by_role("heading", name=other).count()
+        assert f"checkpoint={other}" in page.url
+    page.reload()
+    page.get_by_role("heading", name=other).wait_for()
 
 
 def test_attribution_runs_and_finishes(app_url, page, shipped, timing):
@@ -199,13 +230,32 @@ def test_attribution_runs_and_finishes(app_url, page, shipped, timing):
     assert page.locator("[data-testid=stProgress]").count() == 0
 
 
+def test_the_first_page_has_an_address_of_its_own(app_url, page):
+    page.goto(address(app_url, "overview"))
+    settled(page)
+    opened = "[data-testid=stSidebarNavLink][aria-current=page]"
+    assert page.get_by_text("Page not found").count() == 0
+    assert "Overview" in page.locator(opened).inner_text()
+    page.get_by_role("link", name="Routing").click()
+    page.get_by_role("heading", name="Routing").first.wait_for()
+    page.go_back()
+    page.get_by_role("heading", name=NAME).wait_for()
+    settled(page)
+    assert page.get_by_text("Page not found").count() == 0
+    page.goto(app_url)
+    page.get_by_role("heading", name=NAME).wait_for()  # the first of the shipped ones, as people count
+    assert "Overview" in page.locator(opened).inner_text()
+    assert page.locator("[data-testid=stSidebarNavLink]").count() == len(PAGES)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_text_is_legible_and_every_chart_has_words(app_url, page, name):
     page.goto(address(app_url, name, **({"text": SENTENCE} if name in ("routing", "attribution") else {})))
     settled(page)
-    charts = page.locator(".js-plotly-plot")
-    described = page.locator("[role=figure][aria-label]:not([aria-label='']) .js-plotly-plot")
-    assert described.count() == charts.count()
+    page.wait_for_function(
+        """() => [...document.querySelectorAll(".js-plotly-plot")].every(
+            (chart) => chart.closest("[role=figure][aria-label]:not([aria-label=''])"))"""
+    )
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         low, texts = low_contrast(page)
@@ -213,14 +263,26 @@ def test_every_text_is_legible_and_every_chart_has_words(app_url, page, name):
         assert not low, f"{len(low)} of {texts} texts in {scheme}: {low[:8]}"
 
 
-def test_the_keyboard_reaches_the_controls(app_url, page):
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_an_expert_is_forced_with_the_keyboard_alone(app_url, page, shipped, key):
+    (before,) = explore(shipped.model, shipped.tokenizer, shipped.info.task, [(SENTENCE,)])
+    expert = next(e for e in (3, 4) if e != before.choice(9))
     page.goto(address(app_url, "routing", text=SENTENCE))
     page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
     settled(page)
-    assert not tab_to(
-        page,
-        ["Expert usage", "Checkpoint", "Data", "One sentence a line", "Route", "Layer", "Expert", "Force"],
-    )
+    for control in ("Expert usage", "Checkpoint", "Data", "One sentence a line", "Route"):
+        tab_to(page, control)
+    for box, number in (("Layer", 9), ("Expert", expert)):
+        tab_to(page, box)
+        page.keyboard.type(str(number))
+        page.keyboard.press("Enter")
+        wait_for_query(page, **{f"force_{box.lower()}": number})
+        settled(page)
+    tab_to(page, "Force")
+    page.keyboard.press(key)
+    wait_for_query(page, force=f"9.{expert}")
+    page.get_by_role("heading", name="As routed and forced").wait_for()
+    page.get_by_role("button", name=f"layer 9 → expert {expert}").wait_for()
     no_traceback(page)
 
 
@@ -245,7 +307,7 @@ def test_two_people_drag_the_slider_at_once(app_url, new_page, score_of, timing)
         person.mouse.up()
     started = time.perf_counter()
     while left := [(p, w) for p, w in zip(people, wanted, strict=True) if value_of(slider_of(p)) != w]:
-        assert time.perf_counter() - started < 120
+        assert time.perf_counter() - started < 300
         for person, budget in left:  # a step of each in turn
             slider_of(person).press("ArrowLeft" if value_of(slider_of(person)) > budget else "ArrowRight")
     for person, budget, score in zip(people, wanted, expected, strict=True):
@@ -261,26 +323,13 @@ def test_two_people_drag_the_slider_at_once(app_url, new_page, score_of, timing)
 @pytest.mark.parametrize("name", ["sst2-6of12", "sst2-11of12"])
 def test_first_estimate_and_exact_score_on_sst2(app_url, page, timing, name):
     page.goto(address(app_url, "pruning_lab", checkpoint=name, source="glue"))
-    slider = slider_of(page)
     metric(page, "Accuracy").wait_for()
     settled(page)
     for _ in range(2):
-        slider.focus()
-        # Seen by the page itself, so that the test's own round trips are not in the times.
-        page.evaluate(
-            """() => { const found = window.times = {}; const start = performance.now();
-            const look = () => { const text = document.body.innerText;
-              const n = text.match(/n = ([\\d,]+) of 872/);
-              if (n && !found.estimate) found.estimate = performance.now() - start;
-              if (found.estimate && !n && !text.includes("A running estimate"))
-                { found.exact = performance.now() - start; watch.disconnect(); } };
-            const watch = new MutationObserver(look);
-            watch.observe(document.body, {subtree: true, childList: true, characterData: true}); }"""
-        )
-        slider.press("ArrowRight")
-        page.wait_for_function("() => window.times.exact")
-        found = page.evaluate("window.times")
-        timing(f"{name}: first estimate of 872 after the key", found["estimate"] / 1000)
-        timing(f"{name}: exact score of 872 after the key", found["exact"] / 1000)
-        assert found["estimate"] < found["exact"]
+        estimate, exact = time_of_next_score(page, 872)
+        if estimate is None:
+            timing(f"{name}: exact score of 872 after the key, before an estimate was painted", exact)
+        else:
+            timing(f"{name}: first estimate of 872 after the key", estimate)
+            timing(f"{name}: exact score of 872 after the key", exact)
         settled(page)

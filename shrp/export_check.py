@@ -1,0 +1,91 @@
+"""A written ONNX graph against the PyTorch model that it is of: its logits, and what int8 gains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.batching import bucketed_batches, collate, encode
+from shrp.data import load_probe
+from shrp.explore import longest_input
+from shrp.measure import latency
+
+_PROBE_STEP = 4
+_TIMED = (8, 64)
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _random_batch(
+    model: PreTrainedModel, names: list[str], lengths: list[int], seed: int
+) -> dict[str, Tensor]:
+    """Random tokens, one input a length, padded on the right."""
+    generator = torch.Generator().manual_seed(seed)
+    pad = model.config.pad_token_id or 0
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    ids = torch.randint(model.config.vocab_size - 1, mask.shape, generator=generator)
+    ids = torch.where(mask.bool(), ids + (ids >= pad), pad)  # no padding token among the real ones
+    return {name: {"input_ids": ids, "attention_mask": mask}.get(name, 0 * ids) for name in names}
+
+
+def compare(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], path: Path
+) -> dict[str, Any]:
+    """`checked`, `max_difference`, `label_agreement` and `sentences` of `shrp.export.ExportReport`."""
+    session, longest = _session(path), longest_input(model, tokenizer)
+
+    def both(batch: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            reference = model(**batch).logits.numpy()
+        (logits,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in batch.items()})
+        return reference, logits
+
+    # One input and several, as short as an empty text and as long as fits, of one length and of many.
+    sizes = [[2], [longest], [9], [5] * 4, [longest, 2, longest // 2], [17, 3, 11, 2, 16, 7, 17, 5]]
+    sizes = [[min(length, longest) for length in lengths] for lengths in sizes]
+    pairs = [both(_random_batch(model, names, lengths, seed)) for seed, lengths in enumerate(sizes)]
+    made = len(pairs)
+    texts = load_probe("sst2").texts[::_PROBE_STEP]
+    encoded = encode(tokenizer, texts, max_length=longest)
+    for indices in bucketed_batches([len(one["input_ids"]) for one in encoded], 32, shuffle_seed=0):
+        batch = collate(tokenizer, encoded, indices)
+        pairs.append(both({name: batch[name] for name in names}))
+    differences = [np.abs(reference - logits).max() for reference, logits in pairs]
+    agreement = None
+    if model.config.num_labels > 1:
+        same = [reference.argmax(-1) == logits.argmax(-1) for reference, logits in pairs[made:]]
+        agreement = float(np.concatenate(same).mean())
+    return {
+        "checked": sum(len(reference) for reference, _ in pairs),
+        "max_difference": float(np.max(differences)),
+        "label_agreement": agreement,
+        "sentences": len(texts),
+    }
+
+
+def speedup(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], float32: Path, int8: Path
+) -> float:
+    """How many times as fast the int8 graph is, both timed in turn."""
+    inputs, tokens = _TIMED
+    batch = _random_batch(model, names, [min(tokens, longest_input(model, tokenizer))] * inputs, seed=0)
+    feed = {name: tensor.numpy() for name, tensor in batch.items()}
+    sessions = {"float32": _session(float32), "int8": _session(int8)}
+    times = latency(
+        {name: lambda session=session: session.run(None, feed) for name, session in sessions.items()},
+        repeats=7,
+        warmup=2,
+    ).set_index("name")["median_ms"]
+    return float(times["float32"] / times["int8"])

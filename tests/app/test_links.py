@@ -1,0 +1,141 @@
+"""What a link brings back of a page's widgets, beyond what each page's own tests open by one."""
+
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp.data import load_probe
+from shrp.evaluate import evaluate
+from shrp.paired import LOST, agreement
+from shrp.prune import prune
+from shrp.usage import measure_usage, plan_from
+from ui import lab_compare, lab_hurts, lab_sides, latency
+from ui.lab_reference import ROUTED
+
+from .helpers import texts_of
+
+DEFAULTS_OUT = (
+    *(
+        lab_hurts.DIRECTION,
+        lab_hurts.SLICES,
+        lab_hurts.CLASSES,
+        lab_hurts.TABS,
+        lab_sides.FIRST,
+        lab_sides.SECOND,
+    ),
+    *("take", "sweep_controls", "edit_layer", latency.KEPT, "force_layer", "force_expert"),
+)
+
+
+def metric(at, start):
+    return next(m.value for m in at.metric if m.label.startswith(start))
+
+
+def test_the_labs_filters_tabs_and_controls(open_page, tiny_checkpoint):
+    at = open_page(
+        "pruning_lab",
+        tiny_checkpoint,
+        budget=2,
+        flip_direction=LOST,
+        flip_label="negative",
+        hurts="Flipped predictions",
+        take="Save",
+        sweep_controls="true",
+        edit_layer=2,
+    )
+    assert not at.exception
+    assert at.multiselect(key=lab_hurts.DIRECTION).value == [LOST]
+    assert at.multiselect(key=lab_hurts.CLASSES).value == ["negative"]
+    left = next(d.value for d in at.dataframe if "p pruned" in d.value)
+    assert set(left["label"]) == {"negative"}
+    assert at.session_state[lab_hurts.TABS] == "Flipped predictions"
+    assert at.session_state["take"] == "Save"
+    assert at.checkbox(key="sweep_controls").value
+    assert at.selectbox(key="edit_layer").value == 2
+
+
+@pytest.mark.parametrize("page", ["pruning_lab", "overview", "routing"])
+def test_what_nobody_picked_stays_out_of_the_address(open_page, tiny_checkpoint, page):
+    at = open_page(page, tiny_checkpoint)
+    assert not at.exception
+    assert not {*DEFAULTS_OUT} & {*at.query_params}
+
+
+def test_the_static_model_beside_latency(open_page, tiny_checkpoint, save_tiny):
+    at = open_page("overview", tiny_checkpoint, latency_each=3)
+    assert at.number_input(key=latency.KEPT).value == 3
+    assert "static, 3 a layer" in texts_of(at)
+    at = open_page("overview", tiny_checkpoint, latency_each=99)
+    assert not at.exception
+    assert at.number_input(key=latency.KEPT).value == 2
+
+
+def test_the_boxes_that_force(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text="w1 w2", force_layer=2, force_expert=3)
+    assert (at.selectbox(key="force_layer").value, at.selectbox(key="force_expert").value) == (2, 3)
+    at.button(key="force-button").click().run()
+    assert at.query_params["force"] == "2.3"
+
+
+@pytest.fixture
+def plan_of(tiny_checkpoint):
+    """`plan_of(**options)`: a plan, made without the page."""
+    loaded = checkpoints.load(tiny_checkpoint)
+    stats = measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    return lambda **options: plan_from(stats, **options)
+
+
+def test_compared_settings_that_this_session_never_tried(open_page, tiny_checkpoint, plan_of):
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, compare_a="3each.mean", compare_b="routed")
+    assert not at.exception
+    assert at.selectbox(key=lab_sides.FIRST).value.startswith("plan ")
+    assert at.selectbox(key=lab_sides.SECOND).value == ROUTED
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    routed = evaluate(loaded.model, loaded.tokenizer, data)
+    pruned = prune(loaded.model, plan_of(per_layer=3, combination="mean"))
+    counts = agreement(evaluate(pruned, loaded.tokenizer, data), routed)
+    assert metric(at, "McNemar") == lab_compare.p_text(counts.p_value)
+    assert "3 a layer, usage, plain mean" in texts_of(at)
+    # What was picked is followed from then on, not the address.
+    at.selectbox(key=lab_sides.SECOND).set_value(lab_sides.CURRENT).run()
+    assert lab_sides.SECOND not in at.query_params
+    assert at.query_params[lab_sides.FIRST] == "3each.mean"
+    at.selectbox(key=lab_sides.FIRST).set_value(ROUTED).run()
+    assert lab_sides.FIRST not in at.query_params  # without a teacher it is what A starts with
+
+
+def test_a_compared_setting_with_edits_has_a_name(open_page, tiny_checkpoint, plan_of):
+    kept = dict(plan_of(budget=4).layers)[2].experts
+    dropped = next(expert for expert in range(4) if expert in kept)
+    at = open_page("pruning_lab", tiny_checkpoint, budget=3, compare_a=f"4-2d{dropped}")
+    assert not at.exception
+    assert "edit 1: " in texts_of(at)
+    tried = next(iter(at.session_state["lab-tried"].values()))
+    (edited,) = [attempt for attempt in tried.values() if attempt.setting.edited]
+    assert dropped not in dict(edited.plan.layers)[2].experts
+    assert at.query_params[lab_sides.FIRST] == f"4-2d{dropped}"
+
+
+@pytest.mark.parametrize("link", ["x", "99", "2each.best", "4-9n1", "<b>", "4-"])
+def test_a_compared_setting_that_does_not_fit_is_left_out_and_it_says_so(open_page, tiny_checkpoint, link):
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, compare_b=link)
+    assert not at.exception
+    assert not at.error
+    assert "The setting in the address was left out" in texts_of(at)
+    assert at.selectbox(key=lab_sides.SECOND).value == lab_sides.CURRENT
+    assert lab_sides.SECOND not in at.query_params
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"flip_direction": "up", "flip_label": "3", "flip_slice": "<b>"},
+        {"hurts": "none", "take": ""},
+        {"sweep_controls": "perhaps", "edit_layer": "77"},
+    ],
+)
+def test_nonsense_falls_back(open_page, tiny_checkpoint, params):
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, **params)
+    assert not at.exception
+    assert not at.error
+    assert at.multiselect(key=lab_hurts.DIRECTION).value == []
+    assert at.selectbox(key="edit_layer").value == 1

@@ -1,0 +1,30 @@
+"""Values of keyed widgets, brought back among what the widgets offer now.
+
+What a person picked is kept by its key while checkpoint, data and plan change around it, and Streamlit checks only what
+comes by the page's address. Call these before the widget is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import streamlit as st
+
+
+def clamp(key: str, low: int, high: int) -> None:
+    """Bring a number into the range from `low` to `high`."""
+    value = st.session_state.get(key)
+    if isinstance(value, int | float) and not low <= value <= high:
+        st.session_state[key] = int(min(max(value, low), high))
+
+
+def fall_back(key: str, options: Container) -> None:
+    """Let a box start anew whose value is no option any more."""
+    if key in st.session_state and st.session_state[key] not in options:
+        del st.session_state[key]
+
+
+def leave_known(key: str, options: Container) -> None:
+    """Take out of several picks those that are no options any more."""
+    if any(one not in options for one in st.session_state.get(key, ())):
+        st.session_state[key] = [one for one in st.session_state[key] if one in options]

@@ -1,0 +1,142 @@
+"""What two settings of the pruning lab can be picked from to be compared, and their place in the page's address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.convert import expert_layers, num_experts_of
+from shrp.data import TextData
+from shrp.errors import ShrpError
+from shrp.evaluation import Evaluation
+from shrp.plan import PruningPlan
+from ui import lab, lab_edits, lab_plan_url, lab_setting_url
+from ui.bound import fall_back
+from ui.lab import Setting
+from ui.lab_reference import ROUTED, TEACHER, teacher_key, teacher_on
+from ui.state import Selection
+from ui.text import escape, metric_name, score_text
+
+FIRST, SECOND = "compare_a", "compare_b"
+"""Keys of the pickers, in the session's state and in the URL alike."""
+CURRENT = "this plan"
+_FIXED = {TEACHER: "teacher", ROUTED: "routed", CURRENT: "plan"}
+"""Names in the URL of what is not a setting tried before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One thing that can be compared."""
+
+    label: str
+    """As the picker shows it."""
+    short: str
+    """As sentences and tables name it."""
+    key: str
+    """The same for the same model on every page."""
+    link: str
+    """As the URL names it."""
+    evaluation: Callable[[], Evaluation]
+
+
+def sides(
+    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+) -> dict[str, Side]:
+    """What there is to compare, by a key that stays the same while the slider moves: latest tries first."""
+    checkpoint, data = selection.checkpoint, selection.data
+    metric = data.task.metric
+    found = {}
+
+    def add(name: str, label: str, key: str, evaluation: Evaluation) -> None:
+        label = f"{label}: {metric_name(metric)} {score_text(evaluation.score, metric)}"
+        found[name] = Side(label, name, key, _FIXED[name], lambda: evaluation)
+
+    if (teacher := teacher_on(checkpoint, data)) is not None:
+        add(TEACHER, "Dense teacher", teacher_key(checkpoint, data), teacher)
+    add(ROUTED, "Routed model", model_key(checkpoint), routed)
+    add(CURRENT, f"This plan ({setting.text})", model_key(checkpoint, plan), pruned)
+    seen = {plan.key()}
+    for attempt in reversed(list(lab.tried(checkpoint, data).values())):
+        if attempt.plan.key() in seen:
+            continue
+        seen.add(attempt.plan.key())
+        name = attempt.setting.text
+        found[_name(attempt.plan)] = Side(
+            f"{name}: {metric_name(metric)} {score_text(attempt.score, metric)}",
+            name,
+            model_key(checkpoint, attempt.plan),
+            lab_setting_url.encode(attempt.setting),
+            lambda one=attempt.plan: evaluated(checkpoint, data, one, "Evaluating again:"),
+        )
+    return found
+
+
+def model_key(checkpoint: Checkpoint, plan: PruningPlan | None = None) -> str:
+    """What tells a checkpoint as it is, or its pruning by `plan`, from every other model."""
+    return checkpoint.fingerprint if plan is None else f"{checkpoint.fingerprint} {plan.key()}"
+
+
+def evaluated(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, label: str) -> Evaluation:
+    """A plan's exact evaluation: kept from when it was first made, or made now with a progress bar."""
+    bar = st.empty()
+    for evaluation in lab.stream(checkpoint, data, plan):
+        if not evaluation.complete:
+            text = f"{label} {evaluation.n:,} of {evaluation.total:,} inputs"
+            bar.progress(evaluation.n / evaluation.total, text)
+    bar.empty()
+    return evaluation
+
+
+def follow_link(key: str, selection: Selection, current: PruningPlan) -> None:
+    """Before a picker is first drawn: pick what the URL names, trying its setting where this session has not yet."""
+    link = st.query_params.get(key)
+    if link is None or key in st.session_state:
+        return
+    if (name := next((name for name, fixed in _FIXED.items() if fixed == link), None)) is None:
+        try:
+            plan = _tried(link, selection)
+        except ShrpError as error:
+            st.caption(f":material/info: The setting in the address was left out: {escape(str(error))}")
+            return
+        name = CURRENT if plan.key() == current.key() else _name(plan)
+    st.session_state[key] = name
+
+
+def _tried(link: str, selection: Selection) -> PruningPlan:
+    """The plan of a setting in the URL, evaluated and kept among those tried."""
+    checkpoint, data = selection.checkpoint, selection.data
+    wanted = lab_setting_url.decode(link)
+    stats = lab.usage_for(wanted.selection, checkpoint, selection.source, data)
+    editor = lab_edits.editor(
+        checkpoint.fingerprint, list(expert_layers(checkpoint.model)), num_experts_of(checkpoint.model)
+    )
+    setting, plan, _ = lab_edits.edited(wanted, wanted.edits, stats, editor)
+    known = {attempt.plan.key() for attempt in lab.tried(checkpoint, data).values()}
+    if plan.key() not in known:
+        lab.keep(
+            checkpoint, data, setting, plan, evaluated(checkpoint, data, plan, f"Evaluating {setting.text}:")
+        )
+    return plan
+
+
+def pick(label: str, found: dict[str, Side], key: str, start: str) -> str:
+    """Draw the picker of one side; returns the picked key of `found`, and puts it into the URL."""
+    fall_back(key, found)  # a setting of another checkpoint or data
+    options = list(found)
+    index = {} if key in st.session_state else {"index": options.index(start)}
+    # Not bound: what stands in the URL would be the label, which is long and changes with the slider.
+    picked = st.selectbox(label, options, key=key, format_func=lambda name: found[name].label, **index)
+    link = found[picked].link
+    wanted = link if picked != start and len(link) <= lab_plan_url.LONGEST else None
+    if wanted is None:
+        st.query_params.pop(key, None)
+    elif st.query_params.get(key) != wanted:
+        st.query_params[key] = wanted
+    return picked
+
+
+def _name(plan: PruningPlan) -> str:
+    return f"plan {plan.key()}"

@@ -1,0 +1,141 @@
+"""The report's parts on the checkpoint as it is stored: what it is, what it costs, what it scored."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import pandas as pd
+
+from shrp.measure import cost, dense_cost
+from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
+from ui import lab, loaders, overview_figures, score_figures
+from ui.describe import summary_line, training_facts
+from ui.report_parts import Section
+from ui.score_views import table as score_table
+from ui.state import Selection
+from ui.text import count, metric_name, percent, plain, score_text
+
+_PACKAGES = ("torch", "transformers", "plotly", "streamlit")
+
+
+def _versions() -> str:
+    found = [f"Python {platform.python_version()}"]
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def facts_part(part: Section, selection: Selection, made: str) -> None:
+    """What the checkpoint is, and how it was trained."""
+    checkpoint, data = selection.checkpoint, selection.data
+    info, hf = checkpoint.info, checkpoint.model.config
+    part.words(plain(summary_line(info, hf.num_hidden_layers, hf.num_attention_heads)))
+    task = info.task
+    classes = ", ".join(task.label_names) if task.label_names else "a number (regression)"
+    facts = {
+        "name": selection.name,
+        "base": info.base_model or "not stored",
+        "task": f"{task.name} ({classes}), headline metric {metric_name(task.metric)}",
+        "layers and heads": f"{hf.num_hidden_layers} layers of {hf.num_attention_heads} heads",
+        "converted layers": ", ".join(map(str, info.config.layers)) or "none (dense)",
+        "routing": f"{info.config.routing}, top-{info.config.top_k}" if selection.is_routed else "none",
+        "data of this report": f"{data.name}, n = {len(data):,}" if data is not None else "none at hand",
+        "fingerprint (SHA-256)": checkpoint.fingerprint,
+        "fingerprint of the data": data.fingerprint if data is not None else "",
+        "made": made,
+        "versions": _versions(),
+    }
+    part.facts([(name, value) for name, value in facts.items() if value], "The checkpoint")
+    if recipe := training_facts(info.training):
+        part.facts(recipe, "How it was trained")
+    else:
+        part.words("Nothing was stored about how this checkpoint was trained.")
+    layers = overview_figures.layer_frame(info, hf.num_hidden_layers, hf.num_attention_heads)
+    validation = str(info.training.get("validation_data", "validation data"))
+    part.figure(
+        overview_figures.layer_strip(layers, hf.num_attention_heads, validation=validation),
+        "The layers from input to output: "
+        + ", ".join(f"{layer} {rows['state'].iloc[0]}" for layer, rows in layers.groupby("layer"))
+        + ".",
+        f"Structure of the checkpoint; Top-1 shares in the hover texts are of {validation}, as stored with it.",
+    )
+    if info.plan is not None:
+        rows = [
+            {"layer": layer, "experts kept (weight)": ", ".join(f"{e} ({w:.2f})" for e, w in kept)}
+            for layer, kept in ((i, zip(p.experts, p.weights)) for i, p in info.plan.layers)
+        ]
+        part.table(pd.DataFrame(rows), f"What the pruning keeps: {info.plan.budget} experts in all")
+
+
+def scores_part(part: Section, selection: Selection) -> None:
+    """Its costs, its scores beside the controls', and the epochs of its training."""
+    model = selection.checkpoint.model
+    costs = overview_figures.cost_frame(cost(model, lab.TOKENS), dense_cost(model, lab.TOKENS))
+    shares = "; ".join(f"{row.what}, {row.denominator}: {percent(row.kept)}" for row in costs.itertuples())
+    part.heading("Costs")
+    part.figure(
+        overview_figures.cost_bars(costs),
+        f"Share of the dense model that is left: {shares}.",
+        f"Counted from the architecture, not measured: n = 1 input of {lab.TOKENS} tokens.",
+    )
+    rows = [
+        {
+            "what": row.what,
+            "denominator": f"dense {row.denominator}",
+            "this checkpoint": count(row.value),
+            "dense": count(row.dense),
+            "share": percent(row.kept),
+        }
+        for row in costs.itertuples()
+    ]
+    part.table(pd.DataFrame(rows), f"Costs by denominator; FLOPs of one input of {lab.TOKENS} tokens")
+    part.heading("Scores, with the controls beside them")
+    scores = score_frame(selection.checkpoint.info.scores)
+    if scores.empty:
+        part.words(
+            "No scores were stored with this checkpoint; what was measured here is below, under Examples."
+        )
+    for name in dict.fromkeys(scores["data"]):
+        _scores(part, scores[scores["data"] == name].reset_index(drop=True), str(name))
+    _history(part, selection, scores)
+
+
+def _scores(part: Section, scores: pd.DataFrame, name: str) -> None:
+    ns = " / ".join(f"{n:,}" for n in sorted({int(n) for n in scores["n"].dropna()}))
+    said = "; ".join(f"{row.model} {score_text(row.score, row.metric)}" for row in scores.itertuples())
+    part.figure(
+        score_figures.score_dots(scores),
+        f"Scores with their intervals: {said}.",
+        f"Data: {name}, n = {ns}, as stored with the checkpoint.",
+    )
+    found = verdicts(scores, score_text)
+    part.words(summary(found))
+    if found:
+        part.bullets(verdict.text for verdict in found)
+        part.words(HOW_COMPARED, soft=True)
+    part.table(score_table(scores), f"Scores on {name}, n = {ns}, as a table", folded=True)
+
+
+def _history(part: Section, selection: Selection, scores: pd.DataFrame) -> None:
+    part.heading("Training, epoch by epoch")
+    history = loaders.read_history(selection.name)
+    if not history:
+        part.words("No training history was stored with this checkpoint.")
+        return
+    data = str(selection.checkpoint.info.training.get("validation_data", "validation data"))
+    teacher = scores[(scores["kind"] == "teacher") & (scores["data"] == data)]
+    last = history[-1]
+    part.figure(
+        score_figures.training_history(
+            score_figures.history_frame(history),
+            data=data,
+            teacher_score=None if teacher.empty else float(teacher["score"].iloc[0]),
+        ),
+        f"Validation score and losses over {len(history)} epochs; the last epoch's score is "
+        f"{score_text(last['validation_score'], last['metric'])}.",
+        f"Data: {data}, n = {int(last['validation_n']):,}.",
+    )

@@ -1,0 +1,113 @@
+"""The end of the report: how to have its numbers again, and what they can't say."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from ui import lab
+from ui.report_parts import Section
+from ui.state import Selection
+
+_OPTIONS = (
+    *(
+        "stage2_epochs",
+        "balance",
+        "epoch_size",
+        "conversion_size",
+        "batch_size",
+        "max_length",
+        "learning_rate",
+    ),
+    *("new_learning_rate", "distill_logits", "distill_hidden", "expander_init", "swap", "exploration"),
+    *("precision", "seed"),
+)
+"""Settings of a training run that `shrp train` takes under the same name."""
+
+
+def reproduce_part(part: Section, selection: Selection) -> None:
+    """The commands that give the report's numbers, and the one that trained the checkpoint."""
+    name = shlex.quote(selection.checkpoint.path.name)
+    known = {"probe": "probe", "glue": "glue", "hub": "glue"}
+    data = known.get(selection.source, "YOUR_FILE")
+    part.words("From SHRP's folder, with the checkpoint's folder in place of its name:")
+    lines = [
+        f"python -m shrp evaluate {name} --data {data}",
+        f"python -m shrp measure {name} --tokens {lab.TOKENS}",
+    ]
+    if selection.is_routed:
+        lines.insert(1, f"python -m shrp usage {name} --data {data}")
+        half = len(selection.checkpoint.info.config.layers) * 2
+        lines.append(f"python -m shrp prune {name} --budget {half} --out pruned")
+    part.code("\n".join([*lines, "streamlit run app.py"]))
+    training = selection.checkpoint.info.training
+    if (command := train_command(selection)) is not None:
+        part.words("To train it again:")
+        part.code(command)
+        part.words(
+            "Made from the settings that the checkpoint stores, over the recipe without additions; those that it "
+            "doesn't store are the command's defaults, and numbers may differ a little between machines.",
+            soft=True,
+        )
+    elif training:
+        part.words("The checkpoint does not store its settings in full, so no command can be given.")
+
+
+def train_command(selection: Selection) -> str | None:
+    """The `shrp train` command of a routed checkpoint's stored settings; None where they are not stored."""
+    info = selection.checkpoint.info
+    config = info.training.get("config")
+    if (
+        not isinstance(config, Mapping)
+        or not info.config.layers
+        or info.config.control != "none"
+        or info.plan
+    ):
+        return None
+    trained_on = str(info.training.get("train_data", ""))
+    data = (
+        ["--task", info.task.name]
+        if trained_on.startswith("glue/")
+        else ["--train-file", "YOUR_TRAINING_FILE", "--validation-file", "YOUR_VALIDATION_FILE"]
+    )
+    words = ["python", "-m", "shrp", "train", "--base", info.base_model or "BASE", *data]
+    # A setting that was not stored did not exist yet, and the plain recipe leaves it at what it was then.
+    words += ["--recipe", "paper"]
+    words += ["--layers", ",".join(map(str, info.config.layers)), "--routing", info.config.routing]
+    words += ["--top-k", str(info.config.top_k)]
+    if order := config.get("order"):
+        words += ["--order", ",".join(map(str, order))]
+    for option in _OPTIONS:
+        value = config.get(option)
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            words += [
+                f"--{option.replace('_', '-')}",
+                f"{value:g}" if isinstance(value, float) else str(value),
+            ]
+    if config.get("freeze_embeddings"):
+        words.append("--freeze-embeddings")
+    teacher = info.training.get("teacher")
+    if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
+        words += ["--teacher-epochs", str(teacher["epochs"])]
+    return shlex.join([*words, "--out", selection.checkpoint.path.name])
+
+
+def limits_part(part: Section, selection: Selection) -> None:
+    """What the numbers of the report do not cover."""
+    lines = [
+        "Intervals are 95% and cover the choice of these inputs only: not the seed of training, nor other data.",
+        "FLOPs and parameters are counted from the architecture; time depends on the machine and is not in here.",
+        "A share of the encoder and a share of the whole model differ: the embeddings are in the second alone.",
+        "Examples are picked by the model's outputs, so they show its extremes and not how often they occur.",
+        "Comparisons with controls are one by one, without a correction for their number.",
+    ]
+    if selection.is_routed:
+        lines += [
+            "Usage says where inputs go, not that an expert matters; the Attribution page measures that.",
+            "The best point of a curve was picked on the inputs that it is scored on, which flatters it a little.",
+        ]
+    if selection.source == "probe":
+        lines.append(
+            "The probe set is made of sentences about single phenomena; it is no sample of real text."
+        )
+    part.bullets(lines)

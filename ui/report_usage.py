@@ -1,0 +1,116 @@
+"""The report's parts on usage: who is used, and what prunings by it scored and cost."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import numpy as np
+import pandas as pd
+
+from shrp.errors import ShrpError
+from shrp.evaluation import Evaluation
+from shrp.measure import dense_cost
+from shrp.usage import UsageStats, history_warnings
+from ui import lab, lab_curve, lab_pareto, lab_sweep, loaders, usage_figures
+from ui.lab_marks import marks, marks_frame
+from ui.report_parts import Section
+from ui.state import Selection
+from ui.text import percent, plain, warning_lines
+
+_CLICK = re.compile(r"<br><i>click[^<]*</i>")
+_OVER = "encoder_flops"
+
+
+def usage_part(part: Section, selection: Selection) -> UsageStats | None:
+    """Usage on the data; returns it, or None where there is nothing to measure."""
+    with suppress(ShrpError):  # a history that can't be read is told where training is
+        for line in warning_lines(history_warnings(loaders.read_history(selection.name))):
+            part.warning(plain(line))
+    if not selection.is_routed:
+        part.words("This checkpoint has no routers: every input passes through the same weights.")
+        return None
+    data = selection.data
+    if data is None:
+        part.words("No data were at hand for this task, so usage could not be measured.")
+        return None
+    stats = loaders.usage_stats(
+        selection.checkpoint, selection.checkpoint.fingerprint, selection.source, data, data.fingerprint
+    )
+    warnings = stats.warnings()
+    for line in warning_lines(warnings):
+        part.warning(plain(line))
+    if not warnings:
+        part.words(f"No failure signature on {data.name}: neither collapse nor noisy usage.")
+    counts = np.stack([stats.counts(layer) for layer in stats.layers])
+    n = f"n = {stats.n:,} inputs" + (
+        f" ({int(counts[0].sum()):,} real tokens)" if stats.unit == "tokens" else ""
+    )
+    heat = usage_figures.usage_heatmap(
+        np.stack([stats.share(layer) for layer in stats.layers]),
+        stats.layers,
+        title="Top-1 share",
+        subtitle=f"{n}; even use would be {percent(1 / stats.num_experts)}",
+        measure="Top-1 share",
+        counts=counts,
+        unit=stats.unit,
+    )
+    for trace in heat.select_traces({"type": "scatter"}):  # there is nothing to open in a file
+        trace.hovertext = [_CLICK.sub("", text) for text in trace.hovertext]
+    layers = stats.summary()
+    measured = f"Data: {data.name}, {n}."
+    tops = "; ".join(
+        f"layer {row.layer} expert {row.top_expert} ({percent(row.top_share)})" for row in layers.itertuples()
+    )
+    part.figure(heat, f"Top-1 share of each expert in each routed layer. Most used: {tops}.", measured)
+    effective = "; ".join(f"layer {row.layer} {row.effective_experts:.1f}" for row in layers.itertuples())
+    part.figure(
+        usage_figures.evenness_bars(layers, stats.num_experts, subtitle="all inputs; dotted: even use"),
+        f"Effective experts of each layer: {effective}.",
+        measured,
+    )
+    shares = pd.DataFrame(
+        [[layer, *(percent(share) for share in stats.share(layer))] for layer in stats.layers],
+        columns=["layer", *(f"expert {e}" for e in range(stats.num_experts))],
+    )
+    part.table(shares, f"Top-1 shares on {data.name}, {n}, as a table", folded=True)
+    return stats
+
+
+def curve_part(
+    part: Section, selection: Selection, usage: UsageStats | None, evaluation: Evaluation | None
+) -> None:
+    """The curve of what was evaluated so far, and its Pareto-best settings."""
+    checkpoint, data = selection.checkpoint, selection.data
+    if not selection.is_routed:
+        part.words("Without routers there is nothing left to prune by usage, so there is no curve.")
+        return
+    if usage is None or evaluation is None or data is None:
+        part.words("Usage and scores could not be measured, so no curve can be drawn.")
+        return
+    for combination in lab.COMBINATIONS:
+        lab_sweep.fill(checkpoint, data, lab.Setting(lab.GLOBAL, 1, combination=combination), usage)
+    dense, metric = dense_cost(checkpoint.model, lab.TOKENS), data.task.metric
+    tried = lab.attempts_frame(list(lab.tried(checkpoint, data).values()), dense)
+    references = marks_frame(marks(checkpoint, data, evaluation), dense)
+    best = lab_pareto.pareto(tried, _OVER)
+    if tried.empty:
+        part.words(
+            "No pruning has been evaluated on these data yet: run a sweep in the Pruning lab and make the report "
+            "again. The references alone are below."
+        )
+    part.figure(
+        lab_curve.curve(tried, references, _OVER, metric, data.name, lab.TOKENS, best=best),
+        f"Score against cost; settings evaluated: {len(tried)}, references: {len(references)}. "
+        f"{lab_pareto.in_words(best, metric, _OVER)}.",
+        f"Data: {data.name}, n = {len(data):,}; settings of this session and those kept on disk.",
+    )
+    if best.empty:
+        return
+    own = tried[~tried["control"] & tried["score"].notna()]
+    part.words(lab_pareto.verdict(best, {}, metric, _OVER, own["plan"].nunique()))
+    shown = lab_pareto.table(best, {}, metric)
+    shown = shown[[name for name in shown if shown[name].astype(str).str.len().any()]]
+    part.table(
+        shown, f"Pareto-best settings on {data.name}; costs are shares of the dense encoder's and model's"
+    )
