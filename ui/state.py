@@ -22,6 +22,8 @@ from ui.text import escape
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 """Keys of the widgets, in the session's state and in the URL alike."""
+START = "sst2-6of12"
+"""The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
 _APP = Path(__file__).parent.parent / "app.py"
 HOW_TO_TRAIN = """python -m shrp finetune --help
@@ -58,7 +60,7 @@ def draw_picker() -> None:
     if (new := st.session_state.pop(own_checkpoints.PICK, None)) in found:
         st.session_state[CHECKPOINT] = new
     # Options are plain names, without `format_func`: what an option looks like is what stands in the URL.
-    names = sorted(found, key=lambda name: isinstance(found[name], CheckpointError))  # loadable ones first
+    names = sorted(found, key=lambda name: (isinstance(found[name], CheckpointError), name != START))
     if st.session_state.get(CHECKPOINT, names[0]) not in found:  # one that was removed
         del st.session_state[CHECKPOINT]
     name = st.selectbox(

@@ -8,6 +8,7 @@ from shrp import checkpoint as checkpoints
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.measure import cost, dense_cost
+from ui import state
 from ui.text import count
 
 from .conftest import ROOT
@@ -216,3 +217,13 @@ def test_the_app_imports_nothing_heavy_that_it_does_not_need():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_the_app_opens_with_the_readmes_checkpoint_and_broken_ones_come_last(open_page, save_tiny):
+    first = save_tiny("a-first")
+    save_tiny(state.START)
+    (first.parent / "0-broken").mkdir()
+    (first.parent / "0-broken" / "config.json").write_text("{")
+    at = open_page("overview", first, checkpoint=state.START)
+    assert at.sidebar.selectbox(key=state.CHECKPOINT).options == [state.START, "a-first", "0-broken"]
+    assert at.sidebar.selectbox(key=state.CHECKPOINT).value == state.START
