@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from shrp import cli
 from shrp.checkpoint import CheckpointInfo
+from shrp.cli import output
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
 from shrp.data import TextData
@@ -23,6 +24,8 @@ from shrp.tasks import TASKS
 
 TIMED = "time: "
 """Begins the names of a test's properties that are times in seconds."""
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the processes share the cores already
 HIDDEN, HEADS, LAYERS, VOCABULARY, POSITIONS = 24, 4, 3, 60, 40
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
@@ -31,6 +34,20 @@ WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
 def pytest_collection_modifyitems(items):
     """Tests in the browser come last, when least else runs beside what they time."""
     items.sort(key=lambda item: "browser" in item.keywords)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n 2` a file's tests stay together, and so do all in the browser, which share one running app."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "browser" if file.startswith("tests/browser/") else file
+
+    config.option.loadscopereorder = False  # the browser's last, though they are many
+    return ByFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -210,7 +227,8 @@ def shrp(monkeypatch, capsys):
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])
-        monkeypatch.setenv("COLUMNS", "200")
+        for console in (output.stdout, output.stderr):  # made when first imported, for whatever that was wide
+            monkeypatch.setattr(console, "width", 200)
         code = 0
         try:
             cli.main()

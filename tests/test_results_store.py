@@ -264,6 +264,7 @@ def test_threads_and_processes_may_write_the_same(store):
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from tests.test_results_store import *\n"
         "data = made(); store = ResultsStore(sys.argv[1])\n"
+        "print('ready', flush=True)\n"
         "for i in range(30): store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])\n"
         "print(store.problem)\n"
     )
@@ -279,6 +280,7 @@ def test_threads_and_processes_may_write_the_same(store):
         store.keep_evaluation(CHECKPOINT, data, PLAN, evaluation)
         return store.evaluation(CHECKPOINT, data, PLAN)
 
+    assert other.stdout.readline() == "ready\n"  # it takes seconds to start
     found = []
     with ThreadPoolExecutor(4) as pool:
         while other.poll() is None or not found:

@@ -407,7 +407,8 @@ def test_config_round_trip_and_schedule():
 
 def test_learning_rates_of_old_and_new_weights(tiny_routed):
     model = tiny_routed()
-    groups = training._parameter_groups(model, replace(CONFIG, freeze_embeddings=True, weight_decay=0.05))
+    model.base_model.embeddings.requires_grad_(False)
+    groups = training.parameter_groups(model, CONFIG.learning_rate, CONFIG.new_learning_rate, 0.05)
     names = {id(p): name for name, p in model.named_parameters()}
     rates = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     prefix = "bert.encoder.layer.1."

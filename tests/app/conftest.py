@@ -96,10 +96,7 @@ def open_page(monkeypatch, tmp_path):
             query = {"checkpoint": folder.name} | query
         at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
         if page != "overview":
-            # A link would open the page at once, but AppTest knows pages only after a first run.
-            at.query_params["checkpoint"] = query.get("checkpoint", "")
-            at.run()
-            at.switch_page(f"pages/{page}.py")
+            at.switch_page(f"pages/{page}.py")  # before any run by its file's name, which is its address too
         for name, value in query.items():
             at.query_params[name] = value
         return at.run()
