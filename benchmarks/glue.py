@@ -91,10 +91,18 @@ class Study:
     """One task and seed of the table."""
 
     def __init__(
-        self, stages: Stages, general: General, table: Table, task: str, control_texts: bool = True
+        self,
+        stages: Stages,
+        general: General,
+        table: Table,
+        task: str,
+        *,
+        control_texts: bool = True,
+        depths: int = len(DEPTHS),
     ) -> None:
+        """Args: depths, how many of `DEPTHS`, whose deeper ones go on from those before."""
         self.stages, self.general, self.table, self.task = stages, general, table, task
-        self.control_texts = control_texts
+        self.control_texts, self.depths = control_texts, depths
         self.common = {"freeze_embeddings": True, "max_length": stages.max_length}
         self.dense = dense_cost(stages.teacher.model, TOKENS)
         self.sets = (stages.validation, *probe_of(stages.validation.task))
@@ -125,7 +133,8 @@ class Study:
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
         """Each depth's routed model (or control), after stage 2."""
         converted = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
-        for part, (depth, start) in enumerate(zip(DEPTHS, converted, strict=True)):
+        for part, depth in enumerate(DEPTHS[: self.depths]):
+            start = next(converted)
             # A control is trained on for as long as a pruned model is.
             extra = depth.recovery_epochs if control != "none" else 0
             epochs = depth.stage2_epochs + extra
@@ -342,6 +351,9 @@ def main(
     control_texts: Annotated[
         bool, typer.Option(help="Whether the controls of `retain` learn from the unlabelled texts too.")
     ] = True,
+    depths: Annotated[
+        int, typer.Option(min=1, max=len(DEPTHS), help="1: 6 of 12 layers only; 2: 11 of 12 too.")
+    ] = len(DEPTHS),
     out: Annotated[Path, typer.Option(help="The table.")] = OUT,
     ship: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints of the first recipe at 6 of 12 layers.")
@@ -354,7 +366,8 @@ def main(
     for seed in (int(text) for text in seeds.split(",")):
         for task in tasks.split(","):
             stages = Stages(base, base_name or base, work, task, seed)
-            study = Study(stages, General(base, base_name or base, work), table, task, control_texts)
+            general = General(base, base_name or base, work)
+            study = Study(stages, general, table, task, control_texts=control_texts, depths=depths)
             for recipe in recipes.split(","):
                 study.shrp(recipe)
                 for control in filter(None, controls.split(",")):
