@@ -1,27 +1,34 @@
-"""The conversion that all tasks of a study start from: on the texts of GLUE's training splits, without their labels."""
+"""What all tasks of a study start from: encoders that learnt on the texts of GLUE's training splits, without labels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint
 from shrp.base import load_base
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.cli.converting import say_conversion
 from shrp.cli.output import stderr
-from shrp.config import ShrpConfig
+from shrp.config import Control, ShrpConfig
 from shrp.data import load_data
-from shrp.general import TEXTS, GeneralConfig, convert_on_text
+from shrp.general import TEXTS, GeneralConfig, convert_on_text, recover_on_text
+from shrp.plan import make_plan
+from shrp.prune import prune
 from shrp.train import history_text, joined
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 MOST = 12_000
 """At most so many texts of each, of which only SST-2 has more: phrases, many of them parts of each other."""
-SIZES = {"conversion_size": 2500, "final_size": 20_000}
+SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 150_000}
+FURTHER_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
+"""A pruned layer is small, and its steps are many."""
 
 
 def corpus(seed: int = 0) -> list[tuple[str, ...]]:
@@ -39,12 +46,12 @@ def corpus(seed: int = 0) -> list[tuple[str, ...]]:
 
 
 class General:
-    """Converted encoders, one for each control and depth, made once and read back, like `benchmarks.stages.Stages`."""
+    """Encoders that learnt on texts, each made once and read back, like `benchmarks.stages.Stages`."""
 
     def __init__(self, base: str, base_name: str, work: Path, sizes: dict[str, int] | None = None) -> None:
         self.base, self.base_name, self.work, self.sizes = base, base_name, work, SIZES | (sizes or {})
 
-    def __call__(self, control: str, parts: tuple[tuple[int, ...], ...]) -> Checkpoint:
+    def __call__(self, control: Control, parts: tuple[tuple[int, ...], ...]) -> Checkpoint:
         """Convert the layers of each part in turn, each going on from the one before; returns the last.
 
         Raises:
@@ -52,25 +59,69 @@ class General:
         """
         *before, layers = parts
         shrp = ShrpConfig(tuple(sorted(sum(parts, ()))), control=control)
-        config = GeneralConfig(ShrpConfig(layers, control=control), **self.sizes)
-        text = json.dumps([config.to_dict(), before, SOURCES, MOST], sort_keys=True)
-        folder = self.work / f"general-{control}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        sizes = {name: self.sizes[name] for name in ("conversion_size", "final_size")}
+        config = GeneralConfig(ShrpConfig(layers, control=control), **sizes)
+        folder = self._folder(control, config, before)
         if checkpoint.info_if_ours(folder) is not None:
             return checkpoint.load(folder)
         earlier = self(control, tuple(before)) if before else None
-        stderr.print(f"stage: {folder.name}", highlight=False)
-        base, tokenizer, _ = load_base(self.base, TEXTS)
+        base, tokenizer = self._base(folder)
+        outputs, start = self.work / "general-outputs", earlier.model if earlier else None
         model, history = convert_on_text(
-            config,
-            base,
-            tokenizer,
-            corpus(),
-            self.work / "general-outputs",
-            start=earlier.model if earlier else None,
-            progress=say_conversion,
+            config, base, tokenizer, corpus(), outputs, start=start, progress=say_conversion
         )
         info = CheckpointInfo(shrp, TEXTS, base_model=self.base_name, training={"config": config.to_dict()})
         history = joined(checkpoint.read_history(earlier.path) if earlier else [], history)
+        return self._keep(folder, model, tokenizer, info, history)
+
+    def further(
+        self, kind: str, parts: tuple[tuple[int, ...], ...], per_layer: int = 1, seed: int = 0
+    ) -> Checkpoint:
+        """A converted encoder, pruned and then trained on by as many texts again; a control, likewise.
+
+        Args:
+            kind: `static`, pruned by usage on the texts; `random`, to experts drawn with `seed`; or a control
+                (`dropped`, `uniform`), which is not pruned.
+        """
+        control = kind if kind in ("dropped", "uniform") else "none"
+        config = GeneralConfig(
+            ShrpConfig((), control=control), final_size=self.sizes["further_size"], **FURTHER_RATES
+        )
+        of = f"{kind}-{per_layer}-{seed}" if control == "none" else kind
+        source = self(control, parts)
+        folder = self._folder(f"further-{of}", config, [source.path.name])
+        if checkpoint.info_if_ours(folder) is not None:
+            return checkpoint.load(folder)
+        base, tokenizer = self._base(folder)
+        model, info, history = source.model, source.info, checkpoint.read_history(source.path)
+        if control == "none":
+            usage = {int(layer): share for layer, share in history[-1]["usage"].items()}
+            selection = "random" if kind == "random" else "usage"
+            info = replace(info, plan=make_plan(usage, per_layer=per_layer, selection=selection, seed=seed))
+            model = prune(model, info.plan)
+        outputs = self.work / "general-outputs"
+        model, rows = recover_on_text(
+            config, base, tokenizer, corpus(), outputs, model, progress=say_conversion
+        )
+        return self._keep(folder, model, tokenizer, info, joined(history, rows))
+
+    def _folder(self, name: str, config: GeneralConfig, made_of: object) -> Path:
+        text = json.dumps([config.to_dict(), made_of, SOURCES, MOST], sort_keys=True)
+        return self.work / f"general-{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def _base(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        stderr.print(f"stage: {folder.name}", highlight=False)
+        base, tokenizer, _ = load_base(self.base, TEXTS)
+        return base, tokenizer
+
+    def _keep(
+        self,
+        folder: Path,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        info: CheckpointInfo,
+        history: list[dict[str, Any]],
+    ) -> Checkpoint:
         extra = {checkpoint.HISTORY: history_text(history)}
         checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
         return checkpoint.load(folder)

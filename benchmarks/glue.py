@@ -50,6 +50,7 @@ TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
 UPPER = (6, 7, 8, 9, 10, 11)
 LOWER = (1, 2, 3, 4, 5)
 TOKENS = 128
+EPOCH_SIZE = 20_000
 RANDOM_DRAWS = 3
 KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
@@ -60,25 +61,36 @@ class Depth:
     """How many layers are converted, and what is done with the result."""
 
     name: str
+    parts: tuple[tuple[int, ...], ...]
+    """Converted layers; each part goes on from the one before."""
     stage2_epochs: int
     keep: tuple[int, ...]
     """Experts a layer at which it is pruned."""
     recover: tuple[int, ...]
-    """Those at which the pruned model is trained on."""
-    recovery_epochs: int
-    random: tuple[int, ...]
-    """Those at which random experts are trained on as well."""
+    """Those at which the pruned model, and one of random experts, are trained on."""
+    recovery_examples: int
+    """How many of the task they see, in whole epochs and at least one."""
+    on_texts: bool
+    """Whether `retain` prunes on texts, trains on there, and only then goes to the task."""
+
+    def pruned_early(self, recipe: str) -> bool:
+        """Whether a recipe prunes what it trains on before it has seen the task."""
+        return recipe == "retain" and self.on_texts
+
+    def recovery_epochs(self, size: int) -> int:
+        """Epochs of recovery on a task with `size` training examples."""
+        return max(1, round(self.recovery_examples / min(size, EPOCH_SIZE)))
 
 
 DEPTHS = (
-    Depth("6of12", 2, (2, 4, 8, 12), (2,), 1, (2,)),
-    Depth("11of12", 4, (1, 2), (1,), 4, (1,)),
+    Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, on_texts=False),
+    Depth("11of12", (UPPER, LOWER), 4, (1, 2), (1,), 60_000, on_texts=True),
 )
 
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """Where stage 2 begins: after stage 1, with the arguments of `Stages.stage`."""
+    """Where a stage begins that follows others: the arguments of `Stages.stage`, and the history until there."""
 
     checkpoint: Checkpoint
     history: list[dict[str, Any]]
@@ -114,8 +126,8 @@ class Study:
         self.scores: dict[tuple[str, str], list[dict[str, Any]]] = {}
         """Recipe and depth -> the rows that a checkpoint of it would carry."""
         self.made: dict[tuple[str, str], Checkpoint] = {}
-        self.stage1: dict[tuple[str | None, str | None, str], list[dict[str, Any]]] = {}
-        """Recipe, depth and control -> the history of the conversion that stage 2 went on from."""
+        self.before: dict[tuple[str | None, str | None, str], list[dict[str, Any]]] = {}
+        """Recipe, depth and kind -> the history until the task's own training of both stages, or of recovery."""
         self._add("teacher", None, None, self._all(stages.teacher.model), self.dense, stages.teacher)
 
     def _all(self, model: PreTrainedModel) -> list[list[Evaluation]]:
@@ -135,28 +147,24 @@ class Study:
         converted = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
         for part, depth in enumerate(DEPTHS[: self.depths]):
             start = next(converted)
-            # A control is trained on for as long as a pruned model is.
-            extra = depth.recovery_epochs if control != "none" else 0
-            epochs = depth.stage2_epochs + extra
-            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, epoch_size=20_000)
-            self.stage1[recipe, depth.name, control] = start.history
-            yield (
-                depth,
-                self.stages.stage(
-                    f"{recipe}-{control}-{depth.name}",
-                    config,
-                    start.checkpoint,
-                    start.model,
-                    start.info,
-                    start.made_of,
-                ),
-            )
+            epochs = depth.stage2_epochs
+            if control != "none":  # it is trained on for as long as a pruned model is
+                recovery = depth.recovery_epochs(len(self.stages.train_data))
+                epochs = recovery if depth.pruned_early(recipe) else epochs + recovery
+            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, epoch_size=EPOCH_SIZE)
+            self.before[recipe, depth.name, control] = start.history
+            yield depth, self._stage(f"{recipe}-{control}-{depth.name}", config, start)
+
+    def _stage(self, name: str, config: TrainConfig, start: _Start) -> Checkpoint:
+        return self.stages.stage(name, config, start.checkpoint, start.model, start.info, start.made_of)
 
     def _on_task(self, recipe: str, control: str) -> Iterator[_Start]:
         """Stage 1 on the task itself, one layer an epoch, to each depth."""
         done, history = self.stages.teacher, []
-        for part, (depth, layers) in enumerate(zip(DEPTHS, (UPPER, LOWER), strict=True)):
-            config = self.config(recipe, control, layers, part, stage2_epochs=0, conversion_size=1000)
+        for part, depth in enumerate(DEPTHS):
+            config = self.config(
+                recipe, control, depth.parts[-1], part, stage2_epochs=0, conversion_size=1000
+            )
             done = self.stages.stage(f"{recipe}-{control}-{depth.name}-stage1", config, done)
             history = joined(history, checkpoint.read_history(done.path))
             yield _Start(done, history)
@@ -164,9 +172,14 @@ class Study:
     def _on_texts(self, control: str) -> Iterator[_Start]:
         """The teacher with the layers that one conversion on unlabelled texts made, to each depth."""
         teacher = self.stages.teacher
-        for parts in ((UPPER,), (UPPER, LOWER)):
-            if control != "none" and not self.control_texts:
-                shrp = ShrpConfig(sum(parts, ()), control=control)
+        for depth in DEPTHS:
+            if control == "none":
+                yield self._grafted(self.general(control, depth.parts))
+            elif self.control_texts:
+                make = self.general.further if depth.on_texts else self.general
+                yield self._grafted(make(control, depth.parts))
+            else:
+                shrp = ShrpConfig(sum(depth.parts, ()), control=control)
                 yield _Start(
                     teacher,
                     [],
@@ -174,15 +187,17 @@ class Study:
                     replace(teacher.info, config=shrp),
                     json.dumps(shrp.to_dict()),
                 )
-                continue
-            converted = self.general(control, parts)
-            yield _Start(
-                teacher,
-                checkpoint.read_history(converted.path),
-                lambda converted=converted: graft(teacher.model, converted.model),
-                replace(teacher.info, config=converted.info.config),
-                converted.path.name,
-            )
+
+    def _grafted(self, encoder: Checkpoint) -> _Start:
+        """The task's teacher with the layers of an encoder that learnt on texts."""
+        teacher = self.stages.teacher
+        return _Start(
+            teacher,
+            checkpoint.read_history(encoder.path),
+            lambda: graft(teacher.model, encoder.model),
+            replace(teacher.info, config=encoder.info.config, plan=encoder.info.plan),
+            encoder.path.name,
+        )
 
     def shrp(self, recipe: str) -> None:
         """SHRP's own rows, and random experts."""
@@ -208,24 +223,23 @@ class Study:
                     self._add("random", recipe, depth.name, found, price, routed, m)
                 if m in depth.recover:
                     self._recover("static", recipe, depth, routed, plan, m)
-                if m in depth.random:
                     self._recover("random", recipe, depth, routed, drawn[self.stages.seed % len(drawn)], m)
 
     def _recover(
         self, kind: str, recipe: str, depth: Depth, routed: Checkpoint, plan: PruningPlan, m: int
     ) -> None:
-        config = self.config(
-            recipe, "none", (), 4, balance=0.0, stage2_epochs=depth.recovery_epochs, epoch_size=20_000
-        )
-        trained = self.stages.stage(
-            f"{recipe}-{kind}-{depth.name}-{m}",
-            config,
-            routed,
-            lambda: prune(routed.model, plan),
-            replace(routed.info, plan=plan),
-        )
+        """A pruned model, trained on: of `routed` by `plan`, or one that was pruned before it saw the task."""
+        epochs = depth.recovery_epochs(len(self.stages.train_data))
+        config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, epoch_size=EPOCH_SIZE)
+        if depth.pruned_early(recipe):
+            start = self._grafted(self.general.further(kind, depth.parts, m))
+            self.before[recipe, depth.name, kind] = start.history
+        else:
+            info = replace(routed.info, plan=plan)
+            start = _Start(routed, [], lambda: prune(routed.model, plan), info)
+        trained = self._stage(f"{recipe}-{kind}-{depth.name}-{m}", config, start)
         found = self._all(trained.model)
-        self._add(kind, recipe, depth.name, found, plan_cost(routed.model, plan, TOKENS), trained, m, True)
+        self._add(kind, recipe, depth.name, found, cost(trained.model, TOKENS), trained, m, True)
 
     def control(self, recipe: str, control: str) -> None:
         """A control's rows."""
@@ -243,7 +257,7 @@ class Study:
         }
         training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
         info = replace(routed.info, scores=tuple(self.scores[recipe, depth]), training=training)
-        history = joined(self.stage1[recipe, depth, "none"], checkpoint.read_history(routed.path))
+        history = joined(self.before[recipe, depth, "none"], checkpoint.read_history(routed.path))
         checkpoint.save(
             routed.model,
             routed.tokenizer,
@@ -268,7 +282,8 @@ class Study:
         recovered: bool = False,
     ) -> None:
         """Add what was found on each data set (the validation data first) to the table and to the checkpoint's rows."""
-        history = self.stage1.get((recipe, depth, model if model in ("dropped", "uniform") else "none"), [])
+        own = (recipe, depth, model) if recovered or model in ("dropped", "uniform") else None
+        history = self.before.get(own if own in self.before else (recipe, depth, "none"), [])
         texts = sum(row.get("texts", 0) for row in history)
         evaluations = found[0]
         teacher = self.best[self.stages.validation.fingerprint].score
@@ -356,7 +371,7 @@ def main(
     ] = len(DEPTHS),
     out: Annotated[Path, typer.Option(help="The table.")] = OUT,
     ship: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoints of the first recipe at 6 of 12 layers.")
+        Path | None, typer.Option(help="Folder for checkpoints of the first recipe at each depth.")
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the base's weights, for the checkpoints' cards.")] = "",
 ) -> None:
@@ -373,8 +388,9 @@ def main(
                 for control in filter(None, controls.split(",")):
                     study.control(recipe, control)
             if ship is not None:
-                depth = DEPTHS[0].name
-                study.ship(recipes.split(",")[0], depth, ship / f"{task}-{depth}", licence)
+                recipe = recipes.split(",")[0]
+                for depth in DEPTHS[:depths]:
+                    study.ship(recipe, depth.name, ship / f"{task}-{depth.name}", licence)
             stderr.print(f"{task}, seed {seed}: done", highlight=False)
 
 

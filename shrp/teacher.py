@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.batching import Encoded, collate
 from shrp.losses import TeacherOutput
 
-CACHE_BYTES = 12 * 2**30
+CACHE_BYTES = 16 * 2**30
 """Above this many bytes of hidden states a teacher is asked anew in every step instead."""
 _BATCH = 64
 _IDENTITY, _LOGITS, _HIDDEN = "teacher.json", "logits.npy", "hidden.bin"

@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,12 +30,14 @@ from shrp.batching import bucketed_batches, collate, encode
 from shrp.checkpoint import CheckpointInfo
 from shrp.convert import convert_layer, layer_kinds, new_parameters, router_layers
 from shrp.data import TextData
+from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.expander_init import fit_expander
-from shrp.families import encoder_layers
+from shrp.families import encoder_layers, family_of
 from shrp.layers import ExpertLayer
 from shrp.losses import TeacherOutput, total_loss
+from shrp.partial import run_from
 from shrp.routing import record_routing, use_gates
 from shrp.schedules import Swap, explore
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
@@ -198,7 +201,7 @@ class _Run:
             rows = np.arange(len(self.encoded))
         else:
             rows = np.unique(np.concatenate([self._rows(epoch) for epoch in self.config.schedule()]))
-        hidden = self.config.distill_hidden > 0
+        hidden = self.config.distill_hidden > 0 or self.config.freeze_dense
         if hidden and CachedTeacher.bytes_for(model, int(self.lengths[rows].sum())) > CACHE_BYTES:
             return LiveTeacher(model, hidden)
         identity = {
@@ -269,7 +272,8 @@ class _Run:
             if self.config.swap:
                 swap = Swap(dense, new, self.config.swap)
                 encoder_layers(model)[epoch.convert] = swap
-        losses = self._optimise(model, teacher, epoch, swap)
+        with nullcontext() if self.config.dropout else without_dropout(model):
+            losses = self._optimise(model, teacher, epoch, swap)
         if swap is not None:
             encoder_layers(model)[epoch.convert] = swap.new
         evaluation, usage = evaluate_with_usage(
@@ -298,8 +302,8 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         batches = self._batches(epoch)
         loader = DataLoader(_Rows(self), batch_sampler=batches, collate_fn=self._collate)
-        model.requires_grad_(True)  # whatever the weights went through before
-        model.base_model.embeddings.requires_grad_(not config.freeze_embeddings)
+        learn(model, config)
+        start = same_start(model, teacher.model) if teacher is not None and config.freeze_dense else 0
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
         optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
         warm = max(1, round(config.warmup * len(batches)))
@@ -319,7 +323,7 @@ class _Run:
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bf16):
                 target = teacher(rows, batch) if teacher is not None else None
                 with use_gates(explore(self._noise(epoch, step / steps), config.shrp.top_k)):
-                    parts = self._loss(wrapped, target, batch, labels, epoch.stage)
+                    parts = self._loss(wrapped, target, batch, labels, epoch.stage, start)
             accelerator.backward(parts.total)
             accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
             optimizer.step()
@@ -347,10 +351,16 @@ class _Run:
         batch: dict[str, torch.Tensor],
         labels: torch.Tensor,
         stage: int,
+        start: int,
     ):
+        """Args: start, the layer to start at, below which the model is the teacher, where this gave hidden states."""
         with record_routing(hidden_states=self.config.distill_hidden > 0) as record:
-            logits = model(**batch).logits
-        outputs = record.hidden_states
+            if start and target.hidden_states:
+                logits, _ = run_from(model, batch, start, target.hidden_states[start].float())
+            else:
+                logits = model(**batch).logits
+        # Layers that were skipped hand on what they get.
+        outputs = {layer: output for layer, output in record.hidden_states.items() if layer >= start}
         if self.config.shrp.control == "dropped" and outputs:
             # With its layers gone, what is left can only be asked for the topmost one's output.
             outputs = {max(outputs): outputs[max(outputs)]}
@@ -419,6 +429,38 @@ def evaluate_with_usage(
         evaluation = evaluate(model, tokenizer, data, max_length=max_length)
     usage = usage_of(record) if router_layers(model) else {}
     return evaluation, {str(layer): [round(float(x), 6) for x in share] for layer, share in usage.items()}
+
+
+def learn(model: PreTrainedModel, config: TrainConfig) -> None:
+    """Say of every parameter whether it learns, whatever it went through before."""
+    model.requires_grad_(True)
+    if config.freeze_embeddings:
+        model.base_model.embeddings.requires_grad_(False)
+    if config.freeze_dense:
+        for name, part in model.base_model.named_children():
+            part.requires_grad_(name == "pooler")  # which is a part of the head
+        for layer, kind in zip(encoder_layers(model), layer_kinds(model), strict=True):
+            layer.requires_grad_(kind != "dense")
+
+
+def same_start(model: PreTrainedModel, teacher: PreTrainedModel) -> int:
+    """How many of a model's lowest layers are its teacher's own; 0 where the embeddings differ already."""
+    pairs = zip(_below_the_layers(model), _below_the_layers(teacher), strict=True)
+    if not all(_equal(*pair) for pair in pairs):
+        return 0
+    layers = zip(encoder_layers(model), encoder_layers(teacher), strict=True)
+    return next((i for i, pair in enumerate(layers) if not _equal(*pair)), 0)
+
+
+def _below_the_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The parts of the base model that come before its layers: not the encoder, nor the pooler, which is after them."""
+    after = {family_of(model).encoder.partition(".")[0], "pooler"}
+    return [part for name, part in model.base_model.named_children() if name not in after]
+
+
+def _equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return type(one) is type(other) and all(torch.equal(a[name], b[name].to(a[name].device)) for name in a)
 
 
 def parameter_groups(

@@ -9,11 +9,14 @@ import torch
 
 from shrp import checkpoint
 from shrp.config import ShrpConfig
-from shrp.convert import expert_layers, layer_kinds
+from shrp.convert import convert, expert_layers, layer_kinds
+from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
 from shrp.families import encoder_layers
-from shrp.general import GeneralConfig, convert_on_text, graft
+from shrp.general import GeneralConfig, convert_on_text, graft, recover_on_text
 from shrp.losses import hidden_loss
+from shrp.plan import make_plan
+from shrp.prune import prune
 from shrp.routing import record_routing
 
 SIZES = {
@@ -119,7 +122,6 @@ def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"shrp": ShrpConfig(())}, "at least one layer"),
         ({"final_size": 0}, "final_size must be 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate must be more than 0"),
     ],
@@ -127,6 +129,52 @@ def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model
 def test_configs_that_cannot_be(values, said):
     with pytest.raises(TrainingError, match=said):
         GeneralConfig(**{"shrp": ShrpConfig((1,))} | values)
+
+
+def test_a_conversion_needs_a_layer(converted):
+    with pytest.raises(TrainingError, match="at least one layer"):
+        converted(())
+
+
+@pytest.mark.parametrize("control", ["none", "dropped"])
+def test_a_pruned_encoder_or_a_control_is_trained_on_and_the_one_given_stays(
+    converted, tiny_tokenizer, texts, tiny_inputs, tmp_path, control
+):
+    base, model, history = converted(control=control)
+    if control == "none":
+        usage = {int(layer): share for layer, share in history[-1]["usage"].items()}
+        model = prune(model, make_plan(usage, per_layer=1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = GeneralConfig(ShrpConfig((), control=control), **SIZES | {"final_size": 240})
+    trained, rows = recover_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", model)
+    assert layer_kinds(trained) == layer_kinds(model)
+    assert [(row["converted_layer"], row["texts"], row["usage"]) for row in rows] == [(None, 240, {})]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    layers = (1, 2) if control == "none" else (2,)
+    inputs = tiny_inputs()
+    assert error_of(base, trained, inputs, layers) < error_of(base, model, inputs, layers)
+    taken = graft(base, trained)
+    assert layer_kinds(taken) == layer_kinds(model)
+    same = dict(trained.state_dict())
+    for name, value in taken.state_dict().items():
+        if ".layer." in name:
+            assert torch.equal(value, same[name]), name
+
+
+def test_without_dropout_a_model_in_training_is_a_function_and_has_it_back_afterwards(
+    tiny_model, tiny_inputs
+):
+    model = convert(tiny_model(dropout=0.5), ShrpConfig((1,))).train()
+    inputs = tiny_inputs()
+    kept = {name: getattr(module, "p", None) for name, module in model.named_modules()}
+    layer = expert_layers(model)[1]
+    rates = layer.dropout, layer.attention_dropout
+    assert not torch.equal(model(**inputs).logits, model(**inputs).logits)
+    with without_dropout(model):
+        assert torch.equal(model(**inputs).logits, model(**inputs).logits)
+    assert {name: getattr(module, "p", None) for name, module in model.named_modules()} == kept
+    assert (layer.dropout, layer.attention_dropout) == rates == (0.5, 0.5)
 
 
 def test_layers_are_taken_over_only_within_one_geometry(converted, tiny_model):

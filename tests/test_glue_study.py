@@ -1,6 +1,7 @@
 """The command behind the GLUE table, whole, on a tiny encoder and a few made-up examples of each task."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,9 @@ def place(tmp_path, tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
             (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
             frame.to_parquet(tmp_path / "data" / name / f"{split}.parquet")
     monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(general, "SIZES", {"conversion_size": 8, "final_size": 8})
+    monkeypatch.setattr(general, "SIZES", {"conversion_size": 8, "final_size": 8, "further_size": 8})
+    short = tuple(replace(depth, recovery_examples=2 * ROWS) for depth in glue.DEPTHS)
+    monkeypatch.setattr(glue, "DEPTHS", short)
     return tmp_path
 
 
@@ -81,9 +84,35 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
     made = {path: path.stat().st_mtime_ns for path in (place / "work").rglob("model.safetensors")}
     assert run(place, *options) == rows
     assert {p: p.stat().st_mtime_ns for p in (place / "work").rglob("model.safetensors")} == made
-    shipped = checkpoint.load(place / "ship" / "rte-6of12")
-    assert layer_kinds(shipped.model) == ["dense"] * 6 + ["routed"] * 6
-    assert {row["kind"] for row in shipped.info.scores} == {"teacher", "routed", "static", "control"}
+    for depth, dense in (("6of12", 6), ("11of12", 1)):
+        shipped = checkpoint.load(place / "ship" / f"rte-{depth}")
+        assert layer_kinds(shipped.model) == ["dense"] * dense + ["routed"] * (12 - dense)
+        assert {row["kind"] for row in shipped.info.scores} == {"teacher", "routed", "static", "control"}
+
+
+def test_what_retain_recovers_in_the_extreme_was_pruned_on_texts_and_saw_as_many_as_its_controls(place):
+    rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped,uniform")
+    deep = [row for row in rows if row["depth"] == "11of12"]
+    conversion = 8 * (len(glue.UPPER) + len(glue.LOWER) + len(glue.DEPTHS))
+    texts = {(row["model"], row["recovered"]): row["texts"] for row in deep}
+    assert texts == {
+        ("routed", False): conversion,
+        ("static", False): conversion,
+        ("random", False): conversion,
+        ("static", True): conversion + 8,
+        ("random", True): conversion + 8,
+        ("dropped", False): conversion + 8,
+        ("uniform", False): conversion + 8,
+    }
+    work = place / "work"
+    pruned, random = (
+        checkpoint.load(next(work.glob(f"general-further-{kind}-*"))) for kind in ("static", "random")
+    )
+    assert layer_kinds(pruned.model) == ["dense"] + ["static"] * 11
+    recovered = checkpoint.load(next((work / "rte-s0").glob("retain-static-11of12-1-*")))
+    assert recovered.info.plan == pruned.info.plan != random.info.plan
+    dropped = checkpoint.load(next((work / "rte-s0").glob("retain-dropped-11of12-*")))
+    assert recovered.info.training["epochs"] == dropped.info.training["epochs"] == 2
 
 
 def test_seeds_share_the_teacher_and_the_conversion_on_texts(place):

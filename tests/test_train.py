@@ -13,10 +13,11 @@ import torch
 from shrp import checkpoint
 from shrp import train as training
 from shrp.config import ShrpConfig
-from shrp.convert import layer_kinds
+from shrp.convert import convert, layer_kinds
 from shrp.data import TextData
 from shrp.errors import ShrpError, TrainingError
 from shrp.evaluate import evaluate
+from shrp.families import encoder_layers
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import use_gates
@@ -420,3 +421,49 @@ def test_learning_rates_of_old_and_new_weights(tiny_routed):
     frozen = {name for name in names.values() if name.startswith("bert.embeddings.")}
     assert frozen
     assert set(rates) == set(names.values()) - frozen
+
+
+def test_with_dense_layers_frozen_only_the_converted_ones_and_the_head_learn(run, tiny_model):
+    dense = tiny_model(dropout=0.1)
+    before = {name: value.clone() for name, value in dense.state_dict().items()}
+    model, _, _ = run(replace(CONFIG, freeze_dense=True), model=copy.deepcopy(dense))
+    learnt = {
+        name
+        for name, value in model.state_dict().items()
+        if name in before and not torch.equal(value, before[name])
+    }
+    assert learnt
+    assert all(".layer.1." in name or ".layer.2." in name or "layer." not in name for name in learnt)
+    assert not any("embeddings" in name or ".layer.0." in name for name in learnt)
+    assert any(name.startswith("classifier") for name in learnt)
+
+
+def test_a_frozen_start_is_taken_from_the_teacher_and_changes_nothing(run, monkeypatch):
+    # Without dropout what the teacher says is what the frozen layers would say again, to float16.
+    config = replace(CONFIG, freeze_dense=True, learning_rate=1e-4, new_learning_rate=1e-4)
+    starts = []
+    real = training.run_from
+    monkeypatch.setattr(
+        training,
+        "run_from",
+        lambda m, inputs, start, hidden: starts.append(start) or real(m, inputs, start, hidden),
+    )
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *args, **kwargs: x)
+    short, _, quick = run(config, out="short")
+    assert set(starts) == {1, 2}  # the lowest converted layer of each epoch
+    monkeypatch.setattr(training, "same_start", lambda model, teacher: 0)
+    whole, _, slow = run(config, out="whole")
+    assert [row["loss"] for row in quick] == pytest.approx([row["loss"] for row in slow], rel=2e-2)
+    assert short.state_dict().keys() == whole.state_dict().keys()
+
+
+def test_where_the_lower_layers_are_not_the_teachers_a_step_starts_at_the_bottom(tiny_model):
+    teacher = tiny_model()
+    model = convert(copy.deepcopy(teacher), ShrpConfig((2,)))
+    assert training.same_start(model, teacher) == 2
+    with torch.no_grad():
+        encoder_layers(model)[1].output.dense.bias += 1
+    assert training.same_start(model, teacher) == 1
+    with torch.no_grad():
+        model.base_model.embeddings.LayerNorm.bias += 1
+    assert training.same_start(model, teacher) == 0
