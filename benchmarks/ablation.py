@@ -45,6 +45,8 @@ VARIANTS = {
     "retain, Expander near the identity": Variant("retain", {"expander_init": "random"}),
     "retain without the teacher's logits": Variant("retain", {"distill_logits": 0.0}),
     "retain without its hidden states": Variant("retain", {"distill_hidden": 0.0}),
+    "retain with dropout": Variant("retain", {"dropout": True}),
+    "retain, dense layers frozen": Variant("retain", {"freeze_dense": True}),
     "retain, swapping layers": Variant("retain", {"swap": 0.5}),
     "retain, exploring routers": Variant("retain", {"exploration": 1.0}),
     "retain, bottom-up": Variant("retain", {"order": LAYERS}),
@@ -54,14 +56,14 @@ VARIANTS = {
 }
 
 
-def measure(stages: Stages, variant: Variant) -> dict[str, Any]:
+def measure(stages: Stages, variant: Variant, conversion_size: int, stage2_epochs: int) -> dict[str, Any]:
     """Scores of the routed model and of one expert a layer, without and with recovery."""
     common = {"freeze_embeddings": True, "max_length": stages.max_length, "seed": 10 * stages.seed}
     config = TrainConfig.named(
         variant.recipe,
         shrp=ShrpConfig(LAYERS, **variant.shrp),
-        stage2_epochs=6,
-        conversion_size=1000,
+        stage2_epochs=stage2_epochs,
+        conversion_size=conversion_size,
         epoch_size=20_000,
         **common | variant.changes,
     )
@@ -103,6 +105,8 @@ def main(
     tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = "cola,mrpc",
     variants: Annotated[str, typer.Option(help="Names, separated by semicolons; all by default.")] = "",
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    conversion_size: Annotated[int, typer.Option(min=1, help="Examples for each converted layer.")] = 1000,
+    stage2_epochs: Annotated[int, typer.Option(min=1, help="Epochs after the last conversion.")] = 6,
     out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
 ) -> None:
     """Fill the ablation's file."""
@@ -113,9 +117,10 @@ def main(
         stages = Stages(base, base_name or base, work, task, seed)
         best = stages.evaluate(stages.teacher.model)
         for name in [v.strip() for v in variants.split(";") if v.strip()] or list(VARIANTS):
-            found = measure(stages, VARIANTS[name])
+            found = measure(stages, VARIANTS[name], conversion_size, stage2_epochs)
             row = {"task": task, "seed": seed, "variant": name, "metric": best.metric, "n": best.n}
-            row |= {"teacher": best.score, **found}
+            row |= {"teacher": best.score, "conversion_size": conversion_size, **found}
+            row |= {"stage2_epochs": stage2_epochs}
             table.add(row)
             stderr.print(f"{task}, {name}: {found}", highlight=False)
 

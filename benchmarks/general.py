@@ -26,7 +26,7 @@ from shrp.train import history_text, joined
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 MOST = 12_000
 """At most so many texts of each, of which only SST-2 has more: phrases, many of them parts of each other."""
-SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 150_000}
+SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 60_000}
 FURTHER_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
 """A pruned layer is small, and its steps are many."""
 

@@ -51,6 +51,7 @@ UPPER = (6, 7, 8, 9, 10, 11)
 LOWER = (1, 2, 3, 4, 5)
 TOKENS = 128
 EPOCH_SIZE = 20_000
+FAST = {"learning_rate": 4e-4, "new_learning_rate": 3e-3}
 RANDOM_DRAWS = 3
 KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
@@ -72,6 +73,10 @@ class Depth:
     """How many of the task they see, in whole epochs and at least one."""
     on_texts: bool
     """Whether `retain` prunes on texts, trains on there, and only then goes to the task."""
+    freeze_dense: bool
+    """Whether `retain` leaves the dense layers as the teacher has them; `dropped` has no others to train."""
+    rates: dict[str, float]
+    """Learning rates of `retain` and its controls, where they are not the recipe's."""
 
     def pruned_early(self, recipe: str) -> bool:
         """Whether a recipe prunes what it trains on before it has seen the task."""
@@ -83,8 +88,8 @@ class Depth:
 
 
 DEPTHS = (
-    Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, on_texts=False),
-    Depth("11of12", (UPPER, LOWER), 4, (1, 2), (1,), 60_000, on_texts=True),
+    Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, on_texts=False, freeze_dense=True, rates={}),
+    Depth("11of12", (UPPER, LOWER), 4, (1, 2), (1,), 60_000, on_texts=True, freeze_dense=False, rates=FAST),
 )
 
 
@@ -135,11 +140,25 @@ class Study:
         return [[self.stages.evaluate(model, data)] for data in self.sets]
 
     def config(
-        self, recipe: str, control: str, layers: tuple[int, ...], part: int, **values: Any
+        self,
+        recipe: str,
+        control: str,
+        layers: tuple[int, ...],
+        part: int,
+        depth: Depth | None = None,
+        **values: Any,
     ) -> TrainConfig:
-        """A config of a part of a recipe; each part has a seed of its own, so it visits other examples."""
+        """A config of a part of a recipe; each part has a seed of its own, so it visits other examples.
+
+        Args:
+            depth: of a part after stage 1, whose own settings it takes.
+        """
         shrp = ShrpConfig(layers, control=control)
         seed = 10 * self.stages.seed + part
+        if depth is not None:
+            values["epoch_size"] = EPOCH_SIZE
+            if recipe == "retain":
+                values |= depth.rates | {"freeze_dense": depth.freeze_dense and control != "dropped"}
         return TrainConfig.named(recipe, shrp=shrp, seed=seed, **self.common | values)
 
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
@@ -151,7 +170,7 @@ class Study:
             if control != "none":  # it is trained on for as long as a pruned model is
                 recovery = depth.recovery_epochs(len(self.stages.train_data))
                 epochs = recovery if depth.pruned_early(recipe) else epochs + recovery
-            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, epoch_size=EPOCH_SIZE)
+            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth)
             self.before[recipe, depth.name, control] = start.history
             yield depth, self._stage(f"{recipe}-{control}-{depth.name}", config, start)
 
@@ -230,7 +249,7 @@ class Study:
     ) -> None:
         """A pruned model, trained on: of `routed` by `plan`, or one that was pruned before it saw the task."""
         epochs = depth.recovery_epochs(len(self.stages.train_data))
-        config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, epoch_size=EPOCH_SIZE)
+        config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth)
         if depth.pruned_early(recipe):
             start = self._grafted(self.general.further(kind, depth.parts, m))
             self.before[recipe, depth.name, kind] = start.history

@@ -61,6 +61,8 @@ class Experiment:
                 f"{settings.get('conversion_size'):,} training examples a converted layer, then "
                 f"{settings.get('stage2_epochs')} epochs of up to {settings.get('epoch_size'):,}"
             )
+            if settings.get("freeze_dense"):
+                parts.append("dense layers frozen")
         return "; ".join(parts)
 
     @property

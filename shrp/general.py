@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -71,6 +71,8 @@ class GeneralConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
         for name in ("conversion_size", "final_size", "batch_size", "max_length"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")

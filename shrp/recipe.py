@@ -259,6 +259,7 @@ class Run:
                     config,
                     shrp=replace(config.shrp, control=control),
                     stage2_epochs=config.stage2_epochs + extra,
+                    freeze_dense=config.freeze_dense and control != "dropped",  # which has no other layers
                 )
                 model = self._stage(
                     f"control-{control}",

@@ -440,7 +440,7 @@ def learn(model: PreTrainedModel, config: TrainConfig) -> None:
         for name, part in model.base_model.named_children():
             part.requires_grad_(name == "pooler")  # which is a part of the head
         for layer, kind in zip(encoder_layers(model), layer_kinds(model), strict=True):
-            layer.requires_grad_(kind != "dense")
+            layer.requires_grad_(kind != "dense" or isinstance(layer, Swap))
 
 
 def same_start(model: PreTrainedModel, teacher: PreTrainedModel) -> int:

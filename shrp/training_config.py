@@ -16,7 +16,7 @@ ExpanderInit = Literal["random", "least_squares"]
 RECIPES: dict[str, dict[str, Any]] = {
     # method.md and nothing else.
     "paper": {"learning_rate": 3e-5, "new_learning_rate": 5e-4, "balance": 0.1},
-    # Distilled, at higher rates, from a fitted start, without dropout: a student this small does not overfit its teacher.
+    # Distilled, at higher rates, from a fitted start, without dropout: a student so small does not overfit its teacher.
     "retain": {
         "learning_rate": 1e-4,
         "new_learning_rate": 1e-3,

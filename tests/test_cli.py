@@ -245,6 +245,7 @@ def test_train_on_files_of_ones_own(shrp, place, tmp_path):
         *("--layers", "upper:2", "--order", "bottom-up", "--stage2-epochs", 1, "--teacher-epochs", 2),
         *("--teacher-learning-rate", 3e-3, "--learning-rate", 1e-3, "--batch-size", 8, "--recover", "1"),
         *("--controls", "random,dropped", "--precision", "fp32", "--base-name", "a tiny one", "--json"),
+        *("--freeze-dense", "--dropout"),
     )
     assert code == 0, err
     result = json.loads(out)
@@ -255,6 +256,8 @@ def test_train_on_files_of_ones_own(shrp, place, tmp_path):
     loaded = checkpoint.load(tmp_path / "own")
     assert layer_kinds(loaded.model) == ["dense", "routed", "routed"]
     assert loaded.info.base_model == "a tiny one"
+    config = loaded.info.training["config"]
+    assert (config["freeze_dense"], config["dropout"]) == (True, True)  # not what the recipe says
     assert loaded.info.task.text_columns == ("review",)
     assert loaded.info.task.label_names == ("negative", "positive")
     assert [row["converted_layer"] for row in checkpoint.read_history(tmp_path / "own")] == [1, 2, None]

@@ -95,7 +95,7 @@ def file_of(name):
         {
             "command": f"python -m benchmarks.experiments {name}",
             "data": {"cola": {"validation": "glue/cola validation", "n": 100}},
-            "settings": {"cola": settings | {"stage2_epochs": 2}},
+            "settings": {"cola": settings | {"stage2_epochs": 2, "freeze_dense": True}},
             "machine": {"cpu": "a <processor>", "threads": 2},
             "rows": ROWS[name],
         }
@@ -114,7 +114,7 @@ def read(tmp_path):
 def test_what_a_file_is_of(read):
     assert read("layer").about("cola") == (
         "glue/cola validation, n = 100; seeds 0, 1; a base, recipe retain, converted on the task; 1,000 training "
-        "examples a converted layer, then 2 epochs of up to 8,000"
+        "examples a converted layer, then 2 epochs of up to 8,000; dense layers frozen"
     )
     assert read("layer").tasks == ["cola"]
 

@@ -48,6 +48,13 @@ class Options:
     conversion_size: Annotated[int, typer.Option(help="Training examples for each converted layer.")] = 1000
     epoch_size: Annotated[int, typer.Option(help="Training examples an epoch of stage 2, at most.")] = 8000
     stage2_epochs: Annotated[int, typer.Option(help="Epochs of stage 2.")] = 2
+    freeze_dense: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-dense/--train-dense",
+            help="Whether layers that are still dense stay as the teacher has them, which is several times as fast.",
+        ),
+    ] = True
     out: Annotated[
         Path | None, typer.Option(help="The file of results; docs/data/<experiment>.json by default.")
     ] = None
@@ -98,7 +105,7 @@ class Study:
     def describe(self, file: ResultsFile, layers: tuple[int, ...], **own: Any) -> None:
         """Put the data, the teacher and the settings of this task into the file."""
         options = asdict(self.options)
-        kept = ("recipe", "conversion_size", "epoch_size", "stage2_epochs")
+        kept = ("recipe", "conversion_size", "epoch_size", "stage2_epochs", "freeze_dense")
         file.describe(
             self.task,
             {
@@ -120,6 +127,7 @@ class Study:
             options.recipe,
             shrp=ShrpConfig(layers, top_k=top_k),
             freeze_embeddings=True,
+            freeze_dense=options.freeze_dense,
             max_length=self.stages.max_length,
             seed=seed,
             **sizes | changes,

@@ -9,7 +9,7 @@ import typer
 
 from shrp.cli.options import AsJson, TextColumns, layer_list
 from shrp.cli.output import print_json, stderr
-from shrp.cli.training import Base, BaseName, BatchSize, Out, Seed, base_geometry, shrp_config
+from shrp.cli.training import Base, BaseName, BatchSize, Out, Precision, Seed, base_geometry, shrp_config
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +33,7 @@ def convert(
     final_size: Annotated[int, typer.Option(help="Texts of the last epoch.")] = 20_000,
     batch_size: BatchSize = 32,
     max_length: Annotated[int, typer.Option(min=4, help="Longest text, in tokens.")] = 64,
+    precision: Precision = "auto",
     seed: Seed = 0,
     base_name: BaseName = None,
     json: AsJson = False,
@@ -61,6 +62,7 @@ def convert(
         final_size=final_size,
         batch_size=batch_size,
         max_length=max_length,
+        precision=precision,
         seed=seed,
     )
     found = [

@@ -136,6 +136,16 @@ def train(
     exploration: Annotated[
         float | None, typer.Option(help="Gumbel noise on the routers in stage 1, at first.")
     ] = None,
+    dropout: Annotated[
+        bool | None, typer.Option("--dropout/--no-dropout", help="Whether the model's own dropout is on.")
+    ] = None,
+    freeze_dense: Annotated[
+        bool | None,
+        typer.Option(
+            "--freeze-dense/--train-dense",
+            help="Whether layers that are still dense stay as the teacher has them; a step is then much cheaper.",
+        ),
+    ] = None,
     conversion_size: Annotated[
         int | None, typer.Option(help="At most so many examples in an epoch of stage 1.")
     ] = None,
@@ -202,6 +212,8 @@ def train(
         "expander_init": expander_init,
         "swap": swap,
         "exploration": exploration,
+        "dropout": dropout,
+        "freeze_dense": freeze_dense,
         "conversion_size": conversion_size,
     }
     config = TrainConfig.named(
