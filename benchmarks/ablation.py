@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.command import run
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp.cli.output import stderr
@@ -126,4 +127,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

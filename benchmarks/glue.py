@@ -22,6 +22,7 @@ import torch
 import typer
 from transformers import PreTrainedModel
 
+from benchmarks.command import run
 from benchmarks.general import General
 from benchmarks.stages import Stages
 from benchmarks.table import Table
@@ -89,7 +90,7 @@ class Depth:
 
 DEPTHS = (
     Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, on_texts=False, freeze_dense=True, rates={}),
-    Depth("11of12", (UPPER, LOWER), 4, (1, 2), (1,), 60_000, on_texts=True, freeze_dense=False, rates=FAST),
+    Depth("11of12", (UPPER, LOWER), 2, (1, 2), (1,), 60_000, on_texts=True, freeze_dense=False, rates=FAST),
 )
 
 
@@ -414,4 +415,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.command import run
 from shrp.checkpoint import Checkpoint, discover, load
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data import TextData, load_data
@@ -155,4 +156,4 @@ def _timed(work: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

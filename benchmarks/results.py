@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.command import run
 from benchmarks.speed_section import live_section, throughput_section
 from benchmarks.study_section import glue_section
 from shrp import card
@@ -71,4 +72,4 @@ def _section(name: str, loaded: Checkpoint) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

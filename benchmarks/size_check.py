@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.command import run
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp.checkpoint import Checkpoint
@@ -195,4 +196,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

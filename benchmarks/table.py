@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.throughput import machine, versions
+from shrp.errors import DataError
 
 
 class Table:
@@ -27,7 +28,21 @@ class Table:
             self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row in place of an earlier one of the same thing."""
+        """Add a row in place of an earlier one of the same thing.
+
+        Raises:
+            DataError: rows of the same base and task stand beside another teacher's score, so that shares of it can't
+                be compared.
+        """
+        of = [row.get(name) for name in ("base", "task")]
+        theirs = {
+            old.get("teacher") for old in self.rows if [old.get(name) for name in ("base", "task")] == of
+        }
+        if theirs - {row.get("teacher")}:
+            raise DataError(
+                f"{self.path.name} has rows of {row.get('task')} beside a teacher that scores {theirs.pop()}, this one "
+                f"scores {row.get('teacher')}: take those rows out, or name another file."
+            )
         kept = [old for old in self.rows if any(old.get(k) != row.get(k) for k in self.key)]
         self.rows = sorted([*kept, dict(row)], key=lambda r: [str(r.get(k, "")) for k in self.key])
         self.path.parent.mkdir(parents=True, exist_ok=True)

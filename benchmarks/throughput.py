@@ -23,6 +23,7 @@ import torch
 import typer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmarks.command import run
 from benchmarks.contenders import (
     BERT_BASE,
     DENSE,
@@ -288,4 +289,4 @@ def _load() -> float | None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -72,10 +72,15 @@ def trained(training: Mapping[str, Any]) -> str:
     teacher = f" Distilled from the dense teacher's {' and '.join(distilled)}." if distilled else ""
     return (
         f"{recipe}Trained on {training.get('train_data')} ({examples:,} examples, "
-        f"{config.get('epoch_size') or 'all'} an epoch at most, {training.get('epochs')} epochs, "
+        f"{config.get('epoch_size') or 'all'} an epoch at most, {counted(training.get('epochs'), 'epoch')}, "
         f"seed {config.get('seed')}), validated on {training.get('validation_data')}; one seed, so differences within "
         f"the intervals mean nothing.{teacher}"
     )
+
+
+def counted(number: int | None, what: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def limits(info: CheckpointInfo) -> list[str]:

@@ -123,7 +123,7 @@ def read_rows(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
 
 
 def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a task, recipe, depth and model, means over seeds.
+    """One row a task, recipe, depth and model, means over seeds; SHRP's models first, then its controls, by size.
 
     Columns: the keys, `name` in words, `seeds`, `metric`, `n`, `teacher`, `score`, `retained`, `low` and `high` (of
     the retained share), `encoder_params`, `encoder_flops` (shares of the dense encoder's).
@@ -161,6 +161,8 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
                 "encoder_flops": group["encoder_flops"].iloc[0],
             }
         )
+    order = {model: place for place, model in enumerate(NAMES)}
+    found.sort(key=lambda row: (order.get(row["model"], len(order)), row["encoder_params"], row["recovered"]))
     return pd.DataFrame(found)
 
 

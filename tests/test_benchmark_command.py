@@ -1,0 +1,49 @@
+"""What the commands under benchmarks/ share: their table of rows, and how they end."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks.command import run
+from benchmarks.table import Table
+from shrp.errors import DataError
+
+
+def test_what_the_library_refuses_ends_in_a_sentence(monkeypatch, capsys):
+    def main() -> None:
+        raise DataError("there is no [such] data.")
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: there is no [such] data.\n"
+
+
+def row(task="cola", model="routed", teacher=0.4, score=0.3):
+    return {"task": task, "model": model, "teacher": teacher, "score": score}
+
+
+def test_a_row_takes_the_place_of_the_same_and_stands_beside_others(tmp_path):
+    path = tmp_path / "rows.json"
+    table = Table(path, "a command", ("task", "model"))
+    table.add(row())
+    table.add(row(model="static"))
+    table.add(row(score=0.35))
+    table.add(row(task="rte", teacher=0.6))
+    again = Table(path, "a command", ("task", "model"))
+    assert again.rows == json.loads(path.read_text())["rows"]
+    assert [(r["task"], r["model"], r["score"]) for r in again.rows] == [
+        ("cola", "routed", 0.35),
+        ("cola", "static", 0.3),
+        ("rte", "routed", 0.3),
+    ]
+
+
+def test_shares_of_two_teachers_do_not_stand_in_one_table(tmp_path):
+    table = Table(tmp_path / "rows.json", "a command", ("task", "model"))
+    table.add(row())
+    with pytest.raises(DataError, match=r"cola beside a teacher that scores 0\.4, this one scores 0\.5"):
+        table.add(row(model="static", teacher=0.5))
+    assert [r["model"] for r in Table(tmp_path / "rows.json", "", ("task", "model")).rows] == ["routed"]
