@@ -17,6 +17,7 @@ from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp.cli.output import stderr
 from shrp.config import ShrpConfig
+from shrp.errors import DataError
 from shrp.evaluation import Evaluation
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -114,14 +115,16 @@ def main(
     table = Table(
         out, "python -m benchmarks.ablation", ("task", "seed", "variant"), layers=list(LAYERS), per_layer=1
     )
+    schedule = {"conversion_size": conversion_size, "stage2_epochs": stage2_epochs}
+    if any(row.get(name) != value for row in table.rows for name, value in schedule.items()):
+        raise DataError(f"{out.name} has rows of another schedule: take them out, or name another file.")
     for task in tasks.split(","):
         stages = Stages(base, base_name or base, work, task, seed)
         best = stages.evaluate(stages.teacher.model)
         for name in [v.strip() for v in variants.split(";") if v.strip()] or list(VARIANTS):
             found = measure(stages, VARIANTS[name], conversion_size, stage2_epochs)
             row = {"task": task, "seed": seed, "variant": name, "metric": best.metric, "n": best.n}
-            row |= {"teacher": best.score, "conversion_size": conversion_size, **found}
-            row |= {"stage2_epochs": stage2_epochs}
+            row |= {"teacher": best.score, **schedule, **found}
             table.add(row)
             stderr.print(f"{task}, {name}: {found}", highlight=False)
 

@@ -77,7 +77,7 @@ class General:
     def further(
         self, kind: str, parts: tuple[tuple[int, ...], ...], per_layer: int = 1, seed: int = 0
     ) -> Checkpoint:
-        """A converted encoder, pruned and then trained on by as many texts again; a control, likewise.
+        """A converted encoder, pruned and then trained on by `further_size` texts; a control, likewise.
 
         Args:
             kind: `static`, pruned by usage on the texts; `random`, to experts drawn with `seed`; or a control
@@ -89,7 +89,7 @@ class General:
         )
         of = f"{kind}-{per_layer}-{seed}" if control == "none" else kind
         source = self(control, parts)
-        folder = self._folder(f"further-{of}", config, [source.path.name])
+        folder = self._folder(f"further-{of}", config, [source.path.name, "all layers learn"])
         if checkpoint.info_if_ours(folder) is not None:
             return checkpoint.load(folder)
         base, tokenizer = self._base(folder)
@@ -99,6 +99,7 @@ class General:
             selection = "random" if kind == "random" else "usage"
             info = replace(info, plan=make_plan(usage, per_layer=per_layer, selection=selection, seed=seed))
             model = prune(model, info.plan)
+        info = replace(info, training={"config": config.to_dict()})
         outputs = self.work / "general-outputs"
         model, rows = recover_on_text(
             config, base, tokenizer, corpus(), outputs, model, progress=say_conversion

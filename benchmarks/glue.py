@@ -4,7 +4,8 @@ For each task and seed: the dense teacher (one for all seeds of a task); then fo
 converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
 dropped, no router (uniform gates), random experts kept. `paper` converts on the task, the deeper model going on from
 the conversion of the upper six; `retain` starts from one conversion on unlabelled texts (`benchmarks.general`), and
-so do its controls, unless `--no-control-texts` says otherwise, which their rows tell. Every row goes to a JSON file
+so do its controls, unless `--no-control-texts` says otherwise, which their rows tell. At 11 of 12 layers what `retain`
+trains on is pruned on texts, before it has seen the task, and learns on from texts first. Every row goes to a JSON file
 as soon as it is measured; trainings are kept under the work folder, so a killed run goes on where it was.
 """
 
@@ -72,7 +73,7 @@ class Depth:
     """Those at which the pruned model, and one of random experts, are trained on."""
     recovery_examples: int
     """How many of the task they see, in whole epochs and at least one."""
-    on_texts: bool
+    prune_on_texts: bool
     """Whether `retain` prunes on texts, trains on there, and only then goes to the task."""
     freeze_dense: bool
     """Whether `retain` leaves the dense layers as the teacher has them; `dropped` has no others to train."""
@@ -81,7 +82,7 @@ class Depth:
 
     def pruned_early(self, recipe: str) -> bool:
         """Whether a recipe prunes what it trains on before it has seen the task."""
-        return recipe == "retain" and self.on_texts
+        return recipe == "retain" and self.prune_on_texts
 
     def recovery_epochs(self, size: int) -> int:
         """Epochs of recovery on a task with `size` training examples."""
@@ -89,8 +90,10 @@ class Depth:
 
 
 DEPTHS = (
-    Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, on_texts=False, freeze_dense=True, rates={}),
-    Depth("11of12", (UPPER, LOWER), 2, (1, 2), (1,), 60_000, on_texts=True, freeze_dense=False, rates=FAST),
+    Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, prune_on_texts=False, freeze_dense=True, rates={}),
+    Depth(
+        "11of12", (UPPER, LOWER), 2, (1, 2), (1,), 60_000, prune_on_texts=True, freeze_dense=False, rates=FAST
+    ),
 )
 
 
@@ -159,7 +162,7 @@ class Study:
         if depth is not None:
             values["epoch_size"] = EPOCH_SIZE
             if recipe == "retain":
-                values |= depth.rates | {"freeze_dense": depth.freeze_dense and control != "dropped"}
+                values |= depth.rates | {"freeze_dense": depth.freeze_dense}
         return TrainConfig.named(recipe, shrp=shrp, seed=seed, **self.common | values)
 
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
@@ -196,7 +199,7 @@ class Study:
             if control == "none":
                 yield self._grafted(self.general(control, depth.parts))
             elif self.control_texts:
-                make = self.general.further if depth.on_texts else self.general
+                make = self.general.further if depth.prune_on_texts else self.general
                 yield self._grafted(make(control, depth.parts))
             else:
                 shrp = ShrpConfig(sum(depth.parts, ()), control=control)
@@ -242,21 +245,24 @@ class Study:
                     found = [[one.evaluate(each) for each in drawn] for one in live]
                     self._add("random", recipe, depth.name, found, price, routed, m)
                 if m in depth.recover:
-                    self._recover("static", recipe, depth, routed, plan, m)
-                    self._recover("random", recipe, depth, routed, drawn[self.stages.seed % len(drawn)], m)
+                    draw = self.stages.seed % len(drawn)
+                    for kind, kept in (("static", plan), ("random", drawn[draw])):
+                        if depth.pruned_early(recipe):
+                            start = self._grafted(self.general.further(kind, depth.parts, m, draw))
+                        else:
+                            start = self._pruned(routed, kept)
+                        self._recover(kind, recipe, depth, start, m)
 
-    def _recover(
-        self, kind: str, recipe: str, depth: Depth, routed: Checkpoint, plan: PruningPlan, m: int
-    ) -> None:
-        """A pruned model, trained on: of `routed` by `plan`, or one that was pruned before it saw the task."""
+    def _pruned(self, routed: Checkpoint, plan: PruningPlan) -> _Start:
+        """The task's routed model, pruned."""
+        return _Start(routed, [], lambda: prune(routed.model, plan), replace(routed.info, plan=plan))
+
+    def _recover(self, kind: str, recipe: str, depth: Depth, start: _Start, m: int) -> None:
+        """The row of a pruned model that is trained on."""
         epochs = depth.recovery_epochs(len(self.stages.train_data))
         config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth)
-        if depth.pruned_early(recipe):
-            start = self._grafted(self.general.further(kind, depth.parts, m))
+        if start.history:
             self.before[recipe, depth.name, kind] = start.history
-        else:
-            info = replace(routed.info, plan=plan)
-            start = _Start(routed, [], lambda: prune(routed.model, plan), info)
         trained = self._stage(f"{recipe}-{kind}-{depth.name}-{m}", config, start)
         found = self._all(trained.model)
         self._add(kind, recipe, depth.name, found, cost(trained.model, TOKENS), trained, m, True)
@@ -302,12 +308,15 @@ class Study:
         recovered: bool = False,
     ) -> None:
         """Add what was found on each data set (the validation data first) to the table and to the checkpoint's rows."""
+        # A model pruned on texts has a history of its own there.
         own = (recipe, depth, model) if recovered or model in ("dropped", "uniform") else None
         history = self.before.get(own if own in self.before else (recipe, depth, "none"), [])
         texts = sum(row.get("texts", 0) for row in history)
         evaluations = found[0]
         teacher = self.best[self.stages.validation.fingerprint].score
-        self._carry(model, recipe, depth, found, made, per_layer, recovered, texts)
+        early = recovered and own in self.before
+        if not early:  # a routed checkpoint can't be pruned to it
+            self._carry(model, recipe, depth, found, made, per_layer, recovered, texts)
         scores = [evaluation.score for evaluation in evaluations]
         first, mean = evaluations[0], sum(scores) / len(scores)
         self.table.add(
@@ -320,6 +329,7 @@ class Study:
                 "per_layer": per_layer,
                 "kept": per_layer and per_layer * len(made.info.config.layers),
                 "recovered": recovered,
+                "pruned_on": "texts" if early else "task",
                 "metric": first.metric,
                 "score": mean,
                 "interval": list(first.interval) if len(scores) == 1 else [min(scores), max(scores)],

@@ -19,7 +19,7 @@ from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.train import Progress, finish, history_text, train
-from shrp.training_config import TrainConfig
+from shrp.training_config import TrainConfig, was_made_with
 
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2}
 """Epochs of dense fine-tuning; 3 for the others."""
@@ -54,13 +54,9 @@ class Stages:
         if checkpoint.info_if_ours(folder) is not None:
             found = checkpoint.load(folder)
             made = found.info.training
-            theirs = (
-                made.get("config"),
-                found.info.base_model,
-                made.get("train_data"),
-                made.get("train_examples"),
-            )
-            if theirs != (config.to_dict(), self.base_name, self.train_data.name, len(self.train_data)):
+            theirs = found.info.base_model, made.get("train_data"), made.get("train_examples")
+            ours = self.base_name, self.train_data.name, len(self.train_data)
+            if theirs != ours or not was_made_with(config, made):
                 raise TrainingError(
                     f"{folder} holds a teacher of another base, recipe or data; name another --work folder."
                 )

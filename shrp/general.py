@@ -20,12 +20,12 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import bucketed_batches, collate, encode
 from shrp.config import ShrpConfig
-from shrp.convert import convert_layer, expert_layers, num_experts_of, router_layers, static_layers
+from shrp.convert import convert_layer, expert_layers, num_experts_of, router_layers
 from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
 from shrp.expander_init import fit_expander
@@ -127,22 +127,26 @@ def recover_on_text(
     *,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train a pruned model of `base` on texts until its layers say again what the dense ones say.
+    """Train a pruned model of `base`, or one whose layers were dropped, on texts: its last layer is to say what the
+    dense one says.
 
-    Pruned this early, an encoder is small while it sees most of its text. Args as for `convert_on_text`; the epoch
-    of `final_size` texts is the only one, and `model` is not changed.
+    Pruned this early, an encoder is small while it sees most of its text. All of its layers learn, and only the last
+    one's output is asked for: what is left of the others is too little to repeat them. Args as for `convert_on_text`;
+    the epoch of `final_size` texts is the only one, and `model` is not changed.
 
     Returns:
         The trained model in evaluation mode, and the history, of one row.
     """
+    if config.shrp.layers:
+        raise TrainingError("a pruned model has no layers to convert; name none.")
     return _OnText(config, base, tokenizer, texts, teacher_outputs).run(model, (), progress)
 
 
 def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel:
     """A copy of `dense`, such as a task's teacher, with the layers of `converted` that are not dense.
 
-    The layers that are left are the task's own, and so is the head. Where converted layers were dropped, not
-    replaced, those left have learned to make up for them, so all are taken from `converted`.
+    The layers that are left are the task's own, and so is the head. Where layers were pruned or dropped, those left
+    have learned to make up for them (`recover_on_text`), so all are taken from `converted`.
 
     Raises:
         TrainingError: the two are not of one geometry.
@@ -159,16 +163,11 @@ def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel
                 f"the converted model has {theirs_is} {what} and the dense one {ours_is}; "
                 "layers can be taken over only between models of one base."
             )
-    replaced = _replaced(converted)
+    routed = expert_layers(converted)
     for index, layer in enumerate(theirs):
-        if index in replaced or not replaced:
+        if index in routed or not routed:
             ours[index] = copy.deepcopy(layer)
     return model
-
-
-def _replaced(model: PreTrainedModel) -> dict[int, nn.Module]:
-    """The layers that learn to say what dense ones say: routed ones and static ones, not those dropped."""
-    return {**expert_layers(model), **static_layers(model)}
 
 
 class _OnText:
@@ -245,9 +244,10 @@ class _OnText:
         config = self.config
         batches = bucketed_batches(self.lengths[rows], config.batch_size, (config.seed, index))
         learning = self._learning(model)
-        replaced = _replaced(model)
+        routed = router_layers(model)
+        replaced = expert_layers(model)
         lowest = min(replaced, default=0)
-        # With layers dropped, what is left can only be asked for the topmost one's output.
+        # With layers pruned or dropped, what is left can only be asked for the topmost one's output.
         asked = set(replaced) or {len(encoder_layers(model)) - 1}
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
         optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
@@ -258,7 +258,6 @@ class _OnText:
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         sums = {"distill_hidden_loss": 0.0, "balance_loss": 0.0}
-        routed = router_layers(model)
         counts = {layer: np.zeros(expert.num_experts) for layer, expert in routed.items()}
         for step, batch in enumerate(batches):
             chosen = rows[batch]
@@ -269,8 +268,7 @@ class _OnText:
                     run_from(model, inputs, lowest, said[lowest].float() if lowest else None)
             outputs = {layer: record.hidden_states[layer] for layer in asked}
             error = hidden_loss(outputs, said, inputs["attention_mask"])
-            balanced = record.layers and config.shrp.control == "none"
-            balance = record.balance_loss() if balanced else error.new_zeros(())
+            balance = record.balance_loss() if routed else error.new_zeros(())
             (error + config.balance * balance).backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
@@ -285,7 +283,7 @@ class _OnText:
         return {name: round(value / len(batches), 6) for name, value in sums.items()} | {"usage": usage}
 
     def _learning(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """Freeze all but what learns, which is returned: the converted layers, or those that are left of a control."""
+        """Freeze all but what learns, which is returned: the routed layers, or where there are none all layers."""
         model.requires_grad_(False)
-        layers = list(_replaced(model).values()) or list(encoder_layers(model))
+        layers = list(expert_layers(model).values()) or list(encoder_layers(model))
         return [p.requires_grad_(True) for layer in layers for p in layer.parameters()]

@@ -27,7 +27,7 @@ from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.train import Progress, finish, history_text, joined, run_folder, train
-from shrp.training_config import TrainConfig
+from shrp.training_config import TrainConfig, was_made_with
 
 CONTROLS = ("random", "uniform", "dropped")
 
@@ -163,7 +163,7 @@ class Run:
         if found is not None:
             made, train, validation = found.info.training, self.data.train, self.data.validation
             same = {
-                "config": made.get("config") == config.to_dict(),
+                "config": was_made_with(config, made),
                 "base": found.info.base_model == self.base_name,
                 "train": (made.get("train_data"), made.get("train_examples")) == (train.name, len(train)),
                 "validation": made.get("validation_data") == validation.name,
@@ -259,7 +259,6 @@ class Run:
                     config,
                     shrp=replace(config.shrp, control=control),
                     stage2_epochs=config.stage2_epochs + extra,
-                    freeze_dense=config.freeze_dense and control != "dropped",  # which has no other layers
                 )
                 model = self._stage(
                     f"control-{control}",

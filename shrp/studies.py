@@ -26,7 +26,7 @@ NAMES = {
     "uniform": "control: no router",
 }
 _CONTROLS = ("random", "dropped", "uniform")
-_KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "texts"]
+_KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "pruned_on", "texts"]
 _NEEDED = {
     *_KEYS,
     "seed",
@@ -131,7 +131,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     Raises:
         DataError: a row lacks something.
     """
-    frame = pd.DataFrame([{"texts": 0} | dict(row) for row in rows])
+    frame = pd.DataFrame([{"texts": 0, "pruned_on": "task"} | dict(row) for row in rows])
     if frame.empty:
         return frame
     if missing := sorted(_NEEDED - set(frame.columns)):
@@ -173,6 +173,8 @@ def describe(row: Mapping[str, Any]) -> str:
         text += f", {int(row['per_layer'])} a layer"
     if untaught(str(row["model"]), row["recipe"], row["texts"]):
         text += ", not trained on texts"
+    if row["pruned_on"] == "texts":
+        text += ", pruned on texts"
     return text + (", recovered" if row["recovered"] else "")
 
 

@@ -302,7 +302,7 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         batches = self._batches(epoch)
         loader = DataLoader(_Rows(self), batch_sampler=batches, collate_fn=self._collate)
-        learn(model, config)
+        set_trainable(model, config)
         start = same_start(model, teacher.model) if teacher is not None and config.freeze_dense else 0
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
         optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
@@ -431,12 +431,12 @@ def evaluate_with_usage(
     return evaluation, {str(layer): [round(float(x), 6) for x in share] for layer, share in usage.items()}
 
 
-def learn(model: PreTrainedModel, config: TrainConfig) -> None:
+def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
     """Say of every parameter whether it learns, whatever it went through before."""
     model.requires_grad_(True)
     if config.freeze_embeddings:
         model.base_model.embeddings.requires_grad_(False)
-    if config.freeze_dense:
+    if config.freeze_dense and config.shrp.control != "dropped":  # which has no other layers
         for name, part in model.base_model.named_children():
             part.requires_grad_(name == "pooler")  # which is a part of the head
         for layer, kind in zip(encoder_layers(model), layer_kinds(model), strict=True):
@@ -444,12 +444,19 @@ def learn(model: PreTrainedModel, config: TrainConfig) -> None:
 
 
 def same_start(model: PreTrainedModel, teacher: PreTrainedModel) -> int:
-    """How many of a model's lowest layers are its teacher's own; 0 where the embeddings differ already."""
-    pairs = zip(_below_the_layers(model), _below_the_layers(teacher), strict=True)
-    if not all(_equal(*pair) for pair in pairs):
+    """The lowest layer that learns or is not the teacher's; 0 where what comes before the layers is neither.
+
+    Below it the model says what the teacher says, and goes on doing so while it trains.
+    """
+    below = list(zip(_below_the_layers(model), _below_the_layers(teacher), strict=False))
+    layers = list(zip(encoder_layers(model), encoder_layers(teacher), strict=False))
+    if any(map(_learns, _below_the_layers(model))) or not all(_equal(*pair) for pair in below):
         return 0
-    layers = zip(encoder_layers(model), encoder_layers(teacher), strict=True)
-    return next((i for i, pair in enumerate(layers) if not _equal(*pair)), 0)
+    return next((i for i, (mine, its) in enumerate(layers) if _learns(mine) or not _equal(mine, its)), 0)
+
+
+def _learns(part: torch.nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters())
 
 
 def _below_the_layers(model: PreTrainedModel) -> list[torch.nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -156,3 +156,9 @@ class TrainConfig:
         """Rebuild a config from `to_dict`'s form."""
         shrp = ShrpConfig(**data["shrp"] | {"layers": tuple(data["shrp"]["layers"])})
         return cls(**data | {"shrp": shrp, "order": tuple(data["order"])})
+
+
+def was_made_with(config: TrainConfig, training: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's `training` says that it was made with a config; fields that it lacks had their default."""
+    made = training.get("config")
+    return made is not None and TrainConfig.from_dict(made) == config

@@ -49,15 +49,20 @@ class Options:
     epoch_size: Annotated[int, typer.Option(help="Training examples an epoch of stage 2, at most.")] = 8000
     stage2_epochs: Annotated[int, typer.Option(help="Epochs of stage 2.")] = 2
     freeze_dense: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--freeze-dense/--train-dense",
-            help="Whether layers that are still dense stay as the teacher has them, which is several times as fast.",
+            help="Whether layers that are still dense stay as the teacher has them, which is several times as fast; "
+            "by default with retain, not with paper.",
         ),
-    ] = True
+    ] = None
     out: Annotated[
         Path | None, typer.Option(help="The file of results; docs/data/<experiment>.json by default.")
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.freeze_dense is None:
+            object.__setattr__(self, "freeze_dense", self.recipe == "retain")
 
     @property
     def name(self) -> str:
