@@ -19,22 +19,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from transformers import PreTrainedModel
 
 from benchmarks.command import run
 from benchmarks.general import General
+from benchmarks.shipping import Shipping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp import checkpoint
-from shrp.card import CARD, card
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.cli.output import stderr
 from shrp.cli.training import probe_of
 from shrp.config import ShrpConfig
 from shrp.convert import convert
-from shrp.data import is_probe
 from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.general import graft
@@ -42,11 +40,9 @@ from shrp.live import LiveEvaluator
 from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.recipe import score_row, usage_in
-from shrp.reference import from_evaluation
-from shrp.studies import untaught
-from shrp.train import history_text, joined
-from shrp.training_config import RECIPES, TrainConfig
+from shrp.recipe import usage_in
+from shrp.train import joined
+from shrp.training_config import TrainConfig
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
 UPPER = (6, 7, 8, 9, 10, 11)
@@ -132,8 +128,7 @@ class Study:
             raise TrainingError(
                 f"the teacher of {task} has a score of 0 or less, so there is nothing to retain."
             )
-        self.scores: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        """Recipe and depth -> the rows that a checkpoint of it would carry."""
+        self.shipping = Shipping(stages, self.sets, self.best)
         self.made: dict[tuple[str, str], Checkpoint] = {}
         self.before: dict[tuple[str | None, str | None, str], list[dict[str, Any]]] = {}
         """Recipe, depth and kind -> the history until the task's own training of both stages, or of recovery."""
@@ -273,28 +268,9 @@ class Study:
             self._add(control, recipe, depth.name, self._all(made.model), cost(made.model, TOKENS), made)
 
     def ship(self, recipe: str, depth: str, folder: Path, licence: str) -> None:
-        """Save the routed model of a recipe as a checkpoint that carries these scores, in float16, with its card."""
-        routed = self.made[recipe, depth]
-        teacher = self.stages.teacher
-        told = {
-            data.fingerprint: from_evaluation(self.best[data.fingerprint], teacher.fingerprint)
-            for data in self.sets
-            if is_probe(data)
-        }
-        training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
-        info = replace(routed.info, scores=tuple(self.scores[recipe, depth]), training=training)
-        history = joined(self.before[recipe, depth, "none"], checkpoint.read_history(routed.path))
-        checkpoint.save(
-            routed.model,
-            routed.tokenizer,
-            info,
-            folder,
-            dtype=torch.float16,
-            extra_files={checkpoint.HISTORY: history_text(history)},
-            teacher=told,
-        )
-        text = card(folder.name, checkpoint.load(folder), licence)
-        (folder / CARD).write_text(text, encoding="utf-8")
+        """Save the routed model of a recipe and depth as a checkpoint."""
+        before = self.before[recipe, depth, "none"]
+        self.shipping.ship(recipe, depth, self.made[recipe, depth], before, folder, licence)
 
     def _add(
         self,
@@ -316,7 +292,8 @@ class Study:
         teacher = self.best[self.stages.validation.fingerprint].score
         early = recovered and own in self.before
         if not early:  # a routed checkpoint can't be pruned to it
-            self._carry(model, recipe, depth, found, made, per_layer, recovered, texts)
+            layers = len(made.info.config.layers)
+            self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts)
         scores = [evaluation.score for evaluation in evaluations]
         first, mean = evaluations[0], sum(scores) / len(scores)
         self.table.add(
@@ -344,45 +321,6 @@ class Study:
                 **price.relative_to(self.dense),
             }
         )
-
-    def _carry(
-        self,
-        model: str,
-        recipe: str | None,
-        depth: str | None,
-        found: list[list[Evaluation]],
-        made: Checkpoint,
-        per_layer: int | None,
-        recovered: bool,
-        texts: int,
-    ) -> None:
-        """Note the rows for checkpoints: the teacher's for all of them, the others for their own."""
-        label = LABELS[model]
-        if untaught(model, recipe, texts):
-            label += ", not trained on texts"
-        facts: dict[str, Any] = {}
-        if per_layer:
-            facts = {"per_layer": per_layer, "budget": per_layer * len(made.info.config.layers)}
-            label += f", {per_layer} a layer" + (", recovered" if recovered else "")
-        if recovered:
-            facts["recovered"] = True
-        kind = model if model in ("teacher", "routed", "static") else "control"
-        for data, evaluations in zip(self.sets, found, strict=True):
-            best = self.best[data.fingerprint].score
-            row = score_row(label, kind, evaluations, best) | {"data_fingerprint": data.fingerprint} | facts
-            keys = [(r, d.name) for r in RECIPES for d in DEPTHS] if recipe is None else [(recipe, depth)]
-            for key in keys:
-                self.scores.setdefault(key, []).append(row)
-
-
-LABELS = {
-    "teacher": "dense teacher",
-    "routed": "routed",
-    "static": "static",
-    "random": "random experts",
-    "dropped": "layers dropped",
-    "uniform": "no router, all experts",
-}
 
 
 def main(

@@ -36,7 +36,8 @@ from shrp.partial import run_from
 from shrp.routing import record_routing
 from shrp.tasks import Task
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
-from shrp.train import FIT_EXAMPLES, epoch_rows, parameter_groups, resolve_precision, weights_digest
+from shrp.train import FIT_EXAMPLES, epoch_rows, resolve_precision, weights_digest
+from shrp.trainable import parameter_groups
 from shrp.training_config import Precision
 from shrp.usage import usage_of
 

@@ -28,19 +28,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp import checkpoint
 from shrp.batching import bucketed_batches, collate, encode
 from shrp.checkpoint import CheckpointInfo
-from shrp.convert import convert_layer, layer_kinds, new_parameters, router_layers
+from shrp.convert import convert_layer, layer_kinds, router_layers
 from shrp.data import TextData
 from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.expander_init import fit_expander
-from shrp.families import encoder_layers, family_of
+from shrp.families import encoder_layers
 from shrp.layers import ExpertLayer
 from shrp.losses import TeacherOutput, total_loss
 from shrp.partial import run_from
 from shrp.routing import record_routing, use_gates
 from shrp.schedules import Swap, explore
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
+from shrp.trainable import parameter_groups, same_start, set_trainable
 from shrp.training_config import Epoch, TrainConfig
 from shrp.usage import usage_of
 
@@ -429,65 +430,6 @@ def evaluate_with_usage(
         evaluation = evaluate(model, tokenizer, data, max_length=max_length)
     usage = usage_of(record) if router_layers(model) else {}
     return evaluation, {str(layer): [round(float(x), 6) for x in share] for layer, share in usage.items()}
-
-
-def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
-    """Say of every parameter whether it learns, whatever it went through before."""
-    model.requires_grad_(True)
-    if config.freeze_embeddings:
-        model.base_model.embeddings.requires_grad_(False)
-    if config.freeze_dense and config.shrp.control != "dropped":  # which has no other layers
-        for name, part in model.base_model.named_children():
-            part.requires_grad_(name == "pooler")  # which is a part of the head
-        for layer, kind in zip(encoder_layers(model), layer_kinds(model), strict=True):
-            layer.requires_grad_(kind != "dense" or isinstance(layer, Swap))
-
-
-def same_start(model: PreTrainedModel, teacher: PreTrainedModel) -> int:
-    """The lowest layer that learns or is not the teacher's; 0 where what comes before the layers is neither.
-
-    Below it the model says what the teacher says, and goes on doing so while it trains.
-    """
-    below = list(zip(_below_the_layers(model), _below_the_layers(teacher), strict=False))
-    layers = list(zip(encoder_layers(model), encoder_layers(teacher), strict=False))
-    if any(map(_learns, _below_the_layers(model))) or not all(_equal(*pair) for pair in below):
-        return 0
-    return next((i for i, (mine, its) in enumerate(layers) if _learns(mine) or not _equal(mine, its)), 0)
-
-
-def _learns(part: torch.nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in part.parameters())
-
-
-def _below_the_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
-    """The parts of the base model that come before its layers: not the encoder, nor the pooler, which is after them."""
-    after = {family_of(model).encoder.partition(".")[0], "pooler"}
-    return [part for name, part in model.base_model.named_children() if name not in after]
-
-
-def _equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return type(one) is type(other) and all(torch.equal(a[name], b[name].to(a[name].device)) for name in a)
-
-
-def parameter_groups(
-    model: PreTrainedModel, learning_rate: float, new_learning_rate: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """AdamW's groups of the parameters that learn: pretrained or new ones, with or without decay."""
-    fresh = new_parameters(model)
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.dim() > 1 and not name.endswith("bias")
-            groups.setdefault((name in fresh, decays), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": new_learning_rate if is_new else learning_rate,
-            "weight_decay": weight_decay if decays else 0.0,
-        }
-        for (is_new, decays), parameters in groups.items()
-    ]
 
 
 def resolve_precision(wanted: str) -> str:

@@ -1,0 +1,115 @@
+"""Checkpoints made of a study's trainings: the rows of scores that they carry, and how they are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.stages import Stages
+from shrp import checkpoint
+from shrp.card import CARD, card
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData, is_probe
+from shrp.evaluation import Evaluation
+from shrp.recipe import score_row
+from shrp.reference import from_evaluation
+from shrp.studies import untaught
+from shrp.train import history_text, joined
+
+LABELS = {
+    "teacher": "dense teacher",
+    "routed": "routed",
+    "static": "static",
+    "random": "random experts",
+    "dropped": "layers dropped",
+    "uniform": "no router, all experts",
+}
+
+
+class Shipping:
+    """What the checkpoints of one task and seed carry, by recipe and depth.
+
+    Args:
+        sets: the data that models are scored on, the validation data first.
+        best: the teacher's evaluation on each, by the data's fingerprint.
+    """
+
+    def __init__(self, stages: Stages, sets: Sequence[TextData], best: dict[str, Evaluation]) -> None:
+        self.stages, self.sets, self.best = stages, sets, best
+        self.common: list[dict[str, Any]] = []
+        """The teacher's rows, which all checkpoints carry."""
+        self.own: dict[tuple[str, str], list[dict[str, Any]]] = {}
+
+    def note(
+        self,
+        model: str,
+        recipe: str | None,
+        depth: str | None,
+        found: list[list[Evaluation]],
+        layers: int,
+        per_layer: int | None,
+        recovered: bool,
+        texts: int,
+    ) -> None:
+        """Add a model's rows, one a data set.
+
+        Args:
+            recipe, depth: None for the teacher.
+            layers: how many are converted.
+            texts: how many it was trained on.
+        """
+        label = LABELS[model]
+        if untaught(model, recipe, texts):
+            label += ", not trained on texts"
+        facts: dict[str, Any] = {}
+        if per_layer:
+            facts = {"per_layer": per_layer, "budget": per_layer * layers}
+            label += f", {per_layer} a layer" + (", recovered" if recovered else "")
+        if recovered:
+            facts["recovered"] = True
+        kind = model if model in ("teacher", "routed", "static") else "control"
+        rows = self.common if recipe is None else self.own.setdefault((recipe, str(depth)), [])
+        for data, evaluations in zip(self.sets, found, strict=True):
+            best = self.best[data.fingerprint].score
+            rows.append(
+                score_row(label, kind, evaluations, best) | {"data_fingerprint": data.fingerprint} | facts
+            )
+
+    def ship(
+        self,
+        recipe: str,
+        depth: str,
+        routed: Checkpoint,
+        before: list[dict[str, Any]],
+        folder: Path,
+        licence: str,
+    ) -> None:
+        """Save a routed model as a checkpoint that carries its rows, in float16, with its card.
+
+        Args:
+            before: the history until the task's own training.
+        """
+        teacher = self.stages.teacher
+        told = {
+            data.fingerprint: from_evaluation(self.best[data.fingerprint], teacher.fingerprint)
+            for data in self.sets
+            if is_probe(data)
+        }
+        training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
+        scores = (*self.common, *self.own[recipe, depth])
+        history = joined(before, checkpoint.read_history(routed.path))
+        checkpoint.save(
+            routed.model,
+            routed.tokenizer,
+            replace(routed.info, scores=scores, training=training),
+            folder,
+            dtype=torch.float16,
+            extra_files={checkpoint.HISTORY: history_text(history)},
+            teacher=told,
+        )
+        text = card(folder.name, checkpoint.load(folder), licence)
+        (folder / CARD).write_text(text, encoding="utf-8")
