@@ -91,6 +91,7 @@ def table(glue: pd.DataFrame) -> None:
         shown,
         hide_index=True,
         width="stretch",
+        height="content",
         column_config={
             name: st.column_config.NumberColumn(name, format="%.1f%%")
             for name in shown.columns
@@ -112,7 +113,8 @@ def size(glue: pd.DataFrame) -> None:
     st.subheader("Score against size", anchor="size")
     over = AXES[pick("Size counted in", list(AXES), OVER)]
     mean = studies.average(glue)
-    note = "mean retained share over the tasks measured, which differ between marks: hover names them<br>"
+    note = "mean retained share over the tasks measured, which differ between marks: hover names them; "
+    note += "hollow: pruned without training on<br>"
     note += "stars: as reported of BERT-base, each with its own denominators and tasks"
     if over == "encoder_flops":
         note += "; those that tell nothing of encoder FLOPs are on the chart over parameters only"

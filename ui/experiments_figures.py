@@ -17,6 +17,9 @@ _LOOK = {
     "uniform": (SKY, "hexagon"),
 }
 
+_TRAINED = ("routed", "dropped", "uniform")
+"""Models that nothing was taken from since they were trained; the others are so only where they recovered."""
+
 _PLACES = {
     "BERT-of-Theseus": "top left",
     "DistilBERT": "middle left",
@@ -33,7 +36,7 @@ def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
     fig = go.Figure()
     for name, rows in frame.groupby("name", sort=False):
         color, symbol = _LOOK.get(rows["model"].iloc[0], (GREY, "circle"))
-        if rows["recovered"].iloc[0] or rows["model"].iloc[0] in ("routed", "dropped", "uniform"):
+        if rows["recovered"].iloc[0] or rows["model"].iloc[0] in _TRAINED:
             marker = {"color": color, "symbol": symbol, "size": 11}
         else:
             marker = {"color": color, "symbol": f"{symbol}-open", "size": 9, "line": {"width": 2}}
@@ -73,7 +76,7 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
     fig = go.Figure()
     for (recipe, model, recovered), rows in mean.groupby(["recipe", "model", "recovered"], sort=False):
         color, symbol = _LOOK.get(model, (GREY, "circle"))
-        rows = rows.sort_values(over)
+        rows, trained = rows.sort_values(over), recovered or model in _TRAINED
         label = rows["name"].iloc[0].split(",")[0] if model != "routed" else "SHRP, routed"
         label = "SHRP, static" if model == "static" else label
         name = f"{label}{', recovered' if recovered else ''} ({recipe})"
@@ -83,7 +86,7 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
                 y=100 * rows["retained"],
                 mode="markers",
                 name=name,
-                marker={"color": color, "symbol": symbol if recovered else f"{symbol}-open", "size": 11},
+                marker={"color": color, "symbol": symbol if trained else f"{symbol}-open", "size": 11},
                 customdata=rows[["name", "depth", "tasks", "worst", "best"]],
                 hovertemplate="%{customdata[0]}, %{customdata[1]}<br>%{y:.1f}% retained, mean over "
                 "%{customdata[2]} (%{customdata[3]:.1%} to %{customdata[4]:.1%})<br>%{x:.1f}% left<extra></extra>",

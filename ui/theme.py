@@ -7,6 +7,7 @@ fonts are left to Streamlit's theme, which follows the person's choice of light 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -41,6 +42,10 @@ def class_colors(names: Sequence[str]) -> dict[str, str]:
     return {name: _CATEGORIES[i % len(_CATEGORIES)] for i, name in enumerate(names)}
 
 
+SUBTITLE_WIDTH = 110
+"""Characters of a subtitle that fit beside the sidebar in a window of 1200 pixels."""
+
+
 def layout(
     fig: go.Figure,
     title: str,
@@ -64,13 +69,14 @@ def layout(
         legend: show it below the plot; None leaves that to Plotly.
         margin: overrides of the margins, in pixels.
     """
-    lines = subtitle.split("<br>") if subtitle else []
+    # A chart cuts what does not fit, so long lines go on below.
+    lines = [part for line in subtitle.split("<br>") for part in textwrap.wrap(line, SUBTITLE_WIDTH)]
     top = 56 + 18 * len(lines)
     fig.update_layout(
         title={
             "text": title,
             "font": {"size": 16},
-            "subtitle": {"text": subtitle, "font": {"size": 12}},
+            "subtitle": {"text": "<br>".join(lines), "font": {"size": 12}},
             "x": 0,
             "xanchor": "left",
             "xref": "container",
