@@ -53,7 +53,9 @@ def headline(selection: state.Selection, costs: pd.DataFrame, scores: pd.DataFra
             )
     for column, row in zip(others, costs.iloc[[0, 2, 1]].itertuples()):
         with column:
-            st.metric(f"{row.denominator.capitalize()} {row.what}", percent(row.kept))
+            # The caption names the whole; the label would be cut in a narrow window.
+            name = f"{row.denominator.removeprefix('whole ').capitalize()} {row.what}"
+            st.metric(name, percent(row.kept))
             at = f", one input of {row.tokens} tokens" if row.what == "FLOPs" else ""
             st.caption(f"of the dense {row.denominator}'s: {count(row.value)} of {count(row.dense)}{at}")
 
@@ -105,7 +107,7 @@ headline(selection, costs, scores)
 
 layers = overview_figures.layer_frame(info, num_layers, num_experts)
 validation = str(info.training.get("validation_data", "validation data"))
-left, right = st.columns([3, 2], gap="large")
+left, right = st.columns(2, gap="medium")
 with left:
     chart(
         overview_figures.layer_strip(layers, num_experts, validation=validation),

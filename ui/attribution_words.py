@@ -92,14 +92,15 @@ def options(one: Explained) -> Options:
         bind="query-params",
         help="  \n".join(f"**{name}**: {about}." for name, about in _ABOUT.items()),
     )
-    left, middle, right = st.columns([4, 3, 4], gap="medium", vertical_alignment="bottom")
+    left, middle, right = st.columns([3, 3, 5], gap="medium", vertical_alignment="bottom")
     steps = middle.select_slider(
-        "Steps of integrated gradients",
+        "Integration steps",
         _STEPS,
         value=32,
         key=STEPS,
         bind="query-params",
-        help="Points on the way from the baseline to the input. More make the sum more exact and take longer.",
+        help="Of integrated gradients: points on the way from the baseline to the input. More make the sum more exact "
+        "and take longer.",
     )
     known = [
         label for label, name in REPLACEMENTS.items() if name == "remove" or name in one.instance.replacements
@@ -120,12 +121,12 @@ def options(one: Explained) -> Options:
     frozen = True
     if expert_layers(one.instance.model):
         frozen = left.toggle(
-            "Freeze the route for integrated gradients",
+            "Freeze the route",
             value=True,
             key=FREEZE,
             bind="query-params",
-            help="The output jumps where the route changes, which no gradient sees. Frozen at the input's own experts, "
-            "the scores add up; turn it off to see by how much they miss otherwise.",
+            help="For integrated gradients. The output jumps where the route changes, which no gradient sees. Frozen "
+            "at the input's own experts, the scores add up; turn it off to see by how much they miss otherwise.",
         )
     return Options(
         tuple(name for name in tokens.METHODS if name in (methods or ())),

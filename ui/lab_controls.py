@@ -28,9 +28,9 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
     """
 
     def places(*widths: float, **options: str) -> list:
-        return [st.container() for _ in widths] if side else st.columns(widths, gap="large", **options)
+        return [st.container() for _ in widths] if side else st.columns(widths, **{"gap": "large"} | options)
 
-    first, second = places(1, 3, vertical_alignment="bottom")
+    first, second = places(2, 3, vertical_alignment="bottom")
     with first:
         allocation = _choice(
             "Experts kept as a",
@@ -56,7 +56,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
                 min(2, experts),
                 side + EACH,
             )
-    columns = places(1.4, 1.2, 0.8)
+    columns = places(1.65, 1.2, 0.75, gap="small")
     with columns[0]:
         selection = _choice(
             "Which experts",

@@ -58,7 +58,8 @@ def headline(
     """
     metric, done = evaluation.metric, evaluation.complete
     shares = price.relative_to(dense)
-    columns = st.columns(6, gap="small")
+    # Two rows: six beside each other would cut names and values in a window of 1200 pixels.
+    columns = [*st.columns(3, gap="small"), *st.columns(3, gap="small")]
     with columns[0]:
         name = metric_name(metric)
         st.metric(

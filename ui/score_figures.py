@@ -54,7 +54,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
             hovertemplate="%{hovertext}<extra></extra>",
         )
     teacher = frame[frame["kind"] == "teacher"]
-    dotted = "" if teacher.empty else "; dotted: the dense teacher"
+    dotted = "" if teacher.empty else "dotted: the dense teacher"
     if not teacher.empty:
         fig.add_vline(
             x=factor * float(teacher["score"].iloc[0]), line={"dash": "dot", "color": GREY, "width": 1}
@@ -65,7 +65,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
     return layout(
         fig,
         f"{metric_name(metric).capitalize()} on {escape_html(frame['data'].iloc[0])}",
-        subtitle=f"n = {' / '.join(f'{n:,}' for n in ns)}; bars: 95% intervals{spread}{dotted}",
+        subtitle=f"n = {' / '.join(f'{n:,}' for n in ns)}; bars: 95% intervals{spread}<br>{dotted}",
         x=f"{metric_name(metric)}{' (%)' if factor == 100 else ''}",
         height=190 + 30 * max(len(frame), 3),
         legend=True,
@@ -146,7 +146,7 @@ def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | N
     layout(
         fig,
         "Training, epoch by epoch",
-        subtitle=f"validation: {escape_html(data)}, n = {n:,}, bars: 95% intervals{dotted}"
+        subtitle=f"validation: {escape_html(data)}, n = {n:,}<br>bars: 95% intervals{dotted}"
         "<br>losses: means over the epoch's training steps",
         height=520,
         legend=True,

@@ -54,7 +54,7 @@ def test_costs_name_their_denominators(open_page, tiny_checkpoint):
     shown = {metric.label: metric.value for metric in at.metric}
     assert shown["Encoder parameters"] == f"{mine.encoder_params / dense.encoder_params:.1%}"
     assert shown["Encoder FLOPs"] == f"{mine.encoder_flops / dense.encoder_flops:.1%}"
-    assert shown["Whole model parameters"] == f"{mine.model_params / dense.model_params:.1%}"
+    assert shown["Model parameters"] == f"{mine.model_params / dense.model_params:.1%}"
     assert f"{count(mine.model_params)} of {count(dense.model_params)}" in texts_of(at)
 
 
