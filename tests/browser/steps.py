@@ -68,6 +68,26 @@ _LOW_CONTRAST = """
   return {texts, low: [...seen.keys()]};
 }
 """
+# Figures' names and values, choices and switches, and charts' titles, of which a part is not to be seen.
+_CUT = """
+() => {
+  const found = new Set(), kinds = ["stMetric", "stButtonGroup", "stCheckbox"].map((k) => `[data-testid=${k}]`);
+  let seen = 0;
+  for (const part of document.querySelectorAll(`[data-testid=stMain] :is(${kinds.join()})`))
+    for (const element of [part, ...part.querySelectorAll("*")]) {
+      if (!element.innerText?.trim() || !element.checkVisibility()) continue;
+      seen += 1;
+      const hides = getComputedStyle(element).overflowX != "visible";
+      if (hides && element.scrollWidth > element.clientWidth + 1) found.add(element.innerText.trim().slice(0, 60));
+    }
+  for (const title of document.querySelectorAll(".js-plotly-plot .gtitle, .js-plotly-plot .gtitle-subtitle")) {
+    seen += 1;
+    const right = title.closest(".js-plotly-plot").getBoundingClientRect().right;
+    if (title.getBoundingClientRect().right > right + 1) found.add(title.textContent.slice(0, 60));
+  }
+  return {seen, cut: [...found]};
+}
+"""
 # Times of the pruning lab's headline for `budget` experts on all `total` inputs. The page notes them itself, so that
 # the test's own round trips are not in them. An estimate that the exact score overtakes before it is painted is never
 # seen: `estimate` then stays empty, and the exact score ends the wait all the same.
@@ -107,6 +127,14 @@ def settled(page):
     no_traceback(page)
 
 
+def drawn(page):
+    """Wait until nothing on the page is a placeholder any more, of an element or of a chart."""
+    page.wait_for_function(
+        """() => !document.querySelector("[data-testid=stSkeleton]")
+            && [...document.querySelectorAll(".js-plotly-plot")].every((chart) => chart._fullLayout)"""
+    )
+
+
 def no_traceback(page):
     assert page.locator("[data-testid=stException]").count() == 0
 
@@ -144,6 +172,12 @@ def low_contrast(page, least=4.5):
             break
         page.wait_for_timeout(500)  # charts follow a change of theme a little later
     return found["low"], found["texts"]
+
+
+def cut_texts(page):
+    """What of figures, choices and charts' titles is cut off at the window's width, and how many were looked at."""
+    found = page.evaluate(_CUT)
+    return found["cut"], found["seen"]
 
 
 def tab_to(page, wanted, most=150):

@@ -24,6 +24,8 @@ from .steps import (
     PAGES,
     address,
     click_cell,
+    cut_texts,
+    drawn,
     low_contrast,
     metric,
     no_traceback,
@@ -246,6 +248,17 @@ def test_the_first_page_has_an_address_of_its_own(app_url, page):
     page.get_by_role("heading", name=NAME).wait_for()  # the first of the shipped ones, as people count
     assert "Overview" in page.locator(opened).inner_text()
     assert page.locator("[data-testid=stSidebarNavLink]").count() == len(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_window_of_1200_pixels_cuts_no_name_value_choice_or_title(app_url, new_page, name):
+    page = new_page(viewport={"width": 1200, "height": 900})
+    page.goto(address(app_url, name, **({"text": SENTENCE} if name in ("routing", "attribution") else {})))
+    settled(page)
+    drawn(page)
+    cut, seen = cut_texts(page)
+    assert seen
+    assert not cut
 
 
 @pytest.mark.parametrize("name", PAGES)
