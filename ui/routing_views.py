@@ -31,11 +31,20 @@ def predictions(found: list[Exploration]) -> None:
     classes = [f"p({name})" for name in task.label_names]
     bars = {
         name: st.column_config.ProgressColumn(
-            name, min_value=0.0, max_value=100.0, format="%.1f%%", help="Probability of the class"
+            name,
+            min_value=0.0,
+            max_value=100.0,
+            format="%.1f%%",
+            help="Probability of the class",
+            width=120,
         )
         for name in classes
     }
-    widths = {name: st.column_config.TextColumn(name, width="large") for name in task.text_columns}
+    # Narrow enough that the probabilities are in sight in a small window; a wide one shares out what is left.
+    widths = {
+        name: st.column_config.TextColumn(name, width=280 // len(task.text_columns))
+        for name in task.text_columns
+    }
     st.dataframe(
         _in_percent(frame, classes),
         hide_index=True,
