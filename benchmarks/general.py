@@ -18,7 +18,14 @@ from shrp.cli.converting import say_conversion
 from shrp.cli.output import stderr
 from shrp.config import Control, ShrpConfig
 from shrp.data import load_data
-from shrp.general import TEXTS, GeneralConfig, convert_on_text, recover_on_text
+from shrp.general import (
+    RECOVERY_RATES,
+    TEXTS,
+    GeneralConfig,
+    convert_on_text,
+    recover_on_text,
+    usage_on_text,
+)
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.train import history_text, joined
@@ -27,8 +34,6 @@ SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 MOST = 12_000
 """At most so many texts of each, of which only SST-2 has more: phrases, many of them parts of each other."""
 SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 60_000}
-FURTHER_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
-"""A pruned layer is small, and its steps are many."""
 
 
 def corpus(seed: int = 0) -> list[tuple[str, ...]]:
@@ -85,7 +90,7 @@ class General:
         """
         control = kind if kind in ("dropped", "uniform") else "none"
         config = GeneralConfig(
-            ShrpConfig((), control=control), final_size=self.sizes["further_size"], **FURTHER_RATES
+            ShrpConfig((), control=control), final_size=self.sizes["further_size"], **RECOVERY_RATES
         )
         of = f"{kind}-{per_layer}-{seed}" if control == "none" else kind
         source = self(control, parts)
@@ -95,7 +100,7 @@ class General:
         base, tokenizer = self._base(folder)
         model, info, history = source.model, source.info, checkpoint.read_history(source.path)
         if control == "none":
-            usage = {int(layer): share for layer, share in history[-1]["usage"].items()}
+            usage = usage_on_text(history)
             selection = "random" if kind == "random" else "usage"
             info = replace(info, plan=make_plan(usage, per_layer=per_layer, selection=selection, seed=seed))
             model = prune(model, info.plan)

@@ -41,6 +41,8 @@ from shrp.trainable import parameter_groups
 from shrp.training_config import Precision
 from shrp.usage import usage_of
 
+RECOVERY_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
+"""For `recover_on_text`: a pruned layer is small, and its steps are many."""
 Texts = Sequence[tuple[str, ...]]
 TEXTS = Task("texts", ("text",), (), "pearson", ("pearson", "spearman"))
 """Stands where a checkpoint names its task: texts are no task, and the head on top of them is never used."""
@@ -141,6 +143,11 @@ def recover_on_text(
     if config.shrp.layers:
         raise TrainingError("a pruned model has no layers to convert; name none.")
     return _OnText(config, base, tokenizer, texts, teacher_outputs).run(model, (), progress)
+
+
+def usage_on_text(history: Sequence[dict[str, Any]]) -> dict[int, list[float]]:
+    """Layer -> Top-1 shares `(H,)` of its experts in the last epoch of a conversion, from its history."""
+    return {int(layer): share for layer, share in history[-1]["usage"].items()}
 
 
 def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel:

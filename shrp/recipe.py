@@ -50,7 +50,8 @@ class Recipe:
     random_seeds: int = 3
     """Draws of random experts that the control without recovery averages over."""
     converted: str | None = None
-    """A checkpoint that `shrp convert` made of the same base: its layers take the place of stage 1."""
+    """A checkpoint that `shrp convert` made of the same base: its layers take the place of stage 1. Where it is pruned
+    already, the run trains and scores that static model, and `per_layer` and the random control don't apply."""
 
     def __post_init__(self) -> None:
         for name in self.controls:
@@ -108,19 +109,40 @@ class Run:
             )
         if self.out.exists() and not folder.exists() and (self.out.is_file() or any(self.out.iterdir())):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
+        source = self._source()
         teacher = self._teacher()
         self.teacher_training = teacher.info.training
         for data, one in zip(self._sets, self._score("dense teacher", "teacher", teacher.model), strict=True):
             if is_probe(data):  # shipped with the project, so whoever has the checkpoint has them
                 self.references[data.fingerprint] = reference.from_evaluation(one, teacher.fingerprint)
-        routed = self._routed(teacher)
-        self._score("routed", "routed", routed.model)
-        self._prune(routed)
-        self._save(routed)
-        for _ in self._train_further(teacher, routed):
-            self._save(routed)
+        made = self._converted(teacher, source)
+        if made.is_static:
+            self._score_static(made)
+        else:
+            self._score("routed", "routed", made.model)
+            self._prune(made)
+        self._save(made)
+        for _ in self._train_further(teacher, made):
+            self._save(made)
         finish(self.out)
-        return self._info(routed)
+        return self._info(made)
+
+    def _source(self) -> Checkpoint | None:
+        """The conversion that was made before, if the recipe names one, checked before anything is trained."""
+        if self.recipe.converted is None:
+            return None
+        source, layers = checkpoint.load(self.recipe.converted), self.recipe.config.shrp.layers
+        if source.info.config.layers != layers:
+            raise TrainingError(
+                f"{source.path} has layers {list(source.info.config.layers)} converted, and the run is for "
+                f"{list(layers)}; give a checkpoint of just these."
+            )
+        if source.is_static and self.recipe.recover:
+            raise TrainingError(
+                f"{source.path} is pruned already, so there is nothing to prune and recover; "
+                "leave that out, or give a routed checkpoint."
+            )
+        return source
 
     def _teacher(self) -> Checkpoint:
         folder = run_folder(self.out)
@@ -136,21 +158,16 @@ class Run:
         self.tokenizer = tokenizer
         return self._stage("teacher", self.recipe.teacher, lambda: model, info, None)
 
-    def _routed(self, teacher: Checkpoint) -> Checkpoint:
+    def _converted(self, teacher: Checkpoint, source: Checkpoint | None) -> Checkpoint:
         """Both stages; or the second alone, where layers come from a conversion that was made before."""
         config = self.recipe.config
-        if self.recipe.converted is None:
+        if source is None:
             return self._stage("routed", config, lambda: copy.deepcopy(teacher.model), teacher.info, teacher)
-        source = checkpoint.load(self.recipe.converted)
-        if source.info.config.layers != config.shrp.layers or source.is_static:
-            raise TrainingError(
-                f"{source.path} has layers {list(source.info.config.layers)} converted, and the run is for "
-                f"{list(config.shrp.layers)}; give a routed checkpoint of just these."
-            )
         stage2 = replace(config, shrp=replace(config.shrp, layers=()), order=())
-        info = replace(teacher.info, config=source.info.config)
+        info = replace(teacher.info, config=source.info.config, plan=source.info.plan)
         self.stage1 = checkpoint.read_history(source.path)
-        name = f"routed-{source.fingerprint[:8]}"  # another conversion's is another stage
+        kind = "static" if source.is_static else "routed"
+        name = f"{kind}-{source.fingerprint[:8]}"  # another conversion's is another stage
         return self._stage(name, stage2, lambda: graft(teacher.model, source.model), info, teacher)
 
     def _finished(self, name: str, config: TrainConfig) -> Checkpoint | None:
@@ -210,6 +227,15 @@ class Run:
     def _plan(self, routed: Checkpoint, m: int, **options: Any) -> PruningPlan:
         return make_plan(usage_in(routed.info), per_layer=m, **options)
 
+    def _score_static(self, made: Checkpoint) -> None:
+        """Score a model that was pruned before it saw the task."""
+        plan = made.info.plan
+        counts = set(plan.keep_counts().values())
+        kept = f"{counts.pop()} a layer" if len(counts) == 1 else f"{plan.budget} in all"
+        self._score(
+            f"static, {kept}, pruned on texts", "static", made.model, budget=plan.budget, recovered=True
+        )
+
     def _prune(self, routed: Checkpoint) -> None:
         """Score static models at each budget without recovery, and random experts beside them."""
         length = self.recipe.config.max_length
@@ -226,7 +252,11 @@ class Run:
             self._add(f"random experts, {m} a layer", "control", found, per_layer=m)
 
     def _train_further(self, teacher: Checkpoint, routed: Checkpoint) -> Iterator[None]:
-        """Train and score recovered static models, then the controls; yields after each."""
+        """Train and score recovered static models, then the controls; yields after each.
+
+        Args:
+            routed: what is pruned; a static model where the recipe recovers none.
+        """
         recovery = replace(
             self.recipe.config,
             shrp=ShrpConfig(()),
@@ -299,16 +329,16 @@ class Run:
             self.tokenizer = load_base(self.base, self.data.train.task)[1]
         return self.tokenizer
 
-    def _info(self, routed: Checkpoint) -> CheckpointInfo:
-        training = dict(routed.info.training) | {"teacher": dict(self.teacher_training)}
-        return replace(routed.info, scores=tuple(self.scores), training=training)
+    def _info(self, made: Checkpoint) -> CheckpointInfo:
+        training = dict(made.info.training) | {"teacher": dict(self.teacher_training)}
+        return replace(made.info, scores=tuple(self.scores), training=training)
 
-    def _save(self, routed: Checkpoint) -> None:
-        history = history_text(joined(self.stage1, checkpoint.read_history(routed.path)))
+    def _save(self, made: Checkpoint) -> None:
+        history = history_text(joined(self.stage1, checkpoint.read_history(made.path)))
         checkpoint.save(
-            routed.model,
-            routed.tokenizer,
-            self._info(routed),
+            made.model,
+            made.tokenizer,
+            self._info(made),
             self.out,
             dtype=self.dtype,
             extra_files={checkpoint.HISTORY: history},

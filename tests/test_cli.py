@@ -482,3 +482,6 @@ def test_layer_lists():
     for text in ("", "a", "1-b", "upper:", "1;2"):
         with pytest.raises(TrainingError, match="layers must look like"):
             layer_list(text, 12)
+    for text in ("upper:13", "upper:0", "upper:-1"):
+        with pytest.raises(TrainingError, match="1 to 12 on this encoder"):
+            layer_list(text, 12)

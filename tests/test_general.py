@@ -10,8 +10,10 @@ import torch
 from shrp import checkpoint
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, layer_kinds
+from shrp.data import load_file
 from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
+from shrp.evaluate import evaluate
 from shrp.families import encoder_layers
 from shrp.general import GeneralConfig, convert_on_text, graft, recover_on_text
 from shrp.losses import hidden_loss
@@ -188,26 +190,31 @@ def test_layers_are_taken_over_only_within_one_geometry(converted, tiny_model):
         graft(tiny_model(num_attention_heads=2), model)
 
 
-def test_a_conversion_and_then_a_run_that_goes_on_from_it(
-    shrp, tmp_path, tiny_model, tiny_tokenizer, tiny_data
-):
+@pytest.fixture
+def command(tmp_path, tiny_model, tiny_tokenizer, tiny_data):
+    """Arguments of a base, of texts with small sizes, and of a task's files, all below `tmp_path`."""
     tiny_model(dropout=0.1).base_model.save_pretrained(tmp_path / "encoder")
     tiny_tokenizer.save_pretrained(tmp_path / "encoder")
     for name, seed in (("train", 0), ("dev", 1)):
         frame = tiny_data(24, seed).to_frame().rename(columns={"sentence": "text"})
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
-    made, base = tmp_path / "made", ("--base", tmp_path / "encoder", "--base-name", "tiny")
     texts = ("--texts", tmp_path / "train.csv", "--texts", tmp_path / "dev.csv")
     sizes = ("--conversion-size", 16, "--final-size", 16, "--batch-size", 8)
-    code, said, error = shrp("convert", *base, *texts, *sizes, "--layers", "upper:2", "--out", made, "--json")
+    files = ("--train-file", tmp_path / "train.csv", "--validation-file", tmp_path / "dev.csv")
+    options = ("--text-column", "text", "--batch-size", 8, "--teacher-epochs", 1, "--precision", "fp32")
+    return ("--base", tmp_path / "encoder", "--base-name", "tiny"), texts + sizes, files + options
+
+
+def test_a_conversion_and_then_a_run_that_goes_on_from_it(shrp, tmp_path, command):
+    base, texts, files = command
+    made = tmp_path / "made"
+    code, said, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--out", made, "--json")
     assert code == 0, error
     assert json.loads(said)["texts"] == 48
     assert len(json.loads(said)["epochs"]) == 3
     code, _, error = shrp("convert", *base, *texts, "--out", made)
     assert code == 1
     assert "exists already" in error
-    files = ("--train-file", tmp_path / "train.csv", "--validation-file", tmp_path / "dev.csv")
-    files += ("--text-column", "text", "--batch-size", 8, "--teacher-epochs", 1, "--precision", "fp32")
     code, _, error = shrp(
         "train", *base, *files, "--converted", made, "--per-layer", 2, "--out", tmp_path / "out"
     )
@@ -218,3 +225,41 @@ def test_a_conversion_and_then_a_run_that_goes_on_from_it(
     assert [row["epoch"] for row in history] == [0, 1, 2, 3, 4]
     assert [row["stage"] for row in history] == [1, 1, 1, 2, 2]
     assert {row["kind"] for row in found.info.scores} == {"teacher", "routed", "static", "control"}
+
+
+def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_path, command):
+    base, texts, files = command
+    made, out = tmp_path / "made", tmp_path / "out"
+    code, _, error = shrp("convert", *base, *texts, "--layers", "1,2", "--per-layer", 9, "--out", made)
+    assert code == 1
+    assert "1 to 4 experts a layer, not 9" in error
+    kept = ("--layers", "upper:2", "--per-layer", 1, "--further-size", 32)
+    code, said, error = shrp("convert", *base, *texts, *kept, "--out", made, "--json")
+    assert code == 0, error
+    assert [row["texts"] for row in json.loads(said)["epochs"]] == [16, 16, 16, 32]
+    encoder = checkpoint.load(made)
+    assert layer_kinds(encoder.model) == ["dense", "static", "static"]
+    assert set(encoder.info.plan.keep_counts().values()) == {1}
+    usage = {int(layer): share for layer, share in json.loads(said)["epochs"][-2]["usage"].items()}
+    assert encoder.info.plan == make_plan(usage, per_layer=1)
+
+    run = ("train", *base, *files, "--converted", made, "--controls", "random,dropped", "--out", out)
+    code, _, error = shrp(*run, "--recover", 1)
+    assert code == 1
+    assert "is pruned already" in error
+    assert not out.exists()
+    code, _, error = shrp(*run)
+    assert code == 0, error
+    found = checkpoint.load(out)
+    assert layer_kinds(found.model) == ["dense", "static", "static"]
+    assert found.info.plan == encoder.info.plan
+    rows = {row["model"]: row for row in found.info.scores}
+    assert list(rows) == ["dense teacher", "static, 1 a layer, pruned on texts", "layers dropped, 4 epochs"]
+    row = rows["static, 1 a layer, pruned on texts"]
+    assert (row["kind"], row["budget"], row["recovered"]) == ("static", 2, True)
+    dev = load_file(tmp_path / "dev.csv", found.info.task, text_columns=["text"], label_column="label")
+    again = evaluate(found.model, found.tokenizer, dev)
+    assert abs(again.score - row["score"]) <= 1.5 / 24  # stored as float16
+    history = checkpoint.read_history(out)
+    assert [row["epoch"] for row in history] == list(range(6))
+    assert [row["stage"] for row in history] == [1, 1, 1, 1, 2, 2]

@@ -31,6 +31,14 @@ def convert(
     top_k: Annotated[int, typer.Option(help="Experts that a gate lets through.")] = 1,
     conversion_size: Annotated[int, typer.Option(help="Texts of the epoch after each conversion.")] = 2500,
     final_size: Annotated[int, typer.Option(help="Texts of the last epoch.")] = 20_000,
+    per_layer: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Prune to so many experts a layer, the most used on the texts, and train on: the result is static.",
+        ),
+    ] = None,
+    further_size: Annotated[int, typer.Option(help="Texts that the pruned encoder trains on with.")] = 60_000,
     batch_size: BatchSize = 32,
     max_length: Annotated[int, typer.Option(min=4, help="Longest text, in tokens.")] = 64,
     precision: Precision = "auto",
@@ -40,22 +48,36 @@ def convert(
 ) -> None:
     """Convert layers of an encoder on unlabelled texts, once for all tasks: `train --converted` goes on from it.
 
-    Each layer learns to say what the dense layer in its place says (stage 1, with the balance loss).
+    Each layer learns to say what the dense layer in its place says (stage 1, with the balance loss). With --per-layer
+    it is pruned before it sees any task, and what is left learns to say what the dense encoder's last layer says.
     """
     import tempfile
+    from dataclasses import replace
 
     from shrp import checkpoint
     from shrp.base import load_base
-    from shrp.errors import TrainingError
-    from shrp.general import TEXTS, GeneralConfig, convert_on_text
+    from shrp.config import ShrpConfig
+    from shrp.errors import PlanError, TrainingError
+    from shrp.general import (
+        RECOVERY_RATES,
+        TEXTS,
+        GeneralConfig,
+        convert_on_text,
+        recover_on_text,
+        usage_on_text,
+    )
+    from shrp.plan import make_plan
+    from shrp.prune import prune
     from shrp.tabular import read_table, text_rows
-    from shrp.train import history_text
+    from shrp.train import history_text, joined
 
     if out.exists():  # said now, not after the epochs
         raise TrainingError(f"{out} exists already; choose another folder for the result.")
     geometry = base_geometry(base)
     shrp = shrp_config(layer_list(layers, geometry[0]), routing, top_k)
     shrp.check_fits(*geometry)
+    if per_layer is not None and per_layer > geometry[1]:
+        raise PlanError(f"--per-layer is for 1 to {geometry[1]} experts a layer, not {per_layer}.")
     config = GeneralConfig(
         shrp,
         conversion_size=conversion_size,
@@ -65,18 +87,24 @@ def convert(
         precision=precision,
         seed=seed,
     )
+    further = replace(config, shrp=ShrpConfig(()), final_size=further_size, **RECOVERY_RATES)
     found = [
         row
         for path in texts
         for row in text_rows(read_table(path), text_column or ["text"], path.name, False)
     ]
-    model, tokenizer, _ = load_base(base, TEXTS, seed)
+    dense, tokenizer, _ = load_base(base, TEXTS, seed)
+    training, plan = {"config": config.to_dict(), "texts": len(found)}, None
     with tempfile.TemporaryDirectory() as folder:
-        model, history = convert_on_text(
-            config, model, tokenizer, found, Path(folder), progress=say_conversion
-        )
-    training = {"config": config.to_dict(), "texts": len(found)}
-    info = checkpoint.CheckpointInfo(shrp, TEXTS, base_model=base_name or base, training=training)
+        told = {"teacher_outputs": Path(folder), "progress": say_conversion}
+        model, history = convert_on_text(config, dense, tokenizer, found, **told)
+        if per_layer is not None:
+            plan = make_plan(usage_on_text(history), per_layer=per_layer)
+            pruned = prune(model, plan)
+            model, rows = recover_on_text(further, dense, tokenizer, found, model=pruned, **told)
+            history = joined(history, rows)
+            training["recovery"] = further.to_dict()
+    info = checkpoint.CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
     checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
     if json:
         print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})

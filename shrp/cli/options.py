@@ -36,11 +36,14 @@ def layer_list(text: str, num_layers: int) -> tuple[int, ...]:
     """Layers from `6-11`, `1,3,5`, `upper:6` or a mix of the first two.
 
     Raises:
-        TrainingError: the text is not of that form.
+        TrainingError: the text is not of that form, or asks for more upper layers than there are, or none.
     """
     try:
         if text.startswith("upper:"):
-            return tuple(range(num_layers - int(text.removeprefix("upper:")), num_layers))
+            upper = int(text.removeprefix("upper:"))
+            if not 0 < upper <= num_layers:
+                raise TrainingError(f"upper:N is for N from 1 to {num_layers} on this encoder, not {upper}.")
+            return tuple(range(num_layers - upper, num_layers))
         layers: list[int] = []
         for part in text.split(","):
             first, _, last = part.partition("-")

@@ -101,7 +101,8 @@ def train(
     converted: Annotated[
         Path | None,
         typer.Option(
-            help="A checkpoint of `convert`: its layers take the place of stage 1, and of --layers."
+            help="A checkpoint of `convert`: its layers take the place of stage 1, and of --layers. "
+            "Pruned there already, it gives a static checkpoint."
         ),
     ] = None,
     order: Annotated[
@@ -191,8 +192,9 @@ def train(
 
     data, validation = training_data(task, train_file, validation_file, text_column, label_column)
     geometry = base_geometry(base)
-    indices = layer_list(layers, geometry[0])
-    if converted is not None:
+    if converted is None:
+        indices = layer_list(layers, geometry[0])
+    else:
         _, made = read_config(converted)
         indices, routing, top_k = made.config.layers, made.config.routing, made.config.top_k
     shared = {
