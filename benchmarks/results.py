@@ -1,8 +1,8 @@
 """Write docs/results.md from kept measurements: `python -m benchmarks.results`.
 
-Scores come from the checkpoints themselves and from docs/data/glue.json, which `python -m benchmarks.glue` writes;
-speed from docs/data/throughput.json and docs/data/live.json, which are what `python -m benchmarks.throughput --json`
-and `python -m benchmarks.live --json` printed, where they are there.
+Scores come from the checkpoints themselves and from what `python -m benchmarks.glue`, `benchmarks.ablation` and
+`benchmarks.experiments` wrote to docs/data; speed from throughput.json and live.json there, which are what
+`python -m benchmarks.throughput --json` and `python -m benchmarks.live --json` printed. What is not there is left out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command import run
+from benchmarks.experiment_section import experiments_section
 from benchmarks.speed_section import live_section, throughput_section
-from benchmarks.study_section import glue_section
+from benchmarks.study_section import ablation_section, glue_section
 from shrp import card
 from shrp.checkpoint import Checkpoint, discover, load
 from shrp.errors import CheckpointError
@@ -32,7 +33,10 @@ score lies within the interval of the SHRP model; random experts stand against t
 recovery, the other controls against every SHRP model. Speed comes last.
 """
 Sections = tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...]
-STUDIES: Sections = (("glue.json", lambda result: glue_section(result["rows"])),)
+STUDIES: Sections = (
+    ("glue.json", lambda result: glue_section(result["rows"])),
+    ("ablation.json", lambda result: ablation_section(result["rows"])),
+)
 SPEED: Sections = (
     ("throughput.json", throughput_section),
     ("live.json", live_section),
@@ -45,7 +49,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File to write.")] = ROOT / "docs" / "results.md",
 ) -> None:
     """Write the results page."""
-    parts = [HEAD, *_sections(STUDIES, data)]
+    parts = [HEAD, *_sections(STUDIES, data), experiments_section(data)]
     for name, info in discover(checkpoints).items():
         if isinstance(info, CheckpointError):
             raise info

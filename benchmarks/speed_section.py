@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.markdown import table
+
 INTRODUCTION = (
     "Cells: how many times as fast as the dense model in float32 in PyTorch (eager, SDPA) at the same batch and "
     "length, and the median time a batch with its quartiles. “Alike” is the speed-up against the dense model in the "
@@ -54,9 +56,9 @@ def live_section(result: Mapping[str, Any]) -> str:
         f"{result.get('torch', '?')}. Ratios against the plain way: build the pruned model and run all of it in padded "
         "batches of 32 in the data's order.",
         "",
-        "| checkpoint | data | n | first estimate | exact | sweep, in plain evaluations | plain | first | exact |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
+    head = ["checkpoint", "data", "n", "first estimate", "exact", "sweep, in plain evaluations"]
+    rows = []
     for row in result["checkpoints"]:
         times = [_milliseconds(row.get(key)) for key in ("plain_ms", "first_estimate_ms", "exact_ms")]
         cells = [
@@ -68,8 +70,8 @@ def live_section(result: Mapping[str, Any]) -> str:
             f"{row['sweep_in_plain_evaluations']:.2f}",
             *times,
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+        rows.append(cells)
+    return "\n".join([*lines, *table([*head, "plain", "first", "exact"], rows), ""])
 
 
 def _table(rows: list[Mapping[str, Any]]) -> list[str]:
@@ -79,14 +81,14 @@ def _table(rows: list[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         cells.setdefault((row["model"], row["dtype"], row["runtime"]), {})[row["batch"]] = row
     heads = ["model", "format", "runtime", "FLOP limit", *(f"batch {batch}" for batch in batches), "alike"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = []
     for (model, dtype, runtime), by_batch in cells.items():
         largest = by_batch[max(by_batch)]
         line = [model, dtype, runtime, f"{largest['flop_limit']:.2f}×"]
         line += [_cell(by_batch.get(batch)) for batch in batches]
         alike = largest["speedup_vs_dense_alike"]
-        lines.append("| " + " | ".join([*line, "" if alike is None else f"{alike:.2f}×"]) + " |")
-    return lines
+        lines.append([*line, "" if alike is None else f"{alike:.2f}×"])
+    return table(heads, lines)
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""The GLUE section of docs/results.md, from the rows that `benchmarks.glue` wrote."""
+"""The sections of docs/results.md on GLUE, score against size and the ablation, from what their commands wrote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.markdown import table
 from shrp import studies
 
 INTRODUCTION = (
@@ -35,13 +36,87 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
         lines += [f"### {recipe}, {depth.replace('of', ' of ')} layers", "", *_table(part), ""]
+    return "\n".join([*lines, *_size(frame)])
+
+
+def _size(frame: pd.DataFrame) -> list[str]:
+    """Mean retained share against what is left of the encoder, beside published figures."""
+    head = ["model", "recipe", "encoder parameters", "encoder FLOPs", "retained", "mean over"]
+    mean = studies.average(frame).sort_values(["encoder_params", "retained"], ascending=[True, False])
+    rows = [
+        [
+            f"{row.name}, {row.depth.replace('of', ' of ')} layers",
+            *(
+                row.recipe,
+                f"{row.encoder_params:.1%}",
+                f"{row.encoder_flops:.1%}",
+                f"{row.retained:.1%}",
+                row.tasks,
+            ),
+        ]
+        for row in mean.itertuples(index=False)
+    ]
+    rows += [
+        [
+            f"*{p.name}*",
+            "*as reported*",
+            _share(p.encoder_params),
+            _share(p.encoder_flops),
+            f"{p.retained:.1%}",
+            f"{p.denominator} ({p.source})",
+        ]
+        for p in studies.PUBLISHED
+    ]
+    return [
+        "### Score against size",
+        "",
+        "Means over the tasks that each model was measured on, by size; below them, as reported by others of "
+        "BERT-base, each with its own tasks and denominators, so not to be compared point by point.",
+        "",
+        *table(head, rows),
+        "",
+    ]
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def ablation_section(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What each part of the recipes is worth; nothing where there are no rows."""
+    frame = studies.ablation_frame(list(rows))
+    if frame.empty:
+        return ""
+    lines = [
+        "## What each part of the recipes is worth",
+        "",
+        f"Written by `python -m benchmarks.ablation`: {studies.ablation_about(list(rows))}. Cells: share of the dense "
+        "teacher's score, and in brackets the lowest and highest seed, or of one seed what its 95% interval allows.",
+        "",
+        *(f"- {sentence}" for sentence in studies.ablation_findings(frame)),
+        "",
+    ]
+    head = ["variant", "routed", "1 a layer", "1 a layer, recovered"]
+    for task, part in frame.groupby("task", sort=False):
+        first = part.iloc[0]
+        lines += [f"{task}, {first['metric']} (teacher {first['teacher']:.3f}, n = {first['n']:,}):", ""]
+        cells = [
+            [row["variant"], *(_ends(row, model) for model in ("routed", "static", "recovered"))]
+            for _, row in part.iterrows()
+        ]
+        lines += [*table(head, cells), ""]
     return "\n".join(lines)
+
+
+def _ends(row: Mapping[str, Any], model: str) -> str:
+    value, low, high = (100 * row[f"{model} {end}"] for end in ("retained", "low", "high"))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
     tasks = list(dict.fromkeys(frame["task"]))
     head = ["model", "encoder parameters", "encoder FLOPs", *tasks, "mean"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for name, group in frame.groupby("name", sort=False):
         found = {row.task: row for row in group.itertuples()}
         first = group.iloc[0]
@@ -49,8 +124,8 @@ def _table(frame: pd.DataFrame) -> list[str]:
         cells += [_cell(found[task]) if task in found else "" for task in tasks]
         whole = len(found) == len(tasks)
         cells.append(f"{100 * group['retained'].mean():.1f}" if whole else "")
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        lines.append(cells)
+    return table(head, lines)
 
 
 def _cell(row: Any) -> str:

@@ -158,7 +158,8 @@ def _percent(share: float | None) -> float | None:
 def ablation() -> None:
     """What each part of a recipe is worth, where it was measured."""
     try:
-        frame = studies.ablation_frame(studies.read_rows("ablation"))
+        measured = studies.read_rows("ablation")
+        frame = studies.ablation_frame(measured)
     except DataError as error:
         st.error(escape(str(error)), icon=":material/error:")
         return
@@ -167,19 +168,17 @@ def ablation() -> None:
     st.subheader("What each part is worth", anchor="ablation")
     seeds = int(frame["seeds"].max())
     tasks = frame.drop_duplicates("task")
-    note = "11 of 12 layers, same epochs; " + "; ".join(f"{r.task} n = {r.n:,}" for r in tasks.itertuples())
+    note = f"{studies.ablation_about(measured)}; "
+    note += "; ".join(f"{r.task} n = {r.n:,}" for r in tasks.itertuples())
     note += "<br>bars: " + (
         f"lowest and highest of {seeds} seeds"
         if seeds > 1
         else "95% intervals of the scores; one seed each, so differences of a few points mean nothing"
     )
-    best = frame.sort_values("recovered retained").iloc[-1]
-    said = (
-        f"highest after recovery: {best['variant']} on {best['task']}, {best['recovered retained']:.1%} of the "
-        f"teacher's {best['metric']} ({best['recovered low']:.1%} to {best['recovered high']:.1%}, n = {best['n']:,})"
-    )
-    st.markdown(f"- {escape(said[0].upper() + said[1:])}.")
-    alt = f"Retained share by variant; {said}"
+    said = studies.ablation_findings(frame)
+    for sentence in said:
+        st.markdown(f"- {escape(sentence)}")
+    alt = f"Retained share by variant. {' '.join(said)}"
     chart(figures.ablation_bars(frame, note), frame, "ablation", "ablation", alt)
 
 

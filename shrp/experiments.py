@@ -31,6 +31,20 @@ _NEEDED = {
     | {f"{name}{end}" for name in ("routed_ms", "static_ms", "ratio") for end in ("", "_low", "_high")},
 }  # fmt: skip
 NAMES = tuple(_NEEDED)
+TITLES = {
+    "layer": "One converted layer, while it trains",
+    "topk": "Top-1, Top-3, Top-5, and how stable what they keep is",
+    "sweep": "Score against FLOPs at every budget",
+    "overhead": "What routing costs",
+    "balance": "The balance loss and collapse",
+}
+QUESTIONS = {
+    "layer": "Does the balance loss keep usage even, and does the layer specialise without it?",
+    "topk": "What does pruning cost at each k, and would another seed keep the same experts?",
+    "sweep": "How far can one prune, and is usage better than chance at saying what to keep?",
+    "overhead": "How much longer does a routed model take than the static one that computes as much?",
+    "balance": "Do experts collapse without the balance loss, and does that cost any score?",
+}
 _TEXTS = {"task", "metric", "model", "geometry", "depth", "interval_is"}
 _NESTED = {
     **dict.fromkeys(("kept", "used", "effective_by_layer", "routed", "static"), dict),

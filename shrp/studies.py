@@ -239,6 +239,42 @@ def ablation_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def ablation_about(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The schedule that the ablation's variants share, for a subtitle or a caption."""
+    sizes = {(row.get("conversion_size"), row.get("stage2_epochs")) for row in rows}
+    text = "11 of 12 layers, converted on the task"
+    if len(sizes) == 1 and None not in (schedule := sizes.pop()):
+        text += f", {schedule[0]:,} examples a layer, then {schedule[1]} epochs; recovery: 2 more"
+    return text + "; all variants alike"
+
+
+def ablation_findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence a task: the two recipes once one expert a layer has recovered, and what one change moves most."""
+    sentences = []
+    for task, rows in frame.groupby("task", sort=False):
+        found = rows.set_index("variant")
+        ends = [f"recovered {end}" for end in ("retained", "low", "high")]
+        both = [
+            "{} keeps {:.1%} ({:.1%} to {:.1%})".format(recipe, *found.loc[recipe, ends])
+            for recipe in ("paper", "retain")
+            if recipe in found.index
+        ]
+        text = f"On {task}, one expert a layer, recovered: {', '.join(both)}" if both else f"On {task}"
+        changed = found[found.index.str.startswith("retain") & (found.index != "retain")][
+            "recovered retained"
+        ]
+        if "retain" in found.index and len(changed):
+            moved = 100 * (changed - found.loc["retain", "recovered retained"])
+            moved.index = moved.index.str.removeprefix("retain").str.strip(", ")
+            text += (
+                f"; of {len(moved)} single changes to retain the worst is “{moved.idxmin()}” ({moved.min():+.1f} "
+                f"points) and the best “{moved.idxmax()}” ({moved.max():+.1f})"
+            )
+        n, seeds = int(rows["n"].iloc[0]), int(rows["seeds"].max())
+        sentences.append(f"{text} (n = {n:,}, seeds: {seeds}).")
+    return sentences
+
+
 def _grouped(rows: list[Mapping[str, Any]], keys: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:
     return pd.DataFrame(rows).groupby(keys, sort=False) if rows else ()
 

@@ -1,12 +1,13 @@
-"""The GLUE section of the results page says what the rows say."""
+"""The sections of the results page on GLUE and the ablation say what the rows say."""
 
-from benchmarks.study_section import glue_section
+from benchmarks.study_section import ablation_section, glue_section
 
 from .test_studies import ROWS
 
 
 def test_a_table_for_each_recipe_and_depth_with_seeds_and_intervals():
     text = glue_section(ROWS)
+    text = text[: text.index("### Score against size")]
     assert "### retain, 6 of 12 layers" in text
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     assert lines["model"].split("|")[-4:-1] == [" cola ", " rte ", " mean "]
@@ -20,3 +21,36 @@ def test_a_table_for_each_recipe_and_depth_with_seeds_and_intervals():
 
 def test_no_rows_no_section():
     assert glue_section([]) == ""
+    assert ablation_section([]) == ""
+
+
+def test_sizes_stand_beside_what_others_reported():
+    text = glue_section(ROWS)
+    lines = text[text.index("### Score against size") :].splitlines()
+    mine = next(line for line in lines if line.startswith("| SHRP, static, 2 a layer, recovered, 6 of 12"))
+    assert mine.endswith("| 52.5% | 53.0% | 94.0% | cola, rte |")
+    cofi = next(line for line in lines if line.startswith("| *CoFi*"))
+    assert "| *as reported* | 5.0% |  | 95.0% | about 95%" in cofi
+    assert "2204.00408" in cofi
+
+
+def test_the_ablation_is_a_table_a_task_and_a_sentence_of_what_one_change_moves():
+    def row(task, variant, score):
+        cell = {"score": score, "interval": [score - 0.1, score + 0.1]}
+        shared = {"seed": 0, "metric": "matthews", "n": 1043, "teacher": 0.5, "stage2_epochs": 6}
+        models = dict.fromkeys(("routed", "static", "recovered"), cell)
+        return {**shared, **models, "task": task, "variant": variant, "conversion_size": 1000}
+
+    variants = {"paper": 0.1, "retain": 0.3, "retain with dropout": 0.2, "retain, bottom-up": 0.35}
+    text = ablation_section([row("cola", name, score) for name, score in variants.items()])
+    assert "1,000 examples a layer, then 6 epochs; recovery: 2 more; all variants alike" in text
+    assert (
+        "- On cola, one expert a layer, recovered: paper keeps 20.0% (0.0% to 40.0%), retain keeps 60.0%"
+        in text
+    )
+    assert (
+        "the worst is “with dropout” (-20.0 points) and the best “bottom-up” (+10.0) (n = 1,043, seeds: 1)."
+        in text
+    )
+    assert "| retain, bottom-up | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) |" in text
+    assert text.count("| variant |") == 1

@@ -15,20 +15,6 @@ from ui import experiments_seed_figures as figures
 from ui.downloads import chart
 from ui.text import escape, escape_html
 
-TITLES = {
-    "layer": "One converted layer, while it trains",
-    "topk": "Top-1, Top-3, Top-5, and how stable what they keep is",
-    "sweep": "Score against FLOPs at every budget",
-    "overhead": "What routing costs",
-    "balance": "The balance loss and collapse",
-}
-_ASKS = {
-    "layer": "Does the balance loss keep usage even, and does the layer specialise without it?",
-    "topk": "What does pruning cost at each k, and would another seed keep the same experts?",
-    "sweep": "How far can one prune, and is usage better than chance at saying what to keep?",
-    "overhead": "How much longer does a routed model take than the static one that computes as much?",
-    "balance": "Do experts collapse without the balance loss, and does that cost any score?",
-}
 _BARS = "bars: lowest and highest seed; of one seed 95% intervals; dashed: the dense teacher"
 
 
@@ -41,8 +27,8 @@ def sections() -> None:
 
 def section(name: str, draw: Callable[[Experiment], None]) -> None:
     """A heading, and under it the experiment, or what would make it, or what is wrong with its file."""
-    st.subheader(TITLES[name], anchor=name)
-    st.markdown(_ASKS[name])
+    st.subheader(experiments.TITLES[name], anchor=name)
+    st.markdown(experiments.QUESTIONS[name])
     try:
         found = experiments.read(name)
         if found is not None:

@@ -112,4 +112,4 @@ def test_the_ablation_and_what_others_reported(page):
         "cola, one expert a layer, not recovered",
         "cola, one expert a layer, recovered",
     }
-    assert "75.0% of the teacher's matthews (62.5% to 87.5%, n = 10)" in texts_of(at)
+    assert "paper keeps 75.0% (62.5% to 87.5%), retain keeps 75.0%" in texts_of(at)
