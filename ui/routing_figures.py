@@ -15,6 +15,8 @@ from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, layout
 
 ONE_LINE, TWO_LINES = {"t": 78}, {"t": 96}
 """Margins above a plot whose subtitle has one or two lines."""
+BESIDE = 0.42
+"""From a cell's middle to a mark beside its number, in cells: clear of the number in a window of 1200 pixels."""
 
 
 def layer_names(layers: Sequence[int]) -> list[str]:
@@ -169,10 +171,10 @@ def what_if_heatmap(
     if len(rows):
         fig.add_trace(
             go.Scatter(
-                x=columns + 0.36,
+                x=columns + BESIDE,
                 y=[f"layer {result.layers[row]}" for row in rows],
                 mode="markers",
-                marker={"symbol": "x", "size": 7, "color": "#1b2430"},
+                marker={"symbol": "x", "size": 6, "color": "#1b2430"},
                 hoverinfo="skip",
                 showlegend=False,
             )
@@ -182,10 +184,10 @@ def what_if_heatmap(
         fig.add_trace(
             go.Scatter(
                 # Beside the cell's number, or in its middle where there is none.
-                x=[expert - (0.36 if labelled else 0) for expert, _ in forced],
+                x=[expert - (BESIDE if labelled else 0) for expert, _ in forced],
                 y=[layer for _, layer in forced],
                 mode="markers",
-                marker={"symbol": "diamond", "size": 8, "color": SELECTED},
+                marker={"symbol": "diamond", "size": 7, "color": SELECTED},
                 hoverinfo="skip",
                 showlegend=False,
             )
