@@ -70,10 +70,11 @@ def trained(training: Mapping[str, Any]) -> str:
         if config.get(key)
     ]
     teacher = f" Distilled from the dense teacher's {' and '.join(distilled)}." if distilled else ""
+    size = f"{config['epoch_size']:,} an epoch at most, " if config.get("epoch_size") else ""
+    precision = f", {training['precision']}" if training.get("precision") else ""
     return (
-        f"{recipe}Trained on {training.get('train_data')} ({examples:,} examples, "
-        f"{config.get('epoch_size') or 'all'} an epoch at most, {counted(training.get('epochs'), 'epoch')}, "
-        f"seed {config.get('seed')}), validated on {training.get('validation_data')}; one seed, so differences within "
+        f"{recipe}Trained on {training.get('train_data')} ({examples:,} examples, {size}"
+        f"{counted(training.get('epochs'), 'epoch')}, seed {config.get('seed')}{precision}), validated on {training.get('validation_data')}; one seed, so differences within "
         f"the intervals mean nothing.{teacher}"
     )
 

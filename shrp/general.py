@@ -231,6 +231,7 @@ class _OnText:
             with without_dropout(model.train()):
                 found = self._epoch(model, rows, index, last=layer is None)
             row = {"epoch": index, "stage": 1, "converted_layer": layer, "texts": size} | found
+            row["precision"] = "bf16" if self.bf16 else "fp32"  # what `auto` came to
             history.append(row | {"seconds": round(time.perf_counter() - started, 2)})
             if progress:
                 progress(history[-1])

@@ -246,6 +246,7 @@ class _Run:
             config=shrp,
             training={
                 "config": self.config.to_dict(),
+                "precision": "bf16" if self.bf16 else "fp32",  # what `auto` came to
                 "train_data": self.train_data.name,
                 "train_examples": len(self.train_data),
                 "validation_data": self.validation.name,
