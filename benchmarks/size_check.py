@@ -50,6 +50,8 @@ class Protocol:
     conversion_size: int
     """At most so many in the epochs of stage 1."""
     max_length: int
+    freeze_dense: bool = True
+    """Whether SHRP leaves the dense layers as the teacher has them, as in the GLUE table; `dropped` trains them."""
 
 
 class SizeCheck:
@@ -97,6 +99,7 @@ class SizeCheck:
             conversion_size=min(protocol.conversion_size, protocol.epoch_size or protocol.conversion_size),
             max_length=protocol.max_length,
             freeze_embeddings=True,
+            freeze_dense=protocol.freeze_dense,
             **values,
         )
 
@@ -175,13 +178,19 @@ def main(
     stage2_epochs: Annotated[int, typer.Option(min=1, help="Epochs after the last conversion.")] = 2,
     recovery_epochs: Annotated[int, typer.Option(min=1, help="Epochs of a pruned model.")] = 1,
     max_length: Annotated[int, typer.Option(min=8, help="Tokens at which an input is cut.")] = 128,
+    freeze_dense: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-dense/--train-dense", help="Whether SHRP leaves the dense layers as they are."
+        ),
+    ] = True,
     json_out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
 ) -> None:
     """Train, prune and score one base-size encoder; trainings that are done are read back and scored again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if task not in TASKS:
         raise typer.BadParameter(f"the size check knows {' and '.join(TASKS)}, not {task!r}.")
-    protocol = Protocol(stage2_epochs, recovery_epochs, epoch_size, conversion_size, max_length)
+    protocol = Protocol(stage2_epochs, recovery_epochs, epoch_size, conversion_size, max_length, freeze_dense)
     table = Table(json_out, "python -m benchmarks.size_check", KEY)
     name = base_name or (Path(base).name if Path(base).is_dir() else base)
     stages = Stages(base, name, work, task, seed, max_length)
