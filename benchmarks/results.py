@@ -1,7 +1,7 @@
 """Write docs/results.md from kept measurements: `python -m benchmarks.results`.
 
-Scores come from the checkpoints themselves and from what `python -m benchmarks.glue`, `benchmarks.ablation` and
-`benchmarks.experiments` wrote to docs/data; speed from throughput.json and live.json there, which are what
+Scores come from the checkpoints themselves and from what `python -m benchmarks.glue`, `size_check`, `ablation` and
+`experiments` wrote to docs/data; speed from throughput.json and live.json there, which are what
 `python -m benchmarks.throughput --json` and `python -m benchmarks.live --json` printed. What is not there is left out.
 """
 
@@ -17,7 +17,7 @@ import typer
 from benchmarks.command import run
 from benchmarks.experiment_section import experiments_section
 from benchmarks.speed_section import live_section, throughput_section
-from benchmarks.study_section import ablation_section, glue_section
+from benchmarks.study_section import ablation_section, glue_section, size_section
 from shrp import card
 from shrp.checkpoint import Checkpoint, discover, load
 from shrp.errors import CheckpointError
@@ -35,6 +35,7 @@ recovery, the other controls against every SHRP model. Speed comes last.
 Sections = tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...]
 STUDIES: Sections = (
     ("glue.json", lambda result: glue_section(result["rows"])),
+    ("size.json", lambda result: size_section(result["rows"])),
     ("ablation.json", lambda result: ablation_section(result["rows"])),
 )
 SPEED: Sections = (

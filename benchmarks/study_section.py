@@ -1,4 +1,4 @@
-"""The sections of docs/results.md on GLUE, score against size and the ablation, from what their commands wrote."""
+"""The sections of docs/results.md on GLUE, size and the ablation, from what their commands wrote."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     lines = ["## GLUE, with controls", "", f"Written by `python -m benchmarks.glue`. {INTRODUCTION}", ""]
     lines += [f"- {sentence}" for sentence in studies.findings(frame)]
-    teachers = frame.drop_duplicates("task")
-    lines += [
-        "",
-        "Teachers: "
-        + "; ".join(f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})" for r in teachers.itertuples())
-        + ".",
-        "",
-    ]
+    lines += ["", _teachers(frame), ""]
     for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
         lines += [f"### {recipe}, {depth.replace('of', ' of ')} layers", "", *_table(part), ""]
     return "\n".join([*lines, *_size(frame)])
+
+
+def _teachers(frame: pd.DataFrame) -> str:
+    found = frame.drop_duplicates("task").itertuples()
+    return f"Teachers: {'; '.join(f'{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})' for r in found)}."
 
 
 def _size(frame: pd.DataFrame) -> list[str]:
@@ -80,6 +78,23 @@ def _size(frame: pd.DataFrame) -> list[str]:
 
 def _share(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
+
+
+def size_section(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The size check: a table for each encoder; nothing where there are no rows."""
+    lines = []
+    for name, frame in studies.size_frames(list(rows)).items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"Written by `python -m benchmarks.size_check`; {_teachers(frame)}",
+            "",
+        ]
+        lines += [f"- {sentence}" for sentence in studies.findings(frame)]
+        for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
+            lines += ["", f"### {recipe}, {depth.replace('of', ' of ')} layers", "", *_table(part), ""]
+    return "\n".join(lines[1:])
 
 
 def ablation_section(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""The studies: the GLUE table with its controls, score against size, the ablation, experiments on the method."""
+"""The studies: the GLUE table with its controls, score against size, other encoders, the ablation, the method."""
 
 import pandas as pd
 import streamlit as st
@@ -23,6 +23,7 @@ def main() -> None:
         "the files that the commands under `benchmarks/` wrote."
     )
     benchmark()
+    size_check()
     ablation()
     st.header("The method itself")
     st.markdown(
@@ -59,34 +60,43 @@ def table(glue: pd.DataFrame) -> None:
         known = glue.loc[glue["recipe"] == recipe, "depth"].unique()
         depth = pick("Converted layers", sorted(known, key=lambda name: int(name.split("of")[0])), DEPTH)
     rows = glue[(glue["recipe"] == recipe) & (glue["depth"] == depth)]
-    seeds = rows["seeds"].max()
-    note = (
-        "GLUE validation sets; dashed: the dense teacher<br>bars: "
-        + (
-            "the lowest and highest seed, where there are several"
-            if seeds > 1
-            else "95% interval of the score, one seed"
-        )
-        + ", of random experts without recovery the range of draws"
-        + "; hollow: pruned without training on"
-    )
-    best = rows.sort_values("retained").iloc[-1]
-    chart(
-        figures.retained_bars(rows, f"{recipe}, {depth.replace('of', ' of ')} layers converted", note),
+    note = f"GLUE validation sets; dashed: the dense teacher<br>{_bars(rows)}"
+    retained(
         rows,
+        f"{recipe}, {depth.replace('of', ' of ')} layers converted",
+        note,
         "glue",
         f"glue-{recipe}-{depth}",
+    )
+
+
+def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> None:
+    """The chart and the table of one recipe and depth.
+
+    Args:
+        rows: of `studies.glue_frame`.
+        note: what the bars are.
+        key: of the elements on the page.
+        file: what downloads are called.
+    """
+    best = rows.sort_values("retained").iloc[-1]
+    chart(
+        figures.retained_bars(rows, title, note),
+        rows,
+        key,
+        file,
         f"Retained share of the teacher's score by task and model; highest: {best['name']} on {best['task']}, "
         f"{best['retained']:.1%}",
     )
     wide = rows.pivot_table(index=["name", "encoder_params"], columns="task", values="retained", sort=False)
+    tasks = rows.drop_duplicates("task")
     # Only where every task is known do averages compare like with like.
-    wide["mean"] = wide.mean(axis=1).where(wide.notna().all(axis=1))
+    if len(tasks) > 1:
+        wide["mean"] = wide.mean(axis=1).where(wide.notna().all(axis=1))
     shown = (
         (100 * wide).reset_index().rename(columns={"name": "model", "encoder_params": "encoder parameters"})
     )
     shown["encoder parameters"] *= 100
-    tasks = rows.drop_duplicates("task")
     st.dataframe(
         shown,
         hide_index=True,
@@ -100,12 +110,39 @@ def table(glue: pd.DataFrame) -> None:
         alt="Retained share by model and task",
         placeholder="not measured",
     )
+    only = "; the mean only where every task is measured" if len(tasks) > 1 else ""
     st.caption(
-        "Share of the dense teacher's score kept; the mean only where every task is measured. Teacher: "
+        f"Share of the dense teacher's score kept{only}. Teacher: "
         + "; ".join(f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})" for r in tasks.itertuples())
         + ". Encoder parameters: share of the dense encoder's, without embeddings."
     )
-    downloads(rows, "glue-table", f"glue-{recipe}-{depth}-table")
+    downloads(rows, f"{key}-table", f"{file}-table")
+
+
+def size_check() -> None:
+    """The same on other encoders, where that was measured."""
+    try:
+        frames = studies.size_frames(studies.read_rows("size"))
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return
+    for number, (name, frame) in enumerate(frames.items()):
+        st.subheader(f"Another size: {escape(name)}", anchor=f"size-check-{number}")
+        for sentence in studies.findings(frame):
+            st.markdown(f"- {escape(sentence)}")
+        for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
+            title = f"{depth.replace('of', ' of ')} layers converted"
+            key = f"size-check-{number}-{depth}"
+            retained(rows, title, f"{recipe}<br>{_bars(rows)}", key, key)
+
+
+def _bars(rows: pd.DataFrame) -> str:
+    seeds = rows["seeds"].max()
+    several = "the lowest and highest seed, where there are several"
+    return (
+        f"bars: {several if seeds > 1 else '95% interval of the score, one seed'}"
+        ", of random experts without recovery the range of draws; hollow: pruned without training on"
+    )
 
 
 def size(glue: pd.DataFrame) -> None:

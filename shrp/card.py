@@ -74,8 +74,9 @@ def trained(training: Mapping[str, Any]) -> str:
     precision = f", {training['precision']}" if training.get("precision") else ""
     return (
         f"{recipe}Trained on {training.get('train_data')} ({examples:,} examples, {size}"
-        f"{counted(training.get('epochs'), 'epoch')}, seed {config.get('seed')}{precision}), validated on {training.get('validation_data')}; one seed, so differences within "
-        f"the intervals mean nothing.{teacher}"
+        f"{counted(training.get('epochs'), 'epoch')}, seed {config.get('seed')}{precision}), "
+        f"validated on {training.get('validation_data')}; one seed, so differences within the intervals mean "
+        f"nothing.{teacher}"
     )
 
 

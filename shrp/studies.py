@@ -1,4 +1,4 @@
-"""The files that `benchmarks.glue` and `benchmarks.ablation` write, read back as tables (`read_file` reads any).
+"""The files that `benchmarks.glue`, `ablation` and `size_check` write, read back as tables (`read_file` reads any).
 
 Retained shares are means over seeds; where there are several, their lowest and highest stand beside the mean,
 where there is one, what the interval of its own score allows.
@@ -92,7 +92,7 @@ def read_file(name: str, folder: Path | None = None) -> dict[str, Any]:
     """A study's file, with its `rows`; empty where it has not been run.
 
     Args:
-        name: `glue`, `ablation`, or an experiment's.
+        name: `glue`, `ablation`, `size`, or an experiment's.
         folder: where the files are; the project's own by default.
 
     Raises:
@@ -114,7 +114,8 @@ def read_file(name: str, folder: Path | None = None) -> dict[str, Any]:
 
 def command_of(name: str) -> str:
     """The command that writes a study's file."""
-    return f"python -m benchmarks.{name if name in ('glue', 'ablation') else f'experiments {name}'}"
+    own = {"glue": "glue", "ablation": "ablation", "size": "size_check"}
+    return f"python -m benchmarks.{own.get(name, f'experiments {name}')}"
 
 
 def read_rows(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
@@ -164,6 +165,26 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     order = {model: place for place, model in enumerate(NAMES)}
     found.sort(key=lambda row: (order.get(row["model"], len(order)), row["encoder_params"], row["recovered"]))
     return pd.DataFrame(found)
+
+
+def size_frames(rows: list[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+    """What an encoder and its size are called -> its rows in the form of `glue_frame`.
+
+    Raises:
+        DataError: a row lacks something.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for row in rows:
+            whole = row["dense_counts"]["model_params"]
+            # Its conversions are on the task, not from texts, and so are its controls.
+            row = dict(row) | {"recipe": row["recipe"] and f"{row['recipe']}, converted on the task"}
+            groups.setdefault(f"{row['base']}, {whole / 1e6:.0f}M parameters", []).append(row)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"size.json has rows that can't be read; write it anew with {command_of('size')}."
+        ) from error
+    return {name: glue_frame(group) for name, group in groups.items()}
 
 
 def describe(row: Mapping[str, Any]) -> str:

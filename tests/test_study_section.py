@@ -1,6 +1,9 @@
 """The sections of the results page on GLUE and the ablation say what the rows say."""
 
-from benchmarks.study_section import ablation_section, glue_section
+import pytest
+
+from benchmarks.study_section import ablation_section, glue_section, size_section
+from shrp.errors import DataError
 
 from .test_studies import ROWS
 
@@ -21,7 +24,7 @@ def test_a_table_for_each_recipe_and_depth_with_seeds_and_intervals():
 
 def test_no_rows_no_section():
     assert glue_section([]) == ""
-    assert ablation_section([]) == ""
+    assert ablation_section([]) == size_section([]) == ""
 
 
 def test_sizes_stand_beside_what_others_reported():
@@ -54,3 +57,18 @@ def test_the_ablation_is_a_table_a_task_and_a_sentence_of_what_one_change_moves(
     )
     assert "| retain, bottom-up | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) |" in text
     assert text.count("| variant |") == 1
+
+
+def test_the_size_check_is_a_table_an_encoder_and_its_controls_lack_no_texts():
+    rows = [
+        row | {"base": "an encoder", "dense_counts": {"model_params": 109_600_000}, "task": "rte"}
+        for row in ROWS
+        if row["task"] == "cola" and row["seed"] == 0
+    ]
+    text = size_section(rows)
+    assert text.startswith("## an encoder, 110M parameters\n")
+    assert "`python -m benchmarks.size_check`; Teachers: rte accuracy 0.800 (n = 100)." in text
+    assert "### retain, converted on the task, 6 of 12 layers" in text
+    assert "| control: no router |" in text  # nothing here was trained on texts
+    with pytest.raises(DataError, match=r"benchmarks\.size_check"):
+        size_section([{"base": "an encoder"}])

@@ -113,3 +113,22 @@ def test_the_ablation_and_what_others_reported(page):
         "cola, one expert a layer, recovered",
     }
     assert "paper keeps 75.0% (62.5% to 87.5%), retain keeps 75.0%" in texts_of(at)
+
+
+def test_another_encoder_has_its_own_table(page):
+    rows = [
+        row | {"base": "an encoder", "dense_counts": {"model_params": 109_600_000}}
+        for row in ROWS
+        if row["task"] == "cola" and row["seed"] == 0
+    ]
+    at = page({"size": json.dumps({"rows": rows})})
+    assert not at.exception
+    headings = [heading.value.replace("\\", "") for heading in at.subheader]
+    assert "Another size: an encoder, 110M parameters" in headings
+    (spec,) = specs(at)
+    assert spec["layout"]["title"]["text"].startswith("6 of 12 layers converted")
+    assert {"control: no router", "SHRP, static, 2 a layer, recovered"} <= {
+        trace.get("name") for trace in spec["data"]
+    }
+    at = page({"size": json.dumps({"rows": [{"base": "an encoder"}]})})
+    assert "benchmarks.size_check" in texts_of(at)
