@@ -56,6 +56,7 @@ def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, fi
             f"n = {len(frame):,} of {escape(data.name)}{mean}"
         )
     key = f"inputs-{cell}-{ranked}"
+    width = 275 // len(data.task.text_columns)
     st.dataframe(
         shown,
         key=key,
@@ -65,9 +66,12 @@ def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, fi
         width="stretch",
         height="content",
         column_config={
-            "index": st.column_config.NumberColumn("no.", width="small", help=f"Row of {escape(data.name)}"),
-            **{name: st.column_config.TextColumn(width="large") for name in data.task.text_columns},
-            "router probability": st.column_config.ProgressColumn(format="%.3f", min_value=0, max_value=1),
+            "index": st.column_config.NumberColumn("no.", width=50, help=f"Row of {escape(data.name)}"),
+            # Narrow enough that the probability, which the table is sorted by, is in sight in a small window.
+            **{name: st.column_config.TextColumn(width=width) for name in data.task.text_columns},
+            "router probability": st.column_config.ProgressColumn(
+                format="%.3f", min_value=0, max_value=1, width=120
+            ),
             "chosen": st.column_config.CheckboxColumn(help="Whether this expert is the input's Top-1"),
             "tokens": st.column_config.NumberColumn(help="How many of its tokens chose this expert"),
         },

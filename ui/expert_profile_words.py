@@ -75,7 +75,8 @@ def words(
         f"their rates in all of the data; z is the ratio over its standard error. {found.tested:,} {what}s with at "
         f"least {minimum} occurrences were tested, so about {0.05 * found.tested:.0f} would pass |z| > 1.96 by chance; "
         f"{beyond if beyond else 'none'} pass{'es' if beyond == 1 else ''} |z| > {found.threshold:.1f}, which allows "
-        f"for that (Bonferroni). Occurrences within one input are not independent: take z for a ranking first."
+        f"for that (Bonferroni). Occurrences within one input are not independent: take z for a ranking first. The "
+        "CSV has the ratios, with 95% intervals, and the rates."
     )
     downloads(found.frame, "words", f"{file_name}-{what}s")
 
@@ -90,7 +91,7 @@ def _nothing(found: Characteristic, what: str) -> str:
 
 def _table(frame: pd.DataFrame, title: str, what: str) -> None:
     st.markdown(title)
-    order = [what, "z", "here", "inputs here", "elsewhere", "log-odds"]
+    order = [what, "z", "here", "inputs here", "elsewhere"]
     shown = frame.rename(columns={"term": what})
     number = st.column_config.NumberColumn
     st.dataframe(
@@ -98,21 +99,16 @@ def _table(frame: pd.DataFrame, title: str, what: str) -> None:
         hide_index=True,
         width="stretch",
         height="content",
-        # Widths in pixels: of the usual ones, the narrowest is too wide for six columns beside six others.
+        # Widths in pixels: of the usual ones, the narrowest is too wide for five columns beside five others.
         column_config={
-            what: st.column_config.TextColumn(width=105),
-            "z": number(format="%+.1f", width=50, help="The log-odds ratio over its standard error"),
-            "here": number(width=52, help="Occurrences in what is routed here"),
+            what: st.column_config.TextColumn(width=90),
+            "z": number(format="%+.1f", width=48, help="The log-odds ratio over its standard error"),
+            "here": number(width=48, help="Occurrences in what is routed here"),
             "inputs here": number(
                 "inputs", width=58, help="Inputs routed here in which it occurs, however often"
             ),
             "elsewhere": number(
                 width=76, help="Occurrences in what is routed to the other experts of the layer"
-            ),
-            "log-odds": number(
-                format="%+.2f",
-                width=70,
-                help="Natural logarithm; its 95% interval and the rates are in the CSV",
             ),
         },
     )

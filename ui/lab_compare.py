@@ -92,7 +92,7 @@ def _result(
     metric = one.metric
     method = "Agresti and Min's" if metric == "accuracy" else f"bootstrap of {RESAMPLES:,}"
     with st.container(horizontal=True, gap="large"):
-        with st.container(width=300):
+        with st.container(width=260):
             st.metric(f"B − A, {metric_name(metric)}", points(difference, metric))
             st.caption(
                 f"95% interval {points_interval(bounds, metric)}, paired, {method}<br>"
@@ -101,7 +101,7 @@ def _result(
             )
         if counts is None:
             return
-        with st.container(width=230):
+        with st.container(width=190):
             st.metric("McNemar's test", p_text(counts.p_value))
             st.caption(
                 f"exact, two-sided, on the {counts.only_a + counts.only_b:,} of {counts.n:,} inputs where one is "

@@ -18,7 +18,7 @@ from ui.lab_views import points, points_interval
 from ui.text import escape, metric_name, percent
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
-_TEXT_WIDTH = {1: 390, 2: 235}  # pixels of a text column, by their number: with the others they fill the page
+_TEXT_WIDTH = {1: 320, 2: 200}  # pixels of a text column, by their number: with the others they fill the page
 _CHARACTER, _LINE = 6.2, 21  # pixels of an average character, and of a line
 _ROW_HEIGHTS = (
     35,
@@ -26,7 +26,8 @@ _ROW_HEIGHTS = (
     88,
     109,
     130,
-)  # one line; above 64 pixels Streamlit wraps texts, here up to five lines
+    151,
+)  # one line; above 64 pixels Streamlit wraps texts, here up to six lines
 
 
 @st.fragment
@@ -197,6 +198,8 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:
     width = _TEXT_WIDTH[len(task.text_columns)]
     config = {name: st.column_config.TextColumn(name, width=width) for name in task.text_columns}
     height = row_height(max(frame[name].str.len().max() for name in task.text_columns), width)
+    if "label" in frame:
+        config["label"] = st.column_config.TextColumn(width=65)
     if task.is_regression:
         shown[reference], shown[other] = frame["reference"], frame["other"]
         number = {"format": "%.2f", "width": "small"}
@@ -207,19 +210,20 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:
         arrow = f"{reference} → {other}"
         shown[arrow] = frame["reference"] + " → " + frame["other"]
         longest = max(len(name) for name in task.label_names)
-        config[arrow] = st.column_config.TextColumn(arrow, width=min(165 + 8 * max(0, longest - 8), 240))
+        config[arrow] = st.column_config.TextColumn(arrow, width=min(150 + 8 * max(0, longest - 8), 240))
         whose = "the label" if "label" in frame else f"the prediction on the left ({reference})"
         short = {TEACHER: "teacher", ROUTED: "routed"}.get(reference, reference)
         for name, column in ((f"p {short}", "p_reference"), (f"p {other}", "p_other")):
             shown[name] = 100 * frame[column]
             config[name] = st.column_config.NumberColumn(
-                name, format="%.1f%%", width=85, help=f"Probability of the class of {whose}"
+                name, format="%.1f%%", width=75, help=f"Probability of the class of {whose}"
             )
         st.caption(
             f"Both probabilities are of the same class, that of {whose}; n = {len(frame):,} inputs in the table."
         )
     if "slice" in frame:
         shown["slice"] = frame["slice"].str.replace("_", " ")
+        config["slice"] = st.column_config.TextColumn(width=105)
     st.dataframe(
         shown,
         hide_index=True,

@@ -22,7 +22,7 @@ from ui.lab import GLOBAL, PER_LAYER, SELECTIONS, Setting
 from ui.lab_marks import Mark, marks_frame
 from ui.state import Selection
 from ui.store import disk
-from ui.text import count, escape
+from ui.text import count, escape, metric_name
 
 GLOBAL_POINTS = 67
 """Most global budgets in a sweep: with 6 layers of 12 experts, every one."""
@@ -223,12 +223,19 @@ class Section:
         if not shown["McNemar p"].any():
             shown = shown.drop(columns="McNemar p")
         config = {
-            "#": st.column_config.NumberColumn(width=40),
-            "n": st.column_config.NumberColumn(width=50),
+            "#": st.column_config.NumberColumn(width=35),
+            "setting": st.column_config.TextColumn(width=130),
+            metric_name(metric): st.column_config.TextColumn(width=75),
+            "95% interval": st.column_config.TextColumn(width=85),
+            "n": st.column_config.NumberColumn(width=45),
             "McNemar p": st.column_config.TextColumn(
-                help="Exact test that this setting and the best are right equally often"
+                width=80, help="Exact test that this setting and the best are right equally often"
             ),
         }
+        for what in ("FLOPs", "parameters"):
+            config[f"{what}, encoder / model"] = st.column_config.TextColumn(
+                what, width=105, help="Of the dense encoder's / of the whole dense model's"
+            )
         st.dataframe(
             shown,
             hide_index=True,

@@ -42,7 +42,7 @@ def predictions(found: list[Exploration]) -> None:
     }
     # Narrow enough that the probabilities are in sight in a small window; a wide one shares out what is left.
     widths = {
-        name: st.column_config.TextColumn(name, width=280 // len(task.text_columns))
+        name: st.column_config.TextColumn(name, width=270 // len(task.text_columns))
         for name in task.text_columns
     }
     st.dataframe(
