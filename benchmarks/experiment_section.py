@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.markdown import table
@@ -13,12 +14,12 @@ from shrp import experiments
 from shrp.experiments import QUESTIONS, TITLES, Experiment
 
 INTRODUCTION = (
-    "Each starts from one dense teacher a task and converts on the task itself. Where there are several seeds a value "
-    "is their mean, in brackets the lowest and highest; of one seed the brackets hold the 95% interval of its score. "
-    "Static models are pruned by usage on the validation data and not trained on."
+    "All but “What routing costs” start from one dense teacher a task and convert on the task itself. Values are means "
+    "over seeds, in brackets the lowest and highest; what they hold where there is one seed stands with each table."
 )
+ONE_SEED = "brackets of one seed: the 95% interval of its score"
 SWEEP_LINES = 12
-"""So many budgets of the sweep are printed; its file has all."""
+"""At most so many budgets of the sweep are printed; its file has all."""
 
 
 def experiments_section(folder: Path) -> str:
@@ -47,17 +48,25 @@ def _said(sentences: list[str]) -> list[str]:
 
 
 def _tables(
-    found: Experiment, frame: pd.DataFrame, head: list[str], cells: Callable[[Any], list[str]]
+    found: Experiment, frame: pd.DataFrame, note: str, head: list[str], cells: Callable[[Any], list[str]]
 ) -> list[str]:
-    """A table for each task, under what it is of."""
+    """A table for each task, under what it is of and how to read it."""
     lines = []
     for task, rows in frame.groupby("task", sort=False):
-        lines += [f"{found.about(task)}:", "", *table(head, map(cells, rows.itertuples(index=False))), ""]
+        drawn = table(head, (cells(row) for _, row in rows.iterrows()))
+        lines += [f"{found.about(task)}; {note}:", "", *drawn, ""]
     return lines
 
 
 def _layer(found: Experiment) -> list[str]:
     frame = experiments.layer_frame(found)
+
+    def cells(row: Any) -> list[str]:
+        distance = _spread(row) if row["seeds"] > 1 else f"{row['distance']:.3f}"
+        mean = "" if pd.isna(row["mean_distance"]) else f"{row['mean_distance']:.3f}"
+        shown = [str(row["layer"]), str(row["stage"]), f"{row['examples']:,}", distance, mean]
+        return [*shown, f"{row['effective']:.1f}", f"{row['top_share']:.1%}"]
+
     head = [
         "layer",
         "stage",
@@ -65,15 +74,11 @@ def _layer(found: Experiment) -> list[str]:
         "distance from uniform",
         "of mean probabilities",
         "effective experts",
+        "largest share",
     ]
-    head += ["largest share"]
-
-    def cells(row: Any) -> list[str]:
-        mean = "" if pd.isna(row.mean_distance) else f"{row.mean_distance:.3f}"
-        shown = [str(row.layer), str(row.stage), f"{row.examples:,}", _spread(row, row.distance), mean]
-        return [*shown, f"{row.effective:.1f}", f"{row.top_share:.1%}"]
-
-    return _said(experiments.layer_findings(frame)) + _tables(found, frame, head, cells)
+    return _said(experiments.layer_findings(frame)) + _tables(
+        found, frame, "distances: 0 is even", head, cells
+    )
 
 
 def _topk(found: Experiment) -> list[str]:
@@ -84,35 +89,36 @@ def _topk(found: Experiment) -> list[str]:
         alike = {(row.task, row.top_k, row.budget): row for row in whole.itertuples()}
 
     def cells(row: Any) -> list[str]:
-        same = alike.get((row.task, row.top_k, row.budget))
+        same = alike.get((row["task"], row["top_k"], row["budget"]))
         overlap = "" if same is None else f"{same.overlap:.2f} (chance {same.chance:.2f})"
-        kept = "" if pd.isna(row.budget) else f"{row.budget:.0f}"
-        return [f"Top-{row.top_k}", row.model, kept, _spread(row, row.score), f"{row.retained:.1%}", overlap]
+        return [
+            f"Top-{row['top_k']}",
+            row["model"],
+            _budget(row),
+            _spread(row),
+            f"{row['retained']:.1%}",
+            overlap,
+        ]
 
     head = ["routing", "model", "experts kept", "score", "of teacher", "overlap of what seeds keep"]
-    return _said(experiments.topk_findings(scores, stability)) + _tables(found, scores, head, cells)
+    note = f"pruned by usage on the validation data, no recovery; {ONE_SEED}"
+    return _said(experiments.topk_findings(scores, stability)) + _tables(found, scores, note, head, cells)
 
 
 def _sweep(found: Experiment) -> list[str]:
     frame = experiments.sweep_frame(found)
-    budgets = sorted(frame["budget"].dropna().unique())
-    shown = set(budgets[:: max(1, len(budgets) // SWEEP_LINES)]) | {budgets[-1]}
+    budgets = np.array(sorted(frame["budget"].dropna().unique()))
+    shown = budgets[np.unique(np.linspace(0, len(budgets) - 1, SWEEP_LINES).round().astype(int))]
     rows = frame[frame["budget"].isna() | frame["budget"].isin(shown)]
 
     def cells(row: Any) -> list[str]:
-        kept = "" if pd.isna(row.budget) else f"{row.budget:.0f}"
-        score = _spread(row, row.score)
-        return [
-            row.model,
-            kept,
-            f"{row.encoder_flops:.1%}",
-            f"{row.encoder_params:.1%}",
-            score,
-            f"{row.retained:.1%}",
-        ]
+        costs = [f"{row[name]:.1%}" for name in ("encoder_flops", "encoder_params")]
+        return [row["model"], _budget(row), *costs, _spread(row), f"{row['retained']:.1%}"]
 
     head = ["model", "experts kept", "encoder FLOPs", "encoder parameters", "score", "of teacher"]
-    return _said(experiments.sweep_findings(frame)) + _tables(found, rows, head, cells)
+    note = f"static: the most used on the validation data; no recovery; {ONE_SEED}, for random experts "
+    note += "the range of draws"
+    return _said(experiments.sweep_findings(frame)) + _tables(found, rows, note, head, cells)
 
 
 def _overhead(found: Experiment) -> list[str]:
@@ -135,21 +141,36 @@ def _overhead(found: Experiment) -> list[str]:
 
 def _balance(found: Experiment) -> list[str]:
     frame = experiments.balance_frame(found)
-    # Names with spaces are no attributes.
-    frame = frame.rename(columns=lambda name: name.replace(" ", "_"))
 
     def cells(row: Any) -> list[str]:
-        scores = [f"{getattr(row, m):.3f} ({getattr(row, f'{m}_low'):.3f} to {getattr(row, f'{m}_high'):.3f})" for m in
-                  ("routed", "static")]  # fmt: skip
-        collapsed = f"{row.collapsed} of {row.seeds}"
-        return [f"{row.balance:g}", f"{row.effective_1:.1f}", f"{row.effective_2:.1f}", collapsed, *scores]
+        evenness = [
+            f"{row['effective 1']:.1f}",
+            f"{row['effective 2']:.1f}",
+            f"{row['collapsed']} of {row['seeds']}",
+        ]
+        scores = [
+            f"{row[model]:.3f} ({row[f'{model} low']:.3f} to {row[f'{model} high']:.3f})"
+            for model in ("routed", "static")
+        ]
+        return [f"{row['balance']:g}", *evenness, *scores, str(row["per_layer"])]
 
-    head = ["lambda", "effective experts, stage 1", "after stage 2", "runs with a collapse", "routed"]
-    head.append(f"static, {frame['per_layer'].iloc[0]} a layer")
-    return _said(experiments.balance_findings(experiments.balance_frame(found))) + _tables(
-        found, frame, head, cells
-    )
+    head = [
+        "lambda",
+        "effective experts, stage 1",
+        "after stage 2",
+        "runs with a collapse",
+        "routed",
+        "static",
+        "experts a layer in it",
+    ]
+    note = f"static: pruned by usage on the validation data, no recovery; {ONE_SEED}"
+    return _said(experiments.balance_findings(frame)) + _tables(found, frame, note, head, cells)
 
 
-def _spread(row: Any, value: float) -> str:
-    return f"{value:.3f} ({row.low:.3f} to {row.high:.3f})"
+def _budget(row: Any) -> str:
+    return "" if pd.isna(row["budget"]) else f"{row['budget']:.0f}"
+
+
+def _spread(row: Any) -> str:
+    value = row["score"] if "retained" in row else row["distance"]
+    return f"{value:.3f} ({row['low']:.3f} to {row['high']:.3f})"

@@ -80,7 +80,6 @@ def training_section(
     data = str(training.get("validation_data", "validation data"))
     teacher = scores[(scores["kind"] == "teacher") & (scores["data"] == data)]
     frame = score_figures.history_frame(history)
-    last = history[-1]
     with right:
         chart(
             score_figures.training_history(
@@ -89,8 +88,7 @@ def training_section(
             frame,
             key="history",
             name=f"{selection.name}-history",
-            alt=f"Validation score and losses over {len(history)} epochs; the last epoch's score is "
-            f"{score_text(last['validation_score'], last['metric'])}.",
+            alt=score_figures.history_alt(history),
         )
 
 

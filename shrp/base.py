@@ -10,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,6 +20,23 @@ from shrp import checkpoint
 from shrp.errors import TrainingError
 from shrp.families import family_of
 from shrp.tasks import Task
+
+
+def base_config(base: str) -> PreTrainedConfig:
+    """The config of a base of a supported family, without its weights.
+
+    Raises:
+        TrainingError: nothing by that name.
+        UnsupportedModelError: no adapter for its family.
+    """
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{base!r} is neither a folder with a model nor one that the hub gives just now."
+        ) from error
+    family_of(config)
+    return config
 
 
 def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:

@@ -61,8 +61,9 @@ def description(info: CheckpointInfo) -> str:
 def trained(training: Mapping[str, Any]) -> str:
     """On what and how a checkpoint was trained."""
     examples, config = training.get("train_examples"), training.get("config", {})
+    before = converted(training.get("converted", training))
     if examples is None:
-        return "Nothing was stored about its training."
+        return before or "Nothing was stored about its training."
     recipe = f"Recipe `{training['recipe']}`. " if training.get("recipe") else ""
     distilled = [
         text
@@ -72,12 +73,34 @@ def trained(training: Mapping[str, Any]) -> str:
     teacher = f" Distilled from the dense teacher's {' and '.join(distilled)}." if distilled else ""
     size = f"{config['epoch_size']:,} an epoch at most, " if config.get("epoch_size") else ""
     precision = f", {training['precision']}" if training.get("precision") else ""
+    then = f"{before} Then: " if before else ""
     return (
-        f"{recipe}Trained on {training.get('train_data')} ({examples:,} examples, {size}"
+        f"{then}{recipe}Trained on {training.get('train_data')} ({examples:,} examples, {size}"
         f"{counted(training.get('epochs'), 'epoch')}, seed {config.get('seed')}{precision}), "
         f"validated on {training.get('validation_data')}; one seed, so differences within the intervals mean "
         f"nothing.{teacher}"
     )
+
+
+def converted(training: Mapping[str, Any]) -> str:
+    """How `shrp convert` made an encoder, from what that stored; empty for other trainings."""
+    config, texts = training.get("config", {}), training.get("texts")
+    if texts is None or "conversion_size" not in config:
+        return ""
+    layers = len(config["shrp"]["layers"])
+    pruned = ""
+    if further := training.get("recovery"):
+        pruned = f"; pruned there by usage on them, and trained on with {further['final_size']:,}"
+    return (
+        f"Converted on {texts:,} unlabelled texts, {config['conversion_size']:,} for each of "
+        f"{counted(layers, 'layer')} and {config['final_size']:,} for all{pruned} (seed {config.get('seed')})."
+    )
+
+
+def pruned_on_texts(info: CheckpointInfo) -> bool:
+    """Whether a static checkpoint's experts were chosen on unlabelled texts, before any task."""
+    training = info.training.get("converted", info.training)
+    return info.plan is not None and "texts" in training and "recovery" in training
 
 
 def counted(number: int | None, what: str) -> str:
@@ -88,7 +111,9 @@ def counted(number: int | None, what: str) -> str:
 def limits(info: CheckpointInfo) -> list[str]:
     """What a reader must not conclude."""
     found = [
-        "Usage, and so the choice of experts, comes from the same validation data as the score, as in the paper: "
+        "Its experts were chosen by their usage on the unlabelled texts; no validation data had a part in that."
+        if pruned_on_texts(info)
+        else "Usage, and so the choice of experts, comes from the same validation data as the score, as in the paper: "
         "scores of pruned models are slightly optimistic.",
         "Shares of parameters and FLOPs can be compared with other encoders of its geometry; scores can't be compared "
         "with those of another base.",
@@ -117,11 +142,14 @@ def score_sections(loaded: Checkpoint) -> list[str]:
 
 
 def _costs(loaded: Checkpoint) -> dict[Any, dict[str, float]]:
-    """Shares kept, by experts a layer (None: the routed model)."""
+    """Shares kept, by experts a layer (None: the routed model); of a static checkpoint only its own."""
     info, model = loaded.info, loaded.model
-    if info.plan is not None or not info.usage:
-        return {}
     dense = dense_cost(model, TOKENS)
+    if info.plan is not None:
+        own = {row.get("per_layer") for row in info.scores if row.get("budget") == info.plan.budget}
+        return dict.fromkeys(own, cost(model, TOKENS).relative_to(dense))
+    if not info.usage:
+        return {}
     shares: dict[Any, dict[str, float]] = {None: cost(model, TOKENS).relative_to(dense)}
     for m in {row.get("per_layer") for row in info.scores} - {None}:
         shares[m] = plan_cost(model, make_plan(usage_in(info), per_layer=m), TOKENS).relative_to(dense)

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import bucketed_batches, collate, encode
 from shrp.config import ShrpConfig
-from shrp.convert import convert_layer, expert_layers, num_experts_of, router_layers
+from shrp.convert import convert_layer, expert_layers, router_layers
 from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
 from shrp.expander_init import fit_expander
@@ -159,23 +159,29 @@ def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel
     Raises:
         TrainingError: the two are not of one geometry.
     """
+    check_same_geometry(converted.config, dense.config)
     model = copy.deepcopy(dense)
     ours, theirs = encoder_layers(model), encoder_layers(converted)
-    for what, theirs_is, ours_is in (
-        ("layers", len(theirs), len(ours)),
-        ("hidden size", converted.config.hidden_size, model.config.hidden_size),
-        ("heads", num_experts_of(converted), num_experts_of(model)),
-    ):
-        if theirs_is != ours_is:
-            raise TrainingError(
-                f"the converted model has {theirs_is} {what} and the dense one {ours_is}; "
-                "layers can be taken over only between models of one base."
-            )
     routed = expert_layers(converted)
     for index, layer in enumerate(theirs):
         if index in routed or not routed:
             ours[index] = copy.deepcopy(layer)
     return model
+
+
+def check_same_geometry(converted: PreTrainedConfig, dense: PreTrainedConfig) -> None:
+    """Raise `TrainingError` unless the two configs have as many layers and heads, of one width."""
+    for what, name in (
+        ("layers", "num_hidden_layers"),
+        ("hidden dimensions", "hidden_size"),
+        ("heads", "num_attention_heads"),
+    ):
+        theirs, ours = getattr(converted, name), getattr(dense, name)
+        if theirs != ours:
+            raise TrainingError(
+                f"the converted model has {theirs} {what} and the dense one {ours}; "
+                "layers can be taken over only between models of one base."
+            )
 
 
 class _OnText:

@@ -16,13 +16,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint, reference
-from shrp.base import load_base
+from shrp.base import base_config, load_base
 from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.data import TextData, is_probe
 from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluate import Evaluation, evaluate
-from shrp.general import graft
+from shrp.general import TEXTS, check_same_geometry, graft
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
@@ -95,6 +95,8 @@ class Run:
         self.references: dict[str, reference.Reference] = {}
         self.stage1: list[dict[str, Any]] = []
         """History of a conversion that was made before."""
+        self.provenance: dict[str, Any] = {}
+        """How it was made, to go with what comes of it."""
 
     def __call__(self) -> CheckpointInfo:
         """Do all stages; returns the info of the finished checkpoint.
@@ -128,19 +130,39 @@ class Run:
         return self._info(made)
 
     def _source(self) -> Checkpoint | None:
-        """The conversion that was made before, if the recipe names one, checked before anything is trained."""
+        """The conversion that was made before, if the recipe names one, checked before anything is trained.
+
+        Raises:
+            TrainingError: it was not made by `convert`, or not of this base and these layers, or the recipe asks for
+                what can't be done with it.
+        """
         if self.recipe.converted is None:
             return None
-        source, layers = checkpoint.load(self.recipe.converted), self.recipe.config.shrp.layers
-        if source.info.config.layers != layers:
+        source, config = checkpoint.load(self.recipe.converted), self.recipe.config
+        made, layers = source.info, config.shrp.layers
+        if made.task.name != TEXTS.name:
             raise TrainingError(
-                f"{source.path} has layers {list(source.info.config.layers)} converted, and the run is for "
+                f"{source.path} is of the task {made.task.name}; give what `convert` made of the base on texts."
+            )
+        check_same_geometry(source.model.config, base_config(self.base))
+        if made.base_model != self.base_name:
+            raise TrainingError(
+                f"{source.path} was made of {made.base_model}, and the base here is called {self.base_name}; "
+                f"if they are one, say so with --base-name {made.base_model}."
+            )
+        if made.config.layers != layers:
+            raise TrainingError(
+                f"{source.path} has layers {list(made.config.layers)} converted, and the run is for "
                 f"{list(layers)}; give a checkpoint of just these."
             )
-        if source.is_static and self.recipe.recover:
+        if config.stage2_epochs < 1:
             raise TrainingError(
-                f"{source.path} is pruned already, so there is nothing to prune and recover; "
-                "leave that out, or give a routed checkpoint."
+                "what was converted before trains on the task in stage 2: give it an epoch or more."
+            )
+        if source.is_static and (self.recipe.recover or config.freeze_dense):
+            raise TrainingError(
+                f"{source.path} is pruned already: there is nothing to prune and recover, and all of its layers "
+                "learned on the texts, so none can stay as the teacher has them (--recover, --freeze-dense)."
             )
         return source
 
@@ -166,6 +188,7 @@ class Run:
         stage2 = replace(config, shrp=replace(config.shrp, layers=()), order=())
         info = replace(teacher.info, config=source.info.config, plan=source.info.plan)
         self.stage1 = checkpoint.read_history(source.path)
+        self.provenance = {"converted": dict(source.info.training)}
         kind = "static" if source.is_static else "routed"
         name = f"{kind}-{source.fingerprint[:8]}"  # another conversion's is another stage
         return self._stage(name, stage2, lambda: graft(teacher.model, source.model), info, teacher)
@@ -298,7 +321,8 @@ class Run:
                     teacher,
                 ).model
                 epochs = len(list(config.schedule()))
-                self._score(f"{label}, {epochs} epochs", "control", model, epochs=epochs)
+                untaught = ", not trained on texts" if self.recipe.converted else ""
+                self._score(f"{label}, {epochs} epochs{untaught}", "control", model, epochs=epochs)
                 yield
 
     @property
@@ -330,7 +354,7 @@ class Run:
         return self.tokenizer
 
     def _info(self, made: Checkpoint) -> CheckpointInfo:
-        training = dict(made.info.training) | {"teacher": dict(self.teacher_training)}
+        training = dict(made.info.training) | {"teacher": dict(self.teacher_training)} | self.provenance
         return replace(made.info, scores=tuple(self.scores), training=training)
 
     def _save(self, made: Checkpoint) -> None:

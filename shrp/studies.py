@@ -264,8 +264,11 @@ def ablation_about(rows: Sequence[Mapping[str, Any]]) -> str:
     """The schedule that the ablation's variants share, for a subtitle or a caption."""
     sizes = {(row.get("conversion_size"), row.get("stage2_epochs")) for row in rows}
     text = "11 of 12 layers, converted on the task"
-    if len(sizes) == 1 and None not in (schedule := sizes.pop()):
-        text += f", {schedule[0]:,} examples a layer, then {schedule[1]} epochs; recovery: 2 more"
+    if len(sizes) > 1:
+        return f"{text}, on schedules that differ"
+    if None not in (schedule := sizes.pop()):
+        text += f", {schedule[0]:,} examples a layer, {schedule[1]} epoch{'s' * (schedule[1] != 1)} after the last; "
+        text += "2 more to recover"
     return text + "; all variants alike"
 
 
@@ -284,7 +287,7 @@ def ablation_findings(frame: pd.DataFrame) -> list[str]:
         changed = found[found.index.str.startswith("retain") & (found.index != "retain")][
             "recovered retained"
         ]
-        if "retain" in found.index and len(changed):
+        if "retain" in found.index and len(changed) > 1:
             moved = 100 * (changed - found.loc["retain", "recovered retained"])
             moved.index = moved.index.str.removeprefix("retain").str.strip(", ")
             text += (

@@ -194,9 +194,10 @@ def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]
         for name, share in row.get("usage", {}).items():
             layer, top = int(name), max(share)
             if top > COLLAPSE_SHARE and layer not in found:
+                on = ", on unlabelled texts" if "texts" in row else ""
                 text = (
                     f"layer {layer}: expert {int(np.argmax(share))} took {top:.0%} already in stage 1 "
-                    f"(epoch {row['epoch']}; above {COLLAPSE_SHARE:.0%})."
+                    f"(epoch {row['epoch']}{on}; above {COLLAPSE_SHARE:.0%})."
                 )
                 found[layer] = UsageWarning("collapse", layer, text)
     return [found[layer] for layer in sorted(found)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from shrp import checkpoint
+from shrp.card import card
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, layer_kinds
 from shrp.data import load_file
@@ -15,7 +16,7 @@ from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
 from shrp.families import encoder_layers
-from shrp.general import GeneralConfig, convert_on_text, graft, recover_on_text
+from shrp.general import RECOVERY_RATES, GeneralConfig, convert_on_text, graft, recover_on_text
 from shrp.losses import hidden_loss
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -243,23 +244,79 @@ def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_
     usage = {int(layer): share for layer, share in json.loads(said)["epochs"][-2]["usage"].items()}
     assert encoder.info.plan == make_plan(usage, per_layer=1)
 
-    run = ("train", *base, *files, "--converted", made, "--controls", "random,dropped", "--out", out)
-    code, _, error = shrp(*run, "--recover", 1)
-    assert code == 1
-    assert "is pruned already" in error
+    assert encoder.info.training["recovery"]["learning_rate"] == RECOVERY_RATES["learning_rate"]
+    # The same command without pruning repeats the conversion, so what was pruned can be had to compare with.
+    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--out", tmp_path / "routed")
+    assert code == 0, error
+    pruned = prune(checkpoint.load(tmp_path / "routed").model, encoder.info.plan)
+    assert not same_layers(pruned, encoder.model)
+
+    run = ("train", *base, *files, "--converted", made, "--controls", "dropped", "--out", out)
+    run += ("--learning-rate", 1e-9, "--new-learning-rate", 1e-9)  # to see where it starts from
+    for wrong in (("--recover", 1), ("--per-layer", 1), ("--controls", "random"), ("--freeze-dense",)):
+        code, _, error = shrp(*run, *wrong)
+        assert code == 1
+        assert "is pruned already" in error
     assert not out.exists()
     code, _, error = shrp(*run)
     assert code == 0, error
     found = checkpoint.load(out)
     assert layer_kinds(found.model) == ["dense", "static", "static"]
     assert found.info.plan == encoder.info.plan
+    assert same_layers(found.model, encoder.model)
     rows = {row["model"]: row for row in found.info.scores}
-    assert list(rows) == ["dense teacher", "static, 1 a layer, pruned on texts", "layers dropped, 4 epochs"]
-    row = rows["static, 1 a layer, pruned on texts"]
-    assert (row["kind"], row["budget"], row["recovered"]) == ("static", 2, True)
+    static, control = "static, 1 a layer, pruned on texts", "layers dropped, 4 epochs, not trained on texts"
+    assert list(rows) == ["dense teacher", static, control]
+    assert (rows[static]["kind"], rows[static]["budget"], rows[static]["recovered"]) == ("static", 2, True)
     dev = load_file(tmp_path / "dev.csv", found.info.task, text_columns=["text"], label_column="label")
     again = evaluate(found.model, found.tokenizer, dev)
-    assert abs(again.score - row["score"]) <= 1.5 / 24  # stored as float16
+    assert abs(again.score - rows[static]["score"]) <= 1.5 / 24  # stored as float16
     history = checkpoint.read_history(out)
     assert [row["epoch"] for row in history] == list(range(6))
     assert [row["stage"] for row in history] == [1, 1, 1, 1, 2, 2]
+
+    text = card(out.name, found)
+    assert (
+        "Converted on 48 unlabelled texts, 16 for each of 2 layers and 16 for all; pruned there by usage"
+        in text
+    )
+    assert "no validation data had a part in that" in text
+    line = next(line for line in text.splitlines() if line.startswith(f"| {static} |"))
+    assert line.count("%") == 4  # of the teacher, and three costs
+    assert "trained on with 32" in card(made.name, encoder)
+
+
+def same_layers(one, other):
+    """Whether the encoder layers of two models are equal, to within float16."""
+    pairs = zip(encoder_layers(one), encoder_layers(other), strict=True)
+    values = [(a, b) for x, y in pairs for a, b in zip(x.parameters(), y.parameters(), strict=True)]
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in values)
+
+
+def test_only_what_convert_made_of_this_base_is_gone_on_from(shrp, tmp_path, command, tiny_model):
+    base, texts, files = command
+    made, run = tmp_path / "made", ("train", *files, "--out", tmp_path / "out")
+    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--further-size", 9, "--out", made)
+    assert code == 1
+    assert "give --per-layer too" in error
+    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--out", made)
+    assert code == 0, error
+    tiny_model(hidden_size=40).base_model.save_pretrained(tmp_path / "narrow")
+    checkpoint.load(made).tokenizer.save_pretrained(tmp_path / "narrow")
+    for options, said in (
+        ((*base[:2], "--base-name", "another"), "made of tiny, and the base here is called another"),
+        (
+            ("--base", tmp_path / "narrow", "--base-name", "tiny"),
+            "has 24 hidden dimensions and the dense one 40",
+        ),
+        ((*base, "--stage2-epochs", 0), "give it an epoch or more"),
+    ):
+        code, _, error = shrp(*run, *options, "--converted", made)
+        assert code == 1
+        assert said in error
+    assert not list(tmp_path.glob("out*"))  # nothing was trained
+    code, _, error = shrp(*run, *base, "--converted", made, "--per-layer", 1)
+    assert code == 0, error
+    code, _, error = shrp("train", *base, *files, "--converted", tmp_path / "out", "--out", tmp_path / "next")
+    assert code == 1
+    assert "is of the task" in error

@@ -94,8 +94,8 @@ def no_experts(selection: state.Selection) -> str:
     if info.plan is not None:
         return (
             "This checkpoint is pruned: its routers are gone and its kept experts are fused, with their weights, into "
-            "one product a layer, so that no expert can be taken out alone. Pick the routed checkpoint that it comes "
-            "from to attribute to experts; words can be explained here all the same."
+            "one product a layer, so that no expert can be taken out alone. Pick a routed checkpoint "
+            "to attribute to experts; words can be explained here all the same."
         )
     if info.config.control == "dropped":
         return "This checkpoint is a control whose layers were dropped, so there are no experts in it."

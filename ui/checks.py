@@ -39,7 +39,7 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
             _show_warnings(selection, stats.warnings(), healthy_training)
             result = None if data.labels is None else _score_of(selection, stats)
         else:
-            st.caption("Without routers there is no usage that could collapse or be noisy.")
+            st.caption("It has no routers now, so there is no usage here that could collapse or be noisy.")
             result = None
             if data.labels is not None:
                 evaluation = loaders.evaluation(selection.checkpoint, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from shrp import card
 from shrp.checkpoint import CheckpointInfo
 from ui.text import duration, escape
 
@@ -49,7 +50,8 @@ def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("validated on", str(name)))
     if (epochs := training.get("epochs")) is not None:
         stage2 = config.get("stage2_epochs")
-        split = f" ({epochs - stage2} converting, {stage2} after)" if isinstance(stage2, int) else ""
+        converting = epochs - stage2 if isinstance(stage2, int) else 0
+        split = f" ({converting} converting, {stage2} after)" if converting else ""
         facts.append(("epochs", f"{epochs}{split}"))
     if size := config.get("epoch_size"):
         facts.append(("examples an epoch", f"at most {size:,}"))
@@ -66,6 +68,10 @@ def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         "temperature": "temperature",
         "seed": "seed",
     }
+    if how := card.converted(training.get("converted", training)):
+        facts.insert(0, ("layers", how.rstrip(".")))
+        if "converted" in training:
+            names.pop("balance")  # it was over when the task began
     facts += [(label, f"{config[key]:g}") for key, label in names.items() if _number(config.get(key))]
     if _number(seconds := training.get("seconds")):
         facts.append(("time", duration(seconds)))

@@ -144,7 +144,7 @@ def not_routed(selection: Selection) -> None:
         return
     st.info(
         "This checkpoint is pruned already: its routers are gone, so there is no usage to prune by any more. Below "
-        "is its plan and its score. To try other prunings, pick the routed checkpoint that it came from.",
+        "is its plan and its score. To try other prunings, pick a routed checkpoint.",
         icon=":material/content_cut:",
     )
     place = st.container()

@@ -135,7 +135,8 @@ def _history(part: Section, selection: Selection, scores: pd.DataFrame) -> None:
             data=data,
             teacher_score=None if teacher.empty else float(teacher["score"].iloc[0]),
         ),
-        f"Validation score and losses over {len(history)} epochs; the last epoch's score is "
-        f"{score_text(last['validation_score'], last['metric'])}.",
-        f"Data: {data}, n = {int(last['validation_n']):,}.",
+        score_figures.history_alt(history),
+        f"Data: {data}, n = {int(last['validation_n']):,}."
+        if "validation_n" in last
+        else "Data: unlabelled texts.",
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from shrp.checkpoint import CheckpointInfo
+from shrp.general import TEXTS
 from ui import lab
 from ui.report_parts import Section
 from ui.state import Selection
@@ -23,6 +26,8 @@ _OPTIONS = (
     *("precision", "seed"),
 )
 """Settings of a training run that `shrp train` takes under the same name."""
+_CONVERT_OPTIONS = ("conversion_size", "final_size", "batch_size", "max_length", "precision", "seed")
+"""The same of `shrp convert`."""
 
 
 def reproduce_part(part: Section, selection: Selection) -> None:
@@ -49,20 +54,26 @@ def reproduce_part(part: Section, selection: Selection) -> None:
             "doesn't store are the command's defaults, and numbers may differ a little between machines.",
             soft=True,
         )
+    elif selection.checkpoint.is_static:
+        part.words(
+            "It was pruned from a routed checkpoint, whose own report has the command that trained that one."
+        )
     elif training:
         part.words("The checkpoint does not store its settings in full, so no command can be given.")
 
 
 def train_command(selection: Selection) -> str | None:
-    """The `shrp train` command of a routed checkpoint's stored settings; None where they are not stored."""
+    """The command that a checkpoint's stored settings make; None where they are not stored or it was pruned from one.
+
+    Of layers that were converted on texts before the task there are two, `shrp convert` and `shrp train`.
+    """
     info = selection.checkpoint.info
-    config = info.training.get("config")
-    if (
-        not isinstance(config, Mapping)
-        or not info.config.layers
-        or info.config.control != "none"
-        or info.plan
-    ):
+    config, before = info.training.get("config"), info.training.get("converted")
+    if not isinstance(config, Mapping) or not info.config.layers or info.config.control != "none":
+        return None
+    if info.task.name == TEXTS.name:
+        return _convert_command(info, info.training, selection.checkpoint.path.name)
+    if info.plan and not before:
         return None
     trained_on = str(info.training.get("train_data", ""))
     data = (
@@ -73,23 +84,51 @@ def train_command(selection: Selection) -> str | None:
     words = ["python", "-m", "shrp", "train", "--base", info.base_model or "BASE", *data]
     # A setting that was not stored did not exist yet, and the plain recipe leaves it at what it was then.
     words += ["--recipe", "paper"]
-    words += ["--layers", ",".join(map(str, info.config.layers)), "--routing", info.config.routing]
-    words += ["--top-k", str(info.config.top_k)]
-    if order := config.get("order"):
-        words += ["--order", ",".join(map(str, order))]
-    for option in _OPTIONS:
+    if before:
+        words += ["--converted", "converted"]
+    else:
+        words += _layers(info)
+        if order := config.get("order"):
+            words += ["--order", ",".join(map(str, order))]
+    words += _settings(config, _OPTIONS)
+    flags = {"freeze_embeddings": True, "freeze_dense": True, "dropout": False}
+    words += [
+        f"--{'' if value else 'no-'}{name.replace('_', '-')}"
+        for name, value in flags.items()
+        if config.get(name) is value
+    ]
+    teacher = info.training.get("teacher")
+    if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
+        words += ["--teacher-epochs", str(teacher["epochs"])]
+    command = shlex.join([*words, "--out", selection.checkpoint.path.name])
+    return f"{_convert_command(info, before, 'converted')}\n{command}" if before else command
+
+
+def _convert_command(info: CheckpointInfo, made: Mapping[str, Any], out: str) -> str:
+    """The `shrp convert` command, from what it stored."""
+    words = ["python", "-m", "shrp", "convert", "--base", info.base_model or "BASE", "--texts", "YOUR_TEXTS"]
+    words += _layers(info) + _settings(made.get("config", {}), _CONVERT_OPTIONS)
+    if info.plan:
+        words += ["--per-layer", str(max(info.plan.keep_counts().values()))]
+        words += ["--further-size", str(made["recovery"]["final_size"])]
+    return shlex.join([*words, "--out", out])
+
+
+def _layers(info: CheckpointInfo) -> list[str]:
+    layers = ",".join(map(str, info.config.layers))
+    return ["--layers", layers, "--routing", info.config.routing, "--top-k", str(info.config.top_k)]
+
+
+def _settings(config: Mapping[str, Any], options: Sequence[str]) -> list[str]:
+    words = []
+    for option in options:
         value = config.get(option)
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             words += [
                 f"--{option.replace('_', '-')}",
                 f"{value:g}" if isinstance(value, float) else str(value),
             ]
-    if config.get("freeze_embeddings"):
-        words.append("--freeze-embeddings")
-    teacher = info.training.get("teacher")
-    if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
-        words += ["--teacher-epochs", str(teacher["epochs"])]
-    return shlex.join([*words, "--out", selection.checkpoint.path.name])
+    return words
 
 
 def limits_part(part: Section, selection: Selection) -> None:

@@ -94,11 +94,74 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def history_alt(history: Sequence[Mapping[str, Any]]) -> str:
+    """What `training_history` shows, in words."""
+    last = history[-1]
+    if "validation_score" not in last:
+        return f"Losses over {len(history)} epochs on unlabelled texts, without a validation score."
+    return (
+        f"Validation score and losses over {len(history)} epochs; the last epoch's score is "
+        f"{score_text(last['validation_score'], last['metric'])}."
+    )
+
+
 def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | None = None) -> go.Figure:
-    """Validation score with its interval, and the losses, epoch by epoch; the stages are marked."""
+    """Validation score with its interval, and the losses, epoch by epoch; the stages are marked.
+
+    A conversion on unlabelled texts has no scores; then the losses stand alone.
+    """
+    scored = "validation_score" in frame
+    below = 2 if scored else 1
+    fig = make_subplots(
+        rows=below,
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.09,
+        row_heights=[0.55, 0.45] if scored else None,
+    )
+    note = "trained on unlabelled texts: nothing was validated"
+    if scored:
+        _validation(fig, frame, teacher_score)
+        dotted = "; dotted: the dense teacher" if teacher_score is not None else ""
+        note = f"validation: {escape_html(data)}, n = {int(frame['validation_n'].iloc[-1]):,}<br>"
+        note += f"bars: 95% intervals{dotted}"
+    for column, (name, color) in _LOSSES.items():
+        if column in frame and pd.to_numeric(frame[column]).abs().max() > 0:
+            fig.add_scatter(
+                x=frame["epoch"],
+                y=frame[column],
+                mode="lines+markers",
+                name=f"loss: {name}",
+                line={"color": color, "width": 3 if column == "loss" else 1.6},
+                marker={"size": 5},
+                hovertemplate=f"epoch %{{x}}: {name} %{{y:.4f}}<extra></extra>",
+                row=below,
+                col=1,
+            )
+    _mark_stages(fig, frame)
+    ticks = [
+        str(row.epoch) + ("" if pd.isna(row.converted_layer) else f"<br>L{int(row.converted_layer)}")
+        for row in frame.itertuples()
+    ]
+    fig.update_xaxes(tickvals=frame["epoch"], ticktext=ticks, showgrid=False)
+    layout(
+        fig,
+        "Training, epoch by epoch",
+        subtitle=f"{note}<br>losses: means over the epoch's training steps",
+        height=520 if scored else 400,
+        legend=True,
+    )
+    fig.update_xaxes(
+        title_text="epoch, counted from 0 (L: the layer converted at its start)", row=below, col=1
+    )
+    fig.update_yaxes(title_text="loss", rangemode="tozero", row=below, col=1)
+    return fig
+
+
+def _validation(fig: go.Figure, frame: pd.DataFrame, teacher_score: float | None) -> None:
+    """The upper part: the validation score."""
     metric = str(frame["metric"].dropna().iloc[0])  # (stage 1 on unlabelled texts has none)
     factor = 100 if is_percentage(metric) else 1
-    fig = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.55, 0.45])
     score, low, high = (pd.to_numeric(frame[c]) * factor for c in ("validation_score", "low", "high"))
     notes = [
         f"stage {row.stage}"
@@ -122,39 +185,7 @@ def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | N
         fig.add_hline(
             y=teacher_score * factor, line={"dash": "dot", "color": GREY, "width": 1.5}, row=1, col=1
         )
-    for column, (name, color) in _LOSSES.items():
-        if column in frame and pd.to_numeric(frame[column]).abs().max() > 0:
-            fig.add_scatter(
-                x=frame["epoch"],
-                y=frame[column],
-                mode="lines+markers",
-                name=f"loss: {name}",
-                line={"color": color, "width": 3 if column == "loss" else 1.6},
-                marker={"size": 5},
-                hovertemplate=f"epoch %{{x}}: {name} %{{y:.4f}}<extra></extra>",
-                row=2,
-                col=1,
-            )
-    _mark_stages(fig, frame)
-    ticks = [
-        str(row.epoch) + ("" if pd.isna(row.converted_layer) else f"<br>L{int(row.converted_layer)}")
-        for row in frame.itertuples()
-    ]
-    fig.update_xaxes(tickvals=frame["epoch"], ticktext=ticks, showgrid=False)
-    n = int(frame["validation_n"].iloc[-1])
-    dotted = "; dotted: the dense teacher" if teacher_score is not None else ""
-    layout(
-        fig,
-        "Training, epoch by epoch",
-        subtitle=f"validation: {escape_html(data)}, n = {n:,}<br>bars: 95% intervals{dotted}"
-        "<br>losses: means over the epoch's training steps",
-        height=520,
-        legend=True,
-    )
-    fig.update_xaxes(title_text="epoch, counted from 0 (L: the layer converted at its start)", row=2, col=1)
     fig.update_yaxes(title_text=f"{metric_name(metric)}{' (%)' if factor == 100 else ''}", row=1, col=1)
-    fig.update_yaxes(title_text="loss", rangemode="tozero", row=2, col=1)
-    return fig
 
 
 def _mark_stages(fig: go.Figure, frame: pd.DataFrame) -> None:

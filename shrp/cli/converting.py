@@ -11,6 +11,8 @@ from shrp.cli.options import AsJson, TextColumns, layer_list
 from shrp.cli.output import print_json, stderr
 from shrp.cli.training import Base, BaseName, BatchSize, Out, Precision, Seed, base_geometry, shrp_config
 
+FURTHER_SIZE = 60_000
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
@@ -38,7 +40,10 @@ def convert(
             help="Prune to so many experts a layer, the most used on the texts, and train on: the result is static.",
         ),
     ] = None,
-    further_size: Annotated[int, typer.Option(help="Texts that the pruned encoder trains on with.")] = 60_000,
+    further_size: Annotated[
+        int | None,
+        typer.Option(help="Texts that the pruned encoder trains on with; 60,000 by default."),
+    ] = None,
     batch_size: BatchSize = 32,
     max_length: Annotated[int, typer.Option(min=4, help="Longest text, in tokens.")] = 64,
     precision: Precision = "auto",
@@ -69,7 +74,7 @@ def convert(
     from shrp.plan import make_plan
     from shrp.prune import prune
     from shrp.tabular import read_table, text_rows
-    from shrp.train import history_text, joined
+    from shrp.train import history_text, joined, resolve_precision
 
     if out.exists():  # said now, not after the epochs
         raise TrainingError(f"{out} exists already; choose another folder for the result.")
@@ -78,6 +83,8 @@ def convert(
     shrp.check_fits(*geometry)
     if per_layer is not None and per_layer > geometry[1]:
         raise PlanError(f"--per-layer is for 1 to {geometry[1]} experts a layer, not {per_layer}.")
+    if per_layer is None and further_size is not None:
+        raise PlanError("--further-size is for a pruned encoder: give --per-layer too.")
     config = GeneralConfig(
         shrp,
         conversion_size=conversion_size,
@@ -87,14 +94,16 @@ def convert(
         precision=precision,
         seed=seed,
     )
-    further = replace(config, shrp=ShrpConfig(()), final_size=further_size, **RECOVERY_RATES)
+    # Settled here, once: two timings may disagree, and then the teacher's outputs would be computed twice.
+    config = replace(config, precision=resolve_precision(config.precision))
+    further = replace(config, shrp=ShrpConfig(()), final_size=further_size or FURTHER_SIZE, **RECOVERY_RATES)
     found = [
         row
         for path in texts
         for row in text_rows(read_table(path), text_column or ["text"], path.name, False)
     ]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
-    training, plan = {"config": config.to_dict(), "texts": len(found)}, None
+    training, plan = {"config": config.to_dict(), "texts": len(found), "precision": config.precision}, None
     with tempfile.TemporaryDirectory() as folder:
         told = {"teacher_outputs": Path(folder), "progress": say_conversion}
         model, history = convert_on_text(config, dense, tokenizer, found, **told)

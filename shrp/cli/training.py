@@ -102,7 +102,8 @@ def train(
         Path | None,
         typer.Option(
             help="A checkpoint of `convert`: its layers take the place of stage 1, and of --layers. "
-            "Pruned there already, it gives a static checkpoint."
+            "Pruned there already, it gives a static checkpoint, of which nothing else can be pruned: no --per-layer, "
+            "--recover or random control."
         ),
     ] = None,
     order: Annotated[
@@ -155,19 +156,20 @@ def train(
     ] = 3,
     teacher_learning_rate: Annotated[float, typer.Option(help="For that fine-tuning.")] = 5e-5,
     per_layer: Annotated[
-        str, typer.Option(help="Experts a layer at which static models are scored.")
-    ] = "1,2,4,8,12",
+        str | None,
+        typer.Option(help="Experts a layer at which static models are scored; 1,2,4,8,12 by default."),
+    ] = None,
     recover: Annotated[
         str,
         typer.Option(help='Experts a layer at which a static model is trained on and scored, such as "1,2".'),
     ] = "",
     recovery_epochs: Annotated[int, typer.Option(help="Epochs of that.")] = 1,
     controls: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Controls to score beside it: random, uniform, dropped (the last two train again)."
+            help="Controls to score beside it: random (the default), uniform, dropped (the last two train again)."
         ),
-    ] = "random",
+    ] = None,
     epoch_size: EpochSize = None,
     batch_size: BatchSize = 32,
     max_length: MaxLength = 128,
@@ -196,6 +198,12 @@ def train(
         indices = layer_list(layers, geometry[0])
     else:
         _, made = read_config(converted)
+        if made.plan is not None:
+            if per_layer is not None or recover or "random" in (controls or ""):
+                raise PlanError(
+                    f"{converted} is pruned already: leave out --per-layer, --recover and the random control."
+                )
+            per_layer, controls = "", controls or ""
         indices, routing, top_k = made.config.layers, made.config.routing, made.config.top_k
     shared = {
         "epoch_size": epoch_size,
@@ -228,7 +236,9 @@ def train(
     )
     config.shrp.check_fits(*geometry)  # now, not after the teacher's epochs
     teacher = TrainConfig(stage2_epochs=teacher_epochs, learning_rate=teacher_learning_rate, **shared)
-    budgets = tuple(m for m in number_list(per_layer) if m <= geometry[1])
+    budgets = tuple(
+        m for m in number_list("1,2,4,8,12" if per_layer is None else per_layer) if m <= geometry[1]
+    )
     recovered = number_list(recover)
     if recovered and max(recovered) > geometry[1]:
         raise PlanError(f"--recover is for 1 to {geometry[1]} experts a layer, not {max(recovered)}.")
@@ -239,7 +249,9 @@ def train(
         recover=recovered,
         recovery_epochs=recovery_epochs,
         converted=None if converted is None else str(converted),
-        controls=tuple(name.strip() for name in controls.split(",") if name.strip()),
+        controls=tuple(
+            name.strip() for name in ("random" if controls is None else controls).split(",") if name.strip()
+        ),
     )
     run = Run(
         steps,
@@ -261,18 +273,9 @@ def train(
 
 def base_geometry(base: str) -> tuple[int, int]:
     """Layers and heads of a base, from its config alone."""
-    from transformers import AutoConfig
+    from shrp.base import base_config
 
-    from shrp.errors import TrainingError
-    from shrp.families import family_of
-
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{base!r} is neither a folder with a model nor one that the hub gives just now."
-        ) from error
-    family_of(config)
+    config = base_config(base)
     return config.num_hidden_layers, config.num_attention_heads
 
 

@@ -1,0 +1,107 @@
+"""The pages on what `shrp convert` makes, and on a task's static checkpoint that came of it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp.general import TEXTS
+from shrp.plan import make_plan
+
+from .helpers import HISTORY, row, texts_of
+from .test_report import make
+
+PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare", "experiments")
+PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, per_layer=1)
+CONVERSION = {
+    "config": {"shrp": {"layers": [1, 2]}, "conversion_size": 2500, "final_size": 20_000, "seed": 3},
+    "texts": 80_000,
+    "precision": "fp32",
+}
+FURTHER = {"recovery": {"final_size": 60_000}}
+ON_TEXTS = [
+    {"epoch": epoch, "stage": 1, "converted_layer": layer, "texts": 2500, "distill_hidden_loss": 0.5}
+    | {"balance_loss": 0.1, "usage": {"2": [0.97, 0.01, 0.01, 0.01]}, "seconds": 3.0}
+    for epoch, layer in enumerate((2, 1, None))
+]
+
+
+def lines(rows):
+    return "".join(json.dumps(line) + "\n" for line in rows)
+
+
+@pytest.fixture(params=["routed", "pruned"])
+def encoder(request, save_tiny):
+    """An encoder that learned on texts and has seen no task."""
+    pruned = request.param == "pruned"
+    folder = save_tiny(
+        "encoder",
+        plan=PLAN if pruned else None,
+        history=lines(ON_TEXTS),
+        training=CONVERSION | (FURTHER if pruned else {}),
+    )
+    found = checkpoints.load(folder)
+    return checkpoints.save(
+        found.model,
+        found.tokenizer,
+        replace(found.info, task=TEXTS),
+        folder.with_name("on-texts"),
+        extra_files={checkpoints.HISTORY: lines(ON_TEXTS)},
+    )
+
+
+@pytest.fixture
+def static(save_tiny):
+    """A task's checkpoint that was pruned before it saw the task."""
+    name = "static, 1 a layer, pruned on texts"
+    later = [line | {"epoch": epoch, "stage": 2, "usage": {}} for epoch, line in enumerate(HISTORY[:2], 3)]
+    return save_tiny(
+        "small",
+        plan=PLAN,
+        history=lines([*ON_TEXTS, *(line | {"converted_layer": None} for line in later)]),
+        scores=(row("dense teacher", "teacher", 0.9), row(name, "static", 0.8, budget=2, recovered=True)),
+        training={
+            "config": {"stage2_epochs": 2, "balance": 0.1, "dropout": False, "freeze_dense": False},
+            "train_data": "glue/sst2 train",
+            "train_examples": 6920,
+            "validation_data": "glue/sst2 validation",
+            "epochs": 2,
+            "converted": CONVERSION | FURTHER,
+        },
+    )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_on_an_encoder_that_has_seen_no_task(open_page, encoder, page):
+    at = open_page(page, encoder)
+    assert not at.exception
+    if page == "overview":
+        said = texts_of(at)
+        assert "Converted on 80,000 unlabelled texts, 2,500 for each of 2 layers and 20,000 for all" in said
+        assert "expert 0 took 97% already in stage 1 (epoch 0, on unlabelled texts; above 90%)" in said
+
+
+def test_its_report_has_the_command_that_made_it(open_page, encoder):
+    _, _, said = make(open_page("overview", encoder))
+    assert "shrp convert --base 'a tiny one' --texts YOUR_TEXTS --layers 1,2" in said
+    assert "--conversion-size 2500 --final-size 20000 --seed 3" in said
+    assert ("--per-layer 1 --further-size 60000" in said) == checkpoints.load(encoder).is_static
+
+
+def test_a_static_checkpoint_says_that_it_was_converted_and_pruned_on_texts(open_page, static):
+    at = open_page("overview", static)
+    assert not at.exception
+    said = texts_of(at)
+    assert "pruned there by usage on them, and trained on with 60,000" in said
+    assert "| epochs | 2 |" in said
+    assert "balance loss" not in said
+    _, _, said = make(at)
+    assert "--per-layer 1 --further-size 60000 --out converted" in said
+    assert "--recipe paper --converted converted --stage2-epochs 2 --balance 0.1 --no-dropout" in said
+    assert "--layers 1,2 --routing sequence --top-k 1 --stage2" not in said
+
+
+@pytest.mark.parametrize("page", PAGES[1:])
+def test_every_page_opens_on_it(open_page, static, page):
+    assert not open_page(page, static).exception
