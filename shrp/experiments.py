@@ -233,8 +233,8 @@ def sweep_findings(frame: pd.DataFrame) -> list[str]:
         if len(random):
             gap = static.loc[random.index] - random
             text += (
-                f" The most used experts score above random ones at {(gap > 0).sum()} of {len(gap)} budgets, "
-                f"by {gap.mean():.3f} on average and at most {gap.max():.3f} (at {int(gap.idxmax())} experts)."
+                f" The most used experts score above random ones at {(gap > 0).sum()} of {len(gap)} budgets; "
+                f"the mean over all of these is {abs(gap.mean()):.3f} {'above' if gap.mean() > 0 else 'below'} theirs."
             )
         sentences.append(text)
     return sentences
