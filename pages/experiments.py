@@ -108,9 +108,9 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
             if name != "model"
         },
         alt="Retained share by model and task",
-        placeholder="not measured",
+        placeholder="–",
     )
-    only = "; the mean only where every task is measured" if len(tasks) > 1 else ""
+    only = "; –: not measured, and the mean only where every task is" if len(tasks) > 1 else ""
     st.caption(
         f"Share of the dense teacher's score kept{only}. Teacher: "
         + "; ".join(f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})" for r in tasks.itertuples())
