@@ -61,7 +61,7 @@ def description(info: CheckpointInfo) -> str:
 def trained(training: Mapping[str, Any]) -> str:
     """On what and how a checkpoint was trained."""
     examples, config = training.get("train_examples"), training.get("config", {})
-    before = converted(training.get("converted", training))
+    before = converted(training)
     if examples is None:
         return before or "Nothing was stored about its training."
     recipe = f"Recipe `{training['recipe']}`. " if training.get("recipe") else ""
@@ -83,24 +83,26 @@ def trained(training: Mapping[str, Any]) -> str:
 
 
 def converted(training: Mapping[str, Any]) -> str:
-    """How `shrp convert` made an encoder, from what that stored; empty for other trainings."""
-    config, texts = training.get("config", {}), training.get("texts")
-    if texts is None or "conversion_size" not in config:
+    """How `shrp convert` made the layers, in a sentence; empty where it did not, or what it stored can't be read."""
+    made = training.get("converted", training)
+    try:
+        config, texts = made["config"], made["texts"]
+        pruned = ""
+        if further := made.get("recovery"):
+            pruned = f"; pruned there by usage on them, and trained on with {further['final_size']:,}"
+        return (
+            f"Converted on {texts:,} unlabelled texts, {config['conversion_size']:,} for each of "
+            f"{counted(len(config['shrp']['layers']), 'layer')} and {config['final_size']:,} for all{pruned} "
+            f"(seed {config['seed']})."
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):  # a checkpoint may come from anywhere
         return ""
-    layers = len(config["shrp"]["layers"])
-    pruned = ""
-    if further := training.get("recovery"):
-        pruned = f"; pruned there by usage on them, and trained on with {further['final_size']:,}"
-    return (
-        f"Converted on {texts:,} unlabelled texts, {config['conversion_size']:,} for each of "
-        f"{counted(layers, 'layer')} and {config['final_size']:,} for all{pruned} (seed {config.get('seed')})."
-    )
 
 
 def pruned_on_texts(info: CheckpointInfo) -> bool:
     """Whether a static checkpoint's experts were chosen on unlabelled texts, before any task."""
-    training = info.training.get("converted", info.training)
-    return info.plan is not None and "texts" in training and "recovery" in training
+    made = info.training.get("converted", info.training)
+    return info.plan is not None and bool(converted(info.training)) and "recovery" in made
 
 
 def counted(number: int | None, what: str) -> str:

@@ -68,7 +68,7 @@ def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         "temperature": "temperature",
         "seed": "seed",
     }
-    if how := card.converted(training.get("converted", training)):
+    if how := card.converted(training):
         facts.insert(0, ("layers", how.rstrip(".")))
         if "converted" in training:
             names.pop("balance")  # it was over when the task began

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shrp import card
 from shrp.checkpoint import CheckpointInfo
 from shrp.general import TEXTS
 from ui import lab
@@ -71,10 +72,10 @@ def train_command(selection: Selection) -> str | None:
     config, before = info.training.get("config"), info.training.get("converted")
     if not isinstance(config, Mapping) or not info.config.layers or info.config.control != "none":
         return None
+    if info.plan and not card.pruned_on_texts(info):
+        return None
     if info.task.name == TEXTS.name:
         return _convert_command(info, info.training, selection.checkpoint.path.name)
-    if info.plan and not before:
-        return None
     trained_on = str(info.training.get("train_data", ""))
     data = (
         ["--task", info.task.name]
@@ -84,7 +85,7 @@ def train_command(selection: Selection) -> str | None:
     words = ["python", "-m", "shrp", "train", "--base", info.base_model or "BASE", *data]
     # A setting that was not stored did not exist yet, and the plain recipe leaves it at what it was then.
     words += ["--recipe", "paper"]
-    if before:
+    if card.converted(info.training):
         words += ["--converted", "converted"]
     else:
         words += _layers(info)
@@ -101,7 +102,9 @@ def train_command(selection: Selection) -> str | None:
     if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
         words += ["--teacher-epochs", str(teacher["epochs"])]
     command = shlex.join([*words, "--out", selection.checkpoint.path.name])
-    return f"{_convert_command(info, before, 'converted')}\n{command}" if before else command
+    if card.converted(info.training):
+        return f"{_convert_command(info, before, 'converted')}\n{command}"
+    return command
 
 
 def _convert_command(info: CheckpointInfo, made: Mapping[str, Any], out: str) -> str:

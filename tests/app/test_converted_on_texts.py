@@ -102,6 +102,25 @@ def test_a_static_checkpoint_says_that_it_was_converted_and_pruned_on_texts(open
     assert "--layers 1,2 --routing sequence --top-k 1 --stage2" not in said
 
 
+def test_what_was_pruned_after_the_task_says_nothing_else(open_page, save_tiny):
+    training = {"config": {"stage2_epochs": 2}, "train_data": "glue/sst2 train", "train_examples": 6920}
+    folder = save_tiny("late", plan=PLAN, training=training | {"epochs": 2, "converted": CONVERSION})
+    at = open_page("overview", folder)
+    assert "Converted on 80,000 unlabelled texts" in texts_of(at)
+    assert "pruned there" not in texts_of(at)
+    _, _, said = make(at)
+    assert "It was pruned from a routed checkpoint" in said
+    assert "shrp convert" not in said
+
+
+@pytest.mark.parametrize("stored", [3, {"texts": "many"}, {"config": None, "texts": 5, "recovery": []}])
+def test_what_a_strangers_checkpoint_stores_breaks_no_page(open_page, save_tiny, stored):
+    training = {"config": {"stage2_epochs": 2}, "train_data": "theirs", "train_examples": 1, "epochs": 2}
+    at = open_page("overview", save_tiny("odd", plan=PLAN, training=training | {"converted": stored}))
+    assert not at.exception
+    make(at)
+
+
 @pytest.mark.parametrize("page", PAGES[1:])
 def test_every_page_opens_on_it(open_page, static, page):
     assert not open_page(page, static).exception
