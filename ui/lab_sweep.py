@@ -224,7 +224,7 @@ class Section:
             shown = shown.drop(columns="McNemar p")
         config = {
             "#": st.column_config.NumberColumn(width=35),
-            "setting": st.column_config.TextColumn(width=130),
+            "setting": st.column_config.TextColumn(width=185),
             metric_name(metric): st.column_config.TextColumn(width=75),
             "95% interval": st.column_config.TextColumn(width=85),
             "n": st.column_config.NumberColumn(width=45),
