@@ -25,6 +25,7 @@ from shrp.recipe import usage_in
 from shrp.training_config import TrainConfig
 
 LAYERS = tuple(range(1, 12))
+RECOVERY_EPOCHS = 2
 OUT = Path(__file__).parent.parent / "docs" / "data" / "ablation.json"
 
 
@@ -76,7 +77,7 @@ def measure(stages: Stages, variant: Variant, conversion_size: int, stage2_epoch
         shrp=ShrpConfig(()),
         order=(),
         balance=0.0,
-        stage2_epochs=2,
+        stage2_epochs=RECOVERY_EPOCHS,
         expander_init="random",
         swap=0.0,
         exploration=0.0,
@@ -121,10 +122,11 @@ def main(
     for task in tasks.split(","):
         stages = Stages(base, base_name or base, work, task, seed)
         best = stages.evaluate(stages.teacher.model)
+        depth = f"{len(LAYERS)}of{stages.teacher.model.config.num_hidden_layers}"
         for name in [v.strip() for v in variants.split(";") if v.strip()] or list(VARIANTS):
             found = measure(stages, VARIANTS[name], conversion_size, stage2_epochs)
             row = {"task": task, "seed": seed, "variant": name, "metric": best.metric, "n": best.n}
-            row |= {"teacher": best.score, **schedule, **found}
+            row |= {"teacher": best.score, "depth": depth, **schedule, "recovery_epochs": RECOVERY_EPOCHS, **found}
             table.add(row)
             stderr.print(f"{task}, {name}: {found}", highlight=False)
 

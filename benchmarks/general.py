@@ -71,11 +71,14 @@ class General:
             return checkpoint.load(folder)
         earlier = self(control, tuple(before)) if before else None
         base, tokenizer = self._base(folder)
-        outputs, start = self.work / "general-outputs", earlier.model if earlier else None
+        outputs, start, texts = self.work / "general-outputs", earlier.model if earlier else None, corpus()
         model, history = convert_on_text(
-            config, base, tokenizer, corpus(), outputs, start=start, progress=say_conversion
+            config, base, tokenizer, texts, outputs, start=start, progress=say_conversion
         )
-        info = CheckpointInfo(shrp, TEXTS, base_model=self.base_name, training={"config": config.to_dict()})
+        training: dict[str, Any] = {"config": config.to_dict(), "texts": len(texts)}
+        if earlier:
+            training["earlier"] = dict(earlier.info.training)
+        info = CheckpointInfo(shrp, TEXTS, base_model=self.base_name, training=training)
         history = joined(checkpoint.read_history(earlier.path) if earlier else [], history)
         return self._keep(folder, model, tokenizer, info, history)
 
@@ -104,7 +107,7 @@ class General:
             selection = "random" if kind == "random" else "usage"
             info = replace(info, plan=make_plan(usage, per_layer=per_layer, selection=selection, seed=seed))
             model = prune(model, info.plan)
-        info = replace(info, training={"config": config.to_dict()})
+        info = replace(info, training=dict(info.training) | {"recovery": config.to_dict()})
         outputs = self.work / "general-outputs"
         model, rows = recover_on_text(
             config, base, tokenizer, corpus(), outputs, model, progress=say_conversion

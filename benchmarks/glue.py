@@ -2,8 +2,8 @@
 
 For each task and seed: the dense teacher (one for all seeds of a task); then for each recipe, 6 and 11 of 12 layers
 converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
-dropped, no router (uniform gates), random experts kept. `paper` converts on the task, the deeper model going on from
-the conversion of the upper six; `retain` starts from one conversion on unlabelled texts (`benchmarks.general`), and
+dropped, no router (uniform gates), random experts kept. `paper` converts on the task, an epoch a layer, the deeper model
+going on from the conversion of the upper six; `retain` starts from one conversion on unlabelled texts (`benchmarks.general`), and
 so do its controls, unless `--no-control-texts` says otherwise, which their rows tell. At 11 of 12 layers what `retain`
 trains on is pruned on texts, before it has seen the task, and learns on from texts first. Every row goes to a JSON file
 as soon as it is measured; trainings are kept under the work folder, so a killed run goes on where it was.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,6 +102,8 @@ class _Start:
     model: Callable[[], PreTrainedModel] | None = None
     info: CheckpointInfo | None = None
     made_of: str = ""
+    converted: Mapping[str, Any] | None = None
+    """How its layers were made, where that was on texts."""
 
 
 class Study:
@@ -130,8 +132,8 @@ class Study:
             )
         self.shipping = Shipping(stages, self.sets, self.best)
         self.made: dict[tuple[str, str], Checkpoint] = {}
-        self.before: dict[tuple[str | None, str | None, str], list[dict[str, Any]]] = {}
-        """Recipe, depth and kind -> the history until the task's own training of both stages, or of recovery."""
+        self.before: dict[tuple[str | None, str | None, str], _Start] = {}
+        """Recipe, depth and kind -> where the task's own training of both stages, or of recovery, began."""
         self._add("teacher", None, None, self._all(stages.teacher.model), self.dense, stages.teacher)
 
     def _all(self, model: PreTrainedModel) -> list[list[Evaluation]]:
@@ -170,7 +172,7 @@ class Study:
                 recovery = depth.recovery_epochs(len(self.stages.train_data))
                 epochs = recovery if depth.pruned_early(recipe) else epochs + recovery
             config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth)
-            self.before[recipe, depth.name, control] = start.history
+            self.before[recipe, depth.name, control] = start
             yield depth, self._stage(f"{recipe}-{control}-{depth.name}", config, start)
 
     def _stage(self, name: str, config: TrainConfig, start: _Start) -> Checkpoint:
@@ -181,7 +183,7 @@ class Study:
         done, history = self.stages.teacher, []
         for part, depth in enumerate(DEPTHS):
             config = self.config(
-                recipe, control, depth.parts[-1], part, stage2_epochs=0, conversion_size=1000
+                recipe, control, depth.parts[-1], part, stage2_epochs=0, epoch_size=EPOCH_SIZE
             )
             done = self.stages.stage(f"{recipe}-{control}-{depth.name}-stage1", config, done)
             history = joined(history, checkpoint.read_history(done.path))
@@ -215,6 +217,7 @@ class Study:
             lambda: graft(teacher.model, encoder.model),
             replace(teacher.info, config=encoder.info.config, plan=encoder.info.plan),
             encoder.path.name,
+            encoder.info.training,
         )
 
     def shrp(self, recipe: str) -> None:
@@ -257,7 +260,7 @@ class Study:
         epochs = depth.recovery_epochs(len(self.stages.train_data))
         config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth)
         if start.history:
-            self.before[recipe, depth.name, kind] = start.history
+            self.before[recipe, depth.name, kind] = start
         trained = self._stage(f"{recipe}-{kind}-{depth.name}-{m}", config, start)
         found = self._all(trained.model)
         self._add(kind, recipe, depth.name, found, cost(trained.model, TOKENS), trained, m, True)
@@ -270,7 +273,8 @@ class Study:
     def ship(self, recipe: str, depth: str, folder: Path, licence: str) -> None:
         """Save the routed model of a recipe and depth as a checkpoint."""
         before = self.before[recipe, depth, "none"]
-        self.shipping.ship(recipe, depth, self.made[recipe, depth], before, folder, licence)
+        made = self.made[recipe, depth]
+        self.shipping.ship(recipe, depth, made, before.history, before.converted, folder, licence)
 
     def _add(
         self,
@@ -286,8 +290,8 @@ class Study:
         """Add what was found on each data set (the validation data first) to the table and to the checkpoint's rows."""
         # A model pruned on texts has a history of its own there.
         own = (recipe, depth, model) if recovered or model in ("dropped", "uniform") else None
-        history = self.before.get(own if own in self.before else (recipe, depth, "none"), [])
-        texts = sum(row.get("texts", 0) for row in history)
+        start = self.before.get(own if own in self.before else (recipe, depth, "none"))
+        texts = sum(row.get("texts", 0) for row in start.history) if start else 0
         evaluations = found[0]
         teacher = self.best[self.stages.validation.fingerprint].score
         early = recovered and own in self.before

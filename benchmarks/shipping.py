@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ class Shipping:
         depth: str,
         routed: Checkpoint,
         before: list[dict[str, Any]],
+        converted: Mapping[str, Any] | None,
         folder: Path,
         licence: str,
     ) -> None:
@@ -92,6 +93,7 @@ class Shipping:
 
         Args:
             before: the history until the task's own training.
+            converted: how that made its layers on texts, if it did.
         """
         teacher = self.stages.teacher
         told = {
@@ -100,6 +102,8 @@ class Shipping:
             if is_probe(data)
         }
         training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
+        if converted is not None:
+            training["converted"] = dict(converted)
         scores = (*self.common, *self.own[recipe, depth])
         history = joined(before, checkpoint.read_history(routed.path))
         checkpoint.save(

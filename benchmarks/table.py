@@ -24,16 +24,16 @@ class Table:
         self.path, self.key = path, key
         self.about = {"command": command, **about, "versions": versions(), "machine": machine()}
         self.rows: list[dict[str, Any]] = []
-        if path.is_file():
-            self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        self._read()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row in place of an earlier one of the same thing.
+        """Add a row in place of an earlier one of the same thing; rows that others added meanwhile stay.
 
         Raises:
             DataError: rows of the same base and task stand beside another teacher's score, so that shares of it can't
                 be compared.
         """
+        self._read()
         of = [row.get(name) for name in ("base", "task")]
         theirs = {
             old.get("teacher") for old in self.rows if [old.get(name) for name in ("base", "task")] == of
@@ -49,3 +49,7 @@ class Table:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps({**self.about, "rows": self.rows}, indent=1) + "\n", encoding="utf-8")
         partial.replace(self.path)
+
+    def _read(self) -> None:
+        if self.path.is_file():
+            self.rows = json.loads(self.path.read_text(encoding="utf-8"))["rows"]

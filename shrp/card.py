@@ -87,11 +87,11 @@ def converted(training: Mapping[str, Any]) -> str:
     made = training.get("converted", training)
     try:
         config, texts = made["config"], made["texts"]
-        pruned = ""
+        earlier, pruned = f"{converted(made['earlier'])} Then: " if made.get("earlier") else "", ""
         if further := made.get("recovery"):
             pruned = f"; pruned there by usage on them, and trained on with {further['final_size']:,}"
         return (
-            f"Converted on {texts:,} unlabelled texts, {config['conversion_size']:,} for each of "
+            f"{earlier}Converted on {texts:,} unlabelled texts, {config['conversion_size']:,} for each of "
             f"{counted(len(config['shrp']['layers']), 'layer')} and {config['final_size']:,} for all{pruned} "
             f"(seed {config['seed']})."
         )

@@ -262,13 +262,17 @@ def ablation_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
 
 def ablation_about(rows: Sequence[Mapping[str, Any]]) -> str:
     """The schedule that the ablation's variants share, for a subtitle or a caption."""
-    sizes = {(row.get("conversion_size"), row.get("stage2_epochs")) for row in rows}
-    text = "11 of 12 layers, converted on the task"
-    if len(sizes) > 1:
-        return f"{text}, on schedules that differ"
-    if None not in (schedule := sizes.pop()):
-        text += f", {schedule[0]:,} examples a layer, {schedule[1]} epoch{'s' * (schedule[1] != 1)} after the last; "
-        text += "2 more to recover"
+    names = ("depth", "conversion_size", "stage2_epochs", "recovery_epochs")
+    schedules = {tuple(row.get(name) for name in names) for row in rows}
+    if len(schedules) > 1:
+        return "Converted on the task, on schedules that differ"
+    depth, size, after, recovery = schedules.pop()
+    text = "Converted on the task"
+    if depth is not None:
+        text = f"{depth.replace('of', ' of ')} layers, converted on the task"
+    if None not in (size, after, recovery):
+        text += f", {size:,} examples a layer, {after} epoch{'s' * (after != 1)} after the last; "
+        text += f"{recovery} more to recover"
     return text + "; all variants alike"
 
 

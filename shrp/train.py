@@ -363,8 +363,8 @@ class _Run:
                 logits = model(**batch).logits
         # Layers that were skipped hand on what they get.
         outputs = {layer: output for layer, output in record.hidden_states.items() if layer >= start}
-        if self.config.shrp.control == "dropped" and outputs:
-            # With its layers gone, what is left can only be asked for the topmost one's output.
+        only_last = self.config.distill_layers == "last" or self.config.shrp.control == "dropped"
+        if only_last and outputs:
             outputs = {max(outputs): outputs[max(outputs)]}
         return total_loss(
             self.config,

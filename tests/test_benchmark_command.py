@@ -41,6 +41,16 @@ def test_a_row_takes_the_place_of_the_same_and_stands_beside_others(tmp_path):
     ]
 
 
+def test_two_commands_on_one_file_keep_each_others_rows(tmp_path):
+    path, key = tmp_path / "rows.json", ("task", "model")
+    first, second = Table(path, "a command", key), Table(path, "a command", key)
+    first.add(row())
+    second.add(row(task="rte", teacher=0.6))
+    first.add(row(model="static"))
+    found = [(r["task"], r["model"]) for r in json.loads(path.read_text())["rows"]]
+    assert found == [("cola", "routed"), ("cola", "static"), ("rte", "routed")]
+
+
 def test_shares_of_two_teachers_do_not_stand_in_one_table(tmp_path):
     table = Table(tmp_path / "rows.json", "a command", ("task", "model"))
     table.add(row())

@@ -88,6 +88,8 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
         shipped = checkpoint.load(place / "ship" / f"rte-{depth}")
         assert layer_kinds(shipped.model) == ["dense"] * dense + ["routed"] * (12 - dense)
         assert {row["kind"] for row in shipped.info.scores} == {"teacher", "routed", "static", "control"}
+        card = (shipped.path / "README.md").read_text(encoding="utf-8")
+        assert card.count("unlabelled texts, 8 for each of") == (1 if depth == "6of12" else 2)
 
 
 def test_what_retain_recovers_in_the_extreme_was_pruned_on_texts_and_saw_as_many_as_its_controls(place):

@@ -41,12 +41,13 @@ def test_the_ablation_is_a_table_a_task_and_a_sentence_of_what_one_change_moves(
     def row(task, variant, score):
         cell = {"score": score, "interval": [score - 0.1, score + 0.1]}
         shared = {"seed": 0, "metric": "matthews", "n": 1043, "teacher": 0.5, "stage2_epochs": 6}
+        shared |= {"depth": "11of12", "recovery_epochs": 2}
         models = dict.fromkeys(("routed", "static", "recovered"), cell)
         return {**shared, **models, "task": task, "variant": variant, "conversion_size": 1000}
 
     variants = {"paper": 0.1, "retain": 0.3, "retain with dropout": 0.2, "retain, bottom-up": 0.35}
     text = ablation_section([row("cola", name, score) for name, score in variants.items()])
-    assert "1,000 examples a layer, 6 epochs after the last; 2 more to recover; all variants alike" in text
+    assert "11 of 12 layers, converted on the task, 1,000 examples a layer, 6 epochs after the last; 2 more to recover; all variants alike" in text
     assert (
         "- On cola, one expert a layer, recovered: paper keeps 20.0% (0.0% to 40.0%), retain keeps 60.0%"
         in text

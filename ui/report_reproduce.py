@@ -60,7 +60,9 @@ def reproduce_part(part: Section, selection: Selection) -> None:
             "It was pruned from a routed checkpoint, whose own report has the command that trained that one."
         )
     elif training:
-        part.words("The checkpoint does not store its settings in full, so no command can be given.")
+        part.words(
+            "No one command repeats its training: it was converted in parts, or does not store its settings in full."
+        )
 
 
 def train_command(selection: Selection) -> str | None:
@@ -74,6 +76,8 @@ def train_command(selection: Selection) -> str | None:
         return None
     if info.plan and not card.pruned_on_texts(info):
         return None
+    if isinstance(before, Mapping) and "earlier" in before:
+        return None  # `shrp convert` does it in one
     if info.task.name == TEXTS.name:
         return _convert_command(info, info.training, selection.checkpoint.path.name)
     trained_on = str(info.training.get("train_data", ""))

@@ -163,7 +163,7 @@ def train(
         str,
         typer.Option(help='Experts a layer at which a static model is trained on and scored, such as "1,2".'),
     ] = "",
-    recovery_epochs: Annotated[int, typer.Option(help="Epochs of that.")] = 1,
+    recovery_epochs: Annotated[int | None, typer.Option(help="Epochs of that; 1 by default.")] = None,
     controls: Annotated[
         str | None,
         typer.Option(
@@ -242,12 +242,14 @@ def train(
     recovered = number_list(recover)
     if recovered and max(recovered) > geometry[1]:
         raise PlanError(f"--recover is for 1 to {geometry[1]} experts a layer, not {max(recovered)}.")
+    if recovery_epochs is not None and not recovered:
+        raise PlanError("--recovery-epochs is for models that --recover names: give it too.")
     steps = Recipe(
         config,
         teacher=teacher,
         per_layer=budgets,
         recover=recovered,
-        recovery_epochs=recovery_epochs,
+        recovery_epochs=recovery_epochs or 1,
         converted=None if converted is None else str(converted),
         controls=tuple(
             name.strip() for name in ("random" if controls is None else controls).split(",") if name.strip()
