@@ -114,19 +114,33 @@ def main(
 ) -> None:
     """Fill the ablation's file."""
     table = Table(
-        out, "python -m benchmarks.ablation", ("task", "seed", "variant"), layers=list(LAYERS), per_layer=1
+        out,
+        "python -m benchmarks.ablation",
+        ("task", "seed", "variant"),
+        base=base_name or base,
+        layers=list(LAYERS),
+        per_layer=1,
     )
     schedule = {"conversion_size": conversion_size, "stage2_epochs": stage2_epochs}
     if any(row.get(name) != value for row in table.rows for name, value in schedule.items()):
         raise DataError(f"{out.name} has rows of another schedule: take them out, or name another file.")
+    names = [v.strip() for v in variants.split(";") if v.strip()] or list(VARIANTS)
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise DataError(f"there is no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}.")
     for task in tasks.split(","):
         stages = Stages(base, base_name or base, work, task, seed)
         best = stages.evaluate(stages.teacher.model)
         depth = f"{len(LAYERS)}of{stages.teacher.model.config.num_hidden_layers}"
-        for name in [v.strip() for v in variants.split(";") if v.strip()] or list(VARIANTS):
+        for name in names:
             found = measure(stages, VARIANTS[name], conversion_size, stage2_epochs)
             row = {"task": task, "seed": seed, "variant": name, "metric": best.metric, "n": best.n}
-            row |= {"teacher": best.score, "depth": depth, **schedule, "recovery_epochs": RECOVERY_EPOCHS, **found}
+            row |= {
+                "teacher": best.score,
+                "depth": depth,
+                **schedule,
+                "recovery_epochs": RECOVERY_EPOCHS,
+                **found,
+            }
             table.add(row)
             stderr.print(f"{task}, {name}: {found}", highlight=False)
 

@@ -18,6 +18,7 @@ from shrp.cli.converting import say_conversion
 from shrp.cli.output import stderr
 from shrp.config import Control, ShrpConfig
 from shrp.data import load_data
+from shrp.errors import TrainingError
 from shrp.general import (
     RECOVERY_RATES,
     TEXTS,
@@ -26,13 +27,13 @@ from shrp.general import (
     recover_on_text,
     usage_on_text,
 )
+from shrp.history import history_text, joined
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.train import history_text, joined
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 MOST = 12_000
-"""At most so many texts of each, of which only SST-2 has more: phrases, many of them parts of each other."""
+"""At most so many texts of each, so that the largest tasks don't crowd out the others."""
 SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 60_000}
 
 
@@ -67,8 +68,8 @@ class General:
         sizes = {name: self.sizes[name] for name in ("conversion_size", "final_size")}
         config = GeneralConfig(ShrpConfig(layers, control=control), **sizes)
         folder = self._folder(control, config, before)
-        if checkpoint.info_if_ours(folder) is not None:
-            return checkpoint.load(folder)
+        if (found := self._found(folder)) is not None:
+            return found
         earlier = self(control, tuple(before)) if before else None
         base, tokenizer = self._base(folder)
         outputs, start, texts = self.work / "general-outputs", earlier.model if earlier else None, corpus()
@@ -98,8 +99,8 @@ class General:
         of = f"{kind}-{per_layer}-{seed}" if control == "none" else kind
         source = self(control, parts)
         folder = self._folder(f"further-{of}", config, [source.path.name, "all layers learn"])
-        if checkpoint.info_if_ours(folder) is not None:
-            return checkpoint.load(folder)
+        if (found := self._found(folder)) is not None:
+            return found
         base, tokenizer = self._base(folder)
         model, info, history = source.model, source.info, checkpoint.read_history(source.path)
         if control == "none":
@@ -113,6 +114,15 @@ class General:
             config, base, tokenizer, corpus(), outputs, model, progress=say_conversion
         )
         return self._keep(folder, model, tokenizer, info, joined(history, rows))
+
+    def _found(self, folder: Path) -> Checkpoint | None:
+        """What an earlier run made; raises `TrainingError` where that was of another base."""
+        info = checkpoint.info_if_ours(folder)
+        if info is None:
+            return None
+        if info.base_model != self.base_name:
+            raise TrainingError(f"{folder} was made of {info.base_model}; name another --work folder.")
+        return checkpoint.load(folder)
 
     def _folder(self, name: str, config: GeneralConfig, made_of: object) -> Path:
         text = json.dumps([config.to_dict(), made_of, SOURCES, MOST], sort_keys=True)

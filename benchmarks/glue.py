@@ -2,11 +2,12 @@
 
 For each task and seed: the dense teacher (one for all seeds of a task); then for each recipe, 6 and 11 of 12 layers
 converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
-dropped, no router (uniform gates), random experts kept. `paper` converts on the task, an epoch a layer, the deeper model
-going on from the conversion of the upper six; `retain` starts from one conversion on unlabelled texts (`benchmarks.general`), and
-so do its controls, unless `--no-control-texts` says otherwise, which their rows tell. At 11 of 12 layers what `retain`
-trains on is pruned on texts, before it has seen the task, and learns on from texts first. Every row goes to a JSON file
-as soon as it is measured; trainings are kept under the work folder, so a killed run goes on where it was.
+dropped, no router (uniform gates), random experts kept. `paper` converts on the task, an epoch a layer, the deeper
+model going on from the conversion of the upper six; `retain` starts from one conversion on unlabelled texts
+(`benchmarks.general`), and so do its controls, unless `--no-control-texts` says otherwise, which their rows tell. At 11
+of 12 layers what `retain` trains on is pruned on texts, before it has seen the task, and learns on from texts first.
+Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder, so a killed run goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from shrp.convert import convert
 from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.general import graft
+from shrp.history import joined
 from shrp.live import LiveEvaluator
 from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.recipe import usage_in
-from shrp.train import joined
 from shrp.training_config import TrainConfig
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
@@ -297,7 +298,8 @@ class Study:
         early = recovered and own in self.before
         if not early:  # a routed checkpoint can't be pruned to it
             layers = len(made.info.config.layers)
-            self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts)
+            epochs = made.info.training.get("epochs") if model in ("dropped", "uniform") else None
+            self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs)
         scores = [evaluation.score for evaluation in evaluations]
         first, mean = evaluations[0], sum(scores) / len(scores)
         self.table.add(
@@ -349,7 +351,7 @@ def main(
 ) -> None:
     """Fill the table; trainings that are done are read back, and their scores measured again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    table = Table(out, "python -m benchmarks.glue", KEY)
+    table = Table(out, "python -m benchmarks.glue", KEY, base=base_name or base)
     for seed in (int(text) for text in seeds.split(",")):
         for task in tasks.split(","):
             stages = Stages(base, base_name or base, work, task, seed)

@@ -15,10 +15,10 @@ from shrp.card import CARD, card
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData, is_probe
 from shrp.evaluation import Evaluation
+from shrp.history import history_text, joined
 from shrp.recipe import score_row
 from shrp.reference import from_evaluation
 from shrp.studies import untaught
-from shrp.train import history_text, joined
 
 LABELS = {
     "teacher": "dense teacher",
@@ -54,6 +54,7 @@ class Shipping:
         per_layer: int | None,
         recovered: bool,
         texts: int,
+        epochs: int | None = None,
     ) -> None:
         """Add a model's rows, one a data set.
 
@@ -61,6 +62,7 @@ class Shipping:
             recipe, depth: None for the teacher.
             layers: how many are converted.
             texts: how many it was trained on.
+            epochs: of a control's own training, which thus is no pruning of the checkpoint.
         """
         label = LABELS[model]
         if untaught(model, recipe, texts):
@@ -71,6 +73,8 @@ class Shipping:
             label += f", {per_layer} a layer" + (", recovered" if recovered else "")
         if recovered:
             facts["recovered"] = True
+        if epochs is not None:
+            facts["epochs"] = epochs
         kind = model if model in ("teacher", "routed", "static") else "control"
         rows = self.common if recipe is None else self.own.setdefault((recipe, str(depth)), [])
         for data, evaluations in zip(self.sets, found, strict=True):
@@ -104,6 +108,9 @@ class Shipping:
         training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
         if converted is not None:
             training["converted"] = dict(converted)
+        else:  # stage 1 was on the task too, in trainings of its own
+            training["epochs"] = training["epochs"] + len(before)
+            training["seconds"] = round(training["seconds"] + sum(row["seconds"] for row in before), 1)
         scores = (*self.common, *self.own[recipe, depth])
         history = joined(before, checkpoint.read_history(routed.path))
         checkpoint.save(

@@ -22,6 +22,7 @@ from benchmarks.table import Table
 from shrp.checkpoint import Checkpoint
 from shrp.cli.output import stderr
 from shrp.config import Control, ShrpConfig
+from shrp.errors import DataError
 from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import Cost, cost, dense_cost, plan_cost
@@ -35,6 +36,7 @@ RECIPE = "retain"
 PER_LAYER = (2, 1)
 RANDOM_DRAWS = 3
 TOKENS = 128
+TEACHER = {"stage2_epochs": 3, "learning_rate": 5e-5, "freeze_embeddings": True}
 OUT = Path(__file__).parent.parent / "docs" / "data" / "size.json"
 KEY = ("base", "task", "seed", "model", "per_layer", "recovered")
 
@@ -193,7 +195,10 @@ def main(
     protocol = Protocol(stage2_epochs, recovery_epochs, epoch_size, conversion_size, max_length, freeze_dense)
     table = Table(json_out, "python -m benchmarks.size_check", KEY)
     name = base_name or (Path(base).name if Path(base).is_dir() else base)
-    stages = Stages(base, name, work, task, seed, max_length)
+    others = [row for row in table.rows if (row["base"], row["task"]) == (name, task)]
+    if any(row["protocol"] != asdict(protocol) for row in others):
+        raise DataError(f"{json_out.name} has rows of {task} by another protocol: name another file.")
+    stages = Stages(base, name, work, task, seed, max_length, TEACHER)
     for row in SizeCheck(stages, protocol).rows():
         table.add(row)
         label = " ".join(str(row[k]) for k in ("model", "per_layer") if row[k])

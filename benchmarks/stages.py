@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,15 @@ from shrp.config import ShrpConfig
 from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
-from shrp.train import Progress, finish, history_text, train
+from shrp.history import history_text
+from shrp.run_state import finish
+from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
 
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2, "sst2": 1}
 """Epochs of dense fine-tuning, fewer where there are more examples; 3 for the others."""
+TEACHER = {"learning_rate": 1e-4, "freeze_embeddings": True}
+"""Of a small encoder; a base-size one wants a lower rate."""
 
 
 class Stages:
@@ -35,21 +39,24 @@ class Stages:
     """
 
     def __init__(
-        self, base: str, base_name: str, work: Path, task: str, seed: int, max_length: int = 128
+        self,
+        base: str,
+        base_name: str,
+        work: Path,
+        task: str,
+        seed: int,
+        max_length: int = 128,
+        teacher: Mapping[str, Any] = TEACHER,
     ) -> None:
+        """Args: teacher, settings of the dense fine-tuning."""
         self.base, self.base_name, self.seed, self.max_length = base, base_name, seed, max_length
         self.shared, self.folder = work / task, work / f"{task}-s{seed}"
         self.train_data = load_data("glue", task, "train")
         self.validation = load_data("glue", task)
-        self.teacher = self._teacher(task)
+        epochs = {"stage2_epochs": TEACHER_EPOCHS.get(task, 3)}
+        self.teacher = self._teacher(TrainConfig(**epochs | dict(teacher), max_length=max_length))
 
-    def _teacher(self, task: str) -> Checkpoint:
-        config = TrainConfig(
-            stage2_epochs=TEACHER_EPOCHS.get(task, 3),
-            learning_rate=1e-4,
-            freeze_embeddings=True,
-            max_length=self.max_length,
-        )
+    def _teacher(self, config: TrainConfig) -> Checkpoint:
         folder = self.shared / "teacher"
         if checkpoint.info_if_ours(folder) is not None:
             found = checkpoint.load(folder)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import rows_file
 from benchmarks.throughput import machine, versions
 from shrp.errors import DataError
 
@@ -18,13 +19,21 @@ class Table:
         command: that writes the file.
         key: the fields by which two rows are of the same thing, and are sorted.
         about: further facts that hold for all rows.
+
+    Raises:
+        DataError: the file's rows are of something else than `about` says.
     """
 
     def __init__(self, path: Path, command: str, key: tuple[str, ...], **about: Any) -> None:
         self.path, self.key = path, key
         self.about = {"command": command, **about, "versions": versions(), "machine": machine()}
-        self.rows: list[dict[str, Any]] = []
-        self._read()
+        found = rows_file.read(path)
+        self.rows: list[dict[str, Any]] = found.get("rows", [])
+        for name, value in about.items():
+            if self.rows and found.get(name, value) != value:
+                raise DataError(
+                    f"{path.name} has rows with {name} {found[name]}, not {value}: name another file."
+                )
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row in place of an earlier one of the same thing; rows that others added meanwhile stay.
@@ -33,23 +42,21 @@ class Table:
             DataError: rows of the same base and task stand beside another teacher's score, so that shares of it can't
                 be compared.
         """
-        self._read()
+        self.rows = rows_file.read(self.path).get("rows", [])
         of = [row.get(name) for name in ("base", "task")]
         theirs = {
             old.get("teacher") for old in self.rows if [old.get(name) for name in ("base", "task")] == of
         }
-        if theirs - {row.get("teacher")}:
+        if others := [score for score in theirs if not _same(score, row.get("teacher"))]:
             raise DataError(
-                f"{self.path.name} has rows of {row.get('task')} beside a teacher that scores {theirs.pop()}, this one "
+                f"{self.path.name} has rows of {row.get('task')} beside a teacher that scores {others[0]}, this one "
                 f"scores {row.get('teacher')}: take those rows out, or name another file."
             )
         kept = [old for old in self.rows if any(old.get(k) != row.get(k) for k in self.key)]
         self.rows = sorted([*kept, dict(row)], key=lambda r: [str(r.get(k, "")) for k in self.key])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps({**self.about, "rows": self.rows}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        rows_file.write(self.path, {**self.about, "rows": self.rows})
 
-    def _read(self) -> None:
-        if self.path.is_file():
-            self.rows = json.loads(self.path.read_text(encoding="utf-8"))["rows"]
+
+def _same(a: float | None, b: float | None) -> bool:
+    """Whether two scores are one, but for how processors round: their outputs differ in the sixth digit."""
+    return a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=1e-5))

@@ -138,3 +138,11 @@ def bucketed_batches(
 
 def _split(order: np.ndarray, batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+
+
+def epoch_rows(total: int, size: int, start: int, seed: int) -> np.ndarray:
+    """A stretch of `size` rows from `start` on of an endless sequence of permutations of `total` rows."""
+    passes = range(start // total, (start + size - 1) // total + 1)
+    sequence = np.concatenate([np.random.default_rng((seed, p)).permutation(total) for p in passes])
+    offset = start - passes[0] * total
+    return sequence[offset : offset + size]

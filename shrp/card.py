@@ -25,7 +25,7 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
     info = loaded.info
     lines = [f"# {name}", "", description(info), "", "## How it was made", "", trained(info.training), ""]
     lines += ["## Scores", ""]
-    if info.scores:
+    if scored(info):
         lines += [
             "“Of teacher” is the score divided by the dense teacher's on the same data; parameters and FLOPs are "
             f"shares of the dense model's (FLOPs at {TOKENS} tokens). {HOW_COMPARED}",
@@ -121,7 +121,7 @@ def limits(info: CheckpointInfo) -> list[str]:
         "with those of another base.",
     ]
     sets: dict[str, dict[str, float]] = {}
-    for row in info.scores:
+    for row in scored(info):
         if row["kind"] in ("teacher", "routed"):
             sets.setdefault(str(row["data"]), {})[str(row["kind"])] = float(row["score"])
     for data, of in sets.items():
@@ -133,12 +133,19 @@ def limits(info: CheckpointInfo) -> list[str]:
     return [*found, "It was trained to study a method, not to decide anything about people."]
 
 
+def scored(info: CheckpointInfo) -> list[Mapping[str, Any]]:
+    """The rows of scores that say all that a table asks for; a checkpoint may come from anywhere."""
+    needed = ("model", "data", "metric", "score", "interval", "interval_is", "n")
+    return [row for row in info.scores if all(row.get(name) is not None for name in needed)]
+
+
 def score_sections(loaded: Checkpoint) -> list[str]:
     """For each data set the verdict on the controls and the table of scores."""
     costs = _costs(loaded)
     lines = []
-    for data in dict.fromkeys(row["data"] for row in loaded.info.scores):
-        rows = [dict(row) for row in loaded.info.scores if row["data"] == data]
+    found = scored(loaded.info)
+    for data in dict.fromkeys(row["data"] for row in found):
+        rows = [dict(row) for row in found if row["data"] == data]
         lines += [f"### On {data} (n = {rows[0]['n']:,})", "", _verdict(rows), "", *_table(rows, costs), ""]
     return lines
 

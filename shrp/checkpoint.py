@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp import reference
+from shrp import reference, stored
 from shrp.config import ShrpConfig
 from shrp.convert import empty_expert_layer, num_experts_of
 from shrp.errors import CheckpointError, ShrpError
@@ -34,6 +34,13 @@ from shrp.tasks import Task
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 _MAX_JSON_BYTES = 20 * 2**20
 _NOT_A_STRANGERS = (
     "shrp",
@@ -95,8 +102,6 @@ class CheckpointInfo:
                 "write the checkpoint again with this version."
             )
         try:
-            if not all(isinstance(row, Mapping) and "kind" in row for row in data.get("scores") or ()):
-                raise CheckpointError("the checkpoint's scores must be objects with a kind.")
             names = ("layers", "routing", "top_k", "expander_gain", "control")
             config = {name: data[name] for name in names if name in data}
             return cls(
@@ -104,9 +109,9 @@ class CheckpointInfo:
                 task=Task.from_dict(data["task"]),
                 plan=PruningPlan.from_dict(data["plan"]) if data.get("plan") else None,
                 base_model=str(data.get("base_model", "")),
-                training=dict(data.get("training") or {}),
-                scores=tuple(data.get("scores") or ()),
-                usage=dict(data.get("usage") or {}),
+                training=stored.check_training(data.get("training") or {}),
+                scores=stored.check_scores(data.get("scores") or ()),
+                usage=stored.check_usage(data.get("usage") or {}),
             )
         except ShrpError as error:
             raise CheckpointError(f"the checkpoint's shrp section is not valid: {error}") from error
@@ -155,10 +160,7 @@ def save(
         CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())
-    ):
-        raise CheckpointError(f"{folder} exists and is not a checkpoint; choose a new or an empty folder.")
+    refuse_foreign(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -186,6 +188,21 @@ def save(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def refuse_foreign(folder: str | os.PathLike) -> None:
+    """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
+    folder = Path(folder)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        ours = "shrp" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise CheckpointError(
+            f"{folder} exists and is not a checkpoint of SHRP's; choose a new or an empty folder."
+        )
 
 
 def put_in_place(partial: Path, folder: Path) -> None:
@@ -304,6 +321,10 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
     info.config.check_fits(len(layers), num_experts_of(model))
     if info.plan:
         info.plan.check_fits(info.config.layers, num_experts_of(model))
+    if any(len(shares) != num_experts_of(model) for shares in info.usage.values()):
+        raise CheckpointError(
+            f"its usage is not of the {num_experts_of(model)} experts that its layers have."
+        )
     kept = dict(info.plan.layers) if info.plan else {}
     for index in info.config.layers:
         if info.config.control == "dropped":
@@ -355,14 +376,16 @@ def _fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path)
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
-    """SHA-256 over a checkpoint's config and weights: equal bytes, equal fingerprint.
+    """SHA-256 over a checkpoint's config, weights and tokenizer: equal bytes, equal fingerprint.
 
-    What does not decide the model's outputs (history, the teacher's outputs) does not count.
+    What does not decide the outputs for a text (history, the teacher's outputs) does not count.
     """
     digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        with open(Path(folder) / name, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
+        path = Path(folder) / name
+        if path.is_file() or name in (CONFIG, WEIGHTS):
+            with open(path, "rb") as file:
+                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -372,9 +395,11 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON lines: {error}.") from error
+    return stored.check_history(rows)
 
 
 def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointError]:

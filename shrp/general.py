@@ -23,7 +23,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import bucketed_batches, collate, encode
+from shrp.batching import bucketed_batches, collate, encode, epoch_rows
 from shrp.config import ShrpConfig
 from shrp.convert import convert_layer, expert_layers, router_layers
 from shrp.dropout import without_dropout
@@ -33,10 +33,12 @@ from shrp.families import encoder_layers
 from shrp.layers import ExpertLayer
 from shrp.losses import hidden_loss
 from shrp.partial import run_from
+from shrp.precision import resolve_precision
 from shrp.routing import record_routing
+from shrp.run_state import weights_digest
 from shrp.tasks import Task
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
-from shrp.train import FIT_EXAMPLES, epoch_rows, resolve_precision, weights_digest
+from shrp.train import FIT_EXAMPLES
 from shrp.trainable import parameter_groups
 from shrp.training_config import Precision
 from shrp.usage import usage_of
@@ -293,7 +295,7 @@ class _OnText:
             sums["balance_loss"] += float(balance.detach())
             if routed and step >= len(batches) * 3 // 4:
                 for layer, share in usage_of(record).items():
-                    counts[layer] += share * len(batch)
+                    counts[layer] += share * len(record.probs(layer))  # inputs, or tokens
         usage = {str(layer): (count / count.sum()).round(6).tolist() for layer, count in counts.items()}
         return {name: round(value / len(batches), 6) for name, value in sums.items()} | {"usage": usage}
 

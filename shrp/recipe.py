@@ -23,10 +23,12 @@ from shrp.data import TextData, is_probe
 from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.general import TEXTS, check_same_geometry, graft
+from shrp.history import history_text, joined
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.train import Progress, finish, history_text, joined, run_folder, train
+from shrp.run_state import finish, run_folder
+from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
 
 CONTROLS = ("random", "uniform", "dropped")
@@ -292,14 +294,15 @@ class Run:
                 if control and "random" not in self.recipe.controls:
                     continue
                 plan = self._plan(routed, m, selection="random" if control else "usage")
-                name, label = (
-                    (f"recovered-random-{m}", "random experts") if control else (f"recovered-{m}", "static")
-                )
+                kind, label = ("control", "random experts") if control else ("static", "static")
+                of = (
+                    f"-{routed.fingerprint[:8]}" if self.recipe.converted else ""
+                )  # another's is another stage
+                stage = f"recovered-{'random-' * control}{m}{of}"
                 info = replace(routed.info, plan=plan)
                 static = self._stage(
-                    name, recovery, lambda plan=plan: prune(routed.model, plan), info, teacher
+                    stage, recovery, lambda plan=plan: prune(routed.model, plan), info, teacher
                 )
-                kind = "control" if control else "static"
                 name = f"{label}, {m} a layer, recovered"
                 self._score(name, kind, static.model, per_layer=m, recovered=True)
                 yield

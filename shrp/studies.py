@@ -319,12 +319,14 @@ def findings(frame: pd.DataFrame) -> list[str]:
     """What the table shows, a sentence each: SHRP's best pruned model against the best control at each depth."""
     sentences = []
     for (recipe, depth), group in average(frame).groupby(["recipe", "depth"], sort=False):
-        full = group["tasks"].map(lambda text: len(text.split(", ")))
-        group = group[full == full.max()]
-        mine = group[(group["model"] == "static")].sort_values("retained")
-        controls = group[group["model"].isin(_CONTROLS)].sort_values("retained")
+        mine = group[group["model"] == "static"]
         if mine.empty:
             continue
+        # Means are compared over one set of tasks: that of the model measured on the most.
+        most = max(mine["tasks"], key=lambda text: len(text.split(", ")))
+        group = group[group["tasks"] == most]
+        mine = group[group["model"] == "static"].sort_values("retained")
+        controls = group[group["model"].isin(_CONTROLS)].sort_values("retained")
         best = mine.iloc[-1]
         text = (
             f"{recipe}, {depth.replace('of', ' of ')} layers: the best pruned model ({best['name']}) keeps "

@@ -8,9 +8,6 @@ old moments described). So a run that was killed goes on from its last epoch's w
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,8 +22,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp import checkpoint
-from shrp.batching import bucketed_batches, collate, encode
+from shrp.batching import bucketed_batches, collate, encode, epoch_rows
 from shrp.checkpoint import CheckpointInfo
 from shrp.convert import convert_layer, layer_kinds, router_layers
 from shrp.data import TextData
@@ -38,14 +34,15 @@ from shrp.families import encoder_layers
 from shrp.layers import ExpertLayer
 from shrp.losses import TeacherOutput, total_loss
 from shrp.partial import run_from
+from shrp.precision import resolve_precision
 from shrp.routing import record_routing, use_gates
+from shrp.run_state import RunState, run_folder, weights_digest
 from shrp.schedules import Swap, explore
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
 from shrp.trainable import parameter_groups, same_start, set_trainable
 from shrp.training_config import Epoch, TrainConfig
 from shrp.usage import usage_of
 
-RUN_FILE = "run.json"
 FIT_EXAMPLES = 256
 """Examples that an Expander is fitted on: far more tokens than the 32 or 64 dimensions of a head."""
 
@@ -58,12 +55,6 @@ class Progress(Protocol):
 
     def epoch(self, row: dict[str, Any]) -> None:
         """After every epoch, with its row of the history."""
-
-
-def run_folder(out: str | Path) -> Path:
-    """Where a run that writes to `out` keeps its state until it is done."""
-    out = Path(out)
-    return out.with_name(out.name + ".run")
 
 
 def train(
@@ -117,15 +108,10 @@ def train(
     for epoch in remaining:
         row = run.epoch(model, ask, epoch)
         history.append(row)
-        run.keep(model, history)
+        run.state.keep(model, tokenizer, run.info(history), history)
         if progress:
             progress.epoch(row)
     return model.eval(), run.info(history), history
-
-
-def finish(out: str | Path) -> None:
-    """Delete a finished run's state."""
-    shutil.rmtree(run_folder(out), ignore_errors=True)
 
 
 class _Run:
@@ -141,7 +127,7 @@ class _Run:
         folder: Path,
         progress: Progress | None,
     ) -> None:
-        self.start_info, self.tokenizer, self.folder = info, tokenizer, folder
+        self.start_info, self.tokenizer, self.state = info, tokenizer, RunState(folder)
         self.train_data, self.validation, self.progress = train_data, validation, progress
         self.task = train_data.task
         if train_data.labels is None or validation.labels is None:
@@ -165,35 +151,12 @@ class _Run:
                 k: v for k, v in self.start_info.to_dict().items() if k in ("layers", "plan", "base_model")
             },
         }
-        file = self.folder / RUN_FILE
-        if file.is_file() and not resume:
-            raise TrainingError(
-                f"{self.folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
-            )
-        if file.is_file():
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            precision = kept.pop("precision")
-            if kept != identity:
-                changed = [key for key in identity if kept.get(key) != identity[key]]
-                raise TrainingError(
-                    f"{self.folder} is another run (its {', '.join(changed)} differ); "
-                    "repeat its options exactly, or delete it to start afresh."
-                )
-        else:
-            precision = resolve_precision(self.config.precision)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            partial.write_text(json.dumps(identity | {"precision": precision}), encoding="utf-8")
-            partial.replace(file)
+        precision = self.state.open(identity, resume, lambda: resolve_precision(self.config.precision))
         # Not Accelerator's own mixed precision: that patches the model's forward for good, so that what is trained
         # here could not be copied or pruned, and it can be chosen only once a process.
         self.accelerator = Accelerator(mixed_precision="no")
         self.bf16 = precision == "bf16"
-        done = sorted(self.folder.glob("epoch-*"))
-        if not done:
-            return model, []
-        state = checkpoint.load(done[-1])
-        return state.model, checkpoint.read_history(done[-1])
+        return self.state.last() or (model, [])
 
     def teacher(self, model: PreTrainedModel, folder: Path | None) -> LiveTeacher | CachedTeacher:
         """The teacher, asked once about each example where its answers fit on the disk."""
@@ -211,7 +174,7 @@ class _Run:
             "max_length": str(self.config.max_length),
             "precision": "bf16" if self.bf16 else "fp32",
         }
-        folder = folder or self.folder / "teacher"
+        folder = folder or self.state.folder / "teacher"
         if not hidden:  # or a run that needs less would empty the folder of those that need more
             folder = folder.with_name(folder.name + "-logits")
         cached = CachedTeacher(
@@ -219,22 +182,6 @@ class _Run:
         )
         cached.fill(torch.bfloat16 if self.bf16 else None)
         return cached
-
-    def keep(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> None:
-        """Save an epoch boundary atomically, then drop the one before."""
-        done = sorted(self.folder.glob("epoch-*"))
-        text = history_text(history)
-        # Zero-padded, so that the names sort.
-        target = self.folder / f"epoch-{len(history):03d}"
-        checkpoint.save(
-            model,
-            self.tokenizer,
-            self.info(history),
-            target,
-            extra_files={checkpoint.HISTORY: text},
-        )
-        for folder in done:
-            shutil.rmtree(folder)
 
     def info(self, history: list[dict[str, Any]]) -> CheckpointInfo:
         """What a checkpoint of the present state says of itself."""
@@ -363,8 +310,8 @@ class _Run:
                 logits = model(**batch).logits
         # Layers that were skipped hand on what they get.
         outputs = {layer: output for layer, output in record.hidden_states.items() if layer >= start}
-        only_last = self.config.distill_layers == "last" or self.config.shrp.control == "dropped"
-        if only_last and outputs:
+        if self.config.shrp.control == "dropped" and outputs:
+            # With its layers gone, what is left can only be asked for the topmost one's output.
             outputs = {max(outputs): outputs[max(outputs)]}
         return total_loss(
             self.config,
@@ -380,8 +327,10 @@ class _Run:
 
     def _noise(self, epoch: Epoch, done: float) -> float:
         """Scale of the exploration noise at a share `done` of an epoch: falls linearly over stage 1."""
+        if epoch.stage != 1:
+            return 0.0
         conversions = sum(1 for each in self.config.schedule() if each.stage == 1)
-        return self.config.exploration * max(0.0, 1 - (epoch.index + done) / max(conversions, 1))
+        return self.config.exploration * (1 - (epoch.index + done) / conversions)
 
     def _rows(self, epoch: Epoch) -> np.ndarray:
         """The examples of an epoch: it goes on where the one before ended."""
@@ -415,14 +364,6 @@ class _Rows(torch.utils.data.Dataset):
         return index
 
 
-def epoch_rows(total: int, size: int, start: int, seed: int) -> np.ndarray:
-    """A stretch of `size` rows from `start` on of an endless sequence of permutations of `total` rows."""
-    passes = range(start // total, (start + size - 1) // total + 1)
-    sequence = np.concatenate([np.random.default_rng((seed, p)).permutation(total) for p in passes])
-    offset = start - passes[0] * total
-    return sequence[offset : offset + size]
-
-
 def evaluate_with_usage(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: TextData, max_length: int
 ) -> tuple[Evaluation, dict[str, list[float]]]:
@@ -431,40 +372,3 @@ def evaluate_with_usage(
         evaluation = evaluate(model, tokenizer, data, max_length=max_length)
     usage = usage_of(record) if router_layers(model) else {}
     return evaluation, {str(layer): [round(float(x), 6) for x in share] for layer, share in usage.items()}
-
-
-def resolve_precision(wanted: str) -> str:
-    """`fp32` or `bf16`; `auto` takes bf16 where a short timing on this machine shows at least 1.3 times."""
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    times = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(512, 768, dtype=dtype), torch.ones(768, 3072, dtype=dtype)
-        a @ b
-        started = time.perf_counter()
-        for _ in range(5):
-            a @ b
-        times[dtype] = time.perf_counter() - started
-    return "bf16" if times[torch.float32] > 1.3 * times[torch.bfloat16] else "fp32"
-
-
-def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 (hex) over a model's weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def history_text(history: list[dict[str, Any]]) -> str:
-    """The history as JSON lines."""
-    return "".join(json.dumps(row) + "\n" for row in history)
-
-
-def joined(*histories: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Histories of runs that went on from each other, their epochs numbered through."""
-    rows = [row for history in histories for row in history]
-    return [row | {"epoch": index} for index, row in enumerate(rows)]

@@ -11,7 +11,6 @@ from shrp.errors import TrainingError
 
 Precision = Literal["auto", "fp32", "bf16"]
 ExpanderInit = Literal["random", "least_squares"]
-DistillLayers = Literal["all", "last"]
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -86,10 +85,6 @@ class TrainConfig:
     """Share of the task loss replaced by the teacher's soft targets, 0 to 1."""
     distill_hidden: float = 0.0
     """Weight of the squared error between a converted layer's output and the teacher's, summed over layers."""
-    distill_layers: DistillLayers = "all"
-    """Whose hidden states are asked for: those of all converted layers, or of the last of them alone, which leaves
-    it to the others how to get there. Layers that were dropped say nothing of their own: there it is always the last.
-    """
     temperature: float = 2.0
     expander_init: ExpanderInit = "random"
     """How an Expander starts: near the identity with random directions, or fitted to what the dense layer adds."""
@@ -111,8 +106,6 @@ class TrainConfig:
             raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
         if self.expander_init not in get_args(ExpanderInit):
             raise TrainingError(f"expander_init must be one of {', '.join(get_args(ExpanderInit))}.")
-        if self.distill_layers not in get_args(DistillLayers):
-            raise TrainingError(f"distill_layers must be one of {', '.join(get_args(DistillLayers))}.")
         positive = ("batch_size", "max_length", "learning_rate", "new_learning_rate", "temperature")
         for name in positive:
             if not getattr(self, name) > 0:

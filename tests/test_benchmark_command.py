@@ -57,3 +57,26 @@ def test_shares_of_two_teachers_do_not_stand_in_one_table(tmp_path):
     with pytest.raises(DataError, match=r"cola beside a teacher that scores 0\.4, this one scores 0\.5"):
         table.add(row(model="static", teacher=0.5))
     assert [r["model"] for r in Table(tmp_path / "rows.json", "", ("task", "model")).rows] == ["routed"]
+
+
+def test_rows_of_another_base_are_not_added_to(tmp_path):
+    path, key = tmp_path / "rows.json", ("task", "model")
+    Table(path, "a command", key, base="one").add(row())
+    Table(path, "a command", key, base="one").add(row(model="static"))
+    with pytest.raises(DataError, match="rows with base one, not another"):
+        Table(path, "a command", key, base="another")
+
+
+def test_a_teacher_that_another_processor_rounds_otherwise_is_the_same(tmp_path):
+    table = Table(tmp_path / "rows.json", "a command", ("task", "model"))
+    table.add(row(teacher=0.878))
+    table.add(row(model="static", teacher=0.878 + 1e-7))
+    assert len(table.rows) == 2
+
+
+def test_what_is_no_file_of_rows_is_left_as_it_is(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('{"mine": 1}')
+    with pytest.raises(DataError, match="not a file of results"):
+        Table(path, "a command", ("task",))
+    assert path.read_text() == '{"mine": 1}'

@@ -175,7 +175,9 @@ def test_what_is_not_a_checkpoint_is_not_overwritten(tmp_path, tiny_routed, tiny
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("text")
-    for name in ("notes", "file"):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"name": "mine"}')
+    for name in ("notes", "file", "other"):
         with pytest.raises(CheckpointError, match="not a checkpoint"):
             checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / name)
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
@@ -399,4 +401,11 @@ def test_fingerprint_follows_the_bytes(saved, tmp_path):
     changed = checkpoint.fingerprint(copy)
     assert changed != first
     edit(copy, lambda data: data["shrp"].update(base_model="other"))
-    assert checkpoint.fingerprint(copy) not in (first, changed)
+    assert (another := checkpoint.fingerprint(copy)) not in (first, changed)
+    with open(copy / "tokenizer.json", "a") as file:  # another tokenizer gives other inputs for a text
+        file.write("\n")
+    assert checkpoint.fingerprint(copy) not in (first, changed, another)
+    (copy / "history.jsonl").write_text("")
+    again = checkpoint.fingerprint(copy)
+    (copy / "history.jsonl").unlink()
+    assert checkpoint.fingerprint(copy) == again

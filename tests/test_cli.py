@@ -22,8 +22,8 @@ from shrp.evaluate import evaluate
 from shrp.measure import cost, dense_cost
 from shrp.plan import make_plan
 from shrp.prune import prune
+from shrp.run_state import run_folder
 from shrp.tasks import custom_task
-from shrp.train import run_folder
 from shrp.usage import measure_usage
 
 COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure", "reference")
@@ -435,6 +435,9 @@ def test_what_would_destroy_is_refused(shrp, place, tmp_path):
     )
     train = ("train", "--base", place / "encoder", "--layers", "2", *files, "--out", place / "routed")
     failed(shrp(*train), "exists already")
+    tune = ("finetune", "--base", place / "encoder", *files, "--out")
+    failed(shrp(*tune, place / "encoder"), "not a checkpoint")
+    failed(shrp("finetune", "--base", place / "routed", *files, "--out", place / "routed"), "the base itself")
     assert checkpoint.fingerprint(place / "routed") == before
 
 

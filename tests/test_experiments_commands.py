@@ -19,9 +19,9 @@ from shrp.convert import convert
 from shrp.errors import DataError
 from shrp.measure import model_inputs
 from shrp.routing import record_routing
+from shrp.run_state import weights_digest
 from shrp.stability import overlaps
 from shrp.tasks import TASKS
-from shrp.train import weights_digest
 
 N = 20
 

@@ -18,7 +18,7 @@ from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.recipe import Datasets, Recipe, Run, score_row, usage_in
-from shrp.train import run_folder
+from shrp.run_state import run_folder
 from shrp.training_config import TrainConfig
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}

@@ -103,6 +103,18 @@ def test_each_option_trains_resumes_and_leaves_an_ordinary_model(
     assert any(not torch.equal(weights["with"][key], weights["plain"][key]) for key in weights["with"])
 
 
+def test_stage_2_alone_explores_nothing(tiny_routed, tiny_tokenizer, tiny_data, tiny_info, tmp_path):
+    results = []
+    for noise in (0.0, 1.0):
+        config = TrainConfig(stage2_epochs=1, batch_size=8, precision="fp32", exploration=noise)
+        data = tiny_data(24), tiny_data(8, seed=1)
+        model, _, _ = train(
+            config, tiny_routed(), tiny_info(), tiny_tokenizer, *data, tmp_path / f"noise-{noise}"
+        )
+        results.append(model.state_dict())
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
 def test_a_named_recipe_takes_further_values_and_an_unknown_one_is_refused():
     config = TrainConfig.named("retain", shrp=ShrpConfig((3,)), seed=4, learning_rate=2e-4)
     assert config.distill_hidden == RECIPES["retain"]["distill_hidden"]

@@ -47,7 +47,8 @@ def test_the_ablation_is_a_table_a_task_and_a_sentence_of_what_one_change_moves(
 
     variants = {"paper": 0.1, "retain": 0.3, "retain with dropout": 0.2, "retain, bottom-up": 0.35}
     text = ablation_section([row("cola", name, score) for name, score in variants.items()])
-    assert "11 of 12 layers, converted on the task, 1,000 examples a layer, 6 epochs after the last; 2 more to recover; all variants alike" in text
+    schedule = "1,000 examples a layer, 6 epochs after the last; 2 more to recover; all variants alike"
+    assert f"11 of 12 layers, converted on the task, {schedule}" in text
     assert (
         "- On cola, one expert a layer, recovered: paper keeps 20.0% (0.0% to 40.0%), retain keeps 60.0%"
         in text

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from shrp import checkpoint
+from shrp import checkpoint, run_state
 from shrp import train as training
+from shrp.batching import epoch_rows
 from shrp.config import ShrpConfig
 from shrp.convert import convert, layer_kinds
 from shrp.data import TextData
@@ -21,7 +22,8 @@ from shrp.families import encoder_layers
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import use_gates
-from shrp.train import epoch_rows, finish, run_folder, train
+from shrp.run_state import finish, run_folder
+from shrp.train import train
 from shrp.training_config import TrainConfig
 
 CONFIG = TrainConfig(
@@ -237,7 +239,7 @@ def test_killed_before_the_older_epoch_was_deleted(run, monkeypatch, tmp_path):
         def rmtree(self, *_args, **_options):
             raise Killed
 
-    monkeypatch.setattr(training, "shutil", Stuck())
+    monkeypatch.setattr(run_state, "shutil", Stuck())
     with pytest.raises(Killed):
         run()
     monkeypatch.undo()

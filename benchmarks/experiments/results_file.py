@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import rows_file
 from benchmarks.throughput import machine, versions
 from shrp.errors import DataError
 
@@ -25,16 +26,7 @@ class ResultsFile:
         self.data: dict[str, Any] = {}
         self.settings: dict[str, Any] = {}
         self.rows: list[dict[str, Any]] = []
-        if not path.is_file():
-            return
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            self.data, self.settings, self.rows = found["data"], found["settings"], found["rows"]
-            theirs = found["command"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is not a file of results; name another --out, or delete it.") from error
-        if theirs.split(" --")[0] != command.split(" --")[0]:
-            raise DataError(f"{path} was written by {theirs}; name another --out.")
+        self._read()
 
     def describe(self, task: str, data: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """Say what the rows of a task are of and how they were made.
@@ -54,6 +46,7 @@ class ResultsFile:
 
     def put(self, rows: Sequence[Mapping[str, Any]], **which: Any) -> None:
         """Add rows in place of those that an earlier run wrote of the same `which` (task, seed and so on)."""
+        self._read()  # another command may have added its own
         kept = [row for row in self.rows if any(row.get(key) != value for key, value in which.items())]
         self.rows = kept + [{**which, **row} for row in rows]
         about = {
@@ -64,7 +57,16 @@ class ResultsFile:
             "settings": self.settings,
             "seeds": sorted({row["seed"] for row in self.rows if "seed" in row}),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(about | {"rows": self.rows}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        rows_file.write(self.path, about | {"rows": self.rows})
+
+    def _read(self) -> None:
+        found = rows_file.read(self.path)
+        if not found:
+            return
+        theirs = found["command"]
+        if theirs.split(" --")[0] != self.command.split(" --")[0]:
+            raise DataError(f"{self.path} was written by {theirs}; name another --out.")
+        # What was described here and has no rows yet is not in the file.
+        self.data = {**found.get("data", {}), **self.data}
+        self.settings = {**found.get("settings", {}), **self.settings}
+        self.rows = found["rows"]

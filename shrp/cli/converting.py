@@ -42,7 +42,7 @@ def convert(
     ] = None,
     further_size: Annotated[
         int | None,
-        typer.Option(help="Texts that the pruned encoder trains on with; 60,000 by default."),
+        typer.Option(min=1, help="Texts that the pruned encoder trains on with; 60,000 by default."),
     ] = None,
     batch_size: BatchSize = 32,
     max_length: Annotated[int, typer.Option(min=4, help="Longest text, in tokens.")] = 64,
@@ -71,10 +71,11 @@ def convert(
         recover_on_text,
         usage_on_text,
     )
+    from shrp.history import history_text, joined
     from shrp.plan import make_plan
+    from shrp.precision import resolve_precision
     from shrp.prune import prune
     from shrp.tabular import read_table, text_rows
-    from shrp.train import history_text, joined, resolve_precision
 
     if out.exists():  # said now, not after the epochs
         raise TrainingError(f"{out} exists already; choose another folder for the result.")

@@ -60,10 +60,12 @@ def prune(
     import shrp.checkpoint as store
     from shrp.config import ShrpConfig
     from shrp.errors import PlanError, TrainingError
+    from shrp.history import history_text
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
     from shrp.recipe import usage_in
-    from shrp.train import finish, history_text, train
+    from shrp.run_state import finish
+    from shrp.train import train
     from shrp.training_config import TrainConfig
     from shrp.usage import measure_usage, plan_from
 
@@ -73,6 +75,7 @@ def prune(
         raise PlanError(
             f"--out {out} is the routed checkpoint itself; choose another folder for the static one."
         )
+    store.refuse_foreign(out)  # now, not after the epochs
     source = store.load(checkpoint)
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
     if source.is_static:

@@ -55,10 +55,15 @@ def finetune(
     from shrp import checkpoint
     from shrp.base import load_base
     from shrp.config import ShrpConfig
-    from shrp.train import finish, history_text
+    from shrp.errors import TrainingError
+    from shrp.history import history_text
+    from shrp.run_state import finish
     from shrp.train import train as run
     from shrp.training_config import TrainConfig
 
+    checkpoint.refuse_foreign(out)  # now, not after the epochs
+    if Path(base).resolve() == out.resolve():
+        raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
     data, validation = training_data(task, train_file, validation_file, text_column, label_column)
     model, tokenizer, _ = load_base(base, data.task, seed)
     config = TrainConfig(
@@ -163,7 +168,7 @@ def train(
         str,
         typer.Option(help='Experts a layer at which a static model is trained on and scored, such as "1,2".'),
     ] = "",
-    recovery_epochs: Annotated[int | None, typer.Option(help="Epochs of that; 1 by default.")] = None,
+    recovery_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of that; 1 by default.")] = None,
     controls: Annotated[
         str | None,
         typer.Option(

@@ -1,0 +1,36 @@
+"""Small JSON files of measured rows, replaced whole so that a killed command loses none."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shrp.errors import DataError
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What is there, as an object; empty where there is no file yet.
+
+    Raises:
+        DataError: the file is not of rows.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found["rows"], list) and isinstance(found["command"], str):
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{path} is not a file of results; name another --out, or delete it.")
+
+
+def write(path: Path, data: Mapping[str, Any]) -> None:
+    """Put `data` in place of what is there, all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")  # its own: another command may be writing too
+    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,102 @@
+"""What a training run keeps on disk until it is done: what it is, and the weights after its last epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp import checkpoint
+from shrp.checkpoint import CheckpointInfo
+from shrp.errors import TrainingError
+from shrp.history import history_text
+
+RUN_FILE = "run.json"
+
+
+def run_folder(out: str | Path) -> Path:
+    """Where a run that writes to `out` keeps its state until it is done."""
+    out = Path(out)
+    return out.with_name(out.name + ".run")
+
+
+def finish(out: str | Path) -> None:
+    """Delete a finished run's state."""
+    shutil.rmtree(run_folder(out), ignore_errors=True)
+
+
+class RunState:
+    """The state of one run in a folder of its own, which is made when there is something to keep."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, identity: Mapping[str, Any], resume: bool, precision: Callable[[], str]) -> str:
+        """Begin a run, or go on with one if it is the same; returns the precision that it began with.
+
+        Args:
+            identity: what makes two runs the same, JSON-able.
+            precision: settles a new run's; one that goes on keeps its own, for a timing may turn out otherwise.
+
+        Raises:
+            TrainingError: there is a run already, which is not to be resumed or is another.
+        """
+        file = self.folder / RUN_FILE
+        if file.is_file() and not resume:
+            raise TrainingError(
+                f"{self.folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
+            )
+        if file.is_file():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            began_with = kept.pop("precision")
+            if kept != identity:
+                changed = [key for key in identity if kept.get(key) != identity[key]]
+                raise TrainingError(
+                    f"{self.folder} is another run (its {', '.join(changed)} differ); "
+                    "repeat its options exactly, or delete it to start afresh."
+                )
+            return began_with
+        settled = precision()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps({**identity, "precision": settled}), encoding="utf-8")
+        partial.replace(file)
+        return settled
+
+    def last(self) -> tuple[PreTrainedModel, list[dict[str, Any]]] | None:
+        """The model and history after the last epoch that was kept, if any was."""
+        done = sorted(self.folder.glob("epoch-*"))
+        if not done:
+            return None
+        return checkpoint.load(done[-1]).model, checkpoint.read_history(done[-1])
+
+    def keep(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        info: CheckpointInfo,
+        history: list[dict[str, Any]],
+    ) -> None:
+        """Save an epoch boundary atomically, then drop the one before."""
+        done = sorted(self.folder.glob("epoch-*"))
+        # Zero-padded, so that the names sort.
+        target = self.folder / f"epoch-{len(history):03d}"
+        extra = {checkpoint.HISTORY: history_text(history)}
+        checkpoint.save(model, tokenizer, info, target, extra_files=extra)
+        for folder in done:
+            shutil.rmtree(folder)
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """SHA-256 (hex) over a model's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,89 @@
+"""What a checkpoint says of itself is checked when it is read, so that nobody who shows it trips over it."""
+
+import json
+
+import pytest
+
+from shrp import checkpoint, stored
+from shrp.errors import CheckpointError
+
+SHARES = [0.5, 0.25, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"train_examples": "many"},
+        {"epochs": 2.5},
+        {"epochs": True},
+        {"config": [1]},
+        {"config": {"epoch_size": "all"}},
+        {"config": {"order": 3}},
+        {"train_data": {}},
+    ],
+)
+def test_a_training_of_the_wrong_types_is_refused(training):
+    with pytest.raises(CheckpointError, match=r"in the checkpoint, '\w+' of its training"):
+        stored.check_training(training)
+
+
+def test_null_is_not_known():
+    assert stored.check_training({"train_examples": None, "epochs": 3}) == {"epochs": 3}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        7,
+        {"model": "static"},
+        {"kind": "static", "score": "high"},
+        {"kind": "static", "interval": 0.5},
+        {"kind": "static", "interval": [0.5]},
+        {"kind": "static", "interval": [0.5, "more"]},
+        {"kind": "static", "data": ["glue"]},
+    ],
+)
+def test_scores_of_the_wrong_types_are_refused(row):
+    with pytest.raises(CheckpointError):
+        stored.check_scores([row])
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"a": SHARES},
+        {"-1": SHARES},
+        {"1": 3},
+        {"1": [0.5, None]},
+        {"1": [0.5, float("nan")]},
+        {"1": SHARES, "2": SHARES[:3]},
+        [SHARES],
+    ],
+)
+def test_usage_that_is_none_is_refused(usage):
+    with pytest.raises(CheckpointError, match="usage"):
+        stored.check_usage(usage)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[1]", "{}", '{"epoch": "first"}', '{"epoch": 0, "usage": [1]}', '{"epoch": 0, "usage": {"1": "x"}}'],
+)
+def test_a_history_that_is_none_is_refused(tmp_path, line):
+    (tmp_path / "history.jsonl").write_text(line + "\n")
+    with pytest.raises(CheckpointError):
+        checkpoint.read_history(tmp_path)
+
+
+def test_shares_of_other_experts_than_the_model_has_are_refused(
+    tmp_path, tiny_routed, tiny_tokenizer, tiny_info
+):
+    folder = checkpoint.save(
+        tiny_routed(), tiny_tokenizer, tiny_info(usage={"1": SHARES, "2": SHARES}), tmp_path / "c"
+    )
+    assert checkpoint.load(folder).info.usage["1"] == SHARES
+    config = json.loads((folder / "config.json").read_text())
+    config["shrp"]["usage"] = {"1": SHARES[:3], "2": SHARES[:3]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="usage is not of the 4 experts"):
+        checkpoint.load(folder)
