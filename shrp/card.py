@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.checkpoint import Checkpoint, CheckpointInfo, read_history
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.plan import make_plan
 from shrp.recipe import usage_in
@@ -23,7 +23,10 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
         licence: of the base's weights, in words.
     """
     info = loaded.info
-    lines = [f"# {name}", "", description(info), "", "## How it was made", "", trained(info.training), ""]
+    how = trained(info.training)
+    if not converted(info.training):  # where it stores no more than that, its history tells
+        how = " ".join(filter(None, (texts_in(read_history(loaded.path)), how)))
+    lines = [f"# {name}", "", description(info), "", "## How it was made", "", how, ""]
     lines += ["## Scores", ""]
     if scored(info):
         lines += [
@@ -97,6 +100,16 @@ def converted(training: Mapping[str, Any]) -> str:
         )
     except (KeyError, TypeError, ValueError, AttributeError):  # a checkpoint may come from anywhere
         return ""
+
+
+def texts_in(history: Sequence[Mapping[str, Any]]) -> str:
+    """What a history says of epochs on unlabelled texts, in a sentence; empty where there were none."""
+    rows = [row for row in history if row.get("texts")]
+    if not rows:
+        return ""
+    layers = [row for row in rows if row.get("converted_layer") is not None]
+    seen = sum(row["texts"] for row in rows)
+    return f"Converted on unlabelled texts, {counted(len(layers), 'layer')} with {seen:,} texts in all. Then:"
 
 
 def pruned_on_texts(info: CheckpointInfo) -> bool:

@@ -52,6 +52,25 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     assert "Weights derive from tiny: MIT" in text
 
 
+def test_where_only_the_history_tells_of_texts_the_card_does_too(folder):
+    assert "unlabelled" not in card("mine", checkpoint.load(folder))
+    rows = [
+        '{"epoch": 0, "stage": 1, "converted_layer": 2, "texts": 500}',
+        '{"epoch": 1, "stage": 1, "converted_layer": 1, "texts": 500}',
+        '{"epoch": 2, "stage": 1, "converted_layer": null, "texts": 4000}',
+        '{"epoch": 3, "stage": 2, "converted_layer": null}',
+    ]
+    (folder / "history.jsonl").write_text("\n".join(rows))
+    text = card("mine", checkpoint.load(folder))
+    assert "Converted on unlabelled texts, 2 layers with 5,000 texts in all. Then: Recipe `retain`." in text
+
+
+def test_a_row_of_scores_that_lacks_something_is_left_out(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    scores = ({"kind": "routed"}, {"kind": "static", "model": "static", "score": 0.5})
+    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(scores=scores), tmp_path / "bare")
+    assert "No scores were stored with it." in card("bare", checkpoint.load(folder))
+
+
 def test_the_command_writes_it_and_the_checkpoint_still_loads(shrp, folder):
     code, _, error = shrp("card", folder, "--licence", "MIT")
     assert code == 0, error
