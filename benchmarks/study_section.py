@@ -88,7 +88,7 @@ def size_section(rows: Sequence[Mapping[str, Any]]) -> str:
             "",
             f"## {name}",
             "",
-            f"Written by `python -m benchmarks.size_check`; {_teachers(frame)}",
+            f"Written by `python -m benchmarks.size_check`. {_teachers(frame)}",
             "",
         ]
         lines += [f"- {sentence}" for sentence in studies.findings(frame)]

@@ -1,5 +1,7 @@
 """The studies: the GLUE table with its controls, score against size, other encoders, the ablation, the method."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -88,14 +90,15 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         f"Retained share of the teacher's score by task and model; highest: {best['name']} on {best['task']}, "
         f"{best['retained']:.1%}",
     )
-    wide = rows.pivot_table(index=["name", "encoder_params"], columns="task", values="retained", sort=False)
+    places = {"index": ["name", "encoder_params"], "columns": "task", "sort": False}
+    wide = rows.pivot_table(values="retained", **places)
+    cells = rows.assign(cell=[_with_ends(row) for row in rows.itertuples()])
+    shown = cells.pivot_table(values="cell", aggfunc=" / ".join, **places)
     tasks = rows.drop_duplicates("task")
     # Only where every task is known do averages compare like with like.
     if len(tasks) > 1:
-        wide["mean"] = wide.mean(axis=1).where(wide.notna().all(axis=1))
-    shown = (
-        (100 * wide).reset_index().rename(columns={"name": "model", "encoder_params": "encoder parameters"})
-    )
+        shown["mean"] = 100 * wide.mean(axis=1).where(wide.notna().all(axis=1))
+    shown = shown.reset_index().rename(columns={"name": "model", "encoder_params": "encoder parameters"})
     shown["encoder parameters"] *= 100
     st.dataframe(
         shown,
@@ -104,15 +107,14 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         height="content",
         column_config={
             name: st.column_config.NumberColumn(name, format="%.1f%%")
-            for name in shown.columns
-            if name != "model"
+            for name in ("encoder parameters", "mean")
         },
-        alt="Retained share by model and task",
+        alt="Retained share by model and task, with its interval",
         placeholder="–",
     )
     only = "; –: not measured, and the mean only where every task is" if len(tasks) > 1 else ""
     st.caption(
-        f"Share of the dense teacher's score kept{only}. Teacher: "
+        f"Percent of the dense teacher's score kept, in brackets {_ends(rows)}; {_seeds(rows)}{only}. Teacher: "
         + "; ".join(f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})" for r in tasks.itertuples())
         + ". Encoder parameters: share of the dense encoder's, without embeddings."
     )
@@ -137,11 +139,27 @@ def size_check() -> None:
 
 
 def _bars(rows: pd.DataFrame) -> str:
-    seeds = rows["seeds"].max()
-    several = "the lowest and highest seed, where there are several"
+    return f"bars: {_ends(rows)}; {_seeds(rows)}; hollow: pruned without training on"
+
+
+def _ends(rows: pd.DataFrame) -> str:
+    """What the low and the high end of the shares are, in words."""
+    several = "the lowest and highest seed where there are several, else " if rows["seeds"].max() > 1 else ""
+    return f"{several}what the score's 95% interval allows, of random experts without recovery the range of draws"
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    fewest, most = rows["seeds"].min(), rows["seeds"].max()
+    return f"seeds: {most}" if fewest == most else f"seeds: {fewest} to {most}"
+
+
+def _with_ends(row: Any) -> str:
+    """A retained share in percent with its ends, as README.md's tables have it: `98.9 (90 to 107)`."""
+    share = f"{100 * row.retained:.1f}"
     return (
-        f"bars: {several if seeds > 1 else '95% interval of the score, one seed'}"
-        ", of random experts without recovery the range of draws; hollow: pruned without training on"
+        share
+        if pd.isna([row.low, row.high]).any()
+        else f"{share} ({100 * row.low:.0f} to {100 * row.high:.0f})"
     )
 
 

@@ -37,7 +37,11 @@ def explain_no_routers(selection: state.Selection) -> None:
             for layer, p in plan.layers
         ]
         st.dataframe(
-            pd.DataFrame(rows), hide_index=True, width="stretch", column_config={"layer": {"width": "small"}}
+            pd.DataFrame(rows),
+            hide_index=True,
+            width="stretch",
+            column_config={"layer": {"width": "small"}},
+            alt="Kept experts and weights of every static layer",
         )
 
 

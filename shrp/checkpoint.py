@@ -34,13 +34,11 @@ from shrp.tasks import Task
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
-TOKENIZER_FILES = (
-    *VOCABULARIES,
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
+MADE_OF = (
+    *(CONFIG, WEIGHTS, *VOCABULARIES),
+    *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
+"""The files that decide a checkpoint's outputs for a text, of which it has some."""
 _MAX_JSON_BYTES = 20 * 2**20
 _NOT_A_STRANGERS = (
     "shrp",
@@ -381,7 +379,7 @@ def fingerprint(folder: str | os.PathLike) -> str:
     What does not decide the outputs for a text (history, the teacher's outputs) does not count.
     """
     digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
+    for name in MADE_OF:
         path = Path(folder) / name
         if path.is_file() or name in (CONFIG, WEIGHTS):
             with open(path, "rb") as file:

@@ -9,7 +9,7 @@ import pytest
 
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
-from shrp.tasks import TASKS
+from shrp.tasks import TASKS, custom_task
 from ui.report_examples import example_frame, groups
 from ui.report_page import body, file_size, page
 from ui.report_parts import Section
@@ -108,6 +108,15 @@ def test_an_example_carries_its_label_output_and_probability():
     assert (row["sentence"], row["label"], row["output"]) == (EVIL, *task.label_names)
     assert row["probability"] == "73.1%"
     assert row["slice"] == "first kind"
+
+
+@pytest.mark.parametrize("column", ["input", "output", "route"])
+def test_an_example_keeps_a_text_whose_column_is_named_as_one_of_its_own(column):
+    task = custom_task("mine", (column,), ("bad", "good"))
+    data = TextData(task, "made", (("a",), ("b",)), np.array([0, 1]))
+    row = example_frame(evaluation(task, [[0.0, 1.0], [1.0, 0.0]], [0, 1]), np.array([1]), data, None).iloc[0]
+    assert (row["input"], row["output"]) == ("1", "bad")
+    assert row[f"{column} (text)"] == "b"
 
 
 @pytest.mark.parametrize(("number", "text"), [(4_912_345, "4.9 MB"), (1_500, "2 kB")])

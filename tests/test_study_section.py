@@ -69,7 +69,7 @@ def test_the_size_check_is_a_table_an_encoder_and_its_controls_lack_no_texts():
     ]
     text = size_section(rows)
     assert text.startswith("## an encoder, 110M parameters\n")
-    assert "`python -m benchmarks.size_check`; Teachers: rte accuracy 0.800 (n = 100)." in text
+    assert "`python -m benchmarks.size_check`. Teachers: rte accuracy 0.800 (n = 100)." in text
     assert "### retain, converted on the task, 6 of 12 layers" in text
     assert "| control: no router |" in text  # nothing here was trained on texts
     with pytest.raises(DataError, match=r"benchmarks\.size_check"):

@@ -37,7 +37,7 @@ def data_part(selection: state.Selection, output: int | None) -> None:
         st.caption("Without routers there is no usage that could be compared with what experts do.")
         return
     if data is None:
-        st.caption("No data are at hand for this task, so experts can't be measured on them.")
+        st.caption(f"Experts can't be measured on data here. {escape(selection.no_data)}")
         return
     st.markdown(
         "Pruning keeps the experts that are used most. Here every expert is knocked out on a whole data set, to see "
@@ -224,11 +224,11 @@ def _table(table: pd.DataFrame, found: KnockOuts, labelled: bool) -> None:
     )
     formats = {"usage": "%.1f%%", "mean effect": "%+.4f", "mean size": "%.4f", "mean size where used": "%.4f"}
     if labelled:
-        scale = 100 if is_percentage(found.task.metric) else 1
-        metric = f"{metric_name(found.task.metric)} lost"
-        shown[metric] = scale * table["score_lost"]
-        shown["its interval"] = _intervals(table, "score_lost", scale)
-        formats[metric] = "%+.2f%%" if scale == 100 else "%+.4f"
+        scale, digits, unit = (100, 2, " (points)") if is_percentage(found.task.metric) else (1, 4, "")
+        lost = f"{metric_name(found.task.metric)} lost{unit}"
+        shown[lost] = scale * table["score_lost"]
+        shown[f"its interval{unit}"] = _intervals(table, "score_lost", scale, digits)
+        formats[lost] = f"%+.{digits}f"
     if "flips" in table:
         shown["flips"] = table["flips"]
     st.dataframe(
@@ -246,9 +246,9 @@ def _table(table: pd.DataFrame, found: KnockOuts, labelled: bool) -> None:
     downloads(table, "effect-table", "expert-effects")
 
 
-def _intervals(table: pd.DataFrame, column: str, scale: float = 1) -> list[str]:
+def _intervals(table: pd.DataFrame, column: str, scale: float = 1, digits: int = 3) -> list[str]:
     lows, highs = scale * table[f"{column}_low"], scale * table[f"{column}_high"]
     return [
-        "certain" if low == high == 0 else f"{low:+.3f} to {high:+.3f}"
+        "certain" if low == high == 0 else f"{low:+.{digits}f} to {high:+.{digits}f}"
         for low, high in zip(lows, highs, strict=True)
     ]

@@ -15,6 +15,7 @@ from shrp.attribution.instance import Instance, prepare
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import PlanError
+from ui import loaders
 from ui.store import results
 
 Progress = Callable[[int, int], None]
@@ -77,7 +78,10 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
         with torch.inference_mode():
             return Explained(checkpoint, instance, instance.logits(instance.embeddings)[0].numpy())
 
-    return kept("attribution inputs", 64, (checkpoint.fingerprint, text), "Reading the input", work)
+    # No more than there are models, since each holds one, and a pass over one input is soon done again.
+    return kept(
+        "attribution inputs", loaders.MODELS, (checkpoint.fingerprint, text), "Reading the input", work
+    )
 
 
 def word_scores(one: Explained, output: int, method: str, options: Options) -> tokens.WordScores:

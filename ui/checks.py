@@ -25,7 +25,7 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
     """
     data = selection.data
     if data is None:
-        st.caption("No data are at hand for this task, so the model could not be checked here.")
+        st.caption(f"The model could not be checked here. {escape(selection.no_data)}")
         return
     try:
         if selection.is_routed:

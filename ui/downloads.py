@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from ui.text import escape_html
+from ui.text import escape_html, file_name
 
 _TOOLBAR = {
     "displaylogo": False,
@@ -53,7 +52,7 @@ def downloads(
     alt: str = "",
 ) -> None:
     """Download buttons for data and, if there is one, their chart; files are made on the click only."""
-    stem = re.sub(r"[^\w.-]+", "-", name).strip("-") or "shrp"
+    stem = file_name(name)
     with st.container(horizontal=True, gap="small", horizontal_alignment="right"):
         st.download_button(
             "CSV",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -9,7 +11,7 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.usage import UsageStats
 from ui.downloads import downloads
-from ui.text import escape
+from ui.text import distinct, escape
 
 SHOWN = 12
 HIGHEST, LOWEST = "highest", "lowest"
@@ -23,12 +25,19 @@ def input_frame(stats: UsageStats, data: TextData, layer: int, expert: int) -> p
     Columns index, the text columns, (label, slice), `router probability`, and `chosen` (whether the expert is its
     Top-1) or, under token routing, `tokens` (how many of its tokens chose the expert).
     """
-    frame = data.to_frame()
+    frame = replace(data, task=replace(data.task, text_columns=tuple(_text_names(data)))).to_frame()
     frame.insert(0, "index", np.arange(len(data)))
     frame["router probability"] = stats.probs[layer][:, expert].astype(float)
     mine = stats.top1[layer][:, expert]
     frame["tokens" if stats.unit == "tokens" else "chosen"] = mine if stats.unit == "tokens" else mine > 0
     return frame.sort_values("router probability", ascending=False, kind="stable", ignore_index=True)
+
+
+def _text_names(data: TextData) -> list[str]:
+    """The names of the texts' columns in `input_frame`."""
+    return distinct(
+        data.task.text_columns, ("index", "label", "slice", "router probability", "tokens", "chosen")
+    )
 
 
 def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, file_name: str) -> None:
@@ -56,7 +65,8 @@ def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, fi
             f"n = {len(frame):,} of {escape(data.name)}{mean}"
         )
     key = f"inputs-{cell}-{ranked}"
-    width = 275 // len(data.task.text_columns)
+    texts = _text_names(data)
+    width = 275 // len(texts)
     st.dataframe(
         shown,
         key=key,
@@ -68,13 +78,14 @@ def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, fi
         column_config={
             "index": st.column_config.NumberColumn("no.", width=50, help=f"Row of {escape(data.name)}"),
             # Narrow enough that the probability, which the table is sorted by, is in sight in a small window.
-            **{name: st.column_config.TextColumn(width=width) for name in data.task.text_columns},
+            **{name: st.column_config.TextColumn(width=width) for name in texts},
             "router probability": st.column_config.ProgressColumn(
                 format="%.3f", min_value=0, max_value=1, width=120
             ),
             "chosen": st.column_config.CheckboxColumn(help="Whether this expert is the input's Top-1"),
             "tokens": st.column_config.NumberColumn(help="How many of its tokens chose this expert"),
         },
+        alt=f"Inputs with the {ranked or HIGHEST} router probability for this expert",
     )
     st.caption("Pick a row to see this expert's attention in it, below. The CSV holds all inputs.")
     downloads(frame, "top-inputs", f"{file_name}-inputs")

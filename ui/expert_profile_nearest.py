@@ -59,4 +59,11 @@ def _table(frame: pd.DataFrame, measure: str, nothing: str) -> None:
             ],
         }
     )
-    st.dataframe(shown, hide_index=True, width="stretch", height="content")
+    name = "linear CKA" if measure == "cka" else measure
+    st.dataframe(
+        shown,
+        hide_index=True,
+        width="stretch",
+        height="content",
+        alt=f"Nearest experts by {name}, with 95% intervals",
+    )

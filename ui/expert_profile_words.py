@@ -111,4 +111,5 @@ def _table(frame: pd.DataFrame, title: str, what: str) -> None:
                 width=76, help="Occurrences in what is routed to the other experts of the layer"
             ),
         },
+        alt=f"{title}, with log-odds and counts",
     )

@@ -79,7 +79,8 @@ def usage_for(selection: str, checkpoint: Checkpoint, source: str, data: TextDat
     """
     if SELECTIONS.get(selection) != "gate_norm":
         return loaders.usage_stats(checkpoint, checkpoint.fingerprint, source, data, data.fingerprint)
-    store, key = results("usage with norms", 8), (checkpoint.fingerprint, data.fingerprint)
+    # The name is part of the result: see `loaders.usage_stats`.
+    store, key = results("usage with norms", 8), (checkpoint.fingerprint, data.fingerprint, data.name)
     if (stats := store.get(key)) is None:
         if (stats := loaders.kept_usage(checkpoint, data, norms=True)) is None:
             label = f"Measuring every expert's output norm on {data.name}:"

@@ -190,10 +190,18 @@ class Section:
         metric, name = self.data.task.metric, self.data.name
         return lab_curve.curve(tried, references, over(), metric, name, lab.TOKENS, self.setting.text, best)
 
+    def _alt(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame) -> str:
+        return (
+            f"Scatter of score against cost: {len(tried)} settings evaluated here and {len(references)} "
+            f"references. {lab_pareto.in_words(best, self.data.task.metric, over())}."
+        )
+
     def sketch(self) -> None:
         """Draw the curve alone, as it stands while a sweep runs."""
         self.sketches += 1  # two charts of one run need different keys, even in the same place
-        self.curve.plotly_chart(self._figure(*self._frames()), width="stretch", key=f"sweep-{self.sketches}")
+        frames = self._frames()
+        fig, alt = self._figure(*frames), self._alt(*frames)
+        self.curve.plotly_chart(fig, width="stretch", key=f"sweep-{self.sketches}", alt=alt)
 
     def draw(self) -> None:
         """Draw the curve with its downloads, and under it the Pareto-best settings."""
@@ -204,11 +212,7 @@ class Section:
         frame = pd.concat([tried.assign(source="tried here"), references.assign(source="reference")])
         frame["pareto"] = frame["plan"].isin(best["plan"]) if "plan" in frame else False
         with self.curve.container():
-            alt = (
-                f"Scatter of score against cost: {len(tried)} settings evaluated here and {len(references)} "
-                f"references. {lab_pareto.in_words(best, metric, over())}."
-            )
-            chart(fig, frame, "curve", f"{name}-curve", alt)
+            chart(fig, frame, "curve", f"{name}-curve", self._alt(tried, references, best))
         with self.table.container():
             if len(best):
                 self._best(best, tried, name, metric)

@@ -82,13 +82,7 @@ def headline(
         if dense_model is not None:
             _difference(evaluation, dense_model, "vs dense teacher", "teacher")
         else:
-            gap = evaluation.score - teacher.score if teacher else float("nan")
-            st.metric("vs dense teacher", points(gap, metric))
-            st.caption(
-                f"teacher {score_text(teacher.score, metric)}, n = {teacher.n:,}"
-                if teacher
-                else "no teacher's score for these data in the checkpoint"
-            )
+            _unpaired(evaluation, teacher)
     with columns[3]:
         st.metric(
             "Encoder FLOPs", percent(shares["encoder_flops"]), help=f"For one input of {price.tokens} tokens."
@@ -108,6 +102,25 @@ def headline(
     with columns[5]:
         st.metric("Experts kept", f"{kept[0]} of {kept[1]}")
         st.caption("in the converted layers together")
+
+
+def _unpaired(evaluation: Evaluation, teacher: Mark | None) -> None:
+    """The difference from a teacher of which the score alone is known, and so no interval of the difference."""
+    metric, gap = evaluation.metric, float("nan")
+    if teacher is None:
+        said = "no teacher's score for these data in the checkpoint"
+    elif evaluation.labels is None:
+        said = "needs labels"
+    elif (
+        not evaluation.complete
+    ):  # the teacher's score is of all inputs: an estimate from some is no match for it
+        said = "known once all inputs are evaluated"
+    else:
+        gap, said = evaluation.score - teacher.score, "not paired, so without an interval of its own"
+    if teacher is not None:
+        said += f"<br>teacher {score_text(teacher.score, metric)}, n = {teacher.n:,}"
+    st.metric("vs dense teacher", points(gap, metric))
+    st.caption(said, unsafe_allow_html=True)
 
 
 def _difference(evaluation: Evaluation, reference: Evaluation, title: str, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,15 @@ from shrp.tasks import TASKS, Task
 from ui.store import disk
 from ui.text import escape
 
-OWN = "own"
-"""The source that is a person's own table."""
+OWN, HUB = "own", "hub"
+"""The sources that are a person's own table, and GLUE over the network."""
 OWN_DATA, OWN_CHECKPOINTS = "own-data", "own-checkpoints"
 """Keys of the session's state: its own `TextData`, and its own checkpoints' folders by name."""
+MODELS = 3
+"""How many models are kept in memory."""
 CHECKPOINT_DIRS = "SHRP_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
-_FILES = (checkpoints.CONFIG, checkpoints.WEIGHTS, checkpoints.HISTORY, reference.FILE, "tokenizer.json")
+_FILES = (*checkpoints.MADE_OF, checkpoints.HISTORY, reference.FILE)
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -44,10 +46,10 @@ def checkpoint_roots() -> list[Path]:
     return [SHIPPED, *(Path(name) for name in named if name.strip())]
 
 
-def _stamp(folder: Path) -> Stamp:
-    """Name, time and size of a checkpoint's files: cheap to take, and it changes when they do."""
+def _stamp(folder: Path, names: Sequence[str] = _FILES) -> Stamp:
+    """Name, time and size of files, by default a checkpoint's: cheap to take, and it changes when they do."""
     stamp = []
-    for name in _FILES:
+    for name in names:
         try:
             stat = (folder / name).stat()
         except OSError:
@@ -134,7 +136,12 @@ def load_folder(path: Path) -> Checkpoint:
     return _load(path, _stamp(path))
 
 
-@st.cache_resource(max_entries=3, show_spinner="Loading the checkpoint …")
+def forget(path: Path) -> None:
+    """Let go of a model that only one session could reach, before its folder is deleted."""
+    _load.clear(path, _stamp(path))
+
+
+@st.cache_resource(max_entries=MODELS, show_spinner="Loading the checkpoint …")
 def _load(path: Path, stamp: Stamp) -> Checkpoint:
     return checkpoints.load(path)
 
@@ -155,7 +162,7 @@ def _history(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
 
 
 def available_sources(task: Task) -> dict[str, str]:
-    """The data sets that can be had for a task: source -> label. The hub is one to pick, never a default."""
+    """The data sets that can be had for a task: source -> label. The hub is last: one to pick, never a default."""
     sources = {}
     mine: TextData | None = st.session_state.get(OWN_DATA)
     own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
@@ -163,14 +170,26 @@ def available_sources(task: Task) -> dict[str, str]:
     known = TASKS.get(task.name)
     if known is None or known.label_names != task.label_names:
         return own
-    if (PROBES / f"{task.name}.jsonl").is_file():
+    if _file_of("probe", task.name).is_file():
         sources["probe"] = "The shipped probe set: sentences tagged by phenomenon"
-    folder = os.environ.get(DATA_DIR)
-    if not folder:
-        sources["hub"] = "GLUE from the hub: validation split, needs a network once"
-    elif (Path(folder) / task.name / "validation.parquet").is_file():
+    if not os.environ.get(DATA_DIR):
+        return sources | own | {HUB: "GLUE from the hub: validation split, needs a network once"}
+    if _file_of("glue", task.name).is_file():
         sources["glue"] = "GLUE, validation split"
     return sources | own
+
+
+def default_source(sources: Iterable[str]) -> str | None:
+    """The source that is used until a person picks one; None where there is only the hub, which may take long."""
+    return next((source for source in sources if source != HUB), None)
+
+
+def _file_of(source: str, task_name: str) -> Path | None:
+    """Where a source is read from; None for the hub, whose splits never change."""
+    if source == "probe":
+        return PROBES / f"{task_name}.jsonl"
+    folder = os.environ.get(DATA_DIR)
+    return Path(folder) / task_name / "validation.parquet" if folder else None
 
 
 def _describe_own(data: TextData) -> str:
@@ -189,14 +208,16 @@ def load_dataset(source: str, task_name: str) -> TextData:
         if mine is None or mine.task.name != task_name:
             raise DataError(f"No data of your own were given for the task '{task_name}' in this session.")
         return mine
-    return _dataset(source, task_name, os.environ.get(DATA_DIR, ""))
+    file = _file_of(source, task_name)
+    stamp = _stamp(file.parent, (file.name,)) if file is not None else ()
+    return _dataset(source, task_name, str(file), stamp)
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the data …")
-def _dataset(source: str, task_name: str, folder: str) -> TextData:
+def _dataset(source: str, task_name: str, file: str, stamp: Stamp) -> TextData:
     if source == "probe":
         return load_probe(task_name)
-    if source in ("glue", "hub"):
+    if source in ("glue", HUB):
         return load_glue(task_name)
     raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub and own.")
 

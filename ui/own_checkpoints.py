@@ -149,9 +149,8 @@ def draw() -> None:
         if session.get(_PROBLEM):
             st.error(escape(session[_PROBLEM]), icon=":material/error:")
         for name in session.get(loaders.OWN_CHECKPOINTS, {}):
-            st.markdown(f"**{escape(name)}**")
             st.button(
-                "Remove",
+                f"Remove {escape(name)}",  # there may be several, and a screen reader reads this alone
                 key=f"own-checkpoint-remove-{name}",
                 on_click=remove,
                 args=(name,),
@@ -211,11 +210,16 @@ def _free_name(name: str) -> str:
 
 
 def remove(name: str) -> None:
-    """Take a checkpoint of this session out of the list; an unpacked archive is deleted."""
+    """Take a checkpoint of this session out of the list; an unpacked archive is deleted.
+
+    The path's box is emptied, so that the same path can be given again.
+    """
     session = st.session_state
+    session[_PATH] = ""
     session[loaders.OWN_CHECKPOINTS] = {
         k: v for k, v in session[loaders.OWN_CHECKPOINTS].items() if k != name
     }
     if (held := session.get(_HELD)) is not None and held[0] == name:
         del session[_HELD]
+        loaders.forget(held[1].path)
         held[1].delete()

@@ -296,14 +296,17 @@ def _draw_table(table: Table, task: Task) -> bool:
             escape(f"{error} Choose other columns, or repair the file and upload it again.{stays}"),
             icon=":material/error:",
         )
-    st.button("Remove", key="own-data-remove", on_click=remove, icon=":material/delete:")
+    st.button(
+        f"Remove {escape(table.name)}", key="own-data-remove", on_click=remove, icon=":material/delete:"
+    )
     return new
 
 
 def _choose(table: Table, task: Task) -> Columns:
     """The boxes for the columns; they start at the guess."""
     names, start = list(table.frame.columns), guess(table, task)
-    # A key of its own for each table and task, so that a box starts at that one's guess.
+    # A key of its own for each table and task, so that a box starts at that one's guess; and kept while another task
+    # is picked, so that it comes back with what was chosen for this one.
     key = f"own-{table.fingerprint[:16]}-{task.name}"
     single = len(task.text_columns) == 1
     texts = tuple(
@@ -312,6 +315,7 @@ def _choose(table: Table, task: Task) -> Columns:
             names,
             index=names.index(start.texts[i]) if i < len(start.texts) else 0,
             key=f"{key}-text-{i}",
+            persist_state="session",
         )
         for i, name in enumerate(task.text_columns)
     )
@@ -322,6 +326,7 @@ def _choose(table: Table, task: Task) -> Columns:
             [none, *names],
             index=0 if guessed is None else 1 + names.index(guessed),
             key=f"{key}-{part}",
+            persist_state="session",
             help=text,
         )
         for label, part, guessed, text in (
@@ -365,5 +370,6 @@ def _take(read: Callable[[], Table]) -> None:
 
 def remove() -> None:
     """Forget the session's own table and its data."""
-    for key in (_TABLE, _FITTED, _PROBLEM, _PATH, loaders.OWN_DATA):
+    for key in (_TABLE, _FITTED, _PROBLEM, loaders.OWN_DATA):
         st.session_state.pop(key, None)
+    st.session_state[_PATH] = ""  # not taken out, which would leave the browser's box as it is

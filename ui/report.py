@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ui.report_parts import Section
 from ui.report_reproduce import limits_part, reproduce_part
 from ui.report_usage import curve_part, usage_part
 from ui.state import Selection
+from ui.text import file_name
 
 _KEPT = "report"
 
@@ -76,7 +76,7 @@ def section(selection: Selection) -> None:
     place.download_button(
         f"Download the report ({file_size(kept.size)})",
         data=kept.to_html,
-        file_name=f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', selection.name).strip('-') or 'shrp'}-report.html",
+        file_name=f"{file_name(selection.name)}-report.html",
         mime="text/html",
         key="download-report",
         on_click="ignore",

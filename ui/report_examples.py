@@ -8,11 +8,12 @@ import pandas as pd
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.explore import EVALUATED_TOKENS, explore
+from shrp.tasks import Task
 from shrp.usage import UsageStats
 from ui.expert_cells import routes_side_by_side
 from ui.report_parts import Section
 from ui.state import Selection
-from ui.text import percent, shorten, with_interval
+from ui.text import distinct, percent, shorten, with_interval
 
 EXAMPLES = 5
 """Inputs of each kind of example."""
@@ -24,7 +25,9 @@ def examples_part(
     """The score on the data, and a table of each kind of example."""
     data = selection.data
     if data is None or evaluation is None:
-        part.words("The model could not be evaluated, so there are no examples.")
+        part.words(
+            f"The model could not be evaluated, so there are no examples. {selection.no_data}".rstrip()
+        )
         return
     score = None if evaluation.labels is None else evaluation.score
     measured = with_interval(score, evaluation.interval, evaluation.metric, evaluation.n)
@@ -39,7 +42,7 @@ def examples_part(
             example_frame(evaluation, rows, data, usage),
             f"{len(rows)} of {evaluation.n:,} inputs of {data.name}"
             + ("; route: the expert taken in each layer, input side first" if usage is not None else ""),
-            texts=data.task.text_columns,
+            texts=_text_names(data.task),
         )
         if usage is None:
             continue
@@ -86,9 +89,10 @@ def example_frame(
 ) -> pd.DataFrame:
     """One row an input, as texts: number, text, label, output, its probability, slice and route where known."""
     task, found = evaluation.task, []
+    texts = _text_names(task)
     for row in rows.tolist():
         index, prediction = int(evaluation.indices[row]), evaluation.predictions[row]
-        known: dict[str, str] = {"input": f"{index}"} | dict(zip(task.text_columns, data.texts[index]))
+        known: dict[str, str] = {"input": f"{index}"} | dict(zip(texts, data.texts[index]))
         if evaluation.labels is not None:
             known["label"] = _named(task.label_names, evaluation.labels[row])
         known["output"] = _named(task.label_names, prediction)
@@ -102,6 +106,11 @@ def example_frame(
             )
         found.append(known)
     return pd.DataFrame(found)
+
+
+def _text_names(task: Task) -> list[str]:
+    """The names of the texts' columns in `example_frame`."""
+    return distinct(task.text_columns, ("input", "label", "output", "probability", "slice", "route"))
 
 
 def _named(names: tuple[str, ...], value: float) -> str:

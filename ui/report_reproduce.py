@@ -12,6 +12,7 @@ from shrp.general import TEXTS
 from ui import lab
 from ui.report_parts import Section
 from ui.state import Selection
+from ui.text import file_name
 
 _OPTIONS = (
     *(
@@ -33,7 +34,7 @@ _CONVERT_OPTIONS = ("conversion_size", "final_size", "batch_size", "max_length",
 
 def reproduce_part(part: Section, selection: Selection) -> None:
     """The commands that give the report's numbers, and the one that trained the checkpoint."""
-    name = shlex.quote(selection.checkpoint.path.name)
+    name = _folder(selection)
     known = {"probe": "probe", "glue": "glue", "hub": "glue"}
     data = known.get(selection.source, "YOUR_FILE")
     part.words("From SHRP's folder, with the checkpoint's folder in place of its name:")
@@ -79,7 +80,7 @@ def train_command(selection: Selection) -> str | None:
     if isinstance(before, Mapping) and "earlier" in before:
         return None  # `shrp convert` does it in one
     if info.task.name == TEXTS.name:
-        return _convert_command(info, info.training, selection.checkpoint.path.name)
+        return _convert_command(info, info.training, _folder(selection))
     trained_on = str(info.training.get("train_data", ""))
     data = (
         ["--task", info.task.name]
@@ -105,10 +106,15 @@ def train_command(selection: Selection) -> str | None:
     teacher = info.training.get("teacher")
     if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
         words += ["--teacher-epochs", str(teacher["epochs"])]
-    command = shlex.join([*words, "--out", selection.checkpoint.path.name])
+    command = shlex.join([*words, "--out", _folder(selection)])
     if card.converted(info.training):
         return f"{_convert_command(info, before, 'converted')}\n{command}"
     return command
+
+
+def _folder(selection: Selection) -> str:
+    """The checkpoint's name as a folder's; the folder of an uploaded one is a temporary one that means nothing."""
+    return file_name(selection.name)
 
 
 def _convert_command(info: CheckpointInfo, made: Mapping[str, Any], out: str) -> str:

@@ -32,7 +32,7 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
         return None
     data = selection.data
     if data is None:
-        part.words("No data were at hand for this task, so usage could not be measured.")
+        part.words(f"Usage could not be measured. {selection.no_data}")
         return None
     stats = loaders.usage_stats(
         selection.checkpoint, selection.checkpoint.fingerprint, selection.source, data, data.fingerprint

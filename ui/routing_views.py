@@ -12,23 +12,24 @@ from ui import expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.downloads import chart, downloads
 from ui.state import Selection
-from ui.text import percent
+from ui.text import distinct, percent
 
 
 def predictions(found: list[Exploration]) -> None:
     """The table of predictions, one row an input."""
     task = found[0].task
+    classes = [f"p({name})" for name in task.label_names]
+    texts = distinct(task.text_columns, ("input", "prediction", "tokens read", *classes))
     rows = []
     for number, e in enumerate(found, 1):
-        row = {"input": number} | dict(zip(task.text_columns, e.text)) | {"prediction": e.answer}
-        row |= {f"p({name})": float(p) for name, p in zip(task.label_names, e.probabilities)}
+        row = {"input": number} | dict(zip(texts, e.text)) | {"prediction": e.answer}
+        row |= {name: float(p) for name, p in zip(classes, e.probabilities)}
         row["tokens read"] = (
             f"{len(e.tokens):,} of {e.full_length:,}" if e.truncated else f"{len(e.tokens):,}"
         )
         rows.append(row)
     frame = pd.DataFrame(rows)
     st.subheader("Predictions", anchor=False)
-    classes = [f"p({name})" for name in task.label_names]
     bars = {
         name: st.column_config.ProgressColumn(
             name,
@@ -41,10 +42,7 @@ def predictions(found: list[Exploration]) -> None:
         for name in classes
     }
     # Narrow enough that the probabilities are in sight in a small window; a wide one shares out what is left.
-    widths = {
-        name: st.column_config.TextColumn(name, width=270 // len(task.text_columns))
-        for name in task.text_columns
-    }
+    widths = {name: st.column_config.TextColumn(name, width=270 // len(texts)) for name in texts}
     st.dataframe(
         _in_percent(frame, classes),
         hide_index=True,

@@ -163,11 +163,6 @@ def _validation(fig: go.Figure, frame: pd.DataFrame, teacher_score: float | None
     metric = str(frame["metric"].dropna().iloc[0])  # (stage 1 on unlabelled texts has none)
     factor = 100 if is_percentage(metric) else 1
     score, low, high = (pd.to_numeric(frame[c]) * factor for c in ("validation_score", "low", "high"))
-    notes = [
-        f"stage {row.stage}"
-        + ("" if pd.isna(row.converted_layer) else f", layer {int(row.converted_layer)} converted")
-        for row in frame.itertuples()
-    ]
     fig.add_scatter(
         x=frame["epoch"],
         y=score,
@@ -175,9 +170,8 @@ def _validation(fig: go.Figure, frame: pd.DataFrame, teacher_score: float | None
         mode="lines+markers",
         name=f"validation {metric_name(metric)}",
         line={"color": BLUE, "width": 2},
-        customdata=list(zip(notes, low.round(3), high.round(3))),
-        hovertemplate="epoch %{x}, %{customdata[0]}<br>%{y:.2f} "
-        "(95%: %{customdata[1]:.1f} to %{customdata[2]:.1f})<extra></extra>",
+        hovertext=[_epoch_hover(row, metric) for row in frame.itertuples()],
+        hovertemplate="%{hovertext}<extra></extra>",
         row=1,
         col=1,
     )
@@ -186,6 +180,15 @@ def _validation(fig: go.Figure, frame: pd.DataFrame, teacher_score: float | None
             y=teacher_score * factor, line={"dash": "dot", "color": GREY, "width": 1.5}, row=1, col=1
         )
     fig.update_yaxes(title_text=f"{metric_name(metric)}{' (%)' if factor == 100 else ''}", row=1, col=1)
+
+
+def _epoch_hover(row: Any, metric: str) -> str:
+    """One epoch's score for a hover text, with as many digits as the metric is written with elsewhere."""
+    layer = "" if pd.isna(row.converted_layer) else f", layer {int(row.converted_layer)} converted"
+    bounds = interval_text((row.low, row.high), metric)
+    return f"epoch {row.epoch}, stage {row.stage}{layer}<br>{score_text(row.validation_score, metric)}" + (
+        f" (95%: {bounds})" if bounds else ""
+    )
 
 
 def _mark_stages(fig: go.Figure, frame: pd.DataFrame) -> None:

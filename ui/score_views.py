@@ -41,7 +41,12 @@ def scores_section(scores: pd.DataFrame) -> None:
     with words:
         control_words(part)
     with st.expander("The same as a table"):
-        st.dataframe(table(part), hide_index=True, width="stretch")
+        st.dataframe(
+            table(part),
+            hide_index=True,
+            width="stretch",
+            alt=f"Scores on {picked}: every model with its interval, n and share of the teacher's score",
+        )
 
 
 def control_words(part: pd.DataFrame) -> None:

@@ -17,7 +17,7 @@ from shrp.checkpoint import Checkpoint, CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from shrp.tasks import Task
-from ui import loaders, own_checkpoints, own_data
+from ui import loaders, not_here, own_checkpoints, own_data
 from ui.text import escape
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
@@ -39,6 +39,8 @@ class Selection:
     source: str
     data: TextData | None
     """None only for a page that can do without."""
+    no_data: str = ""
+    """Why there are none, in plain text."""
 
     @property
     def is_routed(self) -> bool:
@@ -63,6 +65,7 @@ def draw_picker() -> None:
     names = sorted(found, key=lambda name: (isinstance(found[name], CheckpointError), name != START))
     if st.session_state.get(CHECKPOINT, names[0]) not in found:  # one that was removed
         del st.session_state[CHECKPOINT]
+    asked = not_here.asked_for(CHECKPOINT, found)
     name = st.selectbox(
         "Checkpoint",
         names,
@@ -71,6 +74,7 @@ def draw_picker() -> None:
         help="Folders under checkpoints/ and in the folders that SHRP_CHECKPOINTS names, and those that you "
         "load below.",
     )
+    not_here.notice("checkpoint", CHECKPOINT, asked, name)
     info = found.get(name)
     if not isinstance(info, CheckpointInfo):
         own_checkpoints.draw()
@@ -87,16 +91,21 @@ def _pick_source(task: Task) -> None:
     sources = loaders.available_sources(task)
     if not sources:
         return
-    if st.session_state.get(SOURCE, next(iter(sources))) not in sources:
-        del st.session_state[SOURCE]
+    start = loaders.default_source(sources)
+    if (kept := st.session_state.get(SOURCE, start)) not in sources and kept != start:
+        st.session_state[SOURCE] = start
+    asked = not_here.asked_for(SOURCE, sources)
     source = st.selectbox(
         "Data",
         list(sources),
+        index=None if start is None else 0,
+        placeholder="choose data …",
         key=SOURCE,
         bind="query-params",
         help="What usage, scores and prunings are measured on. The variable SHRP_DATA_DIR may name a folder "
         "with <task>/validation.parquet.",
     )
+    not_here.notice("data source", SOURCE, asked, source)
     st.caption(sources.get(source, ""))
 
 
@@ -142,22 +151,24 @@ def current(*, needs_data: bool = True) -> Selection:
     return Selection(name, loaded, *_data(loaded.info, needs_data))
 
 
-def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None]:
+def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str]:
+    """The picked source, its data, and why there are none."""
     sources = loaders.available_sources(info.task)
     source = st.session_state.get(SOURCE)
     if source not in sources:
-        source = next(iter(sources), "")
-    problem = (
-        f"There are no data at hand for the task '{info.task.name}': give your own in the sidebar, or start the "
-        f"app with the variable SHRP_DATA_DIR naming a folder that holds {info.task.name}/validation.parquet."
-    )
+        source = loaders.default_source(sources)
+    hub = "pick the hub in the sidebar, which needs a network once, or " if loaders.HUB in sources else ""
     try:
-        if not source:
-            raise DataError(problem)
-        return source, loaders.load_dataset(source, info.task.name)
+        if source is None:
+            raise DataError(
+                f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar, or "
+                "start the app with the variable SHRP_DATA_DIR naming a folder that holds "
+                f"{info.task.name}/validation.parquet."
+            )
+        return source, loaders.load_dataset(source, info.task.name), ""
     except DataError as error:
         if not needed:
-            return source, None
+            return source or "", None, str(error)
         st.warning(escape(str(error)), icon=":material/database_off:")
         st.stop()
 

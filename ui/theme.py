@@ -8,7 +8,6 @@ fonts are left to Streamlit's theme, which follows the person's choice of light 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
@@ -29,17 +28,10 @@ GREY, MUTED = "#8a8f98", "rgba(138,143,152,0.35)"
 SELECTED = "#ff2d78"
 """Outline of a chosen cell: apart from every colour of the scales above."""
 
-_CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, "#a6761d", GREY)
-
 KIND_COLORS = {"teacher": GREY, "routed": BLUE, "static": GREEN, "control": ORANGE}
 """Kinds of scored models, the same on every page."""
 KIND_SYMBOLS = {"teacher": "diamond", "routed": "circle", "static": "square", "control": "x"}
 """Shapes for the same kinds, so that colour is never the only sign."""
-
-
-def class_colors(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each class, slice or other category, in order; beyond seven they repeat."""
-    return {name: _CATEGORIES[i % len(_CATEGORIES)] for i, name in enumerate(names)}
 
 
 SUBTITLE_WIDTH = 110

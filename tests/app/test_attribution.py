@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from shrp import checkpoint as checkpoints
 from shrp.attribution import experts, instance, tokens
 from ui import attribution_figures as figures
+from ui import attribution_results, loaders
 
 from .helpers import texts_of
 
@@ -81,6 +84,14 @@ def test_a_link_restores_the_view(open_page, tiny_checkpoint):
     assert "the logit of negative" in at.get("plotly_chart")[0].proto.spec
 
 
+def test_inputs_that_were_read_hold_no_more_models_than_are_kept(tiny_checkpoint):
+    loaded = checkpoints.load(tiny_checkpoint)
+    read = [attribution_results.explained(loaded, (f"w{i}",)) for i in range(loaders.MODELS + 2)]
+    again = attribution_results.explained(loaded, (f"w{loaders.MODELS + 1}",))
+    assert again is read[-1]
+    assert attribution_results.explained(loaded, ("w0",)) is not read[0]
+
+
 def test_without_freezing_the_sum_is_off_and_it_says_why(page):
     page.toggle(key="freeze").set_value(False).run()
     assert not page.exception
@@ -134,6 +145,16 @@ def test_the_other_ways_to_measure(open_page, tiny_checkpoint, key, value, said)
     specs = "".join(chart.proto.spec for chart in at.get("plotly_chart"))
     assert "n = 32 of" in specs
     assert said in specs + texts_of(at)
+
+
+def test_a_lost_accuracy_is_in_points_with_its_interval(open_page, tiny_checkpoint):
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, on_data="true", data_inputs="32")
+    element = next(frame for frame in at.dataframe if "mean size where used" in frame.value)
+    formats = json.loads(element.proto.columns)
+    assert formats["accuracy lost (points)"]["type_config"]["format"] == "%+.2f"
+    frame = element.value
+    assert (frame["accuracy lost (points)"] * 0.32 % 1).round(6).isin([0, 1]).all()  # of 32 inputs
+    assert frame["its interval (points)"].str.fullmatch(r"certain|[+-]\d+\.\d\d to [+-]\d+\.\d\d").all()
 
 
 @pytest.mark.parametrize("text", ["", "  \n\t "])

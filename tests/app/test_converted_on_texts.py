@@ -113,12 +113,18 @@ def test_what_was_pruned_after_the_task_says_nothing_else(open_page, save_tiny):
     assert "shrp convert" not in said
 
 
-@pytest.mark.parametrize("stored", [3, {"texts": "many"}, {"config": None, "texts": 5, "recovery": []}])
+@pytest.mark.parametrize("stored", [{"texts": "many"}, {"config": None, "texts": 5, "recovery": []}])
 def test_what_a_strangers_checkpoint_stores_breaks_no_page(open_page, save_tiny, stored):
     training = {"config": {"stage2_epochs": 2}, "train_data": "theirs", "train_examples": 1, "epochs": 2}
     at = open_page("overview", save_tiny("odd", plan=PLAN, training=training | {"converted": stored}))
     assert not at.exception
     make(at)
+
+
+def test_what_it_stores_in_a_wrong_form_is_refused_in_words(open_page, save_tiny):
+    at = open_page("overview", save_tiny("odd", plan=PLAN, training={"converted": 3}))
+    assert not at.exception
+    assert "'converted' of its training can't be 3" in texts_of(at)
 
 
 @pytest.mark.parametrize("page", PAGES[1:])

@@ -33,6 +33,22 @@ def test_the_table_its_chart_and_the_findings(page):
     assert {"SHRP, static, 2 a layer, recovered", "control: layers dropped"} <= names
 
 
+def test_every_share_in_the_table_has_its_ends_and_the_seeds_are_told(page):
+    at = page({"glue": json.dumps({"rows": ROWS})})
+    table = next(frame.value for frame in at.dataframe if "encoder parameters" in frame.value)
+    cells = table.set_index("model").loc["SHRP, static, 2 a layer, recovered"]
+    assert (cells["cola"], cells["rte"]) == (
+        "98.0 (96 to 100)",
+        "90.0 (88 to 92)",
+    )  # of two seeds, and of one
+    assert cells["mean"] == pytest.approx(94)
+    assert table.set_index("model").loc["control: no router", ["rte", "mean"]].isna().all()
+    caption = next(c.value for c in at.caption if c.value.startswith("Percent of the dense"))
+    assert "in brackets the lowest and highest seed where there are several" in caption
+    assert "seeds: 1 to 2" in caption
+    assert "cola accuracy 0.800 (n = 100)" in caption
+
+
 def test_without_files_it_says_what_fills_it(page):
     at = page({})
     assert not at.exception

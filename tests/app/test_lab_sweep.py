@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from streamlit.delta_generator import DeltaGenerator
 
 from shrp import checkpoint as checkpoints
 from shrp.data import load_probe
@@ -105,6 +106,20 @@ def test_pareto_best_points_are_named_in_table_chart_and_words(page):
     for setting in shown["setting"]:
         assert setting in alt
     assert "no other one has at least this accuracy" in texts_of(page)
+
+
+def test_the_curve_has_words_while_a_sweep_runs_too(cache, page, monkeypatch):
+    drawn, draw = [], DeltaGenerator.plotly_chart
+    monkeypatch.setattr(
+        DeltaGenerator,
+        "plotly_chart",
+        lambda place, fig, **options: (drawn.append(options), draw(place, fig, **options)),
+    )
+    page.button(key="sweep").click().run()
+    assert not page.exception
+    live = [options["alt"] for options in drawn if options["key"].startswith("sweep-")]
+    assert live
+    assert all(alt.startswith("Scatter of score against cost") for alt in live)
 
 
 def test_moving_a_control_leaves_what_is_done_and_starts_nothing(page, monkeypatch):

@@ -53,6 +53,25 @@ def test_the_labs_filters_tabs_and_controls(open_page, tiny_checkpoint):
     assert at.selectbox(key="edit_layer").value == 2
 
 
+def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
+    open_page, tiny_checkpoint, save_tiny
+):
+    def said(at):
+        return [info.value.replace("\\", "").replace("**", "") for info in at.sidebar.info]
+
+    save_tiny("other")
+    at = open_page("overview", tiny_checkpoint, checkpoint="mine (yours)", source="own")
+    assert not at.exception
+    assert said(at)[0].startswith("The address asks for the checkpoint mine (yours), which is not here")
+    assert said(at)[0].endswith("other is shown instead.")
+    assert said(at)[1].startswith("The address asks for the data source own,")
+    assert said(at)[1].endswith("probe is shown instead.")
+    assert len(said(at.run())) == 2
+    at.selectbox(key="checkpoint").set_value("tiny").run()
+    assert len(said(at)) == 1
+    assert not said(open_page("overview", tiny_checkpoint, source="probe"))
+
+
 @pytest.mark.parametrize("page", ["pruning_lab", "overview", "routing"])
 def test_what_nobody_picked_stays_out_of_the_address(open_page, tiny_checkpoint, page):
     at = open_page(page, tiny_checkpoint)

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from shrp import checkpoint as checkpoints
@@ -96,6 +97,17 @@ def test_scores_stand_beside_their_controls_and_a_tie_is_said(open_page, full):
     assert {"dense teacher", "SHRP, routed", "SHRP, static", "control"} <= names
 
 
+def test_every_chart_and_table_has_a_text_alternative(open_page, full, tiny_static_checkpoint):
+    pages = [open_page("overview", full)]
+    usage = open_page("expert_usage", full)
+    pages.append(usage.button_group(key="parts").set_value(["inputs", "words", "nearest experts"]).run())
+    pages += [open_page(page, tiny_static_checkpoint) for page in ("overview", "expert_usage", "routing")]
+    for at in pages:
+        assert not at.exception
+        shown = [*at.dataframe, *at.get("plotly_chart")]
+        assert all(len(element.proto.alt) > 20 for element in shown), at
+
+
 def test_training_is_told_and_a_collapse_in_it_is_a_warning(open_page, full):
     at = open_page("overview", full)
     said = texts_of(at)
@@ -185,6 +197,15 @@ def test_a_checkpoint_that_changes_on_disk_is_loaded_anew(open_page, tiny_checkp
     config["shrp"]["base_model"] = "quite another base"
     (tiny_checkpoint / "config.json").write_text(json.dumps(config))
     assert "quite another base" in texts_of(open_page("overview", tiny_checkpoint))
+
+
+def test_data_that_change_on_disk_are_read_anew(open_page, tiny_checkpoint, tmp_path):
+    file = tmp_path / "data" / "sst2" / "validation.parquet"
+    file.parent.mkdir(parents=True)
+    for n in (3, 5):
+        pd.DataFrame({"sentence": ["w1 w2"] * n, "label": [0] * n}).to_parquet(file)
+        at = open_page("overview", tiny_checkpoint, data_dir=tmp_path / "data", source="glue")
+        assert f"n = {n})" in texts_of(at)
 
 
 def test_two_checkpoints_of_one_name_are_told_apart(monkeypatch, tmp_path, tiny_checkpoint):

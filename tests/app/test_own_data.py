@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import weakref
 import zipfile
 
 import pandas as pd
@@ -201,11 +202,32 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     assert loaders.OWN_DATA not in at.session_state
     assert at.selectbox(key="source").value == "probe"
     assert at.selectbox(key="source").options == ["probe", "hub"]
+    assert "The address asks" not in texts_of(at)  # whoever removes a thing knows that it is gone
+
+
+def test_the_columns_that_were_chosen_come_back_with_their_task(open_page, tiny_checkpoint, save_tiny):
+    save_tiny("pairs", task="mrpc")
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "mine.csv", LABELLED.encode())
+
+    def box(label):
+        return next(box for box in at.sidebar.selectbox if box.label == label)
+
+    box("Text column").set_value("kind")
+    box("Label column").set_value("mood").run()
+    at.selectbox(key="checkpoint").set_value("pairs").run()
+    assert box("Label column").value == "none"  # the other task starts at its own guess
+    at.switch_page("pages/routing.py").run()
+    at.selectbox(key="checkpoint").set_value("tiny").run()
+    assert not at.exception
+    assert (box("Text column").value, box("Label column").value) == ("kind", "mood")
+    assert at.session_state[loaders.OWN_DATA].texts[0] == ("even",)
 
 
 def test_another_session_sees_nothing_of_it(open_page, tiny_checkpoint):
     upload(open_page("overview", tiny_checkpoint), "table", "mine.csv", PLAIN.encode())
     other = open_page("overview", tiny_checkpoint, source="own")
+    assert "asks for the data source own, which is not here" in texts_of(other).replace("**", "")
     assert other.selectbox(key="source").options == ["probe", "hub"]
     assert "mine.csv" not in texts_of(other)
 
@@ -242,6 +264,36 @@ def test_data_make_a_task_of_ones_own_usable(open_page, save_tiny, monkeypatch):
     upload(at, "table", "mine.csv", b"remark,label\n" + b"w1 w2 w3,good\nw4 w5,bad\n" * 4)
     assert not at.exception
     assert "on mine.csv" in texts_of(at)
+
+
+CLASHING = ("input", "index", "prediction", "label", "slice", "p(good)")
+
+
+@pytest.mark.parametrize("column", CLASHING)
+def test_a_text_column_named_as_one_of_the_apps_own_keeps_its_place(
+    open_page, save_tiny, monkeypatch, column
+):
+    monkeypatch.setitem(TASKS, "moods", custom_task("moods", (column,), ("bad", "good")))
+    folder = save_tiny("custom", task="moods")
+    monkeypatch.delitem(TASKS, "moods")
+    at = open_page("expert_usage", folder)
+    upload(at, "table", "mine.csv", f"{column},mood\n".encode() + b"w1 w2 w3,good\nw4 w5,bad\n" * 4)
+    next(box for box in at.sidebar.selectbox if box.label == "Label column").set_value("mood").run()
+    assert not at.exception
+    shown = next(frame.value for frame in at.dataframe if "router probability" in frame.value)
+    assert shown["label"].isin(["good", "bad"]).all()
+    assert shown["index"].isin(range(8)).all()
+    text = column if column in shown and column not in ("index", "label") else f"{column} (text)"
+    assert set(shown[text]) == {"w1 w2 w3", "w4 w5"}
+    at.switch_page("pages/routing.py").run()
+    at.text_area(key="sentences").set_value("w1 w20\nw3")
+    at.button[0].click().run()
+    assert not at.exception
+    shown = next(frame.value for frame in at.dataframe if "tokens read" in frame.value)
+    assert shown["input"].tolist() == [1, 2]
+    assert shown["prediction"].isin(["good", "bad"]).all()
+    text = column if column not in ("input", "prediction", "p(good)") else f"{column} (text)"
+    assert shown[text].tolist() == ["w1 w20", "w3"]
 
 
 def test_a_checkpoint_is_uploaded_replaced_and_removed(
@@ -340,3 +392,27 @@ def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
     at.button(key="own-checkpoint-remove-deep (yours)").click().run()
     assert deep.is_dir()  # only what was unpacked is deleted
     assert "deep (yours)" not in at.selectbox(key="checkpoint").options
+    assert at.text_input(key="own-checkpoint-path").value == ""
+    at.text_input(key="own-checkpoint-path").set_value("group/deep").run()  # the same path once more
+    assert at.selectbox(key="checkpoint").value == "deep (yours)"
+    assert (
+        at.button(key="own-checkpoint-remove-deep (yours)").label.replace("\\", "") == "Remove deep (yours)"
+    )
+
+
+def test_a_removed_uploads_model_is_let_go_of(open_page, tiny_checkpoint, save_tiny, monkeypatch):
+    loaded = []
+    load = loaders.checkpoints.load
+    monkeypatch.setattr(loaders.checkpoints, "load", lambda path: _kept(loaded, path, load(path)))
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "zip", "mine.zip", zip_of(save_tiny("other", routing="token")))
+    at.button(key="own-checkpoint-remove-other (yours)").click().run()
+    assert not at.exception
+    gc.collect()
+    (model,) = [model for path, model in loaded if "shrp-checkpoint-" in str(path)]
+    assert model() is None
+
+
+def _kept(loaded, path, checkpoint):
+    loaded.append((path, weakref.ref(checkpoint.model)))
+    return checkpoint

@@ -1,5 +1,7 @@
 import io
 import zipfile
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from streamlit.delta_generator import DeltaGenerator
@@ -104,6 +106,12 @@ def test_every_other_control_counts(page, loaded):
     assert "are a control" in texts_of(page)
     page.segmented_control(key="select").set_value("Gate × norm").run()
     assert_shows(page, *direct(loaded, per_layer=3, combination="mean", selection="gate_norm"))
+
+
+def test_usage_with_norms_of_the_same_inputs_keeps_each_name(cache, loaded):
+    data = load_probe("sst2")
+    for name in (data.name, "mine.csv"):
+        assert lab.usage_for("Gate × norm", loaded, "own", replace(data, name=name)).data == name
 
 
 def test_a_link_opens_its_setting(open_page, tiny_checkpoint, loaded):
@@ -224,7 +232,23 @@ def test_shipped_scores_stand_beside_what_is_tried(open_page, save_tiny):
     ):
         assert name in names
     assert metric(at, "vs dense teacher").endswith("points")
-    assert "teacher 90.0%, n = 480" in texts_of(at)
+    assert "not paired, so without an interval of its own<br>teacher 90.0%, n = 480" in texts_of(at)
+
+
+def test_a_running_estimate_is_not_held_against_a_score_of_all_inputs(
+    cache, open_page, save_tiny, monkeypatch
+):
+    facts = {"data": "probe/sst2", "n": 480, "data_fingerprint": load_probe("sst2").fingerprint}
+    seen = []
+    metric_of, caption = lab_views.st.metric, lab_views.st.caption
+    monkeypatch.setattr(lab_views.st, "metric", lambda *a, **o: (seen.append(a), metric_of(*a, **o)))
+    monkeypatch.setattr(lab_views.st, "caption", lambda *a, **o: (seen.append(a), caption(*a, **o)))
+    at = open_page("pruning_lab", save_tiny("scored", scores=(SCORES[0] | facts,)), budget=5)
+    assert not at.exception
+    held = [(said[1], after[0]) for said, after in pairwise(seen) if said[0] == "vs dense teacher"]
+    first, *_, last = held
+    assert first == ("–", "known once all inputs are evaluated<br>teacher 90.0%, n = 480")
+    assert last[0].endswith("points")
 
 
 def test_an_abandoned_evaluation_leaves_nothing_behind(cache, loaded):

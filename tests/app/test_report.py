@@ -11,6 +11,7 @@ from shrp.usage import measure_usage
 from tests.test_report import EVIL, Elements
 
 from .helpers import HISTORY, SCORES, row
+from .test_own_data import upload, zip_of
 
 SECTIONS = {"facts", "overview", "usage", "curve", "examples", "reproduce", "limits"}
 
@@ -118,6 +119,16 @@ def dense_checkpoint(tmp_path, tiny_model, tiny_tokenizer):
 
     info = CheckpointInfo(ShrpConfig(()), TASKS["sst2"], base_model="a tiny one")
     return checkpoints.save(tiny_model("bert"), tiny_tokenizer, info, tmp_path / "checkpoints" / "dense")
+
+
+def test_an_uploads_commands_name_the_checkpoint_and_not_its_temporary_folder(open_page, full):
+    at = open_page("overview", full)
+    upload(at, "zip", "mine.zip", zip_of(full))
+    _, _, said = make(at)
+    name = "full-yours"
+    assert f"shrp evaluate {name} --data probe" in said
+    assert f"--out {name}" in said
+    assert "shrp-checkpoint-" not in said
 
 
 def test_a_broken_history_costs_the_report_that_part_alone(open_page, tiny_checkpoint):
