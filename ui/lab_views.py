@@ -111,9 +111,7 @@ def _unpaired(evaluation: Evaluation, teacher: Mark | None) -> None:
         said = "no teacher's score for these data in the checkpoint"
     elif evaluation.labels is None:
         said = "needs labels"
-    elif (
-        not evaluation.complete
-    ):  # the teacher's score is of all inputs: an estimate from some is no match for it
+    elif not evaluation.complete:  # the teacher's score is of all inputs, this estimate of some
         said = "known once all inputs are evaluated"
     else:
         gap, said = evaluation.score - teacher.score, "not paired, so without an interval of its own"
