@@ -57,7 +57,8 @@ def table(glue: pd.DataFrame) -> None:
     st.subheader("Retained score by task", anchor="glue")
     left, right = st.columns(2)
     with left:
-        recipe = pick("Recipe", list(glue["recipe"].unique()), RECIPE)
+        measured = glue.groupby("recipe", sort=False)["task"].nunique()
+        recipe = pick("Recipe", list(measured.sort_values(ascending=False, kind="stable").index), RECIPE)
     with right:
         known = glue.loc[glue["recipe"] == recipe, "depth"].unique()
         depth = pick("Converted layers", sorted(known, key=lambda name: int(name.split("of")[0])), DEPTH)

@@ -331,7 +331,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
         text = (
             f"{recipe}, {depth.replace('of', ' of ')} layers: the best pruned model ({best['name']}) keeps "
             f"{best['retained']:.1%} of the teacher's score at {best['encoder_params']:.1%} of the encoder's "
-            f"parameters, mean over {best['tasks']}"
+            f"parameters, {'mean over' if ', ' in best['tasks'] else 'on'} {best['tasks']}"
         )
         if len(controls):
             rival = controls.iloc[-1]
