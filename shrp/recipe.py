@@ -295,9 +295,8 @@ class Run:
                     continue
                 plan = self._plan(routed, m, selection="random" if control else "usage")
                 kind, label = ("control", "random experts") if control else ("static", "static")
-                of = (
-                    f"-{routed.fingerprint[:8]}" if self.recipe.converted else ""
-                )  # another's is another stage
+                # Of another conversion it is another stage.
+                of = f"-{routed.fingerprint[:8]}" if self.recipe.converted else ""
                 stage = f"recovered-{'random-' * control}{m}{of}"
                 info = replace(routed.info, plan=plan)
                 static = self._stage(
