@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,6 +94,19 @@ DEPTHS = (
 )
 
 
+def named(depths: str) -> tuple[Depth, ...]:
+    """The depths with these comma-separated names, the shallower first.
+
+    Raises:
+        TrainingError: there is none of a name.
+    """
+    names = [name.strip() for name in depths.split(",")]
+    known = [depth.name for depth in DEPTHS]
+    if wrong := [name for name in names if name not in known]:
+        raise TrainingError(f"{wrong[0]!r} is no depth of the table; --depths takes {' and '.join(known)}.")
+    return tuple(depth for depth in DEPTHS if depth.name in names)
+
+
 @dataclass(frozen=True, eq=False)
 class _Start:
     """Where a stage begins that follows others: the arguments of `Stages.stage`, and the history until there."""
@@ -118,9 +131,9 @@ class Study:
         task: str,
         *,
         control_texts: bool = True,
-        depths: int = len(DEPTHS),
+        depths: Sequence[Depth] = DEPTHS,
     ) -> None:
-        """Args: depths, how many of `DEPTHS`, whose deeper ones go on from those before."""
+        """Args: depths, those of `DEPTHS` to make rows of; conversions that these go on from are made too."""
         self.stages, self.general, self.table, self.task = stages, general, table, task
         self.control_texts, self.depths = control_texts, depths
         self.common = {"freeze_embeddings": True, "max_length": stages.max_length}
@@ -166,8 +179,10 @@ class Study:
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
         """Each depth's routed model (or control), after stage 2."""
         converted = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
-        for part, depth in enumerate(DEPTHS[: self.depths]):
-            start = next(converted)
+        last = max(map(DEPTHS.index, self.depths))
+        for part, (depth, start) in enumerate(zip(DEPTHS[: last + 1], converted, strict=False)):
+            if depth not in self.depths:
+                continue
             epochs = depth.stage2_epochs
             if control != "none":  # it is trained on for as long as a pruned model is
                 recovery = depth.recovery_epochs(len(self.stages.train_data))
@@ -340,9 +355,7 @@ def main(
     control_texts: Annotated[
         bool, typer.Option(help="Whether the controls of `retain` learn from the unlabelled texts too.")
     ] = True,
-    depths: Annotated[
-        int, typer.Option(min=1, max=len(DEPTHS), help="1: 6 of 12 layers only; 2: 11 of 12 too.")
-    ] = len(DEPTHS),
+    depths: Annotated[str, typer.Option(help="6of12, 11of12, or both.")] = ",".join(d.name for d in DEPTHS),
     out: Annotated[Path, typer.Option(help="The table.")] = OUT,
     ship: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints of the first recipe at each depth.")
@@ -351,19 +364,20 @@ def main(
 ) -> None:
     """Fill the table; trainings that are done are read back, and their scores measured again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    chosen = named(depths)
     table = Table(out, "python -m benchmarks.glue", KEY, base=base_name or base)
     for seed in (int(text) for text in seeds.split(",")):
         for task in tasks.split(","):
             stages = Stages(base, base_name or base, work, task, seed)
             general = General(base, base_name or base, work)
-            study = Study(stages, general, table, task, control_texts=control_texts, depths=depths)
+            study = Study(stages, general, table, task, control_texts=control_texts, depths=chosen)
             for recipe in recipes.split(","):
                 study.shrp(recipe)
                 for control in filter(None, controls.split(",")):
                     study.control(recipe, control)
             if ship is not None:
                 recipe = recipes.split(",")[0]
-                for depth in DEPTHS[:depths]:
+                for depth in chosen:
                     study.ship(recipe, depth.name, ship / f"{task}-{depth.name}", licence)
             stderr.print(f"{task}, seed {seed}: done", highlight=False)
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from benchmarks import general, glue
 from shrp import checkpoint, studies
 from shrp.convert import layer_kinds
+from shrp.errors import TrainingError
 from shrp.tasks import TASKS
 
 ROWS = 24
@@ -124,3 +125,22 @@ def test_seeds_share_the_teacher_and_the_conversion_on_texts(place):
     assert len(list(work.glob("general-none-*"))) == len(glue.DEPTHS)
     routed = [checkpoint.load(next((work / f"rte-s{s}").glob("retain-none-6of12-*"))) for s in (0, 1)]
     assert routed[0].fingerprint != routed[1].fingerprint
+
+
+def test_a_depth_alone_gets_the_same_rows_without_the_other_s_training_on_the_task(place):
+    options = ("--tasks", "rte", "--recipes", "retain,paper", "--controls", "dropped")
+    alone = run(place, *options, "--depths", "11of12")
+    assert {row["depth"] for row in alone} == {None, "11of12"}
+    trained = {path.name for path in (place / "work" / "rte-s0").iterdir()}
+    assert {name.rsplit("-", 1)[0] for name in trained if "6of12" in name} == {
+        "paper-none-6of12-stage1",
+        "paper-dropped-6of12-stage1",
+    }
+    both = run(place, *options)
+    assert [row for row in both if row["depth"] in (None, "11of12")] == alone
+    assert {row["depth"] for row in both} == {None, "6of12", "11of12"}
+
+
+def test_a_depth_that_there_is_not_is_refused():
+    with pytest.raises(TrainingError, match=r"'7of12' is no depth of the table.* 6of12 and 11of12"):
+        glue.named("6of12,7of12")
