@@ -9,9 +9,17 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
+from shrp.columns import distinct
 from shrp.errors import DataError
 from shrp.metrics import interval, score, to_predictions, wilson
 from shrp.tasks import Task
+
+FLIP_COLUMNS = (
+    *("index", "label", "slice", "direction", "class"),
+    *(f"{what}_{side}" for what in ("prediction", "probability") for side in "ab"),
+    *("reference", "other", "p_reference", "p_other"),
+)
+"""The columns of a table of flips beside the texts', here and in `shrp.paired`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +115,7 @@ class Evaluation:
         """One row an input, in the data set's order.
 
         Args:
-            texts: The data set's texts; adds the task's text columns.
+            texts: The data set's texts; adds the task's text columns, one named like ours as `label (text)`.
 
         Returns:
             Columns index, (texts), (label), prediction, (correct), a `p(<label>)` for each class, (slice).
@@ -115,9 +123,7 @@ class Evaluation:
             `correct` and no probabilities.
         """
         order = np.argsort(self.indices, kind="stable")
-        columns: dict[str, Any] = {"index": self.indices[order]}
-        if texts is not None:
-            columns |= _text_columns(self, texts, self.indices[order])
+        columns: dict[str, Any] = {}
         if self.labels is not None:
             columns["label"] = _named(self.task, self.labels[order])
         columns["prediction"] = _named(self.task, self.predictions[order])
@@ -128,7 +134,12 @@ class Evaluation:
             columns |= {f"p({name})": probabilities[:, i] for i, name in enumerate(self.task.label_names)}
         if self.slices is not None:
             columns["slice"] = [self.slices[i] for i in order]
-        return pd.DataFrame(columns)
+        rows = self.indices[order]
+        inputs: dict[str, Any] = {"index": rows}
+        if texts is not None:
+            names = distinct(self.task.text_columns, (*inputs, *columns))
+            inputs |= _text_columns(self, texts, rows, names)
+        return pd.DataFrame(inputs | columns)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able summary without the arrays; what is not a number is None."""
@@ -144,6 +155,11 @@ class Evaluation:
         }
 
 
+def flip_text_columns(task: Task) -> list[str]:
+    """The names of the texts' columns in `flips`: the task's, one named like ours as `label (text)`."""
+    return distinct(task.text_columns, FLIP_COLUMNS)
+
+
 def flips(
     a: Evaluation, b: Evaluation, texts: Sequence[tuple[str, ...]], tolerance: float = 0.5
 ) -> pd.DataFrame:
@@ -156,7 +172,7 @@ def flips(
         tolerance: For regression: predictions further apart than this differ, in the label's units.
 
     Returns:
-        Columns index, the task's text columns, (label), prediction_a, probability_a, prediction_b,
+        Columns index, the texts' (`flip_text_columns`), (label), prediction_a, probability_a, prediction_b,
         probability_b, in the data set's order. A probability is that of the model's own prediction;
         regression has none.
 
@@ -172,7 +188,7 @@ def flips(
     ours, theirs = a.predictions[in_a], b.predictions[in_b]
     differ = np.abs(ours - theirs) > (tolerance if a.task.is_regression else 0)
     rows = shared[differ]
-    columns: dict[str, Any] = {"index": rows, **_text_columns(a, texts, rows)}
+    columns: dict[str, Any] = {"index": rows, **_text_columns(a, texts, rows, flip_text_columns(a.task))}
     if a.labels is not None:
         columns["label"] = _named(a.task, a.labels[in_a][differ])
     for name, one, places, predictions in (("a", a, in_a, ours), ("b", b, in_b, theirs)):
@@ -183,14 +199,14 @@ def flips(
 
 
 def _text_columns(
-    evaluation: Evaluation, texts: Sequence[tuple[str, ...]], rows: np.ndarray
+    evaluation: Evaluation, texts: Sequence[tuple[str, ...]], rows: np.ndarray, names: Sequence[str]
 ) -> dict[str, list[str]]:
     if len(texts) != evaluation.total:
         raise DataError(
             f"The evaluation is of {evaluation.total} inputs but {len(texts)} texts were given; give all "
             f"those of '{evaluation.data}'."
         )
-    return {name: [texts[i][k] for i in rows] for k, name in enumerate(evaluation.task.text_columns)}
+    return {name: [texts[i][k] for i in rows] for k, name in enumerate(names)}
 
 
 def _named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:

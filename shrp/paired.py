@@ -137,10 +137,10 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
     """The inputs that two models judge differently, with all that is known of each.
 
     Returns:
-        Columns index, the task's text columns, (label), reference, other (predictions), (class, p_reference, p_other),
-        (slice), direction; one row an input, in the data set's order. Both probabilities are of `class`: the label,
-        or the reference's prediction where there are no labels. Regression has no classes; there predictions more
-        than 0.5 apart count as different.
+        Columns index, the texts' (`flip_text_columns`), (label), reference, other (predictions), (class, p_reference,
+        p_other), (slice), direction; one row an input, in the data set's order. Both probabilities are of `class`: the
+        label, or the reference's prediction where there are no labels. Regression has no classes; there predictions
+        more than 0.5 apart count as different.
 
     Raises:
         DataError: the evaluations are not on the same data, or those are not `data`.

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -173,6 +175,20 @@ def test_flips_without_labels_and_of_numbers():
     frame = flip_table(a, made([1.2, 4.0, 3.0], TASKS["stsb"], labels)[1], data)
     assert list(frame["direction"]) == [FURTHER, NEARER]
     assert "class" not in frame
+
+
+@pytest.mark.parametrize("name", ["label", "reference", "class", "index"])
+def test_a_text_named_like_a_column_of_the_table_keeps_its_place(name):
+    task = replace(SST2, text_columns=(name,))
+    data, a = made(A, task, LABELS, GROUPS)
+    frame = flip_table(a, made(B, task, LABELS, GROUPS)[1], data)
+    assert frame[f"{name} (text)"].tolist() == [data.texts[i][0] for i in frame["index"]]
+    plain_data, plain_a = made(A, SST2, LABELS, GROUPS)
+    plain = flip_table(plain_a, made(B, SST2, LABELS, GROUPS)[1], plain_data)
+    assert frame.drop(columns=f"{name} (text)").equals(plain.drop(columns="sentence"))
+    whole = a.to_frame(data.texts)
+    assert len(whole.columns) == len(plain_a.to_frame(plain_data.texts).columns)
+    assert list(whole["index"]) == list(range(len(data)))
 
 
 def test_wrong_may_stay_wrong():

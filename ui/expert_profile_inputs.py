@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.usage import UsageStats
 from ui.downloads import downloads
-from ui.text import distinct, escape
+from ui.text import escape
 
 SHOWN = 12
 HIGHEST, LOWEST = "highest", "lowest"

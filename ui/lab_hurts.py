@@ -8,8 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from shrp import paired
+from shrp.columns import distinct
 from shrp.data import TextData
-from shrp.evaluation import Evaluation
+from shrp.evaluation import Evaluation, flip_text_columns
+from shrp.tasks import Task
 from ui.bound import leave_known
 from ui.downloads import chart, downloads
 from ui.lab_group_figures import FEW, losses_by_group
@@ -154,6 +156,11 @@ def flips(
         st.info("No flipped prediction fits these filters; take one away.")
         return
     _table(shown, data, names)
+    downloads(_taken_along(shown, data.task, names), "flips", f"{file}-flips")
+
+
+def _taken_along(frame: pd.DataFrame, task: Task, names: tuple[str, str]) -> pd.DataFrame:
+    """The flips as they are downloaded, with the models' names in their columns'."""
     columns = {
         "reference": names[0],
         "other": names[1],
@@ -161,7 +168,9 @@ def flips(
         "p_other": f"p {names[1]}",
         "class": "p is of class",
     }
-    downloads(shown.rename(columns=columns), "flips", f"{file}-flips")
+    ours = flip_text_columns(task)
+    theirs = distinct(task.text_columns, [columns.get(name, name) for name in frame if name not in ours])
+    return frame.rename(columns=columns | dict(zip(ours, theirs, strict=True)))
 
 
 def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:
@@ -192,12 +201,17 @@ def row_height(characters: int, width: int) -> int:
 def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:
     """The flips as a table in which nothing is cut: texts wrap, and both predictions share a column."""
     task, (reference, other) = data.task, names
-    shown = pd.DataFrame({name: frame[name] for name in task.text_columns})
+    arrow, short = f"{reference} → {other}", {TEACHER: "teacher", ROUTED: "routed"}.get(reference, reference)
+    probabilities = {f"p {short}": "p_reference", f"p {other}": "p_other"}
+    texts = distinct(task.text_columns, ("label", "slice", reference, other, arrow, *probabilities))
+    shown = pd.DataFrame(
+        {name: frame[column] for name, column in zip(texts, flip_text_columns(task), strict=True)}
+    )
     if "label" in frame:
         shown["label"] = frame["label"]
-    width = _TEXT_WIDTH[len(task.text_columns)]
-    config = {name: st.column_config.TextColumn(name, width=width) for name in task.text_columns}
-    height = row_height(max(frame[name].str.len().max() for name in task.text_columns), width)
+    width = _TEXT_WIDTH[len(texts)]
+    config = {name: st.column_config.TextColumn(name, width=width) for name in texts}
+    height = row_height(max(shown[name].str.len().max() for name in texts), width)
     if "label" in frame:
         config["label"] = st.column_config.TextColumn(width=65)
     if task.is_regression:
@@ -207,13 +221,11 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:
             name: st.column_config.NumberColumn(name, **number) for name in ("label", reference, other)
         }
     else:
-        arrow = f"{reference} → {other}"
         shown[arrow] = frame["reference"] + " → " + frame["other"]
         longest = max(len(name) for name in task.label_names)
         config[arrow] = st.column_config.TextColumn(arrow, width=min(150 + 8 * max(0, longest - 8), 240))
         whose = "the label" if "label" in frame else f"the prediction on the left ({reference})"
-        short = {TEACHER: "teacher", ROUTED: "routed"}.get(reference, reference)
-        for name, column in ((f"p {short}", "p_reference"), (f"p {other}", "p_other")):
+        for name, column in probabilities.items():
             shown[name] = 100 * frame[column]
             config[name] = st.column_config.NumberColumn(
                 name, format="%.1f%%", width=75, help=f"Probability of the class of {whose}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.explore import EVALUATED_TOKENS, explore
@@ -13,7 +14,7 @@ from shrp.usage import UsageStats
 from ui.expert_cells import routes_side_by_side
 from ui.report_parts import Section
 from ui.state import Selection
-from ui.text import distinct, percent, shorten, with_interval
+from ui.text import percent, shorten, with_interval
 
 EXAMPLES = 5
 """Inputs of each kind of example."""

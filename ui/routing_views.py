@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from shrp.columns import distinct
 from shrp.explore import EVALUATED_TOKENS, Exploration
 from ui import expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.downloads import chart, downloads
 from ui.state import Selection
-from ui.text import distinct, percent
+from ui.text import percent
 
 
 def predictions(found: list[Exploration]) -> None:

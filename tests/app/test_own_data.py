@@ -296,6 +296,24 @@ def test_a_text_column_named_as_one_of_the_apps_own_keeps_its_place(
     assert shown[text].tolist() == ["w1 w20", "w3"]
 
 
+@pytest.mark.parametrize("column", ["label", "reference", "routed model → pruned", "slice"])
+def test_flips_keep_a_text_column_named_as_one_of_theirs(open_page, save_tiny, monkeypatch, column):
+    monkeypatch.setitem(TASKS, "moods", custom_task("moods", (column,), ("bad", "good")))
+    folder = save_tiny("custom", task="moods")
+    monkeypatch.delitem(TASKS, "moods")
+    at = open_page("pruning_lab", folder, per_layer="1")
+    lines = [f"w{i} w{i * 7 % 50} w{i * 3 % 50},{('good', 'bad')[i % 2]}" for i in range(50)]
+    upload(at, "table", "mine.csv", "\n".join([f"{column},mood", *lines]).encode())
+    next(box for box in at.sidebar.selectbox if box.label == "Label column").set_value("mood").run()
+    assert not at.exception
+    shown = next(frame.value for frame in at.dataframe if "p pruned" in frame.value)
+    assert len(shown) > 0
+    text = f"{column} (text)" if column in ("label", "slice", "routed model → pruned") else column
+    assert set(shown[text]) <= {line.split(",")[0] for line in lines}
+    assert shown["label"].isin(["good", "bad"]).all()
+    assert shown["routed model → pruned"].isin(["good → bad", "bad → good"]).all()
+
+
 def test_a_checkpoint_is_uploaded_replaced_and_removed(
     open_page, tiny_checkpoint, save_tiny, tmp_path, monkeypatch
 ):
