@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,7 +22,7 @@ from shrp.losses import TeacherOutput
 CACHE_BYTES = 16 * 2**30
 """Above this many bytes of hidden states a teacher is asked anew in every step instead."""
 _BATCH = 64
-_IDENTITY, _LOGITS, _HIDDEN = "teacher.json", "logits.npy", "hidden.bin"
+_IDENTITY, _LOGITS, _HIDDEN, _LOCK = "teacher.json", "logits.npy", "hidden.bin", ".lock"
 
 
 class LiveTeacher:
@@ -81,17 +82,25 @@ class CachedTeacher:
     def fill(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> None:
         """Ask the teacher about every row, unless the folder holds that already.
 
-        Batches depend on the rows alone, so filling a folder again gives the same.
+        Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into a
+        folder or fills it; one that has opened it goes on reading what it opened when another fills it anew.
 
         Args:
             precision: of autocast; None computes in float32.
         """
-        file = self.folder / _IDENTITY
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8")) == self.identity:
-            self._open()
-            return
         self.folder.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
+        with FileLock(self.folder / _LOCK):
+            file = self.folder / _IDENTITY
+            if not (file.is_file() and json.loads(file.read_text(encoding="utf-8")) == self.identity):
+                for name in (_IDENTITY, _HIDDEN, _LOGITS):
+                    (self.folder / name).unlink(missing_ok=True)
+                self._ask(precision, progress)
+                partial = file.with_suffix(".partial")
+                partial.write_text(json.dumps(self.identity), encoding="utf-8")
+                partial.replace(file)
+            self._open()
+
+    def _ask(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None) -> None:
         states = self._states(create=True) if self.hidden else None
         logits = np.zeros((len(self.rows), self.model.config.num_labels), dtype=np.float32)
         order = sorted(self.rows.tolist(), key=lambda row: (self.lengths[row], row))
@@ -115,10 +124,6 @@ class CachedTeacher:
         if states is not None:
             states.flush()
         np.save(self.folder / _LOGITS, logits)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(self.identity), encoding="utf-8")
-        partial.replace(file)
-        self._open()
 
     def _states(self, create: bool = False) -> np.memmap:
         shape = (self.tokens, *self.width)

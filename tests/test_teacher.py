@@ -1,6 +1,8 @@
 """The teacher's kept outputs are what it says, and training on them is training on the teacher."""
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -108,3 +110,32 @@ def test_a_folder_for_several_runs_gives_the_same_training(
         losses.append([row["loss"] for row in history])
         assert not (tmp_path / f"{name}.run" / "teacher").exists()
     assert losses[0] == losses[1]
+
+
+def test_one_who_reads_keeps_what_it_opened_when_another_fills_the_folder_anew(
+    asked, tiny_tokenizer, tiny_model
+):
+    _, encoded, make = asked
+    rows = [7, 3]
+    inputs = collate(tiny_tokenizer, encoded, rows)
+    first = make(teacher="a")
+    before = [states.clone() for states in first(rows, inputs).hidden_states]
+    other = make(rows=range(10), model=tiny_model(seed=5), teacher="b")
+    assert all(torch.equal(a, b) for a, b in zip(first(rows, inputs).hidden_states, before, strict=True))
+    assert not torch.equal(other(rows, inputs).hidden_states[1], before[1])
+
+
+def test_two_threads_that_fill_one_folder_ask_the_teacher_once(asked, monkeypatch):
+    _, _, make = asked
+    asks, real = [], CachedTeacher._ask
+
+    def slow(self, *args):
+        asks.append(None)
+        time.sleep(0.2)
+        real(self, *args)
+
+    monkeypatch.setattr(CachedTeacher, "_ask", slow)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: make(teacher="a"), range(2)))
+    assert len(asks) == 1
+    assert np.array_equal(made[0].logits, made[1].logits)
