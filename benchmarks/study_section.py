@@ -48,7 +48,7 @@ def _size(frame: pd.DataFrame) -> list[str]:
                 row.recipe,
                 f"{row.encoder_params:.1%}",
                 f"{row.encoder_flops:.1%}",
-                f"{row.retained:.1%}",
+                studies.with_ends(row.retained, row.low, row.high),
                 row.tasks,
             ),
         ]
@@ -68,7 +68,8 @@ def _size(frame: pd.DataFrame) -> list[str]:
     return [
         "### Score against size",
         "",
-        "Means over the tasks that each model was measured on, by size; below them, as reported by others of "
+        "Means over the tasks that each model was measured on, by size, with 95% intervals over validation inputs "
+        "(none for draws of random experts, nor for several seeds); below them, as reported by others of "
         "BERT-base, each with its own tasks and denominators, so not to be compared point by point.",
         "",
         *table(head, rows),

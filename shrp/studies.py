@@ -208,16 +208,20 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean retained share over tasks of each recipe, depth and model, with the tasks that it is over.
 
     Models that lack a task that another of the same recipe and depth has are averaged over their own; `tasks` says
-    which, so that unlike averages are not taken for like.
+    which, so that unlike averages are not taken for like. `low` and `high` are the mean's 95% interval over inputs
+    (`_mean_interval`).
     """
     keys = [key for key in _KEYS if key not in ("task", "kept")]
     found = []
     for key, group in frame.groupby(keys, dropna=False, sort=False):
+        low, high = _mean_interval(group)
         found.append(
             dict(zip(keys, key, strict=True))
             | {
                 "name": group["name"].iloc[0],
                 "retained": group["retained"].mean(),
+                "low": low,
+                "high": high,
                 "worst": group["retained"].min(),
                 "best": group["retained"].max(),
                 "encoder_params": group["encoder_params"].mean(),
@@ -227,6 +231,26 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(found)
+
+
+def _mean_interval(group: pd.DataFrame) -> tuple[float, float]:
+    """95% interval of a mean over tasks from the tasks' own, each side apart; nan where one has none.
+
+    Tasks have validation inputs of their own, so their errors are independent and the half-widths add in squares.
+    Several seeds have a range, as have the draws of random experts without recovery, which is no interval.
+    """
+    if (group["seeds"] > 1).any() or (group["model"].eq("random") & ~group["recovered"].astype(bool)).any():
+        return float("nan"), float("nan")
+    mean, tasks = group["retained"].mean(), len(group)
+    below = np.sqrt(((group["retained"] - group["low"]) ** 2).sum()) / tasks
+    above = np.sqrt(((group["high"] - group["retained"]) ** 2).sum()) / tasks
+    return float(mean - below), float(mean + above)
+
+
+def with_ends(share: float, low: float, high: float) -> str:
+    """A share in percent with the ends of its interval, where it has one: `98.9% (90.1 to 107.3)`."""
+    text = f"{share:.1%}"
+    return text if low != low else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def ablation_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
@@ -330,18 +354,24 @@ def findings(frame: pd.DataFrame) -> list[str]:
         best = mine.iloc[-1]
         text = (
             f"{recipe}, {depth.replace('of', ' of ')} layers: the best pruned model ({best['name']}) keeps "
-            f"{best['retained']:.1%} of the teacher's score at {best['encoder_params']:.1%} of the encoder's "
+            f"{_with_ends(best)} of the teacher's score at {best['encoder_params']:.1%} of the encoder's "
             f"parameters, {'mean over' if ', ' in best['tasks'] else 'on'} {best['tasks']}"
         )
         if len(controls):
             rival = controls.iloc[-1]
             name = rival["name"].removeprefix("control: ")
             text += (
-                f"; the best control ({name}) keeps {rival['retained']:.1%} at {rival['encoder_params']:.1%}. "
+                f"; the best control ({name}) keeps {_with_ends(rival)} at {rival['encoder_params']:.1%}. "
                 "Both are the best of several on these very data"
             )
+            if pd.notna([best["low"], rival["low"]]).any():
+                text += "; in brackets 95% intervals"
         sentences.append(text + ".")
     return sentences + _winning_controls(frame)
+
+
+def _with_ends(row: pd.Series) -> str:
+    return with_ends(row["retained"], row["low"], row["high"])
 
 
 def _winning_controls(frame: pd.DataFrame) -> list[str]:

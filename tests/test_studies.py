@@ -71,7 +71,14 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     assert "layers dropped keeps 97.0%, the best pruned model 90.0%" in on_rte
     # The uniform control is known on one task only, so the best control that is known on both is named.
     assert "keeps 94.0%" in sentence
-    assert "layers dropped) keeps 98.0% at 52.5%" in sentence
+    # Half-widths of 2 points on each of two tasks make sqrt(2) points of the mean; two seeds have no such interval.
+    assert mean.loc["dropped", ["low", "high"]].tolist() == pytest.approx(
+        [0.98 - 0.02 / 2**0.5, 0.98 + 0.02 / 2**0.5]
+    )
+    assert mean.loc["static", ["low", "high"]].isna().all()
+    assert "layers dropped) keeps 98.0% (96.6 to 99.4) at 52.5%" in sentence
+    drawn = studies.average(studies.glue_frame([row("cola", "random", 0.9, per_layer=2)])).iloc[0]
+    assert drawn[["low", "high"]].isna().all()
 
 
 def test_a_control_that_was_not_trained_on_texts_says_so_and_is_a_row_of_its_own():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.studies import PUBLISHED
+from shrp.studies import PUBLISHED, with_ends
 from ui.text import escape_html
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout
 
@@ -87,9 +87,20 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
                 mode="markers",
                 name=name,
                 marker={"color": color, "symbol": symbol if trained else f"{symbol}-open", "size": 11},
-                customdata=rows[["name", "depth", "tasks", "worst", "best"]],
-                hovertemplate="%{customdata[0]}, %{customdata[1]}<br>%{y:.1f}% retained, mean over "
-                "%{customdata[2]} (%{customdata[3]:.1%} to %{customdata[4]:.1%})<br>%{x:.1f}% left<extra></extra>",
+                customdata=[
+                    [
+                        row.name,
+                        row.depth,
+                        with_ends(row.retained, row.low, row.high),
+                        row.tasks,
+                        row.worst,
+                        row.best,
+                    ]
+                    for row in rows.itertuples(index=False)
+                ],
+                hovertemplate="%{customdata[0]}, %{customdata[1]}<br>%{customdata[2]} retained<br>"
+                "mean over %{customdata[3]} (tasks: %{customdata[4]:.1%} to %{customdata[5]:.1%})<br>"
+                "%{x:.1f}% left<extra></extra>",
             )
         )
     reported = [p for p in PUBLISHED if getattr(p, over) is not None]
