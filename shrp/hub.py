@@ -1,6 +1,8 @@
 """GLUE from the Hugging Face hub, with a quick and plain answer where there is no network."""
 
+import math
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -11,8 +13,11 @@ from shrp.errors import DataError
 DATA_DIR = "SHRP_DATA_DIR"  # Variable naming a folder of Parquet files to read instead of the hub.
 DATASET = "nyu-mll/glue"
 TIMEOUT = 3.0  # Seconds that the hub has to answer at all.
+RETRY = 60.0  # Seconds after which one that did not is asked again.
 
 _LOADING = threading.Lock()
+_silent: dict[str, float] = {}
+"""Address -> when it last gave no answer, in seconds of the monotonic clock; a page asks on every run."""
 
 
 def load_glue_frame(task: str, split: str) -> pd.DataFrame:
@@ -41,7 +46,9 @@ def load_glue_frame(task: str, split: str) -> pd.DataFrame:
 
 
 def _reachable(url: str) -> bool:
-    """Whether the hub answers in time; any HTTP answer counts, and proxies are respected."""
+    """Whether the hub answers in time, or did not a moment ago; any HTTP answer counts, and proxies are respected."""
+    if time.monotonic() - _silent.get(url, -math.inf) < RETRY:
+        return False
     done = threading.Event()
     answers = []
 
@@ -59,4 +66,6 @@ def _reachable(url: str) -> bool:
     # In a thread, as the time-out of a socket does not cover the look-up of the name.
     threading.Thread(target=ask, daemon=True).start()
     done.wait(TIMEOUT)
+    if not answers:
+        _silent[url] = time.monotonic()
     return bool(answers)

@@ -115,6 +115,24 @@ def test_reachable_is_about_any_answer():
     assert not hub._reachable("not a url")
 
 
+def test_who_gave_no_answer_is_not_asked_again_at_once(monkeypatch):
+    asked = []
+
+    def refuse(request):
+        asked.append(request.full_url)
+        raise OSError
+
+    monkeypatch.setattr(hub, "_silent", {})
+    monkeypatch.setattr(hub.urllib.request, "urlopen", refuse)
+    assert not hub._reachable("http://127.0.0.1:9/one")
+    assert not hub._reachable("http://127.0.0.1:9/one")
+    assert asked == ["http://127.0.0.1:9/one"]
+    assert not hub._reachable("http://127.0.0.1:9/other")
+    monkeypatch.setattr(hub, "RETRY", 0.0)
+    assert not hub._reachable("http://127.0.0.1:9/one")
+    assert [url[-3:] for url in asked] == ["one", "her", "one"]
+
+
 @pytest.mark.parametrize(("online", "offline_seen"), [(True, False), (False, True)])
 def test_hub_is_asked_for_the_matched_split_and_its_mode_restored(monkeypatch, online, offline_seen):
     calls = []
