@@ -118,7 +118,7 @@ def test_reachable_is_about_any_answer():
 def test_who_gave_no_answer_is_not_asked_again_at_once(monkeypatch):
     asked = []
 
-    def refuse(request):
+    def refuse(request, timeout):
         asked.append(request.full_url)
         raise OSError
 
