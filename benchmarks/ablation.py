@@ -15,13 +15,13 @@ import typer
 from benchmarks.command import run
 from benchmarks.stages import Stages
 from benchmarks.table import Table
+from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.config import ShrpConfig
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.recipe import usage_in
 from shrp.training_config import TrainConfig
 
 LAYERS = tuple(range(1, 12))

@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import usage_in
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, num_experts_of
 from shrp.families import encoder_layers, family_of
@@ -33,7 +34,6 @@ from shrp.layers import ExpertLayer
 from shrp.measure import counted_flops
 from shrp.plan import LayerPlan, PruningPlan, make_plan
 from shrp.prune import prune, with_layers
-from shrp.recipe import usage_in
 
 BERT_BASE = "bert-base"
 DENSE = "dense"

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint
 from shrp.base import load_base
-from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.converting import say_conversion
 from shrp.cli.output import stderr
 from shrp.config import Control, ShrpConfig

@@ -29,7 +29,8 @@ from benchmarks.shipping import Shipping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp import checkpoint
-from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.cli.output import stderr
 from shrp.cli.training import probe_of
 from shrp.config import ShrpConfig
@@ -42,7 +43,6 @@ from shrp.live import LiveEvaluator
 from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.recipe import usage_in
 from shrp.training_config import TrainConfig
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")

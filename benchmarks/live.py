@@ -22,6 +22,7 @@ import typer
 
 from benchmarks.command import run
 from shrp.checkpoint import Checkpoint, discover, load
+from shrp.checkpoint_info import usage_in
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data import TextData, load_data
 from shrp.errors import CheckpointError
@@ -29,7 +30,6 @@ from shrp.evaluate import Evaluation, evaluate
 from shrp.live import LiveEvaluator
 from shrp.plan import LayerPlan, PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.recipe import usage_in
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 SWEEP = 72

@@ -16,8 +16,8 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData, is_probe
 from shrp.evaluation import Evaluation
 from shrp.history import history_text, joined
-from shrp.recipe import score_row
 from shrp.reference import from_evaluation
+from shrp.score_rows import score_row
 from shrp.studies import untaught
 
 LABELS = {

@@ -20,6 +20,7 @@ from benchmarks.command import run
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.config import Control, ShrpConfig
 from shrp.errors import DataError
@@ -28,7 +29,6 @@ from shrp.live import LiveEvaluator
 from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.recipe import usage_in
 from shrp.training_config import TrainConfig
 
 TASKS = ("rte", "mrpc")

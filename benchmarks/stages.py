@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from shrp import checkpoint
 from shrp.base import load_base
-from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.output import TrainingBar, stderr
 from shrp.config import ShrpConfig
 from shrp.data import TextData, load_data

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shrp.checkpoint import Checkpoint, CheckpointInfo, read_history
+from shrp.checkpoint import Checkpoint, read_history
+from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.plan import make_plan
-from shrp.recipe import usage_in
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 
 CARD = "README.md"

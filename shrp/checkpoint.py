@@ -16,22 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import reference, stored
-from shrp.config import ShrpConfig
-from shrp.convert import empty_expert_layer, num_experts_of
-from shrp.errors import CheckpointError, ShrpError
-from shrp.families import FAMILIES, encoder_layers, family_of
-from shrp.layers import DroppedLayer, StaticLayer
-from shrp.plan import PruningPlan
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.errors import CheckpointError
+from shrp.families import FAMILIES
+from shrp.rebuild import fill, without_weights
 from shrp.reference import Reference
-from shrp.tasks import Task
 
-FORMAT_VERSION = 1
 WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 MADE_OF = (
@@ -40,81 +35,6 @@ MADE_OF = (
 )
 """The files that decide a checkpoint's outputs for a text, of which it has some."""
 _MAX_JSON_BYTES = 20 * 2**20
-_NOT_A_STRANGERS = (
-    "shrp",
-    "auto_map",
-    "dtype",
-    "attn_implementation",
-    "_attn_implementation",
-    "quantization_config",
-)
-"""Entries of a config that are not handed on: some would make transformers fetch or run code."""
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """The `shrp` section of a checkpoint's config: everything known of it but the weights."""
-
-    config: ShrpConfig
-    task: Task
-    plan: PruningPlan | None = None
-    """Set for a static checkpoint."""
-    base_model: str = ""
-    """What the encoder was before fine-tuning: a hub id or a description."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Summary of how it was trained (recipe, data, epochs, seed)."""
-    scores: tuple[Mapping[str, Any], ...] = ()
-    """Rows of measured scores: `model` (teacher, routed, static ..., control ...), data, metric, score, n,
-    interval and, for pruned models, budget and recovery."""
-    usage: Mapping[str, list[float]] = field(default_factory=dict)
-    """Layer -> Top-1 share of each expert on validation data, which pruning ranks by."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The section as JSON-able data."""
-        return {
-            "format_version": FORMAT_VERSION,
-            **self.config.to_dict(),
-            "task": self.task.to_dict(),
-            "plan": self.plan.to_dict() if self.plan else None,
-            "base_model": self.base_model,
-            "training": dict(self.training),
-            "scores": [dict(row) for row in self.scores],
-            "usage": {layer: list(share) for layer, share in self.usage.items()},
-        }
-
-    def scores_on(self, name: str, fingerprint: str) -> list[Mapping[str, Any]]:
-        """The rows measured on a data set of this name and content."""
-        return [
-            row
-            for row in self.scores
-            if row.get("data") == name and row.get("data_fingerprint") == fingerprint
-        ]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> CheckpointInfo:
-        """Read the section; raises `CheckpointError` where it is of another version or incomplete."""
-        version = data.get("format_version")
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"checkpoint format version {version!r} is not {FORMAT_VERSION}, the one this SHRP reads; "
-                "write the checkpoint again with this version."
-            )
-        try:
-            names = ("layers", "routing", "top_k", "expander_gain", "control")
-            config = {name: data[name] for name in names if name in data}
-            return cls(
-                config=ShrpConfig(**config | {"layers": tuple(config["layers"])}),
-                task=Task.from_dict(data["task"]),
-                plan=PruningPlan.from_dict(data["plan"]) if data.get("plan") else None,
-                base_model=str(data.get("base_model", "")),
-                training=stored.check_training(data.get("training") or {}),
-                scores=stored.check_scores(data.get("scores") or ()),
-                usage=stored.check_usage(data.get("usage") or {}),
-            )
-        except ShrpError as error:
-            raise CheckpointError(f"the checkpoint's shrp section is not valid: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"the checkpoint's shrp section is incomplete: {error!r}.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,12 +188,12 @@ def load(folder: str | os.PathLike) -> Checkpoint:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise CheckpointError(f"{folder} has no {WEIGHTS}; other weight formats are not read.")
-    model = _build(folder, data, info)
+    model = without_weights(folder, data, info)
     try:
         state = load_file(weights)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{weights} is truncated or not a safetensors file: {error}.") from error
-    _fill(model, state, weights)
+    fill(model, state, weights)
     if not has_vocabulary(folder):
         raise CheckpointError(f"{folder} has no usable tokenizer: {VOCABULARIES[0]} is missing.")
     try:
@@ -291,86 +211,6 @@ def load(folder: str | os.PathLike) -> Checkpoint:
 def has_vocabulary(folder: str | os.PathLike) -> bool:
     """Whether a model folder has a tokenizer's vocabulary; without one, transformers makes up an empty one."""
     return any((Path(folder) / name).is_file() for name in VOCABULARIES)
-
-
-def _build(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedModel:
-    """The model that `config.json` describes, its parameters still without storage."""
-    names = data.get("architectures") or []
-    name = names[0] if len(names) == 1 and isinstance(names[0], str) else ""
-    cls = getattr(transformers, name, None) if name.isidentifier() else None
-    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
-        raise CheckpointError(f"{folder}: architectures must name one transformers model class, not {names}.")
-    try:
-        plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
-        config = AutoConfig.for_model(**plain)
-        with torch.device("meta"):
-            model = cls(config)
-            _shape(model, info)
-    except ShrpError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    except Exception as error:  # whatever a stranger's config makes transformers raise
-        raise CheckpointError(f"{folder}: its {CONFIG} does not describe a {name}: {error}.") from error
-    return model
-
-
-def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
-    """Give every converted layer its module, without weights."""
-    layers = encoder_layers(model)
-    info.config.check_fits(len(layers), num_experts_of(model))
-    if info.plan:
-        info.plan.check_fits(info.config.layers, num_experts_of(model))
-    if any(len(shares) != num_experts_of(model) for shares in info.usage.values()):
-        raise CheckpointError(
-            f"its usage is not of the {num_experts_of(model)} experts that its layers have."
-        )
-    kept = dict(info.plan.layers) if info.plan else {}
-    for index in info.config.layers:
-        if info.config.control == "dropped":
-            layers[index] = DroppedLayer(index, family_of(model).calling)
-            continue
-        layer = empty_expert_layer(model, index, info.config)
-        if info.plan:
-            layer = StaticLayer(
-                layer=index,
-                hidden_size=layer.hidden_size,
-                head_size=layer.head_size,
-                kept=len(kept[index].experts),
-                eps=layer.norm.eps,
-                dropout=layer.dropout,
-                heads=kept[index].experts,
-                calling=layer.calling,
-            )
-        layers[index] = layer
-
-
-def _fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:
-    """Put `state` into a model on the meta device, as float32, after checking names and shapes."""
-    expected = model.state_dict()
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or extra:
-        which = f"lacks {missing[0]}" if missing else f"has an unexpected {extra[0]}"
-        raise CheckpointError(
-            f"{weights} does not fit its {CONFIG}: it {which} "
-            f"({len(missing)} missing, {len(extra)} unexpected tensors)."
-        )
-    for name, value in state.items():
-        if value.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{weights} does not fit its {CONFIG}: {name} is {list(value.shape)}, "
-                f"expected {list(expected[name].shape)}."
-            )
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    model.load_state_dict(state, assign=True)
-    # Buffers that are not stored (position ids) are still without storage: make them as the model would.
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                fresh = torch.zeros(buffer.shape, dtype=buffer.dtype)
-                if name == "position_ids":
-                    fresh = torch.arange(buffer.shape[-1]).expand(buffer.shape).clone()
-                module.register_buffer(name, fresh, persistent=False)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
 
 
 def fingerprint(folder: str | os.PathLike) -> str:

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import MODEL_INPUTS
-from shrp.checkpoint import CheckpointInfo, put_in_place
+from shrp.checkpoint import put_in_place
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers, layer_kinds, num_experts_of, router_layers
 from shrp.errors import ExportError
 from shrp.explore import longest_input

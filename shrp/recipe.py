@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint, reference
 from shrp.base import base_config, load_base
-from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
 from shrp.data import TextData, is_probe
 from shrp.errors import CheckpointError, TrainingError
@@ -28,6 +29,7 @@ from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.run_state import finish, run_folder
+from shrp.score_rows import score_row
 from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
 
@@ -370,42 +372,3 @@ class Run:
             extra_files={checkpoint.HISTORY: history},
             teacher=self.references,
         )
-
-
-def score_row(
-    label: str, kind: str, evaluations: list[Evaluation], teacher_score: float | None
-) -> dict[str, Any]:
-    """One row of a checkpoint's scores.
-
-    Args:
-        kind: `teacher`, `routed`, `static` or `control`.
-        evaluations: one, or several draws of the same thing, whose scores are averaged; the interval of an
-            average is its lowest and highest draw.
-        teacher_score: for the retained share; None leaves it out.
-    """
-    scores = [e.score for e in evaluations]
-    first, mean = evaluations[0], sum(scores) / len(scores)
-    row: dict[str, Any] = {
-        "model": label,
-        "kind": kind,
-        "data": first.data,
-        "metric": first.metric,
-        "score": mean,
-        "n": first.n,
-        "interval": list(first.interval) if len(scores) == 1 else [min(scores), max(scores)],
-        "interval_is": "95%" if len(scores) == 1 else f"range of {len(scores)} draws",
-    }
-    if teacher_score:
-        row["retained"] = mean / teacher_score
-    return row
-
-
-def usage_in(info: CheckpointInfo) -> dict[int, Any]:
-    """The Top-1 shares that a checkpoint carries, in the form that plans are made from.
-
-    Raises:
-        CheckpointError: it carries none.
-    """
-    if not info.usage:
-        raise CheckpointError("this checkpoint carries no usage; measure it on data first (option --data).")
-    return {int(layer): share for layer, share in info.usage.items()}

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint
-from shrp.checkpoint import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.errors import TrainingError
 from shrp.history import history_text
 

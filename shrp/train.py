@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows
-from shrp.checkpoint import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import convert_layer, layer_kinds, router_layers
 from shrp.data import TextData
 from shrp.dropout import without_dropout

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shrp import checkpoint
-from shrp.checkpoint import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.errors import CheckpointError

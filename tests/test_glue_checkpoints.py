@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from shrp import checkpoint
+from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.data import PROBES, load_glue, load_probe
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.recipe import usage_in
 from shrp.routing import use_gates
 from shrp.tasks import TASKS
 
@@ -143,4 +143,4 @@ def test_its_pruned_model_equals_its_constant_gates(folder, load):
 def test_discover_finds_them_all():
     found = checkpoint.discover(ROOT)
     assert sorted(found) == [folder.name for folder in FOLDERS]
-    assert all(isinstance(info, checkpoint.CheckpointInfo) for info in found.values())
+    assert all(isinstance(info, CheckpointInfo) for info in found.values())

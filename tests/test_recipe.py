@@ -9,7 +9,7 @@ import torch
 
 from shrp import checkpoint
 from shrp.base import load_base
-from shrp.checkpoint import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.data import load_file
@@ -17,8 +17,9 @@ from shrp.errors import CheckpointError, PlanError, TrainingError
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.recipe import Datasets, Recipe, Run, score_row, usage_in
+from shrp.recipe import Datasets, Recipe, Run
 from shrp.run_state import run_folder
+from shrp.score_rows import score_row
 from shrp.training_config import TrainConfig
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}

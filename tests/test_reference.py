@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from shrp import checkpoint, reference
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.evaluate import evaluate, evaluate_stream
@@ -181,7 +182,7 @@ def test_what_is_no_teacher_of_this_checkpoint_is_refused(
     info = replace(loaded.info, scores=rows)
     checkpoint.save(loaded.model, loaded.tokenizer, info, routed)
     three = tiny_info(layers=())
-    three = checkpoint.CheckpointInfo(three.config, TASKS["mnli"])
+    three = CheckpointInfo(three.config, TASKS["mnli"])
     mnli = checkpoint.save(tiny_model(num_labels=3), tiny_tokenizer, three, tmp_path / "mnli")
     for wrong, words in (
         (routed, "is not dense"),

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.errors import CheckpointError, ShrpError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shrp import card
-from shrp.checkpoint import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo
 from ui.text import duration, escape
 
 

@@ -18,7 +18,8 @@ import streamlit as st
 
 from shrp import checkpoint as checkpoints
 from shrp import reference
-from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import PROBES, TextData, load_glue, load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.hub import DATA_DIR

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.checkpoint import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo
 from ui.text import count, escape_html, percent
 from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, SKY, layout
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from shrp.checkpoint import Checkpoint, CheckpointInfo
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from shrp.tasks import Task

@@ -17,11 +17,11 @@ from benchmarks.experiments.study import (
     studies,
 )
 from shrp import checkpoint
+from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.evenness import distance_from_uniform, effective_experts
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.recipe import usage_in
 
 
 def one_run(

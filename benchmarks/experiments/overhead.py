@@ -20,6 +20,7 @@ from benchmarks.experiments.results_file import FILES, ResultsFile
 from benchmarks.experiments.study import numbers
 from benchmarks.throughput import CHECKPOINTS
 from shrp.checkpoint import load
+from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.convert import expert_layers
 from shrp.errors import ShrpError
@@ -27,7 +28,6 @@ from shrp.families import encoder_layers
 from shrp.measure import cost, latency, model_inputs
 from shrp.plan import LayerPlan, PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.recipe import usage_in
 from shrp.routing import record_routing
 
 WARMUP = 2

@@ -17,12 +17,12 @@ from benchmarks.experiments.study import (
     scored,
     studies,
 )
+from shrp.checkpoint_info import usage_in
 from shrp.cli.output import bar, stderr
 from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
-from shrp.recipe import usage_in
 
 
 def one_seed(study: Study, layers: tuple[int, ...], seed: int, step: int, draws: int) -> list[dict[str, Any]]:

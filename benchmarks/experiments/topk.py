@@ -17,13 +17,13 @@ from benchmarks.experiments.study import (
     scored,
     studies,
 )
+from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.evenness import effective_experts
 from shrp.live import LiveEvaluator
 from shrp.measure import cost, plan_cost
 from shrp.paired import paired_difference
 from shrp.plan import allocate, make_plan
-from shrp.recipe import usage_in
 from shrp.stability import used_experts
 
 

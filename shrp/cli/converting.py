@@ -61,6 +61,7 @@ def convert(
 
     from shrp import checkpoint
     from shrp.base import load_base
+    from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
     from shrp.errors import PlanError, TrainingError
     from shrp.general import (
@@ -114,7 +115,7 @@ def convert(
             model, rows = recover_on_text(further, dense, tokenizer, found, model=pruned, **told)
             history = joined(history, rows)
             training["recovery"] = further.to_dict()
-    info = checkpoint.CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
+    info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
     checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
     if json:
         print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})

@@ -66,11 +66,11 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     from dataclasses import replace
 
     import shrp.checkpoint as store
+    from shrp.checkpoint_info import usage_in
     from shrp.convert import router_layers
     from shrp.errors import ExportError, PlanError
     from shrp.plan import make_plan
     from shrp.prune import prune
-    from shrp.recipe import usage_in
 
     given = sum(option is not None for option in (budget, per_layer, plan))
     if given > 1:

@@ -58,12 +58,12 @@ def prune(
     import torch
 
     import shrp.checkpoint as store
+    from shrp.checkpoint_info import usage_in
     from shrp.config import ShrpConfig
     from shrp.errors import PlanError, TrainingError
     from shrp.history import history_text
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
-    from shrp.recipe import usage_in
     from shrp.run_state import finish
     from shrp.train import train
     from shrp.training_config import TrainConfig

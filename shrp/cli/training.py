@@ -54,6 +54,7 @@ def finetune(
     """Fine-tune a dense encoder on a task: the teacher that `train` starts from."""
     from shrp import checkpoint
     from shrp.base import load_base
+    from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
     from shrp.errors import TrainingError
     from shrp.history import history_text
@@ -76,7 +77,7 @@ def finetune(
         precision=precision,
         seed=seed,
     )
-    info = checkpoint.CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
+    info = CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
     model, info, history = run(
         config, model, info, tokenizer, data, validation, out, resume=resume, progress=TrainingBar()
     )

@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
-from shrp.checkpoint import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.plan import make_plan
 from shrp.prune import prune

@@ -113,7 +113,7 @@ def test_every_kind_of_checkpoint_has_a_report(open_page, save_tiny, kind, reque
 @pytest.fixture
 def dense_checkpoint(tmp_path, tiny_model, tiny_tokenizer):
     """A fine-tuned model without a converted layer."""
-    from shrp.checkpoint import CheckpointInfo
+    from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
     from shrp.tasks import TASKS
 

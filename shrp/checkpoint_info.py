@@ -1,0 +1,92 @@
+"""What a checkpoint says of itself: the `shrp` section of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shrp import stored
+from shrp.config import ShrpConfig
+from shrp.errors import CheckpointError, ShrpError
+from shrp.plan import PruningPlan
+from shrp.tasks import Task
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """The `shrp` section of a checkpoint's config: everything known of it but the weights."""
+
+    config: ShrpConfig
+    task: Task
+    plan: PruningPlan | None = None
+    """Set for a static checkpoint."""
+    base_model: str = ""
+    """What the encoder was before fine-tuning: a hub id or a description."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Summary of how it was trained (recipe, data, epochs, seed)."""
+    scores: tuple[Mapping[str, Any], ...] = ()
+    """Rows of measured scores: `model` (teacher, routed, static ..., control ...), data, metric, score, n,
+    interval and, for pruned models, budget and recovery."""
+    usage: Mapping[str, list[float]] = field(default_factory=dict)
+    """Layer -> Top-1 share of each expert on validation data, which pruning ranks by."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The section as JSON-able data."""
+        return {
+            "format_version": FORMAT_VERSION,
+            **self.config.to_dict(),
+            "task": self.task.to_dict(),
+            "plan": self.plan.to_dict() if self.plan else None,
+            "base_model": self.base_model,
+            "training": dict(self.training),
+            "scores": [dict(row) for row in self.scores],
+            "usage": {layer: list(share) for layer, share in self.usage.items()},
+        }
+
+    def scores_on(self, name: str, fingerprint: str) -> list[Mapping[str, Any]]:
+        """The rows measured on a data set of this name and content."""
+        return [
+            row
+            for row in self.scores
+            if row.get("data") == name and row.get("data_fingerprint") == fingerprint
+        ]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CheckpointInfo:
+        """Read the section; raises `CheckpointError` where it is of another version or incomplete."""
+        version = data.get("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"checkpoint format version {version!r} is not {FORMAT_VERSION}, the one this SHRP reads; "
+                "write the checkpoint again with this version."
+            )
+        try:
+            names = ("layers", "routing", "top_k", "expander_gain", "control")
+            config = {name: data[name] for name in names if name in data}
+            return cls(
+                config=ShrpConfig(**config | {"layers": tuple(config["layers"])}),
+                task=Task.from_dict(data["task"]),
+                plan=PruningPlan.from_dict(data["plan"]) if data.get("plan") else None,
+                base_model=str(data.get("base_model", "")),
+                training=stored.check_training(data.get("training") or {}),
+                scores=stored.check_scores(data.get("scores") or ()),
+                usage=stored.check_usage(data.get("usage") or {}),
+            )
+        except ShrpError as error:
+            raise CheckpointError(f"the checkpoint's shrp section is not valid: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"the checkpoint's shrp section is incomplete: {error!r}.") from error
+
+
+def usage_in(info: CheckpointInfo) -> dict[int, Any]:
+    """The Top-1 shares that a checkpoint carries, in the form that plans are made from.
+
+    Raises:
+        CheckpointError: it carries none.
+    """
+    if not info.usage:
+        raise CheckpointError("this checkpoint carries no usage; measure it on data first (option --data).")
+    return {int(layer): share for layer, share in info.usage.items()}

@@ -1,0 +1,118 @@
+"""A checkpoint's model, built from its config and filled with its weights, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.convert import empty_expert_layer, num_experts_of
+from shrp.errors import CheckpointError, ShrpError
+from shrp.families import encoder_layers, family_of
+from shrp.layers import DroppedLayer, StaticLayer
+
+_NOT_A_STRANGERS = (
+    "shrp",
+    "auto_map",
+    "dtype",
+    "attn_implementation",
+    "_attn_implementation",
+    "quantization_config",
+)
+"""Entries of a config that are not handed on: some would make transformers fetch or run code."""
+
+
+def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedModel:
+    """The model that a checkpoint's `config.json` describes, its parameters still without storage.
+
+    Raises:
+        CheckpointError: it describes none, or other layers than its `shrp` section.
+    """
+    names = data.get("architectures") or []
+    name = names[0] if len(names) == 1 and isinstance(names[0], str) else ""
+    cls = getattr(transformers, name, None) if name.isidentifier() else None
+    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
+        raise CheckpointError(f"{folder}: architectures must name one transformers model class, not {names}.")
+    try:
+        plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
+        config = AutoConfig.for_model(**plain)
+        with torch.device("meta"):
+            model = cls(config)
+            _shape(model, info)
+    except ShrpError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    except Exception as error:  # whatever a stranger's config makes transformers raise
+        raise CheckpointError(f"{folder}: its config.json does not describe a {name}: {error}.") from error
+    return model
+
+
+def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
+    """Give every converted layer its module, without weights."""
+    layers = encoder_layers(model)
+    info.config.check_fits(len(layers), num_experts_of(model))
+    if info.plan:
+        info.plan.check_fits(info.config.layers, num_experts_of(model))
+    if any(len(shares) != num_experts_of(model) for shares in info.usage.values()):
+        raise CheckpointError(
+            f"its usage is not of the {num_experts_of(model)} experts that its layers have."
+        )
+    kept = dict(info.plan.layers) if info.plan else {}
+    for index in info.config.layers:
+        if info.config.control == "dropped":
+            layers[index] = DroppedLayer(index, family_of(model).calling)
+            continue
+        layer = empty_expert_layer(model, index, info.config)
+        if info.plan:
+            layer = StaticLayer(
+                layer=index,
+                hidden_size=layer.hidden_size,
+                head_size=layer.head_size,
+                kept=len(kept[index].experts),
+                eps=layer.norm.eps,
+                dropout=layer.dropout,
+                heads=kept[index].experts,
+                calling=layer.calling,
+            )
+        layers[index] = layer
+
+
+def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:
+    """Put `state` into a model without storage, as float32, after checking names and shapes.
+
+    Args:
+        weights: the file that the state is of, for errors.
+
+    Raises:
+        CheckpointError: a tensor is missing, or is not the model's.
+    """
+    expected = model.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        which = f"lacks {missing[0]}" if missing else f"has an unexpected {extra[0]}"
+        raise CheckpointError(
+            f"{weights} does not fit its config.json: it {which} "
+            f"({len(missing)} missing, {len(extra)} unexpected tensors)."
+        )
+    for name, value in state.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{weights} does not fit its config.json: {name} is {list(value.shape)}, "
+                f"expected {list(expected[name].shape)}."
+            )
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    model.load_state_dict(state, assign=True)
+    # Buffers that are not stored (position ids) are still without storage: make them as the model would.
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                fresh = torch.zeros(buffer.shape, dtype=buffer.dtype)
+                if name == "position_ids":
+                    fresh = torch.arange(buffer.shape[-1]).expand(buffer.shape).clone()
+                module.register_buffer(name, fresh, persistent=False)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
