@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.markdown import table
-from shrp import studies
+from shrp import ablations, studies
+from shrp.published import PUBLISHED
 
 INTRODUCTION = (
     "Cells: share of the dense teacher's score that is left, in percent, and in brackets the lowest and highest seed "
@@ -63,7 +64,7 @@ def _size(frame: pd.DataFrame) -> list[str]:
             f"{p.retained:.1%}",
             f"{p.denominator} ({p.source})",
         ]
-        for p in studies.PUBLISHED
+        for p in PUBLISHED
     ]
     return [
         "### Score against size",
@@ -100,16 +101,16 @@ def size_section(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def ablation_section(rows: Sequence[Mapping[str, Any]]) -> str:
     """What each part of the recipes is worth; nothing where there are no rows."""
-    frame = studies.ablation_frame(list(rows))
+    frame = ablations.frame_of(list(rows))
     if frame.empty:
         return ""
     lines = [
         "## What each part of the recipes is worth",
         "",
-        f"Written by `python -m benchmarks.ablation`: {studies.ablation_about(list(rows))}. Cells: share of the dense "
+        f"Written by `python -m benchmarks.ablation`: {ablations.about(list(rows))}. Cells: share of the dense "
         "teacher's score, and in brackets the lowest and highest seed, or of one seed what its 95% interval allows.",
         "",
-        *(f"- {sentence}" for sentence in studies.ablation_findings(frame)),
+        *(f"- {sentence}" for sentence in ablations.findings(frame)),
         "",
     ]
     head = ["variant", "routed", "1 a layer", "1 a layer, recovered"]

@@ -5,8 +5,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from shrp import studies
+from shrp import ablations, studies
 from shrp.errors import DataError
+from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
 from ui import experiments_sections, state
 from ui.downloads import chart, downloads
@@ -194,7 +195,7 @@ def size(glue: pd.DataFrame) -> None:
                         "as reported": p.denominator,
                         "source": p.source,
                     }
-                    for p in studies.PUBLISHED
+                    for p in PUBLISHED
                 ]
             ),
             hide_index=True,
@@ -215,7 +216,7 @@ def ablation() -> None:
     """What each part of a recipe is worth, where it was measured."""
     try:
         measured = studies.read_rows("ablation")
-        frame = studies.ablation_frame(measured)
+        frame = ablations.frame_of(measured)
     except DataError as error:
         st.error(escape(str(error)), icon=":material/error:")
         return
@@ -224,14 +225,14 @@ def ablation() -> None:
     st.subheader("What each part is worth", anchor="ablation")
     seeds = int(frame["seeds"].max())
     tasks = frame.drop_duplicates("task")
-    note = f"{studies.ablation_about(measured)}; "
+    note = f"{ablations.about(measured)}; "
     note += "; ".join(f"{r.task} n = {r.n:,}" for r in tasks.itertuples())
     note += "<br>bars: " + (
         f"lowest and highest of {seeds} seeds"
         if seeds > 1
         else "95% intervals of the scores; one seed each, so differences of a few points mean nothing"
     )
-    said = studies.ablation_findings(frame)
+    said = ablations.findings(frame)
     for sentence in said:
         st.markdown(f"- {escape(sentence)}")
     alt = f"Retained share by variant. {' '.join(said)}"

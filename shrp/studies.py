@@ -1,4 +1,4 @@
-"""The files that `benchmarks.glue`, `ablation` and `size_check` write, read back as tables (`read_file` reads any).
+"""The files that `benchmarks.glue` and `size_check` write, read back as tables (`read_file` reads any of a study's).
 
 Retained shares are means over seeds; where there are several, their lowest and highest stand beside the mean,
 where there is one, what the interval of its own score allows.
@@ -7,8 +7,7 @@ where there is one, what the interval of its own score allows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,53 +38,6 @@ _NEEDED = {
     "encoder_params",
     "encoder_flops",
 }
-
-
-@dataclass(frozen=True)
-class Published:
-    """A figure as others reported it, of BERT-base on GLUE, with denominators of its own."""
-
-    name: str
-    retained: float
-    encoder_params: float | None
-    """Share of the dense encoder's parameters that is left (without embeddings)."""
-    encoder_flops: float | None
-    """The same of its FLOPs; None where it was not reported and does not follow from the layers kept."""
-    source: str
-    denominator: str
-    """What the shares are of, and on what."""
-
-
-PUBLISHED = (
-    Published(
-        "SHRP, 6 of 12 layers",
-        *(0.93, 0.52, None),
-        "arXiv 2512.20635",
-        "48% fewer parameters at 93% of BERT-base's accuracy",
-    ),
-    Published(
-        "SHRP, 11 of 12 layers",
-        *(0.844, 0.115, 0.115),
-        "arXiv 2512.20635",
-        "88.5% fewer parameters and 11.5% of the FLOPs at 84.4% of BERT-base's accuracy",
-    ),
-    Published(
-        "BERT-of-Theseus",
-        *(0.986, 0.5, 0.5),
-        "Xu et al. 2020, arXiv 2002.02925",
-        "98.6% of BERT-base's average on GLUE's development sets with 6 layers, half the encoder",
-    ),
-    Published(
-        "DistilBERT", *(0.97, 0.5, 0.5), "arXiv 1910.01108", "97% of BERT-base's score with 6 of 12 layers"
-    ),
-    Published(
-        "CoFi",
-        *(0.95, 0.05, None),
-        "Xia et al. 2022, arXiv 2204.00408",
-        "about 95% of BERT-base's score at 5% of the encoder's parameters",
-    ),
-)
-"""Points to set one's own beside; each counts its score and its size in its own way."""
 
 
 def read_file(name: str, folder: Path | None = None) -> dict[str, Any]:
@@ -251,84 +203,6 @@ def with_ends(share: float, low: float, high: float) -> str:
     """A share in percent with the ends of its interval, where it has one: `98.9% (90.1 to 107.3)`."""
     text = f"{share:.1%}"
     return text if low != low else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def ablation_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a task and variant: the scores routed, static (one expert a layer) and recovered, and their shares.
-
-    Columns: task, variant, seeds, metric, n, teacher; for each model its mean score over seeds, `<model> retained`, and
-    `<model> low`, `<model> high`: the ends of that share (`bounds`).
-
-    Raises:
-        DataError: a row lacks something.
-    """
-    needed = {"task", "variant", "seed", "metric", "n", "teacher", "routed", "static", "recovered"}
-    mend = f"write it anew with {command_of('ablation')}."
-    for row in rows:
-        if missing := sorted(needed - set(row)):
-            raise DataError(f"the ablation lacks {', '.join(missing)}; {mend}")
-    found = []
-    try:
-        for (task, variant), group in _grouped(rows, ["task", "variant"]):
-            teacher = group["teacher"].mean()
-            line = {"task": task, "variant": variant, "seeds": group["seed"].nunique()}
-            line |= {"metric": group["metric"].iloc[0], "n": int(group["n"].iloc[0]), "teacher": teacher}
-            for model in ("routed", "static", "recovered"):
-                scores = pd.Series([float(cell["score"]) for cell in group[model]])
-                low, high = bounds(scores, [cell["interval"] for cell in group[model]])
-                line |= {model: scores.mean(), f"{model} retained": scores.mean() / teacher}
-                line |= {f"{model} low": low / teacher, f"{model} high": high / teacher}
-            found.append(line)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise DataError(f"the ablation has scores that can't be read; {mend}") from error
-    return pd.DataFrame(found)
-
-
-def ablation_about(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The schedule that the ablation's variants share, for a subtitle or a caption."""
-    names = ("depth", "conversion_size", "stage2_epochs", "recovery_epochs")
-    schedules = {tuple(row.get(name) for name in names) for row in rows}
-    if len(schedules) > 1:
-        return "Converted on the task, on schedules that differ"
-    depth, size, after, recovery = schedules.pop()
-    text = "Converted on the task"
-    if depth is not None:
-        text = f"{depth.replace('of', ' of ')} layers, converted on the task"
-    if None not in (size, after, recovery):
-        text += f", {size:,} examples a layer, {after} epoch{'s' * (after != 1)} after the last; "
-        text += f"{recovery} more to recover"
-    return text + "; all variants alike"
-
-
-def ablation_findings(frame: pd.DataFrame) -> list[str]:
-    """A sentence a task: the two recipes once one expert a layer has recovered, and what one change moves most."""
-    sentences = []
-    for task, rows in frame.groupby("task", sort=False):
-        found = rows.set_index("variant")
-        ends = [f"recovered {end}" for end in ("retained", "low", "high")]
-        both = [
-            "{} keeps {:.1%} ({:.1%} to {:.1%})".format(recipe, *found.loc[recipe, ends])
-            for recipe in ("paper", "retain")
-            if recipe in found.index
-        ]
-        text = f"On {task}, one expert a layer, recovered: {', '.join(both)}" if both else f"On {task}"
-        changed = found[found.index.str.startswith("retain") & (found.index != "retain")][
-            "recovered retained"
-        ]
-        if "retain" in found.index and len(changed) > 1:
-            moved = 100 * (changed - found.loc["retain", "recovered retained"])
-            moved.index = moved.index.str.removeprefix("retain").str.strip(", ")
-            text += (
-                f"; of {len(moved)} single changes to retain the worst is “{moved.idxmin()}” ({moved.min():+.1f} "
-                f"points) and the best “{moved.idxmax()}” ({moved.max():+.1f})"
-            )
-        n, seeds = int(rows["n"].iloc[0]), int(rows["seeds"].max())
-        sentences.append(f"{text} (n = {n:,}, seeds: {seeds}).")
-    return sentences
-
-
-def _grouped(rows: list[Mapping[str, Any]], keys: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:
-    return pd.DataFrame(rows).groupby(keys, sort=False) if rows else ()
 
 
 def bounds(scores: pd.Series, intervals: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from shrp import experiments, studies
+from shrp import ablations, experiments
 from shrp.errors import DataError
 
 
@@ -214,12 +214,12 @@ def test_the_ablation_over_seeds_and_with_the_interval_of_one():
         shared = {"task": "cola", "metric": "matthews", "n": 10, "teacher": 0.5}
         return {**shared, "variant": variant, "seed": seed, **models, "recovered": models["static"]}
 
-    frame = studies.ablation_frame([row("a", 0, 0.2), row("a", 1, 0.3), row("b", 0, 0.4)])
+    frame = ablations.frame_of([row("a", 0, 0.2), row("a", 1, 0.3), row("b", 0, 0.4)])
     assert frame["seeds"].tolist() == [2, 1]
     assert frame.loc[0, ["static retained", "static low", "static high"]].tolist() == pytest.approx(
         [0.5, 0.4, 0.6]
     )
     assert frame.loc[1, ["routed low", "routed high"]].tolist() == pytest.approx([0.6, 1.0])
-    assert studies.ablation_frame([]).empty
+    assert ablations.frame_of([]).empty
     with pytest.raises(DataError, match=r"benchmarks\.ablation"):
-        studies.ablation_frame([row("a", 0, 0.2) | {"static": 3}])
+        ablations.frame_of([row("a", 0, 0.2) | {"static": 3}])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from shrp import studies
+from shrp import ablations, studies
 from shrp.errors import DataError
 
 
@@ -110,5 +110,5 @@ def test_the_ablation_as_shares():
             for name, s in (("routed", 0.5), ("static", 0.1), ("recovered", 0.4))
         }
     ]
-    line = studies.ablation_frame(rows).iloc[0]
+    line = ablations.frame_of(rows).iloc[0]
     assert line[["routed retained", "static retained", "recovered retained"]].tolist() == [1.0, 0.2, 0.8]

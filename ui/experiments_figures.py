@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.studies import PUBLISHED, with_ends
+from shrp.published import PUBLISHED
+from shrp.studies import with_ends
 from ui.text import escape_html
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout
 
@@ -135,7 +136,7 @@ def ablation_bars(frame: pd.DataFrame, note: str) -> go.Figure:
     """Retained share of the routed, pruned and recovered model for each variant, tasks apart by shade.
 
     Args:
-        frame: `shrp.studies.ablation_frame`.
+        frame: `shrp.ablations.frame_of`.
         note: what the rows are of.
     """
     fig = go.Figure()

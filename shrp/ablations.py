@@ -1,0 +1,89 @@
+"""The file that `benchmarks.ablation` writes, read as a table: what each part of a recipe is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from shrp.errors import DataError
+from shrp.studies import bounds, command_of
+
+
+def frame_of(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a task and variant: the scores routed, static (one expert a layer) and recovered, and their shares.
+
+    Columns: task, variant, seeds, metric, n, teacher; for each model its mean score over seeds, `<model> retained`, and
+    `<model> low`, `<model> high`: the ends of that share (`bounds`).
+
+    Raises:
+        DataError: a row lacks something.
+    """
+    needed = {"task", "variant", "seed", "metric", "n", "teacher", "routed", "static", "recovered"}
+    mend = f"write it anew with {command_of('ablation')}."
+    for row in rows:
+        if missing := sorted(needed - set(row)):
+            raise DataError(f"the ablation lacks {', '.join(missing)}; {mend}")
+    found = []
+    try:
+        for (task, variant), group in _grouped(rows, ["task", "variant"]):
+            teacher = group["teacher"].mean()
+            line = {"task": task, "variant": variant, "seeds": group["seed"].nunique()}
+            line |= {"metric": group["metric"].iloc[0], "n": int(group["n"].iloc[0]), "teacher": teacher}
+            for model in ("routed", "static", "recovered"):
+                scores = pd.Series([float(cell["score"]) for cell in group[model]])
+                low, high = bounds(scores, [cell["interval"] for cell in group[model]])
+                line |= {model: scores.mean(), f"{model} retained": scores.mean() / teacher}
+                line |= {f"{model} low": low / teacher, f"{model} high": high / teacher}
+            found.append(line)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(f"the ablation has scores that can't be read; {mend}") from error
+    return pd.DataFrame(found)
+
+
+def about(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The schedule that the ablation's variants share, for a subtitle or a caption."""
+    names = ("depth", "conversion_size", "stage2_epochs", "recovery_epochs")
+    schedules = {tuple(row.get(name) for name in names) for row in rows}
+    if len(schedules) > 1:
+        return "Converted on the task, on schedules that differ"
+    depth, size, after, recovery = schedules.pop()
+    text = "Converted on the task"
+    if depth is not None:
+        text = f"{depth.replace('of', ' of ')} layers, converted on the task"
+    if None not in (size, after, recovery):
+        text += f", {size:,} examples a layer, {after} epoch{'s' * (after != 1)} after the last; "
+        text += f"{recovery} more to recover"
+    return text + "; all variants alike"
+
+
+def findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence a task: the two recipes once one expert a layer has recovered, and what one change moves most."""
+    sentences = []
+    for task, rows in frame.groupby("task", sort=False):
+        found = rows.set_index("variant")
+        ends = [f"recovered {end}" for end in ("retained", "low", "high")]
+        both = [
+            "{} keeps {:.1%} ({:.1%} to {:.1%})".format(recipe, *found.loc[recipe, ends])
+            for recipe in ("paper", "retain")
+            if recipe in found.index
+        ]
+        text = f"On {task}, one expert a layer, recovered: {', '.join(both)}" if both else f"On {task}"
+        changed = found[found.index.str.startswith("retain") & (found.index != "retain")][
+            "recovered retained"
+        ]
+        if "retain" in found.index and len(changed) > 1:
+            moved = 100 * (changed - found.loc["retain", "recovered retained"])
+            moved.index = moved.index.str.removeprefix("retain").str.strip(", ")
+            text += (
+                f"; of {len(moved)} single changes to retain the worst is “{moved.idxmin()}” ({moved.min():+.1f} "
+                f"points) and the best “{moved.idxmax()}” ({moved.max():+.1f})"
+            )
+        n, seeds = int(rows["n"].iloc[0]), int(rows["seeds"].max())
+        sentences.append(f"{text} (n = {n:,}, seeds: {seeds}).")
+    return sentences
+
+
+def _grouped(rows: list[Mapping[str, Any]], keys: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:
+    return pd.DataFrame(rows).groupby(keys, sort=False) if rows else ()
