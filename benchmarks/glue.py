@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.command import run
 from benchmarks.general import General
+from benchmarks.shares import lead, of_teacher
 from benchmarks.shipping import Shipping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
@@ -146,6 +147,8 @@ class Study:
             )
         self.shipping = Shipping(stages, self.sets, self.best)
         self.made: dict[tuple[str, str], Checkpoint] = {}
+        self.recovered: dict[tuple[str, str], Evaluation] = {}
+        """Recipe and depth -> SHRP's recovered static model on the validation data."""
         self.before: dict[tuple[str | None, str | None, str], _Start] = {}
         """Recipe, depth and kind -> where the task's own training of both stages, or of recovery, began."""
         self._add("teacher", None, None, self._all(stages.teacher.model), self.dense, stages.teacher)
@@ -309,14 +312,13 @@ class Study:
         start = self.before.get(own if own in self.before else (recipe, depth, "none"))
         texts = sum(row.get("texts", 0) for row in start.history) if start else 0
         evaluations = found[0]
-        teacher = self.best[self.stages.validation.fingerprint].score
         early = recovered and own in self.before
         if not early:  # a routed checkpoint can't be pruned to it
             layers = len(made.info.config.layers)
             epochs = made.info.training.get("epochs") if model in ("dropped", "uniform") else None
             self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs)
-        scores = [evaluation.score for evaluation in evaluations]
-        first, mean = evaluations[0], sum(scores) / len(scores)
+        if model == "static" and recovered:
+            self.recovered[str(recipe), str(depth)] = evaluations[0]
         self.table.add(
             {
                 "task": self.task,
@@ -328,20 +330,24 @@ class Study:
                 "kept": per_layer and per_layer * len(made.info.config.layers),
                 "recovered": recovered,
                 "pruned_on": "texts" if early else "task",
-                "metric": first.metric,
-                "score": mean,
-                "interval": list(first.interval) if len(scores) == 1 else [min(scores), max(scores)],
-                "interval_is": "95%" if len(scores) == 1 else f"range of {len(scores)} draws",
-                "n": first.n,
                 "train_examples": len(self.stages.train_data),
-                "teacher": teacher,
-                "retained": mean / teacher,
+                **of_teacher(evaluations, self.best[self.stages.validation.fingerprint]),
+                **self._lead(model, recipe, depth, evaluations),
                 "stage": made.path.name,
                 "texts": texts,
                 "tokens": TOKENS,
                 **price.relative_to(self.dense),
             }
         )
+
+    def _lead(
+        self, model: str, recipe: str | None, depth: str | None, evaluations: list[Evaluation]
+    ) -> dict[str, Any]:
+        """By how much the recovered static model leads a trained control; nothing for other models."""
+        mine = self.recovered.get((str(recipe), str(depth)))
+        if mine is None or model not in ("random", "dropped", "uniform") or len(evaluations) > 1:
+            return {}
+        return lead(mine, evaluations[0], self.best[self.stages.validation.fingerprint])
 
 
 def main(

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command import run
+from benchmarks.shares import lead, of_teacher
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp.checkpoint import Checkpoint
@@ -66,6 +67,8 @@ class SizeCheck:
         self.layers = tuple(range(depth - depth // 2, depth))
         self.dense = dense_cost(model, TOKENS)
         self.best = stages.evaluate(model)
+        self.recovered: dict[int | None, Evaluation] = {}
+        """Experts a layer -> SHRP's recovered static model on the validation data."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Train what is missing, and yield each row once it is measured."""
@@ -134,8 +137,9 @@ class SizeCheck:
             found: several are draws of one control, which are averaged.
             trained: the trainings that led to the model, after the teacher's.
         """
-        scores, first = [each.score for each in found], found[0]
-        mean, depth = sum(scores) / len(scores), self.stages.teacher.model.config.num_hidden_layers
+        depth, recovered = self.stages.teacher.model.config.num_hidden_layers, len(trained) > 1
+        if model == "static" and recovered:
+            self.recovered[per_layer] = found[0]
         return {
             "base": self.stages.base_name,
             "task": self.stages.validation.task.name,
@@ -145,15 +149,10 @@ class SizeCheck:
             "model": model,
             "per_layer": per_layer,
             "kept": per_layer and per_layer * len(self.layers),
-            "recovered": len(trained) > 1,
-            "metric": first.metric,
-            "score": mean,
-            "interval": list(first.interval) if len(found) == 1 else [min(scores), max(scores)],
-            "interval_is": "95%" if len(found) == 1 else f"range of {len(found)} draws",
-            "n": first.n,
+            "recovered": recovered,
             "train_examples": len(self.stages.train_data),
-            "teacher": self.best.score,
-            "retained": mean / self.best.score if self.best.score else None,
+            **of_teacher(found, self.best),
+            **self._lead(model, found, per_layer),
             "stage": trained[-1].path.name,
             "epochs": sum(each.info.training["epochs"] for each in trained),
             "seconds": sum(each.info.training["seconds"] for each in trained),
@@ -163,6 +162,14 @@ class SizeCheck:
             "counts": asdict(price),
             "dense_counts": asdict(self.dense),
         }
+
+    def _lead(self, model: str, found: list[Evaluation], per_layer: int | None) -> dict[str, Any]:
+        """By how much SHRP's recovered static model leads a trained control: of as many experts where it keeps some,
+        else of the most.
+        """
+        if model not in ("random", "dropped") or len(found) > 1:
+            return {}
+        return lead(self.recovered[per_layer or max(PER_LAYER)], found[0], self.best)
 
 
 def main(

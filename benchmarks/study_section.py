@@ -7,16 +7,22 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.glue import DEPTHS
 from benchmarks.markdown import table
 from shrp import ablations, studies
+from shrp.config import ShrpConfig
+from shrp.general import RECOVERY_RATES
 from shrp.published import PUBLISHED
+from shrp.training_config import TrainConfig
 
 INTRODUCTION = (
     "Cells: share of the dense teacher's score that is left, in percent, and in brackets the lowest and highest seed "
     "where there are several, else what the 95% interval of the score itself allows (for random experts without "
     "recovery, the range of draws). Parameters and FLOPs are shares of the dense encoder's layers, without embeddings; "
     "FLOPs at 128 tokens. All seeds of a task start from one teacher. The mean stands only where every task of the "
-    "table is measured."
+    "table is measured. Intervals are over validation inputs: what another training would give they don't say. “One "
+    "class”: the model gives all inputs the same answer. Experts that no input was routed to are kept with weight 0, "
+    "so beyond the number of those used, larger static models repeat the score of a smaller one."
 )
 
 
@@ -29,13 +35,71 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += [f"- {sentence}" for sentence in studies.findings(frame)]
     lines += ["", _teachers(frame), ""]
     for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
-        lines += [f"### {recipe}, {depth.replace('of', ' of ')} layers", "", *_table(part), ""]
+        lines += [f"### {recipe}, {depth.replace('of', ' of ')} layers", ""]
+        lines += [*_how(recipe, depth), *_table(part), "", *_beside(part)]
     return "\n".join([*lines, *_size(frame)])
 
 
 def _teachers(frame: pd.DataFrame) -> str:
-    found = frame.drop_duplicates("task").itertuples()
-    return f"Teachers: {'; '.join(f'{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})' for r in found)}."
+    floors = frame.groupby("task")["floor"].first()  # the first that is known
+    found = [
+        f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{_floor(floors[r.task])})"
+        for r in frame.drop_duplicates("task").itertuples()
+    ]
+    return f"Teachers: {'; '.join(found)}."
+
+
+def _floor(share: float) -> str:
+    return "" if share != share else f", a constant answer has {share:.1%} of it"
+
+
+def _how(recipe: str, depth: str) -> list[str]:
+    """What the settings of a table's rows are beside the recipe's."""
+    known = [one for one in DEPTHS if one.name == depth]
+    if recipe != "retain" or not known:
+        return []
+    (one,) = known
+    rates = TrainConfig.named("retain", shrp=ShrpConfig(()), **one.rates)
+    text = (
+        f"On the task: learning rates {rates.learning_rate:g} and, for new weights, {rates.new_learning_rate:g}; "
+        f"dense layers {'frozen (but beside dropped ones)' if one.freeze_dense else 'learning'}, embeddings frozen."
+    )
+    if one.prune_on_texts:
+        further = RECOVERY_RATES
+        text += (
+            f" What recovers was pruned on the texts, and trained on there at {further['learning_rate']:g} and "
+            f"{further['new_learning_rate']:g}, before it saw the task."
+        )
+    return [text, ""]
+
+
+def _beside(frame: pd.DataFrame) -> list[str]:
+    """Under a table: paired leads over trained controls, and the controls that were not measured."""
+    trained = frame[
+        frame["model"].isin(("dropped", "uniform")) | (frame["model"].eq("random") & frame["recovered"])
+    ]
+    lines = []
+    for name, group in trained.dropna(subset="lead").groupby("name", sort=False):
+        leads = [
+            f"{r.task} {100 * r.lead:+.1f} ({100 * r.lead_low:+.1f} to {100 * r.lead_high:+.1f})"
+            for r in group.itertuples()
+        ]
+        lines.append(f"- Lead over {name.removeprefix('control: ')}: {', '.join(leads)}")
+    if lines:
+        lines = [
+            "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
+            "same inputs, with the paired 95% interval (where it was kept):",
+            "",
+            *lines,
+            "",
+        ]
+    missing = []
+    for model in ("random", "dropped", "uniform"):
+        measured = set(trained.loc[trained["model"] == model, "task"])
+        if gaps := [task for task in frame["task"].unique() if task not in measured]:
+            name = studies.NAMES[model].removeprefix("control: ") + ", recovered" * (model == "random")
+            missing.append(f"{name} on {', '.join(gaps)}")
+    return [*lines, f"Controls not measured: {'; '.join(missing)}.", ""] if missing else lines
 
 
 def _size(frame: pd.DataFrame) -> list[str]:
@@ -96,6 +160,7 @@ def size_section(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += [f"- {sentence}" for sentence in studies.findings(frame)]
         for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
             lines += ["", f"### {recipe}, {depth.replace('of', ' of ')} layers", "", *_table(part), ""]
+            lines += _beside(part)[:-1]
     return "\n".join(lines[1:])
 
 
@@ -147,4 +212,8 @@ def _table(frame: pd.DataFrame) -> list[str]:
 
 def _cell(row: Any) -> str:
     seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
+    if (
+        row.retained == row.low == row.high == 0
+    ):  # no spread in any resample: of Matthews that is no certainty
+        return "0.0 (one class)"
     return f"{100 * row.retained:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f}{seeds})"

@@ -263,9 +263,7 @@ class _OnText:
         learning = self._learning(model)
         routed = router_layers(model)
         replaced = expert_layers(model)
-        lowest = min(replaced, default=0)
-        # With layers pruned or dropped, what is left can only be asked for the topmost one's output.
-        asked = set(replaced) or {len(encoder_layers(model)) - 1}
+        top = len(encoder_layers(model)) - 1
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
         optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
         warm = max(1, len(batches) // 16)
@@ -282,8 +280,12 @@ class _OnText:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 said = self.teacher(chosen.tolist(), inputs).hidden_states
                 with record_routing(hidden_states=True) as record:
-                    run_from(model, inputs, lowest, said[lowest].float() if lowest else None)
-            outputs = {layer: record.hidden_states[layer] for layer in asked}
+                    if replaced:
+                        lowest = min(replaced)
+                        run_from(model, inputs, lowest, said[lowest].float() if lowest else None)
+                        outputs = {layer: record.hidden_states[layer] for layer in replaced}
+                    else:  # layers were pruned or dropped: what is left can only be asked for what the last one says
+                        outputs = {top: model.base_model(**inputs).last_hidden_state}
             error = hidden_loss(outputs, said, inputs["attention_mask"])
             balance = record.balance_loss() if routed else error.new_zeros(())
             (error + config.balance * balance).backward()

@@ -38,6 +38,16 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     return {name: float(_FROM_CONFUSION[name](matrix)) for name in task.metrics}
 
 
+def constant_score(task: Task, labels: np.ndarray) -> float:
+    """The headline score of the best constant answer, which needs no model; nan of numbers, whose correlation with a
+    constant is not defined.
+    """
+    if task.is_regression:
+        return float("nan")
+    labels = np.asarray(labels)
+    return max(score(task, labels, np.full(len(labels), c))[task.metric] for c in range(task.num_labels))
+
+
 def to_predictions(task: Task, outputs: np.ndarray) -> np.ndarray:
     """Class ids (int64) or numbers (float64), shape (n,), from logits (n, num_labels) or predictions (n,).
 

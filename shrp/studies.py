@@ -26,6 +26,8 @@ NAMES = {
 }
 _CONTROLS = ("random", "dropped", "uniform")
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "pruned_on", "texts"]
+_ENDS = {"": ("retained", "low", "high"), "lead": ("lead", "lead_low", "lead_high")}
+_DEFAULTS = {"texts": 0, "pruned_on": "task", "constant": None, "lead": None, "lead_interval": None}
 _NEEDED = {
     *_KEYS,
     "seed",
@@ -79,12 +81,14 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a task, recipe, depth and model, means over seeds; SHRP's models first, then its controls, by size.
 
     Columns: the keys, `name` in words, `seeds`, `metric`, `n`, `teacher`, `score`, `retained`, `low` and `high` (of
-    the retained share), `encoder_params`, `encoder_flops` (shares of the dense encoder's).
+    the retained share), `encoder_params`, `encoder_flops` (shares of the dense encoder's). Of trained controls `lead`,
+    `lead_low`, `lead_high`: by what share of the teacher's score SHRP's recovered static model is ahead on the same
+    inputs, ends as above. `floor`: the share that the best constant answer has. nan where a file does not tell.
 
     Raises:
         DataError: a row lacks something.
     """
-    frame = pd.DataFrame([{"texts": 0, "pruned_on": "task"} | dict(row) for row in rows])
+    frame = pd.DataFrame([_DEFAULTS | dict(row) for row in rows])
     if frame.empty:
         return frame
     if missing := sorted(_NEEDED - set(frame.columns)):
@@ -110,6 +114,8 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
                 "retained": group["retained"].mean(),
                 "low": group["retained"].min() if several else bounds[0, 0],
                 "high": group["retained"].max() if several else bounds[0, 1],
+                **_leads(group),
+                "floor": (group["constant"].astype(float) / group["teacher"]).mean(),
                 "encoder_params": group["encoder_params"].iloc[0],
                 "encoder_flops": group["encoder_flops"].iloc[0],
             }
@@ -117,6 +123,13 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     order = {model: place for place, model in enumerate(NAMES)}
     found.sort(key=lambda row: (order.get(row["model"], len(order)), row["encoder_params"], row["recovered"]))
     return pd.DataFrame(found)
+
+
+def _leads(group: pd.DataFrame) -> dict[str, float]:
+    """Lead over a control and its ends, of rows of one model by seed."""
+    value = group["lead"].astype(float)
+    ends = value if len(group) > 1 else group["lead_interval"].iloc[0] or [float("nan")]
+    return {"lead": value.mean(), "lead_low": float(min(ends)), "lead_high": float(max(ends))}
 
 
 def size_frames(rows: list[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
@@ -166,14 +179,15 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
     keys = [key for key in _KEYS if key not in ("task", "kept")]
     found = []
     for key, group in frame.groupby(keys, dropna=False, sort=False):
-        low, high = _mean_interval(group)
+        mean, low, high = _mean_interval(group, "")
         found.append(
             dict(zip(keys, key, strict=True))
             | {
                 "name": group["name"].iloc[0],
-                "retained": group["retained"].mean(),
+                "retained": mean,
                 "low": low,
                 "high": high,
+                **dict(zip(("lead", "lead_low", "lead_high"), _mean_interval(group, "lead"), strict=True)),
                 "worst": group["retained"].min(),
                 "best": group["retained"].max(),
                 "encoder_params": group["encoder_params"].mean(),
@@ -185,18 +199,21 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _mean_interval(group: pd.DataFrame) -> tuple[float, float]:
-    """95% interval of a mean over tasks from the tasks' own, each side apart; nan where one has none.
+def _mean_interval(group: pd.DataFrame, of: str) -> tuple[float, float, float]:
+    """A mean over tasks and its 95% interval, from the tasks' own, each side apart; nan where one has none.
 
     Tasks have validation inputs of their own, so their errors are independent and the half-widths add in squares.
     Several seeds have a range, as have the draws of random experts without recovery, which is no interval.
+
+    Args:
+        of: `lead`, or nothing for the retained share.
     """
+    values, low, high = (group[name] for name in _ENDS[of])
+    mean, tasks = float(values.mean(skipna=False)), len(group)
     if (group["seeds"] > 1).any() or (group["model"].eq("random") & ~group["recovered"].astype(bool)).any():
-        return float("nan"), float("nan")
-    mean, tasks = group["retained"].mean(), len(group)
-    below = np.sqrt(((group["retained"] - group["low"]) ** 2).sum()) / tasks
-    above = np.sqrt(((group["high"] - group["retained"]) ** 2).sum()) / tasks
-    return float(mean - below), float(mean + above)
+        return mean, float("nan"), float("nan")
+    below, above = (float(np.sqrt(((end - values) ** 2).sum(skipna=False)) / tasks) for end in (low, high))
+    return mean, mean - below, mean + above
 
 
 def with_ends(share: float, low: float, high: float) -> str:
@@ -235,13 +252,26 @@ def findings(frame: pd.DataFrame) -> list[str]:
             rival = controls.iloc[-1]
             name = rival["name"].removeprefix("control: ")
             text += (
-                f"; the best control ({name}) keeps {_with_ends(rival)} at {rival['encoder_params']:.1%}. "
-                "Both are the best of several on these very data"
+                f"; the best control ({name}) keeps {_with_ends(rival)} at {rival['encoder_params']:.1%}: "
+                f"{_verdict(best, rival)}. Both are the best of several on these very data"
             )
             if pd.notna([best["low"], rival["low"]]).any():
-                text += "; in brackets 95% intervals"
+                text += "; in brackets 95% intervals, over inputs and not over trainings"
         sentences.append(text + ".")
     return sentences + _winning_controls(frame)
+
+
+def _verdict(best: pd.Series, rival: pd.Series) -> str:
+    """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own."""
+    if best["recovered"] and rival["lead_low"] == rival["lead_low"]:
+        value, low, high = (100 * rival[name] for name in _ENDS["lead"])
+        points = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+        tie = rival["lead_low"] <= 0 <= rival["lead_high"]
+        return f"{'a tie' if tie else 'no tie'}, SHRP is ahead by {points} on the same inputs"
+    if best["low"] != best["low"]:
+        return "several seeds, so no interval to tell a tie by"
+    within = best["low"] <= rival["retained"] <= best["high"]
+    return "a tie, within SHRP's interval" if within else "outside SHRP's interval"
 
 
 def _with_ends(row: pd.Series) -> str:

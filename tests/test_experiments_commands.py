@@ -227,3 +227,13 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     again.describe("cola", {"n": 3}, {"layers": (1, 2)})
     with pytest.raises(DataError, match="another layers"):
         again.describe("cola", {"n": 3}, {"layers": (1,)})
+
+
+def test_another_base_is_refused_before_its_teacher_is_trained(run, place, tmp_path):
+    file = ResultsFile(tmp_path / "layer.json", "python -m benchmarks.experiments layer --base other")
+    file.describe("cola", {"n": 3}, {"base": "other"})
+    file.put([{"score": 0.5}], task="cola", seed=0)
+    outcome = run("layer", "--work", tmp_path / "fresh", "--layer", 1, fails=True)
+    assert isinstance(outcome.exception, DataError)
+    assert "has rows of the base other, not base; name another --out" in str(outcome.exception)
+    assert not (tmp_path / "fresh").exists()

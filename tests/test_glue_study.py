@@ -80,6 +80,9 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
             kept = found[found["model"] == "static"]
             assert (kept["kept"] == kept["per_layer"] * layers).all()
     assert all(row["n"] == ROWS for row in rows)
+    trained = frame["model"].eq("dropped") | (frame["model"].eq("random") & frame["recovered"])
+    assert frame["lead"].notna().equals(trained)  # the controls that SHRP's recovered model is held against
+    assert {row["constant"] for row in rows} == {0.5}
     dropped = next((place / "work" / "rte-s0").glob("retain-dropped-11of12-*"))
     assert layer_kinds(checkpoint.load(dropped).model) == ["dense"] + ["dropped"] * 11
     made = {path: path.stat().st_mtime_ns for path in (place / "work").rglob("model.safetensors")}

@@ -81,6 +81,19 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     assert drawn[["low", "high"]].isna().all()
 
 
+def test_a_paired_lead_tells_a_tie_where_there_is_one():
+    mine = [row(task, "static", 0.97, per_layer=2, recovered=True) for task in ("cola", "rte")]
+    for lead, said in (
+        (0.004, "a tie, SHRP is ahead by +0.4 points (-0.3 to +1.1) on the same inputs"),
+        (0.03, "no tie, SHRP is ahead by +3.0 points (+2.3 to +3.7) on the same inputs"),
+    ):
+        ends = {"lead": lead, "lead_interval": [lead - 0.01, lead + 0.01]}
+        rows = [*mine, *(row(task, "dropped", 0.97 - lead) | ends for task in ("cola", "rte"))]
+        assert said in studies.findings(studies.glue_frame(rows))[0]
+    rows = [*mine, row("cola", "dropped", 0.96) | ends, row("rte", "dropped", 0.96)]
+    assert "a tie, within SHRP's interval" in studies.findings(studies.glue_frame(rows))[0]  # one lead lacks
+
+
 def test_a_control_that_was_not_trained_on_texts_says_so_and_is_a_row_of_its_own():
     frame = studies.glue_frame([*ROWS, row("cola", "dropped", 0.9, texts=0)])
     named = frame[(frame["task"] == "cola") & (frame["model"] == "dropped")].set_index("name")["retained"]

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.study_section import ablation_section, glue_section, size_section
 from shrp.errors import DataError
 
-from .test_studies import ROWS
+from .test_studies import ROWS, row
 
 
 def test_a_table_for_each_recipe_and_depth_with_seeds_and_intervals():
@@ -20,6 +20,22 @@ def test_a_table_for_each_recipe_and_depth_with_seeds_and_intervals():
     assert lines["control: no router"].rstrip().endswith("|  |  |")  # on one task only, so no mean
     assert "- retain, 6 of 12 layers: the best pruned model" in text
     assert "cola accuracy 0.800 (n = 100)" in text
+
+
+def test_under_a_table_are_paired_leads_floors_and_the_controls_that_lack():
+    led = [row("cola", "dropped", 0.99) | {"lead": 0.011, "lead_interval": [-0.02, 0.04], "constant": 0.4}]
+    text = glue_section([*ROWS[1:4], *led, row("rte", "dropped", 0.97)])
+    assert "- Lead over layers dropped: cola +1.1 (-2.0 to +4.0)\n" in text  # not kept of rte
+    assert "Controls not measured: random experts, recovered on cola, rte; no router on cola, rte." in text
+    assert (
+        "cola accuracy 0.800 (n = 100, a constant answer has 50.0% of it); rte accuracy 0.800 (n = 100)"
+        in text
+    )
+
+
+def test_what_never_varies_is_called_one_class():
+    none = row("cola", "static", 0.0, per_layer=2) | {"interval": [0.0, 0.0]}
+    assert "| 0.0 (one class) |" in glue_section([none])
 
 
 def test_no_rows_no_section():

@@ -28,6 +28,12 @@ class ResultsFile:
         self.rows: list[dict[str, Any]] = []
         self._read()
 
+    def refuse_another(self, base: str) -> None:
+        """Raise `DataError` where the rows are of another base, before anything is trained for nothing."""
+        theirs = {self.settings.get(row["task"], {}).get("base", base) for row in self.rows}
+        if others := sorted(theirs - {base}):
+            raise DataError(f"{self.path} has rows of the base {others[0]}, not {base}; name another --out.")
+
     def describe(self, task: str, data: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """Say what the rows of a task are of and how they were made.
 

@@ -156,9 +156,11 @@ def studies(options: Options) -> Iterator[Study]:
 
 
 def results_file(options: Options, experiment: str) -> ResultsFile:
-    """The file that an experiment fills."""
+    """The file that an experiment fills; raises `DataError` where it is of another base or experiment."""
     path = options.out or FILES / f"{experiment}.json"
-    return ResultsFile(path, f"python -m benchmarks.experiments {experiment} --base {options.name}")
+    file = ResultsFile(path, f"python -m benchmarks.experiments {experiment} --base {options.name}")
+    file.refuse_another(options.name)
+    return file
 
 
 def scored(evaluation: Evaluation) -> dict[str, Any]:

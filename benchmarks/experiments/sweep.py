@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from benchmarks.experiments.study import (
@@ -14,7 +13,6 @@ from benchmarks.experiments.study import (
     Study,
     command,
     results_file,
-    scored,
     studies,
 )
 from shrp.checkpoint_info import usage_in
@@ -23,6 +21,7 @@ from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
+from shrp.score_rows import measured
 
 
 def one_seed(study: Study, layers: tuple[int, ...], seed: int, step: int, draws: int) -> list[dict[str, Any]]:
@@ -63,13 +62,8 @@ def _evaluate(live: LiveEvaluator, plans: list[PruningPlan]) -> dict[str, Evalua
 def _row(
     study: Study, model: str, budget: int | None, found: list[Evaluation], price: dict[str, float]
 ) -> dict[str, Any]:
-    scores = [evaluation.score for evaluation in found]
-    row = scored(found[0]) | {"model": model, "budget": budget, "score": float(np.mean(scores))}
-    if len(found) > 1:
-        row["interval"] = [min(scores), max(scores)]
-    teacher = study.teacher.score
+    row, teacher = measured(found) | {"model": model, "budget": budget}, study.teacher.score
     return row | {
-        "interval_is": "95%" if len(found) == 1 else f"range of {len(found)} draws",
         "teacher": teacher,
         "retained": row["score"] / teacher if teacher else None,
         **price,

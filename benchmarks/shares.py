@@ -1,0 +1,31 @@
+"""What a model's score is worth, in shares of its dense teacher's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from shrp.evaluation import Evaluation
+from shrp.metrics import constant_score
+from shrp.paired import paired_difference
+from shrp.score_rows import measured
+
+
+def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[str, Any]:
+    """`measured`, and beside it the share of the teacher's score on the same data, and what the best constant answer
+    scores there (None where that is not defined).
+    """
+    row = measured(evaluations)
+    floor = float("nan") if teacher.labels is None else constant_score(teacher.task, teacher.labels)
+    return row | {
+        "teacher": teacher.score,
+        "retained": row["score"] / teacher.score if teacher.score else None,
+        "constant": None if math.isnan(floor) else floor,
+    }
+
+
+def lead(mine: Evaluation, control: Evaluation, teacher: Evaluation) -> dict[str, Any]:
+    """By what share of the teacher's score one model leads another on the same inputs, with the paired 95% interval."""
+    value, ends = paired_difference(mine, control)
+    return {"lead": value / teacher.score, "lead_interval": [end / teacher.score for end in ends]}

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from benchmarks.shares import lead, of_teacher
+from shrp.data import TextData
+from shrp.evaluate import summarise
+from shrp.metrics import constant_score
+from shrp.tasks import TASKS
+
+LABELS = np.array([1, 1, 1, 0])
+
+
+def evaluation(predictions, task="sst2", labels=LABELS):
+    task = TASKS[task]
+    data = TextData(task, "made", (("t",) * len(task.text_columns),) * len(predictions), labels)
+    outputs = np.array(predictions)[:, None] if task.is_regression else np.eye(2)[predictions]
+    return summarise(data, np.arange(len(predictions)), outputs.astype(np.float32), True)
+
+
+def test_shares_of_a_teacher_and_of_the_best_constant_answer():
+    teacher, mine = evaluation([1, 1, 1, 0]), evaluation([1, 1, 0, 0])
+    row = of_teacher([mine], teacher)
+    assert (row["score"], row["retained"], row["teacher"], row["constant"]) == (0.75, 0.75, 1.0, 0.75)
+    assert row["interval_is"] == "95%"
+    drawn = of_teacher([mine, evaluation([0, 0, 0, 0])], teacher)
+    assert (drawn["score"], drawn["interval"], drawn["interval_is"]) == (
+        0.5,
+        [0.25, 0.75],
+        "range of 2 draws",
+    )
+
+
+def test_a_lead_is_on_the_same_inputs_and_in_shares_of_the_teacher():
+    teacher = evaluation([1, 1, 0, 0])
+    found = lead(evaluation([1, 1, 1, 1]), evaluation([0, 0, 1, 1]), teacher)
+    assert found["lead"] == pytest.approx((0.75 - 0.25) / 0.75)
+    low, high = found["lead_interval"]
+    assert low < found["lead"] < high
+
+
+def test_constant_answers():
+    assert constant_score(TASKS["mrpc"], LABELS) == pytest.approx(6 / 7)  # F1 of always answering 1
+    assert constant_score(TASKS["cola"], LABELS) == 0.0
+    numbers = np.array([1.0, 2.0, 3.0])
+    assert np.isnan(constant_score(TASKS["stsb"], numbers))
+    assert of_teacher([one := evaluation([1.0, 2.0, 2.5], "stsb", numbers)], one)["constant"] is None
