@@ -41,7 +41,7 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _teachers(frame: pd.DataFrame) -> str:
-    floors = frame.groupby("task")["floor"].first()  # the first that is known
+    floors = studies.floors(frame)
     found = [
         f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{_floor(floors[r.task])})"
         for r in frame.drop_duplicates("task").itertuples()
@@ -75,31 +75,17 @@ def _how(recipe: str, depth: str) -> list[str]:
 
 def _beside(frame: pd.DataFrame) -> list[str]:
     """Under a table: paired leads over trained controls, and the controls that were not measured."""
-    trained = frame[
-        frame["model"].isin(("dropped", "uniform")) | (frame["model"].eq("random") & frame["recovered"])
-    ]
     lines = []
-    for name, group in trained.dropna(subset="lead").groupby("name", sort=False):
-        leads = [
-            f"{r.task} {100 * r.lead:+.1f} ({100 * r.lead_low:+.1f} to {100 * r.lead_high:+.1f})"
-            for r in group.itertuples()
-        ]
-        lines.append(f"- Lead over {name.removeprefix('control: ')}: {', '.join(leads)}")
-    if lines:
+    if said := studies.leads(frame):
         lines = [
             "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
             "same inputs, with the paired 95% interval (where it was kept):",
             "",
-            *lines,
+            *(f"- {sentence}" for sentence in said),
             "",
         ]
-    missing = []
-    for model in ("random", "dropped", "uniform"):
-        measured = set(trained.loc[trained["model"] == model, "task"])
-        if gaps := [task for task in frame["task"].unique() if task not in measured]:
-            name = studies.NAMES[model].removeprefix("control: ") + ", recovered" * (model == "random")
-            missing.append(f"{name} on {', '.join(gaps)}")
-    return [*lines, f"Controls not measured: {'; '.join(missing)}.", ""] if missing else lines
+    missing = studies.not_measured(frame)
+    return [*lines, f"Controls not measured: {missing}.", ""] if missing else lines
 
 
 def _size(frame: pd.DataFrame) -> list[str]:

@@ -96,7 +96,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     wide = rows.pivot_table(values="retained", **places)
     cells = rows.assign(cell=[_with_ends(row) for row in rows.itertuples()])
     shown = cells.pivot_table(values="cell", aggfunc=" / ".join, **places)
-    tasks = rows.drop_duplicates("task")
+    tasks, floors = rows.drop_duplicates("task"), studies.floors(rows)
     # Only where every task is known do averages compare like with like.
     if len(tasks) > 1:
         shown["mean"] = 100 * wide.mean(axis=1).where(wide.notna().all(axis=1))
@@ -114,10 +114,20 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         alt="Retained share by model and task, with its interval",
         placeholder="–",
     )
+    if said := studies.leads(rows):
+        st.markdown(
+            "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
+            "same inputs, with the paired 95% interval:\n\n" + "\n".join(f"- {escape(one)}" for one in said)
+        )
+    if missing := studies.not_measured(rows):
+        st.caption(f"Controls not measured: {escape(missing)}.")
     only = "; –: not measured, and the mean only where every task is" if len(tasks) > 1 else ""
     st.caption(
         f"Percent of the dense teacher's score kept, in brackets {_ends(rows)}; {_seeds(rows)}{only}. Teacher: "
-        + "; ".join(f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,})" for r in tasks.itertuples())
+        + "; ".join(
+            f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{_floor(floors[r.task])})"
+            for r in tasks.itertuples()
+        )
         + ". Encoder parameters: share of the dense encoder's, without embeddings."
     )
     downloads(rows, f"{key}-table", f"{file}-table")
@@ -138,6 +148,10 @@ def size_check() -> None:
             title = f"{depth.replace('of', ' of ')} layers converted"
             key = f"size-check-{number}-{depth}"
             retained(rows, title, f"{recipe}<br>{_bars(rows)}", key, key)
+
+
+def _floor(share: float) -> str:
+    return "" if pd.isna(share) else f", a constant answer has {share:.1%} of it"
 
 
 def _bars(rows: pd.DataFrame) -> str:

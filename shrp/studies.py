@@ -230,6 +230,43 @@ def bounds(scores: pd.Series, intervals: Sequence[Sequence[float]]) -> tuple[flo
     return float(low), float(high)
 
 
+def floors(frame: pd.DataFrame) -> pd.Series:
+    """Task -> the share of the teacher's score that the best constant answer has; nan where that is not known."""
+    return frame.groupby("task", sort=False)["floor"].first()
+
+
+def leads(frame: pd.DataFrame) -> list[str]:
+    """A clause for each trained control: by how many points of the teacher's score SHRP's recovered model leads it.
+
+    Args:
+        frame: rows of `glue_frame` of one recipe and depth.
+    """
+    said = []
+    for name, group in _trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
+        of = [
+            f"{r.task} {100 * r.lead:+.1f} ({100 * r.lead_low:+.1f} to {100 * r.lead_high:+.1f})"
+            for r in group.itertuples()
+        ]
+        said.append(f"Lead over {name.removeprefix('control: ')}: {', '.join(of)}")
+    return said
+
+
+def not_measured(frame: pd.DataFrame) -> str:
+    """The trained controls that some of the frame's tasks lack, in words; empty where none does."""
+    trained, missing = _trained_controls(frame), []
+    for model in _CONTROLS:
+        measured = set(trained.loc[trained["model"] == model, "task"])
+        if gaps := [task for task in frame["task"].unique() if task not in measured]:
+            name = NAMES[model].removeprefix("control: ") + ", recovered" * (model == "random")
+            missing.append(f"{name} on {', '.join(gaps)}")
+    return "; ".join(missing)
+
+
+def _trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
+    drawn = frame["model"].eq("random") & frame["recovered"].astype(bool)
+    return frame[frame["model"].isin(("dropped", "uniform")) | drawn]
+
+
 def findings(frame: pd.DataFrame) -> list[str]:
     """What the table shows, a sentence each: SHRP's best pruned model against the best control at each depth."""
     sentences = []

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.published import PUBLISHED
+from shrp.studies import floors as floors_of
 from shrp.studies import with_ends
 from ui.text import escape_html
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout
@@ -61,10 +62,30 @@ def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
                 "<extra></extra>",
             )
         )
+    _floors(fig, frame)
     fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
     # Marks of one task stand side by side, in the legend's order.
     fig.update_layout(scattermode="group", scattergap=0.3)
     return layout(fig, title, subtitle=note, y="of the dense teacher's score (%)", height=520, legend=True)
+
+
+def _floors(fig: go.Figure, frame: pd.DataFrame) -> None:
+    """A dotted line over each task at what the best constant answer has."""
+    floors = floors_of(frame)
+    tasks = list(floors.index)
+    fig.update_xaxes(categoryorder="array", categoryarray=tasks)
+    line, named = {"color": GREY, "dash": "dot", "width": 2}, False
+    for place, share in enumerate(floors):
+        if share == share:
+            fig.add_shape(
+                type="line",
+                **{"x0": place - 0.45, "x1": place + 0.45, "y0": 100 * share, "y1": 100 * share},
+                line=line,
+                layer="below",
+                name="a constant answer",
+                showlegend=not named,
+            )
+            named = True
 
 
 def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
