@@ -1,6 +1,8 @@
 import json
 import sys
+import threading
 import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -110,9 +112,35 @@ def test_without_a_network_the_error_is_plain_and_quick(monkeypatch, tmp_path):
         load_glue("sst2")
 
 
-def test_reachable_is_about_any_answer():
+@pytest.fixture
+def answering():
+    """`http://127.0.0.1:<port>` of a server that says 200 at `/there`, and 404 at any other path."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200 if self.path == "/there" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_reachable_is_about_any_answer(monkeypatch, answering):
+    monkeypatch.setattr(hub, "_silent", {})  # or other tests would see who was silent here
+    monkeypatch.setenv("no_proxy", "*")  # a proxy would answer for those who don't
+    assert hub._reachable(f"{answering}/there")
+    assert hub._reachable(f"{answering}/gone")
+    assert hub._silent == {}
     assert not hub._reachable("http://127.0.0.1:9")  # The discard port: nothing listens.
     assert not hub._reachable("not a url")
+    assert set(hub._silent) == {"http://127.0.0.1:9", "not a url"}
 
 
 def test_who_gave_no_answer_is_not_asked_again_at_once(monkeypatch):
