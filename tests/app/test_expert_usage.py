@@ -219,21 +219,36 @@ def test_characteristic_words_of_an_expert(open_page, tiny_checkpoint, stats):
     said = texts_of(at)
     assert f"{found.here:,} words in the {mine.sum():,} inputs routed here" in said
     assert f"{found.tested:,} words with at least 3 occurrences" in said
+    assert "Little is routed here" not in said
 
 
-def test_words_of_few_inputs_come_with_a_warning(open_page, tiny_checkpoint, stats):
-    few = [
+def used_by(stats, fewest, most):
+    """The first layer and expert that so many inputs are routed to."""
+    found = [
         (layer, expert)
         for layer in (1, 2)
         for expert in range(4)
-        if 0 < (stats.top1[layer][:, expert] > 0).sum() < 30
+        if fewest <= (stats.top1[layer][:, expert] > 0).sum() <= most
     ]
-    none = [(layer, expert) for layer in (1, 2) for expert in range(4) if not stats.counts(layer)[expert]]
-    for (layer, expert), words in [(c, "Little is routed here") for c in few[:1]] + [
-        (c, "Nothing is routed to this expert on these data, so it has no words") for c in none[:1]
-    ]:
-        at = open_page("expert_usage", tiny_checkpoint, layer=layer, expert=expert, parts="words")
-        assert words in texts_of(at)
+    assert found  # or the test that asks would show nothing
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ((1, 29), "Little is routed here"),
+        ((0, 0), "Nothing is routed to this expert on these data, so it has no words"),
+    ],
+)
+def test_words_of_few_inputs_or_none_come_with_a_warning(open_page, tiny_checkpoint, stats, inputs, words):
+    layer, expert = used_by(stats, *inputs)
+    at = open_page("expert_usage", tiny_checkpoint, layer=layer, expert=expert, parts="words")
+    assert not at.exception
+    assert words in texts_of(at)
+
+
+def test_where_no_word_is_frequent_enough_it_says_what_to_do(open_page, tiny_checkpoint, stats):
     at = open_page(
         "expert_usage", tiny_checkpoint, layer=2, expert=busiest(stats), parts="words", min_count=9999
     )
@@ -309,11 +324,10 @@ def test_knocking_an_expert_out(open_page, save_tiny, routing):
 
 
 def test_an_unused_expert_changes_nothing_and_says_so(open_page, tiny_checkpoint, stats):
-    unused = [(layer, e) for layer in (1, 2) for e in range(4) if not stats.counts(layer)[e]]
-    for layer, expert in unused[:1]:
-        at = open_page("expert_usage", tiny_checkpoint, layer=layer, expert=expert, parts="knocked out")
-        assert not at.exception
-        assert "without it every output is the same" in texts_of(at)
+    layer, expert = used_by(stats, 0, 0)
+    at = open_page("expert_usage", tiny_checkpoint, layer=layer, expert=expert, parts="knocked out")
+    assert not at.exception
+    assert "without it every output is the same" in texts_of(at)
 
 
 def test_nearest_experts(open_page, tiny_checkpoint):
