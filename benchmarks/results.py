@@ -25,9 +25,10 @@ from shrp.errors import CheckpointError
 ROOT = Path(__file__).parent.parent
 HEAD = """# Results
 
-Written by `python -m benchmarks.results` from the scores that the checkpoints carry (`python -m shrp train` measured
-them). Intervals are 95% (Wilson for accuracy) unless a row says that it is the range of several draws. "Of teacher" is
-the score divided by the dense teacher's on the same data. Parameters and FLOPs are shares of the dense model's, of the
+Written by `python -m benchmarks.results` from the studies' files in docs/data and from the scores that the checkpoints
+carry (`python -m shrp train` measured them, or `python -m benchmarks.glue --ship`). Intervals are 95% (Wilson for
+accuracy, else the bootstrap of inputs) unless a row says that it is the range of several draws. "Of teacher" is the
+score divided by the dense teacher's on the same data. Parameters and FLOPs are shares of the dense model's, of the
 encoder's layers alone and of the whole model with embeddings and head, FLOPs at 128 tokens. A control "ties" where its
 score lies within the interval of the SHRP model; random experts stand against the static model of the same size and
 recovery, the other controls against every SHRP model. Speed comes last.
@@ -72,8 +73,9 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _section(name: str, loaded: Checkpoint) -> str:
-    lines = [f"## {name}", "", f"{card.description(loaded.info)} {card.trained(loaded.info.training)}", ""]
-    return "\n".join([*lines, *card.score_sections(loaded)])
+    lines = [f"## {name}", "", f"{card.description(loaded.info)} {card.made(loaded)}", ""]
+    lines += [f"- {text}" for text in card.collapsed(loaded.info)]
+    return "\n".join([*lines, "", *card.score_sections(loaded)])
 
 
 if __name__ == "__main__":

@@ -7,8 +7,12 @@ from typing import Any
 
 from shrp.checkpoint import Checkpoint, read_history
 from shrp.checkpoint_info import CheckpointInfo, usage_in
+from shrp.errors import ShrpError
+from shrp.evenness import effective_experts
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.plan import make_plan
+from shrp.training_config import RECIPES, TrainConfig
+from shrp.usage import COLLAPSE_EXPERTS
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 
 CARD = "README.md"
@@ -23,10 +27,7 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
         licence: of the base's weights, in words.
     """
     info = loaded.info
-    how = trained(info.training)
-    if not converted(info.training):  # where it stores no more than that, its history tells
-        how = " ".join(filter(None, (texts_in(read_history(loaded.path)), how)))
-    lines = [f"# {name}", "", description(info), "", "## How it was made", "", how, ""]
+    lines = [f"# {name}", "", description(info), "", "## How it was made", "", made(loaded), ""]
     lines += ["## Scores", ""]
     if scored(info):
         lines += [
@@ -61,13 +62,66 @@ def description(info: CheckpointInfo) -> str:
     )
 
 
+def made(loaded: Checkpoint) -> str:
+    """How a checkpoint was made: on texts, if so, then on the task, and with which settings."""
+    training = loaded.info.training
+    texts = "" if converted(training) else texts_in(read_history(loaded.path))  # the history alone may tell
+    return " ".join(filter(None, (texts, trained(training), settings(training.get("config", {})))))
+
+
+def settings(config: Mapping[str, Any]) -> str:
+    """The settings of a training that its scores depend on, in a sentence; empty where they can't be read."""
+    used = _config(config)
+    if used is None:
+        return ""
+    parts = [
+        f"Learning rates {used.learning_rate:g} and, for Routers and Expanders, {used.new_learning_rate:g}",
+        f"batches of {used.batch_size}, at most {used.max_length} tokens",
+        f"{'with' if used.dropout else 'without'} dropout",
+        f"dense layers {'stayed as the teacher has them' if used.freeze_dense else 'learned too'}",
+    ]
+    if used.freeze_embeddings:
+        parts.append("embeddings frozen")
+    if used.shrp.layers:
+        fitted = used.expander_init == "least_squares"
+        parts.append(
+            f"Expanders started {'from a least-squares fit' if fitted else 'at random, near the identity'}"
+        )
+    return "; ".join(parts) + "."
+
+
+def _recipe(training: Mapping[str, Any]) -> str:
+    """The recipe's name, and where the training had other settings than the recipe of that name has now."""
+    name, used = training.get("recipe"), _config(training.get("config", {}))
+    if not name:
+        return ""
+    changed = [
+        key.replace("_", " ")
+        for key, value in RECIPES.get(str(name), {}).items()
+        if used is not None and getattr(used, key) != value
+    ]
+    return f"Recipe `{name}`" + (f", but for {', '.join(changed)}" if changed else "") + ". "
+
+
+def _config(config: Mapping[str, Any]) -> TrainConfig | None:
+    try:
+        return TrainConfig.from_dict(dict(config))
+    except (
+        ShrpError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ):  # a checkpoint may come from anywhere
+        return None
+
+
 def trained(training: Mapping[str, Any]) -> str:
     """On what and how a checkpoint was trained."""
     examples, config = training.get("train_examples"), training.get("config", {})
     before = converted(training)
     if examples is None:
         return before or "Nothing was stored about its training."
-    recipe = f"Recipe `{training['recipe']}`. " if training.get("recipe") else ""
     distilled = [
         text
         for key, text in (("distill_logits", "logits"), ("distill_hidden", "hidden states"))
@@ -78,7 +132,7 @@ def trained(training: Mapping[str, Any]) -> str:
     precision = f", {training['precision']}" if training.get("precision") else ""
     then = f"{before} Then: " if before else ""
     return (
-        f"{then}{recipe}Trained on {training.get('train_data')} ({examples:,} examples, {size}"
+        f"{then}{_recipe(training)}Trained on {training.get('train_data')} ({examples:,} examples, {size}"
         f"{counted(training.get('epochs'), 'epoch')}, seed {config.get('seed')}{precision}), "
         f"validated on {training.get('validation_data')}; one seed, so differences within the intervals mean "
         f"nothing.{teacher}"
@@ -143,7 +197,20 @@ def limits(info: CheckpointInfo) -> list[str]:
                 f"On {data}, written to be hard and outside the training data, the teacher has {of['teacher']:.3f} and "
                 f"the routed model {of['routed']:.3f}."
             )
+    found += collapsed(info)
     return [*found, "It was trained to study a method, not to decide anything about people."]
+
+
+def collapsed(info: CheckpointInfo) -> list[str]:
+    """A sentence for each layer whose router decides next to nothing (docs/method.md, failure signatures)."""
+    found = []
+    for layer, share in sorted(usage_in(info).items()) if info.usage else ():
+        if (effective := effective_experts(share)) < COLLAPSE_EXPERTS:
+            found.append(
+                f"Layer {layer} uses {effective:.2f} effective experts of {len(share)} on the validation data (below "
+                f"{COLLAPSE_EXPERTS}, which counts as collapsed): its router decides next to nothing."
+            )
+    return found
 
 
 def scored(info: CheckpointInfo) -> list[Mapping[str, Any]]:

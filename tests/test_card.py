@@ -1,13 +1,16 @@
 """A model card says what the checkpoint says: how it was made, its scores beside its controls, its limits."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from shrp import checkpoint
 from shrp.card import CARD, card
+from shrp.config import ShrpConfig
 from shrp.measure import dense_cost, plan_cost
 from shrp.plan import make_plan
+from shrp.training_config import TrainConfig
 
 
 def row(model, kind, score, data="validation.csv", **facts):
@@ -50,6 +53,38 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     assert re.search(r"\| control: layers dropped, 3 epochs \| 0.5000 .*\|  \|  \|  \|", text)
     assert "the teacher has 0.600 and the routed model 0.550" in text
     assert "Weights derive from tiny: MIT" in text
+
+
+def test_the_card_tells_settings_and_where_they_are_not_the_recipe_s(folder, tmp_path):
+    loaded = checkpoint.load(folder)
+    assert "Learning rates" not in card("mine", loaded)  # its config is not whole
+
+    def of(config):
+        training = dict(loaded.info.training) | {"config": config.to_dict()}
+        path = checkpoint.save(
+            loaded.model, loaded.tokenizer, replace(loaded.info, training=training), tmp_path / "other"
+        )
+        return card("other", checkpoint.load(path))
+
+    text = of(TrainConfig.named("retain", shrp=ShrpConfig((1, 2)), max_length=64))
+    assert "Recipe `retain`. Trained" in text
+    assert "at most 64 tokens; without dropout; dense layers learned too" in text
+    assert "Expanders started from a least-squares fit." in text
+    changed = TrainConfig.named("retain", shrp=ShrpConfig(()), dropout=True, learning_rate=4e-4)
+    text = of(changed)
+    assert "Recipe `retain`, but for learning rate, dropout. Trained" in text
+    assert "with dropout" in text
+    assert "Expanders started" not in text
+
+
+def test_a_collapsed_layer_is_among_the_limits(folder):
+    assert "effective experts" not in card("mine", checkpoint.load(folder))
+    loaded = checkpoint.load(folder)
+    usage = {"1": [0.99, 0.01, 0.0, 0.0], "2": [0.25] * 4}
+    checkpoint.save(loaded.model, loaded.tokenizer, replace(loaded.info, usage=usage), folder)
+    text = card("mine", checkpoint.load(folder))
+    assert "- Layer 1 uses 1.06 effective experts of 4" in text
+    assert "Layer 2 uses" not in text
 
 
 def test_where_only_the_history_tells_of_texts_the_card_does_too(folder):
