@@ -83,8 +83,8 @@ def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
     assert all(row["distill_hidden_loss"] > 0 for row in history)
 
 
-def test_a_folder_for_several_runs_gives_the_same_training(
-    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path
+def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher(
+    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
 ):
     config = TrainConfig(
         ShrpConfig((2,)),
@@ -95,9 +95,9 @@ def test_a_folder_for_several_runs_gives_the_same_training(
         precision="fp32",
     )
     teacher = tiny_model()
-    losses = []
-    for name in ("a", "b"):
-        _, _, history = train(
+
+    def history(name, **options):
+        _, _, rows = train(
             replace(config, learning_rate=3e-5),
             copy.deepcopy(teacher),
             tiny_info(layers=()),
@@ -105,11 +105,19 @@ def test_a_folder_for_several_runs_gives_the_same_training(
             tiny_data(24),
             tiny_data(8, seed=1),
             tmp_path / name,
-            teacher_outputs=tmp_path / "said",
+            **options,
         )
-        losses.append([row["loss"] for row in history])
+        return rows
+
+    kept = [history(name, teacher_outputs=tmp_path / "said") for name in ("a", "b")]
+    for name in ("a", "b"):
         assert not (tmp_path / f"{name}.run" / "teacher").exists()
-    assert losses[0] == losses[1]
+    assert [row["loss"] for row in kept[0]] == [row["loss"] for row in kept[1]]
+    monkeypatch.setattr(training, "CACHE_BYTES", 0)  # nothing is kept, so every step asks
+    asked = history("c")
+    for name in ("loss", "distill_logits_loss", "distill_hidden_loss"):
+        mine, theirs = ([row[name] for row in rows] for rows in (kept[0], asked))
+        assert mine == pytest.approx(theirs, rel=1e-4)  # hidden states are kept in float16
 
 
 def test_one_who_reads_keeps_what_it_opened_when_another_fills_the_folder_anew(
