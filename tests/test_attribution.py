@@ -1,3 +1,4 @@
+import copy
 import threading
 from itertools import combinations, pairwise
 from math import comb
@@ -5,6 +6,8 @@ from math import comb
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import matthews_corrcoef
+from tokenizers import normalizers
 
 from shrp.attribution import experts, importance, instance, tokens, trust
 from shrp.batching import collate, encode
@@ -64,10 +67,23 @@ def test_wordpieces_and_pairs_are_grouped(made, tiny_model):
     np.testing.assert_allclose(pair.per_word(total), [w.positions[0] for w in pair.words])
 
 
-@pytest.mark.parametrize("text", [("",), ("  \n",), ("\u200b \u200b".replace("\u200b", ""),)])
+@pytest.mark.parametrize("text", [("",), ("  \n",)])
 def test_a_text_without_words_is_refused(made, routed, text):
     with pytest.raises(DataError, match="no word"):
         made(routed, text)
+
+
+def test_characters_without_a_width_are_words_only_to_a_tokenizer_that_keeps_them(
+    made, routed, tiny_tokenizer
+):
+    text = ("\u200b \u200b",)
+    assert made(routed, text).unknown == ("\u200b",)
+    dropping = copy.deepcopy(tiny_tokenizer)
+    dropping.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    with pytest.raises(DataError, match="no word"):
+        instance.prepare(routed, dropping, SST2, text)
+    one = instance.prepare(routed, dropping, SST2, ("w1\u200b \u200b w2",))
+    assert [word.text for word in one.words] == ["w1", "w2"]
 
 
 def test_a_long_text_is_cut_and_the_number_of_texts_checked(made, routed, tiny_tokenizer):
@@ -492,11 +508,24 @@ def test_data_without_labels_and_models_without_routers(routed, tiny_model, tiny
         importance.knock_outs(routed, tiny_tokenizer, data, [])
 
 
-def test_another_metric_than_accuracy(tiny_routed, tiny_tokenizer, tiny_data):
-    data = tiny_data(12, task=TASKS["cola"])
-    table = importance.knock_outs(tiny_routed("bert"), tiny_tokenizer, data, range(12)).table(data, 0)
-    assert table["score_lost"].notna().all()
-    assert (table["score_lost_low"] <= table["score_lost"] + 1e-9).all()
+def test_another_metric_than_accuracy_falls_as_far_as_the_scores_are_apart(
+    tiny_routed, tiny_tokenizer, tiny_data
+):
+    data = tiny_data(32, task=TASKS["cola"])
+    found = importance.knock_outs(tiny_routed("bert"), tiny_tokenizer, data, range(32))
+    table = found.table(data, 0)
+    before = matthews_corrcoef(data.labels, found.base.argmax(1))
+    lost = [
+        before - matthews_corrcoef(data.labels, found.knocked_out[:, place, expert].argmax(1))
+        for place in range(len(found.layers))
+        for expert in range(4)
+    ]
+    assert table["score_lost"].tolist() == pytest.approx(lost, abs=1e-9)
+    assert max(map(abs, lost)) > 0.1  # or a turned sign could go unseen
+    low, high = table["score_lost_low"], table["score_lost_high"]
+    assert (low <= table["score_lost"] + 1e-9).all()
+    assert (table["score_lost"] <= high + 1e-9).all()
+    assert (low < high)[table["flips"] > 0].all()
 
 
 # A shared model
