@@ -32,7 +32,9 @@ _SCORE: dict[str, type | tuple[type, ...]] = {
 }
 _EPOCH: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("epoch", "stage", "converted_layer", "validation_n", "texts"), int),
-    **dict.fromkeys(("validation_score", "loss", "balance_loss", "seconds"), _NUMBER),
+    **dict.fromkeys(("validation_score", "seconds"), _NUMBER),
+    **dict.fromkeys(("loss", "task_loss", "balance_loss"), _NUMBER),
+    **dict.fromkeys(("distill_logits_loss", "distill_hidden_loss"), _NUMBER),
     "metric": str,
     "validation_interval": list,
     "usage": Mapping,
@@ -69,12 +71,13 @@ def check_usage(usage: Mapping[str, Any]) -> dict[str, list[float]]:
     """Layer -> Top-1 share of each expert.
 
     Raises:
-        CheckpointError: a key is no layer, or a value no list of shares; all lists must be equally long.
+        CheckpointError: a key is no layer, or a value no list of shares; all lists must be equally long, and not empty.
     """
     if not isinstance(usage, Mapping):
         raise CheckpointError("the checkpoint's usage must be an object of layers.")
     for layer, shares in usage.items():
-        if not str(layer).isdecimal() or not isinstance(shares, list) or not all(map(_is_share, shares)):
+        listed = isinstance(shares, list) and len(shares) > 0
+        if not str(layer).isdecimal() or not listed or not all(map(_is_share, shares)):
             raise CheckpointError(f"the checkpoint's usage of layer {layer!r} must be a list of shares.")
     if len({len(shares) for shares in usage.values()}) > 1:
         raise CheckpointError("the checkpoint's usage has layers with different numbers of experts.")
@@ -82,18 +85,30 @@ def check_usage(usage: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def check_history(rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Rows of a history.
+    """Rows of a history, without what is null but for `converted_layer`, where it says that none was converted.
 
     Raises:
-        CheckpointError: a row is no object with an epoch, or a field is of another type than it should be.
+        CheckpointError: a row is no object with an epoch and a stage, or has a validation score but not its metric and
+            validation_n, or a field is of another type than it should be.
     """
-    for row in rows:
-        if not isinstance(row, Mapping) or row.get("epoch") is None:
-            raise CheckpointError("the checkpoint's history must be objects with an epoch.")
-        _check("row of the history", row, _EPOCH)
-        _interval("row of the history", row.get("validation_interval"))
-        check_usage(row.get("usage") or {})
-    return list(rows)
+    return [_epoch(row) for row in rows]
+
+
+def _epoch(row: Any) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise CheckpointError("the checkpoint's history must be objects with an epoch and a stage.")
+    known = {name: value for name, value in row.items() if value is not None or name == "converted_layer"}
+    if not {"epoch", "stage"} <= set(known):
+        raise CheckpointError("each row of the checkpoint's history must have an epoch and a stage.")
+    if "validation_score" in known and not {"metric", "validation_n"} <= set(known):
+        raise CheckpointError(
+            f"epoch {known['epoch']!r:.20} of the checkpoint's history has a validation_score; "
+            "it must have its metric and validation_n too."
+        )
+    _check("row of the history", known, _EPOCH)
+    _interval("row of the history", known.get("validation_interval"))
+    check_usage(known.get("usage", {}))
+    return known
 
 
 def _check(what: str, found: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]]) -> None:

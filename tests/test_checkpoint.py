@@ -103,12 +103,11 @@ def test_saving_leaves_the_model_as_it_was(tmp_path, tiny_routed, tiny_tokenizer
 def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     rows = ({"model": "routed", "kind": "routed", "score": 0.5, "n": 7, "interval": [0.1, 0.9]},)
     info = tiny_info(training={"epochs": 3}, scores=rows, usage={"1": [0.5, 0.5, 0, 0]})
-    folder = checkpoint.save(
-        tiny_routed(), tiny_tokenizer, info, tmp_path / "a", extra_files={"history.jsonl": '{"epoch": 0}\n\n'}
-    )
+    lines = {"history.jsonl": '{"epoch": 0, "stage": 2}\n\n'}
+    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "a", extra_files=lines)
     assert checkpoint.read_config(folder)[1] == info
     assert checkpoint.info_if_ours(folder) == info
-    assert checkpoint.read_history(folder) == [{"epoch": 0}]
+    assert checkpoint.read_history(folder) == [{"epoch": 0, "stage": 2}]
     data = json.loads((folder / "config.json").read_text())
     assert data["architectures"] == ["BertForSequenceClassification"]  # an ordinary model folder otherwise
     assert data["shrp"]["format_version"] == 1

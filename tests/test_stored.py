@@ -1,12 +1,14 @@
 """What a checkpoint says of itself is checked when it is read, so that nobody who shows it trips over it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from shrp import checkpoint, stored
 from shrp.errors import CheckpointError
 
+SHIPPED = Path(__file__).parent.parent / "checkpoints"
 SHARES = [0.5, 0.25, 0.25, 0.0]
 
 
@@ -67,12 +69,52 @@ def test_usage_that_is_none_is_refused(usage):
 
 @pytest.mark.parametrize(
     "line",
-    ["[1]", "{}", '{"epoch": "first"}', '{"epoch": 0, "usage": [1]}', '{"epoch": 0, "usage": {"1": "x"}}'],
+    [
+        "[1]",
+        "{}",
+        '{"epoch": 0}',
+        '{"epoch": 0, "stage": null}',
+        '{"epoch": "first", "stage": 1}',
+        '{"epoch": 0, "stage": "one"}',
+        '{"epoch": 0, "stage": 1, "task_loss": "low"}',
+        '{"epoch": 0, "stage": 1, "usage": [1]}',
+        '{"epoch": 0, "stage": 1, "usage": {"1": "x"}}',
+        '{"epoch": 0, "stage": 1, "usage": {"1": []}}',
+        '{"epoch": 0, "stage": 1, "validation_score": 0.5}',
+        '{"epoch": 0, "stage": 1, "validation_score": 0.5, "metric": "f1"}',
+        '{"epoch": 0, "stage": 1, "validation_score": 0.5, "validation_n": 9}',
+        '{"epoch": 0, "stage": 1, "validation_score": 0.5, "validation_n": 9, "metric": 3}',
+    ],
 )
 def test_a_history_that_is_none_is_refused(tmp_path, line):
     (tmp_path / "history.jsonl").write_text(line + "\n")
     with pytest.raises(CheckpointError):
         checkpoint.read_history(tmp_path)
+
+
+@pytest.mark.parametrize("lacking", ["metric", "validation_n"])
+def test_a_score_without_what_belongs_to_it_is_refused_in_words(lacking):
+    row = {"epoch": 3, "stage": 2, "validation_score": 0.5, "metric": "f1", "validation_n": 9, lacking: None}
+    with pytest.raises(CheckpointError, match=r"epoch 3 .* must have its metric and validation_n too"):
+        stored.check_history([row])
+
+
+def test_a_history_keeps_all_but_what_is_not_known():
+    row = {
+        "epoch": 0,
+        "stage": 2,
+        "converted_layer": None,
+        "validation_score": None,
+        "usage": None,
+        "theirs": 1,
+    }
+    assert stored.check_history([row]) == [{"epoch": 0, "stage": 2, "converted_layer": None, "theirs": 1}]
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/history.jsonl")), ids=lambda file: file.parent.name)
+def test_the_shipped_histories_are_read_as_they_are(file):
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert checkpoint.read_history(file.parent) == [json.loads(line) for line in lines]
 
 
 def test_shares_of_other_experts_than_the_model_has_are_refused(

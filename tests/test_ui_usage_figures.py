@@ -82,6 +82,13 @@ def test_training_usage_is_one_row_a_layer_expert_and_epoch():
     assert training_frame([]).empty
 
 
+def test_of_an_epoch_that_is_stored_twice_the_later_usage_is_drawn():
+    frame = training_frame([*HISTORY, {"epoch": 1, "stage": 2, "usage": {"2": [0.25, 0.75]}}])
+    assert len(frame) == 6
+    assert frame.loc[(frame["epoch"] == 1) & (frame["layer"] == 2), "share"].tolist() == [0.25, 0.75]
+    assert len(usage_over_training(frame, subtitle="").data) == 2
+
+
 def test_bars_carry_entropy():
     summary = pd.DataFrame(
         {

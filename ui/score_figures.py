@@ -85,22 +85,26 @@ def score_hover(row: Any) -> str:
 
 
 def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The training history without usage, one row an epoch, the interval as columns low and high."""
+    """The training history without usage, one row an epoch, the interval as columns low and high.
+
+    There always is a column `converted_layer`, None where no layer was converted.
+    """
     rows = []
     for row in history:
         low, high = [*(row.get("validation_interval") or ()), None, None][:2]
         kept = {k: v for k, v in row.items() if k not in ("usage", "validation_interval")}
-        rows.append(kept | {"low": low, "high": high})
+        rows.append(kept | {"converted_layer": row.get("converted_layer"), "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
 def history_alt(history: Sequence[Mapping[str, Any]]) -> str:
     """What `training_history` shows, in words."""
-    last = history[-1]
-    if "validation_score" not in last:
+    scored = [row for row in history if "validation_score" in row]
+    if not scored:
         return f"Losses over {len(history)} epochs on unlabelled texts, without a validation score."
+    last = scored[-1]
     return (
-        f"Validation score and losses over {len(history)} epochs; the last epoch's score is "
+        f"Validation score and losses over {len(history)} epochs; the last score is "
         f"{score_text(last['validation_score'], last['metric'])}."
     )
 
@@ -123,7 +127,7 @@ def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | N
     if scored:
         _validation(fig, frame, teacher_score)
         dotted = "; dotted: the dense teacher" if teacher_score is not None else ""
-        note = f"validation: {escape_html(data)}, n = {int(frame['validation_n'].iloc[-1]):,}<br>"
+        note = f"validation: {escape_html(data)}, n = {int(frame['validation_n'].dropna().iloc[-1]):,}<br>"
         note += f"bars: 95% intervals{dotted}"
     for column, (name, color) in _LOSSES.items():
         if column in frame and pd.to_numeric(frame[column]).abs().max() > 0:

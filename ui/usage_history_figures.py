@@ -18,14 +18,18 @@ _PANELS = 4  # small multiples a row
 
 
 def training_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Usage over training: columns epoch, stage, layer, expert, share; epochs without usage are left out."""
+    """Usage over training: columns epoch, stage, layer, expert, share; epochs without usage are left out.
+
+    Of an epoch that is there twice the later row counts.
+    """
     rows = [
         (row["epoch"], row["stage"], int(layer), expert, share)
         for row in history
         for layer, shares in row.get("usage", {}).items()
         for expert, share in enumerate(shares)
     ]
-    return pd.DataFrame(rows, columns=["epoch", "stage", "layer", "expert", "share"])
+    frame = pd.DataFrame(rows, columns=["epoch", "stage", "layer", "expert", "share"])
+    return frame.drop_duplicates(["epoch", "layer", "expert"], keep="last", ignore_index=True)
 
 
 def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:

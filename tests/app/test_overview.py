@@ -8,12 +8,14 @@ import pytest
 from shrp import checkpoint as checkpoints
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
+from shrp.history import history_text
 from shrp.measure import cost, dense_cost
 from ui import state
 from ui.text import count
 
 from .conftest import ROOT
 from .helpers import HISTORY, SCORES, row, specs, texts_of
+from .test_report import make
 
 
 @pytest.fixture
@@ -165,6 +167,50 @@ def test_a_damaged_checkpoint_is_told_in_words(open_page, tiny_checkpoint, damag
     }
     assert expected[damage] in at.error[0].value.replace("\\", "")
     assert (at.title[0].value == "tiny") if damage == "history" else not at.metric
+
+
+MINIMAL = (
+    [{"epoch": 0, "stage": 1}],
+    [{"epoch": 0, "stage": 2, "validation_score": 0.5, "metric": "accuracy", "validation_n": 9}],
+    [
+        {"epoch": 0, "stage": 1, "usage": {"2": [0.5, 0.5, 0, 0]}},
+        {"epoch": 0, "stage": 1, "usage": {"2": [1, 0, 0, 0]}},
+    ],
+)
+
+
+@pytest.mark.parametrize("history", MINIMAL)
+def test_a_history_of_the_least_that_is_needed_is_shown(open_page, save_tiny, history):
+    folder = save_tiny("least", history=history_text(history))
+    at = open_page("overview", folder)
+    assert not at.exception
+    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
+    assert "Training, epoch by epoch" in titles
+    _, _, said = make(at)
+    assert "This part could not be made" not in said
+    at = open_page("expert_usage", folder)
+    assert not at.exception
+    assert not at.error
+
+
+LACKING = (
+    ({"epoch": 0}, "each row of the checkpoint's history must have an epoch and a stage"),
+    ({"epoch": 0, "stage": 2, "validation_score": 0.5}, "must have its metric and validation_n too"),
+)
+
+
+@pytest.mark.parametrize(("row", "said"), LACKING)
+def test_a_history_that_lacks_something_is_refused_in_words(open_page, save_tiny, row, said):
+    folder = save_tiny("lacking", history=history_text([row]))
+    at = open_page("overview", folder)
+    assert not at.exception
+    assert said in at.error[0].value.replace("\\", "").replace("\u2060", "")
+    _, _, report = make(at)
+    assert "This part could not be made" in report
+    assert said in report
+    at = open_page("expert_usage", folder)
+    assert not at.exception
+    assert said in at.error[0].value.replace("\\", "").replace("\u2060", "")
 
 
 def test_no_checkpoint_at_all_says_how_to_make_one(open_page):
