@@ -145,11 +145,17 @@ def layer_findings(frame: pd.DataFrame) -> list[str]:
         first, last = rows.iloc[0], rows.iloc[-1]
         stage_1 = rows[rows["stage"] == 1]
         middle = stage_1.iloc[-1] if len(stage_1) else first
+        peak = stage_1.loc[stage_1["distance"].idxmax()] if len(stage_1) else first
+        between = ""
+        if peak["distance"] > max(first["distance"], middle["distance"]):
+            between = (
+                f"{peak['distance']:.2f} at most within stage 1 (after {int(peak['examples']):,} examples), "
+            )
         sentences.append(
-            f"On {task}, layer {layer}'s usage is {first['distance']:.2f} from uniform at the first measurement, "
-            f"{middle['distance']:.2f} at the end of stage 1 and {last['distance']:.2f} after the last epoch "
-            f"({_range(last)}; even picks would measure {last['even_distance']:.2f}): {middle['effective']:.1f} "
-            f"effective experts, then {last['effective']:.1f}."
+            f"On {task}, layer {layer}'s usage is {first['distance']:.2f} from uniform (total variation) at the first "
+            f"measurement, {between}{middle['distance']:.2f} at the end of stage 1 and {last['distance']:.2f} after "
+            f"the last epoch ({_range(last)}; even picks would measure {last['even_distance']:.2f}): "
+            f"{middle['effective']:.1f} effective experts, then {last['effective']:.1f}."
         )
     return sentences
 
@@ -197,13 +203,13 @@ def topk_findings(scores: pd.DataFrame, stability: pd.DataFrame) -> list[str]:
         if not stability.empty:
             mine = stability[(stability["task"] == task) & (stability["top_k"] == k)]
             parts += [
-                f"{row.overlap:.2f} with {row.budget} kept (chance {row.chance:.2f})"
+                f"{row.overlap:.2f} with {row.budget} kept, {row.used:.0f} used (chance {row.chance:.2f})"
                 for row in mine[mine["layer"] == "all"].sort_values("budget").itertuples()
             ]
         text = f"On {task}, Top-{k}"
         if parts:
             count = int(static["seeds"].min())
-            text += f"'s kept sets overlap over {count} seeds by {', '.join(parts)}; its score"
+            text += f"'s used kept sets overlap (Jaccard) over {count} seeds by {'; '.join(parts)}; its score"
         else:
             text += " (one seed, so there is no overlap to speak of): the score"
         before = f"{routed['score'].iloc[0]:.3f}" if len(routed) else "unknown"
@@ -236,14 +242,36 @@ def sweep_findings(frame: pd.DataFrame) -> list[str]:
                 f" The most used experts score above random ones at {(gap > 0).sum()} of {len(gap)} budgets; "
                 f"the mean over all of these is {abs(gap.mean()):.3f} {'above' if gap.mean() > 0 else 'below'} theirs."
             )
+            if behind := runs(sorted(gap[gap < 0].index), sorted(gap.index)):
+                text += f" Random ones score above at {behind} experts in all."
+        flat = static.sort_index()
+        same = flat[flat.eq(flat.iloc[-1])[::-1].cummin()[::-1]]
+        if len(same) > 2:
+            text += (
+                f" From {int(same.index[0])} on the score stays, as experts that were not used get weight 0."
+            )
         sentences.append(text)
     return sentences
+
+
+def runs(some: Sequence[int], among: Sequence[int]) -> str:
+    """Members of an ascending sequence in words, those that follow each other there as ranges: `6 to 21 and 40`."""
+    parts: list[list[int]] = []
+    for number in some:
+        place = list(among).index(number)
+        if parts and place and among[place - 1] == parts[-1][-1]:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    words = [f"{int(part[0])}" if len(part) == 1 else f"{int(part[0])} to {int(part[-1])}" for part in parts]
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def balance_frame(found: Experiment) -> pd.DataFrame:
     """One row a task and weight of the balance loss, over seeds.
 
     Columns: task, balance, seeds, collapsed (runs in which one expert took more than 90% of a layer in stage 1),
+    largest (the largest share that one took there),
     effective 1 and share 1 (mean over layers and epochs of stage 1: effective experts, largest share), effective 2 and
     share 2 (mean over layers after the last epoch), experts, and routed, static with `low` and `high` ends.
 
@@ -260,7 +288,7 @@ def balance_frame(found: Experiment) -> pd.DataFrame:
     result = []
     for (task, weight), group in frame.groupby(["task", "balance"]):
         row: dict[str, Any] = {"task": task, "balance": weight, "seeds": group["seed"].nunique()}
-        row |= {"collapsed": int(group["collapsed"].sum())}
+        row |= {"collapsed": int(group["collapsed"].sum()), "largest": group["largest"].max()}
         for name in ("metric", "n", "teacher", "experts", "per_layer"):
             row[name] = group[name].iloc[0]
         for name in ("effective 1", "share 1", "effective 2", "share 2"):
@@ -286,7 +314,10 @@ def _balance_row(row: Mapping[str, Any]) -> dict[str, Any]:
         flat |= {f"effective {number}": part["effective"].mean(), f"share {number}": part["top_share"].mean()}
     for name in ("routed", "static"):
         flat |= {name: float(row[name]["score"]), f"{name} interval": row[name]["interval"]}
-    return flat | {"collapsed": bool((first["top_share"] > COLLAPSE_SHARE).any())}
+    return flat | {
+        "collapsed": bool((first["top_share"] > COLLAPSE_SHARE).any()),
+        "largest": first["top_share"].max(),
+    }
 
 
 def balance_findings(frame: pd.DataFrame) -> list[str]:
@@ -295,7 +326,8 @@ def balance_findings(frame: pd.DataFrame) -> list[str]:
     for task, rows in frame.groupby("task", sort=False):
         collapse = "; ".join(
             f"{row['balance']:g}: {row['effective 1']:.1f} effective experts through stage 1 and "
-            f"{row['effective 2']:.1f} after stage 2, {row['collapsed']} of {_seeds(row['seeds'])} with a collapse"
+            f"{row['effective 2']:.1f} after stage 2, {row['collapsed']} of {_seeds(row['seeds'])} with a collapse "
+            f"(one expert took {row['largest']:.1%} at most; above {COLLAPSE_SHARE:.0%} counts)"
             for _, row in rows.iterrows()
         )
         best = rows.loc[rows["static"].idxmax()]

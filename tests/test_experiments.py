@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from shrp import ablations, experiments
@@ -125,8 +126,15 @@ def test_layer_is_averaged_over_seeds_and_told_from_first_to_last(read):
     assert frame.loc[0, ["low", "high", "seeds"]].tolist() == [0.6, 0.7, 2]
     assert frame["mean_distance"].isna().tolist() == [False, False, True]
     (sentence,) = experiments.layer_findings(frame)
-    assert "0.65 from uniform at the first measurement, 0.25 at the end of stage 1 and 0.80" in sentence
+    assert (
+        "0.65 from uniform (total variation) at the first measurement, 0.25 at the end of stage 1 and 0.80"
+        in sentence
+    )
     assert "even picks would measure 0.04" in sentence
+    peak = frame.iloc[:1].assign(distance=0.7, examples=500)
+    middle = pd.concat([frame.iloc[:1], peak, frame.iloc[1:]], ignore_index=True)
+    (sentence,) = experiments.layer_findings(middle)
+    assert "0.70 at most within stage 1 (after 500 examples), 0.25 at the end" in sentence
 
 
 def test_topk_overlap_stands_beside_chance_and_one_seed_has_none(read):
@@ -139,7 +147,9 @@ def test_topk_overlap_stands_beside_chance_and_one_seed_has_none(read):
     assert whole[["pairs", "seeds", "used"]].tolist() == [3, 3, 2]
     assert set(stability["top_k"]) == {1}
     first, second = experiments.topk_findings(experiments.topk_scores(found), stability)
-    assert first.startswith("On cola, Top-1's kept sets overlap over 3 seeds by 0.33 with 2 kept (chance 0.")
+    assert first.startswith(
+        "On cola, Top-1's used kept sets overlap (Jaccard) over 3 seeds by 0.33 with 2 kept, 2 used (chance 0."
+    )
     assert first.endswith("its score is 0.300 routed, 0.200 with 2 after pruning.")
     assert "one seed" in second
 
@@ -156,6 +166,20 @@ def test_sweep_counts_where_usage_beats_chance(read):
     assert (
         "above random ones at 2 of 2 budgets; the mean over all of these is 0.050 above theirs." in sentence
     )
+    assert "Random ones" not in sentence
+    assert "stays" not in sentence
+
+
+def test_sweep_says_where_chance_wins_and_where_the_curve_is_flat():
+    rows = [
+        {"task": "cola", "model": model, "budget": budget, "score": score, "seeds": 1, "teacher": 0.4}
+        | {"encoder_flops": 0.5}
+        for model, scores in (("static", [0.1, 0.2, 0.3, 0.3, 0.3]), ("random", [0.2, 0.3, 0.1, 0.4]))
+        for budget, score in zip((6, 8, 10, 12, 14), scores, strict=False)
+    ]
+    (sentence,) = experiments.sweep_findings(pd.DataFrame(rows))
+    assert "Random ones score above at 6 to 8 and 12 experts in all." in sentence
+    assert "From 10 on the score stays" in sentence
 
 
 def test_balance_counts_collapses(read):
@@ -164,6 +188,7 @@ def test_balance_counts_collapses(read):
     assert frame["effective 1"].tolist() == [pytest.approx(1 / 0.95), 4]
     (sentence,) = experiments.balance_findings(frame)
     assert "0: 1.1 effective experts through stage 1" in sentence
+    assert "1 of 1 seed with a collapse (one expert took 95.0% at most; above 90% counts)" in sentence
     assert "highest at 0.1 (0.300) and lowest at 0 (0.200)" in sentence
 
 

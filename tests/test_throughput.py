@@ -262,9 +262,10 @@ def test_results_are_written_from_what_is_kept(folder, tmp_path):
     (data / "throughput.json").write_text(json.dumps(RESULT))
     live = {"checkpoint": "tiny", "n": 872, "first_estimate_ratio": 61.0, "exact_ratio": 21.0}
     live |= {"sweep_in_plain_evaluations": 5.5, "plain_ms": 1000.0}
+    live |= {"first_estimate_n": 64, "sweep_budgets": 72, "prepare_ms": 550.0}
     (data / "live.json").write_text(json.dumps({"threads": 2, "torch": "2.9", "checkpoints": [live]}))
     results.main(checkpoints=folder, data=data, out=out)
     text = out.read_text()
     assert "## Speed" in text
-    assert "| tiny |  | 872 | 61.0× | 21.0× | 5.50 | 1,000 ms |  |  |" in text
+    assert "| tiny |  | 872 | 61.0× (n = 64) | 21.0× | 5.50 (72 budgets) | 1,000 ms |  |  | 550 ms |" in text
     assert live_section(json.loads((data / "live.json").read_text())) in text

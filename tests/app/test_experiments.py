@@ -69,8 +69,8 @@ def test_each_experiment_is_drawn_from_its_file(page):
     assert not at.error
     text = texts_of(at)
     for said in (
-        "0.65 from uniform at the first measurement",
-        "kept sets overlap over 3 seeds by 0.33",
+        "0.65 from uniform (total variation) at the first measurement",
+        "kept sets overlap (Jaccard) over 3 seeds by 0.33",
         "above random ones at 2 of 2 budgets",
         "routing takes 1.10 to 1.40 times as long",
         "1 of 1 seed with a collapse",
