@@ -308,11 +308,18 @@ def test_data_without_labels_and_regression(tiny_routed, tiny_tokenizer, tiny_da
     numbers = TextData(TASKS["stsb"], "numbers", pairs, np.linspace(0, 5, 12))
     model = tiny_routed(num_labels=1)
     before = evaluate(model, tiny_tokenizer, numbers)
-    found = knock_out_effect(model, tiny_tokenizer, numbers, before, 2, 1)
+    top = int(measure_usage(model, tiny_tokenizer, numbers).share(2).argmax())
+    found = knock_out_effect(model, tiny_tokenizer, numbers, before, 2, top)
+    assert len(found.affected) > 0
     assert found.flipped == 0
     assert found.logit_changes()["class"].tolist() == ["the prediction"]
     change, (low, high) = found.score_change()
-    assert low <= change <= high or not len(found.affected)
+    without, whole = (
+        np.corrcoef(numbers.labels, one.predictions)[0, 1] for one in (found.after, found.before)
+    )
+    assert change == pytest.approx(without - whole)
+    assert change != 0
+    assert low <= change <= high
 
 
 def test_what_cannot_be_knocked_out_is_refused(tiny_routed, tiny_tokenizer, tiny_data):
