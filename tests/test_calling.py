@@ -13,7 +13,7 @@ from shrp.families import encoder_layers, position_bias
 from shrp.partial import run_layers
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.routing import force_experts, use_gates
+from shrp.routing import force_experts, record_routing, use_gates
 from shrp.schedules import Swap
 from shrp.similarity import sample_outputs
 from shrp.usage import measure_usage
@@ -93,8 +93,19 @@ def test_the_bias_is_trained_through_converted_layers_in_bfloat16_too(kind, rout
 
 
 def test_usage_is_counted_and_layers_run_in_parts(routed, tiny_tokenizer, tiny_data, tiny_inputs):
-    shares = measure_usage(routed, tiny_tokenizer, tiny_data()).shares()
-    assert all(share.sum() == pytest.approx(1) for share in shares.values())
+    data = tiny_data()
+    encoded = encode(tiny_tokenizer, data.texts)
+    top1 = {layer: torch.zeros(len(data), H, dtype=torch.int64) for layer in (1, 2)}
+    for i in range(len(data)):
+        with torch.no_grad(), record_routing() as record:
+            routed(**collate(tiny_tokenizer, encoded, [i]))
+        for layer, counts in top1.items():
+            counts[i, record.probs(layer)[0].argmax()] = 1
+    stats = measure_usage(routed, tiny_tokenizer, data)
+    for layer, counts in top1.items():
+        assert stats.top1[layer].tolist() == counts.tolist()
+        assert stats.share(layer) == pytest.approx(counts.double().mean(0).numpy())
+        assert (counts.sum(0) > 0).sum() > 1  # otherwise this would show little
     inputs = tiny_inputs()
     with torch.no_grad():
         whole = routed(**inputs, output_hidden_states=True).hidden_states[2]
