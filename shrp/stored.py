@@ -6,6 +6,7 @@ What is there must be of its kind; what is not there is simply not known. So who
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,17 @@ _TRAINING: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("train_examples", "epochs"), int),
     "seconds": _NUMBER,
 }
+_ON_TEXTS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("config", "earlier", "recovery"), Mapping),
+    "texts": int,
+}
 _CONFIG: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("epoch_size", "conversion_size", "stage2_epochs", "seed"), int),
+    **dict.fromkeys(("epoch_size", "conversion_size", "final_size", "stage2_epochs", "seed"), int),
+    **dict.fromkeys(("batch_size", "max_length"), int),
     **dict.fromkeys(("learning_rate", "new_learning_rate", "distill_logits", "distill_hidden"), _NUMBER),
+    **dict.fromkeys(("balance", "temperature", "weight_decay", "warmup", "swap", "exploration"), _NUMBER),
+    **dict.fromkeys(("freeze_embeddings", "freeze_dense", "dropout"), bool),
+    **dict.fromkeys(("expander_init", "precision"), str),
     "shrp": Mapping,
     "order": list,
 }
@@ -42,15 +51,38 @@ _EPOCH: dict[str, type | tuple[type, ...]] = {
 
 
 def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The summary of a training, without what is null.
+    """The summary of a training, without what is null, there and in the conversion on texts that it names.
 
     Raises:
-        CheckpointError: a field is of another type than it should be.
+        CheckpointError: a field is of another type than it should be, or is no finite number.
     """
-    known = {name: value for name, value in training.items() if value is not None}
-    _check("training", known, _TRAINING)
-    _check("training config", known.get("config", {}), _CONFIG)
-    return known
+    known = _known(training)
+    _check("training", known, _TRAINING, finite=True)
+    _check_config("training config", known.get("config", {}))
+    if "converted" not in known:
+        _check_on_texts(known)
+        return known
+    converted = _known(known["converted"])
+    _check_on_texts(converted)
+    return known | {"converted": converted}
+
+
+def _check_on_texts(made: Mapping[str, Any]) -> None:
+    """Check what `shrp convert` stores of itself, wherever that stands."""
+    what = "conversion on texts"
+    _check(what, made, _ON_TEXTS)
+    _check_config(f"{what}'s config", made.get("config", {}))
+    further = made.get("recovery")
+    if "texts" in made and further is not None and not _is(further.get("final_size"), int):
+        raise _wrong(what, "recovery", further)
+
+
+def _check_config(what: str, config: Mapping[str, Any]) -> None:
+    _check(what, config, _CONFIG, finite=True)
+    lists = {"order": config.get("order"), "layers": (config.get("shrp") or {}).get("layers")}
+    for name, value in _known(lists).items():
+        if not isinstance(value, list) or not all(_is(layer, int) for layer in value):
+            raise _wrong(what, name, value)
 
 
 def check_scores(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -97,7 +129,7 @@ def check_history(rows: Sequence[Any]) -> list[dict[str, Any]]:
 def _epoch(row: Any) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise CheckpointError("the checkpoint's history must be objects with an epoch and a stage.")
-    known = {name: value for name, value in row.items() if value is not None or name == "converted_layer"}
+    known = _known(row, "converted_layer")
     if not {"epoch", "stage"} <= set(known):
         raise CheckpointError("each row of the checkpoint's history must have an epoch and a stage.")
     if "validation_score" in known and not {"metric", "validation_n"} <= set(known):
@@ -111,12 +143,35 @@ def _epoch(row: Any) -> dict[str, Any]:
     return known
 
 
-def _check(what: str, found: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]]) -> None:
+def _known(found: Mapping[str, Any], *kept: str) -> dict[str, Any]:
+    """What is not null, or is to be kept even so."""
+    return {name: value for name, value in found.items() if value is not None or name in kept}
+
+
+def _check(
+    what: str,
+    found: Mapping[str, Any],
+    kinds: Mapping[str, type | tuple[type, ...]],
+    *,
+    finite: bool = False,
+) -> None:
     for name, kind in kinds.items():
         value = found.get(name)
-        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-        if value is not None and wrong:
-            raise CheckpointError(f"in the checkpoint, {name!r} of its {what} can't be {value!r:.60}.")
+        if value is not None and not (_is(value, kind) and (_is_finite(value) or not finite)):
+            raise _wrong(what, name, value)
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _is_finite(value: Any) -> bool:
+    """False for inf and nan, and for whole numbers that no float can hold."""
+    return not isinstance(value, _NUMBER) or abs(value) <= sys.float_info.max
+
+
+def _wrong(what: str, name: str, value: Any) -> CheckpointError:
+    return CheckpointError(f"in the checkpoint, {name!r} of its {what} can't be {value!r:.60}.")
 
 
 def _interval(what: str, value: list[Any] | None) -> None:

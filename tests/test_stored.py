@@ -21,12 +21,44 @@ SHARES = [0.5, 0.25, 0.25, 0.0]
         {"config": [1]},
         {"config": {"epoch_size": "all"}},
         {"config": {"order": 3}},
+        {"config": {"order": ["last"]}},
+        {"config": {"shrp": [2]}},
+        {"config": {"shrp": {"layers": 5}}},
+        {"config": {"shrp": {"layers": [5, "six"]}}},
+        {"config": {"shrp": {"layers": [True]}}},
+        {"config": {"dropout": "no"}},
+        {"config": {"batch_size": 2.5}},
+        {"config": {"learning_rate": 10**400}},
+        {"seconds": float("inf")},
         {"train_data": {}},
     ],
 )
 def test_a_training_of_the_wrong_types_is_refused(training):
     with pytest.raises(CheckpointError, match=r"in the checkpoint, '\w+' of its training"):
         stored.check_training(training)
+
+
+@pytest.mark.parametrize(
+    "converted",
+    [
+        {"texts": "many"},
+        {"texts": 5, "config": 3},
+        {"texts": 5, "config": {"shrp": {"layers": 2}}},
+        {"texts": 5, "earlier": []},
+        {"texts": 5, "recovery": []},
+        {"texts": 5, "recovery": {"final_size": "all"}},
+        {"texts": 5, "recovery": {}},
+    ],
+)
+def test_a_conversion_on_texts_of_the_wrong_types_is_refused_in_either_place(converted):
+    for training in (converted, {"converted": converted}):
+        with pytest.raises(CheckpointError, match=r"in the checkpoint, '\w+' of its"):
+            stored.check_training(training)
+
+
+def test_what_is_null_in_a_conversion_is_not_known_either():
+    found = stored.check_training({"converted": {"texts": 5, "recovery": None}, "teacher": {"config": None}})
+    assert found == {"converted": {"texts": 5}, "teacher": {"config": None}}
 
 
 def test_null_is_not_known():
@@ -109,6 +141,12 @@ def test_a_history_keeps_all_but_what_is_not_known():
         "theirs": 1,
     }
     assert stored.check_history([row]) == [{"epoch": 0, "stage": 2, "converted_layer": None, "theirs": 1}]
+
+
+def test_the_shipped_trainings_are_read_as_they_are():
+    for file in SHIPPED.glob("*/config.json"):
+        training = json.loads(file.read_text(encoding="utf-8"))["shrp"]["training"]
+        assert stored.check_training(training) == training
 
 
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/history.jsonl")), ids=lambda file: file.parent.name)

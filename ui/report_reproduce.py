@@ -80,7 +80,7 @@ def train_command(selection: Selection) -> str | None:
     if isinstance(before, Mapping) and "earlier" in before:
         return None  # `shrp convert` does it in one
     if info.task.name == TEXTS.name:
-        return _convert_command(info, info.training, _folder(selection))
+        return _convert_command(info, before or info.training, _folder(selection))
     trained_on = str(info.training.get("train_data", ""))
     data = (
         ["--task", info.task.name]

@@ -113,7 +113,9 @@ def test_what_was_pruned_after_the_task_says_nothing_else(open_page, save_tiny):
     assert "shrp convert" not in said
 
 
-@pytest.mark.parametrize("stored", [{"texts": "many"}, {"config": None, "texts": 5, "recovery": []}])
+@pytest.mark.parametrize(
+    "stored", [{}, {"texts": 5}, CONVERSION | {"recovery": None}, {"config": None, "texts": 5}]
+)
 def test_what_a_strangers_checkpoint_stores_breaks_no_page(open_page, save_tiny, stored):
     training = {"config": {"stage2_epochs": 2}, "train_data": "theirs", "train_examples": 1, "epochs": 2}
     at = open_page("overview", save_tiny("odd", plan=PLAN, training=training | {"converted": stored}))
@@ -121,10 +123,29 @@ def test_what_a_strangers_checkpoint_stores_breaks_no_page(open_page, save_tiny,
     make(at)
 
 
-def test_what_it_stores_in_a_wrong_form_is_refused_in_words(open_page, save_tiny):
-    at = open_page("overview", save_tiny("odd", plan=PLAN, training={"converted": 3}))
+def test_texts_that_were_converted_before_they_were_converted_break_no_page(open_page, save_tiny):
+    folder = save_tiny("odd", plan=PLAN, training={"config": {}, "converted": CONVERSION | FURTHER})
+    found = checkpoints.load(folder)
+    info, odd = replace(found.info, task=TEXTS), folder.with_name("odd-texts")
+    _, _, said = make(open_page("overview", checkpoints.save(found.model, found.tokenizer, info, odd)))
+    assert "--conversion-size 2500 --final-size 20000 --seed 3 --per-layer 1 --further-size 60000" in said
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"converted": 3}, "'converted' of its training can't be 3"),
+        ({"config": {"shrp": {"layers": 5}}}, "'layers' of its training config can't be 5"),
+        ({"config": {"shrp": {"layers": ["all"]}}}, "'layers' of its training config can't be ['all']"),
+        ({"config": {"order": [[2]]}}, "'order' of its training config can't be [[2]]"),
+        ({"converted": {"texts": "many"}}, "'texts' of its conversion on texts can't be 'many'"),
+        ({"converted": {"texts": 5, "recovery": {}}}, "'recovery' of its conversion on texts can't be {}"),
+    ],
+)
+def test_what_it_stores_in_a_wrong_form_is_refused_in_words(open_page, save_tiny, training, said):
+    at = open_page("overview", save_tiny("odd", plan=PLAN, training=training))
     assert not at.exception
-    assert "'converted' of its training can't be 3" in texts_of(at)
+    assert said in texts_of(at)
 
 
 @pytest.mark.parametrize("page", PAGES[1:])
