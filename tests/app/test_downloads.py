@@ -1,0 +1,130 @@
+"""Every file that a page offers can be had: it is made as a click would make it, and read back."""
+
+import csv
+import io
+import json
+import zipfile
+
+import pytest
+import streamlit
+
+from shrp import experiments, studies
+from shrp.plan import PruningPlan
+from tests.test_experiments import file_of
+from tests.test_studies import ROWS
+from ui.compare_sides import AS_IS
+from ui.expert_details import PARTS
+
+from .helpers import HISTORY, SCORES
+
+FILES = {
+    "glue": json.dumps({"rows": ROWS}),
+    "size": json.dumps(
+        {
+            "rows": [
+                row | {"base": "an encoder", "dense_counts": {"model_params": 109_600_000}}
+                for row in ROWS
+                if row["task"] == "cola" and row["seed"] == 0
+            ]
+        }
+    ),
+    **{name: file_of(name) for name in experiments.NAMES},
+}
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    """What a page's runs have offered: key of the button -> its MIME type and its data, made or still to be made."""
+    found, real = {}, streamlit.download_button
+
+    def record(label, data, *args, **options):
+        found[options["key"]] = options["mime"], data
+        return real(label, data, *args, **options)
+
+    monkeypatch.setattr(streamlit, "download_button", record)
+    return found
+
+
+@pytest.fixture
+def folder(save_tiny, tiny_token_checkpoint):
+    """A checkpoint with all that can be drawn of one, and another beside it."""
+    return save_tiny("full", scores=SCORES, history="".join(json.dumps(line) + "\n" for line in HISTORY))
+
+
+def read_csv(content):
+    """Lines of cells, the header first; it is whole, with names that differ and at least one line under them."""
+    header, *lines = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
+    assert all(header)
+    assert len(set(header)) == len(header)
+    assert lines
+    assert {len(line) for line in lines} == {len(header)}
+    assert any(cell for line in lines for cell in line)
+
+
+def read_html(content):
+    assert content.startswith(b"<!doctype html>")
+    assert content.count(b"Plotly.newPlot(") == 1
+
+
+def read_zip(content):
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist()
+
+
+READ = {
+    "text/csv": read_csv,
+    "text/html": read_html,
+    "application/zip": read_zip,
+    "application/json": lambda content: PruningPlan.from_dict(json.loads(content)),
+}
+
+
+def read_all(at, offered, wanted):
+    """Read all that is offered, among it the `wanted` data and a file of each chart."""
+    assert not at.exception
+    assert not at.error
+    assert {f"{key}-csv" for key in wanted} <= set(offered)
+    assert sum(mime == "text/html" for mime, _ in offered.values()) == len(at.get("plotly_chart"))
+    for mime, data in offered.values():
+        READ[mime](data() if callable(data) else data)
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "wanted"),
+    [
+        ("overview", {}, ("layers", "costs", "scores", "history")),
+        ("routing", {"text": "w1 w2\nw3 w4 w5"}, ("predictions", "routes", "router-1", "what-if-0")),
+        ("pruning_lab", {"budget": 3}, ("kept", "curve", "pareto", "by-slice", "by-class", "flips")),
+        (
+            "attribution",
+            {"text": "w1 w2 w3", "on_data": "true", "data_inputs": 32, "trust": "true"},
+            ("word-bars", "expert-bars", "trust-table", "effect-map", "usage-scatter", "effect-table"),
+        ),
+        (
+            "compare",
+            {"b": "tiny-token", "b_is": AS_IS},
+            ("flips", "costs", "usage-A", "usage-B", "distances"),
+        ),
+    ],
+    ids=("overview", "routing", "pruning_lab", "attribution", "compare"),
+)
+def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, query, wanted):
+    read_all(open_page(page, folder, **query), offered, wanted)
+
+
+def test_every_file_of_the_experts_profiles_can_be_read(open_page, folder, offered):
+    at = open_page("expert_usage", folder, layer=2, expert=3)
+    at.pills(key=PARTS).set_value(at.pills(key=PARTS).options).run()
+    profile = ("mix-class", "mix-slice", "top-inputs", "words", "attention", "knock-out", "nearest")
+    history = ("evenness-history", "usage-history")
+    read_all(at, offered, ("usage-map", "evenness", *history, *profile))
+
+
+def test_every_file_of_the_experiments_can_be_read(open_page, offered, tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    monkeypatch.setattr(studies, "FILES", tmp_path)
+    studied = ("glue", "glue-table", "size", "size-check-0-6of12", "size-check-0-6of12-table")
+    method = ("layer-cola-6", "topk-cola", "overlap-cola", "sweep-cola", "overhead", "balance-cola")
+    read_all(open_page("experiments"), offered, (*studied, *method))
