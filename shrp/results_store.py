@@ -120,7 +120,7 @@ class ResultsStore:
         Args:
             layers: the model's routed layers, counted.
             experts: experts in each.
-            norms: those with output norms.
+            norms: those with output norms and gates.
         """
         n = len(data)
         each, one = (layers, n, experts), (layers, n)
@@ -130,7 +130,7 @@ class ResultsStore:
             "probs": (np.float32, each),
             "margins": (np.float32, one),
             "logits": (np.float32, (n, data.task.num_labels)),
-        } | ({"norms": (np.float32, each)} if norms else {})
+        } | ({"norms": (np.float32, each), "gates": (np.float64, each)} if norms else {})
         found = self._read(_key("usage with norms" if norms else "usage", checkpoint, data), shapes)
         if found is None or found[0].get("unit") not in ("inputs", "tokens"):
             return None
@@ -138,7 +138,7 @@ class ResultsStore:
         names, tensors["top1"] = tensors["layers"].tolist(), tensors["top1"].astype(np.int64)
         by_layer = {
             name: dict(zip(names, tensors[name], strict=True)) if name in tensors else {}
-            for name in ("top1", "probs", "margins", "norms")
+            for name in ("top1", "probs", "margins", "norms", "gates")
         }
         return UsageStats(
             data=data.name,
@@ -157,6 +157,8 @@ class ResultsStore:
         for name in ("probs", "margins", "norms"):
             if by_layer := getattr(stats, name):
                 tensors[name] = _float32(np.stack([by_layer[layer] for layer in stats.layers]))
+        if stats.gates:
+            tensors["gates"] = np.stack([stats.gates[layer] for layer in stats.layers])
         kind = "usage with norms" if stats.norms else "usage"
         self._write(_key(kind, checkpoint, data), {"unit": stats.unit}, tensors)
 

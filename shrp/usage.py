@@ -62,6 +62,8 @@ class UsageStats:
     slices: tuple[str, ...] | None = None
     logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     """`(N, C)`: the model's outputs from the same passes."""
+    gates: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Layer -> `(N, H)`: gates in effect, averaged as `probs`; empty unless output norms were asked for."""
 
     @property
     def n(self) -> int:
@@ -99,14 +101,14 @@ class UsageStats:
         return {layer: self.share(layer, rows) for layer in self.layers}
 
     def gate_norm(self) -> dict[int, np.ndarray]:
-        """Layer -> mean over inputs of gate x output norm `(H,)`, an alternative to usage for ranking experts."""
-        if not self.norms:
+        """Layer -> mean over inputs of gate x output norm `(H,)`, an alternative to usage for ranking experts.
+
+        Raises:
+            PlanError: norms, and the gates with them, were not measured.
+        """
+        if not (self.norms and self.gates):
             raise PlanError("output norms were not measured; measure usage with output_norms=True.")
-        scores = {}
-        for layer in self.layers:
-            gates = self.top1[layer] / self.top1[layer].sum(1, keepdims=True)
-            scores[layer] = (gates * self.norms[layer]).mean(0)
-        return scores
+        return {layer: (self.gates[layer] * self.norms[layer]).mean(0) for layer in self.layers}
 
     def groups(self, by: str) -> dict[str, np.ndarray]:
         """Masks `(N,)` of the inputs in each class or slice.
@@ -225,7 +227,7 @@ def measure_usage(
     """Run a routed model over `data` and keep what its routers did.
 
     Args:
-        output_norms: also measure every expert's output norm (several times slower).
+        output_norms: also measure every expert's output norm (several times slower), and keep the gates.
         progress: called with inputs done and in all after each batch.
 
     Raises:
@@ -243,6 +245,7 @@ def measure_usage(
     probs = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed}
     margins = {layer: np.zeros(n, dtype=np.float32) for layer in routed}
     norms = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed} if output_norms else {}
+    gates = {layer: np.zeros((n, h)) for layer in norms}
     logits: np.ndarray | None = None
     device = next(model.parameters()).device
     done = 0
@@ -260,6 +263,7 @@ def measure_usage(
             )
             if trace.output_norms is not None:
                 norms[layer][rows] = trace.output_norms.cpu().numpy()
+                gates[layer][rows] = _mean_gates(trace.gates.cpu(), mask)
         done += len(rows)
         if progress:
             progress(done, n)
@@ -274,6 +278,7 @@ def measure_usage(
         label_names=data.task.label_names,
         slices=data.slices,
         logits=logits,
+        gates=gates,
     )
 
 
@@ -289,6 +294,15 @@ def _by_input(
     best = probs.topk(2, dim=-1).values if h > 1 else torch.cat([probs, torch.zeros_like(probs)], -1)
     margin = ((best[..., :1] - best[..., 1:2]) * real).sum((1, 2)) / real.sum((1, 2))
     return top1.sum(1).long().numpy(), ((probs * real).sum(1) / real.sum(1)).numpy(), margin.numpy()
+
+
+def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndarray:
+    """Gates `(B, H)` of one batch, averaged over real tokens; float64, in which those of Top-1 are exact shares."""
+    if gates.dim() == 2:
+        return gates.double().numpy()
+    real = torch.ones(gates.shape[:2]) if token_mask is None else token_mask
+    real = real.double().unsqueeze(-1)
+    return ((gates.double() * real).sum(1) / real.sum(1)).numpy()
 
 
 def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,7 @@ def usage_stats(data, norms):
         data.task.label_names,
         data.slices,
         logits,
+        {layer: rng.random((n, 4)) for layer in (3, 7)} if norms else {},
     )
 
 
@@ -119,7 +121,7 @@ def test_usage_comes_back_as_it_was(store, norms):
     store.keep_usage(CHECKPOINT, data, stats)
     found = store.usage(CHECKPOINT, data, 2, 4, norms=norms)
     assert found.unit == "tokens"
-    for name in ("top1", "probs", "margins", "norms"):
+    for name in ("top1", "probs", "margins", "norms", "gates"):
         mine, theirs = getattr(stats, name), getattr(found, name)
         assert list(mine) == list(theirs)
         for layer in mine:
@@ -129,6 +131,15 @@ def test_usage_comes_back_as_it_was(store, norms):
     assert list(found.groups("slice")) == ["plain", "other"]
     assert store.usage(CHECKPOINT, data, 2, 4, norms=not norms) is None
     assert store.usage(CHECKPOINT, data, 2, 5, norms=norms) is None
+
+
+def test_norms_that_were_kept_without_gates_are_measured_anew(store):
+    data = made()
+    stats = usage_stats(data, True)
+    store.keep_usage(CHECKPOINT, data, replace(stats, gates={}))  # as before there were gates
+    assert store.usage(CHECKPOINT, data, 2, 4, norms=True) is None
+    store.keep_usage(CHECKPOINT, data, stats)
+    assert store.usage(CHECKPOINT, data, 2, 4, norms=True).gates.keys() == {3, 7}
 
 
 def test_no_text_and_nothing_of_the_data_but_numbers_is_written(store):

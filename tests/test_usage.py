@@ -1,5 +1,7 @@
 """Usage against brute force and known distributions, and the thresholds of the warnings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -213,6 +215,42 @@ def test_gate_norm_and_plans_made_from_stats(tiny_routed, tiny_tokenizer, tiny_d
         np.testing.assert_allclose(scores[layer], by_hand, rtol=1e-5)
     plan = dict(plan_from(stats, per_layer=1, selection="gate_norm").layers)
     assert plan[1].experts == (int(scores[1].argmax()),)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_gate_norm_counts_all_gates_of_top_k(routing, tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(routing=routing, top_k=2), tiny_data(30)
+    stats = measure_usage(model, tiny_tokenizer, data, batch_size=7, output_norms=True)
+    by_hand = {layer: np.zeros((30, H)) for layer in (1, 2)}
+    for i, encoded in enumerate(encode(tiny_tokenizer, data.texts)):
+        with torch.no_grad(), record_routing(output_norms=True) as record:
+            model(**collate(tiny_tokenizer, [encoded], [0]))
+        for layer in (1, 2):
+            gates, norms = record.gates(layer).mean(0), record.last(layer).output_norms[0]
+            assert (gates > 0).sum() >= 2
+            by_hand[layer][i] = gates * norms
+    for layer, scores in stats.gate_norm().items():
+        np.testing.assert_allclose(scores, by_hand[layer].mean(0), rtol=1e-4)
+
+
+def test_an_expert_that_is_always_second_has_a_gate_norm():
+    gates = {5: np.array([[0.6, 0.4, 0.0], [0.7, 0.3, 0.0]])}
+    norms = {5: np.array([[1.0, 2.0, 9.0], [1.0, 4.0, 9.0]])}
+    top1 = {5: np.array([[1, 0, 0], [1, 0, 0]])}
+    stats = UsageStats("made", "inputs", top1, gates, {5: np.ones(2)}, norms, gates=gates)
+    assert stats.gate_norm()[5].tolist() == pytest.approx([0.65, 1.0, 0.0])
+    plan = dict(plan_from(stats, per_layer=2, selection="gate_norm").layers)
+    assert plan[5].experts == (0, 1)
+    with pytest.raises(PlanError, match="output_norms=True"):
+        replace(stats, gates={}).gate_norm()
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_gates_of_top_1_are_exactly_the_shares_of_an_input(routing, tiny_routed, tiny_tokenizer, tiny_data):
+    stats = measure_usage(tiny_routed(routing=routing), tiny_tokenizer, tiny_data(30), output_norms=True)
+    for layer in (1, 2):
+        top1 = stats.top1[layer]
+        np.testing.assert_array_equal(stats.gates[layer], top1 / top1.sum(1, keepdims=True))
 
 
 def test_models_without_a_router_have_no_usage(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
