@@ -40,6 +40,7 @@ from benchmarks.contenders import (
 from shrp.checkpoint import Checkpoint, discover, load
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.errors import CheckpointError
+from shrp.families import positions
 from shrp.measure import latency, model_inputs
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
@@ -157,7 +158,7 @@ def measure(
     with ExitStack() as stack:
         runs = list(_runs(models, tokenizer, runtimes, stack, skipped))
         dense = models[DENSE]
-        longest = dense.config.max_position_embeddings
+        longest = positions(dense.config)
         for batch, tokens in shapes:
             if tokens > longest:
                 skipped.append(_left_out(f"{tokens} tokens", "all", f"it reads at most {longest} tokens"))

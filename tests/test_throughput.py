@@ -14,7 +14,7 @@ from benchmarks.contenders import NaiveExpertLayer, compiled, in_bfloat16, naive
 from benchmarks.speed_section import live_section, throughput_section
 from shrp import checkpoint as checkpoints
 from shrp.convert import expert_layers
-from shrp.families import encoder_layers
+from shrp.families import encoder_layers, positions
 
 FIELDS = {
     *(
@@ -121,6 +121,18 @@ def test_what_fails_in_a_runtime_is_left_out_with_the_reason(tiny_model, tiny_ro
     assert ("routed", "torch.compile") not in reasons  # not tried
     assert "tokenizer" in reasons["all", "onnxruntime"]
     assert "at most 40 tokens" in reasons["4000 tokens", "all"]
+
+
+def test_a_family_that_reads_fewer_tokens_than_it_has_positions_is_not_asked_for_more(tiny_model):
+    model = tiny_model("mpnet")  # 40 positions, the first of which are not for tokens
+    longest = positions(model.config)
+    assert longest < 40
+    shapes = [(1, longest), (1, longest + 1), (1, 40)]
+    rows, skipped = throughput.measure({"dense": model}, None, shapes, ("pytorch",), repeats=1, seconds=0)
+    assert {row["tokens"] for row in rows} == {longest}
+    assert [(row["model"], row["reason"]) for row in skipped] == [
+        (f"{tokens} tokens", f"it reads at most {longest} tokens") for _, tokens in shapes[1:]
+    ]
 
 
 @torch.no_grad()
