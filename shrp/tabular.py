@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 200 * 2**20
 MAX_FIELDS = 2_000
 """Of a JSONL file: a table of lines that share no field grows with the square of their number."""
+_WHOLE = re.compile(r"\s*([+-]?\d{1,4000})(?:\.0*)?\s*")  # Python reads no more than 4,300 digits
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -193,7 +195,7 @@ def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], sou
 
 def _number(key: str) -> float | None:
     try:
-        number = float(key)
+        number = float(key) if "_" not in key else math.nan  # in Python's own syntax "1_0" is 10
     except ValueError:
         return None
     return number if math.isfinite(number) else None
@@ -207,8 +209,16 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
             raise DataError(
                 f"'{source}', row {row}: the label is missing; fill it in, or leave out the column."
             )
-        number = _number(cell) if isinstance(cell, str) else cell
-        if isinstance(number, (bool, int, float, np.number)) and float(number).is_integer():
-            cell = int(number)
-        keys.append(str(cell))
+        whole = _whole(cell)
+        keys.append(str(cell if whole is None else whole))
     return keys
+
+
+def _whole(cell: Any) -> int | None:
+    """A label that is written as a whole number or is one, exactly; floats can't tell large ones apart."""
+    if isinstance(cell, str):
+        match = _WHOLE.fullmatch(cell)
+        return int(match[1]) if match else None
+    if isinstance(cell, (float, np.floating)):
+        return int(cell) if float(cell).is_integer() else None
+    return int(cell) if isinstance(cell, (bool, int, np.integer)) else None

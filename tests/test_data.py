@@ -246,6 +246,30 @@ def test_names_that_look_like_ids_are_names(tmp_path):
     assert load_file(path, task).labels.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["9007199254740993", "9007199254740992"], ("9007199254740992", "9007199254740993")),
+        (["1e3", "1000"], ("1000", "1e3")),
+        (["1_0", "10"], ("10", "1_0")),
+        (["2", "+2.00", " 2", "-0", "007"], ("0", "2", "7")),
+        (["1" * 5000, "2"], ("1" * 5000, "2")),
+        ([2**53, 2**53 + 1, 2.0, True], ("1", "2", str(2**53), str(2**53 + 1))),
+        ([10**400, 3], (f"1{'0' * 400}", "3")),
+    ],
+)
+def test_labels_that_differ_stay_apart_and_whole_numbers_agree(cells, names):
+    task = tabular.infer_task(cells, "own", ["text"], "a.csv")
+    assert task.label_names == names
+    assert len(set(tabular.parse_labels(cells, task, "a.csv").tolist())) == len(names)
+
+
+def test_a_number_has_no_underscores():
+    assert tabular.infer_task(["0.5", "1_0"], "own", ["text"], "a.csv").label_names == ("0.5", "1_0")
+    with pytest.raises(DataError, match="is a number, not '1_0'"):
+        tabular.parse_labels(["0.5", "1_0"], TASKS_TEXT_REGRESSION, "a.csv")
+
+
 def test_labels_are_optional_with_a_task(tmp_path):
     path = write(tmp_path / "a.csv", "sentence\nfine\n")
     assert load_file(path, "sst2").labels is None
