@@ -8,7 +8,7 @@ Scores come from the checkpoints themselves and from what `python -m benchmarks.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,8 @@ from benchmarks.speed_section import live_section, throughput_section
 from benchmarks.study_section import ablation_section, glue_section, size_section
 from shrp import card
 from shrp.checkpoint import Checkpoint, discover, load
-from shrp.errors import CheckpointError
+from shrp.errors import CheckpointError, DataError
+from shrp.studies import read_rows
 
 ROOT = Path(__file__).parent.parent
 HEAD = """# Results
@@ -33,16 +34,16 @@ encoder's layers alone and of the whole model with embeddings and head, FLOPs at
 score lies within the interval of the SHRP model; random experts stand against the static model of the same size and
 recovery, the other controls against every SHRP model. Speed comes last.
 """
-Sections = tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...]
-STUDIES: Sections = (
-    ("glue.json", lambda result: glue_section(result["rows"])),
-    ("size.json", lambda result: size_section(result["rows"])),
-    ("ablation.json", lambda result: ablation_section(result["rows"])),
+STUDIES: tuple[tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]], ...] = (
+    ("glue", glue_section),
+    ("size", size_section),
+    ("ablation", ablation_section),
 )
-SPEED: Sections = (
-    ("throughput.json", throughput_section),
-    ("live.json", live_section),
+SPEED: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("throughput", "rows", throughput_section),
+    ("live", "checkpoints", live_section),
 )
+"""A command's file, the field of it that holds what was measured, and what writes the section."""
 
 
 def main(
@@ -51,25 +52,30 @@ def main(
     out: Annotated[Path, typer.Option(help="File to write.")] = ROOT / "docs" / "results.md",
 ) -> None:
     """Write the results page."""
-    parts = [HEAD, *_sections(STUDIES, data), experiments_section(data)]
+    studies = [write(rows) for name, write in STUDIES if (rows := read_rows(name, data))]
+    parts = [HEAD, *studies, experiments_section(data)]
     for name, info in discover(checkpoints).items():
         if isinstance(info, CheckpointError):
             raise info
         parts.append(_section(name, load(checkpoints / name)))
-    parts += _sections(SPEED, data)
+    parts += [write(found) for name, field, write in SPEED if (found := _read(data, name, field))]
     out.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _sections(sections: Sections, data: Path) -> list[str]:
-    """The sections whose files are there."""
-    return [write(_read(data / name)) for name, write in sections if (data / name).is_file()]
-
-
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(folder: Path, name: str, field: str) -> dict[str, Any]:
+    """What a command printed, with a list in `field`; empty where it has not been run."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise typer.BadParameter(f"{path.name} is not JSON ({error}); measure again.") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found[field], list):
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DataError(
+        f"{path.name} is not of measured speed; write what python -m benchmarks.{name} --json prints to it."
+    )
 
 
 def _section(name: str, loaded: Checkpoint) -> str:

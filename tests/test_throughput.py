@@ -14,6 +14,7 @@ from benchmarks.contenders import NaiveExpertLayer, compiled, in_bfloat16, naive
 from benchmarks.speed_section import live_section, throughput_section
 from shrp import checkpoint as checkpoints
 from shrp.convert import expert_layers
+from shrp.errors import DataError
 from shrp.families import encoder_layers, positions
 
 FIELDS = {
@@ -281,3 +282,21 @@ def test_results_are_written_from_what_is_kept(folder, tmp_path):
     assert "## Speed" in text
     assert "| tiny |  | 872 | 61.0× (n = 64) | 21.0× | 5.50 (72 budgets) | 1,000 ms |  |  | 550 ms |" in text
     assert live_section(json.loads((data / "live.json").read_text())) in text
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("glue", "benchmarks.glue"),
+        ("size", "benchmarks.size_check"),
+        ("ablation", "benchmarks.ablation"),
+        ("throughput", "benchmarks.throughput --json"),
+        ("live", "benchmarks.live --json"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["{}", "[]", "{", '{"rows": 3, "checkpoints": 3}'])
+def test_a_damaged_file_of_measurements_is_named(folder, tmp_path, name, again, damage):
+    (tmp_path / f"{name}.json").write_text(damage)
+    with pytest.raises(DataError, match=f"{name}.json is not .* python -m {again}"):
+        results.main(checkpoints=folder, data=tmp_path, out=tmp_path / "results.md")
+    assert not (tmp_path / "results.md").exists()
