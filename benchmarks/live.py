@@ -133,14 +133,14 @@ def new_plans(usage: Usage, per_layer: int) -> Iterator[PruningPlan]:
 def sweep_plans(usage: Usage, *, wide: bool = False) -> list[PruningPlan]:
     """72 budgets: the lowest global ones, each an expert more than the last; `wide` spreads them over the range.
 
-    Where there are fewer global budgets than that, budgets a layer fill up the number.
+    Where there are fewer global budgets than that, budgets a layer fill up the number; no plan is there twice.
     """
     layers, experts = len(usage), len(next(iter(usage.values())))
     highest = layers * experts if wide else min(layers + SWEEP - 1, layers * experts)
     budgets = np.unique(np.linspace(layers, highest, SWEEP).round().astype(int))
     plans = [make_plan(usage, budget=int(budget)) for budget in budgets]
     plans += [make_plan(usage, per_layer=m) for m in range(1, experts + 1)]
-    return plans[:SWEEP]
+    return list(dict.fromkeys(plans))[:SWEEP]
 
 
 def _range(plans: list[PruningPlan]) -> str:
