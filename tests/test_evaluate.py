@@ -1,4 +1,5 @@
 import json
+import sys
 import threading
 
 import numpy as np
@@ -190,21 +191,33 @@ def test_a_failing_model_is_left_as_it_was(tokenizer):
     assert all(module.training for module in model.modules())
 
 
-def test_one_model_serves_several_threads(tokenizer):
+@pytest.fixture
+def eager_switching():
+    """Threads take turns far more often than usual, so that a shared state would be seen."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_one_model_and_its_tokenizer_serve_several_threads(tokenizer, eager_switching):
     model, data = build(), sentences(60)
     alone = {length: evaluate(model, tokenizer, data, max_length=length).logits for length in (128, 8)}
     assert not np.allclose(alone[128], alone[8], atol=1e-2)  # or a mix-up would not be seen
-    results = []
+    lengths, results = (128, 8, 128, 8), []
+    together = threading.Barrier(len(lengths))
 
     def work(length):
-        results.append((length, evaluate(model, tokenizer, data, max_length=length)))
+        for _ in range(5):
+            together.wait(60)
+            results.append((length, evaluate(model, tokenizer, data, max_length=length)))
 
-    threads = [threading.Thread(target=work, args=(length,)) for length in (128, 8, 128, 8)]
+    threads = [threading.Thread(target=work, args=(length,)) for length in lengths]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(length for length, _ in results) == [8, 8, 128, 128]
+    assert sorted(length for length, _ in results) == [8] * 10 + [128] * 10
     for length, result in results:
         np.testing.assert_allclose(result.logits, alone[length], atol=1e-5, rtol=1e-5)
 
