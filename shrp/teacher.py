@@ -6,6 +6,7 @@ distilled training step of the dense model, and most of a step once the student 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,7 +72,8 @@ class CachedTeacher:
         self.starts = dict(zip(self.rows.tolist(), starts[:-1].tolist(), strict=True))
         self.tokens = int(starts[-1])
         self.width = (model.config.num_hidden_layers + 1, model.config.hidden_size)
-        self.identity = identity | {"hidden": hidden, "rows": len(self.rows), "tokens": self.tokens}
+        digest = hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
+        self.identity = identity | {"hidden": hidden, "rows": digest, "tokens": self.tokens}
         self.places = dict(zip(self.rows.tolist(), range(len(self.rows)), strict=True))
 
     @staticmethod

@@ -64,6 +64,20 @@ def test_only_the_rows_of_a_run_are_kept_and_without_hidden_states_none_are(aske
         kept([5], collate(tiny_tokenizer, encoded, [5]))
 
 
+def test_as_many_other_rows_of_the_same_lengths_are_asked_for_anew(asked, tiny_tokenizer):
+    model, encoded, make = asked
+    by_length = {}
+    for row, one in enumerate(encoded):
+        by_length.setdefault(len(one["input_ids"]), []).append(row)
+    first, second, third, fourth = next(rows for rows in by_length.values() if len(rows) >= 4)[:4]
+    make(rows=[first, second])
+    rows = [third, fourth]
+    kept, inputs = make(rows=rows), collate(tiny_tokenizer, encoded, rows)
+    assert torch.allclose(
+        kept(rows, inputs).logits, LiveTeacher(model, False)(rows, inputs).logits, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
     limit, tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
