@@ -9,6 +9,7 @@ from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.usage import measure_usage
 from tests.test_report import EVIL, Elements
+from ui.report_page import file_size
 
 from .helpers import HISTORY, SCORES, row
 from .test_own_data import upload, zip_of
@@ -16,11 +17,20 @@ from .test_own_data import upload, zip_of
 SECTIONS = {"facts", "overview", "usage", "curve", "examples", "reproduce", "limits"}
 
 
+def offered(at):
+    """Labels of the buttons that download a report."""
+    return [button.label for button in at.get("download_button") if button.key == "download-report"]
+
+
 def make(at):
     """Press the button; the report's file, its elements and its text."""
     at.button(key="make-report").click().run()
     assert not at.exception
-    file = at.session_state["report"].to_html().decode()
+    report = at.session_state["report"]
+    content = report.to_html()
+    assert report.size == pytest.approx(len(content), rel=0.01)
+    assert offered(at) == [f"Download the report ({file_size(report.size)})"]
+    file = content.decode()
     found = Elements(file)
     return file, found, " ".join("".join(found.text).split())
 
@@ -45,7 +55,8 @@ def full(save_tiny):
 
 def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
     at = open_page("overview", full)
-    assert not at.get("download_button") or "download-report" not in str(at.get("download_button"))
+    assert len(at.get("download_button")) > 0  # of the page's charts
+    assert offered(at) == []
     file, found, said = make(at)
     assert not found.open
     assert set(found.ids) >= SECTIONS
@@ -145,3 +156,4 @@ def test_another_checkpoint_is_not_offered_the_first_ones_report(open_page, full
     assert at.button(key="make-report").label == "Make it again"
     at.selectbox(key="checkpoint").set_value("tiny").run()
     assert at.button(key="make-report").label == "Make a report"
+    assert offered(at) == []
