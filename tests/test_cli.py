@@ -15,6 +15,7 @@ import torch
 
 from shrp import checkpoint, cli
 from shrp.cli.options import layer_list
+from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.data import load_file
 from shrp.errors import TrainingError
@@ -211,8 +212,22 @@ def test_prune_with_recovery(shrp, place, tmp_path):
     loaded = checkpoint.load(tmp_path / "r")
     assert layer_kinds(loaded.model) == ["dense", "static", "static"]
     assert loaded.info.training["recovery"]["epochs"] == 2
-    assert len(checkpoint.read_history(tmp_path / "r")) == 3
+    assert [row["epoch"] for row in checkpoint.read_history(tmp_path / "r")] == [0, 1, 2]
+    assert loaded.info.training["recovery"]["config"]["dropout"]
     assert not run_folder(tmp_path / "r").exists()
+
+
+def test_recovery_with_a_teacher_is_as_in_retain(
+    shrp, place, tmp_path, tiny_model, tiny_tokenizer, tiny_info
+):
+    dense = replace(tiny_info(), config=ShrpConfig(()))
+    checkpoint.save(tiny_model(), tiny_tokenizer, dense, tmp_path / "teacher")
+    files = ("--train-file", place / "train.csv", "--validation-file", place / "validation.csv")
+    options = ("--per-layer", 1, "--recover", 1, "--teacher", tmp_path / "teacher", "--out", tmp_path / "r")
+    code, _, err = shrp("prune", place / "routed", *options, *files)
+    assert code == 0, err
+    config = checkpoint.load(tmp_path / "r").info.training["recovery"]["config"]
+    assert (config["dropout"], config["distill_logits"], config["distill_hidden"]) == (False, 0.5, 1.0)
 
 
 def test_recovery_reads_labels_as_the_checkpoint_does(

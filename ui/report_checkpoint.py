@@ -138,5 +138,7 @@ def _history(part: Section, selection: Selection, scores: pd.DataFrame) -> None:
         score_figures.history_alt(history),
         f"Data: {data}, n = {int(last['validation_n']):,}."
         if "validation_n" in last
+        else f"Data: {data}; the last epoch was not scored."
+        if any("validation_n" in row for row in history)
         else "Data: unlabelled texts.",
     )

@@ -61,7 +61,7 @@ def prune(
     from shrp.checkpoint_info import usage_in
     from shrp.config import ShrpConfig
     from shrp.errors import PlanError, TrainingError
-    from shrp.history import history_text
+    from shrp.history import history_text, joined
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
     from shrp.run_state import finish
@@ -113,8 +113,8 @@ def prune(
             raise TrainingError(
                 f"the recovery data have {training.task.num_labels} classes, the model does not."
             )
-        distil = {"distill_logits": 0.5, "distill_hidden": 1.0} if teacher else {}
-        config = TrainConfig(
+        config = TrainConfig.named(
+            "retain" if teacher else "paper",
             shrp=ShrpConfig(()),
             stage2_epochs=recover,
             balance=0.0,
@@ -124,7 +124,6 @@ def prune(
             max_length=max_length,
             freeze_embeddings=True,
             seed=seed,
-            **distil,
         )
         model, recovered, more = train(
             config,
@@ -141,7 +140,7 @@ def prune(
         info = store.CheckpointInfo(
             **{**vars(recovered), "training": dict(info.training) | {"recovery": dict(recovered.training)}}
         )
-        history += more
+        history = joined(history, more)
     extra = {store.HISTORY: history_text(history)} if history else {}
     dtype = None if full_precision else torch.float16
     store.save(model, source.tokenizer, info, out, dtype=dtype, extra_files=extra, teacher=source.teacher)
