@@ -3,7 +3,10 @@
 import re
 from urllib.parse import urlencode
 
+from ui.compare_sides import AS_IS
+
 NAME = "sst2-6of12"
+SENTENCE = "I would gladly sit through it all again tomorrow."
 PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare", "experiments")
 
 _CELL = """
@@ -117,6 +120,16 @@ def address(app_url, name, **query):
     return f"{app_url}/{name}?{urlencode({'checkpoint': NAME, 'source': 'probe'} | query)}"
 
 
+def address_with_charts(app_url, name):
+    """The address at which the page of that name has something to draw: not every page has at its plain one."""
+    asked = {
+        "routing": {"text": SENTENCE},
+        "attribution": {"text": SENTENCE},
+        "compare": {"b": "sst2-11of12", "b_is": AS_IS},  # a pruned side would have no usage to draw
+    }
+    return address(app_url, name, **asked.get(name, {}))
+
+
 def settled(page):
     """Wait until the page's script has run to its end, and check that nothing broke."""
     page.locator("h1").first.wait_for()
@@ -128,10 +141,11 @@ def settled(page):
 
 
 def drawn(page):
-    """Wait until nothing on the page is a placeholder any more, of an element or of a chart."""
+    """Wait until the page has charts and nothing on it is a placeholder any more, of an element or of a chart."""
     page.wait_for_function(
-        """() => !document.querySelector("[data-testid=stSkeleton]")
-            && [...document.querySelectorAll(".js-plotly-plot")].every((chart) => chart._fullLayout)"""
+        """() => { const charts = [...document.querySelectorAll(".js-plotly-plot")];
+        return charts.length > 0 && !document.querySelector("[data-testid=stSkeleton]")
+            && charts.every((chart) => chart._fullLayout); }"""
     )
 
 

@@ -22,7 +22,9 @@ from .conftest import ROOT
 from .steps import (
     NAME,
     PAGES,
+    SENTENCE,
     address,
+    address_with_charts,
     click_cell,
     cut_texts,
     drawn,
@@ -38,7 +40,6 @@ from .steps import (
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-SENTENCE = "I would gladly sit through it all again tomorrow."
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def test_the_first_page_has_an_address_of_its_own(app_url, page):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_window_of_1200_pixels_cuts_no_name_value_choice_or_title(app_url, new_page, name):
     page = new_page(viewport={"width": 1200, "height": 900})
-    page.goto(address(app_url, name, **({"text": SENTENCE} if name in ("routing", "attribution") else {})))
+    page.goto(address_with_charts(app_url, name))
     settled(page)
     drawn(page)
     cut, seen = cut_texts(page)
@@ -263,8 +264,9 @@ def test_a_window_of_1200_pixels_cuts_no_name_value_choice_or_title(app_url, new
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_text_is_legible_and_every_chart_has_words(app_url, page, name):
-    page.goto(address(app_url, name, **({"text": SENTENCE} if name in ("routing", "attribution") else {})))
+    page.goto(address_with_charts(app_url, name))
     settled(page)
+    drawn(page)
     page.wait_for_function(
         """() => [...document.querySelectorAll(".js-plotly-plot")].every(
             (chart) => chart.closest("[role=figure][aria-label]:not([aria-label=''])"))"""
