@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from unicodedata import category
 
 import numpy as np
 import pandas as pd
@@ -139,14 +140,19 @@ class Exploration:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+def _visible(line: str) -> bool:
+    """Whether anything of a line can be seen: a tokenizer makes nothing of zero-width characters alone."""
+    return any(not character.isspace() and category(character) != "Cf" for character in line)
+
+
 def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list[str]]:
     """Inputs from a text area: one a line, the two texts of a pair with `|||` between them.
 
     Returns:
-        The inputs, at most `MAX_SENTENCES`, and sentences on what was left out and why.
+        The inputs, at most `MAX_SENTENCES` (of lines in which something can be seen), and sentences on what was left out and why.
     """
     size, inputs, notes, incomplete = len(task.text_columns), [], [], []
-    lines = [(number, line.strip()) for number, line in enumerate(typed.splitlines(), 1) if line.strip()]
+    lines = [(number, line.strip()) for number, line in enumerate(typed.splitlines(), 1) if _visible(line)]
     for number, line in lines:
         parts = tuple(part.strip() for part in line.split(PAIR_SEPARATOR)) if size == 2 else (line,)
         if len(parts) == size and all(parts):

@@ -150,7 +150,9 @@ def _scatter(
             f"vertical: {escape_html(unit)}<br>{escape_html(where)}; knocked out: {meaning}; numbers: experts, "
             "crosses: never used",
         ),
-        ranks.rename(columns={"n": "n experts"}).assign(measure=measure),
+        table[["layer", "expert", "usage", "uses", measure]].merge(
+            ranks.rename(columns={"n": "n experts"}), on="layer"
+        ),
         "usage-scatter",
         f"{name}-usage-{measure}",
         f"Scatter of usage against {unit}, a panel a layer. Spearman correlation: "

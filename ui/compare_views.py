@@ -129,7 +129,7 @@ def usage_map(
     counts = np.stack([stats.counts(layer) if layer in stats.top1 else 0 * nothing for layer in layers])
     chosen = stats.counts(stats.layers[0]).sum()
     n = f"n = {stats.n:,} inputs" + (f", {int(chosen):,} real tokens" if stats.unit == "tokens" else "")
-    gaps = "; empty rows are not routed" if len(stats.layers) < len(layers) else ""
+    gaps = "<br>empty rows are not routed" if len(stats.layers) < len(layers) else ""
     chart(
         usage_heatmap(
             shares,
