@@ -149,7 +149,8 @@ def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list
     """Inputs from a text area: one a line, the two texts of a pair with `|||` between them.
 
     Returns:
-        The inputs, at most `MAX_SENTENCES` (of lines in which something can be seen), and sentences on what was left out and why.
+        The inputs, at most `MAX_SENTENCES` (of lines in which something can be seen), and sentences on what was left
+        out and why.
     """
     size, inputs, notes, incomplete = len(task.text_columns), [], [], []
     lines = [(number, line.strip()) for number, line in enumerate(typed.splitlines(), 1) if _visible(line)]
