@@ -307,8 +307,9 @@ def _verdict(best: pd.Series, rival: pd.Series) -> str:
         return f"{'a tie' if tie else 'no tie'}, SHRP is ahead by {points} on the same inputs"
     if best["low"] != best["low"]:
         return "several seeds, so no interval to tell a tie by"
-    within = best["low"] <= rival["retained"] <= best["high"]
-    return "a tie, within SHRP's interval" if within else "outside SHRP's interval"
+    if best["low"] <= rival["retained"] <= best["high"]:
+        return "a tie, within SHRP's interval"
+    return f"{'below' if rival['retained'] < best['low'] else 'above'} SHRP's interval"
 
 
 def _with_ends(row: pd.Series) -> str:
