@@ -198,8 +198,7 @@ def _table(frame: pd.DataFrame) -> list[str]:
 
 def _cell(row: Any) -> str:
     seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
-    if (
-        row.retained == row.low == row.high == 0
-    ):  # no spread in any resample: of Matthews that is no certainty
+    # Without spread in any resample: of Matthews that is no certainty, the model gives one answer to all.
+    if row.retained == row.low == row.high == 0:
         return "0.0 (one class)"
     return f"{100 * row.retained:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f}{seeds})"

@@ -104,15 +104,10 @@ def _recipe(training: Mapping[str, Any]) -> str:
 
 
 def _config(config: Mapping[str, Any]) -> TrainConfig | None:
+    """The stored config; None where it is not whole or not valid, as a checkpoint may come from anywhere."""
     try:
         return TrainConfig.from_dict(dict(config))
-    except (
-        ShrpError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ):  # a checkpoint may come from anywhere
+    except (ShrpError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
