@@ -14,6 +14,7 @@ from ui.downloads import chart, downloads
 from ui.text import escape
 
 RECIPE, DEPTH, OVER = "recipe", "depth", "over"
+ROW = 66  # pixels of a row of the table: three lines, for the longest names of models
 AXES = {"Parameters": "encoder_params", "FLOPs": "encoder_flops"}
 
 
@@ -107,9 +108,18 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         hide_index=True,
         width="stretch",
         height="content",
+        row_height=ROW,
         column_config={
-            name: st.column_config.NumberColumn(name, format="%.1f%%")
-            for name in ("encoder parameters", "mean")
+            # Narrow enough for six tasks in a small window.
+            "model": st.column_config.TextColumn(width=158),
+            "encoder parameters": st.column_config.NumberColumn(
+                "size",
+                format="%.1f%%",
+                width=60,
+                help="Encoder parameters, as a share of the dense encoder's, without embeddings",
+            ),
+            **{task: st.column_config.TextColumn(task, width=78) for task in tasks["task"]},
+            "mean": st.column_config.NumberColumn(format="%.1f%%", width=58),
         },
         alt="Retained share by model and task, with its interval",
         placeholder="–",
@@ -128,7 +138,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
             f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{_floor(floors[r.task])})"
             for r in tasks.itertuples()
         )
-        + ". Encoder parameters: share of the dense encoder's, without embeddings."
+        + ". Size: share of the dense encoder's parameters, without embeddings."
     )
     downloads(rows, f"{key}-table", f"{file}-table")
 
@@ -170,13 +180,11 @@ def _seeds(rows: pd.DataFrame) -> str:
 
 
 def _with_ends(row: Any) -> str:
-    """A retained share in percent with its ends, as README.md's tables have it: `98.9 (90 to 107)`."""
+    """A retained share in percent with its ends in brackets, which stay whole where a cell wraps."""
     share = f"{100 * row.retained:.1f}"
-    return (
-        share
-        if pd.isna([row.low, row.high]).any()
-        else f"{share} ({100 * row.low:.0f} to {100 * row.high:.0f})"
-    )
+    if pd.isna([row.low, row.high]).any():
+        return share
+    return f"{share} ({100 * row.low:.0f}\u00a0to\u00a0{100 * row.high:.0f})"
 
 
 def size(glue: pd.DataFrame) -> None:

@@ -20,16 +20,10 @@ from ui.lab_views import points, points_interval
 from ui.text import escape, metric_name, percent
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
-_TEXT_WIDTH = {1: 320, 2: 200}  # pixels of a text column, by their number: with the others they fill the page
+_TEXT_WIDTH = {1: 270, 2: 175}  # pixels of a text column, by their number: with the others they fill the page
 _CHARACTER, _LINE = 6.2, 21  # pixels of an average character, and of a line
-_ROW_HEIGHTS = (
-    35,
-    66,
-    88,
-    109,
-    130,
-    151,
-)  # one line; above 64 pixels Streamlit wraps texts, here up to six lines
+# One line; above 64 pixels Streamlit wraps texts, here up to eight lines.
+_ROW_HEIGHTS = (35, 67, 88, 109, 130, 151, 172)
 
 
 @st.fragment
@@ -194,7 +188,7 @@ def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:
 def row_height(characters: int, width: int) -> int:
     """Pixels of a table's rows whose longest text has so many characters, in a column of this width."""
     lines = math.ceil(characters * _CHARACTER / (width - 16))
-    needed = 1 if lines <= 1 else max(66, _LINE * lines + 4)
+    needed = 1 if lines <= 1 else max(67, _LINE * lines + 4)
     return next((height for height in _ROW_HEIGHTS if height >= needed), _ROW_HEIGHTS[-1])
 
 
