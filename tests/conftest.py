@@ -237,3 +237,12 @@ def shrp(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def eager_switching():
+    """Threads take turns far more often than usual, so that a shared state would be seen."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)

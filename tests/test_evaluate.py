@@ -1,5 +1,4 @@
 import json
-import sys
 import threading
 
 import numpy as np
@@ -189,15 +188,6 @@ def test_a_failing_model_is_left_as_it_was(tokenizer):
     with pytest.raises(IndexError):
         batch_logits(model, {"input_ids": torch.full((1, 3), 10_000)})
     assert all(module.training for module in model.modules())
-
-
-@pytest.fixture
-def eager_switching():
-    """Threads take turns far more often than usual, so that a shared state would be seen."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(usual)
 
 
 def test_one_model_and_its_tokenizer_serve_several_threads(tokenizer, eager_switching):

@@ -1,6 +1,5 @@
 """Many sessions on one cached model at once: every result is the one that it is alone."""
 
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -186,15 +185,6 @@ def differences(found, alone):
         or (value.dtype == bool and (value != alone[name]).any())
         or not np.allclose(value, alone[name], rtol=0, atol=ATOL)
     ]
-
-
-@pytest.fixture
-def eager_switching():
-    """Threads take turns far more often than usual, so that a shared state would be seen."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(usual)
 
 
 def test_sessions_at_once_do_not_mix(folder, tiny_data, tiny_inputs, eager_switching):
