@@ -26,10 +26,9 @@ from shrp.general import (
     GeneralConfig,
     convert_on_text,
     recover_on_text,
-    usage_on_text,
 )
 from shrp.history import history_text, joined
-from shrp.plan import make_plan
+from shrp.plan import PruningPlan
 from shrp.prune import prune
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
@@ -85,36 +84,52 @@ class General:
         return self._keep(folder, model, tokenizer, info, history)
 
     def further(
-        self, kind: str, parts: tuple[tuple[int, ...], ...], per_layer: int = 1, seed: int = 0
+        self,
+        kind: str,
+        parts: tuple[tuple[int, ...], ...],
+        plan: PruningPlan | None = None,
+        task: str | None = None,
     ) -> Checkpoint:
         """A converted encoder, pruned and then trained on by `further_size` texts; a control, likewise.
 
         Args:
-            kind: `static`, pruned by usage on the texts; `random`, to experts drawn with `seed`; or a control
-                (`dropped`, `uniform`), which is not pruned.
+            kind: what to call it; a control (`dropped`, `uniform`) is not pruned.
+            plan: what to prune it to, otherwise.
+            task: the one whose usage chose what is kept.
+
+        Raises:
+            DataError, TrainingError, CheckpointError: as what it calls.
         """
         control = kind if kind in ("dropped", "uniform") else "none"
+        if control == "none" and plan is None:
+            raise TrainingError(f"{kind} needs a plan to be pruned to.")
         config = GeneralConfig(
             ShrpConfig((), control=control), final_size=self.sizes["further_size"], **RECOVERY_RATES
         )
-        of = f"{kind}-{per_layer}-{seed}" if control == "none" else kind
         source = self(control, parts)
-        folder = self._folder(f"further-{of}", config, [source.path.name, "all layers learn"])
+        made_of = [source.path.name, "all layers learn"]
+        if plan is not None:
+            made_of += ["and each is asked", plan.to_dict()]
+        folder = self._folder(f"further-{kind}", config, made_of)
         if (found := self._found(folder)) is not None:
             return found
         base, tokenizer = self._base(folder)
-        model, info, history = source.model, source.info, checkpoint.read_history(source.path)
-        if control == "none":
-            usage = usage_on_text(history)
-            selection = "random" if kind == "random" else "usage"
-            info = replace(info, plan=make_plan(usage, per_layer=per_layer, selection=selection, seed=seed))
-            model = prune(model, info.plan)
-        info = replace(info, training=dict(info.training) | {"recovery": config.to_dict()})
-        outputs = self.work / "general-outputs"
+        model = source.model if plan is None else prune(source.model, plan)
+        training = dict(source.info.training) | {"recovery": config.to_dict()}
+        if plan is not None:
+            training |= {"usage_of": task} if plan.selection == "usage" else {"selection": plan.selection}
+        info = replace(source.info, plan=plan, training=training)
         model, rows = recover_on_text(
-            config, base, tokenizer, corpus(), outputs, model, progress=say_conversion
+            config,
+            base,
+            tokenizer,
+            corpus(),
+            self.work / "general-outputs",
+            model,
+            progress=say_conversion,
         )
-        return self._keep(folder, model, tokenizer, info, joined(history, rows))
+        history = joined(checkpoint.read_history(source.path), rows)
+        return self._keep(folder, model, tokenizer, info, history)
 
     def _found(self, folder: Path) -> Checkpoint | None:
         """What an earlier run made; raises `TrainingError` where that was of another base."""

@@ -5,7 +5,10 @@ converted, pruned without and with recovery; and the controls at the same layers
 dropped, no router (uniform gates), random experts kept. `paper` converts on the task, an epoch a layer, the deeper
 model going on from the conversion of the upper six; `retain` starts from one conversion on unlabelled texts
 (`benchmarks.general`), and so do its controls, unless `--no-control-texts` says otherwise, which their rows tell. At 11
-of 12 layers what `retain` trains on is pruned on texts, before it has seen the task, and learns on from texts first.
+of 12 layers what `retain` recovers takes from the task's routed model only which experts to keep: the encoder that was
+converted on texts is pruned to them, learns on from texts, each pruned layer asked for what the dense one says, and
+then from the task.
+
 Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder, so a killed run goes
 on where it was.
 """
@@ -71,16 +74,16 @@ class Depth:
     """Those at which the pruned model, and one of random experts, are trained on."""
     recovery_examples: int
     """How many of the task they see, in whole epochs and at least one."""
-    prune_on_texts: bool
-    """Whether `retain` prunes on texts, trains on there, and only then goes to the task."""
+    recover_on_texts: bool
+    """Whether what `retain` pruned, and its controls, train on with texts before they go to the task."""
     freeze_dense: bool
     """Whether `retain` leaves the dense layers as the teacher has them; `dropped` has no others to train."""
     rates: dict[str, float]
     """Learning rates of `retain` and its controls, where they are not the recipe's."""
 
-    def pruned_early(self, recipe: str) -> bool:
-        """Whether a recipe prunes what it trains on before it has seen the task."""
-        return recipe == "retain" and self.prune_on_texts
+    def texts_first(self, recipe: str) -> bool:
+        """Whether what a recipe pruned sees texts before the task."""
+        return recipe == "retain" and self.recover_on_texts
 
     def recovery_epochs(self, size: int) -> int:
         """Epochs of recovery on a task with `size` training examples."""
@@ -88,9 +91,17 @@ class Depth:
 
 
 DEPTHS = (
-    Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, prune_on_texts=False, freeze_dense=True, rates={}),
+    Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, recover_on_texts=False, freeze_dense=True, rates={}),
     Depth(
-        "11of12", (UPPER, LOWER), 2, (1, 2), (1,), 60_000, prune_on_texts=True, freeze_dense=False, rates=FAST
+        "11of12",
+        (UPPER, LOWER),
+        2,
+        (1, 2),
+        (1,),
+        60_000,
+        recover_on_texts=True,
+        freeze_dense=False,
+        rates=FAST,
     ),
 )
 
@@ -189,7 +200,7 @@ class Study:
             epochs = depth.stage2_epochs
             if control != "none":  # it is trained on for as long as a pruned model is
                 recovery = depth.recovery_epochs(len(self.stages.train_data))
-                epochs = recovery if depth.pruned_early(recipe) else epochs + recovery
+                epochs = recovery if depth.texts_first(recipe) else epochs + recovery
             config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth)
             self.before[recipe, depth.name, control] = start
             yield depth, self._stage(f"{recipe}-{control}-{depth.name}", config, start)
@@ -215,7 +226,7 @@ class Study:
             if control == "none":
                 yield self._grafted(self.general(control, depth.parts))
             elif self.control_texts:
-                make = self.general.further if depth.prune_on_texts else self.general
+                make = self.general.further if depth.recover_on_texts else self.general
                 yield self._grafted(make(control, depth.parts))
             else:
                 shrp = ShrpConfig(sum(depth.parts, ()), control=control)
@@ -264,8 +275,8 @@ class Study:
                 if m in depth.recover:
                     draw = self.stages.seed % len(drawn)
                     for kind, kept in (("static", plan), ("random", drawn[draw])):
-                        if depth.pruned_early(recipe):
-                            start = self._grafted(self.general.further(kind, depth.parts, m, draw))
+                        if depth.texts_first(recipe):
+                            start = self._grafted(self.general.further(kind, depth.parts, kept, self.task))
                         else:
                             start = self._pruned(routed, kept)
                         self._recover(kind, recipe, depth, start, m)
@@ -307,13 +318,13 @@ class Study:
         recovered: bool = False,
     ) -> None:
         """Add what was found on each data set (the validation data first) to the table and to the checkpoint's rows."""
-        # A model pruned on texts has a history of its own there.
+        # A model that recovered on texts has a history of its own there.
         own = (recipe, depth, model) if recovered or model in ("dropped", "uniform") else None
         start = self.before.get(own if own in self.before else (recipe, depth, "none"))
         texts = sum(row.get("texts", 0) for row in start.history) if start else 0
         evaluations = found[0]
-        early = recovered and own in self.before
-        if not early:  # a routed checkpoint can't be pruned to it
+        on_texts = recovered and own in self.before
+        if not on_texts:  # else it does not come of the routed checkpoint
             layers = len(made.info.config.layers)
             epochs = made.info.training.get("epochs") if model in ("dropped", "uniform") else None
             self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs)
@@ -329,7 +340,7 @@ class Study:
                 "per_layer": per_layer,
                 "kept": per_layer and per_layer * len(made.info.config.layers),
                 "recovered": recovered,
-                "pruned_on": "texts" if early else "task",
+                "recovered_on_texts": on_texts,
                 "train_examples": len(self.stages.train_data),
                 **of_teacher(evaluations, self.best[self.stages.validation.fingerprint]),
                 **self._lead(model, recipe, depth, evaluations),

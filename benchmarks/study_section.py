@@ -64,11 +64,13 @@ def _how(recipe: str, depth: str) -> list[str]:
         f"On the task: learning rates {rates.learning_rate:g} and, for new weights, {rates.new_learning_rate:g}; "
         f"dense layers {'frozen (but beside dropped ones)' if one.freeze_dense else 'learning'}, embeddings frozen."
     )
-    if one.prune_on_texts:
+    if one.recover_on_texts:
         further = RECOVERY_RATES
         text += (
-            f" What recovers was pruned on the texts, and trained on there at {further['learning_rate']:g} and "
-            f"{further['new_learning_rate']:g}, before it saw the task."
+            " What recovers is the encoder that was converted on the texts, pruned to the experts that the task's "
+            "routed model uses most, or to random ones, and trained on there, each pruned layer to say what the "
+            f"dense one says, at {further['learning_rate']:g} and "
+            f"{further['new_learning_rate']:g} before it sees the task."
         )
     return [text, ""]
 
@@ -159,7 +161,8 @@ def ablation_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "## What each part of the recipes is worth",
         "",
         f"Written by `python -m benchmarks.ablation`: {ablations.about(list(rows))}. Cells: share of the dense "
-        "teacher's score, and in brackets the lowest and highest seed, or of one seed what its 95% interval allows.",
+        "teacher's score, and in brackets the lowest and highest seed, or of one seed what its 95% interval allows. "
+        "“One class”: the model gives all inputs the same answer.",
         "",
         *(f"- {sentence}" for sentence in ablations.findings(frame)),
         "",
@@ -178,7 +181,14 @@ def ablation_section(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _ends(row: Mapping[str, Any], model: str) -> str:
     value, low, high = (100 * row[f"{model} {end}"] for end in ("retained", "low", "high"))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return _one_class(value, low, high) or f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _one_class(value: float, low: float, high: float) -> str:
+    """What stands for a score that no resample moves from 0: of Matthews that is no certainty, the model gives one
+    answer to all inputs. Empty for others.
+    """
+    return "0.0 (one class)" if value == low == high == 0 else ""
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
@@ -198,7 +208,7 @@ def _table(frame: pd.DataFrame) -> list[str]:
 
 def _cell(row: Any) -> str:
     seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
-    # Without spread in any resample: of Matthews that is no certainty, the model gives one answer to all.
-    if row.retained == row.low == row.high == 0:
-        return "0.0 (one class)"
-    return f"{100 * row.retained:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f}{seeds})"
+    return (
+        _one_class(row.retained, row.low, row.high)
+        or f"{100 * row.retained:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f}{seeds})"
+    )

@@ -141,7 +141,12 @@ def converted(training: Mapping[str, Any]) -> str:
         config, texts = made["config"], made["texts"]
         earlier, pruned = f"{converted(made['earlier'])} Then: " if made.get("earlier") else "", ""
         if further := made.get("recovery"):
-            pruned = f"; pruned there by usage on them, and trained on with {further['final_size']:,}"
+            how = "there by usage on them"
+            if made.get("selection") == "random":
+                how = "to experts drawn at random"
+            elif task := made.get("usage_of"):
+                how = f"to the experts that a routed model of {task} uses most"
+            pruned = f"; pruned {how}, and trained on with {further['final_size']:,}"
         return (
             f"{earlier}Converted on {texts:,} unlabelled texts, {config['conversion_size']:,} for each of "
             f"{counted(len(config['shrp']['layers']), 'layer')} and {config['final_size']:,} for all{pruned} "
@@ -161,10 +166,21 @@ def texts_in(history: Sequence[Mapping[str, Any]]) -> str:
     return f"Converted on unlabelled texts, {counted(len(layers), 'layer')} with {seen:,} texts in all. Then:"
 
 
-def pruned_on_texts(info: CheckpointInfo) -> bool:
-    """Whether a static checkpoint's experts were chosen on unlabelled texts, before any task."""
+def recovered_on_texts(info: CheckpointInfo) -> bool:
+    """Whether a static checkpoint was pruned and trained on with unlabelled texts, before its task."""
     made = info.training.get("converted", info.training)
     return info.plan is not None and bool(converted(info.training)) and "recovery" in made
+
+
+def chosen_on_texts(info: CheckpointInfo) -> bool:
+    """Whether its experts were also chosen there, and not by the usage of a task's routed model."""
+    made = info.training.get("converted", info.training)
+    return recovered_on_texts(info) and not {"usage_of", "selection"} & set(made)
+
+
+def _usage_of(info: CheckpointInfo) -> str | None:
+    """The task whose routed model's usage chose the experts before they learned on from texts, if one did."""
+    return info.training.get("converted", info.training).get("usage_of")
 
 
 def counted(number: int | None, what: str) -> str:
@@ -175,10 +191,7 @@ def counted(number: int | None, what: str) -> str:
 def limits(info: CheckpointInfo) -> list[str]:
     """What a reader must not conclude."""
     found = [
-        "Its experts were chosen by their usage on the unlabelled texts; no validation data had a part in that."
-        if pruned_on_texts(info)
-        else "Usage, and so the choice of experts, comes from the same validation data as the score, as in the paper: "
-        "scores of pruned models are slightly optimistic.",
+        _how_chosen(info),
         "Shares of parameters and FLOPs can be compared with other encoders of its geometry; scores can't be compared "
         "with those of another base.",
     ]
@@ -194,6 +207,18 @@ def limits(info: CheckpointInfo) -> list[str]:
             )
     found += collapsed(info)
     return [*found, "It was trained to study a method, not to decide anything about people."]
+
+
+def _how_chosen(info: CheckpointInfo) -> str:
+    """What the choice of experts means for the scores."""
+    if chosen_on_texts(info):
+        return "Its experts were chosen by their usage on the unlabelled texts; no validation data had a part in that."
+    if (task := _usage_of(info)) and task != info.task.name:
+        return f"Its experts were chosen by their usage on validation data of {task}."
+    return (
+        "Usage, and so the choice of experts, comes from the same validation data as the score, as in the paper: "
+        "scores of pruned models are slightly optimistic."
+    )
 
 
 def collapsed(info: CheckpointInfo) -> list[str]:

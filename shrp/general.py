@@ -25,9 +25,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows
 from shrp.config import ShrpConfig
-from shrp.convert import convert_layer, expert_layers, router_layers
+from shrp.convert import convert_layer, expert_layers, router_layers, static_layers
 from shrp.dropout import without_dropout
-from shrp.errors import TrainingError
+from shrp.errors import PlanError, TrainingError
 from shrp.expander_init import fit_expander
 from shrp.families import encoder_layers
 from shrp.layers import ExpertLayer
@@ -132,12 +132,12 @@ def recover_on_text(
     *,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train a pruned model of `base`, or one whose layers were dropped, on texts: its last layer is to say what the
-    dense one says.
+    """Train a pruned model of `base`, or one whose layers were dropped, on texts: each pruned layer, and the last one,
+    is to say what the dense layer in its place says.
 
-    Pruned this early, an encoder is small while it sees most of its text. All of its layers learn, and only the last
-    one's output is asked for: what is left of the others is too little to repeat them. Args as for `convert_on_text`;
-    the epoch of `final_size` texts is the only one, and `model` is not changed.
+    All layers learn, the dense ones among them. Where layers were dropped, only what the last one says is asked for; of
+    a model that still has expert layers (the `uniform` control), these alone learn. Args as for `convert_on_text`; the
+    epoch of `final_size` texts is the only one, and `model` is not changed.
 
     Returns:
         The trained model in evaluation mode, and the history, of one row.
@@ -148,8 +148,15 @@ def recover_on_text(
 
 
 def usage_on_text(history: Sequence[dict[str, Any]]) -> dict[int, list[float]]:
-    """Layer -> Top-1 shares `(H,)` of its experts in the last epoch of a conversion, from its history."""
-    return {int(layer): share for layer, share in history[-1]["usage"].items()}
+    """Layer -> Top-1 shares `(H,)` of its experts in the last epoch of a conversion, from its history.
+
+    Raises:
+        PlanError: the history does not end with one.
+    """
+    usage = history[-1].get("usage") if history else None
+    if not usage:
+        raise PlanError("the conversion's history does not say how its experts were used on the texts.")
+    return {int(layer): share for layer, share in usage.items()}
 
 
 def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel:
@@ -262,7 +269,7 @@ class _OnText:
         batches = bucketed_batches(self.lengths[rows], config.batch_size, (config.seed, index))
         learning = self._learning(model)
         routed = router_layers(model)
-        replaced = expert_layers(model)
+        replaced, pruned = expert_layers(model), static_layers(model)
         top = len(encoder_layers(model)) - 1
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
         optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
@@ -284,8 +291,9 @@ class _OnText:
                         lowest = min(replaced)
                         run_from(model, inputs, lowest, said[lowest].float() if lowest else None)
                         outputs = {layer: record.hidden_states[layer] for layer in replaced}
-                    else:  # layers were pruned or dropped: what is left can only be asked for what the last one says
+                    else:
                         outputs = {top: model.base_model(**inputs).last_hidden_state}
+                        outputs |= {layer: record.hidden_states[layer] for layer in pruned}
             error = hidden_loss(outputs, said, inputs["attention_mask"])
             balance = record.balance_loss() if routed else error.new_zeros(())
             (error + config.balance * balance).backward()

@@ -16,14 +16,15 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint, reference
-from shrp.base import base_config, load_base
+from shrp.base import load_base
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
+from shrp.conversions import load_conversion
 from shrp.data import TextData, is_probe
 from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluate import Evaluation, evaluate
-from shrp.general import TEXTS, check_same_geometry, graft
+from shrp.general import graft
 from shrp.history import history_text, joined
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
@@ -142,18 +143,9 @@ class Run:
         """
         if self.recipe.converted is None:
             return None
-        source, config = checkpoint.load(self.recipe.converted), self.recipe.config
+        config = self.recipe.config
+        source = load_conversion(self.recipe.converted, self.base, self.base_name)
         made, layers = source.info, config.shrp.layers
-        if made.task.name != TEXTS.name:
-            raise TrainingError(
-                f"{source.path} is of the task {made.task.name}; give what `convert` made of the base on texts."
-            )
-        check_same_geometry(source.model.config, base_config(self.base))
-        if made.base_model != self.base_name:
-            raise TrainingError(
-                f"{source.path} was made of {made.base_model}, and the base here is called {self.base_name}; "
-                f"if they are one, say so with --base-name {made.base_model}."
-            )
         if made.config.layers != layers:
             raise TrainingError(
                 f"{source.path} has layers {list(made.config.layers)} converted, and the run is for "
@@ -255,13 +247,13 @@ class Run:
         return make_plan(usage_in(routed.info), per_layer=m, **options)
 
     def _score_static(self, made: Checkpoint) -> None:
-        """Score a model that was pruned before it saw the task."""
+        """Score a model that was pruned, and learned on from texts, before it is trained on the task."""
         plan = made.info.plan
         counts = set(plan.keep_counts().values())
         kept = f"{counts.pop()} a layer" if len(counts) == 1 else f"{plan.budget} in all"
-        self._score(
-            f"static, {kept}, pruned on texts", "static", made.model, budget=plan.budget, recovered=True
-        )
+        by_task = self.provenance["converted"].get("usage_of")
+        how = "recovered on texts and the task" if by_task else "pruned on texts"
+        self._score(f"static, {kept}, {how}", "static", made.model, budget=plan.budget, recovered=True)
 
     def _prune(self, routed: Checkpoint) -> None:
         """Score static models at each budget without recovery, and random experts beside them."""

@@ -22,6 +22,7 @@ _TRAINING: dict[str, type | tuple[type, ...]] = {
 _ON_TEXTS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("config", "earlier", "recovery"), Mapping),
     "texts": int,
+    **dict.fromkeys(("usage_of", "selection"), str),
 }
 _CONFIG: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("epoch_size", "conversion_size", "final_size", "stage2_epochs", "seed"), int),
@@ -73,6 +74,7 @@ def _check_on_texts(made: Mapping[str, Any]) -> None:
     _check(what, made, _ON_TEXTS)
     _check_config(f"{what}'s config", made.get("config", {}))
     further = made.get("recovery")
+    _check_config(f"{what}'s recovery", further or {})
     if "texts" in made and further is not None and not _is(further.get("final_size"), int):
         raise _wrong(what, "recovery", further)
 

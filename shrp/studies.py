@@ -25,9 +25,9 @@ NAMES = {
     "uniform": "control: no router",
 }
 _CONTROLS = ("random", "dropped", "uniform")
-_KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "pruned_on", "texts"]
+_KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "recovered_on_texts", "texts"]
 _ENDS = {"": ("retained", "low", "high"), "lead": ("lead", "lead_low", "lead_high")}
-_DEFAULTS = {"texts": 0, "pruned_on": "task", "constant": None, "lead": None, "lead_interval": None}
+_DEFAULTS = {"texts": 0, "recovered_on_texts": False, "constant": None, "lead": None, "lead_interval": None}
 _NEEDED = {
     *_KEYS,
     "seed",
@@ -159,9 +159,9 @@ def describe(row: Mapping[str, Any]) -> str:
         text += f", {int(row['per_layer'])} a layer"
     if untaught(str(row["model"]), row["recipe"], row["texts"]):
         text += ", not trained on texts"
-    if row["pruned_on"] == "texts":
-        text += ", pruned on texts"
-    return text + (", recovered" if row["recovered"] else "")
+    if not row["recovered"]:
+        return text
+    return text + (", recovered on texts and the task" if row["recovered_on_texts"] else ", recovered")
 
 
 def untaught(model: str, recipe: str | None, texts: int) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,14 @@ from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
 from shrp.families import encoder_layers
-from shrp.general import RECOVERY_RATES, GeneralConfig, convert_on_text, graft, recover_on_text
+from shrp.general import (
+    RECOVERY_RATES,
+    GeneralConfig,
+    convert_on_text,
+    graft,
+    recover_on_text,
+    usage_on_text,
+)
 from shrp.losses import hidden_loss
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -139,6 +147,17 @@ def test_a_conversion_needs_a_layer(converted):
         converted(())
 
 
+def hidden_states(model, inputs):
+    """What the converted layers of a model, and its last one, hand on to the next, of real tokens."""
+    with torch.no_grad(), record_routing(hidden_states=True) as record:
+        top = model.base_model(**inputs).last_hidden_state
+    last = model.config.num_hidden_layers - 1
+    return {
+        layer: states[inputs["attention_mask"].bool()]
+        for layer, states in {**record.hidden_states, last: top}.items()
+    }
+
+
 @pytest.mark.parametrize("layers", [(1, 2), (0, 1)])  # the top layer among them, or still dense
 @pytest.mark.parametrize("control", ["none", "dropped"])
 def test_a_pruned_encoder_or_a_control_is_trained_on_and_the_one_given_stays(
@@ -156,12 +175,18 @@ def test_a_pruned_encoder_or_a_control_is_trained_on_and_the_one_given_stays(
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     inputs = tiny_inputs()
-    mask = inputs["attention_mask"].bool()
     with torch.no_grad():
-        wanted, before, after = (
-            one.base_model(**inputs).last_hidden_state[mask] for one in (base, model, trained)
-        )
-    assert (after - wanted).square().mean() < 0.9 * (before - wanted).square().mean()
+        said = base.base_model(**inputs, output_hidden_states=True).hidden_states[1:]
+    wanted = [states[inputs["attention_mask"].bool()] for states in said]
+    before, after = (hidden_states(one, inputs) for one in (model, trained))
+    asked = {*layers, 2} if control == "none" else {2}
+    errors = [
+        {layer: (found[layer] - wanted[layer]).square().mean() for layer in asked}
+        for found in (before, after)
+    ]
+    assert errors[1][2] < 0.9 * errors[0][2]
+    high, low = (sum(error.values()) for error in errors)
+    assert 0.8 * low < rows[0]["distill_hidden_loss"] < 1.2 * high
     with pytest.raises(TrainingError, match="no layers to convert"):
         recover_on_text(
             GeneralConfig(ShrpConfig((1,))), base, tiny_tokenizer, texts, tmp_path / "said", model
@@ -290,6 +315,109 @@ def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_
     line = next(line for line in text.splitlines() if line.startswith(f"| {static} |"))
     assert line.count("%") == 4  # of the teacher, and three costs
     assert "trained on with 32" in card(made.name, encoder)
+
+
+def test_a_tasks_usage_says_which_experts_learn_on_from_texts(shrp, tmp_path, command):
+    base, texts, files = command
+    corpora = (*texts[:4], *texts[-2:])  # without the sizes of a conversion, which is not made anew
+    routed, task, small, out = (tmp_path / name for name in ("routed", "task", "small", "out"))
+    assert shrp("convert", *base, *texts, "--layers", "upper:2", "--out", routed)[0] == 0
+    run = ("train", *base, *files, "--controls", "")
+    assert shrp(*run, "--converted", routed, "--per-layer", 1, "--out", task)[0] == 0
+    found = checkpoint.load(task)
+    # The task is made to use most what the texts use least, so the two can't be taken for one another.
+    on_texts = usage_on_text(checkpoint.read_history(routed))
+    usage = {str(layer): np.eye(4)[int(np.argmin(share))].tolist() for layer, share in on_texts.items()}
+    checkpoint.save(found.model, found.tokenizer, replace(found.info, usage=usage), task)
+    pruning = ("convert", *base, *corpora, "--further-size", 32, "--per-layer", 1)
+    code, _, error = shrp(*pruning, "--converted", routed, "--usage-of", task, "--out", small)
+    assert code == 0, error
+    encoder = checkpoint.load(small)
+    plan = make_plan({int(layer): share for layer, share in usage.items()}, per_layer=1)
+    assert encoder.info.plan == plan
+    assert [row["texts"] for row in checkpoint.read_history(small)] == [16, 16, 16, 32]
+    # The converted encoder was pruned, and not the task's model; in one step it comes to the same.
+    one_step = ("convert", *base, *texts, "--layers", "upper:2", "--per-layer", 1, "--further-size", 32)
+    assert shrp(*one_step, "--usage-of", task, "--out", tmp_path / "one-step")[0] == 0
+    assert same_layers(checkpoint.load(tmp_path / "one-step").model, encoder.model)
+    code, _, error = shrp(*pruning, "--converted", routed, "--out", tmp_path / "by-texts")
+    assert code == 0, error
+    assert checkpoint.load(tmp_path / "by-texts").info.plan == make_plan(on_texts, per_layer=1) != plan
+
+    assert shrp(*run, "--converted", small, "--out", out)[0] == 0
+    made = checkpoint.load(out)
+    assert made.info.plan == plan
+    assert "static, 1 a layer, recovered on texts and the task" in {row["model"] for row in made.info.scores}
+    name = found.info.task.name
+    text = card(out.name, made)
+    assert f"pruned to the experts that a routed model of {name} uses most, and trained on with 32" in text
+    assert "comes from the same validation data" in text
+    assert f"chosen by their usage on validation data of {name}." in card(small.name, encoder)
+
+
+@pytest.fixture
+def pruning(shrp, tmp_path, command):
+    """The command that prunes by a task's usage, and folders: `routed`, a conversion, and `task`, which came of it."""
+    base, texts, files = command
+    assert shrp("convert", *base, *texts, "--layers", "upper:2", "--out", tmp_path / "routed")[0] == 0
+    run = ("train", *base, *files, "--controls", "", "--per-layer", 1, "--converted", tmp_path / "routed")
+    assert shrp(*run, "--out", tmp_path / "task")[0] == 0
+    command = ("convert", *base, *texts[:4], *texts[-2:], "--further-size", 32, "--out", tmp_path / "wrong")
+    return command, tmp_path / "routed", tmp_path / "task"
+
+
+def test_usage_that_does_not_fit_is_refused_before_anything_is_trained(shrp, tmp_path, pruning):
+    command, routed, task = pruning
+    found = checkpoint.load(task)
+
+    def like(name, **changes):
+        info = replace(found.info, **changes)
+        return checkpoint.save(found.model, found.tokenizer, info, tmp_path / name)
+
+    config = found.info.config
+    static = replace(found.info, plan=make_plan({1: [1, 0, 0, 0], 2: [1, 0, 0, 0]}, per_layer=1))
+    static = checkpoint.save(prune(found.model, static.plan), found.tokenizer, static, tmp_path / "static")
+    cases = (
+        (routed, "has seen no task"),
+        (static, "is pruned already"),
+        (like("foreign", base_model="another"), "was made of another, and the encoder to prune of tiny"),
+        (like("top-2", config=replace(config, top_k=2)), "has Top-k 2, and the encoder to prune 1"),
+        (like("part", usage={"1": [0.25] * 4}), "usage of 4 experts in each converted layer"),
+        (like("wide", usage=dict.fromkeys("12", [0.125] * 8)), "usage of 4 experts in each converted layer"),
+        (like("none", usage={}), "carries no usage"),
+    )
+    for usage_of, said in cases:
+        code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed, "--usage-of", usage_of)
+        assert code == 1
+        assert said in error
+    code, _, error = shrp(*command, "--per-layer", 1, "--layers", "2", "--usage-of", task)
+    assert code == 1
+    assert "has converted layers [1, 2], and the encoder to prune [2]" in error
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_what_a_conversion_made_before_decides_is_not_asked_for_again(shrp, tmp_path, pruning):
+    command, routed, task = pruning
+    for options, said in (
+        (("--layers", "upper:2"), "are those of --converted"),
+        (("--top-k", 2), "are those of --converted"),
+        (("--final-size", 9), "are those of --converted"),
+    ):
+        code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed, *options)
+        assert code == 1
+        assert said in error
+    for converted, said in ((task, "is of the task"), (tmp_path / "no", "no")):
+        code, _, error = shrp(*command, "--per-layer", 1, "--converted", converted)
+        assert code == 1
+        assert said in error
+    code, _, error = shrp(*command, "--usage-of", task)
+    assert code == 1
+    assert "--further-size is for a pruned encoder: give --per-layer too" in error
+    (routed / checkpoint.HISTORY).unlink()
+    code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed)
+    assert code == 1
+    assert "history does not say how its experts were used" in error
+    assert not (tmp_path / "wrong").exists()
 
 
 def same_layers(one, other):

@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 
 from benchmarks import general, glue
 from shrp import checkpoint, studies
+from shrp.checkpoint_info import usage_in
 from shrp.convert import layer_kinds
 from shrp.errors import TrainingError
+from shrp.plan import make_plan
 from shrp.tasks import TASKS
 
 ROWS = 24
@@ -96,7 +98,7 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
         assert card.count("unlabelled texts, 8 for each of") == (1 if depth == "6of12" else 2)
 
 
-def test_what_retain_recovers_in_the_extreme_was_pruned_on_texts_and_saw_as_many_as_its_controls(place):
+def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_controls_see_as_many(place):
     rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped,uniform")
     deep = [row for row in rows if row["depth"] == "11of12"]
     conversion = 8 * (len(glue.UPPER) + len(glue.LOWER) + len(glue.DEPTHS))
@@ -115,8 +117,16 @@ def test_what_retain_recovers_in_the_extreme_was_pruned_on_texts_and_saw_as_many
         checkpoint.load(next(work.glob(f"general-further-{kind}-*"))) for kind in ("static", "random")
     )
     assert layer_kinds(pruned.model) == ["dense"] + ["static"] * 11
-    recovered = checkpoint.load(next((work / "rte-s0").glob("retain-static-11of12-1-*")))
-    assert recovered.info.plan == pruned.info.plan != random.info.plan
+    routed, recovered = (
+        checkpoint.load(next((work / "rte-s0").glob(f"retain-{stage}-*")))
+        for stage in ("none-11of12", "static-11of12-1")
+    )
+    plan = make_plan(usage_in(routed.info), per_layer=1)
+    assert recovered.info.plan == pruned.info.plan == plan != random.info.plan
+    assert {(row["model"], row["recovered"]) for row in deep if row["recovered_on_texts"]} == {
+        ("static", True),
+        ("random", True),
+    }
     dropped = checkpoint.load(next((work / "rte-s0").glob("retain-dropped-11of12-*")))
     assert recovered.info.training["epochs"] == dropped.info.training["epochs"] == 2
 

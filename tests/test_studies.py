@@ -103,6 +103,14 @@ def test_a_control_that_was_not_trained_on_texts_says_so_and_is_a_row_of_its_own
     assert plain["name"].tolist() == ["control: layers dropped"]  # nothing of that recipe was
 
 
+def test_a_model_that_recovered_on_texts_first_says_so_and_is_a_row_of_its_own():
+    recovered = row("cola", "static", 0.9, per_layer=2, recovered=True, texts=9)
+    frame = studies.glue_frame([recovered, recovered | {"recovered_on_texts": True, "retained": 0.95}])
+    named = frame.set_index("name")["retained"]
+    assert named["SHRP, static, 2 a layer, recovered"] == pytest.approx(0.9)
+    assert named["SHRP, static, 2 a layer, recovered on texts and the task"] == pytest.approx(0.95)
+
+
 def test_files_that_are_missing_or_not_ours(tmp_path):
     assert studies.read_rows("glue", tmp_path) == []
     assert studies.glue_frame([]).empty

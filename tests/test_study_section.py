@@ -55,13 +55,13 @@ def test_sizes_stand_beside_what_others_reported():
 
 def test_the_ablation_is_a_table_a_task_and_a_sentence_of_what_one_change_moves():
     def row(task, variant, score):
-        cell = {"score": score, "interval": [score - 0.1, score + 0.1]}
+        cell = {"score": score, "interval": [score - 0.1, score + 0.1] if score else [0.0, 0.0]}
         shared = {"seed": 0, "metric": "matthews", "n": 1043, "teacher": 0.5, "stage2_epochs": 6}
         shared |= {"depth": "11of12", "recovery_epochs": 2}
         models = dict.fromkeys(("routed", "static", "recovered"), cell)
         return {**shared, **models, "task": task, "variant": variant, "conversion_size": 1000}
 
-    variants = {"paper": 0.1, "retain": 0.3, "retain with dropout": 0.2, "retain, bottom-up": 0.35}
+    variants = {"paper": 0.1, "retain": 0.3, "retain with dropout": 0.0, "retain, bottom-up": 0.35}
     text = ablation_section([row("cola", name, score) for name, score in variants.items()])
     schedule = "1,000 examples a layer, 6 epochs after the last; 2 more to recover; all variants alike"
     assert f"11 of 12 layers, converted on the task, {schedule}" in text
@@ -70,10 +70,11 @@ def test_the_ablation_is_a_table_a_task_and_a_sentence_of_what_one_change_moves(
         in text
     )
     assert (
-        "the worst is “with dropout” (-20.0 points) and the best “bottom-up” (+10.0) (n = 1,043, seeds: 1)."
+        "the worst is “with dropout” (-60.0 points) and the best “bottom-up” (+10.0) (n = 1,043, seeds: 1)."
         in text
     )
     assert "| retain, bottom-up | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) |" in text
+    assert f"| retain with dropout {3 * '| 0.0 (one class) '}|" in text
     assert text.count("| variant |") == 1
 
 

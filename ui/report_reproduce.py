@@ -69,13 +69,14 @@ def reproduce_part(part: Section, selection: Selection) -> None:
 def train_command(selection: Selection) -> str | None:
     """The command that a checkpoint's stored settings make; None where they are not stored or it was pruned from one.
 
-    Of layers that were converted on texts before the task there are two, `shrp convert` and `shrp train`.
+    Of layers that were converted on texts before the task there are two, `shrp convert` and `shrp train`; three where a
+    task's routed model chose among them before that.
     """
     info = selection.checkpoint.info
     config, before = info.training.get("config"), info.training.get("converted")
     if not isinstance(config, Mapping) or not info.config.layers or info.config.control != "none":
         return None
-    if info.plan and not card.pruned_on_texts(info):
+    if info.plan and not card.recovered_on_texts(info):
         return None
     if isinstance(before, Mapping) and "earlier" in before:
         return None  # `shrp convert` does it in one
@@ -118,13 +119,27 @@ def _folder(selection: Selection) -> str:
 
 
 def _convert_command(info: CheckpointInfo, made: Mapping[str, Any], out: str) -> str:
-    """The `shrp convert` command, from what it stored."""
+    """The `shrp convert` command, from what it stored; two where a task said which experts to keep, with a comment on
+    what lies between them.
+    """
     words = ["python", "-m", "shrp", "convert", "--base", info.base_model or "BASE", "--texts", "YOUR_TEXTS"]
-    words += _layers(info) + _settings(made.get("config", {}), _CONVERT_OPTIONS)
-    if info.plan:
-        words += ["--per-layer", str(max(info.plan.keep_counts().values()))]
-        words += ["--further-size", str(made["recovery"]["final_size"])]
-    return shlex.join([*words, "--out", out])
+    routed = [*words, *_layers(info), *_settings(made.get("config", {}), _CONVERT_OPTIONS)]
+    if not info.plan:
+        return shlex.join([*routed, "--out", out])
+    pruned = ["--per-layer", str(max(info.plan.keep_counts().values()))]
+    pruned += ["--further-size", str(made["recovery"]["final_size"])]
+    if not made.get("usage_of"):
+        return shlex.join([*routed, *pruned, "--out", out])
+    first, task = f"{out}-routed", made["usage_of"]
+    words += ["--converted", first, "--usage-of", f"YOUR_ROUTED_{task.upper()}_CHECKPOINT"]
+    words += _settings(made["recovery"], ("batch_size", "max_length", "precision", "seed"))
+    return "\n".join(
+        [
+            shlex.join([*routed, "--out", first]),
+            f"# YOUR_ROUTED_{task.upper()}_CHECKPOINT is what `shrp train --converted {first}` makes for {task}.",
+            shlex.join([*words, *pruned, "--out", out]),
+        ]
+    )
 
 
 def _layers(info: CheckpointInfo) -> list[str]:

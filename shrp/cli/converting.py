@@ -11,7 +11,7 @@ from shrp.cli.options import AsJson, TextColumns, layer_list
 from shrp.cli.output import print_json, stderr
 from shrp.cli.training import Base, BaseName, BatchSize, Out, Precision, Seed, base_geometry, shrp_config
 
-FURTHER_SIZE = 60_000
+CONVERSION_SIZE, FINAL_SIZE, FURTHER_SIZE = 2500, 20_000, 60_000
 
 
 def register(app: typer.Typer) -> None:
@@ -26,18 +26,42 @@ def convert(
         list[Path], typer.Option(help="CSV, TSV, JSONL or Parquet files of texts; no labels are read.")
     ],
     layers: Annotated[
-        str, typer.Option(help='Layers to convert: "6-11", "1,3,5" or "upper:6" (counted from 0).')
-    ] = "upper:6",
+        str | None,
+        typer.Option(
+            help='Layers to convert: "6-11", "1,3,5" or "upper:6", the default (counted from 0).',
+            show_default=False,
+        ),
+    ] = None,
     text_column: TextColumns = None,
-    routing: Annotated[str, typer.Option(help="sequence or token.")] = "sequence",
-    top_k: Annotated[int, typer.Option(help="Experts that a gate lets through.")] = 1,
-    conversion_size: Annotated[int, typer.Option(help="Texts of the epoch after each conversion.")] = 2500,
-    final_size: Annotated[int, typer.Option(help="Texts of the last epoch.")] = 20_000,
+    routing: Annotated[
+        str | None, typer.Option(help="sequence, the default, or token.", show_default=False)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Experts that a gate lets through; 1 by default.", show_default=False)
+    ] = None,
+    conversion_size: Annotated[
+        int | None,
+        typer.Option(help="Texts of the epoch after each conversion; 2,500 by default.", show_default=False),
+    ] = None,
+    final_size: Annotated[
+        int | None,
+        typer.Option(help="Texts of the last epoch of a conversion; 20,000 by default.", show_default=False),
+    ] = None,
+    converted: Annotated[
+        Path | None,
+        typer.Option(help="A routed encoder that this command made before: it is pruned, none is converted."),
+    ] = None,
     per_layer: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Prune to so many experts a layer, the most used on the texts, and train on: the result is static.",
+        ),
+    ] = None,
+    usage_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="A task's routed checkpoint with the same layers, whose usage says which experts are kept instead."
         ),
     ] = None,
     further_size: Annotated[
@@ -54,7 +78,7 @@ def convert(
     """Convert layers of an encoder on unlabelled texts, once for all tasks: `train --converted` goes on from it.
 
     Each layer learns to say what the dense layer in its place says (stage 1, with the balance loss). With --per-layer
-    it is pruned before it sees any task, and what is left learns to say what the dense encoder's last layer says.
+    it is pruned, and what is left learns the same once more, all layers at once.
     """
     import tempfile
     from dataclasses import replace
@@ -63,6 +87,7 @@ def convert(
     from shrp.base import load_base
     from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
+    from shrp.conversions import load_conversion, task_usage
     from shrp.errors import PlanError, TrainingError
     from shrp.general import (
         RECOVERY_RATES,
@@ -81,16 +106,35 @@ def convert(
     if out.exists():  # said now, not after the epochs
         raise TrainingError(f"{out} exists already; choose another folder for the result.")
     geometry = base_geometry(base)
-    shrp = shrp_config(layer_list(layers, geometry[0]), routing, top_k)
-    shrp.check_fits(*geometry)
     if per_layer is not None and per_layer > geometry[1]:
         raise PlanError(f"--per-layer is for 1 to {geometry[1]} experts a layer, not {per_layer}.")
-    if per_layer is None and further_size is not None:
-        raise PlanError("--further-size is for a pruned encoder: give --per-layer too.")
+    of_pruning = {"--further-size": further_size, "--usage-of": usage_of, "--converted": converted}
+    if per_layer is None and (given := [name for name, value in of_pruning.items() if value is not None]):
+        raise PlanError(f"{given[0]} is for a pruned encoder: give --per-layer too.")
+    before = load_conversion(converted, base, base_name or base) if converted else None
+    if before is None:
+        shrp = shrp_config(
+            layer_list(layers or "upper:6", geometry[0]), routing or "sequence", 1 if top_k is None else top_k
+        )
+        shrp.check_fits(*geometry)
+    elif before.is_static:
+        raise PlanError(f"{converted} is pruned already; give the routed encoder that it was made of.")
+    elif (layers, routing, top_k, conversion_size, final_size) != (None,) * 5:
+        raise TrainingError(
+            "--layers, --routing, --top-k, --conversion-size and --final-size are those of --converted; "
+            "leave them out."
+        )
+    else:
+        shrp = before.info.config
+    task = usage = None
+    if usage_of is not None:
+        task, usage = task_usage(usage_of, shrp, geometry[1], base_name or base)
+    elif before is not None:
+        usage = usage_on_text(checkpoint.read_history(before.path))
     config = GeneralConfig(
         shrp,
-        conversion_size=conversion_size,
-        final_size=final_size,
+        conversion_size=CONVERSION_SIZE if conversion_size is None else conversion_size,
+        final_size=FINAL_SIZE if final_size is None else final_size,
         batch_size=batch_size,
         max_length=max_length,
         precision=precision,
@@ -105,16 +149,23 @@ def convert(
         for row in text_rows(read_table(path), text_column or ["text"], path.name, False)
     ]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
-    training, plan = {"config": config.to_dict(), "texts": len(found), "precision": config.precision}, None
+    plan = None
     with tempfile.TemporaryDirectory() as folder:
         told = {"teacher_outputs": Path(folder), "progress": say_conversion}
-        model, history = convert_on_text(config, dense, tokenizer, found, **told)
+        if before is None:
+            model, history = convert_on_text(config, dense, tokenizer, found, **told)
+            training = {"config": config.to_dict(), "texts": len(found), "precision": config.precision}
+        else:
+            model, history = before.model, checkpoint.read_history(before.path)
+            training = dict(before.info.training)
         if per_layer is not None:
-            plan = make_plan(usage_on_text(history), per_layer=per_layer)
+            plan = make_plan(usage or usage_on_text(history), per_layer=per_layer)
             pruned = prune(model, plan)
             model, rows = recover_on_text(further, dense, tokenizer, found, model=pruned, **told)
             history = joined(history, rows)
             training["recovery"] = further.to_dict()
+            if task is not None:
+                training["usage_of"] = task
     info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
     checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
     if json:

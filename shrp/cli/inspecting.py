@@ -93,8 +93,13 @@ def evaluate(
 ) -> None:
     """Score a checkpoint, routed or static, with a 95% interval, beside its dense teacher where that is known."""
     from shrp.checkpoint import load
+    from shrp.errors import DataError
     from shrp.evaluate import evaluate_stream
 
+    if predictions is not None and not predictions.parent.is_dir():  # said now, not after the evaluation
+        raise DataError(
+            f"{predictions.parent} is no folder; make it first, or name another --predictions file."
+        )
     loaded = load(checkpoint)
     source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column)
     with bar("evaluate") as progress:

@@ -102,6 +102,20 @@ def test_a_static_checkpoint_says_that_it_was_converted_and_pruned_on_texts(open
     assert "--layers 1,2 --routing sequence --top-k 1 --stage2" not in said
 
 
+def test_it_says_so_where_a_tasks_usage_chose_its_experts(open_page, save_tiny, static):
+    found = checkpoints.load(static)
+    made = CONVERSION | FURTHER | {"usage_of": "sst2"}
+    training = dict(found.info.training) | {"converted": made}
+    folder = save_tiny("chosen", plan=PLAN, training=training)
+    at = open_page("overview", folder)
+    assert "pruned to the experts that a routed model of sst2 uses most, and trained on with" in texts_of(at)
+    _, _, said = make(at)
+    assert "--seed 3 --out converted-routed" in said
+    assert "is what `shrp train --converted converted-routed` makes for sst2" in said
+    assert "--converted converted-routed --usage-of YOUR_ROUTED_SST2_CHECKPOINT" in said
+    assert "--per-layer 1 --further-size 60000 --out converted" in said
+
+
 def test_what_was_pruned_after_the_task_says_nothing_else(open_page, save_tiny):
     training = {"config": {"stage2_epochs": 2}, "train_data": "glue/sst2 train", "train_examples": 6920}
     folder = save_tiny("late", plan=PLAN, training=training | {"epochs": 2, "converted": CONVERSION})
@@ -140,6 +154,11 @@ def test_texts_that_were_converted_before_they_were_converted_break_no_page(open
         ({"config": {"order": [[2]]}}, "'order' of its training config can't be [[2]]"),
         ({"converted": {"texts": "many"}}, "'texts' of its conversion on texts can't be 'many'"),
         ({"converted": {"texts": 5, "recovery": {}}}, "'recovery' of its conversion on texts can't be {}"),
+        ({"converted": {"texts": 5, "usage_of": 3}}, "'usage_of' of its conversion on texts can't be 3"),
+        (
+            {"converted": {"texts": 5, "recovery": {"final_size": 5, "seed": "x"}}},
+            "'seed' of its conversion on texts's recovery can't be 'x'",
+        ),
     ],
 )
 def test_what_it_stores_in_a_wrong_form_is_refused_in_words(open_page, save_tiny, training, said):
