@@ -270,13 +270,18 @@ def _trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
 def findings(frame: pd.DataFrame) -> list[str]:
     """What the table shows, a sentence each: SHRP's best pruned model against the best control at each depth."""
     sentences = []
-    for (recipe, depth), group in average(frame).groupby(["recipe", "depth"], sort=False):
-        mine = group[group["model"] == "static"]
+    for (recipe, depth), rows in frame.groupby(["recipe", "depth"], sort=False):
+        mine = rows[rows["model"] == "static"]
         if mine.empty:
             continue
-        # Means are compared over one set of tasks: that of the model measured on the most.
-        most = max(mine["tasks"], key=lambda text: len(text.split(", ")))
-        group = group[group["tasks"] == most]
+        # Means are compared over one set of tasks: that of the model measured on the most, of those trained on if any.
+        trained = mine[mine["recovered"].astype(bool)]
+        tasks = max(
+            (set(one["task"]) for _, one in (mine if trained.empty else trained).groupby("name", sort=False)),
+            key=len,
+        )
+        group = average(rows[rows["task"].isin(tasks)])
+        group = group[group["tasks"] == ", ".join(sorted(tasks))]
         mine = group[group["model"] == "static"].sort_values("retained")
         controls = group[group["model"].isin(_CONTROLS)].sort_values("retained")
         best = mine.iloc[-1]

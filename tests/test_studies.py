@@ -81,6 +81,16 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     assert drawn[["low", "high"]].isna().all()
 
 
+def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
+    more = [row("sst2", "static", 0.99, per_layer=2), row("sst2", "dropped", 0.5)]
+    more += [row(task, "static", 0.2, per_layer=2) for task in ("cola", "rte")]
+    sentence = studies.findings(studies.glue_frame([*ROWS, *more]))[0]
+    assert "(SHRP, static, 2 a layer, recovered) keeps 94.0% of the teacher's score" in sentence
+    assert (
+        "mean over cola, rte; the best control (layers dropped) keeps 98.0%" in sentence
+    )  # not 82.0, over three
+
+
 def test_a_paired_lead_tells_a_tie_where_there_is_one():
     mine = [row(task, "static", 0.97, per_layer=2, recovered=True) for task in ("cola", "rte")]
     for lead, said in (
