@@ -32,6 +32,7 @@ from shrp.plan import PruningPlan
 from shrp.prune import prune
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
+FROM = [f"glue/{task} train" for task in SOURCES]
 MOST = 12_000
 """At most so many texts of each, so that the largest tasks don't crowd out the others."""
 SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 60_000}
@@ -76,7 +77,7 @@ class General:
         model, history = convert_on_text(
             config, base, tokenizer, texts, outputs, start=start, progress=say_conversion
         )
-        training: dict[str, Any] = {"config": config.to_dict(), "texts": len(texts)}
+        training: dict[str, Any] = {"config": config.to_dict(), "texts": len(texts), "sources": FROM}
         if earlier:
             training["earlier"] = dict(earlier.info.training)
         info = CheckpointInfo(shrp, TEXTS, base_model=self.base_name, training=training)
@@ -115,7 +116,7 @@ class General:
             return found
         base, tokenizer = self._base(folder)
         model = source.model if plan is None else prune(source.model, plan)
-        training = dict(source.info.training) | {"recovery": config.to_dict()}
+        training = dict(source.info.training) | {"recovery": config.to_dict(), "recovery_sources": FROM}
         if plan is not None:
             training |= {"usage_of": task} if plan.selection == "usage" else {"selection": plan.selection}
         info = replace(source.info, plan=plan, training=training)

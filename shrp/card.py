@@ -146,14 +146,21 @@ def converted(training: Mapping[str, Any]) -> str:
                 how = "to experts drawn at random"
             elif task := made.get("usage_of"):
                 how = f"to the experts that a routed model of {task} uses most"
-            pruned = f"; pruned {how}, and trained on with {further['final_size']:,}"
+            others = _of(made.get("recovery_sources"), made.get("sources"))
+            pruned = f"; pruned {how}, and trained on with {further['final_size']:,}{others}"
+        of = _of(made.get("sources"), (made.get("earlier") or {}).get("sources"))
         return (
-            f"{earlier}Converted on {texts:,} unlabelled texts, {config['conversion_size']:,} for each of "
+            f"{earlier}Converted on {texts:,} unlabelled texts{of}, {config['conversion_size']:,} for each of "
             f"{counted(len(config['shrp']['layers']), 'layer')} and {config['final_size']:,} for all{pruned} "
             f"(seed {config['seed']})."
         )
     except (KeyError, TypeError, ValueError, AttributeError):  # a checkpoint may come from anywhere
         return ""
+
+
+def _of(sources: Sequence[str] | None, said: Sequence[str] | None) -> str:
+    """Where texts come from, in brackets; nothing where that is not known or was said before."""
+    return f" (of {', '.join(sources)})" if sources and sources != said else ""
 
 
 def texts_in(history: Sequence[Mapping[str, Any]]) -> str:

@@ -21,6 +21,7 @@ _TRAINING: dict[str, type | tuple[type, ...]] = {
 }
 _ON_TEXTS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("config", "earlier", "recovery"), Mapping),
+    **dict.fromkeys(("sources", "recovery_sources"), list),
     "texts": int,
     **dict.fromkeys(("usage_of", "selection"), str),
 }
@@ -73,6 +74,9 @@ def _check_on_texts(made: Mapping[str, Any]) -> None:
     what = "conversion on texts"
     _check(what, made, _ON_TEXTS)
     _check_config(f"{what}'s config", made.get("config", {}))
+    for name in ("sources", "recovery_sources"):
+        if not all(isinstance(source, str) for source in made.get(name) or ()):
+            raise _wrong(what, name, made[name])
     further = made.get("recovery")
     _check_config(f"{what}'s recovery", further or {})
     if "texts" in made and further is not None and not _is(further.get("final_size"), int):

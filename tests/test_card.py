@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shrp import checkpoint
-from shrp.card import CARD, card
+from shrp.card import CARD, card, converted
 from shrp.config import ShrpConfig
 from shrp.measure import dense_cost, plan_cost
 from shrp.plan import make_plan
@@ -114,3 +114,17 @@ def test_the_command_writes_it_and_the_checkpoint_still_loads(shrp, folder):
     code, _, error = shrp("card", folder.parent)
     assert code == 1
     assert "not a checkpoint" in error
+
+
+def test_a_conversion_names_its_texts_and_those_it_learned_on_from_where_they_are_others():
+    config = {"conversion_size": 8, "final_size": 16, "shrp": {"layers": [1, 2]}, "seed": 0}
+    made = {"config": config, "texts": 40, "sources": ["a.csv", "b.csv"]}
+    pruned = made | {"recovery": {"final_size": 9}}
+    assert converted(made).startswith(
+        "Converted on 40 unlabelled texts (of a.csv, b.csv), 8 for each of 2 layers"
+    )
+    assert "trained on with 9 (seed 0)" in converted(pruned | {"recovery_sources": made["sources"]})
+    assert "trained on with 9 (of c.csv) (seed 0)" in converted(pruned | {"recovery_sources": ["c.csv"]})
+    assert converted(made | {"earlier": made}).count("a.csv") == 1
+    del made["sources"]  # as those of before had it
+    assert converted(made).startswith("Converted on 40 unlabelled texts, 8 for each of 2 layers")

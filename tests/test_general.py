@@ -308,9 +308,9 @@ def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_
 
     text = card(out.name, found)
     assert (
-        "Converted on 48 unlabelled texts, 16 for each of 2 layers and 16 for all; pruned there by usage"
-        in text
+        "Converted on 48 unlabelled texts (of train.csv, dev.csv), 16 for each of 2 layers and 16 for" in text
     )
+    assert "pruned there by usage on them, and trained on with 32 (seed 0)" in text
     assert "no validation data had a part in that" in text
     line = next(line for line in text.splitlines() if line.startswith(f"| {static} |"))
     assert line.count("%") == 4  # of the teacher, and three costs
@@ -350,7 +350,10 @@ def test_a_tasks_usage_says_which_experts_learn_on_from_texts(shrp, tmp_path, co
     assert "static, 1 a layer, recovered on texts and the task" in {row["model"] for row in made.info.scores}
     name = found.info.task.name
     text = card(out.name, made)
-    assert f"pruned to the experts that a routed model of {name} uses most, and trained on with 32" in text
+    assert (
+        f"pruned to the experts that a routed model of {name} uses most, and trained on with 32 (seed 0)"
+        in text
+    )
     assert "comes from the same validation data" in text
     assert f"chosen by their usage on validation data of {name}." in card(small.name, encoder)
 

@@ -95,7 +95,8 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
         assert layer_kinds(shipped.model) == ["dense"] * dense + ["routed"] * (12 - dense)
         assert {row["kind"] for row in shipped.info.scores} == {"teacher", "routed", "static", "control"}
         card = (shipped.path / "README.md").read_text(encoding="utf-8")
-        assert card.count("unlabelled texts, 8 for each of") == (1 if depth == "6of12" else 2)
+        assert card.count("8 for each of") == (1 if depth == "6of12" else 2)
+        assert card.count("texts (of glue/mrpc train, glue/rte train, ") == 1  # the same at both depths
 
 
 def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_controls_see_as_many(place):

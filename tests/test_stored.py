@@ -48,6 +48,8 @@ def test_a_training_of_the_wrong_types_is_refused(training):
         {"texts": 5, "recovery": []},
         {"texts": 5, "recovery": {"final_size": "all"}},
         {"texts": 5, "recovery": {}},
+        {"texts": 5, "sources": "a.csv"},
+        {"texts": 5, "recovery_sources": ["a.csv", 3]},
     ],
 )
 def test_a_conversion_on_texts_of_the_wrong_types_is_refused_in_either_place(converted):

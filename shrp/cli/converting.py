@@ -149,12 +149,13 @@ def convert(
         for row in text_rows(read_table(path), text_column or ["text"], path.name, False)
     ]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
-    plan = None
+    plan, sources = None, [path.name for path in texts]
     with tempfile.TemporaryDirectory() as folder:
         told = {"teacher_outputs": Path(folder), "progress": say_conversion}
         if before is None:
             model, history = convert_on_text(config, dense, tokenizer, found, **told)
             training = {"config": config.to_dict(), "texts": len(found), "precision": config.precision}
+            training["sources"] = sources
         else:
             model, history = before.model, checkpoint.read_history(before.path)
             training = dict(before.info.training)
@@ -164,6 +165,7 @@ def convert(
             model, rows = recover_on_text(further, dense, tokenizer, found, model=pruned, **told)
             history = joined(history, rows)
             training["recovery"] = further.to_dict()
+            training["recovery_sources"] = sources
             if task is not None:
                 training["usage_of"] = task
     info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
