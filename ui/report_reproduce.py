@@ -56,13 +56,14 @@ def reproduce_part(part: Section, selection: Selection) -> None:
             "doesn't store are the command's defaults, and numbers may differ a little between machines.",
             soft=True,
         )
-    elif selection.checkpoint.is_static:
+    elif selection.checkpoint.is_static and not card.recovered_on_texts(selection.checkpoint.info):
         part.words(
             "It was pruned from a routed checkpoint, whose own report has the command that trained that one."
         )
     elif training:
         part.words(
-            "No one command repeats its training: it was converted in parts, or does not store its settings in full."
+            "No one command repeats its training: it was converted in parts, its experts were drawn at random, or "
+            "it does not store its settings in full."
         )
 
 
@@ -78,8 +79,9 @@ def train_command(selection: Selection) -> str | None:
         return None
     if info.plan and not card.recovered_on_texts(info):
         return None
-    if isinstance(before, Mapping) and "earlier" in before:
-        return None  # `shrp convert` does it in one
+    made = before if isinstance(before, Mapping) else info.training
+    if {"earlier", "selection"} & set(made):
+        return None  # `shrp convert` converts in one, and draws no experts at random
     if info.task.name == TEXTS.name:
         return _convert_command(info, before or info.training, _folder(selection))
     trained_on = str(info.training.get("train_data", ""))

@@ -116,6 +116,16 @@ def test_it_says_so_where_a_tasks_usage_chose_its_experts(open_page, save_tiny, 
     assert "--per-layer 1 --further-size 60000 --out converted" in said
 
 
+def test_no_command_is_said_to_draw_its_experts_at_random(open_page, save_tiny, static):
+    found = checkpoints.load(static)
+    training = dict(found.info.training) | {"converted": CONVERSION | FURTHER | {"selection": "random"}}
+    at = open_page("overview", save_tiny("drawn", plan=PLAN, training=training))
+    assert "pruned to experts drawn at random, and trained on with 60,000" in texts_of(at)
+    _, _, said = make(at)
+    assert "its experts were drawn at random" in said
+    assert "shrp convert" not in said
+
+
 def test_what_was_pruned_after_the_task_says_nothing_else(open_page, save_tiny):
     training = {"config": {"stage2_epochs": 2}, "train_data": "glue/sst2 train", "train_examples": 6920}
     folder = save_tiny("late", plan=PLAN, training=training | {"epochs": 2, "converted": CONVERSION})
