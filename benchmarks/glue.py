@@ -27,6 +27,7 @@ import typer
 from transformers import PreTrainedModel
 
 from benchmarks.command import run
+from benchmarks.depths import DEPTHS, EPOCH_SIZE, Depth, named
 from benchmarks.general import General
 from benchmarks.shares import lead, of_teacher
 from benchmarks.shipping import Shipping
@@ -39,6 +40,7 @@ from shrp.cli.output import stderr
 from shrp.cli.training import probe_of
 from shrp.config import ShrpConfig
 from shrp.convert import convert
+from shrp.data import TextData
 from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.general import graft
@@ -50,73 +52,10 @@ from shrp.prune import prune
 from shrp.training_config import TrainConfig
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
-UPPER = (6, 7, 8, 9, 10, 11)
-LOWER = (1, 2, 3, 4, 5)
 TOKENS = 128
-EPOCH_SIZE = 20_000
-FAST = {"learning_rate": 4e-4, "new_learning_rate": 3e-3}
 RANDOM_DRAWS = 3
 KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
-
-
-@dataclass(frozen=True)
-class Depth:
-    """How many layers are converted, and what is done with the result."""
-
-    name: str
-    parts: tuple[tuple[int, ...], ...]
-    """Converted layers; each part goes on from the one before."""
-    stage2_epochs: int
-    keep: tuple[int, ...]
-    """Experts a layer at which it is pruned."""
-    recover: tuple[int, ...]
-    """Those at which the pruned model, and one of random experts, are trained on."""
-    recovery_examples: int
-    """How many of the task they see, in whole epochs and at least one."""
-    recover_on_texts: bool
-    """Whether what `retain` pruned, and its controls, train on with texts before they go to the task."""
-    freeze_dense: bool
-    """Whether `retain` leaves the dense layers as the teacher has them; `dropped` has no others to train."""
-    rates: dict[str, float]
-    """Learning rates of `retain` and its controls, where they are not the recipe's."""
-
-    def texts_first(self, recipe: str) -> bool:
-        """Whether what a recipe pruned sees texts before the task."""
-        return recipe == "retain" and self.recover_on_texts
-
-    def recovery_epochs(self, size: int) -> int:
-        """Epochs of recovery on a task with `size` training examples."""
-        return max(1, round(self.recovery_examples / min(size, EPOCH_SIZE)))
-
-
-DEPTHS = (
-    Depth("6of12", (UPPER,), 2, (2, 4, 8, 12), (2,), 0, recover_on_texts=False, freeze_dense=True, rates={}),
-    Depth(
-        "11of12",
-        (UPPER, LOWER),
-        2,
-        (1, 2),
-        (1,),
-        60_000,
-        recover_on_texts=True,
-        freeze_dense=False,
-        rates=FAST,
-    ),
-)
-
-
-def named(depths: str) -> tuple[Depth, ...]:
-    """The depths with these comma-separated names, the shallower first.
-
-    Raises:
-        TrainingError: there is none of a name.
-    """
-    names = [name.strip() for name in depths.split(",")]
-    known = [depth.name for depth in DEPTHS]
-    if wrong := [name for name in names if name not in known]:
-        raise TrainingError(f"{wrong[0]!r} is no depth of the table; --depths takes {' and '.join(known)}.")
-    return tuple(depth for depth in DEPTHS if depth.name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,16 +136,31 @@ class Study:
         for part, (depth, start) in enumerate(zip(DEPTHS[: last + 1], converted, strict=False)):
             if depth not in self.depths:
                 continue
+            self.before[recipe, depth.name, control] = start
+            name, values, data = f"{recipe}-{control}-{depth.name}", {}, None
             epochs = depth.stage2_epochs
             if control != "none":  # it is trained on for as long as a pruned model is
-                recovery = depth.recovery_epochs(len(self.stages.train_data))
+                recovery, values, data = self._recovery(recipe, depth)
                 epochs = recovery if depth.texts_first(recipe) else epochs + recovery
-            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth)
-            self.before[recipe, depth.name, control] = start
-            yield depth, self._stage(f"{recipe}-{control}-{depth.name}", config, start)
+            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth, **values)
+            yield depth, self._stage(name, config, start, data)
 
-    def _stage(self, name: str, config: TrainConfig, start: _Start) -> Checkpoint:
-        return self.stages.stage(name, config, start.checkpoint, start.model, start.info, start.made_of)
+    def _recovery(self, recipe: str, depth: Depth) -> tuple[int, dict[str, float], TextData | None]:
+        """How what was pruned, and a control, train on: epochs, settings, and the data if not the task's own."""
+        data = self.stages.more_data(depth.copies_of(recipe, self.stages.tokens))
+        if data is None:
+            return depth.recovery_epochs(len(self.stages.train_data), self.stages.tokens), {}, None
+        grown = round(self.stages.tokens * len(data) / len(self.stages.train_data))
+        return (
+            depth.recovery_epochs(len(data), grown),
+            {"distill_logits": 1.0},
+            data,
+        )  # a copy's label is not known
+
+    def _stage(
+        self, name: str, config: TrainConfig, start: _Start, data: TextData | None = None
+    ) -> Checkpoint:
+        return self.stages.stage(name, config, start.checkpoint, start.model, start.info, start.made_of, data)
 
     def _on_task(self, recipe: str, control: str) -> Iterator[_Start]:
         """Stage 1 on the task itself, one layer an epoch, to each depth."""
@@ -287,11 +241,11 @@ class Study:
 
     def _recover(self, kind: str, recipe: str, depth: Depth, start: _Start, m: int) -> None:
         """The row of a pruned model that is trained on."""
-        epochs = depth.recovery_epochs(len(self.stages.train_data))
-        config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth)
+        epochs, values, data = self._recovery(recipe, depth)
+        config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth, **values)
         if start.history:
             self.before[recipe, depth.name, kind] = start
-        trained = self._stage(f"{recipe}-{kind}-{depth.name}-{m}", config, start)
+        trained = self._stage(f"{recipe}-{kind}-{depth.name}-{m}", config, start, data)
         found = self._all(trained.model)
         self._add(kind, recipe, depth.name, found, cost(trained.model, TOKENS), trained, m, True)
 
@@ -342,6 +296,7 @@ class Study:
                 "recovered": recovered,
                 "recovered_on_texts": on_texts,
                 "train_examples": len(self.stages.train_data),
+                "copies": self._copies(model, recipe, depth, recovered),
                 **of_teacher(evaluations, self.best[self.stages.validation.fingerprint]),
                 **self._lead(model, recipe, depth, evaluations),
                 "stage": made.path.name,
@@ -350,6 +305,13 @@ class Study:
                 **price.relative_to(self.dense),
             }
         )
+
+    def _copies(self, model: str, recipe: str | None, depth: str | None, recovered: bool) -> int:
+        """Changed copies of each training example that a model learned from, beside the example."""
+        known = [
+            one for one in DEPTHS if one.name == depth and (recovered or model in ("dropped", "uniform"))
+        ]
+        return known[0].copies_of(str(recipe), self.stages.tokens) if known else 0
 
     def _lead(
         self, model: str, recipe: str | None, depth: str | None, evaluations: list[Evaluation]

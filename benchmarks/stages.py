@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from shrp import checkpoint
+from shrp.augment import augmented
 from shrp.base import load_base
+from shrp.batching import encode
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.output import TrainingBar, stderr
@@ -54,6 +57,7 @@ class Stages:
         self.shared, self.folder = work / task, work / f"{task}-s{seed}"
         self.train_data = load_data("glue", task, "train")
         self.validation = load_data("glue", task)
+        self.more: dict[int, TextData] = {}
         epochs = {"stage2_epochs": TEACHER_EPOCHS.get(task, 3)}
         self.teacher = self._teacher(TrainConfig(**epochs | dict(teacher), max_length=max_length))
 
@@ -81,6 +85,7 @@ class Stages:
         model: Callable[[], PreTrainedModel] | None = None,
         info: CheckpointInfo | None = None,
         made_of: str = "",
+        data: TextData | None = None,
         progress: Progress | None = None,
     ) -> Checkpoint:
         """Train `config` from `start` (or from a model made of it), or read back what an earlier run made.
@@ -89,17 +94,20 @@ class Stages:
             model: makes the model to train, for example a pruning of `start`; by default `start`'s own.
             info: what that model is.
             made_of: what else that model depends on, beside `start` and its plan.
+            data: what to train on instead of the task's own training data; its name says what it is.
             progress: hears of the run; by default it is drawn as bars.
         """
         start_info = info or start.info
-        text = json.dumps(
-            [config.to_dict(), start.path.name, start_info.to_dict().get("plan"), made_of], sort_keys=True
-        )
+        identity = [config.to_dict(), start.path.name, start_info.to_dict().get("plan"), made_of]
+        if data is not None:
+            identity.append(data.name)
+        text = json.dumps(identity, sort_keys=True)
         folder = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         if checkpoint.info_if_ours(folder) is not None:
             return checkpoint.load(folder)
         made = model() if model else checkpoint.load(start.path).model
-        return self._run(folder, config, made, start_info, start.tokenizer, self.teacher.model, progress)
+        teacher = self.teacher.model
+        return self._run(folder, config, made, start_info, start.tokenizer, teacher, data, progress)
 
     def _run(
         self,
@@ -109,6 +117,7 @@ class Stages:
         info: CheckpointInfo,
         tokenizer: Any,
         teacher: PreTrainedModel | None,
+        data: TextData | None = None,
         progress: Progress | None = None,
     ) -> Checkpoint:
         stderr.print(f"stage: {folder.parent.name}/{folder.name}", highlight=False)
@@ -117,7 +126,7 @@ class Stages:
             model,
             info,
             tokenizer,
-            self.train_data,
+            self.train_data if data is None else data,
             self.validation,
             folder,
             teacher=teacher,
@@ -130,6 +139,19 @@ class Stages:
         )
         finish(folder)
         return checkpoint.load(folder)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of the training data, special ones among them, where they are read in full or cut."""
+        texts, longest = self.train_data.texts, self.max_length
+        return sum(len(row["input_ids"]) for row in encode(self.teacher.tokenizer, texts, longest))
+
+    def more_data(self, copies: int) -> TextData | None:
+        """The training data and so many changed copies of each example; None for none."""
+        if copies and copies not in self.more:
+            embeddings = self.teacher.model.get_input_embeddings().weight
+            self.more[copies] = augmented(self.train_data, copies, self.teacher.tokenizer, embeddings)
+        return self.more.get(copies)
 
     def evaluate(self, model: PreTrainedModel, data: TextData | None = None) -> Evaluation:
         """A model on the validation data."""

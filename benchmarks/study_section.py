@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.glue import DEPTHS
+from benchmarks.depths import DEPTHS
 from benchmarks.markdown import table
 from shrp import ablations, studies
 from shrp.config import ShrpConfig

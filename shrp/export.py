@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,6 +23,7 @@ from shrp.checkpoint import put_in_place
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers, layer_kinds, num_experts_of, router_layers
 from shrp.errors import ExportError
+from shrp.evaluate import label_columns
 from shrp.explore import longest_input
 from shrp.export_check import compare, speedup
 from shrp.export_graph import count_products, quantise, write_graph
@@ -53,9 +55,9 @@ class ExportReport:
     max_difference: float | None = None
     """Largest absolute difference in logits over them."""
     label_agreement: float | None = None
-    """Share of the compared probe sentences with the same highest logit; None for regression."""
+    """Share of the compared probe sentences, or pairs, with the same highest logit; None for regression."""
     sentences: int = 0
-    """The probe sentences among the inputs compared, which `label_agreement` is of."""
+    """The probe sentences (of sst2) or pairs (of mrpc) among the inputs compared, which `label_agreement` is of."""
     speedup: float | None = None
     """For int8: how many times as fast as the float32 graph, 8 inputs of 64 tokens (or the most it reads), here."""
 
@@ -71,6 +73,7 @@ def export_onnx(
     *,
     int8: bool = False,
     check: bool = True,
+    pairs: bool = False,
 ) -> ExportReport:
     """Write a dense or static classifier to the ONNX file `path`; `model` is left as it was.
 
@@ -79,9 +82,11 @@ def export_onnx(
 
     Args:
         check: compare with PyTorch on `ExportReport.checked` inputs, and time int8 against float32.
+        pairs: whether the task has two texts: the probe sentences to compare on are pairs then.
 
     Raises:
-        ExportError: the model still routes, the graph can't be made or written, or it differs from PyTorch.
+        ExportError: the model still routes, the graph can't be made or written, it differs from PyTorch (in float32:
+            int8 always does, and the report says by how much), or logits are no finite numbers.
     """
     path = Path(path)
     if router_layers(model):
@@ -106,8 +111,10 @@ def export_onnx(
                 raise ExportError("no product of this model could be quantised; export it without --int8.")
             found: dict[str, Any] = {}
             if check:
-                found = compare(model, tokenizer, names, written)
-                if not int8 and not found["max_difference"] <= TOLERANCE:  # nan is no agreement either
+                found = compare(model, tokenizer, names, written, pairs)
+                if not np.isfinite(found["max_difference"]):
+                    raise ExportError("the model's logits are not finite numbers: nothing was written.")
+                if not int8 and found["max_difference"] > TOLERANCE:
                     raise ExportError(
                         f"the graph's logits differ from PyTorch's by {found['max_difference']:.1e}, more than "
                         f"{TOLERANCE:.0e}: nothing was written."
@@ -159,7 +166,8 @@ def export_folder(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             partial = Path(scratch) / "export"
             partial.mkdir()
-            report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check)
+            pairs = len(info.task.text_columns) == 2
+            report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check, pairs=pairs)
             backend.save(str(partial / TOKENIZER))
             config = {
                 "format": FORMAT,
@@ -167,7 +175,7 @@ def export_folder(
                 "model": _describe(model, info, int8),
                 "task": info.task.name,
                 "texts": list(info.task.text_columns),
-                "labels": list(info.task.label_names),
+                "labels": _labels(model, info),
                 "max_length": longest_input(model, tokenizer),
                 "inputs": {name: _ENCODING_FIELDS[name] for name in report.inputs},
                 "output": "logits",
@@ -176,11 +184,20 @@ def export_folder(
                 "made_from": made_from,
                 "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
             }
-            (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            (partial / CONFIG).write_text(
+                json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            )
             put_in_place(partial, folder)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return ExportReport(**{**vars(report), "path": folder / MODEL})
+
+
+def _labels(model: PreTrainedModel, info: CheckpointInfo) -> list[str]:
+    """What each of the graph's outputs stands for: the model's order, which need not be the task's."""
+    names = info.task.label_names
+    columns = label_columns(model, info.task)[: len(names)]
+    return [name for _, name in sorted(zip(columns, names, strict=True))]
 
 
 def check_free(folder: Path) -> None:
@@ -210,7 +227,7 @@ def serving_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
             "the checkpoint's tokenizer has no fast form (tokenizer.json), which serving without transformers needs."
         )
     core = Tokenizer.from_str(core.to_str())
-    core.enable_truncation(longest_input(model, tokenizer))
+    core.enable_truncation(longest_input(model, tokenizer), direction=tokenizer.truncation_side)
     core.enable_padding(
         direction=tokenizer.padding_side,
         pad_id=tokenizer.pad_token_id or 0,

@@ -37,13 +37,20 @@ def _random_batch(
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
     ids = torch.randint(model.config.vocab_size - 1, mask.shape, generator=generator)
     ids = torch.where(mask.bool(), ids + (ids >= pad), pad)  # no padding token among the real ones
-    return {name: {"input_ids": ids, "attention_mask": mask}.get(name, 0 * ids) for name in names}
+    kinds = getattr(model.config, "type_vocab_size", 0) or 1
+    types = torch.randint(kinds, mask.shape, generator=generator) * mask
+    batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return {name: batch[name] for name in names}
 
 
 def compare(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], path: Path
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], path: Path, pairs: bool
 ) -> dict[str, Any]:
-    """`checked`, `max_difference`, `label_agreement` and `sentences` of `shrp.export.ExportReport`."""
+    """`checked`, `max_difference`, `label_agreement` and `sentences` of `shrp.export.ExportReport`.
+
+    Args:
+        pairs: whether the task has two texts, and so whether it is asked about sentence pairs.
+    """
     session, longest = _session(path), longest_input(model, tokenizer)
 
     def both(batch: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
@@ -55,20 +62,20 @@ def compare(
     # One input and several, as short as an empty text and as long as fits, of one length and of many.
     sizes = [[2], [longest], [9], [5] * 4, [longest, 2, longest // 2], [17, 3, 11, 2, 16, 7, 17, 5]]
     sizes = [[min(length, longest) for length in lengths] for lengths in sizes]
-    pairs = [both(_random_batch(model, names, lengths, seed)) for seed, lengths in enumerate(sizes)]
-    made = len(pairs)
-    texts = load_probe("sst2").texts[::_PROBE_STEP]
+    found = [both(_random_batch(model, names, lengths, seed)) for seed, lengths in enumerate(sizes)]
+    made = len(found)
+    texts = load_probe("mrpc" if pairs else "sst2").texts[::_PROBE_STEP]
     encoded = encode(tokenizer, texts, max_length=longest)
     for indices in bucketed_batches([len(one["input_ids"]) for one in encoded], 32, shuffle_seed=0):
         batch = collate(tokenizer, encoded, indices)
-        pairs.append(both({name: batch[name] for name in names}))
-    differences = [np.abs(reference - logits).max() for reference, logits in pairs]
+        found.append(both({name: batch[name] for name in names}))
+    differences = [np.abs(reference - logits).max() for reference, logits in found]
     agreement = None
     if model.config.num_labels > 1:
-        same = [reference.argmax(-1) == logits.argmax(-1) for reference, logits in pairs[made:]]
+        same = [reference.argmax(-1) == logits.argmax(-1) for reference, logits in found[made:]]
         agreement = float(np.concatenate(same).mean())
     return {
-        "checked": sum(len(reference) for reference, _ in pairs),
+        "checked": sum(len(reference) for reference, _ in found),
         "max_difference": float(np.max(differences)),
         "label_agreement": agreement,
         "sentences": len(texts),

@@ -52,7 +52,7 @@ def to_predictions(task: Task, outputs: np.ndarray) -> np.ndarray:
     """Class ids (int64) or numbers (float64), shape (n,), from logits (n, num_labels) or predictions (n,).
 
     Raises:
-        DataError: The logits are of another width than the task.
+        DataError: The logits are of another width than the task, or not all numbers.
     """
     outputs = np.asarray(outputs)
     if outputs.ndim == 2:
@@ -60,6 +60,10 @@ def to_predictions(task: Task, outputs: np.ndarray) -> np.ndarray:
             raise DataError(
                 f"'{task.name}' needs {task.num_labels} output(s) an input, "
                 f"but the model gives {outputs.shape[1]}."
+            )
+        if not np.isfinite(outputs).all():
+            raise DataError(
+                f"The model's outputs for '{task.name}' are not all finite numbers: its weights are spoilt."
             )
         outputs = outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
     return outputs.astype(np.float64 if task.is_regression else np.int64)

@@ -82,9 +82,12 @@ def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Pat
         references: data fingerprint -> the teacher's outputs.
 
     Raises:
-        CheckpointError: the folder can't be written, or the file would be larger than is read again.
+        CheckpointError: the folder can't be written, or the file would not be read again: it is too large, or has
+            outputs that are no finite numbers.
     """
     file = Path(folder) / FILE
+    if not all(np.isfinite(one.logits).all() for one in references.values()):
+        raise CheckpointError("a teacher's outputs are not all finite numbers; they can't be a reference.")
     if len(references) > MAX_DATA_SETS or sum(r.logits.nbytes for r in references.values()) > _MAX_LOGITS:
         raise CheckpointError(
             f"{file} would hold more than {MAX_DATA_SETS} data sets or {_MAX_LOGITS // 2**20} MiB of outputs."

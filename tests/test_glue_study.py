@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import general, glue
+from benchmarks import depths, general, glue
 from shrp import checkpoint, studies
 from shrp.checkpoint_info import usage_in
 from shrp.convert import layer_kinds
@@ -36,8 +36,10 @@ def place(tmp_path, tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
             frame.to_parquet(tmp_path / "data" / name / f"{split}.parquet")
     monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(general, "SIZES", {"conversion_size": 8, "final_size": 8, "further_size": 8})
-    short = tuple(replace(depth, recovery_examples=2 * ROWS) for depth in glue.DEPTHS)
-    monkeypatch.setattr(glue, "DEPTHS", short)
+    short = (replace(depth, recovery_examples=2 * ROWS, recovery_tokens=0) for depth in depths.DEPTHS)
+    monkeypatch.setattr(depths, "DEPTHS", tuple(short))
+    monkeypatch.setattr(glue, "DEPTHS", depths.DEPTHS)
+    monkeypatch.setattr(depths, "FEW", 0)  # so no copies
     return tmp_path
 
 
@@ -73,12 +75,12 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
     rows = run(place, *options)
     frame = studies.glue_frame(rows)
     for recipe in ("retain", "paper"):
-        for depth in glue.DEPTHS:
+        for depth in depths.DEPTHS:
             found = frame[(frame["recipe"] == recipe) & (frame["depth"] == depth.name)]
             assert set(found["model"]) == {"routed", "static", "random", "dropped"}
             assert set(found.loc[found["model"] == "static", "per_layer"]) == set(depth.keep)
             assert found.loc[found["model"] == "static", "recovered"].sum() == len(depth.recover)
-            layers = len(glue.UPPER) + (len(glue.LOWER) if depth.name == "11of12" else 0)
+            layers = len(depths.UPPER) + (len(depths.LOWER) if depth.name == "11of12" else 0)
             kept = found[found["model"] == "static"]
             assert (kept["kept"] == kept["per_layer"] * layers).all()
     assert all(row["n"] == ROWS for row in rows)
@@ -102,7 +104,7 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
 def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_controls_see_as_many(place):
     rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped,uniform")
     deep = [row for row in rows if row["depth"] == "11of12"]
-    conversion = 8 * (len(glue.UPPER) + len(glue.LOWER) + len(glue.DEPTHS))
+    conversion = 8 * (len(depths.UPPER) + len(depths.LOWER) + len(depths.DEPTHS))
     texts = {(row["model"], row["recovered"]): row["texts"] for row in deep}
     assert texts == {
         ("routed", False): conversion,
@@ -132,11 +134,47 @@ def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_control
     assert recovered.info.training["epochs"] == dropped.info.training["epochs"] == 2
 
 
+def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(place, monkeypatch):
+    monkeypatch.setattr(depths, "FEW", 10**9)
+    deep = replace(depths.DEPTHS[1], copies=3)
+    for module in (depths, glue):
+        monkeypatch.setattr(module, "DEPTHS", (depths.DEPTHS[0], deep))
+    rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped", "--depths", "11of12")
+    copies = {(row["model"], row["recovered"]): row["copies"] for row in rows}
+    assert {what for what, number in copies.items() if number == 3} == {
+        ("static", True),
+        ("random", True),
+        ("dropped", False),
+    }
+    assert set(copies.values()) == {0, 3}
+    assert {row["train_examples"] for row in rows} == {ROWS}
+    for stage, more in (
+        ("none-11of12", False),
+        ("static-11of12-1", True),
+        ("random-11of12-1", True),
+        ("dropped", True),
+    ):
+        made = checkpoint.load(next((place / "work" / "rte-s0").glob(f"retain-{stage}-*"))).info.training
+        assert made["train_examples"] == ROWS * (4 if more else 1)
+        assert made["train_data"].endswith("and 3 changed copies of each") == more
+        assert made["config"]["distill_logits"] == (1.0 if more else 0.5)
+
+
+def test_a_depth_asks_for_whole_epochs_of_as_many_examples_and_tokens_at_least():
+    deep = depths.DEPTHS[1]
+    assert deep.recovery_epochs(5_000, 200_000) == 12  # 60,000 examples
+    assert deep.recovery_epochs(5_000, 50_000) == 30  # 1.5 million tokens
+    assert deep.recovery_epochs(80_000, 800_000) == 8  # an epoch has 20,000 examples at most
+    assert depths.DEPTHS[0].recovery_epochs(5_000, 50_000) == 1
+    assert (deep.copies_of("retain", 99_999), deep.copies_of("retain", 100_000)) == (15, 0)
+    assert deep.copies_of("paper", 9) == depths.DEPTHS[0].copies_of("retain", 9) == 0
+
+
 def test_seeds_share_the_teacher_and_the_conversion_on_texts(place):
     rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--seeds", "0,1")
     assert len({row["teacher"] for row in rows}) == 1
     work = place / "work"
-    assert len(list(work.glob("general-none-*"))) == len(glue.DEPTHS)
+    assert len(list(work.glob("general-none-*"))) == len(depths.DEPTHS)
     routed = [checkpoint.load(next((work / f"rte-s{s}").glob("retain-none-6of12-*"))) for s in (0, 1)]
     assert routed[0].fingerprint != routed[1].fingerprint
 
@@ -157,4 +195,4 @@ def test_a_depth_alone_gets_the_same_rows_without_the_other_s_training_on_the_ta
 
 def test_a_depth_that_there_is_not_is_refused():
     with pytest.raises(TrainingError, match=r"'7of12' is no depth of the table.* 6of12 and 11of12"):
-        glue.named("6of12,7of12")
+        depths.named("6of12,7of12")

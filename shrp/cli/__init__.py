@@ -1,5 +1,5 @@
 """The command line: `python -m shrp COMMAND`, the commands being
-`finetune | train | convert | usage | prune | evaluate | measure | reference | card | export`.
+`finetune | augment | train | convert | usage | prune | evaluate | measure | reference | card | export`.
 
 Results go to stdout (one JSON object with `--json`), progress to stderr. Exit codes: 0 done, 1 an error that a
 person can mend (said in one sentence), 2 wrong usage, 130 interrupted.
@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from shrp.cli import cards, converting, exporting, inspecting, pruning, reference, training
+from shrp.cli import augmenting, cards, converting, exporting, inspecting, pruning, reference, training
 from shrp.cli.output import stderr
 from shrp.errors import ShrpError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (training, converting, pruning, inspecting, reference, cards, exporting):
+for module in (training, augmenting, converting, pruning, inspecting, reference, cards, exporting):
     module.register(app)
 
 

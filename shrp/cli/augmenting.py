@@ -1,0 +1,58 @@
+"""`augment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shrp.cli.options import LabelColumn, TextColumns
+from shrp.cli.output import stderr
+from shrp.cli.training import Base, GlueTask, Seed
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command to the command line."""
+    app.command()(augment)
+
+
+def augment(
+    base: Base,
+    out: Annotated[Path, typer.Option("--out", help="The new table, a CSV file.")],
+    task: GlueTask = None,
+    train_file: Annotated[
+        Path | None, typer.Option(help="Your own training data: CSV, TSV, JSONL or Parquet.")
+    ] = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    copies: Annotated[int, typer.Option(min=1, help="Changed copies of each example.")] = 6,
+    seed: Seed = 0,
+) -> None:
+    """Write training data and changed copies of it, for a student to learn what its teacher says of them.
+
+    In a copy, words are exchanged for others that are near in the encoder's embeddings, or a few are left out, moved or
+    added. Its label is that of the example that it was made of, right or not: give `train` `--distill-logits 1`, with
+    which it asks the teacher alone.
+    """
+    from shrp.augment import augmented
+    from shrp.base import load_base
+    from shrp.data import load_data
+    from shrp.errors import DataError
+
+    if (task is None) == (train_file is None):
+        raise DataError("give a GLUE --task or your own --train-file, one of the two.")
+    if out.suffix.lower() != ".csv":
+        raise DataError(f"--out is for a CSV file, so its name must end in .csv; {out.name} does not.")
+    if out.exists():
+        raise DataError(f"{out} exists already; choose another file for the result.")
+    if train_file is None:
+        data = load_data("glue", task, "train")
+    else:
+        data = load_data(str(train_file), None, text_columns=text_column, label_column=label_column)
+    model, tokenizer, _ = load_base(base, data.task, seed)
+    more = augmented(data, copies, tokenizer, model.get_input_embeddings().weight, seed)
+    more.to_frame().to_csv(out, index=False)
+    stderr.print(
+        f"wrote {out}: {len(data):,} examples and {len(more) - len(data):,} changed copies", highlight=False
+    )
