@@ -65,7 +65,7 @@ def training_section(
 ) -> None:
     st.subheader("How it was trained", anchor="training")
     training = selection.checkpoint.info.training
-    facts = training_facts(training)
+    facts = training_facts(training, history)
     left, right = st.columns([2, 3], gap="large")
     with left:
         if facts:
@@ -104,7 +104,7 @@ scores = score_frame(info.scores)
 headline(selection, costs, scores)
 
 layers = overview_figures.layer_frame(info, num_layers, num_experts)
-validation = str(info.training.get("validation_data", "validation data"))
+validation = str(info.training.get("validation_data", "the data that it was counted on"))
 left, right = st.columns(2, gap="medium")
 with left:
     chart(

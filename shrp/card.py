@@ -66,6 +66,7 @@ def made(loaded: Checkpoint) -> str:
     """How a checkpoint was made: on texts, if so, then on the task, and with which settings."""
     training = loaded.info.training
     texts = "" if converted(training) else texts_in(read_history(loaded.path))  # the history alone may tell
+    texts = f"{texts} Then:" if texts else ""
     return " ".join(filter(None, (texts, trained(training), settings(training.get("config", {})))))
 
 
@@ -170,7 +171,7 @@ def texts_in(history: Sequence[Mapping[str, Any]]) -> str:
         return ""
     layers = [row for row in rows if row.get("converted_layer") is not None]
     seen = sum(row["texts"] for row in rows)
-    return f"Converted on unlabelled texts, {counted(len(layers), 'layer')} with {seen:,} texts in all. Then:"
+    return f"Converted on unlabelled texts, {counted(len(layers), 'layer')} with {seen:,} texts in all."
 
 
 def recovered_on_texts(info: CheckpointInfo) -> bool:

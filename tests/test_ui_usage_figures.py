@@ -5,7 +5,7 @@ import pytest
 from ui import text
 from ui.overview_figures import cost_frame
 from ui.usage_figures import evenness_bars, mix_bars, mix_frame, usage_heatmap
-from ui.usage_history_figures import evenness_over_training, training_frame, usage_over_training
+from ui.usage_history_figures import counted_on, evenness_over_training, training_frame, usage_over_training
 
 VALUES = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, np.nan]])
 
@@ -147,3 +147,17 @@ def test_escaped_text_has_no_markup_left():
     assert "->" not in escaped.replace("\\", "")  # it would become an arrow
     assert text.escape("plain words") == "plain words"
     assert text.escape_html("<b>&\"'") == "&lt;b&gt;&amp;&quot;&#x27;"
+
+
+def test_usage_over_training_says_what_it_was_counted_on():
+    on_texts = {"epoch": 0, "stage": 1, "texts": 2500, "usage": {"2": [0.5, 0.5]}}
+    after = {"epoch": 2, "stage": 2, "validation_n": 1043, "usage": {"2": [0.1, 0.9]}}
+    frame = training_frame([on_texts, on_texts | {"epoch": 1, "texts": 20_000}, after])
+    assert counted_on(frame, "mine") == (
+        "to epoch 1 on the last quarter of each epoch's 2,500 to 20,000 unlabelled texts, then on mine, n = 1,043"
+    )
+    assert counted_on(training_frame([after]), "mine") == "on mine, n = 1,043"
+    assert counted_on(training_frame([on_texts]), "mine") == (
+        "to epoch 0 on the last quarter of each epoch's 2,500 unlabelled texts"
+    )
+    assert counted_on(training_frame([{"epoch": 0, "stage": 2, "usage": {"2": [1.0]}}]), "mine") == "on mine"

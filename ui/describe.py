@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shrp import card
@@ -39,8 +39,14 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
     return " · ".join(parts)
 
 
-def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a checkpoint stores of its training, as pairs of name and value; only what is there."""
+def training_facts(
+    training: Mapping[str, Any], history: Sequence[Mapping[str, Any]] = ()
+) -> list[tuple[str, str]]:
+    """What a checkpoint stores of its training, as pairs of name and value; only what is there.
+
+    Args:
+        history: its epochs, which alone may tell that its layers were converted on texts.
+    """
     config = training.get("config") if isinstance(training.get("config"), Mapping) else {}
     shrp = config.get("shrp") if isinstance(config.get("shrp"), Mapping) else {}
     facts = []
@@ -68,13 +74,15 @@ def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         "temperature": "temperature",
         "seed": "seed",
     }
-    if how := card.converted(training):
+    on_texts = "" if card.converted(training) else card.texts_in(history)
+    if how := card.converted(training) or on_texts:
         facts.insert(0, ("layers", how.rstrip(".")))
-        if "converted" in training:
-            names.pop("balance")  # it was over when the task began
+    if on_texts or "converted" in training:
+        names.pop("balance")  # it was over when the task began
+        facts = [(f"{what} on the task" if what == "epochs" else what, value) for what, value in facts]
     facts += [(label, f"{config[key]:g}") for key, label in names.items() if _number(config.get(key))]
     if _number(seconds := training.get("seconds")):
-        facts.append(("time", duration(seconds)))
+        facts.append(("time on the task" if on_texts else "time", duration(seconds)))
     return facts
 
 

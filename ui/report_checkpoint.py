@@ -50,12 +50,12 @@ def facts_part(part: Section, selection: Selection, made: str) -> None:
         "versions": _versions(),
     }
     part.facts([(name, value) for name, value in facts.items() if value], "The checkpoint")
-    if recipe := training_facts(info.training):
+    if recipe := training_facts(info.training, loaders.read_history(selection.name)):
         part.facts(recipe, "How it was trained")
     else:
         part.words("Nothing was stored about how this checkpoint was trained.")
     layers = overview_figures.layer_frame(info, hf.num_hidden_layers, hf.num_attention_heads)
-    validation = str(info.training.get("validation_data", "validation data"))
+    validation = str(info.training.get("validation_data", "the data that it was counted on"))
     part.figure(
         overview_figures.layer_strip(layers, hf.num_attention_heads, validation=validation),
         "The layers from input to output: "

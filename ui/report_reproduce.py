@@ -82,6 +82,8 @@ def train_command(selection: Selection) -> str | None:
     made = before if isinstance(before, Mapping) else info.training
     if {"earlier", "selection"} & set(made):
         return None  # `shrp convert` converts in one, and draws no experts at random
+    if not isinstance(before, Mapping) and info.task.name != TEXTS.name and not _layers_of(config):
+        return None  # its layers were converted before, and how is not stored
     if info.task.name == TEXTS.name:
         return _convert_command(info, before or info.training, _folder(selection))
     trained_on = str(info.training.get("train_data", ""))
@@ -142,6 +144,12 @@ def _convert_command(info: CheckpointInfo, made: Mapping[str, Any], out: str) ->
             shlex.join([*words, *pruned, "--out", out]),
         ]
     )
+
+
+def _layers_of(config: Mapping[str, Any]) -> list[int]:
+    """The layers that a training itself converted."""
+    shrp = config.get("shrp")
+    return shrp.get("layers") or [] if isinstance(shrp, Mapping) else []
 
 
 def _layers(info: CheckpointInfo) -> list[str]:

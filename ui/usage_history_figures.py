@@ -18,18 +18,39 @@ _PANELS = 4  # small multiples a row
 
 
 def training_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Usage over training: columns epoch, stage, layer, expert, share; epochs without usage are left out.
+    """Usage over training: columns epoch, stage, layer, expert, share, texts, n; epochs without usage are left out.
 
-    Of an epoch that is there twice the later row counts.
+    `texts`: of an epoch on unlabelled texts how many it had, the last quarter of which shares are of; of others n, the
+    validation inputs. Of an epoch that is there twice the later row counts.
     """
     rows = [
-        (row["epoch"], row["stage"], int(layer), expert, share)
+        (row["epoch"], row["stage"], int(layer), expert, share, row.get("texts"), row.get("validation_n"))
         for row in history
         for layer, shares in row.get("usage", {}).items()
         for expert, share in enumerate(shares)
     ]
-    frame = pd.DataFrame(rows, columns=["epoch", "stage", "layer", "expert", "share"])
+    frame = pd.DataFrame(rows, columns=["epoch", "stage", "layer", "expert", "share", "texts", "n"])
     return frame.drop_duplicates(["epoch", "layer", "expert"], keep="last", ignore_index=True)
+
+
+def counted_on(frame: pd.DataFrame, validation: str) -> str:
+    """What the shares of `training_frame` are of.
+
+    Args:
+        validation: the name of the data that epochs on a task were validated on.
+    """
+    texts = frame["texts"].notna()
+    parts = []
+    if texts.any():
+        sizes = sorted({int(size) for size in frame.loc[texts, "texts"]})
+        size = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
+        until = int(frame.loc[texts, "epoch"].max())
+        parts.append(f"to epoch {until} on the last quarter of each epoch's {size} unlabelled texts")
+    if not texts.all():
+        counts = sorted({int(n) for n in frame.loc[~texts, "n"].dropna()})
+        n = f", n = {' / '.join(f'{n:,}' for n in counts)}" if counts else ""
+        parts.append(f"{'then ' if parts else ''}on {validation}{n}")
+    return ", ".join(parts)
 
 
 def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:

@@ -94,7 +94,7 @@ def test_a_static_checkpoint_says_that_it_was_converted_and_pruned_on_texts(open
     assert not at.exception
     said = texts_of(at)
     assert "pruned there by usage on them, and trained on with 60,000" in said
-    assert "| epochs | 2 |" in said
+    assert "| epochs on the task | 2 |" in said
     assert "balance loss" not in said
     _, _, said = make(at)
     assert "--per-layer 1 --further-size 60000 --out converted" in said
@@ -180,3 +180,39 @@ def test_what_it_stores_in_a_wrong_form_is_refused_in_words(open_page, save_tiny
 @pytest.mark.parametrize("page", PAGES[1:])
 def test_every_page_opens_on_it(open_page, static, page):
     assert not open_page(page, static).exception
+
+
+def test_where_only_the_history_tells_of_texts_every_page_does_too(open_page, save_tiny):
+    after = [
+        {"epoch": epoch, "stage": 2, "converted_layer": None, "validation_n": 872, "seconds": 4.0}
+        | {"metric": "accuracy", "validation_score": 0.8, "usage": {"2": [0.7, 0.1, 0.1, 0.1]}}
+        for epoch in (3, 4)
+    ]
+    training = {
+        "config": {"shrp": {"layers": []}, "stage2_epochs": 2, "balance": 0.1},
+        "epochs": 2,
+        "seconds": 8.0,
+    }
+    training |= {
+        "train_data": "glue/sst2 train",
+        "train_examples": 9,
+        "validation_data": "glue/sst2 validation",
+    }
+    folder = save_tiny("earlier", history=lines([*ON_TEXTS, *after]), training=training)
+    at = open_page("overview", folder)
+    said = texts_of(at)
+    assert "| layers | Converted on unlabelled texts, 2 layers with 7,500 texts in all |" in said
+    assert "| epochs on the task | 2 |" in said
+    assert "| time on the task |" in said
+    assert "balance loss" not in said
+    _, _, said = make(at)
+    assert "No one command repeats its training" in said
+    assert "shrp train" not in said
+    at = open_page("expert_usage", folder)
+    assert not at.exception
+    spec = " ".join(
+        json.loads(chart.proto.spec)["layout"]["title"]["subtitle"]["text"]
+        for chart in at.get("plotly_chart")
+        if "epoch by epoch" in chart.proto.spec
+    )
+    assert "unlabelled texts, then" in spec.replace("<br>", " ")
