@@ -42,7 +42,9 @@ def headline(selection: state.Selection, costs: pd.DataFrame, scores: pd.DataFra
     with first:
         if own.empty:
             st.metric(metric_name(info.task.metric).capitalize(), NOT_KNOWN)
-            st.caption("None was stored with this checkpoint; the check at this page's end measures one.")
+            st.caption(
+                "None was stored with this checkpoint; with labelled data the check at this page's end measures one."
+            )
         else:
             row = own.iloc[0]
             kept = "" if pd.isna(row.retained) else f"; {percent(row.retained)} of the dense teacher's"

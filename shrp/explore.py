@@ -89,6 +89,13 @@ class Exploration:
         """The expert of every token `(T,)`, or of the whole input `(1,)`: the router's Top-1 or a forced one."""
         return np.atleast_2d(self.gates.get(layer, self.probs[layer])).argmax(-1)
 
+    def fires(self, layer: int) -> np.ndarray:
+        """Which experts compute, for every token `(T, H)` or for the whole input `(1, H)`: one under Top-1."""
+        gates = np.atleast_2d(self.gates.get(layer, self.probs[layer]))
+        if layer in self.gates:
+            return gates > 0
+        return np.arange(gates.shape[1]) == gates.argmax(-1)[:, None]
+
     def shares(self, layer: int) -> np.ndarray:
         """Share of each expert in what this input's tokens take `(H,)`: one-hot under sequence routing."""
         taken = self.taken(layer)

@@ -138,12 +138,12 @@ def compare_routes(before: Exploration, after: Exploration, route: ForcedRoute) 
 
     Columns layer, as routed, its probability, forced route, its probability there, (tokens changed, tokens), what
     (`forced`, `changed as a result`, or `the same`). Under token routing experts are those that most tokens take, and
-    what is the same must be so for every token.
+    what is the same must be so for every token; with Top-k above 1 they are the first of k, and all k must be the same.
     """
     rows = []
     for layer in before.layers:
         old, new = before.choice(layer), after.choice(layer)
-        moved = int((before.taken(layer) != after.taken(layer)).sum())
+        moved = int((before.fires(layer) != after.fires(layer)).any(-1).sum())
         row = {
             "layer": layer,
             "as routed": old,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -249,8 +251,10 @@ def _table(table: pd.DataFrame, found: KnockOuts, labelled: bool) -> None:
 
 
 def _intervals(table: pd.DataFrame, column: str, scale: float = 1, digits: int = 3) -> list[str]:
+    def words(low: float, high: float) -> str:
+        if low == high == 0:
+            return "certain"
+        return f"{low:+.{digits}f} to {high:+.{digits}f}" if math.isfinite(low) else "not known"
+
     lows, highs = scale * table[f"{column}_low"], scale * table[f"{column}_high"]
-    return [
-        "certain" if low == high == 0 else f"{low:+.{digits}f} to {high:+.{digits}f}"
-        for low, high in zip(lows, highs, strict=True)
-    ]
+    return [words(low, high) for low, high in zip(lows, highs, strict=True)]

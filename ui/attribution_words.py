@@ -15,6 +15,7 @@ from ui import state
 from ui.attribution_results import Explained, Options, word_scores
 from ui.attribution_trust import trust_part
 from ui.downloads import chart
+from ui.pickers import one_of
 from ui.text import escape, escape_html, percent
 
 TARGET, METHODS, STEPS, FREEZE, REPLACED = "target", "methods", "ig_steps", "freeze", "replaced_by"
@@ -48,9 +49,7 @@ def pick_output(one: Explained) -> tuple[int, str]:
         return 0, "the output"
     if st.session_state.get(TARGET) not in (None, *task.label_names):
         st.session_state[TARGET] = None
-    name = st.segmented_control(
-        "Class whose logit is explained", task.label_names, key=TARGET, bind="query-params"
-    )
+    name = one_of("Class whose logit is explained", task.label_names, key=TARGET)
     shares = np.exp(one.logits - one.logits.max())
     shares /= shares.sum()
     listed = ", ".join(

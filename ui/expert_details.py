@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from shrp.checkpoint import Checkpoint
+from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
 from shrp.metrics import wilson
@@ -38,6 +39,11 @@ def expert_details(
     total, mine = int(counts.sum()), int(counts[expert])
     st.subheader(f"Layer {layer}, expert {expert}", anchor="expert")
     _numbers(stats, layer, expert, mine, total)
+    if (k := router_layers(checkpoint.model)[layer].top_k) > 1:
+        st.caption(
+            f"Every {'token' if stats.unit == 'tokens' else 'input'} takes {k} experts here; “routed to” means its "
+            "first choice, and an expert computes for others too (the knock-out below counts all that it computes for)."
+        )
     if not mine:
         st.info(
             "On these data nothing is routed to this expert. Below are the inputs that come closest; pick a brighter "

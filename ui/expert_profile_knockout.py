@@ -43,15 +43,16 @@ def knocked_out(
             st.metric("Predictions that change", f"{found.flipped:,}")
             st.caption(f"of {affected:,} inputs that can, and of n = {n:,} in all{_sides(found)}")
     frame = found.logit_changes()
+    noun = "output" if found.before.task.is_regression else "logit"
     st.dataframe(
-        _readable(frame),
+        _readable(frame, noun),
         hide_index=True,
         width="stretch",
         height="content",
-        alt="Mean logit of each class with and without the expert, and the change with its interval",
+        alt=f"Mean {noun} of each class with and without the expert, and the change with its interval",
     )
     st.caption(
-        f"Mean logits over all n = {n:,} inputs, of which {n - affected:,} can't change; 95% intervals of the change "
+        f"Mean {noun}s over all n = {n:,} inputs, of which {n - affected:,} can't change; 95% intervals of the change "
         f"by a paired bootstrap over all inputs, {RESAMPLES:,} resamples. The last column is the mean over the "
         f"{affected:,} affected inputs alone."
     )
@@ -81,8 +82,8 @@ def _sides(found: KnockOut) -> str:
     return f"; {counts.only_b:,} become wrong, {counts.only_a:,} become right"
 
 
-def _readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with numbers as they are read: signed changes, the interval in one column."""
+def _readable(frame: pd.DataFrame, noun: str) -> pd.DataFrame:
+    """The table of a mean `noun` with numbers as they are read: signed changes, the interval in one column."""
 
     def plain(value: float, sign: str = "") -> str:
         return f"{value:{sign}.4f}".replace("-", "−")
@@ -93,7 +94,7 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "class": frame["class"],
-            "mean logit": frame["before"].map(plain),
+            f"mean {noun}": frame["before"].map(plain),
             "without it": frame["after"].map(plain),
             "change": frame["change"].map(signed),
             "95% interval": [

@@ -34,14 +34,15 @@ def section(
         return
     for key in (FIRST, SECOND):
         follow_link(key, selection, plan)
-    found = sides(selection, setting, plan, pruned, routed)
+    picked = [st.session_state.get(key) for key in (FIRST, SECOND)]
+    found = sides(selection, setting, plan, pruned, routed, picked)
     first, second = st.columns(2, gap="medium")
     start = TEACHER if TEACHER in found else ROUTED
     with first:
         a = pick("A", found, FIRST, start)
     with second:
         b = pick("B", found, SECOND, CURRENT)
-    if a == b:
+    if found[a].key == found[b].key:
         st.info("A and B are the same; pick two different ones.")
         return
     try:

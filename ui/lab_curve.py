@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -116,10 +117,10 @@ def _add_tried(fig: go.Figure, tried: pd.DataFrame, over: str, scale: float) -> 
 
 
 def _add_controls(fig: go.Figure, controls: pd.DataFrame, over: str, scale: float) -> None:
-    """Random draws: the mean and range of several of one size, or one draw with its interval."""
+    """Random draws: the mean and range of several of one size, one draw or an edited one with its interval."""
     for combination, rows in controls.groupby("combination", sort=True):
-        found = []
-        for _, draws in rows.groupby(["allocation", "experts kept", "edited"], sort=False):
+        found = [rows.loc[i] for i in rows.index[rows["edited"]]]
+        for _, draws in rows[~rows["edited"]].groupby(["allocation", "experts kept"], sort=False):
             one = draws.iloc[0].copy()
             if len(draws) > 1:
                 one["setting"] = (
@@ -230,6 +231,8 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
         fig.add_trace(trace)
         if kind in ("teacher", "routed"):
             score = float(rows["score"].iloc[0])
+            if not math.isfinite(score):  # a correlation where all labels are one number
+                continue
             lines.append((score, kind, name, rows[over].iloc[0]))
             line = {"color": KIND_COLORS[kind], "width": 1, "dash": "dash"}
             fig.add_hline(scale * score, line=line, opacity=0.6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import streamlit as st
@@ -43,9 +43,18 @@ class Side:
 
 
 def sides(
-    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+    selection: Selection,
+    setting: Setting,
+    plan: PruningPlan,
+    pruned: Evaluation,
+    routed: Evaluation,
+    picked: Container[str | None] = (),
 ) -> dict[str, Side]:
-    """What there is to compare, by a key that stays the same while the slider moves: latest tries first."""
+    """What there is to compare, by a key that stays the same while the slider moves: latest tries first.
+
+    Args:
+        picked: keys that stay although the slider has come to the same plan.
+    """
     checkpoint, data = selection.checkpoint, selection.data
     metric = data.task.metric
     found = {}
@@ -60,7 +69,7 @@ def sides(
     add(CURRENT, f"This plan ({setting.text})", model_key(checkpoint, plan), pruned)
     seen = {plan.key()}
     for attempt in reversed(list(lab.tried(checkpoint, data).values())):
-        if attempt.plan.key() in seen:
+        if attempt.plan.key() in seen and _name(attempt.plan) not in picked:
             continue
         seen.add(attempt.plan.key())
         name = attempt.setting.text

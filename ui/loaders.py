@@ -167,9 +167,7 @@ def available_sources(task: Task) -> dict[str, str]:
     sources = {}
     mine: TextData | None = st.session_state.get(OWN_DATA)
     own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
-    # A fine-tuned task of the same name but other labels can't be scored on the known data.
-    known = TASKS.get(task.name)
-    if known is None or known.label_names != task.label_names:
+    if not is_known(task):
         return own
     if _file_of("probe", task.name).is_file():
         sources["probe"] = "The shipped probe set: sentences tagged by phenomenon"
@@ -178,6 +176,12 @@ def available_sources(task: Task) -> dict[str, str]:
     if _file_of("glue", task.name).is_file():
         sources["glue"] = "GLUE, validation split"
     return sources | own
+
+
+def is_known(task: Task) -> bool:
+    """Whether data of the task's name can be of it: one of the same name but other labels can't be scored on them."""
+    known = TASKS.get(task.name)
+    return known is not None and known.label_names == task.label_names
 
 
 def default_source(sources: Iterable[str]) -> str | None:

@@ -31,6 +31,8 @@ DATA_ROOTS = "SHRP_DATA_ROOTS"
 MB = 2**20
 MAX_BYTES, MAX_ROWS, MAX_COLUMNS, MAX_CHARACTERS = 20 * MB, 20_000, 200, 20_000
 """Of a table: its file, its rows and columns; and of one text."""
+MAX_SLICES = 100
+"""Different values of a slice column: pages have a bar, a row or an option for each."""
 _MAX_PARQUET = 8 * MAX_BYTES
 """Of a Parquet file's texts once they are unpacked."""
 _TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
@@ -218,6 +220,13 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
     used = [*columns.texts, *filter(None, (columns.label, columns.slice))]
     if len(set(used)) != len(used):
         raise DataError("One column can't be a text, the label and the slice at once; choose different ones.")
+    if columns.slice is not None:
+        values = table.frame[columns.slice].nunique()
+        if values > MAX_SLICES:
+            raise DataError(
+                f"Column '{columns.slice}' of '{table.name}' has {values:,} different values; slices group inputs, so "
+                f"choose a column with {MAX_SLICES} at most, or none."
+            )
     data = from_frame(table.frame, task, table.name, columns.label, columns.slice, columns.texts)
     for row, texts in enumerate(data.texts, 1):
         if (longest := max(map(len, texts))) > MAX_CHARACTERS:

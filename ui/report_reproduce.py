@@ -82,7 +82,7 @@ def train_command(selection: Selection) -> str | None:
     made = before if isinstance(before, Mapping) else info.training
     if {"earlier", "selection"} & set(made):
         return None  # `shrp convert` converts in one, and draws no experts at random
-    if not isinstance(before, Mapping) and info.task.name != TEXTS.name and not _layers_of(config):
+    if not isinstance(before, Mapping) and info.task.name != TEXTS.name and _converted_none(config):
         return None  # its layers were converted before, and how is not stored
     if info.task.name == TEXTS.name:
         return _convert_command(info, before or info.training, _folder(selection))
@@ -146,10 +146,10 @@ def _convert_command(info: CheckpointInfo, made: Mapping[str, Any], out: str) ->
     )
 
 
-def _layers_of(config: Mapping[str, Any]) -> list[int]:
-    """The layers that a training itself converted."""
+def _converted_none(config: Mapping[str, Any]) -> bool:
+    """Whether a training says that it converted no layer itself."""
     shrp = config.get("shrp")
-    return shrp.get("layers") or [] if isinstance(shrp, Mapping) else []
+    return isinstance(shrp, Mapping) and shrp.get("layers") == []
 
 
 def _layers(info: CheckpointInfo) -> list[str]:

@@ -88,6 +88,9 @@ def curve_part(
     if usage is None or evaluation is None or data is None:
         part.words("Usage and scores could not be measured, so no curve can be drawn.")
         return
+    if data.labels is None:
+        part.words(f"{data.name} has no labels, so there is no score to draw against cost.")
+        return
     for combination in lab.COMBINATIONS:
         lab_sweep.fill(checkpoint, data, lab.Setting(lab.GLOBAL, 1, combination=combination), usage)
     dense, metric = dense_cost(checkpoint.model, lab.TOKENS), data.task.metric

@@ -13,7 +13,7 @@ from shrp.whatif import WhatIf
 from ui.text import escape_html, shorten
 from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, layout
 
-ONE_LINE, TWO_LINES = {"t": 78}, {"t": 96}
+ONE_LINE, TWO_LINES, THREE_LINES = {"t": 78}, {"t": 96}, {"t": 114}
 """Margins above a plot whose subtitle has one or two lines."""
 BESIDE = 0.42
 """From a cell's middle to a mark beside its number, in cells: clear of the number in a window of 1200 pixels."""
@@ -141,7 +141,7 @@ def what_if_heatmap(
     """
     change, flips = result.change(output), result.flips()
     limit = limit or max(float(np.abs(change).max()), 1e-6)
-    name = escape_html(result.task.label_names[output]) if result.task.label_names else "the prediction"
+    name = escape_html(result.task.label_names[output]) if result.task.label_names else "prediction"
     what = f"logit of <i>{name}</i>" if result.task.label_names else name
     experts = change.shape[1]
     written = np.round(change, 2) + 0.0  # + 0.0 turns -0.0 into 0.0
@@ -157,7 +157,7 @@ def what_if_heatmap(
             colorscale=DIVERGING,
             xgap=1,
             ygap=1,
-            colorbar={"title": {"text": "change of logit"}, "thickness": 12},
+            colorbar={"title": {"text": f"change of {output_name(result)}"}, "thickness": 12},
             text=text,
             texttemplate="%{text}" if labelled and experts <= 16 else None,
         )
@@ -202,17 +202,16 @@ def what_if_heatmap(
     fig.add_trace(click_targets([expert for _, expert in cells], names, cells, texts))
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
     whose = _whose(exploration, result)
-    crosses = "; ✕ prediction flips" if len(rows) else ""
-    crosses += "; ◆ forced" if forced else ""
+    signs = "; ".join(["✕ prediction flips"] * bool(len(rows)) + ["◆ forced"] * bool(forced))
     base = result.base[output]
     against = "under the forced route" if result.route else "as routed"
     layout(
         fig,
         f"What if: change of the {what}",
-        subtitle=f"{title_text(exploration)}<br>{against} {base:+.3f}; outlined: {whose}{crosses}",
+        subtitle=f"{title_text(exploration)}<br>{against} {base:+.3f}; outlined: {whose}<br>{signs}",
         x="expert forced in the layer" + ("" if result.token is None else f" for token {result.token}"),
-        height=grid_height(len(result.layers), 165),
-        margin=TWO_LINES,
+        height=grid_height(len(result.layers), 183),
+        margin=THREE_LINES,
     )
     _expert_axis(fig, experts)
     return fig
@@ -225,10 +224,16 @@ def _what_if_text(result: WhatIf, row: int, expert: int, output: int) -> str:
         (f.layer, f.expert, f.token) == (layer, expert, result.token) for f in result.route.forces
     )
     action = "release it" if is_forced else "force it"
+    change = logit - float(result.base[output])
     return (
         f"<b>Layer {layer}, expert {expert}</b>{' (forced)' if is_forced else ' forced'}"
-        f"<br>change {logit - float(result.base[output]):+.3f}, logit {logit:.3f}{flips}<br><i>click to {action}</i>"
+        f"<br>change {change:+.3f}, {output_name(result)} {logit:.3f}{flips}<br><i>click to {action}</i>"
     )
+
+
+def output_name(result: WhatIf) -> str:
+    """What the model's outputs are called."""
+    return "logit" if result.task.label_names else "output"
 
 
 def _whose(exploration: Exploration, result: WhatIf) -> str:

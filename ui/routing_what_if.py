@@ -14,6 +14,7 @@ from shrp.whatif import WhatIf, compare_outputs, compare_routes
 from ui import expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.downloads import chart, downloads
+from ui.pickers import one_of
 from ui.routing_force import Forcing
 from ui.sentences import explored, what_if_matrix
 from ui.state import Selection, show_error
@@ -51,12 +52,18 @@ def what_if_section(selection: Selection, shown: list[Exploration], numbers: Seq
 
 
 def _explained(first: Exploration) -> str:
-    whom = ""
+    whom, firing = "", max(int(first.fires(layer).sum(-1).max()) for layer in first.layers)
+    several = (
+        f" A forced expert takes the place of all {firing} that the router would let through."
+        if firing > 1
+        else ""
+    )
     if first.by_token:
         whom = " for all tokens, or for the one token picked below"
     return (
         f"Each cell forces one expert in one layer{whom}; the layers above then route by themselves. Click a cell to "
         "keep it forced, and again to release it. With something forced, the matrix shows changes against that route."
+        f"{several}"
     )
 
 
@@ -67,7 +74,7 @@ def _class_picker(shown: list[Exploration]) -> int:
         return 0
     if st.session_state.get(CLASS) not in (None, *task.label_names):
         st.session_state[CLASS] = None
-    name = st.segmented_control("Class", task.label_names, key=CLASS, bind="query-params")
+    name = one_of("Class", task.label_names, key=CLASS)
     if name in task.label_names:
         return task.label_names.index(name)
     st.caption(f"Showing the predicted class, {escape(task.label_names[shown[0].prediction])}.")
@@ -124,8 +131,9 @@ def _draw_matrices(
                 result.to_frame,
                 key,
                 f"{selection.name}-what-if-{numbers[place]}",
-                f"Heatmap, layers by experts: change of a logit with an expert forced; at most {largest:.3f}. The same "
-                "as a table: the CSV below. Pick a layer and an expert in the boxes above to force one.",
+                f"Heatmap, layers by experts: change of the {figures.output_name(result)} with an expert forced; at "
+                f"most {largest:.3f}. The same as a table: the CSV below. Pick a layer and an expert in the boxes "
+                "above to force one.",
                 on_select=lambda key=key: routing_force.click_cell(found, key, token),
             )
             if result.task.label_names:
@@ -217,9 +225,9 @@ def _downstream(routes: pd.DataFrame, before: Exploration) -> str:
     changed = routes.loc[routes["what"] == "changed as a result", "layer"].tolist()
     who = "some token" if before.by_token else "the input"
     if not changed:
-        return f"No other layer sends {who} to another expert because of it."
+        return f"No other layer sends {who} to other experts because of it."
     layers = f"layer{'s' if len(changed) > 1 else ''} {', '.join(map(str, changed))}"
-    return f"Because of it {who} goes to another expert in {layers}."
+    return f"Because of it {who} goes to other experts in {layers}."
 
 
 def _in_words(outputs: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import streamlit as st
 from shrp.verdicts import HOW_COMPARED, summary, verdicts
 from ui import score_figures
 from ui.downloads import chart
+from ui.pickers import one_of
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
 
@@ -24,9 +25,7 @@ def scores_section(scores: pd.DataFrame) -> None:
     datasets = list(dict.fromkeys(scores["data"]))
     picked = datasets[0]
     if len(datasets) > 1:
-        picked = st.segmented_control(
-            "Scored on", datasets, default=datasets[0], required=True, key="scored_on", bind="query-params"
-        )
+        picked = one_of("Scored on", datasets, key="scored_on", default=datasets[0])
     part = scores[scores["data"] == picked].reset_index(drop=True)
     figure, words = st.columns([3, 2], gap="large")
     with figure:

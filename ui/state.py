@@ -161,10 +161,13 @@ def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str
     hub = "pick the hub in the sidebar, which needs a network once, or " if loaders.HUB in sources else ""
     try:
         if source is None:
+            folder = (
+                ", or start the app with the variable SHRP_DATA_DIR naming a folder that holds "
+                f"{info.task.name}/validation.parquet"
+            )
             raise DataError(
-                f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar, or "
-                "start the app with the variable SHRP_DATA_DIR naming a folder that holds "
-                f"{info.task.name}/validation.parquet."
+                f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar"
+                f"{folder if loaders.is_known(info.task) else ''}."
             )
         return source, loaders.load_dataset(source, info.task.name), ""
     except DataError as error:

@@ -210,7 +210,7 @@ def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Fig
         name=f"all {unit} (base rate)",
         **common,
     )
-    fig.update_yaxes(autorange="reversed", showgrid=False)
+    fig.update_yaxes(type="category", autorange="reversed", showgrid=False)  # groups may be called 1 and 2
     fig.update_xaxes(ticksuffix="%", rangemode="tozero", zeroline=False)
     return layout(
         fig,

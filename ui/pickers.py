@@ -1,0 +1,25 @@
+"""Pickers whose options are a checkpoint's or a person's own names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import streamlit as st
+
+# What Markdown leaves as it is; a link's address holds an option as it looks, so it can't be escaped instead.
+_PLAIN = re.compile(r"[^\W_](?:[\w ./,()+-]*[^\W_)])?\)?")
+
+
+def one_of(label: str, options: Sequence[str], *, key: str, default: str | None = None) -> str | None:
+    """Pick one of a few names, side by side; from a list where a name would be read as Markdown.
+
+    Args:
+        default: what is picked at first, and then always one; None: nothing needs to be.
+    """
+    if all(_PLAIN.fullmatch(name) for name in options):
+        return st.segmented_control(
+            label, options, key=key, default=default, required=default is not None, bind="query-params"
+        )
+    start = {} if key in st.session_state else {"index": None if default is None else options.index(default)}
+    return st.selectbox(label, options, key=key, bind="query-params", **start)
