@@ -28,7 +28,9 @@ def frame_of(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     found = []
     try:
         for (task, variant), group in _grouped(rows, ["task", "variant"]):
-            teacher = group["teacher"].mean()
+            teacher = float(group["teacher"].mean())
+            if not teacher > 0:
+                raise ValueError("nothing is retained of a score of 0 or less")
             line = {"task": task, "variant": variant, "seeds": group["seed"].nunique()}
             line |= {"metric": group["metric"].iloc[0], "n": int(group["n"].iloc[0]), "teacher": teacher}
             for model in ("routed", "static", "recovered"):
@@ -46,6 +48,8 @@ def about(rows: Sequence[Mapping[str, Any]]) -> str:
     """The schedule that the ablation's variants share, for a subtitle or a caption."""
     names = ("depth", "conversion_size", "stage2_epochs", "recovery_epochs")
     schedules = {tuple(row.get(name) for name in names) for row in rows}
+    if not schedules:
+        return "Nothing was measured"
     if len(schedules) > 1:
         return "Converted on the task, on schedules that differ"
     depth, size, after, recovery = schedules.pop()

@@ -83,7 +83,7 @@ class Evaluation:
     def by_slice(self) -> pd.DataFrame:
         """The headline metric within each slice: columns slice, n, metric, score, low, high (95%).
 
-        Note that Matthews and F1 are 0 in a slice of one class only. Empty without slices or labels.
+        Note that Matthews is 0 in a slice of one class only, whatever was predicted. Empty without slices or labels.
         """
         rows = []
         if self.slices is not None and self.labels is not None:

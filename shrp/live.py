@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.batching import collate, encode
 from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
-from shrp.errors import PlanError
+from shrp.errors import DataError, PlanError
 from shrp.evaluate import Evaluation, label_columns, summarise
 from shrp.families import encoder_layers, position_bias
 from shrp.packed import Packing, expert_outputs, first_token_outputs, static_output
@@ -68,6 +68,7 @@ class LiveEvaluator:
 
     Raises:
         PlanError: the model has no routed layer.
+        DataError: the data are empty.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class LiveEvaluator:
         self.routed = expert_layers(model)
         if not self.routed:
             raise PlanError("this model has no routed layer, so there is nothing to prune.")
+        if not len(data):
+            raise DataError(f"'{data.name}' holds no inputs to evaluate on; at least one is needed.")
         self.model, self.data, self.dtype = model, data, dtype
         self._compute_dtype = model.dtype  # a walk over the model each time that it is asked for
         self.first, self.top = min(self.routed), len(encoder_layers(model)) - 1

@@ -56,6 +56,8 @@ def paired_difference(
     if a.metric == "accuracy":
         ours, theirs = ours == labels, theirs == labels
         return value, paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(labels))
+    if not task.is_regression and (ours == theirs).all():
+        return value, NO_INTERVAL  # a bootstrap would be certain, which a few equal answers are no ground for
     draw = _draw_correlations if task.is_regression else _draw_confusions
     draws = draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(seed))
     draws = draws[np.isfinite(draws)]

@@ -93,8 +93,9 @@ def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> l
     result = []
     for control in scores[scores["kind"] == "control"].itertuples():
         ours = scores[scores["kind"].isin(SHRP_KINDS) & (scores["data"] == control.data)]
-        if control.per_layer is not None and not pd.isna(control.per_layer):
-            same = (ours["per_layer"] == control.per_layer) & (ours["recovered"] == control.recovered)
+        known = [name for name in ("budget", "per_layer") if not pd.isna(getattr(control, name))]
+        if known:
+            same = (ours[known[0]] == getattr(control, known[0])) & (ours["recovered"] == control.recovered)
             ours = ours[same & (ours["kind"] == "static")]
         if ours.empty:
             continue
@@ -124,10 +125,11 @@ def summary(found: Sequence[Verdict]) -> str:
 
 
 def _side(score: float, model: Any) -> Outcome:
-    low, high = model.low, model.high
-    if low is not None and high is not None and low <= score <= high:
+    if pd.isna(model.low) or pd.isna(model.high):
+        return "ties"  # nothing says that the difference is more than chance
+    if model.low <= score <= model.high:
         return "ties"
-    return "wins" if score > model.score else "ties" if score == model.score else "trails"
+    return "wins" if score > model.score else "trails"
 
 
 def _listed(models: tuple[str, ...], everything: int) -> str:

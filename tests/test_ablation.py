@@ -69,3 +69,11 @@ def test_a_variant_that_there_is_not_is_refused_before_anything_is_trained(place
     with pytest.raises(DataError, match="no variant 'thesis'; there are: paper; "):
         run(place, "--variants", "paper; thesis")
     assert not (place / "work").exists()
+
+
+def test_nothing_is_retained_of_a_teacher_without_a_score():
+    cell = {"score": 0.1, "interval": [0.0, 0.2]}
+    row = {"task": "cola", "variant": "paper", "seed": 0, "metric": "matthews", "n": 9, "teacher": 0.0}
+    with pytest.raises(DataError, match="scores that can't be read"):
+        ablations.frame_of([row | dict.fromkeys(("routed", "static", "recovered"), cell)])
+    assert ablations.about([]) == "Nothing was measured"

@@ -1,6 +1,7 @@
 """ONNX exports: the same logits as PyTorch, whatever the batch, and a folder that serves without torch."""
 
 import ast
+import copy
 import hashlib
 import json
 import re
@@ -19,8 +20,9 @@ import torch
 from onnx import numpy_helper
 from tokenizers import Tokenizer
 
-from shrp import checkpoint
+from shrp import checkpoint, export_check
 from shrp import export as exporting
+from shrp.data import load_probe
 from shrp.errors import ExportError
 from shrp.export import export_folder, export_onnx
 from shrp.plan import make_plan
@@ -308,3 +310,63 @@ def test_the_command_exports_a_static_checkpoint_as_it_is(
     code, _, err = shrp("export", "--checkpoint", bare, "--out", tmp_path / "x", "--per-layer", 1)
     assert code == 1
     assert "carries no usage" in err
+
+
+def spoil(model):
+    with torch.no_grad():
+        model.classifier.bias[0] = float("nan")
+    return model
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_logits_that_are_no_numbers_are_not_handed_over(static, tiny_tokenizer, tmp_path, int8):
+    with pytest.raises(ExportError, match="not finite numbers"):
+        export_onnx(spoil(static()), tiny_tokenizer, tmp_path / "m.onnx", int8=int8)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_labels_are_those_of_the_graphs_own_outputs(static, tiny_tokenizer, tiny_info, tmp_path):
+    model, info = static(), tiny_info(plan=PLAN)
+    first, second = info.task.label_names
+    for names, order in (([first, second], [first, second]), ([second, first], [second, first])):
+        model.config.id2label = dict(enumerate(names))
+        export_folder(model, tiny_tokenizer, info, tmp_path / names[0])
+        assert json.loads((tmp_path / names[0] / "config.json").read_text())["labels"] == order
+
+
+def test_the_exported_tokenizer_cuts_at_the_same_end(static, tiny_tokenizer, tmp_path):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.truncation_side = "left"
+    text = " ".join(f"w{i}" for i in range(40))
+    core = exporting.serving_tokenizer(static(), tokenizer)
+    limit = exporting.longest_input(static(), tokenizer)
+    assert core.encode(text).ids == tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+    assert "w39" in core.encode(text).tokens
+
+
+def test_token_types_are_compared_too(static, tiny_tokenizer, tmp_path, monkeypatch):
+    """A graph whose second kind of token is another's is told from the model's."""
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
+    trace = exporting.write_graph
+
+    def wrong(model, names, path):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.base_model.embeddings.token_type_embeddings.weight[1] *= -3.0
+        trace(other, names, path)
+
+    report = export_onnx(static(), tokenizer, tmp_path / "m.onnx")
+    assert "token_type_ids" in report.inputs
+    assert report.max_difference < 1e-4
+    monkeypatch.setattr(exporting, "write_graph", wrong)
+    with pytest.raises(ExportError, match="differ from PyTorch's"):
+        export_onnx(static(), tokenizer, tmp_path / "wrong.onnx")
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_pair_task_is_compared_on_pairs(static, tiny_tokenizer, tmp_path, monkeypatch, pairs):
+    asked = []
+    monkeypatch.setattr(export_check, "load_probe", lambda name: asked.append(name) or load_probe(name))
+    export_onnx(static(), tiny_tokenizer, tmp_path / "m.onnx", pairs=pairs)
+    assert asked == ["mrpc" if pairs else "sst2"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import shrp.live
-from shrp.errors import PlanError
+from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
 from shrp.families import position_bias
 from shrp.live import LiveEvaluator
@@ -247,3 +247,8 @@ def test_plan_for_other_layers_is_refused(routed, tiny_tokenizer, data):
         live.evaluate(plan)
     with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
         next(live.sweep([plan]))
+
+
+def test_empty_data_are_refused(tiny_routed, tiny_tokenizer, tiny_data):
+    with pytest.raises(DataError, match="no inputs to evaluate on"):
+        LiveEvaluator(tiny_routed(), tiny_tokenizer, tiny_data(4).subset([]))

@@ -14,6 +14,7 @@ from shrp.metrics import (
     mcnemar,
     paired_interval,
     score,
+    to_predictions,
     wilson,
 )
 from shrp.tasks import TASKS, Task, custom_task, get_task
@@ -209,3 +210,15 @@ def test_paired_interval_covers_about_as_often_as_it_says():
     bounds = np.array([paired_interval(a, b, n) for a, b, _ in drawn])
     held = (bounds[:, 0] <= truth[0] - truth[1]) & (truth[0] - truth[1] <= bounds[:, 1])
     assert 0.93 <= held.mean() <= 0.99
+
+
+@pytest.mark.parametrize("name", ["sst2", "stsb"])
+def test_outputs_that_are_no_numbers_are_refused(name):
+    task = TASKS[name]
+    outputs = np.full((3, task.num_labels), np.nan)
+    with pytest.raises(DataError, match="not all finite numbers"):
+        to_predictions(task, outputs)
+
+
+def test_the_bootstrap_is_not_certain_of_a_few_right_answers():
+    assert np.isnan(bootstrap_interval(TASKS["mrpc"], [0, 1, 1], [0, 1, 1])).all()

@@ -203,3 +203,10 @@ def test_a_downloaded_pruning_keeps_what_the_teacher_said(made):
     reference.write(routed, {"x": outputs()})
     archive = zipfile.ZipFile(io.BytesIO(checkpoint_zip(checkpoint.load(routed), plan, "mine", None)))
     assert f"mine/{FILE}" in archive.namelist()
+
+
+def test_outputs_that_are_no_numbers_are_not_written(tmp_path):
+    spoilt = Reference("mine", np.full((3, 2), np.nan, dtype=np.float32), "abc")
+    with pytest.raises(CheckpointError, match="not all finite"):
+        reference.write(tmp_path, {"x": spoilt})
+    assert not (tmp_path / FILE).exists()

@@ -52,3 +52,16 @@ def test_the_summary_tells_no_control_from_no_control_that_is_close(controls, sa
     rows = [score("s", "static", 0.7, per_layer=1)]
     rows += [score(f"r{i}", "control", value, per_layer=1) for i, value in enumerate(controls)]
     assert said in summary(verdicts(score_frame(rows), score_text))
+
+
+def test_a_budget_tells_sizes_apart_and_no_interval_is_no_verdict():
+    rows = [
+        score("s6", "static", 0.7, budget=6),
+        score("s24", "static", 0.95, budget=24),
+        score("r24", "control", 0.93, budget=24),
+    ]
+    (found,) = verdicts(score_frame(rows), score_text)
+    assert (found.wins, found.ties) == ((), ("s24",))
+    rows = [score("s", "static", 0.801, per_layer=1, interval=None), score("r", "control", 0.8, per_layer=1)]
+    (found,) = verdicts(score_frame(rows), score_text)
+    assert found.outcome == "ties"

@@ -186,7 +186,7 @@ def _about(result: WordScores, chosen: Options) -> str:
     if result.method == tokens.METHODS[0]:
         return (
             "Preview: a first-order estimate from one gradient. It holds for small changes of the embeddings and "
-            "claims no sum; the route is the input's own, since a gradient can't change it."
+            "claims no sum; the route is held at the input's own, since a gradient can't see it change."
         )
     if result.method == tokens.METHODS[1]:
         return (

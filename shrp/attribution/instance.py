@@ -33,6 +33,10 @@ _WORD = re.compile(
 )
 
 
+_POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta")
+"""Model types whose positions count past padding tokens, by their ids."""
+
+
 @dataclass(frozen=True)
 class Word:
     """A word, or a run of punctuation, of the input."""
@@ -130,7 +134,8 @@ def prepare(
     """Encode one input, cut at the model's limit, and group its tokens into words.
 
     Raises:
-        DataError: the input has no word, or not the task's number of texts.
+        DataError: the input has no word, or not the task's number of texts; or it holds the padding token and the model
+            counts positions without it, which it can't do from embeddings.
     """
     text = tuple(text)
     if len(text) != len(task.text_columns):
@@ -142,6 +147,10 @@ def prepare(
     words, unknown = _words(text, ids, token_spans(tokenizer, text, limit), tokenizer.unk_token_id)
     if not words:
         raise DataError("There is no word in this input to attribute anything to; type at least one.")
+    if tokenizer.pad_token_id in ids and model.config.model_type in _POSITIONS_WITHOUT_PADDING:
+        raise DataError(
+            f"The text holds the padding token {tokenizer.pad_token}; take it out to have words explained."
+        )
     table = model.get_input_embeddings().weight.detach()
     special = {"pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
     inputs = collate(tokenizer, encoded, [0])

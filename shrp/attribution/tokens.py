@@ -1,8 +1,9 @@
 """What each word adds to one output: input x gradient, integrated gradients, and ablation.
 
-Gradients can't see a hard routing decision: the output jumps where the route changes, and between jumps it does not
-depend on the routers at all. So integrated gradients are taken with the route frozen at the input's own, where they add
-up exactly, and ablation, which routes anew, shows what the frozen explanation leaves out.
+Gradients can't see a hard routing decision: the output jumps where the route changes. Between jumps it does not depend
+on the routers where one expert a layer fires; where several do, it depends on the weights between them. So gradients
+are taken with the route, gates included, held at the input's own, where integrated ones add up exactly, and ablation,
+which routes anew, shows what the frozen explanation leaves out.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def input_x_gradient(instance: Instance, output: int) -> WordScores:
     """
     embeddings = instance.embeddings.clone().requires_grad_()
     with torch.enable_grad():
-        logit = instance.logits(embeddings)[0, output]
+        # The route is held: with Top-k above 1, gates have gradients of their own, which are the routers'.
+        with use_gates(instance.route()):
+            logit = instance.logits(embeddings)[0, output]
         # Of the embeddings alone: `.backward()` would leave gradients on parameters that others use.
         (gradient,) = torch.autograd.grad(logit, embeddings)
     by_token = (embeddings.detach() * gradient).sum(-1)[0]

@@ -32,6 +32,8 @@ SHARE_REPLACED = 0.3
 """Chance of each word to be in a set."""
 NOISE = 0.05
 """Largest move of each embedding coordinate, in standard deviations of the input's own coordinates."""
+_ROUNDING = 1e-6
+"""Part by which random attributions must be worse to count as beaten; with one word all are the same at their best."""
 
 Progress = Callable[[int, int], None]
 
@@ -45,7 +47,8 @@ class Trust:
     """Mean squared difference between the change of the output that the scores foresee when a random set of words is
     replaced and the real one; in squared units of the output."""
     scaled_infidelity: float
-    """The same with the scores times the one factor that suits them best, which forgives a wrong scale."""
+    """The same with the scores times the one factor, 0 or more, that suits them best: it forgives a wrong scale, and no
+    wrong sign."""
     explained: float
     """Part of the mean squared real change that the so scaled scores foresee, 0 to 1; nan if nothing changes."""
     beaten: int
@@ -87,16 +90,15 @@ def check(
     usual = "mask" if "mask" in instance.replacements else "pad"
     substitute = replacement if replacement in instance.replacements else usual
     present = _Presence(instance, output, substitute)
-    changes = _infidelity(present, np.zeros(len(instance.words)), seed, False)
-    random = np.array(
-        [[_infidelity(present, draw, seed, scaled) for scaled in (False, True)] for draw in draws]
-    )
+    replaced = _Replaced(present, seed)
+    changes = float(np.mean(replaced.changes**2))
+    random = np.array([[replaced.infidelity(draw), replaced.scaled(draw)] for draw in draws])
     for i, result in enumerate(checked):
         before = i * (1 + NOISES)
         if result is control:
             raw, scaled = random.mean(0)
         else:
-            raw, scaled = (_infidelity(present, result.scores, seed, scaled) for scaled in (False, True))
+            raw, scaled = replaced.infidelity(result.scores), replaced.scaled(result.scores)
         if progress:
             progress(before + 1, total)
 
@@ -119,7 +121,7 @@ def check(
                 float(raw),
                 float(scaled),
                 float(1 - scaled / changes) if changes > 0 else float("nan"),
-                0 if result is control else int((random[:, 1] > scaled).sum()),
+                0 if result is control else int((random[:, 1] > scaled * (1 + _ROUNDING)).sum()),
                 _sensitivity(instance, explain, seed, tick),
             )
         )
@@ -151,25 +153,41 @@ class _Presence:
         return self.baseline + keep * (self.instance.embeddings - self.baseline)
 
 
-def _infidelity(present: _Presence, scores: np.ndarray, seed: int, normalize: bool) -> float:
-    """Captum's infidelity of word scores `(W,)`, on a vector that says which words are there."""
-    from captum.metrics import infidelity
+class _Replaced:
+    """Random sets of words replaced, the same for every attribution, and what they really change."""
 
-    generator = torch.Generator().manual_seed(seed)  # the same sets of words for every attribution
+    def __init__(self, present: _Presence, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        words = len(present.instance.words)
+        self.present = present
+        self.sets = (torch.rand((SAMPLES, words), generator=generator) < SHARE_REPLACED).float()
+        whole = torch.ones(1, words)
+        self.changes = (present(whole) - present(whole - self.sets)).double().numpy()
 
-    def drop_words(there: Tensor) -> tuple[Tensor, Tensor]:
-        dropped = (torch.rand(there.shape, generator=generator) < SHARE_REPLACED).to(there.dtype)
-        return dropped, there - dropped
+    def infidelity(self, scores: np.ndarray) -> float:
+        """Captum's infidelity of word scores `(W,)`, on a vector that says which words are there."""
+        from captum.metrics import infidelity
 
-    value = infidelity(
-        present,
-        drop_words,
-        torch.ones(1, len(scores)),
-        torch.as_tensor(scores, dtype=torch.float32)[None],
-        n_perturb_samples=SAMPLES,
-        normalize=normalize,
-    )
-    return max(0.0, float(value))
+        def drop_words(there: Tensor) -> tuple[Tensor, Tensor]:
+            return self.sets, there - self.sets
+
+        value = infidelity(
+            self.present,
+            drop_words,
+            torch.ones(1, len(scores)),
+            torch.as_tensor(scores, dtype=torch.float32)[None],
+            n_perturb_samples=SAMPLES,
+        )
+        return max(0.0, float(value))
+
+    def scaled(self, scores: np.ndarray) -> float:
+        """The same at the best scale from 0 on: scores of the wrong sign are not to be forgiven, as captum's own
+        normalisation does.
+        """
+        foreseen = self.sets.double().numpy() @ scores.astype(np.float64)
+        size = float(foreseen @ foreseen)
+        scale = max(0.0, float(foreseen @ self.changes) / size) if size else 0.0
+        return float(np.mean((scale * foreseen - self.changes) ** 2))
 
 
 def _sensitivity(
