@@ -36,7 +36,7 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += ["", _teachers(frame), ""]
     for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
         lines += [f"### {recipe}, {depth.replace('of', ' of ')} layers", ""]
-        lines += [*_how(recipe, depth), *_table(part), "", *_beside(part)]
+        lines += [*_how(recipe, depth, part), *_table(part), "", *_beside(part)]
     return "\n".join([*lines, *_size(frame)])
 
 
@@ -53,8 +53,8 @@ def _floor(share: float) -> str:
     return "" if share != share else f", a constant answer has {share:.1%} of it"
 
 
-def _how(recipe: str, depth: str) -> list[str]:
-    """What the settings of a table's rows are beside the recipe's."""
+def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:
+    """What the settings of a table's rows, which `frame` holds, are beside the recipe's."""
     known = [one for one in DEPTHS if one.name == depth]
     if recipe != "retain" or not known:
         return []
@@ -69,8 +69,14 @@ def _how(recipe: str, depth: str) -> list[str]:
         text += (
             " What recovers is the encoder that was converted on the texts, pruned to the experts that the task's "
             "routed model uses most, or to random ones, and trained on there, each pruned layer to say what the "
-            f"dense one says, at {further['learning_rate']:g} and "
-            f"{further['new_learning_rate']:g} before it sees the task."
+            f"dense one says, at {further['learning_rate']:g} and {further['new_learning_rate']:g} before it sees the "
+            f"task, for at least {one.recovery_examples:,} examples and {one.recovery_tokens / 1e6:g} million tokens."
+        )
+    if with_copies := list(frame.loc[frame["copies"] > 0, "task"].unique()):
+        text += (
+            f" In {', '.join(with_copies)} these examples, and those of the controls, are the task's and "
+            f"{int(frame['copies'].max())} changed copies of each, and what is learned of them is what the teacher "
+            "says, without labels (`shrp augment`)."
         )
     return [text, ""]
 

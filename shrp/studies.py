@@ -27,7 +27,14 @@ NAMES = {
 _CONTROLS = ("random", "dropped", "uniform")
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "recovered_on_texts", "texts"]
 _ENDS = {"": ("retained", "low", "high"), "lead": ("lead", "lead_low", "lead_high")}
-_DEFAULTS = {"texts": 0, "recovered_on_texts": False, "constant": None, "lead": None, "lead_interval": None}
+_DEFAULTS = {
+    "texts": 0,
+    "copies": 0,
+    "recovered_on_texts": False,
+    "constant": None,
+    "lead": None,
+    "lead_interval": None,
+}
 _NEEDED = {
     *_KEYS,
     "seed",
@@ -84,6 +91,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     the retained share), `encoder_params`, `encoder_flops` (shares of the dense encoder's). Of trained controls `lead`,
     `lead_low`, `lead_high`: by what share of the teacher's score SHRP's recovered static model is ahead on the same
     inputs, ends as above. `floor`: the share that the best constant answer has. nan where a file does not tell.
+    `copies`: changed copies of each training example that the model learned from too.
 
     Raises:
         DataError: a row lacks something.
@@ -115,6 +123,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
                 "low": group["retained"].min() if several else bounds[0, 0],
                 "high": group["retained"].max() if several else bounds[0, 1],
                 **_leads(group),
+                "copies": int(group["copies"].max()),
                 "floor": (group["constant"].astype(float) / group["teacher"]).mean(),
                 "encoder_params": group["encoder_params"].iloc[0],
                 "encoder_flops": group["encoder_flops"].iloc[0],

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from shrp import augment
+from shrp import augment, checkpoint
 from shrp.augment import NearWords, augmented
 from shrp.data import TextData, load_file
 from shrp.errors import DataError
@@ -120,10 +120,28 @@ def test_the_command_writes_a_table_that_is_read_back(shrp, tmp_path, tiny_model
     code, out, error = shrp(*command, "--out", more)
     assert (code, out) == (0, "")
     assert "24 examples and 48 changed copies" in error
-    read = load_file(more, None, text_columns=["review"], label_column="label")
+    read = load_file(more, None, text_columns=["review"], label_column="mood")
     assert len(read) == 72
     assert read.texts[:24] == tiny_data(24, 0).texts
     assert read.texts[24:48] != read.texts[:24]
+    files = ("--train-file", tmp_path / "train.csv", "--validation-file", tmp_path / "train.csv", *columns)
+    assert shrp("finetune", *base, *files, "--epochs", 1, "--out", tmp_path / "teacher")[0] == 0
+    student = (
+        "train",
+        "--base",
+        tmp_path / "teacher",
+        "--train-file",
+        more,
+        *files[2:],
+        "--layers",
+        "upper:1",
+    )
+    options = ("--distill-logits", 1, "--stage2-epochs", 1, "--per-layer", 1, "--controls", "")
+    code, _, error = shrp(*student, *options, "--out", tmp_path / "student")
+    assert code == 0, error
+    made = checkpoint.load(tmp_path / "student").info.training
+    assert (made["train_examples"], made["config"]["distill_logits"]) == (72, 1.0)
+    assert made["teacher"]["train_examples"] == 24  # it was not fine-tuned anew on the copies
     for wrong, said in (
         (("--out", more), "exists already"),
         (("--out", tmp_path / "more.parquet"), "must end in .csv; more.parquet does not"),

@@ -52,7 +52,9 @@ def augment(
         data = load_data(str(train_file), None, text_columns=text_column, label_column=label_column)
     model, tokenizer, _ = load_base(base, data.task, seed)
     more = augmented(data, copies, tokenizer, model.get_input_embeddings().weight, seed)
-    more.to_frame().to_csv(out, index=False)
+    # The label keeps its column's name, so the validation file can be read with the same options.
+    frame = more.to_frame().rename(columns={"label": label_column} if train_file else {})
+    frame.to_csv(out, index=False)
     stderr.print(
         f"wrote {out}: {len(data):,} examples and {len(more) - len(data):,} changed copies", highlight=False
     )
