@@ -102,6 +102,25 @@ def test_curve_places_attempts_and_references(over):
     assert "n = 200" in heading(fig)
 
 
+def curve_of(tried, references=()):
+    frames = attempts_frame(tried, DENSE), marks_frame(list(references), DENSE)
+    return lab_curve.curve(*frames, next(iter(lab_curve.COSTS)), "accuracy", "d", 128)
+
+
+def test_random_draws_of_one_size_are_averaged_and_edited_ones_are_not():
+    options = {"selection": "Random (control)", "seed": 0}
+    drawn = [replace(attempt(5, **options | {"seed": seed}), score=0.7 + 0.1 * seed) for seed in (0, 1)]
+    edited = [replace(attempt(5, **options, edited=f"edit {score}"), score=score) for score in (0.9, 0.5)]
+    fig = curve_of([*drawn, *edited], [Mark("routed", "routed", 0.8, (), "95%", 50, HALF)])
+    (trace,) = (trace for trace in fig.data if (trace.name or "").startswith("random control"))
+    assert sorted(trace.y) == pytest.approx([50, 75, 90])
+
+
+def test_a_reference_without_a_score_has_no_line():
+    fig = curve_of([attempt(4)], [Mark("routed", "routed", float("nan"), (), "95%", 50, HALF)])
+    assert "nan" not in " ".join(note.text for note in fig.layout.annotations)
+
+
 ROUTED = Mark("routed", "routed", 0.4, (0.3, 0.5), "95%", 50, HALF)
 
 
@@ -295,6 +314,11 @@ def test_what_if_map_is_symmetric_about_no_change():
     assert heat.text[1][0] == "0"
     assert len(fig.data[1].x) == 1  # the one flip is crossed
     assert "positive" in heading(fig)
+    number = WhatIf(TASKS["stsb"], (6, 9), np.array([1.0]), logits[:, :, :1])
+    fig = routing_figures.what_if_heatmap(number, e, 0)
+    assert "change of the prediction" in heading(fig)
+    assert fig.data[0].colorbar.title.text == "change of output"
+    assert "logit" not in fig.to_json()
 
 
 def test_example_texts_are_inputs_of_their_tasks():

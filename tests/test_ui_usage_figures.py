@@ -55,6 +55,7 @@ def test_mixes_compare_with_the_base_rate():
     assert frame["lift"].tolist() == pytest.approx([2 / 3, 4 / 3])
     fig = mix_bars(frame, what="class", unit="inputs", total=3)
     assert "33.3% of this expert's inputs (1 of 3)" in fig.data[0].hovertext[0]
+    assert fig.layout.yaxis.type == "category"  # groups called 1 and 2 are no numbers
 
 
 def test_an_unused_expert_has_a_mix_of_zeros():

@@ -67,11 +67,13 @@ def sides(
         add(TEACHER, "Dense teacher", teacher_key(checkpoint, data), teacher)
     add(ROUTED, "Routed model", model_key(checkpoint), routed)
     add(CURRENT, f"This plan ({setting.text})", model_key(checkpoint, plan), pruned)
-    seen = {plan.key()}
+    seen = set()
     for attempt in reversed(list(lab.tried(checkpoint, data).values())):
-        if attempt.plan.key() in seen and _name(attempt.plan) not in picked:
+        if attempt.plan.key() in seen:
             continue
         seen.add(attempt.plan.key())
+        if attempt.plan.key() == plan.key() and _name(plan) not in picked:
+            continue
         name = attempt.setting.text
         found[_name(attempt.plan)] = Side(
             f"{name}: {metric_name(metric)} {score_text(attempt.score, metric)}",

@@ -266,6 +266,13 @@ def test_data_make_a_task_of_ones_own_usable(open_page, save_tiny, monkeypatch):
     assert "on mine.csv" in texts_of(at)
 
 
+def test_a_slice_column_groups_inputs():
+    rows = "".join(f"word {i},{i}\n" for i in range(own_data.MAX_SLICES + 1))
+    table, columns = read_upload("t.csv", f"words,id\n{rows}".encode()), Columns(("words",), None, "id")
+    with pytest.raises(DataError, match=r"'id' of 't\.csv' has 101 different values; slices group inputs"):
+        fit(table, TASKS["sst2"], columns)
+
+
 CLASHING = ("input", "index", "prediction", "label", "slice", "p(good)")
 
 
