@@ -27,9 +27,10 @@ class Depth:
     recover: tuple[int, ...]
     """Those at which the pruned model, and one of random experts, are trained on."""
     recovery_examples: int
-    """How many of the task they see at least, in whole epochs and at least one."""
+    """About how many of the task they see, in whole epochs and at least one."""
     recovery_tokens: int
-    """How many tokens of the task they see at least, since a short sentence teaches less than a pair of long ones."""
+    """What `retain` pruned, and its controls, see of the task if that is more: about so many tokens, since a short
+    sentence teaches less than a pair of long ones."""
     recover_on_texts: bool
     """Whether what `retain` pruned, and its controls, train on with texts before they go to the task."""
     copies: int
@@ -47,9 +48,11 @@ class Depth:
         """Changed copies of each example of a training set of `tokens` that what a recipe pruned learns from."""
         return self.copies if self.texts_first(recipe) and tokens < FEW else 0
 
-    def recovery_epochs(self, size: int, tokens: int) -> int:
+    def recovery_epochs(self, recipe: str, size: int, tokens: int) -> int:
         """Epochs of recovery on `size` training examples with `tokens` in all."""
-        examples = max(self.recovery_examples, self.recovery_tokens * size / tokens)
+        examples = self.recovery_examples
+        if self.texts_first(recipe):
+            examples = max(examples, self.recovery_tokens * size / tokens)
         return max(1, round(examples / min(size, EPOCH_SIZE)))
 
 

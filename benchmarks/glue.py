@@ -149,10 +149,10 @@ class Study:
         """How what was pruned, and a control, train on: epochs, settings, and the data if not the task's own."""
         data = self.stages.more_data(depth.copies_of(recipe, self.stages.tokens))
         if data is None:
-            return depth.recovery_epochs(len(self.stages.train_data), self.stages.tokens), {}, None
+            return depth.recovery_epochs(recipe, len(self.stages.train_data), self.stages.tokens), {}, None
         grown = round(self.stages.tokens * len(data) / len(self.stages.train_data))
         return (
-            depth.recovery_epochs(len(data), grown),
+            depth.recovery_epochs(recipe, len(data), grown),
             {"distill_logits": 1.0},
             data,
         )  # a copy's label is not known

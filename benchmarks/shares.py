@@ -26,6 +26,9 @@ def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[s
 
 
 def lead(mine: Evaluation, control: Evaluation, teacher: Evaluation) -> dict[str, Any]:
-    """By what share of the teacher's score one model leads another on the same inputs, with the paired 95% interval."""
+    """By what share of the teacher's score one model leads another on the same inputs, with the paired 95% interval;
+    None for that where both give every answer alike.
+    """
     value, ends = paired_difference(mine, control)
-    return {"lead": value / teacher.score, "lead_interval": [end / teacher.score for end in ends]}
+    known = [end / teacher.score for end in ends] if all(map(math.isfinite, ends)) else None
+    return {"lead": value / teacher.score, "lead_interval": known}

@@ -94,13 +94,13 @@ class Stages:
             model: makes the model to train, for example a pruning of `start`; by default `start`'s own.
             info: what that model is.
             made_of: what else that model depends on, beside `start` and its plan.
-            data: what to train on instead of the task's own training data; its name says what it is.
+            data: what to train on instead of the task's own training data.
             progress: hears of the run; by default it is drawn as bars.
         """
         start_info = info or start.info
         identity = [config.to_dict(), start.path.name, start_info.to_dict().get("plan"), made_of]
         if data is not None:
-            identity.append(data.name)
+            identity.append(data.fingerprint)
         text = json.dumps(identity, sort_keys=True)
         folder = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         if checkpoint.info_if_ours(folder) is not None:

@@ -70,7 +70,8 @@ def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:
             " What recovers is the encoder that was converted on the texts, pruned to the experts that the task's "
             "routed model uses most, or to random ones, and trained on there, each pruned layer to say what the "
             f"dense one says, at {further['learning_rate']:g} and {further['new_learning_rate']:g} before it sees the "
-            f"task, for at least {one.recovery_examples:,} examples and {one.recovery_tokens / 1e6:g} million tokens."
+            f"task, for about {one.recovery_examples:,} examples or {one.recovery_tokens / 1e6:g} million tokens, "
+            "whichever is more, in whole epochs."
         )
     if with_copies := list(frame.loc[frame["copies"] > 0, "task"].unique()):
         text += (

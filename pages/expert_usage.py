@@ -170,7 +170,7 @@ def over_training(name: str, training: dict) -> None:
         return
     data = escape_html(str(training.get("validation_data", "validation data")))
     counted = usage_history_figures.counted_on(frame, data)
-    subtitle = f"Top-1 shares after each epoch, {counted}; a layer appears with its conversion"
+    subtitle = f"Top-1 shares by epoch, {counted}; a layer appears with its conversion"
     st.caption(
         "Stage 1 converts the layers under a loss that keeps usage even; stage 2 drops that loss, and experts "
         "specialise."

@@ -22,7 +22,7 @@ from shrp.errors import DataError
 NEAR = 10
 """How many words may stand in a word's place."""
 EXCHANGED = 0.3
-"""Share of words that are exchanged in a copied text."""
+"""Chance of each word that has near ones to be exchanged in a copied text."""
 DISTURBED = 0.4
 """Share of copied texts that are disturbed instead."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -80,7 +80,7 @@ def augmented(
 
     Args:
         tokenizer, embeddings: of the encoder whose near words stand in for others, `(V, d)`.
-        seed: what is changed is a function of it and of the texts alone.
+        seed: what is changed is a function of it and of the other arguments alone.
 
     Returns:
         `(copies + 1) * len(data)` inputs; a copy carries the label and slice of the input that it was made of, whether
@@ -124,7 +124,7 @@ class _Change:
 
     def _disturbed(self, text: str) -> str:
         """One word, and each further one with a chance of a tenth: left out, moved on by one, exchanged for any word of
-        the data, or followed by one.
+        the data, or followed by one (so too where a text is too short for the first two).
         """
         words = text.split()
         for _ in range(1 + self.generator.binomial(max(len(words) - 1, 0), 0.1)):

@@ -113,7 +113,9 @@ def export_onnx(
             if check:
                 found = compare(model, tokenizer, names, written, pairs)
                 if not np.isfinite(found["max_difference"]):
-                    raise ExportError("the model's logits are not finite numbers: nothing was written.")
+                    raise ExportError(
+                        "the model's logits, or its graph's, are not finite numbers: nothing was written."
+                    )
                 if not int8 and found["max_difference"] > TOLERANCE:
                     raise ExportError(
                         f"the graph's logits differ from PyTorch's by {found['max_difference']:.1e}, more than "

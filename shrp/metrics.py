@@ -120,8 +120,7 @@ def bootstrap_interval(
         seed: Makes the interval reproducible.
 
     Returns:
-        (low, high); resamples without a defined score are left out. (nan, nan) if there is no other, or if every class
-        is predicted rightly, of which a bootstrap would be certain.
+        (low, high); resamples without a defined score are left out, and (nan, nan) if there is no other.
 
     Raises:
         DataError: The task has no such metric, or the shapes do not fit.
@@ -134,8 +133,6 @@ def bootstrap_interval(
     labels, predictions = _checked(task, labels, predictions)
     if not (n := len(labels)):
         return NO_INTERVAL
-    if not task.is_regression and (labels == predictions).all():
-        return NO_INTERVAL  # every resample is perfect too, however few inputs there are
     generator = np.random.default_rng(seed)
     if task.is_regression:
         scores = []

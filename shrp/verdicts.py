@@ -84,7 +84,8 @@ def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> l
     """Compare each control with the SHRP models on the same data.
 
     A control with a budget (random experts) stands against the static models of the same budget and the same
-    recovery; one without (dropped layers, no router) against every SHRP model.
+    recovery; one without (dropped layers, no router) against every SHRP model. A model without an interval stands
+    against none: nothing says which difference would be chance.
 
     Args:
         scores: `score_frame`'s table, or one data set's part of it.
@@ -97,6 +98,7 @@ def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> l
         if known:
             same = (ours[known[0]] == getattr(control, known[0])) & (ours["recovered"] == control.recovered)
             ours = ours[same & (ours["kind"] == "static")]
+        ours = ours[ours["low"].notna() & ours["high"].notna()]
         if ours.empty:
             continue
         sides: dict[str, list[str]] = {"wins": [], "ties": [], "trails": []}
@@ -125,8 +127,6 @@ def summary(found: Sequence[Verdict]) -> str:
 
 
 def _side(score: float, model: Any) -> Outcome:
-    if pd.isna(model.low) or pd.isna(model.high):
-        return "ties"  # nothing says that the difference is more than chance
     if model.low <= score <= model.high:
         return "ties"
     return "wins" if score > model.score else "trails"

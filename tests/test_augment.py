@@ -101,7 +101,9 @@ def test_both_texts_of_a_pair_change_and_slices_are_kept(tokenizer, embeddings):
     data = texts(("cat dog fox", "tea rum tea"), task="mrpc")
     more = augmented(data, 50, tokenizer, embeddings)
     assert len({first for first, _ in more.texts}) > 5 < len({second for _, second in more.texts})
-    assert augmented(data.subset([0]), 1, tokenizer, embeddings).labels is None
+    assert augmented(data, 1, tokenizer, embeddings).labels is None
+    tagged = TextData(data.task, "mine", data.texts * 2, slices=("a", "b"))
+    assert augmented(tagged, 2, tokenizer, embeddings).slices == ("a", "b") * 3
 
 
 def test_no_copy_is_refused(tokenizer, embeddings):

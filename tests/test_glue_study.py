@@ -160,12 +160,14 @@ def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(p
         assert made["config"]["distill_logits"] == (1.0 if more else 0.5)
 
 
-def test_a_depth_asks_for_whole_epochs_of_as_many_examples_and_tokens_at_least():
+def test_a_depth_asks_for_whole_epochs_of_about_as_many_examples_or_tokens():
     deep = depths.DEPTHS[1]
-    assert deep.recovery_epochs(5_000, 200_000) == 12  # 60,000 examples
-    assert deep.recovery_epochs(5_000, 50_000) == 30  # 1.5 million tokens
-    assert deep.recovery_epochs(80_000, 800_000) == 8  # an epoch has 20,000 examples at most
-    assert depths.DEPTHS[0].recovery_epochs(5_000, 50_000) == 1
+    assert deep.recovery_epochs("retain", 5_000, 200_000) == 12  # 60,000 examples
+    assert deep.recovery_epochs("retain", 3_668, 195_290) == 16  # 58,688 of them, which is nearer than 62,356
+    assert deep.recovery_epochs("retain", 5_000, 50_000) == 30  # 1.5 million tokens
+    assert deep.recovery_epochs("paper", 5_000, 50_000) == 12
+    assert deep.recovery_epochs("retain", 80_000, 800_000) == 8  # an epoch has 20,000 examples at most
+    assert depths.DEPTHS[0].recovery_epochs("retain", 5_000, 50_000) == 1
     assert (deep.copies_of("retain", 99_999), deep.copies_of("retain", 100_000)) == (15, 0)
     assert deep.copies_of("paper", 9) == depths.DEPTHS[0].copies_of("retain", 9) == 0
 

@@ -42,7 +42,8 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
                 help=f"Mean squared miss ({unit}) of the foreseen change of the output; 0 is perfect.",
             ),
             "infidelity, best scale": st.column_config.NumberColumn(
-                format="%.3f", help="The same with the scores times the one factor that suits them best."
+                format="%.3f",
+                help="The same with the scores times the one factor, 0 or more, that suits them best.",
             ),
             "foreseen": st.column_config.NumberColumn(
                 format="%.0f%%",

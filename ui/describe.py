@@ -77,12 +77,13 @@ def training_facts(
     on_texts = "" if card.converted(training) else card.texts_in(history)
     if how := card.converted(training) or on_texts:
         facts.insert(0, ("layers", how.rstrip(".")))
-    if on_texts or "converted" in training:
+    before_task = bool(on_texts) or "converted" in training
+    if before_task:
         names.pop("balance")  # it was over when the task began
         facts = [(f"{what} on the task" if what == "epochs" else what, value) for what, value in facts]
     facts += [(label, f"{config[key]:g}") for key, label in names.items() if _number(config.get(key))]
     if _number(seconds := training.get("seconds")):
-        facts.append(("time on the task" if on_texts else "time", duration(seconds)))
+        facts.append(("time on the task" if before_task else "time", duration(seconds)))
     return facts
 
 

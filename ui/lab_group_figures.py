@@ -48,7 +48,7 @@ def losses_by_group(frame: pd.DataFrame, by: str, value: str, reference: str, da
     change_unit = " points" if scale == 100 else ""
     for chosen, name, symbol in (
         (clear, "change, interval without 0", "square"),
-        (~clear, "change, interval with 0", "square-open"),
+        (~clear, "change, interval with 0 or none", "square-open"),
     ):
         rows, where = frame[chosen], places[chosen.to_numpy()]
         kept = [names[i] for i in where]

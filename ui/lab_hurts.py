@@ -95,6 +95,7 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     change = points(worst["change"], metric)
     bounds = points_interval((worst["change low"], worst["change high"]), metric)
     what = "Largest loss" if worst["change"] < 0 else f"No {by} loses; smallest gain"
+    known = int(frame["change low"].notna().sum())
     lost, won = int((frame["change high"] < 0).sum()), int((frame["change low"] > 0).sum())
     parts = [
         f"{what}: **{escape(str(worst['group']).replace('_', ' '))}**, {change} of {metric_name(value)} "
@@ -102,11 +103,7 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
         if worst["change"] == worst["change"]
         else f"The change of {metric_name(value)} is not defined in these {many}.",
         f"Losses whose interval leaves 0 out: {lost} of {len(frame)} {many}; such gains: {won}."
-        + (
-            f" Of {len(frame)} intervals about {0.05 * len(frame):.1f} do by chance alone."
-            if len(frame) > 4
-            else ""
-        ),
+        + (f" Of {known} intervals about {0.05 * known:.1f} do by chance alone." if known > 4 else ""),
     ]
     if few := int((frame["n"] < FEW).sum()):
         parts.append(f"{few} of the {many} (marked ⚠) have under {FEW} inputs: too few to go by.")

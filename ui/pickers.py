@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 # What Markdown leaves as it is; a link's address holds an option as it looks, so it can't be escaped instead.
-_PLAIN = re.compile(r"[^\W_](?:[\w ./,()+-]*[^\W_)])?\)?")
+_PLAIN = re.compile(r"(?!\d+[.)] |www\.)[^\W_](?:[\w./,()+-]| (?![-_+.]))*(?<![_.])")
 
 
 def one_of(label: str, options: Sequence[str], *, key: str, default: str | None = None) -> str | None:

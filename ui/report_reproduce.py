@@ -89,7 +89,7 @@ def train_command(selection: Selection) -> str | None:
     trained_on = str(info.training.get("train_data", ""))
     data = (
         ["--task", info.task.name]
-        if trained_on.startswith("glue/")
+        if trained_on == f"glue/{info.task.name} train"
         else ["--train-file", "YOUR_TRAINING_FILE", "--validation-file", "YOUR_VALIDATION_FILE"]
     )
     words = ["python", "-m", "shrp", "train", "--base", info.base_model or "BASE", *data]

@@ -1,7 +1,7 @@
 """Whether an attribution can be trusted: does it foresee what the model does, and does it stay when nothing changes?
 
-Both measures are captum's. A random attribution is measured beside the real ones: what does no better than it says
-nothing about the model.
+Infidelity and sensitivity are captum's; the infidelity at the best scale is computed here. A random attribution is
+measured beside the real ones: what does no better than it says nothing about the model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ SHARE_REPLACED = 0.3
 NOISE = 0.05
 """Largest move of each embedding coordinate, in standard deviations of the input's own coordinates."""
 _ROUNDING = 1e-6
-"""Part by which random attributions must be worse to count as beaten; with one word all are the same at their best."""
+"""Part of the mean squared change by which random attributions must be worse to count as beaten: of one word, all with
+the right sign are the same at their best scale.
+"""
 
 Progress = Callable[[int, int], None]
 
@@ -121,7 +123,7 @@ def check(
                 float(raw),
                 float(scaled),
                 float(1 - scaled / changes) if changes > 0 else float("nan"),
-                0 if result is control else int((random[:, 1] > scaled * (1 + _ROUNDING)).sum()),
+                0 if result is control else int((random[:, 1] > scaled + _ROUNDING * changes).sum()),
                 _sensitivity(instance, explain, seed, tick),
             )
         )
