@@ -21,6 +21,7 @@ from ui import (
     lab_export,
     lab_figures,
     lab_pareto,
+    lab_sides,
     lab_views,
     routing_figures,
     routing_views,
@@ -100,6 +101,22 @@ def test_curve_places_attempts_and_references(over):
     assert "dense" in fig.layout.xaxis.title.text
     assert "<sst2>" not in heading(fig)
     assert "n = 200" in heading(fig)
+
+
+def test_a_picked_setting_stays_when_the_slider_reaches_its_plan(monkeypatch):
+    one, evaluation = attempt(2), SimpleNamespace(score=0.8)
+    monkeypatch.setattr(lab_sides, "teacher_on", lambda checkpoint, data: None)
+    monkeypatch.setattr(lab_sides.lab, "tried", lambda checkpoint, data: {"first": one})
+    selection = SimpleNamespace(checkpoint=SimpleNamespace(fingerprint="f"), data=SimpleNamespace(task=SST2))
+
+    def sides(picked):
+        return lab_sides.sides(selection, one.setting, one.plan, evaluation, evaluation, picked)
+
+    assert set(sides([])) == {lab_sides.ROUTED, lab_sides.CURRENT}
+    name = lab_sides._name(one.plan)
+    found = sides([name, None])
+    assert set(found) == {lab_sides.ROUTED, lab_sides.CURRENT, name}
+    assert found[name].key == found[lab_sides.CURRENT].key  # so A and B are known to be the same
 
 
 def curve_of(tried, references=()):
