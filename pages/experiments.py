@@ -184,7 +184,8 @@ def _with_ends(row: Any) -> str:
     share = f"{100 * row.retained:.1f}"
     if pd.isna([row.low, row.high]).any():
         return share
-    return f"{share} ({100 * row.low:.0f}\u00a0to\u00a0{100 * row.high:.0f})"
+    between = "–" if row.low >= 0 else "\u00a0to\u00a0"  # a dash is short, but beside a minus sign it is none
+    return f"{share} ({100 * row.low:.0f}{between}{100 * row.high:.0f})"
 
 
 def size(glue: pd.DataFrame) -> None:

@@ -135,8 +135,8 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
         fig,
         "Top-1 share of every expert, epoch by epoch",
         subtitle=subtitle,
-        height=140 + 210 * rows,
-        margin={"t": 95},
+        height=158 + 210 * rows,
+        margin={"t": 113},  # two lines of a subtitle, and the panels' titles
     )
     fig.update_xaxes(range=[min(epochs) - 0.5, max(epochs) + 0.5], dtick=1, showgrid=False, zeroline=False)
     experts = int(frame["expert"].max()) + 1

@@ -38,8 +38,8 @@ def test_every_share_in_the_table_has_its_ends_and_the_seeds_are_told(page):
     table = next(frame.value for frame in at.dataframe if "encoder parameters" in frame.value)
     cells = table.set_index("model").loc["SHRP, static, 2 a layer, recovered"]
     assert (cells["cola"], cells["rte"]) == (
-        "98.0 (96\u00a0to\u00a0100)",
-        "90.0 (88\u00a0to\u00a092)",
+        "98.0 (96–100)",
+        "90.0 (88–92)",
     )  # of two seeds, and of one
     assert cells["mean"] == pytest.approx(94)
     assert table.set_index("model").loc["control: no router", ["rte", "mean"]].isna().all()
