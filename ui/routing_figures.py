@@ -35,7 +35,7 @@ def _expert_axis(fig: go.Figure, experts: int) -> None:
         tickvals=list(range(experts)),
         ticktext=[str(e) for e in range(experts)],
         tickangle=0,  # beside another chart they are narrow, and would be turned and lie upon one another
-        tickfont={"size": 10},
+        tickfont={"size": 9},
     )
     fig.update_xaxes(showgrid=False, zeroline=False)
     fig.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", title="")
