@@ -7,7 +7,7 @@ model going on from the conversion of the upper six; `retain` starts from one co
 (`benchmarks.general`), and so do its controls, unless `--no-control-texts` says otherwise, which their rows tell. At 11
 of 12 layers what `retain` recovers takes from the task's routed model only which experts to keep: the encoder that was
 converted on texts is pruned to them, learns on from texts, each pruned layer asked for what the dense one says, and
-then from the task.
+then from the task; a task with few tokens lends it, and the controls, changed copies of its examples (`shrp.augment`).
 
 Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder, so a killed run goes
 on where it was.
