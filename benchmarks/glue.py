@@ -151,11 +151,8 @@ class Study:
         if data is None:
             return depth.recovery_epochs(recipe, len(self.stages.train_data), self.stages.tokens), {}, None
         grown = round(self.stages.tokens * len(data) / len(self.stages.train_data))
-        return (
-            depth.recovery_epochs(recipe, len(data), grown),
-            {"distill_logits": 1.0},
-            data,
-        )  # a copy's label is not known
+        epochs = depth.recovery_epochs(recipe, len(data), grown)
+        return epochs, {"distill_logits": 1.0}, data  # a copy's label is not known
 
     def _stage(
         self, name: str, config: TrainConfig, start: _Start, data: TextData | None = None
