@@ -50,7 +50,7 @@ _NESTED = {
     **dict.fromkeys(("kept", "used", "effective_by_layer", "routed", "static"), dict),
     **dict.fromkeys(("usage", "share", "change_interval"), list),
 }
-_OPTIONAL = {"budget", "mean_distance", "step", "retained"}
+_OPTIONAL = {"budget", "mean_distance", "step", "retained", "change_interval"}
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,11 @@ def _fits(key: str, value: Any) -> bool:
         )
     if key in _TEXTS:
         return isinstance(value, str)
+    if value is None and key in _OPTIONAL:
+        return True
     if key in _NESTED:
         return isinstance(value, _NESTED[key])
-    return (value is None and key in _OPTIONAL) or isinstance(value, int | float)
+    return isinstance(value, int | float)
 
 
 def layer_frame(found: Experiment) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import typer
@@ -45,7 +46,8 @@ def one_seed(
         change, interval = paired_difference(static, routed)
         rows.append(
             {"model": "static", "budget": budget, **scored(static)}
-            | {"change": change, "change_interval": list(interval)}
+            # There is none where the pruned model answers every input as the routed one does.
+            | {"change": change, "change_interval": list(interval) if math.isfinite(interval[0]) else None}
             | {"kept": {str(layer): list(kept.experts) for layer, kept in plan.layers}}
             | {"used": {str(layer): experts for layer, experts in used_experts(plan).items()}}
             | plan_cost(made.model, plan, TOKENS).relative_to(study.dense)

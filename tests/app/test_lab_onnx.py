@@ -127,7 +127,7 @@ def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_check
     (caption,) = onnx_captions(at)
     assert "23.6 MB" in caption
     assert "at most 0.6 on 138 inputs" in caption
-    assert "118 of 120 sentences" in caption
+    assert "118 of 120 inputs" in caption
     assert "2.21 times as fast" in caption
     at.slider(key="budget").set_value(4).run()  # another plan is another model
     assert "Build ONNX (int8)" in labels(at, "button")
