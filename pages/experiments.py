@@ -111,14 +111,14 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         row_height=ROW,
         column_config={
             # Narrow enough for six tasks in a small window.
-            "model": st.column_config.TextColumn(width=158),
+            "model": st.column_config.TextColumn(width=194),
             "encoder parameters": st.column_config.NumberColumn(
                 "size",
                 format="%.1f%%",
                 width=60,
                 help="Encoder parameters, as a share of the dense encoder's, without embeddings",
             ),
-            **{task: st.column_config.TextColumn(task, width=78) for task in tasks["task"]},
+            **{task: st.column_config.TextColumn(task, width=72) for task in tasks["task"]},
             "mean": st.column_config.NumberColumn(format="%.1f%%", width=58),
         },
         alt="Retained share by model and task, with its interval",
@@ -131,6 +131,11 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         )
     if missing := studies.not_measured(rows):
         st.caption(f"Controls not measured: {escape(missing)}.")
+    if len(lent := rows[rows["copies"] > 0]):
+        st.caption(
+            f"On {escape(', '.join(lent['task'].unique()))} what was recovered, and its controls, learned from "
+            f"{lent['copies'].max()} changed copies of each training example too (docs/method.md)."
+        )
     only = "; –: not measured, and the mean only where every task is" if len(tasks) > 1 else ""
     st.caption(
         f"Percent of the dense teacher's score kept, in brackets {_ends(rows)}; {_seeds(rows)}{only}. Teacher: "

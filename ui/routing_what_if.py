@@ -245,6 +245,7 @@ def _in_words(outputs: pd.DataFrame) -> pd.DataFrame:
         }
     )
     if "probability" in outputs:
-        frame["probability"] = outputs["probability"].map("{:.1%}".format)
-        frame["forced probability"] = outputs["forced probability"].map("{:.1%}".format)
+        # Short names: two such tables stand side by side.
+        frame["p"] = outputs["probability"].map("{:.1%}".format)
+        frame["p forced"] = outputs["forced probability"].map("{:.1%}".format)
     return frame
