@@ -1,7 +1,7 @@
 """Write docs/results.md from kept measurements: `python -m benchmarks.results`.
 
-Scores come from the checkpoints themselves and from what `python -m benchmarks.glue`, `size_check`, `ablation` and
-`experiments` wrote to docs/data; speed from throughput.json and live.json there, which are what
+Scores come from the checkpoints themselves and from what `python -m benchmarks.glue`, `size_check`, `ablation`,
+`selection` and `experiments` wrote to docs/data; speed from throughput.json and live.json there, which are what
 `python -m benchmarks.throughput --json` and `python -m benchmarks.live --json` printed. What is not there is left out.
 """
 
@@ -17,7 +17,7 @@ import typer
 from benchmarks.command import run
 from benchmarks.experiment_section import experiments_section
 from benchmarks.speed_section import live_section, throughput_section
-from benchmarks.study_section import ablation_section, glue_section, size_section
+from benchmarks.study_section import ablation_section, glue_section, selection_section, size_section
 from shrp import card
 from shrp.checkpoint import Checkpoint, discover, load
 from shrp.errors import CheckpointError, DataError
@@ -38,6 +38,7 @@ STUDIES: tuple[tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]], ...] = 
     ("glue", glue_section),
     ("size", size_section),
     ("ablation", ablation_section),
+    ("selection", selection_section),
 )
 SPEED: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("throughput", "rows", throughput_section),

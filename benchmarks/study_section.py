@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.depths import DEPTHS
 from benchmarks.markdown import table
-from shrp import ablations, studies
+from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
 from shrp.general import RECOVERY_RATES
 from shrp.published import PUBLISHED
@@ -184,6 +184,37 @@ def ablation_section(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines += [*table(head, cells), ""]
     return "\n".join(lines)
+
+
+def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which experts to keep; nothing where there are no rows."""
+    frame = selections.frame_of(rows)
+    if frame.empty:
+        return ""
+    lines = [
+        "## Which experts to keep",
+        "",
+        "Written by `python -m benchmarks.selection`: routed checkpoints, pruned without any training on. Usage and "
+        "gate × norm are counted on the validation data that scores them, as in the paper; gates are fitted on at most "
+        "512 texts of the training split, without labels. Cells: share of the routed model's score, and in brackets "
+        "what its 95% interval allows (for random experts the range of three draws). One training each.",
+        "",
+        *(f"- {sentence}" for sentence in selections.findings(frame)),
+        "",
+    ]
+    names = [name for name in selections.NAMES.values() if name in set(frame["selection"])]
+    cells = []
+    for (checkpoint, size), part in frame.groupby(["checkpoint", "per_layer"], sort=False):
+        found, first = {row.selection: row for row in part.itertuples()}, part.iloc[0]
+        line = [checkpoint, f"{first['metric']} {first['routed']:.3f}", f"{first['n']:,}", str(size)]
+        line.append(f"{first['encoder_params']:.1%}")
+        line += [
+            f"{100 * r.retained:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})"
+            for r in (found[name] for name in names if name in found)
+        ]
+        cells.append(line)
+    head = ["checkpoint", "routed", "n", "kept a layer", "encoder parameters", *names]
+    return "\n".join([*lines, *table(head, cells), ""])
 
 
 def _ends(row: Mapping[str, Any], model: str) -> str:

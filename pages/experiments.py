@@ -1,11 +1,11 @@
-"""The studies: the GLUE table with its controls, score against size, other encoders, the ablation, the method."""
+"""The studies: the GLUE table with its controls, size, other encoders, the ablation, selections, the method."""
 
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from shrp import ablations, studies
+from shrp import ablations, selections, studies
 from shrp.errors import DataError
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
@@ -13,7 +13,7 @@ from ui import experiments_sections, state
 from ui.downloads import chart, downloads
 from ui.text import escape
 
-RECIPE, DEPTH, OVER = "recipe", "depth", "over"
+RECIPE, DEPTH, OVER, KEPT = "recipe", "depth", "over", "kept"
 ROW = 66  # pixels of a row of the table: three lines, for the longest names of models
 AXES = {"Parameters": "encoder_params", "FLOPs": "encoder_flops"}
 
@@ -29,6 +29,7 @@ def main() -> None:
     benchmark()
     size_check()
     ablation()
+    selection()
     st.header("The method itself")
     st.markdown(
         "Five experiments on what happens inside: usage while a layer trains, Top-k, the whole curve of prunings, the "
@@ -265,6 +266,37 @@ def ablation() -> None:
         st.markdown(f"- {escape(sentence)}")
     alt = f"Retained share by variant. {' '.join(said)}"
     chart(figures.ablation_bars(frame, note), frame, "ablation", "ablation", alt)
+
+
+def selection() -> None:
+    """Which experts to keep, where it was measured."""
+    try:
+        frame = selections.frame_of(studies.read_rows("selection"))
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return
+    if frame.empty:
+        return
+    st.subheader("Which experts to keep", anchor="selection")
+    st.markdown(
+        "What routed models keep of their score when they are pruned by usage, as the paper does, and by the other "
+        "selections of the Pruning lab, without any training on. Fitted gates learn from texts of the training split, "
+        "without labels; usage and gate × norm are counted on the validation data that scores them, as in the paper."
+    )
+    said = selections.findings(frame)
+    for sentence in said:
+        st.markdown(f"- {escape(sentence)}")
+    size = pick("Experts kept in each layer", [str(m) for m in sorted(frame["per_layer"].unique())], KEPT)
+    rows = frame[frame["per_layer"] == int(size)]
+    note = "; ".join(f"{r.checkpoint} n = {r.n:,}" for r in rows.drop_duplicates("checkpoint").itertuples())
+    note = f"GLUE validation data, one training each: {note}"
+    chart(
+        figures.selection_marks(rows, note, int(size)),
+        frame,
+        "selection",
+        "selection",
+        f"Share of the routed model's score by checkpoint and selection. {' '.join(said)}",
+    )
 
 
 def pick(label: str, options: list[str], key: str) -> str:

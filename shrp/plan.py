@@ -10,7 +10,7 @@ import json
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from torch import Tensor
 from shrp.errors import PlanError
 from shrp.plan_edits import NO_EDITS, PlanEdits, check_weights
 
-SELECTIONS = ("usage", "gate_norm", "random")
-COMBINATIONS = ("usage", "mean")
+if TYPE_CHECKING:
+    from shrp.fitting import FittedGates
+
+SELECTIONS = ("usage", "gate_norm", "fitted", "random")
+COMBINATIONS = ("usage", "mean", "fitted")
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ def make_plan(
     budget: int | None = None,
     counts: Mapping[int, int] | None = None,
     scores: Mapping[int, np.ndarray] | None = None,
+    fitted: FittedGates | None = None,
     selection: str = "usage",
     combination: str = "usage",
     seed: int = 0,
@@ -198,8 +202,10 @@ def make_plan(
         budget: experts in all, spread by usage.
         counts: layer -> number, instead of `per_layer` or `budget`.
         scores: layer -> `(H,)` ranking scores, needed for `selection="gate_norm"`.
-        selection: `usage` (the paper's), `gate_norm`, or `random` (a control, drawn from `seed`).
-        combination: `usage` weights renormalised over the kept experts, or their plain `mean`.
+        fitted: gates for each number of experts, needed for `selection="fitted"`; a budget is spread as they say.
+        selection: `usage` (the paper's), `gate_norm`, `fitted`, or `random` (a control, drawn from `seed`).
+        combination: `usage` weights renormalised over the kept experts, their plain `mean`, or, with the selection
+            of that name, the `fitted` gates.
         seed: for random selection.
         edits: changes by hand, over what the options above give.
 
@@ -214,8 +220,12 @@ def make_plan(
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
     if selection == "gate_norm" and scores is None:
         raise PlanError("selection gate_norm needs the experts' gate x norm scores.")
+    if (selection == "fitted") != (fitted is not None) or (combination == "fitted" and fitted is None):
+        raise PlanError("selection and combination fitted need fitted gates, and other selections take none.")
     if counts is None:
         counts = allocate(usage, per_layer=per_layer, budget=budget)
+        if fitted is not None:
+            counts = fitted.counts(per_layer=per_layer, budget=budget)
     if sorted(counts) != sorted(usage):
         raise PlanError(
             f"counts are for layers {sorted(counts)}, but the converted layers are {sorted(usage)}."
@@ -229,6 +239,8 @@ def make_plan(
             raise PlanError(f"layer {layer} can keep 1 to {len(share)} experts, not {counts[layer]}.")
         if selection == "random":
             ranking = rng.permutation(len(share))
+        elif fitted is not None:
+            ranking = fitted.ranking(layer, counts[layer], budget)
         else:
             ranking = np.argsort(
                 -np.asarray(scores[layer] if selection == "gate_norm" else share), kind="stable"
@@ -238,10 +250,12 @@ def make_plan(
         if edit.weights:
             layers.append((layer, LayerPlan(edit.pinned, edit.weights)))
             continue
+        if fitted is not None and combination == "fitted":
+            share = fitted.weights(layer, kept, counts[layer], budget)
         total = share[kept].sum()
         # Experts that nothing was routed to have no usage to weigh by; then a mean is all that is left.
         weights = (
-            share[kept] / total if combination == "usage" and total > 0 else np.full(len(kept), 1 / len(kept))
+            share[kept] / total if combination != "mean" and total > 0 else np.full(len(kept), 1 / len(kept))
         )
         layers.append((layer, LayerPlan(tuple(kept), tuple(weights.tolist()))))
     if edits:

@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from shrp.data import TextData
 from shrp.evaluate import summarise
 from shrp.evaluation import Evaluation
+from shrp.fitting import FittedGates
 from shrp.usage import UsageStats
 
 FORMAT_VERSION = 1
@@ -161,6 +162,33 @@ class ResultsStore:
             tensors["gates"] = np.stack([stats.gates[layer] for layer in stats.layers])
         kind = "usage with norms" if stats.norms else "usage"
         self._write(_key(kind, checkpoint, data), {"unit": stats.unit}, tensors)
+
+    def fitted(self, checkpoint: str, data: TextData, layers: int, experts: int) -> FittedGates | None:
+        """Kept gates that were fitted on the data; None where there are none. Args as for `usage`."""
+        shapes = {
+            "layers": (np.int64, (layers,)),
+            "n": (np.int64, (1,)),
+            "per_layer": (np.float64, (experts, layers, experts)),
+            "budget": (np.float64, (layers * experts - layers + 1, layers, experts)),
+        }
+        found = self._read(_key("fitted gates", checkpoint, data), shapes)
+        if found is None:
+            return None
+        _, tensors = found
+        names = tensors["layers"].tolist()
+        walks = {
+            walk: {least + i: dict(zip(names, gates, strict=True)) for i, gates in enumerate(tensors[walk])}
+            for walk, least in (("per_layer", 1), ("budget", layers))
+        }
+        return FittedGates(data.name, int(tensors["n"][0]), **walks)
+
+    def keep_fitted(self, checkpoint: str, data: TextData, gates: FittedGates) -> None:
+        """Keep gates that were fitted on the data."""
+        tensors = {"layers": np.array(list(gates.per_layer[1]), dtype=np.int64), "n": np.array([gates.n])}
+        for walk in ("per_layer", "budget"):
+            sizes = getattr(gates, walk)
+            tensors[walk] = np.stack([np.stack(list(sizes[size].values())) for size in sorted(sizes)])
+        self._write(_key("fitted gates", checkpoint, data), {}, tensors)
 
     def _path(self, key: Mapping[str, str]) -> Path:
         return self.folder / (_digest(key)[:40] + _SUFFIX)

@@ -19,6 +19,7 @@ from shrp.batching import bucketed_batches, collate, encode
 from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.fitting import FittedGates
 from shrp.plan import PruningPlan, make_plan
 from shrp.routing import RoutingRecord, record_routing
 
@@ -64,6 +65,8 @@ class UsageStats:
     """`(N, C)`: the model's outputs from the same passes."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(N, H)`: gates in effect, averaged as `probs`; empty unless output norms were asked for."""
+    fitted: FittedGates | None = None
+    """Gates that were fitted on the same inputs (`shrp.fitting`), if that was asked for."""
 
     @property
     def n(self) -> int:
@@ -306,6 +309,11 @@ def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndar
 
 
 def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
-    """`make_plan` with the usage, and where the selection asks for it the gate x norm scores, of `stats`."""
+    """`make_plan` with the usage of `stats`, and the gate x norm scores or fitted gates that a selection asks for.
+
+    Raises:
+        PlanError: as `make_plan`, or what the selection asks for was not measured.
+    """
     scores = stats.gate_norm() if selection == "gate_norm" else None
-    return make_plan(stats.shares(), scores=scores, selection=selection, **options)
+    fitted = stats.fitted if selection == "fitted" else None
+    return make_plan(stats.shares(), scores=scores, fitted=fitted, selection=selection, **options)

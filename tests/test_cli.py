@@ -20,6 +20,7 @@ from shrp.convert import layer_kinds
 from shrp.data import load_file
 from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
+from shrp.fitting import fit_gates
 from shrp.measure import cost, dense_cost
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -200,6 +201,16 @@ def test_prune_by_a_plan_by_fresh_usage_and_at_random(shrp, place, tmp_path):
     stats = measure_usage(routed.model, routed.tokenizer, data, output_norms=True)
     expected = make_plan(stats.shares(), per_layer=2, scores=stats.gate_norm(), selection="gate_norm")
     assert checkpoint.load(tmp_path / "c").info.plan == expected
+    fitted = ("--budget", 3, "--data", place / "train.csv", "--selection", "fitted", "--seed", 1)
+    assert shrp("prune", place / "routed", *fitted, "--out", tmp_path / "d")[0] == 0
+    gates = fit_gates(routed.model, routed.tokenizer, data, stats.shares(), seed=1)
+    options = {"selection": "fitted", "combination": "fitted", "fitted": gates}
+    assert checkpoint.load(tmp_path / "d").info.plan == make_plan(stats.shares(), budget=3, **options)
+    outcome = shrp(
+        "prune", place / "routed", "--per-layer", 1, "--combination", "fitted", "--out", tmp_path / "e"
+    )
+    assert outcome[0]
+    assert "fitted" in outcome[2]
 
 
 def test_prune_with_recovery(shrp, place, tmp_path):
@@ -414,7 +425,10 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
     failed(shrp("prune", routed, *out), "exactly one of --budget, --per-layer and --plan")
     failed(shrp("prune", routed, *out, "--budget", 3, "--per-layer", 1), "exactly one")
     failed(shrp("prune", routed, *out, "--budget", 9), "to 8")
-    failed(shrp("prune", routed, *out, "--per-layer", 1, "--selection", "best"), "usage, gate_norm, random")
+    failed(
+        shrp("prune", routed, *out, "--per-layer", 1, "--selection", "best"),
+        "usage, gate_norm, fitted, random",
+    )
     failed(shrp("prune", routed, *out, "--plan", csv), "not a readable JSON file")
     (tmp_path / "plan.json").write_text("[1, 2]")
     failed(shrp("prune", routed, *out, "--plan", tmp_path / "plan.json"), "not a pruning plan")

@@ -17,6 +17,7 @@ EDITS = PlanEdits(((6, LayerEdit(4, (0, 3))), (11, LayerEdit(1, (2,), weights=(1
     [
         (Setting(GLOBAL, 12), "12"),
         (Setting(PER_LAYER, 2, "Random (control)", "Plain mean", 7), "2each.random7.mean"),
+        (Setting(GLOBAL, 9, "Fitted"), "9.fitted"),
         (Setting(GLOBAL, 12, "Gate × norm", edits=EDITS), "12.gate_norm-6n4p0.3_11n1p2w1.0"),
     ],
 )

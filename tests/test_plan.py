@@ -170,7 +170,7 @@ def test_files_that_are_no_plans_are_refused(data):
         ({"per_layer": 5}, "1 to 4"),
         ({"budget": 2}, r"3 \(one expert a layer\) to 12 \(all\), not 2"),
         ({"budget": 13}, "to 12"),
-        ({"per_layer": 1, "selection": "best"}, "usage, gate_norm, random"),
+        ({"per_layer": 1, "selection": "best"}, "usage, gate_norm, fitted, random"),
         ({"per_layer": 1, "combination": "sum"}, "usage, mean"),
     ],
 )

@@ -205,3 +205,50 @@ def ablation_bars(frame: pd.DataFrame, note: str) -> go.Figure:
         height=height,
         legend=True,
     )
+
+
+def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
+    """Share of the routed model's score by checkpoint, a mark a selection, with its interval.
+
+    Args:
+        frame: `shrp.selections.frame_of`, of one number of experts a layer.
+        note: what the rows are of.
+    """
+    looks = {
+        "usage": (BLUE, "circle"),
+        "gate × norm": (SKY, "diamond"),
+        "fitted gates": (GREEN, "square"),
+        "random experts": (ORANGE, "x"),
+    }
+    fig = go.Figure()
+    for name, rows in frame.groupby("selection", observed=True, sort=True):
+        color, symbol = looks[name]
+        fig.add_trace(
+            go.Scatter(
+                x=rows["checkpoint"],
+                y=100 * rows["retained"],
+                error_y={
+                    "type": "data",
+                    "array": 100 * (rows["high"] - rows["retained"]),
+                    "arrayminus": 100 * (rows["retained"] - rows["low"]),
+                    "thickness": 1,
+                    "width": 3,
+                },
+                mode="markers",
+                name=name,
+                marker={"color": color, "symbol": symbol, "size": 10},
+                customdata=rows[["metric", "score", "routed", "n"]],
+                hovertemplate=f"{escape_html(name)}<br>%{{x}}: %{{y:.1f}}% of the routed model's %{{customdata[0]}} "
+                "(%{customdata[1]:.4f} of %{customdata[2]:.4f}, n = %{customdata[3]:,})<extra></extra>",
+            )
+        )
+    fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
+    fig.update_layout(scattermode="group", scattergap=0.3)
+    return layout(
+        fig,
+        f"{size} expert{'s' * (size > 1)} kept a layer, no training on",
+        subtitle=f"{note}<br>bars: 95% intervals, of random experts the range of three draws; dashed: the routed model",
+        y="of the routed model's score (%)",
+        height=480,
+        legend=True,
+    )

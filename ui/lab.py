@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import streamlit as st
@@ -12,6 +12,7 @@ import streamlit as st
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
+from shrp.fitting import TEXTS, FittedGates, fit_gates
 from shrp.measure import Cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits
@@ -22,8 +23,10 @@ from ui.store import disk, results
 TOKENS = 128
 """Length of the input that FLOPs are for."""
 GLOBAL, PER_LAYER = "Global budget", "Per layer"
-SELECTIONS = {"Usage": "usage", "Gate × norm": "gate_norm", "Random (control)": "random"}
+FITTED, FITTED_WEIGHTS = "Fitted", "Fitted weights"
+SELECTIONS = {"Usage": "usage", "Gate × norm": "gate_norm", FITTED: "fitted", "Random (control)": "random"}
 COMBINATIONS = {"Usage weights": "usage", "Plain mean": "mean"}
+"""Those that can be picked; `FITTED_WEIGHTS` come with the selection of that name, and only with it."""
 MAX_SEED = 9999
 
 
@@ -40,6 +43,12 @@ class Setting:
     """Changes by hand, over what the rest gives."""
     edited: str = ""
     """What the edits make of it, in words; empty where there are none."""
+
+    def __post_init__(self) -> None:
+        if self.selection == FITTED:
+            object.__setattr__(self, "combination", FITTED_WEIGHTS)
+        elif self.combination == FITTED_WEIGHTS:
+            object.__setattr__(self, "combination", next(iter(COMBINATIONS)))
 
     @property
     def text(self) -> str:
@@ -78,7 +87,8 @@ def usage_for(selection: str, checkpoint: Checkpoint, source: str, data: TextDat
         DataError: the data are empty.
     """
     if SELECTIONS.get(selection) != "gate_norm":
-        return loaders.usage_stats(checkpoint, checkpoint.fingerprint, source, data, data.fingerprint)
+        stats = loaders.usage_stats(checkpoint, checkpoint.fingerprint, source, data, data.fingerprint)
+        return replace(stats, fitted=_fitted(checkpoint, data, stats)) if selection == FITTED else stats
     # The name is part of the result: see `loaders.usage_stats`.
     store, key = results("usage with norms", 8), (checkpoint.fingerprint, data.fingerprint, data.name)
     if (stats := store.get(key)) is None:
@@ -98,6 +108,32 @@ def usage_for(selection: str, checkpoint: Checkpoint, source: str, data: TextDat
     return stats
 
 
+def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:
+    """Gates fitted on the data, once, with a progress bar."""
+    # The name is part of the result, as that of the usage is.
+    store, key = results("fitted gates", 8), (checkpoint.fingerprint, data.fingerprint, data.name)
+    if (found := store.get(key)) is None:
+        layers, experts = len(stats.layers), stats.num_experts
+        if (found := disk().fitted(checkpoint.fingerprint, data, layers, experts)) is None:
+            label = f"Fitting the gates on {min(TEXTS, len(data)):,} texts of {data.name}, for every budget at once:"
+            bar = st.progress(0.0, text=label)
+            try:
+                found = fit_gates(
+                    checkpoint.model,
+                    checkpoint.tokenizer,
+                    data,
+                    stats.shares(),
+                    progress=lambda done, steps: bar.progress(
+                        done / steps, f"{label} step {done:,} of {steps:,}"
+                    ),
+                )
+            finally:
+                bar.empty()
+            disk().keep_fitted(checkpoint.fingerprint, data, found)
+        store.put(key, found)
+    return found
+
+
 def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
     """The plan of a setting.
 
@@ -108,7 +144,7 @@ def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
     return plan_from(
         stats,
         selection=SELECTIONS.get(setting.selection, setting.selection),
-        combination=COMBINATIONS.get(setting.combination, setting.combination),
+        combination=(COMBINATIONS | {FITTED_WEIGHTS: "fitted"}).get(setting.combination, setting.combination),
         seed=setting.seed,
         edits=setting.edits,
         **amount,

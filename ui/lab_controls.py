@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from ui.bound import clamp
-from ui.lab import COMBINATIONS, GLOBAL, MAX_SEED, PER_LAYER, SELECTIONS, Setting
+from ui.lab import COMBINATIONS, FITTED, FITTED_WEIGHTS, GLOBAL, MAX_SEED, PER_LAYER, SELECTIONS, Setting
 
 ALLOCATION, BUDGET, EACH, SELECTION, COMBINATION, SEED = (
     "keep",
@@ -63,15 +63,19 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             tuple(SELECTIONS),
             side + SELECTION,
             "Usage: the most used ones (the paper's). Gate × norm: those with the largest mean gate times output "
-            "norm. Random: drawn by chance, a control that a good selection must beat.",
+            "norm. Fitted: constant gates that learn, without labels, to have the pruned model answer as the routed "
+            "one, while the expert with the smallest gate is taken out again and again. Random: drawn by chance, a "
+            "control that a good selection must beat.",
         )
-    with columns[1]:
-        combination = _choice(
-            "Combined by",
-            tuple(COMBINATIONS),
-            side + COMBINATION,
-            "Usage weights: each kept expert weighs as much as it was used. Plain mean: all weigh the same.",
-        )
+    combination = FITTED_WEIGHTS
+    if selection != FITTED:
+        with columns[1]:
+            combination = _choice(
+                "Combined by",
+                tuple(COMBINATIONS),
+                side + COMBINATION,
+                "Usage weights: each kept expert weighs as much as it was used. Plain mean: all weigh the same.",
+            )
     seed = 0
     if SELECTIONS[selection] == "random":
         with columns[2]:
@@ -88,6 +92,11 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             seed = min(max(int(value or 0), 0), MAX_SEED)
         st.caption(
             ":material/casino: Random experts are a control: a selection by usage should do better than this."
+        )
+    if selection == FITTED:
+        st.caption(
+            ":material/tune: The fit gives the weights too, and spreads a budget over the layers. It looks at these "
+            "inputs and at what the routed model says of them, not at their labels."
         )
     return Setting(allocation, number, selection, combination, seed)
 

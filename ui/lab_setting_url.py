@@ -28,7 +28,7 @@ def encode(setting: Setting) -> str:
     text = f"{setting.number}{'each' if setting.allocation == PER_LAYER else ''}"
     if setting.selection != _USUAL.selection:
         text += f".{SELECTIONS[setting.selection]}{setting.seed if setting.is_control else ''}"
-    if setting.combination != _USUAL.combination:
+    if setting.combination in COMBINATIONS and setting.combination != _USUAL.combination:
         text += f".{COMBINATIONS[setting.combination]}"
     return text + (f"-{lab_plan_url.encode(setting.edits)}" if setting.edits else "")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shrp.cli.options import AsJson, LabelColumn, TextColumns, evaluation_data, plan_file, training_data
-from shrp.cli.output import TrainingBar, print_json, stderr
+from shrp.cli.output import TrainingBar, bar, print_json, stderr
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
 
@@ -26,13 +26,17 @@ def prune(
     ] = None,
     per_layer: Annotated[int | None, typer.Option(help="Experts kept in every converted layer (m).")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan as JSON, instead of a number.")] = None,
-    selection: Annotated[str, typer.Option(help="usage, gate_norm, or random (a control).")] = "usage",
-    combination: Annotated[str, typer.Option(help="usage weights or their plain mean.")] = "usage",
-    seed: Annotated[int, typer.Option(help="For random selection and recovery.")] = 0,
+    selection: Annotated[
+        str, typer.Option(help="usage, gate_norm, fitted, or random (a control).")
+    ] = "usage",
+    combination: Annotated[
+        str | None, typer.Option(help="usage weights, their plain mean, or fitted; by default as selected.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For random selection, fitted gates and recovery.")] = 0,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Measure usage on `probe`, `glue` or a file, instead of taking the checkpoint's own."
+            help="Measure usage (and fit gates) on `probe`, `glue` or a file, instead of taking the checkpoint's own."
         ),
     ] = None,
     text_column: TextColumns = None,
@@ -55,12 +59,15 @@ def prune(
     json: AsJson = False,
 ) -> None:
     """Prune a routed checkpoint to a static one: no router, only the experts that a plan keeps."""
+    from dataclasses import replace
+
     import torch
 
     import shrp.checkpoint as store
     from shrp.checkpoint_info import usage_in
     from shrp.config import ShrpConfig
     from shrp.errors import PlanError, TrainingError
+    from shrp.fitting import fit_gates
     from shrp.history import history_text, joined
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
@@ -77,12 +84,13 @@ def prune(
         )
     store.refuse_foreign(out)  # now, not after the epochs
     source = store.load(checkpoint)
+    combination = combination or ("fitted" if selection == "fitted" else "usage")
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
     if source.is_static:
         raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
     if plan is not None:
         chosen = plan_file(plan)
-    elif data is not None or selection == "gate_norm":
+    elif data is not None or selection in ("gate_norm", "fitted"):
         measured_on = evaluation_data(data or "probe", source.info.task, text_column, label_column, None)
         stats = measure_usage(
             source.model,
@@ -91,6 +99,19 @@ def prune(
             max_length=max_length,
             output_norms=selection == "gate_norm",
         )
+        if selection == "fitted":
+            with bar("fitting gates") as shown:
+                task_id = shown.add_task("fitting gates", total=None)
+                fitted = fit_gates(
+                    source.model,
+                    source.tokenizer,
+                    measured_on,
+                    stats.shares(),
+                    max_length=max_length,
+                    seed=seed,
+                    progress=lambda done, steps: shown.update(task_id, completed=done, total=steps),
+                )
+            stats = replace(stats, fitted=fitted)
         chosen = plan_from(stats, selection=selection, **options)
     else:
         chosen = make_plan(usage_in(source.info), selection=selection, **options)

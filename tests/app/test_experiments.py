@@ -8,6 +8,7 @@ from shrp import experiments, studies
 from tests.app.helpers import specs, texts_of
 from tests.test_experiments import ROWS as EXPERIMENTS
 from tests.test_experiments import file_of
+from tests.test_selections import ROWS as SELECTIONS
 from tests.test_studies import ROWS
 
 
@@ -129,6 +130,17 @@ def test_the_ablation_and_what_others_reported(page):
         "cola, one expert a layer, recovered",
     }
     assert "paper keeps 75.0% (62.5% to 87.5%), retain keeps 75.0%" in texts_of(at)
+
+
+def test_which_experts_to_keep(page):
+    at = page({"glue": json.dumps({"rows": ROWS}), "selection": json.dumps({"rows": SELECTIONS})}, kept="2")
+    assert not at.exception
+    assert "usage keeps 25.0% of the routed model's matthews of 0.400, fitted gates 90.0%" in texts_of(at)
+    drawn = next(one for one in specs(at) if "2 experts kept a layer" in one["layout"]["title"]["text"])
+    assert [trace["name"] for trace in drawn["data"]] == ["usage", "fitted gates", "random experts"]
+    broken = page({"selection": json.dumps({"rows": [{"task": "cola"}]})})
+    assert "benchmarks" in broken.error[-1].value
+    assert "write it anew" in broken.error[-1].value
 
 
 def test_another_encoder_has_its_own_table(page):

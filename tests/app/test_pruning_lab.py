@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from shrp import checkpoint as checkpoints
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
+from shrp.fitting import fit_gates
 from shrp.live import FIRST_ESTIMATE
 from shrp.plan import PruningPlan
 from shrp.prune import prune
@@ -106,6 +107,22 @@ def test_every_other_control_counts(page, loaded):
     assert "are a control" in texts_of(page)
     page.segmented_control(key="select").set_value("Gate × norm").run()
     assert_shows(page, *direct(loaded, per_layer=3, combination="mean", selection="gate_norm"))
+
+
+def test_fitted_gates_bring_their_weights_and_are_fitted_once(page, loaded, monkeypatch):
+    fits = []
+    monkeypatch.setattr(lab, "fit_gates", lambda *args, **kw: fits.append(1) or fit_gates(*args, **kw))
+    page.segmented_control(key="select").set_value("Fitted").run(timeout=120)
+    data = load_probe("sst2")
+    stats = measure_usage(loaded.model, loaded.tokenizer, data)
+    stats = replace(stats, fitted=fit_gates(loaded.model, loaded.tokenizer, data, stats.shares()))
+    for budget in (4, 7):
+        page.slider(key="budget").set_value(budget).run()
+        plan = plan_from(stats, selection="fitted", combination="fitted", budget=budget)
+        assert_shows(page, plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, data))
+    assert len(fits) == 1
+    assert "combine" not in [control.key for control in page.segmented_control]
+    assert "not at their labels" in texts_of(page)
 
 
 def test_usage_with_norms_of_the_same_inputs_keeps_each_name(cache, loaded):

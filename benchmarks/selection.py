@@ -1,0 +1,103 @@
+"""Which experts to keep: `python -m benchmarks.selection checkpoints/cola-6of12 checkpoints/mrpc-6of12 ...`.
+
+Prunes routed checkpoints to a few sizes by every selection there is, without any training on, and scores them on GLUE's
+validation data. Usage and norms are counted there too, as the paper does; gates are fitted on texts of the training
+split, without labels.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.command import run
+from benchmarks.table import Table
+from shrp import checkpoint
+from shrp.cli.output import stderr
+from shrp.convert import router_layers
+from shrp.data import load_data
+from shrp.errors import PlanError
+from shrp.evaluation import Evaluation
+from shrp.fitting import fit_gates
+from shrp.live import LiveEvaluator
+from shrp.measure import dense_cost, plan_cost
+from shrp.paired import paired_difference
+from shrp.plan import PruningPlan
+from shrp.score_rows import measured
+from shrp.usage import UsageStats, measure_usage, plan_from
+
+TOKENS = 128
+DRAWS = 3
+KEY = ("checkpoint", "per_layer", "selection")
+OUT = Path(__file__).parent.parent / "docs" / "data" / "selection.json"
+
+
+def study(path: Path, sizes: list[int], table: Table) -> None:
+    """Add a checkpoint's rows.
+
+    Raises:
+        PlanError: it has no router, or not so many experts.
+    """
+    made = checkpoint.load(path)
+    if not router_layers(made.model):
+        raise PlanError(
+            f"{path} has no routed layer, so there is nothing to select; name routed checkpoints."
+        )
+    task = made.info.task.name
+    validation = load_data("glue", task)
+    stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True)
+    began = time.monotonic()
+    gates = fit_gates(made.model, made.tokenizer, load_data("glue", task, "train"), stats.shares())
+    fit = {"fitted_on": gates.data, "fitted_texts": gates.n, "seconds": round(time.monotonic() - began)}
+    stats = replace(stats, fitted=gates)
+    live = LiveEvaluator(made.model, made.tokenizer, validation)
+    routed, dense = live.evaluate(None), dense_cost(made.model, TOKENS)
+    layers = made.model.config.num_hidden_layers
+    depth = f"{len(stats.layers)}of{layers}"
+    common = {"checkpoint": f"{task}-{depth}", "task": task, "depth": depth, "routed": routed.score}
+    for m in sizes:
+        plans = _plans(stats, m)
+        found = {name: [live.evaluate(plan) for plan in drawn] for name, drawn in plans.items()}
+        for name, evaluations in found.items():
+            row = common | {"per_layer": m, "selection": name} | measured(evaluations)
+            row |= plan_cost(made.model, plans[name][0], TOKENS).relative_to(dense)
+            row |= _lead(evaluations, found["usage"], routed) | (fit if name == "fitted" else {})
+            table.add(row)
+            stderr.print(f"{row['checkpoint']}, {m} a layer, {name}: {row['score']:.4f}", highlight=False)
+
+
+def _plans(stats: UsageStats, per_layer: int) -> dict[str, list[PruningPlan]]:
+    """Selection -> its plans, several for random draws."""
+    plans = {name: [plan_from(stats, per_layer=per_layer, selection=name)] for name in ("usage", "gate_norm")}
+    plans["fitted"] = [plan_from(stats, per_layer=per_layer, selection="fitted", combination="fitted")]
+    draws = range(DRAWS)
+    plans["random"] = [plan_from(stats, per_layer=per_layer, selection="random", seed=draw) for draw in draws]
+    return plans
+
+
+def _lead(mine: list[Evaluation], usage: list[Evaluation], routed: Evaluation) -> dict[str, Any]:
+    """By what share of the routed model's score one plan leads that by usage; nothing for several draws."""
+    if mine is usage or len(mine) > 1:
+        return {}
+    value, ends = paired_difference(mine[0], usage[0])
+    known = [end / routed.score for end in ends] if all(end == end for end in ends) else None
+    return {"lead": value / routed.score, "lead_interval": known}
+
+
+def main(
+    checkpoints: Annotated[list[Path], typer.Argument(help="Folders of routed checkpoints of GLUE tasks.")],
+    per_layer: Annotated[str, typer.Option(help="Experts kept in each layer.")] = "1,2,4",
+    out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
+) -> None:
+    """Fill the file on selections."""
+    table = Table(out, "python -m benchmarks.selection", KEY)
+    for path in checkpoints:
+        study(path, [int(text) for text in per_layer.split(",")], table)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,104 @@
+"""The file that `benchmarks.selection` writes, read as a table: which experts to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from shrp.errors import DataError
+from shrp.studies import command_of
+
+NAMES = {"usage": "usage", "gate_norm": "gate × norm", "fitted": "fitted gates", "random": "random experts"}
+_NEEDED = {
+    "checkpoint",
+    "task",
+    "depth",
+    "routed",
+    "per_layer",
+    "selection",
+    "metric",
+    "score",
+    "n",
+    "interval",
+}
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a checkpoint, size and selection: its share of the routed model's score.
+
+    Columns: checkpoint, task, metric, n, routed, per_layer, selection (in words), score, retained, low, high (of the
+    score's 95% interval, or of the draws), lead, lead_low, lead_high (over usage, paired, as shares of the routed
+    model's score; nan for usage itself and for random draws), encoder_params.
+
+    Raises:
+        DataError: a row lacks something.
+    """
+    mend = f"write it anew with {command_of('selection')}."
+    found = []
+    for row in rows:
+        if missing := sorted(_NEEDED - set(row)):
+            raise DataError(f"the study of selections lacks {', '.join(missing)}; {mend}")
+        try:
+            routed, (low, high) = float(row["routed"]), (float(end) for end in row["interval"])
+            if not routed > 0:
+                raise ValueError("nothing is retained of a score of 0 or less")
+            lead_low, lead_high = row.get("lead_interval") or (float("nan"),) * 2
+            found.append(
+                {
+                    **{
+                        name: row[name]
+                        for name in ("checkpoint", "task", "metric", "n", "per_layer", "score")
+                    },
+                    **{"routed": routed, "selection": NAMES[row["selection"]]},
+                    **{"retained": row["score"] / routed, "low": low / routed, "high": high / routed},
+                    **{"lead": float(row.get("lead", "nan")), "lead_low": lead_low, "lead_high": lead_high},
+                    "encoder_params": row.get("encoder_params"),
+                }
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise DataError(f"the study of selections has a row that can't be read; {mend}") from error
+    if not found:
+        return pd.DataFrame()
+    frame, order = pd.DataFrame(found), list(NAMES.values())
+    frame["selection"] = pd.Categorical(frame["selection"], order, ordered=True)
+    depth = frame["checkpoint"].str.extract(r"(\d+)of")[0].astype(float)
+    frame = frame.assign(_depth=depth).sort_values(["_depth", "checkpoint", "per_layer", "selection"])
+    return frame.drop(columns="_depth").reset_index(drop=True)
+
+
+def findings(frame: pd.DataFrame) -> list[str]:
+    """What the fit is worth over all checkpoints at each size, then a sentence for each checkpoint at the smallest."""
+    sentences = []
+    for size, rows in frame.groupby("per_layer"):
+        fitted = rows[rows["selection"] == NAMES["fitted"]]
+        if fitted.empty:
+            continue
+        means = rows.groupby("selection", observed=True)["retained"].mean()
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in means.items())
+        ahead = [f"{r.checkpoint}" for r in fitted.itertuples() if r.lead_low > 0]
+        behind = [f"{r.checkpoint}" for r in fitted.itertuples() if r.lead_high < 0]
+        sentences.append(
+            f"With {size} a layer and no training on, the mean share of the routed model's score over "
+            f"{rows['checkpoint'].nunique()} checkpoints is {shares}. Fitted gates are ahead of usage by more than "
+            f"chance on {_listed(ahead)}, behind on {_listed(behind)}."
+        )
+    smallest = frame[frame["per_layer"] == frame["per_layer"].min()] if len(frame) else frame
+    for checkpoint, rows in smallest.groupby("checkpoint", sort=False):
+        of = rows.set_index("selection")
+        if NAMES["fitted"] not in of.index or NAMES["usage"] not in of.index:
+            continue
+        fit, usage = of.loc[NAMES["fitted"]], of.loc[NAMES["usage"]]
+        lead = f"{100 * fit['lead']:+.1f} points"
+        if pd.notna(fit["lead_low"]):
+            lead += f", {100 * fit['lead_low']:+.1f} to {100 * fit['lead_high']:+.1f}"
+        sentences.append(
+            f"{checkpoint} with {fit['per_layer']} a layer: usage keeps {usage['retained']:.1%} of the routed model's "
+            f"{fit['metric']} of {fit['routed']:.3f}, fitted gates {fit['retained']:.1%} ({lead}; n = {fit['n']:,})."
+        )
+    return sentences
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,95 @@
+"""Which experts to keep: the command, whole, on a tiny checkpoint, and what its file says."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import selection
+from benchmarks.study_section import selection_section
+from shrp import checkpoint, selections
+from shrp.errors import DataError, PlanError
+
+
+def row(name, per_layer, score, **fields):
+    about = {
+        "checkpoint": "cola-6of12",
+        "task": "cola",
+        "depth": "6of12",
+        "routed": 0.4,
+        "metric": "matthews",
+    }
+    about |= {"n": 100, "encoder_params": 0.5, "per_layer": per_layer, "selection": name, "score": score}
+    return about | {"interval": [score - 0.1, score + 0.1]} | fields
+
+
+ROWS = [
+    row("random", 1, 0.3),
+    row("usage", 1, 0.1),
+    row("fitted", 1, 0.36, lead=0.65, lead_interval=[0.4, 0.9]),
+    row("usage", 2, 0.38),
+    row("fitted", 2, 0.37, lead=-0.025, lead_interval=None),
+    row("random", 2, 0.3),
+]
+
+
+def test_findings_name_who_is_ahead_by_more_than_chance():
+    frame = selections.frame_of(ROWS)
+    assert frame["selection"].tolist() == ["usage", "fitted gates", "random experts"] * 2
+    one, two, own = selections.findings(frame)
+    assert "usage 25.0%, fitted gates 90.0%, random experts 75.0%" in one
+    assert "ahead of usage by more than chance on cola-6of12, behind on none" in one
+    assert "behind on none" in two and "on none, behind" in two  # noqa: PT018
+    assert own.startswith("cola-6of12 with 1 a layer: usage keeps 25.0%")
+    assert "(+65.0 points, +40.0 to +90.0; n = 100)" in own
+    text = selection_section(ROWS)
+    assert (
+        "| cola-6of12 | matthews 0.400 | 100 | 1 | 50.0% | 25.0 (0.0 to 50.0) | 90.0 (65.0 to 115.0)" in text
+    )
+
+
+@pytest.mark.parametrize("broken", [{"task": "cola"}, row("best", 1, 0.3), row("usage", 1, 0.3, routed=0.0)])
+def test_rows_that_cannot_be_read_are_said_in_words(broken):
+    with pytest.raises(DataError, match=r"python -m benchmarks\.selection"):
+        selections.frame_of([broken])
+    assert selections.frame_of([]).empty
+    assert selection_section([]) == ""
+
+
+def run(*arguments):
+    command = typer.Typer()
+    command.command()(selection.main)
+    return CliRunner().invoke(command, [str(one) for one in arguments], catch_exceptions=False)
+
+
+def test_a_checkpoint_is_measured_with_every_selection(
+    tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path, monkeypatch
+):
+    checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "model")
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    for split, seed in (("train", 0), ("validation", 1)):
+        data = tiny_data(24, seed)
+        frame = pd.DataFrame({"sentence": [text for (text,) in data.texts], "label": np.asarray(data.labels)})
+        frame.to_parquet(tmp_path / "data" / "sst2" / f"{split}.parquet")
+    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
+    found = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
+    assert found.exit_code == 0, found.output
+    rows = json.loads((tmp_path / "selection.json").read_text())["rows"]
+    assert {(one["per_layer"], one["selection"]) for one in rows} == {
+        (m, name) for m in (1, 2) for name in selections.NAMES
+    }
+    for one in rows:
+        assert (one["checkpoint"], one["n"]) == ("sst2-2of3", 24)
+        assert ("lead" in one) == (one["selection"] in ("gate_norm", "fitted"))
+        assert ("fitted_texts" in one) == (one["selection"] == "fitted")
+        assert one["interval"][0] <= one["score"] <= one["interval"][1]
+    assert len(selections.frame_of(rows)) == 8
+
+
+def test_a_checkpoint_without_routers_is_refused(tmp_path, tiny_model, tiny_tokenizer, tiny_info):
+    checkpoint.save(tiny_model(), tiny_tokenizer, tiny_info(layers=()), tmp_path / "dense")
+    with pytest.raises(PlanError, match="no routed layer"):
+        run(tmp_path / "dense", "--out", tmp_path / "selection.json")
