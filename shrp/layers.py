@@ -308,6 +308,7 @@ class StaticLayer(nn.Module):
         kept: int,
         eps: float = 1e-12,
         dropout: float = 0.0,
+        attention_dropout: float = 0.0,
         heads: Sequence[int] = (),
         calling: Calling = PLAIN,
     ) -> None:
@@ -315,7 +316,8 @@ class StaticLayer(nn.Module):
         self.layer, self.calling = layer, calling
         self.heads = tuple(heads)
         """The kept experts, whose rows of a position bias are needed where the family has one."""
-        self.kept, self.head_size, self.hidden_size, self.dropout = kept, head_size, hidden_size, dropout
+        self.kept, self.head_size, self.hidden_size = kept, head_size, hidden_size
+        self.dropout, self.attention_dropout = dropout, attention_dropout
         # Rows: queries of all kept experts, then keys, then values.
         self.qkv = nn.Linear(hidden_size, 3 * kept * head_size)
         self.expander = Expander(head_size, hidden_size, eps, gain=1.0)
@@ -333,6 +335,7 @@ class StaticLayer(nn.Module):
             kept=kept,
             eps=source.norm.eps,
             dropout=source.dropout,
+            attention_dropout=source.attention_dropout,
             heads=experts,
             calling=source.calling,
         ).to(source.qkv_weight.device, source.qkv_weight.dtype)
@@ -357,7 +360,9 @@ class StaticLayer(nn.Module):
         fused = self.qkv(hidden_states).view(b, t, 3, self.kept, self.head_size)
         query, key, value = fused.permute(2, 0, 3, 1, 4).unbind(0)  # (B, m, T, dh) each
         mask = _score_bias(attention_mask, position_bias, query.dtype)
-        outputs = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        outputs = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.attention_dropout if self.training else 0.0
+        )
         mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         hidden_states = _add_and_norm(self.norm, hidden_states, update)

@@ -75,6 +75,7 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
                 kept=len(kept[index].experts),
                 eps=layer.norm.eps,
                 dropout=layer.dropout,
+                attention_dropout=layer.attention_dropout,
                 heads=kept[index].experts,
                 calling=layer.calling,
             )

@@ -273,3 +273,14 @@ def test_nothing_stays_on_the_modules(tiny_routed, tiny_inputs, tiny_logits):
         assert not layer._forward_pre_hooks
         plain = {k: v for k, v in vars(layer).items() if not k.startswith("_")}
         assert not any(isinstance(v, torch.Tensor | list | dict) for v in plain.values())
+
+
+@pytest.mark.parametrize("attention", [0.0, 0.5])
+def test_a_static_layer_drops_attention_as_the_layer_that_it_came_from(attention):
+    source = build(attention_dropout=attention).train()
+    layer = StaticLayer.from_expert_layer(source, [0, 2], [0.5, 0.5])
+    x = hidden()
+    with torch.no_grad():
+        assert torch.equal(layer(x), layer(x)) == (attention == 0.0)
+        layer.eval()
+        assert torch.equal(layer(x), layer(x))
