@@ -25,10 +25,15 @@ GateSource = Callable[[int, Tensor, Tensor], Tensor | None]
 def top_k_gates(probs: Tensor, k: int) -> Tensor:
     """Hard Top-k gates from router probabilities `(..., H)` (method.md, step 3).
 
-    For `k = 1` a one-hot vector; for `k > 1` the `k` largest probabilities, renormalised to sum to 1.
+    For `k = 1` a one-hot vector; for `k > 1` the `k` largest probabilities, renormalised to sum to 1. Where all of these
+    are 0, which is left when a saturated router's pick is knocked out, they share evenly.
     """
     top = probs.topk(k, dim=-1)
-    kept = torch.ones_like(top.values) if k == 1 else top.values / top.values.sum(-1, keepdim=True)
+    if k == 1:
+        kept = torch.ones_like(top.values)
+    else:
+        total = top.values.sum(-1, keepdim=True)
+        kept = torch.where(total > 0, top.values / total.clamp_min(torch.finfo(total.dtype).tiny), 1 / k)
     return torch.zeros_like(probs).scatter(-1, top.indices, kept)
 
 
@@ -163,16 +168,23 @@ def force_experts(choice: Mapping[int, int], num_experts: int) -> dict[int, Tens
     return {layer: torch.eye(num_experts)[expert] for layer, expert in choice.items()}
 
 
-def knock_out(removed: Mapping[int, int], top_k: int = 1) -> GateSource:
-    """A source for `use_gates` that takes an expert away: the router picks among those that remain."""
+def knock_out(removed: Mapping[int, int | Tensor], top_k: int = 1) -> GateSource:
+    """A source for `use_gates` that takes an expert away: the router picks among those that remain.
+
+    Args:
+        removed: layer -> the expert, or int64 `(B,)`: each input's own, -1 for none.
+    """
 
     def source(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
         if layer not in removed:
             return None
-        left = probs.clone()
-        left[..., removed[layer]] = -1.0  # below every probability, so never among the top
-        k = min(top_k, probs.shape[-1] - 1)
-        return top_k_gates(left, k)
+        expert = torch.as_tensor(removed[layer], device=probs.device).expand(len(probs))
+        rows = torch.nonzero(expert >= 0).flatten()
+        left = probs[rows]
+        left[torch.arange(len(rows)), ..., expert[rows]] = -1.0  # below every probability, so never among the top
+        picked = gates.clone()  # those that nothing is taken from keep theirs, also where k is all experts
+        picked[rows] = top_k_gates(left, min(top_k, probs.shape[-1] - 1)).to(picked.dtype)
+        return picked
 
     return source
 

@@ -106,6 +106,8 @@ class UsageStats:
     def gate_norm(self) -> dict[int, np.ndarray]:
         """Layer -> mean over inputs of gate x output norm `(H,)`, an alternative to usage for ranking experts.
 
+        Under token routing an input's gate and norm are means over its tokens, each for itself.
+
         Raises:
             PlanError: norms, and the gates with them, were not measured.
         """

@@ -19,7 +19,7 @@ from shrp.attribution.instance import Instance
 from shrp.convert import expert_layers, num_experts_of
 from shrp.errors import PlanError
 from shrp.partial import run_from, run_layers
-from shrp.routing import GateSource, record_routing, top_k_gates, use_gates
+from shrp.routing import knock_out, record_routing, use_gates
 
 METHODS = ("zeroed", "router picks the next", "Shapley value")
 BUDGETS = (64, 256, 1024, 4096)
@@ -176,7 +176,7 @@ def next_experts(coalitions: Coalitions, progress: Progress | None = None) -> Ex
             removed = [None, *(expert for other, expert in coalitions.players if other == layer)]
             for start in range(0, len(removed), instance.batch_size):
                 rows = removed[start : start + instance.batch_size]
-                source = without(
+                source = knock_out(
                     {layer: torch.tensor([-1 if e is None else e for e in rows])}, routed[layer].top_k
                 )
                 with use_gates(source):
@@ -205,24 +205,6 @@ def check_can_pick_next(routed: dict) -> None:
         raise PlanError(
             "there is no router that could pick another expert; set contributions to zero instead."
         )
-
-
-def without(removed: dict[int, Tensor], top_k: int = 1) -> GateSource:
-    """As `shrp.routing.knock_out`, but with an expert of its own taken from each input.
-
-    Args:
-        removed: layer -> int64 `(B,)`, each input's expert; -1 removes none.
-    """
-
-    def source(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
-        if layer not in removed:
-            return None
-        left = probs.clone()
-        rows = torch.nonzero(removed[layer] >= 0).flatten()
-        left[rows, ..., removed[layer][rows]] = -1.0  # below every probability, so never among the top
-        return top_k_gates(left, min(top_k, probs.shape[-1] - 1))
-
-    return source
 
 
 def shapley_values(

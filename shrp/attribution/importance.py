@@ -17,7 +17,7 @@ import torch
 from scipy.stats import spearmanr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.attribution.experts import check_can_pick_next, without
+from shrp.attribution.experts import check_can_pick_next
 from shrp.batching import Batch, collate, encode
 from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
@@ -26,7 +26,7 @@ from shrp.evaluate import label_columns, summarise
 from shrp.metrics import NO_INTERVAL, paired_interval, to_predictions
 from shrp.paired import paired_difference
 from shrp.partial import run_from
-from shrp.routing import RoutingRecord, record_routing, use_gates
+from shrp.routing import RoutingRecord, knock_out, record_routing, use_gates
 from shrp.tasks import Task
 
 MEANINGS = ("router picks the next", "zeroed")
@@ -184,7 +184,7 @@ def knock_outs(
                 part = slice(start, start + len(rows))
                 who, what = torch.from_numpy(inputs[part]), torch.from_numpy(experts[part])
                 if meaning == MEANINGS[0]:
-                    source = without({layer: what}, routed[layer].top_k)
+                    source = knock_out({layer: what}, routed[layer].top_k)
                 else:
                     source = _zeroed(record, layers[i:], who, what)
                 copies: Batch = {name: values[who] for name, values in batch.items()}
