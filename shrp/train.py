@@ -156,7 +156,9 @@ class _Run:
         # here could not be copied or pruned, and it can be chosen only once a process.
         self.accelerator = Accelerator(mixed_precision="no")
         self.bf16 = precision == "bf16"
-        return self.state.last() or (model, [])
+        model, history = self.state.last() or (model, [])
+        # Before anything is taken from it: a dense layer that was replaced is still asked what it adds.
+        return model.to(self.accelerator.device), history
 
     def teacher(self, model: PreTrainedModel, folder: Path | None) -> LiveTeacher | CachedTeacher:
         """The teacher, asked once about each example where its answers fit on the disk."""
@@ -217,7 +219,7 @@ class _Run:
                 rows = self._rows(epoch)[:FIT_EXAMPLES]
                 batches = bucketed_batches(self.lengths[rows], self.config.batch_size)
                 inputs = (collate(self.tokenizer, self.encoded, rows[batch]) for batch in batches)
-                fit_expander(model.to(self.accelerator.device), epoch.convert, dense, inputs)
+                fit_expander(model, epoch.convert, dense, inputs)
             if self.config.swap:
                 swap = Swap(dense, new, self.config.swap)
                 encoder_layers(model)[epoch.convert] = swap

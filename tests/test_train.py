@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -273,6 +274,27 @@ def test_recovery_of_a_static_model_resumes_as_well(run, tiny_model, tiny_routed
         go("killed", progress=Watch(at_step=(1, 2)))
     resumed, _, _ = go("killed", resume=True)
     assert_equal_weights(resumed, whole)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_on_an_accelerator_all_of_the_model_is_there_before_a_layer_is_taken_from_it(
+    run, monkeypatch, resumed
+):
+    config = replace(CONFIG, distill_logits=0.0, distill_hidden=0.0, expander_init="least_squares")
+    if resumed:
+        with pytest.raises(Killed):
+            run(config, progress=Watch(after_epoch=0))
+    found = []
+
+    def take(model, index, _):
+        found.append((index, {parameter.device.type for parameter in model.parameters()}))
+        raise Killed  # nothing can be computed on a device that is not there
+
+    monkeypatch.setattr(training, "convert_layer", take)
+    monkeypatch.setattr(training, "Accelerator", lambda **_: SimpleNamespace(device=torch.device("meta")))
+    with pytest.raises(Killed):
+        run(config, resume=resumed)
+    assert found == [(1 if resumed else 2, {"meta"})]
 
 
 def test_controls_train_under_the_same_schedule(run):
