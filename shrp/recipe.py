@@ -7,6 +7,7 @@ checkpoint at `out` is written as soon as the routed model is trained and again 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint, reference
-from shrp.base import load_base
+from shrp.base import is_classifier, load_base
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
@@ -35,6 +36,7 @@ from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
 
 CONTROLS = ("random", "uniform", "dropped")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,11 @@ class Run:
             info = replace(info, training=known.training)
         if trained:
             return Checkpoint(folder, info, model, tokenizer, "")
+        if is_classifier(self.base):  # whoever named it may take it for the task's
+            _LOG.warning(
+                f"{self.base} is a classifier, but its head is not of {task.name} or takes the labels in another "
+                "order: a teacher is fine-tuned from it first."
+            )
         self.tokenizer = tokenizer
         return self._stage("teacher", self.recipe.teacher, lambda: model, info, None)
 

@@ -13,7 +13,7 @@ from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.data import load_file
-from shrp.errors import CheckpointError, PlanError, TrainingError
+from shrp.errors import CheckpointError, PlanError, ShrpError, TrainingError
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -266,6 +266,45 @@ def test_a_head_that_orders_its_labels_otherwise_is_trained_anew(place, tiny_mod
     with pytest.raises(TrainingError, match="orders its labels positive, negative"):
         load_base(str(place / "teacher"), task)
     assert load_base(str(place / "teacher"), own)[2]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_classifier_of_another_task_is_no_trained_teacher(place, tiny_model, tiny_tokenizer, named, caplog):
+    """It is fine-tuned first, and whoever named it is told."""
+    base = place / f"another-{named}"
+    if named:  # of the hub, by the names of its labels
+        names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+        tiny_model(seed=4, **names).save_pretrained(base)
+        tiny_tokenizer.save_pretrained(base)
+    else:  # ours, by the name of its task: the labels of QNLI and RTE are called the same
+        another = replace(datasets(place).train.task, name="another")
+        checkpoint.save(tiny_model(seed=4), tiny_tokenizer, CheckpointInfo(ShrpConfig(()), another), base)
+    task = datasets(place).train.task
+    model, _, trained = load_base(str(base), task)
+    assert not trained
+    assert model.config.id2label == dict(enumerate(task.label_names))
+    stages = []
+    recipe = replace(RECIPE, per_layer=(), recover=(), controls=())
+    Run(recipe, str(base), datasets(place), place / f"{named}-out", announce=stages.append)()
+    assert stages == ["teacher", "routed"]
+    assert "a teacher is fine-tuned from it first" in caplog.text
+    caplog.clear()
+    Run(recipe, str(place / "encoder"), datasets(place), place / f"{named}-plain")()
+    assert not caplog.text  # a bare encoder has no head to speak of
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_truncated_weights_of_a_base_are_said(place, tiny_model, tiny_tokenizer, tiny_info, ours):
+    base, task = place / f"truncated-{ours}", datasets(place).train.task
+    if ours:
+        checkpoint.save(tiny_model(), tiny_tokenizer, CheckpointInfo(ShrpConfig(()), task), base)
+    else:
+        tiny_model().save_pretrained(base)
+        tiny_tokenizer.save_pretrained(base)
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ShrpError, match="truncated or not a safetensors file"):
+        load_base(str(base), task)
 
 
 def test_impossible_recipes():
