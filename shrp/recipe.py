@@ -7,8 +7,9 @@ checkpoint at `out` is written as soon as the routed model is trained and again 
 from __future__ import annotations
 
 import copy
+import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from shrp.history import history_text, joined
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.run_state import finish, run_folder
+from shrp.run_state import RUN_FILE, finish, identity_of, kept_identity, run_folder
 from shrp.score_rows import score_row
 from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
@@ -167,8 +168,6 @@ class Run:
     def _teacher(self) -> Checkpoint:
         folder = run_folder(self.out)
         task = self.data.train.task
-        if (found := self._finished("teacher", self.recipe.teacher)) is not None:
-            return found
         model, tokenizer, trained = load_base(self.base, task, self.recipe.teacher.seed)
         info = CheckpointInfo(ShrpConfig(()), task, base_model=self.base_name)
         if trained and (known := checkpoint.info_if_ours(self.base)):
@@ -196,8 +195,13 @@ class Run:
         name = f"{kind}-{source.fingerprint[:8]}"  # another conversion's is another stage
         return self._stage(name, stage2, lambda: graft(teacher.model, source.model), info, teacher)
 
-    def _finished(self, name: str, config: TrainConfig) -> Checkpoint | None:
-        """What an earlier, killed run made of a stage; raises `TrainingError` where that run had other options."""
+    def _finished(self, name: str, config: TrainConfig, identity: Mapping[str, Any]) -> Checkpoint | None:
+        """What an earlier, killed run made of a stage; raises `TrainingError` where that was another run.
+
+        Args:
+            identity: of the training that the stage is. Stages that were finished before theirs was kept beside them
+                are taken for it where config, base and the data's names say so.
+        """
         folder = run_folder(self.out) / name
         try:
             found = checkpoint.load(folder) if folder.is_dir() else None
@@ -205,12 +209,15 @@ class Run:
             return None  # not whole: the stage is done again
         if found is not None:
             made, train, validation = found.info.training, self.data.train, self.data.validation
+            kept = kept_identity(folder)
             same = {
                 "config": was_made_with(config, made),
                 "base": found.info.base_model == self.base_name,
                 "train": (made.get("train_data"), made.get("train_examples")) == (train.name, len(train)),
                 "validation": made.get("validation_data") == validation.name,
             }
+            for part in ("train", "validation", "weights", "teacher"):
+                same[part] = same.get(part, True) and kept.get(part, identity[part]) == identity[part]
             if changed := [key for key, equal in same.items() if not equal]:
                 raise TrainingError(
                     f"{folder} is of another run (its {', '.join(changed)} differ); "
@@ -227,26 +234,28 @@ class Run:
         teacher: Checkpoint | None,
     ) -> Checkpoint:
         """Train one model, or take it from an earlier, killed run."""
-        if (found := self._finished(name, config)) is not None:
+        model, train_data, validation = start(), self.data.train, self.data.validation
+        taught_by = teacher.model if teacher else None
+        identity = identity_of(config, model, info, train_data, validation, taught_by)
+        if (found := self._finished(name, config, identity)) is not None:
             return found
         self.announce(name)
         tokenizer: PreTrainedTokenizerBase = teacher.tokenizer if teacher else self.tokenizer
         folder = run_folder(self.out) / name
         model, info, history = train(
             config,
-            start(),
+            model,
             info,
             tokenizer,
-            self.data.train,
-            self.data.validation,
+            train_data,
+            validation,
             folder,
-            teacher=teacher.model if teacher else None,
+            teacher=taught_by,
             resume=self.resume,
             progress=self.progress,
         )
-        checkpoint.save(
-            model, tokenizer, info, folder, extra_files={checkpoint.HISTORY: history_text(history)}
-        )
+        extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
+        checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
         finish(folder)
         return checkpoint.load(folder)
 

@@ -14,8 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint
 from shrp.checkpoint_info import CheckpointInfo
+from shrp.data import TextData
 from shrp.errors import TrainingError
 from shrp.history import history_text
+from shrp.training_config import TrainConfig
 
 RUN_FILE = "run.json"
 
@@ -91,6 +93,37 @@ class RunState:
         checkpoint.save(model, tokenizer, info, target, extra_files=extra)
         for folder in done:
             shutil.rmtree(folder)
+
+
+def identity_of(
+    config: TrainConfig,
+    model: PreTrainedModel,
+    info: CheckpointInfo,
+    train: TextData,
+    validation: TextData,
+    teacher: PreTrainedModel | None,
+) -> dict[str, Any]:
+    """What makes two trainings the same, JSON-able.
+
+    Args:
+        model, info: what is trained, as it is at the start.
+        teacher: None for the model itself.
+    """
+    return {
+        "config": config.to_dict(),
+        "train": train.fingerprint,
+        "validation": validation.fingerprint,
+        "weights": weights_digest(model),
+        "teacher": weights_digest(model if teacher is None else teacher) if config.distils else "",
+        # Another plan or base with the same options would otherwise take this run's weights for its own.
+        "start": {k: v for k, v in info.to_dict().items() if k in ("layers", "plan", "base_model")},
+    }
+
+
+def kept_identity(folder: Path) -> dict[str, Any]:
+    """The identity that a finished training has beside its weights; empty where it has none."""
+    file = folder / RUN_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def weights_digest(model: PreTrainedModel) -> str:

@@ -36,7 +36,7 @@ from shrp.losses import TeacherOutput, total_loss
 from shrp.partial import run_from
 from shrp.precision import resolve_precision
 from shrp.routing import record_routing, use_gates
-from shrp.run_state import RunState, run_folder, weights_digest
+from shrp.run_state import RunState, identity_of, run_folder, weights_digest
 from shrp.schedules import Swap, explore
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
 from shrp.trainable import parameter_groups, same_start, set_trainable
@@ -140,17 +140,7 @@ class _Run:
         self, model: PreTrainedModel, teacher: PreTrainedModel | None, resume: bool
     ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
         """The model and history to go on from; writes or checks the run's identity."""
-        identity = {
-            "config": self.config.to_dict(),
-            "train": self.train_data.fingerprint,
-            "validation": self.validation.fingerprint,
-            "weights": weights_digest(model),
-            "teacher": weights_digest(teacher) if teacher is not None else "",
-            # Another plan or base with the same options would otherwise take this run's weights for its own.
-            "start": {
-                k: v for k, v in self.start_info.to_dict().items() if k in ("layers", "plan", "base_model")
-            },
-        }
+        identity = identity_of(self.config, model, self.start_info, self.train_data, self.validation, teacher)
         precision = self.state.open(identity, resume, lambda: resolve_precision(self.config.precision))
         # Not Accelerator's own mixed precision: that patches the model's forward for good, so that what is trained
         # here could not be copied or pruned, and it can be chosen only once a process.

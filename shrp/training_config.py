@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from shrp.config import ShrpConfig
-from shrp.errors import TrainingError
+from shrp.errors import ShrpError, TrainingError
 
 Precision = Literal["auto", "fp32", "bf16"]
 ExpanderInit = Literal["random", "least_squares"]
@@ -153,12 +153,22 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
-        """Rebuild a config from `to_dict`'s form."""
-        shrp = ShrpConfig(**data["shrp"] | {"layers": tuple(data["shrp"]["layers"])})
-        return cls(**data | {"shrp": shrp, "order": tuple(data["order"])})
+        """Rebuild a config from `to_dict`'s form.
+
+        Raises:
+            ShrpError: it lacks a field, has one that this version does not know, or a value is out of its range.
+        """
+        try:
+            shrp = ShrpConfig(**data["shrp"] | {"layers": tuple(data["shrp"]["layers"])})
+            return cls(**data | {"shrp": shrp, "order": tuple(data["order"])})
+        except (KeyError, TypeError) as error:
+            raise TrainingError(f"the stored config is not one of this version: {error}.") from error
 
 
 def was_made_with(config: TrainConfig, training: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's `training` says that it was made with a config; fields that it lacks had their default."""
     made = training.get("config")
-    return made is not None and TrainConfig.from_dict(made) == config
+    try:
+        return made is not None and TrainConfig.from_dict(made) == config
+    except ShrpError:
+        return False

@@ -227,6 +227,31 @@ def test_a_resumed_run_with_other_options_is_refused(place, finished):
         run()
 
 
+def test_finished_stages_of_other_labels_or_another_base_of_the_same_names_are_refused(
+    place, finished, tiny_model, tiny_tokenizer
+):
+    with pytest.raises(Killed):
+        runner(place, "same-names", progress=KillAfter(6))()  # teacher and routed are done
+    folder = run_folder(place / "same-names")
+    for part in ("train", "validation"):
+        run = runner(place, "same-names", resume=True)
+        data = getattr(run.data, part)
+        run.data = replace(run.data, **{part: replace(data, labels=1 - data.labels)})
+        with pytest.raises(TrainingError, match=rf"teacher is of another run \(its {part} differ\)"):
+            run()
+    tiny_model(seed=9).base_model.save_pretrained(place / "another-encoder")
+    tiny_tokenizer.save_pretrained(place / "another-encoder")
+    run = runner(place, "same-names", resume=True)
+    run.base = str(place / "another-encoder")
+    with pytest.raises(TrainingError, match=r"teacher is of another run \(its weights differ\)"):
+        run()
+    for stage in ("teacher", "routed"):  # as they were before a stage kept what it is
+        (folder / stage / "run.json").unlink()
+    with pytest.raises(Killed):
+        runner(place, "same-names", resume=True, progress=KillAfter(1))()
+    assert (folder / "recovered-1").is_dir()
+
+
 def test_existing_results_are_not_overwritten(place, finished):
     (place / "file").write_text("text")
     for name in ("whole", "file"):

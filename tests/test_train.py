@@ -25,7 +25,7 @@ from shrp.prune import prune
 from shrp.routing import use_gates
 from shrp.run_state import finish, run_folder
 from shrp.train import train
-from shrp.training_config import TrainConfig
+from shrp.training_config import TrainConfig, was_made_with
 
 CONFIG = TrainConfig(
     ShrpConfig((1, 2)),
@@ -428,6 +428,17 @@ def test_config_round_trip_and_schedule():
         (3, 2, None),
     ]
     assert [(e.start_factor, e.end_factor) for e in epochs] == [(1, 1), (1, 1), (1, 0.5), (0.5, 0)]
+
+
+def test_a_stored_config_of_another_version_is_said_and_made_nothing_of_ours():
+    made = CONFIG.to_dict()
+    assert was_made_with(CONFIG, {"config": made})
+    without = {name: value for name, value in made.items() if name != "swap"}
+    assert was_made_with(CONFIG, {"config": without})  # from before there was such a field
+    for other in (made | {"novelty": 1}, made | {"shrp": made["shrp"] | {"novelty": 1}}, {"shrp": {}}):
+        with pytest.raises(TrainingError, match="not one of this version"):
+            TrainConfig.from_dict(other)
+        assert not was_made_with(CONFIG, {"config": other})
 
 
 def test_learning_rates_of_old_and_new_weights(tiny_routed):
