@@ -31,7 +31,15 @@ from shrp.history import history_text, joined
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.run_state import RUN_FILE, finish, identity_of, kept_identity, run_folder
+from shrp.run_state import (
+    RUN_FILE,
+    alone_in,
+    finish,
+    holds_a_run,
+    identity_of,
+    kept_identity,
+    run_folder,
+)
 from shrp.score_rows import score_row
 from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
@@ -112,12 +120,17 @@ class Run:
         Raises:
             TrainingError, DataError, CheckpointError: as the stages.
         """
+        with alone_in(run_folder(self.out)):
+            return self._run()
+
+    def _run(self) -> CheckpointInfo:
         folder = run_folder(self.out)
-        if folder.exists() and not self.resume:
-            raise TrainingError(
-                f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
-            )
-        if self.out.exists() and not folder.exists() and (self.out.is_file() or any(self.out.iterdir())):
+        if holds_a_run(folder):
+            if not self.resume:
+                raise TrainingError(
+                    f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
+                )
+        elif self.out.exists() and (self.out.is_file() or any(self.out.iterdir())):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
         source = self._source()
         teacher = self._teacher()

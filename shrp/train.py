@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.accelerator import one_accelerator
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import convert_layer, layer_kinds, router_layers
@@ -36,7 +36,7 @@ from shrp.losses import TeacherOutput, total_loss
 from shrp.partial import run_from
 from shrp.precision import resolve_precision
 from shrp.routing import record_routing, use_gates
-from shrp.run_state import RunState, identity_of, run_folder, weights_digest
+from shrp.run_state import RunState, alone_in, identity_of, run_folder, weights_digest
 from shrp.schedules import Swap, explore
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
 from shrp.trainable import parameter_groups, same_start, set_trainable
@@ -88,8 +88,8 @@ def train(
         The model in evaluation mode, its info (with usage on `validation`), and the history: a row an epoch.
 
     Raises:
-        TrainingError: another run's state is in the way, a resumed run is not the same run, or the teacher does
-            not fit.
+        TrainingError: another run's state is in the way, or another process at work on it; a resumed run is not the
+            same run; the teacher does not fit; or several processes were launched, as only one trains.
     """
     config.shrp.check_fits(model.config.num_hidden_layers, model.config.num_attention_heads)
     if config.distils:
@@ -102,15 +102,16 @@ def train(
     else:
         teacher = None
     run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
-    model, history = run.start(model, teacher, resume)
-    remaining = list(config.schedule())[len(history) :]
-    ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None
-    for epoch in remaining:
-        row = run.epoch(model, ask, epoch)
-        history.append(row)
-        run.state.keep(model, tokenizer, run.info(history), history)
-        if progress:
-            progress.epoch(row)
+    with alone_in(run.state.folder):
+        model, history = run.start(model, teacher, resume)
+        remaining = list(config.schedule())[len(history) :]
+        ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None
+        for epoch in remaining:
+            row = run.epoch(model, ask, epoch)
+            history.append(row)
+            run.state.keep(model, tokenizer, run.info(history), history)
+            if progress:
+                progress.epoch(row)
     return model.eval(), run.info(history), history
 
 
@@ -141,10 +142,8 @@ class _Run:
     ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
         """The model and history to go on from; writes or checks the run's identity."""
         identity = identity_of(self.config, model, self.start_info, self.train_data, self.validation, teacher)
+        self.accelerator = one_accelerator()
         precision = self.state.open(identity, resume, lambda: resolve_precision(self.config.precision))
-        # Not Accelerator's own mixed precision: that patches the model's forward for good, so that what is trained
-        # here could not be copied or pruned, and it can be chosen only once a process.
-        self.accelerator = Accelerator(mixed_precision="no")
         self.bf16 = precision == "bf16"
         model, history = self.state.last() or (model, [])
         # Before anything is taken from it: a dense layer that was replaced is still asked what it adds.

@@ -252,6 +252,18 @@ def test_finished_stages_of_other_labels_or_another_base_of_the_same_names_are_r
     assert (folder / "recovered-1").is_dir()
 
 
+def test_a_second_process_is_told_of_the_first(place, finished):
+    def second(stage):
+        if stage == "routed":  # stands for another process, which comes between two stages
+            with pytest.raises(TrainingError, match="another process is at work in"):
+                runner(place, "twice", resume=True)()
+            raise Killed
+
+    with pytest.raises(Killed):
+        runner(place, "twice", announce=second)()
+    assert (run_folder(place / "twice") / "teacher").is_dir()
+
+
 def test_existing_results_are_not_overwritten(place, finished):
     (place / "file").write_text("text")
     for name in ("whole", "file"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp import checkpoint, run_state
+from shrp import accelerator, checkpoint, run_state
 from shrp import train as training
 from shrp.batching import epoch_rows
 from shrp.config import ShrpConfig
@@ -291,7 +291,7 @@ def test_on_an_accelerator_all_of_the_model_is_there_before_a_layer_is_taken_fro
         raise Killed  # nothing can be computed on a device that is not there
 
     monkeypatch.setattr(training, "convert_layer", take)
-    monkeypatch.setattr(training, "Accelerator", lambda **_: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr(training, "one_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
     with pytest.raises(Killed):
         run(config, resume=resumed)
     assert found == [(1 if resumed else 2, {"meta"})]
@@ -324,6 +324,44 @@ def test_another_run_in_the_way_is_refused_in_words(run, tiny_data, tmp_path):
     assert (run_folder(tmp_path / "out") / "run.json").read_text() == kept
     assert json.loads(kept)["precision"] == "fp32"
     run(resume=True)
+
+
+def test_one_process_at_a_time_is_at_work_on_a_run(run, tmp_path):
+    told = []
+
+    class Second(Watch):
+        """Stands for another process, which comes while the first has not ended."""
+
+        def epoch(self, row):
+            for resume in (True, False):
+                with pytest.raises(TrainingError, match="another process is at work in") as error:
+                    run(resume=resume)
+                told.append(str(error.value))
+
+    whole, _, _ = run(out="whole")
+    made, _, history = run(progress=Second())
+    assert len(told) == 2 * len(history)
+    assert_equal_weights(made, whole)
+    with pytest.raises(TrainingError, match="unfinished run: pass --resume"):  # the first has ended
+        run()
+
+
+def test_a_run_that_cannot_start_leaves_nothing_in_the_way(run, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(TrainingError, match="cannot be written"):
+        run(out="file/out")
+    several = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr(accelerator, "Accelerator", lambda **_: several)
+    with pytest.raises(TrainingError, match="2 processes were launched, and training runs in one"):
+        run()
+    assert not run_folder(tmp_path / "out").exists()
+
+
+def test_an_epoch_that_is_kept_again_is_not_deleted(run, tmp_path, tiny_model, tiny_tokenizer, tiny_info):
+    state = run_state.RunState(tmp_path)
+    for _ in range(2):
+        state.keep(tiny_model(), tiny_tokenizer, tiny_info(layers=()), [{"epoch": 0}])
+        assert [path.name for path in tmp_path.iterdir()] == ["epoch-001"]
 
 
 def test_resume_without_anything_to_resume_starts(run):
