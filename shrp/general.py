@@ -23,6 +23,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.accelerator import one_accelerator
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows
 from shrp.config import ShrpConfig
 from shrp.convert import convert_layer, expert_layers, router_layers, static_layers
@@ -103,7 +104,8 @@ def convert_on_text(
     """Convert layers of `base` on texts, each to say what the dense layer in its place says.
 
     Args:
-        base: the dense encoder, with a head of any kind; it is the teacher and is not changed.
+        base: the dense encoder, with a head of any kind; it is the teacher and is not changed, but moved to the device
+            that trains, where the returned model is too.
         texts: single texts and pairs, mixed as one likes.
         teacher_outputs: folder for what the teacher says, which several conversions may share.
         start: a model of the same base, some of whose upper layers are converted already, to go on from.
@@ -174,7 +176,7 @@ def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel
     routed = expert_layers(converted)
     for index, layer in enumerate(theirs):
         if index in routed or not routed:
-            ours[index] = copy.deepcopy(layer)
+            ours[index] = copy.deepcopy(layer).to(model.device)
     return model
 
 
@@ -205,8 +207,8 @@ class _OnText:
         teacher_outputs: Path,
     ) -> None:
         self.config, self.tokenizer = config, tokenizer
-        self.base = base.eval()
-        self.device = next(base.parameters()).device
+        self.device = one_accelerator().device
+        self.base = base.eval().to(self.device)
         self.bf16 = resolve_precision(config.precision) == "bf16"
         self.encoded = encode(tokenizer, texts, config.max_length)
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
@@ -234,7 +236,7 @@ class _OnText:
         progress: Callable[[dict[str, Any]], None] | None,
     ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
         """Convert the layers of `order`, an epoch after each, and end with an epoch of all; `start` is not changed."""
-        model, history = copy.deepcopy(start), []
+        model, history = copy.deepcopy(start).to(self.device), []
         for index, layer in enumerate([*order, None]):
             started = time.perf_counter()
             set_seed(self.config.seed * 10_007 + index)

@@ -3,12 +3,13 @@
 import copy
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from shrp import checkpoint
+from shrp import checkpoint, general
 from shrp.card import card
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, layer_kinds
@@ -85,6 +86,27 @@ def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(convert
             assert torch.equal(value, before[name]), name
     for name, value in base.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_both_the_base_and_the_model_are_on_the_device_that_trains(
+    tiny_model, tiny_tokenizer, texts, tmp_path, monkeypatch
+):
+    found = []
+
+    def take(model, index, _):
+        found.append({p.device.type for part in (base, model) for p in part.parameters()})
+        raise KeyboardInterrupt  # nothing can be computed on a device that is not there
+
+    base, start = tiny_model(), tiny_model()
+    monkeypatch.setattr(general, "one_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr(general, "weights_digest", lambda model: "")
+    monkeypatch.setattr(general, "CACHE_BYTES", 0)
+    monkeypatch.setattr(general, "convert_layer", take)
+    config = GeneralConfig(ShrpConfig((2,)), **SIZES)
+    with pytest.raises(KeyboardInterrupt):
+        convert_on_text(config, base, tiny_tokenizer, texts, tmp_path, start=start)
+    assert found == [{"meta"}]
+    assert {p.device.type for p in start.parameters()} == {"cpu"}  # which is not changed
 
 
 def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted):
