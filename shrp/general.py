@@ -40,7 +40,7 @@ from shrp.run_state import weights_digest
 from shrp.tasks import Task
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
 from shrp.train import FIT_EXAMPLES
-from shrp.trainable import parameter_groups
+from shrp.trainable import finite, optimizer_and_schedule, parameter_groups
 from shrp.training_config import Precision
 from shrp.usage import usage_of
 
@@ -116,7 +116,7 @@ def convert_on_text(
         the Top-1 shares of each layer's experts over the epoch's last quarter, seconds.
 
     Raises:
-        TrainingError: a layer of `start` is converted already, or there is none to convert.
+        TrainingError: a layer of `start` is converted already, there is none to convert, or the loss diverges.
     """
     if not config.shrp.layers:
         raise TrainingError("name at least one layer to convert.")
@@ -273,14 +273,11 @@ class _OnText:
         routed = router_layers(model)
         replaced, pruned = expert_layers(model), static_layers(model)
         top = len(encoder_layers(model)) - 1
+        steps = len(batches)
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
-        optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
-        warm = max(1, len(batches) // 16)
-
-        def factor(step: int) -> float:
-            return min(1.0, (step + 1) / warm) * (1 - step / len(batches) if last else 1.0)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer, schedule = optimizer_and_schedule(
+            parameter_groups(model, *rates), steps, max(1, steps // 16), end=0.0 if last else 1.0
+        )
         sums = {"distill_hidden_loss": 0.0, "balance_loss": 0.0}
         counts = {layer: np.zeros(expert.num_experts) for layer, expert in routed.items()}
         for step, batch in enumerate(batches):
@@ -298,18 +295,20 @@ class _OnText:
                         outputs |= {layer: record.hidden_states[layer] for layer in pruned}
             error = hidden_loss(outputs, said, inputs["attention_mask"])
             balance = record.balance_loss() if routed else error.new_zeros(())
-            (error + config.balance * balance).backward()
+            loss = error + config.balance * balance
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            finite(loss, index, step)
             sums["distill_hidden_loss"] += float(error.detach())
             sums["balance_loss"] += float(balance.detach())
-            if routed and step >= len(batches) * 3 // 4:
+            if routed and step >= steps * 3 // 4:
                 for layer, share in usage_of(record).items():
                     counts[layer] += share * len(record.probs(layer))  # inputs, or tokens
         usage = {str(layer): (count / count.sum()).round(6).tolist() for layer, count in counts.items()}
-        return {name: round(value / len(batches), 6) for name, value in sums.items()} | {"usage": usage}
+        return {name: round(value / steps, 6) for name, value in sums.items()} | {"usage": usage}
 
     def _learning(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
         """Freeze all but what learns, which is returned: the routed layers, or where there are none all layers."""

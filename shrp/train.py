@@ -39,7 +39,13 @@ from shrp.routing import record_routing, use_gates
 from shrp.run_state import RunState, alone_in, identity_of, run_folder, weights_digest
 from shrp.schedules import Swap, explore
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
-from shrp.trainable import parameter_groups, same_start, set_trainable
+from shrp.trainable import (
+    finite,
+    optimizer_and_schedule,
+    parameter_groups,
+    same_start,
+    set_trainable,
+)
 from shrp.training_config import Epoch, TrainConfig
 from shrp.usage import usage_of
 
@@ -245,14 +251,13 @@ class _Run:
         set_trainable(model, config)
         start = same_start(model, teacher.model) if teacher is not None and config.freeze_dense else 0
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
-        optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
-        warm = max(1, round(config.warmup * len(batches)))
-        span = epoch.end_factor - epoch.start_factor
-
-        def factor(step: int) -> float:
-            return min(1.0, (step + 1) / warm) * (epoch.start_factor + span * step / len(batches))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer, schedule = optimizer_and_schedule(
+            parameter_groups(model, *rates),
+            len(batches),
+            max(1, round(config.warmup * len(batches))),
+            start=epoch.start_factor,
+            end=epoch.end_factor,
+        )
         wrapped, optimizer, loader, schedule = accelerator.prepare(model.train(), optimizer, loader, schedule)
         sums: dict[str, float] = {}
         steps = len(loader)
@@ -269,11 +274,7 @@ class _Run:
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            loss = float(parts.total.detach())
-            if not np.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} in epoch {epoch.index}, step {step}: lower the learning rates."
-                )
+            loss = finite(parts.total, epoch.index, step)
             for name in ("total", "task", "logits", "hidden", "balance"):
                 sums[name] = sums.get(name, 0.0) + float(getattr(parts, name).detach())
             if self.progress:

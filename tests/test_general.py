@@ -164,6 +164,13 @@ def test_configs_that_cannot_be(values, said):
         GeneralConfig(**{"shrp": ShrpConfig((1,))} | values)
 
 
+def test_a_diverging_conversion_stops_with_advice(converted):
+    with pytest.raises(
+        TrainingError, match=r"the loss is \w+ in epoch 0, step \d+: lower the learning rates"
+    ):
+        converted(learning_rate=1e30, new_learning_rate=1e30)
+
+
 def test_a_conversion_needs_a_layer(converted):
     with pytest.raises(TrainingError, match="at least one layer"):
         converted(())

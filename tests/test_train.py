@@ -25,6 +25,7 @@ from shrp.prune import prune
 from shrp.routing import use_gates
 from shrp.run_state import finish, run_folder
 from shrp.train import train
+from shrp.trainable import parameter_groups
 from shrp.training_config import TrainConfig, was_made_with
 
 CONFIG = TrainConfig(
@@ -482,7 +483,7 @@ def test_a_stored_config_of_another_version_is_said_and_made_nothing_of_ours():
 def test_learning_rates_of_old_and_new_weights(tiny_routed):
     model = tiny_routed()
     model.base_model.embeddings.requires_grad_(False)
-    groups = training.parameter_groups(model, CONFIG.learning_rate, CONFIG.new_learning_rate, 0.05)
+    groups = parameter_groups(model, CONFIG.learning_rate, CONFIG.new_learning_rate, 0.05)
     names = {id(p): name for name, p in model.named_parameters()}
     rates = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     prefix = "bert.encoder.layer.1."
