@@ -41,7 +41,7 @@ from shrp.tasks import Task
 from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
 from shrp.train import FIT_EXAMPLES
 from shrp.trainable import finite, optimizer_and_schedule, parameter_groups
-from shrp.training_config import Precision
+from shrp.training_config import Precision, check_seed, epoch_seed
 from shrp.usage import usage_of
 
 RECOVERY_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
@@ -79,6 +79,7 @@ class GeneralConfig:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
+        check_seed(self.seed)
         for name in ("conversion_size", "final_size", "batch_size", "max_length"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")
@@ -239,7 +240,7 @@ class _OnText:
         model, history = copy.deepcopy(start).to(self.device), []
         for index, layer in enumerate([*order, None]):
             started = time.perf_counter()
-            set_seed(self.config.seed * 10_007 + index)
+            set_seed(epoch_seed(self.config.seed, index))
             size = self.config.final_size if layer is None else self.config.conversion_size
             rows = epoch_rows(len(self.encoded), size, self.done, self.config.seed)
             self.done += size

@@ -46,7 +46,7 @@ from shrp.trainable import (
     same_start,
     set_trainable,
 )
-from shrp.training_config import Epoch, TrainConfig
+from shrp.training_config import Epoch, TrainConfig, epoch_seed
 from shrp.usage import usage_of
 
 FIT_EXAMPLES = 256
@@ -205,7 +205,7 @@ class _Run:
     ) -> dict[str, Any]:
         """Convert, train over one epoch's examples, validate; returns the epoch's row of the history."""
         started = time.perf_counter()
-        set_seed(self.config.seed * 10_007 + epoch.index)
+        set_seed(epoch_seed(self.config.seed, epoch.index))
         swap = None
         if epoch.convert is not None:
             dense = encoder_layers(model)[epoch.convert]
@@ -333,7 +333,7 @@ class _Run:
     def _batches(self, epoch: Epoch) -> list[list[int]]:
         """This epoch's batches of rows of the training data, fixed by the seed and the epoch's number."""
         rows = self._rows(epoch)
-        seed = self.config.seed * 10_007 + epoch.index
+        seed = epoch_seed(self.config.seed, epoch.index)
         batches = bucketed_batches(self.lengths[rows], self.config.batch_size, seed)
         return [[int(rows[i]) for i in batch] for batch in batches]
 

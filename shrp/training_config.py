@@ -30,6 +30,17 @@ RECIPES: dict[str, dict[str, Any]] = {
 """The two named recipes: values of `TrainConfig` that differ between them."""
 
 
+def check_seed(seed: int) -> None:
+    """Raise `TrainingError` unless every generator takes the seed."""
+    if not 0 <= seed < 2**32:
+        raise TrainingError(f"seed must be between 0 and {2**32 - 1}, not {seed}.")
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of one epoch of a run, within what numpy's global generator takes."""
+    return (seed * 10_007 + epoch) % 2**32
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One epoch of the schedule."""
@@ -119,6 +130,7 @@ class TrainConfig:
         for name in ("epoch_size", "conversion_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+        check_seed(self.seed)
         if not self.shrp.layers and self.stage2_epochs == 0:
             raise TrainingError("nothing to do: name layers to convert, or at least one epoch.")
 

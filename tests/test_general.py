@@ -109,6 +109,11 @@ def test_both_the_base_and_the_model_are_on_the_device_that_trains(
     assert {p.device.type for p in start.parameters()} == {"cpu"}  # which is not changed
 
 
+def test_a_date_is_a_seed(converted):
+    _, _, history = converted((2,), seed=20240101, conversion_size=8, final_size=8)
+    assert len(history) == 2
+
+
 def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted):
     _, upper, _ = converted((2,))
     _, whole, _ = converted((1,), start=upper)
@@ -155,6 +160,7 @@ def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"seed": -1}, "seed must be between 0"),
         ({"final_size": 0}, "final_size must be 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate must be more than 0"),
     ],

@@ -26,7 +26,7 @@ from shrp.routing import use_gates
 from shrp.run_state import finish, run_folder
 from shrp.train import train
 from shrp.trainable import parameter_groups
-from shrp.training_config import TrainConfig, was_made_with
+from shrp.training_config import TrainConfig, epoch_seed, was_made_with
 
 CONFIG = TrainConfig(
     ShrpConfig((1, 2)),
@@ -176,6 +176,13 @@ def test_seed_decides_and_nothing_else_does(run):
     assert without_times(first) == without_times(second)
     c, _, _ = run(replace(CONFIG, seed=4), out="c")
     assert not torch.equal(a.classifier.weight, c.classifier.weight)
+
+
+def test_a_date_is_a_seed_and_small_seeds_mean_what_they_meant(run):
+    _, _, history = run(replace(CONFIG, seed=20240101, stage2_epochs=0))
+    assert len(history) == 2
+    assert [epoch_seed(seed, 3) for seed in (0, 7, 429_000)] == [3, 70_052, 429_000 * 10_007 + 3]
+    assert epoch_seed(2**32 - 1, 3) < 2**32
 
 
 def test_everything_trains_whatever_the_model_went_through(run, tiny_model):
@@ -447,6 +454,8 @@ def test_a_diverging_run_stops_with_advice(run):
         ({"learning_rate": float("nan")}, "learning_rate must be more than 0"),
         ({"balance": -1}, "balance must be 0 or more"),
         ({"distill_logits": 1.5}, "between 0 and 1"),
+        ({"seed": -1}, "seed must be between 0 and 4294967295, not -1"),
+        ({"seed": 2**32}, "seed must be between 0"),
         ({"epoch_size": 0}, "epoch_size must be 1 or more"),
         ({"shrp": ShrpConfig(()), "stage2_epochs": 0}, "nothing to do"),
     ],
