@@ -207,6 +207,8 @@ class _OnText:
         texts: Texts,
         teacher_outputs: Path,
     ) -> None:
+        if not len(texts):
+            raise TrainingError("there are no texts to train on: give at least one.")
         self.config, self.tokenizer = config, tokenizer
         self.device = one_accelerator().device
         self.base = base.eval().to(self.device)

@@ -139,6 +139,9 @@ class _Run:
         self.task = train_data.task
         if train_data.labels is None or validation.labels is None:
             raise TrainingError("training needs labels for both the training and the validation data.")
+        if not len(train_data) or not len(validation):
+            which = "validation" if len(train_data) else "training"
+            raise TrainingError(f"the {which} data have no examples: give at least one.")
         self.config = config
         self.encoded = encode(tokenizer, train_data.texts, config.max_length)
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])

@@ -177,9 +177,11 @@ def test_a_diverging_conversion_stops_with_advice(converted):
         converted(learning_rate=1e30, new_learning_rate=1e30)
 
 
-def test_a_conversion_needs_a_layer(converted):
+def test_a_conversion_needs_a_layer_and_texts(converted, tiny_model, tiny_tokenizer, tmp_path):
     with pytest.raises(TrainingError, match="at least one layer"):
         converted(())
+    with pytest.raises(TrainingError, match="no texts to train on"):
+        convert_on_text(GeneralConfig(ShrpConfig((2,))), tiny_model(), tiny_tokenizer, [], tmp_path)
 
 
 def hidden_states(model, inputs):

@@ -437,6 +437,9 @@ def test_runs_that_cannot_start(run, tiny_routed, tiny_data):
     for which in ("train_data", "validation"):
         with pytest.raises(TrainingError, match="needs labels"):
             run(**{which: bare}, out="c")
+    for which, said in (("train_data", "training"), ("validation", "validation")):
+        with pytest.raises(TrainingError, match=f"the {said} data have no examples"):
+            run(**{which: data.subset([])}, out="d")
 
 
 def test_a_diverging_run_stops_with_advice(run):
