@@ -38,7 +38,7 @@ from shrp.precision import resolve_precision
 from shrp.routing import record_routing
 from shrp.run_state import weights_digest
 from shrp.tasks import Task
-from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
+from shrp.teacher import kept_or_live
 from shrp.train import FIT_EXAMPLES
 from shrp.trainable import finite, optimizer_and_schedule, parameter_groups
 from shrp.training_config import Precision, check_seed, epoch_seed
@@ -219,16 +219,18 @@ class _OnText:
             "teacher": weights_digest(base),
             "data": hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest(),
             "max_length": str(config.max_length),
-            "precision": "bf16" if self.bf16 else "fp32",
         }
         rows = np.arange(len(self.encoded))
-        if CachedTeacher.bytes_for(base, int(self.lengths.sum())) > CACHE_BYTES:
-            self.teacher: LiveTeacher | CachedTeacher = LiveTeacher(base, hidden=True)
-        else:
-            self.teacher = CachedTeacher(
-                teacher_outputs, base, tokenizer, self.encoded, rows, hidden=True, identity=identity
-            )
-            self.teacher.fill(torch.bfloat16 if self.bf16 else None)
+        self.teacher = kept_or_live(
+            teacher_outputs,
+            base,
+            tokenizer,
+            self.encoded,
+            rows,
+            hidden=True,
+            identity=identity,
+            bf16=self.bf16,
+        )
         self.done = 0
         """Texts that were used up; epochs walk through all of them."""
 

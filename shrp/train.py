@@ -38,7 +38,7 @@ from shrp.precision import resolve_precision
 from shrp.routing import record_routing, use_gates
 from shrp.run_state import RunState, alone_in, identity_of, run_folder, weights_digest
 from shrp.schedules import Swap, explore
-from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
+from shrp.teacher import CachedTeacher, LiveTeacher, kept_or_live
 from shrp.trainable import (
     finite,
     optimizer_and_schedule,
@@ -166,22 +166,24 @@ class _Run:
         else:
             rows = np.unique(np.concatenate([self._rows(epoch) for epoch in self.config.schedule()]))
         hidden = self.config.distill_hidden > 0 or self.config.freeze_dense
-        if hidden and CachedTeacher.bytes_for(model, int(self.lengths[rows].sum())) > CACHE_BYTES:
-            return LiveTeacher(model, hidden)
+        folder = folder or self.state.folder / "teacher"
+        if not hidden:  # or a run that needs less would empty the folder of those that need more
+            folder = folder.with_name(folder.name + "-logits")
         identity = {
             "teacher": weights_digest(model),
             "data": self.train_data.fingerprint,
             "max_length": str(self.config.max_length),
-            "precision": "bf16" if self.bf16 else "fp32",
         }
-        folder = folder or self.state.folder / "teacher"
-        if not hidden:  # or a run that needs less would empty the folder of those that need more
-            folder = folder.with_name(folder.name + "-logits")
-        cached = CachedTeacher(
-            folder, model, self.tokenizer, self.encoded, rows, hidden=hidden, identity=identity
+        return kept_or_live(
+            folder,
+            model,
+            self.tokenizer,
+            self.encoded,
+            rows,
+            hidden=hidden,
+            identity=identity,
+            bf16=self.bf16,
         )
-        cached.fill(torch.bfloat16 if self.bf16 else None)
-        return cached
 
     def info(self, history: list[dict[str, Any]]) -> CheckpointInfo:
         """What a checkpoint of the present state says of itself."""

@@ -100,7 +100,7 @@ def test_both_the_base_and_the_model_are_on_the_device_that_trains(
     base, start = tiny_model(), tiny_model()
     monkeypatch.setattr(general, "one_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
     monkeypatch.setattr(general, "weights_digest", lambda model: "")
-    monkeypatch.setattr(general, "CACHE_BYTES", 0)
+    monkeypatch.setattr(general, "kept_or_live", lambda *_, **__: None)
     monkeypatch.setattr(general, "convert_layer", take)
     config = GeneralConfig(ShrpConfig((2,)), **SIZES)
     with pytest.raises(KeyboardInterrupt):
