@@ -111,6 +111,8 @@ class Run:
         self.references: dict[str, reference.Reference] = {}
         self.stage1: list[dict[str, Any]] = []
         """History of a conversion that was made before."""
+        self.auto: str | None = None
+        """What the precision `auto` came to in the first stage that was finished, and does in all others."""
         self.provenance: dict[str, Any] = {}
         """How it was made, to go with what comes of it."""
 
@@ -251,6 +253,7 @@ class Run:
         taught_by = teacher.model if teacher else None
         identity = identity_of(config, model, info, train_data, validation, taught_by)
         if (found := self._finished(name, config, identity)) is not None:
+            self._settle(config, found.info)
             return found
         self.announce(name)
         tokenizer: PreTrainedTokenizerBase = teacher.tokenizer if teacher else self.tokenizer
@@ -264,13 +267,20 @@ class Run:
             validation,
             folder,
             teacher=taught_by,
+            precision=self.auto,
             resume=self.resume,
             progress=self.progress,
         )
         extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
         checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
         finish(folder)
+        self._settle(config, info)
         return checkpoint.load(folder)
+
+    def _settle(self, config: TrainConfig, made: CheckpointInfo) -> None:
+        """Hold on to the precision that a stage was trained in: a timing in another process may turn out otherwise."""
+        if config.precision == "auto":
+            self.auto = self.auto or made.training.get("precision")
 
     def _plan(self, routed: Checkpoint, m: int, **options: Any) -> PruningPlan:
         return make_plan(usage_in(routed.info), per_layer=m, **options)

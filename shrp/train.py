@@ -74,6 +74,7 @@ def train(
     *,
     teacher: PreTrainedModel | None = None,
     teacher_outputs: Path | None = None,
+    precision: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> tuple[PreTrainedModel, CheckpointInfo, list[dict[str, Any]]]:
@@ -88,6 +89,7 @@ def train(
         teacher: the dense model to distil; by default `model` as it is at the start.
         teacher_outputs: folder to keep what the teacher says in, for several runs with this teacher and data; by
             default it is in `run_folder(out)`.
+        precision: what `auto` comes to, where another training that this one is compared with has settled that.
         resume: go on from the last epoch that `run_folder(out)` holds, if it holds any.
 
     Returns:
@@ -109,7 +111,7 @@ def train(
         teacher = None
     run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
     with alone_in(run.state.folder):
-        model, history = run.start(model, teacher, resume)
+        model, history = run.start(model, teacher, resume, precision)
         remaining = list(config.schedule())[len(history) :]
         ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None
         for epoch in remaining:
@@ -147,12 +149,16 @@ class _Run:
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
 
     def start(
-        self, model: PreTrainedModel, teacher: PreTrainedModel | None, resume: bool
+        self, model: PreTrainedModel, teacher: PreTrainedModel | None, resume: bool, auto: str | None
     ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-        """The model and history to go on from; writes or checks the run's identity."""
+        """The model and history to go on from; writes or checks the run's identity.
+
+        Args: auto, what that precision comes to where it is settled.
+        """
+        wanted = auto if auto and self.config.precision == "auto" else self.config.precision
         identity = identity_of(self.config, model, self.start_info, self.train_data, self.validation, teacher)
         self.accelerator = one_accelerator()
-        precision = self.state.open(identity, resume, lambda: resolve_precision(self.config.precision))
+        precision = self.state.open(identity, resume, lambda: resolve_precision(wanted))
         self.bf16 = precision == "bf16"
         model, history = self.state.last() or (model, [])
         # Before anything is taken from it: a dense layer that was replaced is still asked what it adds.

@@ -1,6 +1,7 @@
 """The whole recipe on a tiny model folder and CSV files: stages, score rows, and going on after a kill."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from shrp import checkpoint
+from shrp import train as training
 from shrp.base import load_base
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
@@ -262,6 +264,34 @@ def test_a_second_process_is_told_of_the_first(place, finished):
     with pytest.raises(Killed):
         runner(place, "twice", announce=second)()
     assert (run_folder(place / "twice") / "teacher").is_dir()
+
+
+def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_them(place, monkeypatch):
+    auto = {"precision": "auto"}
+    recipe = replace(
+        RECIPE,
+        config=replace(RECIPE.config, **auto),
+        teacher=replace(RECIPE.teacher, **auto),
+        per_layer=(),
+        recover=(),
+        controls=("dropped",),
+    )
+    monkeypatch.setattr(training, "resolve_precision", lambda wanted: {"auto": "bf16"}.get(wanted, wanted))
+    with pytest.raises(Killed):
+        runner(place, "settled", recipe, progress=KillAfter(6))()  # in the control
+    monkeypatch.setattr(training, "resolve_precision", lambda wanted: {"auto": "fp32"}.get(wanted, wanted))
+    folder = run_folder(place / "settled")
+    shutil.rmtree(folder / "control-dropped.run")  # as if it had not begun
+    found = []
+    save = checkpoint.save
+
+    def watched(model, tokenizer, info, *rest, **options):
+        found.append(info.training["precision"])
+        return save(model, tokenizer, info, *rest, **options)
+
+    monkeypatch.setattr(checkpoint, "save", watched)
+    runner(place, "settled", recipe, resume=True)()
+    assert set(found) == {"bf16"}
 
 
 def test_existing_results_are_not_overwritten(place, finished):
