@@ -258,6 +258,9 @@ class Run:
         self.announce(name)
         tokenizer: PreTrainedTokenizerBase = teacher.tokenizer if teacher else self.tokenizer
         folder = run_folder(self.out) / name
+        # One stage asks the teacher for all; but about examples that none comes by, nobody need ask.
+        shared = teacher is not None and config.visits_all(len(train_data))
+        outputs = run_folder(self.out) / "teacher-outputs" if shared else None
         model, info, history = train(
             config,
             model,
@@ -267,6 +270,7 @@ class Run:
             validation,
             folder,
             teacher=taught_by,
+            teacher_outputs=outputs,
             precision=self.auto,
             resume=self.resume,
             progress=self.progress,

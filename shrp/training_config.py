@@ -159,6 +159,10 @@ class TrainConfig:
             factor = 1 - k / self.stage2_epochs, 1 - (k + 1) / self.stage2_epochs
             yield Epoch(len(order) + k, 2, None, *factor, self.epoch_size)
 
+    def visits_all(self, total: int) -> bool:
+        """Whether the epochs together are long enough to come by each of `total` examples."""
+        return sum(min(epoch.size or total, total) for epoch in self.schedule()) >= total
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; `from_dict` reads it back."""
         return asdict(self) | {"shrp": self.shrp.to_dict(), "order": list(self.order)}

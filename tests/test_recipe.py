@@ -22,6 +22,7 @@ from shrp.prune import prune
 from shrp.recipe import Datasets, Recipe, Run
 from shrp.run_state import run_folder
 from shrp.score_rows import score_row
+from shrp.teacher import CachedTeacher
 from shrp.training_config import TrainConfig
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
@@ -292,6 +293,25 @@ def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_th
     monkeypatch.setattr(checkpoint, "save", watched)
     runner(place, "settled", recipe, resume=True)()
     assert set(found) == {"bf16"}
+
+
+@pytest.mark.parametrize("epoch_size", [None, 8])
+def test_the_teacher_is_asked_once_in_a_recipe_whose_stages_come_by_all_examples(
+    place, monkeypatch, epoch_size
+):
+    asked, ask = [], CachedTeacher._ask
+
+    def watched(self, *args):
+        asked.append(len(self.rows))
+        ask(self, *args)
+
+    monkeypatch.setattr(CachedTeacher, "_ask", watched)
+    config = replace(RECIPE.config, epoch_size=epoch_size)
+    recipe = replace(RECIPE, config=config, per_layer=(), controls=("dropped",))
+    runner(place, f"asked-{epoch_size}", recipe)()
+    # Otherwise each asks about those that it comes by: in 3, in 1, and in 4 epochs.
+    assert asked == ([48] if epoch_size is None else [24, 8, 32])
+    assert not run_folder(place / f"asked-{epoch_size}").exists()
 
 
 def test_existing_results_are_not_overwritten(place, finished):
