@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -39,6 +41,12 @@ def base_config(base: str) -> PreTrainedConfig:
     return config
 
 
+def is_classifier(base: str) -> bool:
+    """Whether a base comes with a classification head, of whatever task. Errors as `base_config`."""
+    names = base_config(base).architectures or ()
+    return any(name.endswith("ForSequenceClassification") for name in names)
+
+
 def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
     """Load a dense encoder with a head for `task`.
 
@@ -48,27 +56,27 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
 
     Returns:
         Model in float32 and evaluation mode, tokenizer, and whether its head is trained (so that it can be
-        converted as it is) or new (so that it must be fine-tuned first).
+        converted as it is), or new or another task's (so that it must be fine-tuned first). What tells a task is
+        its name in a checkpoint of ours, and otherwise the names of its labels where the model has any.
 
     Raises:
-        TrainingError: nothing loadable by that name, or converted already.
+        TrainingError: nothing loadable by that name, converted already, or a checkpoint of ours that has the task's
+            labels in another order.
         UnsupportedModelError: no adapter for its family.
     """
-    if checkpoint.info_if_ours(base) is not None:
-        loaded = checkpoint.load(base)
-        if loaded.info.config.layers:
-            raise TrainingError(f"{base} is converted already; start from a dense model.")
-        if loaded.info.task.num_labels != task.num_labels:
+    ours = checkpoint.info_if_ours(base)
+    if ours is not None and ours.config.layers:
+        raise TrainingError(f"{base} is converted already; start from a dense model.")
+    if ours is not None and ours.task.name == task.name:
+        theirs, wanted = _folded(ours.task.label_names), _folded(task.label_names)
+        if theirs == wanted:
+            loaded = checkpoint.load(base)
+            return loaded.model, loaded.tokenizer, True
+        if sorted(theirs) == sorted(wanted):
             raise TrainingError(
-                f"{base} was fine-tuned for {loaded.info.task.num_labels} outputs, but {task.name} has "
-                f"{task.num_labels}; fine-tune a teacher on {task.name} first."
-            )
-        if _reordered(loaded.info.task.label_names, task):
-            raise TrainingError(
-                f"{base} orders its labels {', '.join(loaded.info.task.label_names)}, but {task.name} "
+                f"{base} orders its labels {', '.join(ours.task.label_names)}, but {task.name} "
                 f"{', '.join(task.label_names)}; name the task that it was fine-tuned on (--task)."
             )
-        return loaded.model, loaded.tokenizer, True
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # a new head is expected here, not worth a warning
     hf_logging.disable_progress_bar()
@@ -80,7 +88,7 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
         if Path(base).is_dir() and not checkpoint.has_vocabulary(base):
             raise TrainingError(f"{base} has no tokenizer: {checkpoint.VOCABULARIES[0]} is missing.")
         names = getattr(config, "id2label", None) or {}
-        reordered = _reordered([names[i] for i in sorted(names)], task)
+        names = [names[i] for i in sorted(names)]
         config.num_labels = task.num_labels
         config.problem_type = "regression" if task.is_regression else "single_label_classification"
         if task.label_names:
@@ -97,6 +105,10 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
             ignore_mismatched_sizes=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    except SafetensorError as error:
+        raise TrainingError(
+            f"{base}: {checkpoint.WEIGHTS} is truncated or not a safetensors file: {error}."
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TrainingError(
@@ -105,11 +117,18 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
     finally:
         hf_logging.set_verbosity(verbosity)
     fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
-    # A head that takes the labels in another order (MNLI's are notorious) has to learn ours.
-    return model.eval(), tokenizer, not fresh and not reordered
+    return model.eval(), tokenizer, ours is None and not fresh and _are_of(names, task)
 
 
-def _reordered(names: Sequence[str], task: Task) -> bool:
-    """Whether `names` are the task's labels, but in another order."""
-    theirs, ours = ([str(name).casefold() for name in labels] for labels in (names, task.label_names))
-    return theirs != ours and sorted(theirs) == sorted(ours)
+def _are_of(names: Sequence[str], task: Task) -> bool:
+    """Whether a head with these labels may be the task's: they are its own in its order, or stand for any.
+
+    A head that takes the labels in another order (MNLI's are notorious) has to learn ours.
+    """
+    theirs = _folded(names)
+    generic = task.is_regression or all(re.fullmatch(r"label_\d+", name) for name in theirs)
+    return generic or theirs == _folded(task.label_names)
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    return [str(name).casefold() for name in names]

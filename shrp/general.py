@@ -23,6 +23,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.accelerator import one_accelerator
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows
 from shrp.config import ShrpConfig
 from shrp.convert import convert_layer, expert_layers, router_layers, static_layers
@@ -37,10 +38,10 @@ from shrp.precision import resolve_precision
 from shrp.routing import record_routing
 from shrp.run_state import weights_digest
 from shrp.tasks import Task
-from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
+from shrp.teacher import kept_or_live
 from shrp.train import FIT_EXAMPLES
-from shrp.trainable import parameter_groups
-from shrp.training_config import Precision
+from shrp.trainable import finite, optimizer_and_schedule, parameter_groups
+from shrp.training_config import Precision, check_seed, epoch_seed
 from shrp.usage import usage_of
 
 RECOVERY_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
@@ -78,6 +79,7 @@ class GeneralConfig:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
+        check_seed(self.seed)
         for name in ("conversion_size", "final_size", "batch_size", "max_length"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")
@@ -103,7 +105,8 @@ def convert_on_text(
     """Convert layers of `base` on texts, each to say what the dense layer in its place says.
 
     Args:
-        base: the dense encoder, with a head of any kind; it is the teacher and is not changed.
+        base: the dense encoder, with a head of any kind; it is the teacher and is not changed, but moved to the device
+            that trains, where the returned model is too.
         texts: single texts and pairs, mixed as one likes.
         teacher_outputs: folder for what the teacher says, which several conversions may share.
         start: a model of the same base, some of whose upper layers are converted already, to go on from.
@@ -114,7 +117,7 @@ def convert_on_text(
         the Top-1 shares of each layer's experts over the epoch's last quarter, seconds.
 
     Raises:
-        TrainingError: a layer of `start` is converted already, or there is none to convert.
+        TrainingError: a layer of `start` is converted already, there is none to convert, or the loss diverges.
     """
     if not config.shrp.layers:
         raise TrainingError("name at least one layer to convert.")
@@ -174,7 +177,7 @@ def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel
     routed = expert_layers(converted)
     for index, layer in enumerate(theirs):
         if index in routed or not routed:
-            ours[index] = copy.deepcopy(layer)
+            ours[index] = copy.deepcopy(layer).to(model.device)
     return model
 
 
@@ -204,9 +207,11 @@ class _OnText:
         texts: Texts,
         teacher_outputs: Path,
     ) -> None:
+        if not len(texts):
+            raise TrainingError("there are no texts to train on: give at least one.")
         self.config, self.tokenizer = config, tokenizer
-        self.base = base.eval()
-        self.device = next(base.parameters()).device
+        self.device = one_accelerator().device
+        self.base = base.eval().to(self.device)
         self.bf16 = resolve_precision(config.precision) == "bf16"
         self.encoded = encode(tokenizer, texts, config.max_length)
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
@@ -214,16 +219,18 @@ class _OnText:
             "teacher": weights_digest(base),
             "data": hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest(),
             "max_length": str(config.max_length),
-            "precision": "bf16" if self.bf16 else "fp32",
         }
         rows = np.arange(len(self.encoded))
-        if CachedTeacher.bytes_for(base, int(self.lengths.sum())) > CACHE_BYTES:
-            self.teacher: LiveTeacher | CachedTeacher = LiveTeacher(base, hidden=True)
-        else:
-            self.teacher = CachedTeacher(
-                teacher_outputs, base, tokenizer, self.encoded, rows, hidden=True, identity=identity
-            )
-            self.teacher.fill(torch.bfloat16 if self.bf16 else None)
+        self.teacher = kept_or_live(
+            teacher_outputs,
+            base,
+            tokenizer,
+            self.encoded,
+            rows,
+            hidden=True,
+            identity=identity,
+            bf16=self.bf16,
+        )
         self.done = 0
         """Texts that were used up; epochs walk through all of them."""
 
@@ -234,10 +241,10 @@ class _OnText:
         progress: Callable[[dict[str, Any]], None] | None,
     ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
         """Convert the layers of `order`, an epoch after each, and end with an epoch of all; `start` is not changed."""
-        model, history = copy.deepcopy(start), []
+        model, history = copy.deepcopy(start).to(self.device), []
         for index, layer in enumerate([*order, None]):
             started = time.perf_counter()
-            set_seed(self.config.seed * 10_007 + index)
+            set_seed(epoch_seed(self.config.seed, index))
             size = self.config.final_size if layer is None else self.config.conversion_size
             rows = epoch_rows(len(self.encoded), size, self.done, self.config.seed)
             self.done += size
@@ -271,14 +278,11 @@ class _OnText:
         routed = router_layers(model)
         replaced, pruned = expert_layers(model), static_layers(model)
         top = len(encoder_layers(model)) - 1
+        steps = len(batches)
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
-        optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
-        warm = max(1, len(batches) // 16)
-
-        def factor(step: int) -> float:
-            return min(1.0, (step + 1) / warm) * (1 - step / len(batches) if last else 1.0)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer, schedule = optimizer_and_schedule(
+            parameter_groups(model, *rates), steps, max(1, steps // 16), end=0.0 if last else 1.0
+        )
         sums = {"distill_hidden_loss": 0.0, "balance_loss": 0.0}
         counts = {layer: np.zeros(expert.num_experts) for layer, expert in routed.items()}
         for step, batch in enumerate(batches):
@@ -296,18 +300,20 @@ class _OnText:
                         outputs |= {layer: record.hidden_states[layer] for layer in pruned}
             error = hidden_loss(outputs, said, inputs["attention_mask"])
             balance = record.balance_loss() if routed else error.new_zeros(())
-            (error + config.balance * balance).backward()
+            loss = error + config.balance * balance
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            finite(loss, index, step)
             sums["distill_hidden_loss"] += float(error.detach())
             sums["balance_loss"] += float(balance.detach())
-            if routed and step >= len(batches) * 3 // 4:
+            if routed and step >= steps * 3 // 4:
                 for layer, share in usage_of(record).items():
                     counts[layer] += share * len(record.probs(layer))  # inputs, or tokens
         usage = {str(layer): (count / count.sum()).round(6).tolist() for layer, count in counts.items()}
-        return {name: round(value / len(batches), 6) for name, value in sums.items()} | {"usage": usage}
+        return {name: round(value / steps, 6) for name, value in sums.items()} | {"usage": usage}
 
     def _learning(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
         """Freeze all but what learns, which is returned: the routed layers, or where there are none all layers."""

@@ -7,7 +7,9 @@ checkpoint at `out` is written as soon as the routed model is trained and again 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint, reference
-from shrp.base import load_base
+from shrp.base import is_classifier, load_base
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
@@ -29,12 +31,21 @@ from shrp.history import history_text, joined
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.run_state import finish, run_folder
+from shrp.run_state import (
+    RUN_FILE,
+    alone_in,
+    finish,
+    holds_a_run,
+    identity_of,
+    kept_identity,
+    run_folder,
+)
 from shrp.score_rows import score_row
 from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
 
 CONTROLS = ("random", "uniform", "dropped")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,8 @@ class Run:
         self.references: dict[str, reference.Reference] = {}
         self.stage1: list[dict[str, Any]] = []
         """History of a conversion that was made before."""
+        self.auto: str | None = None
+        """What the precision `auto` came to in the first stage that was finished, and does in all others."""
         self.provenance: dict[str, Any] = {}
         """How it was made, to go with what comes of it."""
 
@@ -109,12 +122,17 @@ class Run:
         Raises:
             TrainingError, DataError, CheckpointError: as the stages.
         """
+        with alone_in(run_folder(self.out)):
+            return self._run()
+
+    def _run(self) -> CheckpointInfo:
         folder = run_folder(self.out)
-        if folder.exists() and not self.resume:
-            raise TrainingError(
-                f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
-            )
-        if self.out.exists() and not folder.exists() and (self.out.is_file() or any(self.out.iterdir())):
+        if holds_a_run(folder):
+            if not self.resume:
+                raise TrainingError(
+                    f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
+                )
+        elif self.out.exists() and (self.out.is_file() or any(self.out.iterdir())):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
         source = self._source()
         teacher = self._teacher()
@@ -165,14 +183,17 @@ class Run:
     def _teacher(self) -> Checkpoint:
         folder = run_folder(self.out)
         task = self.data.train.task
-        if (found := self._finished("teacher", self.recipe.teacher)) is not None:
-            return found
         model, tokenizer, trained = load_base(self.base, task, self.recipe.teacher.seed)
         info = CheckpointInfo(ShrpConfig(()), task, base_model=self.base_name)
         if trained and (known := checkpoint.info_if_ours(self.base)):
             info = replace(info, training=known.training)
         if trained:
             return Checkpoint(folder, info, model, tokenizer, "")
+        if is_classifier(self.base):  # whoever named it may take it for the task's
+            _LOG.warning(
+                f"{self.base} is a classifier, but its head is not of {task.name} or takes the labels in another "
+                "order: a teacher is fine-tuned from it first."
+            )
         self.tokenizer = tokenizer
         return self._stage("teacher", self.recipe.teacher, lambda: model, info, None)
 
@@ -189,8 +210,13 @@ class Run:
         name = f"{kind}-{source.fingerprint[:8]}"  # another conversion's is another stage
         return self._stage(name, stage2, lambda: graft(teacher.model, source.model), info, teacher)
 
-    def _finished(self, name: str, config: TrainConfig) -> Checkpoint | None:
-        """What an earlier, killed run made of a stage; raises `TrainingError` where that run had other options."""
+    def _finished(self, name: str, config: TrainConfig, identity: Mapping[str, Any]) -> Checkpoint | None:
+        """What an earlier, killed run made of a stage; raises `TrainingError` where that was another run.
+
+        Args:
+            identity: of the training that the stage is. Stages that were finished before theirs was kept beside them
+                are taken for it where config, base and the data's names say so.
+        """
         folder = run_folder(self.out) / name
         try:
             found = checkpoint.load(folder) if folder.is_dir() else None
@@ -198,12 +224,15 @@ class Run:
             return None  # not whole: the stage is done again
         if found is not None:
             made, train, validation = found.info.training, self.data.train, self.data.validation
+            kept = kept_identity(folder)
             same = {
                 "config": was_made_with(config, made),
                 "base": found.info.base_model == self.base_name,
                 "train": (made.get("train_data"), made.get("train_examples")) == (train.name, len(train)),
                 "validation": made.get("validation_data") == validation.name,
             }
+            for part in ("train", "validation", "weights", "teacher"):
+                same[part] = same.get(part, True) and kept.get(part, identity[part]) == identity[part]
             if changed := [key for key, equal in same.items() if not equal]:
                 raise TrainingError(
                     f"{folder} is of another run (its {', '.join(changed)} differ); "
@@ -220,28 +249,42 @@ class Run:
         teacher: Checkpoint | None,
     ) -> Checkpoint:
         """Train one model, or take it from an earlier, killed run."""
-        if (found := self._finished(name, config)) is not None:
+        model, train_data, validation = start(), self.data.train, self.data.validation
+        taught_by = teacher.model if teacher else None
+        identity = identity_of(config, model, info, train_data, validation, taught_by)
+        if (found := self._finished(name, config, identity)) is not None:
+            self._settle(config, found.info)
             return found
         self.announce(name)
         tokenizer: PreTrainedTokenizerBase = teacher.tokenizer if teacher else self.tokenizer
         folder = run_folder(self.out) / name
+        # One stage asks the teacher for all; but about examples that none comes by, nobody need ask.
+        shared = teacher is not None and config.visits_all(len(train_data))
+        outputs = run_folder(self.out) / "teacher-outputs" if shared else None
         model, info, history = train(
             config,
-            start(),
+            model,
             info,
             tokenizer,
-            self.data.train,
-            self.data.validation,
+            train_data,
+            validation,
             folder,
-            teacher=teacher.model if teacher else None,
+            teacher=taught_by,
+            teacher_outputs=outputs,
+            precision=self.auto,
             resume=self.resume,
             progress=self.progress,
         )
-        checkpoint.save(
-            model, tokenizer, info, folder, extra_files={checkpoint.HISTORY: history_text(history)}
-        )
+        extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
+        checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
         finish(folder)
+        self._settle(config, info)
         return checkpoint.load(folder)
+
+    def _settle(self, config: TrainConfig, made: CheckpointInfo) -> None:
+        """Hold on to the precision that a stage was trained in: a timing in another process may turn out otherwise."""
+        if config.precision == "auto":
+            self.auto = self.auto or made.training.get("precision")
 
     def _plan(self, routed: Checkpoint, m: int, **options: Any) -> PruningPlan:
         return make_plan(usage_in(routed.info), per_layer=m, **options)

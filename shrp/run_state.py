@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint
 from shrp.checkpoint_info import CheckpointInfo
+from shrp.data import TextData
 from shrp.errors import TrainingError
 from shrp.history import history_text
+from shrp.training_config import TrainConfig
 
 RUN_FILE = "run.json"
+_LOCK = ".lock"
 
 
 def run_folder(out: str | Path) -> Path:
@@ -31,8 +36,40 @@ def finish(out: str | Path) -> None:
     shutil.rmtree(run_folder(out), ignore_errors=True)
 
 
+def holds_a_run(folder: Path) -> bool:
+    """Whether anything is kept in a run's folder."""
+    return folder.is_dir() and any(file.name != _LOCK for file in folder.iterdir())
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made, against other processes; where nothing is kept in it, it goes again.
+
+    Raises:
+        TrainingError: another process holds it, or it cannot be made.
+    """
+    lock = FileLock(folder / _LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise TrainingError(
+            f"another process is at work in {folder}: let it end, or choose another folder for the result."
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        if not holds_a_run(folder):
+            with suppress(OSError):
+                (folder / _LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+        lock.release()
+
+
 class RunState:
-    """The state of one run in a folder of its own, which is made when there is something to keep."""
+    """The state of one run in a folder of its own, which the process that runs it holds (`alone_in`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,7 +100,6 @@ class RunState:
                 )
             return began_with
         settled = precision()
-        self.folder.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps({**identity, "precision": settled}), encoding="utf-8")
         partial.replace(file)
@@ -90,7 +126,39 @@ class RunState:
         extra = {checkpoint.HISTORY: history_text(history)}
         checkpoint.save(model, tokenizer, info, target, extra_files=extra)
         for folder in done:
-            shutil.rmtree(folder)
+            if folder != target:
+                shutil.rmtree(folder)
+
+
+def identity_of(
+    config: TrainConfig,
+    model: PreTrainedModel,
+    info: CheckpointInfo,
+    train: TextData,
+    validation: TextData,
+    teacher: PreTrainedModel | None,
+) -> dict[str, Any]:
+    """What makes two trainings the same, JSON-able.
+
+    Args:
+        model, info: what is trained, as it is at the start.
+        teacher: None for the model itself.
+    """
+    return {
+        "config": config.to_dict(),
+        "train": train.fingerprint,
+        "validation": validation.fingerprint,
+        "weights": weights_digest(model),
+        "teacher": weights_digest(model if teacher is None else teacher) if config.distils else "",
+        # Another plan or base with the same options would otherwise take this run's weights for its own.
+        "start": {k: v for k, v in info.to_dict().items() if k in ("layers", "plan", "base_model")},
+    }
+
+
+def kept_identity(folder: Path) -> dict[str, Any]:
+    """The identity that a finished training has beside its weights; empty where it has none."""
+    file = folder / RUN_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def weights_digest(model: PreTrainedModel) -> str:

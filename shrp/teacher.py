@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from shrp.losses import TeacherOutput
 
 CACHE_BYTES = 16 * 2**30
 """Above this many bytes of hidden states a teacher is asked anew in every step instead."""
+SPARE_BYTES = 2**30
+"""Left free on the disk beside them, for checkpoints."""
+_LOG = logging.getLogger(__name__)
 _BATCH = 64
 _IDENTITY, _LOGITS, _HIDDEN, _LOCK = "teacher.json", "logits.npy", "hidden.bin", ".lock"
 
@@ -81,7 +86,7 @@ class CachedTeacher:
         """Bytes of hidden states that so many tokens take."""
         return tokens * (model.config.num_hidden_layers + 1) * model.config.hidden_size * 2
 
-    def fill(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> None:
+    def fill(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> bool:
         """Ask the teacher about every row, unless the folder holds that already.
 
         Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into a
@@ -89,6 +94,9 @@ class CachedTeacher:
 
         Args:
             precision: of autocast; None computes in float32.
+
+        Returns:
+            Whether there was room on the disk; if not, there is nothing to read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / _LOCK):
@@ -96,11 +104,16 @@ class CachedTeacher:
             if not (file.is_file() and json.loads(file.read_text(encoding="utf-8")) == self.identity):
                 for name in (_IDENTITY, _HIDDEN, _LOGITS):
                     (self.folder / name).unlink(missing_ok=True)
+                # A file that is mapped into memory takes its room as it is written, and a full disk ends the process.
+                needed = self.bytes_for(self.model, self.tokens) + SPARE_BYTES
+                if self.hidden and needed > shutil.disk_usage(self.folder).free:
+                    return False
                 self._ask(precision, progress)
                 partial = file.with_suffix(".partial")
                 partial.write_text(json.dumps(self.identity), encoding="utf-8")
                 partial.replace(file)
             self._open()
+        return True
 
     def _ask(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None) -> None:
         states = self._states(create=True) if self.hidden else None
@@ -145,3 +158,39 @@ class CachedTeacher:
         padded = torch.zeros(*mask.shape, *self.width, dtype=torch.float16)
         padded[mask.cpu()] = torch.from_numpy(said)
         return TeacherOutput(logits, padded.to(mask.device).unbind(2))
+
+
+def kept_or_live(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Sequence[Encoded],
+    rows: np.ndarray,
+    *,
+    hidden: bool,
+    identity: dict[str, str],
+    bf16: bool,
+) -> LiveTeacher | CachedTeacher:
+    """The teacher, asked once about each row where its answers fit on the disk, or else in every step.
+
+    Args as for `CachedTeacher`; `bf16`, whether it computes in that.
+    """
+    cached = CachedTeacher(
+        folder,
+        model,
+        tokenizer,
+        encoded,
+        rows,
+        hidden=hidden,
+        identity=identity | {"precision": "bf16" if bf16 else "fp32"},
+    )
+    size = CachedTeacher.bytes_for(model, cached.tokens) if hidden else 0
+    if size > CACHE_BYTES:
+        return LiveTeacher(model, hidden)
+    if not cached.fill(torch.bfloat16 if bf16 else None):
+        _LOG.warning(
+            f"{folder} has no room for the teacher's hidden states ({size / 2**30:.1f} GiB, and "
+            f"{SPARE_BYTES / 2**30:.0f} GiB to spare): it is asked anew in every step, which takes longer."
+        )
+        return LiveTeacher(model, hidden)
+    return cached

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.accelerator import one_accelerator
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import convert_layer, layer_kinds, router_layers
@@ -36,11 +36,17 @@ from shrp.losses import TeacherOutput, total_loss
 from shrp.partial import run_from
 from shrp.precision import resolve_precision
 from shrp.routing import record_routing, use_gates
-from shrp.run_state import RunState, run_folder, weights_digest
+from shrp.run_state import RunState, alone_in, identity_of, run_folder, weights_digest
 from shrp.schedules import Swap, explore
-from shrp.teacher import CACHE_BYTES, CachedTeacher, LiveTeacher
-from shrp.trainable import parameter_groups, same_start, set_trainable
-from shrp.training_config import Epoch, TrainConfig
+from shrp.teacher import CachedTeacher, LiveTeacher, kept_or_live
+from shrp.trainable import (
+    finite,
+    optimizer_and_schedule,
+    parameter_groups,
+    same_start,
+    set_trainable,
+)
+from shrp.training_config import Epoch, TrainConfig, epoch_seed
 from shrp.usage import usage_of
 
 FIT_EXAMPLES = 256
@@ -68,6 +74,7 @@ def train(
     *,
     teacher: PreTrainedModel | None = None,
     teacher_outputs: Path | None = None,
+    precision: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> tuple[PreTrainedModel, CheckpointInfo, list[dict[str, Any]]]:
@@ -82,14 +89,15 @@ def train(
         teacher: the dense model to distil; by default `model` as it is at the start.
         teacher_outputs: folder to keep what the teacher says in, for several runs with this teacher and data; by
             default it is in `run_folder(out)`.
+        precision: what `auto` comes to, where another training that this one is compared with has settled that.
         resume: go on from the last epoch that `run_folder(out)` holds, if it holds any.
 
     Returns:
         The model in evaluation mode, its info (with usage on `validation`), and the history: a row an epoch.
 
     Raises:
-        TrainingError: another run's state is in the way, a resumed run is not the same run, or the teacher does
-            not fit.
+        TrainingError: another run's state is in the way, or another process at work on it; a resumed run is not the
+            same run; the teacher does not fit; or several processes were launched, as only one trains.
     """
     config.shrp.check_fits(model.config.num_hidden_layers, model.config.num_attention_heads)
     if config.distils:
@@ -102,15 +110,16 @@ def train(
     else:
         teacher = None
     run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
-    model, history = run.start(model, teacher, resume)
-    remaining = list(config.schedule())[len(history) :]
-    ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None
-    for epoch in remaining:
-        row = run.epoch(model, ask, epoch)
-        history.append(row)
-        run.state.keep(model, tokenizer, run.info(history), history)
-        if progress:
-            progress.epoch(row)
+    with alone_in(run.state.folder):
+        model, history = run.start(model, teacher, resume, precision)
+        remaining = list(config.schedule())[len(history) :]
+        ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None
+        for epoch in remaining:
+            row = run.epoch(model, ask, epoch)
+            history.append(row)
+            run.state.keep(model, tokenizer, run.info(history), history)
+            if progress:
+                progress.epoch(row)
     return model.eval(), run.info(history), history
 
 
@@ -132,31 +141,28 @@ class _Run:
         self.task = train_data.task
         if train_data.labels is None or validation.labels is None:
             raise TrainingError("training needs labels for both the training and the validation data.")
+        if not len(train_data) or not len(validation):
+            which = "validation" if len(train_data) else "training"
+            raise TrainingError(f"the {which} data have no examples: give at least one.")
         self.config = config
         self.encoded = encode(tokenizer, train_data.texts, config.max_length)
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
 
     def start(
-        self, model: PreTrainedModel, teacher: PreTrainedModel | None, resume: bool
+        self, model: PreTrainedModel, teacher: PreTrainedModel | None, resume: bool, auto: str | None
     ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-        """The model and history to go on from; writes or checks the run's identity."""
-        identity = {
-            "config": self.config.to_dict(),
-            "train": self.train_data.fingerprint,
-            "validation": self.validation.fingerprint,
-            "weights": weights_digest(model),
-            "teacher": weights_digest(teacher) if teacher is not None else "",
-            # Another plan or base with the same options would otherwise take this run's weights for its own.
-            "start": {
-                k: v for k, v in self.start_info.to_dict().items() if k in ("layers", "plan", "base_model")
-            },
-        }
-        precision = self.state.open(identity, resume, lambda: resolve_precision(self.config.precision))
-        # Not Accelerator's own mixed precision: that patches the model's forward for good, so that what is trained
-        # here could not be copied or pruned, and it can be chosen only once a process.
-        self.accelerator = Accelerator(mixed_precision="no")
+        """The model and history to go on from; writes or checks the run's identity.
+
+        Args: auto, what that precision comes to where it is settled.
+        """
+        wanted = auto if auto and self.config.precision == "auto" else self.config.precision
+        identity = identity_of(self.config, model, self.start_info, self.train_data, self.validation, teacher)
+        self.accelerator = one_accelerator()
+        precision = self.state.open(identity, resume, lambda: resolve_precision(wanted))
         self.bf16 = precision == "bf16"
-        return self.state.last() or (model, [])
+        model, history = self.state.last() or (model, [])
+        # Before anything is taken from it: a dense layer that was replaced is still asked what it adds.
+        return model.to(self.accelerator.device), history
 
     def teacher(self, model: PreTrainedModel, folder: Path | None) -> LiveTeacher | CachedTeacher:
         """The teacher, asked once about each example where its answers fit on the disk."""
@@ -166,22 +172,24 @@ class _Run:
         else:
             rows = np.unique(np.concatenate([self._rows(epoch) for epoch in self.config.schedule()]))
         hidden = self.config.distill_hidden > 0 or self.config.freeze_dense
-        if hidden and CachedTeacher.bytes_for(model, int(self.lengths[rows].sum())) > CACHE_BYTES:
-            return LiveTeacher(model, hidden)
+        folder = folder or self.state.folder / "teacher"
+        if not hidden:  # or a run that needs less would empty the folder of those that need more
+            folder = folder.with_name(folder.name + "-logits")
         identity = {
             "teacher": weights_digest(model),
             "data": self.train_data.fingerprint,
             "max_length": str(self.config.max_length),
-            "precision": "bf16" if self.bf16 else "fp32",
         }
-        folder = folder or self.state.folder / "teacher"
-        if not hidden:  # or a run that needs less would empty the folder of those that need more
-            folder = folder.with_name(folder.name + "-logits")
-        cached = CachedTeacher(
-            folder, model, self.tokenizer, self.encoded, rows, hidden=hidden, identity=identity
+        return kept_or_live(
+            folder,
+            model,
+            self.tokenizer,
+            self.encoded,
+            rows,
+            hidden=hidden,
+            identity=identity,
+            bf16=self.bf16,
         )
-        cached.fill(torch.bfloat16 if self.bf16 else None)
-        return cached
 
     def info(self, history: list[dict[str, Any]]) -> CheckpointInfo:
         """What a checkpoint of the present state says of itself."""
@@ -208,7 +216,7 @@ class _Run:
     ) -> dict[str, Any]:
         """Convert, train over one epoch's examples, validate; returns the epoch's row of the history."""
         started = time.perf_counter()
-        set_seed(self.config.seed * 10_007 + epoch.index)
+        set_seed(epoch_seed(self.config.seed, epoch.index))
         swap = None
         if epoch.convert is not None:
             dense = encoder_layers(model)[epoch.convert]
@@ -217,7 +225,7 @@ class _Run:
                 rows = self._rows(epoch)[:FIT_EXAMPLES]
                 batches = bucketed_batches(self.lengths[rows], self.config.batch_size)
                 inputs = (collate(self.tokenizer, self.encoded, rows[batch]) for batch in batches)
-                fit_expander(model.to(self.accelerator.device), epoch.convert, dense, inputs)
+                fit_expander(model, epoch.convert, dense, inputs)
             if self.config.swap:
                 swap = Swap(dense, new, self.config.swap)
                 encoder_layers(model)[epoch.convert] = swap
@@ -254,14 +262,13 @@ class _Run:
         set_trainable(model, config)
         start = same_start(model, teacher.model) if teacher is not None and config.freeze_dense else 0
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
-        optimizer = torch.optim.AdamW(parameter_groups(model, *rates), fused=True)
-        warm = max(1, round(config.warmup * len(batches)))
-        span = epoch.end_factor - epoch.start_factor
-
-        def factor(step: int) -> float:
-            return min(1.0, (step + 1) / warm) * (epoch.start_factor + span * step / len(batches))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer, schedule = optimizer_and_schedule(
+            parameter_groups(model, *rates),
+            len(batches),
+            max(1, round(config.warmup * len(batches))),
+            start=epoch.start_factor,
+            end=epoch.end_factor,
+        )
         wrapped, optimizer, loader, schedule = accelerator.prepare(model.train(), optimizer, loader, schedule)
         sums: dict[str, float] = {}
         steps = len(loader)
@@ -278,11 +285,7 @@ class _Run:
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            loss = float(parts.total.detach())
-            if not np.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} in epoch {epoch.index}, step {step}: lower the learning rates."
-                )
+            loss = finite(parts.total, epoch.index, step)
             for name in ("total", "task", "logits", "hidden", "balance"):
                 sums[name] = sums.get(name, 0.0) + float(getattr(parts, name).detach())
             if self.progress:
@@ -341,7 +344,7 @@ class _Run:
     def _batches(self, epoch: Epoch) -> list[list[int]]:
         """This epoch's batches of rows of the training data, fixed by the seed and the epoch's number."""
         rows = self._rows(epoch)
-        seed = self.config.seed * 10_007 + epoch.index
+        seed = epoch_seed(self.config.seed, epoch.index)
         batches = bucketed_batches(self.lengths[rows], self.config.batch_size, seed)
         return [[int(rows[i]) for i in batch] for batch in batches]
 

@@ -1,13 +1,16 @@
-"""What of a model learns, at which rate, and from where on it differs from its teacher."""
+"""What of a model learns, at which rate and by which steps, and from where on it differs from its teacher."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from shrp.convert import layer_kinds, new_parameters
+from shrp.errors import TrainingError
 from shrp.families import encoder_layers, family_of
 from shrp.schedules import Swap
 from shrp.training_config import TrainConfig
@@ -70,3 +73,34 @@ def parameter_groups(
         }
         for (is_new, decays), parameters in groups.items()
     ]
+
+
+def optimizer_and_schedule(
+    groups: list[dict[str, Any]], steps: int, warm: int, *, start: float = 1.0, end: float = 1.0
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW over `parameter_groups`, and an epoch's rates: up over `warm` steps, and from `start` linearly to `end`.
+
+    Args:
+        steps: of the epoch.
+        start, end: factors of the groups' rates.
+    """
+    optimizer = torch.optim.AdamW(groups, fused=True)
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / warm) * (start + (end - start) * step / steps)
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def finite(loss: Tensor, epoch: int, step: int) -> float:
+    """A step's loss, `()`, as a number.
+
+    Raises:
+        TrainingError: it is not finite.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss is {value} in epoch {epoch}, step {step}: lower the learning rates, or train in fp32."
+        )
+    return value

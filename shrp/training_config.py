@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from shrp.config import ShrpConfig
-from shrp.errors import TrainingError
+from shrp.errors import ShrpError, TrainingError
 
 Precision = Literal["auto", "fp32", "bf16"]
 ExpanderInit = Literal["random", "least_squares"]
@@ -28,6 +28,17 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 """The two named recipes: values of `TrainConfig` that differ between them."""
+
+
+def check_seed(seed: int) -> None:
+    """Raise `TrainingError` unless every generator takes the seed."""
+    if not 0 <= seed < 2**32:
+        raise TrainingError(f"seed must be between 0 and {2**32 - 1}, not {seed}.")
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of one epoch of a run, within what numpy's global generator takes."""
+    return (seed * 10_007 + epoch) % 2**32
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,7 @@ class TrainConfig:
         for name in ("epoch_size", "conversion_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+        check_seed(self.seed)
         if not self.shrp.layers and self.stage2_epochs == 0:
             raise TrainingError("nothing to do: name layers to convert, or at least one epoch.")
 
@@ -147,18 +159,32 @@ class TrainConfig:
             factor = 1 - k / self.stage2_epochs, 1 - (k + 1) / self.stage2_epochs
             yield Epoch(len(order) + k, 2, None, *factor, self.epoch_size)
 
+    def visits_all(self, total: int) -> bool:
+        """Whether the epochs together are long enough to come by each of `total` examples."""
+        return sum(min(epoch.size or total, total) for epoch in self.schedule()) >= total
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; `from_dict` reads it back."""
         return asdict(self) | {"shrp": self.shrp.to_dict(), "order": list(self.order)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
-        """Rebuild a config from `to_dict`'s form."""
-        shrp = ShrpConfig(**data["shrp"] | {"layers": tuple(data["shrp"]["layers"])})
-        return cls(**data | {"shrp": shrp, "order": tuple(data["order"])})
+        """Rebuild a config from `to_dict`'s form.
+
+        Raises:
+            ShrpError: it lacks a field, has one that this version does not know, or a value is out of its range.
+        """
+        try:
+            shrp = ShrpConfig(**data["shrp"] | {"layers": tuple(data["shrp"]["layers"])})
+            return cls(**data | {"shrp": shrp, "order": tuple(data["order"])})
+        except (KeyError, TypeError) as error:
+            raise TrainingError(f"the stored config is not one of this version: {error}.") from error
 
 
 def was_made_with(config: TrainConfig, training: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's `training` says that it was made with a config; fields that it lacks had their default."""
     made = training.get("config")
-    return made is not None and TrainConfig.from_dict(made) == config
+    try:
+        return made is not None and TrainConfig.from_dict(made) == config
+    except ShrpError:
+        return False

@@ -3,12 +3,13 @@
 import copy
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from shrp import checkpoint
+from shrp import checkpoint, general
 from shrp.card import card
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, layer_kinds
@@ -87,6 +88,32 @@ def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(convert
         assert torch.equal(value, before[name]), name
 
 
+def test_both_the_base_and_the_model_are_on_the_device_that_trains(
+    tiny_model, tiny_tokenizer, texts, tmp_path, monkeypatch
+):
+    found = []
+
+    def take(model, index, _):
+        found.append({p.device.type for part in (base, model) for p in part.parameters()})
+        raise KeyboardInterrupt  # nothing can be computed on a device that is not there
+
+    base, start = tiny_model(), tiny_model()
+    monkeypatch.setattr(general, "one_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr(general, "weights_digest", lambda model: "")
+    monkeypatch.setattr(general, "kept_or_live", lambda *_, **__: None)
+    monkeypatch.setattr(general, "convert_layer", take)
+    config = GeneralConfig(ShrpConfig((2,)), **SIZES)
+    with pytest.raises(KeyboardInterrupt):
+        convert_on_text(config, base, tiny_tokenizer, texts, tmp_path, start=start)
+    assert found == [{"meta"}]
+    assert {p.device.type for p in start.parameters()} == {"cpu"}  # which is not changed
+
+
+def test_a_date_is_a_seed(converted):
+    _, _, history = converted((2,), seed=20240101, conversion_size=8, final_size=8)
+    assert len(history) == 2
+
+
 def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted):
     _, upper, _ = converted((2,))
     _, whole, _ = converted((1,), start=upper)
@@ -133,6 +160,7 @@ def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"seed": -1}, "seed must be between 0"),
         ({"final_size": 0}, "final_size must be 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate must be more than 0"),
     ],
@@ -142,9 +170,18 @@ def test_configs_that_cannot_be(values, said):
         GeneralConfig(**{"shrp": ShrpConfig((1,))} | values)
 
 
-def test_a_conversion_needs_a_layer(converted):
+def test_a_diverging_conversion_stops_with_advice(converted):
+    with pytest.raises(
+        TrainingError, match=r"the loss is \w+ in epoch 0, step \d+: lower the learning rates"
+    ):
+        converted(learning_rate=1e30, new_learning_rate=1e30)
+
+
+def test_a_conversion_needs_a_layer_and_texts(converted, tiny_model, tiny_tokenizer, tmp_path):
     with pytest.raises(TrainingError, match="at least one layer"):
         converted(())
+    with pytest.raises(TrainingError, match="no texts to train on"):
+        convert_on_text(GeneralConfig(ShrpConfig((2,))), tiny_model(), tiny_tokenizer, [], tmp_path)
 
 
 def hidden_states(model, inputs):

@@ -31,11 +31,12 @@ def nothing_measured():
 
 @pytest.fixture
 def machine(monkeypatch):
-    """`machine(cuda, bf16, fp32_seconds, bf16_seconds)`: its clock."""
+    """`machine(cuda, bf16, fp32_seconds, bf16_seconds)`: its clock. `cuda` may be another device's name."""
 
     def build(cuda=False, bf16=False, *seconds):
         clock = Clock(*seconds)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        device = torch.device(cuda if isinstance(cuda, str) else "cuda" if cuda else "cpu")
+        monkeypatch.setattr(precision, "one_accelerator", lambda: SimpleNamespace(device=device))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
         monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=clock))
         return clock
@@ -60,6 +61,18 @@ def test_without_a_gpu_it_is_bf16_where_that_is_at_least_1_3_times_as_fast(
     clock = machine(False, True, fp32_seconds, bf16_seconds)
     assert resolve_precision("auto") == format
     assert clock.calls == 4
+
+
+def test_on_the_cpu_of_a_machine_with_a_gpu_the_gpu_does_not_decide(machine, monkeypatch):
+    machine(False, True, 1.0, 1.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_precision("auto") == "fp32"
+
+
+def test_on_any_other_device_nothing_is_known_of_bf16(machine):
+    clock = machine("mps", True)
+    assert resolve_precision("auto") == "fp32"
+    assert clock.calls == 0
 
 
 def test_a_process_measures_once(machine):

@@ -1,6 +1,7 @@
 """The whole recipe on a tiny model folder and CSV files: stages, score rows, and going on after a kill."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +9,20 @@ import pytest
 import torch
 
 from shrp import checkpoint
+from shrp import train as training
 from shrp.base import load_base
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.data import load_file
-from shrp.errors import CheckpointError, PlanError, TrainingError
+from shrp.errors import CheckpointError, PlanError, ShrpError, TrainingError
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.recipe import Datasets, Recipe, Run
 from shrp.run_state import run_folder
 from shrp.score_rows import score_row
+from shrp.teacher import CachedTeacher
 from shrp.training_config import TrainConfig
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
@@ -227,6 +230,90 @@ def test_a_resumed_run_with_other_options_is_refused(place, finished):
         run()
 
 
+def test_finished_stages_of_other_labels_or_another_base_of_the_same_names_are_refused(
+    place, finished, tiny_model, tiny_tokenizer
+):
+    with pytest.raises(Killed):
+        runner(place, "same-names", progress=KillAfter(6))()  # teacher and routed are done
+    folder = run_folder(place / "same-names")
+    for part in ("train", "validation"):
+        run = runner(place, "same-names", resume=True)
+        data = getattr(run.data, part)
+        run.data = replace(run.data, **{part: replace(data, labels=1 - data.labels)})
+        with pytest.raises(TrainingError, match=rf"teacher is of another run \(its {part} differ\)"):
+            run()
+    tiny_model(seed=9).base_model.save_pretrained(place / "another-encoder")
+    tiny_tokenizer.save_pretrained(place / "another-encoder")
+    run = runner(place, "same-names", resume=True)
+    run.base = str(place / "another-encoder")
+    with pytest.raises(TrainingError, match=r"teacher is of another run \(its weights differ\)"):
+        run()
+    for stage in ("teacher", "routed"):  # as they were before a stage kept what it is
+        (folder / stage / "run.json").unlink()
+    with pytest.raises(Killed):
+        runner(place, "same-names", resume=True, progress=KillAfter(1))()
+    assert (folder / "recovered-1").is_dir()
+
+
+def test_a_second_process_is_told_of_the_first(place, finished):
+    def second(stage):
+        if stage == "routed":  # stands for another process, which comes between two stages
+            with pytest.raises(TrainingError, match="another process is at work in"):
+                runner(place, "twice", resume=True)()
+            raise Killed
+
+    with pytest.raises(Killed):
+        runner(place, "twice", announce=second)()
+    assert (run_folder(place / "twice") / "teacher").is_dir()
+
+
+def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_them(place, monkeypatch):
+    auto = {"precision": "auto"}
+    recipe = replace(
+        RECIPE,
+        config=replace(RECIPE.config, **auto),
+        teacher=replace(RECIPE.teacher, **auto),
+        per_layer=(),
+        recover=(),
+        controls=("dropped",),
+    )
+    monkeypatch.setattr(training, "resolve_precision", lambda wanted: {"auto": "bf16"}.get(wanted, wanted))
+    with pytest.raises(Killed):
+        runner(place, "settled", recipe, progress=KillAfter(6))()  # in the control
+    monkeypatch.setattr(training, "resolve_precision", lambda wanted: {"auto": "fp32"}.get(wanted, wanted))
+    folder = run_folder(place / "settled")
+    shutil.rmtree(folder / "control-dropped.run")  # as if it had not begun
+    found = []
+    save = checkpoint.save
+
+    def watched(model, tokenizer, info, *rest, **options):
+        found.append(info.training["precision"])
+        return save(model, tokenizer, info, *rest, **options)
+
+    monkeypatch.setattr(checkpoint, "save", watched)
+    runner(place, "settled", recipe, resume=True)()
+    assert set(found) == {"bf16"}
+
+
+@pytest.mark.parametrize("epoch_size", [None, 8])
+def test_the_teacher_is_asked_once_in_a_recipe_whose_stages_come_by_all_examples(
+    place, monkeypatch, epoch_size
+):
+    asked, ask = [], CachedTeacher._ask
+
+    def watched(self, *args):
+        asked.append(len(self.rows))
+        ask(self, *args)
+
+    monkeypatch.setattr(CachedTeacher, "_ask", watched)
+    config = replace(RECIPE.config, epoch_size=epoch_size)
+    recipe = replace(RECIPE, config=config, per_layer=(), controls=("dropped",))
+    runner(place, f"asked-{epoch_size}", recipe)()
+    # Otherwise each asks about those that it comes by: in 3, in 1, and in 4 epochs.
+    assert asked == ([48] if epoch_size is None else [24, 8, 32])
+    assert not run_folder(place / f"asked-{epoch_size}").exists()
+
+
 def test_existing_results_are_not_overwritten(place, finished):
     (place / "file").write_text("text")
     for name in ("whole", "file"):
@@ -266,6 +353,45 @@ def test_a_head_that_orders_its_labels_otherwise_is_trained_anew(place, tiny_mod
     with pytest.raises(TrainingError, match="orders its labels positive, negative"):
         load_base(str(place / "teacher"), task)
     assert load_base(str(place / "teacher"), own)[2]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_classifier_of_another_task_is_no_trained_teacher(place, tiny_model, tiny_tokenizer, named, caplog):
+    """It is fine-tuned first, and whoever named it is told."""
+    base = place / f"another-{named}"
+    if named:  # of the hub, by the names of its labels
+        names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+        tiny_model(seed=4, **names).save_pretrained(base)
+        tiny_tokenizer.save_pretrained(base)
+    else:  # ours, by the name of its task: the labels of QNLI and RTE are called the same
+        another = replace(datasets(place).train.task, name="another")
+        checkpoint.save(tiny_model(seed=4), tiny_tokenizer, CheckpointInfo(ShrpConfig(()), another), base)
+    task = datasets(place).train.task
+    model, _, trained = load_base(str(base), task)
+    assert not trained
+    assert model.config.id2label == dict(enumerate(task.label_names))
+    stages = []
+    recipe = replace(RECIPE, per_layer=(), recover=(), controls=())
+    Run(recipe, str(base), datasets(place), place / f"{named}-out", announce=stages.append)()
+    assert stages == ["teacher", "routed"]
+    assert "a teacher is fine-tuned from it first" in caplog.text
+    caplog.clear()
+    Run(recipe, str(place / "encoder"), datasets(place), place / f"{named}-plain")()
+    assert not caplog.text  # a bare encoder has no head to speak of
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_truncated_weights_of_a_base_are_said(place, tiny_model, tiny_tokenizer, tiny_info, ours):
+    base, task = place / f"truncated-{ours}", datasets(place).train.task
+    if ours:
+        checkpoint.save(tiny_model(), tiny_tokenizer, CheckpointInfo(ShrpConfig(()), task), base)
+    else:
+        tiny_model().save_pretrained(base)
+        tiny_tokenizer.save_pretrained(base)
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ShrpError, match="truncated or not a safetensors file"):
+        load_base(str(base), task)
 
 
 def test_impossible_recipes():

@@ -4,15 +4,16 @@ import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from shrp import train as training
+from shrp import teacher as kept_teacher
 from shrp.batching import collate, encode
 from shrp.config import ShrpConfig
-from shrp.teacher import CachedTeacher, LiveTeacher
+from shrp.teacher import CachedTeacher, LiveTeacher, kept_or_live
 from shrp.train import train
 from shrp.training_config import TrainConfig
 
@@ -82,7 +83,7 @@ def test_as_many_other_rows_of_the_same_lengths_are_asked_for_anew(asked, tiny_t
 def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
     limit, tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(training, "CACHE_BYTES", limit)
+    monkeypatch.setattr(kept_teacher, "CACHE_BYTES", limit)
     config = TrainConfig(ShrpConfig((2,)), stage2_epochs=1, distill_hidden=1.0, precision="fp32")
     _, _, history = train(
         config,
@@ -95,6 +96,25 @@ def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
     )
     assert (tmp_path / "out.run" / "teacher").is_dir() == (limit > 0)
     assert all(row["distill_hidden_loss"] > 0 for row in history)
+
+
+def test_a_teacher_that_the_disk_has_no_room_for_is_asked_in_every_step_and_that_is_said(
+    tiny_model, tiny_tokenizer, tiny_data, tmp_path, monkeypatch, caplog
+):
+    model, encoded = tiny_model(), encode(tiny_tokenizer, tiny_data(30).texts)
+    options = {"hidden": True, "identity": {"teacher": "a"}, "bf16": False}
+    asked = tmp_path / "said", model, tiny_tokenizer, encoded, np.arange(30)
+    usage = SimpleNamespace(free=kept_teacher.SPARE_BYTES)
+    monkeypatch.setattr(kept_teacher.shutil, "disk_usage", lambda _: usage)
+    assert isinstance(kept_or_live(*asked, **options), LiveTeacher)
+    assert "has no room for" in caplog.text
+    assert not (tmp_path / "said" / "hidden.bin").exists()
+    caplog.clear()
+    usage.free += sum(len(row["input_ids"]) for row in encoded) * 4 * model.config.hidden_size * 2
+    assert isinstance(kept_or_live(*asked, **options), CachedTeacher)
+    usage.free = 0  # what is there already takes no more
+    assert isinstance(kept_or_live(*asked, **options), CachedTeacher)
+    assert not caplog.text
 
 
 def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher(
@@ -127,7 +147,7 @@ def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher
     for name in ("a", "b"):
         assert not (tmp_path / f"{name}.run" / "teacher").exists()
     assert [row["loss"] for row in kept[0]] == [row["loss"] for row in kept[1]]
-    monkeypatch.setattr(training, "CACHE_BYTES", 0)  # nothing is kept, so every step asks
+    monkeypatch.setattr(kept_teacher, "CACHE_BYTES", 0)  # nothing is kept, so every step asks
     asked = history("c")
     for name in ("loss", "distill_logits_loss", "distill_hidden_loss"):
         mine, theirs = ([row[name] for row in rows] for rows in (kept[0], asked))

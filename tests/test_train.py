@@ -5,12 +5,13 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from shrp import checkpoint, run_state
+from shrp import accelerator, checkpoint, run_state
 from shrp import train as training
 from shrp.batching import epoch_rows
 from shrp.config import ShrpConfig
@@ -24,7 +25,8 @@ from shrp.prune import prune
 from shrp.routing import use_gates
 from shrp.run_state import finish, run_folder
 from shrp.train import train
-from shrp.training_config import TrainConfig
+from shrp.trainable import parameter_groups
+from shrp.training_config import TrainConfig, epoch_seed, was_made_with
 
 CONFIG = TrainConfig(
     ShrpConfig((1, 2)),
@@ -176,6 +178,13 @@ def test_seed_decides_and_nothing_else_does(run):
     assert not torch.equal(a.classifier.weight, c.classifier.weight)
 
 
+def test_a_date_is_a_seed_and_small_seeds_mean_what_they_meant(run):
+    _, _, history = run(replace(CONFIG, seed=20240101, stage2_epochs=0))
+    assert len(history) == 2
+    assert [epoch_seed(seed, 3) for seed in (0, 7, 429_000)] == [3, 70_052, 429_000 * 10_007 + 3]
+    assert epoch_seed(2**32 - 1, 3) < 2**32
+
+
 def test_everything_trains_whatever_the_model_went_through(run, tiny_model):
     model = tiny_model(dropout=0.1).requires_grad_(False)
     before = {name: p.clone() for name, p in model.named_parameters()}
@@ -275,6 +284,27 @@ def test_recovery_of_a_static_model_resumes_as_well(run, tiny_model, tiny_routed
     assert_equal_weights(resumed, whole)
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_on_an_accelerator_all_of_the_model_is_there_before_a_layer_is_taken_from_it(
+    run, monkeypatch, resumed
+):
+    config = replace(CONFIG, distill_logits=0.0, distill_hidden=0.0, expander_init="least_squares")
+    if resumed:
+        with pytest.raises(Killed):
+            run(config, progress=Watch(after_epoch=0))
+    found = []
+
+    def take(model, index, _):
+        found.append((index, {parameter.device.type for parameter in model.parameters()}))
+        raise Killed  # nothing can be computed on a device that is not there
+
+    monkeypatch.setattr(training, "convert_layer", take)
+    monkeypatch.setattr(training, "one_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
+    with pytest.raises(Killed):
+        run(config, resume=resumed)
+    assert found == [(1 if resumed else 2, {"meta"})]
+
+
 def test_controls_train_under_the_same_schedule(run):
     for control, kinds in (("dropped", "dropped"), ("uniform", "routed")):
         config = replace(CONFIG, shrp=replace(CONFIG.shrp, control=control))
@@ -302,6 +332,44 @@ def test_another_run_in_the_way_is_refused_in_words(run, tiny_data, tmp_path):
     assert (run_folder(tmp_path / "out") / "run.json").read_text() == kept
     assert json.loads(kept)["precision"] == "fp32"
     run(resume=True)
+
+
+def test_one_process_at_a_time_is_at_work_on_a_run(run, tmp_path):
+    told = []
+
+    class Second(Watch):
+        """Stands for another process, which comes while the first has not ended."""
+
+        def epoch(self, row):
+            for resume in (True, False):
+                with pytest.raises(TrainingError, match="another process is at work in") as error:
+                    run(resume=resume)
+                told.append(str(error.value))
+
+    whole, _, _ = run(out="whole")
+    made, _, history = run(progress=Second())
+    assert len(told) == 2 * len(history)
+    assert_equal_weights(made, whole)
+    with pytest.raises(TrainingError, match="unfinished run: pass --resume"):  # the first has ended
+        run()
+
+
+def test_a_run_that_cannot_start_leaves_nothing_in_the_way(run, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(TrainingError, match="cannot be written"):
+        run(out="file/out")
+    several = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr(accelerator, "Accelerator", lambda **_: several)
+    with pytest.raises(TrainingError, match="2 processes were launched, and training runs in one"):
+        run()
+    assert not run_folder(tmp_path / "out").exists()
+
+
+def test_an_epoch_that_is_kept_again_is_not_deleted(run, tmp_path, tiny_model, tiny_tokenizer, tiny_info):
+    state = run_state.RunState(tmp_path)
+    for _ in range(2):
+        state.keep(tiny_model(), tiny_tokenizer, tiny_info(layers=()), [{"epoch": 0}])
+        assert [path.name for path in tmp_path.iterdir()] == ["epoch-001"]
 
 
 def test_resume_without_anything_to_resume_starts(run):
@@ -369,6 +437,9 @@ def test_runs_that_cannot_start(run, tiny_routed, tiny_data):
     for which in ("train_data", "validation"):
         with pytest.raises(TrainingError, match="needs labels"):
             run(**{which: bare}, out="c")
+    for which, said in (("train_data", "training"), ("validation", "validation")):
+        with pytest.raises(TrainingError, match=f"the {said} data have no examples"):
+            run(**{which: data.subset([])}, out="d")
 
 
 def test_a_diverging_run_stops_with_advice(run):
@@ -386,6 +457,8 @@ def test_a_diverging_run_stops_with_advice(run):
         ({"learning_rate": float("nan")}, "learning_rate must be more than 0"),
         ({"balance": -1}, "balance must be 0 or more"),
         ({"distill_logits": 1.5}, "between 0 and 1"),
+        ({"seed": -1}, "seed must be between 0 and 4294967295, not -1"),
+        ({"seed": 2**32}, "seed must be between 0"),
         ({"epoch_size": 0}, "epoch_size must be 1 or more"),
         ({"shrp": ShrpConfig(()), "stage2_epochs": 0}, "nothing to do"),
     ],
@@ -408,10 +481,21 @@ def test_config_round_trip_and_schedule():
     assert [(e.start_factor, e.end_factor) for e in epochs] == [(1, 1), (1, 1), (1, 0.5), (0.5, 0)]
 
 
+def test_a_stored_config_of_another_version_is_said_and_made_nothing_of_ours():
+    made = CONFIG.to_dict()
+    assert was_made_with(CONFIG, {"config": made})
+    without = {name: value for name, value in made.items() if name != "swap"}
+    assert was_made_with(CONFIG, {"config": without})  # from before there was such a field
+    for other in (made | {"novelty": 1}, made | {"shrp": made["shrp"] | {"novelty": 1}}, {"shrp": {}}):
+        with pytest.raises(TrainingError, match="not one of this version"):
+            TrainConfig.from_dict(other)
+        assert not was_made_with(CONFIG, {"config": other})
+
+
 def test_learning_rates_of_old_and_new_weights(tiny_routed):
     model = tiny_routed()
     model.base_model.embeddings.requires_grad_(False)
-    groups = training.parameter_groups(model, CONFIG.learning_rate, CONFIG.new_learning_rate, 0.05)
+    groups = parameter_groups(model, CONFIG.learning_rate, CONFIG.new_learning_rate, 0.05)
     names = {id(p): name for name, p in model.named_parameters()}
     rates = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     prefix = "bert.encoder.layer.1."
