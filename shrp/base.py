@@ -21,7 +21,7 @@ from transformers.utils import logging as hf_logging
 from shrp import checkpoint
 from shrp.errors import TrainingError
 from shrp.families import family_of
-from shrp.tasks import Task
+from shrp.tasks import TASKS, Task
 
 
 def base_config(base: str) -> PreTrainedConfig:
@@ -56,8 +56,8 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
 
     Returns:
         Model in float32 and evaluation mode, tokenizer, and whether its head is trained (so that it can be
-        converted as it is), or new or another task's (so that it must be fine-tuned first). What tells a task is
-        its name in a checkpoint of ours, and otherwise the names of its labels where the model has any.
+        converted as it is), or new or another task's (so that it must be fine-tuned first). What tells a task are
+        the names of its labels, where the model has any, and between GLUE's tasks their own names.
 
     Raises:
         TrainingError: nothing loadable by that name, converted already, or a checkpoint of ours that has the task's
@@ -67,7 +67,7 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
     ours = checkpoint.info_if_ours(base)
     if ours is not None and ours.config.layers:
         raise TrainingError(f"{base} is converted already; start from a dense model.")
-    if ours is not None and ours.task.name == task.name:
+    if ours is not None and _may_be_one(ours.task, task):
         theirs, wanted = _folded(ours.task.label_names), _folded(task.label_names)
         if theirs == wanted:
             loaded = checkpoint.load(base)
@@ -118,6 +118,15 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
         hf_logging.set_verbosity(verbosity)
     fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
     return model.eval(), tokenizer, ours is None and not fresh and _are_of(names, task)
+
+
+def _may_be_one(theirs: Task, task: Task) -> bool:
+    """Whether two tasks whose labels are the same are one: of GLUE's QNLI and RTE share them. The task of a file is
+    named after the file, and another file may be of it too.
+    """
+    if theirs.name in TASKS and task.name in TASKS:
+        return theirs.name == task.name
+    return theirs.is_regression == task.is_regression and len(theirs.text_columns) == len(task.text_columns)
 
 
 def _are_of(names: Sequence[str], task: Task) -> bool:

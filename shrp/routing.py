@@ -25,8 +25,8 @@ GateSource = Callable[[int, Tensor, Tensor], Tensor | None]
 def top_k_gates(probs: Tensor, k: int) -> Tensor:
     """Hard Top-k gates from router probabilities `(..., H)` (method.md, step 3).
 
-    For `k = 1` a one-hot vector; for `k > 1` the `k` largest probabilities, renormalised to sum to 1. Where all of these
-    are 0, which is left when a saturated router's pick is knocked out, they share evenly.
+    For `k = 1` a one-hot vector; for `k > 1` the `k` largest probabilities, renormalised to sum to 1. Where all of
+    these are 0, which is left when a saturated router's pick is knocked out, they share evenly.
     """
     top = probs.topk(k, dim=-1)
     if k == 1:
@@ -181,7 +181,9 @@ def knock_out(removed: Mapping[int, int | Tensor], top_k: int = 1) -> GateSource
         expert = torch.as_tensor(removed[layer], device=probs.device).expand(len(probs))
         rows = torch.nonzero(expert >= 0).flatten()
         left = probs[rows]
-        left[torch.arange(len(rows)), ..., expert[rows]] = -1.0  # below every probability, so never among the top
+        left[
+            torch.arange(len(rows)), ..., expert[rows]
+        ] = -1.0  # below every probability, so never among the top
         picked = gates.clone()  # those that nothing is taken from keep theirs, also where k is all experts
         picked[rows] = top_k_gates(left, min(top_k, probs.shape[-1] - 1)).to(picked.dtype)
         return picked

@@ -22,6 +22,7 @@ from shrp.prune import prune
 from shrp.recipe import Datasets, Recipe, Run
 from shrp.run_state import run_folder
 from shrp.score_rows import score_row
+from shrp.tasks import TASKS, custom_task
 from shrp.teacher import CachedTeacher
 from shrp.training_config import TrainConfig
 
@@ -363,8 +364,8 @@ def test_a_classifier_of_another_task_is_no_trained_teacher(place, tiny_model, t
         names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
         tiny_model(seed=4, **names).save_pretrained(base)
         tiny_tokenizer.save_pretrained(base)
-    else:  # ours, by the name of its task: the labels of QNLI and RTE are called the same
-        another = replace(datasets(place).train.task, name="another")
+    else:  # ours, by the names of its labels too
+        another = replace(datasets(place).train.task, name="another", label_names=("bad", "good"))
         checkpoint.save(tiny_model(seed=4), tiny_tokenizer, CheckpointInfo(ShrpConfig(()), another), base)
     task = datasets(place).train.task
     model, _, trained = load_base(str(base), task)
@@ -378,6 +379,26 @@ def test_a_classifier_of_another_task_is_no_trained_teacher(place, tiny_model, t
     caplog.clear()
     Run(recipe, str(place / "encoder"), datasets(place), place / f"{named}-plain")()
     assert not caplog.text  # a bare encoder has no head to speak of
+
+
+def test_a_teacher_of_one_file_is_one_of_another_but_not_of_another_task_of_glue(
+    place, tiny_model, tiny_tokenizer
+):
+    def teacher_of(name, task):
+        checkpoint.save(
+            tiny_model(seed=4), tiny_tokenizer, CheckpointInfo(ShrpConfig(()), task), place / name
+        )
+        return str(place / name)
+
+    task = custom_task("train", ("review",), ("bad", "good"))  # a file's task is named after the file
+    of_file = teacher_of("teacher of a file", task)
+    assert load_base(of_file, replace(task, name="more"))[2]
+    assert not load_base(of_file, replace(task, label_names=("no", "yes")))[2]
+    assert not load_base(of_file, replace(task, text_columns=("question", "answer")))[2]
+    assert load_base(of_file, custom_task("scores", ("review",), regression=True))[2] is False
+    of_qnli = teacher_of("teacher of qnli", TASKS["qnli"])  # whose labels are called as those of RTE
+    assert load_base(of_qnli, TASKS["qnli"])[2]
+    assert not load_base(of_qnli, TASKS["rte"])[2]
 
 
 @pytest.mark.parametrize("ours", [True, False])
