@@ -56,7 +56,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
                 min(2, experts),
                 side + EACH,
             )
-    columns = places(1.65, 1.2, 0.75, gap="small")
+    columns = places(1.95, 1.2, 0.65, gap="small")
     with columns[0]:
         selection = _choice(
             "Which experts",
