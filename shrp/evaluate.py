@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from shrp.batching import Batch, collate, encode
+from shrp.batching import Batch, collate, encode, longest_input
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation, flips
@@ -57,7 +57,7 @@ def evaluate_stream(
         tokenizer: The model's tokenizer.
         data: What to evaluate on.
         batch_size: Inputs a batch.
-        max_length: Tokens at which a text is cut.
+        max_length: Tokens at which a text is cut; sooner where the model has no positions for so many.
         order: Which inputs, in which order, in consecutive batches. None takes all in a class-balanced
             random order, so that early estimates are fair, sorted by length within every four batches to
             save padding.
@@ -77,10 +77,10 @@ def evaluate_stream(
     columns = label_columns(model, data.task)
     logits = np.empty((len(rows), data.task.num_labels), dtype=np.float32)
     indices = np.empty(len(rows), dtype=np.int64)
-    done = 0
+    done, limit = 0, longest_input(model, tokenizer, max_length)
     for chunk in _chunks(rows, batch_size, first_batch):
         # Encoded here rather than all at once, so that the first estimate does not wait for the last text.
-        encoded = encode(tokenizer, [data.texts[i] for i in chunk], max_length)
+        encoded = encode(tokenizer, [data.texts[i] for i in chunk], limit)
         places = np.arange(len(chunk))
         if order is None:
             places = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")

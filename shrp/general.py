@@ -23,7 +23,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import bucketed_batches, collate, encode, epoch_rows
+from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.config import ShrpConfig
 from shrp.convert import convert_layer, expert_layers, router_layers, static_layers
 from shrp.dropout import without_dropout
@@ -208,7 +208,7 @@ class _OnText:
         self.base = base.eval()
         self.device = next(base.parameters()).device
         self.bf16 = resolve_precision(config.precision) == "bf16"
-        self.encoded = encode(tokenizer, texts, config.max_length)
+        self.encoded = encode(tokenizer, texts, longest_input(base, tokenizer, config.max_length))
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
         identity = {
             "teacher": weights_digest(base),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import bucketed_batches, collate, encode
+from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
@@ -167,7 +167,7 @@ def knock_out_effect(
         )
     before = _in_order(before, data)
     rows = np.arange(len(data)) if chosen is None else np.flatnonzero(chosen)
-    encoded = encode(tokenizer, [data.texts[i] for i in rows], max_length)
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
     columns = label_columns(model, data.task)
     prefix = prefix or Prefix(model, limit=0)
     logits, affected, done = before.logits.copy(), [], 0

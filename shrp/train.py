@@ -22,7 +22,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import bucketed_batches, collate, encode, epoch_rows
+from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import convert_layer, layer_kinds, router_layers
 from shrp.data import TextData
@@ -101,7 +101,8 @@ def train(
             )
     else:
         teacher = None
-    run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
+    longest = longest_input(model, tokenizer, config.max_length)
+    run = _Run(config, longest, info, tokenizer, train_data, validation, run_folder(out), progress)
     model, history = run.start(model, teacher, resume)
     remaining = list(config.schedule())[len(history) :]
     ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None
@@ -120,6 +121,7 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
+        longest: int,
         info: CheckpointInfo,
         tokenizer: PreTrainedTokenizerBase,
         train_data: TextData,
@@ -133,7 +135,7 @@ class _Run:
         if train_data.labels is None or validation.labels is None:
             raise TrainingError("training needs labels for both the training and the validation data.")
         self.config = config
-        self.encoded = encode(tokenizer, train_data.texts, config.max_length)
+        self.encoded = encode(tokenizer, train_data.texts, longest)
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
 
     def start(

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.attribution.experts import check_can_pick_next, without
-from shrp.batching import Batch, collate, encode
+from shrp.batching import Batch, collate, encode, longest_input
 from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
@@ -169,7 +169,8 @@ def knock_outs(
     rows = np.asarray(rows, dtype=np.int64)
     if not len(rows):
         raise DataError(f"{data.name} is empty; attribution needs at least one input.")
-    batch = collate(tokenizer, encode(tokenizer, [data.texts[i] for i in rows], max_length), range(len(rows)))
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    batch = collate(tokenizer, encoded, range(len(rows)))
     columns, layers = label_columns(model, data.task), list(routed)
     with torch.inference_mode():
         with record_routing() as record:
