@@ -497,6 +497,19 @@ def test_brackets_in_messages_are_not_markup(shrp, tmp_path):
     assert "[bold]odd[/]" in text
 
 
+def test_names_of_ones_own_are_not_markup(shrp, place, tmp_path):
+    data = tmp_path / "[b]mine :fire:.csv"
+    data.write_text("sentence,label,slice\nw1 w2,0,[/x]\nw40 w41,1,[red]\n")
+    code, out, err = shrp("evaluate", place / "routed", "--data", data, "--slice-column", "slice")
+    assert code == 0, err
+    for name in ("[/x]", "[red]", data.name):
+        assert name in out
+    (tmp_path / "[v2]").mkdir()
+    code, _, err = shrp("prune", place / "routed", "--budget", 3, "--out", tmp_path / "[v2]" / "out")
+    assert code == 0
+    assert f"wrote {tmp_path}/[v2]/out" in err
+
+
 def test_layer_lists():
     assert layer_list("6-8", 12) == (6, 7, 8)
     assert layer_list("1,3,5-6", 12) == (1, 3, 5, 6)

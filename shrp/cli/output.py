@@ -14,8 +14,9 @@ from rich.table import Table
 
 from shrp.training_config import Epoch
 
-stdout = Console()
-stderr = Console(stderr=True)
+# What is written is a person's as often as ours: a slice called `[/x]` or a folder `[v2]` is no markup, `:x:` no emoji.
+stdout = Console(markup=False, emoji=False)
+stderr = Console(stderr=True, markup=False, emoji=False)
 
 
 def print_json(data: Mapping[str, Any]) -> None:
@@ -58,7 +59,7 @@ def _cell(value: Any) -> str:
 def bar(description: str) -> Progress:
     """A progress bar on stderr, to be used as a context manager."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
