@@ -31,7 +31,7 @@ class Evaluation:
         data: The data set's name.
         metric: The headline metric's name.
         score: Its value on the inputs so far; nan without labels.
-        interval: Its 95% interval (low, high); (nan, nan) where it was not computed.
+        interval: Its 95% interval (low, high); (nan, nan) where it was not computed or there is none.
         n: Inputs evaluated so far.
         total: Inputs of the data set.
         metrics: All of the task's metrics on the inputs so far.
@@ -140,6 +140,10 @@ class Evaluation:
             names = distinct(self.task.text_columns, (*inputs, *columns))
             inputs |= _text_columns(self, texts, rows, names)
         return pd.DataFrame(inputs | columns)
+
+    def ends(self) -> list[float] | None:
+        """The interval as rows hold it, which are saved as JSON; None where there is none."""
+        return list(self.interval) if all(map(math.isfinite, self.interval)) else None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able summary without the arrays; what is not a number is None."""

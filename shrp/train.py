@@ -237,7 +237,7 @@ class _Run:
             **losses,
             "metric": evaluation.metric,
             "validation_score": evaluation.score,
-            "validation_interval": list(evaluation.interval),
+            "validation_interval": evaluation.ends(),
             "validation_n": evaluation.n,
             "usage": usage,
             "seconds": round(time.perf_counter() - started, 2),
