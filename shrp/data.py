@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from shrp import tabular
+from shrp.columns import distinct
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR, load_glue_frame
 from shrp.tasks import TASKS, Task, get_task
@@ -103,8 +104,12 @@ class TextData:
         return np.argsort(position, kind="stable")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an input: the text columns, then `label` (its name, or the number) and `slice` if known."""
-        frame = pd.DataFrame(list(self.texts), columns=list(self.task.text_columns))
+        """One row an input: the text columns, then `label` (its name, or the number) and `slice` if known.
+
+        A text column of the same name as one of these is called `label (text)`.
+        """
+        ours = [name for name, part in (("label", self.labels), ("slice", self.slices)) if part is not None]
+        frame = pd.DataFrame(list(self.texts), columns=distinct(self.task.text_columns, ours))
         if self.labels is not None:
             names = self.task.label_names
             frame["label"] = [names[i] for i in self.labels] if names else self.labels
