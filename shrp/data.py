@@ -35,7 +35,7 @@ class TextData:
         slices: The phenomenon of each input, such as "negation", or None.
 
     Raises:
-        DataError: The parts differ in length, or a label is not one of the task's.
+        DataError: The parts differ in length, or a label is not one of the task's, such as a class id with a fraction.
     """
 
     task: Task
@@ -52,7 +52,11 @@ class TextData:
             raise DataError(f"An input of '{self.task.name}' has {len(self.task.text_columns)} text(s).")
         if self.labels is None:
             return
-        labels = np.asarray(self.labels, dtype=np.float64 if self.task.is_regression else np.int64)
+        labels = np.asarray(self.labels, dtype=np.float64)
+        if not self.task.is_regression:
+            if len(wrong := labels[labels != np.floor(labels)]):  # nan is unequal to itself
+                raise DataError(f"The labels of '{self.task.name}' are class ids; {wrong[0]:g} is none.")
+            labels = np.asarray(self.labels, dtype=np.int64)
         top = self.task.num_labels - 1
         if not self.task.is_regression and len(labels) and not 0 <= labels.min() <= labels.max() <= top:
             raise DataError(f"The class ids of '{self.task.name}' go from 0 to {top}.")
