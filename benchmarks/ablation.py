@@ -98,7 +98,7 @@ def measure(stages: Stages, variant: Variant, conversion_size: int, stage2_epoch
 
 
 def _score(evaluation: Evaluation) -> dict[str, Any]:
-    return {"score": evaluation.score, "interval": list(evaluation.interval)}
+    return {"score": evaluation.score, "interval": evaluation.ends()}
 
 
 def main(

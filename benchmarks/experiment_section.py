@@ -149,7 +149,7 @@ def _balance(found: Experiment) -> list[str]:
             f"{row['collapsed']} of {row['seeds']}",
         ]
         scores = [
-            f"{row[model]:.3f} ({row[f'{model} low']:.3f} to {row[f'{model} high']:.3f})"
+            _in_brackets(row[model], row[f"{model} low"], row[f"{model} high"])
             for model in ("routed", "static")
         ]
         return [f"{row['balance']:g}", *evenness, *scores, str(row["per_layer"])]
@@ -173,4 +173,8 @@ def _budget(row: Any) -> str:
 
 def _spread(row: Any) -> str:
     value = row["score"] if "retained" in row else row["distance"]
-    return f"{value:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    return _in_brackets(value, row["low"], row["high"])
+
+
+def _in_brackets(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{value:.3f} (no interval)"

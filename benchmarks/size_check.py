@@ -22,7 +22,7 @@ from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
-from shrp.cli.output import stderr
+from shrp.cli.output import interval_text, stderr
 from shrp.config import Control, ShrpConfig
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation
@@ -211,7 +211,7 @@ def main(
         label = " ".join(str(row[k]) for k in ("model", "per_layer") if row[k])
         stderr.print(
             f"{label}{', recovered' if row['recovered'] else ''}: {row['score']:.4f} "
-            f"({row['interval'][0]:.4f} to {row['interval'][1]:.4f}, n = {row['n']})",
+            f"({interval_text(row) or 'no interval'}, n = {row['n']})",
             highlight=False,
         )
 

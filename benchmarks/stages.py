@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from shrp import checkpoint
 from shrp.augment import augmented
 from shrp.base import load_base
-from shrp.batching import encode
+from shrp.batching import encode, longest_input
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.output import TrainingBar, stderr
@@ -143,7 +143,8 @@ class Stages:
     @cached_property
     def tokens(self) -> int:
         """Tokens of the training data, special ones among them, where they are read in full or cut."""
-        texts, longest = self.train_data.texts, self.max_length
+        texts = self.train_data.texts
+        longest = longest_input(self.teacher.model, self.teacher.tokenizer, self.max_length)
         return sum(len(row["input_ids"]) for row in encode(self.teacher.tokenizer, texts, longest))
 
     def more_data(self, copies: int) -> TextData | None:

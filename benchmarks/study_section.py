@@ -129,8 +129,9 @@ def _size(frame: pd.DataFrame) -> list[str]:
         "### Score against size",
         "",
         "Means over the tasks that each model was measured on, by size, with 95% intervals over validation inputs "
-        "(none for draws of random experts, nor for several seeds); below them, as reported by others of "
-        "BERT-base, each with its own tasks and denominators, so not to be compared point by point.",
+        "(none for draws of random experts, for several seeds, and where all answers are alike); below them, as "
+        "reported by others of BERT-base, each with its own tasks and denominators, so not to be compared point by "
+        "point.",
         "",
         *table(head, rows),
         "",
@@ -219,14 +220,18 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _ends(row: Mapping[str, Any], model: str) -> str:
     value, low, high = (100 * row[f"{model} {end}"] for end in ("retained", "low", "high"))
-    return _one_class(value, low, high) or f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return _one_class(value, low, high) or _in_brackets(value, low, high)
 
 
 def _one_class(value: float, low: float, high: float) -> str:
-    """What stands for a score that no resample moves from 0: of Matthews that is no certainty, the model gives one
-    answer to all inputs. Empty for others.
+    """What stands for a score of 0 without an interval, as no resample moves it, or in all seeds or draws: of Matthews
+    that is no certainty, the model gives one answer to all inputs. Empty for others.
     """
-    return "0.0 (one class)" if value == low == high == 0 else ""
+    return "0.0 (one class)" if value == 0 and (low != low or low == high == 0) else ""
+
+
+def _in_brackets(value: float, low: float, high: float, more: str = "") -> str:
+    return f"{value:.1f} ({low:.1f} to {high:.1f}{more})" if low == low else f"{value:.1f} (no interval)"
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
@@ -246,7 +251,6 @@ def _table(frame: pd.DataFrame) -> list[str]:
 
 def _cell(row: Any) -> str:
     seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
-    return (
-        _one_class(row.retained, row.low, row.high)
-        or f"{100 * row.retained:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f}{seeds})"
+    return _one_class(row.retained, row.low, row.high) or _in_brackets(
+        100 * row.retained, 100 * row.low, 100 * row.high, seeds
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from shrp.errors import DataError
+from shrp.intervals import stored_interval
 from shrp.studies import bounds, command_of
 
 
@@ -35,7 +36,7 @@ def frame_of(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
             line |= {"metric": group["metric"].iloc[0], "n": int(group["n"].iloc[0]), "teacher": teacher}
             for model in ("routed", "static", "recovered"):
                 scores = pd.Series([float(cell["score"]) for cell in group[model]])
-                low, high = bounds(scores, [cell["interval"] for cell in group[model]])
+                low, high = bounds(scores, [stored_interval(cell) for cell in group[model]])
                 line |= {model: scores.mean(), f"{model} retained": scores.mean() / teacher}
                 line |= {f"{model} low": low / teacher, f"{model} high": high / teacher}
             found.append(line)
@@ -69,7 +70,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
         found = rows.set_index("variant")
         ends = [f"recovered {end}" for end in ("retained", "low", "high")]
         both = [
-            "{} keeps {:.1%} ({:.1%} to {:.1%})".format(recipe, *found.loc[recipe, ends])
+            f"{recipe} keeps {_with_ends(*found.loc[recipe, ends])}"
             for recipe in ("paper", "retain")
             if recipe in found.index
         ]
@@ -87,6 +88,10 @@ def findings(frame: pd.DataFrame) -> list[str]:
         n, seeds = int(rows["n"].iloc[0]), int(rows["seeds"].max())
         sentences.append(f"{text} (n = {n:,}, seeds: {seeds}).")
     return sentences
+
+
+def _with_ends(share: float, low: float, high: float) -> str:
+    return f"{share:.1%} ({low:.1%} to {high:.1%})" if low == low else f"{share:.1%} (no interval)"
 
 
 def _grouped(rows: list[Mapping[str, Any]], keys: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:

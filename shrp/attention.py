@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import collate, encode, token_counts
+from shrp.batching import collate, encode, longest_input, token_counts
 from shrp.convert import expert_layers
 from shrp.errors import PlanError
 from shrp.explore import token_labels
@@ -78,7 +78,7 @@ def layer_attention(
     module = expert_layers(model).get(layer)
     if module is None:
         raise PlanError(f"layer {layer} has no experts whose attention could be shown.")
-    encoded = encode(tokenizer, [text], max_length)
+    encoded = encode(tokenizer, [text], longest_input(model, tokenizer, max_length))
     with torch.inference_mode():
         entering = run_layers(model, collate(tokenizer, encoded, [0]), 0, layer)
         bias = position_bias(model, entering.shape[1])

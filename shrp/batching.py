@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.errors import DataError
+from shrp.families import positions
 
 Batch = dict[str, Tensor]
 Encoded = dict[str, list[int]]
@@ -20,13 +22,25 @@ BATCHES_PER_CHUNK = 50
 _ENCODING = threading.Lock()
 
 
+def longest_input(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
+) -> int:
+    """Most tokens that the model can read at once, special tokens included, or `max_length` if that is fewer.
+
+    The tokenizer alone does not know: many say nothing of a limit, or name another model's.
+    """
+    limit = min(positions(model.config), tokenizer.model_max_length)
+    return limit if max_length is None else min(limit, max_length)
+
+
 def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -> list[Encoded]:
     """Tokenize texts or pairs of texts, without padding.
 
     Args:
         tokenizer: A Hugging Face tokenizer; a fast one encodes all texts in one parallel call.
         texts: Tuples of one or two texts, mixed as one likes.
-        max_length: Longest sequence in tokens, special tokens included. A pair is cut at its longer side.
+        max_length: Longest sequence in tokens, special tokens included, and for a model no more than its
+            `longest_input`. A pair is cut at its longer side.
 
     Returns:
         One dictionary of equally long lists an input: `input_ids`, `attention_mask`, and
@@ -82,10 +96,13 @@ def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
 
 
 def collate(tokenizer, encoded: Sequence[Encoded], indices: Sequence[int] | np.ndarray) -> Batch:
-    """Pad some encoded inputs to the longest of them.
+    """Pad some encoded inputs to the longest of them, on the right.
+
+    Heads read position 0 and absolute positions count from there, so a tokenizer that would pad on the left, as some
+    made for generation do, is not asked for the side.
 
     Args:
-        tokenizer: Gives the padding ids and the padding side.
+        tokenizer: Gives the padding ids.
         encoded: The result of `encode`.
         indices: Which inputs to take, in this order; at least one.
 
@@ -99,11 +116,7 @@ def collate(tokenizer, encoded: Sequence[Encoded], indices: Sequence[int] | np.n
     for key in rows[0]:
         values = np.full((len(rows), width), fill.get(key, 0), dtype=np.int64)
         for line, row in zip(values, rows):
-            size = len(row[key])
-            if tokenizer.padding_side == "left":
-                line[width - size :] = row[key]
-            else:
-                line[:size] = row[key]
+            line[: len(row[key])] = row[key]
         batch[key] = torch.from_numpy(values)
     return batch
 

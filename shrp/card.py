@@ -9,6 +9,7 @@ from shrp.checkpoint import Checkpoint, read_history
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.errors import ShrpError
 from shrp.evenness import effective_experts
+from shrp.intervals import stored_interval
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.plan import make_plan
 from shrp.training_config import RECIPES, TrainConfig
@@ -243,7 +244,7 @@ def collapsed(info: CheckpointInfo) -> list[str]:
 
 def scored(info: CheckpointInfo) -> list[Mapping[str, Any]]:
     """The rows of scores that say all that a table asks for; a checkpoint may come from anywhere."""
-    needed = ("model", "data", "metric", "score", "interval", "interval_is", "n")
+    needed = ("model", "data", "metric", "score", "interval_is", "n")
     return [row for row in info.scores if all(row.get(name) is not None for name in needed)]
 
 
@@ -280,7 +281,7 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        low, high = row["interval"]
+        low, high = stored_interval(row)
         note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
         own = (
             row["kind"] != "teacher" and "epochs" not in row and not row["model"].startswith("layers dropped")
@@ -291,7 +292,8 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
         ]
         label = f"control: {row['model']}" if row["kind"] == "control" else row["model"]
         retained = f"{row['retained']:.1%}" if "retained" in row else ""
-        cells = [label, f"{row['score']:.4f}", f"{low:.4f} to {high:.4f}{note}", retained, *kept]
+        interval = f"{low:.4f} to {high:.4f}{note}" if low == low else "–"
+        cells = [label, f"{row['score']:.4f}", interval, retained, *kept]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

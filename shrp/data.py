@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from shrp import tabular
+from shrp.columns import distinct
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR, load_glue_frame
 from shrp.tasks import TASKS, Task, get_task
@@ -34,7 +35,7 @@ class TextData:
         slices: The phenomenon of each input, such as "negation", or None.
 
     Raises:
-        DataError: The parts differ in length, or a label is not one of the task's.
+        DataError: The parts differ in length, or a label is not one of the task's, such as a class id with a fraction.
     """
 
     task: Task
@@ -51,7 +52,11 @@ class TextData:
             raise DataError(f"An input of '{self.task.name}' has {len(self.task.text_columns)} text(s).")
         if self.labels is None:
             return
-        labels = np.asarray(self.labels, dtype=np.float64 if self.task.is_regression else np.int64)
+        labels = np.asarray(self.labels, dtype=np.float64)
+        if not self.task.is_regression:
+            if len(wrong := labels[labels != np.floor(labels)]):  # nan is unequal to itself
+                raise DataError(f"The labels of '{self.task.name}' are class ids; {wrong[0]:g} is none.")
+            labels = np.asarray(self.labels, dtype=np.int64)
         top = self.task.num_labels - 1
         if not self.task.is_regression and len(labels) and not 0 <= labels.min() <= labels.max() <= top:
             raise DataError(f"The class ids of '{self.task.name}' go from 0 to {top}.")
@@ -103,8 +108,12 @@ class TextData:
         return np.argsort(position, kind="stable")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an input: the text columns, then `label` (its name, or the number) and `slice` if known."""
-        frame = pd.DataFrame(list(self.texts), columns=list(self.task.text_columns))
+        """One row an input: the text columns, then `label` (its name, or the number) and `slice` if known.
+
+        A text column of the same name as one of these is called `label (text)`.
+        """
+        ours = [name for name, part in (("label", self.labels), ("slice", self.slices)) if part is not None]
+        frame = pd.DataFrame(list(self.texts), columns=distinct(self.task.text_columns, ours))
         if self.labels is not None:
             names = self.task.label_names
             frame["label"] = [names[i] for i in self.labels] if names else self.labels

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from shrp.batching import Batch, collate, encode
+from shrp.batching import Batch, collate, encode, longest_input
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation, flips
@@ -43,8 +43,6 @@ def evaluate_stream(
     batch_size: int = 32,
     max_length: int = 128,
     order: Sequence[int] | np.ndarray | None = None,
-    first_batch: int | None = None,
-    intervals: bool = False,
 ) -> Iterator[Evaluation]:
     """Evaluate batch by batch, yielding all that is known after each.
 
@@ -57,30 +55,29 @@ def evaluate_stream(
         tokenizer: The model's tokenizer.
         data: What to evaluate on.
         batch_size: Inputs a batch.
-        max_length: Tokens at which a text is cut.
+        max_length: Tokens at which a text is cut; sooner where the model has no positions for so many.
         order: Which inputs, in which order, in consecutive batches. None takes all in a class-balanced
             random order, so that early estimates are fair, sorted by length within every four batches to
             save padding.
-        first_batch: Size of the first batch if it is to be smaller, for a first estimate sooner.
-        intervals: Compute the interval each time. False computes it each time for accuracy, where it is
-            cheap, and only at the end for metrics that need a bootstrap.
 
     Yields:
-        Estimates that share their arrays' memory: do not write to them.
+        Estimates that share their arrays' memory: do not write to them. Their interval is there each time for
+        accuracy, where it is cheap, and only at the end for metrics that need a bootstrap.
 
     Raises:
         DataError: There are no inputs, or the model does not fit the task. Raised at the first `next()`.
-        ValueError: `order` has repeated or impossible indices, or a batch size is below 1.
+        ValueError: `order` has repeated or impossible indices, or the batch size is below 1.
     """
     rows = data.stratified_order() if order is None else np.asarray(order, dtype=np.int64)
-    _check(rows, data, batch_size, first_batch)
+    _check(rows, data, batch_size)
     columns = label_columns(model, data.task)
     logits = np.empty((len(rows), data.task.num_labels), dtype=np.float32)
     indices = np.empty(len(rows), dtype=np.int64)
-    done = 0
-    for chunk in _chunks(rows, batch_size, first_batch):
+    done, limit = 0, longest_input(model, tokenizer, max_length)
+    size = batch_size * BATCHES_PER_CHUNK
+    for chunk in (rows[start : start + size] for start in range(0, len(rows), size)):
         # Encoded here rather than all at once, so that the first estimate does not wait for the last text.
-        encoded = encode(tokenizer, [data.texts[i] for i in chunk], max_length)
+        encoded = encode(tokenizer, [data.texts[i] for i in chunk], limit)
         places = np.arange(len(chunk))
         if order is None:
             places = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
@@ -91,7 +88,7 @@ def evaluate_stream(
             end = done + len(batch)
             logits[done:end], indices[done:end] = outputs[:, columns], chunk[batch]
             done = end
-            wanted = intervals or done == len(rows) or data.task.metric == "accuracy"
+            wanted = done == len(rows) or data.task.metric == "accuracy"
             yield summarise(data, indices[:done], logits[:done], wanted)
 
 
@@ -120,22 +117,13 @@ def _evaluation_mode(model) -> Iterator[None]:
             module.training = True
 
 
-def _check(rows: np.ndarray, data: TextData, batch_size: int, first_batch: int | None) -> None:
+def _check(rows: np.ndarray, data: TextData, batch_size: int) -> None:
     if not len(rows):
         raise DataError(f"'{data.name}' holds no inputs to evaluate on; at least one is needed.")
-    if batch_size < 1 or (first_batch is not None and first_batch < 1):
+    if batch_size < 1:
         raise ValueError("A batch holds at least one input.")
     if rows.min() < 0 or rows.max() >= len(data) or len(np.unique(rows)) != len(rows):
         raise ValueError(f"An order names inputs 0 to {len(data) - 1}, each at most once.")
-
-
-def _chunks(rows: np.ndarray, batch_size: int, first_batch: int | None) -> Iterator[np.ndarray]:
-    start = 0
-    if first_batch is not None:
-        start = min(first_batch, batch_size)
-        yield rows[:start]
-    for begin in range(start, len(rows), size := batch_size * BATCHES_PER_CHUNK):
-        yield rows[begin : begin + size]
 
 
 def label_columns(model, task: Task) -> list[int]:

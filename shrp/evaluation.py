@@ -21,6 +21,9 @@ FLIP_COLUMNS = (
 )
 """The columns of a table of flips beside the texts', here and in `shrp.paired`."""
 
+_FURTHER = 0.5
+"""Predictions of numbers that are further apart than this differ, in the label's units."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -31,7 +34,7 @@ class Evaluation:
         data: The data set's name.
         metric: The headline metric's name.
         score: Its value on the inputs so far; nan without labels.
-        interval: Its 95% interval (low, high); (nan, nan) where it was not computed.
+        interval: Its 95% interval (low, high); (nan, nan) where it was not computed or there is none.
         n: Inputs evaluated so far.
         total: Inputs of the data set.
         metrics: All of the task's metrics on the inputs so far.
@@ -141,6 +144,10 @@ class Evaluation:
             inputs |= _text_columns(self, texts, rows, names)
         return pd.DataFrame(inputs | columns)
 
+    def ends(self) -> list[float] | None:
+        """The interval as rows hold it, which are saved as JSON; None where there is none."""
+        return list(self.interval) if all(map(math.isfinite, self.interval)) else None
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able summary without the arrays; what is not a number is None."""
         return {
@@ -160,16 +167,13 @@ def flip_text_columns(task: Task) -> list[str]:
     return distinct(task.text_columns, FLIP_COLUMNS)
 
 
-def flips(
-    a: Evaluation, b: Evaluation, texts: Sequence[tuple[str, ...]], tolerance: float = 0.5
-) -> pd.DataFrame:
-    """The inputs that two models judge differently.
+def flips(a: Evaluation, b: Evaluation, texts: Sequence[tuple[str, ...]]) -> pd.DataFrame:
+    """The inputs that two models judge differently; in regression, where predictions are more than 0.5 apart.
 
     Args:
         a: The first model's evaluation.
         b: The second's, on the same data; only inputs that both have seen are compared.
         texts: The data set's texts.
-        tolerance: For regression: predictions further apart than this differ, in the label's units.
 
     Returns:
         Columns index, the texts' (`flip_text_columns`), (label), prediction_a, probability_a, prediction_b,
@@ -186,7 +190,7 @@ def flips(
         )
     shared, in_a, in_b = np.intersect1d(a.indices, b.indices, return_indices=True)
     ours, theirs = a.predictions[in_a], b.predictions[in_b]
-    differ = np.abs(ours - theirs) > (tolerance if a.task.is_regression else 0)
+    differ = np.abs(ours - theirs) > (_FURTHER if a.task.is_regression else 0)
     rows = shared[differ]
     columns: dict[str, Any] = {"index": rows, **_text_columns(a, texts, rows, flip_text_columns(a.task))}
     if a.labels is not None:

@@ -1,7 +1,7 @@
 """The files that `benchmarks.experiments` writes, read back as tables, and what they show in sentences.
 
 Where there are several seeds a value is their mean and `low` and `high` are the lowest and the highest; where there is
-one, they are the 95% interval of its own score.
+one, they are the 95% interval of its own score, nan where it has none.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError, PlanError
+from shrp.intervals import stored_interval
 from shrp.stability import overlaps
-from shrp.studies import bounds, command_of, read_file
+from shrp.studies import bounds, command_of, read_file, stored_intervals
 from shrp.usage import COLLAPSE_SHARE
 
 _SCORED = {"task", "seed", "metric", "score", "interval", "n"}
@@ -108,7 +109,7 @@ def read(name: str, folder: Path | None = None) -> Experiment | None:
 def _fits(key: str, value: Any) -> bool:
     """Whether a cell is of the kind that its column has."""
     if key == "interval":
-        return (
+        return value is None or (
             isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
         )
     if key in _TEXTS:
@@ -315,7 +316,7 @@ def _balance_row(row: Mapping[str, Any]) -> dict[str, Any]:
     for number, part in ((1, first), (2, last)):
         flat |= {f"effective {number}": part["effective"].mean(), f"share {number}": part["top_share"].mean()}
     for name in ("routed", "static"):
-        flat |= {name: float(row[name]["score"]), f"{name} interval": row[name]["interval"]}
+        flat |= {name: float(row[name]["score"]), f"{name} interval": stored_interval(row[name])}
     return flat | {
         "collapsed": bool((first["top_share"] > COLLAPSE_SHARE).any()),
         "largest": first["top_share"].max(),
@@ -366,7 +367,7 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]], keys: list[str]) -> pd.DataFr
     """Means over seeds, with `low` and `high`, of the score and of the retained share."""
     result = []
     for key, group in pd.DataFrame(rows).groupby(keys, dropna=False, sort=False):
-        low, high = bounds(group["score"], list(group["interval"]))
+        low, high = bounds(group["score"], stored_intervals(group))
         teacher = float(group["teacher"].mean())
         row = dict(zip(keys, key, strict=True)) | {"score": group["score"].mean(), "low": low, "high": high}
         row |= {"teacher": teacher, "retained": row["score"] / teacher if teacher else np.nan}

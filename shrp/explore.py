@@ -15,11 +15,10 @@ import pandas as pd
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import encode, token_counts
+from shrp.batching import encode, longest_input, token_counts
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluate import evaluate
-from shrp.families import positions
 from shrp.forcing import AS_ROUTED, ForcedRoute
 from shrp.routing import LayerTrace, record_routing, use_gates
 from shrp.tasks import Task
@@ -177,11 +176,6 @@ def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list
     if len(inputs) > MAX_SENTENCES:
         notes.append(f"Only the first {MAX_SENTENCES} of {len(inputs)} inputs are shown.")
     return inputs[:MAX_SENTENCES], notes
-
-
-def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Most tokens that the model can read at once, special tokens included."""
-    return min(positions(model.config), tokenizer.model_max_length)
 
 
 def explore(

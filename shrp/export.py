@@ -18,13 +18,12 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import MODEL_INPUTS
+from shrp.batching import MODEL_INPUTS, longest_input
 from shrp.checkpoint import put_in_place
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers, layer_kinds, num_experts_of, router_layers
 from shrp.errors import ExportError
 from shrp.evaluate import label_columns
-from shrp.explore import longest_input
 from shrp.export_check import compare, speedup
 from shrp.export_graph import count_products, quantise, write_graph
 from shrp.plan import LayerPlan, PruningPlan
@@ -231,7 +230,7 @@ def serving_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     core = Tokenizer.from_str(core.to_str())
     core.enable_truncation(longest_input(model, tokenizer), direction=tokenizer.truncation_side)
     core.enable_padding(
-        direction=tokenizer.padding_side,
+        direction="right",  # as `collate`
         pad_id=tokenizer.pad_token_id or 0,
         pad_type_id=tokenizer.pad_token_type_id,
         pad_token=tokenizer.pad_token or "[PAD]",

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import bucketed_batches, collate, encode
+from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data import load_probe
-from shrp.explore import longest_input
 from shrp.measure import latency
 
 _PROBE_STEP = 4

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import bucketed_batches, collate, encode
+from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import expert_layers, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
@@ -143,7 +143,8 @@ class _Walk:
         self.regression = data.task.is_regression
         rows = data.stratified_order(seed)[:size]
         self.n = len(rows)
-        encoded = encode(tokenizer, [data.texts[i] for i in rows], max_length)
+        longest = longest_input(model, tokenizer, max_length)
+        encoded = encode(tokenizer, [data.texts[i] for i in rows], longest)
         device = next(model.parameters()).device
         self.batches: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
         for places in bucketed_batches([len(row["input_ids"]) for row in encoded], BATCH):

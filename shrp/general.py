@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.accelerator import one_accelerator
-from shrp.batching import bucketed_batches, collate, encode, epoch_rows
+from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.config import ShrpConfig
 from shrp.convert import convert_layer, expert_layers, router_layers, static_layers
 from shrp.dropout import without_dropout
@@ -213,7 +213,7 @@ class _OnText:
         self.device = one_accelerator().device
         self.base = base.eval().to(self.device)
         self.bf16 = resolve_precision(config.precision) == "bf16"
-        self.encoded = encode(tokenizer, texts, config.max_length)
+        self.encoded = encode(tokenizer, texts, longest_input(base, tokenizer, config.max_length))
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
         identity = {
             "teacher": weights_digest(base),

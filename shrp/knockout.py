@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import bucketed_batches, collate, encode
+from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
-from shrp.metrics import NO_INTERVAL, RESAMPLE_CELLS, paired_interval
+from shrp.metrics import RESAMPLE_CELLS
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
 from shrp.routing import knock_out, top_k_gates, use_gates
@@ -85,18 +85,8 @@ class KnockOut:
         return int((self.before.predictions != self.after.predictions).sum())
 
     def score_change(self) -> tuple[float, tuple[float, float]]:
-        """Score without the expert minus score with it, and its paired 95% interval.
-
-        For accuracy the interval is Agresti and Min's, which stays honest where hardly an input changes sides; for
-        other metrics it is the paired bootstrap's. All nan without labels.
-        """
-        if self.before.labels is None:
-            return float("nan"), NO_INTERVAL
-        if self.before.metric != "accuracy":
-            return paired_difference(self.after, self.before, resamples=RESAMPLES)
-        counts = self.agreement()
-        bounds = paired_interval(counts.only_a, counts.only_b, counts.n)
-        return (counts.only_a - counts.only_b) / counts.n, bounds
+        """Score without the expert minus score with it, and its paired 95% interval; nan without labels."""
+        return paired_difference(self.after, self.before, resamples=RESAMPLES)
 
     def agreement(self) -> Agreement:
         """Who is right where, `after` first; needs labelled classes."""
@@ -167,7 +157,7 @@ def knock_out_effect(
         )
     before = _in_order(before, data)
     rows = np.arange(len(data)) if chosen is None else np.flatnonzero(chosen)
-    encoded = encode(tokenizer, [data.texts[i] for i in rows], max_length)
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
     columns = label_columns(model, data.task)
     prefix = prefix or Prefix(model, limit=0)
     logits, affected, done = before.logits.copy(), [], 0

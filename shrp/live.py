@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import collate, encode
+from shrp.batching import collate, encode, longest_input
 from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
@@ -100,7 +100,7 @@ class LiveEvaluator:
         self, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int, seed: int
     ) -> list[_Batch]:
         """A first stratified batch; then all others, sorted by length, in a random order of batches."""
-        encoded = encode(tokenizer, self.data.texts, max_length)
+        encoded = encode(tokenizer, self.data.texts, longest_input(self.model, tokenizer, max_length))
         lengths = np.array([len(row["input_ids"]) for row in encoded])
         order = self.data.stratified_order(seed)
         head, rest = order[:FIRST_ESTIMATE], order[FIRST_ESTIMATE:]

@@ -368,20 +368,3 @@ def _wait() -> None:
     """Let a CUDA device that is in use finish: calls return before their work is done."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-
-
-def throughput(latencies: pd.DataFrame, batch: int) -> pd.DataFrame:
-    """Inputs a second from `latency`'s frame, whose functions each handle a batch of `batch` inputs.
-
-    Returns:
-        `name`, `inputs_per_s` (at the median), `low_per_s` and `high_per_s` (at the quartiles), `repeats`.
-    """
-    return pd.DataFrame(
-        {
-            "name": latencies["name"],
-            "inputs_per_s": batch * 1e3 / latencies["median_ms"],
-            "low_per_s": batch * 1e3 / latencies["high_ms"],
-            "high_per_s": batch * 1e3 / latencies["low_ms"],
-            "repeats": latencies["repeats"],
-        }
-    )

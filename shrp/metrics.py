@@ -14,9 +14,9 @@ import numpy as np
 from scipy.stats import binomtest, rankdata
 
 from shrp.errors import DataError
+from shrp.intervals import NO_INTERVAL, NO_WIDTH
 from shrp.tasks import REGRESSION_METRICS, Task
 
-NO_INTERVAL = (float("nan"), float("nan"))
 RESAMPLE_CELLS = 2_000_000  # Numbers held at once by the bootstrap of a correlation: 16 MB.
 
 
@@ -120,7 +120,9 @@ def bootstrap_interval(
         seed: Makes the interval reproducible.
 
     Returns:
-        (low, high); resamples without a defined score are left out, and (nan, nan) if there is no other.
+        (low, high); resamples without a defined score are left out. (nan, nan) if there is no other, or if all agree,
+        as of a constant or a perfect model: a bootstrap would be certain then, which a few equal answers are no
+        ground for.
 
     Raises:
         DataError: The task has no such metric, or the shapes do not fit.
@@ -149,13 +151,13 @@ def bootstrap_interval(
     if not len(scores):
         return NO_INTERVAL
     low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return (float(low), float(high)) if high - low > NO_WIDTH else NO_INTERVAL
 
 
 def interval(
     task: Task, labels: np.ndarray, predictions: np.ndarray, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The headline metric's interval: Wilson's for accuracy, the bootstrap's for the others."""
+    """The headline metric's interval: Wilson's for accuracy, the bootstrap's for the others; (nan, nan) for none."""
     if task.metric != "accuracy":
         return bootstrap_interval(task, labels, predictions, confidence=confidence)
     labels, predictions = _checked(task, labels, predictions)
@@ -246,7 +248,8 @@ def _matthews(matrix: np.ndarray) -> np.ndarray:
     n = true.sum(-1)
     covariance = np.trace(matrix, axis1=-2, axis2=-1) * n - (true * predicted).sum(-1)
     spread = np.sqrt(n**2 - (true**2).sum(-1)) * np.sqrt(n**2 - (predicted**2).sum(-1))
-    return np.where(n > 0, _ratio(covariance, spread), np.nan)
+    # A perfect model's would be off 1 by rounding.
+    return np.where(n > 0, np.clip(_ratio(covariance, spread), -1, 1), np.nan)
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -256,7 +259,7 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     constant = (np.ptp(x, axis=-1) == 0) | (np.ptp(y, axis=-1) == 0)
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
     spread = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-    return np.where(constant, np.nan, _ratio((x * y).sum(-1), spread, np.nan))
+    return np.where(constant, np.nan, np.clip(_ratio((x * y).sum(-1), spread, np.nan), -1, 1))
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import pandas as pd
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation, flips
+from shrp.intervals import NO_WIDTH
 from shrp.metrics import (
     NO_INTERVAL,
     RESAMPLE_CELLS,
@@ -40,7 +41,8 @@ def paired_difference(
         seed: makes the interval reproducible.
 
     Returns:
-        The difference and its 95% interval; nan without labels or shared inputs.
+        The difference and its 95% interval; nan without labels or shared inputs, the interval also where no draw of
+        the bootstrap differs from the others, as of equal answers.
 
     Raises:
         DataError: the evaluations are not on the same data.
@@ -56,15 +58,14 @@ def paired_difference(
     if a.metric == "accuracy":
         ours, theirs = ours == labels, theirs == labels
         return value, paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(labels))
-    if not task.is_regression and (ours == theirs).all():
-        return value, NO_INTERVAL  # a bootstrap would be certain, which a few equal answers are no ground for
     draw = _draw_correlations if task.is_regression else _draw_confusions
     draws = draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(seed))
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return value, NO_INTERVAL
     low, high = np.percentile(draws, [2.5, 97.5])
-    return value, (float(low), float(high))
+    # Where no draw differs the bootstrap is certain, which a few equal answers are no ground for.
+    return value, (float(low), float(high)) if high - low > NO_WIDTH else NO_INTERVAL
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from shrp.data import TextData
 from shrp.evaluate import summarise
 from shrp.evaluation import Evaluation
 from shrp.fitting import FittedGates
+from shrp.intervals import stored_interval
 from shrp.usage import UsageStats
 
 FORMAT_VERSION = 1
@@ -96,11 +97,11 @@ class ResultsStore:
         evaluation = summarise(data, np.arange(len(data)), tensors["logits"], False)
         try:
             known = about["metric"], float(_number(about["score"]))
-            interval = tuple(float(_number(end)) for end in about["interval"])
+            interval = stored_interval(about)
         except (KeyError, TypeError, ValueError):
             return None
         same = np.isclose(known[1], evaluation.score, rtol=0, atol=1e-9, equal_nan=True)
-        if known[0] != evaluation.metric or not same or len(interval) != 2:
+        if known[0] != evaluation.metric or not same:
             return None  # scored by another definition of the metric
         return replace(evaluation, interval=interval)
 

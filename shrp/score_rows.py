@@ -9,7 +9,7 @@ from shrp.evaluation import Evaluation
 
 
 def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Metric, score, n and interval.
+    """Metric, score, n and interval, None where there is none.
 
     Args:
         evaluations: one, or several draws of the same thing, whose scores are averaged; the interval of an average is
@@ -20,7 +20,7 @@ def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         "metric": first.metric,
         "score": sum(scores) / len(scores),
         "n": first.n,
-        "interval": list(first.interval) if len(scores) == 1 else [min(scores), max(scores)],
+        "interval": first.ends() if len(scores) == 1 else [min(scores), max(scores)],
         "interval_is": "95%" if len(scores) == 1 else f"range of {len(scores)} draws",
     }
 

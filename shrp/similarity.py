@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import collate, encode
+from shrp.batching import collate, encode, longest_input
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
@@ -82,7 +82,7 @@ def sample_outputs(
         raise DataError(f"{data.name} is empty; comparing experts needs at least one input.")
     generator = np.random.default_rng(seed)
     rows = data.stratified_order(seed)[:inputs]
-    encoded = encode(tokenizer, [data.texts[i] for i in rows], max_length)
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
     # Inputs of like lengths together, so that little is padded; the sample does not depend on the order.
     order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}

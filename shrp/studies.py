@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError
+from shrp.intervals import stored_interval
 
 FILES = Path(__file__).parent.parent / "docs" / "data"
 NAMES = {
@@ -34,6 +35,7 @@ _DEFAULTS = {
     "constant": None,
     "lead": None,
     "lead_interval": None,
+    "interval_is": "95%",
 }
 _NEEDED = {
     *_KEYS,
@@ -88,10 +90,10 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a task, recipe, depth and model, means over seeds; SHRP's models first, then its controls, by size.
 
     Columns: the keys, `name` in words, `seeds`, `metric`, `n`, `teacher`, `score`, `retained`, `low` and `high` (of
-    the retained share), `encoder_params`, `encoder_flops` (shares of the dense encoder's). Of trained controls `lead`,
-    `lead_low`, `lead_high`: by what share of the teacher's score SHRP's recovered static model is ahead on the same
-    inputs, ends as above. `floor`: the share that the best constant answer has. nan where a file does not tell.
-    `copies`: changed copies of each training example that the model learned from too.
+    the retained share; nan for no interval), `encoder_params`, `encoder_flops` (shares of the dense encoder's). Of
+    trained controls `lead`, `lead_low`, `lead_high`: by what share of the teacher's score SHRP's recovered static model
+    is ahead on the same inputs, ends as above. `floor`: the share that the best constant answer has. nan where a file
+    does not tell. `copies`: changed copies of each training example that the model learned from too.
 
     Raises:
         DataError: a row lacks something.
@@ -106,10 +108,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     found = []
     for key, group in frame[frame["model"] != "teacher"].groupby(_KEYS, dropna=False, sort=False):
         row = dict(zip(_KEYS, key, strict=True))
-        bounds = np.array(
-            [[end / t for end in i] for i, t in zip(group["interval"], group["teacher"], strict=True)]
-        )
-        several = len(group) > 1
+        low, high = bounds(group["retained"], stored_intervals(group), group["teacher"].iloc[0])
         found.append(
             row
             | {
@@ -120,8 +119,8 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
                 "teacher": group["teacher"].mean(),
                 "score": group["score"].mean(),
                 "retained": group["retained"].mean(),
-                "low": group["retained"].min() if several else bounds[0, 0],
-                "high": group["retained"].max() if several else bounds[0, 1],
+                "low": low,
+                "high": high,
                 **_leads(group),
                 "copies": int(group["copies"].max()),
                 "floor": (group["constant"].astype(float) / group["teacher"]).mean(),
@@ -231,12 +230,19 @@ def with_ends(share: float, low: float, high: float) -> str:
     return text if low != low else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def bounds(scores: pd.Series, intervals: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Lowest and highest of several seeds' scores; of one, its interval."""
+def stored_intervals(rows: pd.DataFrame) -> list[tuple[float, float]]:
+    """`stored_interval` of each row."""
+    return [stored_interval(row) for row in rows.to_dict("records")]
+
+
+def bounds(
+    scores: pd.Series, intervals: Sequence[tuple[float, float]], unit: float = 1.0
+) -> tuple[float, float]:
+    """Lowest and highest of several seeds' scores; of one, its interval in `unit`, nan where it has none."""
     if len(scores) > 1:
         return float(scores.min()), float(scores.max())
     low, high = intervals[0]
-    return float(low), float(high)
+    return float(low / unit), float(high / unit)
 
 
 def floors(frame: pd.DataFrame) -> pd.Series:
@@ -320,7 +326,7 @@ def _verdict(best: pd.Series, rival: pd.Series) -> str:
         tie = rival["lead_low"] <= 0 <= rival["lead_high"]
         return f"{'a tie' if tie else 'no tie'}, SHRP is ahead by {points} on the same inputs"
     if best["low"] != best["low"]:
-        return "several seeds, so no interval to tell a tie by"
+        return f"{'several seeds, so ' if best['seeds'] > 1 else ''}no interval to tell a tie by"
     if best["low"] <= rival["retained"] <= best["high"]:
         return "a tie, within SHRP's interval"
     return f"{'below' if rival['retained'] < best['low'] else 'above'} SHRP's interval"

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.accelerator import one_accelerator
-from shrp.batching import bucketed_batches, collate, encode, epoch_rows
+from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import convert_layer, layer_kinds, router_layers
 from shrp.data import TextData
@@ -109,7 +109,8 @@ def train(
             )
     else:
         teacher = None
-    run = _Run(config, info, tokenizer, train_data, validation, run_folder(out), progress)
+    longest = longest_input(model, tokenizer, config.max_length)
+    run = _Run(config, longest, info, tokenizer, train_data, validation, run_folder(out), progress)
     with alone_in(run.state.folder):
         model, history = run.start(model, teacher, resume, precision)
         remaining = list(config.schedule())[len(history) :]
@@ -129,6 +130,7 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
+        longest: int,
         info: CheckpointInfo,
         tokenizer: PreTrainedTokenizerBase,
         train_data: TextData,
@@ -145,7 +147,7 @@ class _Run:
             which = "validation" if len(train_data) else "training"
             raise TrainingError(f"the {which} data have no examples: give at least one.")
         self.config = config
-        self.encoded = encode(tokenizer, train_data.texts, config.max_length)
+        self.encoded = encode(tokenizer, train_data.texts, longest)
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
 
     def start(
@@ -243,7 +245,7 @@ class _Run:
             **losses,
             "metric": evaluation.metric,
             "validation_score": evaluation.score,
-            "validation_interval": list(evaluation.interval),
+            "validation_interval": evaluation.ends(),
             "validation_n": evaluation.n,
             "usage": usage,
             "seconds": round(time.perf_counter() - started, 2),

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import evenness
-from shrp.batching import bucketed_batches, collate, encode
+from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
@@ -244,7 +244,7 @@ def measure_usage(
         raise PlanError("this model has no routed layer, so there is no usage to measure.")
     if not len(data):
         raise DataError(f"{data.name} is empty; usage needs at least one input.")
-    encoded = encode(tokenizer, data.texts, max_length)
+    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     n, h = len(data), num_experts_of(model)
     top1 = {layer: np.zeros((n, h), dtype=np.int64) for layer in routed}
     probs = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed}

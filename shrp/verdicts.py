@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from shrp.intervals import stored_interval
+
 SHRP_KINDS = ("routed", "static")
 NO_CONTROL = "No control was measured on these data, so nothing here shows that SHRP itself is what helps."
 NONE_CLOSE = "Every control is below SHRP on these data."
@@ -61,7 +63,7 @@ class Verdict:
 
 
 def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows of a checkpoint's `scores`, with the interval split into `low` and `high`.
+    """The rows of a checkpoint's `scores`, with the interval split into `low` and `high`, nan where there is none.
 
     Rows without a number for a score are left out: they say nothing and can't be drawn.
     """
@@ -70,7 +72,7 @@ def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         score = row.get("score")
         if not isinstance(score, (int, float)) or not math.isfinite(score):
             continue
-        low, high = [*(row.get("interval") or ()), None, None][:2]
+        low, high = stored_interval(row)
         known = {name: row.get(name) for name in _COLUMNS}
         found.append(
             known

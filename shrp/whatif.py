@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import collate, encode
+from shrp.batching import collate, encode, longest_input
 from shrp.convert import expert_layers
 from shrp.errors import PlanError
 from shrp.evaluate import label_columns
-from shrp.explore import Exploration, longest_input
+from shrp.explore import Exploration
 from shrp.forcing import AS_ROUTED, ForcedRoute
 from shrp.partial import run_from
 from shrp.routing import GateSource, use_gates

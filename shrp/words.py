@@ -19,7 +19,7 @@ import torch
 from scipy.sparse import csr_array
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import bucketed_batches, collate, encode
+from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.routing import record_routing
@@ -85,7 +85,7 @@ def count_tokens(
     Args:
         progress: called with inputs done and in all.
     """
-    encoded = encode(tokenizer, data.texts, max_length)
+    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     ids, place = np.unique(np.concatenate([row["input_ids"] for row in encoded]), return_inverse=True)
     starts = np.cumsum([0, *(len(row["input_ids"]) for row in encoded)])
     counts = {

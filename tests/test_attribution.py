@@ -11,12 +11,11 @@ from sklearn.metrics import matthews_corrcoef
 from tokenizers import normalizers
 
 from shrp.attribution import experts, importance, instance, tokens, trust
-from shrp.batching import collate, encode
+from shrp.batching import collate, encode, longest_input
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import batch_logits
-from shrp.explore import longest_input
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import knock_out, play_back, record_routing, use_gates

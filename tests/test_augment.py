@@ -1,6 +1,7 @@
 """Changed copies of texts: which words may stand in for which, what stays, and what they depend on."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -152,3 +153,33 @@ def test_the_command_writes_a_table_that_is_read_back(shrp, tmp_path, tiny_model
         code, _, error = shrp(*command, *wrong)
         assert code == 1
         assert said in " ".join(error.split())
+
+
+def test_what_the_command_writes_can_be_trained_on(shrp, tmp_path, tiny_model, tiny_tokenizer, monkeypatch):
+    """Empty texts, of which GLUE has some, are left out; a line's end within a text does not end its row; a text column
+    may be called as ours are.
+    """
+    tiny_model().base_model.save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    odd = ("w1\rw2", 'w3 "w4", w5', "w6\r\nw7\nw8")
+    (tmp_path / "cola").mkdir()
+    frame = pd.DataFrame({"sentence": [*odd, "", " "], "label": [0, 1, 0, 1, 0]})
+    frame.to_parquet(tmp_path / "cola" / "train.parquet")
+    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path))
+    command = ("augment", "--base", tmp_path / "encoder", "--copies", 2)
+    code, _, error = shrp(*command, "--task", "cola", "--out", tmp_path / "glue.csv")
+    assert code == 0, error
+    assert "3 examples and 6 changed copies; left out 6 with an empty text" in error
+    read = load_file(tmp_path / "glue.csv", "cola")
+    assert len(read) == 9
+    assert [text for (text,) in read.texts[:3]] == list(odd)
+    assert read.labels.tolist() == [0, 1, 0] * 3
+    pd.DataFrame({"label": list(odd), "mood": ["a", "b", "a"]}).to_json(
+        tmp_path / "own.jsonl", orient="records", lines=True
+    )
+    columns = {"text_columns": ["label"], "label_column": "mood"}
+    options = ("--train-file", tmp_path / "own.jsonl", "--text-column", "label", "--label-column", "mood")
+    assert shrp(*command, *options, "--out", tmp_path / "own.csv")[0] == 0
+    read = load_file(tmp_path / "own.csv", None, **columns)
+    assert [text for (text,) in read.texts[:3]] == list(odd)
+    assert read.labels.tolist() == [0, 1, 0] * 3

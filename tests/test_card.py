@@ -55,6 +55,18 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     assert "Weights derive from tiny: MIT" in text
 
 
+def test_a_score_without_an_interval_has_a_dash(folder, tmp_path):
+    loaded = checkpoint.load(folder)
+    flat = (
+        row("routed", "routed", 0.0, interval=None),
+        row("layers dropped", "control", 0.0, interval=[0.0, 0.0]),
+    )
+    text = card("mine", replace(loaded, info=replace(loaded.info, scores=flat)))
+    assert "| routed | 0.0000 | – |" in text
+    assert "| control: layers dropped | 0.0000 | – |" in text
+    assert "nan" not in text
+
+
 def test_the_card_tells_settings_and_where_they_are_not_the_recipe_s(folder, tmp_path):
     loaded = checkpoint.load(folder)
     assert "Learning rates" not in card("mine", loaded)  # its config is not whole

@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from shrp import checkpoint, cli
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.options import layer_list
+from shrp.cli.output import TrainingBar
+from shrp.cli.training import score_line
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.data import load_file
@@ -25,7 +28,8 @@ from shrp.measure import cost, dense_cost
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.run_state import run_folder
-from shrp.tasks import custom_task
+from shrp.score_rows import score_row
+from shrp.tasks import TASKS, custom_task
 from shrp.usage import measure_usage
 
 COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure", "reference")
@@ -509,6 +513,53 @@ def test_interrupting_is_exit_code_130(shrp, place, monkeypatch):
 def test_brackets_in_messages_are_not_markup(shrp, tmp_path):
     text = failed(shrp("evaluate", tmp_path / "[bold]odd[/]"), "no config")
     assert "[bold]odd[/]" in text
+
+
+def test_names_of_ones_own_are_not_markup(shrp, place, tmp_path):
+    data = tmp_path / "[b]mine :fire:.csv"
+    data.write_text("sentence,label,slice\nw1 w2,0,[/x]\nw40 w41,1,[red]\n")
+    code, out, err = shrp("evaluate", place / "routed", "--data", data, "--slice-column", "slice")
+    assert code == 0, err
+    for name in ("[/x]", "[red]", data.name):
+        assert name in out
+    (tmp_path / "[v2]").mkdir()
+    code, _, err = shrp("prune", place / "routed", "--budget", 3, "--out", tmp_path / "[v2]" / "out")
+    assert code == 0
+    assert f"wrote {tmp_path}/[v2]/out" in err
+
+
+def test_a_constant_model_is_scored_without_an_interval(
+    shrp, tmp_path, tiny_model, tiny_tokenizer, tiny_data
+):
+    """Its Matthews correlation is 0 in every resample: no ground for certainty, so files hold null."""
+    data, model = replace(tiny_data(24, 0, sliced=False), task=TASKS["cola"]), tiny_model()
+    torch.nn.init.constant_(model.classifier.weight, 0.0)
+    model.classifier.bias.data = torch.tensor([-1.0, 1.0])
+    data.to_frame().to_csv(tmp_path / "texts.csv", index=False)
+    found = evaluate(model, tiny_tokenizer, data)
+    assert (found.score, found.ends()) == (0.0, None)
+    row = score_row("routed", "routed", [found], 0.5)
+    assert json.loads(json.dumps(row, allow_nan=False))["interval"] is None
+    assert score_line(row)["interval"] == "-"
+    epoch = {
+        "epoch": 0,
+        "stage": 2,
+        "converted_layer": None,
+        "loss": 0.1,
+        "balance_loss": 0.0,
+        "seconds": 1.0,
+    }
+    epoch |= {"metric": "matthews", "validation_score": 0.0, "validation_n": 24}
+    TrainingBar().epoch(epoch | {"validation_interval": found.ends()})
+    info = CheckpointInfo(ShrpConfig(()), data.task, base_model="tiny", scores=(row,))
+    checkpoint.save(model, tiny_tokenizer, info, tmp_path / "constant")
+    command = ("evaluate", tmp_path / "constant", "--data", tmp_path / "texts.csv")
+    code, out, err = shrp(*command)
+    assert code == 0, err
+    assert "matthews 0.0000 (n=24)" in err  # the epoch's line
+    assert "nan" not in out
+    result = json.loads(shrp(*command, "--json")[1], parse_constant=pytest.fail)
+    assert (result["score"], result["interval"]) == (0.0, [None, None])
 
 
 def test_layer_lists():

@@ -79,6 +79,23 @@ def test_subset_and_frame():
     assert part.name == "made (2 of 3)"
 
 
+def test_a_text_column_called_label_keeps_its_texts():
+    task = custom_task("mine", ["label", "slice"], ["a", "b"])
+    data = TextData(task, "mine", (("one", "two"), ("three", "four")), np.array([1, 0]))
+    frame = data.to_frame()
+    assert frame.columns.tolist() == ["label (text)", "slice", "label"]
+    assert frame["label (text)"].tolist() == ["one", "three"]
+    assert frame["label"].tolist() == ["b", "a"]
+
+
+@pytest.mark.parametrize("wrong", [0.2, 1.9, float("nan")])
+def test_a_class_id_with_a_fraction_is_refused(wrong):
+    with pytest.raises(DataError, match=f"labels of 'sst2' are class ids; {wrong:g} is none"):
+        TextData(TASKS["sst2"], "mine", (("one",), ("two",)), np.array([1.0, wrong]))
+    whole = TextData(TASKS["sst2"], "mine", (("one",), ("two",)), np.array([1.0, 0.0]))
+    assert whole.labels.dtype == np.int64
+
+
 def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="2 texts but 1 slices"):
         made([0, 1], slices=("a",))

@@ -8,12 +8,23 @@ from scipy.special import softmax
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from shrp.batching import collate, encode
+from shrp.attention import layer_attention
+from shrp.attribution.importance import knock_outs
+from shrp.batching import collate, encode, longest_input
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.config import ShrpConfig
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluate import Evaluation, batch_logits, evaluate, evaluate_stream, flips
+from shrp.knockout import knock_out_effect
+from shrp.live import LiveEvaluator
 from shrp.metrics import interval, score, wilson
+from shrp.similarity import sample_outputs
 from shrp.tasks import TASKS, custom_task
+from shrp.train import train
+from shrp.training_config import TrainConfig
+from shrp.usage import measure_usage
+from shrp.words import count_tokens
 
 WORDS = [f"w{i}" for i in range(40)]
 
@@ -77,6 +88,50 @@ def test_own_padding_equals_the_tokenizers(tokenizer):
         assert torch.equal(values, expected[key])
 
 
+def test_padding_is_on_the_right_whatever_the_tokenizer_says(tokenizer, monkeypatch):
+    data, model = sentences(40), build()
+    expected = evaluate(model, tokenizer, data, batch_size=1).logits
+    monkeypatch.setattr(tokenizer, "padding_side", "left")
+    batch = collate(tokenizer, encode(tokenizer, [("w1 w2",), ("w3",)]), [1, 0])
+    assert batch["input_ids"].tolist() == [[2, 7, 3, 0], [2, 5, 6, 3]]
+    np.testing.assert_allclose(evaluate(model, tokenizer, data, batch_size=8).logits, expected, atol=1e-5)
+
+
+def test_a_text_is_cut_where_the_model_has_no_more_positions(tokenizer):
+    assert tokenizer.model_max_length > 10**9  # it names no limit
+    model = build(max_position_embeddings=10)
+    long, short = (" ".join(f"w{i}" for i in range(n)) for n in (30, 8))
+    data = TextData(TASKS["sst2"], "made", ((long,), (short,)))
+    found = evaluate(model, tokenizer, data, max_length=128)
+    assert found.n == 2
+    assert np.array_equal(found.logits[0], found.logits[1])
+
+
+def test_every_pass_over_data_cuts_at_the_models_positions(
+    tiny_routed, tiny_tokenizer, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(tiny_tokenizer, "model_max_length", 10**30)
+    texts = tuple((" ".join(f"w{i % 50}" for i in range(n)),) for n in (120, 3, 60, 4))
+    data = TextData(TASKS["sst2"], "made", texts, np.arange(4) % 2)
+    model, by_token = tiny_routed(), tiny_routed(routing="token")
+    assert longest_input(model, tiny_tokenizer, 128) == 40
+    assert longest_input(model, tiny_tokenizer, 16) == 16
+    assert measure_usage(model, tiny_tokenizer, data).n == 4
+    *_, last = LiveEvaluator(model, tiny_tokenizer, data).stream(None)
+    np.testing.assert_allclose(
+        evaluate(model, tiny_tokenizer, data).logits, last.logits[last.indices.argsort()], atol=1e-4
+    )
+    assert count_tokens(by_token, tiny_tokenizer, data).tokens
+    assert set(sample_outputs(model, tiny_tokenizer, data).outputs) == {1, 2}
+    assert len(layer_attention(model, tiny_tokenizer, texts[0], 1).tokens) == 40
+    assert knock_outs(model, tiny_tokenizer, data, range(4)).n == 4
+    before = evaluate(model, tiny_tokenizer, data)
+    assert knock_out_effect(model, tiny_tokenizer, data, before, 1, 0).after.n == 4
+    config = TrainConfig(stage2_epochs=1, batch_size=4)
+    info = CheckpointInfo(ShrpConfig((1, 2)), data.task, base_model="tiny")
+    train(config, model, info, tiny_tokenizer, data, data, tmp_path / "out")
+
+
 def test_scores_are_those_of_a_plain_loop(tokenizer):
     model, data = build(), sentences(40, sliced=True)
     result = evaluate(model, tokenizer, data, batch_size=8)
@@ -98,8 +153,8 @@ def test_scores_are_those_of_a_plain_loop(tokenizer):
 
 def test_streaming_ends_at_the_one_shot_result_and_covers_each_input_once(tokenizer):
     model, data = build(), sentences(sliced=True)
-    steps = list(evaluate_stream(model, tokenizer, data, batch_size=16, first_batch=4))
-    assert [step.n for step in steps][:3] == [4, 20, 36]
+    steps = list(evaluate_stream(model, tokenizer, data, batch_size=16))
+    assert [step.n for step in steps][:3] == [16, 32, 48]
     assert [step.complete for step in steps] == [False] * (len(steps) - 1) + [True]
     last, whole = steps[-1], evaluate(model, tokenizer, data, batch_size=150)
     assert sorted(last.indices) == list(range(150))
@@ -123,13 +178,11 @@ def test_result_does_not_depend_on_the_order(tokenizer):
     assert partial.indices.tolist() == sorted(order[:50])
 
 
-def test_bootstrap_waits_for_the_end_unless_asked(tokenizer):
+def test_bootstrap_waits_for_the_end(tokenizer):
     model, data = build(), sentences(task=TASKS["cola"])
     steps = list(evaluate_stream(model, tokenizer, data))
     assert np.isnan([step.interval for step in steps[:-1]]).all()
     assert steps[-1].interval == interval(data.task, data.labels[steps[-1].indices], steps[-1].logits)
-    eager = list(evaluate_stream(model, tokenizer, data, intervals=True))
-    assert np.isfinite([step.interval for step in eager]).all()
     assert steps[-1].metrics == score(data.task, data.labels[steps[-1].indices], steps[-1].logits)
 
 
@@ -221,7 +274,7 @@ def test_misfits_are_refused(tokenizer):
     with pytest.raises(ValueError, match="each at most once"):
         evaluate(build(), tokenizer, data, order=[1, 1])
     with pytest.raises(ValueError, match="at least one input"):
-        evaluate(build(), tokenizer, data, first_batch=0)
+        evaluate(build(), tokenizer, data, batch_size=0)
 
 
 def fixed(predictions, labels, slices=None, total=None):

@@ -5,12 +5,33 @@ import json
 import pandas as pd
 import pytest
 
+from benchmarks.experiment_section import experiments_section
 from shrp import ablations, experiments
 from shrp.errors import DataError
 
 
 def scored(score, n=100):
     return {"metric": "matthews", "score": score, "interval": [score - 0.05, score + 0.05], "n": n}
+
+
+@pytest.mark.parametrize("none", [None, [0.0, 0.0]])
+def test_a_score_without_an_interval_has_no_ends(tmp_path, none):
+    flat = {"score": 0.0, "interval": none}
+    rows = {
+        "topk": [row | flat for row in topk_rows(0, 1, {"1": [0], "2": [1]}, 0.3)],
+        "sweep": [sweep_row("static", 2, 0.3) | flat, sweep_row("routed", None, 0.3)],
+        "balance": [balance_row(0.1, 0.3, 0.2) | {"static": scored(0.0) | flat}],
+    }
+    for name, found in rows.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": found}))
+    topk, sweep, balance = (experiments.read(name, tmp_path) for name in rows)
+    assert experiments.topk_scores(topk)[["low", "high"]].isna().all(axis=None)
+    assert experiments.sweep_frame(sweep)["low"].isna().sum() == 1
+    assert experiments.balance_frame(balance)[["static low", "static high"]].isna().all(axis=None)
+    assert experiments.balance_frame(balance)["routed low"].notna().all()
+    text = experiments_section(tmp_path)
+    assert "0.000 (no interval)" in text
+    assert "nan" not in text
 
 
 def usage_row(seed, stage, examples, distance, mean=None):

@@ -6,12 +6,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from shrp.batching import collate, encode, token_counts
+from shrp.batching import collate, encode, longest_input, token_counts
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import batch_logits
-from shrp.explore import MAX_SENTENCES, explore, longest_input, split_sentences
+from shrp.explore import MAX_SENTENCES, explore, split_sentences
 from shrp.forcing import AS_ROUTED, Force, ForcedRoute
 from shrp.plan import make_plan
 from shrp.prune import prune

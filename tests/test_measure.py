@@ -2,7 +2,6 @@
 
 import math
 
-import pandas as pd
 import pytest
 import torch
 from transformers import (
@@ -340,11 +339,3 @@ def test_latency_refuses_what_it_cannot_time():
         measure.latency({})
     with pytest.raises(ShrpError, match="repeats"):
         measure.latency({"a": int}, repeats=0)
-
-
-def test_throughput():
-    rows = [("a", 4.0, 2.0, 8.0, 5)]
-    latencies = pd.DataFrame(rows, columns=["name", "median_ms", "low_ms", "high_ms", "repeats"])
-    assert measure.throughput(latencies, batch=16).to_dict("records") == [
-        {"name": "a", "inputs_per_s": 4000.0, "low_per_s": 2000.0, "high_per_s": 8000.0, "repeats": 5}
-    ]

@@ -1,5 +1,6 @@
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from shrp.errors import DataError
+from shrp.intervals import stored_interval
 from shrp.metrics import (
     bootstrap_interval,
     confusion,
@@ -20,6 +22,7 @@ from shrp.metrics import (
 from shrp.tasks import TASKS, Task, custom_task, get_task
 
 THREE = custom_task("three", ["text"], ["a", "b", "c"])
+MATTHEWS = replace(THREE, metric="matthews", metrics=("matthews",))
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +81,34 @@ def test_constant_predictions_score_zero_without_warnings(task):
     labels, constant = np.array([0, 1, 1, 0]), np.zeros(4, dtype=int)
     assert score(TASKS[task], labels, constant)[TASKS[task].metric] == 0.0
     assert score(TASKS[task], np.zeros(4), constant)[TASKS[task].metric] == 0.0
-    assert bootstrap_interval(TASKS[task], labels, constant) == (0.0, 0.0)
+    assert np.isnan(bootstrap_interval(TASKS[task], labels, constant)).all()
+
+
+@pytest.mark.parametrize("task", ["cola", "mrpc", "stsb"])
+def test_a_perfect_model_has_a_score_of_1_and_no_interval(task):
+    labels = np.random.default_rng(0).integers(2, size=1043)
+    name = TASKS[task].metric
+    assert 1 - 1e-12 < score(TASKS[task], labels, labels)[name] <= 1
+    assert np.isnan(interval(TASKS[task], labels, labels)).all()
+
+
+def test_correlations_stay_within_1():
+    for n in range(3, 200):
+        x = np.random.default_rng(n).normal(size=n)
+        assert (
+            -1 <= score(TASKS["stsb"], x, -3 * x)["pearson"] < score(TASKS["stsb"], x, 3 * x)["pearson"] <= 1
+        )
+        labels = np.arange(n) % 3
+        assert score(MATTHEWS, labels, labels)["matthews"] <= 1
+
+
+def test_a_stored_interval_without_a_width_is_none():
+    assert stored_interval({"interval": [0.1, 0.3]}) == (0.1, 0.3)
+    draws = {"interval": [0.3, 0.3], "interval_is": "range of 3 draws"}
+    assert stored_interval(draws) == (0.3, 0.3)
+    none = [{"interval": [0.0, 0.0]}, {"interval": [1 - 2e-16, 1 + 2e-16], "interval_is": "95%"}]
+    for row in (*none, {}, {"interval": None}, {"interval": [None, None]}):
+        assert np.isnan(stored_interval(row)).all()
 
 
 def test_constant_regression_is_undefined():

@@ -197,3 +197,19 @@ def test_wrong_may_stay_wrong():
     data = TextData(task, "made", texts, np.array([0]))
     a, b = (summarise(data, np.array([0]), np.eye(3, dtype=np.float32)[[k]], False) for k in (1, 2))
     assert list(flip_table(a, b, data)["direction"]) == [STILL_WRONG]
+
+
+@pytest.mark.parametrize("task", ["cola", "stsb"])
+def test_where_no_draw_differs_there_is_no_interval(task):
+    """A bootstrap of two constant models, or of equal ones, would be certain of no difference."""
+    labels = np.arange(40) % 2
+    data = TextData(TASKS[task], "made", (("w",) * len(TASKS[task].text_columns),) * 40, labels)
+    varied = np.random.default_rng(0).normal(size=(40, data.task.num_labels)).astype(np.float32)
+    always = np.zeros_like(varied)
+    always[:, 0] = 1
+    equal = [summarise(data, np.arange(40), varied, False)] * 2
+    constant = [summarise(data, np.arange(40), logits, False) for logits in (always, always[:, ::-1])]
+    for one, other in (equal, constant) if task == "cola" else (equal,):
+        value, bounds = paired_difference(one, other)
+        assert value == 0
+        assert np.isnan(bounds).all()

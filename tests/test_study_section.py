@@ -33,9 +33,21 @@ def test_under_a_table_are_paired_leads_floors_and_the_controls_that_lack():
     )
 
 
-def test_what_never_varies_is_called_one_class():
-    none = row("cola", "static", 0.0, per_layer=2) | {"interval": [0.0, 0.0]}
+@pytest.mark.parametrize("interval", [None, [0.0, 0.0]])  # as rows are now, and as they were
+def test_what_never_varies_is_called_one_class(interval):
+    none = row("cola", "static", 0.0, per_layer=2) | {"interval": interval}
     assert "| 0.0 (one class) |" in glue_section([none])
+    draws = row("cola", "random", 0.0, per_layer=2) | {
+        "interval": [0.0, 0.0],
+        "interval_is": "range of 3 draws",
+    }
+    assert glue_section([none, draws]).count("| 0.0 (one class) |") == 2
+    perfect = row("cola", "static", 1.25, per_layer=2) | {"interval": interval and [1.0, 1.0]}
+    text = glue_section([perfect, row("cola", "dropped", 0.9)])
+    assert "| 125.0 (no interval) |" in text
+    assert "keeps 125.0% of the teacher's score" in text
+    assert ": no interval to tell a tie by" in text
+    assert "nan" not in text
 
 
 def test_no_rows_no_section():

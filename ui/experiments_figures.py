@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from shrp.published import PUBLISHED
 from shrp.studies import floors as floors_of
 from shrp.studies import with_ends
+from ui.experiments_seed_figures import between
 from ui.text import escape_html
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout
 
@@ -48,8 +49,8 @@ def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
                 y=100 * rows["retained"],
                 error_y={
                     "type": "data",
-                    "array": 100 * (rows["high"] - rows["retained"]),
-                    "arrayminus": 100 * (rows["retained"] - rows["low"]),
+                    "array": (100 * (rows["high"] - rows["retained"])).fillna(0),
+                    "arrayminus": (100 * (rows["retained"] - rows["low"])).fillna(0),
                     "thickness": 1,
                     "width": 3,
                 },
@@ -175,8 +176,8 @@ def ablation_bars(frame: pd.DataFrame, note: str) -> go.Figure:
                     x=share,
                     error_x={
                         "type": "data",
-                        "array": 100 * rows[f"{model} high"] - share,
-                        "arrayminus": share - 100 * rows[f"{model} low"],
+                        "array": (100 * rows[f"{model} high"] - share).fillna(0),
+                        "arrayminus": (share - 100 * rows[f"{model} low"]).fillna(0),
                         "thickness": 1,
                         "width": 3,
                         "color": GREY,
@@ -187,12 +188,13 @@ def ablation_bars(frame: pd.DataFrame, note: str) -> go.Figure:
                         "color": color,
                         "pattern": {"shape": "" if task == frame["task"].iloc[0] else "/"},
                     },
-                    customdata=rows[
-                        ["metric", "n", "teacher", model, f"{model} low", f"{model} high", "seeds"]
-                    ],
+                    customdata=rows[["metric", "n", "teacher", model]].assign(
+                        ends=between(rows[f"{model} low"], rows[f"{model} high"], ".1%"),
+                        seeds=rows["seeds"],
+                    ),
                     hovertemplate=f"%{{y}}<br>{task}, {label}: %{{x:.1f}}% of the teacher's %{{customdata[0]}} "
-                    "(%{customdata[3]:.4f} of %{customdata[2]:.4f})<br>%{customdata[4]:.1%} to %{customdata[5]:.1%}, "
-                    "n = %{customdata[1]:,}, seeds: %{customdata[6]}<extra></extra>",
+                    "(%{customdata[3]:.4f} of %{customdata[2]:.4f})<br>%{customdata[4]}, "
+                    "n = %{customdata[1]:,}, seeds: %{customdata[5]}<extra></extra>",
                 )
             )
     fig.update_yaxes(autorange="reversed")

@@ -17,16 +17,24 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 def _errors(rows: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> dict[str, object]:
     return {
         "type": "data",
-        "array": rows[high] - rows[value],
-        "arrayminus": rows[value] - rows[low],
+        "array": (rows[high] - rows[value]).fillna(0),
+        "arrayminus": (rows[value] - rows[low]).fillna(0),
         "thickness": 1.2,
         "width": 4,
     }
 
 
+def between(lows: pd.Series, highs: pd.Series, figures: str) -> list[str]:
+    """Both ends of each value as a mark says them: `0.123 to 0.456` by the format `.3f`."""
+    return [
+        f"{low:{figures}} to {high:{figures}}" if low == low else "no interval"
+        for low, high in zip(lows, highs, strict=True)
+    ]
+
+
 def _around(rows: pd.DataFrame, also: pd.Series, low: str = "low", high: str = "high") -> list[float]:
     """A range for an axis that holds all bars and `also`; marks in groups would have it start at 0."""
-    bottom, top = min(rows[low].min(), also.min()), max(rows[high].max(), also.max())
+    bottom, top = pd.concat([rows[low], also]).min(), pd.concat([rows[high], also]).max()
     margin = 0.08 * ((top - bottom) or 1)
     return [float(bottom - margin), float(top + margin)]
 
@@ -106,15 +114,17 @@ def topk_scores(rows: pd.DataFrame, note: str) -> go.Figure:
             name=f"Top-{k}",
             line={"color": _COLORS[i % 5], "dash": _DASHES[i % 5]},
             marker={"symbol": _SYMBOLS[i % 5], "size": 10},
-            customdata=part[["low", "high", "seeds", "n", "encoder_flops", "encoder_params"]],
-            hovertemplate=f"Top-{k}, %{{x}}: %{{y:.4f}} (%{{customdata[0]:.4f}} to %{{customdata[1]:.4f}}, seeds: "
-            "%{customdata[2]}, n = %{customdata[3]:,})<br>%{customdata[4]:.1%} of the encoder's FLOPs, "
-            "%{customdata[5]:.1%} of its parameters<extra></extra>",
+            customdata=part[["seeds", "n", "encoder_flops", "encoder_params"]].assign(
+                ends=between(part["low"], part["high"], ".4f")
+            ),
+            hovertemplate=f"Top-{k}, %{{x}}: %{{y:.4f}} (%{{customdata[4]}}, seeds: "
+            "%{customdata[0]}, n = %{customdata[1]:,})<br>%{customdata[2]:.1%} of the encoder's FLOPs, "
+            "%{customdata[3]:.1%} of its parameters<extra></extra>",
         )
     fig.add_hline(y=float(rows["teacher"].iloc[0]), line={"color": GREY, "dash": "dash", "width": 1})
     fig.update_xaxes(categoryorder="array", categoryarray=order)
     fig.update_layout(scattermode="group", scattergap=0.7)
-    fig.update_yaxes(range=_around(rows, rows["teacher"]))
+    fig.update_yaxes(range=_around(rows, pd.concat([rows["teacher"], rows["score"]])))
     metric = metric_name(str(rows["metric"].iloc[0]))
     return layout(fig, "Score before and after pruning", subtitle=note, y=metric, height=430, legend=True)
 
@@ -209,10 +219,11 @@ def sweep(rows: pd.DataFrame, note: str) -> go.Figure:
         part = rows[rows["model"] == model].sort_values("budget")
         if part.empty:
             continue
-        x = 100 * part["encoder_flops"]
+        x, known = 100 * part["encoder_flops"], part.dropna(subset=["low", "high"])
+        over = 100 * known["encoder_flops"]
         fig.add_scatter(
-            x=[*x, *x[::-1]],
-            y=[*part["high"], *part["low"][::-1]],
+            x=[*over, *over[::-1]],
+            y=[*known["high"], *known["low"][::-1]],
             fill="toself",
             fillcolor=fill,
             line={"width": 0},
@@ -226,10 +237,12 @@ def sweep(rows: pd.DataFrame, note: str) -> go.Figure:
             name=label,
             line={"color": color, "dash": "solid" if model == "static" else "dash"},
             marker={"symbol": "square" if model == "static" else "x", "size": 6},
-            customdata=part[["budget", "low", "high", "seeds", "n", "encoder_params"]],
-            hovertemplate=f"{label}, %{{customdata[0]:.0f}} in all: %{{y:.4f}} (%{{customdata[1]:.4f}} to "
-            "%{customdata[2]:.4f}, seeds: %{customdata[3]}, n = %{customdata[4]:,})<br>%{x:.1f}% of the encoder's "
-            "FLOPs, %{customdata[5]:.1%} of its parameters<extra></extra>",
+            customdata=part[["budget", "seeds", "n", "encoder_params"]].assign(
+                ends=between(part["low"], part["high"], ".4f")
+            ),
+            hovertemplate=f"{label}, %{{customdata[0]:.0f}} in all: %{{y:.4f}} (%{{customdata[4]}}, "
+            "seeds: %{customdata[1]}, n = %{customdata[2]:,})<br>%{x:.1f}% of the encoder's "
+            "FLOPs, %{customdata[3]:.1%} of its parameters<extra></extra>",
         )
     routed = rows[rows["model"] == "routed"]
     fig.add_scatter(
@@ -275,10 +288,11 @@ def balance(rows: pd.DataFrame, note: str) -> go.Figure:
         ("routed", "routed", BLUE, "circle", 2),
         ("static", f"static, {int(rows['per_layer'].iloc[0])} a layer", GREEN, "square", 2),
     ):
-        extra = rows[[f"{name} low", f"{name} high", "seeds", "n", "collapsed"]].copy()
+        extra = rows[["seeds", "n", "collapsed"]].copy()
         extra["share"] = rows[f"share {name[-1]}"] if place == 1 else 0
+        extra["ends"] = between(rows[f"{name} low"], rows[f"{name} high"], ".3f")
         tail = (
-            "<br>largest share %{customdata[5]:.1%}, collapsed runs: %{customdata[4]}" if place == 1 else ""
+            "<br>largest share %{customdata[3]:.1%}, collapsed runs: %{customdata[2]}" if place == 1 else ""
         )
         fig.add_scatter(
             x=names,
@@ -289,8 +303,8 @@ def balance(rows: pd.DataFrame, note: str) -> go.Figure:
             line={"color": color},
             marker={"symbol": symbol, "size": 9},
             customdata=extra,
-            hovertemplate=f"weight %{{x}}, {label}: %{{y:.3f}} (%{{customdata[0]:.3f}} to %{{customdata[1]:.3f}}, "
-            f"seeds: %{{customdata[2]}}, n = %{{customdata[3]:,}}){tail}<extra></extra>",
+            hovertemplate=f"weight %{{x}}, {label}: %{{y:.3f}} (%{{customdata[4]}}, "
+            f"seeds: %{{customdata[0]}}, n = %{{customdata[1]:,}}){tail}<extra></extra>",
             row=place,
             col=1,
         )

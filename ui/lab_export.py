@@ -43,7 +43,7 @@ def checkpoint_zip(
                 "metric": evaluation.metric,
                 "score": evaluation.score,
                 "n": evaluation.n,
-                "interval": list(evaluation.interval),
+                "interval": evaluation.ends(),
                 "interval_is": "95%",
                 "budget": plan.budget,
             }

@@ -13,6 +13,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
+from shrp.intervals import stored_interval
 from shrp.layers import DroppedLayer
 from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
@@ -28,7 +29,7 @@ class Mark:
     kind: str
     """`teacher`, `routed`, `static` or `control`."""
     score: float
-    interval: tuple[float, ...]
+    interval: tuple[float, float]
     interval_is: str
     n: int
     cost: Cost
@@ -57,7 +58,7 @@ def shipped(checkpoint: Checkpoint, data: TextData) -> list[Mark]:
                 str(row.get("model", kind)),
                 kind,
                 float(row["score"]),
-                tuple(row.get("interval") or ()),
+                stored_interval(row),
                 str(row.get("interval_is", "95%")),
                 int(row.get("n", len(data))),
                 price,
@@ -101,7 +102,7 @@ def marks_frame(found: list[Mark], dense: Cost) -> pd.DataFrame:
     """One row a reference, in the columns of `attempts_frame` as far as they apply."""
     rows = []
     for mark in found:
-        low, high = mark.interval if len(mark.interval) == 2 else (None, None)
+        low, high = mark.interval
         rows.append(
             {
                 "setting": mark.label,

@@ -10,10 +10,10 @@ import pandas as pd
 import streamlit as st
 from transformers import PreTrainedModel
 
+from shrp.batching import longest_input
 from shrp.checkpoint import Checkpoint
 from shrp.convert import layer_kinds, num_experts_of
 from shrp.errors import ShrpError
-from shrp.explore import longest_input
 from shrp.measure import cost, dense_cost, latency, model_inputs
 from shrp.plan import LayerPlan, PruningPlan
 from shrp.prune import prune

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from shrp.intervals import stored_interval
 from ui.text import escape_html, interval_name, interval_text, is_percentage, metric_name, percent, score_text
 from ui.theme import BLUE, GREEN, GREY, KIND_COLORS, KIND_SYMBOLS, MUTED, ORANGE, PURPLE, layout
 
@@ -91,7 +92,7 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """
     rows = []
     for row in history:
-        low, high = [*(row.get("validation_interval") or ()), None, None][:2]
+        low, high = stored_interval({"interval": row.get("validation_interval")})
         kept = {k: v for k, v in row.items() if k not in ("usage", "validation_interval")}
         rows.append(kept | {"converted_layer": row.get("converted_layer"), "low": low, "high": high})
     return pd.DataFrame(rows)

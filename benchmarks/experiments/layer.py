@@ -136,7 +136,7 @@ def _of_history(row: dict[str, Any], layer: int, examples: int) -> dict[str, Any
         "share": row["usage"][str(layer)],
         "metric": row["metric"],
         "score": row["validation_score"],
-        "interval": row["validation_interval"],
+        "interval": row.get("validation_interval"),
         "n": row["validation_n"],
         "mean_distance": None,
     }

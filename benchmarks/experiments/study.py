@@ -168,7 +168,7 @@ def scored(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "metric": evaluation.metric,
         "score": evaluation.score,
-        "interval": list(evaluation.interval),
+        "interval": evaluation.ends(),
         "n": evaluation.n,
     }
 

@@ -18,12 +18,12 @@ from scipy.stats import spearmanr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.attribution.experts import check_can_pick_next
-from shrp.batching import Batch, collate, encode
+from shrp.batching import Batch, collate, encode, longest_input
 from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
-from shrp.metrics import NO_INTERVAL, paired_interval, to_predictions
+from shrp.metrics import NO_INTERVAL, to_predictions
 from shrp.paired import paired_difference
 from shrp.partial import run_from
 from shrp.routing import RoutingRecord, knock_out, record_routing, use_gates
@@ -127,11 +127,6 @@ class KnockOuts:
         if not self.fires[:, layer, expert].any():
             return 0.0, 0.0, 0.0  # certain: nothing changes
         changed = self.knocked_out[:, layer, expert]
-        if self.task.metric == "accuracy":
-            labels = data.labels[self.rows]
-            ours, theirs = self.base.argmax(1) == labels, changed.argmax(1) == labels
-            bounds = paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), self.n)
-            return float(ours.mean() - theirs.mean()), *bounds
         whole, without_it = (summarise(data, self.rows, x, False) for x in (self.base, changed))
         lost, bounds = paired_difference(whole, without_it, resamples=_RESAMPLES)
         return lost, *bounds
@@ -169,7 +164,8 @@ def knock_outs(
     rows = np.asarray(rows, dtype=np.int64)
     if not len(rows):
         raise DataError(f"{data.name} is empty; attribution needs at least one input.")
-    batch = collate(tokenizer, encode(tokenizer, [data.texts[i] for i in rows], max_length), range(len(rows)))
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    batch = collate(tokenizer, encoded, range(len(rows)))
     columns, layers = label_columns(model, data.task), list(routed)
     with torch.inference_mode():
         with record_routing() as record:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import collate, encode, token_counts, token_spans
+from shrp.batching import collate, encode, longest_input, token_counts, token_spans
 from shrp.errors import DataError
 from shrp.evaluate import label_columns
-from shrp.explore import longest_input
 from shrp.routing import play_back, record_routing
 from shrp.tasks import Task
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 import typer
+from rich.text import Text
 
 from shrp.cli import augmenting, cards, converting, exporting, inspecting, pruning, reference, training
 from shrp.cli.output import stderr
@@ -32,16 +33,16 @@ def main() -> None:
     try:
         app(prog_name="python -m shrp")
     except ShrpError as error:
-        stderr.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
+        _say_error(str(error))
         sys.exit(1)
     except OSError as error:  # a folder that cannot be written, a full disk
         where = f"{error.filename}: " if error.filename else ""
-        stderr.print(f"[bold red]error:[/] {_plain(f'{where}{error.strerror or error}')}.", highlight=False)
+        _say_error(f"{where}{error.strerror or error}.")
         sys.exit(1)
     except KeyboardInterrupt:
         stderr.print("interrupted", highlight=False)
         sys.exit(130)
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")  # brackets of a message are not markup
+def _say_error(text: str) -> None:
+    stderr.print(Text.assemble(("error:", "bold red"), " ", text), highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -52,9 +53,17 @@ def augment(
         data = load_data(str(train_file), None, text_columns=text_column, label_column=label_column)
     model, tokenizer, _ = load_base(base, data.task, seed)
     more = augmented(data, copies, tokenizer, model.get_input_embeddings().weight, seed)
-    # The label keeps its column's name, so the validation file can be read with the same options.
-    frame = more.to_frame().rename(columns={"label": label_column} if train_file else {})
-    frame.to_csv(out, index=False)
+    # GLUE has some empty texts, which are no part of a table that a person can train on.
+    kept = [row for row, text in enumerate(more.texts) if all(part.strip() for part in text)]
+    examples = sum(row < len(data) for row in kept)
+    frame, texts = more.subset(kept).to_frame(), data.task.text_columns
+    # Columns keep their names, so the validation file can be read with the same options.
+    labels = [label_column] * (len(frame.columns) > len(texts)) if train_file else frame.columns[len(texts) :]
+    # All is quoted: a carriage return in a text would end its row otherwise.
+    frame.set_axis([*texts, *labels], axis=1).to_csv(out, index=False, quoting=csv.QUOTE_ALL)
+    left_out = len(more) - len(kept)
     stderr.print(
-        f"wrote {out}: {len(data):,} examples and {len(more) - len(data):,} changed copies", highlight=False
+        f"wrote {out}: {examples:,} examples and {len(kept) - examples:,} changed copies"
+        + (f"; left out {left_out:,} with an empty text" if left_out else ""),
+        highlight=False,
     )

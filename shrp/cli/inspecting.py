@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shrp.cli.options import AsJson, DataSource, LabelColumn, SliceColumn, TextColumns, evaluation_data
-from shrp.cli.output import bar, print_json, print_table, stderr
+from shrp.cli.output import bar, interval_text, print_json, print_table, stderr
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
 MaxLength = Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")]
@@ -123,12 +123,11 @@ def evaluate(
     if json:
         print_json(summary)
         return
-    low, high = result.interval
     line = {
         "data": result.data,
         "metric": result.metric,
         "score": result.score,
-        "95% interval": f"{low:.4f} to {high:.4f}",
+        "95% interval": interval_text({"interval": result.ends()}) or None,
         "n": result.n,
         "teacher": teacher,
         "retained": summary["retained"],

@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from shrp.intervals import stored_interval
 from shrp.training_config import Epoch
 
-stdout = Console()
-stderr = Console(stderr=True)
+# What is written is a person's as often as ours: a slice called `[/x]` or a folder `[v2]` is no markup, `:x:` no emoji.
+stdout = Console(markup=False, emoji=False)
+stderr = Console(stderr=True, markup=False, emoji=False)
 
 
 def print_json(data: Mapping[str, Any]) -> None:
@@ -55,10 +57,16 @@ def _cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+def interval_text(row: Mapping[str, Any]) -> str:
+    """The interval of a row of scores; empty where it has none."""
+    low, high = stored_interval(row)
+    return f"{low:.4f} to {high:.4f}" if low == low else ""
+
+
 def bar(description: str) -> Progress:
     """A progress bar on stderr, to be used as a context manager."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -91,13 +99,13 @@ class TrainingBar:
             self._bar.stop()
             self._bar = None
         self._last = f"{row['validation_score']:.4f}"
-        low, high = row["validation_interval"]
+        interval = interval_text({"interval": row["validation_interval"]})
         converted = (
             f", layer {row['converted_layer']} converted" if row["converted_layer"] is not None else ""
         )
         stderr.print(
             f"epoch {row['epoch'] + 1} (stage {row['stage']}{converted}): loss {row['loss']:.4f}, "
             f"balance {row['balance_loss']:.4f}, {row['metric']} {row['validation_score']:.4f} "
-            f"({low:.4f} to {high:.4f}, n={row['validation_n']}), {row['seconds']:.0f} s",
+            f"({f'{interval}, ' if interval else ''}n={row['validation_n']}), {row['seconds']:.0f} s",
             highlight=False,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shrp.cli.options import AsJson, LabelColumn, TextColumns, layer_list, training_data
-from shrp.cli.output import TrainingBar, print_json, print_table, stderr
+from shrp.cli.output import TrainingBar, interval_text, print_json, print_table, stderr
 
 Base = Annotated[str, typer.Option("--base", help="A hub id (bert-base-uncased) or a folder with a model.")]
 BaseName = Annotated[str | None, typer.Option(help="What the checkpoint should call the base.")]
@@ -329,13 +329,13 @@ def probe_of(task) -> tuple:
 
 def score_line(row: dict) -> dict:
     """A row of scores, shortened for a terminal."""
-    low, high = row["interval"]
+    interval = interval_text(row)
     return {
         "model": row["model"],
         "data": row["data"],
         "metric": row["metric"],
         "score": float(row["score"]),
-        "interval": f"{low:.4f} to {high:.4f} ({row['interval_is']})",
+        "interval": f"{interval} ({row['interval_is']})" if interval else "-",
         "n": row["n"],
         "of teacher": f"{row['retained']:.1%}" if "retained" in row else "-",
     }
