@@ -210,7 +210,7 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         line = [checkpoint, f"{first['metric']} {first['routed']:.3f}", f"{first['n']:,}", str(size)]
         line.append(f"{first['encoder_params']:.1%}")
         line += [
-            f"{100 * r.retained:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})"
+            _one_class(r.retained, r.low, r.high) or _in_brackets(100 * r.retained, 100 * r.low, 100 * r.high)
             for r in (found[name] for name in names if name in found)
         ]
         cells.append(line)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from shrp.errors import DataError
+from shrp.intervals import stored_interval
 from shrp.studies import command_of
 
 NAMES = {"usage": "usage", "gate_norm": "gate × norm", "fitted": "fitted gates", "random": "random experts"}
@@ -29,8 +30,8 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a checkpoint, size and selection: its share of the routed model's score.
 
     Columns: checkpoint, task, metric, n, routed, per_layer, selection (in words), score, retained, low, high (of the
-    score's 95% interval, or of the draws), lead, lead_low, lead_high (over usage, paired, as shares of the routed
-    model's score; nan for usage itself and for random draws), encoder_params.
+    score's 95% interval, nan where there is none, or of the draws), lead, lead_low, lead_high (over usage, paired, as
+    shares of the routed model's score; nan for usage itself and for random draws), encoder_params.
 
     Raises:
         DataError: a row lacks something.
@@ -41,7 +42,7 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         if missing := sorted(_NEEDED - set(row)):
             raise DataError(f"the study of selections lacks {', '.join(missing)}; {mend}")
         try:
-            routed, (low, high) = float(row["routed"]), (float(end) for end in row["interval"])
+            routed, (low, high) = float(row["routed"]), stored_interval(row)
             if not routed > 0:
                 raise ValueError("nothing is retained of a score of 0 or less")
             lead_low, lead_high = row.get("lead_interval") or (float("nan"),) * 2
