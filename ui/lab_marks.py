@@ -13,7 +13,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
-from shrp.intervals import stored_interval
+from shrp.intervals import NO_INTERVAL, stored_interval
 from shrp.layers import DroppedLayer
 from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
@@ -29,7 +29,7 @@ class Mark:
     kind: str
     """`teacher`, `routed`, `static` or `control`."""
     score: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | tuple[()]
     interval_is: str
     n: int
     cost: Cost
@@ -102,7 +102,7 @@ def marks_frame(found: list[Mark], dense: Cost) -> pd.DataFrame:
     """One row a reference, in the columns of `attempts_frame` as far as they apply."""
     rows = []
     for mark in found:
-        low, high = mark.interval
+        low, high = mark.interval or NO_INTERVAL
         rows.append(
             {
                 "setting": mark.label,
