@@ -7,7 +7,6 @@ split, without labels.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,9 +49,8 @@ def study(path: Path, sizes: list[int], table: Table) -> None:
     task = made.info.task.name
     validation = load_data("glue", task)
     stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True)
-    began = time.monotonic()
     gates = fit_gates(made.model, made.tokenizer, load_data("glue", task, "train"), stats.shares())
-    fit = {"fitted_on": gates.data, "fitted_texts": gates.n, "seconds": round(time.monotonic() - began)}
+    fit = {"fitted_on": gates.data, "fitted_texts": gates.n}
     stats = replace(stats, fitted=gates)
     live = LiveEvaluator(made.model, made.tokenizer, validation)
     routed, dense = live.evaluate(None), dense_cost(made.model, TOKENS)

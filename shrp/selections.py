@@ -76,14 +76,14 @@ def findings(frame: pd.DataFrame) -> list[str]:
         fitted = rows[rows["selection"] == NAMES["fitted"]]
         if fitted.empty:
             continue
-        means = rows.groupby("selection", observed=True)["retained"].mean()
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in means.items())
+        shares = rows.groupby("selection", observed=True)["retained"].agg(["median", "min"])
+        said = ", ".join(f"{name} {r['median']:.1%} ({r['min']:.1%})" for name, r in shares.iterrows())
         ahead = [f"{r.checkpoint}" for r in fitted.itertuples() if r.lead_low > 0]
         behind = [f"{r.checkpoint}" for r in fitted.itertuples() if r.lead_high < 0]
         sentences.append(
-            f"With {size} a layer and no training on, the mean share of the routed model's score over "
-            f"{rows['checkpoint'].nunique()} checkpoints is {shares}. Fitted gates are ahead of usage by more than "
-            f"chance on {_listed(ahead)}, behind on {_listed(behind)}."
+            f"With {size} a layer and no training on, the share of the routed model's score, as the median over "
+            f"{rows['checkpoint'].nunique()} checkpoints and in brackets the lowest: {said}. Fitted gates are ahead of "
+            f"usage by more than chance on {_listed(ahead)}, behind on {_listed(behind)}."
         )
     smallest = frame[frame["per_layer"] == frame["per_layer"].min()] if len(frame) else frame
     for checkpoint, rows in smallest.groupby("checkpoint", sort=False):

@@ -40,7 +40,7 @@ def test_findings_name_who_is_ahead_by_more_than_chance():
     frame = selections.frame_of(ROWS)
     assert frame["selection"].tolist() == ["usage", "fitted gates", "random experts"] * 2
     one, two, own = selections.findings(frame)
-    assert "usage 25.0%, fitted gates 90.0%, random experts 75.0%" in one
+    assert "usage 25.0% (25.0%), fitted gates 90.0% (90.0%), random experts 75.0% (75.0%)" in one
     assert "ahead of usage by more than chance on cola-6of12, behind on none" in one
     assert "behind on none" in two and "on none, behind" in two  # noqa: PT018
     assert own.startswith("cola-6of12 with 1 a layer: usage keeps 25.0%")
