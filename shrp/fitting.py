@@ -224,6 +224,7 @@ def _take_out(gates: Tensor, kept: Tensor, each_layer: bool) -> None:
 
 
 def _distance(outputs: Tensor, said: Tensor, regression: bool) -> Tensor:
+    outputs, said = outputs.float(), said.float()
     if regression:
         return F.mse_loss(outputs, said)
     return F.kl_div(outputs.log_softmax(-1), said.log_softmax(-1), reduction="batchmean", log_target=True)
