@@ -145,11 +145,16 @@ def usage_map(stats: UsageStats, name: str) -> None:
         )
 
 
-def cell_picker(stats: UsageStats) -> tuple[int, int]:
-    """The boxes that hold the chosen cell; a click on the heatmap sets them."""
+def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
+    """The boxes that hold the chosen cell; a click on the heatmap sets them.
+
+    Args:
+        start: the cell that is chosen at first, which the address leaves out.
+    """
     one, two, words = st.columns([1, 1, 3], vertical_alignment="bottom")
-    layer = one.selectbox("Layer", stats.layers, key=state.LAYER, bind="query-params")
-    expert = two.selectbox("Expert", range(stats.num_experts), key=state.EXPERT, bind="query-params")
+    place, experts = stats.layers.index(start[0]), range(stats.num_experts)
+    layer = one.selectbox("Layer", stats.layers, place, key=state.LAYER, bind="query-params")
+    expert = two.selectbox("Expert", experts, start[1], key=state.EXPERT, bind="query-params")
     words.caption("Click a cell of the map, or pick here. The address of this page keeps the choice.")
     return layer, expert
 
@@ -216,9 +221,10 @@ def measured(selection: state.Selection) -> None:
     )
     st.markdown(f"**{escape(selection.name)}** on {escape(stats.data)}. {counted}")
     top = stats.layers[-1]
-    state.seed_cell(stats.layers, top, int(stats.share(top).argmax()))
+    start = top, int(stats.share(top).argmax())
+    state.seed_cell(stats.layers, *start)
     above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
-    layer, expert = cell_picker(stats)
+    layer, expert = cell_picker(stats, start)
     with above:
         usage_map(stats, selection.name)
     file_name = f"{selection.name}-layer{layer}-expert{expert}"

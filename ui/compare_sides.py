@@ -171,15 +171,14 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
     key, options = key_of(letter), [SIDEBAR, *found]
     if st.session_state.get(key, SIDEBAR) not in options:  # it is gone from the disk
         st.session_state[key] = SIDEBAR
-    index = {} if key in st.session_state else {"index": options.index(start)}
     picked = st.selectbox(
         f"{letter}: checkpoint",
         options,
+        options.index(start),
         key=key,
         bind="query-params",
         help="Both sides must be of the task that the sidebar's checkpoint and data are of. Their tokenizers and "
         "bases may differ.",
-        **index,
     )
     return selection.name if picked == SIDEBAR or picked not in found else picked
 

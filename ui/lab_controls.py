@@ -117,5 +117,5 @@ def _slider(label: str, low: int, high: int, start: int, key: str) -> int:
         st.markdown(f"{label}: {low}")
         return low
     clamp(key, low, high)
-    options = {} if key in st.session_state else {"value": start}
-    return int(st.slider(label, low, high, key=key, bind="query-params", **options))
+    # The start is given in every run: the address leaves it out, and would leave out the least number in its place.
+    return int(st.slider(label, low, high, start, key=key, bind="query-params"))

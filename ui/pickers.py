@@ -21,5 +21,5 @@ def one_of(label: str, options: Sequence[str], *, key: str, default: str | None 
         return st.segmented_control(
             label, options, key=key, default=default, required=default is not None, bind="query-params"
         )
-    start = {} if key in st.session_state else {"index": None if default is None else options.index(default)}
-    return st.selectbox(label, options, key=key, bind="query-params", **start)
+    index = None if default is None else options.index(default)
+    return st.selectbox(label, options, index, key=key, bind="query-params")

@@ -357,3 +357,13 @@ def test_nonsense_about_the_profile_falls_back(open_page, tiny_checkpoint, param
     at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=0, **params)
     assert not at.exception
     assert not at.error
+
+
+def test_the_cell_has_the_same_default_in_every_run(open_page, tiny_checkpoint):
+    """The address leaves out a default, so the one of a moved box must still be the cell that the page starts at."""
+    at = open_page("expert_usage", tiny_checkpoint)
+    before = [at.selectbox(key=key).proto.default for key in ("layer", "expert")]
+    assert at.selectbox(key="layer").value == 2
+    at.selectbox(key="layer").set_value(1).run()
+    assert at.selectbox(key="layer").value == 1
+    assert [at.selectbox(key=key).proto.default for key in ("layer", "expert")] == before

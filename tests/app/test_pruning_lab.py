@@ -109,6 +109,14 @@ def test_every_other_control_counts(page, loaded):
     assert_shows(page, *direct(loaded, per_layer=3, combination="mean", selection="gate_norm"))
 
 
+def test_the_slider_starts_from_the_same_number_in_every_run(page):
+    """The address leaves out a default: were it the least number once the slider moved, that one would be lost."""
+    for budget in (5, 2):
+        page.slider(key="budget").set_value(budget).run()
+        assert (page.slider(key="budget").proto.default, page.slider(key="budget").value) == ([4], budget)
+    assert not page.warning
+
+
 def test_fitted_gates_bring_their_weights_and_are_fitted_once(page, loaded, monkeypatch):
     fits = []
     monkeypatch.setattr(lab, "fit_gates", lambda *args, **kw: fits.append(1) or fit_gates(*args, **kw))
