@@ -92,7 +92,7 @@ def word_scores(one: Explained, output: int, method: str, options: Options) -> t
         if method == tokens.METHODS[0]:
             return tokens.input_x_gradient(instance, output)
         if method == tokens.METHODS[1]:
-            return tokens.integrated_gradients(
+            return tokens.converged_gradients(
                 instance, output, steps=options.steps, frozen=options.frozen, progress=progress
             )
         return tokens.ablate_words(instance, output, replacement=options.replacement, progress=progress)
@@ -112,7 +112,7 @@ def trust_checks(
             one.instance,
             found,
             output,
-            steps=options.steps,
+            steps=max([result.steps or 1 for result in found], default=1),
             frozen=options.frozen,
             replacement=options.replacement,
             progress=progress,

@@ -25,8 +25,6 @@ _STEPS = (16, 32, 50, 100, 200)
 REPLACEMENTS = {"mask token": "mask", "padding": "pad", "nothing": "remove"}
 FEW_WORDS = 10
 """Below this a rank correlation over words is mostly chance."""
-LARGE_ERROR = 0.05
-"""A completeness error above this part of the difference that it belongs to gets a warning."""
 
 _ABOUT = {
     tokens.METHODS[
@@ -93,13 +91,14 @@ def options(one: Explained) -> Options:
     )
     left, middle, right = st.columns([3, 3, 5], gap="medium", vertical_alignment="bottom")
     steps = middle.select_slider(
-        "Integration steps",
+        "Integration steps, at least",
         _STEPS,
         value=32,
         key=STEPS,
         bind="query-params",
-        help="Of integrated gradients: points on the way from the baseline to the input. More make the sum more exact "
-        "and take longer.",
+        help="Of integrated gradients, at least: points on the way from the baseline to the input. Where the sum still "
+        f"misses by more than {percent(tokens.LARGE_ERROR, 0)}, they are doubled, up to {tokens.MAX_STEPS}; with a "
+        "route that is not frozen they stay as set.",
     )
     known = [
         label for label, name in REPLACEMENTS.items() if name == "remove" or name in one.instance.replacements
@@ -191,7 +190,7 @@ def _about(result: WordScores, chosen: Options) -> str:
     if result.method == tokens.METHODS[1]:
         return (
             f"From a baseline of padding tokens (the special tokens at the ends and between texts kept), in "
-            f"{chosen.steps} steps. "
+            f"{result.steps} steps. "
         )
     by = next(label for label, value in REPLACEMENTS.items() if value == chosen.replacement)
     text = f"Each word in turn is replaced by {'the ' if by == 'mask token' else ''}{by}"
@@ -209,15 +208,19 @@ def _completeness(result: WordScores, chosen: Options) -> None:
     if result.reference is None:
         return
     difference = result.full - result.reference
-    part = abs(result.error) / max(abs(difference), 1e-9)
+    part = result.error_part
     sums = (
         f"words sum to **{result.total:+.4f}**; output {result.full:+.4f} less baseline {result.reference:+.4f} is "
         f"**{difference:+.4f}**; completeness error **{result.error:+.4f}** ({percent(part)} of the difference)"
     )
-    if part <= LARGE_ERROR:
-        st.markdown(f":material/check: Completeness: {sums}.")
+    if part <= tokens.LARGE_ERROR:
+        st.markdown(f":material/check: Completeness after {result.steps} steps: {sums}.")
     elif chosen.frozen:
-        st.warning(f"Completeness: {sums}. Take more steps.", icon=":material/functions:")
+        st.warning(
+            f"Completeness: {sums}, even after {result.steps} steps. Do not trust these scores, nor their signs: the "
+            "output is too steep on the way from the baseline, or the difference too small.",
+            icon=":material/functions:",
+        )
     else:
         st.warning(
             f"Completeness: {sums}. The route is not frozen: where it changes on the way from the baseline, the "

@@ -24,6 +24,8 @@ METHODS = ("input × gradient", "integrated gradients", "word ablation")
 REPLACEMENTS = ("mask", "pad", "remove")
 """What an ablated word's tokens become: the mask token, the padding token (attended to), or nothing."""
 MAX_STEPS = 512
+LARGE_ERROR = 0.05
+"""A completeness error above this part of the difference that it belongs to is no rounding: signs may be wrong."""
 
 Progress = Callable[[int, int], None]
 
@@ -42,6 +44,8 @@ class WordScores:
     """The output for the baseline that the scores explain the difference to; None if there is no such claim."""
     rerouted: np.ndarray | None = None
     """Ablation: in how many routed layers the word's replacement changed the route of what is left, `(W,)`."""
+    steps: int | None = None
+    """Integrated gradients: points that were summed over."""
 
     @property
     def total(self) -> float:
@@ -52,6 +56,13 @@ class WordScores:
     def error(self) -> float | None:
         """Completeness error: the sum less what it should be; None where no sum is claimed."""
         return None if self.reference is None else self.total - (self.full - self.reference)
+
+    @property
+    def error_part(self) -> float | None:
+        """The completeness error as a part of the difference that the scores should sum to; None as for `error`."""
+        if self.reference is None:
+            return None
+        return abs(self.error) / max(abs(self.full - self.reference), 1e-9)
 
 
 def input_x_gradient(instance: Instance, output: int) -> WordScores:
@@ -114,7 +125,29 @@ def integrated_gradients(
         with torch.no_grad():
             full, reference = instance.logits(torch.cat([instance.embeddings, baseline]))[:, output].tolist()
     by_token = by_embedding.detach().sum(-1)[0]
-    return WordScores(METHODS[1], instance.words, _numpy(instance.per_word(by_token)), full, reference)
+    scores = _numpy(instance.per_word(by_token))
+    return WordScores(METHODS[1], instance.words, scores, full, reference, steps=steps)
+
+
+def converged_gradients(
+    instance: Instance,
+    output: int,
+    *,
+    steps: int = 32,
+    most: int = MAX_STEPS,
+    frozen: bool = True,
+    progress: Progress | None = None,
+) -> WordScores:
+    """`integrated_gradients` with as many steps as the sum needs: doubled from `steps` while it misses by more than
+    `LARGE_ERROR`, at most to `most`.
+
+    Without a frozen route more steps need not bring the sum nearer, so there are as many as asked for.
+    """
+    while True:
+        found = integrated_gradients(instance, output, steps=steps, frozen=frozen, progress=progress)
+        if not frozen or found.error_part <= LARGE_ERROR or steps >= most:
+            return found
+        steps = min(2 * steps, most)
 
 
 def ablate_words(
