@@ -164,8 +164,8 @@ def _scatter(
     smallest, largest = int(ranks["n"].min()), int(ranks["n"].max())
     count = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
     st.caption(
-        f":material/warning: Each correlation is over {count} experts, which is few: over 12 experts in random order, "
-        "one time in twenty |ρ| is above 0.58; over 5, nearly any value may be chance"
+        f":material/warning: Each correlation is over the {count} experts that are used, which is few: over 12 "
+        "experts in random order, one time in twenty |ρ| is above 0.58; over 5, nearly any value may be chance"
         + ("." if len(defined) == len(ranks) else "; no value where fewer than 3 differ.")
     )
     frame = ranks.rename(columns={"n": "n experts", "spearman": "Spearman ρ", "p": "p (two-sided)"})

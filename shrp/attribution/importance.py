@@ -213,15 +213,17 @@ def merge(parts: Sequence[KnockOuts]) -> KnockOuts:
 
 
 def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Spearman correlation between usage and a measure over the experts of each layer.
+    """Spearman correlation between usage and a measure over the experts of each layer that are used at all.
+
+    Those that are never used tie at 0 in both by construction, and would make any layer with many of them correlate.
 
     Returns:
-        A row a layer: `layer`, `n` experts (those that are used, where the measure is per use), `spearman` and its
-        two-sided `p`. nan for fewer than 3 experts, or where one side is constant.
+        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p`. nan for fewer than 3 experts, or
+        where one side is constant.
     """
     records = []
     for layer, group in table.groupby("layer"):
-        group = group[["usage", measure]].dropna()
+        group = group.loc[group["uses"] > 0, ["usage", measure]].dropna()
         defined = len(group) >= 3 and group["usage"].nunique() > 1 and group[measure].nunique() > 1
         rho, p = spearmanr(group["usage"], group[measure]) if defined else (np.nan, np.nan)
         records.append({"layer": layer, "n": len(group), "spearman": float(rho), "p": float(p)})
