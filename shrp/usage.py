@@ -38,7 +38,7 @@ class UsageWarning:
     """A failure signature seen in one layer, with the number that triggered it."""
 
     kind: str
-    """`collapse` or `noisy`."""
+    """`collapse`, `noisy` (usage is nearly even) or `near ties` (single choices are close)."""
     layer: int
     text: str
 
@@ -186,9 +186,9 @@ class UsageStats:
                     f"layer {layer}'s usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%})"
                 )
                 found.append(UsageWarning("noisy", layer, f"{text}: usage hardly ranks its experts."))
-            elif margin < NOISY_MARGIN:
+            if margin < NOISY_MARGIN:
                 text = f"layer {layer}'s mean router margin is {margin:.2f} (below {NOISY_MARGIN})"
-                found.append(UsageWarning("noisy", layer, f"{text}: many choices are near ties."))
+                found.append(UsageWarning("near ties", layer, f"{text}: many choices are close calls."))
         return found
 
 

@@ -14,6 +14,8 @@ from ui.text import escape, percent, warning_lines, with_interval
 _MEANING = {
     "collapse": "a few experts take nearly everything, so the router decides next to nothing",
     "noisy": "usage hardly ranks the experts, so pruning by usage is close to a guess",
+    "near ties": "the routers' choices there are close calls, which a small change of an input can turn; how well "
+    "usage ranks the experts is another matter",
 }
 
 
@@ -81,11 +83,11 @@ def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], hea
     if not warnings:
         now = "" if healthy_training else " in the trained model (see above for its training)"
         st.success(
-            f"No failure signature{now} on {name}, n = {n:,}: neither collapse nor noisy usage.",
+            f"No failure signature{now} on {name}, n = {n:,}: neither collapse, noisy usage nor near ties.",
             icon=":material/check_circle:",
         )
     st.caption(
         f"Collapse: one expert above {percent(COLLAPSE_SHARE, 0)} in stage 1, or fewer than "
         f"{COLLAPSE_EXPERTS} effective experts in the trained model. Noisy: usage entropy above "
-        f"{percent(NOISY_ENTROPY, 0)} of its maximum, or a mean router margin below {NOISY_MARGIN}."
+        f"{percent(NOISY_ENTROPY, 0)} of its maximum. Near ties: a mean router margin below {NOISY_MARGIN}."
     )

@@ -41,7 +41,7 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
     for line in warning_lines(warnings):
         part.warning(plain(line))
     if not warnings:
-        part.words(f"No failure signature on {data.name}: neither collapse nor noisy usage.")
+        part.words(f"No failure signature on {data.name}: neither collapse, noisy usage nor near ties.")
     counts = np.stack([stats.counts(layer) for layer in stats.layers])
     n = f"n = {stats.n:,} inputs" + (
         f" ({int(counts[0].sum()):,} real tokens)" if stats.unit == "tokens" else ""
