@@ -74,13 +74,18 @@ def findings(frame: pd.DataFrame) -> list[str]:
             for recipe in ("paper", "retain")
             if recipe in found.index
         ]
-        text = f"On {task}, one expert a layer, recovered: {', '.join(both)}" if both else f"On {task}"
+        text = f"On {task}, one expert a layer, recovered, all on this study's short schedule"
+        text = f"{text}: {', '.join(both)}" if both else f"On {task}"
         changed = found[found.index.str.startswith("retain") & (found.index != "retain")][
             "recovered retained"
         ]
-        if "retain" in found.index and len(changed) > 1:
-            moved = 100 * (changed - found.loc["retain", "recovered retained"])
-            moved.index = moved.index.str.removeprefix("retain").str.strip(", ")
+        moved = 100 * (
+            changed - found.loc["retain", "recovered retained"] if "retain" in found.index else changed[:0]
+        )
+        moved.index = moved.index.str.removeprefix("retain").str.strip(", ")
+        if len(moved) == 1:
+            text += f"; the one change to retain that was measured is “{moved.index[0]}” ({moved.iloc[0]:+.1f} points)"
+        elif len(moved):
             text += (
                 f"; of {len(moved)} single changes to retain the worst is “{moved.idxmin()}” ({moved.min():+.1f} "
                 f"points) and the best “{moved.idxmax()}” ({moved.max():+.1f})"
