@@ -128,7 +128,8 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     if said := studies.leads(rows):
         st.markdown(
             "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
-            "same inputs, with the paired 95% interval:\n\n" + "\n".join(f"- {escape(one)}" for one in said)
+            "same inputs, with the paired 95% interval, for the tasks where it was kept:\n\n"
+            + "\n".join(f"- {escape(one)}" for one in said)
         )
     if missing := studies.not_measured(rows):
         st.caption(f"Controls not measured: {escape(missing)}.")

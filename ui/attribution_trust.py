@@ -20,7 +20,8 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     st.markdown(
         "Two tests: does the attribution **foresee** what the model does when words go (infidelity), and does it "
         "**stay the same** when next to nothing changes (sensitivity)? A random attribution takes them too: what does "
-        "no better than it says nothing about this model."
+        "no better than it tells nothing of what happens when words go. Words go as set above (“replaced by”), and the "
+        "model routes anew, which is word ablation's own way: it has the advantage here over gradients from padding."
     )
     if not st.toggle("Run the check", key=TRUST, bind="query-params", help="Some seconds to a minute."):
         return

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shrp.measure import Cost
 
 _STATES = {  # state -> (legend, fill, outline)
-    "dense": ("dense layer, as pretrained", GREY, GREY),
+    "dense": ("dense layer, not converted", GREY, GREY),
     "expert": ("expert behind a router", BLUE, BLUE),
     "mixed": ("expert without a router", SKY, SKY),
     "kept": ("expert kept", GREEN, GREEN),

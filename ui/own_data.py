@@ -373,8 +373,12 @@ def _take(read: Callable[[], Table]) -> None:
         st.session_state[_TABLE] = read()
         st.session_state[_PROBLEM] = ""
     except DataError as error:
-        stays = f" '{st.session_state[_TABLE].name}' stays in use." if st.session_state.get(_TABLE) else ""
-        st.session_state[_PROBLEM] = f"{error}{stays}"
+        kept = st.session_state.get(
+            loaders.OWN_DATA
+        )  # a table whose columns don't fit is shown, but not in use
+        stays = f" '{kept.name}' stays in use." if kept is not None else ""
+        end = "" if str(error).endswith(".") else "."
+        st.session_state[_PROBLEM] = f"{error}{end}{stays}"
 
 
 def remove() -> None:

@@ -135,7 +135,7 @@ def test_a_static_checkpoint_shows_what_it_keeps(open_page, tiny_static_checkpoi
     said = texts_of(at)
     assert "2 of 3 layers keep 1 to 2 of 4 experts, 3 in all" in said
     kept = {trace["name"]: len(trace["x"]) for trace in specs(at)[0]["data"]}
-    assert kept == {"dense layer, as pretrained": 1, "expert kept": 3, "expert removed": 5}
+    assert kept == {"dense layer, not converted": 1, "expert kept": 3, "expert removed": 5}
 
 
 @pytest.mark.parametrize("control", ["uniform", "dropped"])
