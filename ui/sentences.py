@@ -19,7 +19,12 @@ TYPED, URL = "sentences", "text"
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
 """Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""
-_FOR_TASK, _SEEN, _PRESET = "sentences-task", "sentences-link", "sentences-preset"
+_FOR, _DRAFTS, _SEEN, _PRESET = (
+    "sentences-for",
+    "sentences-drafts",
+    "sentences-link",
+    "sentences-preset",
+)
 
 EXAMPLES = {
     "sst2": (
@@ -145,14 +150,24 @@ def sentence_form(
 
 
 def _restore(task: Task, start: str) -> None:
-    """Before the form is drawn: take the text from the URL, or examples where there is none yet."""
+    """Before the form is drawn: take the text from the URL, or examples where there is none yet.
+
+    For another task of single sentences what was typed stays; for others it is kept until its own task is back.
+    """
     link = st.query_params.get(URL)
     state = st.session_state
+    now = task.name, len(task.text_columns), start
+    before, columns, examples = state.get(_FOR, now)
     if link is not None and link != state.get(_SEEN):  # opened by its address, or the browser's back button
         state[TYPED] = link
-    elif TYPED not in state or state.get(_FOR_TASK, task.name) != task.name:  # another task, other examples
+    elif TYPED not in state:
         state[TYPED] = start
-    state[_FOR_TASK] = task.name
+    elif before != task.name:
+        drafts = state.setdefault(_DRAFTS, {})
+        drafts[before] = state[TYPED]
+        if state[TYPED] == examples or not columns == now[1] == 1:
+            state[TYPED] = drafts.get(task.name, start)
+    state[_FOR] = now
 
 
 def _link(typed: str, start: str) -> list[str]:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
 from shrp.explore import MAX_SENTENCES, Exploration, explore
@@ -306,3 +307,31 @@ def test_lengths_that_other_pages_would_cut_are_told():
     assert "At most 512 tokens" in cut
     assert "inputs 1, 2" in cut
     assert "128" in long
+
+
+def test_typed_text_goes_along_or_waits_for_its_task():
+    def script():
+        import streamlit as st
+
+        from shrp.tasks import TASKS
+        from ui.sentences import sentence_form
+
+        sentence_form(TASKS[st.session_state.get("task", "sst2")], None)
+
+    def switch(task):
+        at.session_state["task"] = task
+        at.run()
+        assert not at.exception
+        return at.text_area[0].value
+
+    at = AppTest.from_function(script).run()
+    examples = at.text_area[0].value
+    assert switch("cola") not in ("", examples)  # nothing was typed yet
+    at.text_area[0].set_value("Mine is this one.")
+    at.button[0].click().run()
+    assert switch("sst2") == "Mine is this one."  # single sentences both
+    assert "|" in switch("mrpc")
+    at.text_area[0].set_value("One of two. ||| Two of two.")
+    at.button[0].click().run()
+    assert switch("cola") == "Mine is this one."
+    assert switch("mrpc") == "One of two. ||| Two of two."
