@@ -247,6 +247,21 @@ def test_the_verdict_counts_what_cannot_be_told_from_the_best(p_values, words):
     assert "#3 6 in all" in lab_pareto.in_words(best, "accuracy", "encoder_flops")
 
 
+def test_the_cheapest_setting_is_named_for_each_loss_against_the_routed_model():
+    frame = tried_frame((2, 0.80, 100), (4, 0.885, 300), (6, 0.90, 500))
+    best = lab_pareto.pareto(frame, "encoder_flops")
+    text = lab_pareto.cheapest_within(best, 0.9, "accuracy", "encoder_flops")
+    assert "routed model's 90.0%" in text
+    one, two = text.split(": ", 1)[1].split("; ")
+    assert one.startswith("within 1: #3, 6 in all")
+    assert two.startswith("within 2 and 5: #2, 4 in all")
+    assert "within 1, 2 and 5: none" in lab_pareto.cheapest_within(best, 0.99, "accuracy", "encoder_flops")
+    assert "within 0.01, 0.02 and 0.05: #1" in lab_pareto.cheapest_within(
+        best, 0.5, "matthews", "encoder_flops"
+    )
+    assert lab_pareto.cheapest_within(best, float("nan"), "accuracy", "encoder_flops") == ""
+
+
 def test_curve_of_nothing_tried_still_has_its_references():
     marks = [Mark("routed", "routed", 0.4, (0.3, 0.5), "95%", 50, HALF)]
     fig = lab_curve.curve(

@@ -100,7 +100,7 @@ def _numbers(stats: UsageStats, layer: int, expert: int, mine: int, total: int) 
         st.metric("Mean router probability", percent(stats.mean_probs(layer)[expert]))
         st.caption(f"over all n = {stats.n:,} inputs, chosen or not; even: {percent(1 / stats.num_experts)}")
     with three:
-        st.metric("Place in its layer", f"{rank} of {stats.num_experts}")
+        st.metric("Place in its layer", f"{rank} of {stats.num_experts}" if mine else "never used")
         st.caption(
             f"by Top-1 share; the layer uses {stats.effective_experts(layer):.1f} effective experts, its mean "
             f"router margin is {float(stats.margins[layer].mean()):.2f}"

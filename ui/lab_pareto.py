@@ -22,6 +22,8 @@ SHARES = {
 """Costs as columns of `ui.lab.attempts_frame`, each a share of the dense model's, and in words."""
 
 
+TOLERANCES = (0.01, 0.02, 0.05)
+"""Losses against the routed model that the cheapest setting is named for."""
 GAP_COLUMNS = ["minus best", "minus best low", "minus best high", "McNemar p"]
 """A `Gap` in a file."""
 
@@ -181,3 +183,32 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
         " The tests are one by one, and the highest was picked on these same inputs, so its own score is a little "
         "flattering."
     )
+
+
+def cheapest_within(best: pd.DataFrame, routed: float, metric: str, over: str) -> str:
+    """The cheapest setting that loses at most so much of the routed model's score, for each of `TOLERANCES`.
+
+    Args:
+        best: `pareto`'s.
+        routed: the routed model's score on the same data; nan where it has none.
+    """
+    if best.empty or not np.isfinite(routed):
+        return ""
+    scale, unit = (100, "points") if is_percentage(metric) else (1, metric_name(metric))
+    said: dict[str, list[str]] = {}
+    for loss in TOLERANCES:
+        near = best[best["score"] >= routed - loss - 1e-12]  # cheapest first
+        name = "none"
+        if len(near):
+            row = near.iloc[0]
+            name = f"#{row['number']}, {row['setting']} ({score_text(row['score'], metric)}, {percent(row[over])})"
+        said.setdefault(name, []).append(f"{scale * loss:g}")
+    parts = [f"within {_and(losses)}: {name}" for name, losses in said.items()]
+    return (
+        f"The cheapest in {SHARES[over]} of those evaluated here, by how much they lose against the routed model's "
+        f"{score_text(routed, metric)} ({unit}, at these inputs' face value): {'; '.join(parts)}."
+    )
+
+
+def _and(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -223,6 +223,8 @@ class Section:
         gaps = self._gaps(best)
         own = tried[~tried["control"] & tried["score"].notna()]
         st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), own["plan"].nunique())))
+        routed = next((mark.score for mark in self.marks if mark.kind == "routed"), float("nan"))
+        st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over())))
         shown = lab_pareto.table(best, gaps, metric)
         if not shown["McNemar p"].any():
             shown = shown.drop(columns="McNemar p")
