@@ -34,6 +34,17 @@ def test_the_table_its_chart_and_the_findings(page):
     assert {"SHRP, static, 2 a layer, recovered", "control: layers dropped"} <= names
 
 
+def test_the_papers_claims_stand_beside_what_was_measured(page):
+    at = page({"glue": json.dumps({"rows": ROWS})})
+    claimed = next(frame.value for frame in at.dataframe if "reported" in frame.value)
+    assert set(claimed["converted"]) == {"6 of 12 layers"}
+    row = claimed.iloc[0]
+    assert "93% of BERT-base" in row["reported"]
+    assert row["measured"].startswith("94.0%")
+    assert row["best control"].startswith("layers dropped")
+    assert row["over"] == "cola, rte"
+
+
 def test_every_share_in_the_table_has_its_ends_and_the_seeds_are_told(page):
     at = page({"glue": json.dumps({"rows": ROWS})})
     table = next(frame.value for frame in at.dataframe if "encoder parameters" in frame.value)
