@@ -97,7 +97,7 @@ def options(one: Explained) -> Options:
         key=STEPS,
         bind="query-params",
         help="Of integrated gradients, at least: points on the way from the baseline to the input. Where the sum still "
-        f"misses by more than {percent(tokens.LARGE_ERROR, 0)}, they are doubled, up to {tokens.MAX_STEPS}; with a "
+        f"misses by more than {percent(tokens.LARGE_ERROR, 0)}, they are doubled, up to {tokens.ENOUGH_STEPS}; with a "
         "route that is not frozen they stay as set.",
     )
     known = [
@@ -214,7 +214,7 @@ def _completeness(result: WordScores, chosen: Options) -> None:
         f"**{difference:+.4f}**; completeness error **{result.error:+.4f}** ({percent(part)} of the difference)"
     )
     if part <= tokens.LARGE_ERROR:
-        st.markdown(f":material/check: Completeness after {result.steps} steps: {sums}.")
+        st.markdown(f":material/check: Completeness: {sums}, after {result.steps} steps.")
     elif chosen.frozen:
         st.warning(
             f"Completeness: {sums}, even after {result.steps} steps. Do not trust these scores, nor their signs: the "

@@ -56,7 +56,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
                 min(2, experts),
                 side + EACH,
             )
-    columns = places(1.95, 1.2, 0.65, gap="small")
+    columns = places(1.75, 1, gap="small")
     with columns[0]:
         selection = _choice(
             "Which experts",
@@ -78,18 +78,18 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             )
     seed = 0
     if SELECTIONS[selection] == "random":
-        with columns[2]:
-            clamp(side + SEED, 0, MAX_SEED)
-            value = st.number_input(
-                "Seed of the draw",
-                0,
-                MAX_SEED,
-                0,
-                key=side + SEED,
-                bind="query-params",
-                help="Of the random control.",
-            )
-            seed = min(max(int(value or 0), 0), MAX_SEED)
+        clamp(side + SEED, 0, MAX_SEED)
+        value = st.number_input(
+            "Seed of the draw",
+            0,
+            MAX_SEED,
+            0,
+            key=side + SEED,
+            bind="query-params",
+            width=160,
+            help="Of the random control.",
+        )
+        seed = min(max(int(value or 0), 0), MAX_SEED)
         st.caption(
             ":material/casino: Random experts are a control: a selection by usage should do better than this."
         )

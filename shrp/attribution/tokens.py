@@ -24,6 +24,8 @@ METHODS = ("input × gradient", "integrated gradients", "word ablation")
 REPLACEMENTS = ("mask", "pad", "remove")
 """What an ablated word's tokens become: the mask token, the padding token (attended to), or nothing."""
 MAX_STEPS = 512
+ENOUGH_STEPS = 200
+"""Up to so many are taken unasked: checks of an attribution make it anew dozens of times."""
 LARGE_ERROR = 0.05
 """A completeness error above this part of the difference that it belongs to is no rounding: signs may be wrong."""
 
@@ -134,7 +136,7 @@ def converged_gradients(
     output: int,
     *,
     steps: int = 32,
-    most: int = MAX_STEPS,
+    most: int = ENOUGH_STEPS,
     frozen: bool = True,
     progress: Progress | None = None,
 ) -> WordScores:
