@@ -47,13 +47,7 @@ def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
             go.Scatter(
                 x=rows["task"],
                 y=100 * rows["retained"],
-                error_y={
-                    "type": "data",
-                    "array": (100 * (rows["high"] - rows["retained"])).fillna(0),
-                    "arrayminus": (100 * (rows["retained"] - rows["low"])).fillna(0),
-                    "thickness": 1,
-                    "width": 3,
-                },
+                error_y=_ends(rows),
                 mode="markers",
                 name=name,
                 marker=marker,
@@ -68,6 +62,18 @@ def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
     # Marks of one task stand side by side, in the legend's order.
     fig.update_layout(scattermode="group", scattergap=0.3)
     return layout(fig, title, subtitle=note, y="of the dense teacher's score (%)", height=520, legend=True)
+
+
+def _ends(rows: pd.DataFrame) -> dict[str, object]:
+    """Bars from the low to the high end of retained shares; none where a share has no interval."""
+    above, below = rows["high"] - rows["retained"], rows["retained"] - rows["low"]
+    return {
+        "type": "data",
+        "array": 100 * above.fillna(0),
+        "arrayminus": 100 * below.fillna(0),
+        "thickness": 1,
+        "width": 3,
+    }
 
 
 def _floors(fig: go.Figure, frame: pd.DataFrame) -> None:
@@ -229,13 +235,7 @@ def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
             go.Scatter(
                 x=rows["checkpoint"],
                 y=100 * rows["retained"],
-                error_y={
-                    "type": "data",
-                    "array": 100 * (rows["high"] - rows["retained"]),
-                    "arrayminus": 100 * (rows["retained"] - rows["low"]),
-                    "thickness": 1,
-                    "width": 3,
-                },
+                error_y=_ends(rows),
                 mode="markers",
                 name=name,
                 marker={"color": color, "symbol": symbol, "size": 10},
