@@ -3,15 +3,14 @@
 import streamlit as st
 
 from shrp.errors import ShrpError
+from ui import attribution_routes as routes
 from ui import attribution_words as words
 from ui import state
 from ui.attribution_data import data_part
 from ui.attribution_experts import expert_part
-from ui.attribution_results import explained
-from ui.sentences import sentence_form
+from ui.attribution_results import Explained, explained
+from ui.sentences import INPUT, explored, sentence_form
 from ui.text import escape, shorten
-
-INPUT = "input"
 
 
 def main() -> None:
@@ -20,7 +19,8 @@ def main() -> None:
     st.title("Attribution", anchor=False)
     st.markdown(
         "Type a sentence and see what an output is due to: each word, by several methods side by side, and each "
-        "expert that it is routed to. Below, the same for every expert on a whole data set."
+        "expert that it is routed to; or what a layer's route is due to. Below, each expert's effect on a whole data "
+        "set."
     )
     inputs, notes = sentence_form(task, selection.data, "Explain", ":material/troubleshoot:")
     for note in notes:
@@ -54,6 +54,9 @@ def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
     except ShrpError as error:
         state.show_error(error)
         return None
+    if selection.is_routed and routes.explains_a_route():
+        one_route(selection, one)
+        return None
     output, what = words.pick_output(one)
     words.reading_notes(one)
     words.words(one, output, what, selection.name)
@@ -61,6 +64,18 @@ def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
     return (
         output if st.session_state.get(words.TARGET) in selection.checkpoint.info.task.label_names else None
     )
+
+
+def one_route(selection: state.Selection, one: Explained) -> None:
+    """Explain why a layer takes its expert."""
+    try:
+        (routed,) = explored(selection.checkpoint, [one.instance.text])
+        preference, what = routes.pick_preference(one, routed)
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    words.reading_notes(one)
+    words.words(preference, 0, what, f"{selection.name}-route")
 
 
 main()

@@ -9,10 +9,10 @@ from ui import expert_cells, state
 from ui import routing_views as views
 from ui.downloads import chart
 from ui.routing_what_if import what_if_section
-from ui.sentences import explored, sentence_form
+from ui.sentences import INPUT, explored, sentence_form
 from ui.text import escape
 
-INPUT, OTHER = "input", "beside"
+OTHER = "beside"
 
 
 def main() -> None:
@@ -79,6 +79,12 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     for column, number in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
         with column:
             views.one_input(selection, found[number - 1], number, top, pick=number == first)
+    # No address of its own: Streamlit would start the page without the typed text.
+    st.page_link(
+        "pages/attribution.py",
+        label="Why these experts? Attribution explains a layer's route, word by word",
+        icon=":material/troubleshoot:",
+    )
     what_if_section(selection, [found[i - 1] for i in shown], shown)
 
 

@@ -10,9 +10,9 @@ import torch
 from sklearn.metrics import matthews_corrcoef
 from tokenizers import normalizers
 
-from shrp.attribution import experts, importance, instance, tokens, trust
+from shrp.attribution import experts, importance, instance, router, tokens, trust
 from shrp.batching import collate, encode, longest_input
-from shrp.convert import expert_layers
+from shrp.convert import expert_layers, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import batch_logits
@@ -101,7 +101,7 @@ def test_the_models_own_output_through_embeddings(made, tiny_routed, tiny_tokeni
     text = (TEXT[0].replace(",", ""),)
     one = made(model, text)
     with torch.no_grad():
-        logits = one.logits(one.embeddings)[0]
+        logits = one.outputs(one.embeddings)[0]
     np.testing.assert_allclose(logits, direct(model, tiny_tokenizer, text), atol=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_input_x_gradient_is_the_first_order_term(made, routed):
     scaled = one.embeddings.repeat(2, 1, 1)
     scaled[:, one.word_positions] *= torch.tensor([1 - step, 1 + step])[:, None, None]
     with torch.no_grad(), use_gates(route):
-        below, above = one.logits(scaled)[:, 1].double().tolist()
+        below, above = one.outputs(scaled)[:, 1].double().tolist()
     assert found.total == pytest.approx((above - below) / (2 * step), rel=2e-2)
     assert found.reference is None
     assert found.error is None
@@ -147,8 +147,8 @@ def test_gradients_hold_the_gates_of_several_experts(made, tiny_routed):
     one = made(tiny_routed(top_k=2))
     embeddings = one.embeddings.clone().requires_grad_()
     with use_gates(one.route()):
-        (frozen,) = torch.autograd.grad(one.logits(embeddings)[0, 0], embeddings)
-    (live,) = torch.autograd.grad(one.logits(embeddings)[0, 0], embeddings)
+        (frozen,) = torch.autograd.grad(one.outputs(embeddings)[0, 0], embeddings)
+    (live,) = torch.autograd.grad(one.outputs(embeddings)[0, 0], embeddings)
     by_word = [one.per_word((one.embeddings * g).sum(-1)[0]).detach().numpy() for g in (frozen, live)]
     np.testing.assert_allclose(tokens.input_x_gradient(one, 0).scores, by_word[0], atol=1e-5)
     assert np.abs(by_word[0] - by_word[1]).max() > 1e-2  # the routers' part
@@ -429,7 +429,7 @@ def test_a_true_attribution_is_told_from_a_random_one(made, tiny_model, monkeypa
         there = ((embeddings - one.baseline("mask")) @ direction)[:, one.word_positions] / gaps
         return (there @ terms)[:, None].expand(-1, 2)
 
-    monkeypatch.setattr(instance.Instance, "logits", additive)
+    monkeypatch.setattr(instance.Instance, "outputs", additive)
     result = tokens.ablate_words(one, 0)
     np.testing.assert_allclose(result.scores, terms, atol=1e-4)
     controls = []
@@ -474,7 +474,7 @@ def test_infidelity_equals_its_definition(made, routed):
             if gone:
                 embeddings[:, list(word.positions)] = one.replacement("mask")
         with torch.no_grad():
-            change = result.full - float(one.logits(embeddings)[0, 1])
+            change = result.full - float(one.outputs(embeddings)[0, 1])
         errors.append(((row * result.scores).sum() - change) ** 2)
     assert found.infidelity == pytest.approx(np.mean(errors), rel=1e-4)
 
@@ -644,3 +644,126 @@ def test_integrated_gradients_take_more_steps_until_they_add_up(monkeypatch):
     asked.clear()
     tokens.converged_gradients(None, 0, steps=16, frozen=False)
     assert asked == [16]  # jumps of the route are no matter of steps
+
+
+# Why a layer took an expert
+
+
+def own_odds(model, tokenizer, layer, first, second, text=TEXT):
+    with torch.no_grad(), record_routing() as record:
+        model(**collate(tokenizer, encode(tokenizer, [text]), [0]))
+    logs = record.last(layer).probs[0].log()
+    return float((logs[..., first] - logs[..., second]).mean())
+
+
+def test_a_routers_preference_is_its_log_odds(made, tiny_routed, tiny_tokenizer, tiny_family):
+    model = tiny_routed(tiny_family)
+    layer = sorted(router_layers(model))[-1]
+    text = (TEXT[0].replace(",", ""),)
+    one = router.prefer(made(model, text), layer, 2, 0)
+    with torch.no_grad():
+        odds = one.outputs(one.embeddings.repeat(3, 1, 1))
+    assert odds.shape == (3, 1)
+    np.testing.assert_allclose(odds, own_odds(model, tiny_tokenizer, layer, 2, 0, text), atol=1e-5)
+
+
+def test_under_token_routing_a_preference_is_the_mean_over_tokens(made, token_routed, tiny_tokenizer):
+    one = router.prefer(made(token_routed), 2, 1, 3)
+    with torch.no_grad():
+        alone = float(one.outputs(one.embeddings))
+        padded = torch.cat([one.embeddings, torch.randn(1, 4, one.embeddings.shape[-1])], 1)
+        longer = {
+            name: torch.cat([values, torch.zeros(1, 4, dtype=values.dtype)], 1)
+            for name, values in one.inputs.items()
+            if name != "input_ids"
+        }
+        beside_padding = float(one.outputs(padded, **longer))
+    assert alone == pytest.approx(own_odds(token_routed, tiny_tokenizer, 2, 1, 3), abs=1e-5)
+    assert beside_padding == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_words_add_up_to_a_preference(made, routed):
+    one = router.prefer(made(routed), 2, 3, 1)
+    found = tokens.integrated_gradients(one, 0, steps=200)
+    with torch.no_grad(), use_gates(one.route()):
+        full, reference = (float(one.outputs(x)) for x in (one.embeddings, one.baseline()))
+    assert found.full == pytest.approx(full, abs=1e-4)
+    assert found.total == pytest.approx(full - reference, abs=2e-3)
+    assert abs(found.total) > 0.1
+    back = tokens.integrated_gradients(router.prefer(made(routed), 2, 1, 3), 0, steps=200)
+    np.testing.assert_allclose(found.scores, -back.scores, atol=1e-5)
+
+
+def test_what_a_word_adds_to_a_preference_is_what_its_loss_takes(made, routed, tiny_tokenizer):
+    one = router.prefer(made(routed), 2, 3, 1)
+    found = tokens.ablate_words(one, 0, replacement="remove")
+    without = ("w1 w20 w33, w4 w50",)  # the last word is gone
+    expected = own_odds(routed, tiny_tokenizer, 2, 3, 1) - own_odds(routed, tiny_tokenizer, 2, 3, 1, without)
+    assert found.words[-1].text == "w17"
+    assert found.scores[-1] == pytest.approx(expected, abs=1e-5)
+    assert found.rerouted.max() <= 3
+
+
+def test_what_lies_above_a_router_is_not_run(made, routed):
+    one = router.prefer(made(routed), 0, 1, 2)
+    with torch.no_grad(), record_routing() as record:
+        one.outputs(one.embeddings)
+    assert record.layers == [0]
+    assert sorted(router_layers(routed)) == [0, 1, 2]
+
+
+def test_a_saturated_router_has_a_finite_preference(made, tiny_routed):
+    model = copy.deepcopy(tiny_routed("bert", layers=(1,)))
+    for parameter in router_layers(model)[1].router.parameters():
+        parameter.data *= 1e6
+    one = router.prefer(made(model), 1, 0, 1)
+    for found in (tokens.input_x_gradient(one, 0), tokens.ablate_words(one, 0)):
+        assert np.isfinite(found.scores).all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "expert", "other", "what"),
+    [
+        (1, 0, 1, r"routed layers are \[0, 2\]"),
+        (0, 2, 2, "two different"),
+        (0, 0, 4, "0 to 3"),
+        (0, -1, 1, "0 to 3"),
+    ],
+)
+def test_a_preference_of_no_router_or_no_experts_is_refused(made, tiny_routed, layer, expert, other, what):
+    with pytest.raises(DataError, match=what):
+        router.prefer(made(tiny_routed("bert", layers=(0, 2))), layer, expert, other)
+
+
+def test_a_preference_can_be_checked_for_trust(made, routed):
+    one = router.prefer(made(routed), 1, 0, 2)
+    found = [tokens.ablate_words(one, 0)]
+    real, control = trust.check(one, found, 0)
+    assert real.method == tokens.METHODS[2]
+    assert real.infidelity < control.infidelity
+
+
+@pytest.mark.parametrize("replacement", tokens.REPLACEMENTS)
+def test_the_route_without_a_word_is_that_of_the_text_without_it(made, routed, tiny_tokenizer, replacement):
+    one = router.prefer(made(routed), 2, 3, 1)
+    taken, without = router.taken_without(one, replacement)
+    with torch.no_grad(), record_routing() as record:
+        routed(**one.inputs)
+    assert taken == int(record.last(2).gates.argmax())
+    changed = tokens.ablate_words(one, 0, replacement=replacement)
+    # Where nothing changed its route, neither did this layer.
+    assert (without[changed.rerouted == 0] == taken).all()
+    if replacement == "remove":
+        with torch.no_grad(), record_routing() as record:
+            routed(**collate(tiny_tokenizer, encode(tiny_tokenizer, [("w1 w20 w33, w4 w50",)]), [0]))
+        assert without[-1] == int(record.last(2).gates.argmax())
+
+
+def test_under_token_routing_the_route_is_that_of_most_tokens(made, token_routed):
+    one = router.prefer(made(token_routed), 2, 1, 3)
+    taken, without = router.taken_without(one, "remove")
+    with torch.no_grad(), record_routing() as record:
+        token_routed(**one.inputs)
+    picked = record.last(2).gates[0].argmax(-1)
+    assert taken == int(picked.bincount(minlength=4).argmax())
+    assert without.shape == (len(one.words),)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import streamlit as st
 import torch
 
-from shrp.attribution import experts, importance, tokens, trust
+from shrp.attribution import experts, importance, router, tokens, trust
 from shrp.attribution.instance import Instance, prepare
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
@@ -29,11 +29,18 @@ class Explained:
     instance: Instance
     logits: np.ndarray
     """`(C,)`, in the order of the task's labels."""
+    preference: tuple[int, int, int] | None = None
+    """Layer, expert and the other one, where a router's preference is explained and not the logits."""
 
     @property
     def key(self) -> tuple[Hashable, ...]:
         """What results are kept under."""
-        return self.checkpoint.fingerprint, self.instance.text
+        return self.checkpoint.fingerprint, self.instance.text, self.preference
+
+    def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
+        """The same input with a router's preference to explain. Raises as `shrp.attribution.router.prefer`."""
+        instance = router.prefer(self.instance, layer, expert, rather_than)
+        return replace(self, instance=instance, preference=(layer, expert, rather_than))
 
     @property
     def prediction(self) -> int:
@@ -76,7 +83,7 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
     def work(progress: Progress) -> Explained:
         instance = prepare(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text)
         with torch.inference_mode():
-            return Explained(checkpoint, instance, instance.logits(instance.embeddings)[0].numpy())
+            return Explained(checkpoint, instance, instance.outputs(instance.embeddings)[0].numpy())
 
     # No more than there are models, since each holds one, and a pass over one input is soon done again.
     return kept(
@@ -100,6 +107,19 @@ def word_scores(one: Explained, output: int, method: str, options: Options) -> t
     unit = "words" if method == tokens.METHODS[2] else "steps"
     label = f"{method.capitalize()}, {unit} done"
     return kept("attribution words", 256, (*one.key, output, *options.of(method)), label, work)
+
+
+def taken_without(one: Explained, options: Options) -> tuple[int, np.ndarray]:
+    """The expert that the explained router takes, and those that it takes without each word, `(W,)`."""
+    key = (*one.key, options.replacement)
+    label = "Routes without a word"
+    return kept(
+        "attribution routes",
+        256,
+        key,
+        label,
+        lambda progress: router.taken_without(one.instance, options.replacement),
+    )
 
 
 def trust_checks(

@@ -32,6 +32,7 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         beaten=[None if c.method == trust.RANDOM else c.beaten for c in checks],
     ).rename(columns={"scaled_infidelity": "infidelity, best scale", "explained": "foreseen"})
     unit = "squared output" if one.instance.task.is_regression else "squared logits"
+    unit = "squared nats" if one.preference else unit
     st.dataframe(
         shown,
         hide_index=True,

@@ -16,6 +16,8 @@ from shrp.whatif import WhatIf, what_if
 from ui.store import results
 
 TYPED, URL = "sentences", "text"
+INPUT = "input"
+"""Key of the box for one of several inputs, which the pages that have one share."""
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
 """Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""

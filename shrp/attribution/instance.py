@@ -99,8 +99,9 @@ class Instance:
         """Sum values of tokens `(..., T)` over each word, `(..., W)`."""
         return torch.stack([by_token[..., list(word.positions)].sum(-1) for word in self.words], -1)
 
-    def logits(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
-        """Logits `(B, C)`, in the order of the task's labels, for embeddings `(B, T, e)` in place of the input's own.
+    def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
+        """What is explained, for embeddings `(B, T, e)` in place of the input's own: logits `(B, C)`, in the order of
+        the task's labels.
 
         Args:
             inputs: replace the input's own `attention_mask` or `token_type_ids`; each `(B, T)`.
@@ -113,7 +114,7 @@ class Instance:
         """The gates of the input itself, for `use_gates`; empty for a model without routed layers."""
         # Not inference mode: its tensors could not take part in a pass that is differentiated.
         with torch.no_grad(), record_routing() as record:
-            self.logits(self.embeddings)
+            self.outputs(self.embeddings)
         return play_back(record)
 
     def batches(self, rows: int) -> Iterator[slice]:

@@ -1,5 +1,7 @@
 """What each word adds to one output: input x gradient, integrated gradients, and ablation.
 
+An output is a logit, or a router's preference (`shrp.attribution.router`).
+
 Gradients can't see a hard routing decision: the output jumps where the route changes. Between jumps it does not depend
 on the routers where one expert a layer fires; where several do, it depends on the weights between them. So gradients
 are taken with the route, gates included, held at the input's own, where integrated ones add up exactly, and ablation,
@@ -39,7 +41,7 @@ class WordScores:
     method: str
     words: tuple[Word, ...]
     scores: np.ndarray
-    """`(W,)`, in units of the output: logits, or the prediction for regression."""
+    """`(W,)`, in units of the output: logits, the prediction for regression, or a router's log-odds."""
     full: float
     """The output for the input itself."""
     reference: float | None = None
@@ -77,11 +79,11 @@ def input_x_gradient(instance: Instance, output: int) -> WordScores:
     with torch.enable_grad():
         # The route is held: with Top-k above 1, gates have gradients of their own, which are the routers'.
         with use_gates(instance.route()):
-            logit = instance.logits(embeddings)[0, output]
+            value = instance.outputs(embeddings)[0, output]
         # Of the embeddings alone: `.backward()` would leave gradients on parameters that others use.
-        (gradient,) = torch.autograd.grad(logit, embeddings)
+        (gradient,) = torch.autograd.grad(value, embeddings)
     by_token = (embeddings.detach() * gradient).sum(-1)[0]
-    return WordScores(METHODS[0], instance.words, _numpy(instance.per_word(by_token)), float(logit.detach()))
+    return WordScores(METHODS[0], instance.words, _numpy(instance.per_word(by_token)), float(value.detach()))
 
 
 def integrated_gradients(
@@ -113,11 +115,11 @@ def integrated_gradients(
 
     def forward(embeddings: Tensor) -> Tensor:
         nonlocal done
-        logits = instance.logits(embeddings)[:, output]
+        values = instance.outputs(embeddings)[:, output]
         done += len(embeddings)
         if progress:
             progress(min(done, steps), steps)
-        return logits
+        return values
 
     baseline = instance.baseline()
     with use_gates(instance.route() if frozen else {}):
@@ -125,7 +127,7 @@ def integrated_gradients(
             instance.embeddings, baselines=baseline, n_steps=steps, internal_batch_size=instance.batch_size
         )
         with torch.no_grad():
-            full, reference = instance.logits(torch.cat([instance.embeddings, baseline]))[:, output].tolist()
+            full, reference = instance.outputs(torch.cat([instance.embeddings, baseline]))[:, output].tolist()
     by_token = by_embedding.detach().sum(-1)[0]
     scores = _numpy(instance.per_word(by_token))
     return WordScores(METHODS[1], instance.words, scores, full, reference, steps=steps)
@@ -169,11 +171,11 @@ def ablate_words(
     changed, rerouted = [], []
     with torch.no_grad():
         with record_routing() as own:
-            full = float(instance.logits(instance.embeddings)[0, output])
+            full = float(instance.outputs(instance.embeddings)[0, output])
         for batch in instance.batches(len(instance.words)):
             words = instance.words[batch]
             with record_routing() as record:
-                changed.append(_ablated(instance, words, replacement)[:, output])
+                changed.append(ablated(instance, words, replacement)[:, output])
             rerouted.append(_rerouted(own, record, words, len(instance.tokens), replacement))
             if progress:
                 progress(batch.stop, len(instance.words))
@@ -187,20 +189,20 @@ def ablate_words(
     )
 
 
-def _ablated(instance: Instance, words: tuple[Word, ...], replacement: str) -> Tensor:
-    """Logits `(B, C)` of one copy a word, with that word replaced."""
+def ablated(instance: Instance, words: tuple[Word, ...], replacement: str) -> Tensor:
+    """Outputs `(B, C)` of one copy a word, with that word replaced."""
     rows = instance.embeddings.repeat(len(words), 1, 1)
     if replacement != "remove":
         for row, word in zip(rows, words, strict=True):
             row[list(word.positions)] = instance.replacement(replacement)
-        return instance.logits(rows)
+        return instance.outputs(rows)
     others = {k: v.repeat(len(words), 1) for k, v in instance.inputs.items() if k != "input_ids"}
     for i, word in enumerate(words):
         left = _left(word, len(instance.tokens))
         for values in (rows, *others.values()):
             values[i, : len(left)] = values[i, left]
         others["attention_mask"][i, len(left) :] = 0
-    return instance.logits(rows, **others)
+    return instance.outputs(rows, **others)
 
 
 def _left(word: Word, tokens: int) -> list[int]:

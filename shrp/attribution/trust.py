@@ -144,7 +144,7 @@ class _Presence:
         for batch in self.instance.batches(len(new)):
             rows = new[batch]
             with torch.no_grad():
-                values = self.instance.logits(self._embeddings(present[rows]))[:, self.output].tolist()
+                values = self.instance.outputs(self._embeddings(present[rows]))[:, self.output].tolist()
             self.known |= {keys[i]: value for i, value in zip(rows, values, strict=True)}
         return torch.tensor([self.known[key] for key in keys])
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from shrp import checkpoint as checkpoints
-from shrp.attribution import experts, instance, tokens
+from shrp.attribution import experts, instance, router, tokens
+from shrp.explore import explore
 from ui import attribution_figures as figures
 from ui import attribution_results, loaders
 
@@ -45,7 +46,7 @@ def test_words_and_experts_are_attributed_to_as_the_library_does(page, tiny_chec
     assert page.title[0].value == "Attribution"
     assert not page.error
     one = made(tiny_checkpoint)
-    output = int(one.logits(one.embeddings)[0].argmax())
+    output = int(one.outputs(one.embeddings)[0].argmax())
     frame = words_table(page)
     assert frame["word"].tolist() == TYPED.split()
     expected = {
@@ -232,3 +233,52 @@ def test_colored_words_are_escaped_and_signed():
     assert "&lt;b&gt;&amp;: -2.000" in html
     assert html.count("dotted") == html.count("solid") == 1
     assert html.index("premise") < html.index("&lt;b&gt;") < html.index("hypothesis") < html.index("good")
+
+
+def test_a_route_is_explained_as_the_library_does(open_page, tiny_checkpoint):
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, explain="a layer's route")
+    assert not at.exception
+    assert not at.error
+    layer = at.selectbox(key="route_layer").value
+    loaded = checkpoints.load(tiny_checkpoint)
+    (routed,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [(TYPED,)])
+    assert layer == routed.layers[-1]
+    row = routed.choices().set_index("layer").loc[layer]
+    one = router.prefer(made(tiny_checkpoint), layer, int(row["expert"]), int(row["runner-up"]))
+    frame = words_table(at)
+    for method, result in {
+        tokens.METHODS[1]: tokens.converged_gradients(one, 0),
+        tokens.METHODS[2]: tokens.ablate_words(one, 0),
+    }.items():
+        np.testing.assert_allclose(frame[method], result.scores, atol=1e-4)
+    taken, without = router.taken_without(one)
+    assert frame["expert without it"].tolist() == without.tolist()
+    said = texts_of(at)
+    assert f"takes expert {taken}" in said
+    assert "One word replaced by the mask token" in said
+    assert f"layer {layer}'s log-odds of expert {taken} over expert {int(row['runner-up'])}" in said
+
+
+def test_a_link_restores_the_explained_route(open_page, tiny_checkpoint):
+    link = {"explain": "a layer's route", "route_layer": "0", "route_expert": "1", "route_other": "3"}
+    layers = checkpoints.load(tiny_checkpoint).info.config.layers
+    link["route_layer"] = str(layers[0])
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, methods="word ablation", **link)
+    assert not at.exception
+    one = router.prefer(made(tiny_checkpoint), layers[0], 1, 3)
+    np.testing.assert_allclose(
+        words_table(at)["word ablation"], tokens.ablate_words(one, 0).scores, atol=1e-4
+    )
+
+
+def test_an_expert_is_not_preferred_to_itself(open_page, tiny_checkpoint):
+    at = open_page(
+        "attribution",
+        tiny_checkpoint,
+        text=TYPED,
+        explain="a layer's route",
+        route_expert="2",
+        route_other="2",
+    )
+    assert not at.exception
+    assert "be preferred to itself" in at.error[0].value

@@ -218,7 +218,7 @@ def test_a_broken_checkpoint_is_refused_in_words_and_the_picked_one_stays(app_ur
 
 def test_attribution_runs_and_finishes(app_url, page, shipped, timing):
     one = instance.prepare(shipped.model, shipped.tokenizer, shipped.info.task, (SENTENCE,))
-    output = int(one.logits(one.embeddings)[0].argmax())
+    output = int(one.outputs(one.embeddings)[0].argmax())
     total = experts.shapley_values(experts.Coalitions(one, output)).values.sum()
     page.goto(address(app_url, "attribution"))
     settled(page)

@@ -1,0 +1,93 @@
+"""Why a layer took an expert: one input's preference of its router, to be explained as a logit is.
+
+A router is linear in the pooled hidden states before its softmax, so the log-odds of two experts are a difference of
+two of its logits. Every attribution of `shrp.attribution.tokens` explains them: positive words draw the input to the
+first expert, and under a frozen route below the layer integrated gradients add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shrp.attribution.instance import Instance
+from shrp.attribution.tokens import ablated
+from shrp.convert import num_experts_of, router_layers
+from shrp.errors import DataError
+from shrp.families import encoder_layers, family_of
+from shrp.layers import DroppedLayer
+from shrp.prune import with_layers
+from shrp.routing import LayerTrace, record_routing
+
+
+@dataclass(frozen=True, eq=False)
+class RouterInstance(Instance):
+    """One input as its router in one layer sees it; `prefer` makes it."""
+
+    layer: int
+    expert: int
+    rather_than: int
+
+    def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
+        """The log-odds `(B, 1)` of `expert` against `rather_than`, in nats: above 0 the router prefers the first.
+
+        Under token routing, their mean over all tokens. Args as of `Instance.outputs`.
+        """
+        with record_routing() as record:
+            super().outputs(embeddings, **inputs)
+        trace = record.last(self.layer)
+        # A saturated router's probability may round to 0, which has no logarithm.
+        logs = trace.probs.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+        odds = logs[..., self.expert] - logs[..., self.rather_than]
+        if odds.dim() == 2:
+            mask = torch.ones_like(odds) if trace.token_mask is None else trace.token_mask.to(odds.dtype)
+            odds = (odds * mask).sum(-1) / mask.sum(-1)
+        return odds.unsqueeze(-1)
+
+
+def taken_without(instance: RouterInstance, replacement: str = "mask") -> tuple[int, np.ndarray]:
+    """The expert that the layer takes, and those that it takes without each word, `(W,)`.
+
+    Under token routing the one that most tokens take.
+
+    Args:
+        replacement: what stands for the word, as in `shrp.attribution.tokens.ablate_words`.
+    """
+    with torch.no_grad(), record_routing() as record:
+        instance.outputs(instance.embeddings)
+        for batch in instance.batches(len(instance.words)):
+            ablated(instance, instance.words[batch], replacement)
+    own, *without = (_taken(trace) for trace in record.traces[instance.layer])
+    return int(own), torch.cat(without).numpy()
+
+
+def _taken(trace: LayerTrace) -> Tensor:
+    """The expert of each input, `(B,)`."""
+    gates = trace.gates
+    if gates.dim() == 3:
+        votes = F.one_hot(gates.argmax(-1), gates.shape[-1])  # (B, T, H)
+        gates = (votes if trace.token_mask is None else votes * trace.token_mask.unsqueeze(-1)).sum(1)
+    return gates.argmax(-1)
+
+
+def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> RouterInstance:
+    """The input with the router's preference in place of the logits; the layers above are left out.
+
+    Raises:
+        DataError: the layer has no router, or these are no two of its experts.
+    """
+    routed = sorted(router_layers(instance.model))
+    if layer not in routed:
+        raise DataError(f"layer {layer} has no router to explain; routed layers are {routed}.")
+    experts = num_experts_of(instance.model)
+    if expert == rather_than or not {expert, rather_than} <= set(range(experts)):
+        raise DataError(f"name two different experts of 0 to {experts - 1}, not {expert} and {rather_than}.")
+    calling = family_of(instance.model).calling
+    above = range(layer + 1, len(encoder_layers(instance.model)))
+    model = with_layers(instance.model, {index: DroppedLayer(index, calling) for index in above})
+    own = {field.name: getattr(instance, field.name) for field in fields(Instance)} | {"model": model}
+    return RouterInstance(**own, layer=layer, expert=expert, rather_than=rather_than)
