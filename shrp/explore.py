@@ -44,6 +44,8 @@ class Exploration:
     """`(C,)`, in the order of the task's labels."""
     probs: Mapping[int, np.ndarray]
     """Routed layer -> router probabilities, `(H,)`, or `(T, H)` under token routing; none without one."""
+    unknown: int = 0
+    """How many of the tokens stand for what the vocabulary lacks."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
     """The gates in effect, in the same shapes; where a layer is missing, its largest probability decided."""
 
@@ -223,6 +225,7 @@ def explore(
                 text=text,
                 tokens=token_labels(tokenizer, encoded[row]["input_ids"]),
                 full_length=lengths[row],
+                unknown=encoded[row]["input_ids"].count(tokenizer.unk_token_id),
                 logits=result.logits[row],
                 probs={layer: _one(record.traces[layer][batch], place, "probs") for layer in record.layers},
                 gates={layer: _one(record.traces[layer][batch], place, "gates") for layer in record.layers},

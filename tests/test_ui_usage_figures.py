@@ -2,9 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shrp.mixes import mix_frame
 from ui import text
 from ui.overview_figures import cost_frame
-from ui.usage_figures import evenness_bars, mix_bars, mix_frame, usage_heatmap
+from ui.usage_figures import evenness_bars, mix_bars, usage_heatmap
 from ui.usage_history_figures import counted_on, evenness_over_training, training_frame, usage_over_training
 
 VALUES = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, np.nan]])
@@ -79,7 +80,7 @@ def test_training_usage_is_one_row_a_layer_expert_and_epoch():
     assert lines["layer 2"] == pytest.approx([2.0, 1.0])
     panels = usage_over_training(frame, subtitle="")
     assert len(panels.data) == 2
-    assert [a.text for a in panels.layout.annotations] == ["layer 11", "layer 2"]
+    assert [a.text for a in panels.layout.annotations] == ["layer 2", "layer 11"]
     assert training_frame([]).empty
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from shrp.checkpoint import Checkpoint
@@ -9,6 +10,7 @@ from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
 from shrp.metrics import wilson
+from shrp.mixes import FALSE_DISCOVERIES, differing, mix_frame
 from shrp.usage import UsageStats
 from ui import usage_figures
 from ui.downloads import chart
@@ -116,7 +118,8 @@ def _mixes(stats: UsageStats, layer: int, expert: int, mine: int, file_name: str
         except DataError as error:
             column.caption(escape(str(error)))
             continue
-        frame = usage_figures.mix_frame(stats.top1[layer][:, expert], everything, groups)
+        by_token = stats.unit == "tokens"
+        frame = mix_frame(stats.top1[layer][:, expert], everything, groups, by_token=by_token)
         with column:
             chart(
                 usage_figures.mix_bars(frame, what=by, unit=stats.unit, total=mine),
@@ -126,3 +129,25 @@ def _mixes(stats: UsageStats, layer: int, expert: int, mine: int, file_name: str
                 alt=f"Share of this expert's {stats.unit} by {by}, base rate in brackets: "
                 + "; ".join(f"{r.group} {percent(r.here)} ({percent(r.base)})" for r in frame.itertuples()),
             )
+            st.caption(_differing(frame, by))
+
+
+def _differing(frame: pd.DataFrame, by: str) -> str:
+    """Which classes or slices an expert takes more or less often than the others do, in words."""
+    if frame["q"].isna().all():
+        return (
+            "Tokens of one input are not independent, and where one expert takes all there is none to compare it with: "
+            "no intervals and no test."
+        )
+    lifts = dict(zip(frame["group"], frame["lift"], strict=True))
+    parts = [
+        f"{word} often than the other experts: "
+        + ", ".join(f"**{escape(group)}** ({lifts[group]:.2f} times its base rate)" for group in groups)
+        for word, groups in zip(("More", "Less"), differing(frame), strict=True)
+        if groups
+    ]
+    found = ". ".join(parts) or f"No {by} that it takes more or less often than the other experts do"
+    return (
+        f"{found}. Fisher's exact test of each, at most {percent(FALSE_DISCOVERIES, 0)} false discoveries expected "
+        f"over the {len(frame)}."
+    )

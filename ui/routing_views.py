@@ -54,6 +54,11 @@ def predictions(found: list[Exploration]) -> None:
     downloads(frame, "predictions", "predictions")
     for note in lengths(found):
         st.caption(f":material/content_cut: {note}")
+    if unknown := [i for i, e in enumerate(found, 1) if e.unknown]:
+        st.caption(
+            f":material/question_mark: {_inputs(unknown).capitalize()} {'have' if len(unknown) > 1 else 'has'} words "
+            "that the model's vocabulary lacks, and reads as its one unknown token; Attribution names them."
+        )
 
 
 def lengths(found: list[Exploration]) -> list[str]:

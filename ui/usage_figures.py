@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -111,13 +111,14 @@ def usage_heatmap(
         )
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
     fig.update_xaxes(tickvals=list(experts), showgrid=False, zeroline=False)
-    fig.update_yaxes(type="category", showgrid=False, zeroline=False)
+    # The lowest layer on top, as wherever layers are rows: an input is read downwards.
+    fig.update_yaxes(type="category", autorange="reversed", showgrid=False, zeroline=False)
     return layout(
         fig,
         title,
         subtitle=subtitle,
         x="expert",
-        y="layer (input at the bottom)",
+        y="layer",
         height=cells_height(len(layers)),
         legend=False,
     )
@@ -154,7 +155,7 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> 
     )
     fig.add_vline(x=num_experts, line={"dash": "dot", "color": GREY, "width": 1.5})
     fig.update_xaxes(range=[0, num_experts * 1.12], zeroline=False)
-    fig.update_yaxes(type="category", showgrid=False)
+    fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return layout(
         fig,
         "Effective experts",
@@ -165,38 +166,45 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> 
     )
 
 
-def mix_frame(mine: np.ndarray, everything: np.ndarray, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """How an expert's inputs (or tokens) split over groups, against all of them.
-
-    Args:
-        mine: `(N,)`: of each input, what was routed to the expert.
-        everything: `(N,)`: of each input, what was routed at all.
-        groups: name -> mask `(N,)`.
-
-    Returns:
-        Columns group, count (of the expert's), here (its share of the expert's), n (of all), base, lift.
-    """
-    rows = []
-    for name, mask in groups.items():
-        count, n = int(mine[mask].sum()), int(everything[mask].sum())
-        rows.append((name, count, count / max(mine.sum(), 1), n, n / max(everything.sum(), 1)))
-    frame = pd.DataFrame(rows, columns=["group", "count", "here", "n", "base"])
-    return frame.assign(lift=frame["here"] / frame["base"].where(frame["base"] > 0))
+def _ends(frame: pd.DataFrame) -> dict[str, Any] | None:
+    """Error bars from the shares to the ends of their intervals, where they have one."""
+    if frame["low"].isna().all():
+        return None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": 100 * (frame["high"] - frame["here"]),
+        "arrayminus": 100 * (frame["here"] - frame["low"]),
+        "color": GREY,
+        "thickness": 1.5,
+        "width": 4,
+    }
 
 
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:
-    """An expert's inputs by class or slice, each bar with a mark at the rate among all inputs."""
+    """An expert's inputs by class or slice, each bar with a mark at the rate among all inputs.
+
+    Args:
+        frame: of `shrp.mixes.mix_frame`.
+    """
     names = [escape_html(group) for group in frame["group"]]
     hover = [
         f"<b>{name}</b><br>{percent(row.here)} of this expert's {unit} ({row.count_:,} of {total:,})"
         f"<br>{percent(row.base)} of all {unit} ({row.n:,})"
         + ("" if pd.isna(row.lift) else f"<br>{row.lift:.2f} times as often")
+        + ("" if pd.isna(row.low) else f"<br>95% interval {percent(row.low)} to {percent(row.high)}")
+        + (
+            ""
+            if pd.isna(row.q)
+            else f"<br>against the other experts: p = {row.p:.2g}, of all groups q = {row.q:.2g}"
+        )
         for name, row in zip(names, frame.rename(columns={"count": "count_"}).itertuples())
     ]
     common = {"hovertext": hover, "hovertemplate": "%{hovertext}<extra></extra>", "y": names}
     fig = go.Figure()
     fig.add_bar(
         x=100 * frame["here"],
+        error_x=_ends(frame),
         orientation="h",
         marker={"color": BLUE},
         name="this expert",
@@ -215,7 +223,8 @@ def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Fig
     return layout(
         fig,
         f"Its {unit} by {what}",
-        subtitle=f"n = {total:,} {unit} of this expert",
+        subtitle=f"n = {total:,} {unit} of this expert"
+        + ("" if frame["low"].isna().all() else "; whiskers: 95% intervals (Wilson)"),
         x=f"share of its {unit}",
         height=165 + 26 * max(len(frame), 3),
         legend=True,

@@ -92,7 +92,7 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
 
 def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     """Small multiples: for each layer its experts' Top-1 shares, epoch by epoch."""
-    layers = sorted(frame["layer"].unique(), reverse=True)
+    layers = sorted(frame["layer"].unique())
     columns = min(_PANELS, len(layers))
     rows = math.ceil(len(layers) / columns)
     fig = make_subplots(

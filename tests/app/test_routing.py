@@ -335,3 +335,11 @@ def test_typed_text_goes_along_or_waits_for_its_task():
     at.button[0].click().run()
     assert switch("cola") == "Mine is this one."
     assert switch("mrpc") == "One of two. ||| Two of two."
+
+
+def test_words_that_the_model_does_not_know_are_told(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text="w1 w2\nw1 unheard w2")
+    assert not at.exception
+    assert "Input 2 has words that the model's vocabulary lacks" in texts_of(at)
+    known = open_page("routing", tiny_checkpoint, text="w1 w2\nw3 w4")
+    assert "vocabulary" not in texts_of(known)

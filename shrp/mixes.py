@@ -1,0 +1,64 @@
+"""What an expert's inputs are made of, against all inputs: shares of classes or slices, and which differ beyond chance.
+
+Shapes: `N` inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from shrp.metrics import wilson
+
+FALSE_DISCOVERIES = 0.05
+"""Expected part of the groups that are said to differ and do not."""
+
+
+def mix_frame(
+    mine: np.ndarray, everything: np.ndarray, groups: Mapping[str, np.ndarray], *, by_token: bool = False
+) -> pd.DataFrame:
+    """How an expert's inputs (or tokens) split over groups, against all of them.
+
+    Args:
+        mine: `(N,)`: of each input, what was routed to the expert.
+        everything: `(N,)`: of each input, what was routed at all.
+        groups: name -> mask `(N,)`; each input is in one of them.
+        by_token: whether what is counted is tokens. Those of one input are not independent, so they have no intervals
+            and no test.
+
+    Returns:
+        Columns group, count (of the expert's), here (its share of the expert's), low and high (the share's 95% Wilson
+        interval), n (of all), base, lift, p (Fisher's exact test of the expert against all other experts, two-sided)
+        and q (p for all groups looked at, after Benjamini and Hochberg 1995). nan where there is nothing to say.
+    """
+    from scipy.stats import false_discovery_control, fisher_exact
+
+    total, whole = int(mine.sum()), int(everything.sum())
+    tested = not by_token and 0 < total < whole
+    rows = []
+    for name, mask in groups.items():
+        count, n = int(mine[mask].sum()), int(everything[mask].sum())
+        low, high = wilson(count, total) if tested else (np.nan, np.nan)
+        table = [[count, total - count], [n - count, whole - total - (n - count)]]
+        p = float(fisher_exact(table).pvalue) if tested else np.nan
+        rows.append((name, count, count / max(total, 1), low, high, n, n / max(whole, 1), p))
+    frame = pd.DataFrame(rows, columns=["group", "count", "here", "low", "high", "n", "base", "p"])
+    lift = frame["here"] / frame["base"].where(frame["base"] > 0)
+    q = false_discovery_control(frame["p"]) if tested and len(frame) else np.nan
+    return frame.assign(lift=lift, q=q)[
+        ["group", "count", "here", "low", "high", "n", "base", "lift", "p", "q"]
+    ]
+
+
+def differing(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The groups of a `mix_frame` that an expert takes more often than the others do, and those less often.
+
+    Largest difference first; at most `FALSE_DISCOVERIES` of them are expected to be chance.
+    """
+    sure = frame[frame["q"] <= FALSE_DISCOVERIES]
+    difference = sure["here"] - sure["base"]
+    ordered = sure.iloc[np.argsort(-difference.abs().to_numpy(), kind="stable")]
+    more = ordered["here"] > ordered["base"]
+    return ordered.loc[more, "group"].tolist(), ordered.loc[~more, "group"].tolist()
