@@ -16,11 +16,11 @@ from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
 
 INTRODUCTION = (
-    "Cells: share of the dense teacher's score that is left, in percent, and in brackets the lowest and highest seed "
-    "where there are several, else what the 95% interval of the score itself allows (for random experts without "
-    "recovery, the range of draws). Parameters and FLOPs are shares of the dense encoder's layers, without embeddings; "
-    "FLOPs at 128 tokens. All seeds of a task start from one teacher. The mean stands only where every task of the "
-    "table is measured. Intervals are over validation inputs: what another training would give they don't say. “One "
+    "Cells: share of the dense teacher's score that is left, in percent, and in brackets its 95% interval: of one seed "
+    "over validation inputs, which does not say what another training would give; of several, whose lowest and highest "
+    "follow, over inputs and trainings (`shrp.intervals`). Of random experts without recovery it is the range of "
+    "draws. Parameters and FLOPs are shares of the dense encoder's layers, without embeddings; FLOPs at 128 tokens. "
+    "All seeds of a task start from one teacher. The mean stands only where every task of the table is measured. “One "
     "class”: the model gives all inputs the same answer. Experts that no input was routed to are kept with weight 0, "
     "so beyond the number of those used, larger static models repeat the score of a smaller one."
 )
@@ -128,10 +128,9 @@ def _size(frame: pd.DataFrame) -> list[str]:
     return [
         "### Score against size",
         "",
-        "Means over the tasks that each model was measured on, by size, with 95% intervals over validation inputs "
-        "(none for draws of random experts, for several seeds, and where all answers are alike); below them, as "
-        "reported by others of BERT-base, each with its own tasks and denominators, so not to be compared point by "
-        "point.",
+        "Means over the tasks that each model was measured on, by size, with 95% intervals (none for draws of random "
+        "experts, and where all answers are alike); below them, as reported by others of BERT-base, each with its own "
+        "tasks and denominators, so not to be compared point by point.",
         "",
         *table(head, rows),
         "",
@@ -250,7 +249,7 @@ def _table(frame: pd.DataFrame) -> list[str]:
 
 
 def _cell(row: Any) -> str:
-    seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
+    seeds = f"; {row.seeds} seeds, {100 * row.lowest:.1f} to {100 * row.highest:.1f}" if row.seeds > 1 else ""
     return _one_class(row.retained, row.low, row.high) or _in_brackets(
         100 * row.retained, 100 * row.low, 100 * row.high, seeds
     )

@@ -211,8 +211,12 @@ def _bars(rows: pd.DataFrame) -> str:
 
 def _ends(rows: pd.DataFrame) -> str:
     """What the low and the high end of the shares are, in words."""
-    several = "the lowest and highest seed where there are several, else " if rows["seeds"].max() > 1 else ""
-    return f"{several}what the score's 95% interval allows, of random experts without recovery the range of draws"
+    over = (
+        "over inputs"
+        if rows["seeds"].max() == 1
+        else "over inputs, and over trainings where there are several seeds"
+    )
+    return f"the 95% interval {over}, of random experts without recovery the range of draws"
 
 
 def _seeds(rows: pd.DataFrame) -> str:
@@ -235,7 +239,7 @@ def size(glue: pd.DataFrame) -> None:
     over = AXES[pick("Size counted in", list(AXES), OVER)]
     mean = studies.average(glue)
     note = "mean retained share over the tasks measured, which differ between marks: hover names them; "
-    note += "hollow: pruned without training on<br>"
+    note += "hollow: pruned without training on; small: the paper's plain recipe<br>"
     note += "stars: as reported of BERT-base, each with its own denominators and tasks"
     if over == "encoder_flops":
         note += "; those that tell nothing of encoder FLOPs are on the chart over parameters only"

@@ -1,7 +1,7 @@
 """The files that `benchmarks.glue` and `size_check` write, read back as tables (`read_file` reads any of a study's).
 
-Retained shares are means over seeds; where there are several, their lowest and highest stand beside the mean,
-where there is one, what the interval of its own score allows.
+Retained shares are means over seeds, with a 95% interval: of one seed over inputs, of several over inputs and
+trainings. Beside those of several stand the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError
-from shrp.intervals import stored_interval
+from shrp.intervals import NO_INTERVAL, over_trainings, stored_interval
 
 FILES = Path(__file__).parent.parent / "docs" / "data"
 NAMES = {
@@ -90,10 +90,11 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a task, recipe, depth and model, means over seeds; SHRP's models first, then its controls, by size.
 
     Columns: the keys, `name` in words, `seeds`, `metric`, `n`, `teacher`, `score`, `retained`, `low` and `high` (of
-    the retained share; nan for no interval), `encoder_params`, `encoder_flops` (shares of the dense encoder's). Of
-    trained controls `lead`, `lead_low`, `lead_high`: by what share of the teacher's score SHRP's recovered static model
-    is ahead on the same inputs, ends as above. `floor`: the share that the best constant answer has. nan where a file
-    does not tell. `copies`: changed copies of each training example that the model learned from too.
+    the retained share; nan for no interval; of random experts without recovery the range of draws), `lowest` and
+    `highest` (seed's share), `encoder_params`, `encoder_flops` (shares of the dense encoder's). Of trained controls
+    `lead`, `lead_low`, `lead_high`: by what share of the teacher's score SHRP's recovered static model of the same seed
+    is ahead on the same inputs, with its interval. `floor`: the share that the best constant answer has. nan where a
+    file does not tell. `copies`: changed copies of each training example that the model learned from too.
 
     Raises:
         DataError: a row lacks something.
@@ -108,7 +109,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     found = []
     for key, group in frame[frame["model"] != "teacher"].groupby(_KEYS, dropna=False, sort=False):
         row = dict(zip(_KEYS, key, strict=True))
-        low, high = bounds(group["retained"], stored_intervals(group), group["teacher"].iloc[0])
+        low, high = _ends(group)
         found.append(
             row
             | {
@@ -121,6 +122,8 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
                 "retained": group["retained"].mean(),
                 "low": low,
                 "high": high,
+                "lowest": group["retained"].min(),
+                "highest": group["retained"].max(),
                 **_leads(group),
                 "copies": int(group["copies"].max()),
                 "floor": (group["constant"].astype(float) / group["teacher"]).mean(),
@@ -133,11 +136,24 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _ends(group: pd.DataFrame) -> tuple[float, float]:
+    """The ends of the interval of a model's mean retained share over its rows by seed, or the range of draws."""
+    ends = np.array(stored_intervals(group)) / group["teacher"].to_numpy(dtype=float)[:, None]
+    if _drawn(group.iloc[0]):
+        return float(ends[:, 0].min()), float(ends[:, 1].max())
+    return over_trainings(group["retained"].tolist(), ends.tolist())[1:]
+
+
+def _drawn(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of draws of random experts, which have a range and no interval."""
+    return row["model"] == "random" and not row["recovered"]
+
+
 def _leads(group: pd.DataFrame) -> dict[str, float]:
-    """Lead over a control and its ends, of rows of one model by seed."""
-    value = group["lead"].astype(float)
-    ends = value if len(group) > 1 else group["lead_interval"].iloc[0] or [float("nan")]
-    return {"lead": value.mean(), "lead_low": float(min(ends)), "lead_high": float(max(ends))}
+    """Lead over a control and its ends, of rows of one model by seed; nan where a seed's was not kept."""
+    ends = [tuple(found or NO_INTERVAL) for found in group["lead_interval"]]
+    found = over_trainings(group["lead"].astype(float).tolist(), ends)
+    return dict(zip(_ENDS["lead"], found, strict=True))
 
 
 def size_frames(rows: list[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
@@ -181,7 +197,7 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean retained share over tasks of each recipe, depth and model, with the tasks that it is over.
 
     Models that lack a task that another of the same recipe and depth has are averaged over their own; `tasks` says
-    which, so that unlike averages are not taken for like. `low` and `high` are the mean's 95% interval over inputs
+    which, so that unlike averages are not taken for like. `low` and `high` are the mean's 95% interval
     (`_mean_interval`).
     """
     keys = [key for key in _KEYS if key not in ("task", "kept")]
@@ -211,14 +227,14 @@ def _mean_interval(group: pd.DataFrame, of: str) -> tuple[float, float, float]:
     """A mean over tasks and its 95% interval, from the tasks' own, each side apart; nan where one has none.
 
     Tasks have validation inputs of their own, so their errors are independent and the half-widths add in squares.
-    Several seeds have a range, as have the draws of random experts without recovery, which is no interval.
+    Draws of random experts without recovery have a range, which is no interval.
 
     Args:
         of: `lead`, or nothing for the retained share.
     """
     values, low, high = (group[name] for name in _ENDS[of])
     mean, tasks = float(values.mean(skipna=False)), len(group)
-    if (group["seeds"] > 1).any() or (group["model"].eq("random") & ~group["recovered"].astype(bool)).any():
+    if _drawn(group.iloc[0]):
         return mean, float("nan"), float("nan")
     below, above = (float(np.sqrt(((end - values) ** 2).sum(skipna=False)) / tasks) for end in (low, high))
     return mean, mean - below, mean + above
@@ -313,9 +329,18 @@ def findings(frame: pd.DataFrame) -> list[str]:
                 f"{_verdict(best, rival)}. Both are the best of several on these very data"
             )
             if pd.notna([best["low"], rival["low"]]).any():
-                text += "; in brackets 95% intervals, over inputs and not over trainings"
+                text += f"; in brackets 95% intervals, {_over(rows[rows['task'].isin(tasks)])}"
         sentences.append(text + ".")
     return sentences + _winning_controls(frame)
+
+
+def _over(rows: pd.DataFrame) -> str:
+    """What the intervals of rows are over."""
+    if rows["seeds"].max() == 1:
+        return "over inputs and not over trainings"
+    several = sorted(rows.loc[rows["seeds"] > 1, "task"].unique())
+    where = "" if len(several) == rows["task"].nunique() else f" of {', '.join(several)}"
+    return f"over inputs, and over the trainings{where}"
 
 
 def _verdict(best: pd.Series, rival: pd.Series) -> str:
@@ -326,7 +351,7 @@ def _verdict(best: pd.Series, rival: pd.Series) -> str:
         tie = rival["lead_low"] <= 0 <= rival["lead_high"]
         return f"{'a tie' if tie else 'no tie'}, SHRP is ahead by {points} on the same inputs"
     if best["low"] != best["low"]:
-        return f"{'several seeds, so ' if best['seeds'] > 1 else ''}no interval to tell a tie by"
+        return "no interval to tell a tie by"
     if best["low"] <= rival["retained"] <= best["high"]:
         return "a tie, within SHRP's interval"
     return f"{'below' if rival['retained'] < best['low'] else 'above'} SHRP's interval"

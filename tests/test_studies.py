@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from scipy.stats import t
 
 from shrp import ablations, studies
 from shrp.errors import DataError
@@ -44,14 +46,16 @@ ROWS = [
 ]
 
 
-def test_seeds_are_averaged_and_one_seed_has_its_scores_interval():
+TWO = np.hypot(0.02, t.ppf(0.975, 1) * np.std([0.96, 1.0], ddof=1) / 2**0.5)
+"""Half-width of the mean of the two seeds above: 2 points over inputs, and what two trainings leave open."""
+
+
+def test_seeds_are_averaged_with_an_interval_over_inputs_and_trainings():
     frame = studies.glue_frame(ROWS).set_index(["task", "model"])
-    assert frame.loc[("cola", "static"), ["retained", "low", "high", "seeds"]].tolist() == [
-        pytest.approx(0.98),
-        pytest.approx(0.96),
-        pytest.approx(1.00),
-        2,
-    ]
+    names = ["retained", "low", "high", "lowest", "highest", "seeds"]
+    assert frame.loc[("cola", "static"), names].tolist() == pytest.approx(
+        [0.98, 0.98 - TWO, 0.98 + TWO, 0.96, 1.0, 2]
+    )
     assert frame.loc[("rte", "static"), ["low", "high"]].tolist() == [
         pytest.approx(0.88),
         pytest.approx(0.92),
@@ -71,11 +75,13 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     assert "layers dropped keeps 97.0%, the best pruned model 90.0%" in on_rte
     # The uniform control is known on one task only, so the best control that is known on both is named.
     assert "keeps 94.0%" in sentence
-    # Half-widths of 2 points on each of two tasks make sqrt(2) points of the mean; two seeds have no such interval.
+    # Half-widths of 2 points on each of two tasks make sqrt(2) points of the mean.
     assert mean.loc["dropped", ["low", "high"]].tolist() == pytest.approx(
         [0.98 - 0.02 / 2**0.5, 0.98 + 0.02 / 2**0.5]
     )
-    assert mean.loc["static", ["low", "high"]].isna().all()
+    half = np.hypot(TWO, 0.02) / 2
+    assert mean.loc["static", ["low", "high"]].tolist() == pytest.approx([0.94 - half, 0.94 + half])
+    assert "95% intervals, over inputs, and over the trainings of cola" in sentence
     assert "layers dropped) keeps 98.0% (96.6 to 99.4) at 52.5%" in sentence
     drawn = studies.average(studies.glue_frame([row("cola", "random", 0.9, per_layer=2)])).iloc[0]
     assert drawn[["low", "high"]].isna().all()
@@ -85,7 +91,7 @@ def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
     more = [row("sst2", "static", 0.99, per_layer=2), row("sst2", "dropped", 0.5)]
     more += [row(task, "static", 0.2, per_layer=2) for task in ("cola", "rte")]
     sentence = studies.findings(studies.glue_frame([*ROWS, *more]))[0]
-    assert "(SHRP, static, 2 a layer, recovered) keeps 94.0% of the teacher's score" in sentence
+    assert "(SHRP, static, 2 a layer, recovered) keeps 94.0% (81.2 to 106.8) of the" in sentence
     assert (
         "mean over cola, rte; the best control (layers dropped) keeps 98.0%" in sentence
     )  # not 82.0, over three

@@ -15,7 +15,7 @@ def test_a_table_for_each_recipe_and_depth_with_seeds_and_intervals():
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     assert lines["model"].split("|")[-4:-1] == [" cola ", " rte ", " mean "]
     static = lines["SHRP, static, 2 a layer, recovered"]
-    assert "98.0 (96.0 to 100.0, 2 seeds) | 90.0 (88.0 to 92.0) | 94.0 |" in static
+    assert "98.0 (72.5 to 123.5; 2 seeds, 96.0 to 100.0) | 90.0 (88.0 to 92.0) | 94.0 |" in static
     assert "52.5%" in static
     assert lines["control: no router"].rstrip().endswith("|  |  |")  # on one task only, so no mean
     assert "- retain, 6 of 12 layers: the best pruned model" in text
@@ -59,7 +59,7 @@ def test_sizes_stand_beside_what_others_reported():
     text = glue_section(ROWS)
     lines = text[text.index("### Score against size") :].splitlines()
     mine = next(line for line in lines if line.startswith("| SHRP, static, 2 a layer, recovered, 6 of 12"))
-    assert mine.endswith("| 52.5% | 53.0% | 94.0% | cola, rte |")
+    assert mine.endswith("| 52.5% | 53.0% | 94.0% (81.2 to 106.8) | cola, rte |")
     cofi = next(line for line in lines if line.startswith("| *CoFi*"))
     assert "| *as reported* | 5.0% |  | 95.0% | about 95%" in cofi
     assert "2204.00408" in cofi

@@ -115,7 +115,11 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
                 y=100 * rows["retained"],
                 mode="markers",
                 name=name,
-                marker={"color": color, "symbol": symbol if trained else f"{symbol}-open", "size": 11},
+                marker={
+                    "color": color,
+                    "symbol": symbol if trained else f"{symbol}-open",
+                    "size": 7 if recipe == "paper" else 12,
+                },
                 customdata=[
                     [
                         row.name,

@@ -27,7 +27,7 @@ def test_the_table_its_chart_and_the_findings(page):
     at = page({"glue": json.dumps({"rows": ROWS})})
     assert not at.exception
     text = texts_of(at)
-    assert "keeps 94.0% of the teacher's score" in text
+    assert "keeps 94.0% (81.2 to 106.8) of the teacher's score" in text
     assert "layers dropped" in text
     assert len(specs(at)) == 2
     names = {trace["name"] for trace in specs(at)[0]["data"]}
@@ -50,13 +50,16 @@ def test_every_share_in_the_table_has_its_ends_and_the_seeds_are_told(page):
     table = next(frame.value for frame in at.dataframe if "encoder parameters" in frame.value)
     cells = table.set_index("model").loc["SHRP, static, 2 a layer, recovered"]
     assert (cells["cola"], cells["rte"]) == (
-        "98.0 (96–100)",
+        "98.0 (73–123)",
         "90.0 (88–92)",
     )  # of two seeds, and of one
     assert cells["mean"] == pytest.approx(94)
     assert table.set_index("model").loc["control: no router", ["rte", "mean"]].isna().all()
     caption = next(c.value for c in at.caption if c.value.startswith("Percent of the dense"))
-    assert "in brackets the lowest and highest seed where there are several" in caption
+    assert (
+        "in brackets the 95% interval over inputs, and over trainings where there are several seeds"
+        in caption
+    )
     assert "seeds: 1 to 2" in caption
     assert "cola accuracy 0.800 (n = 100)" in caption
 
