@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
@@ -20,6 +21,7 @@ from ui.lab_views import points, points_interval
 from ui.text import escape, metric_name, percent
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
+AGAINST = "hurts_against"
 _TEXT_WIDTH = {1: 270, 2: 175}  # pixels of a text column, by their number: with the others they fill the page
 _CHARACTER, _LINE = 6.2, 21  # pixels of an average character, and of a line
 # One line; above 64 pixels Streamlit wraps texts, here up to eight lines.
@@ -27,17 +29,20 @@ _ROW_HEIGHTS = (35, 67, 88, 109, 130, 151, 172)
 
 
 @st.fragment
-def section(against: Against, pruned: Evaluation, data: TextData, problem: str, name: str) -> None:
+def section(
+    references: Sequence[Against], pruned: Evaluation, data: TextData, problem: str, name: str
+) -> None:
     """The whole section: what is held against what, and a tab each for slices, classes and flips.
 
     Args:
-        against: the reference.
+        references: of which one is picked, the first by default.
         problem: why the teacher's outputs could not be read; empty where nothing is wrong.
         name: of the files to download.
     """
     st.subheader("Where it hurts")
     if problem:
         st.warning(escape(problem), icon=":material/warning:")
+    against = _picked(references)
     st.caption(escape(against.why))
     if data.labels is None:
         st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
@@ -52,6 +57,22 @@ def section(against: Against, pruned: Evaluation, data: TextData, problem: str, 
         groups(against, pruned, "class", name)
     with flipped:
         pruning_flips(against, pruned, data, name)
+
+
+def _picked(references: Sequence[Against]) -> Against:
+    """The reference, picked where there are several."""
+    known = {one.name: one for one in references}
+    if len(known) == 1:
+        return references[0]
+    picked = st.segmented_control(
+        "Held against",
+        list(known),
+        default=references[0].name,
+        required=True,
+        key=AGAINST,
+        bind="query-params",
+    )
+    return known.get(picked, references[0])
 
 
 def groups(against: Against, pruned: Evaluation, by: str, name: str) -> None:

@@ -74,8 +74,8 @@ def details(
 ) -> None:
     """Where it hurts, the test of two settings, and tabs: latency, what to take along."""
     checkpoint, data = selection.checkpoint, selection.data
-    against = lab_reference.against(checkpoint, data, routed)
-    lab_hurts.section(against, pruned, data, checkpoint.problem, f"{selection.name}-{plan.budget}")
+    held_against = lab_reference.references(checkpoint, data, routed)
+    lab_hurts.section(held_against, pruned, data, checkpoint.problem, f"{selection.name}-{plan.budget}")
     lab_compare.section(selection, setting, plan, pruned, routed)
     take_along(selection, setting, plan, pruned)
 

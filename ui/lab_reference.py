@@ -1,4 +1,4 @@
-"""What a pruned model is held against: its dense teacher where that is known for these data, else the routed model."""
+"""What a pruned model is held against: its dense teacher where that is known for these data, or the routed model."""
 
 from __future__ import annotations
 
@@ -48,22 +48,29 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
     return found
 
 
-def against(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> Against:
-    """The reference for these data, with the reason for it.
+def references(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> list[Against]:
+    """What a pruned model can be held against on these data, the first by default, each with a sentence on it.
 
     Args:
         routed: the routed model's evaluation on `data`.
     """
     if (teacher := teacher_on(checkpoint, data)) is not None:
-        return Against(
-            TEACHER,
-            teacher,
-            "The reference is the dense teacher, the model before conversion: its outputs on exactly these data "
-            "travel with the checkpoint.",
-        )
+        return [
+            Against(
+                TEACHER,
+                teacher,
+                "The reference is the dense teacher, the model before conversion: its outputs on exactly these data "
+                "travel with the checkpoint.",
+            ),
+            Against(
+                ROUTED,
+                routed,
+                "The reference is the routed model, evaluated here: what differs from it is due to the pruning alone.",
+            ),
+        ]
     missing = (
         f"the teacher's outputs can't be used ({checkpoint.problem.rstrip('.')})"
         if checkpoint.problem
         else f"the checkpoint carries no outputs of its dense teacher on {data.name}"
     )
-    return Against(ROUTED, routed, f"The reference is the routed model, evaluated here: {missing}.")
+    return [Against(ROUTED, routed, f"The reference is the routed model, evaluated here: {missing}.")]

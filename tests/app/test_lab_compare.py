@@ -213,5 +213,18 @@ def test_a_teacher_of_other_size_is_not_used(loaded):
     loaded.teacher[data.fingerprint] = wrong
     routed = summarise(data, np.arange(2), np.eye(2, dtype=np.float32), True)
     assert lab_reference.teacher_on(loaded, data) is None
-    found = lab_reference.against(loaded, data, routed)
+    (found,) = lab_reference.references(loaded, data, routed)
     assert (found.name, found.evaluation) == (ROUTED, routed)
+
+
+def test_losses_are_held_against_the_routed_model_where_that_is_picked(
+    open_page, tiny_checkpoint, teacher, pruned_by
+):
+    at = open_page("pruning_lab", tiny_checkpoint, budget="2", hurts_against=ROUTED)
+    assert not at.exception
+    assert "what differs from it is due to the pruning alone" in texts_of(at)
+    column = f"{ROUTED} → pruned"
+    assert any(column in frame.value for frame in at.dataframe)
+    at.button_group(key=lab_hurts.AGAINST).set_value([TEACHER]).run()
+    assert not at.exception
+    assert "The reference is the dense teacher" in texts_of(at)
