@@ -75,7 +75,12 @@ def one_route(selection: state.Selection, one: Explained) -> None:
         state.show_error(error)
         return
     words.reading_notes(one)
-    words.words(preference, 0, what, f"{selection.name}-route")
+    chosen = words.words(preference, 0, what, f"{selection.name}-route")
+    layer, *_ = preference.preference
+    try:
+        routes.decisive_words(one, layer, chosen.replacement, selection.name)
+    except ShrpError as error:
+        state.show_error(error)
 
 
 main()

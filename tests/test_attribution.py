@@ -745,25 +745,34 @@ def test_a_preference_can_be_checked_for_trust(made, routed):
 
 @pytest.mark.parametrize("replacement", tokens.REPLACEMENTS)
 def test_the_route_without_a_word_is_that_of_the_text_without_it(made, routed, tiny_tokenizer, replacement):
-    one = router.prefer(made(routed), 2, 3, 1)
-    taken, without = router.taken_without(one, replacement)
-    with torch.no_grad(), record_routing() as record:
-        routed(**one.inputs)
-    assert taken == int(record.last(2).gates.argmax())
-    changed = tokens.ablate_words(one, 0, replacement=replacement)
-    # Where nothing changed its route, neither did this layer.
-    assert (without[changed.rerouted == 0] == taken).all()
-    if replacement == "remove":
+    one = made(routed)
+    found = router.routes_without(one, replacement)
+    assert found.layers == (0, 1, 2)
+
+    def routes(inputs):
         with torch.no_grad(), record_routing() as record:
-            routed(**collate(tiny_tokenizer, encode(tiny_tokenizer, [("w1 w20 w33, w4 w50",)]), [0]))
-        assert without[-1] == int(record.last(2).gates.argmax())
+            routed(**inputs)
+        return [int(record.last(layer).gates.argmax()) for layer in found.layers]
+
+    assert found.own.tolist() == routes(one.inputs)
+    changed = tokens.ablate_words(one, 0, replacement=replacement)
+    np.testing.assert_array_equal((found.without != found.own[:, None]).sum(0), changed.rerouted)
+    if replacement == "remove":
+        without_the_last = encode(tiny_tokenizer, [("w1 w20 w33, w4 w50",)])
+        assert found.without[:, -1].tolist() == routes(collate(tiny_tokenizer, without_the_last, [0]))
 
 
 def test_under_token_routing_the_route_is_that_of_most_tokens(made, token_routed):
-    one = router.prefer(made(token_routed), 2, 1, 3)
-    taken, without = router.taken_without(one, "remove")
+    one = made(token_routed)
+    found = router.routes_without(one, "remove")
     with torch.no_grad(), record_routing() as record:
         token_routed(**one.inputs)
-    picked = record.last(2).gates[0].argmax(-1)
-    assert taken == int(picked.bincount(minlength=4).argmax())
-    assert without.shape == (len(one.words),)
+    for row, layer in enumerate(found.layers):
+        picked = record.last(layer).gates[0].argmax(-1)
+        assert found.own[row] == int(picked.bincount(minlength=4).argmax())
+    assert found.without.shape == (2, len(one.words))
+
+
+def test_without_a_router_no_word_changes_a_route(made, tiny_model):
+    with pytest.raises(DataError, match="no router"):
+        router.routes_without(made(tiny_model()))

@@ -109,17 +109,14 @@ def word_scores(one: Explained, output: int, method: str, options: Options) -> t
     return kept("attribution words", 256, (*one.key, output, *options.of(method)), label, work)
 
 
-def taken_without(one: Explained, options: Options) -> tuple[int, np.ndarray]:
-    """The expert that the explained router takes, and those that it takes without each word, `(W,)`."""
-    key = (*one.key, options.replacement)
-    label = "Routes without a word"
-    return kept(
-        "attribution routes",
-        256,
-        key,
-        label,
-        lambda progress: router.taken_without(one.instance, options.replacement),
-    )
+def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
+    """Where the input is routed without each word. Raises as `shrp.attribution.router.routes_without`."""
+    key = (one.checkpoint.fingerprint, one.instance.text, replacement)
+
+    def work(progress: Progress) -> router.RoutesWithout:
+        return router.routes_without(one.instance, replacement, progress)
+
+    return kept("attribution routes", 64, key, "Routes, words left out", work)
 
 
 def trust_checks(

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import streamlit as st
 
+from shrp.attribution.router import RoutesWithout
 from shrp.errors import DataError
 from shrp.explore import Exploration
-from ui.attribution_results import Explained
+from ui import expert_cells
+from ui.attribution_results import Explained, routes_without
+from ui.attribution_words import REPLACEMENTS, the
 from ui.bound import fall_back
-from ui.text import percent
+from ui.downloads import chart
+from ui.text import escape, percent
 
 ASPECT, LAYER, EXPERT, OTHER = "explain", "route_layer", "route_expert", "route_other"
 """Keys of the widgets, in the session's state and in the URL alike."""
 ANSWER, ROUTE = "the answer", "a layer's route"
+NAMED = 8
+"""Words that a sentence names at most."""
 
 
 def explains_a_route() -> bool:
@@ -89,4 +98,55 @@ def _told(routed: Exploration, layer: int, expert: int, other: int) -> str:
         f"Layer {layer} {who} expert {routed.choice(layer)}. Router probabilities{mean}: expert {expert} **{first}**, "
         f"expert {other} **{second}**. Explained is the natural logarithm of the one divided by the other{mean}, a "
         f"difference of two router logits: above 0 the router prefers expert {expert}."
+    )
+
+
+def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> None:
+    """Which words alone decide where the input is routed, in every layer at once.
+
+    Args:
+        one: the input, with its answer to explain.
+        layer: what the sentence is about.
+        replacement: what stands for a word, of `shrp.attribution.tokens.REPLACEMENTS`.
+        name: what downloads are called.
+
+    Raises:
+        DataError: as `shrp.attribution.router.routes_without`.
+    """
+    found = routes_without(one, replacement)
+    words = [word.text for word in one.instance.words]
+    st.subheader("Routes without a word", anchor="routes")
+    by = the(next(label for label, value in REPLACEMENTS.items() if value == replacement))
+    frame = pd.DataFrame(
+        [
+            {"place": place + 1, "word": word, "layer": row, "expert": own, "expert without it": new[place]}
+            for row, own, new in zip(found.layers, found.own, found.without, strict=True)
+            for place, word in enumerate(words)
+        ]
+    )
+    said = _sentence(found, words, layer)
+    chart(
+        expert_cells.routes_without_words(found, words, by),
+        frame,
+        "routes-without",
+        f"{name}-routes-without-words",
+        f"Heatmap, layers by words: where a layer takes another expert without the word. {said}".replace(
+            "*", ""
+        ),
+    )
+    st.markdown(said)
+
+
+def _sentence(found: RoutesWithout, words: Sequence[str], layer: int) -> str:
+    """Which words decide the route in one layer."""
+    row = found.layers.index(layer)
+    own, without = int(found.own[row]), found.without[row]
+    changed = np.flatnonzero(without != own)
+    if not len(changed):
+        return f"No word decides alone in layer {layer}: it takes expert {own} without any one of the {len(words):,}."
+    named = ", ".join(f"without **{escape(words[i])}** expert {without[i]}" for i in changed[:NAMED])
+    more = f" (and {len(changed) - NAMED:,} more words change it)" if len(changed) > NAMED else ""
+    return (
+        f"Layer {layer} takes {named}{more}, and expert {own} still without any one of the other "
+        f"{len(words) - len(changed):,} words."
     )

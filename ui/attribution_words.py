@@ -12,7 +12,7 @@ from shrp.convert import expert_layers
 from shrp.errors import ShrpError
 from ui import attribution_figures as figures
 from ui import state
-from ui.attribution_results import Explained, Options, taken_without, word_scores
+from ui.attribution_results import Explained, Options, word_scores
 from ui.attribution_trust import trust_part
 from ui.downloads import chart
 from ui.pickers import one_of
@@ -23,10 +23,6 @@ TARGET, METHODS, STEPS, FREEZE, REPLACED = "target", "methods", "ig_steps", "fre
 
 _STEPS = (16, 32, 50, 100, 200)
 REPLACEMENTS = {"mask token": "mask", "padding": "pad", "nothing": "remove"}
-WITHOUT = "expert without it"
-"""Column of the expert that an explained router takes when the word is replaced."""
-NAMED = 8
-"""Words that a sentence names at most."""
 FEW_WORDS = 10
 """Below this a rank correlation over words is mostly chance."""
 
@@ -138,13 +134,22 @@ def options(one: Explained) -> Options:
     )
 
 
-def words(one: Explained, output: int, what: str, name: str) -> None:
-    """The attribution to words: coloured text, completeness, bars, table, agreement, and the check."""
+def words(one: Explained, output: int, what: str, name: str) -> Options:
+    """The attribution to words: coloured text, completeness, bars, table, agreement, and the check.
+
+    Returns:
+        The options that it was made with.
+    """
     st.subheader("Words", anchor="words")
     chosen = options(one)
-    if not chosen.methods:
+    if chosen.methods:
+        _attributions(one, output, what, name, chosen)
+    else:
         st.info("Pick at least one method above.", icon=":material/checklist:")
-        return
+    return chosen
+
+
+def _attributions(one: Explained, output: int, what: str, name: str, chosen: Options) -> None:
     found = []
     try:
         for method in chosen.methods:
@@ -165,8 +170,6 @@ def words(one: Explained, output: int, what: str, name: str) -> None:
     subtitle = f"n = {len(one.instance.words)} words; each panel has its own scale"
     fig, shown = figures.word_bars(found, escape_html(what), subtitle)
     frame = tokens.to_frame(found)
-    if one.preference:
-        taken, frame[WITHOUT] = taken_without(one, chosen)
     chart(
         fig,
         frame,
@@ -176,8 +179,6 @@ def words(one: Explained, output: int, what: str, name: str) -> None:
         + " ".join(f"Largest by {result.method}: {_largest(result)}." for result in found)
         + " The table under it has all values.",
     )
-    if one.preference:
-        st.markdown(_rerouting(frame, one.preference[0], taken, chosen))
     if shown < len(frame):
         st.caption(
             f"The chart shows the {shown} of {len(frame):,} words with the largest scores; the CSV has all."
@@ -201,7 +202,7 @@ def _about(result: WordScores, chosen: Options) -> str:
             f"{result.steps} steps. "
         )
     by = next(label for label, value in REPLACEMENTS.items() if value == chosen.replacement)
-    text = f"Each word in turn is replaced by {_the(by)}"
+    text = f"Each word in turn is replaced by {the(by)}"
     if result.rerouted is None:
         return f"{text}. These scores claim no sum: words act together."
     some = int((result.rerouted > 0).sum())
@@ -211,26 +212,9 @@ def _about(result: WordScores, chosen: Options) -> str:
     )
 
 
-def _the(replaced_by: str) -> str:
+def the(replaced_by: str) -> str:
+    """What words are replaced by, in a sentence."""
     return f"the {replaced_by}" if replaced_by == "mask token" else replaced_by
-
-
-def _rerouting(frame: pd.DataFrame, layer: int, taken: int, chosen: Options) -> str:
-    """Which words decide the route alone: without them the layer takes another expert."""
-    by = next(label for label, value in REPLACEMENTS.items() if value == chosen.replacement)
-    changed = frame[frame[WITHOUT] != taken]
-    start = f"One word replaced by {_the(by)}, the model routing anew: "
-    if changed.empty:
-        return f"{start}no word decides alone, layer {layer} takes expert {taken} without any one of the {len(frame)}."
-    named = ", ".join(
-        f"without **{escape(word)}** expert {expert}"
-        for word, expert in zip(changed["word"][:NAMED], changed[WITHOUT][:NAMED], strict=True)
-    )
-    more = f" and {len(changed) - NAMED:,} more words in the table" if len(changed) > NAMED else ""
-    return (
-        f"{start}layer {layer} takes {named}{more}, and expert {taken} still without any one of the other "
-        f"{len(frame) - len(changed):,} words."
-    )
 
 
 def _completeness(result: WordScores, chosen: Options) -> None:
@@ -267,9 +251,6 @@ def _largest(result: WordScores) -> str:
 def _table(frame: pd.DataFrame, *, pair: bool) -> None:
     columns = {name: st.column_config.NumberColumn(format="%+.4f") for name in tokens.METHODS}
     columns["tokens"] = st.column_config.NumberColumn(help="How many tokens the word is made of")
-    columns[WITHOUT] = st.column_config.NumberColumn(
-        help="The expert that the explained layer takes when the word is replaced and the model routes anew"
-    )
     columns["layers routed anew"] = st.column_config.NumberColumn(
         help="In how many routed layers replacing the word changes the route of what is left"
     )

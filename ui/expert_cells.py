@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from shrp.attribution.router import RoutesWithout
 from shrp.explore import Exploration
 from ui.routing_figures import ONE_LINE, TWO_LINES, click_targets, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten
@@ -17,6 +18,7 @@ EXPERT_COLORS = (
     "#a08c00", "#7f3c8d", "#66c2a5", "#b15928", "#5e6ad2", "#8a8f98",
 )  # fmt: skip
 """One an expert, repeating after twelve; cells carry the expert's number too, so colour is never alone."""
+_UNCHANGED = "rgba(128,128,128,0.22)"
 _MAX_LABELLED = 40
 """Cells wider than this many a row are too narrow for a number."""
 _WINDOW = 60
@@ -179,4 +181,62 @@ def routes_side_by_side(
     )
     fig.update_xaxes(showgrid=False, side="bottom")
     fig.update_yaxes(autorange="reversed", showgrid=False)
+    return fig
+
+
+def routes_without_words(found: RoutesWithout, words: Sequence[str], by: str) -> go.Figure:
+    """Layers x words: the expert that a layer takes without the word, where that is another one than with it.
+
+    Args:
+        found: the routes.
+        words: the `W` words, in reading order.
+        by: what stands for a word, for the subtitle.
+    """
+    changed = found.without != found.own[:, None]
+    names = [escape_html(word) for word in words]
+    places, rows = list(range(len(words))), layer_names(found.layers)
+    same = np.array(
+        [
+            [f"{row}: expert {own}, also without <b>{name}</b>" for name in names]
+            for row, own in zip(rows, found.own, strict=True)
+        ]
+    )
+    other = np.array(
+        [
+            [
+                f"{row}: expert {new} without <b>{name}</b>, else {own}"
+                for name, new in zip(names, line, strict=True)
+            ]
+            for row, own, line in zip(rows, found.own, found.without, strict=True)
+        ]
+    )
+    common = {"x": places, "y": rows, "hovertemplate": "%{customdata}<extra></extra>", "hoverongaps": False}
+    fig = go.Figure(
+        go.Heatmap(
+            z=np.where(changed, np.nan, 0.0),
+            customdata=same,
+            colorscale=[[0, _UNCHANGED], [1, _UNCHANGED]],
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            **common,
+        )
+    )
+    new = np.where(changed, found.without, np.nan)
+    fig.add_trace(_expert_cells(new, found.experts, customdata=other, **common))
+    layout(
+        fig,
+        "Which words decide a route",
+        subtitle=f"{int(changed.sum()):,} of {changed.size:,} cells name another expert, taken without the word; grey: "
+        f"the same<br>n = {len(words):,} words, one at a time replaced by {by}, the model routing anew",
+        height=grid_height(len(rows), 215),
+        margin=TWO_LINES,
+    )
+    fig.update_xaxes(
+        tickmode="array", tickvals=places, ticktext=names, tickangle=-60, showgrid=False, zeroline=False
+    )
+    fig.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
+    if len(words) > _WINDOW:
+        fig.update_xaxes(range=[-0.5, _WINDOW - 0.5], title="word, in reading order; drag to move")
+        fig.update_layout(dragmode="pan")
     return fig

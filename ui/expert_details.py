@@ -149,5 +149,5 @@ def _differing(frame: pd.DataFrame, by: str) -> str:
     found = ". ".join(parts) or f"No {by} that it takes more or less often than the other experts do"
     return (
         f"{found}. Fisher's exact test of each, at most {percent(FALSE_DISCOVERIES, 0)} false discoveries expected "
-        f"over the {len(frame)}."
+        f"over the {len(frame)} {'classes' if by == 'class' else 'slices'}."
     )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shrp.attribution.instance import Instance
-from shrp.attribution.tokens import ablated
+from shrp.attribution.tokens import Progress, ablated
 from shrp.convert import num_experts_of, router_layers
 from shrp.errors import DataError
 from shrp.families import encoder_layers, family_of
@@ -49,20 +49,44 @@ class RouterInstance(Instance):
         return odds.unsqueeze(-1)
 
 
-def taken_without(instance: RouterInstance, replacement: str = "mask") -> tuple[int, np.ndarray]:
-    """The expert that the layer takes, and those that it takes without each word, `(W,)`.
+@dataclass(frozen=True, eq=False)
+class RoutesWithout:
+    """Which expert each routed layer takes, and which it takes without a word. `L` layers, `W` words."""
 
-    Under token routing the one that most tokens take.
+    layers: tuple[int, ...]
+    experts: int
+    """In each layer."""
+    own: np.ndarray
+    """`(L,)`; under token routing the expert that most tokens take."""
+    without: np.ndarray
+    """`(L, W)`: the same where the word is replaced and the model routes anew."""
+
+
+def routes_without(
+    instance: Instance, replacement: str = "mask", progress: Progress | None = None
+) -> RoutesWithout:
+    """Replace one word at a time, and see where the rest is routed.
 
     Args:
         replacement: what stands for the word, as in `shrp.attribution.tokens.ablate_words`.
+        progress: called with words done and in all.
+
+    Raises:
+        DataError: the model has no router, or the tokenizer no such token.
     """
+    layers = tuple(sorted(router_layers(instance.model)))
+    if not layers:
+        raise DataError(
+            "this model has no router, so no word can change its route; pick a routed checkpoint."
+        )
     with torch.no_grad(), record_routing() as record:
         instance.outputs(instance.embeddings)
         for batch in instance.batches(len(instance.words)):
             ablated(instance, instance.words[batch], replacement)
-    own, *without = (_taken(trace) for trace in record.traces[instance.layer])
-    return int(own), torch.cat(without).numpy()
+            if progress:
+                progress(batch.stop, len(instance.words))
+    taken = torch.stack([torch.cat([_taken(trace) for trace in record.traces[layer]]) for layer in layers])
+    return RoutesWithout(layers, num_experts_of(instance.model), taken[:, 0].numpy(), taken[:, 1:].numpy())
 
 
 def _taken(trace: LayerTrace) -> Tensor:

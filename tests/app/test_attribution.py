@@ -251,11 +251,14 @@ def test_a_route_is_explained_as_the_library_does(open_page, tiny_checkpoint):
         tokens.METHODS[2]: tokens.ablate_words(one, 0),
     }.items():
         np.testing.assert_allclose(frame[method], result.scores, atol=1e-4)
-    taken, without = router.taken_without(one)
-    assert frame["expert without it"].tolist() == without.tolist()
+    found = router.routes_without(made(tiny_checkpoint))
+    taken, without = found.own[-1], found.without[-1]
     said = texts_of(at)
-    assert f"takes expert {taken}" in said
-    assert "One word replaced by the mask token" in said
+    assert f"Layer {layer} takes expert {taken}" in said
+    for word, other in zip(TYPED.split(), without, strict=True):
+        assert (f"without **{word}** expert {other}" in said) == (other != taken)
+    cells = json.loads(at.get("plotly_chart")[1].proto.spec)["data"]
+    assert [trace["type"] for trace in cells] == ["heatmap", "heatmap"]
     assert f"layer {layer}'s log-odds of expert {taken} over expert {int(row['runner-up'])}" in said
 
 
