@@ -230,7 +230,7 @@ def _one_class(value: float, low: float, high: float) -> str:
 
 
 def _in_brackets(value: float, low: float, high: float, more: str = "") -> str:
-    return f"{value:.1f} ({low:.1f} to {high:.1f}{more})" if low == low else f"{value:.1f} (no interval)"
+    return f"{value:.1f} ({f'{low:.1f} to {high:.1f}' if low == low else 'no interval'}{more})"
 
 
 def _table(frame: pd.DataFrame) -> list[str]:

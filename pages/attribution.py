@@ -67,17 +67,19 @@ def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
 
 
 def one_route(selection: state.Selection, one: Explained) -> None:
-    """Explain why a layer takes its expert."""
+    """Explain why a layer takes its expert, and which words decide the routes."""
+    words.reading_notes(one)
     try:
         (routed,) = explored(selection.checkpoint, [one.instance.text])
         preference, what = routes.pick_preference(one, routed)
-    except ShrpError as error:
-        state.show_error(error)
-        return
-    words.reading_notes(one)
-    chosen = words.words(preference, 0, what, f"{selection.name}-route")
-    layer, *_ = preference.preference
-    try:
+        chosen = words.words(preference, 0, what, f"{selection.name}-route")
+        if routed.by_token:
+            st.caption(
+                "Every token has a route of its own here; in how many layers a word changes any of the others' is in "
+                "the table of all values."
+            )
+            return
+        layer, *_ = preference.preference
         routes.decisive_words(one, layer, chosen.replacement, selection.name)
     except ShrpError as error:
         state.show_error(error)

@@ -81,9 +81,9 @@ def claimed(glue: pd.DataFrame) -> None:
         alt="The paper's claims beside the best static model and the best control measured here",
     )
     st.caption(
-        "Measured: the best static model. Shares of the dense teacher's score, in brackets 95% intervals over "
-        "validation inputs; another base and other "
-        "teachers than the paper's, so the two are not comparable point by point. Both of ours are the best of several "
+        "Measured: the best static model. Shares of the dense teacher's score, in brackets 95% intervals, over "
+        "validation inputs and, where a task has several seeds, over trainings; another base and other teachers than "
+        "the paper's, so the two are not comparable point by point. Both of ours are the best of several "
         "on these very data. “paper” is the paper's recipe as implemented here, “retain” adds to it. Size: encoder "
         "parameters left. Speed is in docs/results.md."
     )

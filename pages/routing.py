@@ -82,7 +82,7 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     # No address of its own: Streamlit would start the page without the typed text.
     st.page_link(
         "pages/attribution.py",
-        label="Why these experts? Attribution explains a layer's route, word by word",
+        label="Why these experts? Attribution explains a layer's route word by word, where you pick that",
         icon=":material/troubleshoot:",
     )
     what_if_section(selection, [found[i - 1] for i in shown], shown)

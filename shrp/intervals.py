@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,29 +26,62 @@ def stored_interval(row: Mapping[str, Any]) -> tuple[float, float]:
     return NO_INTERVAL if flat else (float(low), float(high))
 
 
-def over_trainings(
-    values: Sequence[float], intervals: Sequence[tuple[float, float]]
-) -> tuple[float, float, float]:
-    """The mean of a figure over several trainings, with a 95% interval over inputs and trainings.
+@dataclass(frozen=True)
+class Mean:
+    """A mean over trainings, or over tasks, with what leaves it open: the inputs, and the trainings."""
 
-    All trainings are scored on the same inputs, so what these leave open does not shrink with their number: it is the
-    mean of the trainings' own half-widths, on each side. What the trainings leave open is Student's t of their
-    standard deviation; both add in squares. Two trainings tell little of a third, and the interval says so.
+    value: float
+    below: float
+    """Half-width of its 95% interval over inputs, to the lower side; nan where that is not known."""
+    above: float
+    """The same to the upper side."""
+    variance: float = 0.0
+    """Of the mean, over trainings; 0 where each task has one."""
+    freedom: float = 0.0
+    """Degrees of freedom of that variance."""
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the 95% interval over inputs and trainings: what both leave open adds in squares, trainings by Student's
+        t. Few trainings tell little of a further one, and the interval says so.
+        """
+        from scipy.stats import t
+
+        trainings = float(t.ppf(0.975, self.freedom)) * np.sqrt(self.variance) if self.freedom else 0.0
+        below, above = np.hypot([self.below, self.above], trainings).tolist()
+        return self.value - below, self.value + above
+
+
+UNKNOWN = Mean(float("nan"), *NO_INTERVAL)
+
+
+def over_trainings(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Mean:
+    """The mean of a figure over several trainings that are scored on the same inputs.
+
+    What the inputs leave open does not shrink with the number of trainings: it is the mean of their own half-widths.
 
     Args:
-        values: of each training.
-        intervals: of each, over inputs; (nan, nan) for none.
-
-    Returns:
-        The mean and its ends; those of the one interval where there is one training, nan where any has none.
+        values: of each training, at least one.
+        intervals: the 95% interval over inputs of each; (nan, nan) for none, and then the mean has none.
     """
-    from scipy.stats import t
-
     found, ends = np.asarray(values, dtype=float), np.asarray(intervals, dtype=float)
-    mean, n = float(found.mean()), len(found)
-    if n == 1:
-        return mean, float(ends[0, 0]), float(ends[0, 1])
-    inputs = np.abs(ends - found[:, None]).mean(0)
-    trainings = float(t.ppf(0.975, n - 1)) * found.std(ddof=1) / np.sqrt(n)
-    below, above = np.hypot(inputs, trainings).tolist()
-    return mean, mean - below, mean + above
+    below, above = np.abs(ends - found[:, None]).mean(0).tolist()
+    n = len(found)
+    variance = float(found.var(ddof=1) / n) if n > 1 else 0.0
+    return Mean(float(found.mean()), below, above, variance, n - 1.0)
+
+
+def over_tasks(means: Sequence[Mean]) -> Mean:
+    """The mean of several tasks' means, each of inputs and trainings of its own, so that their errors are independent.
+
+    The degrees of freedom are Welch's and Satterthwaite's. A task with one training adds nothing to the variance over
+    trainings, since nothing is known of it.
+    """
+    n = len(means)
+    below, above = (
+        float(np.sqrt(sum(getattr(m, side) ** 2 for m in means)) / n) for side in ("below", "above")
+    )
+    parts = [(m.variance, m.freedom) for m in means if m.variance > 0]
+    total = sum(variance for variance, _ in parts)
+    freedom = total**2 / sum(variance**2 / df for variance, df in parts) if parts else 0.0
+    return Mean(sum(m.value for m in means) / n, below, above, total / n**2, freedom)

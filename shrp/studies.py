@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError
-from shrp.intervals import NO_INTERVAL, over_trainings, stored_interval
+from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_trainings, stored_interval
 
 FILES = Path(__file__).parent.parent / "docs" / "data"
 NAMES = {
@@ -27,7 +28,6 @@ NAMES = {
 }
 _CONTROLS = ("random", "dropped", "uniform")
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "recovered_on_texts", "texts"]
-_ENDS = {"": ("retained", "low", "high"), "lead": ("lead", "lead_low", "lead_high")}
 _DEFAULTS = {
     "texts": 0,
     "copies": 0,
@@ -93,8 +93,9 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     the retained share; nan for no interval; of random experts without recovery the range of draws), `lowest` and
     `highest` (seed's share), `encoder_params`, `encoder_flops` (shares of the dense encoder's). Of trained controls
     `lead`, `lead_low`, `lead_high`: by what share of the teacher's score SHRP's recovered static model of the same seed
-    is ahead on the same inputs, with its interval. `floor`: the share that the best constant answer has. nan where a
-    file does not tell. `copies`: changed copies of each training example that the model learned from too.
+    is ahead on the same inputs, with its interval, over the `lead_seeds` whose was kept. `floor`: the share that the
+    best constant answer has. `copies`: changed copies of each training example that the model learned from too. The
+    others, and those of `lead `, say what leaves a mean open, as `shrp.intervals.Mean`. nan where a file does not tell.
 
     Raises:
         DataError: a row lacks something.
@@ -109,22 +110,29 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     found = []
     for key, group in frame[frame["model"] != "teacher"].groupby(_KEYS, dropna=False, sort=False):
         row = dict(zip(_KEYS, key, strict=True))
-        low, high = _ends(group)
+        teacher = group["teacher"].iloc[0]
+        ends = np.array(stored_intervals(group)) / teacher
+        drawn = _drawn(row)  # its range is no interval
+        mean = over_trainings(
+            group["retained"].tolist(), [NO_INTERVAL] * len(group) if drawn else ends.tolist()
+        )
+        low, high = (ends[:, 0].min(), ends[:, 1].max()) if drawn else mean.ends
         found.append(
             row
             | {
                 "name": describe(row),
-                "seeds": len(group),
+                "seeds": group["seed"].nunique(),
                 "metric": group["metric"].iloc[0],
                 "n": int(group["n"].iloc[0]),
-                "teacher": group["teacher"].mean(),
+                "teacher": teacher,
                 "score": group["score"].mean(),
-                "retained": group["retained"].mean(),
-                "low": low,
-                "high": high,
+                "retained": mean.value,
+                "low": float(low),
+                "high": float(high),
                 "lowest": group["retained"].min(),
                 "highest": group["retained"].max(),
-                **_leads(group),
+                **_parts(mean, ""),
+                **_lead(group),
                 "copies": int(group["copies"].max()),
                 "floor": (group["constant"].astype(float) / group["teacher"]).mean(),
                 "encoder_params": group["encoder_params"].iloc[0],
@@ -136,24 +144,36 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _ends(group: pd.DataFrame) -> tuple[float, float]:
-    """The ends of the interval of a model's mean retained share over its rows by seed, or the range of draws."""
-    ends = np.array(stored_intervals(group)) / group["teacher"].to_numpy(dtype=float)[:, None]
-    if _drawn(group.iloc[0]):
-        return float(ends[:, 0].min()), float(ends[:, 1].max())
-    return over_trainings(group["retained"].tolist(), ends.tolist())[1:]
+def _lead(group: pd.DataFrame) -> dict[str, float]:
+    """Lead over a control with its interval, over the seeds whose was kept, and how many these are."""
+    known = [row for row in group.to_dict("records") if row["lead_interval"]]
+    mean = (
+        over_trainings([row["lead"] for row in known], [row["lead_interval"] for row in known])
+        if known
+        else UNKNOWN
+    )
+    low, high = mean.ends
+    return {
+        "lead": mean.value,
+        "lead_low": low,
+        "lead_high": high,
+        "lead_seeds": len(known),
+        **_parts(mean, "lead "),
+    }
+
+
+def _parts(mean: Mean, of: str) -> dict[str, float]:
+    """What leaves a mean open, as columns of a row; `_mean_in` reads them back."""
+    return {f"{of}{field.name}": getattr(mean, field.name) for field in fields(Mean)[1:]}
+
+
+def _mean_in(row: Mapping[str, Any], of: str, value: str) -> Mean:
+    return Mean(row[value], *(row[f"{of}{field.name}"] for field in fields(Mean)[1:]))
 
 
 def _drawn(row: Mapping[str, Any]) -> bool:
     """Whether a row is of draws of random experts, which have a range and no interval."""
     return row["model"] == "random" and not row["recovered"]
-
-
-def _leads(group: pd.DataFrame) -> dict[str, float]:
-    """Lead over a control and its ends, of rows of one model by seed; nan where a seed's was not kept."""
-    ends = [tuple(found or NO_INTERVAL) for found in group["lead_interval"]]
-    found = over_trainings(group["lead"].astype(float).tolist(), ends)
-    return dict(zip(_ENDS["lead"], found, strict=True))
 
 
 def size_frames(rows: list[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
@@ -198,46 +218,30 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
 
     Models that lack a task that another of the same recipe and depth has are averaged over their own; `tasks` says
     which, so that unlike averages are not taken for like. `low` and `high` are the mean's 95% interval
-    (`_mean_interval`).
+    (`shrp.intervals.over_tasks`); draws of random experts without recovery have none.
     """
     keys = [key for key in _KEYS if key not in ("task", "kept")]
     found = []
     for key, group in frame.groupby(keys, dropna=False, sort=False):
-        mean, low, high = _mean_interval(group, "")
+        rows = group.to_dict("records")
+        mean = over_tasks([_mean_in(row, "", "retained") for row in rows])
+        led = over_tasks([_mean_in(row, "lead ", "lead") for row in rows])
         found.append(
             dict(zip(keys, key, strict=True))
             | {
                 "name": group["name"].iloc[0],
-                "retained": mean,
-                "low": low,
-                "high": high,
-                **dict(zip(("lead", "lead_low", "lead_high"), _mean_interval(group, "lead"), strict=True)),
+                "retained": mean.value,
+                **dict(zip(("low", "high"), mean.ends, strict=True)),
+                "lead": led.value,
+                **dict(zip(("lead_low", "lead_high"), led.ends, strict=True)),
                 "worst": group["retained"].min(),
                 "best": group["retained"].max(),
                 "encoder_params": group["encoder_params"].mean(),
                 "encoder_flops": group["encoder_flops"].mean(),
                 "tasks": ", ".join(sorted(group["task"].unique())),
-                "seeds": int(group["seeds"].min()),
             }
         )
     return pd.DataFrame(found)
-
-
-def _mean_interval(group: pd.DataFrame, of: str) -> tuple[float, float, float]:
-    """A mean over tasks and its 95% interval, from the tasks' own, each side apart; nan where one has none.
-
-    Tasks have validation inputs of their own, so their errors are independent and the half-widths add in squares.
-    Draws of random experts without recovery have a range, which is no interval.
-
-    Args:
-        of: `lead`, or nothing for the retained share.
-    """
-    values, low, high = (group[name] for name in _ENDS[of])
-    mean, tasks = float(values.mean(skipna=False)), len(group)
-    if _drawn(group.iloc[0]):
-        return mean, float("nan"), float("nan")
-    below, above = (float(np.sqrt(((end - values) ** 2).sum(skipna=False)) / tasks) for end in (low, high))
-    return mean, mean - below, mean + above
 
 
 def with_ends(share: float, low: float, high: float) -> str:
@@ -251,14 +255,12 @@ def stored_intervals(rows: pd.DataFrame) -> list[tuple[float, float]]:
     return [stored_interval(row) for row in rows.to_dict("records")]
 
 
-def bounds(
-    scores: pd.Series, intervals: Sequence[tuple[float, float]], unit: float = 1.0
-) -> tuple[float, float]:
-    """Lowest and highest of several seeds' scores; of one, its interval in `unit`, nan where it has none."""
+def bounds(scores: pd.Series, intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Lowest and highest of several seeds' scores; of one, its interval, nan where it has none."""
     if len(scores) > 1:
         return float(scores.min()), float(scores.max())
     low, high = intervals[0]
-    return float(low / unit), float(high / unit)
+    return float(low), float(high)
 
 
 def floors(frame: pd.DataFrame) -> pd.Series:
@@ -275,7 +277,8 @@ def leads(frame: pd.DataFrame) -> list[str]:
     said = []
     for name, group in _trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
         of = [
-            f"{r.task} {100 * r.lead:+.1f} ({100 * r.lead_low:+.1f} to {100 * r.lead_high:+.1f})"
+            f"{r.task} {100 * r.lead:+.1f} ({100 * r.lead_low:+.1f} to {100 * r.lead_high:+.1f}"
+            f"{f'; {r.lead_seeds} of {r.seeds} seeds' if r.seeds > 1 else ''})"
             for r in group.itertuples()
         ]
         said.append(f"Lead over {name.removeprefix('control: ')}: {', '.join(of)}")
@@ -329,24 +332,26 @@ def findings(frame: pd.DataFrame) -> list[str]:
                 f"{_verdict(best, rival)}. Both are the best of several on these very data"
             )
             if pd.notna([best["low"], rival["low"]]).any():
-                text += f"; in brackets 95% intervals, {_over(rows[rows['task'].isin(tasks)])}"
+                text += f"; in brackets 95% intervals, {_over(rows[rows['task'].isin(tasks)], best, rival)}"
         sentences.append(text + ".")
     return sentences + _winning_controls(frame)
 
 
-def _over(rows: pd.DataFrame) -> str:
-    """What the intervals of rows are over."""
-    if rows["seeds"].max() == 1:
+def _over(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
+    """What the intervals of two models are over, of which `rows` has one for each task."""
+    both = rows[rows["name"].isin((best["name"], rival["name"]))]
+    seeds = both.groupby("task")["seeds"].min()
+    if seeds.max() == 1:
         return "over inputs and not over trainings"
-    several = sorted(rows.loc[rows["seeds"] > 1, "task"].unique())
-    where = "" if len(several) == rows["task"].nunique() else f" of {', '.join(several)}"
+    several = seeds[seeds > 1]
+    where = "" if len(several) == len(seeds) else f" of {', '.join(sorted(several.index))}"
     return f"over inputs, and over the trainings{where}"
 
 
 def _verdict(best: pd.Series, rival: pd.Series) -> str:
     """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own."""
     if best["recovered"] and rival["lead_low"] == rival["lead_low"]:
-        value, low, high = (100 * rival[name] for name in _ENDS["lead"])
+        value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
         points = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
         tie = rival["lead_low"] <= 0 <= rival["lead_high"]
         return f"{'a tie' if tie else 'no tie'}, SHRP is ahead by {points} on the same inputs"

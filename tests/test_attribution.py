@@ -716,9 +716,17 @@ def test_a_saturated_router_has_a_finite_preference(made, tiny_routed):
     model = copy.deepcopy(tiny_routed("bert", layers=(1,)))
     for parameter in router_layers(model)[1].router.parameters():
         parameter.data *= 1e6
-    one = router.prefer(made(model), 1, 0, 1)
-    for found in (tokens.input_x_gradient(one, 0), tokens.ablate_words(one, 0)):
-        assert np.isfinite(found.scores).all()
+    with torch.no_grad(), record_routing() as record:
+        model(**made(model).inputs)
+    probs = record.last(1).probs[0]
+    sure, never = int(probs.argmax()), int(probs.argmin())
+    assert probs[never] == 0
+    one = router.prefer(made(model), 1, sure, never)
+    floor = -float(np.log(np.finfo(np.float32).tiny))
+    found = tokens.ablate_words(one, 0)
+    assert found.full == pytest.approx(floor, rel=1e-4)
+    assert np.isfinite(found.scores).all()
+    assert np.isfinite(tokens.input_x_gradient(one, 0).scores).all()
 
 
 @pytest.mark.parametrize(
@@ -762,17 +770,21 @@ def test_the_route_without_a_word_is_that_of_the_text_without_it(made, routed, t
         assert found.without[:, -1].tolist() == routes(collate(tiny_tokenizer, without_the_last, [0]))
 
 
-def test_under_token_routing_the_route_is_that_of_most_tokens(made, token_routed):
-    one = made(token_routed)
-    found = router.routes_without(one, "remove")
+def test_of_several_experts_the_one_with_the_largest_gate_is_taken(made, tiny_routed):
+    model = tiny_routed("bert", layers=(1, 2), top_k=2)
+    one = made(model)
+    found = router.routes_without(one, "pad")
     with torch.no_grad(), record_routing() as record:
-        token_routed(**one.inputs)
-    for row, layer in enumerate(found.layers):
-        picked = record.last(layer).gates[0].argmax(-1)
-        assert found.own[row] == int(picked.bincount(minlength=4).argmax())
-    assert found.without.shape == (2, len(one.words))
+        model(**one.inputs)
+    assert (found.top_k, found.experts) == (2, 4)
+    assert found.own.tolist() == [int(record.last(layer).probs.argmax()) for layer in (1, 2)]
 
 
 def test_without_a_router_no_word_changes_a_route(made, tiny_model):
     with pytest.raises(DataError, match="no router"):
         router.routes_without(made(tiny_model()))
+
+
+def test_where_tokens_are_routed_there_is_no_one_route(made, token_routed):
+    with pytest.raises(DataError, match="every token has a route of its own"):
+        router.routes_without(made(token_routed))

@@ -1,32 +1,56 @@
 import numpy as np
 import pytest
+from scipy.stats import t
 
-from shrp.intervals import NO_INTERVAL, over_trainings
+from shrp.intervals import NO_INTERVAL, Mean, over_tasks, over_trainings
 
 
 def test_one_training_keeps_its_own_interval():
-    assert over_trainings([0.9], [(0.85, 0.97)]) == (0.9, 0.85, 0.97)
+    mean = over_trainings([0.9], [(0.85, 0.97)])
+    assert (mean.value, *mean.ends) == pytest.approx((0.9, 0.85, 0.97))
 
 
 def test_trainings_that_agree_leave_what_the_inputs_leave_open():
-    found = over_trainings([0.9, 0.9, 0.9], [(0.8, 0.95)] * 3)
-    assert found == pytest.approx((0.9, 0.8, 0.95))
+    mean = over_trainings([0.9, 0.9, 0.9], [(0.8, 0.95)] * 3)
+    assert (mean.value, *mean.ends) == pytest.approx((0.9, 0.8, 0.95))
 
 
 def test_an_interval_without_any_is_none():
-    assert np.isnan(over_trainings([0.9, 0.8], [(0.8, 0.95), NO_INTERVAL])[1:]).all()
+    assert np.isnan(over_trainings([0.9, 0.8], [(0.8, 0.95), NO_INTERVAL]).ends).all()
+
+
+def covered(rng, tasks, trainings, of_inputs, of_trainings):
+    """Whether the interval of the mean over tasks holds the truth, which is 0, and how wide it is."""
+    means = []
+    for _ in range(tasks):
+        shared = rng.normal(scale=of_inputs)  # all trainings are scored on the same inputs
+        values = shared + rng.normal(scale=of_trainings, size=trainings)
+        half = 1.96 * of_inputs
+        means.append(over_trainings(values, [(v - half, v + half) for v in values]))
+    low, high = (means[0] if tasks == 1 else over_tasks(means)).ends
+    return low <= 0 <= high, high - low
 
 
 @pytest.mark.parametrize("trainings", [2, 3, 5])
-def test_the_interval_covers_the_truth_as_often_as_it_says(trainings):
+@pytest.mark.parametrize("tasks", [1, 4])
+def test_the_interval_covers_the_truth_as_often_as_it_says(tasks, trainings):
     """Over inputs and trainings both, whichever of them weighs more."""
     rng = np.random.default_rng(0)
     for of_inputs, of_trainings in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0)):
-        covered = 0
-        for _ in range(2000):
-            shared = rng.normal(scale=of_inputs)  # all trainings are scored on the same inputs
-            values = shared + rng.normal(scale=of_trainings, size=trainings)
-            half = 1.96 * of_inputs
-            _, low, high = over_trainings(values, [(v - half, v + half) for v in values])
-            covered += low <= 0 <= high
-        assert 0.94 <= covered / 2000 <= 1.0
+        found = [covered(rng, tasks, trainings, of_inputs, of_trainings)[0] for _ in range(1500)]
+        assert 0.935 <= np.mean(found) <= 0.995
+
+
+def test_several_tasks_know_more_of_trainings_than_one():
+    """Two trainings of each of four tasks have four degrees of freedom, where they vary alike."""
+    one = over_trainings([0.0, 1.0], [(0.0, 0.0), (1.0, 1.0)])
+    mean = over_tasks([one] * 4)
+    assert mean.freedom == pytest.approx(4)
+    assert mean.ends[1] - mean.value == pytest.approx(t.ppf(0.975, 4) * (one.variance / 4) ** 0.5)
+
+
+def test_a_task_with_one_training_adds_what_its_inputs_leave_open():
+    mean = over_tasks([Mean(1.0, 0.2, 0.4), Mean(3.0, 0.2, 0.4)])
+    assert mean.value == 2
+    assert mean.ends == pytest.approx((2 - 0.2 / 2**0.5, 2 + 0.4 / 2**0.5))
+    assert np.isnan(over_tasks([Mean(1.0, *NO_INTERVAL), Mean(3.0, 0.2, 0.4)]).ends).all()

@@ -79,9 +79,12 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     assert mean.loc["dropped", ["low", "high"]].tolist() == pytest.approx(
         [0.98 - 0.02 / 2**0.5, 0.98 + 0.02 / 2**0.5]
     )
-    half = np.hypot(TWO, 0.02) / 2
+    trainings = t.ppf(0.975, 1) * np.std([0.96, 1.0], ddof=1) / 2**0.5 / 2
+    half = np.hypot(0.02 / 2**0.5, trainings)
     assert mean.loc["static", ["low", "high"]].tolist() == pytest.approx([0.94 - half, 0.94 + half])
-    assert "95% intervals, over inputs, and over the trainings of cola" in sentence
+    assert (
+        "95% intervals, over inputs and not over trainings" in sentence
+    )  # of the control, there is one of each
     assert "layers dropped) keeps 98.0% (96.6 to 99.4) at 52.5%" in sentence
     drawn = studies.average(studies.glue_frame([row("cola", "random", 0.9, per_layer=2)])).iloc[0]
     assert drawn[["low", "high"]].isna().all()
@@ -149,3 +152,22 @@ def test_the_ablation_as_shares():
     ]
     line = ablations.frame_of(rows).iloc[0]
     assert line[["routed retained", "static retained", "recovered retained"]].tolist() == [1.0, 0.2, 0.8]
+
+
+def test_intervals_say_over_which_trainings_they_are():
+    again = [row("cola", "dropped", 0.97, seed=1)]
+    sentence = studies.findings(studies.glue_frame([*ROWS, *again]))[0]
+    assert "95% intervals, over inputs, and over the trainings of cola." in sentence
+    again.append(row("rte", "dropped", 0.97, seed=1))
+    again.append(row("rte", "static", 0.9, seed=1, per_layer=2, recovered=True))
+    sentence = studies.findings(studies.glue_frame([*ROWS, *again]))[0]
+    assert "95% intervals, over inputs, and over the trainings." in sentence
+
+
+def test_a_lead_is_over_the_seeds_whose_was_kept():
+    seeds = [row("cola", "dropped", 0.9, seed=s) for s in range(3)]
+    seeds[1] |= {"lead": 0.02, "lead_interval": [0.01, 0.04]}
+    seeds[2] |= {"lead": 0.04, "lead_interval": None}  # all answers alike
+    frame = studies.glue_frame([*ROWS[1:3], *seeds])
+    said = studies.leads(frame)
+    assert said == ["Lead over layers dropped: cola +2.0 (+1.0 to +4.0; 1 of 3 seeds)"]

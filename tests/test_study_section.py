@@ -101,3 +101,9 @@ def test_the_size_check_is_a_table_an_encoder_and_its_controls_lack_no_texts():
     assert "| control: no router |" in text  # nothing here was trained on texts
     with pytest.raises(DataError, match=r"benchmarks\.size_check"):
         size_section([{"base": "an encoder"}])
+
+
+def test_seeds_stand_beside_a_mean_without_an_interval():
+    seeds = [row("cola", "dropped", share, seed=seed) for seed, share in enumerate((0.0, 0.1))]
+    seeds[0]["interval"] = None  # one class
+    assert "5.0 (no interval; 2 seeds, 0.0 to 10.0)" in glue_section(seeds)

@@ -116,7 +116,7 @@ def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
     def work(progress: Progress) -> router.RoutesWithout:
         return router.routes_without(one.instance, replacement, progress)
 
-    return kept("attribution routes", 64, key, "Routes, words left out", work)
+    return kept("attribution routes", 64, key, "Routes without a word, words done", work)
 
 
 def trust_checks(

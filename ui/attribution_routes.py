@@ -13,10 +13,10 @@ from shrp.errors import DataError
 from shrp.explore import Exploration
 from ui import expert_cells
 from ui.attribution_results import Explained, routes_without
-from ui.attribution_words import REPLACEMENTS, the
+from ui.attribution_words import replaced_by
 from ui.bound import fall_back
 from ui.downloads import chart
-from ui.text import escape, percent
+from ui.text import escape, percent, plain, shorten
 
 ASPECT, LAYER, EXPERT, OTHER = "explain", "route_layer", "route_expert", "route_other"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -44,16 +44,18 @@ def pick_preference(one: Explained, routed: Exploration) -> tuple[Explained, str
     """The controls for the layer and the two experts; returns what is explained and what it is called, as plain text.
 
     Raises:
-        DataError: both experts are the same.
+        DataError: both experts are the same, or there is but one.
     """
     layers, experts = routed.layers, range(len(routed.mean_probs(routed.layers[0])))
     for key, options in ((LAYER, layers), (EXPERT, experts), (OTHER, experts)):
-        fall_back(key, (None, *options) if key != LAYER else options)
+        fall_back(key, (*options, None))
     left, middle, right, _ = st.columns([1, 1.4, 1.4, 2], gap="medium", vertical_alignment="bottom")
     layer = left.selectbox("Layer", layers, len(layers) - 1, key=LAYER, bind="query-params")
     layer = layer if layer in layers else layers[-1]
+    if len(experts) == 1:
+        raise DataError(f"Layer {layer} has one expert, so its router has nothing to prefer.")
     choice = routed.choice(layer)
-    expert = middle.selectbox(
+    picked = middle.selectbox(
         "Why expert",
         experts,
         None,
@@ -62,18 +64,21 @@ def pick_preference(one: Explained, routed: Exploration) -> tuple[Explained, str
         placeholder=f"{choice}, which it takes",
         help="The expert that positive words draw the input to; what the layer takes, unless you pick another one.",
     )
-    expert = expert if expert in experts else choice
-    best = _best_other(routed, layer, expert)
+    expert = picked if picked in experts else choice
+    rival = best_rival(routed, layer, expert)
     other = right.selectbox(
         "Rather than",
         experts,
         None,
         key=OTHER,
         bind="query-params",
-        placeholder=f"{best}, its best rival",
-        help="The expert that negative words draw it to; the likeliest that does not fire, unless you pick another.",
+        placeholder=f"{rival}, its best rival",
+        help="The expert that negative words draw it to; the likeliest other one, unless you pick one. Where several "
+        "fire together, the likeliest that does not fire beside it.",
     )
-    other = other if other in experts else best
+    other = other if other in experts else rival
+    if other == expert and picked is None:  # picked when the layer was another one, which took another expert
+        other = rival
     if other == expert:
         raise DataError(f"Expert {expert} can't be preferred to itself; pick another one beside it.")
     st.caption(_told(routed, layer, expert, other))
@@ -81,23 +86,32 @@ def pick_preference(one: Explained, routed: Exploration) -> tuple[Explained, str
     return one.preferring(layer, expert, other), what
 
 
-def _best_other(routed: Exploration, layer: int, expert: int) -> int:
-    """The likeliest expert beside the one; of those that do not fire, if any."""
+def best_rival(routed: Exploration, layer: int, expert: int) -> int:
+    """The likeliest expert beside the one; where several fire for an input, not one that fires together with it."""
     probs = routed.mean_probs(layer).copy()
     probs[expert] = -1
-    idle = np.flatnonzero(~routed.fires(layer).any(0))
-    rivals = idle[idle != expert]
-    return int(rivals[probs[rivals].argmax()]) if len(rivals) else int(probs.argmax())
+    fires = routed.fires(layer)
+    if len(fires) == 1 and fires[0, expert] and not fires.all():
+        probs[fires[0]] = -1
+    return int(probs.argmax())
 
 
 def _told(routed: Exploration, layer: int, expert: int, other: int) -> str:
-    probs, mean = routed.mean_probs(layer), ", mean over tokens" if routed.by_token else ""
-    who = "most tokens take" if routed.by_token else "takes"
+    probs, choice = routed.mean_probs(layer), routed.choice(layer)
     first, second = percent(float(probs[expert])), percent(float(probs[other]))
+    several = int(routed.fires(layer).sum(1).max())
+    if routed.by_token:
+        takes = f"In layer {layer} most tokens take expert {choice}"
+    elif several > 1:
+        takes = f"Layer {layer} takes {several} experts, expert {choice} with the largest gate"
+    else:
+        takes = f"Layer {layer} takes expert {choice}"
+    mean = ", mean over tokens" if routed.by_token else ""
+    odds = "the natural logarithm of the one divided by the other"
+    odds = f"the mean over tokens of {odds}" if routed.by_token else odds
     return (
-        f"Layer {layer} {who} expert {routed.choice(layer)}. Router probabilities{mean}: expert {expert} **{first}**, "
-        f"expert {other} **{second}**. Explained is the natural logarithm of the one divided by the other{mean}, a "
-        f"difference of two router logits: above 0 the router prefers expert {expert}."
+        f"{takes}. Router probabilities{mean}: expert {expert} **{first}**, expert {other} **{second}**. Explained is "
+        f"{odds}, which is a difference of two router logits: above 0 the router prefers expert {expert}."
     )
 
 
@@ -113,26 +127,30 @@ def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> N
     Raises:
         DataError: as `shrp.attribution.router.routes_without`.
     """
+    st.subheader("Which words decide a route", anchor="routes")
     found = routes_without(one, replacement)
-    words = [word.text for word in one.instance.words]
-    st.subheader("Routes without a word", anchor="routes")
-    by = the(next(label for label, value in REPLACEMENTS.items() if value == replacement))
+    words = one.instance.words
     frame = pd.DataFrame(
         [
-            {"place": place + 1, "word": word, "layer": row, "expert": own, "expert without it": new[place]}
+            {
+                "place": place + 1,
+                "text": word.part + 1,
+                "word": word.text,
+                "layer": row,
+                "expert": own,
+                "expert without it": new[place],
+            }
             for row, own, new in zip(found.layers, found.own, found.without, strict=True)
             for place, word in enumerate(words)
         ]
     )
-    said = _sentence(found, words, layer)
+    said = _sentence(found, [word.text for word in words], layer)
     chart(
-        expert_cells.routes_without_words(found, words, by),
+        expert_cells.routes_without_words(found, words, replaced_by(replacement)),
         frame,
         "routes-without",
         f"{name}-routes-without-words",
-        f"Heatmap, layers by words: where a layer takes another expert without the word. {said}".replace(
-            "*", ""
-        ),
+        f"Heatmap, layers by words: where a layer takes another expert without the word. {plain(said)}",
     )
     st.markdown(said)
 
@@ -142,11 +160,14 @@ def _sentence(found: RoutesWithout, words: Sequence[str], layer: int) -> str:
     row = found.layers.index(layer)
     own, without = int(found.own[row]), found.without[row]
     changed = np.flatnonzero(without != own)
+    left = len(words) - len(changed)
     if not len(changed):
-        return f"No word decides alone in layer {layer}: it takes expert {own} without any one of the {len(words):,}."
-    named = ", ".join(f"without **{escape(words[i])}** expert {without[i]}" for i in changed[:NAMED])
-    more = f" (and {len(changed) - NAMED:,} more words change it)" if len(changed) > NAMED else ""
-    return (
-        f"Layer {layer} takes {named}{more}, and expert {own} still without any one of the other "
-        f"{len(words) - len(changed):,} words."
+        return f"No word decides alone: without any one of them layer {layer} still takes expert {own}."
+    named = ", ".join(
+        f"**{escape(shorten(words[i], 24))}** (then expert {without[i]})" for i in changed[:NAMED]
     )
+    more = f" and {len(changed) - NAMED:,} more" if len(changed) > NAMED else ""
+    rest = (
+        f"Without any other word it still takes expert {own}." if left else "That is every word of the input."
+    )
+    return f"Words without which layer {layer} takes another expert than {own}: {named}{more}. {rest}"

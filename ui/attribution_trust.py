@@ -31,8 +31,7 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         explained=100 * frame["explained"],
         beaten=[None if c.method == trust.RANDOM else c.beaten for c in checks],
     ).rename(columns={"scaled_infidelity": "infidelity, best scale", "explained": "foreseen"})
-    unit = "squared output" if one.instance.task.is_regression else "squared logits"
-    unit = "squared nats" if one.preference else unit
+    unit = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
     st.dataframe(
         shown,
         hide_index=True,
@@ -41,7 +40,7 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         column_config={
             "infidelity": st.column_config.NumberColumn(
                 format="%.3f",
-                help=f"Mean squared miss ({unit}) of the foreseen change of the output; 0 is perfect.",
+                help=f"Mean squared miss (squared {unit}) of the foreseen change of the output; 0 is perfect.",
             ),
             "infidelity, best scale": st.column_config.NumberColumn(
                 format="%.3f",

@@ -160,7 +160,7 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
     parts = [column.replace("_", " ") for column in one.instance.task.text_columns]
     for result in found:
         st.html(figures.colored_words(result, parts, escape_html(result.method.capitalize())))
-        st.caption(_about(result, chosen))
+        st.caption(_about(result, chosen, one.preference))
         _completeness(result, chosen)
     st.caption(
         f"Orange with a solid line: the word raises {escape(what)}. Blue with a dotted line: it lowers it. Each method "
@@ -184,13 +184,13 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
             f"The chart shows the {shown} of {len(frame):,} words with the largest scores; the CSV has all."
         )
     with st.expander("All values as a table", icon=":material/table:"):
-        _table(frame, pair=len(parts) == 2)
+        _table(frame, pair=len(parts) == 2, preference=one.preference)
     if len(found) > 1:
         _agreement(found)
     trust_part(one, output, found, chosen, name)
 
 
-def _about(result: WordScores, chosen: Options) -> str:
+def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int] | None) -> str:
     if result.method == tokens.METHODS[0]:
         return (
             "Preview: a first-order estimate from one gradient. It holds for small changes of the embeddings and "
@@ -201,20 +201,21 @@ def _about(result: WordScores, chosen: Options) -> str:
             f"From a baseline of padding tokens (the special tokens at the ends and between texts kept), in "
             f"{result.steps} steps. "
         )
-    by = next(label for label, value in REPLACEMENTS.items() if value == chosen.replacement)
-    text = f"Each word in turn is replaced by {the(by)}"
+    text = f"Each word in turn is replaced by {replaced_by(chosen.replacement)}"
     if result.rerouted is None:
         return f"{text}. These scores claim no sum: words act together."
     some = int((result.rerouted > 0).sum())
+    where = "some layer" if preference is None else f"some layer up to {preference[0]}"
     return (
         f"{text}, and the model routes anew; {some} of {len(result.words)} words change the route of what is left in "
-        "some layer. These scores claim no sum: words act together."
+        f"{where}. These scores claim no sum: words act together."
     )
 
 
-def the(replaced_by: str) -> str:
-    """What words are replaced by, in a sentence."""
-    return f"the {replaced_by}" if replaced_by == "mask token" else replaced_by
+def replaced_by(replacement: str) -> str:
+    """What words are replaced by, in a sentence; one of `shrp.attribution.tokens.REPLACEMENTS`."""
+    label = next(label for label, value in REPLACEMENTS.items() if value == replacement)
+    return f"the {label}" if replacement == "mask" else label
 
 
 def _completeness(result: WordScores, chosen: Options) -> None:
@@ -248,11 +249,12 @@ def _largest(result: WordScores) -> str:
     return f"{result.words[place].text} {result.scores[place]:+.3f}"
 
 
-def _table(frame: pd.DataFrame, *, pair: bool) -> None:
+def _table(frame: pd.DataFrame, *, pair: bool, preference: tuple[int, int, int] | None) -> None:
     columns = {name: st.column_config.NumberColumn(format="%+.4f") for name in tokens.METHODS}
     columns["tokens"] = st.column_config.NumberColumn(help="How many tokens the word is made of")
     columns["layers routed anew"] = st.column_config.NumberColumn(
         help="In how many routed layers replacing the word changes the route of what is left"
+        + ("" if preference is None else f", up to layer {preference[0]}")
     )
     st.dataframe(
         frame if pair else frame.drop(columns="text"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from shrp.attribution.instance import Word
 from shrp.attribution.router import RoutesWithout
 from shrp.explore import Exploration
 from ui.routing_figures import ONE_LINE, TWO_LINES, click_targets, grid_height, layer_names, title_text
@@ -21,6 +22,8 @@ EXPERT_COLORS = (
 _UNCHANGED = "rgba(128,128,128,0.22)"
 _MAX_LABELLED = 40
 """Cells wider than this many a row are too narrow for a number."""
+_WORD = 24
+"""Characters of a word that are shown."""
 _WINDOW = 60
 """Tokens shown at first; a longer text is moved by dragging."""
 
@@ -184,7 +187,7 @@ def routes_side_by_side(
     return fig
 
 
-def routes_without_words(found: RoutesWithout, words: Sequence[str], by: str) -> go.Figure:
+def routes_without_words(found: RoutesWithout, words: Sequence[Word], by: str) -> go.Figure:
     """Layers x words: the expert that a layer takes without the word, where that is another one than with it.
 
     Args:
@@ -193,23 +196,14 @@ def routes_without_words(found: RoutesWithout, words: Sequence[str], by: str) ->
         by: what stands for a word, for the subtitle.
     """
     changed = found.without != found.own[:, None]
-    names = [escape_html(word) for word in words]
+    names = [escape_html(shorten(word.text, _WORD)) for word in words]  # a word may be as long as a text
     places, rows = list(range(len(words))), layer_names(found.layers)
-    same = np.array(
-        [
-            [f"{row}: expert {own}, also without <b>{name}</b>" for name in names]
-            for row, own in zip(rows, found.own, strict=True)
-        ]
-    )
-    other = np.array(
-        [
-            [
-                f"{row}: expert {new} without <b>{name}</b>, else {own}"
-                for name, new in zip(names, line, strict=True)
-            ]
-            for row, own, line in zip(rows, found.own, found.without, strict=True)
-        ]
-    )
+    # Of objects: an array of strings would give each cell the room of the longest.
+    same, other = np.empty(changed.shape, dtype=object), np.empty(changed.shape, dtype=object)
+    for i, (row, own) in enumerate(zip(rows, found.own, strict=True)):
+        for j, name in enumerate(names):
+            same[i, j] = f"{row}: expert {own}, also without <b>{name}</b>"
+            other[i, j] = f"{row}: expert {found.without[i, j]} without <b>{name}</b>, else {own}"
     common = {"x": places, "y": rows, "hovertemplate": "%{customdata}<extra></extra>", "hoverongaps": False}
     fig = go.Figure(
         go.Heatmap(
@@ -224,11 +218,16 @@ def routes_without_words(found: RoutesWithout, words: Sequence[str], by: str) ->
     )
     new = np.where(changed, found.without, np.nan)
     fig.add_trace(_expert_cells(new, found.experts, customdata=other, **common))
+    second = next((place for place, word in enumerate(words) if word.part), None)
+    if second:
+        fig.add_vline(second - 0.5, line={"color": SELECTED, "width": 2})
+    first = "" if found.top_k == 1 else f"; of its {found.top_k} experts the one with the largest gate"
     layout(
         fig,
-        "Which words decide a route",
+        "Experts taken without a word",
         subtitle=f"{int(changed.sum()):,} of {changed.size:,} cells name another expert, taken without the word; grey: "
-        f"the same<br>n = {len(words):,} words, one at a time replaced by {by}, the model routing anew",
+        f"the same{first}<br>n = {len(words):,} words, one at a time replaced by {by}, the model routing anew"
+        + ("; line: the second text begins" if second else ""),
         height=grid_height(len(rows), 215),
         margin=TWO_LINES,
     )

@@ -129,16 +129,15 @@ def _mixes(stats: UsageStats, layer: int, expert: int, mine: int, file_name: str
                 alt=f"Share of this expert's {stats.unit} by {by}, base rate in brackets: "
                 + "; ".join(f"{r.group} {percent(r.here)} ({percent(r.base)})" for r in frame.itertuples()),
             )
-            st.caption(_differing(frame, by))
+            st.caption(_differing(frame, by, by_token))
 
 
-def _differing(frame: pd.DataFrame, by: str) -> str:
+def _differing(frame: pd.DataFrame, by: str, by_token: bool) -> str:
     """Which classes or slices an expert takes more or less often than the others do, in words."""
+    if by_token:
+        return "Tokens of one input are not independent, so there are no intervals and no test."
     if frame["q"].isna().all():
-        return (
-            "Tokens of one input are not independent, and where one expert takes all there is none to compare it with: "
-            "no intervals and no test."
-        )
+        return "One expert takes all inputs, so there is none to compare it with, and no test."
     lifts = dict(zip(frame["group"], frame["lift"], strict=True))
     parts = [
         f"{word} often than the other experts: "
@@ -146,8 +145,11 @@ def _differing(frame: pd.DataFrame, by: str) -> str:
         for word, groups in zip(("More", "Less"), differing(frame), strict=True)
         if groups
     ]
-    found = ". ".join(parts) or f"No {by} that it takes more or less often than the other experts do"
+    many = {"class": "classes", "slice": "slices"}[by]
+    found = (
+        ". ".join(parts) or f"No difference from the other experts beyond chance could be shown in its {many}"
+    )
     return (
-        f"{found}. Fisher's exact test of each, at most {percent(FALSE_DISCOVERIES, 0)} false discoveries expected "
-        f"over the {len(frame)} {'classes' if by == 'class' else 'slices'}."
+        f"{found}. Fisher's exact test of each of {len(frame)} {many}; of those named {percent(FALSE_DISCOVERIES, 0)} "
+        "may be chance, in this chart: looking at many experts finds more."
     )

@@ -57,7 +57,7 @@ def predictions(found: list[Exploration]) -> None:
     if unknown := [i for i, e in enumerate(found, 1) if e.unknown]:
         st.caption(
             f":material/question_mark: {_inputs(unknown).capitalize()} {'have' if len(unknown) > 1 else 'has'} words "
-            "that the model's vocabulary lacks, and reads as its one unknown token; Attribution names them."
+            "that the model's vocabulary lacks; it reads its one unknown token for them. Attribution names them."
         )
 
 

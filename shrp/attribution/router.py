@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from shrp.attribution.instance import Instance
@@ -21,7 +20,7 @@ from shrp.errors import DataError
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer
 from shrp.prune import with_layers
-from shrp.routing import LayerTrace, record_routing
+from shrp.routing import RoutingRecord, record_routing
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,8 @@ class RouterInstance(Instance):
     def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
         """The log-odds `(B, 1)` of `expert` against `rather_than`, in nats: above 0 the router prefers the first.
 
-        Under token routing, their mean over all tokens. Args as of `Instance.outputs`.
+        Under token routing, their mean over all tokens. Probabilities below float32's smallest, of a router that is
+        quite sure of another expert, count as that. Args as of `Instance.outputs`.
         """
         with record_routing() as record:
             super().outputs(embeddings, **inputs)
@@ -56,8 +56,10 @@ class RoutesWithout:
     layers: tuple[int, ...]
     experts: int
     """In each layer."""
+    top_k: int
+    """How many of them fire; what is taken is the one with the largest gate."""
     own: np.ndarray
-    """`(L,)`; under token routing the expert that most tokens take."""
+    """`(L,)`."""
     without: np.ndarray
     """`(L, W)`: the same where the word is replaced and the model routes anew."""
 
@@ -65,37 +67,42 @@ class RoutesWithout:
 def routes_without(
     instance: Instance, replacement: str = "mask", progress: Progress | None = None
 ) -> RoutesWithout:
-    """Replace one word at a time, and see where the rest is routed.
+    """Replace one word at a time, and see where the input is routed.
 
     Args:
         replacement: what stands for the word, as in `shrp.attribution.tokens.ablate_words`.
         progress: called with words done and in all.
 
     Raises:
-        DataError: the model has no router, or the tokenizer no such token.
+        DataError: the model has no router, or one for each token, or the tokenizer has nothing that may stand for it.
     """
-    layers = tuple(sorted(router_layers(instance.model)))
-    if not layers:
+    routers = router_layers(instance.model)
+    if not routers:
         raise DataError(
             "this model has no router, so no word can change its route; pick a routed checkpoint."
         )
-    with torch.no_grad(), record_routing() as record:
-        instance.outputs(instance.embeddings)
+    layers, first = tuple(sorted(routers)), next(iter(routers.values()))
+    if first.routing == "token":
+        raise DataError(
+            "every token has a route of its own in this model, so there is no one route to change."
+        )
+
+    def taken(record: RoutingRecord) -> Tensor:
+        return torch.stack([record.last(layer).gates.argmax(-1) for layer in layers])  # (L, B)
+
+    parts = []
+    with torch.no_grad():
+        with record_routing() as record:
+            instance.outputs(instance.embeddings)
+        own = taken(record)[:, 0]
         for batch in instance.batches(len(instance.words)):
-            ablated(instance, instance.words[batch], replacement)
+            with record_routing() as record:
+                ablated(instance, instance.words[batch], replacement)
+            parts.append(taken(record))
             if progress:
                 progress(batch.stop, len(instance.words))
-    taken = torch.stack([torch.cat([_taken(trace) for trace in record.traces[layer]]) for layer in layers])
-    return RoutesWithout(layers, num_experts_of(instance.model), taken[:, 0].numpy(), taken[:, 1:].numpy())
-
-
-def _taken(trace: LayerTrace) -> Tensor:
-    """The expert of each input, `(B,)`."""
-    gates = trace.gates
-    if gates.dim() == 3:
-        votes = F.one_hot(gates.argmax(-1), gates.shape[-1])  # (B, T, H)
-        gates = (votes if trace.token_mask is None else votes * trace.token_mask.unsqueeze(-1)).sum(1)
-    return gates.argmax(-1)
+    without = torch.cat(parts, 1).numpy()
+    return RoutesWithout(layers, num_experts_of(instance.model), first.top_k, own.numpy(), without)
 
 
 def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> RouterInstance:

@@ -1,13 +1,15 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from shrp import checkpoint as checkpoints
 from shrp.attribution import experts, instance, router, tokens
-from shrp.explore import explore
+from shrp.explore import Exploration, explore
+from shrp.tasks import TASKS
 from ui import attribution_figures as figures
-from ui import attribution_results, loaders
+from ui import attribution_results, attribution_routes, expert_cells, loaders
 
 from .helpers import texts_of
 
@@ -256,9 +258,8 @@ def test_a_route_is_explained_as_the_library_does(open_page, tiny_checkpoint):
     said = texts_of(at)
     assert f"Layer {layer} takes expert {taken}" in said
     for word, other in zip(TYPED.split(), without, strict=True):
-        assert (f"without **{word}** expert {other}" in said) == (other != taken)
-    cells = json.loads(at.get("plotly_chart")[1].proto.spec)["data"]
-    assert [trace["type"] for trace in cells] == ["heatmap", "heatmap"]
+        assert (f"**{word}** (then expert {other})" in said) == (other != taken)
+    assert "Experts taken without a word" in "".join(chart.proto.spec for chart in at.get("plotly_chart"))
     assert f"layer {layer}'s log-odds of expert {taken} over expert {int(row['runner-up'])}" in said
 
 
@@ -285,3 +286,84 @@ def test_an_expert_is_not_preferred_to_itself(open_page, tiny_checkpoint):
     )
     assert not at.exception
     assert "be preferred to itself" in at.error[0].value
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"route_layer": "77"},
+        {"route_expert": "x", "route_other": "9"},
+        {"explain": "<b>"},
+        {"route_layer": ""},
+    ],
+)
+def test_nonsense_in_a_routes_link_falls_back(open_page, tiny_checkpoint, nonsense):
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, **{"explain": "a layer's route"} | nonsense)
+    assert not at.exception
+    assert not at.error
+
+
+@pytest.mark.parametrize(
+    "made_with",
+    [
+        {"routing": "token"},
+        {"task": "stsb", "num_labels": 1},
+        {"task": "mrpc"},
+        {"control": "uniform"},
+    ],
+)
+def test_routes_of_other_models(open_page, save_tiny, made_with):
+    pair = made_with.get("task") in ("stsb", "mrpc")
+    text = "w1 w2 ||| w3 w4" if pair else TYPED
+    at = open_page("attribution", save_tiny("other", **made_with), text=text, explain="a layer's route")
+    assert not at.exception
+    assert not at.error
+    said = texts_of(at)
+    if made_with.get("control"):
+        assert "log-odds" not in said  # there is no router, and so the answer is explained
+        return
+    assert "log-odds of expert" in said
+    if made_with.get("routing"):
+        assert "In layer 2 most tokens take expert" in said
+        assert "Every token has a route of its own" in said
+    else:
+        assert "Which words decide a route" in said
+
+
+def test_a_picked_rival_gives_way_where_another_layer_takes_it(open_page, tiny_checkpoint):
+    loaded = checkpoints.load(tiny_checkpoint)
+    (routed,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [(TYPED,)])
+    taken = str(routed.choice(routed.layers[-1]))
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, explain="a layer's route", route_other=taken)
+    assert not at.exception
+    assert not at.error
+
+
+def exploration(probs, gates):
+    return Exploration(
+        TASKS["sst2"], ("t",), ("a",), 1, np.zeros(2), {3: np.array(probs)}, gates={3: np.array(gates)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("probs", "gates", "expert", "rival"),
+    [
+        ([0.1, 0.5, 0.3, 0.1], [0, 1, 0, 0], 1, 2),  # what is taken, against the next
+        ([0.1, 0.5, 0.3, 0.1], [0, 1, 0, 0], 3, 1),  # another one, against what is taken
+        ([0.1, 0.5, 0.3, 0.1], [0, 0.6, 0.4, 0], 1, 0),  # two fire: not against the other of them
+        ([0.6, 0.4], [0.6, 0.4], 0, 1),  # all fire
+        ([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1]], [[1, 0, 0], [0, 1, 0]], 0, 1),  # each token its own
+    ],
+)
+def test_the_best_rival(probs, gates, expert, rival):
+    assert attribution_routes.best_rival(exploration(probs, gates), 3, expert) == rival
+
+
+def test_a_very_long_word_does_not_fill_the_memory_or_the_chart():
+    words = [instance.Word("a", 0, (i,)) for i in range(199)] + [instance.Word("b" * 50_000, 0, (199,))]
+    found = router.RoutesWithout(tuple(range(12)), 12, 1, np.zeros(12, int), np.ones((12, 200), int))
+    tracemalloc.start()
+    fig = expert_cells.routes_without_words(found, words, "padding")
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    assert max(map(len, fig.layout.xaxis.ticktext)) < 40
