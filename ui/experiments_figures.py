@@ -10,7 +10,7 @@ from shrp.studies import floors as floors_of
 from shrp.studies import with_ends
 from ui.experiments_seed_figures import between
 from ui.text import escape_html
-from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout
+from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
 
 _LOOK = {
     "routed": (BLUE, "circle"),
@@ -47,7 +47,7 @@ def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
             go.Scatter(
                 x=rows["task"],
                 y=100 * rows["retained"],
-                error_y=_ends(rows),
+                error_y=whiskers(*(100 * rows[name] for name in ("retained", "low", "high"))),
                 mode="markers",
                 name=name,
                 marker=marker,
@@ -62,18 +62,6 @@ def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
     # Marks of one task stand side by side, in the legend's order.
     fig.update_layout(scattermode="group", scattergap=0.3)
     return layout(fig, title, subtitle=note, y="of the dense teacher's score (%)", height=520, legend=True)
-
-
-def _ends(rows: pd.DataFrame) -> dict[str, object]:
-    """Bars from the low to the high end of retained shares; none where a share has no interval."""
-    above, below = rows["high"] - rows["retained"], rows["retained"] - rows["low"]
-    return {
-        "type": "data",
-        "array": 100 * above.fillna(0),
-        "arrayminus": 100 * below.fillna(0),
-        "thickness": 1,
-        "width": 3,
-    }
 
 
 def _floors(fig: go.Figure, frame: pd.DataFrame) -> None:
@@ -184,14 +172,9 @@ def ablation_bars(frame: pd.DataFrame, note: str) -> go.Figure:
                 go.Bar(
                     y=rows["variant"],
                     x=share,
-                    error_x={
-                        "type": "data",
-                        "array": (100 * rows[f"{model} high"] - share).fillna(0),
-                        "arrayminus": (share - 100 * rows[f"{model} low"]).fillna(0),
-                        "thickness": 1,
-                        "width": 3,
-                        "color": GREY,
-                    },
+                    error_x=whiskers(
+                        share, 100 * rows[f"{model} low"], 100 * rows[f"{model} high"], color=GREY
+                    ),
                     orientation="h",
                     name=f"{task}, {label}",
                     marker={
@@ -239,7 +222,7 @@ def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
             go.Scatter(
                 x=rows["checkpoint"],
                 y=100 * rows["retained"],
-                error_y=_ends(rows),
+                error_y=whiskers(*(100 * rows[name] for name in ("retained", "low", "high"))),
                 mode="markers",
                 name=name,
                 marker={"color": color, "symbol": symbol, "size": 10},

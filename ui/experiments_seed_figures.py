@@ -7,21 +7,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ui.text import escape_html, metric_name
-from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
+from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout, whiskers
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY)
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
-
-
-def _errors(rows: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> dict[str, object]:
-    return {
-        "type": "data",
-        "array": (rows[high] - rows[value]).fillna(0),
-        "arrayminus": (rows[value] - rows[low]).fillna(0),
-        "thickness": 1.2,
-        "width": 4,
-    }
 
 
 def between(lows: pd.Series, highs: pd.Series, figures: str) -> list[str]:
@@ -51,7 +41,7 @@ def usage_distance(rows: pd.DataFrame, note: str) -> go.Figure:
     fig.add_scatter(
         x=rows["examples"],
         y=rows["distance"],
-        error_y=_errors(rows, "distance"),
+        error_y=whiskers(rows["distance"], rows["low"], rows["high"]),
         mode="lines+markers",
         name="Top-1 shares",
         line={"color": BLUE, "width": 2.5},
@@ -109,7 +99,7 @@ def topk_scores(rows: pd.DataFrame, note: str) -> go.Figure:
         fig.add_scatter(
             x=part["at"],
             y=part["score"],
-            error_y=_errors(part, "score"),
+            error_y=whiskers(part["score"], part["low"], part["high"]),
             mode="lines+markers",
             name=f"Top-{k}",
             line={"color": _COLORS[i % 5], "dash": _DASHES[i % 5]},
@@ -143,7 +133,7 @@ def kept_overlap(rows: pd.DataFrame, note: str) -> go.Figure:
         fig.add_bar(
             x=names,
             y=part["overlap"],
-            error_y=_errors(part, "overlap"),
+            error_y=whiskers(part["overlap"], part["low"], part["high"]),
             name=f"Top-{k}",
             offsetgroup=f"{k}",
             marker={"color": _COLORS[i % 5]},
@@ -248,7 +238,7 @@ def sweep(rows: pd.DataFrame, note: str) -> go.Figure:
     fig.add_scatter(
         x=100 * routed["encoder_flops"],
         y=routed["score"],
-        error_y=_errors(routed, "score"),
+        error_y=whiskers(routed["score"], routed["low"], routed["high"]),
         mode="markers",
         name="routed",
         marker={"color": BLUE, "size": 12},
@@ -297,7 +287,7 @@ def balance(rows: pd.DataFrame, note: str) -> go.Figure:
         fig.add_scatter(
             x=names,
             y=rows[name],
-            error_y=_errors(rows, name, f"{name} low", f"{name} high"),
+            error_y=whiskers(rows[name], rows[f"{name} low"], rows[f"{name} high"]),
             mode="lines+markers",
             name=label,
             line={"color": color},
@@ -331,7 +321,7 @@ def overhead(frame: pd.DataFrame, note: str) -> go.Figure:
         fig.add_scatter(
             x=[[f"{t} tokens" for t in rows["tokens"]], [f"batch {b}" for b in rows["batch"]]],
             y=rows["ratio"],
-            error_y=_errors(rows, "ratio", "ratio_low", "ratio_high"),
+            error_y=whiskers(rows["ratio"], rows["ratio_low"], rows["ratio_high"]),
             mode="markers",
             name=escape_html(model),
             marker={"color": _COLORS[i % 5], "symbol": _SYMBOLS[i % 5], "size": 10},

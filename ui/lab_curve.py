@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from ui.lab import GLOBAL
 from ui.text import escape_html, is_percentage, metric_name
-from ui.theme import BLUE, GREEN, KIND_COLORS, KIND_SYMBOLS, ORANGE, PURPLE, SELECTED, SKY, layout
+from ui.theme import BLUE, GREEN, KIND_COLORS, KIND_SYMBOLS, ORANGE, PURPLE, SELECTED, SKY, layout, whiskers
 
 COSTS = {
     "encoder_flops": "encoder FLOPs, % of the dense encoder's ({tokens} tokens)",
@@ -195,13 +195,7 @@ def _points(
     return go.Scatter(
         x=100 * rows[over],
         y=scale * score,
-        error_y={
-            "type": "data",
-            "array": np.nan_to_num(scale * (high - score)),
-            "arrayminus": np.nan_to_num(scale * (score - low)),
-            "thickness": 1,
-            "width": 3,
-        },
+        error_y=whiskers(scale * score, scale * low, scale * high),
         customdata=hover,
         mode=mode,
         name=name,

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ui.text import escape_html, is_percentage, metric_name
-from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout
+from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 FEW = 30
 """Below this many inputs a group's figures are marked as too few to go by."""
@@ -102,12 +102,6 @@ def _dots(
         mode="markers",
         name=who,
         marker=look | {"size": 9},
-        error_x={
-            "type": "data",
-            "array": np.nan_to_num(high - value),
-            "arrayminus": np.nan_to_num(value - low),
-            "thickness": 1,
-            "width": 3,
-        },
+        error_x=whiskers(value, low, high),
         hovertemplate="%{text}<extra></extra>",
     )

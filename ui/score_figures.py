@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from shrp.intervals import stored_interval
 from ui.text import escape_html, interval_name, interval_text, is_percentage, metric_name, percent, score_text
-from ui.theme import BLUE, GREEN, GREY, KIND_COLORS, KIND_SYMBOLS, MUTED, ORANGE, PURPLE, layout
+from ui.theme import BLUE, GREEN, GREY, KIND_COLORS, KIND_SYMBOLS, MUTED, ORANGE, PURPLE, layout, whiskers
 
 KIND_NAMES = {
     "teacher": "dense teacher",
@@ -44,13 +44,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
             mode="markers",
             name=name,
             marker={"size": 11, "color": KIND_COLORS[kind], "symbol": KIND_SYMBOLS[kind]},
-            error_x={
-                "array": (high - score).fillna(0),
-                "arrayminus": (score - low).fillna(0),
-                "color": KIND_COLORS[kind],
-                "thickness": 1.6,
-                "width": 4,
-            },
+            error_x=whiskers(score, low, high, thickness=1.6),
             hovertext=[score_hover(row) for row in part.itertuples()],
             hovertemplate="%{hovertext}<extra></extra>",
         )
@@ -171,7 +165,7 @@ def _validation(fig: go.Figure, frame: pd.DataFrame, teacher_score: float | None
     fig.add_scatter(
         x=frame["epoch"],
         y=score,
-        error_y={"array": (high - score).fillna(0), "arrayminus": (score - low).fillna(0), "thickness": 1.4},
+        error_y=whiskers(score, low, high),
         mode="lines+markers",
         name=f"validation {metric_name(metric)}",
         line={"color": BLUE, "width": 2},

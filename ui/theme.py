@@ -8,8 +8,11 @@ fonts are left to Streamlit's theme, which follows the person's choice of light 
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 SEQUENTIAL = "Cividis"
 """From nothing (dark blue) to much (yellow)."""
@@ -32,6 +35,19 @@ KIND_COLORS = {"teacher": GREY, "routed": BLUE, "static": GREEN, "control": ORAN
 """Kinds of scored models, the same on every page."""
 KIND_SYMBOLS = {"teacher": "diamond", "routed": "circle", "static": "square", "control": "x"}
 """Shapes for the same kinds, so that colour is never the only sign."""
+
+
+def whiskers(
+    value: ArrayLike, low: ArrayLike, high: ArrayLike, *, color: str | None = None, thickness: float = 1.2
+) -> dict[str, Any]:
+    """Error bars from values to the ends of their intervals; none where an end is nan.
+
+    Args:
+        color: None takes that of the marks.
+    """
+    value, low, high = (np.asarray(part, dtype=float) for part in (value, low, high))
+    bars = {"type": "data", "array": np.nan_to_num(high - value), "arrayminus": np.nan_to_num(value - low)}
+    return bars | {"thickness": thickness, "width": 4} | ({"color": color} if color else {})
 
 
 SUBTITLE_WIDTH = 110

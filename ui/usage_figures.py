@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ui.text import escape_html, percent
-from ui.theme import BLUE, DIVERGING, GREY, ORANGE, SELECTED, SEQUENTIAL, layout
+from ui.theme import BLUE, DIVERGING, GREY, ORANGE, SELECTED, SEQUENTIAL, layout, whiskers
 
 ROW = 34  # height of one layer in the heatmap and in the bars beside it, in pixels
 
@@ -166,21 +166,6 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> 
     )
 
 
-def _ends(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """Error bars from the shares to the ends of their intervals, where they have one."""
-    if frame["low"].isna().all():
-        return None
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": 100 * (frame["high"] - frame["here"]),
-        "arrayminus": 100 * (frame["here"] - frame["low"]),
-        "color": GREY,
-        "thickness": 1.5,
-        "width": 4,
-    }
-
-
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:
     """An expert's inputs by class or slice, each bar with a mark at the rate among all inputs.
 
@@ -204,7 +189,7 @@ def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Fig
     fig = go.Figure()
     fig.add_bar(
         x=100 * frame["here"],
-        error_x=_ends(frame),
+        error_x=whiskers(*(100 * frame[name] for name in ("here", "low", "high")), color=GREY),
         orientation="h",
         marker={"color": BLUE},
         name="this expert",
