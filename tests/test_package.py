@@ -37,3 +37,16 @@ def test_importing_the_package_alone_does_not_import_torch():
     code = "import sys, shrp; sys.exit('torch' in sys.modules)"
     root = Path(shrp.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
+
+
+def test_the_python_of_the_readme_runs(monkeypatch, capsys):
+    root = Path(shrp.__file__).parents[1]
+    text = (root / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("### In Python") : text.index("## What is measured")]
+    code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    assert "routes_without" in code
+    monkeypatch.chdir(root)  # it names a shipped checkpoint
+    exec(code, {})
+    said = capsys.readouterr().out
+    assert "integrated gradients" in said
+    assert "word ablation" in said
