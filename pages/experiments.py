@@ -221,7 +221,10 @@ def _ends(rows: pd.DataFrame) -> str:
 
 def _seeds(rows: pd.DataFrame) -> str:
     fewest, most = rows["seeds"].min(), rows["seeds"].max()
-    return f"seeds: {most}" if fewest == most else f"seeds: {fewest} to {most}"
+    if most == 1:
+        return "seeds: 1"
+    shared = " and one conversion on texts" if rows["recipe"].eq("retain").all() else ""
+    return f"seeds: {'' if fewest == most else f'{fewest} to '}{most}, from one teacher{shared}"
 
 
 def _with_ends(row: Any) -> str:
