@@ -278,11 +278,17 @@ def leads(frame: pd.DataFrame) -> list[str]:
     for name, group in _trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
         of = [
             f"{r.task} {100 * r.lead:+.1f} ({100 * r.lead_low:+.1f} to {100 * r.lead_high:+.1f}"
-            f"{f'; {r.lead_seeds} of {r.seeds} seeds' if r.seeds > 1 else ''})"
+            f"{_of_seeds(r.lead_seeds, r.seeds)})"
             for r in group.itertuples()
         ]
         said.append(f"Lead over {name.removeprefix('control: ')}: {', '.join(of)}")
     return said
+
+
+def _of_seeds(known: int, seeds: int) -> str:
+    if seeds == 1:
+        return ""
+    return f"; {seeds} seeds" if known == seeds else f"; {known} of {seeds} seeds"
 
 
 def not_measured(frame: pd.DataFrame) -> str:
