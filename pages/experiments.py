@@ -71,11 +71,11 @@ def claimed(glue: pd.DataFrame) -> None:
         row_height=ROW + 20,  # four lines
         column_config={
             "converted": st.column_config.TextColumn("layers", width=85),
-            "reported": st.column_config.TextColumn("the paper", width=180),
+            "reported": st.column_config.TextColumn("the paper", width=155),
             "recipe": st.column_config.TextColumn("recipe", width=60),
             "measured": st.column_config.TextColumn("measured here", width=110),
             "size": st.column_config.NumberColumn("size", format="%.1f%%", width=60),
-            "best control": st.column_config.TextColumn("best control here", width=180),
+            "best control": st.column_config.TextColumn("best control here", width=160),
             "over": st.column_config.TextColumn("over", width=120),
         },
         alt="The paper's claims beside the best static model and the best control measured here",
