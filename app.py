@@ -42,4 +42,5 @@ with st.sidebar:
     with st.spinner("Starting …"):  # the first import of torch takes some seconds
         from ui import state
     state.draw_picker()
+state.note_page(page.url_path)
 page.run()
