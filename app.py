@@ -42,5 +42,4 @@ with st.sidebar:
     with st.spinner("Starting …"):  # the first import of torch takes some seconds
         from ui import state
     state.draw_picker()
-state.note_page(page.url_path)
 page.run()

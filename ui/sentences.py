@@ -13,7 +13,6 @@ from shrp.explore import MAX_SENTENCES, PAIR_SEPARATOR, Exploration, explore, sp
 from shrp.forcing import AS_ROUTED, ForcedRoute
 from shrp.tasks import Task
 from shrp.whatif import WhatIf, what_if
-from ui.state import ENTERED
 from ui.store import results
 
 TYPED, URL = "sentences", "text"
@@ -22,9 +21,8 @@ INPUT = "input"
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
 """Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""
-_FOR, _KEPT, _DRAFTS, _SEEN, _PRESET = (
+_FOR, _DRAFTS, _SEEN, _PRESET = (
     "sentences-for",
-    "sentences-kept",
     "sentences-drafts",
     "sentences-link",
     "sentences-preset",
@@ -144,7 +142,7 @@ def sentence_form(
             help="Replaces what is typed.",
         )
         st.caption(f"At most {MAX_SENTENCES} inputs. The address of this page holds them.")
-    typed = st.session_state[_KEPT] = st.session_state[TYPED] or ""
+    typed = st.session_state[TYPED] or ""
     notes = []
     if len(typed) > MAX_CHARACTERS:
         notes.append(f"Only the first {MAX_CHARACTERS:,} of {len(typed):,} characters are read.")
@@ -164,14 +162,13 @@ def _restore(task: Task, start: str) -> None:
     before, columns, examples = state.get(_FOR, now)
     if link is not None and link != state.get(_SEEN):  # opened by its address, or the browser's back button
         state[TYPED] = link
-    else:
-        if state.get(ENTERED) or TYPED not in state:  # a browser empties the box on the way to another page
-            state[TYPED] = state.get(_KEPT, start)
-        if before != task.name:
-            drafts = state.setdefault(_DRAFTS, {})
-            drafts[before] = state[TYPED]
-            if state[TYPED] == examples or not columns == now[1] == 1:
-                state[TYPED] = drafts.get(task.name, start)
+    elif TYPED not in state:
+        state[TYPED] = start
+    elif before != task.name:
+        drafts = state.setdefault(_DRAFTS, {})
+        drafts[before] = state[TYPED]
+        if state[TYPED] == examples or not columns == now[1] == 1:
+            state[TYPED] = drafts.get(task.name, start)
     state[_FOR] = now
 
 

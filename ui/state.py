@@ -23,7 +23,6 @@ from ui.text import escape
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 """Keys of the widgets, in the session's state and in the URL alike."""
-ENTERED, _PAGE = "page-entered", "page-open"
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
@@ -48,12 +47,6 @@ class Selection:
     def is_routed(self) -> bool:
         """Whether there are routers to look at."""
         return is_routed(self.checkpoint.info)
-
-
-def note_page(name: str) -> None:
-    """Remember which page is drawn: `ENTERED` then says whether another one was before. For `app.py`."""
-    st.session_state[ENTERED] = st.session_state.get(_PAGE, name) != name
-    st.session_state[_PAGE] = name
 
 
 def is_routed(info: CheckpointInfo) -> bool:

@@ -233,21 +233,6 @@ def test_attribution_runs_and_finishes(app_url, page, shipped, timing):
     assert page.locator("[data-testid=stProgress]").count() == 0
 
 
-def test_typed_text_goes_along_to_other_pages(app_url, page):
-    page.goto(address(app_url, "routing", text=SENTENCE))
-    settled(page)
-    for name in ("Attribution", "Overview", "Routing"):
-        page.locator("[data-testid=stSidebarNavLink]").filter(has_text=name).click()
-        page.get_by_role("heading", name=name if name != "Overview" else NAME, exact=False).first.wait_for()
-        settled(page)
-        if name != "Overview":
-            assert page.locator("textarea").first.input_value() == SENTENCE
-    page.get_by_text("Why these experts?").click()
-    page.get_by_role("heading", name="Attribution").wait_for()
-    settled(page)
-    assert page.locator("textarea").first.input_value() == SENTENCE
-
-
 def test_the_first_page_has_an_address_of_its_own(app_url, page):
     page.goto(address(app_url, "overview"))
     settled(page)
