@@ -21,8 +21,10 @@ INPUT = "input"
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
 """Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""
-_FOR, _DRAFTS, _SEEN, _PRESET = (
+_FOR, _KEPT, _SUBMIT, _DRAFTS, _SEEN, _PRESET = (
     "sentences-for",
+    "sentences-kept",
+    "sentences-submit",
     "sentences-drafts",
     "sentences-link",
     "sentences-preset",
@@ -129,7 +131,7 @@ def sentence_form(
             persist_state="session",
             placeholder=f"{first} {PAIR_SEPARATOR} {second}" if pair else "Type a sentence",
         )
-        st.form_submit_button(action, type="primary", icon=icon)
+        st.form_submit_button(action, type="primary", icon=icon, key=_SUBMIT)
     sets = presets(task, data)
     with right:
         st.selectbox(
@@ -142,7 +144,7 @@ def sentence_form(
             help="Replaces what is typed.",
         )
         st.caption(f"At most {MAX_SENTENCES} inputs. The address of this page holds them.")
-    typed = st.session_state[TYPED] or ""
+    typed = st.session_state[_KEPT] = st.session_state[TYPED] or ""
     notes = []
     if len(typed) > MAX_CHARACTERS:
         notes.append(f"Only the first {MAX_CHARACTERS:,} of {len(typed):,} characters are read.")
@@ -160,10 +162,14 @@ def _restore(task: Task, start: str) -> None:
     state = st.session_state
     now = task.name, len(task.text_columns), start
     before, columns, examples = state.get(_FOR, now)
+    # Only its button hands in what is in the box: a browser empties the box on the way to another page.
+    kept = state.get(_KEPT, state.get(TYPED, start))
+    if (
+        not state.get(_SUBMIT) and state.get(TYPED) != kept
+    ):  # or else what is being typed would be written over
+        state[TYPED] = kept
     if link is not None and link != state.get(_SEEN):  # opened by its address, or the browser's back button
         state[TYPED] = link
-    elif TYPED not in state:
-        state[TYPED] = start
     elif before != task.name:
         drafts = state.setdefault(_DRAFTS, {})
         drafts[before] = state[TYPED]
@@ -188,7 +194,7 @@ def _link(typed: str, start: str) -> list[str]:
 def _use_preset(sets: dict[str, str]) -> None:
     chosen = st.session_state[_PRESET]
     if chosen in sets:
-        st.session_state[TYPED] = sets[chosen]
+        st.session_state[TYPED] = st.session_state[_KEPT] = sets[chosen]
     st.session_state[_PRESET] = None
 
 
