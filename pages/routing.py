@@ -5,7 +5,7 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.explore import Exploration
-from ui import expert_cells, state
+from ui import attribution_routes, expert_cells, state
 from ui import routing_views as views
 from ui.downloads import chart
 from ui.routing_what_if import what_if_section
@@ -79,11 +79,12 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     for column, number in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
         with column:
             views.one_input(selection, found[number - 1], number, top, pick=number == first)
-    # No address of its own: Streamlit would start the page without the typed text.
     st.page_link(
         "pages/attribution.py",
-        label="Why these experts? Attribution explains a layer's route word by word, where you pick that",
+        label="Why these experts? Attribution explains a layer's route word by word",
         icon=":material/troubleshoot:",
+        query_params={attribution_routes.ASPECT: attribution_routes.ROUTE}
+        | ({INPUT: str(first)} if first > 1 else {}),
     )
     what_if_section(selection, [found[i - 1] for i in shown], shown)
 

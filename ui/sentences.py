@@ -15,16 +15,15 @@ from shrp.tasks import Task
 from shrp.whatif import WhatIf, what_if
 from ui.store import results
 
-TYPED, URL = "sentences", "text"
+URL = "text"
 INPUT = "input"
 """Key of the box for one of several inputs, which the pages that have one share."""
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
 """Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""
-_FOR, _KEPT, _SUBMIT, _DRAFTS, _SEEN, _PRESET = (
+_FOR, _KEPT, _DRAFTS, _SEEN, _PRESET = (
     "sentences-for",
     "sentences-kept",
-    "sentences-submit",
     "sentences-drafts",
     "sentences-link",
     "sentences-preset",
@@ -71,6 +70,11 @@ EXAMPLES = {
 }
 
 
+def box_of(action: str) -> str:
+    """Key of the box in the form with this action."""
+    return f"sentences-{action.lower()}"
+
+
 def as_lines(inputs) -> str:
     """Inputs as they are typed: one a line, pairs with the separator between them."""
     return "\n".join(f" {PAIR_SEPARATOR} ".join(" ".join(t.split()) for t in texts) for texts in inputs)
@@ -115,9 +119,14 @@ def _groups(data: TextData, size: int = 4) -> dict[str, list[int]]:
 def sentence_form(
     task: Task, data: TextData | None, action: str = "Route", icon: str = ":material/alt_route:"
 ) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Draw the form, its button named for the `action`; returns the submitted inputs and what was left out or cut."""
+    """Draw the form, its button named for the `action`; returns the submitted inputs and what was left out or cut.
+
+    The pages share the text but not the box: drawn on another page, a widget starts from its default, whatever its key
+    held before. So what is handed in stays beside the boxes, and each is given it when it is drawn anew.
+    """
     start = example_text(task, data)
-    _restore(task, start)
+    box = box_of(action)
+    _restore(box, task, start)
     pair = len(task.text_columns) == 2
     first, second = task.text_columns if pair else ("sentence", "")
     label = f"One pair a line: {first} {PAIR_SEPARATOR} {second}" if pair else "One sentence a line"
@@ -125,13 +134,12 @@ def sentence_form(
     with left, st.form("sentence-form", border=False):
         st.text_area(
             label,
-            key=TYPED,
+            key=box,
             height=132,
             max_chars=MAX_CHARACTERS,
-            persist_state="session",
             placeholder=f"{first} {PAIR_SEPARATOR} {second}" if pair else "Type a sentence",
         )
-        st.form_submit_button(action, type="primary", icon=icon, key=_SUBMIT)
+        st.form_submit_button(action, type="primary", icon=icon, on_click=_hand_in, args=[box])
     sets = presets(task, data)
     with right:
         st.selectbox(
@@ -144,7 +152,7 @@ def sentence_form(
             help="Replaces what is typed.",
         )
         st.caption(f"At most {MAX_SENTENCES} inputs. The address of this page holds them.")
-    typed = st.session_state[_KEPT] = st.session_state[TYPED] or ""
+    typed = st.session_state[_KEPT]
     notes = []
     if len(typed) > MAX_CHARACTERS:
         notes.append(f"Only the first {MAX_CHARACTERS:,} of {len(typed):,} characters are read.")
@@ -153,29 +161,33 @@ def sentence_form(
     return inputs, notes + left_out + _link(typed, start)
 
 
-def _restore(task: Task, start: str) -> None:
+def _restore(box: str, task: Task, start: str) -> None:
     """Before the form is drawn: take the text from the URL, or examples where there is none yet.
 
     For another task of single sentences what was typed stays; for others it is kept until its own task is back.
     """
-    link = st.query_params.get(URL)
     state = st.session_state
+    link = st.query_params.get(URL)
+    if box not in state and link is None and state.get(INPUT, 1) != 1 and INPUT not in st.query_params:
+        # On the way from the other page: its address has to say this, and a widget takes no first value from there.
+        st.query_params[INPUT] = state[INPUT] = state[INPUT]
     now = task.name, len(task.text_columns), start
     before, columns, examples = state.get(_FOR, now)
-    # Only its button hands in what is in the box: a browser empties the box on the way to another page.
-    kept = state.get(_KEPT, state.get(TYPED, start))
-    if (
-        not state.get(_SUBMIT) and state.get(TYPED) != kept
-    ):  # or else what is being typed would be written over
-        state[TYPED] = kept
+    kept = state.get(_KEPT, start)
     if link is not None and link != state.get(_SEEN):  # opened by its address, or the browser's back button
-        state[TYPED] = link
+        kept = link
     elif before != task.name:
         drafts = state.setdefault(_DRAFTS, {})
-        drafts[before] = state[TYPED]
-        if state[TYPED] == examples or not columns == now[1] == 1:
-            state[TYPED] = drafts.get(task.name, start)
-    state[_FOR] = now
+        drafts[before] = kept
+        if kept == examples or not columns == now[1] == 1:
+            kept = drafts.get(task.name, start)
+    state[_FOR], state[_KEPT] = now, kept
+    if state.get(box) != kept:  # where it is the same, what is being typed would be written over
+        state[box] = kept
+
+
+def _hand_in(box: str) -> None:
+    st.session_state[_KEPT] = st.session_state[box] or ""
 
 
 def _link(typed: str, start: str) -> list[str]:
@@ -194,7 +206,7 @@ def _link(typed: str, start: str) -> list[str]:
 def _use_preset(sets: dict[str, str]) -> None:
     chosen = st.session_state[_PRESET]
     if chosen in sets:
-        st.session_state[TYPED] = st.session_state[_KEPT] = sets[chosen]
+        st.session_state[_KEPT] = sets[chosen]
     st.session_state[_PRESET] = None
 
 

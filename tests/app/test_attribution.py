@@ -17,7 +17,7 @@ TYPED = "w1 w20 w33 w4 w50"
 
 
 def explain(at, text):
-    at.text_area(key="sentences").set_value(text)
+    at.text_area(key="sentences-explain").set_value(text)
     at.button[0].click()
     at.run()
     assert not at.exception

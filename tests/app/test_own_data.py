@@ -293,7 +293,7 @@ def test_a_text_column_named_as_one_of_the_apps_own_keeps_its_place(
     text = column if column in shown and column not in ("index", "label") else f"{column} (text)"
     assert set(shown[text]) == {"w1 w2 w3", "w4 w5"}
     at.switch_page("pages/routing.py").run()
-    at.text_area(key="sentences").set_value("w1 w20\nw3")
+    at.text_area(key="sentences-route").set_value("w1 w20\nw3")
     at.button[0].click().run()
     assert not at.exception
     shown = next(frame.value for frame in at.dataframe if "tokens read" in frame.value)

@@ -14,7 +14,7 @@ from .helpers import specs, texts_of
 
 
 def route(at, text):
-    at.text_area(key="sentences").set_value(text)
+    at.text_area(key="sentences-route").set_value(text)
     at.button[0].click()
     at.run()
     assert not at.exception
@@ -55,7 +55,7 @@ def test_a_typed_sentence_gets_the_models_own_prediction(page, tiny_checkpoint):
 def test_the_url_restores_text_input_and_comparison(open_page, tiny_checkpoint):
     at = open_page("routing", tiny_checkpoint, text="w1\nw2\nw3", input="2", beside="3")
     assert not at.exception
-    assert at.text_area(key="sentences").value == "w1\nw2\nw3"
+    assert at.text_area(key="sentences-route").value == "w1\nw2\nw3"
     assert (at.selectbox(key="input").value, at.selectbox(key="beside").value) == (2, 3)
     assert len(at.get("plotly_chart")) == 5
 

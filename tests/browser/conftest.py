@@ -67,6 +67,7 @@ def browser():
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
+    playwright.expect.set_options(timeout=TIMEOUT_MS)
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(
             executable_path=path,

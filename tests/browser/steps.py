@@ -1,7 +1,7 @@
 """What a person does in the app, and what they then see, in the terms of a page in a browser."""
 
 import re
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from ui.compare_sides import AS_IS
 
@@ -175,7 +175,7 @@ def click_cell(page, key, x, y):
 
 def wait_for_query(page, **wanted):
     for name, value in wanted.items():
-        page.wait_for_url(re.compile(rf"[?&]{name}={re.escape(str(value))}(&|$)"))
+        page.wait_for_url(re.compile(rf"[?&]{name}={re.escape(quote_plus(str(value)))}(&|$)"))
 
 
 def low_contrast(page, least=4.5):

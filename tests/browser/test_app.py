@@ -233,6 +233,40 @@ def test_attribution_runs_and_finishes(app_url, page, shipped, timing):
     assert page.locator("[data-testid=stProgress]").count() == 0
 
 
+def test_typed_text_goes_along_to_other_pages(app_url, page):
+    """Also where one clicks on before a page is done, and with the number of the input."""
+    from playwright.sync_api import expect
+
+    second = "A dull mess from start to finish."
+    box, number = page.locator("textarea").first, page.get_by_label("Input number").first
+
+    def to(name):
+        page.locator("[data-testid=stSidebarNavLink]").filter(has_text=name).click()
+
+    page.goto(address(app_url, "routing", text=f"{SENTENCE}\n{second}", input=2))
+    box.wait_for()
+    to("Attribution")
+    to("Expert usage")
+    page.get_by_role("heading", name="Expert usage").first.wait_for()
+    for name in ("Attribution", "Routing"):
+        to(name)
+        page.get_by_role("heading", name=name).first.wait_for()
+        expect(box).to_have_value(f"{SENTENCE}\n{second}")
+        settled(page)
+        expect(number).to_have_value("2")
+        wait_for_query(page, input=2)
+    page.get_by_text("Why these experts?").click()
+    page.get_by_role("heading", name="Attribution").first.wait_for()
+    expect(page.get_by_role("radio", name="a layer's route")).to_be_checked()
+    expect(number).to_have_value("2")
+    box.fill(SENTENCE)
+    page.get_by_role("button", name="Explain", exact=True).click()
+    wait_for_query(page, text=SENTENCE)
+    to("Routing")
+    page.get_by_role("heading", name="Routing").first.wait_for()
+    expect(box).to_have_value(SENTENCE)
+
+
 def test_the_first_page_has_an_address_of_its_own(app_url, page):
     page.goto(address(app_url, "overview"))
     settled(page)
