@@ -1,0 +1,88 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.attribution import instance, tokens, trust
+
+
+def test_every_attribution_is_checked_and_a_random_one_last(made, routed):
+    one = made(routed)
+    results = [
+        tokens.input_x_gradient(one, 1),
+        tokens.integrated_gradients(one, 1),
+        tokens.ablate_words(one, 1),
+    ]
+    calls = []
+    found = trust.check(one, results, 1, progress=lambda *call: calls.append(call))
+    assert [check.method for check in found] == [*tokens.METHODS, trust.RANDOM]
+    assert calls[-1][0] == calls[-1][1]
+    assert all(a[0] <= b[0] for a, b in pairwise(calls))
+    assert found[-1].sensitivity > 0.5  # drawn anew for every copy
+    assert len({check.sensitivity for check in found}) == 4
+    for check in found:
+        assert 0 <= check.scaled_infidelity <= check.infidelity + 1e-5
+        assert check.explained <= 1 + 1e-6
+
+
+def test_a_true_attribution_is_told_from_a_random_one(made, tiny_model, monkeypatch):
+    """Of an output that is a sum over words: its terms foresee everything, random scores next to nothing."""
+    one = made(tiny_model())
+    terms = torch.linspace(-1, 2, len(one.words))
+    direction = torch.ones(one.embeddings.shape[-1])
+    gaps = ((one.embeddings - one.baseline("mask"))[0] @ direction)[one.word_positions]
+
+    def additive(self, embeddings, **inputs):
+        there = ((embeddings - one.baseline("mask")) @ direction)[:, one.word_positions] / gaps
+        return (there @ terms)[:, None].expand(-1, 2)
+
+    monkeypatch.setattr(instance.Instance, "outputs", additive)
+    result = tokens.ablate_words(one, 0)
+    np.testing.assert_allclose(result.scores, terms, atol=1e-4)
+    controls = []
+    for seed in range(5):
+        true, control = trust.check(one, [result], 0, seed=seed)
+        assert true.infidelity == pytest.approx(0, abs=1e-6)
+        assert true.explained == pytest.approx(1, abs=1e-5)
+        controls.append(control)
+    assert np.mean([control.explained for control in controls]) < 0.7
+    assert min(control.infidelity for control in controls) > 0.1
+
+
+def test_a_turned_sign_is_not_forgiven_and_one_word_beats_nobody(made, routed):
+    one = made(routed)
+    result = tokens.ablate_words(one, 0)
+    turned = replace(result, scores=-result.scores)
+    right, wrong, _ = trust.check(one, [result, turned], 0)
+    assert right.explained > 0
+    assert wrong.explained <= 0 < wrong.infidelity
+    assert wrong.beaten < right.beaten
+    alone = made(routed, ("w3",))
+    for seed in range(3):
+        result = tokens.ablate_words(alone, 0)
+        (single,) = trust.check(alone, [result], 0, seed=seed)[:1]
+        assert single.explained == pytest.approx(1, abs=1e-5)
+        draws = np.random.default_rng(seed).normal(size=(trust.DRAWS, 1))
+        assert (
+            single.beaten == (np.sign(draws) != np.sign(result.scores)).sum()
+        )  # the others are as good, at any size
+
+
+def test_infidelity_equals_its_definition(made, routed):
+    one = made(routed)
+    result = tokens.ablate_words(one, 1)
+    (found, _) = trust.check(one, [result], 1, replacement="mask")
+    generator = torch.Generator().manual_seed(0)
+    dropped = torch.rand(trust.SAMPLES, len(one.words), generator=generator) < trust.SHARE_REPLACED
+    errors = []
+    for row in dropped.numpy():
+        embeddings = one.embeddings.clone()
+        for gone, word in zip(row, one.words, strict=True):
+            if gone:
+                embeddings[:, list(word.positions)] = one.replacement("mask")
+        with torch.no_grad():
+            change = result.full - float(one.outputs(embeddings)[0, 1])
+        errors.append(((row * result.scores).sum() - change) ** 2)
+    assert found.infidelity == pytest.approx(np.mean(errors), rel=1e-4)
