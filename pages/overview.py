@@ -32,12 +32,16 @@ from ui.text import (
 TOKENS = 128  # the length at which method.md gives its FLOPs
 
 
-def headline(selection: state.Selection, costs: pd.DataFrame, scores: pd.DataFrame) -> None:
+def scores_of_its_own(selection: state.Selection, scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the checkpoint as it is; none where only others were scored."""
+    own = scores[scores["kind"] == ("routed" if selection.is_routed else "static")]
+    plan = selection.checkpoint.info.plan
+    return own if plan is None else own[own["budget"] == plan.budget]
+
+
+def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame) -> None:
     """The four numbers to know first, each with its denominator."""
     info = selection.checkpoint.info
-    own = scores[scores["kind"] == ("routed" if selection.is_routed else "static")]
-    if info.plan is not None:
-        own = own[own["budget"] == info.plan.budget]
     first, *others = st.columns(4, border=True)
     with first:
         if own.empty:
@@ -103,7 +107,8 @@ report.section(selection)
 
 costs = overview_figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
 scores = score_frame(info.scores)
-headline(selection, costs, scores)
+own = scores_of_its_own(selection, scores)
+headline(selection, costs, own)
 
 layers = overview_figures.layer_frame(info, num_layers, num_experts)
 validation = str(info.training.get("validation_data", "the data that it was counted on"))
@@ -128,7 +133,7 @@ with right:
     )
 
 latency.overview_section(selection.checkpoint, routed=selection.is_routed)
-scores_section(scores)
+scores_section(scores, first="" if own.empty else own["data"].iloc[0])
 history: list[dict[str, Any]] = []
 try:
     history = loaders.read_history(selection.name)

@@ -12,8 +12,8 @@ from ui.pickers import one_of
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
 
-def scores_section(scores: pd.DataFrame) -> None:
-    """Scores as a chart, a table and words, one data set at a time."""
+def scores_section(scores: pd.DataFrame, first: str = "") -> None:
+    """Scores as a chart, a table and words, one data set at a time; opens on the data `first`, if these are there."""
     st.subheader("Scores, with the controls beside them", anchor="scores")
     if scores.empty:
         st.info(
@@ -23,9 +23,9 @@ def scores_section(scores: pd.DataFrame) -> None:
         )
         return
     datasets = list(dict.fromkeys(scores["data"]))
-    picked = datasets[0]
+    picked = first if first in datasets else datasets[0]
     if len(datasets) > 1:
-        picked = one_of("Scored on", datasets, key="scored_on", default=datasets[0])
+        picked = one_of("Scored on", datasets, key="scored_on", default=picked)
     part = scores[scores["data"] == picked].reset_index(drop=True)
     figure, words = st.columns([3, 2], gap="large")
     with figure:

@@ -10,6 +10,7 @@ from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.history import history_text
 from shrp.measure import cost, dense_cost
+from shrp.plan import make_plan
 from ui import state
 from ui.text import count
 
@@ -125,6 +126,18 @@ def test_the_picked_data_set_of_the_scores_is_in_the_link(open_page, save_tiny):
     other = [line | {"data": "probe/sst2", "n": 480} for line in SCORES]
     folder = save_tiny("two", scores=(*SCORES, *other))
     at = open_page("overview", folder, scored_on="probe/sst2")
+    assert not at.exception
+    assert "Accuracy on probe/sst2" in [spec["layout"]["title"]["text"] for spec in specs(at)]
+
+
+def test_scores_open_on_the_data_that_the_checkpoint_itself_was_scored_on(open_page, save_tiny):
+    """As the lab saves a pruning: the teacher's rows of two data sets, its own of the second."""
+    rows = [
+        row("dense teacher", "teacher", 0.9, data=data) for data in ("glue/sst2 validation", "probe/sst2")
+    ]
+    rows.append(row("static, 3 in all", "static", 0.8, data="probe/sst2", budget=3))
+    plan = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, counts={1: 1, 2: 2})
+    at = open_page("overview", save_tiny("pruned", plan=plan, scores=tuple(rows)))
     assert not at.exception
     assert "Accuracy on probe/sst2" in [spec["layout"]["title"]["text"] for spec in specs(at)]
 
