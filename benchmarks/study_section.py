@@ -19,11 +19,12 @@ INTRODUCTION = (
     "Cells: share of the dense teacher's score that is left, in percent, and in brackets its 95% interval: of one seed "
     "over validation inputs, which does not say what another training would give; of several, whose lowest and highest "
     "follow, over inputs and trainings (`shrp.intervals`). Of random experts without recovery it is the range of "
-    "draws. Parameters and FLOPs are shares of the dense encoder's layers, without embeddings; FLOPs at 128 tokens. "
-    "All seeds of a task start from one teacher, and those of `retain` from one conversion on texts. The mean stands "
-    "only where every task of the table is measured. “One class”: the model gives all inputs the same answer. Experts "
-    "that no input was routed to are kept with weight 0, so beyond the number of those used, larger static models "
-    "repeat the score of a smaller one."
+    "draws; where they are trained on, each seed has one draw, the same experts on every task, so a single seed says "
+    "nothing of other draws. The teacher's own score is taken as exact. Parameters and FLOPs are shares of the dense "
+    "encoder's layers, without embeddings; FLOPs at 128 tokens. All seeds of a task start from one teacher, and those "
+    "of `retain` from one conversion on texts. The mean stands only where every task of the table is measured. “One "
+    "class”: the model gives all inputs the same answer. Experts that no input was routed to are kept with weight 0, so "
+    "beyond the number of those used, larger static models repeat the score of a smaller one."
 )
 
 
@@ -197,8 +198,9 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         "Written by `python -m benchmarks.selection`: routed checkpoints, pruned without any training on. Usage and "
         "gate × norm are counted on the validation data that scores them, as in the paper; gates are fitted on at most "
-        "512 texts of the training split, without labels. Cells: share of the routed model's score, and in brackets "
-        "what its 95% interval allows (for random experts the range of three draws). One training each.",
+        "512 texts of the training split, whose labels only mix the classes. Cells: share of the routed model's "
+        "score, and in brackets what its 95% interval allows (for random experts the range of three draws). One "
+        "training each.",
         "",
         *(f"- {sentence}" for sentence in selections.findings(frame)),
         "",

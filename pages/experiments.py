@@ -323,7 +323,8 @@ def selection() -> None:
     st.markdown(
         "What routed models keep of their score when they are pruned by usage, as the paper does, and by the other "
         "selections of the Pruning lab, without any training on. Fitted gates learn from texts of the training split, "
-        "without labels; usage and gate × norm are counted on the validation data that scores them, as in the paper."
+        "whose labels only mix the classes; usage and gate × norm are counted on the validation data that scores "
+        "them, as in the paper."
     )
     said = selections.findings(frame)
     for sentence in said:

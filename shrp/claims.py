@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from shrp.published import PUBLISHED
-from shrp.studies import with_ends
+from shrp.studies import CONTROLS, NAMES, with_ends
 
 OWN = "SHRP, "
 """What the names of the paper's own points begin with."""
@@ -19,7 +19,7 @@ def claims(mean: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns converted, reported, recipe, measured (the best static model's retained share with its interval),
-        size (its encoder parameters), best control (with its share), over (the tasks).
+        size (its encoder parameters), best control (with its share, and those that lack a task), over (the tasks).
     """
     rows = []
     for claim in (one for one in PUBLISHED if one.name.startswith(OWN)):
@@ -31,8 +31,9 @@ def claims(mean: pd.DataFrame) -> pd.DataFrame:
                 continue
             best = static.loc[static["retained"].idxmax()]
             # A control that lacks tasks would be compared over others.
-            controls = found[found["model"].isin(("random", "dropped", "uniform"))]
-            controls = controls[controls["tasks"] == best["tasks"]]
+            known = found[found["model"].isin(CONTROLS)]
+            controls = known[known["tasks"] == best["tasks"]]
+            lacking = [m for m in CONTROLS if m in set(known["model"]) - set(controls["model"])]
             rows.append(
                 {
                     "converted": converted,
@@ -40,16 +41,18 @@ def claims(mean: pd.DataFrame) -> pd.DataFrame:
                     "recipe": recipe,
                     "measured": with_ends(best["retained"], best["low"], best["high"]),
                     "size": best["encoder_params"],
-                    "best control": _control(controls),
+                    "best control": _control(controls, lacking),
                     "over": best["tasks"],
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _control(controls: pd.DataFrame) -> str:
+def _control(controls: pd.DataFrame, lacking: list[str]) -> str:
+    missing = " and ".join(NAMES[model].removeprefix("control: ") for model in lacking)
     if controls.empty:
-        return "none measured"
+        return f"none measured on all of these ({missing} on some)" if missing else "none measured"
     best = controls.loc[controls["retained"].idxmax()]
     name = best["name"].removeprefix("control: ")
-    return f"{name}: {with_ends(best['retained'], best['low'], best['high'])}"
+    text = f"{name}: {with_ends(best['retained'], best['low'], best['high'])}"
+    return f"{text}; not measured on all: {missing}" if missing else text

@@ -7,7 +7,7 @@ trainings. Beside those of several stand the lowest and the highest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ NAMES = {
     "dropped": "control: layers dropped",
     "uniform": "control: no router",
 }
-_CONTROLS = ("random", "dropped", "uniform")
+CONTROLS = ("random", "dropped", "uniform")
+"""Kinds of models that stand beside SHRP's."""
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "recovered_on_texts", "texts"]
 _DEFAULTS = {
     "texts": 0,
@@ -294,7 +295,7 @@ def _of_seeds(known: int, seeds: int) -> str:
 def not_measured(frame: pd.DataFrame) -> str:
     """The trained controls that some of the frame's tasks lack, in words; empty where none does."""
     trained, missing = _trained_controls(frame), []
-    for model in _CONTROLS:
+    for model in CONTROLS:
         measured = set(trained.loc[trained["model"] == model, "task"])
         if gaps := [task for task in frame["task"].unique() if task not in measured]:
             name = NAMES[model].removeprefix("control: ") + ", recovered" * (model == "random")
@@ -305,6 +306,18 @@ def not_measured(frame: pd.DataFrame) -> str:
 def _trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
     drawn = frame["model"].eq("random") & frame["recovered"].astype(bool)
     return frame[frame["model"].isin(("dropped", "uniform")) | drawn]
+
+
+def lacking_controls(rows: pd.DataFrame, tasks: Iterable[str]) -> str:
+    """The trained controls that were measured on some of the tasks, but not on all, in words; empty for none.
+
+    Args:
+        rows: of `glue_frame`, of one recipe and depth.
+    """
+    trained, wanted = _trained_controls(rows), set(tasks)
+    measured = {model: wanted & set(part["task"]) for model, part in trained.groupby("model")}
+    lacking = [m for m in CONTROLS if measured.get(m) and measured[m] != wanted]
+    return " and ".join(NAMES[model].removeprefix("control: ") for model in lacking)
 
 
 def findings(frame: pd.DataFrame) -> list[str]:
@@ -323,7 +336,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
         group = average(rows[rows["task"].isin(tasks)])
         group = group[group["tasks"] == ", ".join(sorted(tasks))]
         mine = group[group["model"] == "static"].sort_values("retained")
-        controls = group[group["model"].isin(_CONTROLS)].sort_values("retained")
+        controls = group[group["model"].isin(CONTROLS)].sort_values("retained")
         best = mine.iloc[-1]
         text = (
             f"{recipe}, {depth.replace('of', ' of ')} layers: the best pruned model ({best['name']}) keeps "
@@ -333,8 +346,10 @@ def findings(frame: pd.DataFrame) -> list[str]:
         if len(controls):
             rival = controls.iloc[-1]
             name = rival["name"].removeprefix("control: ")
+            lacking = lacking_controls(rows, tasks)
+            lacking = f"; not measured on all of these: {lacking}" if lacking else ""
             text += (
-                f"; the best control ({name}) keeps {_with_ends(rival)} at {rival['encoder_params']:.1%}: "
+                f"; the best control ({name}{lacking}) keeps {_with_ends(rival)} at {rival['encoder_params']:.1%}: "
                 f"{_verdict(best, rival)}. Both are the best of several on these very data"
             )
             if pd.notna([best["low"], rival["low"]]).any():
@@ -360,7 +375,7 @@ def _verdict(best: pd.Series, rival: pd.Series) -> str:
         value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
         points = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
         tie = rival["lead_low"] <= 0 <= rival["lead_high"]
-        return f"{'a tie' if tie else 'no tie'}, SHRP is ahead by {points} on the same inputs"
+        return f"{'a tie' if tie else 'no tie'}, SHRP's lead on the same inputs is {points}"
     if best["low"] != best["low"]:
         return "no interval to tell a tie by"
     if best["low"] <= rival["retained"] <= best["high"]:
@@ -377,7 +392,7 @@ def _winning_controls(frame: pd.DataFrame) -> list[str]:
     sentences = []
     for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
         mine = group.loc[group["model"] == "static"].sort_values("retained")
-        controls = group.loc[group["model"].isin(_CONTROLS)].sort_values("retained")
+        controls = group.loc[group["model"].isin(CONTROLS)].sort_values("retained")
         if mine.empty or controls.empty or controls["retained"].iloc[-1] < mine["retained"].iloc[-1]:
             continue
         best, rival = mine.iloc[-1], controls.iloc[-1]

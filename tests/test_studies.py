@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import t
 
 from shrp import ablations, studies
+from shrp.claims import claims
 from shrp.errors import DataError
 
 
@@ -85,9 +86,21 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     assert (
         "95% intervals, over inputs and not over trainings" in sentence
     )  # of the control, there is one of each
-    assert "layers dropped) keeps 98.0% (96.6 to 99.4) at 52.5%" in sentence
+    assert (
+        "layers dropped; not measured on all of these: no router) keeps 98.0% (96.6 to 99.4) at 52.5%"
+        in sentence
+    )
     drawn = studies.average(studies.glue_frame([row("cola", "random", 0.9, per_layer=2)])).iloc[0]
     assert drawn[["low", "high"]].isna().all()
+
+
+def test_a_claim_names_the_controls_that_lack_a_task():
+    (claim,) = claims(studies.average(studies.glue_frame(ROWS))).to_dict("records")
+    assert claim["best control"].startswith("layers dropped: 98.0%")
+    assert claim["best control"].endswith("; not measured on all: no router")
+    alone = [one for one in ROWS if one["model"] in ("teacher", "static", "uniform")]
+    (claim,) = claims(studies.average(studies.glue_frame(alone))).to_dict("records")
+    assert claim["best control"] == "none measured on all of these (no router on some)"
 
 
 def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
@@ -96,15 +109,16 @@ def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
     sentence = studies.findings(studies.glue_frame([*ROWS, *more]))[0]
     assert "(SHRP, static, 2 a layer, recovered) keeps 94.0% (81.2 to 106.8) of the" in sentence
     assert (
-        "mean over cola, rte; the best control (layers dropped) keeps 98.0%" in sentence
+        "mean over cola, rte; the best control (layers dropped; not measured on all of these: no router) keeps 98.0%"
+        in sentence
     )  # not 82.0, over three
 
 
 def test_a_paired_lead_tells_a_tie_where_there_is_one():
     mine = [row(task, "static", 0.97, per_layer=2, recovered=True) for task in ("cola", "rte")]
     for lead, said in (
-        (0.004, "a tie, SHRP is ahead by +0.4 points (-0.3 to +1.1) on the same inputs"),
-        (0.03, "no tie, SHRP is ahead by +3.0 points (+2.3 to +3.7) on the same inputs"),
+        (0.004, "a tie, SHRP's lead on the same inputs is +0.4 points (-0.3 to +1.1)"),
+        (0.03, "no tie, SHRP's lead on the same inputs is +3.0 points (+2.3 to +3.7)"),
     ):
         ends = {"lead": lead, "lead_interval": [lead - 0.01, lead + 0.01]}
         rows = [*mine, *(row(task, "dropped", 0.97 - lead) | ends for task in ("cola", "rte"))]

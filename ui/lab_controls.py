@@ -91,12 +91,13 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
         )
         seed = min(max(int(value or 0), 0), MAX_SEED)
         st.caption(
-            ":material/casino: Random experts are a control: a selection by usage should do better than this."
+            ":material/casino: Random experts are a control: where another selection does no better, it does not "
+            "show which experts matter."
         )
     if selection == FITTED:
         st.caption(
             ":material/tune: The fit gives the weights too, and spreads a budget over the layers. It looks at these "
-            "inputs and at what the routed model says of them, not at their labels."
+            "inputs and at what the routed model says of them; their labels only mix the classes."
         )
     return Setting(allocation, number, selection, combination, seed)
 
