@@ -23,8 +23,8 @@ INTRODUCTION = (
     "nothing of other draws. The teacher's own score is taken as exact. Parameters and FLOPs are shares of the dense "
     "encoder's layers, without embeddings; FLOPs at 128 tokens. All seeds of a task start from one teacher, and those "
     "of `retain` from one conversion on texts. The mean stands only where every task of the table is measured. “One "
-    "class”: the model gives all inputs the same answer. Experts that no input was routed to are kept with weight 0, so "
-    "beyond the number of those used, larger static models repeat the score of a smaller one."
+    "class”: the model gives all inputs the same answer. Experts that no input was routed to are kept with weight 0, "
+    "so beyond the number of those used, larger static models repeat the score of a smaller one."
 )
 
 

@@ -68,7 +68,7 @@ def claimed(glue: pd.DataFrame) -> None:
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=ROW + 20,  # four lines
+        row_height=ROW + 58,  # six lines
         column_config={
             "converted": st.column_config.TextColumn("layers", width=85),
             "reported": st.column_config.TextColumn("the paper", width=155),
