@@ -2,7 +2,7 @@
 
 Prunes routed checkpoints to a few sizes by every selection there is, without any training on, and scores them on GLUE's
 validation data. Usage and norms are counted there too, as the paper does; gates are fitted on texts of the training
-split, without labels.
+split, whose labels only mix the classes.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ def main() -> None:
 def pick_input(inputs: list[tuple[str, ...]]) -> tuple[str, ...]:
     """The input to explain; with several typed, by its number, which the routing page shares."""
     if len(inputs) == 1:
+        st.session_state[INPUT] = 1  # or else several typed later would open on an earlier number
         return inputs[0]
     numbers = list(range(1, len(inputs) + 1))
     if st.session_state.get(INPUT) not in (None, *numbers):  # fewer inputs than before

@@ -3,7 +3,8 @@
 Usage says where a router sends inputs, not which experts do well for all of them together, which is what a static
 model asks. So all converted layers run under constant gates, whose logits learn, with every weight of the model
 fixed, to have the model give the routed one's outputs; meanwhile the expert with the smallest gate is taken out again
-and again. One such walk gives a plan for each number of experts. It needs texts and no labels.
+and again. One such walk gives a plan for each number of experts. It needs texts; labels, if there
+are any, only mix the classes.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             tuple(SELECTIONS),
             side + SELECTION,
             "Usage: the most used ones (the paper's). Gate × norm: those with the largest mean gate times output "
-            "norm. Fitted: constant gates that learn, without labels, to have the pruned model answer as the routed "
+            "norm. Fitted: constant gates that learn from texts alone to have the pruned model answer as the routed "
             "one, while the expert with the smallest gate is taken out again and again. Random: drawn by chance, a "
             "control that a good selection must beat.",
         )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import quote
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
@@ -126,6 +129,7 @@ def sentence_form(
     """
     start = example_text(task, data)
     box = box_of(action)
+    comes_from_the_other_page = box not in st.session_state and URL not in st.query_params
     _restore(box, task, start)
     pair = len(task.text_columns) == 2
     first, second = task.text_columns if pair else ("sentence", "")
@@ -148,7 +152,7 @@ def sentence_form(
             index=None,
             key=_PRESET,
             placeholder="Put examples in",
-            on_change=lambda: _use_preset(sets),
+            on_change=lambda: _use_preset(sets, box),
             help="Replaces what is typed.",
         )
         st.caption(f"At most {MAX_SENTENCES} inputs. The address of this page holds them.")
@@ -158,6 +162,8 @@ def sentence_form(
         notes.append(f"Only the first {MAX_CHARACTERS:,} of {len(typed):,} characters are read.")
         typed = typed[:MAX_CHARACTERS]
     inputs, left_out = split_sentences(typed, task)
+    if comes_from_the_other_page:
+        _keep_number(len(inputs))
     return inputs, notes + left_out + _link(typed, start)
 
 
@@ -168,9 +174,6 @@ def _restore(box: str, task: Task, start: str) -> None:
     """
     state = st.session_state
     link = st.query_params.get(URL)
-    if box not in state and link is None and state.get(INPUT, 1) != 1 and INPUT not in st.query_params:
-        # On the way from the other page: its address has to say this, and a widget takes no first value from there.
-        st.query_params[INPUT] = state[INPUT] = state[INPUT]
     now = task.name, len(task.text_columns), start
     before, columns, examples = state.get(_FOR, now)
     kept = state.get(_KEPT, start)
@@ -203,10 +206,24 @@ def _link(typed: str, start: str) -> list[str]:
     return [] if fits else ["This text is too long to be part of the page's address; the link leaves it out."]
 
 
-def _use_preset(sets: dict[str, str]) -> None:
+def _keep_number(inputs: int) -> None:
+    """On the way from the other page: keep the input's number, for the picker and for the address alike."""
+    number, context = st.session_state.get(INPUT), get_script_run_ctx()
+    # The browser's back button asks for what its address says, where the first input is left out.
+    if context is None or context.is_history_navigation or INPUT in st.query_params:
+        return
+    if isinstance(number, int) and 1 < number <= inputs:
+        # A picker that has a value by its key does not write its address, and one that has an address not its value.
+        st.session_state[INPUT] = number
+        with suppress(StreamlitAPIException):  # where the other page's picker still holds the address
+            st.query_params[INPUT] = number
+
+
+def _use_preset(sets: dict[str, str], box: str) -> None:
     chosen = st.session_state[_PRESET]
     if chosen in sets:
-        st.session_state[_KEPT] = sets[chosen]
+        # Into the box too, where it is what was handed in last: what is being typed gives way.
+        st.session_state[_KEPT] = st.session_state[box] = sets[chosen]
     st.session_state[_PRESET] = None
 
 

@@ -67,6 +67,14 @@ def test_a_picked_class_is_the_one_shown(page):
     assert "positive" in page.get("plotly_chart")[-1].proto.spec
 
 
+def test_examples_replace_what_is_being_typed_also_where_they_were_handed_in_last(page):
+    """What is typed stays in the browser until it is handed in, so the box has to be told its text anew."""
+    box = page.text_area(key="sentences-route")
+    page.selectbox(key="sentences-preset").select("Near opposites").run()
+    assert page.text_area(key="sentences-route").value == box.value
+    assert page.text_area(key="sentences-route").proto.set_value
+
+
 @pytest.mark.parametrize("text", ["", "   \n \n\t", "\u200b \u200b\n\u200d"])
 def test_nothing_typed_says_what_to_do(page, text):
     route(page, text)
