@@ -130,7 +130,7 @@ def test_fitted_gates_bring_their_weights_and_are_fitted_once(page, loaded, monk
         assert_shows(page, plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, data))
     assert len(fits) == 1
     assert "combine" not in [control.key for control in page.segmented_control]
-    assert "not at their labels" in texts_of(page)
+    assert "their labels only mix the classes" in texts_of(page)
 
 
 def test_usage_with_norms_of_the_same_inputs_keeps_each_name(cache, loaded):
