@@ -133,7 +133,7 @@ with right:
     )
 
 latency.overview_section(selection.checkpoint, routed=selection.is_routed)
-scores_section(scores, first="" if own.empty else own["data"].iloc[0])
+scores_section(selection.name, scores, first="" if own.empty else own["data"].iloc[0])
 history: list[dict[str, Any]] = []
 try:
     history = loaders.read_history(selection.name)

@@ -12,8 +12,16 @@ from ui.pickers import one_of
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
 
-def scores_section(scores: pd.DataFrame, first: str = "") -> None:
-    """Scores as a chart, a table and words, one data set at a time; opens on the data `first`, if these are there."""
+_DATA, _SHOWN = "scored_on", "scores_shown_of"
+
+
+def scores_section(checkpoint: str, scores: pd.DataFrame, first: str = "") -> None:
+    """Scores as a chart, a table and words, one data set at a time.
+
+    For each checkpoint it opens on the data `first`, if these are there: what was picked for one says nothing of another.
+    """
+    seen = st.session_state.get(_SHOWN, checkpoint)
+    st.session_state[_SHOWN] = checkpoint
     st.subheader("Scores, with the controls beside them", anchor="scores")
     if scores.empty:
         st.info(
@@ -25,7 +33,7 @@ def scores_section(scores: pd.DataFrame, first: str = "") -> None:
     datasets = list(dict.fromkeys(scores["data"]))
     picked = first if first in datasets else datasets[0]
     if len(datasets) > 1:
-        picked = one_of("Scored on", datasets, key="scored_on", default=picked)
+        picked = one_of("Scored on", datasets, key=_DATA, default=picked, anew=seen != checkpoint)
     part = scores[scores["data"] == picked].reset_index(drop=True)
     figure, words = st.columns([3, 2], gap="large")
     with figure:

@@ -142,6 +142,30 @@ def test_scores_open_on_the_data_that_the_checkpoint_itself_was_scored_on(open_p
     assert "Accuracy on probe/sst2" in [spec["layout"]["title"]["text"] for spec in specs(at)]
 
 
+def test_the_data_picked_for_one_checkpoint_is_not_carried_to_another(open_page, save_tiny):
+    sets = ("glue/sst2 validation", "probe/sst2")
+    rows = [row("routed", "routed", 0.9, data=data) for data in sets]
+    first, _ = save_tiny("first", scores=tuple(rows)), save_tiny("second", scores=tuple(rows[::-1]))
+    at = open_page("overview", first)
+
+    def shown():
+        assert not at.exception
+        assert "Session State API" not in texts_of(at)  # Streamlit's own warning
+        (title,) = [t for s in specs(at) if (t := s["layout"]["title"]["text"]).startswith("Accuracy on")]
+        return title.removeprefix("Accuracy on ")
+
+    assert shown() == sets[0]
+    at.button_group(key="scored_on").set_value(sets[1]).run()
+    assert shown() == sets[1]
+    at.button_group(key="scored_on").set_value(sets[0]).run()
+    at.selectbox(key="checkpoint").set_value("second").run()
+    assert shown() == sets[1]  # its own first, though the other was picked for the first
+    at.run()
+    assert shown() == sets[1]
+    at.button_group(key="scored_on").set_value(sets[0]).run()
+    assert shown() == sets[0]
+
+
 def test_a_static_checkpoint_shows_what_it_keeps(open_page, tiny_static_checkpoint):
     at = open_page("overview", tiny_static_checkpoint)
     assert not at.exception
