@@ -16,16 +16,24 @@ from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
 
 INTRODUCTION = (
-    "Cells: share of the dense teacher's score that is left, in percent, and in brackets its 95% interval: of one seed "
-    "over validation inputs, which does not say what another training would give; of several, whose lowest and highest "
-    "follow, over inputs and trainings (`shrp.intervals`). Of random experts without recovery it is the range of "
-    "draws; where they are trained on, each seed has one draw, the same experts on every task, so a single seed says "
-    "nothing of other draws. The teacher's own score is taken as exact. Parameters and FLOPs are shares of the dense "
-    "encoder's layers, without embeddings; FLOPs at 128 tokens. All seeds of a task start from one teacher, and those "
-    "of `retain` from one conversion on texts. The mean stands only where every task of the table is measured. “One "
-    "class”: the model gives all inputs the same answer. Experts that no input was routed to are kept with weight 0, "
-    "so beyond the number of those used, larger static models repeat the score of a smaller one."
+    "Cells: share of the dense teacher's score that is left, in percent, and in brackets its 95% interval: of one "
+    "seed over validation inputs, which does not say what another training would give; of several, whose lowest and "
+    "highest follow, over inputs and trainings (`shrp.intervals`). Of random experts without recovery it is the range "
+    "of draws; where they are trained on, each seed has one draw, the same experts on every task, so a single seed "
+    "says nothing of other draws. The teacher's own score is taken as exact. Parameters and FLOPs are shares of the "
+    "dense encoder's layers, without embeddings, those of the model with embeddings and head; FLOPs at 128 tokens. "
+    "All seeds of a task start from one teacher, and those of `retain` from one conversion on texts. The mean stands "
+    "only where every task of the table is measured. “One class”: the model gives all inputs the same answer. Experts "
+    "that no input was routed to are kept with weight 0, so beyond the number of those used, larger static models "
+    "repeat the score of a smaller one."
 )
+
+_SIZES = {
+    "encoder_params": "encoder parameters",
+    "model_params": "model parameters",
+    "encoder_flops": "encoder FLOPs",
+    "model_flops": "model FLOPs",
+}
 
 
 def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -101,15 +109,14 @@ def _beside(frame: pd.DataFrame) -> list[str]:
 
 def _size(frame: pd.DataFrame) -> list[str]:
     """Mean retained share against what is left of the encoder, beside published figures."""
-    head = ["model", "recipe", "encoder parameters", "encoder FLOPs", "retained", "mean over"]
+    head = ["model", "recipe", *_SIZES.values(), "retained", "mean over"]
     mean = studies.average(frame).sort_values(["encoder_params", "retained"], ascending=[True, False])
     rows = [
         [
             f"{row.name}, {row.depth.replace('of', ' of ')} layers",
             *(
                 row.recipe,
-                f"{row.encoder_params:.1%}",
-                f"{row.encoder_flops:.1%}",
+                *(_share(getattr(row, size)) for size in _SIZES),
                 studies.with_ends(row.retained, row.low, row.high),
                 row.tasks,
             ),
@@ -120,8 +127,7 @@ def _size(frame: pd.DataFrame) -> list[str]:
         [
             f"*{p.name}*",
             "*as reported*",
-            _share(p.encoder_params),
-            _share(p.encoder_flops),
+            *(_share(getattr(p, size, None)) for size in _SIZES),
             f"{p.retained:.1%}",
             f"{p.denominator} ({p.source})",
         ]
@@ -140,7 +146,7 @@ def _size(frame: pd.DataFrame) -> list[str]:
 
 
 def _share(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
+    return "" if share is None or share != share else f"{share:.1%}"
 
 
 def size_section(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -238,12 +244,12 @@ def _in_brackets(value: float, low: float, high: float, more: str = "") -> str:
 
 def _table(frame: pd.DataFrame) -> list[str]:
     tasks = list(dict.fromkeys(frame["task"]))
-    head = ["model", "encoder parameters", "encoder FLOPs", *tasks, "mean"]
+    head = ["model", *_SIZES.values(), *tasks, "mean"]
     lines = []
     for name, group in frame.groupby("name", sort=False):
         found = {row.task: row for row in group.itertuples()}
         first = group.iloc[0]
-        cells = [name, f"{first['encoder_params']:.1%}", f"{first['encoder_flops']:.1%}"]
+        cells = [name, *(_share(first[size]) for size in _SIZES)]
         cells += [_cell(found[task]) if task in found else "" for task in tasks]
         whole = len(found) == len(tasks)
         cells.append(f"{100 * group['retained'].mean():.1f}" if whole else "")

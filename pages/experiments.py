@@ -16,7 +16,12 @@ from ui.text import escape
 
 RECIPE, DEPTH, OVER, KEPT = "recipe", "depth", "over", "kept"
 ROW = 66  # pixels of a row of the table: three lines, for the longest names of models
-AXES = {"Parameters": "encoder_params", "FLOPs": "encoder_flops"}
+AXES = {
+    "Parameters": "encoder_params",
+    "FLOPs": "encoder_flops",
+    "Whole-model parameters": "model_params",
+    "Whole-model FLOPs": "model_flops",
+}
 
 
 def main() -> None:
@@ -128,16 +133,17 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         f"Retained share of the teacher's score by task and model; highest: {best['name']} on {best['task']}, "
         f"{best['retained']:.1%}",
     )
-    places = {"index": ["name", "encoder_params"], "columns": "task", "sort": False}
-    wide = rows.pivot_table(values="retained", **places)
-    cells = rows.assign(cell=[_with_ends(row) for row in rows.itertuples()])
+    cells = rows.assign(
+        size=[_sizes(row) for row in rows.itertuples()], cell=[_with_ends(row) for row in rows.itertuples()]
+    )
+    places = {"index": ["name", "size"], "columns": "task", "sort": False}
+    wide = cells.pivot_table(values="retained", **places)
     shown = cells.pivot_table(values="cell", aggfunc=" / ".join, **places)
     tasks, floors = rows.drop_duplicates("task"), studies.floors(rows)
     # Only where every task is known do averages compare like with like.
     if len(tasks) > 1:
         shown["mean"] = 100 * wide.mean(axis=1).where(wide.notna().all(axis=1))
-    shown = shown.reset_index().rename(columns={"name": "model", "encoder_params": "encoder parameters"})
-    shown["encoder parameters"] *= 100
+    shown = shown.reset_index().rename(columns={"name": "model"})
     st.dataframe(
         shown,
         hide_index=True,
@@ -147,11 +153,9 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         column_config={
             # Narrow enough for six tasks in a small window.
             "model": st.column_config.TextColumn(width=194),
-            "encoder parameters": st.column_config.NumberColumn(
-                "size",
-                format="%.1f%%",
+            "size": st.column_config.TextColumn(
                 width=60,
-                help="Encoder parameters, as a share of the dense encoder's, without embeddings",
+                help="Percent of the dense encoder's parameters / of the whole dense model's, with embeddings and head",
             ),
             **{task: st.column_config.TextColumn(task, width=72) for task in tasks["task"]},
             "mean": st.column_config.NumberColumn(format="%.1f%%", width=58),
@@ -179,7 +183,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
             f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{_floor(floors[r.task])})"
             for r in tasks.itertuples()
         )
-        + ". Size: share of the dense encoder's parameters, without embeddings."
+        + ". Size: percent of the dense encoder's parameters, without embeddings / of the whole dense model's."
     )
     downloads(rows, f"{key}-table", f"{file}-table")
 
@@ -227,6 +231,12 @@ def _seeds(rows: pd.DataFrame) -> str:
     return f"seeds: {'' if fewest == most else f'{fewest} to '}{most}, from one teacher{shared}"
 
 
+def _sizes(row: Any) -> str:
+    """What is left of the encoder's parameters, and of the model's, in percent."""
+    of_model = "" if pd.isna(row.model_params) else f" / {100 * row.model_params:.1f}"
+    return f"{100 * row.encoder_params:.1f}{of_model}"
+
+
 def _with_ends(row: Any) -> str:
     """A retained share in percent with its ends in brackets, which stay whole where a cell wraps."""
     share = f"{100 * row.retained:.1f}"
@@ -243,9 +253,12 @@ def size(glue: pd.DataFrame) -> None:
     mean = studies.average(glue)
     note = "mean retained share over the tasks measured, which differ between marks: hover names them; "
     note += "hollow: pruned without training on; small: the paper's plain recipe<br>"
-    note += "stars: as reported of BERT-base, each with its own denominators and tasks"
-    if over == "encoder_flops":
-        note += "; those that tell nothing of encoder FLOPs are on the chart over parameters only"
+    if figures.published_over(over):
+        note += "stars: as reported of BERT-base, each with its own denominators and tasks"
+        if over == "encoder_flops":
+            note += "; those that tell nothing of encoder FLOPs are on the chart over parameters only"
+    else:
+        note += "embeddings and head counted in; what others report is of encoders, so it is not here"
     top = mean.sort_values("retained").iloc[-1]
     chart(
         figures.pareto(mean, over, note),

@@ -37,7 +37,10 @@ _DEFAULTS = {
     "lead": None,
     "lead_interval": None,
     "interval_is": "95%",
+    "model_params": None,
+    "model_flops": None,
 }
+_SIZES = ("encoder_params", "encoder_flops", "model_params", "model_flops")
 _NEEDED = {
     *_KEYS,
     "seed",
@@ -92,11 +95,12 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
 
     Columns: the keys, `name` in words, `seeds`, `metric`, `n`, `teacher`, `score`, `retained`, `low` and `high` (of
     the retained share; nan for no interval; of random experts without recovery the range of draws), `lowest` and
-    `highest` (seed's share), `encoder_params`, `encoder_flops` (shares of the dense encoder's). Of trained controls
-    `lead`, `lead_low`, `lead_high`: by what share of the teacher's score SHRP's recovered static model of the same seed
-    is ahead on the same inputs, with its interval, over the `lead_seeds` whose was kept. `floor`: the share that the
-    best constant answer has. `copies`: changed copies of each training example that the model learned from too. The
-    others, and those of `lead `, say what leaves a mean open, as `shrp.intervals.Mean`. nan where a file does not tell.
+    `highest` (seed's share), `encoder_params`, `encoder_flops`, `model_params`, `model_flops` (shares of the dense
+    encoder's layers, and of the whole model with embeddings and head). Of trained controls `lead`, `lead_low`,
+    `lead_high`: by what share of the teacher's score SHRP's recovered static model of the same seed is ahead on the
+    same inputs, with its interval, over the `lead_seeds` whose was kept. `floor`: the share that the best constant
+    answer has. `copies`: changed copies of each training example that the model learned from too. The others, and
+    those of `lead `, say what leaves a mean open, as `shrp.intervals.Mean`. nan where a file does not tell.
 
     Raises:
         DataError: a row lacks something.
@@ -136,8 +140,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
                 **_lead(group),
                 "copies": int(group["copies"].max()),
                 "floor": (group["constant"].astype(float) / group["teacher"]).mean(),
-                "encoder_params": group["encoder_params"].iloc[0],
-                "encoder_flops": group["encoder_flops"].iloc[0],
+                **{size: float(group[size].astype(float).iloc[0]) for size in _SIZES},
             }
         )
     order = {model: place for place, model in enumerate(NAMES)}
@@ -237,8 +240,7 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
                 **dict(zip(("lead_low", "lead_high"), led.ends, strict=True)),
                 "worst": group["retained"].min(),
                 "best": group["retained"].max(),
-                "encoder_params": group["encoder_params"].mean(),
-                "encoder_flops": group["encoder_flops"].mean(),
+                **{size: group[size].mean() for size in _SIZES},
                 "tasks": ", ".join(sorted(group["task"].unique())),
             }
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.published import PUBLISHED
+from shrp.published import PUBLISHED, Published
 from shrp.studies import floors as floors_of
 from shrp.studies import with_ends
 from ui.experiments_seed_figures import between
@@ -83,12 +83,17 @@ def _floors(fig: go.Figure, frame: pd.DataFrame) -> None:
             named = True
 
 
+def published_over(over: str) -> list[Published]:
+    """The published figures that say how much is left, counted as that column of `shrp.studies.average` is."""
+    return [p for p in PUBLISHED if getattr(p, over, None) is not None]
+
+
 def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
-    """Mean retained share against what is left of the encoder, beside published figures.
+    """Mean retained share against what is left, beside published figures where these count the same.
 
     Args:
         mean: `shrp.studies.average`.
-        over: `encoder_params` or `encoder_flops`.
+        over: its column to count size in.
     """
     fig = go.Figure()
     for (recipe, model, recovered), rows in mean.groupby(["recipe", "model", "recovered"], sort=False):
@@ -124,28 +129,29 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
                 "%{x:.1f}% left<extra></extra>",
             )
         )
-    reported = [p for p in PUBLISHED if getattr(p, over) is not None]
-    fig.add_trace(
-        go.Scatter(
-            x=[100 * getattr(p, over) for p in reported],
-            y=[100 * p.retained for p in reported],
-            mode="markers+text",
-            text=[p.name for p in reported],
-            # By hand: three of them lie within a few points of each other.
-            textposition=[_PLACES.get(p.name, "bottom center") for p in reported],
-            textfont={"size": 11, "color": GREY},
-            name="as reported, BERT-base, other denominators",
-            marker={"color": GREY, "symbol": "star", "size": 11},
-            customdata=[[p.source, p.denominator] for p in reported],
-            hovertemplate="%{text}, as reported: %{y:.1f}%<br>%{customdata[1]}<br>%{customdata[0]}<extra></extra>",
+    if reported := published_over(over):
+        fig.add_trace(
+            go.Scatter(
+                x=[100 * getattr(p, over) for p in reported],
+                y=[100 * p.retained for p in reported],
+                mode="markers+text",
+                text=[p.name for p in reported],
+                # By hand: three of them lie within a few points of each other.
+                textposition=[_PLACES.get(p.name, "bottom center") for p in reported],
+                textfont={"size": 11, "color": GREY},
+                name="as reported, BERT-base, other denominators",
+                marker={"color": GREY, "symbol": "star", "size": 11},
+                customdata=[[p.source, p.denominator] for p in reported],
+                hovertemplate="%{text}, as reported: %{y:.1f}%<br>%{customdata[1]}<br>%{customdata[0]}<extra></extra>",
+            )
         )
-    )
-    what = "parameters" if over == "encoder_params" else "FLOPs (128 tokens)"
+    of = "model" if over.startswith("model") else "encoder"
+    what = "parameters" if over.endswith("params") else "FLOPs (128 tokens)"
     return layout(
         fig,
         "Kept score against size",
         subtitle=note,
-        x=f"encoder {what}, % of the dense encoder's",
+        x=f"{'whole ' * (of == 'model')}{of} {what}, % of the dense {of}'s",
         y="of the dense teacher's score (%)",
         height=520,
         legend=True,

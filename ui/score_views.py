@@ -11,14 +11,13 @@ from ui.downloads import chart
 from ui.pickers import one_of
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
-
 _DATA, _SHOWN = "scored_on", "scores_shown_of"
 
 
 def scores_section(checkpoint: str, scores: pd.DataFrame, first: str = "") -> None:
     """Scores as a chart, a table and words, one data set at a time.
 
-    For each checkpoint it opens on the data `first`, if these are there: what was picked for one says nothing of another.
+    For each checkpoint it opens on the data `first`, if these are there: what was picked for one is not for another.
     """
     seen = st.session_state.get(_SHOWN, checkpoint)
     st.session_state[_SHOWN] = checkpoint

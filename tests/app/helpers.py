@@ -1,4 +1,7 @@
+import base64
 import json
+
+import numpy as np
 
 from ui import loaders
 from ui import store as stores
@@ -13,6 +16,14 @@ def texts_of(at):
 
 def specs(at):
     return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def values(array):
+    """A plotly array, which is a list or a base64-coded buffer."""
+    if isinstance(array, dict):
+        found = np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"])
+        return found.reshape([int(n) for n in str(array.get("shape", found.size)).split(",")])
+    return np.array(array, dtype=float)
 
 
 def forget():

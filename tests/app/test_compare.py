@@ -1,7 +1,5 @@
 """The Compare page on tiny checkpoints, against figures made without it."""
 
-import base64
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +19,7 @@ from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
 from ui.compare_views import numbering
 from ui.lab_views import points
 
-from .helpers import specs, texts_of
+from .helpers import specs, texts_of, values
 
 
 def metric(at, start):
@@ -88,8 +86,7 @@ def test_a_link_restores_both_sides_and_usage_is_side_by_side(open_page, tiny_ch
     assert len(heats) == 2
     assert heats[0]["zmax"] == heats[1]["zmax"]
     for heat, stats in zip(heats, (a, b), strict=True):
-        values = np.frombuffer(base64.b64decode(heat["z"]["bdata"]), heat["z"]["dtype"]).reshape(2, 4)
-        np.testing.assert_allclose(values, [stats.share(1), stats.share(2)])
+        np.testing.assert_allclose(values(heat["z"]), [stats.share(1), stats.share(2)])
     text = texts_of(at)
     assert "Both were converted from a tiny one" in text
     assert "One side counts inputs and the other tokens" in text

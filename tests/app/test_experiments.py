@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shrp import experiments, studies
-from tests.app.helpers import specs, texts_of
+from tests.app.helpers import specs, texts_of, values
 from tests.test_experiments import ROWS as EXPERIMENTS
 from tests.test_experiments import file_of
 from tests.test_selections import ROWS as SELECTIONS
@@ -47,13 +47,14 @@ def test_the_papers_claims_stand_beside_what_was_measured(page):
 
 def test_every_share_in_the_table_has_its_ends_and_the_seeds_are_told(page):
     at = page({"glue": json.dumps({"rows": ROWS})})
-    table = next(frame.value for frame in at.dataframe if "encoder parameters" in frame.value)
+    table = next(frame.value for frame in at.dataframe if "size" in frame.value and "cola" in frame.value)
     cells = table.set_index("model").loc["SHRP, static, 2 a layer, recovered"]
     assert (cells["cola"], cells["rte"]) == (
         "98.0 (73–123)",
         "90.0 (88–92)",
     )  # of two seeds, and of one
     assert cells["mean"] == pytest.approx(94)
+    assert cells["size"] == "52.5 / 69.7"
     assert table.set_index("model").loc["control: no router", ["rte", "mean"]].isna().all()
     caption = next(c.value for c in at.caption if c.value.startswith("Percent of the dense"))
     assert (
@@ -138,6 +139,10 @@ def test_the_ablation_and_what_others_reported(page):
     size, ablation = specs(at)[1:3]
     stars = next(trace for trace in size["data"] if trace["name"].startswith("as reported"))
     assert stars["text"] == ["SHRP, 11 of 12 layers", "BERT-of-Theseus", "DistilBERT"]
+    whole = specs(page(files, over="Whole-model parameters"))[1]
+    assert all(values(trace["x"]) == pytest.approx([69.7]) for trace in whole["data"])
+    assert "% of the dense model's" in whole["layout"]["xaxis"]["title"]["text"]
+    assert "as reported" not in " ".join(trace["name"] for trace in whole["data"])
     assert {trace["name"] for trace in ablation["data"]} == {
         "cola, routed",
         "cola, one expert a layer, not recovered",

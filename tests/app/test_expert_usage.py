@@ -1,4 +1,3 @@
-import base64
 import json
 
 import numpy as np
@@ -14,15 +13,7 @@ from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
 from ui import expert_profile_inputs, state
 
-from .helpers import HISTORY, specs, texts_of
-
-
-def values(array):
-    """A plotly array, which is a list or a base64-coded buffer."""
-    if isinstance(array, dict):
-        found = np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"])
-        return found.reshape([int(n) for n in str(array.get("shape", found.size)).split(",")])
-    return np.array(array, dtype=float)
+from .helpers import HISTORY, specs, texts_of, values
 
 
 def titled(at, start):
