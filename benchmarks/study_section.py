@@ -11,6 +11,7 @@ from benchmarks.depths import DEPTHS
 from benchmarks.markdown import table
 from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
+from shrp.findings import findings
 from shrp.general import RECOVERY_RATES
 from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
@@ -42,7 +43,7 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
     if frame.empty:
         return ""
     lines = ["## GLUE, with controls", "", f"Written by `python -m benchmarks.glue`. {INTRODUCTION}", ""]
-    lines += [f"- {sentence}" for sentence in studies.findings(frame)]
+    lines += [f"- {sentence}" for sentence in findings(frame)]
     lines += ["", _teachers(frame), ""]
     for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
         lines += [f"### {recipe}, {depth.replace('of', ' of ')} layers", ""]
@@ -160,7 +161,7 @@ def size_section(rows: Sequence[Mapping[str, Any]]) -> str:
             f"Written by `python -m benchmarks.size_check`. {_teachers(frame)}",
             "",
         ]
-        lines += [f"- {sentence}" for sentence in studies.findings(frame)]
+        lines += [f"- {sentence}" for sentence in findings(frame)]
         for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
             lines += ["", f"### {recipe}, {depth.replace('of', ' of ')} layers", "", *_table(part), ""]
             lines += _beside(part)[:-1]

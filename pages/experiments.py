@@ -8,6 +8,7 @@ import streamlit as st
 from shrp import ablations, selections, studies
 from shrp.claims import claims
 from shrp.errors import DataError
+from shrp.findings import findings
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
 from ui import experiments_sections, state
@@ -55,7 +56,7 @@ def benchmark() -> None:
         st.info("No study has been run yet. This command fills the table:", icon=":material/science:")
         st.code("python -m benchmarks.glue --base BAAI/bge-small-en-v1.5", language="bash")
         return
-    for sentence in studies.findings(glue):
+    for sentence in findings(glue):
         st.markdown(f"- {escape(sentence)}")
     claimed(glue)
     table(glue)
@@ -64,7 +65,7 @@ def benchmark() -> None:
 
 def claimed(glue: pd.DataFrame) -> None:
     """The paper's claims beside what was measured here."""
-    found = claims(studies.average(glue))
+    found = claims(glue)
     if found.empty:
         return
     st.subheader("What the paper claims, and what was measured", anchor="claims")
@@ -197,7 +198,7 @@ def size_check() -> None:
         return
     for number, (name, frame) in enumerate(frames.items()):
         st.subheader(f"Another size: {escape(name)}", anchor=f"size-check-{number}")
-        for sentence in studies.findings(frame):
+        for sentence in findings(frame):
             st.markdown(f"- {escape(sentence)}")
         for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
             title = f"{depth.replace('of', ' of ')} layers converted"

@@ -7,7 +7,7 @@ trainings. Beside those of several stand the lowest and the highest.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,7 @@ def leads(frame: pd.DataFrame) -> list[str]:
         frame: rows of `glue_frame` of one recipe and depth.
     """
     said = []
-    for name, group in _trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
+    for name, group in trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
         of = [
             f"{r.task} {100 * r.lead:+.1f} ({100 * r.lead_low:+.1f} to {100 * r.lead_high:+.1f}"
             f"{_of_seeds(r.lead_seeds, r.seeds)})"
@@ -296,7 +296,7 @@ def _of_seeds(known: int, seeds: int) -> str:
 
 def not_measured(frame: pd.DataFrame) -> str:
     """The trained controls that some of the frame's tasks lack, in words; empty where none does."""
-    trained, missing = _trained_controls(frame), []
+    trained, missing = trained_controls(frame), []
     for model in CONTROLS:
         measured = set(trained.loc[trained["model"] == model, "task"])
         if gaps := [task for task in frame["task"].unique() if task not in measured]:
@@ -305,102 +305,7 @@ def not_measured(frame: pd.DataFrame) -> str:
     return "; ".join(missing)
 
 
-def _trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
+def trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `glue_frame` whose control was trained for as long as SHRP; draws of random experts were not."""
     drawn = frame["model"].eq("random") & frame["recovered"].astype(bool)
     return frame[frame["model"].isin(("dropped", "uniform")) | drawn]
-
-
-def lacking_controls(rows: pd.DataFrame, tasks: Iterable[str]) -> str:
-    """The trained controls that were measured on some of the tasks, but not on all, in words; empty for none.
-
-    Args:
-        rows: of `glue_frame`, of one recipe and depth.
-    """
-    trained, wanted = _trained_controls(rows), set(tasks)
-    measured = {model: wanted & set(part["task"]) for model, part in trained.groupby("model")}
-    lacking = [m for m in CONTROLS if measured.get(m) and measured[m] != wanted]
-    return " and ".join(NAMES[model].removeprefix("control: ") for model in lacking)
-
-
-def findings(frame: pd.DataFrame) -> list[str]:
-    """What the table shows, a sentence each: SHRP's best pruned model against the best control at each depth."""
-    sentences = []
-    for (recipe, depth), rows in frame.groupby(["recipe", "depth"], sort=False):
-        mine = rows[rows["model"] == "static"]
-        if mine.empty:
-            continue
-        # Means are compared over one set of tasks: that of the model measured on the most, of those trained on if any.
-        trained = mine[mine["recovered"].astype(bool)]
-        tasks = max(
-            (set(one["task"]) for _, one in (mine if trained.empty else trained).groupby("name", sort=False)),
-            key=len,
-        )
-        group = average(rows[rows["task"].isin(tasks)])
-        group = group[group["tasks"] == ", ".join(sorted(tasks))]
-        mine = group[group["model"] == "static"].sort_values("retained")
-        controls = group[group["model"].isin(CONTROLS)].sort_values("retained")
-        best = mine.iloc[-1]
-        text = (
-            f"{recipe}, {depth.replace('of', ' of ')} layers: the best pruned model ({best['name']}) keeps "
-            f"{_with_ends(best)} of the teacher's score at {best['encoder_params']:.1%} of the encoder's "
-            f"parameters, {'mean over' if ', ' in best['tasks'] else 'on'} {best['tasks']}"
-        )
-        if len(controls):
-            rival = controls.iloc[-1]
-            name = rival["name"].removeprefix("control: ")
-            lacking = lacking_controls(rows, tasks)
-            lacking = f"; not measured on all of these: {lacking}" if lacking else ""
-            text += (
-                f"; the best control ({name}{lacking}) keeps {_with_ends(rival)} at {rival['encoder_params']:.1%}: "
-                f"{_verdict(best, rival)}. Both are the best of several on these very data"
-            )
-            if pd.notna([best["low"], rival["low"]]).any():
-                text += f"; in brackets 95% intervals, {_over(rows[rows['task'].isin(tasks)], best, rival)}"
-        sentences.append(text + ".")
-    return sentences + _winning_controls(frame)
-
-
-def _over(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
-    """What the intervals of two models are over, of which `rows` has one for each task."""
-    both = rows[rows["name"].isin((best["name"], rival["name"]))]
-    seeds = both.groupby("task")["seeds"].min()
-    if seeds.max() == 1:
-        return "over inputs and not over trainings"
-    several = seeds[seeds > 1]
-    where = "" if len(several) == len(seeds) else f" of {', '.join(sorted(several.index))}"
-    return f"over inputs, and over the trainings{where}"
-
-
-def _verdict(best: pd.Series, rival: pd.Series) -> str:
-    """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own."""
-    if best["recovered"] and rival["lead_low"] == rival["lead_low"]:
-        value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
-        points = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
-        tie = rival["lead_low"] <= 0 <= rival["lead_high"]
-        return f"{'a tie' if tie else 'no tie'}, SHRP's lead on the same inputs is {points}"
-    if best["low"] != best["low"]:
-        return "no interval to tell a tie by"
-    if best["low"] <= rival["retained"] <= best["high"]:
-        return "a tie, within SHRP's interval"
-    return f"{'below' if rival['retained'] < best['low'] else 'above'} SHRP's interval"
-
-
-def _with_ends(row: pd.Series) -> str:
-    return with_ends(row["retained"], row["low"], row["high"])
-
-
-def _winning_controls(frame: pd.DataFrame) -> list[str]:
-    """A sentence for each task, recipe and depth where a control keeps at least as much as the best pruned model."""
-    sentences = []
-    for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
-        mine = group.loc[group["model"] == "static"].sort_values("retained")
-        controls = group.loc[group["model"].isin(CONTROLS)].sort_values("retained")
-        if mine.empty or controls.empty or controls["retained"].iloc[-1] < mine["retained"].iloc[-1]:
-            continue
-        best, rival = mine.iloc[-1], controls.iloc[-1]
-        sentences.append(
-            f"On {task} at {depth.replace('of', ' of ')} layers ({recipe}) a control is not below: "
-            f"{rival['name'].removeprefix('control: ')} keeps {rival['retained']:.1%}, the best pruned model "
-            f"{best['retained']:.1%} ({best['name']}; n = {best['n']:,}, seeds: {best['seeds']})."
-        )
-    return sentences

@@ -9,6 +9,7 @@ from scipy.stats import t
 from shrp import ablations, studies
 from shrp.claims import claims
 from shrp.errors import DataError
+from shrp.findings import findings
 
 
 def row(
@@ -72,7 +73,7 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     mean = studies.average(frame).set_index("model")
     assert mean.loc["static", "retained"] == pytest.approx(0.94)
     assert mean.loc["uniform", "tasks"] == "cola"
-    sentence, on_cola, on_rte = studies.findings(frame)
+    sentence, on_cola, on_rte = findings(frame)
     assert "On cola" in on_cola
     assert "no router keeps 105.0%" in on_cola
     assert "layers dropped keeps 97.0%, the best pruned model 90.0%" in on_rte
@@ -89,30 +90,46 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
         "95% intervals, over inputs and not over trainings" in sentence
     )  # of the control, there is one of each
     assert (
-        "layers dropped; not measured on all of these: no router) keeps 98.0% (96.6 to 99.4) at 52.5%"
-        in sentence
+        "(layers dropped; not measured on all of these: trained random experts, no router) keeps 98.0% "
+        "(96.6 to 99.4) at 52.5%" in sentence
     )
     drawn = studies.average(studies.glue_frame([row("cola", "random", 0.9, per_layer=2)])).iloc[0]
     assert drawn[["low", "high"]].isna().all()
 
 
 def test_a_claim_names_the_controls_that_lack_a_task():
-    (claim,) = claims(studies.average(studies.glue_frame(ROWS))).to_dict("records")
+    (claim,) = claims(studies.glue_frame(ROWS)).to_dict("records")
     assert claim["best control"].startswith("layers dropped: 98.0%")
-    assert claim["best control"].endswith("; not measured on all: no router")
+    assert claim["best control"].endswith("; not measured on all: trained random experts, no router")
     alone = [one for one in ROWS if one["model"] in ("teacher", "static", "uniform")]
-    (claim,) = claims(studies.average(studies.glue_frame(alone))).to_dict("records")
-    assert claim["best control"] == "none measured on all of these (no router on some)"
+    (claim,) = claims(studies.glue_frame(alone)).to_dict("records")
+    assert claim["best control"] == "none measured on all"
+    assert "; no control was measured on all of these." in findings(studies.glue_frame(alone))[0]
+
+
+def test_draws_of_random_experts_do_not_stand_for_trained_ones():
+    """They may be the best control that there is, but the one that was trained as SHRP was is still lacking."""
+    drawn = [row(task, "random", 0.5, per_layer=2) for task in ("cola", "rte")]
+    frame = studies.glue_frame([*ROWS[1:4], *drawn])
+    (claim,) = claims(frame).to_dict("records")
+    assert claim["best control"] == (
+        "random experts, 2 a layer: 50.0%; not measured on all: trained random experts, layers dropped, "
+        "no router"
+    )
+    assert "layers dropped, no router) keeps 50.0% at 52.5%: below SHRP's interval." in findings(frame)[0]
+    trained = [row(task, "random", 0.5, per_layer=2, recovered=True) for task in ("cola", "rte")]
+    (claim,) = claims(studies.glue_frame([*ROWS[1:4], *trained])).to_dict("records")
+    assert claim["best control"].endswith("; not measured on all: layers dropped, no router")
 
 
 def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
     more = [row("sst2", "static", 0.99, per_layer=2), row("sst2", "dropped", 0.5)]
     more += [row(task, "static", 0.2, per_layer=2) for task in ("cola", "rte")]
-    sentence = studies.findings(studies.glue_frame([*ROWS, *more]))[0]
+    sentence = findings(studies.glue_frame([*ROWS, *more]))[0]
     assert "(SHRP, static, 2 a layer, recovered) keeps 94.0% (81.2 to 106.8) of the" in sentence
     assert (
-        "mean over cola, rte; the best control (layers dropped; not measured on all of these: no router) keeps 98.0%"
-        in sentence
+        "mean over cola, rte; the best control (layers dropped; not measured on all of these: trained "
+        "random experts, no router) keeps 98.0%" in sentence
     )  # not 82.0, over three
 
 
@@ -124,9 +141,9 @@ def test_a_paired_lead_tells_a_tie_where_there_is_one():
     ):
         ends = {"lead": lead, "lead_interval": [lead - 0.01, lead + 0.01]}
         rows = [*mine, *(row(task, "dropped", 0.97 - lead) | ends for task in ("cola", "rte"))]
-        assert said in studies.findings(studies.glue_frame(rows))[0]
+        assert said in findings(studies.glue_frame(rows))[0]
     rows = [*mine, row("cola", "dropped", 0.96) | ends, row("rte", "dropped", 0.96)]
-    assert "a tie, within SHRP's interval" in studies.findings(studies.glue_frame(rows))[0]  # one lead lacks
+    assert "a tie, within SHRP's interval" in findings(studies.glue_frame(rows))[0]  # one lead lacks
 
 
 def test_a_control_that_was_not_trained_on_texts_says_so_and_is_a_row_of_its_own():
@@ -172,11 +189,11 @@ def test_the_ablation_as_shares():
 
 def test_intervals_say_over_which_trainings_they_are():
     again = [row("cola", "dropped", 0.97, seed=1)]
-    sentence = studies.findings(studies.glue_frame([*ROWS, *again]))[0]
+    sentence = findings(studies.glue_frame([*ROWS, *again]))[0]
     assert "95% intervals, over inputs, and over the trainings of cola." in sentence
     again.append(row("rte", "dropped", 0.97, seed=1))
     again.append(row("rte", "static", 0.9, seed=1, per_layer=2, recovered=True))
-    sentence = studies.findings(studies.glue_frame([*ROWS, *again]))[0]
+    sentence = findings(studies.glue_frame([*ROWS, *again]))[0]
     assert "95% intervals, over inputs, and over the trainings." in sentence
 
 

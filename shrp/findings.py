@@ -1,0 +1,128 @@
+"""What the GLUE table shows: SHRP's best pruned model of each recipe and depth against the best control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from shrp.studies import CONTROLS, NAMES, average, trained_controls, with_ends
+
+
+@dataclass(frozen=True)
+class Contest:
+    """SHRP's best pruned model of a recipe and depth, and the best control, as means over the same tasks."""
+
+    rows: pd.DataFrame
+    """Those of `glue_frame`, of these tasks alone."""
+    best: pd.Series
+    """A row of `average`."""
+    rival: pd.Series | None
+    """Another one; None where no control was measured on all of the tasks."""
+    lacking: str
+    """Controls that were not trained and measured on all of the tasks, in words; empty for none."""
+
+    @property
+    def rival_name(self) -> str:
+        """The best control in words."""
+        return "" if self.rival is None else str(self.rival["name"]).removeprefix("control: ")
+
+
+def contest(rows: pd.DataFrame) -> Contest | None:
+    """Who is to be compared in one recipe and depth of `glue_frame`; None where nothing was pruned.
+
+    The tasks are those of the pruned model that was measured on the most, of models that were trained on if there are
+    any. Best is the highest mean over them, on either side.
+    """
+    mine = rows[rows["model"] == "static"]
+    if mine.empty:
+        return None
+    trained = mine[mine["recovered"].astype(bool)]
+    candidates = mine if trained.empty else trained
+    tasks = max((set(one["task"]) for _, one in candidates.groupby("name", sort=False)), key=len)
+    rows = rows[rows["task"].isin(tasks)]
+    whole = average(rows)
+    whole = whole[whole["tasks"] == ", ".join(sorted(tasks))].sort_values("retained")
+    controls = whole[whole["model"].isin(CONTROLS)]
+    measured = trained_controls(rows).groupby("model")["task"].nunique()
+    lacking = [model for model in CONTROLS if measured.get(model, 0) < len(tasks)]
+    return Contest(
+        rows,
+        whole[whole["model"] == "static"].iloc[-1],
+        controls.iloc[-1] if len(controls) else None,
+        ", ".join(
+            "trained " * (model == "random") + NAMES[model].removeprefix("control: ") for model in lacking
+        ),
+    )
+
+
+def findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each recipe and depth of `glue_frame`, then one for each task where a control is not below."""
+    found = [contest(rows) for _, rows in frame.groupby(["recipe", "depth"], sort=False)]
+    return [_sentence(one) for one in found if one is not None] + _winning_controls(frame)
+
+
+def _sentence(found: Contest) -> str:
+    best, rival = found.best, found.rival
+    text = (
+        f"{best['recipe']}, {best['depth'].replace('of', ' of ')} layers: the best pruned model ({best['name']}) keeps "
+        f"{_with_ends(best)} of the teacher's score at {best['encoder_params']:.1%} of the encoder's "
+        f"parameters, {'mean over' if ', ' in best['tasks'] else 'on'} {best['tasks']}"
+    )
+    if rival is None:
+        return f"{text}; no control was measured {'on all of these' if ', ' in best['tasks'] else 'there'}."
+    on_all = " on all of these" if ", " in best["tasks"] else ""
+    lacking = f"; not measured{on_all}: {found.lacking}" if found.lacking else ""
+    text += (
+        f"; the best control ({found.rival_name}{lacking}) keeps {_with_ends(rival)} at "
+        f"{rival['encoder_params']:.1%}: {_verdict(best, rival)}. Both are the best of several on these very data"
+    )
+    if pd.notna([best["low"], rival["low"]]).any():
+        text += f"; in brackets 95% intervals, {_over(found.rows, best, rival)}"
+    return f"{text}."
+
+
+def _over(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
+    """What the intervals of two models are over, of which `rows` has one for each task."""
+    both = rows[rows["name"].isin((best["name"], rival["name"]))]
+    seeds = both.groupby("task")["seeds"].min()
+    if seeds.max() == 1:
+        return "over inputs and not over trainings"
+    several = seeds[seeds > 1]
+    where = "" if len(several) == len(seeds) else f" of {', '.join(sorted(several.index))}"
+    return f"over inputs, and over the trainings{where}"
+
+
+def _verdict(best: pd.Series, rival: pd.Series) -> str:
+    """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own."""
+    if best["recovered"] and rival["lead_low"] == rival["lead_low"]:
+        value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
+        points = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+        tie = rival["lead_low"] <= 0 <= rival["lead_high"]
+        return f"{'a tie' if tie else 'no tie'}, SHRP's lead on the same inputs is {points}"
+    if best["low"] != best["low"]:
+        return "no interval to tell a tie by"
+    if best["low"] <= rival["retained"] <= best["high"]:
+        return "a tie, within SHRP's interval"
+    return f"{'below' if rival['retained'] < best['low'] else 'above'} SHRP's interval"
+
+
+def _with_ends(row: pd.Series) -> str:
+    return with_ends(row["retained"], row["low"], row["high"])
+
+
+def _winning_controls(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each task, recipe and depth where a control keeps at least as much as the best pruned model."""
+    sentences = []
+    for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
+        mine = group.loc[group["model"] == "static"].sort_values("retained")
+        controls = group.loc[group["model"].isin(CONTROLS)].sort_values("retained")
+        if mine.empty or controls.empty or controls["retained"].iloc[-1] < mine["retained"].iloc[-1]:
+            continue
+        best, rival = mine.iloc[-1], controls.iloc[-1]
+        sentences.append(
+            f"On {task} at {depth.replace('of', ' of ')} layers ({recipe}) a control is not below: "
+            f"{rival['name'].removeprefix('control: ')} keeps {rival['retained']:.1%}, the best pruned model "
+            f"{best['retained']:.1%} ({best['name']}; n = {best['n']:,}, seeds: {best['seeds']})."
+        )
+    return sentences
