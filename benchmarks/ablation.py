@@ -1,11 +1,13 @@
 """What each part of a recipe is worth: `python -m benchmarks.ablation --base BAAI/bge-small-en-v1.5`.
 
 At 11 of 12 layers, where recipes differ most: candidates on top of `paper`, each part of `retain` taken
-away, all under the same schedule. Trainings are kept under the work folder and shared with `benchmarks.glue`'s teacher.
+away, all under the same schedule. Where `retain` is among the variants of a run, each other one is compared with it on
+the same inputs. Trainings are kept under the work folder and shared with `benchmarks.glue`'s teacher.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command import run
+from benchmarks.shares import lead
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp.checkpoint_info import usage_in
@@ -26,6 +29,8 @@ from shrp.training_config import TrainConfig
 
 LAYERS = tuple(range(1, 12))
 RECOVERY_EPOCHS = 2
+AGAINST = "retain"
+"""The variant that the others are compared with, input by input."""
 OUT = Path(__file__).parent.parent / "docs" / "data" / "ablation.json"
 
 
@@ -59,8 +64,10 @@ VARIANTS = {
 }
 
 
-def measure(stages: Stages, variant: Variant, conversion_size: int, stage2_epochs: int) -> dict[str, Any]:
-    """Scores of the routed model and of one expert a layer, without and with recovery."""
+def measure(
+    stages: Stages, variant: Variant, conversion_size: int, stage2_epochs: int
+) -> tuple[dict[str, Any], Evaluation]:
+    """Scores of the routed model and of one expert a layer, without and with recovery; and what the last one says."""
     common = {"freeze_embeddings": True, "max_length": stages.max_length, "seed": 10 * stages.seed}
     config = TrainConfig.named(
         variant.recipe,
@@ -89,16 +96,30 @@ def measure(stages: Stages, variant: Variant, conversion_size: int, stage2_epoch
         lambda: prune(routed.model, plan),
         replace(routed.info, plan=plan),
     )
+    last = stages.evaluate(recovered.model)
     return {
         "routed": _score(stages.evaluate(routed.model)),
         "static": _score(stages.evaluate(prune(routed.model, plan))),
-        "recovered": _score(stages.evaluate(recovered.model)),
+        "recovered": _score(last),
         "stage": routed.path.name,
-    }
+    }, last
 
 
 def _score(evaluation: Evaluation) -> dict[str, Any]:
     return {"score": evaluation.score, "interval": evaluation.ends()}
+
+
+def _change(variant: Evaluation, against: Evaluation, teacher: Evaluation) -> dict[str, Any]:
+    """By what share of the teacher's score a variant is ahead of `AGAINST`, both recovered, on the same inputs."""
+    found = lead(variant, against, teacher)
+    return {"against": AGAINST, "change": found["lead"], "change_interval": found["lead_interval"]}
+
+
+def _kept(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier run of the same training was compared with, where this run does not make that."""
+    same = ("task", "seed", "variant", "recovered")
+    old = [one for one in rows if all(one.get(name) == row[name] for name in same)]
+    return {name: one[name] for one in old for name in ("against", "change", "change_interval") if name in one}
 
 
 def main(
@@ -131,8 +152,9 @@ def main(
         stages = Stages(base, base_name or base, work, task, seed)
         best = stages.evaluate(stages.teacher.model)
         depth = f"{len(LAYERS)}of{stages.teacher.model.config.num_hidden_layers}"
+        rows, said = {}, {}
         for name in names:
-            found = measure(stages, VARIANTS[name], conversion_size, stage2_epochs)
+            found, said[name] = measure(stages, VARIANTS[name], conversion_size, stage2_epochs)
             row = {"task": task, "seed": seed, "variant": name, "metric": best.metric, "n": best.n}
             row |= {
                 "teacher": best.score,
@@ -141,7 +163,12 @@ def main(
                 "recovery_epochs": RECOVERY_EPOCHS,
                 **found,
             }
-            table.add(row)
+            rows[name] = row | _kept(table.rows, row)
+            # `retain` may come after others, so these are written again.
+            for other in rows if name == AGAINST else [name]:
+                if AGAINST in said and other != AGAINST:
+                    rows[other] |= _change(said[other], said[AGAINST], best)
+                table.add(rows[other])
             stderr.print(f"{task}, {name}: {found}", highlight=False)
 
 

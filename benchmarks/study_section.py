@@ -178,17 +178,18 @@ def ablation_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         f"Written by `python -m benchmarks.ablation`: {ablations.about(list(rows))}. Cells: share of the dense "
         "teacher's score, and in brackets the lowest and highest seed, or of one seed what its 95% interval allows. "
-        "“One class”: the model gives all inputs the same answer.",
+        "“One class”: the model gives all inputs the same answer. Points ahead of `retain` are paired on the same "
+        "inputs; empty where that was not kept.",
         "",
         *(f"- {sentence}" for sentence in ablations.findings(frame)),
         "",
     ]
-    head = ["variant", "routed", "1 a layer", "1 a layer, recovered"]
+    head = ["variant", "routed", "1 a layer", "1 a layer, recovered", "recovered, points ahead of retain"]
     for task, part in frame.groupby("task", sort=False):
         first = part.iloc[0]
         lines += [f"{task}, {first['metric']} (teacher {first['teacher']:.3f}, n = {first['n']:,}):", ""]
         cells = [
-            [row["variant"], *(_ends(row, model) for model in ("routed", "static", "recovered"))]
+            [row["variant"], *(_ends(row, model) for model in ("routed", "static", "recovered")), _ahead(row)]
             for _, row in part.iterrows()
         ]
         lines += [*table(head, cells), ""]
@@ -230,6 +231,12 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
 def _ends(row: Mapping[str, Any], model: str) -> str:
     value, low, high = (100 * row[f"{model} {end}"] for end in ("retained", "low", "high"))
     return _one_class(value, low, high) or _in_brackets(value, low, high)
+
+
+def _ahead(row: Mapping[str, Any]) -> str:
+    """By how many points of the teacher's score a variant is ahead of `retain` on the same inputs, if that is known."""
+    value, low, high = (100 * row[name] for name in ("change", "change low", "change high"))
+    return "" if low != low else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _one_class(value: float, low: float, high: float) -> str:

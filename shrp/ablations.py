@@ -8,15 +8,17 @@ from typing import Any
 import pandas as pd
 
 from shrp.errors import DataError
-from shrp.intervals import stored_interval
+from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_trainings, stored_interval
 from shrp.studies import bounds, command_of
 
 
 def frame_of(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a task and variant: the scores routed, static (one expert a layer) and recovered, and their shares.
 
-    Columns: task, variant, seeds, metric, n, teacher; for each model its mean score over seeds, `<model> retained`, and
-    `<model> low`, `<model> high`: the ends of that share (`bounds`).
+    Columns: task, variant, seeds, metric, n, teacher; for each model its mean score over seeds, `<model> retained`,
+    and `<model> low`, `<model> high`: the ends of that share (`bounds`). `change`, `change low`, `change high`: by
+    what share of the teacher's score the recovered model is ahead of `retain`'s on the same inputs, with its 95%
+    interval, over inputs and, of several seeds, over trainings; nan where that was not kept.
 
     Raises:
         DataError: a row lacks something.
@@ -39,10 +41,22 @@ def frame_of(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
                 low, high = bounds(scores, [stored_interval(cell) for cell in group[model]])
                 line |= {model: scores.mean(), f"{model} retained": scores.mean() / teacher}
                 line |= {f"{model} low": low / teacher, f"{model} high": high / teacher}
+            change = _change(group.to_dict("records"))
+            line |= {"change": change.value, "change low": change.ends[0], "change high": change.ends[1]}
             found.append(line)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(f"the ablation has scores that can't be read; {mend}") from error
     return pd.DataFrame(found)
+
+
+def _change(rows: Sequence[Mapping[str, Any]]) -> Mean:
+    """Of the seeds for which it was kept; unknown where it was for none."""
+    known = [row for row in rows if pd.notna(row.get("change"))]
+    if not known:
+        return UNKNOWN
+    given = [row.get("change_interval") for row in known]
+    ends = [tuple(one) if isinstance(one, list) else NO_INTERVAL for one in given]
+    return over_trainings([row["change"] for row in known], ends)
 
 
 def about(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -76,23 +90,55 @@ def findings(frame: pd.DataFrame) -> list[str]:
         ]
         text = f"On {task}, one expert a layer, recovered, all on this study's short schedule"
         text = f"{text}: {', '.join(both)}" if both else f"On {task}"
-        changed = found[found.index.str.startswith("retain") & (found.index != "retain")][
-            "recovered retained"
-        ]
-        moved = 100 * (
-            changed - found.loc["retain", "recovered retained"] if "retain" in found.index else changed[:0]
-        )
-        moved.index = moved.index.str.removeprefix("retain").str.strip(", ")
-        if len(moved) == 1:
-            text += f"; the one change to retain that was measured is “{moved.index[0]}” ({moved.iloc[0]:+.1f} points)"
-        elif len(moved):
-            text += (
-                f"; of {len(moved)} single changes to retain the worst is “{moved.idxmin()}” ({moved.min():+.1f} "
-                f"points) and the best “{moved.idxmax()}” ({moved.max():+.1f})"
-            )
         n, seeds = int(rows["n"].iloc[0]), int(rows["seeds"].max())
-        sentences.append(f"{text} (n = {n:,}, seeds: {seeds}).")
+        sentences.append(f"{text}{_single_changes(found)} (n = {n:,}, seeds: {seeds}).")
+        sentences += _paired_changes(task, found)
     return sentences
+
+
+def _single_changes(found: pd.DataFrame) -> str:
+    """The changes to `retain` that move it least and most, where that was not measured input by input."""
+    changes = _changes(found)
+    known = changes["change"].notna()
+    if changes.empty or known.all() or "retain" not in found.index:
+        return ""
+    moved = 100 * (changes["recovered retained"] - found.loc["retain", "recovered retained"])
+    if len(moved) == 1:
+        return f"; the one change to retain that was measured is “{moved.index[0]}” ({moved.iloc[0]:+.1f} points)"
+    return (
+        f"; of {len(moved)} single changes to retain the worst is “{moved.idxmin()}” ({moved.min():+.1f} points) and "
+        f"the best “{moved.idxmax()}” ({moved.max():+.1f})"
+    )
+
+
+def _paired_changes(task: str, found: pd.DataFrame) -> list[str]:
+    """A sentence on the changes to `retain` that were measured input by input, sorted into what is beyond chance."""
+    changes = _changes(found).dropna(subset=["change", "change low"]).sort_values("change")
+    if changes.empty:
+        return []
+    worse, better = changes["change high"] < 0, changes["change low"] > 0
+    kinds = {"worse": changes[worse], "better": changes[better], "within chance": changes[~worse & ~better]}
+    said = [
+        f"{kind}: "
+        + (
+            ", ".join(
+                f"{name} {100 * row['change']:+.1f} ({100 * row['change low']:+.1f} to {100 * row['change high']:+.1f})"
+                for name, row in part.iterrows()
+            )
+            or "none"
+        )
+        for kind, part in kinds.items()
+    ]
+    return [
+        f"On {task}, single changes to retain, recovered, in points of the teacher's score on the same inputs, each "
+        f"with its 95% interval; {'; '.join(said)}."
+    ]
+
+
+def _changes(found: pd.DataFrame) -> pd.DataFrame:
+    """The variants that change one thing of `retain`, by what they change."""
+    changes = found[found.index.str.startswith("retain") & (found.index != "retain")]
+    return changes.set_axis(changes.index.str.removeprefix("retain").str.strip(", "))
 
 
 def _with_ends(share: float, low: float, high: float) -> str:

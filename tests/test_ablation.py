@@ -65,6 +65,25 @@ def test_a_variant_is_measured_and_a_second_run_trains_nothing(place):
         run(place, "--conversion-size", 9, "--stage2-epochs", 1)
 
 
+def test_variants_are_paired_with_retain_wherever_it_stands_among_them(place):
+    options = ("--conversion-size", 8, "--stage2-epochs", 1)
+    assert run(place, "--variants", "paper; retain; retain, bottom-up", *options).exit_code == 0
+    rows = {row["variant"]: row for row in json.loads((place / "ablation.json").read_text())["rows"]}
+    assert "change" not in rows["retain"]
+    for name in ("paper", "retain, bottom-up"):
+        row, of = rows[name], rows["retain"]
+        assert row["against"] == "retain"
+        assert row["change"] * row["teacher"] == pytest.approx(
+            row["recovered"]["score"] - of["recovered"]["score"]
+        )
+    again = run(
+        place, "--variants", "paper", *options
+    )  # what was paired stays, where retain is not asked for
+    assert again.exit_code == 0
+    kept = {row["variant"]: row for row in json.loads((place / "ablation.json").read_text())["rows"]}
+    assert kept == rows
+
+
 def test_a_variant_that_there_is_not_is_refused_before_anything_is_trained(place):
     with pytest.raises(DataError, match="no variant 'thesis'; there are: paper; "):
         run(place, "--variants", "paper; thesis")

@@ -83,9 +83,35 @@ def test_the_ablation_is_a_table_a_task_and_a_sentence_of_what_one_change_moves(
         "the worst is “with dropout” (-60.0 points) and the best “bottom-up” (+10.0) (n = 1,043, seeds: 1)."
         in text
     )
-    assert "| retain, bottom-up | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) |" in text
-    assert f"| retain with dropout {3 * '| 0.0 (one class) '}|" in text
+    assert (
+        "| retain, bottom-up | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) | 70.0 (50.0 to 90.0) |  |" in text
+    )
+    assert f"| retain with dropout {3 * '| 0.0 (one class) '}|  |" in text
     assert text.count("| variant |") == 1
+
+
+def test_changes_that_were_paired_are_sorted_into_what_is_beyond_chance():
+    cell = {"score": 0.3, "interval": [0.2, 0.4]}
+    shared = {"task": "cola", "seed": 0, "metric": "matthews", "n": 1043, "teacher": 0.5}
+    shared |= dict.fromkeys(("routed", "static", "recovered"), cell)
+    changes = {
+        "retain with dropout": (-0.2, [-0.3, -0.1]),
+        "retain, bottom-up": (0.02, [-0.05, 0.1]),
+        "retain, Expander gain 1": (0.1, [0.02, 0.2]),
+        "paper": (-0.3, [-0.4, -0.2]),
+    }
+    rows = [shared | {"variant": "retain"}]
+    rows += [
+        shared | {"variant": name, "against": "retain", "change": change, "change_interval": ends}
+        for name, (change, ends) in changes.items()
+    ]
+    text = ablation_section(rows)
+    assert (
+        "each with its 95% interval; worse: with dropout -20.0 (-30.0 to -10.0); better: Expander gain 1 +10.0 "
+        "(+2.0 to +20.0); within chance: bottom-up +2.0 (-5.0 to +10.0)."
+    ) in text
+    assert "the worst is" not in text
+    assert "| 60.0 (40.0 to 80.0) | -20.0 (-30.0 to -10.0) |" in text
 
 
 def test_the_size_check_is_a_table_an_encoder_and_its_controls_lack_no_texts():
