@@ -119,7 +119,9 @@ def _kept(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str
     """What an earlier run of the same training was compared with, where this run does not make that."""
     same = ("task", "seed", "variant", "recovered")
     old = [one for one in rows if all(one.get(name) == row[name] for name in same)]
-    return {name: one[name] for one in old for name in ("against", "change", "change_interval") if name in one}
+    return {
+        name: one[name] for one in old for name in ("against", "change", "change_interval") if name in one
+    }
 
 
 def main(

@@ -308,20 +308,20 @@ def ablation() -> None:
     if frame.empty:
         return
     st.subheader("What each part is worth", anchor="ablation")
-    seeds = int(frame["seeds"].max())
-    tasks = frame.drop_duplicates("task")
-    note = f"{ablations.about(measured)}; "
-    note += "; ".join(f"{r.task} n = {r.n:,}" for r in tasks.itertuples())
-    note += "<br>bars: " + (
-        f"lowest and highest of {seeds} seeds"
-        if seeds > 1
-        else "95% intervals of the scores; one seed each, so differences of a few points mean nothing"
-    )
     said = ablations.findings(frame)
     for sentence in said:
         st.markdown(f"- {escape(sentence)}")
-    alt = f"Retained share by variant. {' '.join(said)}"
-    chart(figures.ablation_bars(frame, note), frame, "ablation", "ablation", alt)
+    for task, rows in frame.groupby("task", sort=False):
+        seeds = int(rows["seeds"].max())
+        bars = (
+            f"lowest and highest of {seeds} seeds"
+            if seeds > 1
+            else "95% intervals of the scores, one seed each; paired changes: see the sentences above"
+        )
+        note = f"{ablations.about(measured)}<br>n = {rows['n'].iloc[0]:,}; bars: {bars}"
+        alt = " ".join(text for text in said if text.startswith(f"On {task},"))
+        fig = figures.ablation_marks(rows, note)
+        chart(fig, rows, f"ablation-{task}", f"ablation-{task}", f"Retained share by variant. {alt}")
 
 
 def selection() -> None:

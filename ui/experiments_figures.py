@@ -158,52 +158,51 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
     )
 
 
-def ablation_bars(frame: pd.DataFrame, note: str) -> go.Figure:
-    """Retained share of the routed, pruned and recovered model for each variant, tasks apart by shade.
+def ablation_marks(rows: pd.DataFrame, note: str) -> go.Figure:
+    """Retained share of the routed, pruned and recovered model for each variant, with intervals.
 
     Args:
-        frame: `shrp.ablations.frame_of`.
+        rows: `shrp.ablations.frame_of`, of one task.
         note: what the rows are of.
     """
     fig = go.Figure()
     looks = {
-        "routed": (BLUE, "routed"),
-        "static": (ORANGE, "one expert a layer, not recovered"),
-        "recovered": (GREEN, "one expert a layer, recovered"),
+        "routed": ("routed", {"color": BLUE, "symbol": "circle", "size": 9}),
+        "static": (
+            "one expert a layer, not recovered",
+            {"color": GREEN, "symbol": "square-open", "size": 9, "line": {"width": 2}},
+        ),
+        "recovered": ("one expert a layer, recovered", {"color": GREEN, "symbol": "square", "size": 10}),
     }
-    for task, rows in frame.groupby("task", sort=False):
-        for model, (color, label) in looks.items():
-            share = 100 * rows[f"{model} retained"]
-            fig.add_trace(
-                go.Bar(
-                    y=rows["variant"],
-                    x=share,
-                    error_x=whiskers(
-                        share, 100 * rows[f"{model} low"], 100 * rows[f"{model} high"], color=GREY
-                    ),
-                    orientation="h",
-                    name=f"{task}, {label}",
-                    marker={
-                        "color": color,
-                        "pattern": {"shape": "" if task == frame["task"].iloc[0] else "/"},
-                    },
-                    customdata=rows[["metric", "n", "teacher", model]].assign(
-                        ends=between(rows[f"{model} low"], rows[f"{model} high"], ".1%"),
-                        seeds=rows["seeds"],
-                    ),
-                    hovertemplate=f"%{{y}}<br>{task}, {label}: %{{x:.1f}}% of the teacher's %{{customdata[0]}} "
-                    "(%{customdata[3]:.4f} of %{customdata[2]:.4f})<br>%{customdata[4]}, "
-                    "n = %{customdata[1]:,}, seeds: %{customdata[5]}<extra></extra>",
-                )
+    ahead = ["" if told != told else f"{100 * told:+.1f} points ahead of retain" for told in rows["change"]]
+    for model, (label, marker) in looks.items():
+        fig.add_trace(
+            go.Scatter(
+                y=rows["variant"],
+                x=100 * rows[f"{model} retained"],
+                error_x=whiskers(*(100 * rows[f"{model} {end}"] for end in ("retained", "low", "high"))),
+                mode="markers",
+                orientation="h",
+                name=label,
+                marker=marker,
+                customdata=rows[["metric", "n", "teacher", model]].assign(
+                    ends=between(rows[f"{model} low"], rows[f"{model} high"], ".1%"),
+                    seeds=rows["seeds"],
+                    ahead=[f"<br>{text}" * bool(text and model == "recovered") for text in ahead],
+                ),
+                hovertemplate=f"%{{y}}<br>{label}: %{{x:.1f}}% of the teacher's %{{customdata[0]}} "
+                "(%{customdata[3]:.4f} of %{customdata[2]:.4f})<br>%{customdata[4]}, "
+                "n = %{customdata[1]:,}, seeds: %{customdata[5]}%{customdata[6]}<extra></extra>",
             )
+        )
+    fig.update_layout(scattermode="group", scattergap=0.3)
     fig.update_yaxes(autorange="reversed")
-    height = 160 + 26 * len(frame) * 3
     return layout(
         fig,
-        "What each part of the recipe is worth",
+        f"What each part of the recipe is worth: {rows['task'].iloc[0]}",
         subtitle=note,
         x="of the dense teacher's score (%)",
-        height=height,
+        height=190 + 42 * len(rows),
         legend=True,
     )
 
