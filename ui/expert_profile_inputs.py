@@ -12,6 +12,7 @@ from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.usage import UsageStats
 from ui.downloads import downloads
+from ui.tables import row_height
 from ui.text import escape
 
 SHOWN = 12
@@ -76,6 +77,7 @@ def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, fi
         hide_index=True,
         width="stretch",
         height="content",
+        row_height=row_height(max(shown[name].str.len().max() for name in texts), width, most=88),
         column_config={
             "index": st.column_config.NumberColumn("no.", width=50, help=f"Row of {escape(data.name)}"),
             # Narrow enough that the probability, which the table is sorted by, is in sight in a small window.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -18,14 +17,12 @@ from ui.downloads import chart, downloads
 from ui.lab_group_figures import FEW, losses_by_group
 from ui.lab_reference import ROUTED, TEACHER, Against
 from ui.lab_views import points, points_interval
+from ui.tables import row_height
 from ui.text import escape, metric_name, percent
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
 AGAINST = "hurts_against"
 _TEXT_WIDTH = {1: 270, 2: 175}  # pixels of a text column, by their number: with the others they fill the page
-_CHARACTER, _LINE = 6.2, 21  # pixels of an average character, and of a line
-# One line; above 64 pixels Streamlit wraps texts, here up to eight lines.
-_ROW_HEIGHTS = (35, 67, 88, 109, 130, 151, 172)
 
 
 @st.fragment
@@ -201,13 +198,6 @@ def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:
         if picked:
             frame = frame[frame[column].isin(picked)]
     return frame
-
-
-def row_height(characters: int, width: int) -> int:
-    """Pixels of a table's rows whose longest text has so many characters, in a column of this width."""
-    lines = math.ceil(characters * _CHARACTER / (width - 16))
-    needed = 1 if lines <= 1 else max(67, _LINE * lines + 4)
-    return next((height for height in _ROW_HEIGHTS if height >= needed), _ROW_HEIGHTS[-1])
 
 
 def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:

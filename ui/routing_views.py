@@ -13,6 +13,7 @@ from ui import expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.downloads import chart, downloads
 from ui.state import Selection
+from ui.tables import row_height
 from ui.text import percent
 
 
@@ -43,12 +44,15 @@ def predictions(found: list[Exploration]) -> None:
         for name in classes
     }
     # Narrow enough that the probabilities are in sight in a small window; a wide one shares out what is left.
-    widths = {name: st.column_config.TextColumn(name, width=270 // len(texts)) for name in texts}
+    width = 270 // len(texts)
+    widths = {name: st.column_config.TextColumn(name, width=width) for name in texts}
+    height = row_height(max(frame[name].str.len().max() for name in texts), width, most=130)
     st.dataframe(
         _in_percent(frame, classes),
         hide_index=True,
         column_config=bars | widths | {"input": st.column_config.NumberColumn("input", width=60)},
-        height="content" if len(frame) <= 10 else 390,
+        row_height=height,
+        height="content" if height * len(frame) <= 350 else 390,
         alt="Table of the inputs with their prediction and class probabilities",
     )
     downloads(frame, "predictions", "predictions")

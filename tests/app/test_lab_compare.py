@@ -191,14 +191,6 @@ def test_the_verdict_on_regression(difference, bounds, words):
     assert words in lab_compare.verdict(("A", "B"), "pearson", "d", 9, difference, bounds, None)
 
 
-def test_rows_are_as_high_as_the_longest_text_needs():
-    heights = [lab_hurts.row_height(n, 390) for n in (20, 80, 200, 5000)]
-    assert heights == sorted(heights)
-    assert heights[0] == 35
-    assert heights[1] > 64  # from there on texts wrap
-    assert lab_hurts.row_height(80, 235) >= heights[1]
-
-
 def test_many_comparisons_ask_for_more():
     assert "ask for p < 0.05." in lab_compare.many_comparisons(1, True)
     assert "p < 0.005 (Bonferroni, 0.05 / 10)" in lab_compare.many_comparisons(10, True)
