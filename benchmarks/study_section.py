@@ -11,7 +11,7 @@ from benchmarks.depths import DEPTHS
 from benchmarks.markdown import table
 from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
-from shrp.findings import findings
+from shrp.findings import HOW_FOUND, findings
 from shrp.general import RECOVERY_RATES
 from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
@@ -44,7 +44,7 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     lines = ["## GLUE, with controls", "", f"Written by `python -m benchmarks.glue`. {INTRODUCTION}", ""]
     lines += [f"- {sentence}" for sentence in findings(frame)]
-    lines += ["", _teachers(frame), ""]
+    lines += ["", f"{HOW_FOUND} {_teachers(frame)}", ""]
     for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
         lines += [f"### {recipe}, {depth.replace('of', ' of ')} layers", ""]
         lines += [*_how(recipe, depth, part), *_table(part), "", *_beside(part)]
@@ -161,7 +161,7 @@ def size_section(rows: Sequence[Mapping[str, Any]]) -> str:
             f"Written by `python -m benchmarks.size_check`. {_teachers(frame)}",
             "",
         ]
-        lines += [f"- {sentence}" for sentence in findings(frame)]
+        lines += [*(f"- {sentence}" for sentence in findings(frame)), "", HOW_FOUND]
         for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
             lines += ["", f"### {recipe}, {depth.replace('of', ' of ')} layers", "", *_table(part), ""]
             lines += _beside(part)[:-1]

@@ -8,7 +8,7 @@ import streamlit as st
 from shrp import ablations, selections, studies
 from shrp.claims import claims
 from shrp.errors import DataError
-from shrp.findings import findings
+from shrp.findings import HOW_FOUND, findings
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
 from ui import experiments_sections, state
@@ -56,11 +56,17 @@ def benchmark() -> None:
         st.info("No study has been run yet. This command fills the table:", icon=":material/science:")
         st.code("python -m benchmarks.glue --base BAAI/bge-small-en-v1.5", language="bash")
         return
-    for sentence in findings(glue):
-        st.markdown(f"- {escape(sentence)}")
+    say(findings(glue))
     claimed(glue)
     table(glue)
     size(glue)
+
+
+def say(found: list[str]) -> None:
+    """What a table shows, and how that was found."""
+    for sentence in found:
+        st.markdown(f"- {escape(sentence)}")
+    st.caption(HOW_FOUND)
 
 
 def claimed(glue: pd.DataFrame) -> None:
@@ -198,8 +204,7 @@ def size_check() -> None:
         return
     for number, (name, frame) in enumerate(frames.items()):
         st.subheader(f"Another size: {escape(name)}", anchor=f"size-check-{number}")
-        for sentence in findings(frame):
-            st.markdown(f"- {escape(sentence)}")
+        say(findings(frame))
         for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
             title = f"{depth.replace('of', ' of ')} layers converted"
             key = f"size-check-{number}-{depth}"

@@ -87,7 +87,7 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     half = np.hypot(0.02 / 2**0.5, trainings)
     assert mean.loc["static", ["low", "high"]].tolist() == pytest.approx([0.94 - half, 0.94 + half])
     assert (
-        "95% intervals, over inputs and not over trainings" in sentence
+        "(intervals over inputs and not over trainings)." in sentence
     )  # of the control, there is one of each
     assert (
         "(layers dropped; not measured on all of these: trained random experts, no router) keeps 98.0% "
@@ -116,7 +116,7 @@ def test_draws_of_random_experts_do_not_stand_for_trained_ones():
         "random experts, 2 a layer: 50.0%; not measured on all: trained random experts, layers dropped, "
         "no router"
     )
-    assert "layers dropped, no router) keeps 50.0% at 52.5%: below SHRP's interval." in findings(frame)[0]
+    assert "layers dropped, no router) keeps 50.0% at 52.5%: below SHRP's interval (" in findings(frame)[0]
     trained = [row(task, "random", 0.5, per_layer=2, recovered=True) for task in ("cola", "rte")]
     (claim,) = claims(studies.glue_frame([*ROWS[1:4], *trained])).to_dict("records")
     assert claim["best control"].endswith("; not measured on all: layers dropped, no router")
@@ -190,11 +190,11 @@ def test_the_ablation_as_shares():
 def test_intervals_say_over_which_trainings_they_are():
     again = [row("cola", "dropped", 0.97, seed=1)]
     sentence = findings(studies.glue_frame([*ROWS, *again]))[0]
-    assert "95% intervals, over inputs, and over the trainings of cola." in sentence
+    assert "(intervals over inputs, and over the trainings of cola)." in sentence
     again.append(row("rte", "dropped", 0.97, seed=1))
     again.append(row("rte", "static", 0.9, seed=1, per_layer=2, recovered=True))
     sentence = findings(studies.glue_frame([*ROWS, *again]))[0]
-    assert "95% intervals, over inputs, and over the trainings." in sentence
+    assert "(intervals over inputs, and over the trainings)." in sentence
 
 
 def test_a_lead_is_over_the_seeds_whose_was_kept():
