@@ -156,7 +156,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=ROW,
+        row_height=ROW if len(tasks) > 1 else None,  # of one task, every cell has room in a line
         column_config={
             # Narrow enough for six tasks in a small window.
             "model": st.column_config.TextColumn(width=194),
