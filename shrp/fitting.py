@@ -9,7 +9,7 @@ are any, only mix the classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,24 +103,56 @@ def fit_gates(
         PlanError: the model has no router, or `usage` is not of its layers.
         DataError: the data are empty.
     """
-    routed = router_layers(model)
-    if not routed or sorted(usage) != sorted(routed):
-        raise PlanError("gates can be fitted where every converted layer has a router and measured usage.")
-    if not len(data):
-        raise DataError(f"{data.name} is empty; fitting gates needs at least one text.")
-    walk = _Walk(model, tokenizer, data, usage, size, max_length, seed)
-    steps = walk.steps_for(each_layer=True) + walk.steps_for(each_layer=False)
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
+    fit = GateFit(model, tokenizer, data, usage, size=size, max_length=max_length, seed=seed)
+    for done in fit:
         if progress:
-            progress(done, steps)
+            progress(done, fit.steps)
+    return fit.result
 
-    per_layer = walk.run(True, tick)
-    budget = walk.run(False, tick)
-    return FittedGates(data.name, walk.n, per_layer, budget)
+
+class GateFit:
+    """What `fit_gates` does, step by step: iterate over it for the steps done; it may be left and gone on with later.
+
+    Args and errors are those of `fit_gates`.
+
+    Attributes:
+        steps: How many there are in all.
+        result: The gates once all steps are done, None before.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        data: TextData,
+        usage: Mapping[int, np.ndarray],
+        *,
+        size: int = TEXTS,
+        max_length: int = 128,
+        seed: int = 0,
+    ) -> None:
+        routed = router_layers(model)
+        if not routed or sorted(usage) != sorted(routed):
+            raise PlanError(
+                "gates can be fitted where every converted layer has a router and measured usage."
+            )
+        if not len(data):
+            raise DataError(f"{data.name} is empty; fitting gates needs at least one text.")
+        walk = _Walk(model, tokenizer, data, usage, size, max_length, seed)
+        self.steps = walk.steps_for(each_layer=True) + walk.steps_for(each_layer=False)
+        self.result: FittedGates | None = None
+        self._done = 0
+        self._work = self._walks(walk, data.name)
+
+    def __iter__(self) -> Iterator[int]:
+        for _ in self._work:  # a generator of its own: leaving this loop does not end it
+            self._done += 1
+            yield self._done
+
+    def _walks(self, walk: _Walk, name: str) -> Iterator[None]:
+        per_layer = yield from walk.run(True)
+        budget = yield from walk.run(False)
+        self.result = FittedGates(name, walk.n, per_layer, budget)
 
 
 class _Walk:
@@ -167,8 +199,8 @@ class _Walk:
     def _between(removals: int) -> int:
         return max(1, round(STEPS / removals)) if removals else 0
 
-    def run(self, each_layer: bool, tick: Callable[[], None]) -> dict[int, dict[int, np.ndarray]]:
-        """From all experts to one a layer: take out one in each layer, or one in all, and fit on.
+    def run(self, each_layer: bool) -> Generator[None, None, dict[int, dict[int, np.ndarray]]]:
+        """From all experts to one a layer: take out one in each layer, or one in all, and fit on; yields after a step.
 
         Returns:
             Experts in each layer, or in all -> layer -> `(H,)` gates.
@@ -182,7 +214,7 @@ class _Walk:
         for removal in range(removals + 1):
             for _ in range(self._between(removals) if removal else WARM_UP):
                 self._step(logits, kept, optimizer, self.batches[order.integers(len(self.batches))])
-                tick()
+                yield
             gates = _gates(logits.detach(), kept)
             size = int(kept[0].sum() if each_layer else kept.sum())
             found[size] = {layer: gates[i].double().numpy() for i, layer in enumerate(self.layers)}

@@ -7,7 +7,7 @@ import torch
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.fitting import FittedGates, fit_gates
+from shrp.fitting import FittedGates, GateFit, fit_gates
 from shrp.live import LiveEvaluator
 from shrp.plan import make_plan
 from shrp.plan_edits import LayerEdit, PlanEdits
@@ -49,6 +49,26 @@ def test_every_size_has_its_gates_and_each_is_inside_the_next(routed, tiny_token
             assert all(values.sum() == pytest.approx(1, abs=1e-6) for values in found.values())
             if size + 1 in walk:
                 assert all(((found[i] > 0) <= (walk[size + 1][i] > 0)).all() for i in found)
+
+
+def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(routed, tiny_tokenizer, tiny_data):
+    data = tiny_data(24)
+    stats, whole = fit(routed, tiny_tokenizer, data)
+    before = LiveEvaluator(routed, tiny_tokenizer, data).evaluate(None).logits
+    broken = GateFit(routed, tiny_tokenizer, data, stats.shares())
+    seen = []
+    for most in (3, 50, broken.steps):
+        for done in broken:
+            seen.append(done)
+            if done == most:
+                break
+        # Meanwhile the model is as it was, whoever uses it.
+        assert (LiveEvaluator(routed, tiny_tokenizer, data).evaluate(None).logits == before).all()
+    assert list(broken) == []  # done: the last step has been seen, and what is made of it is there
+    assert seen == list(range(1, broken.steps + 1))
+    for mine, theirs in ((broken.result.per_layer, whole.per_layer), (broken.result.budget, whole.budget)):
+        for size, found in theirs.items():
+            assert all((mine[size][layer] == gates).all() for layer, gates in found.items())
 
 
 def test_fitted_gates_say_more_of_what_the_routed_model_says_than_even_ones(

@@ -12,7 +12,7 @@ import streamlit as st
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
-from shrp.fitting import TEXTS, FittedGates, fit_gates
+from shrp.fitting import TEXTS, FittedGates, GateFit
 from shrp.measure import Cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits
@@ -28,6 +28,8 @@ SELECTIONS = {"Usage": "usage", "Gate × norm": "gate_norm", FITTED: "fitted", "
 COMBINATIONS = {"Usage weights": "usage", "Plain mean": "mean"}
 """Those that can be picked; `FITTED_WEIGHTS` come with the selection of that name, and only with it."""
 MAX_SEED = 9999
+_FIT = "lab-fit"
+"""In the session's state: what a fit of gates is of, and the fit, until it is done."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,20 @@ def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Fitted
         if (found := disk().fitted(checkpoint.fingerprint, data, layers, experts)) is None:
             label = f"Fitting the gates on {min(TEXTS, len(data)):,} texts of {data.name}, for every budget at once:"
             bar = st.progress(0.0, text=label)
+            # A moved slider ends this run of the page, but the fit is the same for all of its numbers: it goes on.
+            kept = st.session_state.get(_FIT)
+            fit = kept[1] if kept and kept[0] == key else None
+            if fit is None:
+                fit = GateFit(checkpoint.model, checkpoint.tokenizer, data, stats.shares())
+                st.session_state[_FIT] = (key, fit)
             try:
-                found = fit_gates(
-                    checkpoint.model,
-                    checkpoint.tokenizer,
-                    data,
-                    stats.shares(),
-                    progress=lambda done, steps: bar.progress(
-                        done / steps, f"{label} step {done:,} of {steps:,}"
-                    ),
-                )
+                for done in fit:
+                    bar.progress(done / fit.steps, f"{label} step {done:,} of {fit.steps:,}")
             finally:
                 bar.empty()
+            del st.session_state[_FIT]
+            if (found := fit.result) is None:  # an error had ended it, and was shown
+                return _fitted(checkpoint, data, stats)
             disk().keep_fitted(checkpoint.fingerprint, data, found)
         store.put(key, found)
     return found
