@@ -6,6 +6,7 @@ from shrp.errors import ShrpError
 from ui import compare_sides, compare_views, lab_hurts, loaders, state
 from ui.compare_sides import Side
 from ui.compare_views import LETTERS
+from ui.floor import floor_text, floor_warning
 from ui.lab_compare import paired_test
 from ui.text import escape
 
@@ -31,7 +32,7 @@ def main() -> None:
             side = compare_sides.measured(choice, selection.source, data)
             if side is None:
                 return
-            compare_views.score_card(letter, side)
+            compare_views.score_card(letter, side, floor_text(data))
             sides.append(side)
     a, b = sides
     if a.key == b.key:
@@ -40,6 +41,8 @@ def main() -> None:
             icon=":material/equal:",
         )
         return
+    if warned := floor_warning(data, [("A", a.evaluation), ("B", b.evaluation)]):
+        st.warning(warned, icon=":material/warning:")
     name = f"{a.choice.name}-vs-{b.choice.name}"
     difference(a, b, selection)
     st.subheader("Where they disagree")

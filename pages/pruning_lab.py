@@ -9,7 +9,18 @@ from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import dense_cost, plan_cost
 from shrp.plan import PruningPlan
-from ui import lab, lab_editor, lab_edits, lab_outputs, lab_reference, lab_sweep, lab_views, loaders, state
+from ui import (
+    floor,
+    lab,
+    lab_editor,
+    lab_edits,
+    lab_outputs,
+    lab_reference,
+    lab_sweep,
+    lab_views,
+    loaders,
+    state,
+)
 from ui.lab import Setting
 from ui.lab_controls import controls
 from ui.lab_marks import Mark, marks, shipped, teacher_mark
@@ -76,7 +87,16 @@ def evaluate(
         if place is None:  # not before: until then the last score stays, dimmed, and nothing below it moves
             place, busy = st.empty(), st.empty()
         with place.container(border=True):
-            lab_views.headline(evaluation, price, dense, kept, routed, teacher, dense_model)
+            lab_views.headline(
+                evaluation, price, dense, kept, routed, teacher, dense_model, floor.floor_text(data)
+            )
+            models = [
+                ("the pruned model", evaluation),
+                ("the routed one", routed),
+                ("the teacher", dense_model),
+            ]
+            if warned := floor.floor_warning(data, models):
+                st.warning(warned, icon=":material/warning:")
         if evaluation.complete:
             busy.empty()
         else:

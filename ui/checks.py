@@ -9,6 +9,7 @@ from shrp.evaluate import label_columns
 from shrp.metrics import interval, score
 from shrp.usage import COLLAPSE_EXPERTS, COLLAPSE_SHARE, NOISY_ENTROPY, NOISY_MARGIN, UsageStats, UsageWarning
 from ui import loaders, state
+from ui.floor import floor_text
 from ui.text import escape, percent, warning_lines, with_interval
 
 _MEANING = {
@@ -54,7 +55,10 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
             f"The inputs of {escape(data.name)} (n = {len(data):,}) have no labels, so there is no score to measure."
         )
         return
-    st.markdown(f"**Measured here** on {escape(data.name)}: {with_interval(*result)}")
+    floor = floor_text(data)
+    st.markdown(
+        f"**Measured here** on {escape(data.name)}: {with_interval(*result)}{f'; {floor}' * bool(floor)}"
+    )
 
 
 def _score_of(selection: state.Selection, stats: UsageStats) -> tuple:

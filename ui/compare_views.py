@@ -26,8 +26,8 @@ COSTS = {
 RESAMPLES = 500
 
 
-def score_card(letter: str, side: Side) -> None:
-    """A side's score with its interval, n and data."""
+def score_card(letter: str, side: Side, floor: str) -> None:
+    """A side's score with its interval, n and data, and what a constant answer has there, in words."""
     one = side.evaluation
     name = metric_name(one.metric)
     st.metric(f"{letter}: {name}", score_text(one.score, one.metric))
@@ -35,7 +35,8 @@ def score_card(letter: str, side: Side) -> None:
     seen = f"n = {one.n:,}, {escape(one.data)}"
     without = "no labels, so no score; " if one.labels is None else ""
     st.caption(
-        f"{f'95% interval {bounds}, ' if bounds else without}{seen}<br>{escape(side.choice.text)}",
+        f"{f'95% interval {bounds}, ' if bounds else without}{seen}"
+        f"{f'; {floor}' * bool(floor)}<br>{escape(side.choice.text)}",
         unsafe_allow_html=True,
     )
 

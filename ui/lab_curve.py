@@ -11,7 +11,19 @@ import plotly.graph_objects as go
 
 from ui.lab import GLOBAL
 from ui.text import escape_html, is_percentage, metric_name
-from ui.theme import BLUE, GREEN, KIND_COLORS, KIND_SYMBOLS, ORANGE, PURPLE, SELECTED, SKY, layout, whiskers
+from ui.theme import (
+    BLUE,
+    GREEN,
+    GREY,
+    KIND_COLORS,
+    KIND_SYMBOLS,
+    ORANGE,
+    PURPLE,
+    SELECTED,
+    SKY,
+    layout,
+    whiskers,
+)
 
 COSTS = {
     "encoder_flops": "encoder FLOPs, % of the dense encoder's ({tokens} tokens)",
@@ -42,6 +54,7 @@ def curve(
     tokens: int,
     current: str | None = None,
     best: pd.DataFrame | None = None,
+    floor: float = float("nan"),
 ) -> go.Figure:
     """Score against cost: what was tried here, beside reference marks.
 
@@ -51,6 +64,7 @@ def curve(
         over: the cost, a key of `COSTS`.
         current: the `setting` to ring.
         best: `ui.lab_pareto.pareto`'s rows, to be marked with their numbers.
+        floor: the score of the best constant answer; nan where there is none.
     """
     fig = go.Figure()
     scale = 100.0 if is_percentage(metric) else 1.0
@@ -61,6 +75,8 @@ def curve(
         if len(ringed):
             _add_rings(fig, ringed, over, scale, "this setting", "circle-open", 18, SELECTED)
     _add_references(fig, references, over, scale)
+    if math.isfinite(floor):
+        _add_floor(fig, scale * floor, "%" if scale == 100 else "")
     if best is not None and len(best):
         _add_rings(fig, best, over, scale, PARETO, "diamond-open", 14, _BEST)
         numbered = fig.data[-1]
@@ -244,6 +260,17 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
             align="left",
             showarrow=False,
         )
+
+
+def _add_floor(fig: go.Figure, score: float, unit: str) -> None:
+    """A dotted line at what a constant answer has, with its name on the left, where no other line has one."""
+    fig.add_hline(
+        score,
+        line={"color": GREY, "width": 1.5, "dash": "dot"},
+        annotation_text=f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}",
+        annotation_position="bottom left",
+        annotation_font={"size": 11, "color": GREY},
+    )
 
 
 def _series_of(row) -> str:

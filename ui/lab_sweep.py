@@ -18,6 +18,7 @@ from shrp.plan import PruningPlan
 from shrp.usage import UsageStats
 from ui import lab, lab_curve, lab_pareto, loaders
 from ui.downloads import chart, downloads
+from ui.floor import floor_of
 from ui.lab import GLOBAL, PER_LAYER, SELECTIONS, Setting
 from ui.lab_marks import Mark, marks_frame
 from ui.state import Selection
@@ -188,7 +189,9 @@ class Section:
 
     def _figure(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame):
         metric, name = self.data.task.metric, self.data.name
-        return lab_curve.curve(tried, references, over(), metric, name, lab.TOKENS, self.setting.text, best)
+        return lab_curve.curve(
+            tried, references, over(), metric, name, lab.TOKENS, self.setting.text, best, floor_of(self.data)
+        )
 
     def _alt(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame) -> str:
         return (
@@ -222,7 +225,10 @@ class Section:
     def _best(self, best: pd.DataFrame, tried: pd.DataFrame, name: str, metric: str) -> None:
         gaps = self._gaps(best)
         own = tried[~tried["control"] & tried["score"].notna()]
-        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), own["plan"].nunique())))
+        compared = own["plan"].nunique()
+        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), compared)))
+        if compared < 2:
+            return
         routed = next((mark.score for mark in self.marks if mark.kind == "routed"), float("nan"))
         st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over())))
         shown = lab_pareto.table(best, gaps, metric)
@@ -251,7 +257,7 @@ class Section:
         )
         dense = self.dense
         st.caption(
-            "Intervals in brackets are 95% and paired. Costs are shares of the dense encoder's "
+            f"{'Intervals in brackets are 95% and paired. ' * (len(best) > 1)}Costs are shares of the dense encoder's "
             f"{count(dense.encoder_flops)} FLOPs (one input of {dense.tokens} tokens) and "
             f"{count(dense.encoder_params)} parameters, and of the whole dense model's "
             f"{count(dense.model_flops)} and {count(dense.model_params)}."

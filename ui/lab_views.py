@@ -46,6 +46,7 @@ def headline(
     routed: Evaluation | None,
     teacher: Mark | None,
     dense_model: Evaluation | None = None,
+    floor: str = "",
 ) -> None:
     """The result in six figures, each with its n, interval and denominator.
 
@@ -55,6 +56,7 @@ def headline(
         routed: the routed model's evaluation, where it is known already.
         teacher: the dense teacher's score on the same data, where it is known.
         dense_model: the dense teacher's outputs on the same data, where they are known: a paired interval.
+        floor: what a constant answer has, in words.
     """
     metric, done = evaluation.metric, evaluation.complete
     shares = price.relative_to(dense)
@@ -71,7 +73,8 @@ def headline(
         seen = f"n = {evaluation.n:,}" + ("" if done else f" of {evaluation.total:,}")
         if evaluation.labels is None:
             bounds, seen = "", f"no labels, so no score; {seen}"
-        st.caption(f"95% interval {bounds}<br>{seen}" if bounds else seen, unsafe_allow_html=True)
+        lines = [f"95% interval {bounds}" * bool(bounds), seen, floor]
+        st.caption("<br>".join(filter(None, lines)), unsafe_allow_html=True)
     with columns[1]:
         if routed is None:
             st.metric("vs routed model", NOT_KNOWN)

@@ -13,6 +13,7 @@ from shrp.evaluation import Evaluation
 from shrp.measure import dense_cost
 from shrp.usage import UsageStats, history_warnings
 from ui import lab, lab_curve, lab_pareto, lab_sweep, loaders, usage_figures
+from ui.floor import floor_of
 from ui.lab_marks import marks, marks_frame
 from ui.report_parts import Section
 from ui.state import Selection
@@ -103,7 +104,9 @@ def curve_part(
             "again. The references alone are below."
         )
     part.figure(
-        lab_curve.curve(tried, references, _OVER, metric, data.name, lab.TOKENS, best=best),
+        lab_curve.curve(
+            tried, references, _OVER, metric, data.name, lab.TOKENS, best=best, floor=floor_of(data)
+        ),
         f"Score against cost; settings evaluated: {len(tried)}, references: {len(references)}. "
         f"{lab_pareto.in_words(best, metric, _OVER)}.",
         f"Data: {data.name}, n = {len(data):,}; settings of this session and those kept on disk.",

@@ -137,7 +137,7 @@ def test_counts_in_the_table(page, tiny_checkpoint):
     assert table[COUNT].tolist() == [4, 1]
     set_counts(page, **{"0": None})
     assert plan_in(page) == "2n1"
-    assert not page.warning
+    assert not [one for one in page.warning if "constant answer" not in one.value]
 
 
 def test_boxes_do_the_same_as_clicks(page, tiny_checkpoint):

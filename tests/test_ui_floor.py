@@ -1,0 +1,37 @@
+"""A score is held against what a constant answer has."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shrp.data import TextData
+from shrp.evaluate import evaluate
+from shrp.tasks import TASKS
+from ui.floor import floor_of, floor_text, floor_warning
+
+MRPC = TASKS["mrpc"]
+DATA = TextData(MRPC, "d", (("a", "b"),) * 4, np.array([1, 1, 0, 0]))
+
+
+def test_the_floor_is_the_best_constant_answers_score():
+    assert floor_of(DATA) == pytest.approx(2 / 3)  # F1 of always "equivalent"
+    assert floor_text(DATA) == "a constant answer has 66.7%"
+    assert math.isnan(floor_of(replace(DATA, labels=None)))
+    assert floor_text(TextData(TASKS["stsb"], "d", DATA.texts, np.array([1.0, 2.0, 3.0, 4.0]))) == ""
+
+
+def test_models_that_are_not_above_it_are_named(tiny_model, tiny_tokenizer, tiny_data):
+    data = tiny_data(12)
+    found = evaluate(tiny_model(), tiny_tokenizer, data)
+    floor = floor_of(data)
+    low, high = replace(found, score=floor), replace(found, score=floor + 0.01)
+    assert floor_warning(data, [("the pruned model", high), ("the teacher", None)]) == ""
+    assert floor_warning(data, [("the pruned model", replace(low, n=3))]) == ""  # only an estimate
+    said = floor_warning(data, [("the pruned model", low), ("the routed one", high), ("the teacher", low)])
+    assert said.startswith("The pruned model (")
+    assert ") and the teacher (" in said
+    assert "are not above a constant answer" in said
+    assert f"(n = {len(data)})" in said
+    assert "The pruned model" not in floor_warning(replace(data, labels=None), [("the pruned model", low)])
