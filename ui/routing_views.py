@@ -12,7 +12,7 @@ from shrp.explore import EVALUATED_TOKENS, Exploration
 from ui import expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.downloads import chart, downloads
-from ui.state import Selection
+from ui.state import EXPERT, LAYER, Selection
 from ui.tables import row_height
 from ui.text import percent
 
@@ -182,3 +182,13 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float, *, 
         height="content",
         alt=f"Choices of input {number}: expert, probability, runner-up and margin in each layer",
     )
+    st.caption("What is each of these experts for? Expert usage shows who else takes it:")
+    with st.container(horizontal=True, gap="small"):
+        for layer in e.layers:
+            expert = e.choice(layer)
+            st.page_link(
+                "pages/expert_usage.py",
+                label=f"layer {layer}, expert {expert}",
+                query_params={LAYER: str(layer), EXPERT: str(expert)},
+                width="content",
+            )

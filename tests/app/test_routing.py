@@ -52,6 +52,17 @@ def test_a_typed_sentence_gets_the_models_own_prediction(page, tiny_checkpoint):
     assert page.query_params["text"] == "w1 w2 w3\nw50 w51 w52 w53"
 
 
+def test_each_chosen_expert_leads_to_what_it_is_for(page, tiny_checkpoint):
+    route(page, "w1 w2 w3")
+    loaded = checkpoints.load(tiny_checkpoint)
+    (found,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2 w3",)])
+    links = {link.proto.label: link.proto for link in page.get("page_link")}
+    for layer in found.layers:
+        link = links[f"layer {layer}, expert {found.choice(layer)}"]
+        assert link.page == "expert_usage"
+        assert link.query_string == f"layer={layer}&expert={found.choice(layer)}"
+
+
 def test_the_url_restores_text_input_and_comparison(open_page, tiny_checkpoint):
     at = open_page("routing", tiny_checkpoint, text="w1\nw2\nw3", input="2", beside="3")
     assert not at.exception
