@@ -51,11 +51,24 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
     except (ValueError, OSError) as error:  # pandas' ParserError and pyarrow's errors are among these.
-        reason = " ".join(str(error).split())[:200]
+        reason = _in_plain_words(" ".join(str(error).split())[:200])
         raise DataError(f"'{path.name}' is not a well-formed {suffix[1:].upper()} file: {reason}") from error
     if frame.empty:
         raise DataError(f"'{path.name}' holds no rows; at least one is needed.")
     return frame
+
+
+def _in_plain_words(reason: str) -> str:
+    """What pandas' parser says, for one who has the file in front of them; other reasons as they are."""
+    if found := re.search(r"EOF inside string starting at row (\d+)", reason):
+        line = int(found[1]) + 1  # the header is row 0
+        return f"a quotation mark in line {line:,}, or in one that goes on from there, is never closed"
+    if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
+        expected, line, saw = (int(number) for number in found.groups())
+        return (
+            f"line {line:,} has {saw:,} cells, those before it {expected:,} (are texts with commas quoted?)"
+        )
+    return reason
 
 
 def _read_delimited(path: Path) -> pd.DataFrame:

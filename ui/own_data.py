@@ -194,7 +194,9 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
 
 
 def guess(table: Table, task: Task) -> Columns:
-    """What the columns are probably for: by the task's names, else the usual ones, else the longest texts."""
+    """What the columns are probably for: by the task's names, else the usual ones, else the longest texts. The label is
+    the column of that name, else the only one that holds nothing but names of the task's classes.
+    """
     names = list(table.frame.columns)
     texts = list(task.text_columns)
     if not set(texts) <= set(names):
@@ -204,7 +206,16 @@ def guess(table: Table, task: Task) -> Columns:
         best = list(dict.fromkeys([*usual, *strings, *names]))[: len(texts)]
         texts = sorted(best, key=names.index)
     label, piece = (name if name in names and name not in texts else None for name in ("label", "slice"))
+    if label is None and not task.is_regression:
+        left = [name for name in names if name not in (*texts, piece)]
+        named = [name for name in left if _names_classes(table.frame[name], task)]
+        label = named[0] if len(named) == 1 else None
     return Columns(tuple(texts), label, piece)
+
+
+def _names_classes(column: pd.Series, task: Task) -> bool:
+    """Whether every cell is the name of one of the task's classes."""
+    return len(column) > 0 and bool(column.isin(task.label_names).all())
 
 
 def fit(table: Table, task: Task, columns: Columns) -> TextData:

@@ -140,6 +140,37 @@ def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
 # ---- what the columns are for ----
 
 
+@pytest.mark.parametrize(
+    ("rows", "label"),
+    [
+        ("review,mood\nSo good.,positive\nSo bad.,negative\n", "mood"),
+        ("review,mood\nSo good.,positive\nSo bad.,mixed\n", None),  # not a class
+        ("review,a,b\nSo good.,positive,negative\nSo bad.,negative,negative\n", None),  # either may be meant
+        ("review,mood,label\nSo good.,positive,1\nSo bad.,negative,0\n", "label"),
+        ("review,seen\nSo good.,1\nSo bad.,0\n", None),  # ids may be anything
+    ],
+)
+def test_a_column_of_class_names_is_guessed_to_be_the_label(rows, label):
+    assert guess(read_upload("t.csv", rows.encode()), SST2) == Columns(("review",), label, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            'sentence,label\nFine.,1\n"Bad.,0\nFine.,1\n',
+            "a quotation mark in line 3, or in one that goes on from there",
+        ),
+        ("sentence,label\nFine.,1\nGood, but long.,1,2,3\n", "line 3 has 5 cells, those before it 2"),
+    ],
+)
+def test_a_malformed_table_says_where_in_plain_words(rows, said):
+    with pytest.raises(DataError, match="well-formed CSV file") as problem:
+        read_upload("t.csv", rows.encode())
+    assert said in str(problem.value)
+    assert "tokenizing" not in str(problem.value)
+
+
 def test_columns_are_guessed():
     table = read_upload("t.csv", b"id,label,remark,review\n1,0,no,a long one\n2,1,yes,another long one\n")
     assert guess(table, SST2) == Columns(("review",), "label", None)
@@ -174,12 +205,17 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     assert not at.exception
     assert at.selectbox(key="source").value == "own"
     assert "on mine.csv" in texts_of(at)
+
+    def boxes():
+        return {box.label: box for box in at.sidebar.selectbox}
+
+    assert boxes()["Text column"].value == "words"
+    assert boxes()["Label column"].value == "mood"  # it holds nothing but names of the classes
+    boxes()["Label column"].set_value("none").run()
     assert "without labels, so nothing is scored" in texts_of(at)
     assert "The inputs of mine.csv (n = 12) have no labels, so there is no score" in texts_of(at)
-    boxes = {box.label: box for box in at.sidebar.selectbox}
-    assert boxes["Text column"].value == "words"
-    boxes["Label column"].set_value("mood")
-    boxes["Slice column"].set_value("kind")
+    boxes()["Label column"].set_value("mood")
+    boxes()["Slice column"].set_value("kind")
     at.run()
     assert "12 inputs, with labels" in texts_of(at)
     data = at.session_state[loaders.OWN_DATA]
