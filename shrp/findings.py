@@ -110,7 +110,10 @@ def _verdict(best: pd.Series, rival: pd.Series) -> str:
         return "no interval to tell a tie by"
     if best["low"] <= rival["retained"] <= best["high"]:
         return "a tie, within SHRP's interval"
-    return f"{'below' if rival['retained'] < best['low'] else 'above'} SHRP's interval"
+    below = rival["retained"] < best["low"]
+    overlap = rival["high"] >= best["low"] if below else rival["low"] <= best["high"]
+    text = f"{'below' if below else 'above'} SHRP's interval"
+    return f"{text}, though the two intervals overlap" if overlap else text
 
 
 def _with_ends(row: pd.Series) -> str:
@@ -128,7 +131,7 @@ def _winning_controls(frame: pd.DataFrame) -> list[str]:
         best, rival = mine.iloc[-1], controls.iloc[-1]
         sentences.append(
             f"On {task} at {depth.replace('of', ' of ')} layers ({recipe}) a control is not below: "
-            f"{rival['name'].removeprefix('control: ')} keeps {rival['retained']:.1%}, the best pruned model "
-            f"{best['retained']:.1%} ({best['name']}; n = {best['n']:,}, seeds: {best['seeds']})."
+            f"{rival['name'].removeprefix('control: ')} keeps {_with_ends(rival)}, the best pruned model, "
+            f"{best['name']}, {_with_ends(best)}: {_verdict(best, rival)} (n = {best['n']:,}, seeds: {best['seeds']})."
         )
     return sentences

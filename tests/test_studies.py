@@ -75,8 +75,11 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     assert mean.loc["uniform", "tasks"] == "cola"
     sentence, on_cola, on_rte = findings(frame)
     assert "On cola" in on_cola
-    assert "no router keeps 105.0%" in on_cola
-    assert "layers dropped keeps 97.0%, the best pruned model 90.0%" in on_rte
+    assert "no router keeps 105.0% (103.0 to 107.0)" in on_cola
+    assert (
+        "layers dropped keeps 97.0% (95.0 to 99.0), the best pruned model, SHRP, static, 2 a layer, recovered, 90.0% "
+        "(88.0 to 92.0): above SHRP's interval (n = 100, seeds: 1)."
+    ) in on_rte
     # The uniform control is known on one task only, so the best control that is known on both is named.
     assert "keeps 94.0%" in sentence
     # Half-widths of 2 points on each of two tasks make sqrt(2) points of the mean.

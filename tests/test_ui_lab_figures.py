@@ -237,6 +237,11 @@ def test_the_verdict_counts_what_cannot_be_told_from_the_best(p_values, words):
         plan: lab_pareto.Gap(-0.1, (-0.2, 0.1), p)
         for plan, p in zip(best["plan"], (*p_values, 1.0), strict=True)
     }
+    alone = lab_pareto.verdict(best.iloc[:1], {}, "accuracy", "encoder_flops", 1)
+    assert (
+        alone
+        == "Only one pruning has been evaluated on these data so far, so there is none to hold it against."
+    )
     text = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", 3)
     assert words in text
     assert "of the 3 prunings" in text

@@ -151,17 +151,19 @@ def words(one: Explained, output: int, what: str, name: str) -> Options:
 
 def _attributions(one: Explained, output: int, what: str, name: str, chosen: Options) -> None:
     found = []
+    parts = [column.replace("_", " ") for column in one.instance.task.text_columns]
     try:
-        for method in chosen.methods:
-            found.append(word_scores(one, output, method, chosen))
+        for (
+            method
+        ) in chosen.methods:  # each is drawn before the next, since one may take a minute on a long text
+            result = word_scores(one, output, method, chosen)
+            st.html(figures.colored_words(result, parts, escape_html(result.method.capitalize())))
+            st.caption(_about(result, chosen, one.preference))
+            _completeness(result, chosen)
+            found.append(result)
     except ShrpError as error:
         state.show_error(error)
         return
-    parts = [column.replace("_", " ") for column in one.instance.task.text_columns]
-    for result in found:
-        st.html(figures.colored_words(result, parts, escape_html(result.method.capitalize())))
-        st.caption(_about(result, chosen, one.preference))
-        _completeness(result, chosen)
     st.caption(
         f"Orange with a solid line: the word raises {escape(what)}. Blue with a dotted line: it lowers it. Each method "
         "has its own scale, the strongest colour for its largest score; hover over a word for its value, or "

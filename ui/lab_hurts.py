@@ -77,7 +77,8 @@ def groups(against: Against, pruned: Evaluation, by: str, name: str) -> None:
     frame = paired.by_group(against.evaluation, pruned, by)
     if frame.empty:
         kinds = "slices" if by == "slice" else "classes"
-        st.info(f"{escape(pruned.data)} has no {kinds}; pick other data in the sidebar.")
+        own = "choose a slice column for data of your own, or " if by == "slice" else ""
+        st.info(f"{escape(pruned.data)} has no {kinds}: {own}pick other data in the sidebar.")
         return
     value = pruned.metric if by == "slice" else "recall"
     text = summary(frame, by, value)

@@ -151,6 +151,10 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
         compared: how many different plans took part.
     """
     dense = "the dense model's" if over.startswith("model") else "the dense encoder's"
+    if compared < 2:
+        return (
+            "Only one pruning has been evaluated on these data so far, so there is none to hold it against."
+        )
     text = (
         f"Pareto-best: of the {compared:,} prunings evaluated here, no other one has at least this "
         f"{metric_name(metric)} at no more {SHARES[over]} (share of {dense}), with one of the two better."
@@ -178,7 +182,7 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
         others = "the other one is" if len(rest) == 1 else f"all {len(rest)} others are"
         text += f"{highest}, and {others} below it by more than chance ({test})."
     else:
-        text += f"{highest} at the lowest cost of all."
+        return f"{text}{highest} at the lowest cost of all."
     return text + (
         " The tests are one by one, and the highest was picked on these same inputs, so its own score is a little "
         "flattering."

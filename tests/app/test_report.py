@@ -90,6 +90,7 @@ def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
 
 def test_the_curve_holds_what_was_evaluated_before(open_page, full):
     at = open_page("pruning_lab", full, budget=3)
+    at.slider(key="budget").set_value(5).run()
     assert not at.exception
     tried = next(iter(at.session_state["lab-tried"].values()))
     assert tried
