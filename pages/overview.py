@@ -57,6 +57,11 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
                 f"{escape(interval_name(row.interval_is))} {interval_text((row.low, row.high), row.metric)}, "
                 f"n = {int(row.n):,}, {escape(row.data)}{kept}"
             )
+            for other in own.iloc[1:].itertuples():
+                st.caption(
+                    f"on {escape(other.data)}: {score_text(other.score, other.metric)} "
+                    f"({interval_text((other.low, other.high), other.metric)}), n = {int(other.n):,}"
+                )
     for column, row in zip(others, costs.iloc[[0, 2, 1]].itertuples()):
         with column:
             # The caption names the whole; the label would be cut in a narrow window.

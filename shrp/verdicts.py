@@ -15,8 +15,9 @@ SHRP_KINDS = ("routed", "static")
 NO_CONTROL = "No control was measured on these data, so nothing here shows that SHRP itself is what helps."
 NONE_CLOSE = "Every control is below SHRP on these data."
 HOW_COMPARED = (
-    "A tie: the control's score lies within the SHRP model's 95% interval. Random experts stand against the static "
-    "model of the same size and recovery, the other controls against every SHRP model."
+    "A tie: the control's score lies within the SHRP model's 95% interval; above or below: outside it, though the two "
+    "intervals may overlap, since nothing is paired here. Random experts stand against the static model of the same "
+    "size and recovery, the other controls against every SHRP model."
 )
 _MOST_NAMED = 3
 _COLUMNS = (
@@ -33,11 +34,11 @@ class Verdict:
 
     control: str
     wins: tuple[str, ...]
-    """SHRP models that the control beats."""
+    """SHRP models that the control is above."""
     ties: tuple[str, ...]
     """Those that it can't be told apart from: its score lies within their interval."""
     trails: tuple[str, ...]
-    """Those that beat the control."""
+    """Those that it is below."""
     score: str
     """The control's own score, as text."""
 
@@ -53,7 +54,7 @@ class Verdict:
         parts = [
             f"{verb} {_listed(models, everything)}"
             for verb, models in (
-                ("beats", self.wins),
+                ("is above", self.wins),
                 ("ties with", self.ties),
                 ("is below", self.trails),
             )
@@ -123,9 +124,12 @@ def summary(found: Sequence[Verdict]) -> str:
     strong = [v for v in found if v.outcome != "trails"]
     if not strong:
         return NONE_CLOSE
-    counts = {word: sum(v.outcome == o for v in strong) for o, word in (("wins", "win"), ("ties", "tie"))}
-    said = " and ".join(f"{n} {word}{'s' * (n == 1)}" for word, n in counts.items() if n)
-    return f"Of {len(found)} controls, {said} against at least one SHRP model that they are a control of."
+    said = []
+    for outcome, one, several in (("wins", "is above", "are above"), ("ties", "ties with", "tie with")):
+        if n := sum(v.outcome == outcome for v in strong):
+            said.append(f"{n} {one if n == 1 else several}")
+    whom = "an SHRP model that it stands" if len(strong) == 1 else "at least one SHRP model that they stand"
+    return f"Of {len(found)} control{'s' * (len(found) > 1)}, {' and '.join(said)} {whom} against."
 
 
 def _side(score: float, model: Any) -> Outcome:

@@ -31,7 +31,7 @@ def test_a_control_stands_against_its_own_size_and_recovery():
     assert (found["r1"].wins, found["r1"].outcome) == (("s1",), "wins")
     assert (found["r1r"].ties, found["r1r"].outcome) == (("s1r",), "ties")
     assert (found["dropped"].trails, found["dropped"].outcome) == (("s1", "s1r", "s2"), "trails")
-    assert found["r1"].text == "The control “r1” (80.0%) beats “s1”."
+    assert found["r1"].text == "The control “r1” (80.0%) is above “s1”."
 
 
 def test_odd_scores_are_left_out():
@@ -45,7 +45,10 @@ def test_odd_scores_are_left_out():
     [
         ((), NO_CONTROL),
         ((0.5, 0.4), NONE_CLOSE),
-        ((0.5, 0.69, 0.8, 0.9), "Of 4 controls, 2 win and 1 ties against at least one SHRP model"),
+        (
+            (0.5, 0.69, 0.8, 0.9),
+            "Of 4 controls, 2 are above and 1 ties with at least one SHRP model that they stand against.",
+        ),
     ],
 )
 def test_the_summary_tells_no_control_from_no_control_that_is_close(controls, said):

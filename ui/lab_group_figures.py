@@ -20,14 +20,16 @@ def group_label(name: str, n: int) -> str:
     return f"{escape_html(str(name)).replace('_', ' ')} (n = {n:,}{few})"
 
 
-def losses_by_group(frame: pd.DataFrame, by: str, value: str, reference: str, data: str) -> go.Figure:
+def losses_by_group(
+    frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], data: str
+) -> go.Figure:
     """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
 
     Args:
         frame: `shrp.paired.by_group`'s result.
         by: `slice` or `class`.
         value: what is measured: a metric, or `recall`.
-        reference: name of the model that the pruned one is held against.
+        models: names of the reference, and of the model that is held against it.
         data: name of the data.
     """
     scale, unit, digits = (
@@ -37,8 +39,8 @@ def losses_by_group(frame: pd.DataFrame, by: str, value: str, reference: str, da
     places = np.arange(len(frame))
     fig = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.55, 0.45], horizontal_spacing=0.04)
     for column, who, kind, shift in (
-        ("reference", reference, "teacher" if "teacher" in reference else "routed", -0.14),
-        ("other", "pruned", "static", 0.14),
+        ("reference", models[0], "teacher" if "teacher" in models[0] else "routed", -0.14),
+        ("other", models[1], "static", 0.14),
     ):
         look = {"symbol": KIND_SYMBOLS[kind], "color": KIND_COLORS[kind]}
         fig.add_trace(
@@ -61,7 +63,7 @@ def losses_by_group(frame: pd.DataFrame, by: str, value: str, reference: str, da
     layout(
         fig,
         f"{metric_name(value).capitalize()} by {by}, largest loss first",
-        subtitle=f"{escape_html(data)}, n = {n:,} in all; pruned against {reference}; bars: 95% intervals, "
+        subtitle=f"{escape_html(data)}, n = {n:,} in all; {models[1]} against {models[0]}; bars: 95% intervals, "
         f"on the right paired{few}",
         height=190 + 32 * max(3, len(frame)),
         legend=True,

@@ -41,19 +41,26 @@ def section(
         st.warning(escape(problem), icon=":material/warning:")
     against = _picked(references)
     st.caption(escape(against.why))
+    tabs(against.evaluation, pruned, data, (against.name, "pruned"), f"against the {against.name}", name)
+
+
+def tabs(
+    reference: Evaluation, other: Evaluation, data: TextData, names: tuple[str, str], against: str, file: str
+) -> None:
+    """A tab each for slices, classes and flips; without labels the flips alone. Args as for `flips`."""
     if data.labels is None:
         st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
-        pruning_flips(against, pruned, data, name)
+        flips(reference, other, data, names, against, file)
         return
     by_slice, by_class, flipped = st.tabs(
         ["By slice", "By class", "Flipped predictions"], key=TABS, bind="query-params"
     )
     with by_slice:
-        groups(against, pruned, "slice", name)
+        groups(reference, other, "slice", names, file)
     with by_class:
-        groups(against, pruned, "class", name)
+        groups(reference, other, "class", names, file)
     with flipped:
-        pruning_flips(against, pruned, data, name)
+        flips(reference, other, data, names, against, file)
 
 
 def _picked(references: Sequence[Against]) -> Against:
@@ -72,18 +79,18 @@ def _picked(references: Sequence[Against]) -> Against:
     return known.get(picked, references[0])
 
 
-def groups(against: Against, pruned: Evaluation, by: str, name: str) -> None:
-    """Losses within slices or classes: a sentence, and the figure."""
-    frame = paired.by_group(against.evaluation, pruned, by)
+def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, str], file: str) -> None:
+    """Losses within slices or classes: a sentence, and the figure. Args as for `flips`; by, `slice` or `class`."""
+    frame = paired.by_group(reference, other, by)
     if frame.empty:
         kinds = "slices" if by == "slice" else "classes"
         own = "choose a slice column for data of your own, or " if by == "slice" else ""
-        st.info(f"{escape(pruned.data)} has no {kinds}: {own}pick other data in the sidebar.")
+        st.info(f"{escape(other.data)} has no {kinds}: {own}pick other data in the sidebar.")
         return
-    value = pruned.metric if by == "slice" else "recall"
+    value = other.metric if by == "slice" else "recall"
     text = summary(frame, by, value)
     st.markdown(text)
-    renamed = {"group": by, "reference": against.name, "other": "pruned"}
+    renamed = {"group": by, "reference": names[0], "other": names[1]}
     table = frame.rename(
         columns={
             column: column.replace(old, new)
@@ -91,13 +98,13 @@ def groups(against: Against, pruned: Evaluation, by: str, name: str) -> None:
             for column in frame.columns
             if column.split()[0] == old
         }
-    ).assign(few=frame["n"] < FEW, measure=value, data=pruned.data)
+    ).assign(few=frame["n"] < FEW, measure=value, data=other.data)
     chart(
-        losses_by_group(frame, by, value, against.name, pruned.data),
+        losses_by_group(frame, by, value, names, other.data),
         table,
         f"by-{by}",
-        f"{name}-by-{by}",
-        f"Dots: {metric_name(value)} of the {against.name} and the pruned model in each {by}. "
+        f"{file}-by-{by}",
+        f"Dots: {metric_name(value)} of both models, {names[0]} and {names[1]}, in each {by}. "
         + text.replace("*", "").replace("\\", ""),
     )
 
@@ -127,11 +134,6 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     if few := int((frame["n"] < FEW).sum()):
         parts.append(f"{few} of the {many} (marked ⚠) have under {FEW} inputs: too few to go by.")
     return " ".join(parts)
-
-
-def pruning_flips(against: Against, pruned: Evaluation, data: TextData, name: str) -> None:
-    """The inputs that pruning flips against the reference."""
-    flips(against.evaluation, pruned, data, (against.name, "pruned"), f"against the {against.name}", name)
 
 
 @st.fragment

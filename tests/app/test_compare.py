@@ -10,7 +10,7 @@ from shrp.compare import usage_distances
 from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate
 from shrp.measure import cost, dense_cost, plan_cost
-from shrp.paired import agreement, paired_difference
+from shrp.paired import agreement, by_group, paired_difference
 from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
@@ -90,6 +90,23 @@ def test_a_link_restores_both_sides_and_usage_is_side_by_side(open_page, tiny_ch
     text = texts_of(at)
     assert "Both were converted from a tiny one" in text
     assert "One side counts inputs and the other tokens" in text
+
+
+def test_losses_are_told_by_slice_and_class(open_page, tiny_checkpoint):
+    at = open_page("compare", tiny_checkpoint, a_is=AS_IS, b_is=PRUNED, b_budget=2)
+    assert not at.exception
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, data), budget=2)
+    whole = evaluate(loaded.model, loaded.tokenizer, data)
+    pruned = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+    drawn = {spec["layout"]["title"]["text"].split("<br>")[0]: spec for spec in specs(at)}
+    for by, value in (("slice", "Accuracy"), ("class", "Recall")):
+        frame = by_group(whole, pruned, by)
+        chart = next(spec for title, spec in drawn.items() if title.startswith(f"{value} by {by}"))
+        a, b = chart["data"][:2]
+        assert (a["name"], b["name"]) == ("A", "B")
+        np.testing.assert_allclose(values(a["x"]), 100 * frame["reference"])
+        np.testing.assert_allclose(values(b["x"]), 100 * frame["other"])
 
 
 def test_two_prunings_are_set_apart_by_their_own_controls(open_page, tiny_checkpoint):

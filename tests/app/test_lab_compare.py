@@ -147,7 +147,7 @@ def test_the_summary_names_the_worst_and_what_is_too_small():
 
 def test_the_figure_has_the_largest_loss_on_top_and_marks_small_groups():
     frame = frame_of([-0.2, 0.0], [12, 40])
-    fig = lab_group_figures.losses_by_group(frame, "slice", "accuracy", "<teacher>", "a<b")
+    fig = lab_group_figures.losses_by_group(frame, "slice", "accuracy", ("<teacher>", "pruned"), "a<b")
     reference_dots, pruned, clear, open_ones = fig.data
     assert pruned.x.tolist() == pytest.approx([60, 80])
     assert clear.x.tolist() == pytest.approx([-20])

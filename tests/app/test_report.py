@@ -72,7 +72,7 @@ def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
     stats = measure_usage(loaded.model, loaded.tokenizer, data)
     top = stats.layers[-1]
     assert f"layer {top} expert {stats.share(top).argmax()} ({stats.share(top).max():.1%})" in said
-    assert "“layers dropped, 5 epochs” (88.5%) beats" in said
+    assert "“layers dropped, 5 epochs” (88.5%) is above" in said
     assert "expert 0 took 97% already in stage 1" in said
     assert "--recipe paper --layers 1,2 --routing sequence --top-k 1 --order 2,1 --stage2-epochs 1" in said
     assert "--seed 7" in said
