@@ -68,23 +68,29 @@ def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, fi
         )
     key = f"inputs-{cell}-{ranked}"
     texts = _text_names(data)
-    width = 275 // len(texts)
+    width = 275 if len(texts) == 1 else 148
+    # With spaces, since a long name wraps at these alone.
+    named = ("slice",) if data.task.is_regression else ("label", "slice")
+    spaced = {name: shown[name].str.replace("_", " ") for name in named if name in shown}
+    top = float(shown["router probability"].max())
     st.dataframe(
-        shown,
+        shown.assign(**spaced),
         key=key,
         on_select=lambda: _pick(key, shown["index"].tolist()),
         selection_mode="single-row",
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=row_height(max(shown[name].str.len().max() for name in texts), width, most=88),
+        row_height=row_height(max(shown[name].str.len().max() for name in texts), width, most=109),
         column_config={
             "index": st.column_config.NumberColumn("no.", width=50, help=f"Row of {escape(data.name)}"),
             # Narrow enough that the probability, which the table is sorted by, is in sight in a small window.
             **{name: st.column_config.TextColumn(width=width) for name in texts},
             "router probability": st.column_config.ProgressColumn(
-                format="%.3f", min_value=0, max_value=1, width=120
+                format="%.3f", min_value=0, max_value=top or 1.0, width=125, help=f"A full bar is {top:.3f}"
             ),
+            "label": st.column_config.Column(width=82),
+            "slice": st.column_config.TextColumn(width=95),
             "chosen": st.column_config.CheckboxColumn(help="Whether this expert is the input's Top-1"),
             "tokens": st.column_config.NumberColumn(help="How many of its tokens chose this expert"),
         },
