@@ -112,7 +112,7 @@ def table(glue: pd.DataFrame) -> None:
         known = glue.loc[glue["recipe"] == recipe, "depth"].unique()
         depth = pick("Converted layers", sorted(known, key=lambda name: int(name.split("of")[0])), DEPTH)
     rows = glue[(glue["recipe"] == recipe) & (glue["depth"] == depth)]
-    note = f"GLUE validation sets; dashed: the dense teacher<br>{_bars(rows)}"
+    note = f"GLUE validation sets; dashed: the dense teacher; numbers: experts a layer<br>{_bars(rows)}"
     retained(
         rows,
         f"{recipe}, {depth.replace('of', ' of ')} layers converted",

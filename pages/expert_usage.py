@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
 from shrp.usage import UsageStats
 from ui import loaders, state, usage_figures, usage_history_figures
 from ui.describe import summary_line
 from ui.downloads import chart
 from ui.expert_details import expert_details
+from ui.tables import row_height
 from ui.text import escape, escape_html, percent
 
 ALL = "all inputs"
@@ -145,6 +147,41 @@ def usage_map(stats: UsageStats, name: str) -> None:
         )
 
 
+def slice_examples(data: TextData) -> None:
+    """What the slices are, shown by an input of each class in each of them."""
+    frame = slice_frame(data)
+    if frame.empty:
+        return
+    with st.expander(f"What the {frame['slice'].nunique()} slices are, by examples", icon=":material/label:"):
+        st.dataframe(
+            frame,
+            hide_index=True,
+            width="stretch",
+            height="content" if len(frame) <= 30 else 600,
+            row_height=row_height(frame["example"].str.len().max(), 330, most=88),
+            column_config={
+                "slice": st.column_config.TextColumn(width=125),
+                "n": st.column_config.NumberColumn(width=45, help="Inputs of this slice and class"),
+                "label": st.column_config.Column(width=90),
+                "example": st.column_config.TextColumn(width=330, help="The first such input of the data"),
+            },
+            alt="An example of each slice and class",
+        )
+
+
+def slice_frame(data: TextData) -> pd.DataFrame:
+    """A row for each slice, and for each class in it where these are known: slice, (label), n, example."""
+    if data.slices is None:
+        return pd.DataFrame()
+    frame = pd.DataFrame({"slice": data.slices, "example": [" / ".join(texts) for texts in data.texts]})
+    by = ["slice"]
+    if data.labels is not None and not data.task.is_regression:
+        frame["label"] = [data.task.label_names[label] for label in data.labels]
+        by.append("label")
+    found = frame.groupby(by, sort=False)["example"].agg(n="size", example="first").reset_index()
+    return found.replace({name: {"_": " "} for name in by}, regex=True)
+
+
 def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
     """The boxes that hold the chosen cell; a click on the heatmap sets them.
 
@@ -227,6 +264,7 @@ def measured(selection: state.Selection) -> None:
     layer, expert = cell_picker(stats, start)
     with above:
         usage_map(stats, selection.name)
+        slice_examples(selection.data)
     file_name = f"{selection.name}-layer{layer}-expert{expert}"
     expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name)
 

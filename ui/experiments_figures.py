@@ -43,12 +43,16 @@ def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
             marker = {"color": color, "symbol": symbol, "size": 11}
         else:
             marker = {"color": color, "symbol": f"{symbol}-open", "size": 9, "line": {"width": 2}}
+        many = rows["per_layer"].iloc[0]
         fig.add_trace(
             go.Scatter(
                 x=rows["task"],
                 y=100 * rows["retained"],
                 error_y=whiskers(*(100 * rows[name] for name in ("retained", "low", "high"))),
-                mode="markers",
+                mode="markers+text",
+                text=f"{many:.0f}" if many == many and many else "",
+                textposition="bottom center",
+                textfont={"size": 9, "color": color},
                 name=name,
                 marker=marker,
                 customdata=rows[["metric", "score", "teacher", "n", "seeds"]],

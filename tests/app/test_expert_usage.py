@@ -16,6 +16,11 @@ from ui import expert_profile_inputs, state
 from .helpers import HISTORY, specs, texts_of, values
 
 
+def inputs_of(at):
+    """The table of the inputs nearest to an expert."""
+    return next(frame.value for frame in at.dataframe if "router probability" in frame.value)
+
+
 def titled(at, start):
     return next(spec for spec in specs(at) if spec["layout"]["title"]["text"].startswith(start))
 
@@ -60,7 +65,7 @@ def test_a_link_opens_its_expert(open_page, tiny_checkpoint, stats, expert):
     said = texts_of(at)
     assert f"{count:,} of n = {total:,} inputs" in said
     assert ("nothing is routed to this expert" in said) == (count == 0)
-    top = at.dataframe[0].value
+    top = inputs_of(at)
     order = np.argsort(-stats.probs[1][:, expert], kind="stable")[:12]
     assert top["index"].tolist() == order.tolist()
     assert top["sentence"].tolist() == [load_probe("sst2").texts[i][0] for i in order]
@@ -123,7 +128,7 @@ def test_token_routing_counts_tokens(open_page, tiny_token_checkpoint):
     said = texts_of(at)
     assert "shares count **tokens**" in said
     assert f"{int(stats.counts(2)[1]):,} of n = {int(stats.counts(2).sum()):,} real tokens" in said
-    assert "tokens" in at.dataframe[0].value
+    assert "tokens" in inputs_of(at)
 
 
 @pytest.mark.parametrize("kind", ["static", "uniform", "dropped"])
@@ -180,7 +185,7 @@ def test_pairs_with_numeric_labels_from_a_data_folder(open_page, save_tiny, monk
         assert not at.error
         assert at.selectbox(key="source").value == "glue"
         assert "glue/stsb validation" in texts_of(at)
-    assert at.dataframe[0].value["sentence1"].str.startswith("w").all()
+    assert inputs_of(at)["sentence1"].str.startswith("w").all()
     assert "has no classes" in texts_of(at)
 
 
@@ -192,7 +197,7 @@ def test_the_lowest_inputs_are_a_choice(open_page, tiny_checkpoint, stats):
     at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=0, ranked="lowest")
     assert not at.exception
     order = np.argsort(-stats.probs[1][:, 0], kind="stable")[::-1][:12]
-    assert at.dataframe[0].value["index"].tolist() == order.tolist()
+    assert inputs_of(at)["index"].tolist() == order.tolist()
     assert "lowest router probability" in texts_of(at)
 
 
@@ -202,7 +207,7 @@ def test_characteristic_words_of_an_expert(open_page, tiny_checkpoint, stats):
     assert not at.exception
     counted, mine = count_words(data.texts), stats.top1[2][:, expert] > 0
     found = log_odds(counted.words, counted.of(mine), counted.of(~mine), min_count=3)
-    first, last = (table.value for table in at.dataframe)
+    first, last = (table.value for table in at.dataframe if "example" not in table.value)
     assert first["word"].tolist() == found.frame["term"].head(10).tolist()
     assert last["word"].tolist() == found.frame["term"].iloc[::-1].head(10).tolist()
     np.testing.assert_allclose(first["z"], found.frame["z"].head(10))
@@ -310,7 +315,9 @@ def test_knocking_an_expert_out(open_page, save_tiny, routing):
     )
     assert shown["Predictions that change"] == f"{(after.predictions != before.predictions).sum():,}"
     change = (after.logits - before.logits).mean(0)
-    assert at.dataframe[0].value["change"].tolist() == [f"{c:+.4f}".replace("-", "−") for c in change]
+    assert next(f.value for f in at.dataframe if "change" in f.value)["change"].tolist() == [
+        f"{c:+.4f}".replace("-", "−") for c in change
+    ]
     assert "paired bootstrap" in texts_of(at)
 
 
@@ -324,7 +331,7 @@ def test_an_unused_expert_changes_nothing_and_says_so(open_page, tiny_checkpoint
 def test_nearest_experts(open_page, tiny_checkpoint):
     at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=2, parts="nearest experts")
     assert not at.exception
-    within, across = (table.value for table in at.dataframe)
+    within, across = (table.value for table in at.dataframe if "example" not in table.value)
     assert sorted(within["expert"]) == [0, 1, 3]
     assert within["cosine"].astype(float).is_monotonic_decreasing
     assert (across["layer"] == 2).all()
@@ -358,3 +365,21 @@ def test_the_cell_has_the_same_default_in_every_run(open_page, tiny_checkpoint):
     at.selectbox(key="layer").set_value(1).run()
     assert at.selectbox(key="layer").value == 1
     assert [at.selectbox(key=key).proto.default for key in ("layer", "expert")] == before
+
+
+def test_slices_are_told_by_an_example_of_each_class(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint)
+    assert not at.exception
+    data = load_probe("sst2")
+    table = next(
+        frame.value for frame in at.dataframe if list(frame.value) == ["slice", "label", "n", "example"]
+    )
+    assert table["n"].sum() == len(data)
+    for row in table.itertuples():
+        label = data.task.label_names.index(row.label)
+        first = next(
+            text
+            for (text,), name, given in zip(data.texts, data.slices, data.labels, strict=True)
+            if name.replace("_", " ") == row.slice and given == label
+        )
+        assert row.example == first
