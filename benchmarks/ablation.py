@@ -59,7 +59,10 @@ VARIANTS = {
     "retain, exploring routers": Variant("retain", {"exploration": 1.0}),
     "retain, bottom-up": Variant("retain", {"order": LAYERS}),
     "retain, middle first": Variant("retain", {"order": (6, 5, 7, 4, 8, 3, 9, 2, 10, 1, 11)}),
-    "retain, Expander gain 1": Variant("retain", {}, {"expander_gain": 1.0}),
+    # A least-squares start sets the gain by itself.
+    "retain, Expander at random with gain 1": Variant(
+        "retain", {"expander_init": "random"}, {"expander_gain": 1.0}
+    ),
     "retain, double learning rates": Variant("retain", {"learning_rate": 2e-4, "new_learning_rate": 2e-3}),
 }
 

@@ -97,7 +97,7 @@ def test_changes_that_were_paired_are_sorted_into_what_is_beyond_chance():
     changes = {
         "retain with dropout": (-0.2, [-0.3, -0.1]),
         "retain, bottom-up": (0.02, [-0.05, 0.1]),
-        "retain, Expander gain 1": (0.1, [0.02, 0.2]),
+        "retain, Expander at random with gain 1": (0.1, [0.02, 0.2]),
         "paper": (-0.3, [-0.4, -0.2]),
     }
     rows = [shared | {"variant": "retain"}]
@@ -107,7 +107,7 @@ def test_changes_that_were_paired_are_sorted_into_what_is_beyond_chance():
     ]
     text = ablation_section(rows)
     assert (
-        "each with its 95% interval; worse: with dropout -20.0 (-30.0 to -10.0); better: Expander gain 1 +10.0 "
+        "each with its 95% interval; worse: with dropout -20.0 (-30.0 to -10.0); better: Expander at random with gain 1 +10.0 "
         "(+2.0 to +20.0); within chance: bottom-up +2.0 (-5.0 to +10.0)."
     ) in text
     assert "the worst is" not in text
