@@ -107,8 +107,8 @@ def test_changes_that_were_paired_are_sorted_into_what_is_beyond_chance():
     ]
     text = ablation_section(rows)
     assert (
-        "each with its 95% interval; worse: with dropout -20.0 (-30.0 to -10.0); better: Expander at random with gain 1 +10.0 "
-        "(+2.0 to +20.0); within chance: bottom-up +2.0 (-5.0 to +10.0)."
+        "each with its 95% interval; worse: with dropout -20.0 (-30.0 to -10.0); better: Expander at random "
+        "with gain 1 +10.0 (+2.0 to +20.0); within chance: bottom-up +2.0 (-5.0 to +10.0)."
     ) in text
     assert "the worst is" not in text
     assert "| 60.0 (40.0 to 80.0) | -20.0 (-30.0 to -10.0) |" in text
