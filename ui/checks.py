@@ -93,5 +93,6 @@ def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], hea
     st.caption(
         f"Collapse: one expert above {percent(COLLAPSE_SHARE, 0)} in stage 1, or fewer than "
         f"{COLLAPSE_EXPERTS} effective experts in the trained model. Noisy: usage entropy above "
-        f"{percent(NOISY_ENTROPY, 0)} of its maximum. Near ties: a mean router margin below {NOISY_MARGIN}."
+        f"{percent(NOISY_ENTROPY, 0)} of its maximum. Near ties: a mean router margin, the largest less the second "
+        f"largest probability, below {NOISY_MARGIN}."
     )

@@ -105,7 +105,7 @@ def _numbers(stats: UsageStats, layer: int, expert: int, mine: int, total: int) 
         st.metric("Place in its layer", f"{rank} of {stats.num_experts}" if mine else "never used")
         st.caption(
             f"by Top-1 share; the layer uses {stats.effective_experts(layer):.1f} effective experts, its mean "
-            f"router margin is {float(stats.margins[layer].mean()):.2f}"
+            f"router margin (largest less second largest probability) is {float(stats.margins[layer].mean()):.2f}"
         )
 
 

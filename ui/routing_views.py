@@ -170,8 +170,8 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float, *, 
     columns = {name: st.column_config.NumberColumn(name, format="%.1f%%") for name in shares}
     columns["margin"] = st.column_config.NumberColumn(
         "margin",
-        format="%.1f%%",
-        help="Largest minus second largest router probability"
+        format="%.1f pts",
+        help="Largest minus second largest router probability, in percentage points"
         + (", averaged over tokens" if e.by_token else "")
         + "; near 0 the choice is a toss-up.",
     )
