@@ -9,8 +9,10 @@ are any, only mix the classes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -113,7 +115,8 @@ def fit_gates(
 class GateFit:
     """What `fit_gates` does, step by step: iterate over it for the steps done; it may be left and gone on with later.
 
-    Args and errors are those of `fit_gates`.
+    Threads may iterate at once and then share the steps, each of which waits for the one before. Nothing is computed
+    before the first. Args and errors are those of `fit_gates`.
 
     Attributes:
         steps: How many there are in all.
@@ -138,21 +141,43 @@ class GateFit:
             )
         if not len(data):
             raise DataError(f"{data.name} is empty; fitting gates needs at least one text.")
-        walk = _Walk(model, tokenizer, data, usage, size, max_length, seed)
-        self.steps = walk.steps_for(each_layer=True) + walk.steps_for(each_layer=False)
+        layers, experts = len(usage), len(next(iter(usage.values())))
+        self.steps = sum(_steps(layers, experts, each_layer) for each_layer in (True, False))
         self.result: FittedGates | None = None
-        self._done = 0
-        self._work = self._walks(walk, data.name)
+        self._done, self._lock = 0, threading.Lock()
+        make = partial(_Walk, model, tokenizer, data, usage, size, max_length, seed)
+        self._work = self._walks(make, data.name)
 
     def __iter__(self) -> Iterator[int]:
-        for _ in self._work:  # a generator of its own: leaving this loop does not end it
-            self._done += 1
-            yield self._done
+        end = object()
+        while True:
+            with self._lock:
+                if next(self._work, end) is end:
+                    return
+                self._done = done = self._done + 1
+            yield done
 
-    def _walks(self, walk: _Walk, name: str) -> Iterator[None]:
+    def _walks(self, make: Callable[[], _Walk], name: str) -> Iterator[None]:
+        walk = make()
         per_layer = yield from walk.run(True)
         budget = yield from walk.run(False)
         self.result = FittedGates(name, walk.n, per_layer, budget)
+
+
+def _removals(layers: int, experts: int, each_layer: bool) -> int:
+    """How many times a walk takes experts out."""
+    return (experts - 1) * (1 if each_layer else layers)
+
+
+def _between(removals: int) -> int:
+    """Steps between two of so many."""
+    return max(1, round(STEPS / removals)) if removals else 0
+
+
+def _steps(layers: int, experts: int, each_layer: bool) -> int:
+    """Steps of a walk."""
+    removals = _removals(layers, experts, each_layer)
+    return WARM_UP + removals * _between(removals)
 
 
 class _Walk:
@@ -187,18 +212,6 @@ class _Walk:
                 said, _ = run_from(model, inputs, self.first, entering)
             self.batches.append((inputs, entering, said))
 
-    def _removals(self, each_layer: bool) -> int:
-        return (self.num_experts - 1) * (1 if each_layer else len(self.layers))
-
-    def steps_for(self, each_layer: bool) -> int:
-        """Steps of a walk."""
-        removals = self._removals(each_layer)
-        return WARM_UP + removals * self._between(removals)
-
-    @staticmethod
-    def _between(removals: int) -> int:
-        return max(1, round(STEPS / removals)) if removals else 0
-
     def run(self, each_layer: bool) -> Generator[None, None, dict[int, dict[int, np.ndarray]]]:
         """From all experts to one a layer: take out one in each layer, or one in all, and fit on; yields after a step.
 
@@ -209,10 +222,10 @@ class _Walk:
         kept = torch.ones_like(logits, dtype=torch.bool)
         optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
         order = np.random.default_rng(self.seed)
-        removals = self._removals(each_layer)
+        removals = _removals(len(self.layers), self.num_experts, each_layer)
         found = {}
         for removal in range(removals + 1):
-            for _ in range(self._between(removals) if removal else WARM_UP):
+            for _ in range(_between(removals) if removal else WARM_UP):
                 self._step(logits, kept, optimizer, self.batches[order.integers(len(self.batches))])
                 yield
             gates = _gates(logits.detach(), kept)

@@ -1,5 +1,7 @@
 """Gates that are fitted to the routed model, and the plans made of them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -16,15 +18,18 @@ from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 
 
-@pytest.fixture
-def routed(tiny_routed):
+def sharpened(model):
     """A routed model whose experts differ enough for a choice among them to matter."""
-    model = tiny_routed("bert")
     with torch.no_grad():
         for layer in expert_layers(model).values():
             layer.qkv_weight.mul_(20)
             layer.expander.norm.weight.fill_(1.0)
     return model.eval()
+
+
+@pytest.fixture
+def routed(tiny_routed):
+    return sharpened(tiny_routed("bert"))
 
 
 def fit(model, tokenizer, data, **options):
@@ -71,26 +76,49 @@ def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(routed, tiny_t
             assert all((mine[size][layer] == gates).all() for layer, gates in found.items())
 
 
+def test_threads_share_the_steps_of_a_fit(routed, tiny_tokenizer, tiny_data):
+    """As when a slider is moved: the page's next run begins before the last one has noticed that it is to end."""
+    data = tiny_data(24)
+    stats, whole = fit(routed, tiny_tokenizer, data)
+    shared = GateFit(routed, tiny_tokenizer, data, stats.shares())
+    with ThreadPoolExecutor(3) as threads:
+        seen = [done for part in threads.map(list, [shared] * 3) for done in part]
+    assert sorted(seen) == list(range(1, shared.steps + 1))
+    assert all(
+        (shared.result.budget[size][layer] == gates).all()
+        for size, found in whole.budget.items()
+        for layer, gates in found.items()
+    )
+
+
 def test_fitted_gates_say_more_of_what_the_routed_model_says_than_even_ones(
-    routed, tiny_tokenizer, tiny_data
+    tiny_routed, tiny_tokenizer, tiny_data
 ):
-    data = tiny_data(40)
-    stats, gates = fit(routed, tiny_tokenizer, data)
-    live = LiveEvaluator(routed, tiny_tokenizer, data)
-    target = torch.tensor(live.evaluate(None).logits).log_softmax(-1)
+    data, found = tiny_data(40), []
+    for seed in range(4):  # of one model alone, how its numbers round may turn the choice of the last expert
+        routed = sharpened(tiny_routed("bert", seed=seed))
+        stats, gates = fit(routed, tiny_tokenizer, data)
+        live = LiveEvaluator(routed, tiny_tokenizer, data)
+        target = torch.tensor(live.evaluate(None).logits).log_softmax(-1)
 
-    def distance(plan):
-        found = torch.tensor(live.evaluate(plan).logits).log_softmax(-1)
-        return float((target.exp() * (target - found)).sum(-1).mean())
+        def distance(plan, live=live, target=target):
+            said = torch.tensor(live.evaluate(plan).logits).log_softmax(-1)
+            return float((target.exp() * (target - said)).sum(-1).mean())
 
-    everything = stats.num_experts
-    usage = {layer: gates.per_layer[everything][layer] for layer in stats.layers}
-    even = make_plan(stats.shares(), per_layer=everything, combination="mean")
-    fitted = make_plan(usage, per_layer=everything)
-    assert distance(fitted) < distance(even)
-    smallest = make_plan(stats.shares(), per_layer=1, selection="fitted", combination="fitted", fitted=gates)
-    others = [make_plan(stats.shares(), per_layer=1, selection="random", seed=seed) for seed in range(12)]
-    assert distance(smallest) <= np.median([distance(plan) for plan in others])
+        everything = stats.num_experts
+        usage = {layer: gates.per_layer[everything][layer] for layer in stats.layers}
+        even = make_plan(stats.shares(), per_layer=everything, combination="mean")
+        drawn = [make_plan(stats.shares(), per_layer=1, selection="random", seed=s) for s in range(12)]
+        one = make_plan(stats.shares(), per_layer=1, selection="fitted", combination="fitted", fitted=gates)
+        found.append(
+            [
+                *(distance(plan) for plan in (make_plan(usage, per_layer=everything), even, one)),
+                np.median([distance(plan) for plan in drawn]),
+            ]
+        )
+    fitted_all, even_all, fitted_one, random_one = np.mean(found, axis=0)
+    assert fitted_all < even_all
+    assert fitted_one < random_one
 
 
 def test_the_model_is_left_as_it_was_and_a_second_fit_is_the_same(routed, tiny_tokenizer, tiny_data):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -28,8 +29,6 @@ SELECTIONS = {"Usage": "usage", "Gate × norm": "gate_norm", FITTED: "fitted", "
 COMBINATIONS = {"Usage weights": "usage", "Plain mean": "mean"}
 """Those that can be picked; `FITTED_WEIGHTS` come with the selection of that name, and only with it."""
 MAX_SEED = 9999
-_FIT = "lab-fit"
-"""In the session's state: what a fit of gates is of, and the fit, until it is done."""
 
 
 @dataclass(frozen=True)
@@ -118,19 +117,18 @@ def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Fitted
         layers, experts = len(stats.layers), stats.num_experts
         if (found := disk().fitted(checkpoint.fingerprint, data, layers, experts)) is None:
             label = f"Fitting the gates on {min(TEXTS, len(data)):,} texts of {data.name}, for every budget at once:"
+            # A moved slider ends this run of the page, and the next one, which may come before this one has noticed,
+            # goes on with the same fit: it holds for all of the slider's numbers. So do other sessions.
+            running = results("running fits", 2)
+            make = partial(GateFit, checkpoint.model, checkpoint.tokenizer, data, stats.shares())
+            fit = running.get_or_make(key, make)
             bar = st.progress(0.0, text=label)
-            # A moved slider ends this run of the page, but the fit is the same for all of its numbers: it goes on.
-            kept = st.session_state.get(_FIT)
-            fit = kept[1] if kept and kept[0] == key else None
-            if fit is None:
-                fit = GateFit(checkpoint.model, checkpoint.tokenizer, data, stats.shares())
-                st.session_state[_FIT] = (key, fit)
             try:
                 for done in fit:
                     bar.progress(done / fit.steps, f"{label} step {done:,} of {fit.steps:,}")
             finally:
                 bar.empty()
-            del st.session_state[_FIT]
+            running.drop(key)
             if (found := fit.result) is None:  # an error had ended it, and was shown
                 return _fitted(checkpoint, data, stats)
             disk().keep_fitted(checkpoint.fingerprint, data, found)

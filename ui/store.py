@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,21 @@ class ResultStore:
             self._kept.move_to_end(key)
             while len(self._kept) > self.size:
                 self._kept.popitem(last=False)
+
+    def get_or_make(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The result kept under `key`, or else what `make` makes, which is to be quick, kept from now on."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+            self._kept.move_to_end(key)
+            while len(self._kept) > self.size:
+                self._kept.popitem(last=False)
+            return self._kept[key]
+
+    def drop(self, key: Hashable) -> None:
+        """Keep no result under `key` any more."""
+        with self._lock:
+            self._kept.pop(key, None)
 
 
 @st.cache_resource(show_spinner=False)
