@@ -112,15 +112,25 @@ def _score(evaluation: Evaluation) -> dict[str, Any]:
     return {"score": evaluation.score, "interval": evaluation.ends()}
 
 
-def _change(variant: Evaluation, against: Evaluation, teacher: Evaluation) -> dict[str, Any]:
-    """By what share of the teacher's score a variant is ahead of `AGAINST`, both recovered, on the same inputs."""
+def _change(
+    variant: Evaluation, against: Evaluation, teacher: Evaluation, row: Mapping[str, Any]
+) -> dict[str, Any]:
+    """By what share of the teacher's score a variant is ahead of `AGAINST`, both recovered, on the same inputs.
+
+    Args:
+        row: of `AGAINST`; a later one of another training makes the change void (`shrp.ablations`).
+    """
     found = lead(variant, against, teacher)
-    return {"against": AGAINST, "change": found["lead"], "change_interval": found["lead_interval"]}
+    return {
+        "against": row["stage"],
+        "change": found["lead"],
+        "change_interval": found["lead_interval"],
+    }
 
 
 def _kept(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
     """What an earlier run of the same training was compared with, where this run does not make that."""
-    same = ("task", "seed", "variant", "recovered")
+    same = ("task", "seed", "variant", "stage")
     old = [one for one in rows if all(one.get(name) == row[name] for name in same)]
     return {
         name: one[name] for one in old for name in ("against", "change", "change_interval") if name in one
@@ -172,7 +182,7 @@ def main(
             # `retain` may come after others, so these are written again.
             for other in rows if name == AGAINST else [name]:
                 if AGAINST in said and other != AGAINST:
-                    rows[other] |= _change(said[other], said[AGAINST], best)
+                    rows[other] |= _change(said[other], said[AGAINST], best, rows[AGAINST])
                 table.add(rows[other])
             stderr.print(f"{task}, {name}: {found}", highlight=False)
 

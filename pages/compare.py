@@ -46,7 +46,8 @@ def main() -> None:
     name = f"{a.choice.name}-vs-{b.choice.name}"
     difference(a, b, selection)
     st.subheader("Where they disagree")
-    st.caption("B is held against A: a loss is where B has less.")
+    if data.labels is not None:
+        st.caption("B is held against A: a loss is where B has less.")
     lab_hurts.tabs(a.evaluation, b.evaluation, data, LETTERS, "from A to B", name)
     compare_views.costs(sides, name)
     usage(sides, selection, name)

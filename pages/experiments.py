@@ -208,7 +208,7 @@ def size_check() -> None:
         for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
             title = f"{depth.replace('of', ' of ')} layers converted"
             key = f"size-check-{number}-{depth}"
-            retained(rows, title, f"{recipe}<br>{_bars(rows)}", key, key)
+            retained(rows, title, f"{recipe}; numbers: experts a layer<br>{_bars(rows)}", key, key)
 
 
 def _floor(share: float) -> str:
@@ -321,10 +321,13 @@ def ablation() -> None:
         bars = (
             f"lowest and highest of {seeds} seeds"
             if seeds > 1
-            else "95% intervals of the scores, one seed each; paired changes: see the sentences above"
+            else "95% intervals of the scores, one seed each"
+            + "; paired changes: see the sentences above" * bool(rows["change"].notna().any())
         )
         note = f"{ablations.about(measured)}<br>n = {rows['n'].iloc[0]:,}; bars: {bars}"
-        alt = " ".join(text for text in said if text.startswith(f"On {task},"))
+        alt = " ".join(
+            text for text in said if text.startswith((f"On {task},", f"On {task} ", f"On {task};"))
+        )
         fig = figures.ablation_marks(rows, note)
         chart(fig, rows, f"ablation-{task}", f"ablation-{task}", f"Retained share by variant. {alt}")
 

@@ -52,6 +52,11 @@ def main() -> None:
             stats = lab.usage_for(setting.selection, selection.checkpoint, selection.source, selection.data)
         setting, plan, base = lab_edits.edited(setting, editor.edits, stats, editor)
         with place:
+            if setting.selection != lab.FITTED and max(plan.keep_counts().values()) == 1:
+                st.caption(
+                    ":material/info: One expert a layer: there is nothing to combine, so both ways of combining are "
+                    "the same."
+                )
             lab_editor.section(editor, plan, base, stats, selection.name)
         with score:
             pruned, routed = evaluate(selection, setting, plan)

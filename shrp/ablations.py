@@ -41,7 +41,7 @@ def frame_of(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
                 low, high = bounds(scores, [stored_interval(cell) for cell in group[model]])
                 line |= {model: scores.mean(), f"{model} retained": scores.mean() / teacher}
                 line |= {f"{model} low": low / teacher, f"{model} high": high / teacher}
-            change = _change(group.to_dict("records"))
+            change = _change(group.to_dict("records"), rows)
             line |= {"change": change.value, "change low": change.ends[0], "change high": change.ends[1]}
             found.append(line)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -49,9 +49,16 @@ def frame_of(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _change(rows: Sequence[Mapping[str, Any]]) -> Mean:
-    """Of the seeds for which it was kept; unknown where it was for none."""
-    known = [row for row in rows if pd.notna(row.get("change"))]
+def _change(rows: Sequence[Mapping[str, Any]], everything: Sequence[Mapping[str, Any]]) -> Mean:
+    """Of the seeds for which it was kept, against `retain` as it stands in the file; unknown where it was for none."""
+    retain = {
+        (row["task"], row["seed"]): row.get("stage") for row in everything if row["variant"] == "retain"
+    }
+    known = [
+        row
+        for row in rows
+        if pd.notna(row.get("change")) and row.get("against") == retain.get((row["task"], row["seed"]), "")
+    ]
     if not known:
         return UNKNOWN
     given = [row.get("change_interval") for row in known]
@@ -97,42 +104,58 @@ def findings(frame: pd.DataFrame) -> list[str]:
 
 
 def _single_changes(found: pd.DataFrame) -> str:
-    """The changes to `retain` that move it least and most, where that was not measured input by input."""
+    """The changes to `retain` that were not measured input by input, in points: those that move it most."""
     changes = _changes(found)
-    known = changes["change"].notna()
-    if changes.empty or known.all() or "retain" not in found.index:
+    paired, changes = int(changes["change"].notna().sum()), changes[changes["change"].isna()]
+    if changes.empty or "retain" not in found.index:
         return ""
     moved = 100 * (changes["recovered retained"] - found.loc["retain", "recovered retained"])
+    unpaired = " and not paired" if paired else ""
     if len(moved) == 1:
-        return f"; the one change to retain that was measured is “{moved.index[0]}” ({moved.iloc[0]:+.1f} points)"
+        return (
+            f"; the one change to retain that was measured{unpaired} is “{moved.index[0]}” "
+            f"({moved.iloc[0]:+.1f} points)"
+        )
     return (
-        f"; of {len(moved)} single changes to retain the worst is “{moved.idxmin()}” ({moved.min():+.1f} points) and "
-        f"the best “{moved.idxmax()}” ({moved.max():+.1f})"
+        f"; of {len(moved)} single changes to retain{' that were not paired' * bool(paired)} the worst is "
+        f"“{moved.idxmin()}” ({moved.min():+.1f} points) and the best “{moved.idxmax()}” ({moved.max():+.1f})"
     )
 
 
 def _paired_changes(task: str, found: pd.DataFrame) -> list[str]:
     """A sentence on the changes to `retain` that were measured input by input, sorted into what is beyond chance."""
-    changes = _changes(found).dropna(subset=["change", "change low"]).sort_values("change")
+    changes = _changes(found).dropna(subset="change").sort_values("change")
     if changes.empty:
         return []
+    # One without an interval has every answer alike.
     worse, better = changes["change high"] < 0, changes["change low"] > 0
     kinds = {"worse": changes[worse], "better": changes[better], "within chance": changes[~worse & ~better]}
     said = [
         f"{kind}: "
         + (
-            ", ".join(
-                f"{name} {100 * row['change']:+.1f} ({100 * row['change low']:+.1f} to {100 * row['change high']:+.1f})"
-                for name, row in part.iterrows()
-            )
+            ", ".join(f"{name} {100 * row['change']:+.1f} ({_ends(row)})" for name, row in part.iterrows())
             or "none"
         )
         for kind, part in kinds.items()
     ]
     return [
         f"On {task}, single changes to retain, recovered, in points of the teacher's score on the same inputs, each "
-        f"with its 95% interval; {'; '.join(said)}."
+        f"with its 95% interval; {'; '.join(said)}. {_by_chance(len(changes))}"
     ]
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    if row["change low"] != row["change low"]:
+        return "no interval"
+    return f"{100 * row['change low']:+.1f} to {100 * row['change high']:+.1f}"
+
+
+def _by_chance(looks: int) -> str:
+    return (
+        "One interval leaves 0 out by chance once in 20 times."
+        if looks == 1
+        else f"Of {looks} such intervals about {0.05 * looks:.1f} leave 0 out by chance alone."
+    )
 
 
 def _changes(found: pd.DataFrame) -> pd.DataFrame:

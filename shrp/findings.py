@@ -44,14 +44,16 @@ def contest(rows: pd.DataFrame) -> Contest | None:
     if mine.empty:
         return None
     trained = mine[mine["recovered"].astype(bool)]
-    candidates = mine if trained.empty else trained
-    tasks = max((set(one["task"]) for _, one in candidates.groupby("name", sort=False)), key=len)
+    candidates = average(mine if trained.empty else trained)
+    tasks = set(max(candidates["tasks"], key=lambda names: names.count(",")).split(", "))
     rows = rows[rows["task"].isin(tasks)]
+    named = ", ".join(sorted(tasks))
     whole = average(rows)
-    whole = whole[whole["tasks"] == ", ".join(sorted(tasks))].sort_values("retained")
+    whole = whole[whole["tasks"] == named].sort_values("retained")
     controls = whole[whole["model"].isin(CONTROLS)]
-    measured = trained_controls(rows).groupby("model")["task"].nunique()
-    lacking = [model for model in CONTROLS if measured.get(model, 0) < len(tasks)]
+    known = average(trained_controls(rows)) if len(trained_controls(rows)) else whole[:0]
+    measured = set(known.loc[known["tasks"] == named, "model"])
+    lacking = [model for model in CONTROLS if model not in measured]
     return Contest(
         rows,
         whole[whole["model"] == "static"].iloc[-1],
@@ -111,12 +113,15 @@ def _verdict(best: pd.Series, rival: pd.Series) -> str:
     if best["low"] <= rival["retained"] <= best["high"]:
         return "a tie, within SHRP's interval"
     below = rival["retained"] < best["low"]
-    overlap = rival["high"] >= best["low"] if below else rival["low"] <= best["high"]
+    drawn = rival["model"] == "random" and not rival["recovered"]  # its ends are the range of draws
+    overlap = not drawn and (rival["high"] >= best["low"] if below else rival["low"] <= best["high"])
     text = f"{'below' if below else 'above'} SHRP's interval"
     return f"{text}, though the two intervals overlap" if overlap else text
 
 
 def _with_ends(row: pd.Series) -> str:
+    if row["model"] == "random" and not row["recovered"]:  # the ends of one task's row are the range of draws
+        return f"{row['retained']:.1%} (mean of draws)"
     return with_ends(row["retained"], row["low"], row["high"])
 
 

@@ -51,23 +51,25 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
     except (ValueError, OSError) as error:  # pandas' ParserError and pyarrow's errors are among these.
-        reason = _in_plain_words(" ".join(str(error).split())[:200])
+        reason = _in_plain_words(" ".join(str(error).split())[:200], suffix)
         raise DataError(f"'{path.name}' is not a well-formed {suffix[1:].upper()} file: {reason}") from error
     if frame.empty:
         raise DataError(f"'{path.name}' holds no rows; at least one is needed.")
     return frame
 
 
-def _in_plain_words(reason: str) -> str:
-    """What pandas' parser says, for one who has the file in front of them; other reasons as they are."""
+def _in_plain_words(reason: str, suffix: str) -> str:
+    """What pandas' parser says, for one who has the file in front of them; other reasons as they are.
+
+    It counts rows and not lines: a quoted text with line breaks is one row.
+    """
+    counted = "the header being row 1 and a text with line breaks one row"
     if found := re.search(r"EOF inside string starting at row (\d+)", reason):
-        line = int(found[1]) + 1  # the header is row 0
-        return f"a quotation mark in line {line:,}, or in one that goes on from there, is never closed"
+        return f"a quotation mark in row {int(found[1]) + 1:,} ({counted}) is never closed"
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
-        expected, line, saw = (int(number) for number in found.groups())
-        return (
-            f"line {line:,} has {saw:,} cells, those before it {expected:,} (are texts with commas quoted?)"
-        )
+        expected, row, saw = (int(number) for number in found.groups())
+        hint = "is there a tab in a text?" if suffix == ".tsv" else "are texts with commas quoted?"
+        return f"row {row:,} ({counted}) has {saw:,} cells, those before it {expected:,}; {hint}"
     return reason
 
 

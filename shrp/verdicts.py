@@ -1,4 +1,4 @@
-"""What measured scores say about SHRP against its controls: which control beats, ties with or trails which model."""
+"""What measured scores say about SHRP against its controls: which is above, ties with or is below which model."""
 
 from __future__ import annotations
 

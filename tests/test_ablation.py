@@ -72,7 +72,7 @@ def test_variants_are_paired_with_retain_wherever_it_stands_among_them(place):
     assert "change" not in rows["retain"]
     for name in ("paper", "retain, bottom-up"):
         row, of = rows[name], rows["retain"]
-        assert row["against"] == "retain"
+        assert row["against"] == of["stage"]
         assert row["change"] * row["teacher"] == pytest.approx(
             row["recovered"]["score"] - of["recovered"]["score"]
         )

@@ -119,7 +119,10 @@ def test_draws_of_random_experts_do_not_stand_for_trained_ones():
         "random experts, 2 a layer: 50.0%; not measured on all: trained random experts, layers dropped, "
         "no router"
     )
-    assert "layers dropped, no router) keeps 50.0% at 52.5%: below SHRP's interval (" in findings(frame)[0]
+    assert (
+        "layers dropped, no router) keeps 50.0% (mean of draws) at 52.5%: below SHRP's interval ("
+        in findings(frame)[0]
+    )
     trained = [row(task, "random", 0.5, per_layer=2, recovered=True) for task in ("cola", "rte")]
     (claim,) = claims(studies.glue_frame([*ROWS[1:4], *trained])).to_dict("records")
     assert claim["best control"].endswith("; not measured on all: layers dropped, no router")

@@ -187,18 +187,19 @@ def test_pareto_keeps_what_no_other_beats():
     assert list(best["number"]) == [1, 2, 3]
     equal = lab_pareto.pareto(tried_frame((2, 0.8, 100), (3, 0.8, 100)), "encoder_flops")
     assert len(equal) == 2
+    assert lab_pareto.pareto(frame[:1], "encoder_flops").empty  # there is none to be better than
     assert len(lab_pareto.pareto(frame.assign(control=True), "encoder_flops")) == 0
     assert len(lab_pareto.pareto(frame.assign(score=np.nan), "encoder_flops")) == 0
     assert lab_pareto.pareto(attempts_frame([], DENSE), "encoder_flops").empty
 
 
 def test_settings_that_are_one_plan_are_named_together():
-    frame = tried_frame((2, 0.8, 100), (3, 0.8, 100)).assign(plan="one")
-    frame["setting"] = ["1 a layer, usage, plain mean", "2 in all, usage, plain mean"]
+    frame = tried_frame((2, 0.8, 100), (3, 0.8, 100), (4, 0.7, 200)).assign(plan=["one", "one", "other"])
+    frame["setting"] = ["1 a layer, usage, plain mean", "2 in all, usage, plain mean", "4 in all"]
     assert list(lab_pareto.pareto(frame, "model_params")["setting"]) == [
         "1 a layer = 2 in all, usage, plain mean"
     ]
-    frame["setting"] = ["1 a layer, usage, plain mean", "2 in all, usage, usage weights"]
+    frame["setting"] = ["1 a layer, usage, plain mean", "2 in all, usage, usage weights", "4 in all"]
     (name,) = lab_pareto.pareto(frame, "model_params")["setting"]
     assert name == "1 a layer, usage, plain mean = 2 in all, usage, usage weights"
 
@@ -237,11 +238,6 @@ def test_the_verdict_counts_what_cannot_be_told_from_the_best(p_values, words):
         plan: lab_pareto.Gap(-0.1, (-0.2, 0.1), p)
         for plan, p in zip(best["plan"], (*p_values, 1.0), strict=True)
     }
-    alone = lab_pareto.verdict(best.iloc[:1], {}, "accuracy", "encoder_flops", 1)
-    assert (
-        alone
-        == "Only one pruning has been evaluated on these data so far, so there is none to hold it against."
-    )
     text = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", 3)
     assert words in text
     assert "of the 3 prunings" in text

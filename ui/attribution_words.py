@@ -153,9 +153,8 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
     found = []
     parts = [column.replace("_", " ") for column in one.instance.task.text_columns]
     try:
-        for (
-            method
-        ) in chosen.methods:  # each is drawn before the next, since one may take a minute on a long text
+        # Each is drawn before the next, since one may take a minute on a long text.
+        for method in chosen.methods:
             result = word_scores(one, output, method, chosen)
             st.html(figures.colored_words(result, parts, escape_html(result.method.capitalize())))
             st.caption(_about(result, chosen, one.preference))

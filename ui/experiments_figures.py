@@ -178,7 +178,7 @@ def ablation_marks(rows: pd.DataFrame, note: str) -> go.Figure:
         ),
         "recovered": ("one expert a layer, recovered", {"color": GREEN, "symbol": "square", "size": 10}),
     }
-    ahead = ["" if told != told else f"{100 * told:+.1f} points ahead of retain" for told in rows["change"]]
+    ahead = [_against_retain(row) for _, row in rows.iterrows()]
     for model, (label, marker) in looks.items():
         fig.add_trace(
             go.Scatter(
@@ -208,6 +208,16 @@ def ablation_marks(rows: pd.DataFrame, note: str) -> go.Figure:
         x="of the dense teacher's score (%)",
         height=190 + 42 * len(rows),
         legend=True,
+    )
+
+
+def _against_retain(row: pd.Series) -> str:
+    """A variant's paired change, as a hover tells it; empty where there is none."""
+    value, low, high = (100 * row[name] for name in ("change", "change low", "change high"))
+    if value != value:
+        return ""
+    return f"{value:+.1f} points against retain, paired" + (
+        f" ({low:+.1f} to {high:+.1f})" if low == low else ""
     )
 
 

@@ -72,7 +72,7 @@ def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, fi
     # With spaces, since a long name wraps at these alone.
     named = ("slice",) if data.task.is_regression else ("label", "slice")
     spaced = {name: shown[name].str.replace("_", " ") for name in named if name in shown}
-    top = float(shown["router probability"].max())
+    top = float(frame["router probability"].max())
     st.dataframe(
         shown.assign(**spaced),
         key=key,

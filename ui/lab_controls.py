@@ -94,10 +94,6 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             ":material/casino: Random experts are a control: where another selection does no better, it does not "
             "show which experts matter."
         )
-    if selection != FITTED and number == (layers if allocation == GLOBAL else 1):
-        st.caption(
-            ":material/info: One expert a layer: there is nothing to combine, so both ways of combining are the same."
-        )
     if selection == FITTED:
         st.caption(
             ":material/tune: The fit gives the weights too, and spreads a budget over the layers. It looks at these "

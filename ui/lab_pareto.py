@@ -32,7 +32,8 @@ def pareto(tried: pd.DataFrame, over: str) -> pd.DataFrame:
     """The Pareto-best of the tried settings, cheapest first, numbered from 1 in the column `number`.
 
     A setting is Pareto-best if no other scores at least as high at no more cost, with one of the two better. Random
-    controls do not take part. Settings that give one and the same plan are one, their names joined.
+    controls do not take part. Settings that give one and the same plan are one, their names joined. Of fewer than two
+    plans there is none to be better than, and so no row.
 
     Args:
         tried: `ui.lab.attempts_frame`.
@@ -42,6 +43,8 @@ def pareto(tried: pd.DataFrame, over: str) -> pd.DataFrame:
         return tried.assign(number=[])
     own = tried[~tried["control"] & tried["score"].notna()]
     names = own.groupby("plan", sort=False)["setting"].agg(_joined)
+    if own["plan"].nunique() < 2:  # there is none to be better than
+        return own[:0].assign(number=[])
     own = own.drop_duplicates("plan").assign(setting=lambda rows: rows["plan"].map(names))
     own = own.sort_values([over, "score"], ascending=[True, False], kind="stable")
     kept, best, price = [], -np.inf, -np.inf
@@ -133,7 +136,7 @@ def _p_text(p_value: float) -> str:
 def in_words(best: pd.DataFrame, metric: str, over: str) -> str:
     """The Pareto-best settings as a list in one sentence, for those who can't see the chart."""
     if best.empty:
-        return "No setting has been evaluated yet"
+        return "Fewer than two prunings, random controls aside, have been evaluated yet"
     parts = [
         f"#{row.number} {row.setting}: {score_text(row.score, metric)} at {percent(getattr(row, over))}"
         for row in best.itertuples()
@@ -151,10 +154,6 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
         compared: how many different plans took part.
     """
     dense = "the dense model's" if over.startswith("model") else "the dense encoder's"
-    if compared < 2:
-        return (
-            "Only one pruning has been evaluated on these data so far, so there is none to hold it against."
-        )
     text = (
         f"Pareto-best: of the {compared:,} prunings evaluated here, no other one has at least this "
         f"{metric_name(metric)} at no more {SHARES[over]} (share of {dense}), with one of the two better."

@@ -225,10 +225,7 @@ class Section:
     def _best(self, best: pd.DataFrame, tried: pd.DataFrame, name: str, metric: str) -> None:
         gaps = self._gaps(best)
         own = tried[~tried["control"] & tried["score"].notna()]
-        compared = own["plan"].nunique()
-        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), compared)))
-        if compared < 2:
-            return
+        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), own["plan"].nunique())))
         routed = next((mark.score for mark in self.marks if mark.kind == "routed"), float("nan"))
         st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over())))
         shown = lab_pareto.table(best, gaps, metric)

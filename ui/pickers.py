@@ -20,13 +20,11 @@ def one_of(
         default: what is picked at first, and then always one; None: nothing needs to be.
         anew: whether to go back to `default` in this run, whatever was picked before.
     """
-    first = default
     if anew:
         st.session_state[key] = default
-        first = None  # Streamlit warns of a default beside a state that was just set
     if all(_PLAIN.fullmatch(name) for name in options):
         return st.segmented_control(
-            label, options, key=key, default=first, required=default is not None, bind="query-params"
+            label, options, key=key, default=default, required=default is not None, bind="query-params"
         )
-    index = None if default is None else 0 if anew else options.index(default)
+    index = None if default is None else options.index(default)
     return st.selectbox(label, options, index, key=key, bind="query-params")

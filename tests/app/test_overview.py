@@ -150,7 +150,6 @@ def test_the_data_picked_for_one_checkpoint_is_not_carried_to_another(open_page,
 
     def shown():
         assert not at.exception
-        assert "Session State API" not in texts_of(at)  # Streamlit's own warning
         (title,) = [t for s in specs(at) if (t := s["layout"]["title"]["text"]).startswith("Accuracy on")]
         return title.removeprefix("Accuracy on ")
 

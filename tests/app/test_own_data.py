@@ -159,9 +159,12 @@ def test_a_column_of_class_names_is_guessed_to_be_the_label(rows, label):
     [
         (
             'sentence,label\nFine.,1\n"Bad.,0\nFine.,1\n',
-            "a quotation mark in line 3, or in one that goes on from there",
+            "a quotation mark in row 3 (the header being row 1",
         ),
-        ("sentence,label\nFine.,1\nGood, but long.,1,2,3\n", "line 3 has 5 cells, those before it 2"),
+        (
+            "sentence,label\nFine.,1\nGood, but long.,1,2,3\n",
+            "one row) has 5 cells, those before it 2; are texts with commas quoted?",
+        ),
     ],
 )
 def test_a_malformed_table_says_where_in_plain_words(rows, said):
