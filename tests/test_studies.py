@@ -128,6 +128,28 @@ def test_draws_of_random_experts_do_not_stand_for_trained_ones():
     assert claim["best control"].endswith("; not measured on all: layers dropped, no router")
 
 
+def test_models_of_one_name_that_saw_other_texts_are_not_one():
+    """They can't be averaged over tasks, so what is compared is over the tasks of one of them."""
+    mine = [
+        row("cola", "static", 0.9, per_layer=2, recovered=True, texts=0),
+        row("rte", "static", 0.8, per_layer=2, recovered=True, texts=500),
+    ]
+    dropped = [row("cola", "dropped", 0.5, texts=0), row("rte", "dropped", 0.5, texts=500)]
+    frame = studies.glue_frame([*mine, *dropped])
+    (claim,) = claims(frame).to_dict("records")
+    assert claim["over"] in ("cola", "rte")
+    assert claim["measured"].startswith({"cola": "90.0%", "rte": "80.0%"}[claim["over"]])
+    assert f", on {claim['over']}; the best control (layers dropped" in findings(frame)[0]
+
+
+def test_draws_that_are_not_below_have_no_interval():
+    drawn = row("cola", "random", 0.95, per_layer=2) | {"interval": [0.3, 0.6]}
+    mine = row("cola", "static", 0.9, per_layer=2, recovered=True)
+    said = findings(studies.glue_frame([mine, drawn]))[1]
+    assert "random experts, 2 a layer keeps 95.0% (mean of draws), the best pruned model" in said
+    assert "overlap" not in said
+
+
 def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
     more = [row("sst2", "static", 0.99, per_layer=2), row("sst2", "dropped", 0.5)]
     more += [row(task, "static", 0.2, per_layer=2) for task in ("cola", "rte")]

@@ -174,6 +174,13 @@ def test_a_malformed_table_says_where_in_plain_words(rows, said):
     assert "tokenizing" not in str(problem.value)
 
 
+def test_a_malformed_tsv_is_not_told_of_commas():
+    with pytest.raises(
+        DataError, match=r"row 3 .* has 3 cells, those before it 2; is there a tab in a text\?"
+    ):
+        read_upload("t.tsv", b"sentence\tlabel\nfine\t1\ngood\tbut\t1\n")
+
+
 def test_columns_are_guessed():
     table = read_upload("t.csv", b"id,label,remark,review\n1,0,no,a long one\n2,1,yes,another long one\n")
     assert guess(table, SST2) == Columns(("review",), "label", None)
