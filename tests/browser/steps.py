@@ -206,9 +206,21 @@ def tab_to(page, wanted, most=150):
         )
         # Whole parts, so that "Expert" is not taken for found at "Expert usage".
         if re.search(rf"(^|\| |\n){re.escape(wanted)}( \||\n|$)", name):
+            scrolled(page)
             return
         passed.append(name)
     raise AssertionError(f"no {wanted!r} among {passed}")
+
+
+def scrolled(page):
+    """Wait until the page has stopped scrolling to what has the focus: a list that opens meanwhile is closed again."""
+    last = None
+    for _ in range(50):
+        place = page.evaluate("document.activeElement.getBoundingClientRect().top")
+        if place == last:
+            return
+        last = place
+        page.wait_for_timeout(200)
 
 
 def slider_of(page):
