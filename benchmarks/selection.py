@@ -21,7 +21,7 @@ from shrp.convert import router_layers
 from shrp.data import load_data
 from shrp.errors import PlanError
 from shrp.evaluation import Evaluation
-from shrp.fitting import fit_gates
+from shrp.fitting import GateFit
 from shrp.live import LiveEvaluator
 from shrp.measure import dense_cost, plan_cost
 from shrp.paired import paired_difference
@@ -49,7 +49,7 @@ def study(path: Path, sizes: list[int], table: Table) -> None:
     task = made.info.task.name
     validation = load_data("glue", task)
     stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True)
-    gates = fit_gates(made.model, made.tokenizer, load_data("glue", task, "train"), stats.shares())
+    gates = GateFit(made.model, made.tokenizer, load_data("glue", task, "train"), stats.shares()).finish()
     fit = {"fitted_on": gates.data, "fitted_texts": gates.n}
     stats = replace(stats, fitted=gates)
     live = LiveEvaluator(made.model, made.tokenizer, validation)

@@ -79,48 +79,27 @@ class FittedGates:
         return now[layer], self.per_layer[len(self.per_layer)][layer]
 
 
-def fit_gates(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: TextData,
-    usage: Mapping[int, np.ndarray],
-    *,
-    size: int = TEXTS,
-    max_length: int = 128,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> FittedGates:
-    """Fit constant gates to the routed model's outputs on texts.
+class GateFit:
+    """A fit of constant gates to the routed model's outputs on texts.
 
     The model's weights don't change. What is minimised is the mean KL divergence from the routed model's predictions
     to those under the gates, or the squared error of a regression.
+
+    Iterate over it for the steps done, or let it `finish`; it may be left and gone on with later. Threads may iterate
+    at once and then share the steps, each of which waits for the one before. Nothing is computed before the first.
 
     Args:
         usage: layer -> `(H,)` Top-1 shares, where the gates start.
         size: texts to use, drawn evenly from the classes where these are known.
         seed: of the draw and the order of batches.
-        progress: called with steps done and in all.
-
-    Raises:
-        PlanError: the model has no router, or `usage` is not of its layers.
-        DataError: the data are empty.
-    """
-    fit = GateFit(model, tokenizer, data, usage, size=size, max_length=max_length, seed=seed)
-    for done in fit:
-        if progress:
-            progress(done, fit.steps)
-    return fit.result
-
-
-class GateFit:
-    """What `fit_gates` does, step by step: iterate over it for the steps done; it may be left and gone on with later.
-
-    Threads may iterate at once and then share the steps, each of which waits for the one before. Nothing is computed
-    before the first. Args and errors are those of `fit_gates`.
 
     Attributes:
         steps: How many there are in all.
         result: The gates once all steps are done, None before.
+
+    Raises:
+        PlanError: the model has no router, or `usage` is not of its layers.
+        DataError: the data are empty.
     """
 
     def __init__(
@@ -156,6 +135,13 @@ class GateFit:
                     return
                 self._done = done = self._done + 1
             yield done
+
+    def finish(self, progress: Callable[[int, int], None] | None = None) -> FittedGates:
+        """Do all steps that are left; `progress` is called with steps done and in all."""
+        for done in self:
+            if progress:
+                progress(done, self.steps)
+        return self.result
 
     def _walks(self, make: Callable[[], _Walk], name: str) -> Iterator[None]:
         walk = make()

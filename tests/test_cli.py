@@ -23,7 +23,7 @@ from shrp.convert import layer_kinds
 from shrp.data import load_file
 from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
-from shrp.fitting import fit_gates
+from shrp.fitting import GateFit
 from shrp.measure import cost, dense_cost
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -207,7 +207,7 @@ def test_prune_by_a_plan_by_fresh_usage_and_at_random(shrp, place, tmp_path):
     assert checkpoint.load(tmp_path / "c").info.plan == expected
     fitted = ("--budget", 3, "--data", place / "train.csv", "--selection", "fitted", "--seed", 1)
     assert shrp("prune", place / "routed", *fitted, "--out", tmp_path / "d")[0] == 0
-    gates = fit_gates(routed.model, routed.tokenizer, data, stats.shares(), seed=1)
+    gates = GateFit(routed.model, routed.tokenizer, data, stats.shares(), seed=1).finish()
     options = {"selection": "fitted", "combination": "fitted", "fitted": gates}
     assert checkpoint.load(tmp_path / "d").info.plan == make_plan(stats.shares(), budget=3, **options)
     outcome = shrp(

@@ -9,7 +9,7 @@ import torch
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.fitting import FittedGates, GateFit, fit_gates
+from shrp.fitting import FittedGates, GateFit
 from shrp.live import LiveEvaluator
 from shrp.plan import make_plan
 from shrp.plan_edits import LayerEdit, PlanEdits
@@ -32,9 +32,9 @@ def routed(tiny_routed):
     return sharpened(tiny_routed("bert"))
 
 
-def fit(model, tokenizer, data, **options):
+def fit(model, tokenizer, data, progress=None, **options):
     stats = measure_usage(model, tokenizer, data)
-    return stats, fit_gates(model, tokenizer, data, stats.shares(), **options)
+    return stats, GateFit(model, tokenizer, data, stats.shares(), **options).finish(progress)
 
 
 def test_every_size_has_its_gates_and_each_is_inside_the_next(routed, tiny_tokenizer, tiny_data):
@@ -150,13 +150,13 @@ def test_a_regression_is_fitted_to_its_values(tiny_routed, tiny_tokenizer, tiny_
 
 def test_what_cannot_be_fitted_is_refused(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
     with pytest.raises(PlanError, match="has a router"):
-        fit_gates(tiny_model("bert"), tiny_tokenizer, tiny_data(4), {})
+        GateFit(tiny_model("bert"), tiny_tokenizer, tiny_data(4), {})
     with pytest.raises(PlanError, match="measured usage"):
-        fit_gates(tiny_routed("bert"), tiny_tokenizer, tiny_data(4), {1: np.ones(4) / 4})
+        GateFit(tiny_routed("bert"), tiny_tokenizer, tiny_data(4), {1: np.ones(4) / 4})
     empty = tiny_data(4)
     object.__setattr__(empty, "texts", ())
     with pytest.raises(DataError, match="at least one text"):
-        fit_gates(tiny_routed("bert"), tiny_tokenizer, empty, {1: np.ones(4) / 4, 2: np.ones(4) / 4})
+        GateFit(tiny_routed("bert"), tiny_tokenizer, empty, {1: np.ones(4) / 4, 2: np.ones(4) / 4})
 
 
 def gates_by_hand():

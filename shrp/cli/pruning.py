@@ -67,7 +67,7 @@ def prune(
     from shrp.checkpoint_info import usage_in
     from shrp.config import ShrpConfig
     from shrp.errors import PlanError, TrainingError
-    from shrp.fitting import fit_gates
+    from shrp.fitting import GateFit
     from shrp.history import history_text, joined
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
@@ -102,15 +102,15 @@ def prune(
         if selection == "fitted":
             with bar("fitting gates") as shown:
                 task_id = shown.add_task("fitting gates", total=None)
-                fitted = fit_gates(
+                fit = GateFit(
                     source.model,
                     source.tokenizer,
                     measured_on,
                     stats.shares(),
                     max_length=max_length,
                     seed=seed,
-                    progress=lambda done, steps: shown.update(task_id, completed=done, total=steps),
                 )
+                fitted = fit.finish(lambda done, steps: shown.update(task_id, completed=done, total=steps))
             stats = replace(stats, fitted=fitted)
         chosen = plan_from(stats, selection=selection, **options)
     else:

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from shrp import checkpoint as checkpoints
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
-from shrp.fitting import GateFit, fit_gates
+from shrp.fitting import GateFit
 from shrp.live import FIRST_ESTIMATE
 from shrp.plan import PruningPlan
 from shrp.prune import prune
@@ -123,7 +123,7 @@ def test_fitted_gates_bring_their_weights_and_are_fitted_once(page, loaded, monk
     page.segmented_control(key="select").set_value("Fitted").run(timeout=120)
     data = load_probe("sst2")
     stats = measure_usage(loaded.model, loaded.tokenizer, data)
-    stats = replace(stats, fitted=fit_gates(loaded.model, loaded.tokenizer, data, stats.shares()))
+    stats = replace(stats, fitted=GateFit(loaded.model, loaded.tokenizer, data, stats.shares()).finish())
     for budget in (4, 7):
         page.slider(key="budget").set_value(budget).run()
         plan = plan_from(stats, selection="fitted", combination="fitted", budget=budget)
