@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from shrp.evaluation import Evaluation
-from shrp.metrics import constant_score
 from shrp.paired import paired_difference
 from shrp.score_rows import measured
 
@@ -17,7 +16,7 @@ def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[s
     scores there (None where that is not defined).
     """
     row = measured(evaluations)
-    floor = float("nan") if teacher.labels is None else constant_score(teacher.task, teacher.labels)
+    floor = teacher.constant
     return row | {
         "teacher": teacher.score,
         "retained": row["score"] / teacher.score if teacher.score else None,

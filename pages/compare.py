@@ -6,7 +6,7 @@ from shrp.errors import ShrpError
 from ui import compare_sides, compare_views, lab_hurts, loaders, state
 from ui.compare_sides import Side
 from ui.compare_views import LETTERS
-from ui.floor import floor_text, floor_warning
+from ui.floor import exact, floor_text, floor_warning
 from ui.lab_compare import paired_test
 from ui.text import escape
 
@@ -41,7 +41,7 @@ def main() -> None:
             icon=":material/equal:",
         )
         return
-    if warned := floor_warning(data, [("A", a.evaluation), ("B", b.evaluation)]):
+    if warned := floor_warning(data, [("A", exact(a.evaluation)), ("B", exact(b.evaluation))]):
         st.warning(warned, icon=":material/warning:")
     name = f"{a.choice.name}-vs-{b.choice.name}"
     difference(a, b, selection)

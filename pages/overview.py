@@ -16,6 +16,7 @@ from ui import latency, loaders, overview_figures, report, score_figures, state
 from ui.checks import measured_now
 from ui.describe import summary_line, training_facts
 from ui.downloads import chart
+from ui.floor import floor_words
 from ui.score_views import scores_section
 from ui.text import (
     NOT_KNOWN,
@@ -52,15 +53,18 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
         else:
             row = own.iloc[0]
             kept = "" if pd.isna(row.retained) else f"; {percent(row.retained)} of the dense teacher's"
+            floor = floor_words(row.constant, row.metric)
             st.metric(metric_name(row.metric).capitalize(), score_text(row.score, row.metric))
             st.caption(
                 f"{escape(interval_name(row.interval_is))} {interval_text((row.low, row.high), row.metric)}, "
-                f"n = {int(row.n):,}, {escape(row.data)}{kept}"
+                f"n = {int(row.n):,}, {escape(row.data)}{kept}{f'; {floor}' * bool(floor)}"
             )
             for other in own.iloc[1:].itertuples():
+                floor = floor_words(other.constant, other.metric)
                 st.caption(
                     f"on {escape(other.data)}: {score_text(other.score, other.metric)} "
                     f"({interval_text((other.low, other.high), other.metric)}), n = {int(other.n):,}"
+                    f"{f'; {floor}' * bool(floor)}"
                 )
     for column, row in zip(others, costs.iloc[[0, 2, 1]].itertuples()):
         with column:

@@ -96,9 +96,9 @@ def evaluate(
                 evaluation, price, dense, kept, routed, teacher, dense_model, floor.floor_text(data)
             )
             models = [
-                ("the pruned model", evaluation),
-                ("the routed one", routed),
-                ("the teacher", dense_model),
+                ("the pruned model", floor.exact(evaluation)),
+                ("the routed one", floor.exact(routed)),
+                ("the teacher", teacher.score if teacher else floor.exact(dense_model)),
             ]
             if warned := floor.floor_warning(data, models):
                 st.warning(warned, icon=":material/warning:")

@@ -255,7 +255,8 @@ def score_sections(loaded: Checkpoint) -> list[str]:
     found = scored(loaded.info)
     for data in dict.fromkeys(row["data"] for row in found):
         rows = [dict(row) for row in found if row["data"] == data]
-        lines += [f"### On {data} (n = {rows[0]['n']:,})", "", _verdict(rows), "", *_table(rows, costs), ""]
+        heading = f"### On {data} (n = {rows[0]['n']:,})"
+        lines += [heading, "", _verdict(rows), "", *_floor(rows), *_table(rows, costs), ""]
     return lines
 
 
@@ -296,6 +297,18 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
         cells = [label, f"{row['score']:.4f}", interval, retained, *kept]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _floor(rows: list[dict[str, Any]]) -> list[str]:
+    """What the best constant answer scores, and which models are not above it; nothing where it is not known."""
+    floor = rows[0].get("constant")
+    if floor is None:
+        return []
+    below = [f"“{row['model']}”" for row in rows if row["score"] <= floor]
+    names = ", ".join(below) or "no model"
+    if len(below) > 1:
+        names = "every model" if len(below) == len(rows) else f"{len(below)} of {len(rows)} models: {names}"
+    return [f"The best constant answer has {floor:.4f}; not above that: {names}.", ""]
 
 
 def _verdict(rows: list[dict[str, Any]]) -> str:

@@ -29,7 +29,7 @@ class CheckpointInfo:
     """Summary of how it was trained (recipe, data, epochs, seed)."""
     scores: tuple[Mapping[str, Any], ...] = ()
     """Rows of measured scores: `model` (teacher, routed, static ..., control ...), data, metric, score, n,
-    interval and, for pruned models, budget and recovery."""
+    interval, the best `constant` answer's score where it is defined and, for pruned models, budget and recovery."""
     usage: Mapping[str, list[float]] = field(default_factory=dict)
     """Layer -> Top-1 share of each expert on validation data, which pruning ranks by."""
 

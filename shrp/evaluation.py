@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from shrp.columns import distinct
 from shrp.errors import DataError
-from shrp.metrics import interval, score, to_predictions, wilson
+from shrp.metrics import constant_score, interval, score, to_predictions, wilson
 from shrp.tasks import Task
 
 FLIP_COLUMNS = (
@@ -71,6 +71,11 @@ class Evaluation:
     def complete(self) -> bool:
         """Whether every input of the data set has been evaluated."""
         return self.n == self.total
+
+    @property
+    def constant(self) -> float:
+        """The headline score of the best constant answer on the inputs so far; nan without labels, and of numbers."""
+        return math.nan if self.labels is None else constant_score(self.task, self.labels)
 
     @property
     def correct(self) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 def score_row(
     label: str, kind: str, evaluations: Sequence[Evaluation], teacher_score: float | None
 ) -> dict[str, Any]:
-    """One row of a checkpoint's scores.
+    """One row of a checkpoint's scores, with what the best constant answer has there, where that is defined.
 
     Args:
         kind: `teacher`, `routed`, `static` or `control`.
@@ -38,4 +39,6 @@ def score_row(
     row = {"model": label, "kind": kind, "data": evaluations[0].data} | measured(evaluations)
     if teacher_score:
         row["retained"] = row["score"] / teacher_score
+    if not math.isnan(constant := evaluations[0].constant):
+        row["constant"] = constant
     return row

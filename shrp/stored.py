@@ -37,7 +37,7 @@ _CONFIG: dict[str, type | tuple[type, ...]] = {
 }
 _SCORE: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("kind", "model", "data", "metric", "data_fingerprint", "interval_is"), str),
-    **dict.fromkeys(("score", "retained"), _NUMBER),
+    **dict.fromkeys(("score", "retained", "constant"), _NUMBER),
     **dict.fromkeys(("n", "per_layer", "budget", "epochs"), int),
     "interval": list,
 }

@@ -20,9 +20,10 @@ HOW_COMPARED = (
     "size and recovery, the other controls against every SHRP model."
 )
 _MOST_NAMED = 3
+_NEEDED = ("model", "data", "metric", "n")
 _COLUMNS = (
     *("model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n"),
-    *("retained", "per_layer", "budget", "recovered", "seeds"),
+    *("retained", "constant", "per_layer", "budget", "recovered", "seeds"),
 )
 
 Outcome = Literal["wins", "ties", "trails"]
@@ -66,15 +67,15 @@ class Verdict:
 def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of a checkpoint's `scores`, with the interval split into `low` and `high`, nan where there is none.
 
-    Rows without a number for a score are left out: they say nothing and can't be drawn.
+    Rows without a number for a score, or without what it is of (model, data, metric, n), are left out: they say nothing
+    and can't be drawn.
     """
     found = []
     for row in rows:
-        score = row.get("score")
-        if not isinstance(score, (int, float)) or not math.isfinite(score):
+        if math.isnan(_finite(row.get("score"))) or any(row.get(name) is None for name in _NEEDED):
             continue
         low, high = stored_interval(row)
-        known = {name: row.get(name) for name in _COLUMNS}
+        known = {name: row.get(name) for name in _COLUMNS} | {"constant": _finite(row.get("constant"))}
         found.append(
             known
             | {"low": low, "high": high, "interval_is": row.get("interval_is") or "95%"}
@@ -130,6 +131,11 @@ def summary(found: Sequence[Verdict]) -> str:
             said.append(f"{n} {one if n == 1 else several}")
     whom = "an SHRP model that it stands" if len(strong) == 1 else "at least one SHRP model that they stand"
     return f"Of {len(found)} control{'s' * (len(found) > 1)}, {' and '.join(said)} {whom} against."
+
+
+def _finite(value: Any) -> float:
+    """A stored number, nan where there is none."""
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
 
 
 def _side(score: float, model: Any) -> Outcome:

@@ -55,6 +55,22 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     assert "Weights derive from tiny: MIT" in text
 
 
+def test_the_card_says_what_is_not_above_a_constant_answer(folder, tmp_path):
+    loaded = checkpoint.load(folder)
+
+    def said(floor):
+        scores = tuple(
+            one | {"constant": floor} for one in loaded.info.scores if one["data"] == "validation.csv"
+        )
+        return card("mine", replace(loaded, info=replace(loaded.info, scores=scores)))
+
+    assert "constant answer" not in card("mine", loaded)
+    assert "The best constant answer has 0.3000; not above that: no model." in said(0.3)
+    assert "not above that: “layers dropped, 3 epochs”." in said(0.5)
+    assert "not above that: 2 of 5 models: “random experts, 2 a layer”, “layers dropped" in said(0.74)
+    assert "not above that: every model." in said(0.8)
+
+
 def test_a_score_without_an_interval_has_a_dash(folder, tmp_path):
     loaded = checkpoint.load(folder)
     flat = (

@@ -451,6 +451,9 @@ def test_score_rows_of_several_draws(place, finished):
     assert row["interval"] == [min(scores), max(scores)]
     assert row["retained"] == pytest.approx(row["score"] / 0.5)
     assert "retained" not in score_row("x", "teacher", found[:1], None)
+    labels = found[0].labels
+    assert row["constant"] == max(np.mean(labels == c) for c in (0, 1))
+    assert "constant" not in score_row("x", "teacher", [replace(found[0], labels=None)], None)
 
 
 def test_usage_in_a_checkpoint(tiny_info):

@@ -9,7 +9,7 @@ import pytest
 from shrp.data import TextData
 from shrp.evaluate import evaluate
 from shrp.tasks import TASKS
-from ui.floor import floor_of, floor_text, floor_warning
+from ui.floor import exact, floor_of, floor_text, floor_warning
 
 MRPC = TASKS["mrpc"]
 DATA = TextData(MRPC, "d", (("a", "b"),) * 4, np.array([1, 1, 0, 0]))
@@ -25,13 +25,17 @@ def test_the_floor_is_the_best_constant_answers_score():
 def test_models_that_are_not_above_it_are_named(tiny_model, tiny_tokenizer, tiny_data):
     data = tiny_data(12)
     found = evaluate(tiny_model(), tiny_tokenizer, data)
-    floor = floor_of(data)
-    low, high = replace(found, score=floor), replace(found, score=floor + 0.01)
-    assert floor_warning(data, [("the pruned model", high), ("the teacher", None)]) == ""
-    assert floor_warning(data, [("the pruned model", replace(low, n=3))]) == ""  # only an estimate
+    low = floor_of(data)
+    high = low + 0.01
+    assert floor_warning(data, [("the pruned model", high), ("the teacher", exact(None))]) == ""
+    estimate = replace(found, score=low, n=3)
+    assert floor_warning(data, [("the pruned model", exact(estimate))]) == ""
+    assert floor_warning(data, [("the pruned model", exact(replace(found, score=low)))])
     said = floor_warning(data, [("the pruned model", low), ("the routed one", high), ("the teacher", low)])
     assert said.startswith("The pruned model (")
     assert ") and the teacher (" in said
     assert "are not above a constant answer" in said
     assert f"(n = {len(data)})" in said
+    many = [(name, low - i / 100) for i, name in enumerate("abcde")] + [("f", high)]
+    assert floor_warning(data, many).startswith("5 of 6 models (the best of these has ")
     assert "The pruned model" not in floor_warning(replace(data, labels=None), [("the pruned model", low)])

@@ -1,4 +1,4 @@
-"""What needs no model: the best constant answer on the picked data, which a score is to be held against."""
+"""What needs no model: the best constant answer on some data, which a score there is to be held against."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from shrp.evaluation import Evaluation
 from shrp.metrics import constant_score
 from ui.text import escape, metric_name, score_text
 
+_MOST_NAMED = 4
+
 
 def floor_of(data: TextData) -> float:
     """The headline score of the best constant answer on all of the data; nan without labels, and of numbers."""
@@ -18,27 +20,43 @@ def floor_of(data: TextData) -> float:
 
 def floor_text(data: TextData) -> str:
     """`a constant answer has 66.7%`; empty where that is not defined."""
-    floor = floor_of(data)
-    return "" if math.isnan(floor) else f"a constant answer has {score_text(floor, data.task.metric)}"
+    return floor_words(floor_of(data), data.task.metric)
 
 
-def floor_warning(data: TextData, models: Sequence[tuple[str, Evaluation | None]]) -> str:
+def floor_words(floor: float, metric: str) -> str:
+    """`floor_text` of a known score; empty for nan."""
+    return "" if math.isnan(floor) else f"a constant answer has {score_text(floor, metric)}"
+
+
+def exact(evaluation: Evaluation | None) -> float:
+    """A finished evaluation's score, else nan."""
+    return evaluation.score if evaluation is not None and evaluation.complete else math.nan
+
+
+def floor_warning(data: TextData, models: Sequence[tuple[str, float]]) -> str:
+    """Which of some models are not above the best constant answer on the picked data; see `not_above`."""
+    return not_above(floor_of(data), data.task.metric, data.name, len(data), models)
+
+
+def not_above(floor: float, metric: str, data: str, n: int, models: Sequence[tuple[str, float]]) -> str:
     """Which of some models are not above the best constant answer, as Markdown; empty for none.
 
     Args:
-        models: what each is called, and its evaluation; unfinished ones, and None, are passed over.
+        floor: its score; nan where there is none.
+        data: the data's name.
+        n: of its inputs.
+        models: what each is called, as Markdown, and its score on these data; nan where that is not known.
     """
-    floor, metric = floor_of(data), data.task.metric
-    below = [
-        f"{name} ({score_text(one.score, metric)})"
-        for name, one in models
-        if one is not None and one.complete and one.score <= floor
-    ]
+    below = [(name, score) for name, score in models if score <= floor]
     if not below:
         return ""
-    who = below[0] if len(below) == 1 else f"{', '.join(below[:-1])} and {below[-1]}"
+    said = [f"{name} ({score_text(score, metric)})" for name, score in below]
+    who = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    if len(said) > _MOST_NAMED:
+        best = score_text(max(score for _, score in below), metric)
+        who = f"{len(said)} of {len(models)} models (the best of these has {best})"
     return (
         f"{who[0].upper()}{who[1:]} {'is' if len(below) == 1 else 'are'} not above a constant answer, whose "
-        f"{metric_name(metric)} on {escape(data.name)} is {score_text(floor, metric)} (n = {len(data):,}). Up to "
+        f"{metric_name(metric)} on {escape(data)} is {score_text(floor, metric)} (n = {n:,}). Up to "
         "there, a gain or a loss need not mean that more or less is understood."
     )

@@ -17,6 +17,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.evaluation import Evaluation
 from shrp.plan import PruningPlan
 from shrp.prune import prune
+from shrp.score_rows import score_row
 
 
 def plan_json(plan: PruningPlan) -> str:
@@ -34,20 +35,9 @@ def checkpoint_zip(
     """
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if evaluation is not None and math.isfinite(evaluation.score):
-        kept.append(
-            {
-                "model": f"static, {plan.budget} in all",
-                "kind": "static",
-                "data": evaluation.data,
-                "data_fingerprint": fingerprint,
-                "metric": evaluation.metric,
-                "score": evaluation.score,
-                "n": evaluation.n,
-                "interval": evaluation.ends(),
-                "interval_is": "95%",
-                "budget": plan.budget,
-            }
-        )
+        best = [row.get("score") for row in kept if row.get("data_fingerprint") == fingerprint]
+        row = score_row(f"static, {plan.budget} in all", "static", [evaluation], best[0] if best else None)
+        kept.append(row | {"data_fingerprint": fingerprint, "budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
     buffer = io.BytesIO()

@@ -12,6 +12,7 @@ from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 from ui import lab, loaders, overview_figures, score_figures
 from ui.describe import summary_line, training_facts
 from ui.report_parts import Section
+from ui.score_views import constant_warning
 from ui.score_views import table as score_table
 from ui.state import Selection
 from ui.text import count, metric_name, percent, plain, score_text
@@ -117,6 +118,8 @@ def _scores(part: Section, scores: pd.DataFrame, name: str) -> None:
     if found:
         part.bullets(verdict.text for verdict in found)
         part.words(HOW_COMPARED, soft=True)
+    if warning := constant_warning(scores):
+        part.warning(plain(warning))
     part.table(score_table(scores), f"Scores on {name}, n = {ns}, as a table", folded=True)
 
 

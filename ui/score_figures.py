@@ -29,7 +29,9 @@ _LOSSES = {
 
 
 def score_dots(frame: pd.DataFrame) -> go.Figure:
-    """Scores with their intervals on one data set, controls among SHRP's models, a line at the teacher's."""
+    """Scores with their intervals on one data set, controls among SHRP's models, lines at the teacher's and at a
+    constant answer's.
+    """
     metric, factor = frame["metric"].iloc[0], 100 if is_percentage(frame["metric"].iloc[0]) else 1
     labels = [escape_html(model) for model in frame["model"]]
     fig = go.Figure()
@@ -54,6 +56,10 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
         fig.add_vline(
             x=factor * float(teacher["score"].iloc[0]), line={"dash": "dot", "color": GREY, "width": 1}
         )
+    floors = pd.to_numeric(frame["constant"]).dropna()
+    if not floors.empty:
+        fig.add_vline(x=factor * float(floors.iloc[0]), line={"dash": "dash", "color": GREY, "width": 1})
+        dotted += f"{', ' * bool(dotted)}dashed: a constant answer"
     fig.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     ns = sorted({int(n) for n in frame["n"].dropna()})
     spread = ", bars of averaged draws: their range" if (frame["interval_is"] != "95%").any() else ""

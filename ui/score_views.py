@@ -8,6 +8,7 @@ import streamlit as st
 from shrp.verdicts import HOW_COMPARED, summary, verdicts
 from ui import score_figures
 from ui.downloads import chart
+from ui.floor import not_above
 from ui.pickers import one_of
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
@@ -46,6 +47,8 @@ def scores_section(checkpoint: str, scores: pd.DataFrame, first: str = "") -> No
         )
     with words:
         control_words(part)
+        if warning := constant_warning(part):
+            st.warning(warning, icon=":material/horizontal_rule:")
     with st.expander("The same as a table"):
         st.dataframe(
             table(part),
@@ -63,6 +66,16 @@ def control_words(part: pd.DataFrame) -> None:
     if found:
         st.markdown("\n".join(f"- {escape(v.text)}" for v in found))
         st.caption(HOW_COMPARED)
+
+
+def constant_warning(part: pd.DataFrame) -> str:
+    """Which models are not above the best constant answer on one data set; empty for none, or where it is unknown."""
+    known = part[part["constant"].notna()]
+    if known.empty:
+        return ""
+    first = known.iloc[0]
+    models = [(f"“{escape(row.model)}”", row.score) for row in known.itertuples()]
+    return not_above(first.constant, first.metric, first["data"], int(first.n), models)
 
 
 def table(part: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from shrp.history import history_text
 from shrp.measure import cost, dense_cost
 from shrp.plan import make_plan
 from ui import state
-from ui.text import count
+from ui.text import count, plain
 
 from .conftest import ROOT
 from .helpers import HISTORY, SCORES, row, specs, texts_of
@@ -98,6 +98,19 @@ def test_scores_stand_beside_their_controls_and_a_tie_is_said(open_page, full):
     assert any("1 is above" in warning.value for warning in at.warning)
     names = {trace.get("name") for spec in specs(at) for trace in spec["data"]}
     assert {"dense teacher", "SHRP, routed", "SHRP, static", "control"} <= names
+
+
+def test_a_stored_score_stands_beside_a_constant_answers(open_page, save_tiny):
+    folder = save_tiny("floor", scores=tuple(line | {"constant": 0.6} for line in SCORES))
+    at = open_page("overview", folder)
+    assert not at.exception
+    assert "n = 872, glue/sst2 validation" in texts_of(at)
+    assert "; a constant answer has 60.0%" in texts_of(at)
+    (said,) = (warning.value for warning in at.warning if "constant answer" in warning.value)
+    assert plain(said).startswith("“random experts, 1 a layer” (60.0%) is not above a constant answer")
+    assert any(
+        "dashed: a constant answer" in spec["layout"]["title"]["text"] + str(spec) for spec in specs(at)
+    )
 
 
 def test_every_chart_and_table_has_a_text_alternative(open_page, full, tiny_static_checkpoint):

@@ -241,6 +241,7 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
     again = checkpoints.load(tmp_path / "mine")
     assert again.info.plan == plan
     assert again.info.scores[-1]["score"] == pytest.approx(evaluation.score)
+    assert again.info.scores[-1]["constant"] == 0.5
     assert again.info.training["pruned_from"] == loaded.fingerprint
     scored = evaluate(again.model, again.tokenizer, load_probe("sst2"))
     assert scored.score == pytest.approx(evaluation.score, abs=0.02)  # weights went through float16
