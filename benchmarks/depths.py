@@ -24,8 +24,8 @@ class Depth:
     stage2_epochs: int
     keep: tuple[int, ...]
     """Experts a layer at which it is pruned."""
-    recover: tuple[int, ...]
-    """Those at which the pruned model, and one of random experts, are trained on."""
+    recover: int
+    """The one of these at which the pruned model, and one of random experts, are trained on; what leads are of."""
     recovery_examples: int
     """About how many of the task they see, in whole epochs and at least one."""
     recovery_tokens: int
@@ -62,7 +62,7 @@ DEPTHS = (
         (UPPER,),
         2,
         (2, 4, 8, 12),
-        (2,),
+        2,
         0,
         0,
         recover_on_texts=False,
@@ -75,7 +75,7 @@ DEPTHS = (
         (UPPER, LOWER),
         2,
         (1, 2),
-        (1,),
+        1,
         60_000,
         1_500_000,
         recover_on_texts=True,

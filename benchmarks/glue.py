@@ -223,7 +223,7 @@ class Study:
                 if m < routed.model.config.num_attention_heads:
                     found = [[one.evaluate(each) for each in drawn] for one in live]
                     self._add("random", recipe, depth.name, found, price, routed, m)
-                if m in depth.recover:
+                if m == depth.recover:
                     draw = self.stages.seed % len(drawn)
                     for kind, kept in (("static", plan), ("random", drawn[draw])):
                         if depth.texts_first(recipe):

@@ -236,7 +236,9 @@ def _ends(row: Mapping[str, Any], model: str) -> str:
 def _ahead(row: Mapping[str, Any]) -> str:
     """By how many points of the teacher's score a variant is ahead of `retain` on the same inputs, if that is known."""
     value, low, high = (100 * row[name] for name in ("change", "change low", "change high"))
-    return "" if low != low else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    if value != value:
+        return ""
+    return f"{value:+.1f} ({f'{low:+.1f} to {high:+.1f}' if low == low else 'no interval'})"
 
 
 def _one_class(value: float, low: float, high: float) -> str:

@@ -140,7 +140,7 @@ def _paired_changes(task: str, found: pd.DataFrame) -> list[str]:
     ]
     return [
         f"On {task}, single changes to retain, recovered, in points of the teacher's score on the same inputs, each "
-        f"with its 95% interval; {'; '.join(said)}. {_by_chance(len(changes))}"
+        f"with its 95% interval; {'; '.join(said)}.{_by_chance(int(changes['change low'].notna().sum()))}"
     ]
 
 
@@ -151,11 +151,10 @@ def _ends(row: Mapping[str, Any]) -> str:
 
 
 def _by_chance(looks: int) -> str:
-    return (
-        "One interval leaves 0 out by chance once in 20 times."
-        if looks == 1
-        else f"Of {looks} such intervals about {0.05 * looks:.1f} leave 0 out by chance alone."
-    )
+    """What so many intervals lead to by chance, as a further sentence."""
+    if looks < 2:
+        return " One interval leaves 0 out by chance once in 20 times." * looks
+    return f" Of {looks} such intervals about {0.05 * looks:.1f} leave 0 out by chance alone."
 
 
 def _changes(found: pd.DataFrame) -> pd.DataFrame:

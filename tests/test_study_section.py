@@ -106,15 +106,19 @@ def test_changes_that_were_paired_are_sorted_into_what_is_beyond_chance():
         for name, (change, ends) in changes.items()
     ]
     rows.append(shared | {"variant": "retain, middle first", "against": "another", "change": 0.5})
+    alike = {"variant": "retain, exploring routers", "against": "one", "change": 0.0, "change_interval": None}
+    rows.append(shared | alike)
     text = ablation_section(rows)
     assert (
         "each with its 95% interval; worse: with dropout -20.0 (-30.0 to -10.0); better: Expander at random "
-        "with gain 1 +10.0 (+2.0 to +20.0); within chance: bottom-up +2.0 (-5.0 to +10.0)."
+        "with gain 1 +10.0 (+2.0 to +20.0); within chance: exploring routers +0.0 (no interval), bottom-up +2.0 "
+        "(-5.0 to +10.0)."
     ) in text
     assert "Of 3 such intervals about 0.2 leave 0 out by chance alone." in text
     # It was paired with another training, so it counts as not paired.
     assert "the one change to retain that was measured and not paired is “middle first” (+0.0 points)" in text
     assert "| 60.0 (40.0 to 80.0) | -20.0 (-30.0 to -10.0) |" in text
+    assert "| 60.0 (40.0 to 80.0) | +0.0 (no interval) |" in text
 
 
 def test_the_size_check_is_a_table_an_encoder_and_its_controls_lack_no_texts():
