@@ -9,6 +9,7 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
 from shrp.usage import UsageStats
+from shrp.usage_difference import FEWEST, usage_difference
 from ui import loaders, state, usage_figures, usage_history_figures
 from ui.describe import summary_line
 from ui.downloads import chart
@@ -91,9 +92,11 @@ def usage_map(stats: UsageStats, name: str) -> None:
         f" ({int(counts[0].sum()):,} real tokens)" if stats.unit == "tokens" else ""
     )
     subtitle = f"{escape_html(stats.data)}, {escape_html(group)}, {n}"
-    difference = against != "nothing"
+    difference, ends = against != "nothing", None
     if difference:
-        values = values - matrix(stats, measure, groups[against])
+        values, ends = usage_difference(
+            stats, rows, groups[against], "share" if measure == SHARE else "mean_probs"
+        )
         subtitle = (
             f"percentage points; {escape_html(stats.data)}: {escape_html(group)} (n = {int(rows.sum()):,}) minus "
             f"{escape_html(against)} (n = {int(groups[against].sum()):,})"
@@ -114,6 +117,8 @@ def usage_map(stats: UsageStats, name: str) -> None:
             f"{stats.unit} (Top-1)",
         ],
     )
+    if ends is not None:
+        frame["low"], frame["high"] = ends.reshape(-1, 2).T
     heat, bars = st.columns([3, 1], gap="small")
     with heat:
         chart(
@@ -126,6 +131,7 @@ def usage_map(stats: UsageStats, name: str) -> None:
                 counts=counts,
                 unit=stats.unit,
                 difference=difference,
+                ends=ends,
                 selected=(st.session_state[state.LAYER], st.session_state[state.EXPERT]),
             ),
             frame,
@@ -135,6 +141,8 @@ def usage_map(stats: UsageStats, name: str) -> None:
             "The same as a table: the CSV below. Pick a layer and an expert in the boxes below the chart.",
             on_select=lambda: state.pick_cell("usage-map"),
         )
+        if ends is not None:
+            st.caption(chance_words(ends))
     with bars:
         summary = stats.summary()
         chart(
@@ -145,6 +153,19 @@ def usage_map(stats: UsageStats, name: str) -> None:
             alt="Effective experts: "
             + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples()),
         )
+
+
+def chance_words(ends: np.ndarray) -> str:
+    """How many of some differences `(L, H, 2)` are beyond chance, and how many would be by chance."""
+    known = int(np.isfinite(ends[..., 0]).sum())
+    if not known:
+        return "No difference has an interval: too few inputs."
+    found = int(usage_figures.beyond_chance(ends).sum())
+    return (
+        f"In bold: the {found} of {known} differences whose 95% interval (bootstrap over inputs) leaves 0 out; if "
+        f"nothing differed, about {0.05 * known:.1f} would. A difference of Top-1 shares has an interval where at "
+        f"least {FEWEST} choices fell on the expert."
+    )
 
 
 def slice_examples(data: TextData) -> None:

@@ -41,6 +41,16 @@ def test_differences_are_centred_on_zero():
     assert heat.text[1][0] == "0"
 
 
+def test_differences_beyond_chance_are_bold_and_told_with_their_interval():
+    ends = np.full((2, 3, 2), np.nan)
+    ends[0, 0], ends[0, 1] = (0.1, 0.9), (-0.1, 0.7)
+    heat, points = draw(difference=True, ends=ends).data
+    assert heat.text[0] == ["<b>+50</b>", "+30", "+20"]
+    assert "95% interval: +10.0 to +90.0" in points.hovertext[0]
+    assert "95% interval: none, too few or all alike" in points.hovertext[2]
+    assert "interval" not in points.hovertext[-1]
+
+
 def test_all_nan_and_all_zero_maps_can_be_drawn():
     for values in (np.full((1, 4), np.nan), np.zeros((1, 4))):
         heat = usage_heatmap(values, (0,), title="t", subtitle="s", measure="m").data[0]

@@ -31,6 +31,7 @@ def usage_heatmap(
     counts: np.ndarray | None = None,
     unit: str = "inputs",
     difference: bool = False,
+    ends: np.ndarray | None = None,
     selected: tuple[int, int] | None = None,
     top: float | None = None,
     clickable: bool = True,
@@ -47,6 +48,7 @@ def usage_heatmap(
         counts: `(L, H)` of what was counted, for the hover text.
         unit: of the counts.
         difference: values go both ways from 0.
+        ends: `(L, H, 2)` of 95% intervals of differences, nan for none; those that leave 0 out are in bold.
         selected: layer and expert to outline.
         top: upper end of the scale, to give several maps the same one; None takes the largest value.
         clickable: whether the hover text says so.
@@ -59,12 +61,17 @@ def usage_heatmap(
         scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0}
     rows = [str(layer) for layer in layers]
     show = len(experts) <= 16
+    bold = np.zeros(values.shape, dtype=bool) if ends is None else beyond_chance(ends)
+    cells = [
+        [f"<b>{_cell(v, difference)}</b>" if sure else _cell(v, difference) for v, sure in zip(*row)]
+        for row in zip(values, bold)
+    ]
     fig = go.Figure()
     fig.add_heatmap(
         z=values,
         x=list(experts),
         y=rows,
-        text=[[_cell(v, difference) for v in row] for row in values] if show else None,
+        text=cells if show else None,
         texttemplate="%{text}" if show else None,
         textfont={"size": 11},
         xgap=2,
@@ -81,6 +88,7 @@ def usage_heatmap(
     texts = [
         f"<b>Layer {layer}, expert {expert}</b><br>{escape_html(measure)}: "
         + ("not known" if math.isnan(v := float(values[i, expert])) else _cell(v, difference, digits=1))
+        + ("" if ends is None or math.isnan(v) else f"<br>95% interval: {_ends(ends[i, expert])}")
         + ("" if counts is None or math.isnan(v) else f"<br>{int(counts[i, expert]):,} {unit} (Top-1)")
         + ("<br><i>click to open this expert</i>" if clickable else "")
         for i, layer in enumerate(layers)
@@ -122,6 +130,17 @@ def usage_heatmap(
         height=cells_height(len(layers)),
         legend=False,
     )
+
+
+def beyond_chance(ends: np.ndarray) -> np.ndarray:
+    """Which of some intervals `(..., 2)` leave 0 out; a missing one does not."""
+    return (ends[..., 0] > 0) | (ends[..., 1] < 0)
+
+
+def _ends(pair: np.ndarray) -> str:
+    """An interval of percentage points."""
+    low, high = (100 * float(end) for end in pair)
+    return "none, too few or all alike" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}"
 
 
 def _cell(value: float, difference: bool, digits: int = 0) -> str:

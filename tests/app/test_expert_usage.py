@@ -97,6 +97,9 @@ def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
     expected = np.stack([stats.mean_probs(i, positive) - stats.mean_probs(i, negative) for i in (1, 2)])
     assert heatmap(at) == pytest.approx(expected, abs=1e-6)
     assert "240" in specs(at)[0]["layout"]["title"]["subtitle"]["text"]
+    (said,) = (caption.value for caption in at.caption if "In bold" in caption.value)
+    assert "of 8 differences whose 95% interval" in said
+    assert f"the {str(specs(at)[0]['data'][0]['text']).count('<b>')} of 8" in said
     at.selectbox(key="group").set_value("slice: negation").run()
     assert not at.exception
 

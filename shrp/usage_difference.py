@@ -1,0 +1,84 @@
+"""By how much one group of inputs uses each expert more than another, with intervals.
+
+Shapes: `L` routed layers, `H` experts, `N` inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from shrp.intervals import NO_WIDTH
+from shrp.metrics import RESAMPLE_CELLS
+from shrp.usage import UsageStats
+
+FEWEST = 10
+"""A difference of Top-1 shares has an interval where at least so many choices of both groups fell on the expert: of
+fewer the bootstrap is too sure."""
+
+
+def usage_difference(
+    stats: UsageStats,
+    group: np.ndarray,
+    other: np.ndarray,
+    measure: Literal["share", "mean_probs"] = "share",
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The group's usage less the other's, expert by expert.
+
+    Args:
+        group, other: masks `(N,)`; they may overlap, as a class does with all inputs.
+        measure: Top-1 shares, or mean router probabilities.
+        resamples: draws of the bootstrap over all inputs, the same ones for all experts. Tokens of one input are not
+            independent, so under token routing too it is inputs that are drawn.
+        seed: makes the intervals reproducible.
+
+    Returns:
+        Differences `(L, H)`, nan where a group is empty, and their 95% percentile intervals `(L, H, 2)`, nan where
+        there is none: of fewer than `FEWEST` choices, and where all draws are alike.
+    """
+    of = stats.share if measure == "share" else stats.mean_probs
+    values = np.stack([of(layer, group) - of(layer, other) for layer in stats.layers])
+    shape = values.shape
+    ends = np.full((*shape, 2), np.nan)
+    if not (group.any() and other.any()):
+        return values, ends
+    each = stats.top1 if measure == "share" else stats.probs
+    table = np.concatenate([each[layer] for layer in stats.layers], axis=1).astype(np.float64)  # (N, L * H)
+    weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)  # (N,)
+    drawn = _draws(table, weight.astype(np.float64), group, other, resamples, np.random.default_rng(seed))
+    known = np.ones(shape, dtype=bool)
+    if measure == "share":
+        either = group | other
+        known = np.stack([stats.counts(layer, either) for layer in stats.layers]) >= FEWEST
+    if len(drawn):
+        found = np.moveaxis(np.percentile(drawn, [2.5, 97.5], axis=0), 0, -1).reshape(*shape, 2)
+        known &= found[..., 1] - found[..., 0] > NO_WIDTH
+        ends[known] = found[known]
+    return values, ends
+
+
+def _draws(
+    table: np.ndarray,
+    weight: np.ndarray,
+    group: np.ndarray,
+    other: np.ndarray,
+    resamples: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Differences in bootstrap samples of the inputs, but for those that miss a group; `(resamples, L * H)`."""
+    n, found = len(table), []
+    at_once = max(1, RESAMPLE_CELLS // n)
+    for start in range(0, resamples, at_once):
+        times = generator.multinomial(n, np.full(n, 1 / n), size=min(at_once, resamples - start))
+        totals = [times[:, mask] @ weight[mask] for mask in (group, other)]
+        both = (totals[0] > 0) & (totals[1] > 0)
+        means = [
+            (times[:, mask] @ table[mask])[both] / total[both, None]
+            for mask, total in zip((group, other), totals, strict=True)
+        ]
+        found.append(means[0] - means[1])
+    return np.concatenate(found) if found else np.empty((0, table.shape[1]))

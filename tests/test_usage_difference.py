@@ -1,0 +1,72 @@
+"""Differences in usage between groups of inputs, and how sure they are."""
+
+import numpy as np
+import pytest
+
+from shrp.usage import UsageStats
+from shrp.usage_difference import FEWEST, usage_difference
+
+N = 240
+
+
+def stats_of(top1, probs=None):
+    """Statistics of one layer: choices `(N, H)`, and router probabilities like them unless given."""
+    probs = top1 / top1.sum(1, keepdims=True) if probs is None else probs
+    return UsageStats("made", "inputs", {3: top1}, {3: probs}, {3: np.ones(len(top1))}, {})
+
+
+def choices(share, n, rng):
+    """Choices `(n, H)` of inputs that each pick one expert."""
+    return np.eye(len(share), dtype=np.int64)[rng.choice(len(share), size=n, p=share)]
+
+
+def halves(n=N):
+    first = np.arange(n) < n // 2
+    return first, ~first
+
+
+@pytest.mark.parametrize("measure", ["share", "mean_probs"])
+def test_about_95_of_100_intervals_hold_the_true_difference(measure):
+    rng, held, first = np.random.default_rng(0), [], halves()
+    for _ in range(200):
+        top1 = np.concatenate([choices(p, N // 2, rng) for p in ((0.5, 0.3, 0.2), (0.3, 0.5, 0.2))])
+        values, ends = usage_difference(stats_of(top1), *first, measure, resamples=300)
+        truth = np.array([0.2, -0.2, 0.0])
+        held.append((ends[0, :, 0] <= truth) & (truth <= ends[0, :, 1]))
+        assert values.shape == (1, 3)
+        assert values.sum() == pytest.approx(0)
+    assert 0.91 < np.mean(held) < 0.98
+
+
+def test_a_group_against_all_inputs_is_the_difference_to_the_rest_scaled():
+    rng, (first, rest) = np.random.default_rng(1), halves()
+    stats = stats_of(np.concatenate([choices(p, N // 2, rng) for p in ((0.5, 0.5), (0.2, 0.8))]))
+    apart, ends = usage_difference(stats, first, rest)
+    whole, scaled = usage_difference(stats, first, np.ones(N, dtype=bool))
+    assert whole == pytest.approx(apart / 2)
+    assert scaled == pytest.approx(ends / 2, abs=0.02)
+    assert (ends[0, 0] > 0).all()
+
+
+def test_tokens_of_one_input_count_as_one_draw():
+    rng, both = np.random.default_rng(2), halves()
+    top1 = choices((0.5, 0.3, 0.2), N, rng)
+    once, many = (usage_difference(stats_of(times * top1), *both) for times in (1, 40))
+    for a, b in zip(once, many, strict=True):
+        assert a == pytest.approx(b)
+
+
+def test_where_there_is_no_interval():
+    first, rest = halves()
+    top1 = np.zeros((N, 3), dtype=np.int64)
+    top1[:, 0] = 1
+    top1[: FEWEST - 1] = [0, 1, 0]  # too few, though all in one group
+    values, ends = usage_difference(stats_of(top1), first, rest)
+    assert values[0, 1] == pytest.approx((FEWEST - 1) / (N // 2))
+    assert np.isnan(ends[0, 1:]).all()
+    assert np.isfinite(ends[0, 0]).all()
+    assert np.isnan(usage_difference(stats_of(top1), first, first)[1]).all()  # 0 in every draw
+    nobody = np.zeros(N, dtype=bool)
+    for groups in ((first, nobody), (nobody, rest)):
+        assert all(np.isnan(found).all() for found in usage_difference(stats_of(top1), *groups))
+    assert np.isnan(usage_difference(stats_of(top1), first, rest, resamples=0)[1]).all()
