@@ -32,15 +32,27 @@ def chart(
     Args:
         fig: the figure.
         frame: its data, or a function that makes them when they are asked for.
-        key: unique on the page; `st.session_state[key]["selection"]["points"]` holds what was clicked.
+        key: unique on the page.
         name: of the files, without extension.
         alt: what the chart shows, in words, for those who can't see it.
-        on_select: called when points are clicked.
+        on_select: called when points are clicked, and when that changes; `clicked(key)` says what was.
         config: options of Plotly's, over this app's.
     """
     options: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
     st.plotly_chart(fig, width="stretch", key=key, alt=alt, config=_TOOLBAR | dict(config or {}), **options)
     downloads(frame, key, name, fig=fig, alt=alt)
+
+
+def clicked(key: str) -> list[Any]:
+    """The `customdata` of the point that was clicked in a chart; empty for a click beside all, or a redrawn chart.
+
+    Args:
+        key: the chart's, whose points each carry a list.
+    """
+    points = st.session_state[key]["selection"]["points"]
+    found = points[0].get("customdata") if points else None
+    # Streamlit hands a list over as an object whose keys are the places in it.
+    return [found[name] for name in sorted(found, key=int)] if isinstance(found, dict) else list(found or ())
 
 
 def downloads(

@@ -17,13 +17,15 @@ from ui.downloads import chart
 from ui.expert_profile_attention import attention
 from ui.expert_profile_inputs import input_frame, inputs
 from ui.expert_profile_knockout import knocked_out
+from ui.expert_profile_map import input_map
 from ui.expert_profile_nearest import nearest
 from ui.expert_profile_words import words
 from ui.state import show_error
 from ui.text import escape, interval_text, percent
 
-INPUTS, WORDS, ATTENTION, KNOCKED_OUT, NEAREST = (
+INPUTS, MAP, WORDS, ATTENTION, KNOCKED_OUT, NEAREST = (
     "inputs",
+    "map of inputs",
     "words",
     "attention",
     "knocked out",
@@ -56,17 +58,18 @@ def expert_details(
         _mixes(stats, layer, expert, mine, file_name)
     parts = st.pills(
         "Look closer at its",
-        [INPUTS, WORDS, ATTENTION, KNOCKED_OUT, NEAREST],
+        [INPUTS, MAP, WORDS, ATTENTION, KNOCKED_OUT, NEAREST],
         selection_mode="multi",
         default=[INPUTS, WORDS, ATTENTION],
         key=PARTS,
         bind="query-params",
-        help="What is not shown is not computed. Knocking an expert out runs the inputs that use it again; the nearest "
-        "experts take one pass over a sample of the data.",
+        help="What is not shown is not computed. The map takes one pass of all inputs up to the layer, knocking an "
+        "expert out runs the inputs that use it again, the nearest experts take one pass over a sample of the data.",
     )
     frame = input_frame(stats, data, layer, expert)
     draw = {
         INPUTS: lambda: inputs(frame, stats, data, f"{layer}-{expert}", file_name),
+        MAP: lambda: input_map(checkpoint, stats, data, layer, expert, file_name),
         WORDS: lambda: words(checkpoint, stats, data, layer, expert, file_name),
         ATTENTION: lambda: attention(checkpoint, data, layer, expert, int(frame["index"].iloc[0]), file_name),
         KNOCKED_OUT: lambda: knocked_out(checkpoint, stats, data, layer, expert, file_name),

@@ -14,6 +14,8 @@ from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
+from shrp.input_map import RouterInputs
+from shrp.input_map import router_inputs as of_router
 from shrp.knockout import KnockOut, Prefix, knock_out_effect
 from shrp.similarity import OutputSample, sample_outputs
 from shrp.usage import UsageStats
@@ -75,6 +77,16 @@ def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
 
     key = (checkpoint.fingerprint, data.fingerprint)
     return _made("expert-outputs", 2, key, "Computing every expert's outputs:", work)
+
+
+def router_inputs(checkpoint: Checkpoint, data: TextData, layer: int) -> RouterInputs:
+    """What a layer's router is given. Raises as `shrp.input_map.router_inputs`."""
+
+    def work(progress: Progress) -> RouterInputs:
+        return of_router(checkpoint.model, checkpoint.tokenizer, data, layer, progress=progress)
+
+    key = (checkpoint.fingerprint, data.fingerprint, layer)
+    return _made("router-inputs", 8, key, f"Running the inputs up to layer {layer}:", work)
 
 
 def knocked_out(

@@ -11,6 +11,7 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import LayerEdit
 from shrp.usage import UsageStats
 from ui.bound import fall_back
+from ui.downloads import clicked
 from ui.lab_edits import COUNT, PLAN_BYTES, Editor
 from ui.lab_outputs import kept_chart
 from ui.lab_plan_url import LONGEST, encode
@@ -167,11 +168,8 @@ def _upload(found: Editor) -> None:
 
 
 def _clicked(found: Editor) -> None:
-    points = st.session_state[MAP]["selection"]["points"]
-    if points:  # a click beside the cells, or a redrawn chart, changes nothing
-        cell = points[0]["customdata"]
-        layer, expert, drawing = (cell["0"], cell["1"], cell["2"]) if isinstance(cell, dict) else cell
-        found.click(int(layer), int(expert), int(drawing))
+    if cell := clicked(MAP):
+        found.click(*map(int, cell))
 
 
 def _counted(found: Editor, key: str) -> None:

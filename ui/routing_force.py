@@ -11,6 +11,7 @@ from shrp.errors import PlanError
 from shrp.explore import Exploration
 from shrp.forcing import AS_ROUTED, Force, ForcedRoute
 from ui.bound import fall_back
+from ui.downloads import clicked
 from ui.text import escape, shorten
 
 URL = "force"
@@ -204,21 +205,12 @@ def _chip(force: Force, shown: Exploration) -> str:
 
 def click_cell(found: Forcing, chart_key: str, token: int | None) -> None:
     """`on_select` callback of a matrix: force the clicked cell, `customdata` (layer, expert), or release it."""
-    if cell := _clicked(chart_key):
-        found.toggle(cell[0], cell[1], token)
+    if cell := clicked(chart_key):
+        found.toggle(int(cell[0]), int(cell[1]), token)
 
 
 def click_token(chart_key: str, shown: Exploration) -> None:
     """`on_select` callback of the map of tokens: pick the clicked one, `customdata` (layer, token)."""
     options = token_options(shown)
-    if (cell := _clicked(chart_key)) and cell[1] + 1 < len(options):
-        st.session_state[TOKEN] = options[cell[1] + 1]
-
-
-def _clicked(chart_key: str) -> tuple[int, int] | None:
-    points = st.session_state[chart_key]["selection"]["points"]
-    if not points or not points[0].get("customdata"):  # beside the cells, or a redrawn chart
-        return None
-    cell = points[0]["customdata"]
-    first, second = (cell["0"], cell["1"]) if isinstance(cell, dict) else cell[:2]
-    return int(first), int(second)
+    if (cell := clicked(chart_key)) and int(cell[1]) + 1 < len(options):
+        st.session_state[TOKEN] = options[int(cell[1]) + 1]

@@ -19,6 +19,7 @@ from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from shrp.tasks import Task
 from ui import loaders, not_here, own_checkpoints, own_data
+from ui.downloads import clicked
 from ui.text import escape
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
@@ -197,9 +198,5 @@ def seed_cell(layers: Sequence[int], layer: int, expert: int) -> None:
 
 def pick_cell(chart_key: str) -> None:
     """`on_select` callback: put a clicked cell, `customdata` (layer, expert, ...), into the pickers."""
-    points = st.session_state[chart_key]["selection"]["points"]
-    if not points:  # a click beside the cells, or a redrawn chart, chooses nothing
-        return
-    cell = points[0]["customdata"]
-    layer, expert = (cell["0"], cell["1"]) if isinstance(cell, dict) else cell[:2]
-    st.session_state[LAYER], st.session_state[EXPERT] = int(layer), int(expert)
+    if cell := clicked(chart_key):
+        st.session_state[LAYER], st.session_state[EXPERT] = map(int, cell[:2])

@@ -11,7 +11,7 @@ from shrp.evaluate import evaluate
 from shrp.routing import knock_out, use_gates
 from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
-from ui import expert_profile_inputs, state
+from ui import expert_profile_inputs, expert_profile_map, state
 
 from .helpers import HISTORY, specs, texts_of, values
 
@@ -386,3 +386,51 @@ def test_slices_are_told_by_an_example_of_each_class(open_page, tiny_checkpoint)
             if name.replace("_", " ") == row.slice and given == label
         )
         assert row.example == first
+
+
+def test_the_map_of_inputs_colours_what_is_asked_for(open_page, tiny_checkpoint, stats):
+    expert = busiest(stats)
+    at = open_page("expert_usage", tiny_checkpoint, layer=2, expert=expert, parts="map of inputs")
+    assert not at.exception
+
+    def drawn():
+        (spec,) = (one for one in specs(at) if one["layout"]["title"]["text"].startswith("Inputs at layer 2"))
+        return spec
+
+    def groups():
+        return {trace["name"]: len(trace["customdata"]) for trace in drawn()["data"]}
+
+    mine = int(stats.counts(2)[expert])
+    assert groups() == {f"other experts ({480 - mine})": 480 - mine, f"expert {expert} ({mine})": mine}
+    assert "of the variance" in drawn()["layout"]["xaxis"]["title"]["text"]
+    at.segmented_control(key="map_by").set_value("class").run()
+    assert groups() == {"negative (240)": 240, "positive (240)": 240}
+    by_scores = values(drawn()["data"][0]["x"])
+    at.segmented_control(key="map_axes").set_value("hidden states").run()
+    assert not at.exception
+    assert values(drawn()["data"][0]["x"]) != pytest.approx(by_scores)
+    at.segmented_control(key="map_by").set_value("all experts").run()
+    assert groups() == {f"expert {e} ({n})": n for e, n in enumerate(stats.counts(2)) if n}
+    at.segmented_control(key="map_by").set_value("slice").run()
+    assert len(groups()) == len(set(load_probe("sst2").slices))
+    hover = drawn()["data"][0]["hovertext"][0]
+    assert "slice: " in hover
+    assert "probability 0." in hover or "probability 1." in hover
+
+
+def test_a_point_of_the_map_becomes_the_example(monkeypatch):
+    point = {"customdata": {"0": 17}}  # as Streamlit hands it over
+    session = {"input-map": {"selection": {"points": [point]}}, "example_text": "typed before"}
+    monkeypatch.setattr(expert_profile_map.st, "session_state", session)
+    expert_profile_map._pick()
+    assert (session["example"], session["example_text"]) == (17, "")
+    for nothing in ([], [{}]):  # beside the points, and a redrawn chart
+        session["input-map"] = {"selection": {"points": nothing}}
+        expert_profile_map._pick()
+    assert session["example"] == 17
+
+
+def test_the_map_of_inputs_under_token_routing(open_page, tiny_token_checkpoint):
+    at = open_page("expert_usage", tiny_token_checkpoint, layer=2, parts="map of inputs", map_by="no")
+    assert not at.exception
+    assert "each token is routed for itself" in texts_of(at)

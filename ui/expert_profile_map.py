@@ -1,0 +1,179 @@
+"""The inputs as a layer's router sees them: a map in which one expert's inputs stand out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.input_map import Plane, plane
+from shrp.usage import UsageStats
+from ui import expert_profile_results as made
+from ui.downloads import chart, clicked
+from ui.expert_profile_inputs import EXAMPLE, TYPED, input_frame
+from ui.text import escape, escape_html, percent, shorten
+from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SELECTED, SKY, layout
+
+SCORES, STATES = "router scores", "hidden states"
+THIS, EXPERTS = "this expert", "all experts"
+OTHERS = "other experts"
+AXES, COLOURED = "map_axes", "map_by"
+"""Keys of the two controls, in the session's state and in the URL."""
+_KEY = "input-map"
+_COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
+_SYMBOLS = ("circle", "diamond", "square", "x", "triangle-up", "cross", "star")
+
+
+def input_map(
+    checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, name: str
+) -> None:
+    """The map with its two controls. Raises as `shrp.input_map.router_inputs`."""
+    st.markdown(
+        f"**Map of the inputs** at the router of layer {layer}, n = {stats.n:,} of {escape(data.name)}"
+    )
+    by = _groupings(stats, layer, expert)
+    left, right = st.columns(2)
+    with left:
+        axes = st.segmented_control(
+            "Placed by",
+            [SCORES, STATES],
+            default=SCORES,
+            required=True,
+            key=AXES,
+            bind="query-params",
+            help="Router scores: what the router makes of an input, a number for each expert before the softmax. "
+            "Hidden states: all that it is given, the mean over the input's tokens.",
+        )
+    with right:
+        coloured = st.segmented_control(
+            "Coloured by", list(by), default=THIS, required=True, key=COLOURED, bind="query-params"
+        )
+    found = made.router_inputs(checkpoint, data, layer)
+    drawn = plane(found.scores if axes == SCORES else found.states)
+    groups = by[coloured]
+    top = stats.top1[layer].argmax(1)
+    chart(
+        map_figure(
+            drawn,
+            groups,
+            [_hover(data, i, int(top[i]), stats.probs[layer][i]) for i in range(stats.n)],
+            title=f"Inputs at layer {layer}, by {axes}",
+            subtitle=f"{escape_html(data.name)}, n = {stats.n:,}; coloured by {coloured}",
+        ),
+        lambda: _table(stats, data, layer, expert, drawn),
+        key=_KEY,
+        name=f"{name}-map",
+        alt=f"Scatter of {stats.n:,} inputs by two principal components of the {axes} at layer {layer}'s router, "
+        f"coloured by {coloured}: "
+        + "; ".join(f"{group} {int((groups == group).sum())}" for group in _order(groups)),
+        on_select=_pick,
+    )
+    mixed = (
+        " Here each token is routed for itself: an input lies at the mean of its tokens, and counts for the expert "
+        "that most of them chose."
+        if stats.unit == "tokens"
+        else ""
+    )
+    st.caption(
+        "The nearer, the more alike, in the two directions in which these inputs differ most. "
+        f"{percent(max(0.0, 1 - sum(drawn.held)), 0)} of the variance lies in other directions, so points that look "
+        f"near may be apart there.{mixed} Pick a point to see this expert's attention in that input, below."
+    )
+
+
+def _groupings(stats: UsageStats, layer: int, expert: int) -> dict[str, np.ndarray]:
+    """What points can be coloured by -> each input's group `(N,)`, as text."""
+    top = stats.top1[layer].argmax(1)
+    found = {
+        THIS: np.where(top == expert, f"expert {expert}", OTHERS),
+        EXPERTS: np.array([f"expert {number}" for number in top]),
+    }
+    for by in ("class", "slice"):
+        try:
+            groups = stats.groups(by)
+        except DataError:
+            continue
+        named = np.full(stats.n, "", dtype=object)
+        for name, mask in groups.items():
+            named[mask] = name.replace("_", " ")
+        found[by] = named
+    return found
+
+
+def _order(groups: np.ndarray) -> list[str]:
+    """The groups' names: what is only there for contrast first, so that it lies below, then by length and alphabet."""
+    return sorted(set(groups), key=lambda name: (name != OTHERS, len(name), name))
+
+
+def map_figure(
+    drawn: Plane, groups: np.ndarray, hovers: Sequence[str], *, title: str, subtitle: str
+) -> go.Figure:
+    """A point an input; colours and shapes tell groups apart, and `customdata` holds the input's number.
+
+    Args:
+        groups: `(N,)` names.
+        hovers: of each input, safe in HTML.
+    """
+    fig = go.Figure()
+    order = _order(groups)
+    for place, name in enumerate(order):
+        rows = np.flatnonzero(groups == name)
+        style, muted = place - (OTHERS in order), name == OTHERS
+        fig.add_scatter(
+            x=drawn.points[rows, 0],
+            y=drawn.points[rows, 1],
+            mode="markers",
+            name=f"{escape_html(name)} ({len(rows):,})",
+            marker={
+                "size": 6 if muted else 8,
+                "color": MUTED if muted else _COLORS[style % len(_COLORS)],
+                # One colour comes back with another shape: there are more shapes than colours.
+                "symbol": "circle" if muted else _SYMBOLS[style % len(_SYMBOLS)],
+            },
+            # Streamlit dims what isn't selected.
+            selected={"marker": {"color": SELECTED}},
+            unselected={"marker": {"opacity": 1}},
+            customdata=[[int(i)] for i in rows],
+            hovertext=[hovers[i] for i in rows],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    first, second = (percent(part, 0) for part in drawn.held)
+    fig.update_layout(hovermode="closest", dragmode="pan")
+    return layout(
+        fig,
+        title,
+        subtitle=subtitle,
+        x=f"first principal component ({first} of the variance)",
+        y=f"second ({second})",
+        height=520,
+        legend=True,
+    )
+
+
+def _hover(data: TextData, number: int, expert: int, probs: np.ndarray) -> str:
+    """An input's number, text, label and slice, and where it was routed."""
+    lines = [f"<b>{number}</b>. {escape_html(shorten(' / '.join(data.texts[number]), 100))}"]
+    if data.labels is not None:
+        label, names = data.labels[number], data.task.label_names
+        lines.append(f"label: {f'{label:g}' if data.task.is_regression else escape_html(names[label])}")
+    if data.slices is not None:
+        lines.append(f"slice: {escape_html(data.slices[number])}")
+    return "<br>".join([*lines, f"expert {expert}, probability {probs[expert]:.3f}"])
+
+
+def _table(stats: UsageStats, data: TextData, layer: int, expert: int, drawn: Plane) -> pd.DataFrame:
+    """One row an input, in the data's order: the two coordinates, its Top-1 expert, and `input_frame`'s columns."""
+    frame = input_frame(stats, data, layer, expert).sort_values("index", ignore_index=True)
+    places = {"component 1": drawn.points[:, 0], "component 2": drawn.points[:, 1]}
+    return pd.concat([pd.DataFrame(places | {"top expert": stats.top1[layer].argmax(1)}), frame], axis=1)
+
+
+def _pick() -> None:
+    if cell := clicked(_KEY):
+        st.session_state[EXAMPLE], st.session_state[TYPED] = int(cell[0]), ""
