@@ -150,7 +150,7 @@ def map_figure(
         title,
         subtitle=subtitle,
         x=f"first principal component ({first} of the variance)",
-        y=f"second ({second})",
+        y=f"second principal component ({second})",
         height=520,
         legend=True,
     )
@@ -163,7 +163,7 @@ def _hover(data: TextData, number: int, expert: int, probs: np.ndarray) -> str:
         label, names = data.labels[number], data.task.label_names
         lines.append(f"label: {f'{label:g}' if data.task.is_regression else escape_html(names[label])}")
     if data.slices is not None:
-        lines.append(f"slice: {escape_html(data.slices[number])}")
+        lines.append(f"slice: {escape_html(data.slices[number].replace('_', ' '))}")
     return "<br>".join([*lines, f"expert {expert}, probability {probs[expert]:.3f}"])
 
 
