@@ -341,6 +341,8 @@ def main(
     """Fill the table; trainings that are done are read back, and their scores measured again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     chosen = named(depths)
+    if ship is not None and "," in seeds:
+        raise TrainingError("a checkpoint is of one seed, so --ship takes --seeds with a single one.")
     table = Table(out, "python -m benchmarks.glue", KEY, base=base_name or base)
     for seed in (int(text) for text in seeds.split(",")):
         for task in tasks.split(","):

@@ -219,13 +219,16 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         found, first = {row.selection: row for row in part.itertuples()}, part.iloc[0]
         line = [checkpoint, f"{first['metric']} {first['routed']:.3f}", f"{first['n']:,}", str(size)]
         line.append(f"{first['encoder_params']:.1%}")
-        line += [
-            _one_class(r.retained, r.low, r.high) or _in_brackets(100 * r.retained, 100 * r.low, 100 * r.high)
-            for r in (found[name] for name in names if name in found)
-        ]
+        line += [_selection_cell(found[name]) if name in found else "" for name in names]
         cells.append(line)
     head = ["checkpoint", "routed", "n", "kept a layer", "encoder parameters", *names]
     return "\n".join([*lines, *table(head, cells), ""])
+
+
+def _selection_cell(row: Any) -> str:
+    return _one_class(row.retained, row.low, row.high) or _in_brackets(
+        100 * row.retained, 100 * row.low, 100 * row.high
+    )
 
 
 def _ends(row: Mapping[str, Any], model: str) -> str:

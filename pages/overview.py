@@ -35,9 +35,10 @@ TOKENS = 128  # the length at which method.md gives its FLOPs
 
 def scores_of_its_own(selection: state.Selection, scores: pd.DataFrame) -> pd.DataFrame:
     """The rows of the checkpoint as it is; none where only others were scored."""
-    own = scores[scores["kind"] == ("routed" if selection.is_routed else "static")]
     plan = selection.checkpoint.info.plan
-    return own if plan is None else own[own["budget"] == plan.budget]
+    if plan is None:
+        return scores[scores["kind"] == ("routed" if selection.is_routed else "static")]
+    return scores[scores["kind"].isin(("static", "control")) & (scores["budget"] == plan.budget)]
 
 
 def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame) -> None:
@@ -52,20 +53,17 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             )
         else:
             row = own.iloc[0]
-            kept = "" if pd.isna(row.retained) else f"; {percent(row.retained)} of the dense teacher's"
-            floor = floor_words(row.constant, row.metric)
+            bounds = interval_text((row.low, row.high), row.metric)
+            named = f"{escape(interval_name(row.interval_is))} {bounds}" if bounds else "no interval"
+            kept = "" if pd.isna(row.retained) else f"{percent(row.retained)} of the dense teacher's"
             st.metric(metric_name(row.metric).capitalize(), score_text(row.score, row.metric))
-            st.caption(
-                f"{escape(interval_name(row.interval_is))} {interval_text((row.low, row.high), row.metric)}, "
-                f"n = {int(row.n):,}, {escape(row.data)}{kept}{f'; {floor}' * bool(floor)}"
-            )
+            said = f"{named}, n = {int(row.n):,}, {escape(row.data)}"
+            st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric)))))
             for other in own.iloc[1:].itertuples():
-                floor = floor_words(other.constant, other.metric)
-                st.caption(
-                    f"on {escape(other.data)}: {score_text(other.score, other.metric)} "
-                    f"({interval_text((other.low, other.high), other.metric)}), n = {int(other.n):,}"
-                    f"{f'; {floor}' * bool(floor)}"
-                )
+                bounds = interval_text((other.low, other.high), other.metric)
+                said = f"on {escape(other.data)}: {score_text(other.score, other.metric)}"
+                said += f"{f' ({bounds})' * bool(bounds)}, n = {int(other.n):,}"
+                st.caption("; ".join(filter(None, (said, floor_words(other.constant, other.metric)))))
     for column, row in zip(others, costs.iloc[[0, 2, 1]].itertuples()):
         with column:
             # The caption names the whole; the label would be cut in a narrow window.

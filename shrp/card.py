@@ -313,6 +313,7 @@ def _floor(rows: list[dict[str, Any]]) -> list[str]:
 
 def _verdict(rows: list[dict[str, Any]]) -> str:
     """Which controls tie with or beat the SHRP models that they are controls of, in words."""
-    found = verdicts(score_frame(rows), lambda score, _metric: f"{score:.4f}")
+    frame = score_frame(rows)
+    found = verdicts(frame, lambda score, _metric: f"{score:.4f}")
     close = [f"- {verdict.text}" for verdict in found if verdict.outcome != "trails"]
-    return "\n".join([summary(found), *([""] if close else []), *close])
+    return "\n".join([summary(found, frame), *([""] if close else []), *close])

@@ -83,7 +83,7 @@ def _sentence(found: Contest) -> str:
     lacking = f"; not measured{on_all}: {found.lacking}" if found.lacking else ""
     text += (
         f"; the best control ({found.rival_name}{lacking}) keeps {_with_ends(rival)} at "
-        f"{rival['encoder_params']:.1%}: {_verdict(best, rival)}"
+        f"{rival['encoder_params']:.1%}: {_verdict(found.rows, best, rival)}"
     )
     if pd.notna([best["low"], rival["low"]]).any():
         text += f" (intervals {_over(found.rows, best, rival)})"
@@ -101,9 +101,9 @@ def _over(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
     return f"over inputs, and over the trainings{where}"
 
 
-def _verdict(best: pd.Series, rival: pd.Series) -> str:
+def _verdict(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
     """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own."""
-    if best["recovered"] and rival["lead_low"] == rival["lead_low"]:
+    if rival["lead_low"] == rival["lead_low"] and _paired(rows, best, rival):
         value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
         points = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
         tie = rival["lead_low"] <= 0 <= rival["lead_high"]
@@ -117,6 +117,17 @@ def _verdict(best: pd.Series, rival: pd.Series) -> str:
     overlap = not drawn and (rival["high"] >= best["low"] if below else rival["low"] <= best["high"])
     text = f"{'below' if below else 'above'} SHRP's interval"
     return f"{text}, though the two intervals overlap" if overlap else text
+
+
+def _paired(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> bool:
+    """Whether a control's lead is that of `best`: it is of the recovered model that keeps as many experts a layer, or
+    of the largest one where the control keeps none.
+    """
+    if not best["recovered"]:
+        return False
+    recovered = rows[(rows["model"] == "static") & rows["recovered"].astype(bool)]
+    of = rival["per_layer"] if pd.notna(rival["per_layer"]) else recovered["per_layer"].max()
+    return bool(best["per_layer"] == of)
 
 
 def _with_ends(row: pd.Series) -> str:
@@ -137,6 +148,7 @@ def _winning_controls(frame: pd.DataFrame) -> list[str]:
         sentences.append(
             f"On {task} at {depth.replace('of', ' of ')} layers ({recipe}) a control is not below: "
             f"{rival['name'].removeprefix('control: ')} keeps {_with_ends(rival)}, the best pruned model, "
-            f"{best['name']}, {_with_ends(best)}: {_verdict(best, rival)} (n = {best['n']:,}, seeds: {best['seeds']})."
+            f"{best['name']}, {_with_ends(best)}: {_verdict(group, best, rival)} (n = {best['n']:,}, seeds: "
+            f"{best['seeds']})."
         )
     return sentences

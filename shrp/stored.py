@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shrp.errors import CheckpointError
+from shrp.tasks import METRICS
 
 _NUMBER = (int, float)
 _TRAINING: dict[str, type | tuple[type, ...]] = {
@@ -92,17 +93,19 @@ def _check_config(what: str, config: Mapping[str, Any]) -> None:
 
 
 def check_scores(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Rows of scores.
+    """Rows of scores, without what is null.
 
     Raises:
-        CheckpointError: a row is no object with a kind, or a field is of another type than it should be.
+        CheckpointError: a row is no object with a kind, or a field is of another type than it should be, or the metric
+            is none of ours.
     """
     for row in rows:
         if not isinstance(row, Mapping) or "kind" not in row:
             raise CheckpointError("the checkpoint's scores must be objects with a kind.")
         _check("row of scores", row, _SCORE)
         _interval("row of scores", row.get("interval"))
-    return tuple(rows)
+        _metric("row of scores", row.get("metric"))
+    return tuple(_known(row) for row in rows)
 
 
 def check_usage(usage: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -145,8 +148,16 @@ def _epoch(row: Any) -> dict[str, Any]:
         )
     _check("row of the history", known, _EPOCH)
     _interval("row of the history", known.get("validation_interval"))
+    _metric("row of the history", known.get("metric"))
     check_usage(known.get("usage", {}))
     return known
+
+
+def _metric(what: str, name: str | None) -> None:
+    if name is not None and name not in METRICS:
+        raise CheckpointError(
+            f"the checkpoint's {what} has the metric {name!r:.40}; those known here are {', '.join(METRICS)}."
+        )
 
 
 def _known(found: Mapping[str, Any], *kept: str) -> dict[str, Any]:

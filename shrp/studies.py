@@ -149,10 +149,13 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _lead(group: pd.DataFrame) -> dict[str, float]:
-    """Lead over a control with its interval, over the seeds whose was kept, and how many these are."""
-    known = [row for row in group.to_dict("records") if row["lead_interval"]]
+    """Lead over a control with its interval, over the seeds that were paired, and how many these are.
+
+    Two models with every answer alike have a lead of 0 without an interval, and then the mean has none.
+    """
+    known = [row for row in group.to_dict("records") if pd.notna(row["lead"])]
     mean = (
-        over_trainings([row["lead"] for row in known], [row["lead_interval"] for row in known])
+        over_trainings([row["lead"] for row in known], [row["lead_interval"] or NO_INTERVAL for row in known])
         if known
         else UNKNOWN
     )
@@ -280,12 +283,15 @@ def leads(frame: pd.DataFrame) -> list[str]:
     said = []
     for name, group in trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
         of = [
-            f"{r.task} {100 * r.lead:+.1f} ({100 * r.lead_low:+.1f} to {100 * r.lead_high:+.1f}"
-            f"{_of_seeds(r.lead_seeds, r.seeds)})"
+            f"{r.task} {100 * r.lead:+.1f} ({_points(r.lead_low, r.lead_high)}{_of_seeds(r.lead_seeds, r.seeds)})"
             for r in group.itertuples()
         ]
         said.append(f"Lead over {name.removeprefix('control: ')}: {', '.join(of)}")
     return said
+
+
+def _points(low: float, high: float) -> str:
+    return "no interval" if low != low else f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _of_seeds(known: int, seeds: int) -> str:

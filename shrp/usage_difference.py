@@ -38,7 +38,7 @@ def usage_difference(
 
     Returns:
         Differences `(L, H)`, nan where a group is empty, and their 95% percentile intervals `(L, H, 2)`, nan where
-        there is none: of fewer than `FEWEST` choices, and where all draws are alike.
+        there is none: of shares, below `FEWEST` choices; and where all draws are alike.
     """
     of = stats.share if measure == "share" else stats.mean_probs
     values = np.stack([of(layer, group) - of(layer, other) for layer in stats.layers])

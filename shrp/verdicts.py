@@ -13,6 +13,10 @@ from shrp.intervals import stored_interval
 
 SHRP_KINDS = ("routed", "static")
 NO_CONTROL = "No control was measured on these data, so nothing here shows that SHRP itself is what helps."
+NONE_COMPARED = (
+    "Controls were measured on these data, but no SHRP model of their size that has an interval, so nothing is "
+    "compared."
+)
 NONE_CLOSE = "Every control is below SHRP on these data."
 HOW_COMPARED = (
     "A tie: the control's score lies within the SHRP model's 95% interval; above or below: outside it, though the two "
@@ -118,10 +122,14 @@ def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> l
     return result
 
 
-def summary(found: Sequence[Verdict]) -> str:
-    """All verdicts on one data set in one sentence, which also says so when no control was measured."""
+def summary(found: Sequence[Verdict], scores: pd.DataFrame) -> str:
+    """All verdicts on one data set in one sentence, which also says so when there is none.
+
+    Args:
+        scores: the data set's part of `score_frame`'s table, which they were found in.
+    """
     if not found:
-        return NO_CONTROL
+        return NONE_COMPARED if (scores["kind"] == "control").any() else NO_CONTROL
     strong = [v for v in found if v.outcome != "trails"]
     if not strong:
         return NONE_CLOSE

@@ -181,6 +181,11 @@ def test_seeds_share_the_teacher_and_the_conversion_on_texts(place):
     assert routed[0].fingerprint != routed[1].fingerprint
 
 
+def test_a_checkpoint_is_shipped_of_one_seed(place):
+    with pytest.raises(TrainingError, match="--seeds with a single one"):
+        run(place, "--seeds", "0,1", "--ship", place / "ship")
+
+
 def test_a_depth_alone_gets_the_same_rows_without_the_other_s_training_on_the_task(place):
     options = ("--tasks", "rte", "--recipes", "retain,paper", "--controls", "dropped")
     alone = run(place, *options, "--depths", "11of12")

@@ -65,6 +65,7 @@ def test_what_is_null_in_a_conversion_is_not_known_either():
 
 def test_null_is_not_known():
     assert stored.check_training({"train_examples": None, "epochs": 3}) == {"epochs": 3}
+    assert stored.check_scores([{"kind": "routed", "n": None, "interval_is": None}]) == ({"kind": "routed"},)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,7 @@ def test_null_is_not_known():
         {"kind": "static", "interval": [0.5]},
         {"kind": "static", "interval": [0.5, "more"]},
         {"kind": "static", "data": ["glue"]},
+        {"kind": "static", "metric": "<b>"},
     ],
 )
 def test_scores_of_the_wrong_types_are_refused(row):

@@ -174,6 +174,21 @@ def test_a_paired_lead_tells_a_tie_where_there_is_one():
     assert "a tie, within SHRP's interval" in findings(studies.glue_frame(rows))[0]  # one lead lacks
 
 
+def test_a_lead_is_told_of_the_model_that_it_is_of_alone():
+    sizes = {
+        1: 0.99,
+        2: 0.97,
+    }  # the smaller one is best, and the lead over dropped layers is the larger one's
+    mine = [row("rte", "static", score, per_layer=m, recovered=True) for m, score in sizes.items()]
+    ends = {"lead": 0.01, "lead_interval": [0.005, 0.02]}
+    found = findings(studies.glue_frame([*mine, row("rte", "dropped", 0.96) | ends]))[0]
+    assert "SHRP's lead" not in found
+    found = findings(studies.glue_frame([mine[1], row("rte", "dropped", 0.96) | ends]))[0]
+    assert "SHRP's lead on the same inputs is +1.0 points" in found
+    drawn = row("rte", "random", 0.96, per_layer=1, recovered=True) | ends
+    assert "SHRP's lead" in findings(studies.glue_frame([*mine, drawn]))[0]
+
+
 def test_a_control_that_was_not_trained_on_texts_says_so_and_is_a_row_of_its_own():
     frame = studies.glue_frame([*ROWS, row("cola", "dropped", 0.9, texts=0)])
     named = frame[(frame["task"] == "cola") & (frame["model"] == "dropped")].set_index("name")["retained"]
@@ -228,7 +243,15 @@ def test_intervals_say_over_which_trainings_they_are():
 def test_a_lead_is_over_the_seeds_whose_was_kept():
     seeds = [row("cola", "dropped", 0.9, seed=s) for s in range(3)]
     seeds[1] |= {"lead": 0.02, "lead_interval": [0.01, 0.04]}
-    seeds[2] |= {"lead": 0.04, "lead_interval": None}  # all answers alike
+    seeds[2] |= {"lead": 0.02, "lead_interval": [0.0, 0.04]}
     frame = studies.glue_frame([*ROWS[1:3], *seeds])
     said = studies.leads(frame)
-    assert said == ["Lead over layers dropped: cola +2.0 (+1.0 to +4.0; 1 of 3 seeds)"]
+    assert said == ["Lead over layers dropped: cola +2.0 (+0.5 to +4.0; 2 of 3 seeds)"]
+
+
+def test_a_seed_with_all_answers_alike_counts_and_leaves_no_interval():
+    seeds = [row("cola", "dropped", 0.9, seed=s) for s in range(2)]
+    seeds[0] |= {"lead": 0.03, "lead_interval": [0.01, 0.05]}
+    seeds[1] |= {"lead": 0.0, "lead_interval": None}
+    frame = studies.glue_frame([*ROWS[1:3], *seeds])
+    assert studies.leads(frame) == ["Lead over layers dropped: cola +1.5 (no interval; 2 seeds)"]

@@ -223,6 +223,18 @@ def test_gaps_say_what_chance_explains():
     assert not far.is_noise
 
 
+def test_the_verdict_says_what_was_not_tested():
+    frame = tried_frame((2, 0.80, 100), (4, 0.85, 300), (6, 0.90, 500))
+    best = lab_pareto.pareto(frame, "encoder_flops")
+    first, _, top = best["plan"]
+    gap = lab_pareto.Gap(-0.1, (-0.2, -0.05), 0.001)
+    said = lab_pareto.verdict(best, {first: gap}, "accuracy", "encoder_flops", 3)
+    assert "the other one is below it by more than chance" in said
+    assert "1 more could not be tested." in said
+    said = lab_pareto.verdict(best, {top: gap}, "accuracy", "encoder_flops", 3)
+    assert said.endswith("#3 scores highest; the others could not be tested against it.")
+
+
 @pytest.mark.parametrize(
     ("p_values", "words"),
     [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shrp.verdicts import NO_CONTROL, NONE_CLOSE, score_frame, summary, verdicts
+from shrp.verdicts import NO_CONTROL, NONE_CLOSE, NONE_COMPARED, score_frame, summary, verdicts
 
 
 def score_text(value, metric):
@@ -57,7 +57,14 @@ def test_odd_scores_are_left_out():
 def test_the_summary_tells_no_control_from_no_control_that_is_close(controls, said):
     rows = [score("s", "static", 0.7, per_layer=1)]
     rows += [score(f"r{i}", "control", value, per_layer=1) for i, value in enumerate(controls)]
-    assert said in summary(verdicts(score_frame(rows), score_text))
+    frame = score_frame(rows)
+    assert said in summary(verdicts(frame, score_text), frame)
+
+
+def test_controls_that_nothing_stands_against_are_not_said_to_be_missing():
+    rows = [score("routed", "routed", 0.0, interval=None), score("r", "control", 0.0, per_layer=1)]
+    frame = score_frame(rows)
+    assert summary(verdicts(frame, score_text), frame) == NONE_COMPARED
 
 
 def test_a_budget_tells_sizes_apart_and_no_interval_is_no_verdict():

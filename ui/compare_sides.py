@@ -83,7 +83,9 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
     info, task = found.get(name), selection.checkpoint.info.task
     try:
         if isinstance(info, CheckpointError):
-            raise info
+            raise CheckpointError(
+                str(info)
+            )  # (the found one is kept for all, with whatever it is raised through)
         if problem := refusal(name, info, task, selection.name):
             st.warning(problem, icon=":material/block:")
             return None

@@ -20,6 +20,7 @@ from shrp.plan_edits import NO_EDITS, PlanEdits
 from shrp.usage import UsageStats, measure_usage, plan_from
 from ui import loaders
 from ui.store import disk, results
+from ui.text import escape
 
 TOKENS = 128
 """Length of the input that FLOPs are for."""
@@ -94,7 +95,7 @@ def usage_for(selection: str, checkpoint: Checkpoint, source: str, data: TextDat
     store, key = results("usage with norms", 8), (checkpoint.fingerprint, data.fingerprint, data.name)
     if (stats := store.get(key)) is None:
         if (stats := loaders.kept_usage(checkpoint, data, norms=True)) is None:
-            label = f"Measuring every expert's output norm on {data.name}:"
+            label = f"Measuring every expert's output norm on {escape(data.name)}:"
             bar = st.progress(0.0, text=label)
             stats = measure_usage(
                 checkpoint.model,
@@ -116,7 +117,8 @@ def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Fitted
     if (found := store.get(key)) is None:
         layers, experts = len(stats.layers), stats.num_experts
         if (found := disk().fitted(checkpoint.fingerprint, data, layers, experts)) is None:
-            label = f"Fitting the gates on {min(TEXTS, len(data)):,} texts of {data.name}, for every budget at once:"
+            texts = f"{min(TEXTS, len(data)):,} texts of {escape(data.name)}"
+            label = f"Fitting the gates on {texts}, for every budget at once:"
             # A moved slider ends this run of the page, and the next one, which may come before this one has noticed,
             # goes on with the same fit: it holds for all of the slider's numbers. So do other sessions.
             running = results("running fits", 2)
@@ -128,10 +130,12 @@ def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Fitted
                     bar.progress(done / fit.steps, f"{label} step {done:,} of {fit.steps:,}")
             finally:
                 bar.empty()
-            running.drop(key)
             if (found := fit.result) is None:  # an error had ended it, and was shown
+                running.drop(key)
                 return _fitted(checkpoint, data, stats)
             disk().keep_fitted(checkpoint.fingerprint, data, found)
+            store.put(key, found)  # before the fit is dropped, or a session between would begin another
+            running.drop(key)
         store.put(key, found)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from ui.bound import clamp
 from ui.lab import COMBINATIONS, FITTED, FITTED_WEIGHTS, GLOBAL, MAX_SEED, PER_LAYER, SELECTIONS, Setting
@@ -27,11 +28,11 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             below each other.
     """
 
-    def places(*widths: float, **options: str) -> list:
-        return [st.container() for _ in widths] if side else st.columns(widths, **{"gap": "large"} | options)
+    # Side by side as far as the window allows: what does not fit goes below, uncut.
+    def row(**options: str) -> DeltaGenerator:
+        return st.container() if side else st.container(horizontal=True, gap="medium", **options)
 
-    first, second = places(2, 3, vertical_alignment="bottom")
-    with first:
+    with row(vertical_alignment="bottom"):
         allocation = _choice(
             "Experts kept as a",
             (GLOBAL, PER_LAYER),
@@ -39,7 +40,6 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             "A global budget gives every layer one expert and spreads the rest by usage. "
             "Per layer keeps the same number in each.",
         )
-    with second:
         if allocation == GLOBAL:
             number = _slider(
                 f"Experts kept in all, of {layers * experts} in {layers} converted layers",
@@ -56,8 +56,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
                 min(2, experts),
                 side + EACH,
             )
-    columns = places(1.75, 1, gap="small")
-    with columns[0]:
+    with row():
         selection = _choice(
             "Which experts",
             tuple(SELECTIONS),
@@ -67,9 +66,8 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             "one, while the expert with the smallest gate is taken out again and again. Random: drawn by chance, a "
             "control that a good selection must beat.",
         )
-    combination = FITTED_WEIGHTS
-    if selection != FITTED:
-        with columns[1]:
+        combination = FITTED_WEIGHTS
+        if selection != FITTED:
             combination = _choice(
                 "Combined by",
                 tuple(COMBINATIONS),

@@ -276,5 +276,5 @@ def _add_floor(fig: go.Figure, score: float, unit: str) -> None:
 def _series_of(row) -> str:
     """The legend's name for a reference."""
     names = {"teacher": "dense teacher", "routed": "routed model", "static": "shipped static"}
-    name = names.get(row.kind, f"control: {row.setting.split(',')[0]}")
+    name = names.get(row.kind, f"control: {escape_html(row.setting.split(',')[0])}")
     return f"{name}, recovered" if row.recovered else name

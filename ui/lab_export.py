@@ -36,7 +36,11 @@ def checkpoint_zip(
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if evaluation is not None and math.isfinite(evaluation.score):
         best = [row.get("score") for row in kept if row.get("data_fingerprint") == fingerprint]
-        row = score_row(f"static, {plan.budget} in all", "static", [evaluation], best[0] if best else None)
+        # Random experts stay the control that they are, wherever they are taken.
+        drawn = plan.selection == "random"
+        label = f"{'random experts' if drawn else 'static'}, {plan.budget} in all"
+        kind = "control" if drawn else "static"
+        row = score_row(label, kind, [evaluation], best[0] if best else None)
         kept.append(row | {"data_fingerprint": fingerprint, "budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})

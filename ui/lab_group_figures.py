@@ -94,7 +94,8 @@ def _dots(
         scale * frame[name].to_numpy(dtype=float) for name in (column, f"{column} low", f"{column} high")
     )
     hover = [
-        f"{name}<br>{escape_html(who)} {v:{digits}}{unit} (95% {a:{digits}} to {b:{digits}})"
+        f"{name}<br>{escape_html(who)} {v:{digits}}{unit} "
+        + ("(no interval)" if np.isnan(a) else f"(95% {a:{digits}} to {b:{digits}})")
         for name, v, a, b in zip(names, value, low, high, strict=True)
     ]
     return go.Scatter(

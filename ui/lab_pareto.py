@@ -161,8 +161,10 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
     if best.empty or not gaps:
         return text + " Points within each other's interval may differ by chance alone."
     top = best.loc[best["score"].idxmax()]
-    rest = best[best["plan"] != top["plan"]]
-    noise = [row for row in rest.itertuples() if row.plan in gaps and gaps[row.plan].is_noise]
+    below = best[best["plan"] != top["plan"]]
+    rest = below[below["plan"].isin(list(gaps))]
+    untested = len(below) - len(rest)  # their outputs are no longer there
+    noise = [row for row in rest.itertuples() if gaps[row.plan].is_noise]
     test = f"McNemar's test at {ALPHA}" if metric == "accuracy" else "by the paired 95% interval"
     highest = f" #{top['number']} scores highest"
     if noise:
@@ -181,7 +183,10 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
         others = "the other one is" if len(rest) == 1 else f"all {len(rest)} others are"
         text += f"{highest}, and {others} below it by more than chance ({test})."
     else:
-        return f"{text}{highest} at the lowest cost of all."
+        alone = " at the lowest cost of all" if below.empty else "; the others could not be tested against it"
+        return f"{text}{highest}{alone}."
+    if untested:
+        text += f" {untested} more could not be tested."
     return text + (
         " The tests are one by one, and the highest was picked on these same inputs, so its own score is a little "
         "flattering."

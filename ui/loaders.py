@@ -283,7 +283,7 @@ def usage_stats(
 
     # The name is part of the result, and may be that of a person's own file: equal content is not enough.
     slot = _slot("usage", fingerprint, data_fingerprint, _data.name)
-    return _once(slot, f"Measuring expert usage on {_data.name}:", work)
+    return _once(slot, f"Measuring expert usage on {escape(_data.name)}:", work)
 
 
 def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
@@ -316,7 +316,7 @@ def evaluation(checkpoint: Checkpoint, data: TextData):
 
     return _once(
         _slot("evaluation", checkpoint.fingerprint, data.fingerprint, data.name),
-        f"Evaluating on {data.name}:",
+        f"Evaluating on {escape(data.name)}:",
         work,
     )
 

@@ -138,6 +138,11 @@ def _read(path: Path) -> Table:
     frame.columns = [str(name) for name in frame.columns]
     _check_rows(path.name, len(frame))
     _check_columns(path.name, list(frame.columns))
+    if suffix == ".jsonl":
+        nested = [
+            name for name in frame if frame[name].map(lambda cell: isinstance(cell, (dict, list))).any()
+        ]
+        _refuse_nested(path.name, nested)
     return Table(path.name, frame, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -154,6 +159,11 @@ def _check_columns(name: str, columns: list[str]) -> None:
         )
     if twice := next((c for c in columns if columns.count(c) > 1), None):
         raise DataError(f"'{name}' has two columns named '{twice:.80}'; give each its own name.")
+
+
+def _refuse_nested(name: str, columns: list[str]) -> None:
+    if columns:
+        raise DataError(f"The column '{columns[0]:.80}' of '{name}' is nested; keep only plain columns.")
 
 
 def _check_parquet(path: Path) -> None:
@@ -173,8 +183,7 @@ def _check_parquet(path: Path) -> None:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"'{path.name}' is not a well-formed PARQUET file: {reason}") from error
-    if nested:
-        raise DataError(f"The column '{nested[0]:.80}' of '{path.name}' is nested; keep only plain columns.")
+    _refuse_nested(path.name, nested)
     if size > _MAX_PARQUET:
         raise DataError(
             f"'{path.name}' unpacks to {size / MB:.0f} MB; at most {_MAX_PARQUET // MB} MB are read here, so take "

@@ -22,7 +22,7 @@ from ui.report_parts import Section
 from ui.report_reproduce import limits_part, reproduce_part
 from ui.report_usage import curve_part, usage_part
 from ui.state import Selection
-from ui.text import file_name
+from ui.text import escape, file_name
 
 _KEPT = "report"
 
@@ -114,7 +114,7 @@ def build(selection: Selection, progress: Callable[[float, str], None] = lambda 
     add("overview", "Costs and scores", 0.1, lambda part: scores_part(part, selection))
     usage = add("usage", "Expert usage", 0.2, lambda part: usage_part(part, selection))
     if data is not None:
-        progress(0.4, f"evaluating on {data.name}")
+        progress(0.4, f"evaluating on {escape(data.name)}")
         with suppress(ShrpError):  # the parts that need it say so
             evaluation = loaders.evaluation(selection.checkpoint, data)
     add("curve", "Score against cost", 0.6, lambda part: curve_part(part, selection, usage, evaluation))

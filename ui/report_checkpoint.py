@@ -114,7 +114,7 @@ def _scores(part: Section, scores: pd.DataFrame, name: str) -> None:
         f"Data: {name}, n = {ns}, as stored with the checkpoint.",
     )
     found = verdicts(scores, score_text)
-    part.words(summary(found))
+    part.words(summary(found, scores))
     if found:
         part.bullets(verdict.text for verdict in found)
         part.words(HOW_COMPARED, soft=True)

@@ -17,6 +17,7 @@ from shrp.forcing import AS_ROUTED, ForcedRoute
 from shrp.tasks import Task
 from shrp.whatif import WhatIf, what_if
 from ui.store import results
+from ui.text import escape
 
 URL = "text"
 INPUT = "input"
@@ -133,7 +134,11 @@ def sentence_form(
     _restore(box, task, start)
     pair = len(task.text_columns) == 2
     first, second = task.text_columns if pair else ("sentence", "")
-    label = f"One pair a line: {first} {PAIR_SEPARATOR} {second}" if pair else "One sentence a line"
+    label = (
+        f"One pair a line: {escape(first)} {PAIR_SEPARATOR} {escape(second)}"
+        if pair
+        else "One sentence a line"
+    )
     left, right = st.columns([3, 1], gap="medium")
     with left, st.form("sentence-form", border=False):
         st.text_area(

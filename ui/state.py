@@ -141,7 +141,9 @@ def current(*, needs_data: bool = True) -> Selection:
     info = found[name]
     try:
         if isinstance(info, CheckpointError):
-            raise info
+            raise CheckpointError(
+                str(info)
+            )  # (the found one is kept for all, with whatever it is raised through)
         loaded = loaders.load_checkpoint(name)
     except CheckpointError as error:
         st.error(

@@ -101,6 +101,12 @@ def test_sizes_are_checked_here_and_not_only_in_the_browser(monkeypatch, tmp_pat
     assert "nested" in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
 
 
+def test_nested_cells_in_json_lines():
+    for cell in ("[1]", "{}"):
+        lines = f'{{"sentence": "a", "slice": "b"}}\n{{"sentence": "a", "slice": {cell}}}\n'
+        assert "The column 'slice' of 't.jsonl' is nested" in said_on_reading("t.jsonl", lines.encode())
+
+
 def test_many_fields_in_json_lines():
     lines = "".join(json.dumps({f"f{i}": "a"}) + "\n" for i in range(2500))
     assert "different fields" in said_on_reading("t.jsonl", lines.encode())

@@ -248,6 +248,18 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
     assert checkpoints.load(loaded.path).fingerprint == loaded.fingerprint
 
 
+def test_random_experts_are_taken_home_as_the_control_that_they_are(loaded, tmp_path, open_page):
+    plan, evaluation = direct(loaded, budget=3, selection="random", seed=1)
+    archive = zipfile.ZipFile(io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "drawn", evaluation)))
+    archive.extractall(tmp_path)
+    row = checkpoints.load(tmp_path / "drawn").info.scores[-1]
+    assert (row["model"], row["kind"]) == ("random experts, 3 in all", "control")
+    at = open_page("overview", tmp_path / "drawn")
+    assert not at.exception
+    assert next(m.value for m in at.metric if m.label == "Accuracy") == f"{evaluation.score:.1%}"
+    assert "SHRP, static" not in str(specs(at))
+
+
 def test_token_routing_prunes_too(open_page, tiny_token_checkpoint):
     at = open_page("pruning_lab", tiny_token_checkpoint, budget="3")
     assert_shows(at, *direct(checkpoints.load(tiny_token_checkpoint), budget=3))
