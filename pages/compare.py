@@ -29,7 +29,7 @@ def main() -> None:
     sides = []
     for choice, letter, place in zip(choices, LETTERS, places, strict=True):
         with place:  # progress of an evaluation stands where its score will
-            side = compare_sides.measured(choice, selection.source, data)
+            side = compare_sides.measured(choice, data)
             if side is None:
                 return
             compare_views.score_card(letter, side, floor_text(data))
@@ -77,11 +77,7 @@ def usage(sides: list[Side], selection: state.Selection, name: str) -> None:
     try:
         for side in sides:
             checkpoint = side.choice.checkpoint
-            stats.append(
-                loaders.usage_stats(
-                    checkpoint, checkpoint.fingerprint, selection.source, data, data.fingerprint
-                )
-            )
+            stats.append(loaders.usage_stats(checkpoint, data))
     except ShrpError as error:
         state.show_error(error)
         return

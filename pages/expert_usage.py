@@ -261,13 +261,7 @@ def over_training(name: str, training: dict) -> None:
 def measured(selection: state.Selection) -> None:
     """Everything that the picked data show, once the model has seen them."""
     try:
-        stats = loaders.usage_stats(
-            selection.checkpoint,
-            selection.checkpoint.fingerprint,
-            selection.source,
-            selection.data,
-            selection.data.fingerprint,
-        )
+        stats = loaders.usage_stats(selection.checkpoint, selection.data)
     except ShrpError as error:
         state.show_error(error)
         return

@@ -49,7 +49,7 @@ def main() -> None:
     place = st.container()
     try:
         with score.container():  # progress comes and goes in here without moving what is below
-            stats = lab.usage_for(setting.selection, selection.checkpoint, selection.source, selection.data)
+            stats = lab.usage_for(setting.selection, selection.checkpoint, selection.data)
         setting, plan, base = lab_edits.edited(setting, editor.edits, stats, editor)
         with place:
             if setting.selection != lab.FITTED and max(plan.keep_counts().values()) == 1:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -16,9 +15,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import PlanError
 from ui import loaders
-from ui.store import results
-
-Progress = Callable[[int, int], None]
+from ui.store import Progress, once, results
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,19 +61,6 @@ class Options:
         return (method, self.replacement) if method == tokens.METHODS[2] else (method,)
 
 
-def kept(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progress], Any]) -> Any:
-    """A result from memory, or made now under a progress bar; moving on meanwhile abandons it."""
-    store = results(kind, size)
-    if (found := store.get(key)) is None:
-        bar = st.progress(0.0, text=f"{label} …")
-        try:
-            found = work(lambda done, n: bar.progress(min(done / n, 1.0), text=f"{label}: {done:,} of {n:,}"))
-        finally:
-            bar.empty()
-        store.put(key, found)
-    return found
-
-
 def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
     """One input, encoded and run once. Raises as `shrp.attribution.instance.prepare`."""
 
@@ -86,7 +70,7 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
             return Explained(checkpoint, instance, instance.outputs(instance.embeddings)[0].numpy())
 
     # No more than there are models, since each holds one, and a pass over one input is soon done again.
-    return kept(
+    return once(
         "attribution inputs", loaders.MODELS, (checkpoint.fingerprint, text), "Reading the input", work
     )
 
@@ -106,7 +90,7 @@ def word_scores(one: Explained, output: int, method: str, options: Options) -> t
 
     unit = "words" if method == tokens.METHODS[2] else "steps"
     label = f"{method.capitalize()}, {unit} done"
-    return kept("attribution words", 256, (*one.key, output, *options.of(method)), label, work)
+    return once("attribution words", 256, (*one.key, output, *options.of(method)), label, work)
 
 
 def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
@@ -116,7 +100,7 @@ def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
     def work(progress: Progress) -> router.RoutesWithout:
         return router.routes_without(one.instance, replacement, progress)
 
-    return kept("attribution routes", 64, key, "Routes without a word, words done", work)
+    return once("attribution routes", 64, key, "Routes without a word, words done", work)
 
 
 def trust_checks(
@@ -136,7 +120,7 @@ def trust_checks(
         )
 
     key = (*one.key, output, *(options.of(result.method) for result in found), options.replacement)
-    return kept("attribution checks", 64, key, "Checking, parts done", work)
+    return once("attribution checks", 64, key, "Checking, parts done", work)
 
 
 def expert_scores(one: Explained, output: int, budget: int) -> tuple[list[experts.ExpertScores], str]:
@@ -155,7 +139,7 @@ def expert_scores(one: Explained, output: int, budget: int) -> tuple[list[expert
             note = str(error)
         return [*found, experts.shapley_values(coalitions, budget=budget, progress=progress)], note
 
-    return kept("attribution experts", 128, (*one.key, output, budget), "Coalitions of experts", work)
+    return once("attribution experts", 128, (*one.key, output, budget), "Coalitions of experts", work)
 
 
 def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) -> importance.KnockOuts:
@@ -188,4 +172,4 @@ def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) ->
 
 def effect_table(found: importance.KnockOuts, key: Hashable, data: TextData, output: int | None):
     """`KnockOuts.table`, kept: its intervals take a moment."""
-    return kept("expert effects", 64, (key, output), "Intervals", lambda progress: found.table(data, output))
+    return once("expert effects", 64, (key, output), "Intervals", lambda progress: found.table(data, output))

@@ -32,13 +32,7 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
         return
     try:
         if selection.is_routed:
-            stats = loaders.usage_stats(
-                selection.checkpoint,
-                selection.checkpoint.fingerprint,
-                selection.source,
-                data,
-                data.fingerprint,
-            )
+            stats = loaders.usage_stats(selection.checkpoint, data)
             _show_warnings(selection, stats.warnings(), healthy_training)
             result = None if data.labels is None else _score_of(selection, stats)
         else:

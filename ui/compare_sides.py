@@ -132,7 +132,7 @@ def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
     )
 
 
-def measure(choice: Choice, source: str, data: TextData) -> Side:
+def measure(choice: Choice, data: TextData) -> Side:
     """Evaluate a side on the data, with progress where that was not done before by anyone.
 
     Raises:
@@ -145,7 +145,7 @@ def measure(choice: Choice, source: str, data: TextData) -> Side:
         found = loaders.evaluation(checkpoint, data)
         return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, lab.TOKENS), dense)
     setting = choice.setting
-    plan = lab.plan_of(setting, lab.usage_for(setting.selection, checkpoint, source, data))
+    plan = lab.plan_of(setting, lab.usage_for(setting.selection, checkpoint, data))
     found = evaluated(checkpoint, data, plan, "Evaluating the pruning:")
     return Side(
         choice, model_key(checkpoint, plan), found, plan_cost(checkpoint.model, plan, lab.TOKENS), dense
@@ -203,10 +203,10 @@ def _kind(letter: str, start: str) -> str:
     return picked if picked in KINDS else start
 
 
-def measured(choice: Choice, source: str, data: TextData) -> Side | None:
+def measured(choice: Choice, data: TextData) -> Side | None:
     """`measure`, with an error in words in the place of the result."""
     try:
-        return measure(choice, source, data)
+        return measure(choice, data)
     except ShrpError as error:
         state.show_error(error)
         return None

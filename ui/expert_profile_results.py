@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import TypeVar
-
 import numpy as np
 import streamlit as st
 
@@ -21,22 +18,7 @@ from shrp.similarity import OutputSample, sample_outputs
 from shrp.usage import UsageStats
 from shrp.words import TokenCounts, WordCounts, count_tokens, count_words
 from ui import loaders
-from ui.store import results
-
-Made = TypeVar("Made")
-Progress = Callable[[int, int], None]
-
-
-def _made(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progress], Made]) -> Made:
-    store = results(kind, size)
-    if (found := store.get(key)) is None:
-        bar = st.progress(0.0, text=label)
-        try:
-            found = work(lambda done, n: bar.progress(done / max(n, 1), f"{label} {done:,} of {n:,} inputs"))
-        finally:
-            bar.empty()
-        store.put(key, found)
-    return found
+from ui.store import Progress, once
 
 
 def words(data: TextData) -> WordCounts:
@@ -56,7 +38,7 @@ def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
         return count_tokens(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
 
     key = (checkpoint.fingerprint, data.fingerprint)
-    return _made("expert-tokens", 3, key, "Counting tokens:", work)
+    return once("expert-tokens", 3, key, "Counting tokens", work)
 
 
 def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> LayerAttention:
@@ -76,7 +58,7 @@ def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
         return sample_outputs(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
 
     key = (checkpoint.fingerprint, data.fingerprint)
-    return _made("expert-outputs", 2, key, "Computing every expert's outputs:", work)
+    return once("expert-outputs", 2, key, "Computing every expert's outputs", work)
 
 
 def router_inputs(checkpoint: Checkpoint, data: TextData, layer: int) -> RouterInputs:
@@ -86,7 +68,7 @@ def router_inputs(checkpoint: Checkpoint, data: TextData, layer: int) -> RouterI
         return of_router(checkpoint.model, checkpoint.tokenizer, data, layer, progress=progress)
 
     key = (checkpoint.fingerprint, data.fingerprint, layer)
-    return _made("router-inputs", 8, key, f"Running the inputs up to layer {layer}:", work)
+    return once("router-inputs", 8, key, f"Running the inputs up to layer {layer}", work)
 
 
 def knocked_out(
@@ -109,7 +91,7 @@ def knocked_out(
         )
 
     key = (checkpoint.fingerprint, data.fingerprint, layer, expert)
-    return _made("knock-out", 128, key, "Running its inputs without it:", work)
+    return once("knock-out", 128, key, "Running its inputs without it", work)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes

@@ -19,7 +19,7 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits
 from shrp.usage import UsageStats, measure_usage, plan_from
 from ui import loaders
-from ui.store import disk, results
+from ui.store import Progress, disk, once, results
 from ui.text import escape
 
 TOKENS = 128
@@ -81,7 +81,7 @@ class Attempt:
     cost: Cost
 
 
-def usage_for(selection: str, checkpoint: Checkpoint, source: str, data: TextData) -> UsageStats:
+def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats:
     """The usage that a selection needs, measured once with a progress bar.
 
     Raises:
@@ -89,25 +89,21 @@ def usage_for(selection: str, checkpoint: Checkpoint, source: str, data: TextDat
         DataError: the data are empty.
     """
     if SELECTIONS.get(selection) != "gate_norm":
-        stats = loaders.usage_stats(checkpoint, checkpoint.fingerprint, source, data, data.fingerprint)
+        stats = loaders.usage_stats(checkpoint, data)
         return replace(stats, fitted=_fitted(checkpoint, data, stats)) if selection == FITTED else stats
-    # The name is part of the result: see `loaders.usage_stats`.
-    store, key = results("usage with norms", 8), (checkpoint.fingerprint, data.fingerprint, data.name)
-    if (stats := store.get(key)) is None:
+
+    def work(progress: Progress) -> UsageStats:
         if (stats := loaders.kept_usage(checkpoint, data, norms=True)) is None:
-            label = f"Measuring every expert's output norm on {escape(data.name)}:"
-            bar = st.progress(0.0, text=label)
             stats = measure_usage(
-                checkpoint.model,
-                checkpoint.tokenizer,
-                data,
-                output_norms=True,
-                progress=lambda done, n: bar.progress(done / n, f"{label} {done:,} of {n:,}"),
+                checkpoint.model, checkpoint.tokenizer, data, output_norms=True, progress=progress
             )
-            bar.empty()
             disk().keep_usage(checkpoint.fingerprint, data, stats)
-        store.put(key, stats)
-    return stats
+        return stats
+
+    # The name is part of the result: see `loaders.usage_stats`.
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    label = f"Measuring every expert's output norm on {escape(data.name)}"
+    return once("usage with norms", 8, key, label, work)
 
 
 def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:

@@ -120,7 +120,7 @@ def _tried(link: str, selection: Selection) -> PruningPlan:
     """The plan of a setting in the URL, evaluated and kept among those tried."""
     checkpoint, data = selection.checkpoint, selection.data
     wanted = lab_setting_url.decode(link)
-    stats = lab.usage_for(wanted.selection, checkpoint, selection.source, data)
+    stats = lab.usage_for(wanted.selection, checkpoint, data)
     editor = lab_edits.editor(
         checkpoint.fingerprint, list(expert_layers(checkpoint.model)), num_experts_of(checkpoint.model)
     )

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from shrp.errors import CheckpointError, DataError
 from shrp.hub import DATA_DIR
 from shrp.results_store import ROUTED
 from shrp.tasks import TASKS, Task
-from ui.store import disk
+from ui.store import Progress, disk, once
 from ui.text import escape
 
 OWN, HUB = "own", "hub"
@@ -227,44 +225,8 @@ def _dataset(source: str, task_name: str, file: str, stamp: Stamp) -> TextData:
     raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub and own.")
 
 
-@dataclass
-class _Slot:
-    """A place for one result, filled once by whichever session comes first.
-
-    The work is not done inside a cached function, since that may not move a progress bar outside it.
-    """
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    value: Any = None
-
-
-@st.cache_resource(max_entries=24, show_spinner=False)
-def _slot(kind: str, *key: str) -> _Slot:
-    return _Slot()
-
-
-def _once(slot: _Slot, label: str, work: Callable[[Callable[[int, int], None]], Any]) -> Any:
-    if slot.value is None:
-        bar = st.progress(0.0, text=label)
-        try:
-            with slot.lock:
-                if slot.value is None:
-                    slot.value = work(
-                        lambda done, n: bar.progress(min(done / n, 1.0), f"{label} {done:,} of {n:,}")
-                    )
-        finally:
-            bar.empty()
-    return slot.value
-
-
-def usage_stats(
-    _checkpoint: Checkpoint, fingerprint: str, source: str, _data: TextData, data_fingerprint: str
-):
+def usage_stats(checkpoint: Checkpoint, data: TextData):
     """How the checkpoint's routers treat the data, measured once, with a progress bar the first time.
-
-    Args:
-        fingerprint: the checkpoint's, which together with the data's is what the result is kept under.
-        source: named for the reader of the progress bar only.
 
     Returns:
         `shrp.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
@@ -275,15 +237,15 @@ def usage_stats(
     """
     from shrp.usage import measure_usage
 
-    def work(progress: Callable[[int, int], None]):
-        if (stats := kept_usage(_checkpoint, _data)) is None:
-            stats = measure_usage(_checkpoint.model, _checkpoint.tokenizer, _data, progress=progress)
-            disk().keep_usage(fingerprint, _data, stats)
+    def work(progress: Progress):
+        if (stats := kept_usage(checkpoint, data)) is None:
+            stats = measure_usage(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
+            disk().keep_usage(checkpoint.fingerprint, data, stats)
         return stats
 
     # The name is part of the result, and may be that of a person's own file: equal content is not enough.
-    slot = _slot("usage", fingerprint, data_fingerprint, _data.name)
-    return _once(slot, f"Measuring expert usage on {escape(_data.name)}:", work)
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    return once("usage", 12, key, f"Measuring expert usage on {escape(data.name)}", work)
 
 
 def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
@@ -305,7 +267,7 @@ def evaluation(checkpoint: Checkpoint, data: TextData):
     """
     from shrp.evaluate import evaluate_stream
 
-    def work(progress: Callable[[int, int], None]):
+    def work(progress: Progress):
         store, key = disk(), (checkpoint.fingerprint, data, ROUTED)
         if (found := store.evaluation(*key)) is not None:
             return found
@@ -314,11 +276,8 @@ def evaluation(checkpoint: Checkpoint, data: TextData):
         store.keep_evaluation(*key, estimate)
         return estimate
 
-    return _once(
-        _slot("evaluation", checkpoint.fingerprint, data.fingerprint, data.name),
-        f"Evaluating on {escape(data.name)}:",
-        work,
-    )
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    return once("evaluation", 24, key, f"Evaluating on {escape(data.name)}", work)
 
 
 def live_evaluator(checkpoint: Checkpoint, data: TextData):

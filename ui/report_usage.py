@@ -35,9 +35,7 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
     if data is None:
         part.words(f"Usage could not be measured. {selection.no_data}")
         return None
-    stats = loaders.usage_stats(
-        selection.checkpoint, selection.checkpoint.fingerprint, selection.source, data, data.fingerprint
-    )
+    stats = loaders.usage_stats(selection.checkpoint, data)
     warnings = stats.warnings()
     for line in warning_lines(warnings):
         part.warning(plain(line))

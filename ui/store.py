@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import streamlit as st
 
 from shrp.results_store import ResultsStore, cache_folder
+
+Made = TypeVar("Made")
+Progress = Callable[[int, int], None]
+"""Called with what is done and how much there is in all."""
 
 
 class ResultStore:
@@ -20,6 +26,23 @@ class ResultStore:
         self.size = size
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
+        self._making: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
+
+    @contextmanager
+    def making(self, key: Hashable, waiting: Callable[[], None]) -> Iterator[None]:
+        """Only one thread at a time makes the result of a key.
+
+        Args:
+            waiting: called now and then while another one does; it may raise, which ends the waiting.
+        """
+        with self._lock:  # who makes it, or waits, holds the lock; when nobody does, it goes
+            mine = self._making.setdefault(key, threading.Lock())
+        while not mine.acquire(timeout=0.5):
+            waiting()
+        try:
+            yield
+        finally:
+            mine.release()
 
     def get(self, key: Hashable) -> Any:
         """The result kept under `key`, or None."""
@@ -57,6 +80,35 @@ class ResultStore:
 def results(kind: str, size: int = 256) -> ResultStore:
     """The store of one kind of results, the same in every session."""
     return ResultStore(size)
+
+
+def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progress], Made]) -> Made:
+    """A result from memory, or made now under a progress bar; the same in every session, so never change it.
+
+    Whoever comes first makes it, others wait for that one; a person who moves on meanwhile leaves it, and the next
+    one makes it anew. The work is not done inside a cached function, since that may not move a progress bar outside it.
+
+    Args:
+        kind, size: of the store, see `results`.
+        key: all that the result depends on.
+        label: what is being done, as Markdown.
+        work: makes the result, never None.
+    """
+    store = results(kind, size)
+    if (found := store.get(key)) is None:
+        bar = st.progress(0.0, text=f"{label} …")
+        try:
+            with store.making(key, lambda: bar.progress(0.0, f"{label}, which another session began …")):
+                if (found := store.get(key)) is None:
+                    found = work(
+                        lambda done, n: bar.progress(
+                            min(done / max(n, 1), 1.0), f"{label}: {done:,} of {n:,}"
+                        )
+                    )
+                    store.put(key, found)
+        finally:
+            bar.empty()
+    return found
 
 
 def disk() -> ResultsStore:

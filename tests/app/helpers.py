@@ -29,7 +29,6 @@ def values(array):
 def forget():
     """What a restart of the app forgets."""
     stores.results.clear()
-    loaders._slot.clear()
     loaders._live.clear()
 
 

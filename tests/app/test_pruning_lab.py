@@ -153,7 +153,7 @@ def test_a_fit_that_a_moved_slider_broke_off_goes_on(cache, page, loaded, monkey
 def test_usage_with_norms_of_the_same_inputs_keeps_each_name(cache, loaded):
     data = load_probe("sst2")
     for name in (data.name, "mine.csv"):
-        assert lab.usage_for("Gate × norm", loaded, "own", replace(data, name=name)).data == name
+        assert lab.usage_for("Gate × norm", loaded, replace(data, name=name)).data == name
 
 
 def test_a_link_opens_its_setting(open_page, tiny_checkpoint, loaded):
