@@ -80,11 +80,6 @@ class Experiment:
                 parts.append("dense layers frozen")
         return "; ".join(parts)
 
-    @property
-    def tasks(self) -> list[str]:
-        """Tasks with rows, in the file's order."""
-        return list(dict.fromkeys(row["task"] for row in self.rows))
-
 
 def read(name: str, folder: Path | None = None) -> Experiment | None:
     """An experiment's file; None where it has not been run.

@@ -17,6 +17,7 @@ from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, NO_WIDTH
 from shrp.tasks import REGRESSION_METRICS, Task
 
+_Z = NormalDist().inv_cdf(0.975)  # of a 95% interval
 RESAMPLE_CELLS = 2_000_000  # Numbers held at once by the bootstrap of a correlation: 16 MB.
 
 
@@ -86,11 +87,11 @@ def correlation(metric: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _CORRELATIONS[metric](x, y)
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; (nan, nan) for n = 0."""
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a proportion; (nan, nan) for n = 0."""
     if n == 0:
         return NO_INTERVAL
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = _Z
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -104,18 +105,16 @@ def bootstrap_interval(
     labels: np.ndarray,
     predictions: np.ndarray,
     metric: str | None = None,
-    confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap over the inputs.
+    """95% interval by the percentile bootstrap over the inputs.
 
     Args:
         task: Names the metrics.
         labels: Shape (n,).
         predictions: Predictions (n,) or logits (n, num_labels).
         metric: One of the task's metrics; None takes its headline metric.
-        confidence: Share of the resamples between the two ends.
         resamples: How many samples of n inputs, drawn with replacement.
         seed: Makes the interval reproducible.
 
@@ -150,18 +149,16 @@ def bootstrap_interval(
     scores = scores[np.isfinite(scores)]
     if not len(scores):
         return NO_INTERVAL
-    low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(scores, [0.025, 0.975])
     return (float(low), float(high)) if high - low > NO_WIDTH else NO_INTERVAL
 
 
-def interval(
-    task: Task, labels: np.ndarray, predictions: np.ndarray, confidence: float = 0.95
-) -> tuple[float, float]:
-    """The headline metric's interval: Wilson's for accuracy, the bootstrap's for the others; (nan, nan) for none."""
+def interval(task: Task, labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
+    """The headline metric's 95% interval: Wilson's for accuracy, else the bootstrap's; (nan, nan) for none."""
     if task.metric != "accuracy":
-        return bootstrap_interval(task, labels, predictions, confidence=confidence)
+        return bootstrap_interval(task, labels, predictions)
     labels, predictions = _checked(task, labels, predictions)
-    return wilson(int((labels == predictions).sum()), len(labels), confidence)
+    return wilson(int((labels == predictions).sum()), len(labels))
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
@@ -181,8 +178,8 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     return 1.0 if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b).pvalue)
 
 
-def paired_interval(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of the difference of two accuracies on the same n inputs: Wald's with half an input more in each cell.
+def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
+    """95% interval of the difference of two accuracies on the same n inputs: Wald's, each cell half an input larger.
 
     Unlike the bootstrap it stays honest for a few dozen inputs, and where no input changes sides.
     Source: Agresti and Min, "Simple improved confidence intervals for comparing matched proportions",
@@ -199,7 +196,7 @@ def paired_interval(only_a: int, only_b: int, n: int, confidence: float = 0.95) 
         return NO_INTERVAL
     a, b, total = only_a + 0.5, only_b + 0.5, n + 2
     centre = (a - b) / total
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(a + b - (a - b) ** 2 / total) / total
+    half = _Z * np.sqrt(a + b - (a - b) ** 2 / total) / total
     return max(-1.0, float(centre - half)), min(1.0, float(centre + half))
 
 

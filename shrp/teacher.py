@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ class CachedTeacher:
         """Bytes of hidden states that so many tokens take."""
         return tokens * (model.config.num_hidden_layers + 1) * model.config.hidden_size * 2
 
-    def fill(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> bool:
+    def fill(self, precision: torch.dtype | None) -> bool:
         """Ask the teacher about every row, unless the folder holds that already.
 
         Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into a
@@ -108,14 +108,14 @@ class CachedTeacher:
                 needed = self.bytes_for(self.model, self.tokens) + SPARE_BYTES
                 if self.hidden and needed > shutil.disk_usage(self.folder).free:
                     return False
-                self._ask(precision, progress)
+                self._ask(precision)
                 partial = file.with_suffix(".partial")
                 partial.write_text(json.dumps(self.identity), encoding="utf-8")
                 partial.replace(file)
             self._open()
         return True
 
-    def _ask(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None) -> None:
+    def _ask(self, precision: torch.dtype | None) -> None:
         states = self._states(create=True) if self.hidden else None
         logits = np.zeros((len(self.rows), self.model.config.num_labels), dtype=np.float32)
         order = sorted(self.rows.tolist(), key=lambda row: (self.lengths[row], row))
@@ -134,8 +134,6 @@ class CachedTeacher:
                 for line, mask, row in zip(said, real, part, strict=True):
                     start = self.starts[row]
                     states[start : start + self.lengths[row]] = line[mask]
-            if progress:
-                progress(min(done + _BATCH, len(order)), len(order))
         if states is not None:
             states.flush()
         np.save(self.folder / _LOGITS, logits)

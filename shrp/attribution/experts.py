@@ -139,13 +139,11 @@ class Coalitions:
         return {name: values.expand(rows, -1) for name, values in self.instance.inputs.items()}
 
 
-def zero_experts(coalitions: Coalitions, progress: Progress | None = None) -> ExpertScores:
+def zero_experts(coalitions: Coalitions) -> ExpertScores:
     """The drop of the output when one expert's contribution is set to 0, the route of all else frozen."""
     k = len(coalitions.players)
     # The whole is evaluated along with the rest, so that rounding is the same and cancels.
-    values = coalitions.values(
-        np.concatenate([~np.eye(k, dtype=bool), np.ones((1, k), dtype=bool)]), progress
-    )
+    values = coalitions.values(np.concatenate([~np.eye(k, dtype=bool), np.ones((1, k), dtype=bool)]))
     return ExpertScores(
         METHODS[0],
         coalitions.layers,
@@ -156,13 +154,10 @@ def zero_experts(coalitions: Coalitions, progress: Progress | None = None) -> Ex
     )
 
 
-def next_experts(coalitions: Coalitions, progress: Progress | None = None) -> ExpertScores:
+def next_experts(coalitions: Coalitions) -> ExpertScores:
     """The drop of the output when one expert is taken away and the router picks among those that remain.
 
     The layers above route as they then would.
-
-    Args:
-        progress: called with experts done and in all.
 
     Raises:
         PlanError: the model has no router, or but one expert a layer.
@@ -187,8 +182,6 @@ def next_experts(coalitions: Coalitions, progress: Progress | None = None) -> Ex
                 if start == 0:  # nothing removed, at the same place: rounding is the same and cancels
                     whole, values = values[0], values[1:]
                 drops.append(whole - values)
-            if progress:
-                progress(sum(map(len, drops)), len(coalitions.players))
     return ExpertScores(
         METHODS[1],
         coalitions.layers,
