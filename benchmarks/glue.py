@@ -46,13 +46,12 @@ from shrp.evaluation import Evaluation
 from shrp.general import graft
 from shrp.history import joined
 from shrp.live import LiveEvaluator
-from shrp.measure import Cost, cost, dense_cost, plan_cost
+from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.training_config import TrainConfig
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
-TOKENS = 128
 RANDOM_DRAWS = 3
 KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"

@@ -23,13 +23,12 @@ from shrp.errors import PlanError
 from shrp.evaluation import Evaluation
 from shrp.fitting import GateFit
 from shrp.live import LiveEvaluator
-from shrp.measure import dense_cost, plan_cost
+from shrp.measure import TOKENS, dense_cost, plan_cost
 from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.score_rows import measured
 from shrp.usage import UsageStats, measure_usage, plan_from
 
-TOKENS = 128
 DRAWS = 3
 KEY = ("checkpoint", "per_layer", "selection")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "selection.json"

@@ -27,7 +27,7 @@ from shrp.config import Control, ShrpConfig
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
-from shrp.measure import Cost, cost, dense_cost, plan_cost
+from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.training_config import TrainConfig
@@ -36,7 +36,6 @@ TASKS = ("rte", "mrpc")
 RECIPE = "retain"
 PER_LAYER = (2, 1)
 RANDOM_DRAWS = 3
-TOKENS = 128
 TEACHER = {"stage2_epochs": 3, "learning_rate": 5e-5, "freeze_embeddings": True}
 OUT = Path(__file__).parent.parent / "docs" / "data" / "size.json"
 KEY = ("base", "task", "seed", "model", "per_layer", "recovered")

@@ -54,14 +54,10 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
 def _teachers(frame: pd.DataFrame) -> str:
     floors = studies.floors(frame)
     found = [
-        f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{_floor(floors[r.task])})"
+        f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{studies.floor_text(floors[r.task])})"
         for r in frame.drop_duplicates("task").itertuples()
     ]
     return f"Teachers: {'; '.join(found)}."
-
-
-def _floor(share: float) -> str:
-    return "" if share != share else f", a constant answer has {share:.1%} of it"
 
 
 def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:

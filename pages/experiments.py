@@ -187,7 +187,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     st.caption(
         f"Percent of the dense teacher's score kept, in brackets {_ends(rows)}; {_seeds(rows)}{only}. Teacher: "
         + "; ".join(
-            f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{_floor(floors[r.task])})"
+            f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{studies.floor_text(floors[r.task])})"
             for r in tasks.itertuples()
         )
         + ". Size: percent of the dense encoder's parameters, without embeddings / of the whole dense model's."
@@ -209,10 +209,6 @@ def size_check() -> None:
             title = f"{depth.replace('of', ' of ')} layers converted"
             key = f"size-check-{number}-{depth}"
             retained(rows, title, f"{recipe}; numbers: experts a layer<br>{_bars(rows)}", key, key)
-
-
-def _floor(share: float) -> str:
-    return "" if pd.isna(share) else f", a constant answer has {share:.1%} of it"
 
 
 def _bars(rows: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.errors import ShrpError
-from shrp.measure import cost, dense_cost
+from shrp.measure import TOKENS, cost, dense_cost
 from shrp.usage import history_warnings
 from shrp.verdicts import score_frame
 from ui import latency, loaders, overview_figures, report, score_figures, state
@@ -29,8 +29,6 @@ from ui.text import (
     score_text,
     warning_lines,
 )
-
-TOKENS = 128  # the length at which method.md gives its FLOPs
 
 
 def scores_of_its_own(selection: state.Selection, scores: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import streamlit as st
 from shrp.convert import expert_layers, num_experts_of
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
-from shrp.measure import dense_cost, plan_cost
+from shrp.measure import TOKENS, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from ui import (
     floor,
@@ -82,7 +82,7 @@ def evaluate(
 ) -> tuple[Evaluation, Evaluation]:
     """Show running estimates for the plan until they are exact; returns that and the routed model's."""
     checkpoint, data = selection.checkpoint, selection.data
-    dense, price = dense_cost(checkpoint.model, lab.TOKENS), plan_cost(checkpoint.model, plan, lab.TOKENS)
+    dense, price = dense_cost(checkpoint.model, TOKENS), plan_cost(checkpoint.model, plan, TOKENS)
     kept = (plan.budget, len(plan.layers) * num_experts_of(checkpoint.model))
     seen, key = results("routed", 16), (checkpoint.fingerprint, data.fingerprint, data.name)
     place = busy = None

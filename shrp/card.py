@@ -10,15 +10,13 @@ from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.errors import ShrpError
 from shrp.evenness import effective_experts
 from shrp.intervals import stored_interval
-from shrp.measure import cost, dense_cost, plan_cost
+from shrp.measure import TOKENS, cost, dense_cost, plan_cost
 from shrp.plan import make_plan
 from shrp.training_config import RECIPES, TrainConfig
 from shrp.usage import COLLAPSE_EXPERTS
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 
 CARD = "README.md"
-TOKENS = 128
-"""Length that FLOPs are counted for."""
 
 
 def card(name: str, loaded: Checkpoint, licence: str = "") -> str:

@@ -33,6 +33,9 @@ from shrp.families import encoder_layers, family_of, positions
 from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
 from shrp.plan import PruningPlan
 
+TOKENS = 128
+"""Length of the one input that FLOPs are counted for where nothing else is said (method.md, "Denominators")."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -198,7 +201,7 @@ def _check_tokens(tokens: int) -> None:
         raise ShrpError(f"tokens must be 1 or more, not {tokens}.")
 
 
-def cost(model: PreTrainedModel, tokens: int = 128) -> Cost:
+def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
     """Cost of a model by formula, its layers dense, routed, static or dropped in any mixture.
 
     Args:
@@ -214,7 +217,7 @@ def cost(model: PreTrainedModel, tokens: int = 128) -> Cost:
     return _total(layers, _rest(model, tokens), tokens)
 
 
-def dense_cost(model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int = 128) -> Cost:
+def dense_cost(model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int = TOKENS) -> Cost:
     """Cost of the same architecture with every layer dense: the denominator of a share.
 
     Args:
@@ -236,7 +239,7 @@ def dense_cost(model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int 
     return _total(layers, _rest(model, tokens), tokens)
 
 
-def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = 128) -> Cost:
+def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -> Cost:
     """Cost of `prune(model, plan)`, without building it.
 
     Raises:
@@ -264,7 +267,7 @@ def counted_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def counted_flops(model: PreTrainedModel, tokens: int = 128) -> int:
+def counted_flops(model: PreTrainedModel, tokens: int = TOKENS) -> int:
     """FLOPs of the matrix products of a real forward pass on one random input of `tokens` tokens.
 
     The check of `cost`, for tests and benchmarks; torch's counter hooks every module in the process while it

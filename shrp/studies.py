@@ -274,6 +274,11 @@ def floors(frame: pd.DataFrame) -> pd.Series:
     return frame.groupby("task", sort=False)["floor"].first()
 
 
+def floor_text(share: float) -> str:
+    """A clause on a teacher: what share of its score the best constant answer has; empty for nan."""
+    return "" if share != share else f", a constant answer has {share:.1%} of it"
+
+
 def leads(frame: pd.DataFrame) -> list[str]:
     """A clause for each trained control: by how many points of the teacher's score SHRP's recovered model leads it.
 

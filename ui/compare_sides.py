@@ -12,7 +12,7 @@ from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation import Evaluation
-from shrp.measure import Cost, cost, dense_cost, plan_cost
+from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.tasks import Task
 from ui import lab, loaders, state
 from ui.lab import Setting
@@ -138,18 +138,16 @@ def measure(choice: Choice, data: TextData) -> Side:
     Raises:
         ShrpError: it can't be evaluated, in one sentence.
     """
-    checkpoint, dense = choice.checkpoint, dense_cost(choice.checkpoint.model, lab.TOKENS)
+    checkpoint, dense = choice.checkpoint, dense_cost(choice.checkpoint.model, TOKENS)
     if choice.kind == TEACHER:
         return Side(choice, teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, dense)
     if choice.setting is None:
         found = loaders.evaluation(checkpoint, data)
-        return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, lab.TOKENS), dense)
+        return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, TOKENS), dense)
     setting = choice.setting
     plan = lab.plan_of(setting, lab.usage_for(setting.selection, checkpoint, data))
     found = evaluated(checkpoint, data, plan, "Evaluating the pruning:")
-    return Side(
-        choice, model_key(checkpoint, plan), found, plan_cost(checkpoint.model, plan, lab.TOKENS), dense
-    )
+    return Side(choice, model_key(checkpoint, plan), found, plan_cost(checkpoint.model, plan, TOKENS), dense)
 
 
 def starts(selection: Selection) -> tuple[tuple[str, str], tuple[str, str]]:

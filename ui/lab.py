@@ -14,7 +14,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.fitting import TEXTS, FittedGates, GateFit
-from shrp.measure import Cost, plan_cost
+from shrp.measure import TOKENS, Cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits
 from shrp.usage import UsageStats, measure_usage, plan_from
@@ -22,8 +22,6 @@ from ui import loaders
 from ui.store import Progress, disk, once, results
 from ui.text import escape
 
-TOKENS = 128
-"""Length of the input that FLOPs are for."""
 GLOBAL, PER_LAYER = "Global budget", "Per layer"
 FITTED, FITTED_WEIGHTS = "Fitted", "Fitted weights"
 SELECTIONS = {"Usage": "usage", "Gate × norm": "gate_norm", FITTED: "fitted", "Random (control)": "random"}

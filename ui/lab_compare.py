@@ -16,10 +16,9 @@ from ui.lab_reference import ROUTED, TEACHER
 from ui.lab_sides import CURRENT, FIRST, SECOND, follow_link, pick, sides
 from ui.lab_views import points, points_interval
 from ui.state import Selection
-from ui.text import escape, metric_name, percent, score_text
+from ui.text import ALPHA, escape, metric_name, p_text, percent, score_text
 
 RESAMPLES = 2000
-ALPHA = 0.05
 
 
 @st.fragment
@@ -126,11 +125,6 @@ def two_by_two(counts: Agreement) -> pd.DataFrame:
         },
         index=["A right", "A wrong"],
     )
-
-
-def p_text(p_value: float) -> str:
-    """`p = 0.041`, or `p < 0.001`."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {min(p_value, 1.0):.3f}"
 
 
 def verdict(

@@ -15,10 +15,9 @@ from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.intervals import NO_INTERVAL, stored_interval
 from shrp.layers import DroppedLayer
-from shrp.measure import Cost, cost, dense_cost, plan_cost
+from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.prune import with_layers
-from ui.lab import TOKENS
 
 
 @dataclass(frozen=True)

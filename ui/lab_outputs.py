@@ -10,11 +10,10 @@ import streamlit as st
 from shrp.convert import num_experts_of
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
-from shrp.measure import cost, dense_cost
+from shrp.measure import TOKENS, cost, dense_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import LayerEdit, PlanEdits
 from ui import (
-    lab,
     lab_compare,
     lab_export,
     lab_figures,
@@ -94,7 +93,7 @@ def take_along(selection: Selection, setting: Setting, plan: PruningPlan, pruned
 @st.fragment
 def latency_section(selection: Selection, plan: PruningPlan) -> None:
     """Timing on this machine, on demand."""
-    latency.section(selection.checkpoint, {"pruned": plan}, lab.TOKENS)
+    latency.section(selection.checkpoint, {"pruned": plan}, TOKENS)
 
 
 @st.fragment
@@ -148,12 +147,12 @@ def not_routed(selection: Selection) -> None:
         icon=":material/content_cut:",
     )
     place = st.container()
-    price, dense = cost(checkpoint.model, lab.TOKENS), dense_cost(checkpoint.model, lab.TOKENS)
+    price, dense = cost(checkpoint.model, TOKENS), dense_cost(checkpoint.model, TOKENS)
     part = price.relative_to(dense)
     st.markdown(
         f"Encoder: {percent(part['encoder_params'])} of the dense encoder's {count(dense.encoder_params)} "
         f"parameters, {percent(part['encoder_flops'])} of its {count(dense.encoder_flops)} FLOPs "
-        f"({lab.TOKENS} tokens). Whole model: {percent(part['model_params'])} of "
+        f"({TOKENS} tokens). Whole model: {percent(part['model_params'])} of "
         f"{count(dense.model_params)} and {percent(part['model_flops'])} of {count(dense.model_flops)}."
     )
     how = f"selected by {info.plan.selection}, combined by {info.plan.combination}"

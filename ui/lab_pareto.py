@@ -10,9 +10,8 @@ import pandas as pd
 
 from shrp.evaluation import Evaluation
 from shrp.paired import agreement, paired_difference
-from ui.text import interval_text, is_percentage, metric_name, percent, score_text
+from ui.text import ALPHA, interval_text, is_percentage, metric_name, p_text, percent, score_text
 
-ALPHA = 0.05
 SHARES = {
     "encoder_flops": "encoder FLOPs",
     "model_flops": "model FLOPs",
@@ -24,7 +23,7 @@ SHARES = {
 
 TOLERANCES = (0.01, 0.02, 0.05)
 """Losses against the routed model that the cheapest setting is named for."""
-GAP_COLUMNS = ["minus best", "minus best low", "minus best high", "McNemar p"]
+GAP_COLUMNS = ["minus best", "minus best low", "minus best high", "McNemar's test"]
 """A `Gap` in a file."""
 
 
@@ -119,18 +118,12 @@ def table(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str) -> pd.DataFr
                 "95% interval": interval_text((row.low, row.high), metric),
                 "n": row.n,
                 below: "best" if top else apart,
-                "McNemar p": "" if found is None or top else _p_text(found.p_value),
+                "McNemar's test": "" if found is None or top else p_text(found.p_value),
                 "FLOPs, encoder / model": f"{percent(row.encoder_flops)} / {percent(row.model_flops)}",
                 "parameters, encoder / model": f"{percent(row.encoder_params)} / {percent(row.model_params)}",
             }
         )
     return pd.DataFrame(rows)
-
-
-def _p_text(p_value: float) -> str:
-    if not np.isfinite(p_value):
-        return ""
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def in_words(best: pd.DataFrame, metric: str, over: str) -> str:

@@ -13,7 +13,7 @@ import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
-from shrp.measure import Cost, dense_cost
+from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.plan import PruningPlan
 from shrp.usage import UsageStats
 from ui import lab, lab_curve, lab_pareto, loaders
@@ -145,7 +145,7 @@ class Section:
     def __init__(self, selection: Selection, setting: Setting, stats: UsageStats, marks: list[Mark]) -> None:
         self.selection, self.setting, self.stats, self.marks = selection, setting, stats, marks
         self.checkpoint, self.data = selection.checkpoint, selection.data
-        self.dense: Cost = dense_cost(self.checkpoint.model, lab.TOKENS)
+        self.dense: Cost = dense_cost(self.checkpoint.model, TOKENS)
         self.sketches = 0
 
     def place(self) -> bool:
@@ -190,7 +190,7 @@ class Section:
     def _figure(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame):
         metric, name = self.data.task.metric, self.data.name
         return lab_curve.curve(
-            tried, references, over(), metric, name, lab.TOKENS, self.setting.text, best, floor_of(self.data)
+            tried, references, over(), metric, name, TOKENS, self.setting.text, best, floor_of(self.data)
         )
 
     def _alt(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame) -> str:
@@ -229,15 +229,15 @@ class Section:
         routed = next((mark.score for mark in self.marks if mark.kind == "routed"), float("nan"))
         st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over())))
         shown = lab_pareto.table(best, gaps, metric)
-        if not shown["McNemar p"].any():
-            shown = shown.drop(columns="McNemar p")
+        if not shown["McNemar's test"].any():
+            shown = shown.drop(columns="McNemar's test")
         config = {
             "#": st.column_config.NumberColumn(width=35),
             "setting": st.column_config.TextColumn(width=185),
             metric_name(metric): st.column_config.TextColumn(width=75),
             "95% interval": st.column_config.TextColumn(width=85),
             "n": st.column_config.NumberColumn(width=45),
-            "McNemar p": st.column_config.TextColumn(
+            "McNemar's test": st.column_config.TextColumn(
                 width=80, help="Exact test that this setting and the best are right equally often"
             ),
         }

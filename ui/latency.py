@@ -14,7 +14,7 @@ from shrp.batching import longest_input
 from shrp.checkpoint import Checkpoint
 from shrp.convert import layer_kinds, num_experts_of
 from shrp.errors import ShrpError
-from shrp.measure import cost, dense_cost, latency, model_inputs
+from shrp.measure import TOKENS, cost, dense_cost, latency, model_inputs
 from shrp.plan import LayerPlan, PruningPlan
 from shrp.prune import prune
 from ui import state
@@ -24,7 +24,6 @@ from ui.text import escape
 
 BATCHES = (1, 8)
 REPEATS, WARMUP = 10, 2
-TOKENS = 128
 DENSE = "dense"
 KEPT = "latency_each"
 _ONE_AT_A_TIME = threading.Lock()

@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
-from shrp.measure import cost, dense_cost
+from shrp.measure import TOKENS, cost, dense_cost
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
-from ui import lab, loaders, overview_figures, score_figures
+from ui import loaders, overview_figures, score_figures
 from ui.describe import summary_line, training_facts
 from ui.report_parts import Section
 from ui.score_views import constant_warning
@@ -75,13 +75,13 @@ def facts_part(part: Section, selection: Selection, made: str) -> None:
 def scores_part(part: Section, selection: Selection) -> None:
     """Its costs, its scores beside the controls', and the epochs of its training."""
     model = selection.checkpoint.model
-    costs = overview_figures.cost_frame(cost(model, lab.TOKENS), dense_cost(model, lab.TOKENS))
+    costs = overview_figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
     shares = "; ".join(f"{row.what}, {row.denominator}: {percent(row.kept)}" for row in costs.itertuples())
     part.heading("Costs")
     part.figure(
         overview_figures.cost_bars(costs),
         f"Share of the dense model that is left: {shares}.",
-        f"Counted from the architecture, not measured: n = 1 input of {lab.TOKENS} tokens.",
+        f"Counted from the architecture, not measured: n = 1 input of {TOKENS} tokens.",
     )
     rows = [
         {
@@ -93,7 +93,7 @@ def scores_part(part: Section, selection: Selection) -> None:
         }
         for row in costs.itertuples()
     ]
-    part.table(pd.DataFrame(rows), f"Costs by denominator; FLOPs of one input of {lab.TOKENS} tokens")
+    part.table(pd.DataFrame(rows), f"Costs by denominator; FLOPs of one input of {TOKENS} tokens")
     part.heading("Scores, with the controls beside them")
     scores = score_frame(selection.checkpoint.info.scores)
     if scores.empty:

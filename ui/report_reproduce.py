@@ -9,7 +9,7 @@ from typing import Any
 from shrp import card
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.general import TEXTS
-from ui import lab
+from shrp.measure import TOKENS
 from ui.report_parts import Section
 from ui.state import Selection
 from ui.text import file_name
@@ -40,7 +40,7 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     part.words("From SHRP's folder, with the checkpoint's folder in place of its name:")
     lines = [
         f"python -m shrp evaluate {name} --data {data}",
-        f"python -m shrp measure {name} --tokens {lab.TOKENS}",
+        f"python -m shrp measure {name} --tokens {TOKENS}",
     ]
     if selection.is_routed:
         lines.insert(1, f"python -m shrp usage {name} --data {data}")

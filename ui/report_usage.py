@@ -10,7 +10,7 @@ import pandas as pd
 
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
-from shrp.measure import dense_cost
+from shrp.measure import TOKENS, dense_cost
 from shrp.usage import UsageStats, history_warnings
 from ui import lab, lab_curve, lab_pareto, lab_sweep, loaders, usage_figures
 from ui.floor import floor_of
@@ -92,7 +92,7 @@ def curve_part(
         return
     for combination in lab.COMBINATIONS:
         lab_sweep.fill(checkpoint, data, lab.Setting(lab.GLOBAL, 1, combination=combination), usage)
-    dense, metric = dense_cost(checkpoint.model, lab.TOKENS), data.task.metric
+    dense, metric = dense_cost(checkpoint.model, TOKENS), data.task.metric
     tried = lab.attempts_frame(list(lab.tried(checkpoint, data).values()), dense)
     references = marks_frame(marks(checkpoint, data, evaluation), dense)
     best = lab_pareto.pareto(tried, _OVER)
@@ -102,9 +102,7 @@ def curve_part(
             "again. The references alone are below."
         )
     part.figure(
-        lab_curve.curve(
-            tried, references, _OVER, metric, data.name, lab.TOKENS, best=best, floor=floor_of(data)
-        ),
+        lab_curve.curve(tried, references, _OVER, metric, data.name, TOKENS, best=best, floor=floor_of(data)),
         f"Score against cost; settings evaluated: {len(tried)}, references: {len(references)}. "
         f"{lab_pareto.in_words(best, metric, _OVER)}.",
         f"Data: {data.name}, n = {len(data):,}; settings of this session and those kept on disk.",

@@ -79,6 +79,17 @@ def with_interval(
     return f"{metric_name(metric)} {score_text(score, metric)}{tail}"
 
 
+ALPHA = 0.05
+"""A p-value below this counts as a difference, and so does one of two ends of a 95% interval beyond 0."""
+
+
+def p_text(p_value: float) -> str:
+    """`p = 0.041`, or `p < 0.001`; empty for nan, a test that does not apply."""
+    if not _finite(p_value):
+        return ""
+    return "p < 0.001" if p_value < 0.001 else f"p = {min(p_value, 1.0):.3f}"
+
+
 def count(number: float) -> str:
     """A large number in short: `33.4M`, `5.74G`, `872`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -19,12 +19,9 @@ from shrp.checkpoint import Checkpoint
 from shrp.cli.options import layer_list
 from shrp.config import ShrpConfig
 from shrp.evaluation import Evaluation
-from shrp.measure import Cost, dense_cost
+from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.train import Progress
 from shrp.training_config import TrainConfig
-
-TOKENS = 128
-"""Length of the input that FLOPs are counted for."""
 
 Layers = Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')]
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.experiments.study import (
-    TOKENS,
     Layers,
     Options,
     Study,
@@ -19,7 +18,7 @@ from shrp.checkpoint_info import usage_in
 from shrp.cli.output import bar, stderr
 from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
-from shrp.measure import cost, plan_cost
+from shrp.measure import TOKENS, cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.score_rows import measured
 

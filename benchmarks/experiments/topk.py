@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.experiments.study import (
-    TOKENS,
     Layers,
     Options,
     Study,
@@ -22,7 +21,7 @@ from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.evenness import effective_experts
 from shrp.live import LiveEvaluator
-from shrp.measure import cost, plan_cost
+from shrp.measure import TOKENS, cost, plan_cost
 from shrp.paired import paired_difference
 from shrp.plan import allocate, make_plan
 from shrp.stability import used_experts
