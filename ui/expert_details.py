@@ -19,15 +19,17 @@ from ui.expert_profile_inputs import input_frame, inputs
 from ui.expert_profile_knockout import knocked_out
 from ui.expert_profile_map import input_map
 from ui.expert_profile_nearest import nearest
+from ui.expert_profile_roles import roles
 from ui.expert_profile_words import words
 from ui.state import show_error
 from ui.text import escape, interval_text, percent
 
-INPUTS, MAP, WORDS, ATTENTION, KNOCKED_OUT, NEAREST = (
+INPUTS, MAP, WORDS, ATTENTION, ROLES, KNOCKED_OUT, NEAREST = (
     "inputs",
     "map of inputs",
     "words",
     "attention",
+    "roles",
     "knocked out",
     "nearest experts",
 )
@@ -58,13 +60,14 @@ def expert_details(
         _mixes(stats, layer, expert, mine, file_name)
     parts = st.pills(
         "Look closer at its",
-        [INPUTS, MAP, WORDS, ATTENTION, KNOCKED_OUT, NEAREST],
+        [INPUTS, MAP, WORDS, ATTENTION, ROLES, KNOCKED_OUT, NEAREST],
         selection_mode="multi",
         default=[INPUTS, WORDS, ATTENTION],
         key=PARTS,
         bind="query-params",
         help="What is not shown is not computed. The map takes one pass of all inputs up to the layer, knocking an "
-        "expert out runs the inputs that use it again, the nearest experts take one pass over a sample of the data.",
+        "expert out runs the inputs that use it again; roles and the nearest experts take one pass over a sample of "
+        "the data.",
     )
     frame = input_frame(stats, data, layer, expert)
     draw = {
@@ -72,6 +75,7 @@ def expert_details(
         MAP: lambda: input_map(checkpoint, stats, data, layer, expert, file_name),
         WORDS: lambda: words(checkpoint, stats, data, layer, expert, file_name),
         ATTENTION: lambda: attention(checkpoint, data, layer, expert, int(frame["index"].iloc[0]), file_name),
+        ROLES: lambda: roles(checkpoint, stats, data, layer, expert, file_name),
         KNOCKED_OUT: lambda: knocked_out(checkpoint, stats, data, layer, expert, file_name),
         NEAREST: lambda: nearest(checkpoint, data, layer, expert, file_name),
     }

@@ -6,6 +6,8 @@ import numpy as np
 import streamlit as st
 
 from shrp.attention import LayerAttention, layer_attention
+from shrp.attention_roles import AttentionRoles
+from shrp.attention_roles import attention_roles as roles_of
 from shrp.checkpoint import Checkpoint
 from shrp.convert import router_layers
 from shrp.data import TextData
@@ -69,6 +71,16 @@ def router_inputs(checkpoint: Checkpoint, data: TextData, layer: int) -> RouterI
 
     key = (checkpoint.fingerprint, data.fingerprint, layer)
     return once("router-inputs", 8, key, f"Running the inputs up to layer {layer}", work)
+
+
+def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
+    """Where all experts attend to, on a sample. Raises as `shrp.attention_roles.attention_roles`."""
+
+    def work(progress: Progress) -> AttentionRoles:
+        return roles_of(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
+
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    return once("attention-roles", 6, key, "Seeing where every expert attends to", work)
 
 
 def knocked_out(

@@ -48,7 +48,7 @@ def usage_heatmap(
         counts: `(L, H)` of what was counted, for the hover text.
         unit: of the counts.
         difference: values go both ways from 0.
-        ends: `(L, H, 2)` of 95% intervals of differences, nan for none; those that leave 0 out are in bold.
+        ends: `(L, H, 2)` of 95% intervals, nan for none; differences whose interval leaves 0 out are in bold.
         selected: layer and expert to outline.
         top: upper end of the scale, to give several maps the same one; None takes the largest value.
         clickable: whether the hover text says so.
@@ -61,7 +61,7 @@ def usage_heatmap(
         scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0}
     rows = [str(layer) for layer in layers]
     show = len(experts) <= 16
-    bold = np.zeros(values.shape, dtype=bool) if ends is None else beyond_chance(ends)
+    bold = beyond_chance(ends) if difference and ends is not None else np.zeros(values.shape, dtype=bool)
     cells = [
         [f"<b>{_cell(v, difference)}</b>" if sure else _cell(v, difference) for v, sure in zip(*row)]
         for row in zip(values, bold)
@@ -88,7 +88,7 @@ def usage_heatmap(
     texts = [
         f"<b>Layer {layer}, expert {expert}</b><br>{escape_html(measure)}: "
         + ("not known" if math.isnan(v := float(values[i, expert])) else _cell(v, difference, digits=1))
-        + ("" if ends is None or math.isnan(v) else f"<br>95% interval: {_ends(ends[i, expert])}")
+        + ("" if ends is None or math.isnan(v) else f"<br>95% interval: {_ends(ends[i, expert], difference)}")
         + ("" if counts is None or math.isnan(v) else f"<br>{int(counts[i, expert]):,} {unit} (Top-1)")
         + ("<br><i>click to open this expert</i>" if clickable else "")
         for i, layer in enumerate(layers)
@@ -137,10 +137,12 @@ def beyond_chance(ends: np.ndarray) -> np.ndarray:
     return (ends[..., 0] > 0) | (ends[..., 1] < 0)
 
 
-def _ends(pair: np.ndarray) -> str:
-    """An interval of percentage points."""
+def _ends(pair: np.ndarray, difference: bool) -> str:
+    """An interval of shares, or of percentage points."""
     low, high = (100 * float(end) for end in pair)
-    return "none, too few or all alike" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}"
+    if math.isnan(low):
+        return "none, too few or all alike"
+    return f"{low:+.1f} to {high:+.1f}" if difference else f"{low:.1f}% to {high:.1f}%"
 
 
 def _cell(value: float, difference: bool, digits: int = 0) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from shrp import checkpoint as checkpoints
 from shrp.attention import layer_attention
+from shrp.attention_roles import attention_roles
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.routing import knock_out, use_gates
@@ -434,3 +435,28 @@ def test_the_map_of_inputs_under_token_routing(open_page, tiny_token_checkpoint)
     at = open_page("expert_usage", tiny_token_checkpoint, layer=2, parts="map of inputs", map_by="no")
     assert not at.exception
     assert "each token is routed for itself" in texts_of(at)
+
+
+def test_the_roles_of_attention_are_those_that_were_measured(open_page, tiny_checkpoint):
+    loaded = checkpoints.load(tiny_checkpoint)
+    found = attention_roles(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=2, parts="roles", role="itself")
+    assert not at.exception
+    bars = titled(at, "Where the attention of layer 1's experts goes")
+    assert [trace["name"] for trace in bars["data"]] == list(found.roles)
+    shown = np.stack([values(trace["x"]) for trace in bars["data"]], axis=1)
+    assert shown == pytest.approx(100 * found.mean(1), abs=1e-3)
+    assert "n = 96 of the 480 inputs of probe/sst2" in bars["layout"]["title"]["subtitle"]["text"].replace(
+        "<br>", " "
+    )
+    mine = found.mean(1)[2]
+    said = texts_of(at)
+    assert f"gives most of its attention, {mine.max():.1%}" in said
+    assert found.roles[int(mine.argmax())] in said
+    over = titled(at, "Attention to: itself")
+    place = found.roles.index("itself")
+    assert values(over["data"][0]["z"]) == pytest.approx(np.stack([found.mean(i)[:, place] for i in (1, 2)]))
+    assert "other text" not in found.roles  # of single sentences
+    at = open_page("expert_usage", tiny_checkpoint, parts="roles", role="other text")
+    assert not at.exception
+    assert titled(at, "Attention to: rest of its text")

@@ -1,0 +1,159 @@
+"""Where each expert's attention goes on average: to itself, to neighbours, to separators, to the other text.
+
+Heads of a Transformer take such roles (Clark et al., "What Does BERT Look At?", 2019); an expert starts as one of them.
+
+Shapes: `L` expert layers, `H` experts, `N` inputs, `R` roles, `T` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.batching import collate, encode, longest_input
+from shrp.convert import expert_layers
+from shrp.data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.families import position_bias
+from shrp.partial import run_from
+from shrp.special import special_mask
+
+INPUTS = 96
+"""Most sampled inputs."""
+FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, OTHER = (
+    "first token",
+    "separators",
+    "itself",
+    "previous token",
+    "next token",
+    "rest of its text",
+    "other text",
+)
+ROLES = (FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, OTHER)
+"""Where a token's attention can go. Each place has one role, so an expert's shares sum to 1; `first token` and
+`separators` are what the tokenizer adds (`[CLS]`, `[SEP]` and their like), and only a pair has an `other text`."""
+_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionRoles:
+    """Shares of attention by role, of every expert in its layer's real inputs, whether they are routed to it or not."""
+
+    data: str
+    roles: tuple[str, ...]
+    """The `R` of `ROLES` that there are in these data."""
+    shares: Mapping[int, np.ndarray]
+    """Layer -> `(N, H, R)` float32: means over an input's own tokens (not those that the tokenizer adds)."""
+
+    @property
+    def n(self) -> int:
+        """Sampled inputs that have a token of their own."""
+        return len(next(iter(self.shares.values())))
+
+    @property
+    def layers(self) -> list[int]:
+        """Expert layers, ascending."""
+        return sorted(self.shares)
+
+    def mean(self, layer: int) -> np.ndarray:
+        """`(H, R)`: means over inputs, each expert's summing to 1."""
+        return self.shares[layer].mean(0)
+
+    def interval(self, layer: int) -> np.ndarray:
+        """95% intervals of `mean` over inputs, `(H, R, 2)`, cut to 0 and 1; nan for a single input."""
+        if self.n < 2:
+            return np.full((*self.shares[layer].shape[1:], 2), np.nan)
+        half = 1.96 * self.shares[layer].std(0, ddof=1) / np.sqrt(self.n)
+        mean = self.mean(layer)
+        return np.stack([mean - half, mean + half], axis=-1).clip(0, 1)
+
+
+def attention_roles(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    *,
+    inputs: int = INPUTS,
+    max_length: int = 128,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> AttentionRoles:
+    """Run the routed model on some inputs of each class and see where every expert attends to.
+
+    Args:
+        inputs: at most so many.
+        progress: called with inputs done and in all.
+
+    Raises:
+        PlanError: the model has no expert layer.
+        DataError: the data are empty, or no input has a token.
+    """
+    layers = expert_layers(model)
+    if not layers:
+        raise PlanError("this model has no expert layers, so there is no attention of experts.")
+    if not len(data):
+        raise DataError(f"{data.name} is empty; attention needs at least one input.")
+    rows = data.stratified_order(seed)[:inputs]
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
+    device = next(model.parameters()).device
+    texts = len(data.task.text_columns)
+    roles = ROLES if texts == 2 else ROLES[:-1]
+    found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+    for start in range(0, len(order), _BATCH):
+        part = order[start : start + _BATCH]
+        batch = {name: value.to(device) for name, value in collate(tokenizer, encoded, part).items()}
+        length = batch["input_ids"].shape[1]
+        places = torch.tensor(
+            np.stack(
+                [_places(tokenizer, encoded[i]["input_ids"], texts, length)[: len(roles)] for i in part]
+            ),
+            dtype=torch.float32,
+            device=device,
+        )  # (B, R, T, T)
+        own = places.sum((1, 3)).gt(0).sum(-1)  # (B,): tokens that attend
+        with torch.inference_mode():
+            _, entering = run_from(model, batch, watch=list(layers))
+            bias = position_bias(model, length)
+            for layer, module in layers.items():
+                weights = module.attention_maps(
+                    entering[layer], batch["attention_mask"], bias
+                )  # (B, H, T, T)
+                sums = torch.einsum("bhqk,brqk->bhr", weights.float(), places)
+                found[layer].append((sums / own[:, None, None])[own > 0].cpu().numpy())
+        if progress:
+            progress(min(start + _BATCH, len(order)), len(order))
+    shares = {layer: np.concatenate(parts) for layer, parts in found.items()}
+    if not len(next(iter(shares.values()))):
+        raise DataError(f"no input of {data.name} has a token of its own that could attend to anything.")
+    return AttentionRoles(data.name, roles, shares)
+
+
+def _places(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], texts: int, length: int) -> np.ndarray:
+    """Which role each place has from each of an input's own tokens, bool `(R, length, length)`; rows are queries."""
+    t = len(ids)
+    special = special_mask(tokenizer, ids)
+    # Which text a token is of, 1 or 2; a separator that was typed within one begins no further one.
+    text = np.minimum(np.cumsum(np.diff(special.astype(int), prepend=1) == -1), texts)
+    offset = np.arange(t)[None, :] - np.arange(t)[:, None]  # key less query
+    own = ~special[None, :]
+    same = own & (text[None, :] == text[:, None])
+    first = np.arange(t)[None, :] == 0
+    near = np.abs(offset) <= 1
+    of = {
+        FIRST: special[None, :] & first,
+        SEPARATORS: special[None, :] & ~first,
+        ITSELF: same & (offset == 0),
+        PREVIOUS: same & (offset == -1),
+        NEXT: same & (offset == 1),
+        SAME: same & ~near,
+        OTHER: own & (text[None, :] != text[:, None]),
+    }
+    found = np.zeros((len(ROLES), length, length), dtype=bool)
+    for place, role in enumerate(ROLES):
+        found[place, :t, :t] = of[role] & ~special[:, None]
+    return found

@@ -1,0 +1,108 @@
+"""Where experts' attention goes on average."""
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.attention import layer_attention
+from shrp.attention_roles import (
+    FIRST,
+    ITSELF,
+    NEXT,
+    OTHER,
+    PREVIOUS,
+    ROLES,
+    SAME,
+    SEPARATORS,
+    AttentionRoles,
+    attention_roles,
+)
+from shrp.convert import expert_layers
+from shrp.data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.tasks import TASKS
+
+
+def pairs(n=7):
+    texts = tuple((f"w{i} w1 w2", " ".join(f"w{j}" for j in range(i + 1))) for i in range(n))
+    return TextData(TASKS["mrpc"], "pairs", texts, np.arange(n) % 2)
+
+
+def by_hand(weights, first, second):
+    """The roles in `[CLS] first [SEP] second [SEP]`, in a plain loop over tokens."""
+    kinds = ["cls"] + ["a"] * first + ["sep"] + ["b"] * second + ["sep"] * (second > 0)
+    found = dict.fromkeys(ROLES, 0.0)
+    queries = [q for q, kind in enumerate(kinds) if kind in "ab"]
+    for q in queries:
+        for k, kind in enumerate(kinds):
+            if kind == "cls":
+                role = FIRST
+            elif kind == "sep":
+                role = SEPARATORS
+            elif kind != kinds[q]:
+                role = OTHER
+            else:
+                role = {0: ITSELF, -1: PREVIOUS, 1: NEXT}.get(k - q, SAME)
+            found[role] += weights[q, k] / len(queries)
+    return [found[role] for role in ROLES]
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_shares_are_those_of_a_plain_loop(family, tiny_routed, tiny_tokenizer):
+    model, data = tiny_routed(family), pairs()
+    found = attention_roles(model, tiny_tokenizer, data)
+    assert found.n == len(data)
+    assert found.layers == sorted(expert_layers(model))
+    # Inputs come in another order: each one's shares must be among those found.
+    for text in data.texts:
+        sizes = [len(tiny_tokenizer(part, add_special_tokens=False)["input_ids"]) for part in text]
+        for layer in found.layers:
+            maps = layer_attention(model, tiny_tokenizer, text, layer).weights
+            expected = np.array([by_hand(weights, *sizes) for weights in maps])
+            distance = np.abs(found.shares[layer] - expected).max((1, 2))
+            assert distance.min() < 1e-5
+
+
+def test_shares_sum_to_one_and_single_texts_have_no_other(tiny_routed, tiny_tokenizer, tiny_data):
+    seen = []
+    found = attention_roles(
+        tiny_routed(), tiny_tokenizer, tiny_data(40), inputs=20, progress=lambda *done: seen.append(done)
+    )
+    assert seen[-1] == (20, 20)
+    assert found.n == 20
+    assert found.roles == ROLES[:-1]
+    for layer in found.layers:
+        assert found.mean(layer).sum(-1) == pytest.approx(np.ones(4), abs=1e-5)
+        ends = found.interval(layer)
+        assert (ends[..., 0] <= found.mean(layer) + 1e-6).all()
+        assert (ends[..., 1] >= found.mean(layer) - 1e-6).all()
+
+
+def test_an_expert_that_looks_at_itself(tiny_routed, tiny_tokenizer, tiny_data, monkeypatch):
+    model = tiny_routed()
+
+    def only_itself(hidden_states, *_):
+        return torch.eye(hidden_states.shape[1]).expand(len(hidden_states), 4, -1, -1)
+
+    for module in expert_layers(model).values():
+        monkeypatch.setattr(module, "attention_maps", only_itself)
+    mean = attention_roles(model, tiny_tokenizer, tiny_data(9)).mean(1)
+    assert mean[:, ROLES.index(ITSELF)] == pytest.approx(np.ones(4))
+
+
+def test_a_typed_separator_begins_no_other_text(tiny_routed, tiny_tokenizer):
+    data = TextData(TASKS["sst2"], "typed", ((f"w1 {tiny_tokenizer.sep_token} w2 w3",), ("w4 w5",)), None)
+    found = attention_roles(tiny_routed(), tiny_tokenizer, data)
+    assert found.shares[1].sum(-1) == pytest.approx(np.ones((2, 4)), abs=1e-5)
+
+
+def test_what_can_not_be_seen(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
+    with pytest.raises(PlanError, match="no expert layers"):
+        attention_roles(tiny_model(), tiny_tokenizer, tiny_data(4))
+    empty = TextData(TASKS["sst2"], "blank", (("",),) * 3, None)
+    with pytest.raises(DataError, match="token of its own"):
+        attention_roles(tiny_routed(), tiny_tokenizer, empty)
+    with pytest.raises(DataError, match="empty"):
+        attention_roles(tiny_routed(), tiny_tokenizer, TextData(TASKS["sst2"], "none", (), None))
+    one = AttentionRoles("d", ROLES, {1: np.full((1, 2, 7), 1 / 7, dtype=np.float32)})
+    assert np.isnan(one.interval(1)).all()
