@@ -14,6 +14,7 @@ from ui import loaders, state, usage_figures, usage_history_figures
 from ui.describe import summary_line
 from ui.downloads import chart
 from ui.expert_details import expert_details
+from ui.store import results
 from ui.tables import row_height
 from ui.text import escape, escape_html, percent
 
@@ -65,8 +66,26 @@ def matrix(stats: UsageStats, measure: str, rows: np.ndarray) -> np.ndarray:
     return np.stack([of(layer, rows) for layer in stats.layers])
 
 
-def usage_map(stats: UsageStats, name: str) -> None:
+def difference_of(
+    selection: state.Selection, stats: UsageStats, measure: str, group: str, against: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """`usage_difference` of two groups, kept, since a table of many thousand inputs takes seconds."""
+    checkpoint, data = selection.checkpoint, selection.data
+    store, key = (
+        results("usage differences", 32),
+        (checkpoint.fingerprint, data.fingerprint, measure, group, against),
+    )
+    if (found := store.get(key)) is None:
+        groups = groups_of(stats)
+        of = "share" if measure == SHARE else "mean_probs"
+        found = usage_difference(stats, groups[group], groups[against], of)
+        store.put(key, found)
+    return found
+
+
+def usage_map(selection: state.Selection, stats: UsageStats) -> None:
     """The controls and the heatmap, with the evenness of each layer beside it."""
+    name = selection.name
     groups = groups_of(stats)
     one, two, three = st.columns([2, 2, 2])
     measure = one.segmented_control(
@@ -94,9 +113,7 @@ def usage_map(stats: UsageStats, name: str) -> None:
     subtitle = f"{escape_html(stats.data)}, {escape_html(group)}, {n}"
     difference, ends = against != "nothing", None
     if difference:
-        values, ends = usage_difference(
-            stats, rows, groups[against], "share" if measure == SHARE else "mean_probs"
-        )
+        values, ends = difference_of(selection, stats, measure, group, against)
         subtitle = (
             f"percentage points; {escape_html(stats.data)}: {escape_html(group)} (n = {int(rows.sum()):,}) minus "
             f"{escape_html(against)} (n = {int(groups[against].sum()):,})"
@@ -278,7 +295,7 @@ def measured(selection: state.Selection) -> None:
     above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
     layer, expert = cell_picker(stats, start)
     with above:
-        usage_map(stats, selection.name)
+        usage_map(selection, stats)
         slice_examples(selection.data)
     file_name = f"{selection.name}-layer{layer}-expert{expert}"
     expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name)

@@ -99,7 +99,7 @@ def plane(table: np.ndarray) -> Plane:
 
     if not np.ptp(table, axis=0).any():
         return Plane(np.zeros((len(table), 2)), (0.0, 0.0))
-    pca = PCA(2, svd_solver="full")
+    pca = PCA(2, svd_solver="covariance_eigh")
     points = pca.fit_transform(table.astype(np.float64))
     first, second = pca.explained_variance_ratio_.tolist()
     return Plane(points, (first, second))
