@@ -9,7 +9,7 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
 from shrp.usage import UsageStats
-from shrp.usage_difference import FEWEST, usage_difference
+from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
 from ui import loaders, state, usage_figures, usage_history_figures
 from ui.describe import summary_line
 from ui.downloads import chart
@@ -176,12 +176,13 @@ def chance_words(ends: np.ndarray) -> str:
     """How many of some differences `(L, H, 2)` are beyond chance, and how many would be by chance."""
     known = int(np.isfinite(ends[..., 0]).sum())
     if not known:
-        return "No difference has an interval: too few inputs."
+        return "No difference has an interval: too few inputs, or the same ones."
     found = int(usage_figures.beyond_chance(ends).sum())
     return (
         f"In bold: the {found} of {known} differences whose 95% interval (bootstrap over inputs) leaves 0 out; if "
-        f"nothing differed, about {0.05 * known:.1f} would. A difference of Top-1 shares has an interval where at "
-        f"least {FEWEST} choices fell on the expert."
+        f"nothing differed, about {0.05 * known:.1f} would. There is one where at least {FEWEST} inputs of the smaller "
+        f"group are to be expected to choose the expert, and {FEWEST} not to (mean probability: where both groups have "
+        f"{SMALLEST} inputs)."
     )
 
 

@@ -36,7 +36,8 @@ def scores_of_its_own(selection: state.Selection, scores: pd.DataFrame) -> pd.Da
     plan = selection.checkpoint.info.plan
     if plan is None:
         return scores[scores["kind"] == ("routed" if selection.is_routed else "static")]
-    return scores[scores["kind"].isin(("static", "control")) & (scores["budget"] == plan.budget)]
+    kind = "control" if plan.selection.startswith("random") else "static"
+    return scores[(scores["kind"] == kind) & (scores["budget"] == plan.budget)]
 
 
 def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame) -> None:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import t
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import collate, encode, longest_input
+from shrp.batching import collate, encode, longest_input, token_spans
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.families import position_bias
+from shrp.intervals import NO_WIDTH
 from shrp.partial import run_from
-from shrp.special import special_mask
 
 INPUTS = 96
 """Most sampled inputs."""
@@ -64,10 +65,13 @@ class AttentionRoles:
         return self.shares[layer].mean(0)
 
     def interval(self, layer: int) -> np.ndarray:
-        """95% intervals of `mean` over inputs, `(H, R, 2)`, cut to 0 and 1; nan for a single input."""
+        """95% intervals of `mean` over inputs (Student's t), `(H, R, 2)`, cut to 0 and 1; nan for a single input, and
+        where all inputs are alike.
+        """
         if self.n < 2:
             return np.full((*self.shares[layer].shape[1:], 2), np.nan)
-        half = 1.96 * self.shares[layer].std(0, ddof=1) / np.sqrt(self.n)
+        half = t.ppf(0.975, self.n - 1) * self.shares[layer].std(0, ddof=1) / np.sqrt(self.n)
+        half = np.where(2 * half > NO_WIDTH, half, np.nan)
         mean = self.mean(layer)
         return np.stack([mean - half, mean + half], axis=-1).clip(0, 1)
 
@@ -97,21 +101,23 @@ def attention_roles(
         raise PlanError("this model has no expert layers, so there is no attention of experts.")
     if not len(data):
         raise DataError(f"{data.name} is empty; attention needs at least one input.")
-    rows = data.stratified_order(seed)[:inputs]
-    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    limit = longest_input(model, tokenizer, max_length)
+    sampled = [data.texts[i] for i in data.stratified_order(seed)[:inputs]]
+    encoded = encode(tokenizer, sampled, limit)
+    parts = [
+        [None if span is None else span[0] for span in token_spans(tokenizer, text, limit)]
+        for text in sampled
+    ]
     order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
     device = next(model.parameters()).device
-    texts = len(data.task.text_columns)
-    roles = ROLES if texts == 2 else ROLES[:-1]
+    roles = ROLES if len(data.task.text_columns) == 2 else ROLES[:-1]
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     for start in range(0, len(order), _BATCH):
-        part = order[start : start + _BATCH]
-        batch = {name: value.to(device) for name, value in collate(tokenizer, encoded, part).items()}
+        picked = order[start : start + _BATCH]
+        batch = {name: value.to(device) for name, value in collate(tokenizer, encoded, picked).items()}
         length = batch["input_ids"].shape[1]
         places = torch.tensor(
-            np.stack(
-                [_places(tokenizer, encoded[i]["input_ids"], texts, length)[: len(roles)] for i in part]
-            ),
+            np.stack([_places(parts[i], length)[: len(roles)] for i in picked]),
             dtype=torch.float32,
             device=device,
         )  # (B, R, T, T)
@@ -127,33 +133,36 @@ def attention_roles(
                 found[layer].append((sums / own[:, None, None])[own > 0].cpu().numpy())
         if progress:
             progress(min(start + _BATCH, len(order)), len(order))
-    shares = {layer: np.concatenate(parts) for layer, parts in found.items()}
+    shares = {layer: np.concatenate(batches) for layer, batches in found.items()}
+    if not all(np.isfinite(share).all() for share in shares.values()):
+        raise DataError("The experts' attention is not all finite numbers: the model's weights are spoilt.")
     if not len(next(iter(shares.values()))):
         raise DataError(f"no input of {data.name} has a token of its own that could attend to anything.")
     return AttentionRoles(data.name, roles, shares)
 
 
-def _places(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], texts: int, length: int) -> np.ndarray:
-    """Which role each place has from each of an input's own tokens, bool `(R, length, length)`; rows are queries."""
-    t = len(ids)
-    special = special_mask(tokenizer, ids)
-    # Which text a token is of, 1 or 2; a separator that was typed within one begins no further one.
-    text = np.minimum(np.cumsum(np.diff(special.astype(int), prepend=1) == -1), texts)
-    offset = np.arange(t)[None, :] - np.arange(t)[:, None]  # key less query
-    own = ~special[None, :]
-    same = own & (text[None, :] == text[:, None])
-    first = np.arange(t)[None, :] == 0
-    near = np.abs(offset) <= 1
+def _places(parts: Sequence[int | None], length: int) -> np.ndarray:
+    """Which role each place has from each of an input's own tokens, bool `(R, length, length)`; rows are queries.
+
+    Args:
+        parts: of each token, which text of the input it is of; None for those that the tokenizer added.
+    """
+    size = len(parts)
+    text = np.array([-1 if part is None else part for part in parts])
+    offset = np.arange(size)[None, :] - np.arange(size)[:, None]  # key less query
+    added = np.broadcast_to(text == -1, (size, size))
+    first = np.broadcast_to(np.arange(size) == 0, (size, size))
+    same = text[None, :] == text[:, None]
     of = {
-        FIRST: special[None, :] & first,
-        SEPARATORS: special[None, :] & ~first,
-        ITSELF: same & (offset == 0),
+        FIRST: added & first,
+        SEPARATORS: added & ~first,
+        ITSELF: offset == 0,
         PREVIOUS: same & (offset == -1),
         NEXT: same & (offset == 1),
-        SAME: same & ~near,
-        OTHER: own & (text[None, :] != text[:, None]),
+        SAME: same & (np.abs(offset) > 1),
+        OTHER: ~added & ~same,
     }
     found = np.zeros((len(ROLES), length, length), dtype=bool)
     for place, role in enumerate(ROLES):
-        found[place, :t, :t] = of[role] & ~special[:, None]
+        found[place, :size, :size] = of[role] & (text[:, None] != -1)
     return found

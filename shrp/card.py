@@ -299,9 +299,10 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
 
 def _floor(rows: list[dict[str, Any]]) -> list[str]:
     """What the best constant answer scores, and which models are not above it; nothing where it is not known."""
-    floor = rows[0].get("constant")
-    if floor is None:
+    known = score_frame(rows)["constant"].dropna()
+    if known.empty:
         return []
+    floor = known.iloc[0]
     below = [f"“{row['model']}”" for row in rows if row["score"] <= floor]
     names = ", ".join(below) or "no model"
     if len(below) > 1:

@@ -18,6 +18,7 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.partial import run_layers
 
+_ROUNDING = 1e-9  # a direction that holds less than this of the variance holds none
 FEWEST = 3
 """Fewer inputs than this lie in a plane whatever they are."""
 
@@ -64,7 +65,7 @@ def router_inputs(
 
     Raises:
         PlanError: the layer has no router that learned.
-        DataError: the data have fewer than `FEWEST` inputs.
+        DataError: the data have fewer than `FEWEST` inputs, or the weights are spoilt.
     """
     found = router_layers(model).get(layer)
     if found is None or found.routing == "uniform":
@@ -90,6 +91,10 @@ def router_inputs(
         done += len(rows)
         if progress:
             progress(done, len(data))
+    if not (np.isfinite(states).all() and np.isfinite(scores).all()):
+        raise DataError(
+            f"What layer {layer}'s router is given is not all finite numbers: the weights are spoilt."
+        )
     return RouterInputs(data.name, layer, states, scores)
 
 
@@ -101,5 +106,6 @@ def plane(table: np.ndarray) -> Plane:
         return Plane(np.zeros((len(table), 2)), (0.0, 0.0))
     pca = PCA(2, svd_solver="covariance_eigh")
     points = pca.fit_transform(table.astype(np.float64))
-    first, second = pca.explained_variance_ratio_.tolist()
-    return Plane(points, (first, second))
+    held = np.where(pca.explained_variance_ratio_ > _ROUNDING, pca.explained_variance_ratio_, 0.0)
+    first, second = held.tolist()
+    return Plane(points * (held > 0), (first, second))

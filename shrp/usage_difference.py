@@ -13,9 +13,11 @@ from shrp.intervals import NO_WIDTH
 from shrp.metrics import RESAMPLE_CELLS
 from shrp.usage import UsageStats
 
-FEWEST = 10
-"""A difference of Top-1 shares has an interval where at least so many choices of both groups fell on the expert: of
-fewer the bootstrap is too sure."""
+FEWEST = 5
+"""A difference of Top-1 shares has an interval where, by the share in both groups together, at least so many inputs of
+the smaller group are to be expected to choose the expert, and as many not to: of fewer the bootstrap is too sure."""
+SMALLEST = 40
+"""A difference of mean probabilities has an interval where both groups have at least so many inputs, likewise."""
 
 
 def usage_difference(
@@ -29,6 +31,8 @@ def usage_difference(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The group's usage less the other's, expert by expert.
 
+    An interval leaves 0 out by chance about once in 20 times, for groups of any size that has one (a test draws them).
+
     Args:
         group, other: masks `(N,)`; they may overlap, as a class does with all inputs.
         measure: Top-1 shares, or mean router probabilities.
@@ -38,7 +42,7 @@ def usage_difference(
 
     Returns:
         Differences `(L, H)`, nan where a group is empty, and their 95% percentile intervals `(L, H, 2)`, nan where
-        there is none: of shares, below `FEWEST` choices; and where all draws are alike.
+        there is none: by `FEWEST` and `SMALLEST`, and where all draws are alike.
     """
     of = stats.share if measure == "share" else stats.mean_probs
     values = np.stack([of(layer, group) - of(layer, other) for layer in stats.layers])
@@ -50,10 +54,11 @@ def usage_difference(
     table = np.concatenate([each[layer] for layer in stats.layers], axis=1).astype(np.float64)  # (N, L * H)
     weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)  # (N,)
     drawn = _draws(table, weight.astype(np.float64), group, other, resamples, np.random.default_rng(seed))
-    known = np.ones(shape, dtype=bool)
+    smaller = min(int(group.sum()), int(other.sum()))
+    known = np.full(shape, smaller >= SMALLEST)
     if measure == "share":
-        either = group | other
-        known = np.stack([stats.counts(layer, either) for layer in stats.layers]) >= FEWEST
+        share = np.stack([stats.share(layer, group | other) for layer in stats.layers])
+        known = np.minimum(share, 1 - share) * smaller >= FEWEST - NO_WIDTH
     if len(drawn):
         found = np.moveaxis(np.percentile(drawn, [2.5, 97.5], axis=0), 0, -1).reshape(*shape, 2)
         known &= found[..., 1] - found[..., 0] > NO_WIDTH

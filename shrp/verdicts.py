@@ -143,7 +143,10 @@ def summary(found: Sequence[Verdict], scores: pd.DataFrame) -> str:
 
 def _finite(value: Any) -> float:
     """A stored number, nan where there is none."""
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+    try:
+        return value if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan
 
 
 def _side(score: float, model: Any) -> Outcome:

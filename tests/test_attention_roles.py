@@ -91,9 +91,16 @@ def test_an_expert_that_looks_at_itself(tiny_routed, tiny_tokenizer, tiny_data, 
 
 
 def test_a_typed_separator_begins_no_other_text(tiny_routed, tiny_tokenizer):
-    data = TextData(TASKS["sst2"], "typed", ((f"w1 {tiny_tokenizer.sep_token} w2 w3",), ("w4 w5",)), None)
-    found = attention_roles(tiny_routed(), tiny_tokenizer, data)
-    assert found.shares[1].sum(-1) == pytest.approx(np.ones((2, 4)), abs=1e-5)
+    model, sep = tiny_routed(), tiny_tokenizer.sep_token
+    data = TextData(TASKS["sst2"], "typed", ((f"w1 {sep} w2 w3",), ("w4 w5",)), None)
+    assert attention_roles(model, tiny_tokenizer, data).shares[1].sum(-1) == pytest.approx(
+        np.ones((2, 4)), abs=1e-5
+    )
+    text = (f"w1 {sep} w2 w3 w4", "w5")
+    found = attention_roles(model, tiny_tokenizer, TextData(TASKS["mrpc"], "typed", (text,), None))
+    maps = layer_attention(model, tiny_tokenizer, text, 1).weights
+    expected = [by_hand(weights, 5, 1) for weights in maps]  # what was typed is a token as any other
+    assert found.shares[1][0] == pytest.approx(np.array(expected), abs=1e-5)
 
 
 def test_what_can_not_be_seen(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
@@ -104,5 +111,21 @@ def test_what_can_not_be_seen(tiny_model, tiny_routed, tiny_tokenizer, tiny_data
         attention_roles(tiny_routed(), tiny_tokenizer, empty)
     with pytest.raises(DataError, match="empty"):
         attention_roles(tiny_routed(), tiny_tokenizer, TextData(TASKS["sst2"], "none", (), None))
+    spoilt = tiny_routed()
+    with torch.no_grad():
+        expert_layers(spoilt)[1].qkv_weight.fill_(np.nan)
+    with pytest.raises(DataError, match="spoilt"):
+        attention_roles(spoilt, tiny_tokenizer, tiny_data(4))
     one = AttentionRoles("d", ROLES, {1: np.full((1, 2, 7), 1 / 7, dtype=np.float32)})
     assert np.isnan(one.interval(1)).all()
+    alike = AttentionRoles("d", ROLES, {1: np.full((5, 2, 7), 1 / 7, dtype=np.float32)})
+    assert np.isnan(alike.interval(1)).all()
+
+
+def test_intervals_of_few_inputs_hold_the_mean_as_often_as_they_say():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(400):
+        shares = rng.normal(0.5, 0.1, size=(3, 1, 1)).astype(np.float32)
+        low, high = AttentionRoles("d", ROLES[:1], {1: shares}).interval(1)[0, 0]
+        held.append(low <= 0.5 <= high)
+    assert 0.92 < np.mean(held) < 0.98

@@ -46,6 +46,11 @@ def test_layers_without_a_router_and_too_few_inputs(tiny_routed, tiny_tokenizer,
             router_inputs(model, tiny_tokenizer, tiny_data(5), layer)
     with pytest.raises(DataError, match="at least 3"):
         router_inputs(tiny_routed(), tiny_tokenizer, tiny_data(2), 1)
+    spoilt = tiny_routed()
+    with torch.no_grad():
+        router_layers(spoilt)[1].router.dense.bias[0] = np.nan
+    with pytest.raises(DataError, match="spoilt"):
+        router_inputs(spoilt, tiny_tokenizer, tiny_data(5), 1)
 
 
 def test_the_plane_holds_the_two_directions_of_most_variance():
@@ -58,6 +63,15 @@ def test_the_plane_holds_the_two_directions_of_most_variance():
     assert found.points.mean(0) == pytest.approx([0, 0], abs=1e-9)
     again = plane(table.astype(np.float32))
     assert again.points == pytest.approx(found.points, abs=1e-3)
+
+
+def test_one_direction_leaves_the_other_axis_empty():
+    table = np.random.default_rng(1).normal(size=(40, 1)) @ [
+        [1.0, -1.0]
+    ]  # the scores of a layer of two experts
+    found = plane(table.astype(np.float32))
+    assert found.held == (pytest.approx(1), 0.0)
+    assert not found.points[:, 1].any()
 
 
 def test_one_point_many_times_has_no_directions():

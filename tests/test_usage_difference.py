@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shrp.usage import UsageStats
-from shrp.usage_difference import FEWEST, usage_difference
+from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
 
 N = 240
 
@@ -38,6 +38,28 @@ def test_about_95_of_100_intervals_hold_the_true_difference(measure):
     assert 0.91 < np.mean(held) < 0.98
 
 
+@pytest.mark.parametrize("measure", ["share", "mean_probs"])
+@pytest.mark.parametrize("against", ["all", "rest"])
+@pytest.mark.parametrize("size", [1, 5, 24, 40, 100])
+def test_of_groups_that_do_not_differ_about_one_interval_in_20_leaves_0_out(size, against, measure):
+    rng = np.random.default_rng(size)
+    share = np.array([0.4, 0.25, 0.15, 0.1, 0.05, 0.05])
+    group = np.arange(N) < size
+    other = ~group if against == "rest" else np.ones(N, dtype=bool)
+    known = out = 0
+    for _ in range(60):
+        top1 = choices(share, N, rng)
+        probs = rng.dirichlet(2 * share, N) if measure == "mean_probs" else None
+        _, ends = usage_difference(stats_of(top1, probs), group, other, measure, resamples=300)
+        known += int(np.isfinite(ends[..., 0]).sum())
+        out += int(((ends[..., 0] > 0) | (ends[..., 1] < 0)).sum())
+    if size < (24 if measure == "share" else SMALLEST):
+        assert not known
+    else:
+        assert known >= 60
+        assert out / known < 0.12
+
+
 def test_a_group_against_all_inputs_is_the_difference_to_the_rest_scaled():
     rng, (first, rest) = np.random.default_rng(1), halves()
     stats = stats_of(np.concatenate([choices(p, N // 2, rng) for p in ((0.5, 0.5), (0.2, 0.8))]))
@@ -60,11 +82,15 @@ def test_where_there_is_no_interval():
     first, rest = halves()
     top1 = np.zeros((N, 3), dtype=np.int64)
     top1[:, 0] = 1
-    top1[: FEWEST - 1] = [0, 1, 0]  # too few, though all in one group
+    chosen = 2 * FEWEST
+    top1[:chosen] = [0, 1, 0]
     values, ends = usage_difference(stats_of(top1), first, rest)
-    assert values[0, 1] == pytest.approx((FEWEST - 1) / (N // 2))
-    assert np.isnan(ends[0, 1:]).all()
-    assert np.isfinite(ends[0, 0]).all()
+    assert values[0, 1] == pytest.approx(chosen / (N // 2))
+    assert np.isfinite(ends[0, :2]).all()
+    assert np.isnan(ends[0, 2]).all()  # nobody chose it
+    top1[chosen - 1] = [1, 0, 0]  # one too few, though all are in one group
+    assert np.isnan(usage_difference(stats_of(top1), first, rest)[1]).all()
+    top1[chosen - 1] = [0, 1, 0]
     assert np.isnan(usage_difference(stats_of(top1), first, first)[1]).all()  # 0 in every draw
     nobody = np.zeros(N, dtype=bool)
     for groups in ((first, nobody), (nobody, rest)):

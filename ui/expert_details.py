@@ -71,8 +71,8 @@ def expert_details(
     )
     frame = input_frame(stats, data, layer, expert)
     draw = {
-        INPUTS: lambda: inputs(frame, stats, data, f"{layer}-{expert}", file_name),
-        MAP: lambda: input_map(checkpoint, stats, data, layer, expert, file_name),
+        INPUTS: lambda: inputs(frame, stats, data, f"{layer}-{expert}", file_name, ATTENTION in parts),
+        MAP: lambda: input_map(checkpoint, stats, data, layer, expert, file_name, ATTENTION in parts),
         WORDS: lambda: words(checkpoint, stats, data, layer, expert, file_name),
         ATTENTION: lambda: attention(checkpoint, data, layer, expert, int(frame["index"].iloc[0]), file_name),
         ROLES: lambda: roles(checkpoint, stats, data, layer, expert, file_name),

@@ -42,12 +42,15 @@ def _text_names(data: TextData) -> list[str]:
     )
 
 
-def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, file_name: str) -> None:
+def inputs(
+    frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, file_name: str, followed: bool
+) -> None:
     """The table of inputs; a picked row becomes the example whose attention is shown.
 
     Args:
         frame: `input_frame`'s.
         cell: names layer and expert in the table's key.
+        followed: whether the attention in an example is shown too, below.
     """
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with right:
@@ -96,7 +99,8 @@ def inputs(frame: pd.DataFrame, stats: UsageStats, data: TextData, cell: str, fi
         },
         alt=f"Inputs with the {ranked or HIGHEST} router probability for this expert",
     )
-    st.caption("Pick a row to see this expert's attention in it, below. The CSV holds all inputs.")
+    pick = "Pick a row to see this expert's attention in it, below. " * followed
+    st.caption(f"{pick}The CSV holds all inputs.")
     downloads(frame, "top-inputs", f"{file_name}-inputs")
 
 

@@ -12,7 +12,7 @@ import streamlit as st
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.input_map import Plane, plane
+from shrp.input_map import Plane
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui.downloads import chart, clicked
@@ -31,9 +31,19 @@ _SYMBOLS = ("circle", "diamond", "square", "x", "triangle-up", "cross", "star")
 
 
 def input_map(
-    checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, name: str
+    checkpoint: Checkpoint,
+    stats: UsageStats,
+    data: TextData,
+    layer: int,
+    expert: int,
+    name: str,
+    followed: bool,
 ) -> None:
-    """The map with its two controls. Raises as `shrp.input_map.router_inputs`."""
+    """The map with its two controls. Raises as `shrp.input_map.router_inputs`.
+
+    Args:
+        followed: whether the attention in an example is shown too, below.
+    """
     st.markdown(
         f"**Map of the inputs** at the router of layer {layer}, n = {stats.n:,} of {escape(data.name)}"
     )
@@ -54,8 +64,7 @@ def input_map(
         coloured = st.segmented_control(
             "Coloured by", list(by), default=THIS, required=True, key=COLOURED, bind="query-params"
         )
-    found = made.router_inputs(checkpoint, data, layer)
-    drawn = plane(found.scores if axes == SCORES else found.states)
+    drawn = made.router_planes(checkpoint, data, layer)[0 if axes == SCORES else 1]
     groups = by[coloured]
     top = stats.top1[layer].argmax(1)
     chart(
@@ -80,10 +89,15 @@ def input_map(
         if stats.unit == "tokens"
         else ""
     )
-    st.caption(
-        "The nearer, the more alike, in the two directions in which these inputs differ most. "
+    rest = (
         f"{percent(max(0.0, 1 - sum(drawn.held)), 0)} of the variance lies in other directions, so points that look "
-        f"near may be apart there.{mixed} Pick a point to see this expert's attention in that input, below."
+        "near may be apart there."
+        if sum(drawn.held)
+        else "Here all inputs are alike: they lie at one point."
+    )
+    pick = " Pick a point to see this expert's attention in that input, below." * followed
+    st.caption(
+        f"The nearer, the more alike, in the two directions in which these inputs differ most. {rest}{mixed}{pick}"
     )
 
 
@@ -98,6 +112,8 @@ def _groupings(stats: UsageStats, layer: int, expert: int) -> dict[str, np.ndarr
         try:
             groups = stats.groups(by)
         except DataError:
+            continue
+        if len(groups) > len(_COLORS) * len(_SYMBOLS):  # more than can be told apart
             continue
         named = np.full(stats.n, "", dtype=object)
         for name, mask in groups.items():

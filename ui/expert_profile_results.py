@@ -13,8 +13,7 @@ from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
-from shrp.input_map import RouterInputs
-from shrp.input_map import router_inputs as of_router
+from shrp.input_map import Plane, plane, router_inputs
 from shrp.knockout import KnockOut, Prefix, knock_out_effect
 from shrp.similarity import OutputSample, sample_outputs
 from shrp.usage import UsageStats
@@ -63,14 +62,18 @@ def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
     return once("expert-outputs", 2, key, "Computing every expert's outputs", work)
 
 
-def router_inputs(checkpoint: Checkpoint, data: TextData, layer: int) -> RouterInputs:
-    """What a layer's router is given. Raises as `shrp.input_map.router_inputs`."""
+def router_planes(checkpoint: Checkpoint, data: TextData, layer: int) -> tuple[Plane, Plane]:
+    """The inputs by a layer's router scores, and by what the router is given. Raises as `router_inputs`.
 
-    def work(progress: Progress) -> RouterInputs:
-        return of_router(checkpoint.model, checkpoint.tokenizer, data, layer, progress=progress)
+    The states themselves are not kept: of many inputs they take tens of megabytes.
+    """
+
+    def work(progress: Progress) -> tuple[Plane, Plane]:
+        found = router_inputs(checkpoint.model, checkpoint.tokenizer, data, layer, progress=progress)
+        return plane(found.scores), plane(found.states)
 
     key = (checkpoint.fingerprint, data.fingerprint, layer)
-    return once("router-inputs", 8, key, f"Running the inputs up to layer {layer}", work)
+    return once("router-planes", 16, key, f"Running the inputs up to layer {layer}", work)
 
 
 def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:

@@ -127,7 +127,7 @@ def role_bars(found: AttentionRoles, stats: UsageStats, layer: int, expert: int,
     return layout(
         fig,
         f"Where the attention of layer {layer}'s experts goes",
-        subtitle=f"{escape_html(of)}; in brackets: the expert's Top-1 share of all inputs",
+        subtitle=f"{escape_html(of)}; in brackets: the expert's Top-1 share of all {stats.unit}",
         x="share of attention",
         y="expert",
         height=210 + 24 * max(len(mean), 4),

@@ -37,7 +37,7 @@ def checkpoint_zip(
     if evaluation is not None and math.isfinite(evaluation.score):
         best = [row.get("score") for row in kept if row.get("data_fingerprint") == fingerprint]
         # Random experts stay the control that they are, wherever they are taken.
-        drawn = plan.selection == "random"
+        drawn = plan.selection.startswith("random")  # also with edits
         label = f"{'random experts' if drawn else 'static'}, {plan.budget} in all"
         kind = "control" if drawn else "static"
         row = score_row(label, kind, [evaluation], best[0] if best else None)

@@ -98,7 +98,7 @@ def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progre
     if (found := store.get(key)) is None:
         bar = st.progress(0.0, text=f"{label} …")
         try:
-            with store.making(key, lambda: bar.progress(0.0, f"{label}, which another session began …")):
+            with store.making(key, lambda: bar.progress(0.0, f"{label}, which was begun before …")):
                 if (found := store.get(key)) is None:
                     found = work(
                         lambda done, n: bar.progress(

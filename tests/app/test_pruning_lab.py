@@ -13,6 +13,7 @@ from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
 from shrp.live import FIRST_ESTIMATE
 from shrp.plan import PruningPlan
+from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
 from ui import lab, lab_export, lab_views
@@ -248,8 +249,9 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
     assert checkpoints.load(loaded.path).fingerprint == loaded.fingerprint
 
 
-def test_random_experts_are_taken_home_as_the_control_that_they_are(loaded, tmp_path, open_page):
-    plan, evaluation = direct(loaded, budget=3, selection="random", seed=1)
+@pytest.mark.parametrize("edits", [NO_EDITS, PlanEdits(((1, LayerEdit(pinned=(2,))),))])
+def test_random_experts_are_taken_home_as_the_control_that_they_are(loaded, tmp_path, open_page, edits):
+    plan, evaluation = direct(loaded, budget=3, selection="random", seed=1, edits=edits)
     archive = zipfile.ZipFile(io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "drawn", evaluation)))
     archive.extractall(tmp_path)
     row = checkpoints.load(tmp_path / "drawn").info.scores[-1]
