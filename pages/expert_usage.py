@@ -11,7 +11,7 @@ from shrp.errors import DataError, ShrpError
 from shrp.usage import UsageStats
 from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
 from ui import loaders, state, usage_figures, usage_history_figures
-from ui.describe import summary_line
+from ui.describe import kept_experts, summary_line
 from ui.downloads import chart
 from ui.expert_details import expert_details
 from ui.store import results
@@ -36,15 +36,11 @@ def explain_no_routers(selection: state.Selection) -> None:
     plan = selection.checkpoint.info.plan
     if plan is not None:
         st.markdown("**What it keeps**, with the weights that took the routers' place")
-        rows = [
-            {"layer": layer, "experts": ", ".join(f"{e} ({w:.2f})" for e, w in zip(p.experts, p.weights))}
-            for layer, p in plan.layers
-        ]
         st.dataframe(
-            pd.DataFrame(rows),
+            kept_experts(plan),
             hide_index=True,
             width="stretch",
-            column_config={"layer": {"width": "small"}},
+            column_config={"layer": {"width": "small"}, "experts kept": {"width": "small"}},
             alt="Kept experts and weights of every static layer",
         )
 

@@ -1,7 +1,8 @@
 """Values of keyed widgets, brought back among what the widgets offer now.
 
-What a person picked is kept by its key while checkpoint, data and plan change around it, and Streamlit checks only what
-comes by the page's address. Call these before the widget is drawn.
+What a person picked is kept by its key while checkpoint, data and plan change around it. Streamlit brings some of it
+back among a widget's options by itself, but not numbers, and not to the start that a page gives. Call these before the
+widget is drawn.
 """
 
 from __future__ import annotations

@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from shrp import card
 from shrp.checkpoint_info import CheckpointInfo
+from shrp.plan import PruningPlan
 from ui.text import duration, escape
+
+
+def kept_experts(plan: PruningPlan) -> pd.DataFrame:
+    """What a plan keeps: a row a layer, its experts with the weights that took the router's place."""
+    rows = [
+        (
+            layer,
+            len(p.experts),
+            ", ".join(f"{e} ({w:.2f})" for e, w in zip(p.experts, p.weights, strict=True)),
+        )
+        for layer, p in plan.layers
+    ]
+    return pd.DataFrame(rows, columns=["layer", "experts kept", "experts (weight)"])
 
 
 def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from shrp.measure import TOKENS, cost, dense_cost
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 from ui import loaders, overview_figures, score_figures
-from ui.describe import summary_line, training_facts
+from ui.describe import kept_experts, summary_line, training_facts
 from ui.report_parts import Section
 from ui.score_views import constant_warning
 from ui.score_views import table as score_table
@@ -65,11 +65,7 @@ def facts_part(part: Section, selection: Selection, made: str) -> None:
         f"Structure of the checkpoint; Top-1 shares in the hover texts are of {validation}, as stored with it.",
     )
     if info.plan is not None:
-        rows = [
-            {"layer": layer, "experts kept (weight)": ", ".join(f"{e} ({w:.2f})" for e, w in kept)}
-            for layer, kept in ((i, zip(p.experts, p.weights)) for i, p in info.plan.layers)
-        ]
-        part.table(pd.DataFrame(rows), f"What the pruning keeps: {info.plan.budget} experts in all")
+        part.table(kept_experts(info.plan), f"What the pruning keeps: {info.plan.budget} experts in all")
 
 
 def scores_part(part: Section, selection: Selection) -> None:

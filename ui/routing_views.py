@@ -11,10 +11,10 @@ from shrp.columns import distinct
 from shrp.explore import EVALUATED_TOKENS, Exploration
 from ui import expert_cells, routing_force
 from ui import routing_figures as figures
+from ui.describe import kept_experts
 from ui.downloads import chart, downloads
 from ui.state import EXPERT, LAYER, Selection
 from ui.tables import row_height
-from ui.text import percent
 
 
 def predictions(found: list[Exploration]) -> None:
@@ -99,20 +99,11 @@ def no_router(selection: Selection) -> None:
             "The table shows them with their weights; pick a routed checkpoint to see routes.",
             icon=":material/content_cut:",
         )
-        plan = pd.DataFrame(
-            [
-                {
-                    "layer": layer,
-                    "experts kept": len(kept.experts),
-                    "experts (weight)": ", ".join(
-                        f"{e} ({percent(w)})" for e, w in zip(kept.experts, kept.weights, strict=True)
-                    ),
-                }
-                for layer, kept in info.plan.layers
-            ]
-        )
         st.dataframe(
-            plan, hide_index=True, width="content", alt="Kept experts and weights of every static layer"
+            kept_experts(info.plan),
+            hide_index=True,
+            width="content",
+            alt="Kept experts and weights of every static layer",
         )
         return
     reasons = {

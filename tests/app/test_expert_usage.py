@@ -143,7 +143,7 @@ def test_checkpoints_without_routers_say_what_to_do(open_page, save_tiny, tiny_s
     assert "no routers" in at.info[0].value
     assert not at.get("plotly_chart")
     if kind == "static":
-        assert at.dataframe[0].value["experts"].tolist() == ["0 (1.00)", "0 (0.62), 1 (0.37)"]
+        assert at.dataframe[0].value["experts (weight)"].tolist() == ["0 (1.00)", "0 (0.62), 1 (0.37)"]
 
 
 def test_usage_over_training_is_drawn_from_the_history(open_page, save_tiny):
