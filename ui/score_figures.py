@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from shrp.intervals import stored_interval
+from ui.floor import floor_words
 from ui.text import escape_html, interval_name, interval_text, is_percentage, metric_name, percent, score_text
 from ui.theme import BLUE, GREEN, GREY, KIND_COLORS, KIND_SYMBOLS, MUTED, ORANGE, PURPLE, layout, whiskers
 
@@ -30,7 +32,7 @@ _LOSSES = {
 
 def score_dots(frame: pd.DataFrame) -> go.Figure:
     """Scores with their intervals on one data set, controls among SHRP's models, lines at the teacher's and at a
-    constant answer's.
+    constant answer's, where that is near.
     """
     metric, factor = frame["metric"].iloc[0], 100 if is_percentage(frame["metric"].iloc[0]) else 1
     labels = [escape_html(model) for model in frame["model"]]
@@ -58,8 +60,13 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
         )
     floors = pd.to_numeric(frame["constant"]).dropna()
     if not floors.empty:
-        fig.add_vline(x=factor * float(floors.iloc[0]), line={"dash": "dash", "color": GREY, "width": 1})
-        dotted += f"{', ' * bool(dotted)}dashed: a constant answer"
+        floor = float(floors.iloc[0])
+        marks = frame[["score", "low", "high"]].astype(float)
+        least, most = float(np.nanmin(marks)), float(np.nanmax(marks))
+        if near := floor >= least - (most - least) / 2:  # a line far off would press all models together
+            fig.add_vline(x=factor * floor, line={"dash": "dash", "color": GREY, "width": 1})
+        said = "dashed: a constant answer" if near else floor_words(floor, metric)
+        dotted += f"{', ' * bool(dotted)}{said}"
     fig.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     ns = sorted({int(n) for n in frame["n"].dropna()})
     spread = ", bars of averaged draws: their range" if (frame["interval_is"] != "95%").any() else ""

@@ -111,6 +111,12 @@ def test_a_stored_score_stands_beside_a_constant_answers(open_page, save_tiny):
     assert any(
         "dashed: a constant answer" in spec["layout"]["title"]["text"] + str(spec) for spec in specs(at)
     )
+    far = save_tiny("far", scores=tuple(line | {"constant": 0.1} for line in SCORES))
+    titles = [str(spec["layout"]["title"]) for spec in specs(open_page("overview", far))]
+    assert any(
+        "a constant answer has 10.0%" in title for title in titles
+    )  # and no line that presses all together
+    assert not any("dashed: a constant answer" in title for title in titles)
 
 
 def test_every_chart_and_table_has_a_text_alternative(open_page, full, tiny_static_checkpoint):
