@@ -97,7 +97,8 @@ def input_map(
     )
     pick = " Pick a point to see this expert's attention in that input, below." * followed
     st.caption(
-        f"The nearer, the more alike, in the two directions in which these inputs differ most. {rest}{mixed}{pick}"
+        "The nearer, the more alike, in the two directions in which these inputs differ most, each drawn on a scale of "
+        f"its own. {rest}{mixed}{pick}"
     )
 
 
