@@ -38,7 +38,6 @@ def place(tmp_path, tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
     monkeypatch.setattr(general, "SIZES", {"conversion_size": 8, "final_size": 8, "further_size": 8})
     short = (replace(depth, recovery_examples=2 * ROWS, recovery_tokens=0) for depth in depths.DEPTHS)
     monkeypatch.setattr(depths, "DEPTHS", tuple(short))
-    monkeypatch.setattr(glue, "DEPTHS", depths.DEPTHS)
     monkeypatch.setattr(depths, "FEW", 0)  # so no copies
     return tmp_path
 
@@ -137,8 +136,7 @@ def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_control
 def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(place, monkeypatch):
     monkeypatch.setattr(depths, "FEW", 10**9)
     deep = replace(depths.DEPTHS[1], copies=3)
-    for module in (depths, glue):
-        monkeypatch.setattr(module, "DEPTHS", (depths.DEPTHS[0], deep))
+    monkeypatch.setattr(depths, "DEPTHS", (depths.DEPTHS[0], deep))
     rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped", "--depths", "11of12")
     copies = {(row["model"], row["recovered"]): row["copies"] for row in rows}
     assert {what for what, number in copies.items() if number == 3} == {

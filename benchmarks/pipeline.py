@@ -1,0 +1,178 @@
+"""How the models of the GLUE table are trained, from a task's dense teacher on; `benchmarks.glue` measures them.
+
+`paper` converts on the task, an epoch a layer, the deeper model going on from the conversion of the upper six; `retain`
+starts from one conversion on unlabelled texts (`benchmarks.general`), and so do its controls. At 11 of 12 layers what
+`retain` recovers takes from the task's routed model only which experts to keep: the encoder that was converted on texts
+is pruned to them, learns on from texts, each pruned layer asked for what the dense one says, and then from the task; a
+task with few tokens lends it, and the controls, changed copies of its examples (`shrp.augment`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from benchmarks import depths
+from benchmarks.depths import EPOCH_SIZE, Depth
+from benchmarks.general import General
+from benchmarks.stages import Stages
+from shrp import checkpoint
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.config import ShrpConfig
+from shrp.convert import convert
+from shrp.data import TextData
+from shrp.general import graft
+from shrp.history import joined
+from shrp.plan import PruningPlan
+from shrp.prune import prune
+from shrp.training_config import TrainConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where a stage begins that follows others: the arguments of `Stages.stage`, and the history until there."""
+
+    checkpoint: Checkpoint
+    history: list[dict[str, Any]]
+    model: Callable[[], PreTrainedModel] | None = None
+    info: CheckpointInfo | None = None
+    made_of: str = ""
+    converted: Mapping[str, Any] | None = None
+    """How its layers were made, where that was on texts."""
+
+
+class Pipeline:
+    """The trainings of one task and seed, each done once (`benchmarks.stages`).
+
+    Args:
+        control_texts: whether the controls of `retain` learn from the unlabelled texts too.
+        chosen: those depths of `DEPTHS` that are wanted; conversions that they go on from are made too.
+    """
+
+    def __init__(
+        self, stages: Stages, general: General, *, control_texts: bool, chosen: Sequence[Depth]
+    ) -> None:
+        self.stages, self.general = stages, general
+        self.control_texts, self.chosen = control_texts, chosen
+        self.common = {"freeze_embeddings": True, "max_length": stages.max_length}
+        self.before: dict[tuple[str | None, str | None, str], Start] = {}
+        """Recipe, depth and kind -> where the task's own training of both stages, or of recovery, began."""
+
+    def config(
+        self,
+        recipe: str,
+        control: str,
+        layers: tuple[int, ...],
+        part: int,
+        depth: Depth | None = None,
+        **values: Any,
+    ) -> TrainConfig:
+        """A config of a part of a recipe; each part has a seed of its own, so it visits other examples.
+
+        Args:
+            depth: of a part after stage 1, whose own settings it takes.
+        """
+        shrp = ShrpConfig(layers, control=control)
+        seed = 10 * self.stages.seed + part
+        if depth is not None:
+            values["epoch_size"] = EPOCH_SIZE
+            if recipe == "retain":
+                values |= depth.rates | {"freeze_dense": depth.freeze_dense}
+        return TrainConfig.named(recipe, shrp=shrp, seed=seed, **self.common | values)
+
+    def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
+        """Each depth's routed model (or control), after stage 2."""
+        converted = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
+        last = max(map(depths.DEPTHS.index, self.chosen))
+        for part, (depth, start) in enumerate(zip(depths.DEPTHS[: last + 1], converted, strict=False)):
+            if depth not in self.chosen:
+                continue
+            self.before[recipe, depth.name, control] = start
+            name, values, data = f"{recipe}-{control}-{depth.name}", {}, None
+            epochs = depth.stage2_epochs
+            if control != "none":  # it is trained on for as long as a pruned model is
+                recovery, values, data = self.recovery(recipe, depth)
+                epochs = recovery if depth.texts_first(recipe) else epochs + recovery
+            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth, **values)
+            yield depth, self._stage(name, config, start, data)
+
+    def pruned(
+        self, kind: str, recipe: str, depth: Depth, routed: Checkpoint, plan: PruningPlan, per_layer: int
+    ) -> Checkpoint:
+        """What is left of `routed`, or of what it was made of, and then trained on.
+
+        Args:
+            kind: `static`, or `random` of random experts.
+            per_layer: experts that the plan keeps in each layer.
+        """
+        if depth.texts_first(recipe):
+            further = self.general.further(kind, depth.parts, plan, self.stages.validation.task.name)
+            start = self.before[recipe, depth.name, kind] = self._grafted(further)
+        else:
+            info = replace(routed.info, plan=plan)
+            start = Start(routed, [], lambda: prune(routed.model, plan), info)
+        epochs, values, data = self.recovery(recipe, depth)
+        config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth, **values)
+        return self._stage(f"{recipe}-{kind}-{depth.name}-{per_layer}", config, start, data)
+
+    def recovery(self, recipe: str, depth: Depth) -> tuple[int, dict[str, float], TextData | None]:
+        """How what was pruned, and a control, train on: epochs, settings, and the data if not the task's own."""
+        data = self.stages.more_data(depth.copies_of(recipe, self.stages.tokens))
+        if data is None:
+            return depth.recovery_epochs(recipe, len(self.stages.train_data), self.stages.tokens), {}, None
+        grown = round(self.stages.tokens * len(data) / len(self.stages.train_data))
+        epochs = depth.recovery_epochs(recipe, len(data), grown)
+        return epochs, {"distill_logits": 1.0}, data  # a copy's label is not known
+
+    def _stage(
+        self, name: str, config: TrainConfig, start: Start, data: TextData | None = None
+    ) -> Checkpoint:
+        return self.stages.stage(name, config, start.checkpoint, start.model, start.info, start.made_of, data)
+
+    def _on_task(self, recipe: str, control: str) -> Iterator[Start]:
+        """Stage 1 on the task itself, one layer an epoch, to each depth."""
+        done, history = self.stages.teacher, []
+        for part, depth in enumerate(depths.DEPTHS):
+            config = self.config(
+                recipe, control, depth.parts[-1], part, stage2_epochs=0, epoch_size=EPOCH_SIZE
+            )
+            done = self.stages.stage(f"{recipe}-{control}-{depth.name}-stage1", config, done)
+            history = joined(history, checkpoint.read_history(done.path))
+            yield Start(done, history)
+
+    def _on_texts(self, control: str) -> Iterator[Start]:
+        """The teacher with the layers that one conversion on unlabelled texts made, to each depth."""
+        teacher = self.stages.teacher
+        for depth in depths.DEPTHS:
+            if control == "none":
+                yield self._grafted(self.general(control, depth.parts))
+            elif self.control_texts:
+                make = self.general.further if depth.recover_on_texts else self.general
+                yield self._grafted(make(control, depth.parts))
+            else:
+                shrp = ShrpConfig(sum(depth.parts, ()), control=control)
+                yield Start(
+                    teacher,
+                    [],
+                    lambda shrp=shrp: convert(copy.deepcopy(teacher.model), shrp),
+                    replace(teacher.info, config=shrp),
+                    json.dumps(shrp.to_dict()),
+                )
+
+    def _grafted(self, encoder: Checkpoint) -> Start:
+        """The task's teacher with the layers of an encoder that learnt on texts."""
+        teacher = self.stages.teacher
+        return Start(
+            teacher,
+            checkpoint.read_history(encoder.path),
+            lambda: graft(teacher.model, encoder.model),
+            replace(teacher.info, config=encoder.info.config, plan=encoder.info.plan),
+            encoder.path.name,
+            encoder.info.training,
+        )
