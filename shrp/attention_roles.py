@@ -1,6 +1,8 @@
 """Where each expert's attention goes on average: to itself, to neighbours, to separators, to the other text.
 
 Heads of a Transformer take such roles (Clark et al., "What Does BERT Look At?", 2019); an expert starts as one of them.
+One that looks for its token in the other text of a pair is a matching one; `benchmarks.experiments matching` measures
+what such experts decide.
 
 Shapes: `L` expert layers, `H` experts, `N` inputs, `R` roles, `T` tokens.
 """
@@ -16,7 +18,7 @@ from scipy.stats import t
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import collate, encode, longest_input, token_spans
-from shrp.convert import expert_layers
+from shrp.convert import expert_layers, static_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.families import position_bias
@@ -25,18 +27,19 @@ from shrp.partial import run_from
 
 INPUTS = 96
 """Most sampled inputs."""
-FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, OTHER = (
+FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER = (
     "first token",
     "separators",
     "itself",
     "previous token",
     "next token",
     "rest of its text",
-    "other text",
+    "same token, other text",
+    "rest of other text",
 )
-ROLES = (FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, OTHER)
+ROLES = (FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER)
 """Where a token's attention can go. Each place has one role, so an expert's shares sum to 1; `first token` and
-`separators` are what the tokenizer adds (`[CLS]`, `[SEP]` and their like), and only a pair has an `other text`."""
+`separators` are what the tokenizer adds (`[CLS]`, `[SEP]` and their like), and only a pair has an other text."""
 _BATCH = 16
 
 
@@ -48,7 +51,8 @@ class AttentionRoles:
     roles: tuple[str, ...]
     """The `R` of `ROLES` that there are in these data."""
     shares: Mapping[int, np.ndarray]
-    """Layer -> `(N, H, R)` float32: means over an input's own tokens (not those that the tokenizer adds)."""
+    """Layer -> `(N, H, R)` float32: means over an input's own tokens (not those that the tokenizer adds). `H` are the
+    layer's experts, of a pruned layer those that it kept."""
 
     @property
     def n(self) -> int:
@@ -86,17 +90,17 @@ def attention_roles(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttentionRoles:
-    """Run the routed model on some inputs of each class and see where every expert attends to.
+    """Run a model, routed or pruned, on some inputs of each class and see where every expert attends to.
 
     Args:
         inputs: at most so many.
         progress: called with inputs done and in all.
 
     Raises:
-        PlanError: the model has no expert layer.
+        PlanError: the model has no layer with experts.
         DataError: the data are empty, or no input has a token.
     """
-    layers = expert_layers(model)
+    layers = expert_layers(model) | static_layers(model)
     if not layers:
         raise PlanError("this model has no expert layers, so there is no attention of experts.")
     if not len(data):
@@ -110,14 +114,14 @@ def attention_roles(
     ]
     order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
     device = next(model.parameters()).device
-    roles = ROLES if len(data.task.text_columns) == 2 else ROLES[:-1]
+    roles = ROLES if len(data.task.text_columns) == 2 else ROLES[: ROLES.index(MATCHING)]
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     for start in range(0, len(order), _BATCH):
         picked = order[start : start + _BATCH]
         batch = {name: value.to(device) for name, value in collate(tokenizer, encoded, picked).items()}
         length = batch["input_ids"].shape[1]
         places = torch.tensor(
-            np.stack([_places(parts[i], length)[: len(roles)] for i in picked]),
+            np.stack([_places(parts[i], encoded[i]["input_ids"], length)[: len(roles)] for i in picked]),
             dtype=torch.float32,
             device=device,
         )  # (B, R, T, T)
@@ -141,11 +145,12 @@ def attention_roles(
     return AttentionRoles(data.name, roles, shares)
 
 
-def _places(parts: Sequence[int | None], length: int) -> np.ndarray:
+def _places(parts: Sequence[int | None], ids: Sequence[int], length: int) -> np.ndarray:
     """Which role each place has from each of an input's own tokens, bool `(R, length, length)`; rows are queries.
 
     Args:
         parts: of each token, which text of the input it is of; None for those that the tokenizer added.
+        ids: the tokens.
     """
     size = len(parts)
     text = np.array([-1 if part is None else part for part in parts])
@@ -153,6 +158,7 @@ def _places(parts: Sequence[int | None], length: int) -> np.ndarray:
     added = np.broadcast_to(text == -1, (size, size))
     first = np.broadcast_to(np.arange(size) == 0, (size, size))
     same = text[None, :] == text[:, None]
+    alike = np.equal.outer(ids, ids)
     of = {
         FIRST: added & first,
         SEPARATORS: added & ~first,
@@ -160,7 +166,8 @@ def _places(parts: Sequence[int | None], length: int) -> np.ndarray:
         PREVIOUS: same & (offset == -1),
         NEXT: same & (offset == 1),
         SAME: same & (np.abs(offset) > 1),
-        OTHER: ~added & ~same,
+        MATCHING: ~added & ~same & alike,
+        OTHER: ~added & ~same & ~alike,
     }
     found = np.zeros((len(ROLES), length, length), dtype=bool)
     for place, role in enumerate(ROLES):

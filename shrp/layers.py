@@ -65,6 +65,19 @@ def _score_bias(
     return bias + mask
 
 
+def _attention_probs(
+    query: Tensor, key: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
+) -> Tensor:
+    """Attention probabilities `(B, H, T, T)` of queries and keys `(B, H, T, dh)`; rows are queries."""
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if position_bias is not None:
+        scores = scores + position_bias
+    mask = token_mask_of(attention_mask)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)
+    return scores.softmax(-1)
+
+
 def _may_overwrite() -> bool:
     """Whether a pass may work in place: nobody differentiates it, and nobody traces it (tracers fuse better).
 
@@ -197,13 +210,7 @@ class ExpertLayer(nn.Module):
     ) -> Tensor:
         """Attention probabilities of every expert, `(B, H, T, T)`, rows are queries; args as for `expert_outputs`."""
         query, key, _ = self.qkv(hidden_states)
-        scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
-        if position_bias is not None:
-            scores = scores + position_bias
-        mask = token_mask_of(attention_mask)
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)
-        return scores.softmax(-1)
+        return _attention_probs(query, key, attention_mask, position_bias)
 
     def _chosen_output(
         self,
@@ -353,12 +360,8 @@ class StaticLayer(nn.Module):
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
     ) -> Tensor | tuple[Tensor]:
         """Map `(B, T, d)` to `(B, T, d)`."""
-        position_bias = self.calling.position_bias(args)
-        if position_bias is not None:
-            position_bias = torch.stack([position_bias[head] for head in self.heads])  # (m, T, T)
-        b, t, _d = hidden_states.shape
-        fused = self.qkv(hidden_states).view(b, t, 3, self.kept, self.head_size)
-        query, key, value = fused.permute(2, 0, 3, 1, 4).unbind(0)  # (B, m, T, dh) each
+        position_bias = self._of_heads(self.calling.position_bias(args))
+        query, key, value = self._split(hidden_states)
         mask = _score_bias(attention_mask, position_bias, query.dtype)
         outputs = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=self.attention_dropout if self.training else 0.0
@@ -368,6 +371,28 @@ class StaticLayer(nn.Module):
         hidden_states = _add_and_norm(self.norm, hidden_states, update)
         _record_output(self.layer, hidden_states)
         return self.calling.answer(hidden_states, asked)
+
+    def attention_maps(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attention probabilities of the kept experts, `(B, m, T, T)`; args as for `ExpertLayer.attention_maps`."""
+        query, key, _ = self._split(hidden_states)
+        return _attention_probs(query, key, attention_mask, self._of_heads(position_bias))
+
+    def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `(B, m, T, dh)` each."""
+        b, t, _d = hidden_states.shape
+        fused = self.qkv(hidden_states).view(b, t, 3, self.kept, self.head_size)
+        return fused.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _of_heads(self, position_bias: Tensor | None) -> Tensor | None:
+        """The kept experts' rows of a position bias `(H, T, T)`, `(m, T, T)`."""
+        if position_bias is None:
+            return None
+        return torch.stack([position_bias[head] for head in self.heads])
 
 
 class DroppedLayer(nn.Module):

@@ -8,6 +8,7 @@ from shrp.attention import layer_attention
 from shrp.attention_roles import (
     FIRST,
     ITSELF,
+    MATCHING,
     NEXT,
     OTHER,
     PREVIOUS,
@@ -17,9 +18,12 @@ from shrp.attention_roles import (
     AttentionRoles,
     attention_roles,
 )
+from shrp.batching import encode
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.plan import LayerPlan, PruningPlan
+from shrp.prune import prune
 from shrp.tasks import TASKS
 
 
@@ -28,9 +32,10 @@ def pairs(n=7):
     return TextData(TASKS["mrpc"], "pairs", texts, np.arange(n) % 2)
 
 
-def by_hand(weights, first, second):
+def by_hand(weights, first, second, ids):
     """The roles in `[CLS] first [SEP] second [SEP]`, in a plain loop over tokens."""
     kinds = ["cls"] + ["a"] * first + ["sep"] + ["b"] * second + ["sep"] * (second > 0)
+    assert len(ids) == len(kinds)
     found = dict.fromkeys(ROLES, 0.0)
     queries = [q for q, kind in enumerate(kinds) if kind in "ab"]
     for q in queries:
@@ -40,7 +45,7 @@ def by_hand(weights, first, second):
             elif kind == "sep":
                 role = SEPARATORS
             elif kind != kinds[q]:
-                role = OTHER
+                role = MATCHING if ids[k] == ids[q] else OTHER
             else:
                 role = {0: ITSELF, -1: PREVIOUS, 1: NEXT}.get(k - q, SAME)
             found[role] += weights[q, k] / len(queries)
@@ -58,9 +63,24 @@ def test_shares_are_those_of_a_plain_loop(family, tiny_routed, tiny_tokenizer):
         sizes = [len(tiny_tokenizer(part, add_special_tokens=False)["input_ids"]) for part in text]
         for layer in found.layers:
             maps = layer_attention(model, tiny_tokenizer, text, layer).weights
-            expected = np.array([by_hand(weights, *sizes) for weights in maps])
+            ids = tiny_tokenizer(*text)["input_ids"]
+            expected = np.array([by_hand(weights, *sizes, ids) for weights in maps])
             distance = np.abs(found.shares[layer] - expected).max((1, 2))
             assert distance.min() < 1e-5
+    matching = found.mean(found.layers[0])[:, ROLES.index(MATCHING)]
+    assert (matching > 0.02).all()  # untrained heads look everywhere, and all pairs share a token
+
+
+def test_a_pruned_models_experts_have_the_roles_of_their_own(tiny_routed, tiny_tokenizer):
+    for family in ("bert", "mpnet"):
+        model = tiny_routed(family)
+        plan = PruningPlan(((1, LayerPlan((1, 3), (0.5, 0.5))), (2, LayerPlan((0,), (1.0,)))))
+        pruned = attention_roles(prune(model, plan), tiny_tokenizer, pairs())
+        assert pruned.layers == [1, 2]
+        whole = attention_roles(model, tiny_tokenizer, pairs())
+        assert pruned.shares[1] == pytest.approx(whole.shares[1][:, [1, 3]], abs=1e-5)
+        assert pruned.shares[2].shape == (7, 1, len(ROLES))
+        assert pruned.mean(2).sum(-1) == pytest.approx([1.0], abs=1e-5)
 
 
 def test_shares_sum_to_one_and_single_texts_have_no_other(tiny_routed, tiny_tokenizer, tiny_data):
@@ -70,7 +90,7 @@ def test_shares_sum_to_one_and_single_texts_have_no_other(tiny_routed, tiny_toke
     )
     assert seen[-1] == (20, 20)
     assert found.n == 20
-    assert found.roles == ROLES[:-1]
+    assert found.roles == ROLES[:-2]
     for layer in found.layers:
         assert found.mean(layer).sum(-1) == pytest.approx(np.ones(4), abs=1e-5)
         ends = found.interval(layer)
@@ -99,7 +119,10 @@ def test_a_typed_separator_begins_no_other_text(tiny_routed, tiny_tokenizer):
     text = (f"w1 {sep} w2 w3 w4", "w5")
     found = attention_roles(model, tiny_tokenizer, TextData(TASKS["mrpc"], "typed", (text,), None))
     maps = layer_attention(model, tiny_tokenizer, text, 1).weights
-    expected = [by_hand(weights, 5, 1) for weights in maps]  # what was typed is a token as any other
+    (row,) = encode(tiny_tokenizer, [text], 128)
+    expected = [
+        by_hand(weights, 5, 1, row["input_ids"]) for weights in maps
+    ]  # what was typed is a token as any other
     assert found.shares[1][0] == pytest.approx(np.array(expected), abs=1e-5)
 
 
@@ -116,9 +139,9 @@ def test_what_can_not_be_seen(tiny_model, tiny_routed, tiny_tokenizer, tiny_data
         expert_layers(spoilt)[1].qkv_weight.fill_(np.nan)
     with pytest.raises(DataError, match="spoilt"):
         attention_roles(spoilt, tiny_tokenizer, tiny_data(4))
-    one = AttentionRoles("d", ROLES, {1: np.full((1, 2, 7), 1 / 7, dtype=np.float32)})
+    one = AttentionRoles("d", ROLES, {1: np.full((1, 2, 8), 1 / 8, dtype=np.float32)})
     assert np.isnan(one.interval(1)).all()
-    alike = AttentionRoles("d", ROLES, {1: np.full((5, 2, 7), 1 / 7, dtype=np.float32)})
+    alike = AttentionRoles("d", ROLES, {1: np.full((5, 2, 8), 1 / 8, dtype=np.float32)})
     assert np.isnan(alike.interval(1)).all()
 
 

@@ -7,7 +7,17 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.attention_roles import FIRST, ITSELF, NEXT, OTHER, PREVIOUS, SAME, SEPARATORS, AttentionRoles
+from shrp.attention_roles import (
+    FIRST,
+    ITSELF,
+    MATCHING,
+    NEXT,
+    OTHER,
+    PREVIOUS,
+    SAME,
+    SEPARATORS,
+    AttentionRoles,
+)
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.usage import UsageStats
@@ -29,7 +39,8 @@ _COLORS = {
     PREVIOUS: SKY,
     NEXT: BLUE,
     SAME: GREEN,
-    OTHER: ORANGE,
+    MATCHING: ORANGE,
+    OTHER: "rgba(204,116,16,0.45)",
 }
 
 
@@ -54,12 +65,18 @@ def roles(
         f"{escape(_most(found, layer, expert))} Means over inputs; every expert is run on what enters its layer, "
         "whether inputs are routed to it or not. Much of a head's attention to separators can mean that it does "
         "nothing there (Clark et al. 2019)."
+        + " An expert that gives much to the same token of the other text compares the two."
+        * (MATCHING in found.roles)
     )
     fall_back(ROLE, found.roles)
     role = st.segmented_control(
         "Over all layers: attention to",
         found.roles,
-        default=None if ROLE in st.session_state else found.roles[-1],
+        default=None
+        if ROLE in st.session_state
+        else MATCHING
+        if MATCHING in found.roles
+        else found.roles[-1],
         required=True,
         key=ROLE,
         bind="query-params",

@@ -456,7 +456,7 @@ def test_the_roles_of_attention_are_those_that_were_measured(open_page, tiny_che
     over = titled(at, "Attention to: itself")
     place = found.roles.index("itself")
     assert values(over["data"][0]["z"]) == pytest.approx(np.stack([found.mean(i)[:, place] for i in (1, 2)]))
-    assert "other text" not in found.roles  # of single sentences
-    at = open_page("expert_usage", tiny_checkpoint, parts="roles", role="other text")
+    assert "rest of other text" not in found.roles  # of single sentences
+    at = open_page("expert_usage", tiny_checkpoint, parts="roles", role="rest of other text")
     assert not at.exception
     assert titled(at, "Attention to: rest of its text")
