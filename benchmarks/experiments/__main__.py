@@ -1,12 +1,12 @@
-"""`python -m benchmarks.experiments {layer,topk,sweep,overhead,balance}`."""
+"""`python -m benchmarks.experiments {layer,topk,sweep,overhead,balance,matching}`."""
 
 import typer
 
 from benchmarks.command import run
-from benchmarks.experiments import balance, layer, overhead, sweep, topk
+from benchmarks.experiments import balance, layer, matching, overhead, sweep, topk
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-for module in (layer, topk, sweep, overhead, balance):
+for module in (layer, topk, sweep, overhead, balance, matching):
     app.command(module.__name__.rpartition(".")[2])(module.main)
 
 if __name__ == "__main__":
