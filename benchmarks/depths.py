@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shrp.errors import TrainingError
+from benchmarks.command import names
 
 UPPER = (6, 7, 8, 9, 10, 11)
 LOWER = (1, 2, 3, 4, 5)
@@ -90,10 +90,7 @@ def named(depths: str) -> tuple[Depth, ...]:
     """The depths with these comma-separated names, the shallower first.
 
     Raises:
-        TrainingError: there is none of a name.
+        BadParameter: there is none of a name.
     """
-    names = [name.strip() for name in depths.split(",")]
-    known = [depth.name for depth in DEPTHS]
-    if wrong := [name for name in names if name not in known]:
-        raise TrainingError(f"{wrong[0]!r} is no depth of the table; --depths takes {' and '.join(known)}.")
-    return tuple(depth for depth in DEPTHS if depth.name in names)
+    picked = names(depths, [depth.name for depth in DEPTHS], "--depths")
+    return tuple(depth for depth in DEPTHS if depth.name in picked)

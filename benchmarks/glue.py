@@ -6,7 +6,7 @@ dropped, no router (uniform gates), random experts kept. `benchmarks.pipeline` s
 `--no-control-texts` the controls of `retain` don't see its unlabelled texts, which their rows tell.
 
 Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder, so a killed run goes
-on where it was.
+on with the epoch that it was in, or, on texts, with the pass over these.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import typer
 from transformers import PreTrainedModel
 
 from benchmarks import depths
-from benchmarks.command import run
+from benchmarks.command import names, numbers, run
 from benchmarks.depths import DEPTHS, Depth, named
 from benchmarks.general import General
 from benchmarks.pipeline import Pipeline
@@ -37,8 +37,10 @@ from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import make_plan
+from shrp.training_config import RECIPES
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
+CONTROLS = ("dropped", "uniform")
 RANDOM_DRAWS = 3
 KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
@@ -204,22 +206,25 @@ def main(
     """Fill the table; trainings that are done are read back, and their scores measured again."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     chosen = named(depths)
+    picked, beside = (
+        names(recipes, tuple(RECIPES), "--recipes"),
+        names(controls, CONTROLS, "--controls", none=True),
+    )
     if ship is not None and "," in seeds:
         raise TrainingError("a checkpoint is of one seed, so --ship takes --seeds with a single one.")
     table = Table(out, "python -m benchmarks.glue", KEY, base=base_name or base)
-    for seed in (int(text) for text in seeds.split(",")):
+    for seed in numbers(seeds):
         for task in tasks.split(","):
             stages = Stages(base, base_name or base, work, task, seed)
             general = General(base, base_name or base, work)
             study = Study(stages, general, table, task, control_texts=control_texts, chosen=chosen)
-            for recipe in recipes.split(","):
+            for recipe in picked:
                 study.shrp(recipe)
-                for control in filter(None, controls.split(",")):
+                for control in beside:
                     study.control(recipe, control)
             if ship is not None:
-                recipe = recipes.split(",")[0]
                 for depth in chosen:
-                    study.ship(recipe, depth.name, ship / f"{task}-{depth.name}", licence)
+                    study.ship(picked[0], depth.name, ship / f"{task}-{depth.name}", licence)
             stderr.print(f"{task}, seed {seed}: done", highlight=False)
 
 

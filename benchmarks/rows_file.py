@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from shrp.errors import DataError
 
 
@@ -26,6 +28,12 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise DataError(f"{path} is not a file of results; name another --out, or delete it.")
+
+
+def alone(path: Path) -> FileLock:
+    """A lock to hold from reading a file until it is written: two commands that add rows at once lose none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def write(path: Path, data: Mapping[str, Any]) -> None:

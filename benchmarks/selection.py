@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command import run
+from benchmarks.command import numbers, run
+from benchmarks.shares import lead
 from benchmarks.table import Table
 from shrp import checkpoint
 from shrp.cli.output import stderr
@@ -24,7 +25,6 @@ from shrp.evaluation import Evaluation
 from shrp.fitting import GateFit
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, dense_cost, plan_cost
-from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.score_rows import measured
 from shrp.usage import UsageStats, measure_usage, plan_from
@@ -80,9 +80,7 @@ def _lead(mine: list[Evaluation], usage: list[Evaluation], routed: Evaluation) -
     """By what share of the routed model's score one plan leads that by usage; nothing for several draws."""
     if mine is usage or len(mine) > 1:
         return {}
-    value, ends = paired_difference(mine[0], usage[0])
-    known = [end / routed.score for end in ends] if all(end == end for end in ends) else None
-    return {"lead": value / routed.score, "lead_interval": known}
+    return lead(mine[0], usage[0], routed)
 
 
 def main(
@@ -93,7 +91,7 @@ def main(
     """Fill the file on selections."""
     table = Table(out, "python -m benchmarks.selection", KEY)
     for path in checkpoints:
-        study(path, [int(text) for text in per_layer.split(",")], table)
+        study(path, numbers(per_layer), table)
 
 
 if __name__ == "__main__":

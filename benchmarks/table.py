@@ -42,6 +42,10 @@ class Table:
             DataError: rows of the same base and task stand beside another teacher's score, so that shares of it can't
                 be compared.
         """
+        with rows_file.alone(self.path):
+            self._add(row)
+
+    def _add(self, row: Mapping[str, Any]) -> None:
         self.rows = rows_file.read(self.path).get("rows", [])
         of = [row.get(name) for name in ("base", "task")]
         theirs = {

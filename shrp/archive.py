@@ -79,6 +79,7 @@ def unpack(archive: BinaryIO, folder: Path, limits: Limits = Limits()) -> str:
     _check_directory(archive, limits)
     try:
         with zipfile.ZipFile(archive) as opened:
+            _check_count(len(opened.infolist()), limits)  # the directory's end may name fewer
             entries = [entry for entry in opened.infolist() if not _passed_over(entry.filename)]
             files, top = _checked(entries, limits)
             needed = sum(entry.file_size for entry in files.values())
@@ -117,7 +118,16 @@ def _check_directory(archive: BinaryIO, limits: Limits) -> None:
         )
     (count,) = struct.unpack_from("<H", tail, place + 10)
     (directory,) = struct.unpack_from("<I", tail, place + 12)
-    if count > limits.files or directory > limits.files * MB // 4:  # an entry has at most 3 * 64 kB of names
+    _check_count(count, limits)
+    if directory > limits.files * MB // 4:  # an entry has at most 3 * 64 kB of names
+        raise CheckpointError(
+            f"the archive's directory takes {_mb(directory)}, more than {limits.files} entries need; zip only the "
+            "checkpoint's folder."
+        )
+
+
+def _check_count(count: int, limits: Limits) -> None:
+    if count > limits.files:
         raise CheckpointError(
             f"the archive holds {count:,} entries, more than the {limits.files} that are taken; zip only the "
             "checkpoint's folder."

@@ -103,6 +103,9 @@ def save(
         if teacher:
             reference.write(partial, teacher)
         put_in_place(partial, folder)
+    except (OSError, SafetensorError) as error:  # a full disk, for one
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -149,11 +152,11 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
     """
     folder = Path(folder)
     file = folder / CONFIG
-    if not file.is_file():
-        raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG}.")
-    if file.stat().st_size > _MAX_JSON_BYTES:
-        raise CheckpointError(f"{file} is larger than any model's config; it is not a checkpoint's.")
+    if not os.path.isfile(file):  # False, too, where the folder may not be looked into
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG} that can be read.")
     try:
+        if file.stat().st_size > _MAX_JSON_BYTES:
+            raise CheckpointError(f"{file} is larger than any model's config; it is not a checkpoint's.")
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
@@ -186,7 +189,7 @@ def load(folder: str | os.PathLike) -> Checkpoint:
     folder = Path(folder)
     data, info = read_config(folder)
     weights = folder / WEIGHTS
-    if not weights.is_file():
+    if not os.path.isfile(weights):
         raise CheckpointError(f"{folder} has no {WEIGHTS}; other weight formats are not read.")
     model = without_weights(folder, data, info)
     try:
@@ -210,7 +213,7 @@ def load(folder: str | os.PathLike) -> Checkpoint:
 
 def has_vocabulary(folder: str | os.PathLike) -> bool:
     """Whether a model folder has a tokenizer's vocabulary; without one, transformers makes up an empty one."""
-    return any((Path(folder) / name).is_file() for name in VOCABULARIES)
+    return any(os.path.isfile(Path(folder) / name) for name in VOCABULARIES)
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
@@ -230,7 +233,7 @@ def fingerprint(folder: str | os.PathLike) -> str:
 def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """The epochs of a checkpoint's training, oldest first; empty where none were kept."""
     file = Path(folder) / HISTORY
-    if not file.is_file():
+    if not os.path.isfile(file):
         return []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -243,12 +246,17 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
 def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointError]:
     """Every SHRP checkpoint in the folders directly under `root`, by name; a broken one maps to its error.
 
-    A folder with neither a config nor weights is no checkpoint at all and is passed over.
+    A folder with neither a config nor weights is no checkpoint at all and is passed over, and so is one that may not
+    be looked into.
     """
     found: dict[str, CheckpointInfo | CheckpointError] = {}
     root = Path(root)
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        is_model = (folder / CONFIG).is_file() or (folder / WEIGHTS).is_file()
+    try:
+        folders = sorted(root.iterdir())
+    except OSError:
+        return found
+    for folder in folders:
+        is_model = any(os.path.isfile(folder / name) for name in (CONFIG, WEIGHTS))
         if folder.name.startswith(".") or not is_model:
             continue
         try:

@@ -25,13 +25,19 @@ def evaluate(model, tokenizer, data: TextData, **options) -> Evaluation:
     Args and errors as for `evaluate_stream`; the interval is always computed.
     """
     *_, last = evaluate_stream(model, tokenizer, data, **options)
-    order = np.argsort(last.indices, kind="stable")
+    return in_order(last)
+
+
+def in_order(evaluation: Evaluation) -> Evaluation:
+    """The same evaluation with its rows in the data set's order."""
+    order = np.argsort(evaluation.indices, kind="stable")
+    labels, slices = evaluation.labels, evaluation.slices
     return replace(
-        last,
-        indices=last.indices[order],
-        logits=last.logits[order],
-        labels=None if last.labels is None else last.labels[order],
-        slices=None if last.slices is None else tuple(last.slices[i] for i in order),
+        evaluation,
+        indices=evaluation.indices[order],
+        logits=evaluation.logits[order],
+        labels=None if labels is None else labels[order],
+        slices=None if slices is None else tuple(slices[i] for i in order),
     )
 
 

@@ -155,10 +155,10 @@ def _text_fault(cell: Any, allow_empty: bool) -> str | None:
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell is None, NaN, or an empty string."""
+    """Whether a cell is None, NaN, NaT, or an empty string."""
     if isinstance(cell, str):
         return cell == ""
-    return cell is None or cell is pd.NA or (isinstance(cell, float) and math.isnan(cell))
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell))
 
 
 def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
@@ -224,6 +224,8 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
             raise DataError(
                 f"'{source}', row {row}: the label is missing; fill it in, or leave out the column."
             )
+        if isinstance(cell, (dict, list)) or (isinstance(cell, float) and math.isinf(cell)):
+            raise DataError(f"'{source}', row {row}: a label is a word or a number, not {cell!r:.40}.")
         whole = _whole(cell)
         keys.append(str(cell if whole is None else whole))
     return keys

@@ -28,7 +28,7 @@ from shrp.convert import convert_layer, layer_kinds, router_layers
 from shrp.data import TextData
 from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
-from shrp.evaluate import Evaluation, evaluate
+from shrp.evaluate import Evaluation, evaluate_stream, in_order
 from shrp.expander_init import fit_expander
 from shrp.families import encoder_layers
 from shrp.layers import ExpertLayer
@@ -47,7 +47,7 @@ from shrp.trainable import (
     set_trainable,
 )
 from shrp.training_config import Epoch, TrainConfig, epoch_seed
-from shrp.usage import usage_of
+from shrp.usage import top1_counts
 
 FIT_EXAMPLES = 256
 """Examples that an Expander is fitted on: far more tokens than the 32 or 64 dimensions of a head."""
@@ -373,7 +373,13 @@ def evaluate_with_usage(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: TextData, max_length: int
 ) -> tuple[Evaluation, dict[str, list[float]]]:
     """Evaluate and count Top-1 shares in the same passes; usage is empty for a model without routers."""
+    counts: dict[int, np.ndarray] = {}
     with record_routing() as record:
-        evaluation = evaluate(model, tokenizer, data, max_length=max_length)
-    usage = usage_of(record) if router_layers(model) else {}
-    return evaluation, {str(layer): [round(float(x), 6) for x in share] for layer, share in usage.items()}
+        for evaluation in evaluate_stream(model, tokenizer, data, max_length=max_length):
+            known = evaluation
+            for layer in record.layers:
+                counts[layer] = counts.get(layer, 0) + top1_counts(record.probs(layer))
+            record.traces.clear()  # all tokens of a large data set would be gigabytes
+    usage = {layer: count / count.sum() for layer, count in counts.items()} if router_layers(model) else {}
+    shares = {str(layer): [round(float(x), 6) for x in share] for layer, share in sorted(usage.items())}
+    return in_order(known), shares

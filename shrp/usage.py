@@ -212,11 +212,13 @@ def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]
 
 def usage_of(record: RoutingRecord) -> dict[int, np.ndarray]:
     """Layer -> Top-1 shares `(H,)` over all passes of a record."""
-    shares = {}
-    for layer in record.layers:
-        probs = record.probs(layer)
-        shares[layer] = np.bincount(probs.argmax(-1).cpu().numpy(), minlength=probs.shape[-1]) / len(probs)
-    return shares
+    counts = {layer: top1_counts(record.probs(layer)) for layer in record.layers}
+    return {layer: count / count.sum() for layer, count in counts.items()}
+
+
+def top1_counts(probs: torch.Tensor) -> np.ndarray:
+    """How many rows of `probs` `(N, H)` each expert is the Top-1 of, `(H,)`."""
+    return np.bincount(probs.argmax(-1).cpu().numpy(), minlength=probs.shape[-1])
 
 
 def measure_usage(

@@ -122,6 +122,13 @@ def test_too_many_entries_are_refused_before_the_directory_is_read(tmp_path, mon
     assert "63 entries" in refusal(archive, tmp_path)
 
 
+def test_a_forged_count_of_entries_lets_no_more_in(tmp_path):
+    data = bytearray(zipped(FILES | {f"{i}.txt": b"" for i in range(60)}).getvalue())
+    struct.pack_into("<HH", data, len(data) - 22 + 8, 3, 3)
+    assert "63 entries" in refusal(io.BytesIO(data), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_zip64_directory_is_refused(tmp_path):
     data = zipped(FILES).getvalue()
     assert "Zip64" in refusal(io.BytesIO(data[:-22] + b"PK\x06\x07" + bytes(16) + data[-22:]), tmp_path)

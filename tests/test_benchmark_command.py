@@ -2,10 +2,12 @@
 
 import json
 import sys
+import threading
 
 import pytest
+import typer
 
-from benchmarks.command import run
+from benchmarks.command import names, numbers, run
 from benchmarks.table import Table
 from shrp.errors import DataError
 
@@ -19,6 +21,45 @@ def test_what_the_library_refuses_ends_in_a_sentence(monkeypatch, capsys):
         run(main)
     assert ended.value.code == 1
     assert capsys.readouterr().err == "error: there is no [such] data.\n"
+
+
+def test_a_full_disk_ends_in_a_sentence(monkeypatch, capsys):
+    def main() -> None:
+        raise OSError(28, "No space left on device", "rows.json")
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    with pytest.raises(SystemExit):
+        run(main)
+    assert capsys.readouterr().err == "error: rows.json: No space left on device.\n"
+
+
+def test_lists_of_options():
+    assert numbers("1,3") == [1, 3]
+    assert names(" b,a", "abc", "--x") == ["b", "a"]
+    assert names("", "abc", "--x", none=True) == []
+    for refused in (
+        lambda: numbers("1;3"),
+        lambda: names("d", "abc", "--x"),
+        lambda: names(",", "abc", "--x"),
+    ):
+        with pytest.raises(typer.BadParameter):
+            refused()
+
+
+def test_commands_that_add_rows_at_once_lose_none(tmp_path):
+    path = tmp_path / "rows.json"
+
+    def add(task):
+        table = Table(path, "a command", ("task", "model"))
+        for number in range(15):
+            table.add(row(task, model=str(number)))
+
+    threads = [threading.Thread(target=add, args=(task,)) for task in ("cola", "rte", "mrpc")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(json.loads(path.read_text())["rows"]) == 45
 
 
 def row(task="cola", model="routed", teacher=0.4, score=0.3):

@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from shrp import checkpoint
@@ -130,9 +132,12 @@ def test_a_failure_midway_leaves_the_old_one_whole(
     def fail(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
+    def fail_in_rust(*_args, **_kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
     extra, tokenizer = {}, tiny_tokenizer
     if moment == "weights":
-        monkeypatch.setattr(checkpoint, "save_file", fail)
+        monkeypatch.setattr(checkpoint, "save_file", fail_in_rust)
     elif moment == "tokenizer":
         monkeypatch.setattr(type(tiny_tokenizer), "save_pretrained", fail)
     elif moment == "extra":
@@ -147,7 +152,9 @@ def test_a_failure_midway_leaves_the_old_one_whole(
             real(source, target)
 
         monkeypatch.setattr(checkpoint.os, "replace", replace)
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(
+        CheckpointError, match=r"saved cannot be written: .*No (space left on device|such file)"
+    ):
         checkpoint.save(tiny_routed(seed=5), tokenizer, tiny_info(), saved, extra_files=extra)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == bytes_before
@@ -387,6 +394,23 @@ def test_discover_lists_good_and_broken_ones(saved, tiny_model):
     assert found["saved"].config == ShrpConfig((1, 2), expander_gain=1.0)
     assert found["saved"].task == TASKS["sst2"]
     assert checkpoint.discover(root / "nowhere") == {}
+
+
+def test_a_folder_that_may_not_be_looked_into_is_passed_over(saved, monkeypatch):
+    closed = saved.parent / "closed"
+    closed.mkdir()
+    real = os.stat
+
+    def stat(path, *args, **kwargs):
+        if isinstance(path, str | os.PathLike) and closed in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert list(checkpoint.discover(saved.parent)) == ["saved"]
+    with pytest.raises(CheckpointError, match=r"no config\.json that can be read"):
+        checkpoint.read_config(closed)
+    assert checkpoint.read_history(closed) == []
 
 
 def test_fingerprint_follows_the_bytes(saved, tmp_path):

@@ -572,3 +572,6 @@ def test_layer_lists():
     for text in ("upper:13", "upper:0", "upper:-1"):
         with pytest.raises(TrainingError, match="1 to 12 on this encoder"):
             layer_list(text, 12)
+    for text in ("12", "3,0-99999999999"):
+        with pytest.raises(TrainingError, match="0 to 11 on this encoder"):
+            layer_list(text, 12)

@@ -281,6 +281,14 @@ def test_labels_that_differ_stay_apart_and_whole_numbers_agree(cells, names):
     assert len(set(tabular.parse_labels(cells, task, "a.csv").tolist())) == len(names)
 
 
+def test_what_can_be_no_label_is_said():
+    for cell in ({"x": 1}, [1], float("inf")):
+        with pytest.raises(DataError, match="row 2: a label is a word or a number"):
+            tabular.infer_task(["a", cell], "own", ["text"], "a.jsonl")
+    with pytest.raises(DataError, match="row 2: the label is missing"):
+        tabular.infer_task([pd.Timestamp("2020-01-01"), pd.NaT], "own", ["text"], "a.parquet")
+
+
 def test_a_number_has_no_underscores():
     assert tabular.infer_task(["0.5", "1_0"], "own", ["text"], "a.csv").label_names == ("0.5", "1_0")
     with pytest.raises(DataError, match="is a number, not '1_0'"):

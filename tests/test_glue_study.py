@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from benchmarks import depths, general, glue
@@ -199,5 +200,24 @@ def test_a_depth_alone_gets_the_same_rows_without_the_other_s_training_on_the_ta
 
 
 def test_a_depth_that_there_is_not_is_refused():
-    with pytest.raises(TrainingError, match=r"'7of12' is no depth of the table.* 6of12 and 11of12"):
+    with pytest.raises(typer.BadParameter, match=r"'7of12' is none of 6of12, 11of12"):
         depths.named("6of12,7of12")
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("--controls", "drop", "'drop' is none of dropped, uniform"),
+        ("--recipes", "retain,papr", "'papr' is none of paper, retain"),
+        ("--recipes", "", "name at least one of paper, retain"),
+        ("--seeds", "0,a", "numbers are separated by commas"),
+    ],
+)
+def test_an_option_is_refused_before_anything_is_trained(place, option, text, said):
+    command = glue.typer.Typer()
+    command.command()(glue.main)
+    shared = ["--base", str(place / "encoder"), "--work", str(place / "work"), "--out", str(place / "t.json")]
+    found = CliRunner().invoke(command, [*shared, option, text], env={"COLUMNS": "200"})
+    assert found.exit_code == 2
+    assert said in " ".join(found.output.replace("│", " ").split())
+    assert not (place / "work").exists()

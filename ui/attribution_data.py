@@ -252,8 +252,6 @@ def _table(table: pd.DataFrame, found: KnockOuts, labelled: bool) -> None:
 
 def _intervals(table: pd.DataFrame, column: str, scale: float = 1, digits: int = 3) -> list[str]:
     def words(low: float, high: float) -> str:
-        if low == high == 0:
-            return "certain"
         return f"{low:+.{digits}f} to {high:+.{digits}f}" if math.isfinite(low) else "not known"
 
     lows, highs = scale * table[f"{column}_low"], scale * table[f"{column}_high"]

@@ -61,7 +61,7 @@ def _folders() -> tuple[Path, ...]:
     found = []
     for root in checkpoint_roots():
         try:
-            found += sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+            found += sorted(p for p in root.iterdir() if os.path.isdir(p) and not p.name.startswith("."))
         except OSError:
             continue  # a folder that is not there offers nothing
     return tuple(found)
@@ -167,11 +167,11 @@ def available_sources(task: Task) -> dict[str, str]:
     own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
     if not is_known(task):
         return own
-    if _file_of("probe", task.name).is_file():
+    if os.path.isfile(_file_of("probe", task.name)):
         sources["probe"] = "The shipped probe set: sentences tagged by phenomenon"
     if not os.environ.get(DATA_DIR):
         return sources | own | {HUB: "GLUE from the hub: validation split, needs a network once"}
-    if _file_of("glue", task.name).is_file():
+    if os.path.isfile(_file_of("glue", task.name)):
         sources["glue"] = "GLUE, validation split"
     return sources | own
 

@@ -112,8 +112,11 @@ def read_path(text: str) -> Table:
         raise DataError(f"'{text:.200}' is not under {_list(roots)}, where this app may read data.")
     if not found:
         raise DataError(f"There is no file '{text:.200}' under {_list(roots)}.")
-    _check_size(found[0].name, found[0].stat().st_size)
-    return _read(found[0])
+    try:
+        _check_size(found[0].name, found[0].stat().st_size)
+        return _read(found[0])
+    except OSError as error:
+        raise DataError(f"'{found[0].name}' can't be read: {error.strerror or error}.") from error
 
 
 def _list(paths: list[Path]) -> str:

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.command import numbers
 from benchmarks.experiments.study import (
     Layers,
     Options,
     Study,
     command,
-    numbers,
     results_file,
     scored,
     studies,

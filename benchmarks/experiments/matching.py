@@ -10,7 +10,7 @@ texts, before any pruning, on the task's validation inputs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +18,9 @@ import numpy as np
 import typer
 
 from benchmarks import depths
+from benchmarks.command import names, numbers
 from benchmarks.experiments.results_file import FILES, ResultsFile
-from benchmarks.experiments.study import numbers, scored
+from benchmarks.experiments.study import scored
 from benchmarks.general import General
 from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
@@ -34,7 +35,8 @@ from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.plan import LayerPlan, PruningPlan, make_plan
 
-AS_DRAWN, PUT_IN, TAKEN_OUT, ANOTHER = "as drawn", "put in", "taken out", "another"
+AS_DRAWN = "as drawn"
+KINDS = PUT_IN, TAKEN_OUT, ANOTHER = "put in", "taken out", "another"
 INPUTS = 192
 """Validation inputs, at most, on which attention is counted."""
 Kept = dict[int, int]
@@ -87,7 +89,7 @@ class Exchange:
             made.model, made.tokenizer, data, inputs=INPUTS, max_length=self.stages.max_length
         )
 
-    def rows(self, origin: str, layers: tuple[int, ...], kinds: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    def rows(self, origin: str, layers: tuple[int, ...], kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
         """A row for the pruning as the table has it, and one for each exchange.
 
         Args:
@@ -152,7 +154,7 @@ def main(
         str, typer.Option(help="static (what usage keeps), random, or both.")
     ] = "random,static",
     layers: Annotated[str, typer.Option(help="Layers whose experts are exchanged, together.")] = "1,2",
-    kinds: Annotated[str, typer.Option(help="Exchanges to make.")] = ",".join((PUT_IN, TAKEN_OUT, ANOTHER)),
+    kinds: Annotated[str, typer.Option(help="Exchanges to make.")] = ",".join(KINDS),
     work: Annotated[Path, typer.Option(help="Folder for the trainings, shared with the GLUE table.")] = Path(
         "glue.run"
     ),
@@ -167,8 +169,8 @@ def main(
     for seed in numbers(seeds):
         study = Exchange(Stages(base, name, work, task, seed), General(base, name, work))
         _describe(file, study, name)
-        for origin in origins.split(","):
-            for row in study.rows(origin, exchanged, tuple(kinds.split(","))):
+        for origin in names(origins, ("static", "random"), "--origins"):
+            for row in study.rows(origin, exchanged, names(kinds, KINDS, "--kinds")):
                 given = list(exchanged) if row["exchange"] != AS_DRAWN else []
                 which = {"task": task, "seed": seed, "origin": origin, "exchange": row["exchange"]}
                 file.put([row], **which, layers=given)

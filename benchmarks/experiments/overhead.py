@@ -15,9 +15,9 @@ import torch
 import typer
 from transformers import PreTrainedModel
 
+from benchmarks.command import numbers
 from benchmarks.contenders import BERT_BASE, bert_base
 from benchmarks.experiments.results_file import FILES, ResultsFile
-from benchmarks.experiments.study import numbers
 from benchmarks.throughput import CHECKPOINTS
 from shrp.checkpoint import load
 from shrp.checkpoint_info import usage_in

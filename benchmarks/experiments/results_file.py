@@ -52,6 +52,10 @@ class ResultsFile:
 
     def put(self, rows: Sequence[Mapping[str, Any]], **which: Any) -> None:
         """Add rows in place of those that an earlier run wrote of the same `which` (task, seed and so on)."""
+        with rows_file.alone(self.path):
+            self._put(rows, which)
+
+    def _put(self, rows: Sequence[Mapping[str, Any]], which: Mapping[str, Any]) -> None:
         self._read()  # another command may have added its own
         kept = [row for row in self.rows if any(row.get(key) != value for key, value in which.items())]
         self.rows = kept + [{**which, **row} for row in rows]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from transformers import PreTrainedModel
 
+from benchmarks.command import numbers
 from benchmarks.experiments.results_file import FILES, ResultsFile
 from benchmarks.stages import Stages
 from shrp.checkpoint import Checkpoint
@@ -95,7 +96,7 @@ class Study:
         self.teacher = self.stages.evaluate(self.stages.teacher.model)
         self.dense: Cost = dense_cost(self.stages.teacher.model, TOKENS)
         self.num_experts: int = self.stages.teacher.model.config.num_attention_heads
-        self.seeds = [int(text) for text in options.seeds.split(",")]
+        self.seeds: list[int] = numbers(options.seeds)
 
     def layers(self, text: str) -> tuple[int, ...]:
         """Layers from the text of an option, checked against the encoder."""
@@ -168,11 +169,3 @@ def scored(evaluation: Evaluation) -> dict[str, Any]:
         "interval": evaluation.ends(),
         "n": evaluation.n,
     }
-
-
-def numbers(text: str, kind: Callable[[str], Any] = int) -> list[Any]:
-    """Numbers from the text of an option, `12,24,48`."""
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"numbers are separated by commas, as in 1,3,5; {text!r} is not.") from error

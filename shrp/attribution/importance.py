@@ -23,6 +23,7 @@ from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
+from shrp.intervals import NO_WIDTH
 from shrp.metrics import NO_INTERVAL, to_predictions
 from shrp.paired import paired_difference
 from shrp.partial import run_from
@@ -124,8 +125,6 @@ class KnockOuts:
     def _score_lost(self, data: TextData, layer: int, expert: int) -> tuple[float, float, float]:
         if data.labels is None:
             return np.nan, *NO_INTERVAL
-        if not self.fires[:, layer, expert].any():
-            return 0.0, 0.0, 0.0  # certain: nothing changes
         changed = self.knocked_out[:, layer, expert]
         whole, without_it = (summarise(data, self.rows, x, False) for x in (self.base, changed))
         lost, bounds = paired_difference(whole, without_it, resamples=_RESAMPLES)
@@ -252,8 +251,12 @@ def _zeroed(
 
 
 def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """95% interval of a mean by the normal approximation; (nan, nan) for fewer than two values."""
+    """95% interval of a mean by the normal approximation; (nan, nan) for fewer than two values, and where all are
+    alike: that an expert does nothing for these inputs is no certainty of others.
+    """
     if len(values) < 2:
         return NO_INTERVAL
     half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    if half <= NO_WIDTH:
+        return NO_INTERVAL
     return float(values.mean() - half), float(values.mean() + half)
