@@ -12,9 +12,12 @@ import pandas as pd
 from benchmarks.markdown import table
 from shrp import experiments
 from shrp.experiments import QUESTIONS, TITLES, Experiment
+from shrp.matching import EXCHANGES, matching_findings, matching_frame
+from shrp.phrases import in_points, with_ends
 
 INTRODUCTION = (
-    "All but “What routing costs” start from one dense teacher a task and convert on the task itself. Values are means "
+    "All but “What routing costs” start from one dense teacher a task, and all but “Experts that compare two texts” "
+    "convert on the task itself. Values are means "
     "over seeds, in brackets the lowest and highest; what they hold where there is one seed stands with each table."
 )
 ONE_SEED = "brackets of one seed: the 95% interval of its score"
@@ -34,6 +37,7 @@ def experiments_section(folder: Path) -> str:
         "sweep": _sweep,
         "overhead": _overhead,
         "balance": _balance,
+        "matching": _matching,
     }
     parts: list[str] = []
     for name, lines in write.items():
@@ -165,6 +169,31 @@ def _balance(found: Experiment) -> list[str]:
     ]
     note = f"static: pruned by usage on the validation data, no recovery; {ONE_SEED}"
     return _said(experiments.balance_findings(frame)) + _tables(found, frame, note, head, cells)
+
+
+def _matching(found: Experiment) -> list[str]:
+    frame = matching_frame(found)
+
+    def cells(row: Any) -> list[str]:
+        shown = [str(row["seed"]), row["pruning"], EXCHANGES[row["exchange"]], row["what"]]
+        shown += [f"{row['matching']:.0%}", with_ends(row["retained"], row["low"], row["high"])]
+        drawn = row["change"] != row["change"]
+        return [*shown, "" if drawn else in_points(row["change"], row["change low"], row["change high"])]
+
+    head = [
+        "seed",
+        "pruning",
+        "training",
+        "exchanged",
+        "most matching kept expert, after",
+        "of teacher",
+        "change",
+    ]
+    note = (
+        "matching: the share of an expert's attention that goes to the same token of the other text, a mean over own "
+        "tokens, in brackets before any pruning; change: paired, in points of the teacher's score"
+    )
+    return _said(matching_findings(frame)) + _tables(found, frame, note, head, cells)
 
 
 def _budget(row: Any) -> str:

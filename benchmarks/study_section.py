@@ -13,6 +13,7 @@ from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
 from shrp.findings import HOW_FOUND, findings
 from shrp.general import RECOVERY_RATES
+from shrp.phrases import in_words, with_ends
 from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
 
@@ -46,7 +47,7 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += [f"- {sentence}" for sentence in findings(frame)]
     lines += ["", f"{HOW_FOUND} {_teachers(frame)}", ""]
     for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
-        lines += [f"### {recipe}, {depth.replace('of', ' of ')} layers", ""]
+        lines += [f"### {recipe}, {in_words(depth)}", ""]
         lines += [*_how(recipe, depth, part), *_table(part), "", *_beside(part)]
     return "\n".join([*lines, *_size(frame)])
 
@@ -110,11 +111,11 @@ def _size(frame: pd.DataFrame) -> list[str]:
     mean = studies.average(frame).sort_values(["encoder_params", "retained"], ascending=[True, False])
     rows = [
         [
-            f"{row.name}, {row.depth.replace('of', ' of ')} layers",
+            f"{row.name}, {in_words(row.depth)}",
             *(
                 row.recipe,
                 *(_share(getattr(row, size)) for size in _SIZES),
-                studies.with_ends(row.retained, row.low, row.high),
+                with_ends(row.retained, row.low, row.high),
                 row.tasks,
             ),
         ]
@@ -159,7 +160,7 @@ def size_section(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines += [*(f"- {sentence}" for sentence in findings(frame)), "", HOW_FOUND]
         for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
-            lines += ["", f"### {recipe}, {depth.replace('of', ' of ')} layers", "", *_table(part), ""]
+            lines += ["", f"### {recipe}, {in_words(depth)}", "", *_table(part), ""]
             lines += _beside(part)[:-1]
     return "\n".join(lines[1:])
 

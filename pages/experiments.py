@@ -9,6 +9,7 @@ from shrp import ablations, selections, studies
 from shrp.claims import claims
 from shrp.errors import DataError
 from shrp.findings import HOW_FOUND, findings
+from shrp.phrases import in_words
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
 from ui import experiments_sections, state
@@ -115,7 +116,7 @@ def table(glue: pd.DataFrame) -> None:
     note = f"GLUE validation sets; dashed: the dense teacher; numbers: experts a layer<br>{_bars(rows)}"
     retained(
         rows,
-        f"{recipe}, {depth.replace('of', ' of ')} layers converted",
+        f"{recipe}, {in_words(depth)} converted",
         note,
         "glue",
         f"glue-{recipe}-{depth}",
@@ -206,7 +207,7 @@ def size_check() -> None:
         st.subheader(f"Another size: {escape(name)}", anchor=f"size-check-{number}")
         say(findings(frame))
         for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
-            title = f"{depth.replace('of', ' of ')} layers converted"
+            title = f"{in_words(depth)} converted"
             key = f"size-check-{number}-{depth}"
             retained(rows, title, f"{recipe}; numbers: experts a layer<br>{_bars(rows)}", key, key)
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_trainings, stored_interval
+from shrp.phrases import in_words
 from shrp.studies import bounds, command_of
 
 
@@ -77,7 +78,7 @@ def about(rows: Sequence[Mapping[str, Any]]) -> str:
     depth, size, after, recovery = schedules.pop()
     text = "Converted on the task"
     if depth is not None:
-        text = f"{depth.replace('of', ' of ')} layers, converted on the task"
+        text = f"{in_words(depth)}, converted on the task"
     if None not in (size, after, recovery):
         text += f", {size:,} examples a layer, {after} epoch{'s' * (after != 1)} after the last; "
         text += f"{recovery} more to recover"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from shrp.findings import Contest, contest
+from shrp.phrases import with_ends
 from shrp.published import PUBLISHED
-from shrp.studies import with_ends
 
 OWN = "SHRP, "
 """What the names of the paper's own points begin with."""

@@ -16,6 +16,7 @@ import pandas as pd
 
 from shrp.errors import DataError, PlanError
 from shrp.intervals import stored_interval
+from shrp.phrases import in_words, listed
 from shrp.stability import overlaps
 from shrp.studies import bounds, command_of, read_file, stored_intervals
 from shrp.usage import COLLAPSE_SHARE
@@ -30,6 +31,7 @@ _NEEDED = {
     | {"routed", "static", "usage"},
     "overhead": {"geometry", "depth", "batch", "tokens", "rounds", "flop_ratio", "experts_chosen"}
     | {f"{name}{end}" for name in ("routed_ms", "static_ms", "ratio") for end in ("", "_low", "_high")},
+    "matching": _SCORED | {"origin", "exchange", "kept", "matching", "matching_after", "teacher", "retained"},
 }  # fmt: skip
 NAMES = tuple(_NEEDED)
 TITLES = {
@@ -38,6 +40,7 @@ TITLES = {
     "sweep": "Score against FLOPs at every budget",
     "overhead": "What routing costs",
     "balance": "The balance loss and collapse",
+    "matching": "Experts that compare two texts",
 }
 QUESTIONS = {
     "layer": "Does the balance loss keep usage even, and does the layer specialise without it?",
@@ -45,11 +48,13 @@ QUESTIONS = {
     "sweep": "How far can one prune, and is usage better than chance at saying what to keep?",
     "overhead": "How much longer does a routed model take than the static one that computes as much?",
     "balance": "Do experts collapse without the balance loss, and does that cost any score?",
+    "matching": "With one expert a layer, must one be kept that looks for its token in the other text?",
 }
-_TEXTS = {"task", "metric", "model", "geometry", "depth", "interval_is"}
+_TEXTS = {"task", "metric", "model", "geometry", "depth", "interval_is", "origin", "exchange"}
 _NESTED = {
     **dict.fromkeys(("kept", "used", "effective_by_layer", "routed", "static"), dict),
-    **dict.fromkeys(("usage", "share", "change_interval"), list),
+    **dict.fromkeys(("matching", "matching_after"), dict),
+    **dict.fromkeys(("usage", "share", "change_interval", "layers"), list),
 }
 _OPTIONAL = {"budget", "mean_distance", "step", "retained", "change_interval"}
 
@@ -70,7 +75,12 @@ class Experiment:
         seeds = sorted({row["seed"] for row in self.rows if row["task"] == task})
         parts = [f"{data.get('validation', task)}, n = {data.get('n', 0):,}"]
         parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
-        if settings:
+        if settings.get("depth"):
+            parts.append(
+                f"{settings.get('base')}, recipe {settings.get('recipe')}, {in_words(settings['depth'])}, "
+                f"experts a layer: {settings.get('per_layer')}, trained as in the GLUE table"
+            )
+        elif settings:
             parts.append(f"{settings.get('base')}, recipe {settings.get('recipe')}, converted on the task")
             parts.append(
                 f"{settings.get('conversion_size'):,} training examples a converted layer, then "
@@ -262,7 +272,7 @@ def runs(some: Sequence[int], among: Sequence[int]) -> str:
         else:
             parts.append([number])
     words = [f"{int(part[0])}" if len(part) == 1 else f"{int(part[0])} to {int(part[-1])}" for part in parts]
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+    return listed(words)
 
 
 def balance_frame(found: Experiment) -> pd.DataFrame:
@@ -340,7 +350,7 @@ def balance_findings(frame: pd.DataFrame) -> list[str]:
 def overhead_frame(found: Experiment) -> pd.DataFrame:
     """The rows as they are, sorted, with a column `model` of geometry and depth."""
     frame = pd.DataFrame(found.rows)
-    frame["model"] = frame["geometry"] + ", " + frame["depth"].str.replace("of", " of ") + " layers"
+    frame["model"] = frame["geometry"] + ", " + frame["depth"].map(in_words)
     return frame.sort_values(["model", "tokens", "batch"], ignore_index=True)
 
 

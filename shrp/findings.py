@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from shrp.studies import CONTROLS, NAMES, average, trained_controls, with_ends
+from shrp.phrases import in_words, with_ends
+from shrp.studies import CONTROLS, NAMES, average, trained_controls
 
 HOW_FOUND = (
     "In brackets 95% intervals. “Best” is the highest mean of several models on these very data, on SHRP's side and on "
@@ -73,7 +74,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
 def _sentence(found: Contest) -> str:
     best, rival = found.best, found.rival
     text = (
-        f"{best['recipe']}, {best['depth'].replace('of', ' of ')} layers: the best pruned model ({best['name']}) keeps "
+        f"{best['recipe']}, {in_words(best['depth'])}: the best pruned model ({best['name']}) keeps "
         f"{_with_ends(best)} of the teacher's score at {best['encoder_params']:.1%} of the encoder's "
         f"parameters, {'mean over' if ', ' in best['tasks'] else 'on'} {best['tasks']}"
     )
@@ -146,7 +147,7 @@ def _winning_controls(frame: pd.DataFrame) -> list[str]:
             continue
         best, rival = mine.iloc[-1], controls.iloc[-1]
         sentences.append(
-            f"On {task} at {depth.replace('of', ' of ')} layers ({recipe}) a control is not below: "
+            f"On {task} at {in_words(depth)} ({recipe}) a control is not below: "
             f"{rival['name'].removeprefix('control: ')} keeps {_with_ends(rival)}, the best pruned model, "
             f"{best['name']}, {_with_ends(best)}: {_verdict(group, best, rival)} (n = {best['n']:,}, seeds: "
             f"{best['seeds']})."

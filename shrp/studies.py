@@ -250,12 +250,6 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def with_ends(share: float, low: float, high: float) -> str:
-    """A share in percent with the ends of its interval, where it has one: `98.9% (90.1 to 107.3)`."""
-    text = f"{share:.1%}"
-    return text if low != low else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
-
-
 def stored_intervals(rows: pd.DataFrame) -> list[tuple[float, float]]:
     """`stored_interval` of each row."""
     return [stored_interval(row) for row in rows.to_dict("records")]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from shrp.intervals import stored_interval
+from shrp.phrases import listed
 
 SHRP_KINDS = ("routed", "static")
 NO_CONTROL = "No control was measured on these data, so nothing here shows that SHRP itself is what helps."
@@ -159,4 +160,4 @@ def _listed(models: tuple[str, ...], everything: int) -> str:
     if len(models) > _MOST_NAMED:
         return f"{len(models)} of {everything} SHRP models"
     quoted = [f"“{name}”" for name in models]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    return listed(quoted)

@@ -21,13 +21,16 @@ def test_every_experiment_that_was_run_has_its_question_sentences_and_figures(fo
     for name in experiments.NAMES:
         assert f"### {experiments.TITLES[name]}" in text
         assert f"{experiments.QUESTIONS[name]} (`docs/data/{name}.json`)" in text
-    assert text.count("glue/cola validation, n = 100; seed") == 4  # all but the overhead, which has no data
+    assert text.count("glue/cola validation, n = 100; seed") == 5  # all but the overhead, which has no data
     lines = text.splitlines()
     for line in (
         "| 6 | 1 | 900 | 0.250 (0.200 to 0.300) | 0.050 | 9.0 | 30.0% |",
         "| Top-1 | static | 2 | 0.200 (0.100 to 0.300) | 50.0% | 0.33 (chance 0.19) |",
         "| static | 7 | 57.0% | 50.0% | 0.270 (0.220 to 0.320) | 67.5% |",
         "| 0.1 | 4.0 | 4.0 | 0 of 1 | 0.350 (0.300 to 0.400) | 0.300 (0.250 to 0.350) | 2 |",
+        "| 1 | SHRP | as in the GLUE table |  | 19% | 95.0% (82.5 to 107.5) |  |",
+        "| 2 | random experts | another expert put in | layer 2's expert 4 (matching: 1%) in place of 8 (0%) | 6% | "
+        "55.0% (42.5 to 67.5) | +5.0 (+10.0 to +30.0) |",
         "| bert-base, 6 of 12 layers | 16 | 32 | 1.10 (1.00 to 1.20) | 2.0 ms | 2.0 ms | 3.5 |",
     ):
         assert line in lines, line

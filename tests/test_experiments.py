@@ -8,6 +8,7 @@ import pytest
 from benchmarks.experiment_section import experiments_section
 from shrp import ablations, experiments
 from shrp.errors import DataError
+from shrp.matching import matching_findings, matching_frame
 
 
 def scored(score, n=100):
@@ -88,6 +89,16 @@ def overhead_row(batch, ratio):
     }
 
 
+def matching_row(seed, exchange, kept, share, score, origin="random"):
+    change = {} if exchange == "as drawn" else {"change": score / 0.4 - 0.5, "change_interval": [0.1, 0.3]}
+    return {
+        **{"task": "cola", "seed": seed, "origin": origin, "exchange": exchange, "teacher": 0.4},
+        **{"layers": [] if exchange == "as drawn" else [2], "retained": score / 0.4, **scored(score)},
+        **{"kept": {"2": kept, "10": 3}, "matching": {"2": share, "10": 0.02}},
+        **{"matching_after": {"2": share + 0.05, "10": 0.02}, **change},
+    }
+
+
 ROWS = {
     "layer": [
         *(usage_row(s, 1, 20, 0.6 + s / 10, mean=0.1) for s in (0, 1)),
@@ -107,12 +118,21 @@ ROWS = {
     ],
     "balance": [balance_row(0.0, 0.95, 0.2), balance_row(0.1, 0.25, 0.3)],
     "overhead": [overhead_row(1, 1.4), overhead_row(32, 1.1)],
+    "matching": [
+        matching_row(2, "another", 4, 0.01, 0.22),
+        matching_row(2, "put in", 1, 0.14, 0.36),
+        matching_row(2, "as drawn", 8, 0.0, 0.2),
+        matching_row(1, "as drawn", 1, 0.14, 0.38, origin="static"),
+        matching_row(1, "taken out", 8, 0.0, 0.18, origin="static"),
+    ],
 }
 
 
 def file_of(name):
     """The text of an experiment's file."""
     settings = {"base": "a base", "recipe": "retain", "conversion_size": 1000, "epoch_size": 8000}
+    if name == "matching":
+        settings |= {"depth": "11of12", "per_layer": 1}
     return json.dumps(
         {
             "command": f"python -m benchmarks.experiments {name}",
@@ -234,6 +254,7 @@ def test_files_that_are_missing_or_not_ours(name, tmp_path):
         ("sweep", {"interval": [1]}),
         ("balance", {"usage": 3}),
         ("topk", {"task": 1}),
+        ("matching", {"kept": [1]}),
     ],
 )
 def test_cells_of_another_kind_are_named(name, cell, tmp_path):
@@ -242,6 +263,36 @@ def test_cells_of_another_kind_are_named(name, cell, tmp_path):
     (tmp_path / f"{name}.json").write_text(json.dumps(found))
     with pytest.raises(DataError, match=f"has a {next(iter(cell))} that can't be read"):
         experiments.read(name, tmp_path)
+
+
+def test_exchanges_are_told_beside_the_pruning_that_they_change(read):
+    found = read("matching")
+    frame = matching_frame(found)
+    assert list(frame["exchange"]) == ["as drawn", "taken out", "as drawn", "put in", "another"]
+    assert list(frame["pruning"]) == ["SHRP"] * 2 + ["random experts"] * 3
+    assert list(frame["what"]) == [
+        "",
+        "layer 2's expert 8 (matching: 0%) in place of 1 (14%)",
+        "",
+        "layer 2's expert 1 (matching: 14%) in place of 8 (0%)",
+        "layer 2's expert 4 (matching: 1%) in place of 8 (0%)",
+    ]
+    assert list(frame["matching"]) == pytest.approx([0.19, 0.05, 0.05, 0.19, 0.06])
+    assert frame["change"].isna().tolist() == [True, False, True, False, False]
+    assert (frame["low"] < frame["retained"]).all()
+    whole, first, second = matching_findings(frame)
+    assert (
+        "matching experts taken out -5.0 (1 training); a matching expert put in +40.0 (1 training)" in whole
+    )
+    assert first.startswith(
+        "On cola, seed 1, SHRP keeps 95.0% (82.5 to 107.5) of the teacher's score; with layer 2's"
+    )
+    assert "SHRP" not in second
+    assert "in place of 8 (0%), 90.0% (77.5 to 102.5), a change of +40.0 (+10.0 to +30.0) points" in second
+    assert "11 of 12 layers, experts a layer: 1, trained as in the GLUE table" in found.about("cola")
+    found.rows.pop(2)  # what the exchanges change
+    with pytest.raises(DataError, match=r"benchmarks.experiments matching"):
+        matching_frame(found)
 
 
 def test_kept_sets_that_are_no_sets_are_refused(read):

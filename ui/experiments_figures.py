@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from shrp.phrases import with_ends
 from shrp.published import PUBLISHED, Published
 from shrp.studies import floors as floors_of
-from shrp.studies import with_ends
 from ui.experiments_seed_figures import between
 from ui.text import escape_html
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers

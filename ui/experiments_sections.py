@@ -10,6 +10,7 @@ import streamlit as st
 from shrp import experiments
 from shrp.errors import DataError
 from shrp.experiments import Experiment
+from shrp.matching import matching_findings, matching_frame
 from shrp.studies import command_of
 from ui import experiments_seed_figures as figures
 from ui.downloads import chart
@@ -21,7 +22,7 @@ _BARS = "bars: lowest and highest seed; of one seed 95% intervals; dashed: the d
 def sections() -> None:
     """All of the experiments, in order."""
     draw = {"layer": _layer, "topk": _topk, "sweep": _sweep, "overhead": _overhead, "balance": _balance}
-    for name, one in draw.items():
+    for name, one in (draw | {"matching": _matching}).items():
         section(name, one)
 
 
@@ -132,6 +133,21 @@ def _balance(found: Experiment) -> None:
         note = _note(found, task, "static: no recovery; " + _BARS)
         alt = f"Effective experts and score by weight. {_of(sentences, task)}"
         chart(figures.balance(rows, note), rows, f"balance-{task}", f"balance-{task}", alt)
+
+
+def _matching(found: Experiment) -> None:
+    frame = matching_frame(found)
+    sentences = matching_findings(frame)
+    _say(sentences)
+    st.caption(
+        "Matching: the share of an expert's attention that goes to the same token of the other text, a mean over own "
+        "tokens; in brackets in the encoder that was converted on texts, before any pruning. An expert's profile, on "
+        "Expert usage, shows it under *roles* of any checkpoint for pairs."
+    )
+    for task, rows in frame.groupby("task", sort=False):
+        note = _note(found, task, "bars: 95% intervals over inputs; one training a mark")
+        alt = f"Kept score with other experts. {_of(sentences, task)}"
+        chart(figures.exchanges(rows, note), rows, f"matching-{task}", f"matching-{task}", alt)
 
 
 def _of(sentences: Sequence[str], task: str) -> str:

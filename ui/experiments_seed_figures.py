@@ -6,6 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from shrp.matching import EXCHANGES
+from shrp.phrases import in_points
 from ui.text import escape_html, metric_name
 from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout, whiskers
 
@@ -350,5 +352,60 @@ def overhead(frame: pd.DataFrame, note: str) -> go.Figure:
         subtitle=note,
         y="ratio of latencies",
         height=450,
+        legend=True,
+    )
+
+
+_EXCHANGES = {
+    "as drawn": (GREY, "circle"),
+    "put in": (GREEN, "triangle-up"),
+    "taken out": (ORANGE, "triangle-down"),
+    "another": (SKY, "x"),
+}
+
+
+def exchanges(rows: pd.DataFrame, note: str) -> go.Figure:
+    """Retained share of each pruning as drawn, and trained once more with other experts.
+
+    Args:
+        rows: `shrp.matching.matching_frame` of one task.
+        note: what the rows are of.
+    """
+    fig = go.Figure()
+    rows = rows.assign(name=[f"{row.pruning}, seed {row.seed}" for row in rows.itertuples()])
+    for kind, label in EXCHANGES.items():
+        part = rows[rows["exchange"] == kind]
+        if part.empty:
+            continue
+        color, symbol = _EXCHANGES[kind]
+        fig.add_scatter(
+            y=part["name"],
+            x=100 * part["retained"],
+            error_x=whiskers(*(100 * part[end] for end in ("retained", "low", "high"))),
+            mode="markers",
+            orientation="h",
+            name=label,
+            marker={"color": color, "symbol": symbol, "size": 12},
+            customdata=part[["what", "matching", "n", "metric", "score"]].assign(
+                ends=between(part["low"], part["high"], ".1%"),
+                change=[
+                    "" if value != value else f"<br>{in_points(value, low, high)} points, paired"
+                    for value, low, high in part[["change", "change low", "change high"]].itertuples(
+                        index=False
+                    )
+                ],
+            ),
+            hovertemplate=f"%{{y}}: {label}<br>%{{customdata[0]}}<br>%{{x:.1f}}% of the teacher's score "
+            "(%{customdata[5]}; %{customdata[3]} %{customdata[4]:.4f}, n = %{customdata[2]:,})%{customdata[6]}<br>most "
+            "matching of all kept experts after training: %{customdata[1]:.0%}<extra></extra>",
+        )
+    fig.update_layout(scattermode="group", scattergap=0.3)
+    fig.update_yaxes(autorange="reversed")
+    return layout(
+        fig,
+        f"Kept score with other experts: {rows['task'].iloc[0]}",
+        subtitle=note,
+        x="of the dense teacher's score (%)",
+        height=230 + 70 * rows["name"].nunique(),
         legend=True,
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.metrics import constant_score
+from shrp.phrases import listed
 from ui.text import escape, metric_name, score_text
 
 _MOST_NAMED = 4
@@ -51,7 +52,7 @@ def not_above(floor: float, metric: str, data: str, n: int, models: Sequence[tup
     if not below:
         return ""
     said = [f"{name} ({score_text(score, metric)})" for name, score in below]
-    who = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    who = listed(said)
     if len(said) > _MOST_NAMED:
         best = score_text(max(score for _, score in below), metric)
         who = f"{len(said)} of {len(models)} models (the best of these has {best})"

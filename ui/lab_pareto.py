@@ -10,6 +10,7 @@ import pandas as pd
 
 from shrp.evaluation import Evaluation
 from shrp.paired import agreement, paired_difference
+from shrp.phrases import listed
 from ui.text import ALPHA, interval_text, is_percentage, metric_name, p_text, percent, score_text
 
 SHARES = {
@@ -204,12 +205,8 @@ def cheapest_within(best: pd.DataFrame, routed: float, metric: str, over: str) -
             row = near.iloc[0]
             name = f"#{row['number']}, {row['setting']} ({score_text(row['score'], metric)}, {percent(row[over])})"
         said.setdefault(name, []).append(f"{scale * loss:g}")
-    parts = [f"within {_and(losses)}: {name}" for name, losses in said.items()]
+    parts = [f"within {listed(losses)}: {name}" for name, losses in said.items()]
     return (
         f"The cheapest in {SHARES[over]} of those evaluated here, by how much they lose against the routed model's "
         f"{score_text(routed, metric)} ({unit}, at these inputs' face value): {'; '.join(parts)}."
     )
-
-
-def _and(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -15,6 +15,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.convert import layer_kinds, num_experts_of
 from shrp.errors import ShrpError
 from shrp.measure import TOKENS, cost, dense_cost, latency, model_inputs
+from shrp.phrases import listed
 from shrp.plan import LayerPlan, PruningPlan
 from shrp.prune import prune
 from ui import state
@@ -116,8 +117,8 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan], tokens: in
     key = (checkpoint.fingerprint, tuple((name, plan.key()) for name, plan in plans.items()), tokens)
     st.markdown(
         f"Times these models side by side on this machine, in float32: {escape(names)}. Batches of "
-        f"{_listed(BATCHES)} inputs of up to {tokens} tokens, {REPEATS} timed calls each, in an order drawn anew every "
-        "round. Other load makes it noisy."
+        f"{listed(map(str, BATCHES))} inputs of up to {tokens} tokens, {REPEATS} timed calls each, in an order drawn "
+        "anew every round. Other load makes it noisy."
     )
     if st.button("Measure on this machine", key="measure-latency", icon=":material/timer:"):
         bar = st.progress(0.0, "Timing …")
@@ -184,7 +185,3 @@ def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
 
 def _number(label: str, form: str) -> object:
     return st.column_config.NumberColumn(label, format=form)
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return " and ".join(map(str, numbers))

@@ -33,9 +33,9 @@ from shrp.cli.output import stderr
 from shrp.data import TextData
 from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
+from shrp.matching import AS_DRAWN
 from shrp.plan import LayerPlan, PruningPlan, make_plan
 
-AS_DRAWN = "as drawn"
 KINDS = PUT_IN, TAKEN_OUT, ANOTHER = "put in", "taken out", "another"
 INPUTS = 192
 """Validation inputs, at most, on which attention is counted."""

@@ -101,6 +101,7 @@ def test_each_experiment_is_drawn_from_its_file(page):
         "Score against FLOPs",
         "What routing costs: time of the routed over the static model",
         "Collapse and score by the balance loss's weight",
+        "Kept score with other experts: cola",
     ]
     subtitles = " ".join(spec["layout"]["title"]["subtitle"]["text"] for spec in specs(at))
     assert "n = 100" in subtitles
@@ -123,7 +124,7 @@ def test_a_broken_experiment_leaves_the_others(page, text):
     assert not at.exception
     assert len(at.error) == 1
     assert "benchmarks.experiments topk" in texts_of(at)
-    assert len(specs(at)) == 4
+    assert len(specs(at)) == 5
 
 
 def test_the_ablation_and_what_others_reported(page):

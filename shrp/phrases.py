@@ -1,0 +1,28 @@
+"""How studies, verdicts and pages put names and figures into sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a`, `a and b` or `a, b and c`; empty for none."""
+    *before, last = [*words] or [""]
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def in_words(depth: str) -> str:
+    """A depth as people say it: `6 of 12 layers` for `6of12`."""
+    return f"{depth.replace('of', ' of ')} layers"
+
+
+def with_ends(share: float, low: float, high: float) -> str:
+    """A share in percent with the ends of its interval, where it has one: `98.9% (90.1 to 107.3)`."""
+    text = f"{share:.1%}"
+    return text if low != low else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def in_points(value: float, low: float, high: float) -> str:
+    """A difference of shares in percentage points with its interval, where it has one: `+3.5 (-2.8 to +9.8)`."""
+    text = f"{100 * value:+.1f}"
+    return text if low != low else f"{text} ({100 * low:+.1f} to {100 * high:+.1f})"
