@@ -10,6 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import depths, general, glue
+from benchmarks.experiment_section import experiments_section
+from benchmarks.experiments import matching
+from benchmarks.experiments.__main__ import app as experiments_app
 from shrp import checkpoint, studies
 from shrp.checkpoint_info import usage_in
 from shrp.convert import layer_kinds
@@ -221,3 +224,54 @@ def test_an_option_is_refused_before_anything_is_trained(place, option, text, sa
     assert found.exit_code == 2
     assert said in " ".join(found.output.replace("│", " ").split())
     assert not (place / "work").exists()
+
+
+def test_prunings_of_the_table_with_other_experts(place, monkeypatch):
+    """The experiment `matching` reads the table's own trainings back, and exchanges what it says."""
+    run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "11of12")
+    shares = {layer: np.linspace(0.5, 0.0, 12) for layer in range(1, 12)}  # expert 0 matches most, 11 least
+    monkeypatch.setattr(matching, "matching_shares", lambda found: shares)
+    (of_table,) = (place / "work" / "rte-s0").glob("retain-random-11of12-1-*")
+    plan = checkpoint.load(of_table).info.plan
+    made = set((place / "work").rglob("model.safetensors"))
+    options = ["--base", place / "encoder", "--base-name", "tiny", "--work", place / "work", "--seeds", "0"]
+    out = place / "matching.json"
+    arguments = [
+        "matching",
+        *options,
+        "--task",
+        "rte",
+        "--layers",
+        "1,2",
+        "--origins",
+        "random",
+        "--out",
+        out,
+    ]
+    found = CliRunner().invoke(experiments_app, [str(a) for a in arguments], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    rows = {row["exchange"]: row for row in json.loads(out.read_text())["rows"]}
+    assert list(rows) == ["as drawn", "put in", "another"]
+    drawn = rows["as drawn"]["kept"]
+    assert drawn == {str(layer): one.experts[0] for layer, one in plan.layers}
+    assert 0 not in (drawn["1"], drawn["2"])
+    for kind, expert in (("put in", {"1": 0, "2": 0}), ("another", {"1": 11, "2": 11})):
+        other = {layer: 10 if drawn[layer] == 11 and kind == "another" else e for layer, e in expert.items()}
+        assert rows[kind]["kept"] == drawn | other
+        assert "change" in rows[kind]
+    assert len(set((place / "work").rglob("model.safetensors")) - made) == 4  # two on texts, two on the task
+    text = experiments_section(place)
+    assert "layer 1's expert 0 (matching: 50%)" in text
+    refused = CliRunner().invoke(experiments_app, [str(a) for a in [*arguments, "--task", "sst2"]])
+    assert isinstance(refused.exception, TrainingError)
+    assert "no pairs of texts" in str(refused.exception)
+
+
+def test_matching_experts_are_put_in_or_taken_out():
+    shares = {1: np.array([0.0, 0.3, 0.1]), 2: np.array([0.2, 0.1, 0.0])}
+    assert dict(matching.exchanges({1: 0, 2: 1}, (1, 2), shares)) == {
+        "put in": {1: 1, 2: 0},
+        "another": {1: 2, 2: 2},
+    }
+    assert dict(matching.exchanges({1: 1, 2: 1}, (1, 2), shares)) == {"taken out": {1: 0, 2: 1}}
+    assert dict(matching.exchanges({1: 1, 2: 0}, (2,), shares)) == {"taken out": {1: 1, 2: 2}}
