@@ -32,7 +32,10 @@ class Side:
     """One thing that can be compared."""
 
     label: str
-    """As the picker shows it."""
+    """As the picker shows it. What is shown of a picked option stays as it was when it was picked, so nothing that moves
+    with the slider, the data or the checkpoint is in here."""
+    now: str
+    """What it is and scores now, where the label does not say so."""
     short: str
     """As sentences and tables name it."""
     key: str
@@ -59,14 +62,14 @@ def sides(
     metric = data.task.metric
     found = {}
 
-    def add(name: str, label: str, key: str, evaluation: Evaluation) -> None:
-        label = f"{label}: {metric_name(metric)} {score_text(evaluation.score, metric)}"
-        found[name] = Side(label, name, key, _FIXED[name], lambda: evaluation)
+    def add(name: str, what: str, key: str, evaluation: Evaluation) -> None:
+        now = f"{what}{metric_name(metric)} {score_text(evaluation.score, metric)}"
+        found[name] = Side(name[0].upper() + name[1:], now, name, key, _FIXED[name], lambda: evaluation)
 
     if (teacher := teacher_on(checkpoint, data)) is not None:
-        add(TEACHER, "Dense teacher", teacher_key(checkpoint, data), teacher)
-    add(ROUTED, "Routed model", model_key(checkpoint), routed)
-    add(CURRENT, f"This plan ({setting.text})", model_key(checkpoint, plan), pruned)
+        add(TEACHER, "", teacher_key(checkpoint, data), teacher)
+    add(ROUTED, "", model_key(checkpoint), routed)
+    add(CURRENT, f"{setting.text}: ", model_key(checkpoint, plan), pruned)
     seen = set()
     for attempt in reversed(list(lab.tried(checkpoint, data).values())):
         if attempt.plan.key() in seen:
@@ -77,6 +80,7 @@ def sides(
         name = attempt.setting.text
         found[_name(attempt.plan)] = Side(
             f"{name}: {metric_name(metric)} {score_text(attempt.score, metric)}",
+            "",
             name,
             model_key(checkpoint, attempt.plan),
             lab_setting_url.encode(attempt.setting),
@@ -138,8 +142,10 @@ def pick(label: str, found: dict[str, Side], key: str, start: str) -> str:
     fall_back(key, found)  # a setting of another checkpoint or data
     options = list(found)
     index = {} if key in st.session_state else {"index": options.index(start)}
-    # Not bound: what stands in the URL would be the label, which is long and changes with the slider.
+    # Not bound: what stands in the URL would be the label, which is long.
     picked = st.selectbox(label, options, key=key, format_func=lambda name: found[name].label, **index)
+    if now := found[picked].now:
+        st.caption(escape(now))
     link = found[picked].link
     wanted = link if picked != start and len(link) <= lab_plan_url.LONGEST else None
     if wanted is None:
