@@ -57,7 +57,9 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             kept = "" if pd.isna(row.retained) else f"{percent(row.retained)} of the dense teacher's"
             st.metric(metric_name(row.metric).capitalize(), score_text(row.score, row.metric))
             said = f"{named}, n = {int(row.n):,}, {escape(row.data)}"
-            st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric)))))
+            same = info.training.get("chosen_on", {}).get("data") == row.data
+            picked = "its experts were chosen on these inputs, which flatters it a little" * same
+            st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric), picked))))
             for other in own.iloc[1:].itertuples():
                 bounds = interval_text((other.low, other.high), other.metric)
                 said = f"on {escape(other.data)}: {score_text(other.score, other.metric)}"

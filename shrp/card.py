@@ -218,6 +218,13 @@ def limits(info: CheckpointInfo) -> list[str]:
 
 def _how_chosen(info: CheckpointInfo) -> str:
     """What the choice of experts means for the scores."""
+    if info.plan is not None and info.plan.selection.startswith("random"):
+        return "Its experts were drawn at random, as a control."
+    if chosen := info.training.get("chosen_on"):
+        return (
+            f"Its experts were chosen on {chosen['data']} (n = {chosen['n']:,}); scores on these same inputs are "
+            "slightly optimistic."
+        )
     if chosen_on_texts(info):
         return "Its experts were chosen by their usage on the unlabelled texts; no validation data had a part in that."
     if (task := _usage_of(info)) and task != info.task.name:

@@ -8,11 +8,17 @@ from typing import Any
 
 from shrp import stored
 from shrp.config import ShrpConfig
+from shrp.data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.plan import PruningPlan
 from shrp.tasks import Task
 
 FORMAT_VERSION = 1
+
+
+def chosen_on(data: TextData) -> dict[str, Any]:
+    """What a pruned checkpoint's `training` says of the data by which its experts were chosen."""
+    return {"chosen_on": {"data": data.name, "n": len(data), "data_fingerprint": data.fingerprint}}
 
 
 @dataclass(frozen=True)

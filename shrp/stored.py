@@ -15,7 +15,7 @@ from shrp.tasks import METRICS
 
 _NUMBER = (int, float)
 _TRAINING: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("config", "teacher", "converted"), Mapping),
+    **dict.fromkeys(("config", "teacher", "converted", "chosen_on"), Mapping),
     **dict.fromkeys(("train_data", "validation_data", "precision", "recipe"), str),
     **dict.fromkeys(("train_examples", "epochs"), int),
     "seconds": _NUMBER,
@@ -35,6 +35,10 @@ _CONFIG: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("expander_init", "precision"), str),
     "shrp": Mapping,
     "order": list,
+}
+_CHOSEN_ON: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("data", "data_fingerprint"), str),
+    "n": int,
 }
 _SCORE: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("kind", "model", "data", "metric", "data_fingerprint", "interval_is"), str),
@@ -62,6 +66,10 @@ def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
     known = _known(training)
     _check("training", known, _TRAINING, finite=True)
     _check_config("training config", known.get("config", {}))
+    if (chosen := known.get("chosen_on")) is not None:
+        _check("choice of experts", chosen, _CHOSEN_ON)
+        if not set(_CHOSEN_ON) <= set(_known(chosen)):
+            raise _wrong("training", "chosen_on", chosen)
     if "converted" not in known:
         _check_on_texts(known)
         return known

@@ -201,6 +201,8 @@ def test_prune_by_a_plan_by_fresh_usage_and_at_random(shrp, place, tmp_path):
     assert checkpoint.load(tmp_path / "b").info.plan == plan
     fresh = ("--per-layer", 2, "--data", place / "train.csv", "--selection", "gate_norm")
     assert shrp("prune", place / "routed", *fresh, "--out", tmp_path / "c")[0] == 0
+    assert checkpoint.load(tmp_path / "c").info.training["chosen_on"]["n"] > 0
+    assert "chosen_on" not in checkpoint.load(tmp_path / "b").info.training
     data = load_file(place / "train.csv", "sst2")
     stats = measure_usage(routed.model, routed.tokenizer, data, output_norms=True)
     expected = make_plan(stats.shares(), per_layer=2, scores=stats.gate_norm(), selection="gate_norm")

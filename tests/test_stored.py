@@ -31,6 +31,8 @@ SHARES = [0.5, 0.25, 0.25, 0.0]
         {"config": {"learning_rate": 10**400}},
         {"seconds": float("inf")},
         {"train_data": {}},
+        {"chosen_on": "mine.csv"},
+        {"chosen_on": {"data": "mine.csv", "n": 3}},
     ],
 )
 def test_a_training_of_the_wrong_types_is_refused(training):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from shrp.data import TextData
@@ -17,6 +18,7 @@ from shrp.tasks import TASKS
 from shrp.whatif import WhatIf
 from ui import (
     expert_cells,
+    lab_chance,
     lab_curve,
     lab_export,
     lab_figures,
@@ -395,5 +397,40 @@ def test_zip_holds_one_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(lab_export, "replace", lambda info, **options: info)
     info = SimpleNamespace(scores=(), training={})
     source = SimpleNamespace(info=info, model=None, tokenizer=None, fingerprint="f", teacher={})
-    data = lab_export.checkpoint_zip(source, make_plan(USAGE, budget=2), "mine", None)
+    unscored, texts = SimpleNamespace(score=float("nan")), TextData(TASKS["sst2"], "mine", (("a",),), None)
+    data = lab_export.checkpoint_zip(source, make_plan(USAGE, budget=2), "mine", unscored, texts)
     assert zipfile.ZipFile(io.BytesIO(data)).namelist() == ["mine/config.json"]
+
+
+def test_two_best_of_one_score_are_said_to_be_alike():
+    frame = tried_frame((2, 0.90, 100), (3, 0.90, 100))
+    frame["plan"] = ["a", "b"]
+    best = lab_pareto.pareto(frame, "encoder_flops")
+    gaps = {plan: lab_pareto.Gap(0.0, (-0.1, 0.1), 1.0) for plan in best["plan"]}
+    said = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", 2)
+    assert said.endswith("#1 and #2 score the same at the same cost.")
+
+
+def test_a_selection_is_held_against_random_draws_of_its_size():
+    def row(kept, score, seed=None, **other):
+        control = seed is not None
+        return {
+            **{
+                "plan": f"{kept} {seed} {score}",
+                "allocation": "Per layer",
+                "edited": False,
+                "control": control,
+            },
+            **{"selection": "Random (control)" if control else "Usage", "combination": "Usage weights"},
+            **{"experts kept": kept, "score": score, **other},
+        }
+
+    rows = [row(2, 0.8), row(2, 0.7, 0), row(2, 0.9, 1), row(4, 0.9), row(4, 0.8, 0), row(4, 0.85, 1)]
+    rows += [row(6, 0.9), row(8, 0.9, 0), row(4, 0.1, allocation="Global budget"), row(2, 0.0, edited=True)]
+    (said,) = lab_chance.against_chance(pd.DataFrame(rows), "accuracy")
+    assert said.startswith(
+        "Against chance: usage (usage weights) is above the mean of 2 random draws at 1 of 2 numbers of experts a "
+        "layer (mean lead, accuracy: +3.8 points), and above the best draw at 1."
+    )
+    assert lab_chance.against_chance(pd.DataFrame([row(2, 0.8)]), "accuracy") == []
+    assert lab_chance.against_chance(pd.DataFrame(), "accuracy") == []

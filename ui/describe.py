@@ -70,6 +70,8 @@ def training_facts(
         facts.append(("trained on", f"{name}, n = {training.get('train_examples', 0):,}"))
     if name := training.get("validation_data"):
         facts.append(("validated on", str(name)))
+    if chosen := training.get("chosen_on"):
+        facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
     if (epochs := training.get("epochs")) is not None:
         stage2 = config.get("stage2_epochs")
         converting = epochs - stage2 if isinstance(stage2, int) else 0

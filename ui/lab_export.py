@@ -14,6 +14,8 @@ import torch
 
 from shrp import checkpoint as checkpoints
 from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import chosen_on
+from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.plan import PruningPlan
 from shrp.prune import prune
@@ -26,23 +28,24 @@ def plan_json(plan: PruningPlan) -> str:
 
 
 def checkpoint_zip(
-    checkpoint: Checkpoint, plan: PruningPlan, name: str, evaluation: Evaluation | None, fingerprint: str = ""
+    checkpoint: Checkpoint, plan: PruningPlan, name: str, evaluation: Evaluation, data: TextData
 ) -> bytes:
     """The pruned model as a zipped checkpoint folder, weights in float16, with the score measured here.
 
     Args:
-        fingerprint: of the data that `evaluation` is of.
+        data: what `evaluation` is of, and what the plan's experts were chosen on.
     """
+    drawn = plan.selection.startswith("random")  # also with edits
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
-    if evaluation is not None and math.isfinite(evaluation.score):
-        best = [row.get("score") for row in kept if row.get("data_fingerprint") == fingerprint]
+    if math.isfinite(evaluation.score):
+        best = [row.get("score") for row in kept if row.get("data_fingerprint") == data.fingerprint]
         # Random experts stay the control that they are, wherever they are taken.
-        drawn = plan.selection.startswith("random")  # also with edits
         label = f"{'random experts' if drawn else 'static'}, {plan.budget} in all"
         kind = "control" if drawn else "static"
         row = score_row(label, kind, [evaluation], best[0] if best else None)
-        kept.append(row | {"data_fingerprint": fingerprint, "budget": plan.budget})
+        kept.append(row | {"data_fingerprint": data.fingerprint, "budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
+    training |= {} if drawn else chosen_on(data)
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as scratch:

@@ -32,8 +32,8 @@ class Side:
     """One thing that can be compared."""
 
     label: str
-    """As the picker shows it. What is shown of a picked option stays as it was when it was picked, so nothing that moves
-    with the slider, the data or the checkpoint is in here."""
+    """As the picker shows it. What is shown of a picked option stays as it was when it was picked, so nothing that
+    moves with the slider, the data or the checkpoint is in here."""
     now: str
     """What it is and scores now, where the label does not say so."""
     short: str

@@ -20,6 +20,7 @@ from ui import lab, lab_curve, lab_pareto, loaders
 from ui.downloads import chart, downloads
 from ui.floor import floor_of
 from ui.lab import GLOBAL, PER_LAYER, SELECTIONS, Setting
+from ui.lab_chance import against_chance
 from ui.lab_marks import Mark, marks_frame
 from ui.state import Selection
 from ui.store import disk
@@ -217,6 +218,8 @@ class Section:
         with self.curve.container():
             chart(fig, frame, "curve", f"{name}-curve", self._alt(tried, references, best))
         with self.table.container():
+            for sentence in against_chance(tried, metric):
+                st.markdown(escape(sentence))
             if len(best):
                 self._best(best, tried, name, metric)
             if disk().problem:

@@ -64,7 +64,7 @@ def prune(
     import torch
 
     import shrp.checkpoint as store
-    from shrp.checkpoint_info import usage_in
+    from shrp.checkpoint_info import chosen_on, usage_in
     from shrp.config import ShrpConfig
     from shrp.errors import PlanError, TrainingError
     from shrp.fitting import GateFit
@@ -88,6 +88,7 @@ def prune(
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
     if source.is_static:
         raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
+    measured_on = None
     if plan is not None:
         chosen = plan_file(plan)
     elif data is not None or selection in ("gate_norm", "fitted"):
@@ -115,13 +116,14 @@ def prune(
         chosen = plan_from(stats, selection=selection, **options)
     else:
         chosen = make_plan(usage_in(source.info), selection=selection, **options)
+    by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on)
     model = cut(source.model, chosen)
     info = store.CheckpointInfo(
         config=source.info.config,
         task=source.info.task,
         plan=chosen,
         base_model=source.info.base_model,
-        training=dict(source.info.training) | {"pruned_from": source.fingerprint},
+        training=dict(source.info.training) | {"pruned_from": source.fingerprint} | by_data,
         scores=tuple(row for row in source.info.scores if row["kind"] == "teacher"),
     )
     history = store.read_history(checkpoint)

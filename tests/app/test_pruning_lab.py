@@ -8,6 +8,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
+from shrp.card import card
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
@@ -237,24 +238,46 @@ def test_latency_is_measured_on_demand(page):
 
 def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
     plan, evaluation = direct(loaded, budget=3)
-    archive = zipfile.ZipFile(io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "mine", evaluation)))
+    archive = zipfile.ZipFile(
+        io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2")))
+    )
     archive.extractall(tmp_path)
     again = checkpoints.load(tmp_path / "mine")
     assert again.info.plan == plan
     assert again.info.scores[-1]["score"] == pytest.approx(evaluation.score)
     assert again.info.scores[-1]["constant"] == 0.5
     assert again.info.training["pruned_from"] == loaded.fingerprint
+    probe = load_probe("sst2")
+    assert again.info.training["chosen_on"] == {
+        **{"data": "probe/sst2", "n": 480, "data_fingerprint": probe.fingerprint},
+    }
+    assert "chosen on probe/sst2 (n = 480)" in card("mine", again)
     scored = evaluate(again.model, again.tokenizer, load_probe("sst2"))
     assert scored.score == pytest.approx(evaluation.score, abs=0.02)  # weights went through float16
     assert checkpoints.load(loaded.path).fingerprint == loaded.fingerprint
 
 
+def test_what_experts_were_chosen_on_is_told_with_the_score(loaded, tmp_path, open_page):
+    plan, evaluation = direct(loaded, budget=3)
+    data = lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2"))
+    zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
+    at = open_page("overview", tmp_path / "mine")
+    assert not at.exception
+    assert "its experts were chosen on these inputs" in texts_of(at)
+    assert "| experts chosen on | probe/sst2, n = 480 |" in texts_of(at)
+
+
 @pytest.mark.parametrize("edits", [NO_EDITS, PlanEdits(((1, LayerEdit(pinned=(2,))),))])
 def test_random_experts_are_taken_home_as_the_control_that_they_are(loaded, tmp_path, open_page, edits):
     plan, evaluation = direct(loaded, budget=3, selection="random", seed=1, edits=edits)
-    archive = zipfile.ZipFile(io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "drawn", evaluation)))
+    archive = zipfile.ZipFile(
+        io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "drawn", evaluation, load_probe("sst2")))
+    )
     archive.extractall(tmp_path)
-    row = checkpoints.load(tmp_path / "drawn").info.scores[-1]
+    found = checkpoints.load(tmp_path / "drawn")
+    assert "chosen_on" not in found.info.training
+    assert "drawn at random, as a control" in card("drawn", found)
+    row = found.info.scores[-1]
     assert (row["model"], row["kind"]) == ("random experts, 3 in all", "control")
     at = open_page("overview", tmp_path / "drawn")
     assert not at.exception

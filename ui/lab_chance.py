@@ -1,0 +1,41 @@
+"""Whether a selection of experts is better than chance, from what the lab has tried at each number a layer."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ui.lab import PER_LAYER
+from ui.lab_views import points
+from ui.text import metric_name
+
+
+def against_chance(tried: pd.DataFrame, metric: str) -> list[str]:
+    """A sentence for each selection and combination: at how many numbers of experts a layer it is above random draws.
+
+    Args:
+        tried: `ui.lab.attempts_frame`; numbers at which no random experts were tried are passed over, and so is what
+            was edited by hand.
+    """
+    if tried.empty:
+        return []
+    known = tried[(tried["allocation"] == PER_LAYER) & ~tried["edited"] & tried["score"].notna()]
+    drawn = known[known["control"]].drop_duplicates("plan").groupby("experts kept")["score"]
+    mean, highest, draws = drawn.mean(), drawn.max(), drawn.size()
+    sentences = []
+    for (selection, combination), rows in known[~known["control"]].groupby(
+        ["selection", "combination"], sort=False
+    ):
+        own = rows.drop_duplicates("experts kept", keep="last").set_index("experts kept")["score"]
+        sizes = own.index.intersection(mean.index)
+        if sizes.empty:
+            continue
+        ahead = own[sizes] - mean[sizes]
+        fewest, most = draws[sizes].min(), draws[sizes].max()
+        counted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        sentences.append(
+            f"Against chance: {selection.lower()} ({combination.lower()}) is above the mean of {counted} random "
+            f"{'draw' if most == 1 else 'draws'} at {(ahead > 0).sum()} of {len(sizes)} numbers of experts a layer "
+            f"(mean lead, {metric_name(metric)}: {points(ahead.mean(), metric)}), and above the best draw at "
+            f"{(own[sizes] > highest[sizes]).sum()}. All are scored on the same inputs, so sizes are not independent."
+        )
+    return sentences
