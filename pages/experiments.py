@@ -32,35 +32,44 @@ def main() -> None:
     st.markdown(
         "What the recipes keep of a dense teacher's score, task by task, with the controls that any claim for routing "
         "must beat: the same layers dropped, the same experts without a router, experts kept at random. Drawn from "
-        "the files that the commands under `benchmarks/` wrote."
+        "the files that the commands under `benchmarks/` wrote. “6of12” is six of twelve layers converted; “paper” is "
+        "the paper's recipe as implemented here, “retain” adds distillation, a fitted start and unlabelled texts to it."
     )
-    benchmark()
-    size_check()
-    ablation()
-    selection()
-    st.header("The method itself")
+    contents = st.empty()  # filled last: what there is depends on the files
+    drawn = [*benchmark(), *size_check(), *ablation(), *selection()]
+    st.header("The method itself", anchor="method")
     st.markdown(
-        "Five experiments on what happens inside: usage while a layer trains, Top-k, the whole curve of prunings, the "
-        "time that routing takes, the balance loss. All seeds of one start from the same dense teacher."
+        "Six experiments on what happens inside: usage while a layer trains, Top-k, the whole curve of prunings, the "
+        "time that routing takes, the balance loss, experts that compare two texts. All seeds of one start from the "
+        "same dense teacher."
     )
-    experiments_sections.sections()
+    drawn += experiments_sections.sections()
+    contents.markdown(
+        "On this page: " + " · ".join(f"[{escape(title)}](#{anchor})" for title, anchor in drawn)
+    )
 
 
-def benchmark() -> None:
+Drawn = list[tuple[str, str]]
+"""Headings of what was drawn, with their anchors."""
+
+
+def benchmark() -> Drawn:
     """The GLUE table and the chart of score against size, or how to make them."""
     try:
         glue = studies.glue_frame(studies.read_rows("glue"))
     except DataError as error:
         st.error(escape(str(error)), icon=":material/error:")
-        return
+        return []
     if glue.empty:
         st.info("No study has been run yet. This command fills the table:", icon=":material/science:")
         st.code("python -m benchmarks.glue --base BAAI/bge-small-en-v1.5", language="bash")
-        return
+        return []
     say(findings(glue))
-    claimed(glue)
-    table(glue)
-    size(glue)
+    st.caption(
+        "These models were trained for this table. Checkpoints of the same names on other pages may be of other "
+        "trainings, with teachers of their own: their scores are those that Overview shows."
+    )
+    return [*claimed(glue), table(glue), size(glue)]
 
 
 def say(found: list[str]) -> None:
@@ -70,12 +79,12 @@ def say(found: list[str]) -> None:
     st.caption(HOW_FOUND)
 
 
-def claimed(glue: pd.DataFrame) -> None:
+def claimed(glue: pd.DataFrame) -> Drawn:
     """The paper's claims beside what was measured here."""
     found = claims(glue)
     if found.empty:
-        return
-    st.subheader("What the paper claims, and what was measured", anchor="claims")
+        return []
+    heading = headed("What the paper claims, and what was measured", "claims")
     st.dataframe(
         found.assign(size=100 * found["size"]),
         hide_index=True,
@@ -97,14 +106,21 @@ def claimed(glue: pd.DataFrame) -> None:
         "Measured: the best static model. Shares of the dense teacher's score, in brackets 95% intervals, over "
         "validation inputs and, where a task has several seeds, over trainings; another base and other teachers than "
         "the paper's, so the two are not comparable point by point. Both of ours are the best of several "
-        "on these very data. “paper” is the paper's recipe as implemented here, “retain” adds to it. Size: encoder "
-        "parameters left. Speed is in docs/results.md."
+        "on these very data. Size: encoder parameters left. Speed is measured by `python -m benchmarks.throughput`, "
+        "and stands in the project's docs/results.md."
     )
+    return [heading]
 
 
-def table(glue: pd.DataFrame) -> None:
+def headed(title: str, anchor: str) -> tuple[str, str]:
+    """Draw a heading; returns it for the page's contents."""
+    st.subheader(escape(title), anchor=anchor)
+    return title, anchor
+
+
+def table(glue: pd.DataFrame) -> tuple[str, str]:
     """The GLUE table of one recipe and depth."""
-    st.subheader("Retained score by task", anchor="glue")
+    heading = headed("Retained score by task", "glue")
     left, right = st.columns(2)
     with left:
         measured = glue.groupby("recipe", sort=False)["task"].nunique()
@@ -121,6 +137,7 @@ def table(glue: pd.DataFrame) -> None:
         "glue",
         f"glue-{recipe}-{depth}",
     )
+    return heading
 
 
 def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> None:
@@ -196,20 +213,22 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     downloads(rows, f"{key}-table", f"{file}-table")
 
 
-def size_check() -> None:
+def size_check() -> Drawn:
     """The same on other encoders, where that was measured."""
     try:
         frames = studies.size_frames(studies.read_rows("size"))
     except DataError as error:
         st.error(escape(str(error)), icon=":material/error:")
-        return
+        return []
+    drawn = []
     for number, (name, frame) in enumerate(frames.items()):
-        st.subheader(f"Another size: {escape(name)}", anchor=f"size-check-{number}")
+        drawn.append(headed(f"Another size: {name}", f"size-check-{number}"))
         say(findings(frame))
         for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
             title = f"{in_words(depth)} converted"
             key = f"size-check-{number}-{depth}"
             retained(rows, title, f"{recipe}; numbers: experts a layer<br>{_bars(rows)}", key, key)
+    return drawn
 
 
 def _bars(rows: pd.DataFrame) -> str:
@@ -249,9 +268,9 @@ def _with_ends(row: Any) -> str:
     return f"{share} ({100 * row.low:.0f}{between}{100 * row.high:.0f})"
 
 
-def size(glue: pd.DataFrame) -> None:
+def size(glue: pd.DataFrame) -> tuple[str, str]:
     """The Pareto chart."""
-    st.subheader("Score against size", anchor="size")
+    heading = headed("Score against size", "size")
     over = AXES[pick("Size counted in", list(AXES), OVER)]
     mean = studies.average(glue)
     note = "mean retained share over the tasks measured, which differ between marks: hover names them; "
@@ -293,23 +312,24 @@ def size(glue: pd.DataFrame) -> None:
             alt="Published figures with source and denominator",
             placeholder="not reported",
         )
+    return heading
 
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def ablation() -> None:
+def ablation() -> Drawn:
     """What each part of a recipe is worth, where it was measured."""
     try:
         measured = studies.read_rows("ablation")
         frame = ablations.frame_of(measured)
     except DataError as error:
         st.error(escape(str(error)), icon=":material/error:")
-        return
+        return []
     if frame.empty:
-        return
-    st.subheader("What each part is worth", anchor="ablation")
+        return []
+    heading = headed("What each part is worth", "ablation")
     said = ablations.findings(frame)
     for sentence in said:
         st.markdown(f"- {escape(sentence)}")
@@ -327,18 +347,19 @@ def ablation() -> None:
         )
         fig = figures.ablation_marks(rows, note)
         chart(fig, rows, f"ablation-{task}", f"ablation-{task}", f"Retained share by variant. {alt}")
+    return [heading]
 
 
-def selection() -> None:
+def selection() -> Drawn:
     """Which experts to keep, where it was measured."""
     try:
         frame = selections.frame_of(studies.read_rows("selection"))
     except DataError as error:
         st.error(escape(str(error)), icon=":material/error:")
-        return
+        return []
     if frame.empty:
-        return
-    st.subheader("Which experts to keep", anchor="selection")
+        return []
+    heading = headed("Which experts to keep", "selection")
     st.markdown(
         "What routed models keep of their score when they are pruned by usage, as the paper does, and by the other "
         "selections of the Pruning lab, without any training on. Fitted gates learn from texts of the training split, "
@@ -359,6 +380,7 @@ def selection() -> None:
         "selection",
         f"Share of the routed model's score by checkpoint and selection. {' '.join(said)}",
     )
+    return [heading]
 
 
 def pick(label: str, options: list[str], key: str) -> str:

@@ -19,11 +19,12 @@ from ui.text import escape, escape_html
 _BARS = "bars: lowest and highest seed; of one seed 95% intervals; dashed: the dense teacher"
 
 
-def sections() -> None:
-    """All of the experiments, in order."""
+def sections() -> list[tuple[str, str]]:
+    """All of the experiments, in order; returns their headings with their anchors."""
     draw = {"layer": _layer, "topk": _topk, "sweep": _sweep, "overhead": _overhead, "balance": _balance}
     for name, one in (draw | {"matching": _matching}).items():
         section(name, one)
+    return [(title, name) for name, title in experiments.TITLES.items()]
 
 
 def section(name: str, draw: Callable[[Experiment], None]) -> None:
@@ -39,8 +40,8 @@ def section(name: str, draw: Callable[[Experiment], None]) -> None:
         st.error(escape(str(error)), icon=":material/error:")
         return
     st.info("Not run yet. This command makes it:", icon=":material/science:")
-    base = "" if name == "overhead" else " --base bert-base-uncased --task cola"
-    st.code(command_of(name) + base, language="bash")
+    needs = {"overhead": "", "matching": " --base bert-base-uncased"}  # which is of pairs, by default STS-B's
+    st.code(command_of(name) + needs.get(name, " --base bert-base-uncased --task cola"), language="bash")
 
 
 def _say(sentences: Sequence[str]) -> None:

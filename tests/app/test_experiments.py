@@ -1,6 +1,7 @@
 """The Experiments page: drawn from the studies' files, and what it says without them or with broken ones."""
 
 import json
+import re
 
 import pytest
 
@@ -108,6 +109,16 @@ def test_each_experiment_is_drawn_from_its_file(page):
     assert "a &lt;processor&gt;" in subtitles
     for chart in at.get("plotly_chart"):
         assert len(chart.proto.alt) > 20
+
+
+def test_the_contents_lead_to_what_is_there(page):
+    at = page({"glue": json.dumps({"rows": ROWS})})
+    (contents,) = [text.value for text in at.markdown if text.value.startswith("On this page: ")]
+    anchors = {heading.anchor for heading in (*at.subheader, *at.header)}
+    linked = re.findall(r"\]\(#([\w-]+)\)", contents)
+    assert {"glue", "size", "layer", "matching"} <= set(linked) <= anchors
+    assert "ablation" not in linked
+    assert "trained for this table" in texts_of(at)
 
 
 def test_what_has_not_been_run_is_said_with_its_command(page):
