@@ -157,9 +157,10 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> None:
         if ends is not None:
             st.caption(chance_words(ends))
     with bars:
-        summary = stats.summary()
+        summary = stats.summary(rows)
+        of = escape_html(group.removeprefix("class: ").removeprefix("slice: "))
         chart(
-            usage_figures.evenness_bars(summary, stats.num_experts, subtitle="all inputs; dotted: even use"),
+            usage_figures.evenness_bars(summary, stats.num_experts, subtitle=f"{of}; dotted: even use"),
             summary,
             key="evenness",
             name=f"{name}-evenness",
@@ -249,8 +250,9 @@ def over_training(name: str, training: dict) -> None:
     counted = usage_history_figures.counted_on(frame, data)
     subtitle = f"Top-1 shares by epoch, {counted}; a layer appears with its conversion"
     st.caption(
-        "Stage 1 converts the layers under a loss that keeps usage even; stage 2 drops that loss, and experts "
-        "specialise."
+        "Stage 1 converts the layers under a loss that keeps usage even; stage 2 drops that loss, and usage may become "
+        "uneven. That an expert is chosen for some inputs is not yet that it does something of its own for them: see "
+        "what knocking it out changes, in its profile and, for all experts, on Attribution."
     )
     chart(
         usage_history_figures.evenness_over_training(
@@ -295,7 +297,9 @@ def measured(selection: state.Selection) -> None:
         usage_map(selection, stats)
         slice_examples(selection.data)
     file_name = f"{selection.name}-layer{layer}-expert{expert}"
-    expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name)
+    group = st.session_state.get("group", ALL)
+    picked = {} if group == ALL else {group: groups_of(stats)[group]}
+    expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name, of=picked)
 
 
 selection = state.current()

@@ -135,30 +135,33 @@ class UsageStats:
         values = np.array(self.slices)
         return {name: values == name for name in dict.fromkeys(self.slices)}
 
-    def entropy(self, layer: int) -> float:
-        """Entropy of the Top-1 shares in nats, 0 to `log H`."""
-        return evenness.entropy(self.share(layer))
+    def entropy(self, layer: int, rows: np.ndarray | None = None) -> float:
+        """Entropy of the Top-1 shares in nats, 0 to `log H`, over all inputs or those that `rows` marks."""
+        return evenness.entropy(self.share(layer, rows))
 
-    def effective_experts(self, layer: int) -> float:
+    def effective_experts(self, layer: int, rows: np.ndarray | None = None) -> float:
         """`exp(entropy)`: the number of evenly used experts with the same entropy, 1 to H."""
-        return evenness.effective_experts(self.share(layer))
+        return evenness.effective_experts(self.share(layer, rows))
 
-    def summary(self) -> pd.DataFrame:
-        """One row a layer: entropy, effective experts, the most used expert and its share, mean margin."""
-        rows = []
+    def summary(self, rows: np.ndarray | None = None) -> pd.DataFrame:
+        """One row a layer, over all inputs or those that the mask `rows` `(N,)` marks: entropy, effective experts, the
+        most used expert and its share, mean margin; nan where `rows` marks nothing.
+        """
+        found = []
         for layer in self.layers:
-            share = self.share(layer)
-            rows.append(
+            share = self.share(layer, rows)
+            margins = self.margins[layer] if rows is None else self.margins[layer][rows]
+            found.append(
                 {
                     "layer": layer,
-                    "entropy": self.entropy(layer),
-                    "effective_experts": self.effective_experts(layer),
+                    "entropy": self.entropy(layer, rows),
+                    "effective_experts": self.effective_experts(layer, rows),
                     "top_expert": int(share.argmax()),
                     "top_share": float(share.max()),
-                    "mean_margin": float(self.margins[layer].mean()),
+                    "mean_margin": float(margins.mean()) if len(margins) else np.nan,
                 }
             )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(found)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer and expert: count, share, mean probability."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -38,13 +42,24 @@ PARTS = "parts"
 
 
 def expert_details(
-    checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, *, file_name: str
+    checkpoint: Checkpoint,
+    stats: UsageStats,
+    data: TextData,
+    layer: int,
+    expert: int,
+    *,
+    file_name: str,
+    of: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
-    """Draw the profile of one expert on the data that `stats` were measured on."""
+    """Draw the profile of one expert on the data that `stats` were measured on.
+
+    Args:
+        of: groups of inputs, name -> mask `(N,)`, whose shares are told beside that of all.
+    """
     counts = stats.counts(layer)
     total, mine = int(counts.sum()), int(counts[expert])
     st.subheader(f"Layer {layer}, expert {expert}", anchor="expert")
-    _numbers(stats, layer, expert, mine, total)
+    _numbers(stats, layer, expert, mine, total, of)
     if (k := router_layers(checkpoint.model)[layer].top_k) > 1:
         st.caption(
             f"Every {'token' if stats.unit == 'tokens' else 'input'} takes {k} experts here; “routed to” means its "
@@ -89,7 +104,9 @@ def expert_details(
                 show_error(error)
 
 
-def _numbers(stats: UsageStats, layer: int, expert: int, mine: int, total: int) -> None:
+def _numbers(
+    stats: UsageStats, layer: int, expert: int, mine: int, total: int, of: Mapping[str, np.ndarray]
+) -> None:
     counts = stats.counts(layer)
     rank = 1 + int((counts > counts[expert]).sum())
     one, two, three = st.columns(3, border=True)
@@ -98,6 +115,11 @@ def _numbers(stats: UsageStats, layer: int, expert: int, mine: int, total: int) 
         if stats.unit == "inputs":
             bounds = interval_text(wilson(mine, total), "accuracy")
             st.caption(f"{mine:,} of n = {total:,} inputs of {escape(stats.data)}; 95% interval {bounds}")
+            for name, rows in of.items():
+                here, among = int(stats.counts(layer, rows)[expert]), int(rows.sum())
+                bounds = interval_text(wilson(here, among), "accuracy") if among else "none"
+                share = percent(here / among) if among else "none"
+                st.caption(f"{escape(name)}: **{share}**, {here:,} of n = {among:,}; 95% interval {bounds}")
         else:
             # Tokens of one input are not independent, so an interval from their number would be too narrow.
             inputs = int((stats.top1[layer][:, expert] > 0).sum())
@@ -105,6 +127,10 @@ def _numbers(stats: UsageStats, layer: int, expert: int, mine: int, total: int) 
                 f"{mine:,} of n = {total:,} real tokens of {escape(stats.data)}, in {inputs:,} of "
                 f"{stats.n:,} inputs"
             )
+            for name, rows in of.items():
+                counts_here = stats.counts(layer, rows)
+                share = percent(stats.share(layer, rows)[expert]) if counts_here.sum() else "none"
+                st.caption(f"{escape(name)}: **{share}** of n = {int(counts_here.sum()):,} real tokens")
     with two:
         st.metric("Mean router probability", percent(stats.mean_probs(layer)[expert]))
         st.caption(f"over all n = {stats.n:,} inputs, chosen or not; even: {percent(1 / stats.num_experts)}")

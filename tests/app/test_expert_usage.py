@@ -105,6 +105,18 @@ def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
     assert not at.exception
 
 
+def test_a_picked_group_is_told_of_beside_all_inputs(open_page, tiny_checkpoint, stats):
+    at = open_page("expert_usage", tiny_checkpoint, group="class: positive", layer=2, expert=1)
+    assert not at.exception
+    positive = stats.labels == 1
+    (bars,) = [spec for spec in specs(at) if "effective" in spec["layout"]["title"]["text"].lower()][:1]
+    shown = sorted(values(bars["data"][0]["x"]))
+    assert shown == pytest.approx(sorted(stats.effective_experts(i, positive) for i in (1, 2)))
+    here = stats.counts(2, positive)[1]
+    assert f"class: positive: **{here / 240:.1%}**, {here} of n = 240" in texts_of(at)
+    assert f"{stats.counts(2)[1]} of n = 480 inputs" in texts_of(at)
+
+
 @pytest.mark.parametrize(
     "params",
     [
