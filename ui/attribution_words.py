@@ -23,6 +23,8 @@ TARGET, METHODS, STEPS, FREEZE, REPLACED = "target", "methods", "ig_steps", "fre
 
 _STEPS = (16, 32, 50, 100, 200)
 REPLACEMENTS = {"mask token": "mask", "padding": "pad", "nothing": "remove"}
+_LITTLE = 0.25
+"""Below this part of the output, what integrated gradients share out is little of it."""
 FEW_WORDS = 10
 """Below this a rank correlation over words is mostly chance."""
 
@@ -231,6 +233,8 @@ def _completeness(result: WordScores, chosen: Options) -> None:
     )
     if part <= tokens.LARGE_ERROR:
         st.markdown(f":material/check: Completeness: {sums}, after {result.steps} steps.")
+        if abs(difference) < _LITTLE * abs(result.full):
+            st.warning(little_explained(result, chosen.frozen), icon=":material/balance:")
     elif chosen.frozen:
         st.warning(
             f"Completeness: {sums}, even after {result.steps} steps. Do not trust these scores, nor their signs: the "
@@ -243,6 +247,21 @@ def _completeness(result: WordScores, chosen: Options) -> None:
             "output jumps, and no number of steps makes gradients see a jump.",
             icon=":material/functions:",
         )
+
+
+def little_explained(result: WordScores, frozen: bool) -> str:
+    """What it means that the baseline has most of the output already, as Markdown."""
+    text = (
+        f"Padding alone has {result.reference:+.3f} of the output's {result.full:+.3f}: these scores share out what is "
+        f"left, {result.full - result.reference:+.3f}, and don't say why the output is what it is, however strong "
+        "their colours. Word ablation compares with the text itself."
+    )
+    if frozen:
+        text += (
+            " The route is frozen at this input's experts, and they may give this answer whatever the words are: turn "
+            "*Freeze the route* off to let padding choose its own."
+        )
+    return text
 
 
 def _largest(result: WordScores) -> str:

@@ -1,5 +1,6 @@
 import json
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from shrp.attribution import experts, instance, router, tokens
 from shrp.explore import Exploration, explore
 from shrp.tasks import TASKS
 from ui import attribution_figures as figures
-from ui import attribution_results, attribution_routes, expert_cells, loaders
+from ui import attribution_results, attribution_routes, attribution_words, expert_cells, loaders
 
 from .helpers import texts_of
 
@@ -99,6 +100,26 @@ def test_without_freezing_the_sum_is_off_and_it_says_why(page):
     page.toggle(key="freeze").set_value(False).run()
     assert not page.exception
     assert any("not frozen" in str(box.value) for box in page.warning)
+
+
+@pytest.mark.parametrize(("frozen", "route"), [(True, True), (False, False)])
+def test_scores_of_little_of_the_output_are_said_to_be(frozen, route):
+    words = SimpleNamespace(full=2.945, reference=2.862)
+    said = attribution_words.little_explained(words, frozen)
+    assert said.startswith(
+        "Padding alone has +2.862 of the output's +2.945: these scores share out what is left, +0.083"
+    )
+    assert ("Freeze the route" in said) == route
+
+
+@pytest.mark.parametrize(("part", "warned"), [(1e9, True), (0.0, False)])
+def test_a_baseline_with_most_of_the_output_is_warned_of(
+    open_page, tiny_checkpoint, monkeypatch, part, warned
+):
+    monkeypatch.setattr(attribution_words, "_LITTLE", part)
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, methods="integrated gradients")
+    assert not at.exception
+    assert any("Padding alone has" in str(box.value) for box in at.warning) == warned
 
 
 def test_no_method_picked_says_what_to_do(page):
