@@ -12,6 +12,7 @@ from shrp.plan import PruningPlan
 from ui import (
     floor,
     lab,
+    lab_beside,
     lab_editor,
     lab_edits,
     lab_outputs,
@@ -63,6 +64,7 @@ def main() -> None:
     except ShrpError as error:
         state.show_error(error)
         return
+    beside = st.container()
     known = marks(selection.checkpoint, selection.data, routed)
     lab_sweep.fill(selection.checkpoint, selection.data, setting, stats)
     curve = lab_sweep.Section(selection, setting, stats, known)
@@ -72,9 +74,14 @@ def main() -> None:
     else:
         curve.draw()
     lab_outputs.details(selection, setting, plan, pruned, routed)
-    if asked:  # last, so that everything else is there meanwhile
+    if asked:  # late, so that everything else is there meanwhile
         curve.sweep()
         curve.draw()
+    with beside:
+        try:
+            lab_beside.section(selection, setting, plan, pruned)
+        except ShrpError as error:
+            state.show_error(error)
 
 
 def evaluate(

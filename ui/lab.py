@@ -104,6 +104,21 @@ def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageSt
     return once("usage with norms", 8, key, label, work)
 
 
+def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats | None:
+    """What `usage_for` would give, where nothing must be measured for it first; the plain usage is always there."""
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    if SELECTIONS.get(selection) == "gate_norm":
+        found = results("usage with norms", 8).get(key)
+        return found if found is not None else loaders.kept_usage(checkpoint, data, norms=True)
+    stats = loaders.usage_stats(checkpoint, data)
+    if selection != FITTED:
+        return stats
+    fitted = results("fitted gates", 8).get(key)
+    if fitted is None:
+        fitted = disk().fitted(checkpoint.fingerprint, data, len(stats.layers), stats.num_experts)
+    return None if fitted is None else replace(stats, fitted=fitted)
+
+
 def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:
     """Gates fitted on the data, once, with a progress bar."""
     # The name is part of the result, as that of the usage is.

@@ -8,6 +8,7 @@ import streamlit as st
 
 from shrp.evaluation import Evaluation
 from shrp.measure import Cost
+from shrp.metrics import wilson
 from shrp.paired import paired_difference
 from ui.lab_marks import Mark
 from ui.text import (
@@ -128,8 +129,7 @@ def _difference(evaluation: Evaluation, reference: Evaluation, title: str, name:
     """A paired difference, on the inputs seen so far, so that a running estimate compares like with like."""
     metric = evaluation.metric
     if evaluation.labels is None:
-        st.metric(title, NOT_KNOWN)
-        st.caption("needs labels")
+        _agreement(evaluation, reference, title, name)
         return
     resamples = 2000 if evaluation.complete else 0
     value, bounds = paired_difference(evaluation, reference, resamples=resamples)
@@ -138,3 +138,25 @@ def _difference(evaluation: Evaluation, reference: Evaluation, title: str, name:
     if bounds[0] == bounds[0]:
         text = f"95% interval {points_interval(bounds, metric)}, paired<br>{text}"
     st.caption(text, unsafe_allow_html=True)
+
+
+def _agreement(evaluation: Evaluation, reference: Evaluation, title: str, name: str) -> None:
+    """Without labels: on how many of the inputs seen so far both models say the same."""
+    if evaluation.task.is_regression:
+        st.metric(title, NOT_KNOWN)
+        st.caption("needs labels")
+        return
+    said = dict(zip(reference.indices.tolist(), reference.predictions.tolist(), strict=True))
+    same = [
+        said[row] == mine
+        for row, mine in zip(evaluation.indices.tolist(), evaluation.predictions.tolist(), strict=True)
+        if row in said
+    ]
+    share, n = sum(same), len(same)
+    st.metric(title, f"{percent(share / n)} alike" if n else NOT_KNOWN)
+    bounds = interval_text(wilson(share, n), "accuracy")
+    st.caption(
+        f"says the same as the {name} model on {share:,} of n = {n:,} inputs; 95% interval {bounds}<br>no labels, "
+        "so no score",
+        unsafe_allow_html=True,
+    )

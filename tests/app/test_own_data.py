@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import re
 import weakref
 import zipfile
 
@@ -295,6 +296,10 @@ def test_every_page_works_without_labels(open_page, tiny_checkpoint, page):
     assert "nan" not in said.lower().split()
     if page in ("pruning_lab", "compare"):
         assert "no labels" in said
+    if page == "pruning_lab":
+        against = next(m for m in at.metric if m.label == "vs routed model")
+        assert re.fullmatch(r"\d+\.\d% alike", against.value)
+        assert "says the same as the routed model on" in said
 
 
 def test_a_pruned_checkpoint_without_labels(open_page, tiny_static_checkpoint):

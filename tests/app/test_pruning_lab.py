@@ -2,6 +2,7 @@ import io
 import zipfile
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from streamlit.delta_generator import DeltaGenerator
@@ -13,11 +14,12 @@ from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
 from shrp.live import FIRST_ESTIMATE
+from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
-from ui import lab, lab_export, lab_views
+from ui import lab, lab_beside, lab_export, lab_views
 from ui.store import results
 
 from .helpers import SCORES, specs, texts_of
@@ -348,3 +350,47 @@ def test_an_abandoned_evaluation_leaves_nothing_behind(cache, loaded):
     assert last.score == pytest.approx(evaluation.score)
     assert kept.get(key) is last
     assert list(lab.stream(loaded, data, plan)) == [last]
+
+
+def test_as_many_experts_chosen_otherwise_stand_beside_the_score(cache, page, loaded):
+    (frame,) = [d.value for d in page.dataframe if lab_beside.CHOSEN in d.value]
+    assert list(frame[lab_beside.CHOSEN]) == [
+        "random (control), mean of 3 draws"
+    ]  # the others want measuring
+    _, mine = direct(loaded, budget=4)
+    draws = [direct(loaded, budget=4, selection="random", seed=seed)[1].score for seed in range(3)]
+    mean = sum(draws) / 3
+    assert frame["accuracy"][0] == f"{mean:.1%}"
+    assert frame[lab_beside.AHEAD][0] == f"{100 * (mine.score - mean):+.1f} points".replace("-", "−")
+    assert lab_beside.verdict(mine, draws) in texts_of(page)
+    page.segmented_control(key="select").set_value("Gate × norm").run()
+    assert not page.exception
+    (frame,) = [d.value for d in page.dataframe if lab_beside.CHOSEN in d.value]
+    assert list(frame[lab_beside.CHOSEN]) == ["usage", "random (control), mean of 3 draws"]
+    assert frame["accuracy"][0] == f"{mine.score:.1%}"
+    _, other = direct(loaded, budget=4, selection="gate_norm")
+    ahead, _ = paired_difference(other, mine)
+    assert frame[lab_beside.AHEAD][0].startswith(f"{100 * ahead:+.1f} points (".replace("-", "−"))
+    page.slider(key="budget").set_value(8).run()  # all experts are all experts
+    assert not [d for d in page.dataframe if lab_beside.CHOSEN in d.value]
+
+
+@pytest.mark.parametrize(
+    ("draws", "said"),
+    [
+        ([0.1, 0.2], "above all 2 random draws"),
+        ([0.1, 0.9], "above 1 of 2 random draws"),
+        ([0.9, 0.8], "No random draw of 2 scores below this plan"),
+        ([], ""),
+    ],
+)
+def test_the_plan_is_said_to_be_above_draws_or_not(draws, said):
+    assert said in lab_beside.verdict(SimpleNamespace(score=0.5), draws)
+
+
+def test_a_draw_of_its_own_is_no_other_draw(cache, page):
+    page.segmented_control(key="select").set_value("Random (control)").run()
+    page.number_input(key="seed").set_value(1).run()
+    assert not page.exception
+    (frame,) = [d.value for d in page.dataframe if lab_beside.CHOSEN in d.value]
+    assert list(frame[lab_beside.CHOSEN]) == ["usage", "random (control), mean of 2 draws"]

@@ -1,0 +1,101 @@
+"""As many experts, chosen otherwise: the other selections and random draws beside the score of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.convert import num_experts_of
+from shrp.evaluation import Evaluation
+from shrp.paired import paired_difference
+from shrp.plan import PruningPlan
+from shrp.plan_edits import NO_EDITS
+from ui import lab
+from ui.lab import GLOBAL, SELECTIONS, Setting
+from ui.lab_sides import evaluated
+from ui.lab_sweep import DRAWS
+from ui.lab_views import points, points_interval
+from ui.state import Selection
+from ui.text import escape, interval_text, metric_name, score_text
+
+CHOSEN, AHEAD = "experts chosen by", "this plan is ahead by"
+
+
+def section(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation) -> None:
+    """A row for each selection that needs nothing measured first, and one for random draws; scored one by one.
+
+    Args:
+        pruned: the plan's evaluation.
+    """
+    data = selection.data
+    if data.labels is None or plan.budget == len(plan.layers) * num_experts_of(selection.checkpoint.model):
+        return  # nothing to score by, or nothing to choose
+    st.markdown(f"**As many experts, chosen otherwise** ({plan.budget} in all)")
+    place, busy = st.empty(), st.container()
+    rows: list[dict[str, str]] = []
+    draws: list[float] = []
+    with busy:
+        for name, plans in others(selection, setting, plan):
+            found = [
+                evaluated(selection.checkpoint, data, one, f"{name}, {plan.budget} in all:") for one in plans
+            ]
+            rows.append(_row(name, found, pruned))
+            if SELECTIONS[name] == "random":
+                draws = [one.score for one in found]
+            place.dataframe(
+                pd.DataFrame(rows),
+                hide_index=True,
+                width="content",
+                alt="Scores of as many experts chosen by other selections and at random",
+            )
+    st.caption(
+        f"{verdict(pruned, draws)} n = {pruned.n:,}, {escape(pruned.data)}; intervals 95%, ahead: paired. Gate × norm "
+        "and fitted gates are here once they were measured: pick them above."
+    )
+
+
+def others(
+    selection: Selection, setting: Setting, plan: PruningPlan
+) -> Iterator[tuple[str, list[PruningPlan]]]:
+    """Selection -> its plans of as many experts, several for random draws; without the plan itself."""
+    base = replace(setting, edits=NO_EDITS, edited="")
+    if setting.edited:  # which may have changed how many there are
+        base = replace(base, allocation=GLOBAL, number=plan.budget)
+    for name, kind in SELECTIONS.items():
+        if name == setting.selection and kind != "random" and not setting.edited:
+            continue
+        stats = lab.usage_known(name, selection.checkpoint, selection.data)
+        if stats is None:
+            continue
+        seeds = [seed for seed in DRAWS if not (setting.is_control and seed == setting.seed)]
+        steps = [replace(base, selection=name, seed=seed) for seed in (seeds if kind == "random" else (0,))]
+        yield name, [lab.plan_of(step, stats) for step in steps]
+
+
+def verdict(pruned: Evaluation, draws: list[float]) -> str:
+    """How the plan stands against random draws, in a sentence; empty where there were none."""
+    if not draws:
+        return ""
+    above = sum(pruned.score > score for score in draws)
+    if above == len(draws):
+        return f"This plan scores above all {len(draws)} random draws."
+    if above == 0:
+        return f"No random draw of {len(draws)} scores below this plan: it does not show which experts matter here."
+    return f"This plan scores above {above} of {len(draws)} random draws: chance alone would do as well now and then."
+
+
+def _row(name: str, found: list[Evaluation], pruned: Evaluation) -> dict[str, str]:
+    metric, scores = pruned.metric, [one.score for one in found]
+    mean = float(np.mean(scores))
+    row = {CHOSEN: name.lower(), metric_name(metric): score_text(mean, metric)}
+    if len(found) > 1:
+        row[CHOSEN] += f", mean of {len(found)} draws"
+        spread = interval_text((min(scores), max(scores)), metric)
+        return row | {"interval": f"range {spread}", AHEAD: points(pruned.score - mean, metric)}
+    value, ends = paired_difference(pruned, found[0])
+    ahead = points(value, metric) + (f" ({points_interval(ends, metric)})" if ends[0] == ends[0] else "")
+    return row | {"interval": interval_text(found[0].interval, metric), AHEAD: ahead}
