@@ -19,6 +19,8 @@ from ui.text import escape
 
 MAP, LAYER, PINNED, DROPPED, FILE = "kept", "edit_layer", "edit-pinned", "edit-dropped", "edit-file"
 
+_WEIGHTS = {"usage": "weights: by usage", "mean": "weights: all alike", "fitted": "weights: as fitted"}
+
 
 def section(found: Editor, plan: PruningPlan, base: PruningPlan, stats: UsageStats, name: str) -> None:
     """Draw the map of the plan and all the ways to edit it.
@@ -36,7 +38,8 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan, stats: UsageSta
             found.experts,
             name,
             stats.shares(),
-            f"usage: Top-1 shares of {stats.unit}, {stats.data}, n = {stats.n:,}",
+            f"{_WEIGHTS.get(plan.combination, 'weights as given')}; hover: Top-1 shares of {stats.unit}, {stats.data}, "
+            f"n = {stats.n:,}",
             found.edits,
             found.serial,
             partial(_clicked, found),
