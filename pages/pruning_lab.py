@@ -17,6 +17,7 @@ from ui import (
     lab_edits,
     lab_outputs,
     lab_reference,
+    lab_split,
     lab_sweep,
     lab_views,
     loaders,
@@ -26,7 +27,6 @@ from ui.lab import Setting
 from ui.lab_controls import controls
 from ui.lab_marks import Mark, marks, shipped, teacher_mark
 from ui.store import results
-from ui.text import escape
 
 REDRAW = 0.25  # seconds between two running estimates: drawing every one would cost more than computing it
 
@@ -38,9 +38,11 @@ def main() -> None:
         lab_outputs.not_routed(selection)
         return
     model, experts = selection.checkpoint.model, num_experts_of(selection.checkpoint.model)
-    st.markdown(
+    intro = st.empty()
+    selection = lab_split.held_out(selection)
+    intro.markdown(
         "Keep only some experts in each converted layer and drop the routers. The pruned model is rebuilt and "
-        f"evaluated on **{escape(selection.data.name)}**, which also gives the usage that experts are ranked by."
+        + lab_split.introduction(selection)
     )
     # Not a fragment: Streamlit lets a fragment's work finish before it looks at a moved slider, but stops a
     # whole run at once. So an evaluation that nobody waits for any more is dropped, and nothing queues.
@@ -50,7 +52,7 @@ def main() -> None:
     place = st.container()
     try:
         with score.container():  # progress comes and goes in here without moving what is below
-            stats = lab.usage_for(setting.selection, selection.checkpoint, selection.data)
+            stats = lab.usage_for(setting.selection, selection.checkpoint, selection.ranking)
         setting, plan, base = lab_edits.edited(setting, editor.edits, stats, editor)
         with place:
             if setting.selection != lab.FITTED and max(plan.keep_counts().values()) == 1:

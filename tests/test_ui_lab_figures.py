@@ -398,7 +398,7 @@ def test_zip_holds_one_folder(monkeypatch, tmp_path):
     info = SimpleNamespace(scores=(), training={})
     source = SimpleNamespace(info=info, model=None, tokenizer=None, fingerprint="f", teacher={})
     unscored, texts = SimpleNamespace(score=float("nan")), TextData(TASKS["sst2"], "mine", (("a",),), None)
-    data = lab_export.checkpoint_zip(source, make_plan(USAGE, budget=2), "mine", unscored, texts)
+    data = lab_export.checkpoint_zip(source, make_plan(USAGE, budget=2), "mine", unscored, texts, texts)
     assert zipfile.ZipFile(io.BytesIO(data)).namelist() == ["mine/config.json"]
 
 

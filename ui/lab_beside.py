@@ -68,7 +68,7 @@ def others(
     for name, kind in SELECTIONS.items():
         if name == setting.selection and kind != "random" and not setting.edited:
             continue
-        stats = lab.usage_known(name, selection.checkpoint, selection.data)
+        stats = lab.usage_known(name, selection.checkpoint, selection.ranking)
         if stats is None:
             continue
         seeds = [seed for seed in DRAWS if not (setting.is_control and seed == setting.seed)]

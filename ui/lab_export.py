@@ -28,12 +28,18 @@ def plan_json(plan: PruningPlan) -> str:
 
 
 def checkpoint_zip(
-    checkpoint: Checkpoint, plan: PruningPlan, name: str, evaluation: Evaluation, data: TextData
+    checkpoint: Checkpoint,
+    plan: PruningPlan,
+    name: str,
+    evaluation: Evaluation,
+    data: TextData,
+    ranked_on: TextData,
 ) -> bytes:
     """The pruned model as a zipped checkpoint folder, weights in float16, with the score measured here.
 
     Args:
-        data: what `evaluation` is of, and what the plan's experts were chosen on.
+        data: what `evaluation` is of.
+        ranked_on: what the plan's experts were chosen on.
     """
     drawn = plan.selection.startswith("random")  # also with edits
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
@@ -45,7 +51,7 @@ def checkpoint_zip(
         row = score_row(label, kind, [evaluation], best[0] if best else None)
         kept.append(row | {"data_fingerprint": data.fingerprint, "budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
-    training |= {} if drawn else chosen_on(data)
+    training |= {} if drawn else chosen_on(ranked_on)
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as scratch:

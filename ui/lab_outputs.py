@@ -107,7 +107,9 @@ def save_section(selection: Selection, setting: Setting, plan: PruningPlan, prun
     with st.container(horizontal=True, gap="medium"):
         st.download_button(
             "Pruned checkpoint (.zip)",
-            data=lambda: lab_export.checkpoint_zip(checkpoint, plan, name, pruned, selection.data),
+            data=lambda: lab_export.checkpoint_zip(
+                checkpoint, plan, name, pruned, selection.data, selection.ranking
+            ),
             file_name=f"{name}.zip",
             mime="application/zip",
             key="download-checkpoint",

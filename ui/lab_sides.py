@@ -53,7 +53,8 @@ def sides(
     routed: Evaluation,
     picked: Container[str | None] = (),
 ) -> dict[str, Side]:
-    """What there is to compare, by a key that stays the same while the slider moves: latest tries first.
+    """What there is to compare, by a key that stays the same while the slider moves: latest tries first, random draws
+    last.
 
     Args:
         picked: keys that stay although the slider has come to the same plan.
@@ -71,7 +72,9 @@ def sides(
     add(ROUTED, "", model_key(checkpoint), routed)
     add(CURRENT, f"{setting.text}: ", model_key(checkpoint, plan), pruned)
     seen = set()
-    for attempt in reversed(list(lab.tried(checkpoint, data).values())):
+    attempts = reversed(lab.tried(checkpoint, data).values())
+    # Random draws last: where one happens to be another setting's plan, it goes by that one's name.
+    for attempt in sorted(attempts, key=lambda one: one.setting.is_control):
         if attempt.plan.key() in seen:
             continue
         seen.add(attempt.plan.key())
@@ -124,7 +127,7 @@ def _tried(link: str, selection: Selection) -> PruningPlan:
     """The plan of a setting in the URL, evaluated and kept among those tried."""
     checkpoint, data = selection.checkpoint, selection.data
     wanted = lab_setting_url.decode(link)
-    stats = lab.usage_for(wanted.selection, checkpoint, data)
+    stats = lab.usage_for(wanted.selection, checkpoint, selection.ranking)
     editor = lab_edits.editor(
         checkpoint.fingerprint, list(expert_layers(checkpoint.model)), num_experts_of(checkpoint.model)
     )

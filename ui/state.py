@@ -43,6 +43,13 @@ class Selection:
     """None only for a page that can do without."""
     no_data: str = ""
     """Why there are none, in plain text."""
+    ranked_on: TextData | None = None
+    """What experts are ranked on, where that is not `data`: the pruning lab can hold half of the data out."""
+
+    @property
+    def ranking(self) -> TextData | None:
+        """What experts are ranked on."""
+        return self.data if self.ranked_on is None else self.ranked_on
 
     @property
     def is_routed(self) -> bool:

@@ -101,7 +101,7 @@ def test_tried_settings_can_be_compared_and_are_counted(open_page, tiny_checkpoi
     at.slider(key="budget").set_value(6).run()
     box = at.selectbox(key=lab_sides.FIRST)
     # The same plan may be known by two names, from a slider and from a sweep.
-    earlier = next(one for one in box.options if one.startswith(("2 in all", "1 a layer")))
+    earlier = next(one for one in box.options if one.startswith(("2 in all, usage", "1 a layer, usage")))
     box.select(earlier).run()
     assert not at.exception
     counts = agreement(pruned_by(2), pruned_by(6))

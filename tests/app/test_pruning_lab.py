@@ -9,6 +9,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
+from shrp import reference
 from shrp.card import card
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
@@ -19,7 +20,7 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
-from ui import lab, lab_beside, lab_export, lab_views
+from ui import lab, lab_beside, lab_export, lab_split, lab_views
 from ui.store import results
 
 from .helpers import SCORES, specs, texts_of
@@ -241,7 +242,11 @@ def test_latency_is_measured_on_demand(page):
 def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
     plan, evaluation = direct(loaded, budget=3)
     archive = zipfile.ZipFile(
-        io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2")))
+        io.BytesIO(
+            lab_export.checkpoint_zip(
+                loaded, plan, "mine", evaluation, load_probe("sst2"), load_probe("sst2")
+            )
+        )
     )
     archive.extractall(tmp_path)
     again = checkpoints.load(tmp_path / "mine")
@@ -261,7 +266,7 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
 
 def test_what_experts_were_chosen_on_is_told_with_the_score(loaded, tmp_path, open_page):
     plan, evaluation = direct(loaded, budget=3)
-    data = lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2"))
+    data = lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2"), load_probe("sst2"))
     zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
     at = open_page("overview", tmp_path / "mine")
     assert not at.exception
@@ -273,7 +278,11 @@ def test_what_experts_were_chosen_on_is_told_with_the_score(loaded, tmp_path, op
 def test_random_experts_are_taken_home_as_the_control_that_they_are(loaded, tmp_path, open_page, edits):
     plan, evaluation = direct(loaded, budget=3, selection="random", seed=1, edits=edits)
     archive = zipfile.ZipFile(
-        io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "drawn", evaluation, load_probe("sst2")))
+        io.BytesIO(
+            lab_export.checkpoint_zip(
+                loaded, plan, "drawn", evaluation, load_probe("sst2"), load_probe("sst2")
+            )
+        )
     )
     archive.extractall(tmp_path)
     found = checkpoints.load(tmp_path / "drawn")
@@ -394,3 +403,35 @@ def test_a_draw_of_its_own_is_no_other_draw(cache, page):
     assert not page.exception
     (frame,) = [d.value for d in page.dataframe if lab_beside.CHOSEN in d.value]
     assert list(frame[lab_beside.CHOSEN]) == ["usage", "random (control), mean of 2 draws"]
+
+
+def test_half_of_the_data_can_choose_and_the_other_half_score(open_page, tiny_checkpoint, tiny_model, loaded):
+    data = load_probe("sst2")
+    dense = evaluate(tiny_model(seed=3), loaded.tokenizer, data)
+    reference.write(loaded.path, {data.fingerprint: reference.from_evaluation(dense, "t")})
+    ranked, scored = lab_split.halves(data)
+    assert sorted([*ranked, *scored]) == list(range(480))
+    assert abs(data.labels[ranked].sum() - data.labels[scored].sum()) <= 2
+    chosen, held = data.subset(ranked), data.subset(scored)
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, chosen), budget=3)
+    expected = evaluate(prune(loaded.model, plan), loaded.tokenizer, held)
+
+    at = open_page("pruning_lab", tiny_checkpoint, hold_out="true", budget=3)
+    assert_shows(at, plan, expected)
+    said = texts_of(at)
+    assert "evaluated on **probe/sst2, other half** (n = 240)" in said
+    assert "of **probe/sst2, half** (n = 240)" in said
+    _, everything = direct(loaded, budget=3)
+    assert everything.score != expected.score
+    teacher = (dense.predictions == data.labels)[scored].mean()
+    assert f"teacher {teacher:.1%}, n = 240" in said
+    at.toggle(key="hold_out").set_value(False).run()
+    assert_shows(at, *direct(loaded, budget=3))
+
+
+def test_few_inputs_are_not_halved(open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(lab_split, "FEWEST", 481)
+    at = open_page("pruning_lab", tiny_checkpoint, hold_out="true")
+    assert not at.exception
+    assert at.toggle(key="hold_out").disabled
+    assert "evaluated on **probe/sst2** (n = 480)" in texts_of(at)
