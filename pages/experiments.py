@@ -49,8 +49,7 @@ def main() -> None:
     )
 
 
-Drawn = list[tuple[str, str]]
-"""Headings of what was drawn, with their anchors."""
+Drawn = list[tuple[str, str]]  # headings of what was drawn, with their anchors
 
 
 def benchmark() -> Drawn:

@@ -66,9 +66,17 @@ def contest(rows: pd.DataFrame) -> Contest | None:
 
 
 def findings(frame: pd.DataFrame) -> list[str]:
-    """A sentence for each recipe and depth of `glue_frame`, then one for each task where a control is not below."""
-    found = [contest(rows) for _, rows in frame.groupby(["recipe", "depth"], sort=False)]
+    """A sentence for each recipe and depth of `glue_frame`, `retain` and few layers first, then one for each task where
+    a control is not below.
+    """
+    groups = sorted(frame.groupby(["recipe", "depth"]), key=lambda group: _place(*group[0]))
+    found = [contest(rows) for _, rows in groups]
     return [_sentence(one) for one in found if one is not None] + _winning_controls(frame)
+
+
+def _place(recipe: str, depth: str) -> tuple[bool, int, str]:
+    """Where a recipe and depth is told of: what keeps the most first, `retain` and few layers."""
+    return recipe != "retain", int(depth.split("of")[0]), recipe
 
 
 def _sentence(found: Contest) -> str:
