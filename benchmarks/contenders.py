@@ -32,7 +32,7 @@ from shrp.convert import convert, expert_layers, num_experts_of
 from shrp.families import encoder_layers, family_of
 from shrp.layers import ExpertLayer
 from shrp.measure import counted_flops
-from shrp.plan import LayerPlan, PruningPlan, make_plan
+from shrp.plan import first_experts, make_plan
 from shrp.prune import prune, with_layers
 
 BERT_BASE = "bert-base"
@@ -90,8 +90,7 @@ def bert_base() -> dict[str, PreTrainedModel]:
         converted, name = tuple(range(depth - count, depth)), f"{count}of{depth}"
         routed = with_layers(dense, {})  # converting replaces layers of this clone only
         convert(routed, ShrpConfig(converted)).eval()
-        kept = LayerPlan(tuple(range(m)), (1 / m,) * m)
-        plan = PruningPlan(tuple((layer, kept) for layer in converted))
+        plan = first_experts(dict.fromkeys(converted, m))
         models |= {
             f"routed-{name}": routed,
             f"naive-routed-{name}": naive(routed),

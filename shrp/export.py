@@ -26,7 +26,7 @@ from shrp.errors import ExportError
 from shrp.evaluate import label_columns
 from shrp.export_check import compare, speedup
 from shrp.export_graph import count_products, quantise, write_graph
-from shrp.plan import LayerPlan, PruningPlan
+from shrp.plan import first_experts
 from shrp.prune import prune
 
 TOLERANCE = 1e-4
@@ -262,9 +262,7 @@ def _own_copy(model: PreTrainedModel) -> PreTrainedModel:
     """
     uniform = expert_layers(model)
     if uniform:
-        experts = num_experts_of(model)
-        everything = LayerPlan(tuple(range(experts)), (1 / experts,) * experts)
-        model = prune(model, PruningPlan(tuple((i, everything) for i in uniform), combination="mean"))
+        model = prune(model, first_experts(dict.fromkeys(uniform, num_experts_of(model))))
     else:
         model = copy.deepcopy(model)
     return model.eval().cpu().float()

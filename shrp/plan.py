@@ -181,6 +181,17 @@ def allocate(usage: Mapping[int, np.ndarray], *, per_layer: int | None = None, b
     return counts
 
 
+def first_experts(counts: Mapping[int, int]) -> PruningPlan:
+    """The first so many experts of each layer, all of one weight, where which ones they are does not matter: for costs,
+    times, or all experts.
+
+    Args:
+        counts: layer -> how many, at least 1.
+    """
+    kept = {count: LayerPlan(tuple(range(count)), (1 / count,) * count) for count in set(counts.values())}
+    return PruningPlan(tuple((layer, kept[count]) for layer, count in counts.items()), combination="mean")
+
+
 def make_plan(
     usage: Mapping[int, np.ndarray],
     *,

@@ -13,7 +13,7 @@ from shrp.evaluate import summarise
 from shrp.explore import Exploration
 from shrp.measure import Cost
 from shrp.metrics import mcnemar
-from shrp.plan import PruningPlan, make_plan
+from shrp.plan import PruningPlan, first_experts, make_plan
 from shrp.tasks import TASKS
 from shrp.whatif import WhatIf
 from ui import (
@@ -30,7 +30,7 @@ from ui import (
     sentences,
 )
 from ui.lab import GLOBAL, PER_LAYER, Attempt, Setting, attempts_frame, plan_of
-from ui.lab_marks import Mark, _any_plan, marks_frame, teacher_mark
+from ui.lab_marks import Mark, marks_frame, spread, teacher_mark
 from ui.store import ResultStore
 
 DENSE = Cost(1000, 2000, 10_000, 20_000, 128)
@@ -305,7 +305,7 @@ def test_marks_know_the_teacher_and_budgets_keep_their_total():
     assert teacher_mark([teacher]) is teacher
     assert teacher_mark([]) is None
     for budget in range(2, 9):
-        plan = _any_plan(budget, [6, 9], 4)
+        plan = first_experts(spread(budget, [6, 9], 4))
         assert plan.budget == budget
         plan.check_fits([6, 9], 4)
 

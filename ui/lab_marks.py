@@ -16,7 +16,7 @@ from shrp.evaluation import Evaluation
 from shrp.intervals import NO_INTERVAL, stored_interval
 from shrp.layers import DroppedLayer
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
-from shrp.plan import PruningPlan
+from shrp.plan import first_experts
 from shrp.prune import with_layers
 
 
@@ -84,17 +84,16 @@ def _cost_of(row: Mapping[str, Any], model: PreTrainedModel) -> Cost | None:
     budget = row.get("budget") or (len(routed) * experts if name.startswith("no router") else None)
     if not budget or not len(routed) <= budget <= len(routed) * experts:
         return None
-    return plan_cost(model, _any_plan(int(budget), list(routed), experts), TOKENS)
+    return plan_cost(model, first_experts(spread(int(budget), list(routed), experts)), TOKENS)
 
 
-def _any_plan(budget: int, layers: list[int], experts: int) -> PruningPlan:
-    """Some plan of a budget, for its cost alone."""
-    plan, left = {}, budget
+def spread(budget: int, layers: list[int], experts: int) -> dict[int, int]:
+    """Layer -> a number of experts, 1 to `experts`, which are `budget` in all."""
+    counts, left = {}, budget
     for place, layer in enumerate(layers):
-        count = min(experts, left - (len(layers) - place - 1))
-        left -= count
-        plan[str(layer)] = {"experts": list(range(count)), "weights": [1 / count] * count}
-    return PruningPlan.from_dict({"layers": plan})
+        counts[layer] = min(experts, left - (len(layers) - place - 1))
+        left -= counts[layer]
+    return counts
 
 
 def marks_frame(found: list[Mark], dense: Cost) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from shrp.convert import layer_kinds, num_experts_of
 from shrp.errors import ShrpError
 from shrp.measure import TOKENS, cost, dense_cost, latency, model_inputs
 from shrp.phrases import listed
-from shrp.plan import LayerPlan, PruningPlan
+from shrp.plan import PruningPlan, first_experts
 from shrp.prune import prune
 from ui import state
 from ui.bound import clamp
@@ -85,12 +85,6 @@ def own_name(checkpoint: Checkpoint) -> str:
     """What a checkpoint's model is called beside the dense one: by its converted layers, or as it is."""
     kinds = {*layer_kinds(checkpoint.model)} - {"dense"}
     return " and ".join(sorted(kinds)) if kinds else "this checkpoint"
-
-
-def any_plan(checkpoint: Checkpoint, per_layer: int) -> PruningPlan:
-    """A pruning to the first `per_layer` experts of every layer: which ones they are does not matter to speed."""
-    kept = LayerPlan(tuple(range(per_layer)), (1 / per_layer,) * per_layer)
-    return PruningPlan(tuple((layer, kept) for layer in sorted(checkpoint.info.config.layers)))
 
 
 def table(times: pd.DataFrame) -> pd.DataFrame:
@@ -179,7 +173,8 @@ def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
             bind="query-params",
             width=260,
         )
-        plans[f"static, {m} a layer"] = any_plan(checkpoint, max(1, min(int(m or 1), experts)))
+        kept = max(1, min(int(m or 1), experts))
+        plans[f"static, {m} a layer"] = first_experts(dict.fromkeys(checkpoint.info.config.layers, kept))
     section(checkpoint, plans)
 
 

@@ -26,7 +26,7 @@ from shrp.convert import expert_layers
 from shrp.errors import ShrpError
 from shrp.families import encoder_layers
 from shrp.measure import cost, latency, model_inputs
-from shrp.plan import LayerPlan, PruningPlan, make_plan
+from shrp.plan import first_experts, make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
 
@@ -45,7 +45,7 @@ def models_of(geometry: str, checkpoints: Path) -> dict[str, tuple[PreTrainedMod
             for name, model in bert_base().items()
             if name.startswith("routed-")
         }
-        plans = {name: _first_expert(model) for name, model in found.items()}
+        plans = {name: first_experts(dict.fromkeys(expert_layers(model), 1)) for name, model in found.items()}
     else:
         loaded = load(checkpoints / geometry)
         converted = expert_layers(loaded.model)
@@ -57,10 +57,6 @@ def models_of(geometry: str, checkpoints: Path) -> dict[str, tuple[PreTrainedMod
     return {
         name: (model, prune(model, plans[name], share_weights=True).eval()) for name, model in found.items()
     }
-
-
-def _first_expert(model: PreTrainedModel) -> PruningPlan:
-    return PruningPlan(tuple((layer, LayerPlan((0,), (1.0,))) for layer in expert_layers(model)))
 
 
 @torch.no_grad()
