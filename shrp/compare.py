@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError
-from shrp.metrics import RESAMPLE_CELLS
+from shrp.metrics import at_once
 from shrp.usage import UsageStats
 
 
@@ -60,9 +60,9 @@ def _resampled(
         return np.empty((resamples, 0))
     n, experts = a.n, a.num_experts
     counts = np.concatenate([s.top1[layer] for layer in layers for s in (a, b)], axis=1).astype(np.float64)
-    found, at_once = [], max(1, RESAMPLE_CELLS // n)
-    for start in range(0, resamples, at_once):
-        weights = generator.multinomial(n, np.full(n, 1 / n), size=min(at_once, resamples - start))
+    found = []
+    for size in at_once(resamples, n):
+        weights = generator.multinomial(n, np.full(n, 1 / n), size=size)
         sums = (weights @ counts).reshape(len(weights), len(layers), 2, experts)
         shares = sums / sums.sum(-1, keepdims=True)
         found.append(total_variation(shares[:, :, 0], shares[:, :, 1]))

@@ -18,7 +18,7 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
-from shrp.metrics import RESAMPLE_CELLS
+from shrp.metrics import at_once
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
 from shrp.routing import knock_out, top_k_gates, use_gates
@@ -197,9 +197,8 @@ def _bootstrap_means(
 ) -> tuple[np.ndarray, np.ndarray]:
     """95% percentile intervals of the means of `values` `(n, C)` over inputs, each end `(C,)`."""
     n, means = len(values), []
-    at_once = max(1, RESAMPLE_CELLS // n)
-    for start in range(0, resamples, at_once):
-        drawn = generator.integers(n, size=(min(at_once, resamples - start), n))
+    for size in at_once(resamples, n):
+        drawn = generator.integers(n, size=(size, n))
         means.append(np.stack([column[drawn].mean(1) for column in values.T], axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5], axis=0)
     return low, high

@@ -7,7 +7,7 @@ Degenerate cases never warn: F1 and Matthews are 0.0 where a denominator is 0 (o
 predictions), as in scikit-learn; a correlation of a constant is nan; without inputs every score is nan.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
 
 import numpy as np
@@ -18,7 +18,13 @@ from shrp.intervals import NO_INTERVAL, NO_WIDTH
 from shrp.tasks import REGRESSION_METRICS, Task
 
 _Z = NormalDist().inv_cdf(0.975)  # of a 95% interval
-RESAMPLE_CELLS = 2_000_000  # Numbers held at once by the bootstrap of a correlation: 16 MB.
+RESAMPLE_CELLS = 2_000_000  # numbers that a bootstrap over inputs holds at once: 16 MB
+
+
+def at_once(resamples: int, n: int) -> Iterator[int]:
+    """How many of `resamples` bootstrap samples of `n` inputs to draw at once, until all are drawn."""
+    most = max(1, RESAMPLE_CELLS // n)
+    yield from (min(most, resamples - start) for start in range(0, resamples, most))
 
 
 def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -137,9 +143,8 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     if task.is_regression:
         scores = []
-        at_once = max(1, RESAMPLE_CELLS // n)
-        for start in range(0, resamples, at_once):
-            rows = generator.integers(n, size=(min(at_once, resamples - start), n))
+        for size in at_once(resamples, n):
+            rows = generator.integers(n, size=(size, n))
             scores.append(_CORRELATIONS[metric](labels[rows], predictions[rows]))
         scores = np.concatenate(scores)
     else:

@@ -16,7 +16,7 @@ from shrp.evaluation import Evaluation, flips
 from shrp.intervals import NO_WIDTH
 from shrp.metrics import (
     NO_INTERVAL,
-    RESAMPLE_CELLS,
+    at_once,
     correlation,
     mcnemar,
     paired_interval,
@@ -248,9 +248,8 @@ def _draw_correlations(
 ) -> np.ndarray:
     """Differences of correlations in bootstrap samples, as many at once as memory allows; `(resamples,)`."""
     n, found = len(labels), []
-    at_once = max(1, RESAMPLE_CELLS // n)
-    for start in range(0, resamples, at_once):
-        rows = generator.integers(n, size=(min(at_once, resamples - start), n))
+    for size in at_once(resamples, n):
+        rows = generator.integers(n, size=(size, n))
         first, second = (correlation(metric, labels[rows], side[rows]) for side in (ours, theirs))
         found.append(first - second)
     return np.concatenate(found)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from shrp.intervals import NO_WIDTH
-from shrp.metrics import RESAMPLE_CELLS
+from shrp.metrics import at_once
 from shrp.usage import UsageStats
 
 FEWEST = 5
@@ -76,9 +76,8 @@ def _draws(
 ) -> np.ndarray:
     """Differences in bootstrap samples of the inputs, but for those that miss a group; `(resamples, L * H)`."""
     n, found = len(table), []
-    at_once = max(1, RESAMPLE_CELLS // n)
-    for start in range(0, resamples, at_once):
-        times = generator.multinomial(n, np.full(n, 1 / n), size=min(at_once, resamples - start))
+    for size in at_once(resamples, n):
+        times = generator.multinomial(n, np.full(n, 1 / n), size=size)
         totals = [times[:, mask] @ weight[mask] for mask in (group, other)]
         both = (totals[0] > 0) & (totals[1] > 0)
         means = [
