@@ -5,9 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from shrp.errors import ShrpError
-from shrp.evaluate import label_columns
-from shrp.metrics import interval, score
-from shrp.usage import COLLAPSE_EXPERTS, COLLAPSE_SHARE, NOISY_ENTROPY, NOISY_MARGIN, UsageStats, UsageWarning
+from shrp.usage import COLLAPSE_EXPERTS, COLLAPSE_SHARE, NOISY_ENTROPY, NOISY_MARGIN, UsageWarning
 from ui import loaders, state
 from ui.floor import floor_text
 from ui.text import escape, percent, warning_lines, with_interval
@@ -34,37 +32,24 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
         if selection.is_routed:
             stats = loaders.usage_stats(selection.checkpoint, data)
             _show_warnings(selection, stats.warnings(), healthy_training)
-            result = None if data.labels is None else _score_of(selection, stats)
         else:
             st.caption("It has no routers now, so there is no usage here that could collapse or be noisy.")
-            result = None
-            if data.labels is not None:
-                evaluation = loaders.evaluation(selection.checkpoint, data)
-                result = evaluation.score, evaluation.interval, evaluation.metric, evaluation.n
+            stats = None
+        if data.labels is None:
+            st.caption(
+                f"The inputs of {escape(data.name)} (n = {len(data):,}) have no labels, so there is no score to "
+                "measure."
+            )
+            return
+        if stats is None:
+            found = loaders.evaluation(selection.checkpoint, data)
+        else:
+            found = loaders.routed_evaluation(selection.checkpoint, data, stats, with_interval=True)
     except ShrpError as error:
         state.show_error(error)
         return
-    if result is None:
-        st.caption(
-            f"The inputs of {escape(data.name)} (n = {len(data):,}) have no labels, so there is no score to measure."
-        )
-        return
-    floor = floor_text(data)
-    st.markdown(
-        f"**Measured here** on {escape(data.name)}: {with_interval(*result)}{f'; {floor}' * bool(floor)}"
-    )
-
-
-def _score_of(selection: state.Selection, stats: UsageStats) -> tuple:
-    """Score, interval, metric and n from the passes that measured usage: no second run of the model."""
-    task, data = selection.data.task, selection.data
-    logits = stats.logits[:, label_columns(selection.checkpoint.model, task)]
-    return (
-        score(task, data.labels, logits)[task.metric],
-        interval(task, data.labels, logits),
-        task.metric,
-        len(data),
-    )
+    said, floor = with_interval(found.score, found.interval, found.metric, found.n), floor_text(data)
+    st.markdown(f"**Measured here** on {escape(data.name)}: {said}{f'; {floor}' * bool(floor)}")
 
 
 def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], healthy_training: bool) -> None:

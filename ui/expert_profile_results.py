@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import streamlit as st
 
 from shrp.attention import LayerAttention, layer_attention
@@ -11,8 +10,6 @@ from shrp.attention_roles import attention_roles as roles_of
 from shrp.checkpoint import Checkpoint
 from shrp.convert import router_layers
 from shrp.data import TextData
-from shrp.evaluate import label_columns, summarise
-from shrp.evaluation import Evaluation
 from shrp.input_map import Plane, plane, router_inputs
 from shrp.knockout import KnockOut, Prefix, knock_out_effect
 from shrp.similarity import OutputSample, sample_outputs
@@ -97,7 +94,7 @@ def knocked_out(
             checkpoint.model,
             checkpoint.tokenizer,
             data,
-            _as_it_is(checkpoint, data, stats),
+            loaders.routed_evaluation(checkpoint, data, stats, with_interval=False),
             layer,
             expert,
             chosen=stats.top1[layer][:, expert] > 0 if single else None,
@@ -112,11 +109,3 @@ def knocked_out(
 @st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
 def _prefix(_checkpoint: Checkpoint, fingerprint: str, data_fingerprint: str) -> Prefix:
     return Prefix(_checkpoint.model)
-
-
-def _as_it_is(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Evaluation:
-    """The model's own outputs, from the passes that measured usage where those were kept."""
-    if len(stats.logits) != len(data):
-        return loaders.evaluation(checkpoint, data)
-    logits = stats.logits[:, label_columns(checkpoint.model, data.task)]
-    return summarise(data, np.arange(len(data)), logits, False)

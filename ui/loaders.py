@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from shrp import checkpoint as checkpoints
@@ -278,6 +279,21 @@ def evaluation(checkpoint: Checkpoint, data: TextData):
 
     key = (checkpoint.fingerprint, data.fingerprint, data.name)
     return once("evaluation", 24, key, f"Evaluating on {escape(data.name)}", work)
+
+
+def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_interval: bool):
+    """The routed model's `evaluation`, from the passes that measured its usage where these kept its outputs: it need
+    not run a second time.
+
+    Args:
+        stats: a `shrp.usage.UsageStats`, of the same data.
+    """
+    from shrp.evaluate import label_columns, summarise
+
+    if len(stats.logits) != len(data):
+        return evaluation(checkpoint, data)
+    logits = stats.logits[:, label_columns(checkpoint.model, data.task)]
+    return summarise(data, np.arange(len(data)), logits, with_interval)
 
 
 def live_evaluator(checkpoint: Checkpoint, data: TextData):
