@@ -7,9 +7,8 @@ checkpoint at `out` is written as soon as the routed model is trained and again 
 from __future__ import annotations
 
 import copy
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,23 @@ from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
 from shrp.conversions import load_conversion
 from shrp.data import TextData, is_probe
-from shrp.errors import CheckpointError, TrainingError
+from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.general import graft
 from shrp.history import history_text, joined
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
+from shrp.run_stages import Datasets, RunStages
 from shrp.run_state import (
-    RUN_FILE,
     alone_in,
     finish,
     holds_a_run,
-    identity_of,
-    kept_identity,
     run_folder,
 )
 from shrp.score_rows import score_row
-from shrp.train import Progress, train
-from shrp.training_config import TrainConfig, was_made_with
+from shrp.train import Progress
+from shrp.training_config import TrainConfig
 
 CONTROLS = ("random", "uniform", "dropped")
 _LOG = logging.getLogger(__name__)
@@ -77,15 +74,6 @@ class Recipe:
             raise TrainingError("name at least one layer to convert; plain fine-tuning is `finetune`.")
 
 
-@dataclass(frozen=True)
-class Datasets:
-    """The data of a run: what is trained on, what usage and scores come from, further data to score on."""
-
-    train: TextData
-    validation: TextData
-    also: tuple[TextData, ...] = ()
-
-
 class Run:
     """One run of a recipe from a base to a finished checkpoint."""
 
@@ -106,13 +94,19 @@ class Run:
         self.recipe, self.base, self.data, self.out = recipe, base, data, Path(out)
         known = checkpoint.info_if_ours(base)
         self.base_name = base_name or (known.base_model if known else base)
-        self.dtype, self.resume, self.progress, self.announce = dtype, resume, progress, announce
+        self.dtype, self.resume = dtype, resume
+        self.stages = RunStages(
+            run_folder(self.out),
+            self.base_name,
+            data,
+            resume=resume,
+            progress=progress,
+            announce=announce,
+        )
         self.scores: list[dict[str, Any]] = []
         self.references: dict[str, reference.Reference] = {}
         self.stage1: list[dict[str, Any]] = []
         """History of a conversion that was made before."""
-        self.auto: str | None = None
-        """What the precision `auto` came to in the first stage that was finished, and does in all others."""
         self.provenance: dict[str, Any] = {}
         """How it was made, to go with what comes of it."""
 
@@ -195,7 +189,7 @@ class Run:
                 "order: a teacher is fine-tuned from it first."
             )
         self.tokenizer = tokenizer
-        return self._stage("teacher", self.recipe.teacher, lambda: model, info, None)
+        return self.stages("teacher", self.recipe.teacher, lambda: model, info, None, tokenizer)
 
     def _converted(self, teacher: Checkpoint, source: Checkpoint | None) -> Checkpoint:
         """Both stages; or the second alone, where layers come from a conversion that was made before."""
@@ -210,81 +204,15 @@ class Run:
         name = f"{kind}-{source.fingerprint[:8]}"  # another conversion's is another stage
         return self._stage(name, stage2, lambda: graft(teacher.model, source.model), info, teacher)
 
-    def _finished(self, name: str, config: TrainConfig, identity: Mapping[str, Any]) -> Checkpoint | None:
-        """What an earlier, killed run made of a stage; raises `TrainingError` where that was another run.
-
-        Args:
-            identity: of the training that the stage is. Stages that were finished before theirs was kept beside them
-                are taken for it where config, base and the data's names say so.
-        """
-        folder = run_folder(self.out) / name
-        try:
-            found = checkpoint.load(folder) if folder.is_dir() else None
-        except CheckpointError:
-            return None  # not whole: the stage is done again
-        if found is not None:
-            made, train, validation = found.info.training, self.data.train, self.data.validation
-            kept = kept_identity(folder)
-            same = {
-                "config": was_made_with(config, made),
-                "base": found.info.base_model == self.base_name,
-                "train": (made.get("train_data"), made.get("train_examples")) == (train.name, len(train)),
-                "validation": made.get("validation_data") == validation.name,
-            }
-            for part in ("train", "validation", "weights", "teacher"):
-                same[part] = same.get(part, True) and kept.get(part, identity[part]) == identity[part]
-            if changed := [key for key, equal in same.items() if not equal]:
-                raise TrainingError(
-                    f"{folder} is of another run (its {', '.join(changed)} differ); "
-                    f"repeat its options exactly, or delete {run_folder(self.out)} to start afresh."
-                )
-        return found
-
     def _stage(
         self,
         name: str,
         config: TrainConfig,
         start: Callable[[], PreTrainedModel],
         info: CheckpointInfo,
-        teacher: Checkpoint | None,
+        teacher: Checkpoint,
     ) -> Checkpoint:
-        """Train one model, or take it from an earlier, killed run."""
-        model, train_data, validation = start(), self.data.train, self.data.validation
-        taught_by = teacher.model if teacher else None
-        identity = identity_of(config, model, info, train_data, validation, taught_by)
-        if (found := self._finished(name, config, identity)) is not None:
-            self._settle(config, found.info)
-            return found
-        self.announce(name)
-        tokenizer: PreTrainedTokenizerBase = teacher.tokenizer if teacher else self.tokenizer
-        folder = run_folder(self.out) / name
-        # One stage asks the teacher for all; but about examples that none comes by, nobody need ask.
-        shared = teacher is not None and config.visits_all(len(train_data))
-        outputs = run_folder(self.out) / "teacher-outputs" if shared else None
-        model, info, history = train(
-            config,
-            model,
-            info,
-            tokenizer,
-            train_data,
-            validation,
-            folder,
-            teacher=taught_by,
-            teacher_outputs=outputs,
-            precision=self.auto,
-            resume=self.resume,
-            progress=self.progress,
-        )
-        extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
-        checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
-        finish(folder)
-        self._settle(config, info)
-        return checkpoint.load(folder)
-
-    def _settle(self, config: TrainConfig, made: CheckpointInfo) -> None:
-        """Hold on to the precision that a stage was trained in: a timing in another process may turn out otherwise."""
-        if config.precision == "auto":
-            self.auto = self.auto or made.training.get("precision")
+        return self.stages(name, config, start, info, teacher, teacher.tokenizer)
 
     def _plan(self, routed: Checkpoint, m: int, **options: Any) -> PruningPlan:
         return make_plan(usage_in(routed.info), per_layer=m, **options)

@@ -19,7 +19,8 @@ from shrp.errors import CheckpointError, PlanError, ShrpError, TrainingError
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.recipe import Datasets, Recipe, Run
+from shrp.recipe import Recipe, Run
+from shrp.run_stages import Datasets
 from shrp.run_state import run_folder
 from shrp.score_rows import score_row
 from shrp.tasks import TASKS, custom_task
@@ -222,11 +223,11 @@ def test_a_resumed_run_with_other_options_is_refused(place, finished):
     with pytest.raises(TrainingError, match=r"teacher is of another run \(its config differ\)"):
         runner(place, "other", teacher, resume=True)()
     run = runner(place, "other", resume=True)
-    run.data = Datasets(run.data.train.subset(range(40)), run.data.validation)
+    run.data = run.stages.data = Datasets(run.data.train.subset(range(40)), run.data.validation)
     with pytest.raises(TrainingError, match="its train differ"):
         run()
     run = runner(place, "other", resume=True)
-    run.base_name = "another"
+    run.base_name = run.stages.base_name = "another"
     with pytest.raises(TrainingError, match="its base differ"):
         run()
 
@@ -240,7 +241,7 @@ def test_finished_stages_of_other_labels_or_another_base_of_the_same_names_are_r
     for part in ("train", "validation"):
         run = runner(place, "same-names", resume=True)
         data = getattr(run.data, part)
-        run.data = replace(run.data, **{part: replace(data, labels=1 - data.labels)})
+        run.data = run.stages.data = replace(run.data, **{part: replace(data, labels=1 - data.labels)})
         with pytest.raises(TrainingError, match=rf"teacher is of another run \(its {part} differ\)"):
             run()
     tiny_model(seed=9).base_model.save_pretrained(place / "another-encoder")

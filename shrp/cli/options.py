@@ -49,7 +49,7 @@ def layer_list(text: str, num_layers: int) -> tuple[int, ...]:
             first, _, last = part.partition("-")
             if int(last or first) >= num_layers:  # before a range of any length is made
                 raise TrainingError(
-                    f"layers are numbered from 0 to {num_layers - 1} on this encoder, so {part!r} has none there."
+                    f"layers are 0 to {num_layers - 1} on this encoder; {part!r} goes beyond."
                 )
             layers += range(int(first), int(last or first) + 1)
         return tuple(layers)

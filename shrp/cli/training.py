@@ -195,7 +195,8 @@ def train(
 
     from shrp.checkpoint import read_config
     from shrp.errors import PlanError
-    from shrp.recipe import Datasets, Recipe, Run
+    from shrp.recipe import Recipe, Run
+    from shrp.run_stages import Datasets
     from shrp.training_config import TrainConfig
 
     data, validation = training_data(task, train_file, validation_file, text_column, label_column)
