@@ -62,9 +62,10 @@ def usage_heatmap(
     rows = [str(layer) for layer in layers]
     show = len(experts) <= 16
     bold = beyond_chance(ends) if difference and ends is not None else np.zeros(values.shape, dtype=bool)
+    # Percent, as the colour bar says; without the sign twelve cells fit in a narrow window.
     cells = [
-        [f"<b>{_cell(v, difference)}</b>" if sure else _cell(v, difference) for v, sure in zip(*row)]
-        for row in zip(values, bold)
+        [f"<b>{text}</b>" if sure else text for text, sure in zip(texts, row)]
+        for texts, row in zip([[_cell(v, difference).removesuffix("%") for v in row] for row in values], bold)
     ]
     fig = go.Figure()
     fig.add_heatmap(
