@@ -128,7 +128,8 @@ def table(glue: pd.DataFrame) -> tuple[str, str]:
         known = glue.loc[glue["recipe"] == recipe, "depth"].unique()
         depth = pick("Converted layers", sorted(known, key=lambda name: int(name.split("of")[0])), DEPTH)
     rows = glue[(glue["recipe"] == recipe) & (glue["depth"] == depth)]
-    note = f"GLUE validation sets; dashed: the dense teacher; numbers: experts a layer<br>{_bars(rows)}"
+    note = "percent of the dense teacher's score (dashed) on GLUE validation sets; each panel has its own axis<br>"
+    note += _bars(rows)
     retained(
         rows,
         f"{recipe}, {in_words(depth)} converted",
@@ -150,7 +151,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     """
     best = rows.sort_values("retained").iloc[-1]
     chart(
-        figures.retained_bars(rows, title, note),
+        figures.retained_panels(rows, title, note),
         rows,
         key,
         file,
@@ -226,12 +227,20 @@ def size_check() -> Drawn:
         for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
             title = f"{in_words(depth)} converted"
             key = f"size-check-{number}-{depth}"
-            retained(rows, title, f"{recipe}; numbers: experts a layer<br>{_bars(rows)}", key, key)
+            retained(
+                rows,
+                title,
+                f"{recipe}; percent of the dense teacher's score (dashed)<br>{_bars(rows)}",
+                key,
+                key,
+            )
     return drawn
 
 
 def _bars(rows: pd.DataFrame) -> str:
-    return f"bars: {_ends(rows)}; {_seeds(rows)}; hollow: pruned without training on"
+    return (
+        f"bars: {_ends(rows)}; {_seeds(rows)}; hollow: pruned without training on; dotted: a constant answer"
+    )
 
 
 def _ends(rows: pd.DataFrame) -> str:

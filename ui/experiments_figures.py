@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from shrp.phrases import with_ends
 from shrp.published import PUBLISHED, Published
@@ -30,61 +34,66 @@ _PLACES = {
 }
 
 
-def retained_bars(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
-    """Retained share by task, a mark a model, with its interval.
+def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
+    """Retained share: a row a model, a panel a task with an axis of its own, marks with their intervals.
 
     Args:
         frame: rows of `shrp.studies.glue_frame` of one recipe and depth.
     """
-    fig = go.Figure()
-    for name, rows in frame.groupby("name", sort=False):
-        color, symbol = _LOOK.get(rows["model"].iloc[0], (GREY, "circle"))
-        if rows["recovered"].iloc[0] or rows["model"].iloc[0] in _TRAINED:
-            marker = {"color": color, "symbol": symbol, "size": 11}
-        else:
-            marker = {"color": color, "symbol": f"{symbol}-open", "size": 9, "line": {"width": 2}}
-        many = rows["per_layer"].iloc[0]
-        fig.add_trace(
-            go.Scatter(
-                x=rows["task"],
-                y=100 * rows["retained"],
-                error_y=whiskers(*(100 * rows[name] for name in ("retained", "low", "high"))),
-                mode="markers+text",
-                text=f"{many:.0f}" if many == many and many else "",
-                textposition="bottom center",
-                textfont={"size": 9, "color": color},
-                name=name,
-                marker=marker,
-                customdata=rows[["metric", "score", "teacher", "n", "seeds"]],
-                hovertemplate=f"{escape_html(name)}<br>%{{x}}: %{{y:.1f}}% of the teacher's %{{customdata[0]}}"
-                " (%{customdata[1]:.4f} of %{customdata[2]:.4f}, n = %{customdata[3]:,}, seeds: %{customdata[4]})"
-                "<extra></extra>",
-            )
-        )
-    _floors(fig, frame)
-    fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
-    # Marks of one task stand side by side, in the legend's order.
-    fig.update_layout(scattermode="group", scattergap=0.3)
-    return layout(fig, title, subtitle=note, y="of the dense teacher's score (%)", height=520, legend=True)
-
-
-def _floors(fig: go.Figure, frame: pd.DataFrame) -> None:
-    """A dotted line over each task at what the best constant answer has."""
+    tasks, models = list(frame["task"].unique()), list(frame["name"].unique())
+    names = {model: _wrapped(model) for model in models}
     floors = floors_of(frame)
-    tasks = list(floors.index)
-    fig.update_xaxes(categoryorder="array", categoryarray=tasks)
-    line, named = {"color": GREY, "dash": "dot", "width": 2}, False
-    for place, share in enumerate(floors):
-        if share == share:
-            fig.add_shape(
-                type="line",
-                **{"x0": place - 0.45, "x1": place + 0.45, "y0": 100 * share, "y1": 100 * share},
-                line=line,
-                layer="below",
-                name="a constant answer",
-                showlegend=not named,
+    fig = make_subplots(cols=len(tasks), shared_yaxes=True, horizontal_spacing=0.015, subplot_titles=tasks)
+    for place, task in enumerate(tasks, 1):
+        part = frame[frame["task"] == task]
+        for row in part.itertuples():
+            fig.add_scatter(
+                x=[100 * row.retained],
+                y=[names[row.name]],
+                error_x=whiskers(*([100 * end] for end in (row.retained, row.low, row.high))),
+                mode="markers",
+                name=row.name,
+                marker=_marker(row),
+                hovertext=f"{escape_html(row.name)}<br>{task}: {with_ends(row.retained, row.low, row.high)} of the "
+                f"teacher's {row.metric} ({row.score:.4f} of {row.teacher:.4f}, n = {row.n:,}, seeds: {row.seeds})",
+                hovertemplate="%{hovertext}<extra></extra>",
+                row=1,
+                col=place,
             )
-            named = True
+        ends = pd.concat([part["low"], part["high"], part["retained"], pd.Series([1.0])]).dropna() * 100
+        margin = 0.06 * max(ends.max() - ends.min(), 2)
+        fig.update_xaxes(range=[ends.min() - margin, ends.max() + margin], nticks=4, row=1, col=place)
+        fig.add_vline(100, line={"color": GREY, "dash": "dash", "width": 1}, row=1, col=place)
+        if ends.min() <= 100 * floors[task] <= ends.max():
+            fig.add_vline(
+                100 * floors[task], line={"color": GREY, "dash": "dot", "width": 2}, row=1, col=place
+            )
+    fig.update_yaxes(
+        categoryorder="array", categoryarray=[names[model] for model in reversed(models)], showgrid=True
+    )
+    fig.update_xaxes(zeroline=False)
+    lines = sum(name.count("<br>") + 1 for name in names.values())
+    return layout(
+        fig,
+        title,
+        subtitle=note,
+        height=230 + 12 * lines + 20 * len(models),
+        legend=False,
+        margin={"t": 150},
+    )
+
+
+def _marker(row: Any) -> dict[str, Any]:
+    """What stands for a row of `glue_frame`: hollow where it was pruned without training on."""
+    color, symbol = _LOOK.get(row.model, (GREY, "circle"))
+    if row.recovered or row.model in _TRAINED:
+        return {"color": color, "symbol": symbol, "size": 10}
+    return {"color": color, "symbol": f"{symbol}-open", "size": 9, "line": {"width": 2}}
+
+
+def _wrapped(name: str) -> str:
+    """A model's name in lines that leave the panels most of the width."""
+    return "<br>".join(textwrap.wrap(escape_html(name), 30))
 
 
 def published_over(over: str) -> list[Published]:
