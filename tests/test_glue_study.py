@@ -275,3 +275,20 @@ def test_matching_experts_are_put_in_or_taken_out():
     }
     assert dict(matching.exchanges({1: 1, 2: 1}, (1, 2), shares)) == {"taken out": {1: 0, 2: 1}}
     assert dict(matching.exchanges({1: 1, 2: 0}, (2,), shares)) == {"taken out": {1: 1, 2: 2}}
+
+
+def test_exchanges_that_can_not_be_made_are_refused_before_anything_is_trained(place):
+    options = ["matching", "--base", place / "encoder", "--work", place / "work", "--out", place / "m.json"]
+    for more, said in (
+        (["--layers", "0"], "layer 0 keeps no expert"),
+        (["--layers", "2,12"], "layer 12 keeps no expert"),
+        (["--kinds", "put"], "'put' is none of"),
+        (["--origins", "usage"], "'usage' is none of"),
+        (["--task", "sst2"], "no pairs of texts"),
+    ):
+        found = CliRunner().invoke(
+            experiments_app, [str(a) for a in [*options, *more]], env={"COLUMNS": "200"}
+        )
+        assert found.exit_code != 0
+        assert said in " ".join((found.output + str(found.exception)).replace("│", " ").split())
+    assert not (place / "work").exists()

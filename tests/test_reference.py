@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 from shrp import checkpoint, reference
 from shrp.checkpoint_info import CheckpointInfo
-from shrp.data import load_probe
+from shrp.data import TextData, load_probe
 from shrp.errors import CheckpointError, DataError
-from shrp.evaluate import evaluate, evaluate_stream
+from shrp.evaluate import evaluate, evaluate_stream, summarise
 from shrp.plan import make_plan
 from shrp.reference import FILE, Reference
 from shrp.tasks import TASKS
@@ -201,7 +201,10 @@ def test_a_downloaded_pruning_keeps_what_the_teacher_said(made):
     plan = make_plan({1: np.ones(4) / 4, 2: np.ones(4) / 4}, per_layer=1)
     assert plan.budget == 2
     reference.write(routed, {"x": outputs()})
-    archive = zipfile.ZipFile(io.BytesIO(checkpoint_zip(checkpoint.load(routed), plan, "mine", None)))
+    texts = TextData(TASKS["sst2"], "mine", (("w1",), ("w2",)), None)
+    unscored = summarise(texts, np.arange(2), np.zeros((2, 2), dtype=np.float32), False)
+    packed = checkpoint_zip(checkpoint.load(routed), plan, "mine", unscored, texts, texts)
+    archive = zipfile.ZipFile(io.BytesIO(packed))
     assert f"mine/{FILE}" in archive.namelist()
 
 

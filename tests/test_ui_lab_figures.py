@@ -426,11 +426,12 @@ def test_a_selection_is_held_against_random_draws_of_its_size():
         }
 
     rows = [row(2, 0.8), row(2, 0.7, 0), row(2, 0.9, 1), row(4, 0.9), row(4, 0.8, 0), row(4, 0.85, 1)]
+    rows += [row(2, 0.99, 0, combination="Plain mean"), row(4, 0.99, 0, combination="Plain mean")]
     rows += [row(6, 0.9), row(8, 0.9, 0), row(4, 0.1, allocation="Global budget"), row(2, 0.0, edited=True)]
     (said,) = lab_chance.against_chance(pd.DataFrame(rows), "accuracy")
     assert said.startswith(
-        "Against chance: usage (usage weights) is above the mean of 2 random draws at 1 of 2 numbers of experts a "
-        "layer (mean lead, accuracy: +3.8 points), and above the best draw at 1."
+        "Against chance: usage (usage weights) is above the mean of 2 random draws (usage weights) at 1 of "
+        "2 numbers of experts a layer (mean lead, accuracy: +3.8 points), and above the best draw at 1."
     )
     assert lab_chance.against_chance(pd.DataFrame([row(2, 0.8)]), "accuracy") == []
     assert lab_chance.against_chance(pd.DataFrame(), "accuracy") == []

@@ -110,6 +110,8 @@ def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> Usage
     if SELECTIONS.get(selection) == "gate_norm":
         found = results("usage with norms", 8).get(key)
         return found if found is not None else loaders.kept_usage(checkpoint, data, norms=True)
+    if selection != FITTED and (found := results("usage with norms", 8).get(key)) is not None:
+        return found
     stats = loaders.usage_stats(checkpoint, data)
     if selection != FITTED:
         return stats

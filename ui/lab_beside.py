@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,8 @@ from shrp.evaluation import Evaluation
 from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS
-from ui import lab
+from ui import lab, loaders
 from ui.lab import GLOBAL, SELECTIONS, Setting
-from ui.lab_sides import evaluated
 from ui.lab_sweep import DRAWS
 from ui.lab_views import points, points_interval
 from ui.state import Selection
@@ -40,9 +40,7 @@ def section(selection: Selection, setting: Setting, plan: PruningPlan, pruned: E
     draws: list[float] = []
     with busy:
         for name, plans in others(selection, setting, plan):
-            found = [
-                evaluated(selection.checkpoint, data, one, f"{name}, {plan.budget} in all:") for one in plans
-            ]
+            found = _evaluated(selection, plans, f"{name}, {plan.budget} in all:")
             rows.append(_row(name, found, pruned))
             if SELECTIONS[name] == "random":
                 draws = [one.score for one in found]
@@ -52,9 +50,10 @@ def section(selection: Selection, setting: Setting, plan: PruningPlan, pruned: E
                 width="content",
                 alt="Scores of as many experts chosen by other selections and at random",
             )
+    said = "" if setting.is_control else verdict(pruned, draws)
     st.caption(
-        f"{verdict(pruned, draws)} n = {pruned.n:,}, {escape(pruned.data)}; intervals 95%, ahead: paired. Gate × norm "
-        "and fitted gates are here once they were measured: pick them above."
+        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; intervals 95%, ahead: paired. Gate × norm and fitted gates "
+        "are here once they were measured: pick them above."
     )
 
 
@@ -76,16 +75,44 @@ def others(
         yield name, [lab.plan_of(step, stats) for step in steps]
 
 
+def _evaluated(selection: Selection, plans: list[PruningPlan], label: str) -> list[Evaluation]:
+    """Exact evaluations of the plans. Those that nobody had are made as a sweep makes them, which keeps nothing but
+    what they share: the slider's own steps stay in memory.
+    """
+    checkpoint, data = selection.checkpoint, selection.data
+    found = {plan.key(): lab.recall(checkpoint, data, plan) for plan in plans}
+    missing = list({plan.key(): plan for plan in plans if found[plan.key()] is None}.values())
+    if missing:
+        bar, done = st.empty(), 0
+        work = loaders.live_evaluator(checkpoint, data).sweep(
+            missing, lambda: bar.progress(done / len(missing), f"{label} {done} of {len(missing)} plans")
+        )
+        with closing(work) as results:
+            for plan, evaluation in results:
+                lab.remember(checkpoint, data, plan, evaluation)
+                found[plan.key()], done = evaluation, done + 1
+        bar.empty()
+    return [found[plan.key()] for plan in plans]
+
+
 def verdict(pruned: Evaluation, draws: list[float]) -> str:
-    """How the plan stands against random draws, in a sentence; empty where there were none."""
-    if not draws:
+    """How the plan stands against random draws, in a sentence; empty where there were none, or no score."""
+    if not draws or not np.isfinite([pruned.score, *draws]).all():
         return ""
+    count = len(draws)
     above = sum(pruned.score > score for score in draws)
-    if above == len(draws):
-        return f"This plan scores above all {len(draws)} random draws."
+    if above == count:
+        return (
+            f"This plan scores above all {count} random draws; one more draw would, by chance, in one of {count + 1} "
+            "cases."
+        )
     if above == 0:
-        return f"No random draw of {len(draws)} scores below this plan: it does not show which experts matter here."
-    return f"This plan scores above {above} of {len(draws)} random draws: chance alone would do as well now and then."
+        return (
+            f"No random draw of {count} scores below this plan: it does not show which experts matter here."
+        )
+    return (
+        f"This plan scores above {above} of {count} random draws: chance alone would do as well now and then."
+    )
 
 
 def _row(name: str, found: list[Evaluation], pruned: Evaluation) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ui.lab import PER_LAYER
+from ui.lab import COMBINATIONS, PER_LAYER
 from ui.lab_views import points
 from ui.text import metric_name
 
@@ -19,12 +19,15 @@ def against_chance(tried: pd.DataFrame, metric: str) -> list[str]:
     if tried.empty:
         return []
     known = tried[(tried["allocation"] == PER_LAYER) & ~tried["edited"] & tried["score"].notna()]
-    drawn = known[known["control"]].drop_duplicates("plan").groupby("experts kept")["score"]
-    mean, highest, draws = drawn.mean(), drawn.max(), drawn.size()
+    random = known[known["control"]].drop_duplicates("plan")
     sentences = []
     for (selection, combination), rows in known[~known["control"]].groupby(
         ["selection", "combination"], sort=False
     ):
+        # Random draws have no fitted weights; they are combined by usage beside them, as a sweep makes them.
+        like = combination if combination in COMBINATIONS else next(iter(COMBINATIONS))
+        drawn = random[random["combination"] == like].groupby("experts kept")["score"]
+        mean, highest, draws = drawn.mean(), drawn.max(), drawn.size()
         own = rows.drop_duplicates("experts kept", keep="last").set_index("experts kept")["score"]
         sizes = own.index.intersection(mean.index)
         if sizes.empty:
@@ -34,8 +37,8 @@ def against_chance(tried: pd.DataFrame, metric: str) -> list[str]:
         counted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         sentences.append(
             f"Against chance: {selection.lower()} ({combination.lower()}) is above the mean of {counted} random "
-            f"{'draw' if most == 1 else 'draws'} at {(ahead > 0).sum()} of {len(sizes)} numbers of experts a layer "
-            f"(mean lead, {metric_name(metric)}: {points(ahead.mean(), metric)}), and above the best draw at "
-            f"{(own[sizes] > highest[sizes]).sum()}. All are scored on the same inputs, so sizes are not independent."
+            f"{'draw' if most == 1 else 'draws'} ({like.lower()}) at {(ahead > 0).sum()} of {len(sizes)} numbers of "
+            f"experts a layer (mean lead, {metric_name(metric)}: {points(ahead.mean(), metric)}), and above the best "
+            f"draw at {(own[sizes] > highest[sizes]).sum()}. Sizes share their inputs, so they are not independent."
         )
     return sentences

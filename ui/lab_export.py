@@ -51,7 +51,8 @@ def checkpoint_zip(
         row = score_row(label, kind, [evaluation], best[0] if best else None)
         kept.append(row | {"data_fingerprint": data.fingerprint, "budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
-    training |= {} if drawn else chosen_on(ranked_on)
+    # What a plan from a file was chosen on is not known here.
+    training |= {} if drawn or plan.combination == "given weights" else chosen_on(ranked_on)
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Half of the data to choose experts on, half to score them on, so that the choice can't flatter the score."""
+"""Half of the data to choose experts on, half to score them on, so that the choice flatters the score less."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from shrp.data import TextData
+from shrp.reference import Reference
 from ui.state import Selection
 from ui.store import results
 from ui.text import escape
@@ -30,28 +31,36 @@ def held_out(selection: Selection) -> Selection:
         disabled=not enough,
         help="Off: experts are chosen on the inputs that score them, as in the paper, which flatters the score a "
         "little. On: they are chosen on one half, drawn at random with as many inputs of each class, and scored on the "
-        "other." + ("" if enough else f" These data have {len(selection.data):,} inputs; it takes {FEWEST}."),
+        "other. Texts that belong together, such as minimal pairs, may fall into different halves."
+        + ("" if enough else f" These data have {len(selection.data):,} inputs; it takes {FEWEST}."),
     )
     return _split(selection) if on and enough else selection
 
 
 def _split(selection: Selection) -> Selection:
     checkpoint, data = selection.checkpoint, selection.data
-    # Kept, since what is measured on a half is kept by the half's content, and the teacher's part by its identity.
-    store, key = results("halves", 8), (checkpoint.fingerprint, data.fingerprint, data.name)
+    store, key = results("halves", 8), (data.fingerprint, data.name)
     if (found := store.get(key)) is None:
         ranked, scored = halves(data)
-        chosen, held = data.subset(ranked), data.subset(scored)
-        chosen, held = (
-            replace(chosen, name=f"{data.name}, half"),
-            replace(held, name=f"{data.name}, other half"),
-        )
-        teacher = checkpoint.teacher.get(data.fingerprint)
-        part = {} if teacher is None else {held.fingerprint: replace(teacher, logits=teacher.logits[scored])}
-        found = replace(checkpoint, teacher={**checkpoint.teacher, **part}), chosen, held
+        chosen = replace(data.subset(ranked), name=f"{data.name}, half")
+        held = replace(data.subset(scored), name=f"{data.name}, other half")
+        found = chosen, held, scored
         store.put(key, found)
-    checkpoint, chosen, held = found
+    chosen, held, scored = found
+    if (teacher := checkpoint.teacher.get(data.fingerprint)) is not None:
+        part = _part(checkpoint.fingerprint, data, teacher, scored)
+        checkpoint = replace(checkpoint, teacher={**checkpoint.teacher, held.fingerprint: part})
     return replace(selection, checkpoint=checkpoint, data=held, ranked_on=chosen)
+
+
+def _part(fingerprint: str, data: TextData, teacher: Reference, rows: np.ndarray) -> Reference:
+    """The teacher's outputs for some rows of the data: the same object each time, by which its evaluation is kept."""
+    store, key = results("halves of teachers", 8), (fingerprint, data.fingerprint, data.name)
+    found = store.get(key)
+    if found is None or found[0] is not teacher:  # made anew beside the same weights
+        found = teacher, replace(teacher, logits=teacher.logits[rows])
+        store.put(key, found)
+    return found[1]
 
 
 def halves(data: TextData) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,7 @@ from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.matching import AS_DRAWN
 from shrp.plan import LayerPlan, PruningPlan, make_plan
+from shrp.tasks import get_task
 
 KINDS = PUT_IN, TAKEN_OUT, ANOTHER = "put in", "taken out", "another"
 INPUTS = 192
@@ -75,8 +76,6 @@ class Exchange:
 
     def __init__(self, stages: Stages, general: General) -> None:
         self.stages, self.validation = stages, stages.validation
-        if len(self.validation.task.text_columns) != 2:
-            raise TrainingError(f"{self.validation.task.name} has no pairs of texts; name a task that has.")
         self.depth = depths.DEPTHS[-1]
         self.pipeline = Pipeline(stages, general, control_texts=True, chosen=(self.depth,))
         self.teacher = stages.evaluate(stages.teacher.model)
@@ -165,12 +164,20 @@ def main(
     name = base_name or (Path(base).name if Path(base).is_dir() else base)
     file = ResultsFile(out, f"python -m benchmarks.experiments matching --base {name}")
     file.refuse_another(name)
-    exchanged = tuple(numbers(layers))
+    exchanged, wanted = tuple(numbers(layers)), names(kinds, KINDS, "--kinds", none=True)
+    picked = names(origins, ("static", "random"), "--origins")
+    converted = sum(depths.DEPTHS[-1].parts, ())
+    if wrong := [layer for layer in exchanged if layer not in converted]:
+        raise TrainingError(
+            f"layer {wrong[0]} keeps no expert; --layers takes {min(converted)} to {max(converted)}."
+        )
+    if len(get_task(task).text_columns) != 2:
+        raise TrainingError(f"{task} has no pairs of texts; name a task that has.")
     for seed in numbers(seeds):
         study = Exchange(Stages(base, name, work, task, seed), General(base, name, work))
         _describe(file, study, name)
-        for origin in names(origins, ("static", "random"), "--origins"):
-            for row in study.rows(origin, exchanged, names(kinds, KINDS, "--kinds")):
+        for origin in picked:
+            for row in study.rows(origin, exchanged, wanted):
                 given = list(exchanged) if row["exchange"] != AS_DRAWN else []
                 which = {"task": task, "seed": seed, "origin": origin, "exchange": row["exchange"]}
                 file.put([row], **which, layers=given)

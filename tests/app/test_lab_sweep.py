@@ -10,7 +10,7 @@ from shrp.live import LiveEvaluator
 from shrp.prune import prune
 from shrp.results_store import ROUTED, ResultsStore
 from shrp.usage import measure_usage
-from ui import lab, lab_sweep, loaders
+from ui import lab, lab_beside, lab_sweep, loaders
 from ui.lab import GLOBAL, PER_LAYER, Setting
 
 from .helpers import forget, specs, texts_of
@@ -138,6 +138,7 @@ def test_moving_a_control_leaves_what_is_done_and_starts_nothing(page, monkeypat
         finally:
             closed.append(True)
 
+    monkeypatch.setattr(lab_beside, "section", lambda *_: None)  # which sweeps over its own draws
     monkeypatch.setattr(LiveEvaluator, "sweep", interrupted)
     before = len(tried(page))
     page.button(key="sweep").click().run()

@@ -264,6 +264,16 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
     assert checkpoints.load(loaded.path).fingerprint == loaded.fingerprint
 
 
+def test_of_a_plan_from_a_file_it_is_not_known_what_it_was_chosen_on(loaded, tmp_path):
+    plan, evaluation = direct(loaded, budget=3)
+    given = replace(plan, combination="given weights")
+    data = lab_export.checkpoint_zip(
+        loaded, given, "mine", evaluation, load_probe("sst2"), load_probe("sst2")
+    )
+    zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
+    assert "chosen_on" not in checkpoints.load(tmp_path / "mine").info.training
+
+
 def test_what_experts_were_chosen_on_is_told_with_the_score(loaded, tmp_path, open_page):
     plan, evaluation = direct(loaded, budget=3)
     data = lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2"), load_probe("sst2"))
@@ -391,10 +401,13 @@ def test_as_many_experts_chosen_otherwise_stand_beside_the_score(cache, page, lo
         ([0.1, 0.9], "above 1 of 2 random draws"),
         ([0.9, 0.8], "No random draw of 2 scores below this plan"),
         ([], ""),
+        ([float("nan"), 0.1], ""),
     ],
 )
 def test_the_plan_is_said_to_be_above_draws_or_not(draws, said):
-    assert said in lab_beside.verdict(SimpleNamespace(score=0.5), draws)
+    found = lab_beside.verdict(SimpleNamespace(score=0.5), draws)
+    assert said in found
+    assert bool(found) == bool(said)
 
 
 def test_a_draw_of_its_own_is_no_other_draw(cache, page):
