@@ -20,6 +20,7 @@ from ui.text import escape, escape_html, percent
 
 ALL = "all inputs"
 SHARE, PROBABILITY = "Top-1 share", "mean probability"
+_PICKER = 205  # pixels of a picker of inputs: both stand beside the measures in a window of 1200
 
 
 def explain_no_routers(selection: state.Selection) -> None:
@@ -83,8 +84,8 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> None:
     """The controls and the heatmap, with the evenness of each layer beside it."""
     name = selection.name
     groups = groups_of(stats)
-    one, two, three = st.columns([2, 2, 2])
-    measure = one.segmented_control(
+    row = st.container(horizontal=True, gap="medium")  # in a narrow window what does not fit goes below
+    measure = row.segmented_control(
         "Measure",
         [SHARE, PROBABILITY],
         default=SHARE,
@@ -92,12 +93,13 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> None:
         key="measure",
         bind="query-params",
     )
-    group = two.selectbox("Inputs", list(groups), key="group", bind="query-params")
-    against = three.selectbox(
+    group = row.selectbox("Inputs", list(groups), key="group", bind="query-params", width=_PICKER)
+    against = row.selectbox(
         "Difference to",
         ["nothing", *groups],
         key="against",
         bind="query-params",
+        width=_PICKER,
         help="Shows how much more (orange) or less (blue) each expert is used for the inputs on the left "
         "than for these.",
     )
@@ -160,7 +162,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> None:
         summary = stats.summary(rows)
         of = escape_html(group.removeprefix("class: ").removeprefix("slice: "))
         chart(
-            usage_figures.evenness_bars(summary, stats.num_experts, subtitle=f"{of}; dotted: even use"),
+            usage_figures.evenness_bars(summary, stats.num_experts, subtitle=f"{of}; dotted: even"),
             summary,
             key="evenness",
             name=f"{name}-evenness",

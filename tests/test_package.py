@@ -1,5 +1,6 @@
 """What can be had from `shrp` itself."""
 
+import ast
 import subprocess
 import sys
 from importlib import import_module
@@ -50,3 +51,16 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "integrated gradients" in said
     assert "word ablation" in said
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "page", ["app.py", *(f"pages/{path.name}" for path in sorted(ROOT.glob("pages/*.py")))]
+)
+def test_no_page_has_a_string_that_streamlit_would_draw(page):
+    """Streamlit draws what stands alone on a line of a page, a string that documents a constant as well."""
+    _, *body = ast.parse((ROOT / page).read_text(encoding="utf-8")).body
+    bare = [node for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    assert not [node.lineno for node in bare]

@@ -182,7 +182,7 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> 
         fig,
         "Effective experts",
         subtitle=subtitle,
-        x=f"exp(entropy), 1 to {num_experts}",
+        x="exp(entropy)",
         height=cells_height(len(summary)),
         legend=False,
     )
