@@ -105,8 +105,8 @@ def claimed(glue: pd.DataFrame) -> Drawn:
         "Measured: the best static model. Shares of the dense teacher's score, in brackets 95% intervals, over "
         "validation inputs and, where a task has several seeds, over trainings; another base and other teachers than "
         "the paper's, so the two are not comparable point by point. Both of ours are the best of several "
-        "on these very data. Size: encoder parameters left. Speed is measured by `python -m benchmarks.throughput`, "
-        "and stands in the project's docs/results.md."
+        "on these very data. Size: encoder parameters left. Speed is another study, in the project's "
+        "docs/results.md."
     )
     return [heading]
 
