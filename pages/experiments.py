@@ -5,18 +5,20 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from shrp import ablations, selections, studies
+from shrp import studies
 from shrp.claims import claims
 from shrp.errors import DataError
 from shrp.findings import HOW_FOUND, findings
 from shrp.phrases import in_words
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
+from ui import experiments_parts as parts
 from ui import experiments_sections, state
 from ui.downloads import chart, downloads
+from ui.experiments_parts import Drawn, headed, pick
 from ui.text import escape
 
-RECIPE, DEPTH, OVER, KEPT = "recipe", "depth", "over", "kept"
+RECIPE, DEPTH, OVER = "recipe", "depth", "over"
 ROW = 66  # pixels of a row of the table: three lines, for the longest names of models
 AXES = {
     "Parameters": "encoder_params",
@@ -36,7 +38,7 @@ def main() -> None:
         "the paper's recipe as implemented here, “retain” adds distillation, a fitted start and unlabelled texts to it."
     )
     contents = st.empty()  # filled last: what there is depends on the files
-    drawn = [*benchmark(), *size_check(), *ablation(), *selection()]
+    drawn = [*benchmark(), *size_check(), *parts.ablation(), *parts.selection()]
     st.header("The method itself", anchor="method")
     st.markdown(
         "Six experiments on what happens inside: usage while a layer trains, Top-k, the whole curve of prunings, the "
@@ -47,9 +49,6 @@ def main() -> None:
     contents.markdown(
         "On this page: " + " · ".join(f"[{escape(title)}](#{anchor})" for title, anchor in drawn)
     )
-
-
-Drawn = list[tuple[str, str]]  # headings of what was drawn, with their anchors
 
 
 def benchmark() -> Drawn:
@@ -109,12 +108,6 @@ def claimed(glue: pd.DataFrame) -> Drawn:
         "docs/results.md."
     )
     return [heading]
-
-
-def headed(title: str, anchor: str) -> tuple[str, str]:
-    """Draw a heading; returns it for the page's contents."""
-    st.subheader(escape(title), anchor=anchor)
-    return title, anchor
 
 
 def table(glue: pd.DataFrame) -> tuple[str, str]:
@@ -325,85 +318,6 @@ def size(glue: pd.DataFrame) -> tuple[str, str]:
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
-
-
-def ablation() -> Drawn:
-    """What each part of a recipe is worth, where it was measured."""
-    try:
-        measured = studies.read_rows("ablation")
-        frame = ablations.frame_of(measured)
-    except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
-        return []
-    if frame.empty:
-        return []
-    heading = headed("What each part is worth", "ablation")
-    said = ablations.findings(frame)
-    for sentence in said:
-        st.markdown(f"- {escape(sentence)}")
-    for task, rows in frame.groupby("task", sort=False):
-        seeds = int(rows["seeds"].max())
-        bars = (
-            f"lowest and highest of {seeds} seeds"
-            if seeds > 1
-            else "95% intervals of the scores, one seed each"
-            + "; paired changes: see the sentences above" * bool(rows["change"].notna().any())
-        )
-        note = f"{ablations.about(measured)}<br>n = {rows['n'].iloc[0]:,}; bars: {bars}"
-        alt = " ".join(
-            text for text in said if text.startswith((f"On {task},", f"On {task} ", f"On {task};"))
-        )
-        fig = figures.ablation_marks(rows, note)
-        chart(fig, rows, f"ablation-{task}", f"ablation-{task}", f"Retained share by variant. {alt}")
-    return [heading]
-
-
-def selection() -> Drawn:
-    """Which experts to keep, where it was measured."""
-    try:
-        frame = selections.frame_of(studies.read_rows("selection"))
-    except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
-        return []
-    if frame.empty:
-        return []
-    heading = headed("Which experts to keep", "selection")
-    st.markdown(
-        "What routed models keep of their score when they are pruned by usage, as the paper does, and by the other "
-        "selections of the Pruning lab, without any training on. Fitted gates learn from texts of the training split, "
-        "whose labels only mix the classes; usage and gate × norm are counted on the validation data that scores "
-        "them, as in the paper."
-    )
-    said = selections.findings(frame)
-    for sentence in said:
-        st.markdown(f"- {escape(sentence)}")
-    size = pick("Experts kept in each layer", [str(m) for m in sorted(frame["per_layer"].unique())], KEPT)
-    rows = frame[frame["per_layer"] == int(size)]
-    note = "; ".join(f"{r.checkpoint} n = {r.n:,}" for r in rows.drop_duplicates("checkpoint").itertuples())
-    note = f"GLUE validation data, one training each: {note}"
-    chart(
-        figures.selection_marks(rows, note, int(size)),
-        frame,
-        "selection",
-        "selection",
-        f"Share of the routed model's score by checkpoint and selection. {' '.join(said)}",
-    )
-    return [heading]
-
-
-def pick(label: str, options: list[str], key: str) -> str:
-    """One of the options, the first where nothing valid was picked."""
-    if st.session_state.get(key, options[0]) not in options:
-        st.session_state[key] = options[0]
-    picked = st.segmented_control(
-        label,
-        options,
-        default=None if key in st.session_state else options[0],
-        key=key,
-        bind="query-params",
-        required=True,
-    )
-    return picked if picked in options else options[0]
 
 
 main()

@@ -80,8 +80,12 @@ def difference_of(
     return found
 
 
-def usage_map(selection: state.Selection, stats: UsageStats) -> None:
-    """The controls and the heatmap, with the evenness of each layer beside it."""
+def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.ndarray]:
+    """The controls and the heatmap, with the evenness of each layer beside it.
+
+    Returns:
+        The picked group's name, and which inputs are in it, `(N,)`.
+    """
     name = selection.name
     groups = groups_of(stats)
     row = st.container(horizontal=True, gap="medium")  # in a narrow window what does not fit goes below
@@ -169,6 +173,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> None:
             alt="Effective experts: "
             + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples()),
         )
+    return group, rows
 
 
 def chance_words(ends: np.ndarray) -> str:
@@ -296,11 +301,10 @@ def measured(selection: state.Selection) -> None:
     above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
     layer, expert = cell_picker(stats, start)
     with above:
-        usage_map(selection, stats)
+        group, rows = usage_map(selection, stats)
         slice_examples(selection.data)
     file_name = f"{selection.name}-layer{layer}-expert{expert}"
-    group = st.session_state.get("group", ALL)
-    picked = {} if group == ALL else {group: groups_of(stats)[group]}
+    picked = {} if group == ALL else {group: rows}
     expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name, of=picked)
 
 

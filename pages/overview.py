@@ -57,7 +57,8 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             kept = "" if pd.isna(row.retained) else f"{percent(row.retained)} of the dense teacher's"
             st.metric(metric_name(row.metric).capitalize(), score_text(row.score, row.metric))
             said = f"{named}, n = {int(row.n):,}, {escape(row.data)}"
-            same = info.training.get("chosen_on", {}).get("data") == row.data
+            chosen = info.training.get("chosen_on", {})
+            same = bool(chosen and info.scores_on(row.data, chosen["data_fingerprint"]))
             picked = "its experts were chosen on these inputs, which flatters it a little" * same
             st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric), picked))))
             for other in own.iloc[1:].itertuples():

@@ -40,13 +40,12 @@ def matching_frame(found: Experiment) -> pd.DataFrame:
     try:
         drawn = {_pruning(row): row for row in found.rows if row["exchange"] == AS_DRAWN}
         rows = [_row(row, drawn[_pruning(row)]) for row in found.rows]
+        places = [list(EXCHANGES).index(row["exchange"]) for row in found.rows]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"matching.json has rows that can't be read; write it anew with {command_of('matching')}."
         ) from error
-    frame = pd.DataFrame(rows)
-    order = list(EXCHANGES)
-    frame["place"] = frame["exchange"].map(order.index)
+    frame = pd.DataFrame(rows).assign(place=places)
     keys = ["task", "seed", "pruning", "place"]
     return frame.sort_values(keys, kind="stable", ignore_index=True).drop(columns="place")
 

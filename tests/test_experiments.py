@@ -290,6 +290,10 @@ def test_exchanges_are_told_beside_the_pruning_that_they_change(read):
     assert "SHRP" not in second
     assert "in place of 8 (0%), 90.0% (77.5 to 102.5), a change of +40.0 (+10.0 to +30.0) points" in second
     assert "11 of 12 layers, experts a layer: 1, trained as in the GLUE table" in found.about("cola")
+    found.rows[0]["exchange"] = "turned over"
+    with pytest.raises(DataError, match=r"benchmarks\.experiments matching"):
+        matching_frame(found)
+    found.rows[0]["exchange"] = "another"
     found.rows.pop(2)  # what the exchanges change
     with pytest.raises(DataError, match=r"benchmarks.experiments matching"):
         matching_frame(found)

@@ -69,14 +69,11 @@ def roles(
         * (MATCHING in found.roles)
     )
     fall_back(ROLE, found.roles)
+    start = MATCHING if MATCHING in found.roles else found.roles[-1]
     role = st.segmented_control(
         "Over all layers: attention to",
         found.roles,
-        default=None
-        if ROLE in st.session_state
-        else MATCHING
-        if MATCHING in found.roles
-        else found.roles[-1],
+        default=None if ROLE in st.session_state else start,
         required=True,
         key=ROLE,
         bind="query-params",

@@ -161,9 +161,8 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
     noise = [row for row in rest.itertuples() if gaps[row.plan].is_noise]
     test = f"McNemar's test at {ALPHA}" if metric == "accuracy" else "by the paired 95% interval"
     highest = f" #{top['number']} scores highest"
-    if (
-        len(below) == 1 and below["score"].iloc[0] == top["score"]
-    ):  # else one of the two would not be among the best
+    # At different costs one of the two would not be among the best.
+    if len(below) == 1 and below["score"].iloc[0] == top["score"]:
         return f"{text} #{top['number']} and #{below['number'].iloc[0]} score the same at the same cost."
     if noise:
         first = noise[0]

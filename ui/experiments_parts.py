@@ -1,0 +1,101 @@
+"""Parts of the Experiments page: its headings and pickers, and the studies of a recipe's parts and of selections."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from shrp import ablations, selections, studies
+from shrp.errors import DataError
+from ui import experiments_figures as figures
+from ui.downloads import chart
+from ui.text import escape
+
+KEPT = "kept"
+"""Key of the picked number of experts, in the session's state and in the URL."""
+Drawn = list[tuple[str, str]]
+"""Headings of what was drawn, with their anchors."""
+
+
+def headed(title: str, anchor: str) -> tuple[str, str]:
+    """Draw a heading; returns it for the page's contents."""
+    st.subheader(escape(title), anchor=anchor)
+    return title, anchor
+
+
+def pick(label: str, options: list[str], key: str) -> str:
+    """One of the options, the first where nothing valid was picked."""
+    if st.session_state.get(key, options[0]) not in options:
+        st.session_state[key] = options[0]
+    picked = st.segmented_control(
+        label,
+        options,
+        default=None if key in st.session_state else options[0],
+        key=key,
+        bind="query-params",
+        required=True,
+    )
+    return picked if picked in options else options[0]
+
+
+def ablation() -> Drawn:
+    """What each part of a recipe is worth, where it was measured."""
+    try:
+        measured = studies.read_rows("ablation")
+        frame = ablations.frame_of(measured)
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return []
+    if frame.empty:
+        return []
+    heading = headed("What each part is worth", "ablation")
+    said = ablations.findings(frame)
+    for sentence in said:
+        st.markdown(f"- {escape(sentence)}")
+    for task, rows in frame.groupby("task", sort=False):
+        seeds = int(rows["seeds"].max())
+        bars = (
+            f"lowest and highest of {seeds} seeds"
+            if seeds > 1
+            else "95% intervals of the scores, one seed each"
+            + "; paired changes: see the sentences above" * bool(rows["change"].notna().any())
+        )
+        note = f"{ablations.about(measured)}<br>n = {rows['n'].iloc[0]:,}; bars: {bars}"
+        alt = " ".join(
+            text for text in said if text.startswith((f"On {task},", f"On {task} ", f"On {task};"))
+        )
+        fig = figures.ablation_marks(rows, note)
+        chart(fig, rows, f"ablation-{task}", f"ablation-{task}", f"Retained share by variant. {alt}")
+    return [heading]
+
+
+def selection() -> Drawn:
+    """Which experts to keep, where it was measured."""
+    try:
+        frame = selections.frame_of(studies.read_rows("selection"))
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return []
+    if frame.empty:
+        return []
+    heading = headed("Which experts to keep", "selection")
+    st.markdown(
+        "What routed models keep of their score when they are pruned by usage, as the paper does, and by the other "
+        "selections of the Pruning lab, without any training on. Fitted gates learn from texts of the training split, "
+        "whose labels only mix the classes; usage and gate × norm are counted on the validation data that scores "
+        "them, as in the paper."
+    )
+    said = selections.findings(frame)
+    for sentence in said:
+        st.markdown(f"- {escape(sentence)}")
+    size = pick("Experts kept in each layer", [str(m) for m in sorted(frame["per_layer"].unique())], KEPT)
+    rows = frame[frame["per_layer"] == int(size)]
+    note = "; ".join(f"{r.checkpoint} n = {r.n:,}" for r in rows.drop_duplicates("checkpoint").itertuples())
+    note = f"GLUE validation data, one training each: {note}"
+    chart(
+        figures.selection_marks(rows, note, int(size)),
+        frame,
+        "selection",
+        "selection",
+        f"Share of the routed model's score by checkpoint and selection. {' '.join(said)}",
+    )
+    return [heading]
