@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,7 +129,7 @@ def load_data(source: str | Path, task: str | Task | None, split: str = "validat
         source: "probe", "glue", or the path of a table.
         task: A GLUE task's name, or a `Task`; None only with a path.
         split: "train" or "validation"; only GLUE has splits.
-        columns: `text_columns`, `label_column`, `slice_column` of `load_file`; only with a path.
+        columns: `text_columns`, `label_column`, `slice_column`, `meanings` of `load_file`; only with a path.
 
     Raises:
         DataError: As the loaders below.
@@ -194,6 +194,7 @@ def load_file(
     text_columns: Sequence[str] | None = None,
     label_column: str | None = "label",
     slice_column: str | None = None,
+    meanings: Mapping[str, str | None] | None = None,
 ) -> TextData:
     """A person's own CSV, TSV, JSONL or Parquet file.
 
@@ -204,6 +205,7 @@ def load_file(
         label_column: Column of the labels: names, ids, or numbers. No labels if it is None, or if it is
             "label" and the file has no such column.
         slice_column: Column of the slices, or None.
+        meanings: As for `from_frame`; only with a task.
 
     Raises:
         DataError: The file can't be read, a column is missing, a text is empty, or a label is unknown.
@@ -214,12 +216,14 @@ def load_file(
     texts = tuple(text_columns or (task.text_columns if task else ("text",)))
     if label_column == "label" and label_column not in frame.columns:
         label_column = None
+    if meanings and (task is None or label_column is None):
+        raise DataError(f"what labels of '{source}' mean can be said of a task and a label column only.")
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
         cells = tabular.column(frame, label_column, source)
         task = tabular.infer_task(cells, Path(path).stem, texts, source)
-    return from_frame(frame, task, source, label_column, slice_column, texts)
+    return from_frame(frame, task, source, label_column, slice_column, texts, meanings=meanings)
 
 
 def from_frame(
@@ -230,6 +234,7 @@ def from_frame(
     slice_column: str | None,
     text_columns: Sequence[str] | None = None,
     allow_empty: bool = False,
+    meanings: Mapping[str, str | None] | None = None,
 ) -> TextData:
     """A task's data from a table that `tabular.read_table` has read.
 
@@ -239,18 +244,30 @@ def from_frame(
         slice_column: Column of the slices, or None.
         text_columns: Columns of the one or two texts; None takes the task's.
         allow_empty: Whether a text may be empty, as some of GLUE's are.
+        meanings: What labels of another vocabulary mean: a class of the task, or None for rows to leave out.
 
     Raises:
-        DataError: A column is missing, a text is empty, or a label is unknown.
+        DataError: A column is missing, a text is empty, a label is unknown, or no row is left.
     """
     columns = text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
         raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")
     texts = tabular.text_rows(frame, columns, name, allow_empty)
     labels = slices = None
+    rows: list[int] | None = None
     if label_column is not None:
-        labels = tabular.parse_labels(tabular.column(frame, label_column, name), task, name)
+        cells = tabular.column(frame, label_column, name)
+        if meanings:
+            named = tabular.translated(cells, task, name, meanings)
+            rows = [row for row, label in enumerate(named) if label is not None]
+            if not rows:
+                raise DataError(f"of '{name}' no row is left: every label is to be left out.")
+            cells = [named[row] for row in rows]
+        labels = tabular.parse_labels(cells, task, name)
     if slice_column is not None:
         cells = tabular.column(frame, slice_column, name)
         slices = tuple("" if tabular.is_missing(cell) else str(cell) for cell in cells)
+    if rows is not None:
+        texts = tuple(texts[row] for row in rows)
+        slices = slices and tuple(slices[row] for row in rows)
     return TextData(task, name, texts, labels, slices)

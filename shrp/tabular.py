@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,57 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
             f"'{task.name}': {', '.join(names)} (or their ids, 0 to {task.num_labels - 1})."
         )
     return np.array([known[key] for key in keys], dtype=np.int64)
+
+
+def foreign_labels(cells: Sequence[Any], task: Task, source: str) -> list[str]:
+    """The different labels of a column that `parse_labels` would not take as it is, in the order of their first rows.
+
+    Returns:
+        Labels as `translated` reads them; empty where the column is the task's, and for a regression.
+
+    Raises:
+        DataError: A label is missing.
+    """
+    found = list(dict.fromkeys(_keys(cells, source)))
+    ids = map(str, range(task.num_labels))
+    return (
+        [] if task.is_regression or set(found) <= set(task.label_names) or set(found) <= set(ids) else found
+    )
+
+
+def translated(
+    cells: Sequence[Any], task: Task, source: str, meanings: Mapping[str, str | None]
+) -> list[str | None]:
+    """Labels of another vocabulary in the task's own names.
+
+    Args:
+        meanings: What each label of the column means: a class of the task, or None for rows to leave out. A label that
+            is the name of a class need not be in it.
+
+    Returns:
+        The name of a class for each cell, or None.
+
+    Raises:
+        DataError: It is not a classification, a label is missing or has no meaning, or a meaning is no class.
+    """
+    if task.is_regression:
+        raise DataError(f"'{task.name}' has numbers for labels and no classes, so none can mean another.")
+    classes = ", ".join(task.label_names)
+    for label, meaning in meanings.items():
+        if meaning is not None and meaning not in task.label_names:
+            raise DataError(
+                f"'{label:.40}' can't mean '{meaning:.40}': the classes of '{task.name}' are {classes}."
+            )
+    known = {name: name for name in task.label_names} | dict(
+        zip(_keys(list(meanings), source), meanings.values(), strict=True)
+    )
+    found = _keys(cells, source)
+    if (unknown := next((row for row, key in enumerate(found) if key not in known), None)) is not None:
+        raise DataError(
+            f"'{source}', row {unknown + 1}: nothing says what the label '{found[unknown]:.40}' means in "
+            f"'{task.name}': {classes}, or that it is to be left out."
+        )
+    return [known[key] for key in found]
 
 
 def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], source: str) -> Task:

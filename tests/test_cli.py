@@ -272,6 +272,36 @@ def test_recovery_reads_labels_as_the_checkpoint_does(
     assert abs(expected - 0.5) > 0.06  # so that exchanged labels would show
 
 
+def test_labels_of_another_vocabulary(shrp, place, tmp_path):
+    frame = pd.read_csv(place / "validation.csv")
+    words = {"negative": "bad", "positive": "a=b"}
+    frame.assign(label=[words[name] for name in frame["label"][:-1]] + ["so so"]).to_csv(
+        tmp_path / "mine.csv", index=False
+    )
+    frame[:-1].to_csv(tmp_path / "ours.csv", index=False)
+    means = ("--label-means", "bad=negative", "--label-means", "a=b=positive", "--label-means", "so so=")
+    mine = ("--data", tmp_path / "mine.csv")
+    found = []
+    for options in ((*mine, *means), ("--data", tmp_path / "ours.csv")):
+        code, out, err = shrp("evaluate", place / "routed", *options, "--json")
+        assert code == 0, err
+        found.append(json.loads(out))
+    assert found[0]["n"] == 23
+    assert found[0]["score"] == found[1]["score"]
+    code, out, err = shrp("usage", place / "routed", *mine, *means, "--by", "class", "--json")
+    assert code == 0, err
+    assert set(json.loads(out)["by"]) == {"negative", "positive"}
+    failed(shrp("evaluate", place / "routed", *mine), "'so so' is not among|'bad' is not among|'a=b' is not")
+    failed(shrp("evaluate", place / "routed", *mine, *means[:2]), "nothing says what the label")
+    failed(shrp("evaluate", place / "routed", *mine, "--label-means", "bad"), "takes a label and a class")
+    failed(shrp("evaluate", place / "routed", *mine, *means, "--label-means", "bad=positive"), "two meanings")
+    failed(shrp("evaluate", place / "routed", *means), "for a file of your own")
+    out = ("--per-layer", 1, "--out", tmp_path / "pruned")
+    failed(shrp("prune", place / "routed", *out, *means), "for a file of your own")
+    code, _, err = shrp("prune", place / "routed", *out, *mine, *means)
+    assert code == 0, err
+
+
 def test_train_on_files_of_ones_own(shrp, place, tmp_path):
     """From an encoder without a head and two CSV files to a checkpoint that loads and is evaluated."""
     files = ("--train-file", place / "own-train.csv", "--validation-file", place / "own-validation.csv")

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 import threading
 import types
@@ -372,3 +373,51 @@ def test_training_batches_are_a_permutation_set_by_the_seed_alone():
 def test_evaluation_batches_are_sorted_by_length():
     assert bucketed_batches([5, 1, 3, 1], 3) == [[1, 3, 2], [0]]
     assert bucketed_batches([], 3) == []
+
+
+# Labels of another vocabulary
+
+
+def test_labels_of_another_vocabulary_get_a_meaning(tmp_path):
+    path = write(tmp_path / "mine.csv", "sentence,label,kind\na,good,x\nb,so so,y\nc,bad,z\nd,positive,x\n")
+    meanings = {"good": "positive", "bad": "negative", "so so": None}
+    data = load_file(path, "sst2", slice_column="kind", meanings=meanings)
+    assert data.texts == (("a",), ("c",), ("d",))
+    assert data.labels.tolist() == [1, 0, 1]
+    assert data.slices == ("x", "z", "x")
+    assert data.name == "mine.csv"
+
+
+def test_numbers_mean_what_is_said_and_not_ids(tmp_path):
+    path = write(tmp_path / "mine.csv", "sentence,label\na,1\nb,2.0\nc,1\n")
+    assert load_file(path, "sst2", meanings={"1": "negative", "2": "positive"}).labels.tolist() == [0, 1, 0]
+    cells = pd.read_csv(path)["label"].tolist()
+    assert tabular.foreign_labels(cells, SST2, "mine.csv") == ["1", "2"]
+    assert tabular.foreign_labels([0, 1, "1"], SST2, "mine.csv") == []
+    assert tabular.foreign_labels(["negative"], SST2, "mine.csv") == []
+    assert tabular.foreign_labels(["negative", "1"], SST2, "mine.csv") == ["negative", "1"]
+    assert tabular.foreign_labels([3.5], TASKS["stsb"], "mine.csv") == []
+
+
+@pytest.mark.parametrize(
+    ("task", "meanings", "said"),
+    [
+        (
+            "sst2",
+            {"good": "positive"},
+            "row 2: nothing says what the label 'bad' means in 'sst2': negative, pos",
+        ),
+        (
+            "sst2",
+            {"good": "fine", "bad": "negative"},
+            "'good' can't mean 'fine': the classes of 'sst2' are neg",
+        ),
+        ("sst2", {"good": None, "bad": None}, "of 'mine.csv' no row is left"),
+        ("stsb", {"good": "5"}, "'stsb' has numbers for labels and no classes"),
+        (None, {"good": "positive"}, "of a task and a label column only"),
+    ],
+)
+def test_a_meaning_that_can_not_be_is_refused(tmp_path, task, meanings, said):
+    path = write(tmp_path / "mine.csv", "sentence,sentence1,sentence2,label\na,a,a,good\nb,b,b,bad\n")
+    with pytest.raises(DataError, match=re.escape(said)):
+        load_file(path, task, text_columns=("sentence",) if task is None else None, meanings=meanings)

@@ -1,4 +1,4 @@
-"""The pruned model as ONNX, built on request and kept for all sessions.
+"""A pruned model as ONNX, built on request and kept for all sessions.
 
 The command line builds it, in a process of its own: tracing patches torch for as long as it lasts, in every thread,
 and other sessions go on computing meanwhile.
@@ -47,7 +47,7 @@ class OnnxExport:
 
 def build(
     checkpoint: Checkpoint,
-    plan: PruningPlan,
+    plan: PruningPlan | None,
     name: str,
     *,
     int8: bool,
@@ -56,6 +56,7 @@ def build(
     """Run `python -m shrp export` and zip what it makes, under the folder name `name`.
 
     Args:
+        plan: which experts to keep; None for a checkpoint that has no routers.
         tick: called several times a second; what it raises ends the build.
 
     Raises:
@@ -63,16 +64,11 @@ def build(
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder, plan_file = Path(scratch) / name, Path(scratch) / "plan.json"
-        plan_file.write_text(plan_json(plan), encoding="utf-8")
         command = [sys.executable, "-m", "shrp", "export", "--json"]
-        command += [
-            "--checkpoint",
-            str(checkpoint.path.resolve()),
-            "--plan",
-            str(plan_file),
-            "--out",
-            str(folder),
-        ]
+        command += ["--checkpoint", str(checkpoint.path.resolve()), "--out", str(folder)]
+        if plan is not None:
+            plan_file.write_text(plan_json(plan), encoding="utf-8")
+            command += ["--plan", str(plan_file)]
         with open(Path(scratch) / "out", "w+b") as out, open(Path(scratch) / "err", "w+b") as err:
             process = subprocess.Popen(
                 [*command, *(["--int8"] if int8 else [])],
@@ -105,8 +101,12 @@ def build(
     return OnnxExport(buffer.getvalue(), report)
 
 
-def section(checkpoint: Checkpoint, plan: PruningPlan, name: str) -> None:
-    """The two offers: a button that builds, and once it is built a download with what was checked."""
+def section(checkpoint: Checkpoint, plan: PruningPlan | None, name: str) -> None:
+    """The two offers: a button that builds, and once it is built a download with what was checked.
+
+    Args:
+        plan: as for `build`.
+    """
     st.markdown(
         "**ONNX**, to serve with onnxruntime and tokenizers alone; the README has the ten lines. Building traces the "
         "model and compares it with PyTorch, which takes a minute or so the first time."
@@ -116,8 +116,8 @@ def section(checkpoint: Checkpoint, plan: PruningPlan, name: str) -> None:
         _offer(checkpoint, plan, f"{name}-onnx-{precision}", precision)
 
 
-def _offer(checkpoint: Checkpoint, plan: PruningPlan, name: str, precision: str) -> None:
-    store, key = results("onnx", KEPT), (checkpoint.fingerprint, plan.key(), precision)
+def _offer(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str) -> None:
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, precision)
     label, place = f"ONNX ({precision})", st.empty()
     made = store.get(key)
     if made is None:
@@ -141,11 +141,15 @@ def _offer(checkpoint: Checkpoint, plan: PruningPlan, name: str, precision: str)
     st.caption(summary(made.report))
 
 
+def _key(checkpoint: Checkpoint, plan: PruningPlan | None, precision: str) -> tuple[Any, ...]:
+    return checkpoint.fingerprint, None if plan is None else plan.key(), precision
+
+
 def _build_once(
-    checkpoint: Checkpoint, plan: PruningPlan, name: str, precision: str, place: Any
+    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str, place: Any
 ) -> OnnxExport:
     """One build at a time on this machine; who waited for the same one takes it as it is."""
-    store, key = results("onnx", KEPT), (checkpoint.fingerprint, plan.key(), precision)
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, precision)
     start = time.monotonic()
 
     def tick() -> None:

@@ -173,3 +173,11 @@ def not_routed(selection: Selection) -> None:
             return
         scored = with_interval(evaluation.score, evaluation.interval, evaluation.metric, evaluation.n)
         st.markdown(f"**{escape(scored)}** on {escape(evaluation.data)}.")
+    onnx_section(selection)
+
+
+@st.fragment
+def onnx_section(selection: Selection) -> None:
+    """The pruned checkpoint as it is, in a form that serves it."""
+    st.subheader("Take it along")
+    lab_onnx.section(selection.checkpoint, None, selection.name)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -24,7 +24,7 @@ from shrp.data import TextData, from_frame
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR
 from shrp.tasks import Task
-from ui import loaders
+from ui import loaders, own_labels
 from ui.text import escape
 
 DATA_ROOTS = "SHRP_DATA_ROOTS"
@@ -58,6 +58,8 @@ class Columns:
     texts: tuple[str, ...]
     label: str | None
     slice: str | None
+    meanings: own_labels.Meanings = ()
+    """Of labels that are not the task's own."""
 
 
 def clean_name(name: str) -> str:
@@ -250,8 +252,16 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
                 f"Column '{columns.slice}' of '{table.name}' has {values:,} different values; slices group inputs, so "
                 f"choose a column with {MAX_SLICES} at most, or none."
             )
-    data = from_frame(table.frame, task, table.name, columns.label, columns.slice, columns.texts)
-    for row, texts in enumerate(data.texts, 1):
+    data = from_frame(
+        table.frame,
+        task,
+        table.name,
+        columns.label,
+        columns.slice,
+        columns.texts,
+        meanings=dict(columns.meanings),
+    )
+    for row, texts in enumerate(table.frame[list(columns.texts)].itertuples(index=False), 1):
         if (longest := max(map(len, texts))) > MAX_CHARACTERS:
             raise DataError(
                 f"'{table.name}', row {row}: a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are "
@@ -311,19 +321,23 @@ def draw(task: Task) -> bool:
 def _draw_table(table: Table, task: Task) -> bool:
     session = st.session_state
     st.markdown(f"**{escape(table.name)}**: {len(table.frame):,} rows")
-    columns = _choose(table, task)
-    key = table.fingerprint, task, columns
-    new = False
+    columns, new = _choose(table, task), False
+    kept = session.get(loaders.OWN_DATA)
+    stays = "" if kept is None or kept.task != task else f" Until then '{kept.name}' stays in use as it was."
+    meanings = _meanings(table, task, columns)
     try:
-        if session.get(_FITTED) != key:
-            data = fit(table, task, columns)
+        if meanings is None:
+            st.info(
+                escape(f"Not in use yet: say what each label means, or take no label column.{stays}"),
+                icon=":material/label:",
+            )
+        elif session.get(_FITTED) != (key := (table.fingerprint, task, replace(columns, meanings=meanings))):
+            data = fit(table, task, key[-1])
             new = session.get(_FITTED, key[:0])[:1] != key[:1]
             session[loaders.OWN_DATA], session[_FITTED] = data, key
+        if meanings and (left := len(table.frame) - len(session[loaders.OWN_DATA])):
+            st.caption(f"{left:,} of {len(table.frame):,} rows are left out.")
     except DataError as error:
-        kept = session.get(loaders.OWN_DATA)
-        stays = (
-            "" if kept is None or kept.task != task else f" Until then '{kept.name}' stays in use as it was."
-        )
         st.error(
             escape(f"{error} Choose other columns, or repair the file and upload it again.{stays}"),
             icon=":material/error:",
@@ -370,10 +384,23 @@ def _choose(table: Table, task: Task) -> Columns:
     return Columns(texts, label, piece)
 
 
+def _meanings(table: Table, task: Task, columns: Columns) -> own_labels.Meanings | None:
+    """What the labels mean: nothing to say where they are the task's own, None while that is open."""
+    if columns.label is None:
+        return ()
+    labels = own_labels.unknown(table.frame[columns.label].tolist(), task, table.name)
+    # The key holds the column too, so that another one's boxes start at their own guesses.
+    key = f"own-{table.fingerprint[:16]}-{task.name}-{columns.label}"
+    return own_labels.choose(labels, task, key) if labels else ()
+
+
 def _label_help(task: Task) -> str:
     if task.is_regression:
         return "Optional. Numbers."
-    return escape(f"Optional. One of {', '.join(task.label_names)}, or their ids 0 to {task.num_labels - 1}.")
+    return escape(
+        f"Optional. One of {', '.join(task.label_names)}, or their ids 0 to {task.num_labels - 1}; of other labels you "
+        "are asked what they mean."
+    )
 
 
 def _uploaded(key: str) -> None:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, DataSource, LabelColumn, SliceColumn, TextColumns, evaluation_data
+from shrp.cli.options import (
+    AsJson,
+    DataSource,
+    LabelColumn,
+    LabelMeanings,
+    SliceColumn,
+    TextColumns,
+    evaluation_data,
+)
 from shrp.cli.output import bar, interval_text, print_json, print_table, stderr
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
@@ -27,6 +35,7 @@ def usage(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
+    label_means: LabelMeanings = None,
     by: Annotated[str | None, typer.Option(help="Also by `class` or by `slice`.")] = None,
     output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
     max_length: MaxLength = 128,
@@ -37,7 +46,7 @@ def usage(
     from shrp.usage import measure_usage
 
     loaded = load(checkpoint)
-    source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column)
+    source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
     with bar("usage") as progress:
         task = progress.add_task("routing", total=len(source))
         stats = measure_usage(
@@ -86,6 +95,7 @@ def evaluate(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
+    label_means: LabelMeanings = None,
     max_length: MaxLength = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs a batch.")] = 32,
     predictions: Annotated[Path | None, typer.Option(help="Write every prediction to this CSV file.")] = None,
@@ -101,7 +111,7 @@ def evaluate(
             f"{predictions.parent} is no folder; make it first, or name another --predictions file."
         )
     loaded = load(checkpoint)
-    source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column)
+    source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
         options = {"batch_size": batch_size, "max_length": max_length}

@@ -22,6 +22,14 @@ LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the 
 SliceColumn = Annotated[
     str | None, typer.Option("--slice-column", help="Column of a tag to score by, in your own file.")
 ]
+LabelMeanings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-means",
+        help="What a label of your own file means, such as good=positive; `neutral=` leaves its rows out. Once for "
+        "each label that is not a class of the checkpoint.",
+    ),
+]
 DataSource = Annotated[
     str,
     typer.Option(
@@ -57,11 +65,38 @@ def layer_list(text: str, num_layers: int) -> tuple[int, ...]:
         raise TrainingError(f'layers must look like "6-11", "1,3,5" or "upper:6", not {text!r}.') from error
 
 
+def meanings_of(options: list[str] | None) -> dict[str, str | None] | None:
+    """What `--label-means` says: label -> class, or None to leave its rows out.
+
+    Raises:
+        DataError: one is not of that form, or a label has two meanings.
+    """
+    found: dict[str, str | None] = {}
+    for option in options or ():
+        label, equals, meaning = option.rpartition("=")
+        if not equals or not label:
+            raise DataError(
+                f"--label-means takes a label and a class, such as good=positive, not '{option}'."
+            )
+        if found.get(label, meaning or None) != (meaning or None):
+            raise DataError(f"--label-means gives '{label}' two meanings; give it one.")
+        found[label] = meaning or None
+    return found or None
+
+
 def evaluation_data(
-    source: str, task: Task, text_columns: list[str] | None, label_column: str, slice_column: str | None
+    source: str,
+    task: Task,
+    text_columns: list[str] | None,
+    label_column: str,
+    slice_column: str | None,
+    label_means: list[str] | None = None,
 ) -> TextData:
     """The data that a checkpoint of `task` is to be run on."""
+    meanings = meanings_of(label_means)
     if source in ("probe", "glue"):
+        if meanings:
+            raise DataError(f"--label-means is for a file of your own, the labels of {source} are known.")
         data = load_data(source, task, "validation")
         if data.task.label_names != task.label_names:
             raise DataError(
@@ -70,7 +105,12 @@ def evaluation_data(
             )
         return data
     return load_data(
-        source, task, text_columns=text_columns, label_column=label_column, slice_column=slice_column
+        source,
+        task,
+        text_columns=text_columns,
+        label_column=label_column,
+        slice_column=slice_column,
+        meanings=meanings,
     )
 
 
@@ -80,6 +120,7 @@ def training_data(
     validation_file: Path | None,
     text_columns: list[str] | None,
     label_column: str,
+    label_means: list[str] | None = None,
 ) -> tuple[TextData, TextData]:
     """Training and validation data: a GLUE task's, or a person's own two files."""
     if (train_file is None) != (validation_file is None):
@@ -90,7 +131,10 @@ def training_data(
                 f"name a GLUE task (--task {', '.join(TASKS)}) or your own --train-file and --validation-file."
             )
         return load_data("glue", task, "train"), load_data("glue", task, "validation")
-    train = load_data(str(train_file), task, text_columns=text_columns, label_column=label_column)
+    meanings = meanings_of(label_means)
+    train = load_data(
+        str(train_file), task, text_columns=text_columns, label_column=label_column, meanings=meanings
+    )
     if train.labels is None:
         raise DataError(f"{train_file} has no label column; name it with --label-column.")
     validation = load_data(
@@ -98,6 +142,7 @@ def training_data(
         train.task,
         text_columns=text_columns or list(train.task.text_columns),
         label_column=label_column,
+        meanings=meanings,
     )
     return train, validation
 

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, LabelColumn, TextColumns, evaluation_data, plan_file, training_data
+from shrp.cli.options import (
+    AsJson,
+    LabelColumn,
+    LabelMeanings,
+    TextColumns,
+    evaluation_data,
+    plan_file,
+    training_data,
+)
 from shrp.cli.output import TrainingBar, bar, print_json, stderr
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
@@ -41,6 +49,7 @@ def prune(
     ] = None,
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
+    label_means: LabelMeanings = None,
     recover: Annotated[int, typer.Option(help="Epochs of training on after pruning.")] = 0,
     teacher: Annotated[Path | None, typer.Option(help="Dense checkpoint to distil in them.")] = None,
     task: Annotated[
@@ -66,7 +75,7 @@ def prune(
     import shrp.checkpoint as store
     from shrp.checkpoint_info import chosen_on, usage_in
     from shrp.config import ShrpConfig
-    from shrp.errors import PlanError, TrainingError
+    from shrp.errors import DataError, PlanError, TrainingError
     from shrp.fitting import GateFit
     from shrp.history import history_text, joined
     from shrp.plan import make_plan
@@ -82,6 +91,9 @@ def prune(
         raise PlanError(
             f"--out {out} is the routed checkpoint itself; choose another folder for the static one."
         )
+    own = label_means if data not in (None, "probe", "glue") else None  # else they are of the training files
+    if label_means and own is None and train_file is None:
+        raise DataError("--label-means is for a file of your own; give one with --data or --train-file.")
     store.refuse_foreign(out)  # now, not after the epochs
     source = store.load(checkpoint)
     combination = combination or ("fitted" if selection == "fitted" else "usage")
@@ -92,7 +104,7 @@ def prune(
     if plan is not None:
         chosen = plan_file(plan)
     elif data is not None or selection in ("gate_norm", "fitted"):
-        measured_on = evaluation_data(data or "probe", source.info.task, text_column, label_column, None)
+        measured_on = evaluation_data(data or "probe", source.info.task, text_column, label_column, None, own)
         stats = measure_usage(
             source.model,
             source.tokenizer,
@@ -130,7 +142,7 @@ def prune(
     if recover:
         # The checkpoint's own task, so that labels mean what its head takes them for.
         training, validation = training_data(
-            task or source.info.task, train_file, validation_file, text_column, label_column
+            task or source.info.task, train_file, validation_file, text_column, label_column, label_means
         )
         if training.task.num_labels != source.info.task.num_labels:
             raise TrainingError(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, LabelColumn, SliceColumn, TextColumns, evaluation_data
+from shrp.cli.options import AsJson, LabelColumn, LabelMeanings, SliceColumn, TextColumns, evaluation_data
 from shrp.cli.output import bar, print_json, print_table
 
 SAME_SCORE = 0.005
@@ -36,6 +36,7 @@ def reference(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
+    label_means: LabelMeanings = None,
     max_length: Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")] = 128,
     json: AsJson = False,
 ) -> None:
@@ -52,7 +53,8 @@ def reference(
         raise CheckpointError(f"{teacher} and {checkpoint} are for tasks with different labels.")
     found, rows = dict(loaded.teacher), []
     for name in dict.fromkeys(data or ["probe"]):
-        source = evaluation_data(name, loaded.info.task, text_column, label_column, slice_column)
+        means = None if name in ("probe", "glue") else label_means  # of files alone
+        source = evaluation_data(name, loaded.info.task, text_column, label_column, slice_column, means)
         with bar("reference") as progress:
             task = progress.add_task(f"evaluating on {source.name}", total=len(source))
             for result in evaluate_stream(dense.model, dense.tokenizer, source, max_length=max_length):

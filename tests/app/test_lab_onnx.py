@@ -43,7 +43,7 @@ def builds(monkeypatch):
     asked = []
 
     def build(checkpoint, plan, name, *, int8, tick):
-        asked.append((plan.budget, name, int8))
+        asked.append((plan and plan.budget, name, int8))
         tick()
         return OnnxExport(b"zip", REPORT | {"int8": int8})
 
@@ -137,6 +137,26 @@ def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_check
     assert builds[1:] == [(3, "tiny-static-3-onnx-float32", False)]
     assert len(onnx_captions(at)) == 2
     assert "times as fast" not in onnx_captions(at)[0]
+
+
+def test_a_pruned_checkpoint_is_exported_as_it_is(open_page, tiny_static_checkpoint, builds):
+    at = open_page("pruning_lab", tiny_static_checkpoint)
+    at.button(key="build-onnx-float32").click().run()
+    assert not at.exception
+    assert builds == [(None, "tiny-static-onnx-float32", False)]
+    assert "ONNX (float32) (.zip)" in labels(at, "download_button")
+    assert len(onnx_captions(at)) == 1
+
+
+def test_a_build_of_a_pruned_checkpoint_says_what_it_says(tiny_static_checkpoint, tiny_inputs, tmp_path):
+    loaded = checkpoints.load(tiny_static_checkpoint)
+    made = lab_onnx.build(loaded, None, "mine", int8=False)
+    zipfile.ZipFile(io.BytesIO(made.archive)).extractall(tmp_path)
+    inputs = tiny_inputs()
+    session = onnxruntime.InferenceSession(tmp_path / "mine" / "model.onnx")
+    (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    with torch.no_grad():
+        assert np.abs(logits - loaded.model(**inputs).logits.numpy()).max() < 1e-4
 
 
 def test_an_error_is_shown_in_words_and_the_offer_stays(open_page, tiny_checkpoint, monkeypatch):

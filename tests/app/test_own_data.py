@@ -12,7 +12,7 @@ import pytest
 
 from shrp.errors import CheckpointError, DataError
 from shrp.tasks import TASKS, custom_task
-from ui import loaders, own_checkpoints, own_data
+from ui import loaders, own_checkpoints, own_data, own_labels
 from ui.own_data import Columns, clean_name, fit, guess, read_path, read_upload
 
 from .helpers import texts_of
@@ -245,8 +245,8 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     assert at.session_state[loaders.OWN_DATA] is data
     assert at.selectbox(key="source").value == "own"
 
-    upload(at, "table", "unfit.csv", b"sentence,label\na b,splendid\n")
-    assert "the label 'splendid'" in texts_of(at)
+    upload(at, "table", "unfit.csv", b"sentence,label\na b,\n")
+    assert "the label is missing" in texts_of(at)
     assert "Until then 'mine.csv' stays in use" in texts_of(at)
     assert at.session_state[loaders.OWN_DATA] is data
 
@@ -275,6 +275,85 @@ def test_the_columns_that_were_chosen_come_back_with_their_task(open_page, tiny_
     assert not at.exception
     assert (box("Text column").value, box("Label column").value) == ("kind", "mood")
     assert at.session_state[loaders.OWN_DATA].texts[0] == ("even",)
+
+
+STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in range(20))
+
+
+def test_labels_of_another_vocabulary_are_asked_about(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "mine.csv", LABELLED.encode())
+    before = at.session_state[loaders.OWN_DATA]
+    upload(at, "table", "stars.csv", STARS.encode())
+    assert not at.exception
+    assert "say what each label means, or take no label column. Until then 'mine.csv' stays" in texts_of(at)
+    assert at.session_state[loaders.OWN_DATA] is before
+
+    def box(label):
+        return next(box for box in at.sidebar.selectbox if box.label == f"'{label}' means")
+
+    for label, meaning in ("1", "negative"), ("2", "negative"), ("3", "rows left out"), ("4", "positive"):
+        box(label).set_value(meaning).run()
+        assert at.session_state[loaders.OWN_DATA] is before
+    box("5").set_value("positive").run()
+    assert not at.exception
+    data = at.session_state[loaders.OWN_DATA]
+    assert data.name == "stars.csv"
+    assert data.labels.tolist() == [0, 0, 1, 1] * 4
+    assert [texts[0] for texts in data.texts[:3]] == ["w0 w0", "w1 w1", "w3 w3"]
+    assert at.selectbox(key="source").value == "own"
+    assert "4 of 20 rows are left out" in texts_of(at)
+    assert "n = 16" in texts_of(at)
+    at.switch_page("pages/routing.py").run()
+    assert box("3").value == "rows left out"
+
+    for label in "12345":
+        box(label).set_value("rows left out")
+    at.run()
+    assert "no row is left: every label is to be left out" in texts_of(at)
+    assert at.session_state[loaders.OWN_DATA] is data
+
+
+def test_another_spelling_of_the_classes_is_guessed(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "mine.csv", b"sentence,label\n" + b"w1 w2,Pos\nw3,NEGATIVE\n" * 3)
+    assert not at.exception
+    assert at.session_state[loaders.OWN_DATA].labels.tolist() == [1, 0] * 3
+    assert at.selectbox(key="source").value == "own"
+
+
+@pytest.mark.parametrize(
+    ("label", "meaning"),
+    [
+        ("Positive", "positive"),
+        ("pos", "positive"),
+        (" NEG ", "negative"),
+        *((other, None) for other in ("po", "good", "", "1", "negatively")),
+    ],
+)
+def test_what_a_label_probably_means(label, meaning):
+    assert own_labels.guess(label, SST2) == meaning
+
+
+def test_a_beginning_of_several_classes_is_no_guess():
+    task = custom_task("t", ("text",), ("not sure", "not now", "now"))
+    assert own_labels.guess("not", task) is None
+    assert own_labels.guess("not_now", task) == "not now"
+
+
+def test_a_column_of_many_labels_is_refused_and_not_asked_about():
+    table = read_upload("t.csv", b"sentence,label\n" + b"".join(b"w,l%d\n" % i for i in range(13)))
+    assert own_labels.unknown(table.frame["label"].tolist(), SST2, "t.csv") == []
+    with pytest.raises(DataError, match="row 1: the label 'l0' is not among"):
+        fit(table, SST2, Columns(("sentence",), "label", None))
+
+
+def test_a_row_is_counted_as_it_stands_in_the_file(monkeypatch):
+    monkeypatch.setattr(own_data, "MAX_CHARACTERS", 3)
+    table = read_upload("t.csv", b"sentence,label\na,0\nb,left\nlong,1\n")
+    meanings = (("0", "negative"), ("1", "positive"), ("left", None))
+    with pytest.raises(DataError, match="row 3: a text has 4 characters"):
+        fit(table, SST2, Columns(("sentence",), "label", None, meanings))
 
 
 def test_another_session_sees_nothing_of_it(open_page, tiny_checkpoint):
