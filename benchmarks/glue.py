@@ -69,18 +69,20 @@ class Study:
             raise TrainingError(
                 f"the teacher of {task} has a score of 0 or less, so there is nothing to retain."
             )
+        self._teachers = [[self.best[data.fingerprint]] for data in self.sets]
         self.shipping = Shipping(stages, self.sets, self.best)
         self.made: dict[tuple[str, str], Checkpoint] = {}
         self.recovered: dict[tuple[str, str], Evaluation] = {}
         """Recipe and depth -> SHRP's recovered static model on the validation data."""
-        self._add("teacher", None, None, self._all(stages.teacher.model), self.dense, stages.teacher)
+        self.shipping.note("teacher", None, None, self._teachers, 0, None, False, 0)
 
     def _all(self, model: PreTrainedModel) -> list[list[Evaluation]]:
         """One evaluation for each data set."""
         return [[self.stages.evaluate(model, data)] for data in self.sets]
 
     def shrp(self, recipe: str) -> None:
-        """SHRP's own rows, and random experts."""
+        """The teacher's row, SHRP's own, and random experts."""
+        self._add("teacher", recipe, None, self._teachers, self.dense, self.stages.teacher)
         for depth, routed in self.pipeline.conversions(recipe, "none"):
             self.made[recipe, depth.name] = routed
             found = self._all(routed.model)
@@ -122,7 +124,7 @@ class Study:
     def _add(
         self,
         model: str,
-        recipe: str | None,
+        recipe: str,
         depth: str | None,
         found: list[list[Evaluation]],
         price: Cost,
@@ -138,7 +140,7 @@ class Study:
         texts = sum(row.get("texts", 0) for row in start.history) if start else 0
         evaluations = found[0]
         on_texts = recovered and own in before
-        if not on_texts:  # else it does not come of the routed checkpoint
+        if model != "teacher" and not on_texts:  # else it does not come of the routed checkpoint
             layers = len(made.info.config.layers)
             epochs = made.info.training.get("epochs") if model in ("dropped", "uniform") else None
             self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs)

@@ -13,7 +13,7 @@ from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
 from shrp.findings import HOW_FOUND, findings
 from shrp.general import RECOVERY_RATES
-from shrp.phrases import in_words, with_ends
+from shrp.phrases import in_words, listed, with_ends
 from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
 
@@ -24,9 +24,10 @@ INTRODUCTION = (
     "of draws; where they are trained on, each seed has one draw, the same experts on every task, so a single seed "
     "says nothing of other draws. The teacher's own score is taken as exact. Parameters and FLOPs are shares of the "
     "dense encoder's layers, without embeddings, those of the model with embeddings and head; FLOPs at 128 tokens. "
-    "All seeds of a task start from one teacher, and those of `retain` from one conversion on texts. The mean stands "
-    "only where every task of the table is measured. “One class”: the model gives all inputs the same answer. Experts "
-    "that no input was routed to are kept with weight 0, so beyond the number of those used, larger static models "
+    "All seeds of a task and recipe start from one teacher, and those of `retain` from one conversion on texts. The "
+    "mean stands only where every task of the table is measured. “One class”: the model gives all inputs the same "
+    "answer. Experts that no input was routed to are kept with weight 0, so beyond the number of those used, larger "
+    "static models "
     "repeat the score of a smaller one."
 )
 
@@ -54,10 +55,14 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _teachers(frame: pd.DataFrame) -> str:
     floors = studies.floors(frame)
-    found = [
-        f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{studies.floor_text(floors[r.task])})"
-        for r in frame.drop_duplicates("task").itertuples()
-    ]
+    found = []
+    for task, rows in frame.groupby("task", sort=False):
+        scores = {
+            f"{r.teacher:.3f}": r.recipe for r in rows.drop_duplicates(["recipe", "teacher"]).itertuples()
+        }
+        score = next(iter(scores)) if len(scores) == 1 else listed(f"{s} of {r}" for s, r in scores.items())
+        n = f"(n = {rows['n'].iloc[0]:,}{studies.floor_text(floors[task])})"
+        found.append(f"{task} {rows['metric'].iloc[0]} {score} {n}")
     return f"Teachers: {'; '.join(found)}."
 
 

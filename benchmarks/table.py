@@ -11,6 +11,10 @@ from benchmarks import rows_file
 from benchmarks.throughput import machine, versions
 from shrp.errors import DataError
 
+_OF_A_TEACHER = ("base", "task", "recipe")
+"""Rows alike in these are compared with one another, and so stand beside one teacher. Another kind of processor trains
+another teacher from the same seed: recipes may be measured on different ones."""
+
 
 class Table:
     """The rows measured so far.
@@ -39,18 +43,16 @@ class Table:
         """Add a row in place of an earlier one of the same thing; rows that others added meanwhile stay.
 
         Raises:
-            DataError: rows of the same base and task stand beside another teacher's score, so that shares of it can't
-                be compared.
+            DataError: rows of the same base, task and recipe stand beside another teacher's score, so that shares of
+                it can't be compared.
         """
         with rows_file.alone(self.path):
             self._add(row)
 
     def _add(self, row: Mapping[str, Any]) -> None:
         self.rows = rows_file.read(self.path).get("rows", [])
-        of = [row.get(name) for name in ("base", "task")]
-        theirs = {
-            old.get("teacher") for old in self.rows if [old.get(name) for name in ("base", "task")] == of
-        }
+        of = [row.get(name) for name in _OF_A_TEACHER]
+        theirs = {old.get("teacher") for old in self.rows if [old.get(name) for name in _OF_A_TEACHER] == of}
         if others := [score for score in theirs if not _same(score, row.get("teacher"))]:
             raise DataError(
                 f"{self.path.name} has rows of {row.get('task')} beside a teacher that scores {others[0]}, this one "

@@ -10,6 +10,7 @@ from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from ui import (
+    compare_sides,
     floor,
     lab,
     lab_beside,
@@ -76,6 +77,8 @@ def main() -> None:
     else:
         curve.draw()
     lab_outputs.details(selection, setting, plan, pruned, routed)
+    compare_sides.offer(setting)
+    lab_outputs.take_along(selection, setting, plan, pruned)
     if asked:  # late, so that everything else is there meanwhile
         curve.sweep()
         curve.draw()

@@ -62,8 +62,8 @@ def test_commands_that_add_rows_at_once_lose_none(tmp_path):
     assert len(json.loads(path.read_text())["rows"]) == 45
 
 
-def row(task="cola", model="routed", teacher=0.4, score=0.3):
-    return {"task": task, "model": model, "teacher": teacher, "score": score}
+def row(task="cola", model="routed", teacher=0.4, score=0.3, **more):
+    return {"task": task, "model": model, "teacher": teacher, "score": score, **more}
 
 
 def test_a_row_takes_the_place_of_the_same_and_stands_beside_others(tmp_path):
@@ -93,11 +93,14 @@ def test_two_commands_on_one_file_keep_each_others_rows(tmp_path):
 
 
 def test_shares_of_two_teachers_do_not_stand_in_one_table(tmp_path):
-    table = Table(tmp_path / "rows.json", "a command", ("task", "model"))
+    table = Table(tmp_path / "rows.json", "a command", ("task", "recipe", "model"))
     table.add(row())
     with pytest.raises(DataError, match=r"cola beside a teacher that scores 0\.4, this one scores 0\.5"):
         table.add(row(model="static", teacher=0.5))
     assert [r["model"] for r in Table(tmp_path / "rows.json", "", ("task", "model")).rows] == ["routed"]
+    table.add(row(recipe="paper", teacher=0.5))  # a recipe's rows are compared among themselves
+    with pytest.raises(DataError, match=r"teacher that scores 0\.5, this one scores 0\.6"):
+        table.add(row(recipe="paper", model="static", teacher=0.6))
 
 
 def test_rows_of_another_base_are_not_added_to(tmp_path):

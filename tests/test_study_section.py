@@ -136,6 +136,18 @@ def test_the_size_check_is_a_table_an_encoder_and_its_controls_lack_no_texts():
         size_section([{"base": "an encoder"}])
 
 
+def test_recipes_may_have_teachers_of_their_own():
+    other = [
+        row | {"recipe": "paper", "teacher": 0.81, "retained": row["score"] / 0.81}
+        for row in ROWS
+        if row["task"] == "cola" and row["model"] != "teacher"
+    ]
+    assert "Teachers: cola accuracy 0.800 of retain and 0.810 of paper (n = 100);" in glue_section(
+        [*ROWS, *other]
+    )
+    assert "Teachers: cola accuracy 0.800 (n = 100);" in glue_section(ROWS)
+
+
 def test_seeds_stand_beside_a_mean_without_an_interval():
     seeds = [row("cola", "dropped", share, seed=seed) for seed, share in enumerate((0.0, 0.1))]
     seeds[0]["interval"] = None  # one class

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
@@ -14,9 +14,9 @@ from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.tasks import Task
-from ui import lab, loaders, state
+from ui import compare_plan, lab, lab_controls, lab_edits, loaders, state
 from ui.lab import Setting
-from ui.lab_controls import controls
+from ui.lab_edits import Editor
 from ui.lab_reference import teacher_key, teacher_on
 from ui.lab_sides import evaluated, model_key
 from ui.state import Selection
@@ -25,6 +25,8 @@ from ui.text import escape
 SIDEBAR = "(the one in the sidebar)"
 AS_IS, PRUNED, TEACHER = "As it is", "Pruned", "Dense teacher"
 KINDS = (AS_IS, PRUNED, TEACHER)
+LETTER_OF_PRUNING = "B"
+"""The side that is a pruning at first, A being what it is held against."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,8 @@ class Choice:
     """One of `KINDS`."""
     setting: Setting | None = None
     """For a pruning."""
+    editor: Editor | None = None
+    """For a pruning: changes to what the setting gives."""
 
     @property
     def text(self) -> str:
@@ -111,8 +115,31 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         )
         return None
     model = checkpoint.model
-    setting = controls(len(expert_layers(model)), num_experts_of(model), f"{key_of(letter)}_")
-    return Choice(name, checkpoint, kind, setting)
+    setting = lab_controls.controls(len(expert_layers(model)), num_experts_of(model), f"{key_of(letter)}_")
+    editor = compare_plan.editor(letter, checkpoint)
+    compare_plan.section(editor, letter, checkpoint.fingerprint)
+    return Choice(name, checkpoint, kind, setting, editor)
+
+
+def offer(setting: Setting) -> None:
+    """On the pruning lab: a link to Compare with the lab's setting, and the edits that hold there, on side B."""
+    number = lab_controls.BUDGET if setting.allocation == lab.GLOBAL else lab_controls.EACH
+    values = {
+        "is": PRUNED,
+        lab_controls.ALLOCATION: setting.allocation,
+        number: setting.number,
+        lab_controls.SELECTION: setting.selection,
+        lab_controls.COMBINATION: setting.combination,
+        compare_plan.PLAN: compare_plan.FROM_LAB,
+    }
+    if setting.is_control:
+        values[lab_controls.SEED] = setting.seed
+    st.page_link(
+        "pages/compare.py",
+        label="Hold this pruning against another checkpoint: Compare",
+        icon=":material/compare_arrows:",
+        query_params={key_of(LETTER_OF_PRUNING, key): str(value) for key, value in values.items()},
+    )
 
 
 def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
@@ -144,8 +171,9 @@ def measure(choice: Choice, data: TextData) -> Side:
     if choice.setting is None:
         found = loaders.evaluation(checkpoint, data)
         return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, TOKENS), dense)
-    setting = choice.setting
-    plan = lab.plan_of(setting, lab.usage_for(setting.selection, checkpoint, data))
+    stats = lab.usage_for(choice.setting.selection, checkpoint, data)
+    setting, plan, _ = lab_edits.edited(choice.setting, choice.editor.edits, stats, choice.editor)
+    choice = replace(choice, setting=setting)
     found = evaluated(checkpoint, data, plan, "Evaluating the pruning:")
     return Side(choice, model_key(checkpoint, plan), found, plan_cost(checkpoint.model, plan, TOKENS), dense)
 

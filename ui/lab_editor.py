@@ -51,7 +51,7 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan, stats: UsageSta
         with st.expander("Pin and drop without the map", icon=":material/keyboard:"):
             _boxes(found)
         with st.expander("Load a plan", icon=":material/upload_file:"):
-            _upload(found)
+            upload(found, FILE)
 
 
 def _toolbar(found: Editor) -> None:
@@ -158,8 +158,13 @@ def _boxes(found: Editor) -> None:
         )
 
 
-def _upload(found: Editor) -> None:
-    key = f"{FILE}-{found.serial}"  # a new one after each file, so that the same file can be taken again
+def upload(found: Editor, key: str) -> None:
+    """Draw the box that takes a plan from a file.
+
+    Args:
+        key: what its key begins with.
+    """
+    key = f"{key}-{found.serial}"  # a new one after each file, so that the same file can be taken again
     st.file_uploader(
         "A plan (.json), as saved here or written for `python -m shrp prune --plan`",
         type="json",

@@ -44,6 +44,8 @@ class Editor:
     """Key of the table on the screen, and below the edits that it started from."""
     table_edits: PlanEdits = NO_EDITS
     names: dict[PlanEdits, int] = field(default_factory=dict)
+    url: str = lab_plan_url.URL
+    """The address's parameter that holds the edits."""
 
     def apply(self, edits: PlanEdits, *, by_table: bool = False) -> bool:
         """Make these the edits, if they fit; returns whether they do, and leaves the reason in `notice` if not."""
@@ -147,12 +149,12 @@ class Editor:
         """Put the edits into the page's address, if they are short enough for one."""
         text = lab_plan_url.encode(self.edits)
         wanted = text if text and len(text) <= lab_plan_url.LONGEST else None
-        if st.query_params.get(lab_plan_url.URL) == wanted:
+        if st.query_params.get(self.url) == wanted:
             return
         if wanted is None:
-            st.query_params.pop(lab_plan_url.URL, None)
+            st.query_params.pop(self.url, None)
         else:
-            st.query_params[lab_plan_url.URL] = wanted
+            st.query_params[self.url] = wanted
 
     def _step(self, come: list[PlanEdits], go: list[PlanEdits]) -> None:
         self.notice, self.refused = "", False
@@ -163,18 +165,22 @@ class Editor:
         self.to_url()
 
 
-def editor(fingerprint: str, layers: Sequence[int], experts: int) -> Editor:
+def editor(fingerprint: str, layers: Sequence[int], experts: int, url: str = lab_plan_url.URL) -> Editor:
     """This session's editor for a checkpoint. The first one of a session starts from the plan in the URL.
 
     After that the session's state leads and the URL follows: a request that was on its way while the address changed
     still carries the old one, and must not undo an edit.
+
+    Args:
+        url: the parameter of the address that holds the edits; each has editors of its own.
     """
-    first = _STATE not in st.session_state
-    known: dict[str, Editor] = st.session_state.setdefault(_STATE, {})
+    state = f"{_STATE}-{url}"
+    first = state not in st.session_state
+    known: dict[str, Editor] = st.session_state.setdefault(state, {})
     if fingerprint not in known:
-        known[fingerprint] = Editor(tuple(layers), experts)
+        known[fingerprint] = Editor(tuple(layers), experts, url=url)
     found = known[fingerprint]
-    if first and (link := st.query_params.get(lab_plan_url.URL)):
+    if first and (link := st.query_params.get(url)):
         try:
             edits = lab_plan_url.decode(link)
             edits.check(found.layers, experts)
@@ -183,6 +189,12 @@ def editor(fingerprint: str, layers: Sequence[int], experts: int) -> Editor:
             found.refuse(f"The plan in the address was left out: {error}")
     found.to_url()
     return found
+
+
+def edits_known(fingerprint: str, url: str = lab_plan_url.URL) -> PlanEdits:
+    """The edits that this session has made of a checkpoint's plans; none where it has no editor for it yet."""
+    found = st.session_state.get(f"{_STATE}-{url}", {}).get(fingerprint)
+    return found.edits if found else NO_EDITS
 
 
 def edited(

@@ -71,12 +71,11 @@ def kept_chart(
 def details(
     selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
 ) -> None:
-    """Where it hurts, the test of two settings, and tabs: latency, what to take along."""
+    """Where it hurts, and the test of two settings."""
     checkpoint, data = selection.checkpoint, selection.data
     held_against = lab_reference.references(checkpoint, data, routed)
     lab_hurts.section(held_against, pruned, data, checkpoint.problem, f"{selection.name}-{plan.budget}")
     lab_compare.section(selection, setting, plan, pruned, routed)
-    take_along(selection, setting, plan, pruned)
 
 
 @st.fragment

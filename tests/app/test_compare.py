@@ -1,5 +1,7 @@
 """The Compare page on tiny checkpoints, against figures made without it."""
 
+from urllib.parse import parse_qs
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,12 +13,14 @@ from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.paired import agreement, by_group, paired_difference
+from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 from ui import lab_compare, lab_hurts, loaders
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
 from ui.compare_views import numbering
+from ui.lab_export import plan_json
 from ui.lab_views import points
 
 from .helpers import specs, texts_of, values
@@ -124,6 +128,70 @@ def test_two_prunings_are_set_apart_by_their_own_controls(open_page, tiny_checkp
     assert not at.exception
     assert "random (control) 3" in texts_of(at)
     assert "comparisons so far" in texts_of(at)
+
+
+def plan_upload(at, url):
+    return next(box for box in at.file_uploader if box.key.startswith(f"{url}-file"))
+
+
+def test_a_plan_from_a_file_is_a_side(open_page, tiny_checkpoint):
+    at = open_page("compare", tiny_checkpoint, a_is=PRUNED)
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    plan = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, counts={1: 1, 2: 3})
+    plan_upload(at, "b_plan").set_value(("mine.json", plan_json(plan).encode(), "application/json")).run()
+    assert not at.exception
+    expected = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+    assert metric(at, "B: accuracy") == f"{100 * expected.score:.1f}%"
+    text = texts_of(at)
+    assert "mine.json was loaded whole" in text
+    assert "tiny pruned (edit 1: 4 in all (from 4 in all), usage, weights from a file)" in text
+    assert "Edited by hand: layers 1 and 2." in text
+    assert at.query_params["b_plan"]
+    assert "a_plan" not in at.query_params
+    again = open_page("compare", tiny_checkpoint, a_is=PRUNED, b_plan="".join(at.query_params["b_plan"]))
+    assert "weights from a file" in texts_of(again)
+    assert metric(again, "B: accuracy") == f"{100 * expected.score:.1f}%"
+    plan_upload(at, "b_plan").set_value(("broken.json", b"{", "application/json")).run()
+    assert not at.exception
+    assert "broken.json was not loaded" in texts_of(at)
+    assert metric(at, "B: accuracy") == f"{100 * expected.score:.1f}%"  # what was there stays
+    at.button(key="b_plan-reset").click().run()
+    assert "A and B are the same model" in texts_of(at)
+    assert "b_plan" not in at.query_params
+    wrong = open_page("compare", tiny_checkpoint, b_plan="9n2")
+    assert not wrong.exception
+    assert "The plan in the address was left out" in texts_of(wrong)
+
+
+def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint):
+    setting = {"keep": "Per layer", "per_layer": 2, "combine": "Plain mean", "plan": "1d0"}
+    at = open_page("pruning_lab", tiny_checkpoint, **setting)
+    lab_score = next(m.value for m in at.metric if m.label == "Accuracy")
+    link = next(link.proto for link in at.get("page_link") if "Hold this pruning" in link.proto.label)
+    asked = {key: values[0] for key, values in parse_qs(link.query_string).items()}
+    assert asked["b_plan"] == "lab"
+    at.query_params.clear()
+    at.query_params.update(asked)
+    at.switch_page("pages/compare.py").run()
+    assert not at.exception
+    assert at.title[0].value == "Compare"
+    assert at.selectbox(key="b").value == SIDEBAR
+    assert at.segmented_control(key="b_keep").value == "Per layer"
+    assert at.slider(key="b_per_layer").value == 2
+    assert metric(at, "B: accuracy") == lab_score
+    assert "(edit 1: 4 in all (from 2 a layer), usage, plain mean)" in texts_of(at)
+    assert "".join(at.query_params["b_plan"]) == "1d0"
+
+
+def test_the_labs_edits_are_taken_over(open_page, tiny_checkpoint):
+    at = open_page("pruning_lab", tiny_checkpoint, plan="1d0")
+    at.switch_page("pages/compare.py").run()
+    assert not at.exception
+    at.button(key="b_plan-lab").click().run()
+    assert not at.exception
+    assert "Edited by hand: layer 1." in texts_of(at)
+    assert not [button for button in at.button if button.key == "b_plan-lab"]
+    assert [button for button in at.button if button.key == "a_plan-lab"] == []  # A is no pruning
 
 
 def test_the_teacher_is_a_side_where_it_is_known(open_page, tiny_checkpoint, tiny_model, tiny_tokenizer):

@@ -1,0 +1,63 @@
+"""A plan of a person's own on a side of the Compare page: from a file, or as they edited it in the pruning lab."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.convert import expert_layers, num_experts_of
+from shrp.phrases import listed
+from ui import lab_edits
+from ui.lab_editor import upload
+from ui.lab_edits import Editor
+from ui.text import escape
+
+PLAN, FROM_LAB = "plan", "lab"
+"""What the address calls a side's edits, behind its letter; and the value by which a link asks for those of the lab."""
+
+
+def editor(letter: str, checkpoint: Checkpoint) -> Editor:
+    """The side's own edits of this checkpoint's plans, which its address carries as `a_plan` or `b_plan`."""
+    model, url = checkpoint.model, f"{letter.lower()}_{PLAN}"
+    asked = st.query_params.get(url) == FROM_LAB
+    if asked:
+        del st.query_params[url]
+    found = lab_edits.editor(checkpoint.fingerprint, list(expert_layers(model)), num_experts_of(model), url)
+    if asked:
+        found.apply(lab_edits.edits_known(checkpoint.fingerprint))
+    return found
+
+
+def section(found: Editor, letter: str, fingerprint: str) -> None:
+    """Draw where a plan can be taken from, and what was taken.
+
+    Args:
+        letter: `A` or `B`.
+        fingerprint: of the side's checkpoint.
+    """
+    in_lab = lab_edits.edits_known(fingerprint)
+    with st.expander("A plan of your own", expanded=bool(found.edits), icon=":material/upload_file:"):
+        if found.notice:
+            show, icon = (st.warning, "block") if found.refused else (st.info, "check")
+            show(escape(found.notice), icon=f":material/{icon}:")
+        if found.edits:
+            layers = [str(layer) for layer, _ in found.edits.layers]
+            of = "layer" if len(layers) == 1 else "layers"
+            st.caption(
+                f"Edited by hand: {of} {listed(layers)}. What was not edited is as the controls above say."
+            )
+        with st.container(horizontal=True, gap="small"):
+            if in_lab and in_lab != found.edits:
+                st.button(
+                    "Take the lab's edits",
+                    key=f"{found.url}-lab",
+                    icon=":material/content_cut:",
+                    on_click=found.apply,
+                    args=(in_lab,),
+                    help="The layers that you edited in the pruning lab; the controls are this page's own.",
+                )
+            if found.edits:
+                st.button(
+                    "Reset", key=f"{found.url}-reset", icon=":material/restart_alt:", on_click=found.reset
+                )
+        upload(found, f"{found.url}-file")
