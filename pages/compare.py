@@ -3,7 +3,7 @@
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import compare_sides, compare_views, lab_hurts, loaders, state
+from ui import compare_plan, compare_sides, compare_views, lab_hurts, loaders, state
 from ui.compare_sides import Side
 from ui.compare_views import LETTERS
 from ui.floor import exact, floor_text, floor_warning
@@ -22,8 +22,11 @@ def main() -> None:
     starts, choices, places = compare_sides.starts(selection), [], []
     for letter, start, column in zip(LETTERS, starts, st.columns(2, gap="large"), strict=True):
         with column.container(border=True):
-            choices.append(compare_sides.pick(letter, selection, start))
+            choice = compare_sides.pick(letter, selection, start)
+            choices.append(choice)
             places.append(st.container())
+            if choice is not None and choice.editor is not None:
+                compare_plan.section(choice.editor, choice.checkpoint.fingerprint)
     if None in choices:
         return
     sides = []

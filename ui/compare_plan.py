@@ -28,11 +28,10 @@ def editor(letter: str, checkpoint: Checkpoint) -> Editor:
     return found
 
 
-def section(found: Editor, letter: str, fingerprint: str) -> None:
+def section(found: Editor, fingerprint: str) -> None:
     """Draw where a plan can be taken from, and what was taken.
 
     Args:
-        letter: `A` or `B`.
         fingerprint: of the side's checkpoint.
     """
     in_lab = lab_edits.edits_known(fingerprint)

@@ -116,9 +116,7 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         return None
     model = checkpoint.model
     setting = lab_controls.controls(len(expert_layers(model)), num_experts_of(model), f"{key_of(letter)}_")
-    editor = compare_plan.editor(letter, checkpoint)
-    compare_plan.section(editor, letter, checkpoint.fingerprint)
-    return Choice(name, checkpoint, kind, setting, editor)
+    return Choice(name, checkpoint, kind, setting, compare_plan.editor(letter, checkpoint))
 
 
 def offer(setting: Setting) -> None:
