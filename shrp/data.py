@@ -33,6 +33,8 @@ class TextData:
         texts: One tuple an input, of one text or two, exactly as in the source.
         labels: int64 class ids, float64 numbers for regression, or None; shape (inputs,).
         slices: The phenomenon of each input, such as "negation", or None.
+        pairs: A name for each input, or None: two inputs of one name are a minimal pair (`shrp.minimal_pairs`); one
+            without a name ("") belongs to no other.
 
     Raises:
         DataError: The parts differ in length, or a label is not one of the task's, such as a class id with a fraction.
@@ -43,9 +45,14 @@ class TextData:
     texts: tuple[tuple[str, ...], ...]
     labels: np.ndarray | None = None
     slices: tuple[str, ...] | None = None
+    pairs: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for part, values in (("labels", self.labels), ("slices", self.slices)):
+        for part, values in (
+            ("labels", self.labels),
+            ("slices", self.slices),
+            ("names of pairs", self.pairs),
+        ):
             if values is not None and len(values) != len(self.texts):
                 raise DataError(f"'{self.name}' has {len(self.texts)} texts but {len(values)} {part}.")
         if any(len(text) != len(self.task.text_columns) for text in self.texts):
@@ -67,7 +74,10 @@ class TextData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over task, texts, labels and slices; equal content gives equal fingerprints."""
+        """SHA-256 (hex) over task, texts, labels and slices; equal content gives equal fingerprints.
+
+        Pairs are not in it: no output or score of a model hangs on them.
+        """
         labels = None if self.labels is None else self.labels.tolist()
         content = json.dumps([self.task.to_dict(), self.texts, labels, self.slices])
         return hashlib.sha256(content.encode()).hexdigest()
@@ -81,6 +91,7 @@ class TextData:
             tuple(self.texts[i] for i in rows),
             None if self.labels is None else self.labels[rows],
             None if self.slices is None else tuple(self.slices[i] for i in rows),
+            None if self.pairs is None else tuple(self.pairs[i] for i in rows),
         )
 
     def stratified_order(self, seed: int = 0) -> np.ndarray:
@@ -129,7 +140,8 @@ def load_data(source: str | Path, task: str | Task | None, split: str = "validat
         source: "probe", "glue", or the path of a table.
         task: A GLUE task's name, or a `Task`; None only with a path.
         split: "train" or "validation"; only GLUE has splits.
-        columns: `text_columns`, `label_column`, `slice_column`, `meanings` of `load_file`; only with a path.
+        columns: `text_columns`, `label_column`, `slice_column`, `meanings`, `pair_column` of `load_file`; only
+            with a path.
 
     Raises:
         DataError: As the loaders below.
@@ -154,7 +166,9 @@ def load_probe(task: str) -> TextData:
         raise DataError(
             f"There is no probe set for '{task}'; there is one for: {', '.join(names) or 'no task'}."
         )
-    return from_frame(tabular.read_table(path), TASKS[task], f"{PROBE_PREFIX}{task}", "label", "slice")
+    frame = tabular.read_table(path)
+    pair = "pair" if "pair" in frame.columns else None
+    return from_frame(frame, TASKS[task], f"{PROBE_PREFIX}{task}", "label", "slice", pair_column=pair)
 
 
 def is_probe(data: TextData) -> bool:
@@ -195,6 +209,7 @@ def load_file(
     label_column: str | None = "label",
     slice_column: str | None = None,
     meanings: Mapping[str, str | None] | None = None,
+    pair_column: str | None = None,
 ) -> TextData:
     """A person's own CSV, TSV, JSONL or Parquet file.
 
@@ -206,6 +221,7 @@ def load_file(
             "label" and the file has no such column.
         slice_column: Column of the slices, or None.
         meanings: As for `from_frame`; only with a task.
+        pair_column: Column that names minimal pairs, or None.
 
     Raises:
         DataError: The file can't be read, a column is missing, a text is empty, or a label is unknown.
@@ -223,7 +239,9 @@ def load_file(
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
         cells = tabular.column(frame, label_column, source)
         task = tabular.infer_task(cells, Path(path).stem, texts, source)
-    return from_frame(frame, task, source, label_column, slice_column, texts, meanings=meanings)
+    return from_frame(
+        frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
+    )
 
 
 def from_frame(
@@ -235,6 +253,7 @@ def from_frame(
     text_columns: Sequence[str] | None = None,
     allow_empty: bool = False,
     meanings: Mapping[str, str | None] | None = None,
+    pair_column: str | None = None,
 ) -> TextData:
     """A task's data from a table that `tabular.read_table` has read.
 
@@ -245,6 +264,7 @@ def from_frame(
         text_columns: Columns of the one or two texts; None takes the task's.
         allow_empty: Whether a text may be empty, as some of GLUE's are.
         meanings: What labels of another vocabulary mean: a class of the task, or None for rows to leave out.
+        pair_column: Column that names minimal pairs, or None.
 
     Raises:
         DataError: A column is missing, a text is empty, a label is unknown, or no row is left.
@@ -253,21 +273,19 @@ def from_frame(
     if len(columns) != len(task.text_columns):
         raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")
     texts = tabular.text_rows(frame, columns, name, allow_empty)
-    labels = slices = None
-    rows: list[int] | None = None
+    labels, rows = None, None
     if label_column is not None:
         cells = tabular.column(frame, label_column, name)
         if meanings:
-            named = tabular.translated(cells, task, name, meanings)
-            rows = [row for row, label in enumerate(named) if label is not None]
+            classes = tabular.translated(cells, task, name, meanings)
+            rows = [row for row, label in enumerate(classes) if label is not None]
             if not rows:
                 raise DataError(f"of '{name}' no row is left: every label is to be left out.")
-            cells = [named[row] for row in rows]
+            cells = [classes[row] for row in rows]
         labels = tabular.parse_labels(cells, task, name)
-    if slice_column is not None:
-        cells = tabular.column(frame, slice_column, name)
-        slices = tuple("" if tabular.is_missing(cell) else str(cell) for cell in cells)
+    slices, pairs = (
+        None if of is None else tabular.names(frame, of, name) for of in (slice_column, pair_column)
+    )
     if rows is not None:
-        texts = tuple(texts[row] for row in rows)
-        slices = slices and tuple(slices[row] for row in rows)
-    return TextData(task, name, texts, labels, slices)
+        texts, slices, pairs = (part and tuple(part[row] for row in rows) for part in (texts, slices, pairs))
+    return TextData(task, name, texts, labels, slices, pairs)

@@ -123,6 +123,15 @@ def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
     return frame[name].tolist()
 
 
+def names(frame: pd.DataFrame, name: str, source: str) -> tuple[str, ...]:
+    """A column's cells as names; a missing one is empty.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    return tuple("" if is_missing(cell) else str(cell) for cell in column(frame, name, source))
+
+
 def text_rows(
     frame: pd.DataFrame, names: Sequence[str], source: str, allow_empty: bool = False
 ) -> tuple[tuple[str, ...], ...]:

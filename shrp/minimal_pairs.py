@@ -1,0 +1,152 @@
+"""Minimal pairs: two inputs that are alike but for what gives them different labels (as BLiMP's, Warstadt et al. 2020).
+
+Accuracy asks on which side of a threshold each input falls. A pair asks less, and just what it was written to ask: does
+the model think better of the better one? A model whose threshold is far off has half of the sentences wrong and may
+still have every pair in order. An undecided model has half of the pairs in order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.evaluation import Evaluation
+from shrp.metrics import wilson
+from shrp.usage import UsageStats
+
+ALL = "all pairs"
+
+
+def pairs_of(data: TextData) -> np.ndarray:
+    """Indices of the inputs of each minimal pair: those of `TextData.pairs` that are two inputs with different labels.
+
+    Returns:
+        int64 `(P, 2)`, the input with the smaller label (class id or number) first; `(0, 2)` without pairs or labels.
+    """
+    groups = defaultdict(list)
+    if data.pairs is not None and data.labels is not None:
+        for i, name in enumerate(data.pairs):
+            if name:
+                groups[name].append(i)
+    two = [
+        pair for pair in groups.values() if len(pair) == 2 and data.labels[pair[0]] != data.labels[pair[1]]
+    ]
+    found = [sorted(pair, key=lambda i: data.labels[i]) for pair in two]
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class PairOutcomes:
+    """What a model makes of minimal pairs; `P` of them.
+
+    Attributes:
+        pairs: `(P, 2)`, as `pairs_of`.
+        ahead: bool `(P,)`, whether the input with the greater label gets more of it: whether its logit for that label,
+            less that for the other's, is the larger one (of a regression, its output). Equal ones are not in order.
+        both_right: bool `(P,)`, whether both inputs are classified rightly; all False for a regression.
+        slices: of the pairs, or None.
+    """
+
+    pairs: np.ndarray
+    ahead: np.ndarray
+    both_right: np.ndarray
+    slices: tuple[str, ...] | None
+
+    @property
+    def n(self) -> int:
+        """How many pairs there are."""
+        return len(self.pairs)
+
+    @property
+    def in_order(self) -> int:
+        """How many pairs the model has in order."""
+        return int(self.ahead.sum())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% (Wilson) of the share in order; pairs are taken as independent of one another."""
+        return wilson(self.in_order, self.n)
+
+    def by_slice(self) -> pd.DataFrame:
+        """Columns slice (`ALL` first), n, in_order, share, low, high (95%, Wilson), both_right."""
+        rows = []
+        for name, here in pair_groups(self.slices, self.n).items():
+            n, hits = int(here.sum()), int(self.ahead[here].sum())
+            rows.append((name, n, hits, hits / n, *wilson(hits, n), int(self.both_right[here].sum())))
+        return pd.DataFrame(rows, columns=["slice", "n", "in_order", "share", "low", "high", "both_right"])
+
+
+def pair_outcomes(data: TextData, outputs: Evaluation | np.ndarray) -> PairOutcomes:
+    """What a model makes of the data's minimal pairs.
+
+    Args:
+        outputs: a complete evaluation on the data, or logits in the data's order, `(N, num_labels)`.
+
+    Raises:
+        DataError: the data have no minimal pairs, or the outputs are not of all their inputs.
+    """
+    if isinstance(outputs, Evaluation):
+        outputs = outputs.logits[np.argsort(outputs.indices, kind="stable")]
+    if len(outputs) != len(data):
+        raise DataError(f"{data.name} has {len(data):,} inputs, but the outputs are of {len(outputs):,}.")
+    pairs = pairs_of(data)
+    if not len(pairs):
+        raise DataError(f"{data.name} has no minimal pairs: two labelled inputs that are named as one pair.")
+    if data.task.is_regression:
+        margins = outputs[pairs, 0]
+        both_right = np.zeros(len(pairs), dtype=bool)
+    else:
+        low, high = data.labels[pairs].T[:, :, None]
+        margins = outputs[pairs, high] - outputs[pairs, low]
+        both_right = (outputs[pairs].argmax(-1) == data.labels[pairs]).all(1)
+    return PairOutcomes(pairs, margins[:, 1] > margins[:, 0], both_right, slices_of(data, pairs))
+
+
+def slices_of(data: TextData, pairs: np.ndarray) -> tuple[str, ...] | None:
+    """The slice of each pair, which is that of its first input; None without slices."""
+    return None if data.slices is None else tuple(data.slices[first] for first, _ in pairs)
+
+
+def pair_groups(slices: tuple[str, ...] | None, n: int) -> dict[str, np.ndarray]:
+    """Masks `(n,)` over pairs: `ALL`, then each slice in the order in which they come."""
+    found = {ALL: np.ones(n, dtype=bool)}
+    return found | {name: np.array(slices) == name for name in dict.fromkeys(slices or ())}
+
+
+def taken(stats: UsageStats, layer: int) -> np.ndarray:
+    """The expert that each input takes in a layer, `(N,)`; under token routing the one of most of its tokens."""
+    return stats.top1[layer].argmax(1)
+
+
+def route_changes(stats: UsageStats, data: TextData) -> pd.DataFrame:
+    """How often the two inputs of a pair take different experts, by slice and layer.
+
+    Args:
+        stats: of the data.
+
+    Returns:
+        Columns slice (`ALL` first), layer, n (pairs), parted, share, low, high (95%, Wilson), `unpaired`: the share
+        that would part if two inputs of the slice were put together at random.
+
+    Raises:
+        DataError: the data have no minimal pairs, or the usage is of other data.
+    """
+    pairs = pairs_of(data)
+    if stats.n != len(data):
+        raise DataError(f"{data.name} has {len(data):,} inputs, but the usage is of {stats.n:,}.")
+    if not len(pairs):
+        raise DataError(f"{data.name} has no minimal pairs: two labelled inputs that are named as one pair.")
+    rows = []
+    for name, here in pair_groups(slices_of(data, pairs), len(pairs)).items():
+        for layer in stats.layers:
+            chosen = taken(stats, layer)[pairs[here]]
+            n, parted = len(chosen), int((chosen[:, 0] != chosen[:, 1]).sum())
+            counts = np.bincount(chosen.ravel())
+            unpaired = 1 - float((counts * (counts - 1)).sum()) / (2 * n * (2 * n - 1))
+            rows.append((name, layer, n, parted, parted / n, *wilson(parted, n), unpaired))
+    return pd.DataFrame(rows, columns=["slice", "layer", "n", "parted", "share", "low", "high", "unpaired"])

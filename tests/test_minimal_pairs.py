@@ -1,0 +1,140 @@
+"""Minimal pairs on made-up outputs and routes, against what can be counted by hand."""
+
+import numpy as np
+import pytest
+
+from shrp.data import TextData, load_file, load_probe
+from shrp.errors import DataError
+from shrp.evaluate import evaluate, summarise
+from shrp.metrics import wilson
+from shrp.minimal_pairs import ALL, pair_outcomes, pairs_of, route_changes
+from shrp.tasks import TASKS, custom_task
+from shrp.usage import UsageStats, measure_usage
+
+SST2 = TASKS["sst2"]
+
+
+def made(labels, pairs, task=SST2, slices=None):
+    texts = tuple((f"text {i}",) for i in range(len(labels)))
+    return TextData(task, "made", texts, None if labels is None else np.array(labels), slices, pairs)
+
+
+def logits(*margins):
+    """Two logits an input, the second ahead by so much."""
+    return np.array([[-m / 2, m / 2] for m in margins], dtype=np.float32)
+
+
+FOUR = made([1, 0, 0, 1, 0, 1, 1], ("a", "a", "b", "b", "c", "c", ""), slices=(*"xxyyxx", "x"))
+
+
+def test_pairs_are_two_inputs_with_different_labels():
+    assert pairs_of(FOUR).tolist() == [[1, 0], [2, 3], [4, 5]]
+    assert pairs_of(made([1, 1, 0, 0, 1], ("same", "same", "three", "three", "three"))).shape == (0, 2)
+    assert pairs_of(made([1, 0], None)).shape == (0, 2)
+    assert pairs_of(TextData(SST2, "made", (("a",), ("b",)), pairs=("x", "x"))).shape == (0, 2)
+    with pytest.raises(DataError, match="2 texts but 1 names of pairs"):
+        made([1, 0], ("a",))
+
+
+def test_a_pair_is_in_order_whatever_the_threshold():
+    #          a: in order, both "1"; b: both right; c: the wrong way round
+    found = pair_outcomes(FOUR, logits(3, 2, -1, 1, 0.5, 0.4, 0))
+    assert found.ahead.tolist() == [True, True, False]
+    assert found.both_right.tolist() == [False, True, False]
+    assert (found.n, found.in_order) == (3, 2)
+    assert found.interval == wilson(2, 3)
+    frame = found.by_slice().set_index("slice")
+    assert frame.index.tolist() == [ALL, "x", "y"]
+    assert frame[["n", "in_order", "both_right"]].to_numpy().tolist() == [[3, 2, 1], [2, 1, 0], [1, 1, 1]]
+    assert frame.loc["x", "share"] == 0.5
+    shifted = pair_outcomes(FOUR, logits(*(m - 50 for m in (3, 2, -1, 1, 0.5, 0.4, 0))))
+    assert shifted.ahead.tolist() == found.ahead.tolist()
+    assert not shifted.both_right.any()
+
+
+def test_equal_outputs_are_not_in_order():
+    assert pair_outcomes(FOUR, logits(*[1] * 7)).in_order == 0
+
+
+def test_an_evaluation_in_any_order_says_the_same():
+    outputs = logits(3, 2, -1, 1, 0.5, 0.4, 0)
+    order = np.array([6, 2, 0, 1, 5, 4, 3])
+    whole = summarise(FOUR, order, outputs[order], with_interval=False)
+    assert pair_outcomes(FOUR, whole).ahead.tolist() == [True, True, False]
+    part = summarise(FOUR, order[:3], outputs[order[:3]], with_interval=False)
+    with pytest.raises(DataError, match="has 7 inputs, but the outputs are of 3"):
+        pair_outcomes(FOUR, part)
+    with pytest.raises(DataError, match="made has no minimal pairs"):
+        pair_outcomes(made([1, 0], None), logits(1, 2))
+
+
+def test_of_three_classes_the_pairs_own_two_count():
+    task = custom_task("t", ("text",), ("a", "b", "c"))
+    data = made([0, 2, 1, 2], ("p", "p", "q", "q"), task=task)
+    outputs = np.array([[1, 9, 0], [0, 9, 0], [0, 1, 1], [9, 1, 0]], dtype=np.float32)
+    # p: c less a is -1 and 0, so in order; q: c less b is 0 and -1, so not
+    assert pair_outcomes(data, outputs).ahead.tolist() == [True, False]
+
+
+def test_of_numbers_the_greater_one_counts():
+    data = TextData(
+        TASKS["stsb"], "made", (("a", "b"),) * 4, np.array([4.5, 1.0, 2.0, 3.0]), pairs=(*"ppqq",)
+    )
+    found = pair_outcomes(data, np.array([[3.0], [2.9], [4.0], [1.0]], dtype=np.float32))
+    assert found.pairs.tolist() == [[1, 0], [2, 3]]
+    assert found.ahead.tolist() == [True, False]
+    assert not found.both_right.any()
+
+
+def routes(*chosen, experts=3):
+    """Usage of one layer, 5, in which the inputs take these experts."""
+    top1 = np.eye(experts)[list(chosen)]
+    return UsageStats("made", "inputs", {5: top1}, {5: top1}, {5: np.ones(len(top1))}, {})
+
+
+def test_route_changes_are_counted_within_pairs_and_between_strangers():
+    frame = route_changes(routes(0, 1, 0, 0, 1, 2, 2), FOUR).set_index("slice")
+    assert frame[["layer", "n", "parted"]].to_numpy().tolist() == [[5, 3, 2], [5, 2, 2], [5, 1, 0]]
+    row = frame.loc[ALL]
+    assert (row["low"], row["high"]) == wilson(2, 3)
+    # Of the 15 couples that six inputs make, three of expert 0 share it and one of expert 1 does.
+    assert row["unpaired"] == pytest.approx(11 / 15)
+    assert frame.loc["y", "unpaired"] == 0
+    with pytest.raises(DataError, match="the usage is of 2"):
+        route_changes(routes(0, 1), FOUR)
+    with pytest.raises(DataError, match="no minimal pairs"):
+        route_changes(routes(0, 1), made([1, 0], None))
+
+
+def test_by_token_an_input_takes_the_expert_of_most_of_its_tokens():
+    top1 = np.array([[3, 1, 0], [1, 3, 0]])
+    stats = UsageStats("made", "tokens", {5: top1}, {5: top1 / 4}, {5: np.ones(2)}, {})
+    assert route_changes(stats, made([1, 0], ("a", "a")))["parted"].tolist() == [1]
+
+
+def test_the_shipped_pairs(tiny_routed, tiny_tokenizer):
+    data = load_probe("cola")
+    pairs = pairs_of(data)
+    assert len(pairs) == 144
+    assert data.labels[pairs].tolist() == [[0, 1]] * 144
+    some = data.subset(np.concatenate([pairs[:5].ravel(), [100]]))
+    assert len(pairs_of(some)) == 5
+    model = tiny_routed()
+    stats = measure_usage(model, tiny_tokenizer, some)
+    routes = route_changes(stats, some)
+    assert routes.loc[routes["slice"] == ALL, "n"].tolist() == [5] * len(stats.layers)
+    whole = evaluate(model, tiny_tokenizer, some)
+    assert pair_outcomes(some, whole).ahead.tolist() == pair_outcomes(some, stats.logits).ahead.tolist()
+    assert pairs_of(load_probe("sst2")).shape == (0, 2)
+
+
+def test_pairs_are_read_from_a_file_and_change_no_fingerprint(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("sentence,label,twin\na,negative,1\nb,positive,1\nc,positive,\nd,so so,2\n")
+    means = {"so so": None}
+    data = load_file(path, "sst2", meanings=means, pair_column="twin")
+    assert data.pairs == ("1", "1", "")
+    assert pairs_of(data).tolist() == [[0, 1]]
+    assert data.fingerprint == load_file(path, "sst2", meanings=means).fingerprint
+    with pytest.raises(DataError, match="no column 'pair'"):
+        load_file(path, "sst2", meanings=means, pair_column="pair")
