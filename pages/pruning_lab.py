@@ -22,6 +22,7 @@ from ui import (
     lab_sweep,
     lab_views,
     loaders,
+    pair_views,
     state,
 )
 from ui.lab import Setting
@@ -114,6 +115,9 @@ def evaluate(
             ]
             if warned := floor.floor_warning(data, models):
                 st.warning(warned, icon=":material/warning:")
+            known = {"pruned": evaluation, "routed": routed, "dense teacher": dense_model}
+            if evaluation.complete and (said := pair_views.line(data, known)):
+                st.caption(said)
         if evaluation.complete:
             busy.empty()
         else:

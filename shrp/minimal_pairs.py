@@ -16,7 +16,7 @@ import pandas as pd
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation
-from shrp.metrics import wilson
+from shrp.metrics import paired_interval, wilson
 from shrp.usage import UsageStats
 
 ALL = "all pairs"
@@ -105,6 +105,37 @@ def pair_outcomes(data: TextData, outputs: Evaluation | np.ndarray) -> PairOutco
         margins = outputs[pairs, high] - outputs[pairs, low]
         both_right = (outputs[pairs].argmax(-1) == data.labels[pairs]).all(1)
     return PairOutcomes(pairs, margins[:, 1] > margins[:, 0], both_right, slices_of(data, pairs))
+
+
+def pair_changes(reference: PairOutcomes, other: PairOutcomes) -> pd.DataFrame:
+    """How many pairs two models have in order: `ALL` first, then each slice, the largest loss first.
+
+    Args:
+        reference, other: of the same data.
+
+    Returns:
+        Columns as `shrp.paired.by_group` (shares in order of the pairs, the interval of the change paired), and
+        only_reference, only_other: pairs that one of them alone has in order.
+
+    Raises:
+        DataError: the outcomes are not of the same pairs.
+    """
+    if not np.array_equal(reference.pairs, other.pairs):
+        raise DataError("Minimal pairs can be compared of two models on the same data only.")
+    first, second = reference.by_slice(), other.by_slice()
+    frame = pd.DataFrame({"group": first["slice"], "n": first["n"]})
+    for who, part in (("reference", first), ("other", second)):
+        for name, column in ((who, "share"), (f"{who} low", "low"), (f"{who} high", "high")):
+            frame[name] = part[column]
+    frame["change"] = frame["other"] - frame["reference"]
+    lost, won = reference.ahead & ~other.ahead, other.ahead & ~reference.ahead
+    groups = pair_groups(reference.slices, reference.n).values()
+    for name, which in (("only_reference", lost), ("only_other", won)):
+        frame[name] = [int(which[here].sum()) for here in groups]
+    bounds = [paired_interval(r.only_other, r.only_reference, r.n) for r in frame.itertuples()]
+    frame["change low"], frame["change high"] = zip(*bounds, strict=True)
+    slices = frame.iloc[1:].sort_values("change", kind="stable")
+    return pd.concat([frame.iloc[:1], slices], ignore_index=True)
 
 
 def slices_of(data: TextData, pairs: np.ndarray) -> tuple[str, ...] | None:

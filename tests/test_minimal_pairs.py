@@ -6,8 +6,8 @@ import pytest
 from shrp.data import TextData, load_file, load_probe
 from shrp.errors import DataError
 from shrp.evaluate import evaluate, summarise
-from shrp.metrics import wilson
-from shrp.minimal_pairs import ALL, pair_outcomes, pairs_of, route_changes
+from shrp.metrics import paired_interval, wilson
+from shrp.minimal_pairs import ALL, pair_changes, pair_outcomes, pairs_of, route_changes
 from shrp.tasks import TASKS, custom_task
 from shrp.usage import UsageStats, measure_usage
 
@@ -50,6 +50,27 @@ def test_a_pair_is_in_order_whatever_the_threshold():
     shifted = pair_outcomes(FOUR, logits(*(m - 50 for m in (3, 2, -1, 1, 0.5, 0.4, 0))))
     assert shifted.ahead.tolist() == found.ahead.tolist()
     assert not shifted.both_right.any()
+
+
+def test_two_models_are_held_against_each_other_pair_by_pair():
+    first = pair_outcomes(FOUR, logits(3, 2, -1, 1, 0.5, 0.4, 0))  # a and b in order
+    second = pair_outcomes(FOUR, logits(1, 2, -1, 1, 0.1, 0.4, 0))  # b and c
+    frame = pair_changes(first, second).set_index("group")
+    assert frame.index.tolist() == [ALL, "x", "y"]
+    assert frame[["n", "only_reference", "only_other"]].to_numpy().tolist() == [
+        [3, 1, 1],
+        [2, 1, 1],
+        [1, 0, 0],
+    ]
+    worse = pair_outcomes(FOUR, logits(1, 2, 1, -1, 0.1, 0.4, 0))  # c
+    frame = pair_changes(first, worse).set_index("group")
+    assert frame.index.tolist() == [ALL, "y", "x"]  # the largest loss first
+    assert frame.loc["y", "change"] == -1
+    assert frame.loc[ALL, ["change low", "change high"]].tolist() == list(paired_interval(1, 2, 3))
+    assert frame.loc[ALL, ["reference", "other"]].tolist() == pytest.approx([2 / 3, 1 / 3])
+    other = made([1, 0], ("a", "a"))
+    with pytest.raises(DataError, match="on the same data only"):
+        pair_changes(first, pair_outcomes(other, logits(1, 0)))
 
 
 def test_equal_outputs_are_not_in_order():

@@ -6,8 +6,9 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.usage import COLLAPSE_EXPERTS, COLLAPSE_SHARE, NOISY_ENTROPY, NOISY_MARGIN, UsageWarning
-from ui import loaders, state
+from ui import loaders, pair_views, state
 from ui.floor import floor_text
+from ui.lab_reference import teacher_on
 from ui.text import escape, percent, warning_lines, with_interval
 
 _MEANING = {
@@ -50,6 +51,11 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
         return
     said, floor = with_interval(found.score, found.interval, found.metric, found.n), floor_text(data)
     st.markdown(f"**Measured here** on {escape(data.name)}: {said}{f'; {floor}' * bool(floor)}")
+    if said := pair_views.line(
+        data, {"this model": found, "dense teacher": teacher_on(selection.checkpoint, data)}
+    ):
+        st.markdown(said)
+        st.caption(pair_views.WHAT_THEY_ARE)
 
 
 def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], healthy_training: bool) -> None:

@@ -1,4 +1,4 @@
-"""The figure of the pruning lab's losses: two models within slices or classes, and the change between them."""
+"""The figure of the pruning lab's losses: two models within slices or classes, and the change; also in words."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ui.text import escape_html, is_percentage, metric_name
+from ui.lab_views import points, points_interval
+from ui.text import PAIR_ORDER, escape, escape_html, is_percentage, metric_name
 from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 FEW = 30
 """Below this many inputs a group's figures are marked as too few to go by."""
+
+
+def unit_of(value: str) -> str:
+    """What a group's `n` counts: pairs where these are in order or not, else inputs."""
+    return "pairs" if value == PAIR_ORDER else "inputs"
 
 
 def group_label(name: str, n: int) -> str:
@@ -28,7 +34,7 @@ def losses_by_group(
     Args:
         frame: `shrp.paired.by_group`'s result.
         by: `slice` or `class`.
-        value: what is measured: a metric, or `recall`.
+        value: what is measured: a metric, `recall`, or `ui.text.PAIR_ORDER` (whose groups are of pairs).
         models: names of the reference, and of the model that is held against it.
         data: name of the data.
     """
@@ -58,13 +64,13 @@ def losses_by_group(
         trace = _dots(rows, "change", scale, where, kept, name, look, f"+{digits}", change_unit)
         fig.add_trace(trace, row=1, col=2)
     fig.add_vline(0, line={"color": GREY, "width": 1, "dash": "dash"}, row=1, col=2)
-    few = f"; few ⚠: under {FEW} inputs" if (frame["n"] < FEW).any() else ""
+    few = f"; few ⚠: under {FEW} {unit_of(value)}" if (frame["n"] < FEW).any() else ""
     n = int(frame["n"].sum())
     layout(
         fig,
         f"{metric_name(value).capitalize()} by {by}, largest loss first",
-        subtitle=f"{escape_html(data)}, n = {n:,} in all; {models[1]} against {models[0]}; bars: 95% intervals, "
-        f"on the right paired{few}",
+        subtitle=f"{escape_html(data)}, n = {n:,}{' pairs' * (value == PAIR_ORDER)} in all; {models[1]} against {models[0]}; bars: 95% "
+        f"intervals, on the right paired{few}",
         height=190 + 32 * max(3, len(frame)),
         legend=True,
     )
@@ -108,3 +114,30 @@ def _dots(
         error_x=whiskers(value, low, high),
         hovertemplate="%{text}<extra></extra>",
     )
+
+
+def summary(frame: pd.DataFrame, by: str, value: str) -> str:
+    """What the figure shows, as Markdown.
+
+    Args:
+        frame: `shrp.paired.by_group`'s result, not empty.
+    """
+    metric = "accuracy" if value == "recall" else value
+    worst = frame.iloc[0]
+    many = {"slice": "slices", "class": "classes"}[by]
+    change = points(worst["change"], metric)
+    bounds = points_interval((worst["change low"], worst["change high"]), metric)
+    what = "Largest loss" if worst["change"] < 0 else f"No {by} loses; smallest gain"
+    known = int(frame["change low"].notna().sum())
+    lost, won = int((frame["change high"] < 0).sum()), int((frame["change low"] > 0).sum())
+    parts = [
+        f"{what}: **{escape(str(worst['group']).replace('_', ' '))}**, {change} of {metric_name(value)} "
+        f"(95% interval {bounds}, n = {worst['n']:,})."
+        if worst["change"] == worst["change"]
+        else f"The change of {metric_name(value)} is not defined in these {many}.",
+        f"Losses whose interval leaves 0 out: {lost} of {len(frame)} {many}; such gains: {won}."
+        + (f" Of {known} intervals about {0.05 * known:.1f} do by chance alone." if known > 4 else ""),
+    ]
+    if few := int((frame["n"] < FEW).sum()):
+        parts.append(f"{few} of the {many} (marked ⚠) have under {FEW} {unit_of(value)}: too few to go by.")
+    return " ".join(parts)

@@ -12,16 +12,18 @@ from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.evaluation import Evaluation, flip_text_columns
 from shrp.tasks import Task
+from ui import pair_views
 from ui.bound import leave_known
 from ui.downloads import chart, downloads
-from ui.lab_group_figures import FEW, losses_by_group
+from ui.lab_group_figures import FEW, losses_by_group, summary
 from ui.lab_reference import ROUTED, TEACHER, Against
-from ui.lab_views import points, points_interval
 from ui.tables import row_height
 from ui.text import escape, metric_name, percent
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
 AGAINST = "hurts_against"
+PAIRS = "Minimal pairs"
+"""The tab of that name."""
 _TEXT_WIDTH = {1: 270, 2: 175}  # pixels of a text column, by their number: with the others they fill the page
 
 
@@ -47,20 +49,25 @@ def section(
 def tabs(
     reference: Evaluation, other: Evaluation, data: TextData, names: tuple[str, str], against: str, file: str
 ) -> None:
-    """A tab each for slices, classes and flips; without labels the flips alone. Args as for `flips`."""
+    """A tab each for slices, classes, flips and, where there are any, minimal pairs; without labels the flips alone.
+
+    Args as for `flips`.
+    """
     if data.labels is None:
         st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
         flips(reference, other, data, names, against, file)
         return
-    by_slice, by_class, flipped = st.tabs(
-        ["By slice", "By class", "Flipped predictions"], key=TABS, bind="query-params"
-    )
+    labels = ["By slice", "By class", "Flipped predictions", *([PAIRS] if pair_views.has_pairs(data) else [])]
+    by_slice, by_class, flipped, *pairs = st.tabs(labels, key=TABS, bind="query-params")
     with by_slice:
         groups(reference, other, "slice", names, file)
     with by_class:
         groups(reference, other, "class", names, file)
     with flipped:
         flips(reference, other, data, names, against, file)
+    for place in pairs:
+        with place:
+            pair_views.tab(reference, other, data, names, file)
 
 
 def _picked(references: Sequence[Against]) -> Against:
@@ -107,33 +114,6 @@ def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, 
         f"Dots: {metric_name(value)} of both models, {names[0]} and {names[1]}, in each {by}. "
         + text.replace("*", "").replace("\\", ""),
     )
-
-
-def summary(frame: pd.DataFrame, by: str, value: str) -> str:
-    """What the figure shows, as Markdown.
-
-    Args:
-        frame: `shrp.paired.by_group`'s result, not empty.
-    """
-    metric = "accuracy" if value == "recall" else value
-    worst = frame.iloc[0]
-    many = {"slice": "slices", "class": "classes"}[by]
-    change = points(worst["change"], metric)
-    bounds = points_interval((worst["change low"], worst["change high"]), metric)
-    what = "Largest loss" if worst["change"] < 0 else f"No {by} loses; smallest gain"
-    known = int(frame["change low"].notna().sum())
-    lost, won = int((frame["change high"] < 0).sum()), int((frame["change low"] > 0).sum())
-    parts = [
-        f"{what}: **{escape(str(worst['group']).replace('_', ' '))}**, {change} of {metric_name(value)} "
-        f"(95% interval {bounds}, n = {worst['n']:,})."
-        if worst["change"] == worst["change"]
-        else f"The change of {metric_name(value)} is not defined in these {many}.",
-        f"Losses whose interval leaves 0 out: {lost} of {len(frame)} {many}; such gains: {won}."
-        + (f" Of {known} intervals about {0.05 * known:.1f} do by chance alone." if known > 4 else ""),
-    ]
-    if few := int((frame["n"] < FEW).sum()):
-        parts.append(f"{few} of the {many} (marked ⚠) have under {FEW} inputs: too few to go by.")
-    return " ".join(parts)
 
 
 @st.fragment

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from shrp.usage import UsageWarning
 
 NOT_KNOWN = "–"
-_AS_PERCENT = ("accuracy", "f1", "f1_macro")
+PAIR_ORDER = "pair_order"
+"""The share of minimal pairs that a model has in order (`shrp.minimal_pairs`), beside the metrics of tasks."""
+_AS_PERCENT = ("accuracy", "f1", "f1_macro", PAIR_ORDER)
 _NAMES = {
+    PAIR_ORDER: "minimal pairs in order",
     "accuracy": "accuracy",
     "f1": "F1",
     "f1_macro": "macro F1",

@@ -1,0 +1,84 @@
+"""Minimal pairs in words and figures: how many a model has in order, and how two models differ there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+from shrp.data import TextData
+from shrp.evaluation import Evaluation
+from shrp.metrics import mcnemar
+from shrp.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes, pairs_of
+from ui.downloads import chart
+from ui.lab_group_figures import losses_by_group, summary
+from ui.lab_views import points_interval
+from ui.text import PAIR_ORDER, escape, p_text, percent
+
+WHAT_THEY_ARE = (
+    "A minimal pair is two inputs that are alike but for what gives them different labels. It is in order where the "
+    "model gives the better one more of the better label, wherever its threshold lies; an undecided model has half of "
+    "the pairs in order."
+)
+
+
+def has_pairs(data: TextData) -> bool:
+    """Whether there are minimal pairs in the data."""
+    return len(pairs_of(data)) > 0
+
+
+def in_order(found: PairOutcomes) -> str:
+    """`117 of 144 (81.3%, 95% interval 74.1–86.8%)`."""
+    low, high = found.interval
+    share = percent(found.in_order / found.n)
+    return f"{found.in_order:,} of {found.n:,} ({share}, 95% interval {100 * low:.1f}–{100 * high:.1f}%)"
+
+
+def line(data: TextData, models: Mapping[str, Evaluation | None]) -> str:
+    """A sentence on how many pairs each model has in order, as Markdown; empty where the data have none.
+
+    Args:
+        models: what each is called, as Markdown; one that is not evaluated on all of the data is left out.
+    """
+    if not has_pairs(data):
+        return ""
+    said = [
+        f"{name} {in_order(pair_outcomes(data, evaluation))}"
+        for name, evaluation in models.items()
+        if evaluation is not None and evaluation.complete
+    ]
+    return f"**Minimal pairs in order**: {'; '.join(said)}; by chance half." if said else ""
+
+
+def tab(reference: Evaluation, other: Evaluation, data: TextData, names: tuple[str, str], file: str) -> None:
+    """Two models on the minimal pairs: the totals with a test, and the figure by slice.
+
+    Args:
+        names: of the reference and of the model that is held against it, plain text.
+        file: of the downloads.
+    """
+    one, two = pair_outcomes(data, reference), pair_outcomes(data, other)
+    frame = pair_changes(one, two)
+    whole, slices = frame.iloc[0], frame.iloc[1:].reset_index(drop=True)
+    st.caption(WHAT_THEY_ARE)
+    a, b = (f"**{escape(name)}**" for name in names)
+    bounds = points_interval((whole["change low"], whole["change high"]), PAIR_ORDER)
+    st.markdown(
+        f"In order: {a} {in_order(one)}, {b} {in_order(two)}. Only {a} has {whole['only_reference']:,} in order, only "
+        f"{b} {whole['only_other']:,}: {bounds} points (95%, paired), {p_text(mcnemar(one.ahead, two.ahead))} "
+        f"(McNemar's exact test). Both inputs on the right side of the threshold: {one.both_right.sum():,} and "
+        f"{two.both_right.sum():,}."
+    )
+    if slices.empty:
+        return
+    text = summary(slices, "slice", PAIR_ORDER)
+    st.markdown(text)
+    chart(
+        losses_by_group(slices, "slice", PAIR_ORDER, names, other.data),
+        frame.rename(columns={"group": "slice", "reference": names[0], "other": names[1]}).assign(
+            data=other.data
+        ),
+        "by-pairs",
+        f"{file}-minimal-pairs",
+        f"Dots: minimal pairs in order, of both models, {names[0]} and {names[1]}, in each slice.",
+    )
