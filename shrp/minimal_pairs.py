@@ -20,6 +20,8 @@ from shrp.metrics import paired_interval, wilson
 from shrp.usage import UsageStats
 
 ALL = "all pairs"
+_TIE = 1e-5
+"""Outputs that differ by less are equal: so much depends on which inputs share a batch."""
 
 
 def pairs_of(data: TextData) -> np.ndarray:
@@ -104,7 +106,7 @@ def pair_outcomes(data: TextData, outputs: Evaluation | np.ndarray) -> PairOutco
         low, high = data.labels[pairs].T[:, :, None]
         margins = outputs[pairs, high] - outputs[pairs, low]
         both_right = (outputs[pairs].argmax(-1) == data.labels[pairs]).all(1)
-    return PairOutcomes(pairs, margins[:, 1] > margins[:, 0], both_right, slices_of(data, pairs))
+    return PairOutcomes(pairs, margins[:, 1] - margins[:, 0] > _TIE, both_right, slices_of(data, pairs))
 
 
 def pair_changes(reference: PairOutcomes, other: PairOutcomes) -> pd.DataFrame:

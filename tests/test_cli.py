@@ -25,6 +25,7 @@ from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
 from shrp.measure import cost, dense_cost
+from shrp.minimal_pairs import pair_outcomes
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.run_state import run_folder
@@ -163,6 +164,24 @@ def test_evaluate_for_people(shrp, place):
     assert result["data"] == "probe/sst2"
     assert result["teacher"] is None
     assert result["retained"] is None
+
+
+def test_evaluate_counts_minimal_pairs_in_order(shrp, place, tmp_path):
+    frame = pd.read_csv(place / "validation.csv").sort_values("label")
+    frame["twin"] = [*range(12)] * 2  # a negative and a positive one each
+    frame.to_csv(tmp_path / "pairs.csv", index=False)
+    options = ("--data", tmp_path / "pairs.csv", "--slice-column", "slice", "--pair-column", "twin")
+    code, out, err = shrp("evaluate", place / "routed", *options, "--json")
+    assert code == 0, err
+    data = load_file(tmp_path / "pairs.csv", "sst2", slice_column="slice", pair_column="twin")
+    loaded = checkpoint.load(place / "routed")
+    expected = pair_outcomes(data, evaluate(loaded.model, loaded.tokenizer, data))
+    assert expected.n == 12
+    assert json.loads(out)["pairs"] == expected.by_slice().to_dict("records")
+    code, out, err = shrp("evaluate", place / "routed", *options)
+    assert "minimal pairs: in order" in out
+    code, out, err = shrp("evaluate", place / "routed", *options[:4])
+    assert "minimal pairs" not in out
 
 
 def test_prune_to_a_budget_then_evaluate(shrp, place, tmp_path, tiny_inputs, tiny_logits):

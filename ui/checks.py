@@ -55,7 +55,7 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
         data, {"this model": found, "dense teacher": teacher_on(selection.checkpoint, data)}
     ):
         st.markdown(said)
-        st.caption(pair_views.WHAT_THEY_ARE)
+        st.caption(pair_views.what_they_are(data.task))
 
 
 def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], healthy_training: bool) -> None:

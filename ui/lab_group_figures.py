@@ -69,8 +69,8 @@ def losses_by_group(
     layout(
         fig,
         f"{metric_name(value).capitalize()} by {by}, largest loss first",
-        subtitle=f"{escape_html(data)}, n = {n:,}{' pairs' * (value == PAIR_ORDER)} in all; {models[1]} against {models[0]}; bars: 95% "
-        f"intervals, on the right paired{few}",
+        subtitle=f"{escape_html(data)}, n = {n:,}{' pairs' * (value == PAIR_ORDER)} in all; {models[1]} against "
+        f"{models[0]}; bars: 95% intervals, on the right paired{few}",
         height=190 + 32 * max(3, len(frame)),
         legend=True,
     )

@@ -31,7 +31,7 @@ def held_out(selection: Selection) -> Selection:
         disabled=not enough,
         help="Off: experts are chosen on the inputs that score them, as in the paper, which flatters the score a "
         "little. On: they are chosen on one half, drawn at random with as many inputs of each class, and scored on the "
-        "other. Texts that belong together, such as minimal pairs, may fall into different halves."
+        "other. Minimal pairs stay together; texts that belong together otherwise may fall into different halves."
         + ("" if enough else f" These data have {len(selection.data):,} inputs; it takes {FEWEST}."),
     )
     return _split(selection) if on and enough else selection
@@ -66,8 +66,15 @@ def _part(fingerprint: str, data: TextData, teacher: Reference, rows: np.ndarray
 def halves(data: TextData) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the half to choose on and of the half to score on, ascending; the same in every session."""
     order = data.stratified_order()
-    middle = len(order) // 2
-    return np.sort(order[:middle]), np.sort(order[middle:])
+    together: dict[str | int, list[int]] = {}
+    for i in order:  # a pair stands where the first of it does
+        together.setdefault((data.pairs and data.pairs[i]) or int(i), []).append(int(i))
+    chosen: list[int] = []
+    for inputs in together.values():
+        if len(chosen) >= len(order) // 2:
+            break
+        chosen += inputs
+    return np.sort(chosen), np.setdiff1d(order, chosen)
 
 
 def introduction(selection: Selection) -> str:

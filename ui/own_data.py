@@ -60,6 +60,7 @@ class Columns:
     slice: str | None
     meanings: own_labels.Meanings = ()
     """Of labels that are not the task's own."""
+    pair: str | None = None
 
 
 def clean_name(name: str) -> str:
@@ -219,12 +220,14 @@ def guess(table: Table, task: Task) -> Columns:
         strings.sort(key=lambda n: -sum(map(len, table.frame[n].iloc[:50])))  # stable: ties keep their order
         best = list(dict.fromkeys([*usual, *strings, *names]))[: len(texts)]
         texts = sorted(best, key=names.index)
-    label, piece = (name if name in names and name not in texts else None for name in ("label", "slice"))
+    label, piece, pair = (
+        name if name in names and name not in texts else None for name in ("label", "slice", "pair")
+    )
     if label is None and not task.is_regression:
-        left = [name for name in names if name not in (*texts, piece)]
+        left = [name for name in names if name not in (*texts, piece, pair)]
         named = [name for name in left if _names_classes(table.frame[name], task)]
         label = named[0] if len(named) == 1 else None
-    return Columns(tuple(texts), label, piece)
+    return Columns(tuple(texts), label, piece, pair=pair)
 
 
 def _names_classes(column: pd.Series, task: Task) -> bool:
@@ -242,9 +245,11 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
         raise DataError(
             f"'{task.name}' reads {len(task.text_columns)} texts an input, so it needs as many different columns."
         )
-    used = [*columns.texts, *filter(None, (columns.label, columns.slice))]
+    used = [*columns.texts, *filter(None, (columns.label, columns.slice, columns.pair))]
     if len(set(used)) != len(used):
-        raise DataError("One column can't be a text, the label and the slice at once; choose different ones.")
+        raise DataError(
+            "One column can't be a text, the label, the slice and the pair at once; choose different ones."
+        )
     if columns.slice is not None:
         values = table.frame[columns.slice].nunique()
         if values > MAX_SLICES:
@@ -260,6 +265,7 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
         columns.slice,
         columns.texts,
         meanings=dict(columns.meanings),
+        pair_column=columns.pair,
     )
     for row, texts in enumerate(table.frame[list(columns.texts)].itertuples(index=False), 1):
         if (longest := max(map(len, texts))) > MAX_CHARACTERS:
@@ -378,10 +384,16 @@ def _choose(table: Table, task: Task) -> Columns:
         for label, part, guessed, text in (
             ("Label column", "label", start.label, _label_help(task)),
             ("Slice column", "slice", start.slice, "Any text that groups inputs, such as a phenomenon."),
+            (
+                "Pair column",
+                "pair",
+                start.pair,
+                "Names minimal pairs: two inputs of one name that differ in what gives them different labels.",
+            ),
         )
     ]
-    label, piece = (None if value == none else value for value in extra)
-    return Columns(texts, label, piece)
+    label, piece, pair = (None if value == none else value for value in extra)
+    return Columns(texts, label, piece, pair=pair)
 
 
 def _meanings(table: Table, task: Task, columns: Columns) -> own_labels.Meanings | None:

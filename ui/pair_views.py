@@ -10,16 +10,23 @@ from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.metrics import mcnemar
 from shrp.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes, pairs_of
+from shrp.tasks import Task
 from ui.downloads import chart
 from ui.lab_group_figures import losses_by_group, summary
 from ui.lab_views import points_interval
 from ui.text import PAIR_ORDER, escape, p_text, percent
 
-WHAT_THEY_ARE = (
-    "A minimal pair is two inputs that are alike but for what gives them different labels. It is in order where the "
-    "model gives the better one more of the better label, wherever its threshold lies; an undecided model has half of "
-    "the pairs in order."
-)
+
+def what_they_are(task: Task) -> str:
+    """What a minimal pair is, and when a model of the task has it in order, as Markdown."""
+    better = (
+        f"the {escape(task.label_names[1])} one" if task.num_labels == 2 else "the one with the greater label"
+    )
+    return (
+        "A minimal pair is two inputs that are alike but for what gives them different labels. It is in order where "
+        f"the model gives {better} more of that label than the other one, wherever its threshold lies; an undecided "
+        "model has half of the pairs in order."
+    )
 
 
 def has_pairs(data: TextData) -> bool:
@@ -60,7 +67,7 @@ def tab(reference: Evaluation, other: Evaluation, data: TextData, names: tuple[s
     one, two = pair_outcomes(data, reference), pair_outcomes(data, other)
     frame = pair_changes(one, two)
     whole, slices = frame.iloc[0], frame.iloc[1:].reset_index(drop=True)
-    st.caption(WHAT_THEY_ARE)
+    st.caption(what_they_are(data.task))
     a, b = (f"**{escape(name)}**" for name in names)
     bounds = points_interval((whole["change low"], whole["change high"]), PAIR_ORDER)
     st.markdown(

@@ -12,6 +12,7 @@ from shrp.cli.options import (
     DataSource,
     LabelColumn,
     LabelMeanings,
+    PairColumn,
     SliceColumn,
     TextColumns,
     evaluation_data,
@@ -96,6 +97,7 @@ def evaluate(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     label_means: LabelMeanings = None,
+    pair_column: PairColumn = None,
     max_length: MaxLength = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs a batch.")] = 32,
     predictions: Annotated[Path | None, typer.Option(help="Write every prediction to this CSV file.")] = None,
@@ -105,13 +107,16 @@ def evaluate(
     from shrp.checkpoint import load
     from shrp.errors import DataError
     from shrp.evaluate import evaluate_stream
+    from shrp.minimal_pairs import pair_outcomes, pairs_of
 
     if predictions is not None and not predictions.parent.is_dir():  # said now, not after the evaluation
         raise DataError(
             f"{predictions.parent} is no folder; make it first, or name another --predictions file."
         )
     loaded = load(checkpoint)
-    source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
+    source = evaluation_data(
+        data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column
+    )
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
         options = {"batch_size": batch_size, "max_length": max_length}
@@ -124,11 +129,13 @@ def evaluate(
     if predictions is not None:
         result.to_frame(source.texts).to_csv(predictions, index=False)
     slices = result.by_slice().to_dict("records")
+    pairs = pair_outcomes(source, result).by_slice().to_dict("records") if len(pairs_of(source)) else []
     summary = result.to_dict() | {
         "teacher": teacher,
         "retained": result.score / teacher if teacher else None,
         "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
         "slices": slices,
+        "pairs": pairs,
     }
     if json:
         print_json(summary)
@@ -144,6 +151,8 @@ def evaluate(
     }
     print_table(str(checkpoint), [line])
     print_table("by slice", slices)
+    if pairs:
+        print_table("minimal pairs: in order, and both inputs right", pairs)
 
 
 def measure(

@@ -22,6 +22,12 @@ LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the 
 SliceColumn = Annotated[
     str | None, typer.Option("--slice-column", help="Column of a tag to score by, in your own file.")
 ]
+PairColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--pair-column", help="Column that names minimal pairs, two inputs a name, in your own file."
+    ),
+]
 LabelMeanings = Annotated[
     list[str] | None,
     typer.Option(
@@ -91,6 +97,7 @@ def evaluation_data(
     label_column: str,
     slice_column: str | None,
     label_means: list[str] | None = None,
+    pair_column: str | None = None,
 ) -> TextData:
     """The data that a checkpoint of `task` is to be run on."""
     meanings = meanings_of(label_means)
@@ -111,6 +118,7 @@ def evaluation_data(
         label_column=label_column,
         slice_column=slice_column,
         meanings=meanings,
+        pair_column=pair_column,
     )
 
 
