@@ -2,7 +2,8 @@
 
 Prunes routed checkpoints to a few sizes by every selection there is, without any training on, and scores them on GLUE's
 validation data. Usage and norms are counted there too, as the paper does; gates are fitted on texts of the training
-split, whose labels only mix the classes.
+split, whose labels only mix the classes. Each classifier is scored again with its output bias shifted so that it gives
+each class as often as the routed model does on as many texts of the training split, without labels (`matched`).
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from benchmarks.command import numbers, run
 from benchmarks.shares import lead
 from benchmarks.table import Table
 from shrp import checkpoint
+from shrp.answer_shares import matching_shift, shifted
 from shrp.cli.output import stderr
 from shrp.convert import router_layers
-from shrp.data import load_data
+from shrp.data import TextData, load_data
 from shrp.errors import PlanError
 from shrp.evaluation import Evaluation
-from shrp.fitting import GateFit
+from shrp.fitting import TEXTS, GateFit
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, dense_cost, plan_cost
+from shrp.metrics import ranking
 from shrp.plan import PruningPlan
 from shrp.score_rows import measured
 from shrp.usage import UsageStats, measure_usage, plan_from
 
 DRAWS = 3
-KEY = ("checkpoint", "per_layer", "selection")
+KEY = ("checkpoint", "per_layer", "selection", "matched")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "selection.json"
 
 
@@ -46,12 +50,14 @@ def study(path: Path, sizes: list[int], table: Table) -> None:
             f"{path} has no routed layer, so there is nothing to select; name routed checkpoints."
         )
     task = made.info.task.name
-    validation = load_data("glue", task)
+    validation, training = load_data("glue", task), load_data("glue", task, "train")
     stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True)
-    gates = GateFit(made.model, made.tokenizer, load_data("glue", task, "train"), stats.shares()).finish()
+    gates = GateFit(made.model, made.tokenizer, training, stats.shares()).finish()
     fit = {"fitted_on": gates.data, "fitted_texts": gates.n}
     stats = replace(stats, fitted=gates)
     live = LiveEvaluator(made.model, made.tokenizer, validation)
+    few = training.subset(training.stratified_order()[:TEXTS])
+    texts = None if few.task.is_regression else LiveEvaluator(made.model, made.tokenizer, few)
     routed, dense = live.evaluate(None), dense_cost(made.model, TOKENS)
     layers = made.model.config.num_hidden_layers
     depth = f"{len(stats.layers)}of{layers}"
@@ -59,12 +65,20 @@ def study(path: Path, sizes: list[int], table: Table) -> None:
     for m in sizes:
         plans = _plans(stats, m)
         found = {name: [live.evaluate(plan) for plan in drawn] for name, drawn in plans.items()}
-        for name, evaluations in found.items():
+        moved = {name: _matched(texts, validation, plans[name], e) for name, e in found.items() if texts}
+        for name, evaluations, is_matched in (
+            *((name, e, False) for name, e in found.items()),
+            *((name, e, True) for name, e in moved.items()),
+        ):
             row = common | {"per_layer": m, "selection": name} | measured(evaluations)
             row |= plan_cost(made.model, plans[name][0], TOKENS).relative_to(dense)
             row |= _lead(evaluations, found["usage"], routed) | (fit if name == "fitted" else {})
+            row |= {"matched": True, "matched_on": few.name, "matched_texts": len(few)} if is_matched else {}
+            if few.task.num_labels == 2:
+                row["ranking"] = float(np.mean([ranking(e.labels, e.logits) for e in evaluations]))
             table.add(row)
-            stderr.print(f"{row['checkpoint']}, {m} a layer, {name}: {row['score']:.4f}", highlight=False)
+            said = f"{name}{', matched' * is_matched}: {row['score']:.4f}"
+            stderr.print(f"{row['checkpoint']}, {m} a layer, {said}", highlight=False)
 
 
 def _plans(stats: UsageStats, per_layer: int) -> dict[str, list[PruningPlan]]:
@@ -74,6 +88,15 @@ def _plans(stats: UsageStats, per_layer: int) -> dict[str, list[PruningPlan]]:
     draws = range(DRAWS)
     plans["random"] = [plan_from(stats, per_layer=per_layer, selection="random", seed=draw) for draw in draws]
     return plans
+
+
+def _matched(
+    texts: LiveEvaluator, validation: TextData, plans: list[PruningPlan], found: list[Evaluation]
+) -> list[Evaluation]:
+    """The evaluations with the answer shares that the routed model has on some texts."""
+    routed = texts.evaluate(None).logits
+    shifts = [matching_shift(texts.evaluate(plan).logits, routed) for plan in plans]
+    return [shifted(one, validation, shift) for one, shift in zip(found, shifts, strict=True)]
 
 
 def _lead(mine: list[Evaluation], usage: list[Evaluation], routed: Evaluation) -> dict[str, Any]:

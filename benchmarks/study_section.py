@@ -209,21 +209,27 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "Written by `python -m benchmarks.selection`: routed checkpoints, pruned without any training on. Usage and "
         "gate × norm are counted on the validation data that scores them, as in the paper; gates are fitted on at most "
         "512 texts of the training split, whose labels only mix the classes. Cells: share of the routed model's "
-        "score, and in brackets what its 95% interval allows (for random experts the range of three draws). One "
-        "training each.",
+        "score, and in brackets what its 95% interval allows (for random experts the range of three draws). “Shares "
+        "matched”: with the output bias shifted so that each class is given as often as by the routed model on 512 "
+        "texts of the training split, without labels (`shrp.answer_shares`). ROC: area under the curve of the models "
+        "by usage, which no threshold touches, where it was measured. One training each.",
         "",
         *(f"- {sentence}" for sentence in selections.findings(frame)),
         "",
     ]
     names = [name for name in selections.NAMES.values() if name in set(frame["selection"])]
     cells = []
-    for (checkpoint, size), part in frame.groupby(["checkpoint", "per_layer"], sort=False):
+    for (checkpoint, size, matched), part in frame.groupby(
+        ["checkpoint", "per_layer", "matched"], sort=False
+    ):
         found, first = {row.selection: row for row in part.itertuples()}, part.iloc[0]
-        line = [checkpoint, f"{first['metric']} {first['routed']:.3f}", f"{first['n']:,}", str(size)]
-        line.append(f"{first['encoder_params']:.1%}")
+        line = [checkpoint, f"{first['metric']} {first['routed']:.3f}", f"{first['n']:,}"]
+        line += [f"{size}{', shares matched' * matched}", f"{first['encoder_params']:.1%}"]
+        area = found["usage"].ranking if "usage" in found else float("nan")
+        line.append(f"{area:.3f}" if area == area else "")
         line += [_selection_cell(found[name]) if name in found else "" for name in names]
         cells.append(line)
-    head = ["checkpoint", "routed", "n", "kept a layer", "encoder parameters", *names]
+    head = ["checkpoint", "routed", "n", "kept a layer", "encoder parameters", "ROC", *names]
     return "\n".join([*lines, *table(head, cells), ""])
 
 

@@ -20,6 +20,7 @@ from ui import (
     lab_reference,
     lab_split,
     lab_sweep,
+    lab_threshold,
     lab_views,
     loaders,
     pair_views,
@@ -28,6 +29,7 @@ from ui import (
 from ui.lab import Setting
 from ui.lab_controls import controls
 from ui.lab_marks import Mark, marks, shipped, teacher_mark
+from ui.lab_sides import model_key
 from ui.store import results
 
 REDRAW = 0.25  # seconds between two running estimates: drawing every one would cost more than computing it
@@ -79,13 +81,13 @@ def main() -> None:
         curve.draw()
     lab_outputs.details(selection, setting, plan, pruned, routed)
     compare_sides.offer(setting)
-    lab_outputs.take_along(selection, setting, plan, pruned)
+    lab_outputs.take_along(selection, setting, plan, pruned, routed)
     if asked:  # late, so that everything else is there meanwhile
         curve.sweep()
         curve.draw()
     with beside:
         try:
-            lab_beside.section(selection, setting, plan, pruned)
+            lab_beside.section(selection, setting, plan, pruned, routed)
         except ShrpError as error:
             state.show_error(error)
 
@@ -115,6 +117,9 @@ def evaluate(
             ]
             if warned := floor.floor_warning(data, models):
                 st.warning(warned, icon=":material/warning:")
+            moved = routed and lab_threshold.matched(model_key(checkpoint, plan), evaluation, routed, data)
+            if moved:
+                st.caption(lab_threshold.line(moved, evaluation, routed, data))
             known = {"pruned": evaluation, "routed": routed, "dense teacher": dense_model}
             if evaluation.complete and (said := pair_views.line(data, known)):
                 st.caption(said)

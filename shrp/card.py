@@ -212,6 +212,12 @@ def limits(info: CheckpointInfo) -> list[str]:
                 f"On {data}, written to be hard and outside the training data, the teacher has {of['teacher']:.3f} and "
                 f"the routed model {of['routed']:.3f}."
             )
+    if matched := info.training.get("shares_matched"):
+        found.append(
+            f"Its output bias was shifted so that it gives each class as often as the routed model does on "
+            f"{matched['data']} (n = {matched['n']:,}), without their labels: elsewhere classes may come more or less "
+            "often."
+        )
     found += collapsed(info)
     return [*found, "It was trained to study a method, not to decide anything about people."]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,16 @@ FORMAT_VERSION = 1
 def chosen_on(data: TextData) -> dict[str, Any]:
     """What a pruned checkpoint's `training` says of the data by which its experts were chosen."""
     return {"chosen_on": {"data": data.name, "n": len(data), "data_fingerprint": data.fingerprint}}
+
+
+def shares_matched(data: TextData, shift: Sequence[float]) -> dict[str, Any]:
+    """What `training` says of an output bias that was shifted (`shrp.answer_shares`).
+
+    Args:
+        data: on which the routed model said how often each class is to be given.
+        shift: `(C,)`, in the order of the task's labels.
+    """
+    return {"shares_matched": {"data": data.name, "n": len(data), "shift": [float(part) for part in shift]}}
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,22 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     return {name: float(_FROM_CONFUSION[name](matrix)) for name in task.metrics}
 
 
+def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Area under the ROC curve of a classifier of two classes, 0.5 by chance: the share of all couples of an input of
+    each class that its logits have in order, whatever its threshold. nan where one class is missing.
+
+    Args:
+        labels: ids, `(N,)`.
+        logits: `(N, 2)`.
+    """
+    one = np.asarray(labels, dtype=bool)
+    ones, zeros = int(one.sum()), int((~one).sum())
+    if not ones or not zeros:
+        return float("nan")
+    ranks = rankdata(logits[:, 1].astype(np.float64) - logits[:, 0])  # equal ones share theirs, so count half
+    return float((ranks[one].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
 def constant_score(task: Task, labels: np.ndarray) -> float:
     """The headline score of the best constant answer, which needs no model; nan of numbers, whose correlation with a
     constant is not defined.

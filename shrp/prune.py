@@ -23,10 +23,10 @@ def with_layers(model: PreTrainedModel, replacements: dict[int, nn.Module]) -> P
     family = family_of(model)
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
     path = f"{prefix}{family.encoder}.layer".split(".")
-    clone = _shallow(model)
+    clone = shallow_copy(model)
     parent = clone
     for name in path:
-        child = _shallow(getattr(parent, name))
+        child = shallow_copy(getattr(parent, name))
         parent._modules[name] = child
         parent = child
     for index, layer in replacements.items():
@@ -34,7 +34,8 @@ def with_layers(model: PreTrainedModel, replacements: dict[int, nn.Module]) -> P
     return clone
 
 
-def _shallow(module: nn.Module) -> nn.Module:
+def shallow_copy(module: nn.Module) -> nn.Module:
+    """A module that shares everything with this one, and whose parts can be exchanged without touching it."""
     clone = copy.copy(module)
     # copy.copy shares the registries, and writing to one would then change the original.
     clone.__dict__ = dict(module.__dict__)

@@ -31,7 +31,9 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
     Columns: checkpoint, task, metric, n, routed, per_layer, selection (in words), score, retained, low, high (of the
     score's 95% interval, nan where there is none, or of the draws), lead, lead_low, lead_high (over usage, paired, as
-    shares of the routed model's score; nan for usage itself and for random draws), encoder_params.
+    shares of the routed model's score; nan for usage itself and for random draws), encoder_params, matched (whether the
+    output bias was shifted to match the routed model's answer shares; such rows come after the others of their size),
+    ranking (area under the ROC curve; nan where there are not two classes, or it was not measured).
 
     Raises:
         DataError: a row lacks something.
@@ -56,6 +58,8 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     **{"retained": row["score"] / routed, "low": low / routed, "high": high / routed},
                     **{"lead": float(row.get("lead", "nan")), "lead_low": lead_low, "lead_high": lead_high},
                     "encoder_params": row.get("encoder_params"),
+                    "matched": bool(row.get("matched", False)),
+                    "ranking": float(row.get("ranking", "nan")),
                 }
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -65,13 +69,18 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame, order = pd.DataFrame(found), list(NAMES.values())
     frame["selection"] = pd.Categorical(frame["selection"], order, ordered=True)
     depth = frame["checkpoint"].str.extract(r"(\d+)of")[0].astype(float)
-    frame = frame.assign(_depth=depth).sort_values(["_depth", "checkpoint", "per_layer", "selection"])
+    frame = frame.assign(_depth=depth).sort_values(
+        ["_depth", "checkpoint", "per_layer", "matched", "selection"]
+    )
     return frame.drop(columns="_depth").reset_index(drop=True)
 
 
 def findings(frame: pd.DataFrame) -> list[str]:
-    """What the fit is worth over all checkpoints at each size, then a sentence for each checkpoint at the smallest."""
-    sentences = []
+    """What the fit is worth over all checkpoints at each size, then a sentence for each checkpoint at the smallest, and
+    what matched answer shares change there.
+    """
+    sentences, whole = [], frame
+    frame = frame[~frame["matched"]] if len(frame) else frame
     for size, rows in frame.groupby("per_layer"):
         fitted = rows[rows["selection"] == NAMES["fitted"]]
         if fitted.empty:
@@ -98,7 +107,26 @@ def findings(frame: pd.DataFrame) -> list[str]:
             f"{checkpoint} with {fit['per_layer']} a layer: usage keeps {usage['retained']:.1%} of the routed model's "
             f"{fit['metric']} of {fit['routed']:.3f}, fitted gates {fit['retained']:.1%} ({lead}; n = {fit['n']:,})."
         )
-    return sentences
+    return [*sentences, *_matched(whole)]
+
+
+def _matched(frame: pd.DataFrame) -> list[str]:
+    """What matched answer shares change, a sentence for each checkpoint at its smallest size."""
+    said = []
+    for checkpoint, rows in frame[frame["matched"]].groupby("checkpoint", sort=False) if len(frame) else ():
+        size = rows["per_layer"].min()
+        before = frame[(frame["checkpoint"] == checkpoint) & (frame["per_layer"] == size) & ~frame["matched"]]
+        before = before.set_index("selection")
+        parts = [
+            f"{r.selection} {r.retained:.1%} instead of {before.loc[r.selection, 'retained']:.1%}"
+            for r in rows[rows["per_layer"] == size].itertuples()
+            if r.selection in before.index
+        ]
+        said.append(
+            f"{checkpoint} with {size} a layer and the output bias shifted so that each class is given as often as by "
+            f"the routed model on texts of the training split, without labels: {', '.join(parts)} of its score."
+        )
+    return said
 
 
 def _listed(names: list[str]) -> str:

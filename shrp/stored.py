@@ -15,7 +15,7 @@ from shrp.tasks import METRICS
 
 _NUMBER = (int, float)
 _TRAINING: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("config", "teacher", "converted", "chosen_on"), Mapping),
+    **dict.fromkeys(("config", "teacher", "converted", "chosen_on", "shares_matched"), Mapping),
     **dict.fromkeys(("train_data", "validation_data", "precision", "recipe"), str),
     **dict.fromkeys(("train_examples", "epochs"), int),
     "seconds": _NUMBER,
@@ -40,6 +40,7 @@ _CHOSEN_ON: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("data", "data_fingerprint"), str),
     "n": int,
 }
+_SHARES_MATCHED: dict[str, type | tuple[type, ...]] = {"data": str, "n": int, "shift": list}
 _SCORE: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("kind", "model", "data", "metric", "data_fingerprint", "interval_is"), str),
     **dict.fromkeys(("score", "retained", "constant"), _NUMBER),
@@ -66,10 +67,14 @@ def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
     known = _known(training)
     _check("training", known, _TRAINING, finite=True)
     _check_config("training config", known.get("config", {}))
-    if (chosen := known.get("chosen_on")) is not None:
-        _check("choice of experts", chosen, _CHOSEN_ON)
-        if not set(_CHOSEN_ON) <= set(_known(chosen)):
-            raise _wrong("training", "chosen_on", chosen)
+    for name, what, fields in (
+        ("chosen_on", "choice of experts", _CHOSEN_ON),
+        ("shares_matched", "shifted output bias", _SHARES_MATCHED),
+    ):
+        if (said := known.get(name)) is not None:
+            _check(what, said, fields)
+            if not set(fields) <= set(_known(said)):
+                raise _wrong("training", name, said)
     if "converted" not in known:
         _check_on_texts(known)
         return known

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from shrp import checkpoint, cli
+from shrp.answer_shares import answer_shares
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.options import layer_list
 from shrp.cli.output import TrainingBar
@@ -319,6 +320,29 @@ def test_labels_of_another_vocabulary(shrp, place, tmp_path):
     failed(shrp("prune", place / "routed", *out, *means), "for a file of your own")
     code, _, err = shrp("prune", place / "routed", *out, *mine, *means)
     assert code == 0, err
+
+
+def test_prune_with_matched_answer_shares(shrp, place, tmp_path):
+    on = ("--data", place / "validation.csv", "--per-layer", 1, "--full-precision")
+    for name, more in (("plain", ()), ("matched", ("--match-shares",))):
+        code, _, err = shrp("prune", place / "routed", *on, "--out", tmp_path / name, *more)
+        assert code == 0, err
+    data = load_file(place / "validation.csv", "sst2")
+    routed, plain, moved = (
+        checkpoint.load(folder) for folder in (place / "routed", tmp_path / "plain", tmp_path / "matched")
+    )
+    found = [evaluate(one.model, one.tokenizer, data).logits for one in (routed, plain, moved)]
+    wanted, _, shares = (answer_shares(logits) for logits in found)
+    assert abs(shares - wanted).max() <= 1 / 24 + 1e-9
+    said = moved.info.training["shares_matched"]
+    assert (said["data"], said["n"]) == ("validation.csv", 24)
+    np.testing.assert_allclose(found[2] - found[1], [said["shift"]] * 24, atol=1e-5)
+    assert "shares_matched" not in plain.info.training
+    code, out, _ = shrp("card", tmp_path / "matched")
+    card = (tmp_path / "matched" / "README.md").read_text() if code == 0 else out
+    assert "Its output bias was shifted so that it gives each class as often as the routed model" in card
+    out = ("--out", tmp_path / "no", "--match-shares", "--recover", 1)
+    failed(shrp("prune", place / "routed", *on, *out), "with --recover the training finds the bias")
 
 
 def test_train_on_files_of_ones_own(shrp, place, tmp_path):

@@ -12,6 +12,7 @@ from benchmarks import selection
 from benchmarks.study_section import selection_section
 from shrp import checkpoint, selections
 from shrp.errors import DataError, PlanError
+from ui.experiments_figures import selection_marks
 
 
 def row(name, per_layer, score, **fields):
@@ -47,8 +48,26 @@ def test_findings_name_who_is_ahead_by_more_than_chance():
     assert "(+65.0 points, +40.0 to +90.0; n = 100)" in own
     text = selection_section(ROWS)
     assert (
-        "| cola-6of12 | matthews 0.400 | 100 | 1 | 50.0% | 25.0 (0.0 to 50.0) | 90.0 (65.0 to 115.0)" in text
+        "| cola-6of12 | matthews 0.400 | 100 | 1 | 50.0% |  | 25.0 (0.0 to 50.0) | 90.0 (65.0 to 115.0)"
+        in text
     )
+
+
+def test_matched_answer_shares_stand_beside_what_they_change():
+    moved = [
+        row("usage", 1, 0.34, matched=True, ranking=0.77),
+        row("fitted", 1, 0.36, matched=True, ranking=0.78),
+    ]
+    frame = selections.frame_of([*ROWS, *moved])
+    assert frame["matched"].tolist() == [False] * 3 + [True] * 2 + [False] * 3
+    *plain, last = selections.findings(frame)
+    assert plain == selections.findings(selections.frame_of(ROWS))
+    assert last.startswith("cola-6of12 with 1 a layer and the output bias shifted")
+    assert "without labels: usage 85.0% instead of 25.0%, fitted gates 90.0% instead of 90.0% of its" in last
+    text = selection_section([*ROWS, *moved])
+    assert "| 100 | 1, shares matched | 50.0% | 0.770 | 85.0 (60.0 to 110.0) | 90.0" in text
+    names = [trace.name for trace in selection_marks(frame[frame["per_layer"] == 1], "n", 1).data]
+    assert names[-2:] == ["usage, shares matched", "fitted gates, shares matched"]
 
 
 @pytest.mark.parametrize("broken", [{"task": "cola"}, row("best", 1, 0.3), row("usage", 1, 0.3, routed=0.0)])
@@ -78,15 +97,24 @@ def test_a_checkpoint_is_measured_with_every_selection(
     found = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
     assert found.exit_code == 0, found.output
     rows = json.loads((tmp_path / "selection.json").read_text())["rows"]
-    assert {(one["per_layer"], one["selection"]) for one in rows} == {
-        (m, name) for m in (1, 2) for name in selections.NAMES
+    assert {(one["per_layer"], one["selection"], one.get("matched", False)) for one in rows} == {
+        (m, name, matched) for m in (1, 2) for name in selections.NAMES for matched in (False, True)
     }
     for one in rows:
         assert (one["checkpoint"], one["n"]) == ("sst2-2of3", 24)
-        assert ("lead" in one) == (one["selection"] in ("gate_norm", "fitted"))
+        matched = one.get("matched", False)
+        beside_usage = one["selection"] in ("gate_norm", "fitted") or (
+            matched and one["selection"] == "usage"
+        )
+        assert ("lead" in one) == beside_usage
+        assert one.get("matched_texts", 24) == 24
+        assert 0 <= one["ranking"] <= 1
         assert ("fitted_texts" in one) == (one["selection"] == "fitted")
         assert one["interval"][0] <= one["score"] <= one["interval"][1]
-    assert len(selections.frame_of(rows)) == 8
+    assert len(selections.frame_of(rows)) == 16
+    again = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
+    assert again.exit_code == 0
+    assert json.loads((tmp_path / "selection.json").read_text())["rows"] == rows
 
 
 def test_a_checkpoint_without_routers_is_refused(tmp_path, tiny_model, tiny_tokenizer, tiny_info):

@@ -72,6 +72,8 @@ def training_facts(
         facts.append(("validated on", str(name)))
     if chosen := training.get("chosen_on"):
         facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
+    if matched := training.get("shares_matched"):
+        facts.append(("output bias matched on", f"{matched['data']}, n = {matched['n']:,}"))
     if (epochs := training.get("epochs")) is not None:
         stage2 = config.get("stage2_epochs")
         converting = epochs - stage2 if isinstance(stage2, int) else 0

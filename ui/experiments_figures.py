@@ -244,8 +244,9 @@ def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
         "random experts": (ORANGE, "x"),
     }
     fig = go.Figure()
-    for name, rows in frame.groupby("selection", observed=True, sort=True):
+    for (matched, name), rows in frame.groupby(["matched", "selection"], observed=True, sort=True):
         color, symbol = looks[name]
+        name, symbol = (f"{name}, shares matched", f"{symbol}-open") if matched else (name, symbol)
         fig.add_trace(
             go.Scatter(
                 x=rows["checkpoint"],

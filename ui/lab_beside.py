@@ -15,21 +15,25 @@ from shrp.evaluation import Evaluation
 from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS
-from ui import lab, loaders
+from ui import lab, lab_threshold, loaders
 from ui.lab import GLOBAL, SELECTIONS, Setting
+from ui.lab_sides import model_key
 from ui.lab_sweep import DRAWS
 from ui.lab_views import points, points_interval
 from ui.state import Selection
 from ui.text import escape, interval_text, metric_name, score_text
 
-CHOSEN, AHEAD = "experts chosen by", "this plan is ahead by"
+CHOSEN, AHEAD, MATCHED = "experts chosen by", "this plan is ahead by", "with matched shares"
 
 
-def section(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation) -> None:
+def section(
+    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+) -> None:
     """A row for each selection that needs nothing measured first, and one for random draws; scored one by one.
 
     Args:
         pruned: the plan's evaluation.
+        routed: the routed model's, on the same data.
     """
     data = selection.data
     if data.labels is None or plan.budget == len(plan.layers) * num_experts_of(selection.checkpoint.model):
@@ -41,7 +45,7 @@ def section(selection: Selection, setting: Setting, plan: PruningPlan, pruned: E
     with busy:
         for name, plans in others(selection, setting, plan):
             found = _evaluated(selection, plans, f"{name}, {plan.budget} in all:")
-            rows.append(_row(name, found, pruned))
+            rows.append(_row(name, found, pruned) | _matched(selection, plans, found, routed))
             if SELECTIONS[name] == "random":
                 draws = [one.score for one in found]
             place.dataframe(
@@ -52,8 +56,8 @@ def section(selection: Selection, setting: Setting, plan: PruningPlan, pruned: E
             )
     said = "" if setting.is_control else verdict(pruned, draws)
     st.caption(
-        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; intervals 95%, ahead: paired. Gate × norm and fitted gates "
-        "are here once they were measured: pick them above."
+        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; intervals 95%, ahead: paired; matched shares: with the "
+        "output bias shifted, as above. Gate × norm and fitted gates are here once they were measured: pick them above."
     )
 
 
@@ -113,6 +117,17 @@ def verdict(pruned: Evaluation, draws: list[float]) -> str:
     return (
         f"This plan scores above {above} of {count} random draws: chance alone would do as well now and then."
     )
+
+
+def _matched(
+    selection: Selection, plans: list[PruningPlan], found: list[Evaluation], routed: Evaluation
+) -> dict[str, str]:
+    """The score, or the mean of several, with the routed model's answer shares; nothing of a regression."""
+    data, scores = selection.data, []
+    for plan, evaluation in zip(plans, found, strict=True):
+        moved = lab_threshold.matched(model_key(selection.checkpoint, plan), evaluation, routed, data)
+        scores += [] if moved is None else [moved.evaluation.score]
+    return {MATCHED: score_text(float(np.mean(scores)), data.task.metric)} if scores else {}
 
 
 def _row(name: str, found: list[Evaluation], pruned: Evaluation) -> dict[str, str]:

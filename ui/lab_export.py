@@ -10,11 +10,13 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from shrp import checkpoint as checkpoints
+from shrp.answer_shares import with_output_shift
 from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import chosen_on
+from shrp.checkpoint_info import chosen_on, shares_matched
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.plan import PruningPlan
@@ -34,12 +36,14 @@ def checkpoint_zip(
     evaluation: Evaluation,
     data: TextData,
     ranked_on: TextData,
+    shift: np.ndarray | None = None,
 ) -> bytes:
     """The pruned model as a zipped checkpoint folder, weights in float16, with the score measured here.
 
     Args:
         data: what `evaluation` is of.
         ranked_on: what the plan's experts were chosen on.
+        shift: of the output bias, found on `data` (`ui.lab_threshold`); `evaluation` is then of the shifted model.
     """
     drawn = plan.selection.startswith("random")  # also with edits
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
@@ -47,17 +51,21 @@ def checkpoint_zip(
         best = [row.get("score") for row in kept if row.get("data_fingerprint") == data.fingerprint]
         # Random experts stay the control that they are, wherever they are taken.
         label = f"{'random experts' if drawn else 'static'}, {plan.budget} in all"
+        label += ", shares matched" * (shift is not None)
         kind = "control" if drawn else "static"
         row = score_row(label, kind, [evaluation], best[0] if best else None)
         kept.append(row | {"data_fingerprint": data.fingerprint, "budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
     # What a plan from a file was chosen on is not known here.
     training |= {} if drawn or plan.combination == "given weights" else chosen_on(ranked_on)
+    training |= {} if shift is None else shares_matched(data, shift)
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as scratch:
         # Only new modules are made, the rest is shared: nothing of the shared model is written to.
         model = prune(checkpoint.model, plan, share_weights=True)
+        if shift is not None:
+            model = with_output_shift(model, checkpoint.info.task, shift)
         folder = checkpoints.save(
             model,
             checkpoint.tokenizer,

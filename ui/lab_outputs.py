@@ -20,14 +20,22 @@ from ui import (
     lab_hurts,
     lab_onnx,
     lab_reference,
+    lab_threshold,
     latency,
     loaders,
     state,
 )
 from ui.downloads import chart
 from ui.lab import Setting
+from ui.lab_sides import model_key
 from ui.state import Selection
 from ui.text import count, escape, percent, with_interval
+
+MATCH, MATCH_LABEL = "match_shares", "With the routed model's answer shares"
+MATCH_HELP = (
+    "Shifts the output bias of the saved checkpoint so that it gives each class as often as the routed model does on "
+    "these inputs; their labels have no part in it. The score under Threshold, above, is then the checkpoint's."
+)
 
 
 def plan_frame(plan: PruningPlan) -> pd.DataFrame:
@@ -79,14 +87,16 @@ def details(
 
 
 @st.fragment
-def take_along(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation) -> None:
+def take_along(
+    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+) -> None:
     """What can be had of the pruned model: its speed here, and itself."""
     st.subheader("Take it along")
     timing, save = st.tabs(["Latency", "Save"], key="take", bind="query-params")
     with timing:
         latency_section(selection, plan)
     with save:
-        save_section(selection, setting, plan, pruned)
+        save_section(selection, setting, plan, pruned, routed)
 
 
 @st.fragment
@@ -96,20 +106,27 @@ def latency_section(selection: Selection, plan: PruningPlan) -> None:
 
 
 @st.fragment
-def save_section(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation) -> None:
+def save_section(
+    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+) -> None:
     """Downloads of the pruned model and of its plan."""
     checkpoint, name = selection.checkpoint, f"{selection.name}-static-{plan.budget}"
     st.markdown(
         f"**{escape(setting.text)}** as a static checkpoint that this app and the command line read: "
         "unpack it into a folder of checkpoints. The plan alone is what `python -m shrp prune --plan` takes."
     )
+    moved = lab_threshold.matched(model_key(checkpoint, plan), pruned, routed, selection.data)
+    if not (moved and st.checkbox(MATCH_LABEL, key=MATCH, bind="query-params", help=MATCH_HELP)):
+        moved = None
+    shift, scored = (None, pruned) if moved is None else (moved.shift, moved.evaluation)
+    saved_as = name if moved is None else f"{name}-matched"
     with st.container(horizontal=True, gap="medium"):
         st.download_button(
             "Pruned checkpoint (.zip)",
             data=lambda: lab_export.checkpoint_zip(
-                checkpoint, plan, name, pruned, selection.data, selection.ranking
+                checkpoint, plan, saved_as, scored, selection.data, selection.ranking, shift
             ),
-            file_name=f"{name}.zip",
+            file_name=f"{saved_as}.zip",
             mime="application/zip",
             key="download-checkpoint",
             on_click="ignore",
@@ -126,6 +143,11 @@ def save_section(selection: Selection, setting: Setting, plan: PruningPlan, prun
             icon=":material/description:",
         )
     st.json(plan.to_dict(), expanded=False)
+    if shift is not None:
+        st.caption(
+            "ONNX is built here from the plan alone, without the shift. To have it, save the checkpoint, load it in "
+            "the sidebar, and build its ONNX on this page."
+        )
     lab_onnx.section(checkpoint, plan, name)
 
 

@@ -50,6 +50,14 @@ def prune(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
+    match_shares: Annotated[
+        bool,
+        typer.Option(
+            "--match-shares",
+            help="Shift the output bias so that each class is given as often as by the routed model on --data (or the "
+            "probe set); uses no labels.",
+        ),
+    ] = False,
     recover: Annotated[int, typer.Option(help="Epochs of training on after pruning.")] = 0,
     teacher: Annotated[Path | None, typer.Option(help="Dense checkpoint to distil in them.")] = None,
     task: Annotated[
@@ -73,7 +81,8 @@ def prune(
     import torch
 
     import shrp.checkpoint as store
-    from shrp.checkpoint_info import chosen_on, usage_in
+    from shrp.answer_shares import matched
+    from shrp.checkpoint_info import chosen_on, shares_matched, usage_in
     from shrp.config import ShrpConfig
     from shrp.errors import DataError, PlanError, TrainingError
     from shrp.fitting import GateFit
@@ -94,6 +103,10 @@ def prune(
     own = label_means if data not in (None, "probe", "glue") else None  # else they are of the training files
     if label_means and own is None and train_file is None:
         raise DataError("--label-means is for a file of your own; give one with --data or --train-file.")
+    if match_shares and recover:
+        raise PlanError(
+            "--match-shares is for what is not trained on: with --recover the training finds the bias."
+        )
     store.refuse_foreign(out)  # now, not after the epochs
     source = store.load(checkpoint)
     combination = combination or ("fitted" if selection == "fitted" else "usage")
@@ -130,6 +143,12 @@ def prune(
         chosen = make_plan(usage_in(source.info), selection=selection, **options)
     by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on)
     model = cut(source.model, chosen)
+    if match_shares:
+        like = measured_on or evaluation_data(
+            data or "probe", source.info.task, text_column, label_column, None, own
+        )
+        model, shift = matched(model, source.model, source.tokenizer, like, max_length)
+        by_data |= shares_matched(like, shift)
     info = store.CheckpointInfo(
         config=source.info.config,
         task=source.info.task,

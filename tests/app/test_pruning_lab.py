@@ -10,11 +10,13 @@ from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
 from shrp import reference
+from shrp.answer_shares import answer_shares, matching_shift, shifted
 from shrp.card import card
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
 from shrp.live import FIRST_ESTIMATE
+from shrp.metrics import ranking
 from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
@@ -440,6 +442,36 @@ def test_half_of_the_data_can_choose_and_the_other_half_score(open_page, tiny_ch
     assert f"teacher {teacher:.1%}, n = 240" in said
     at.toggle(key="hold_out").set_value(False).run()
     assert_shows(at, *direct(loaded, budget=3))
+
+
+def test_what_the_threshold_costs_is_said_and_can_be_mended(open_page, tiny_checkpoint, loaded, tmp_path):
+    at = open_page("pruning_lab", tiny_checkpoint, budget=3)
+    data = load_probe("sst2")
+    plan, pruned = direct(loaded, budget=3)
+    routed = evaluate(loaded.model, loaded.tokenizer, data)
+    shift = matching_shift(pruned.logits, routed.logits)
+    moved = shifted(pruned, data, shift)
+    said = texts_of(at)
+    ours, theirs = (answer_shares(one.logits)[1] for one in (pruned, routed))
+    assert f"says *positive* to {ours:.1%} of the inputs, the routed model to {theirs:.1%}" in said
+    assert f"without labels: accuracy {moved.score:.1%} (95% interval" in said
+    areas = [ranking(one.labels, one.logits) for one in (pruned, routed)]
+    assert f"no threshold touches: {areas[0]:.3f}, routed {areas[1]:.3f}" in said
+    (frame,) = [d.value for d in at.dataframe if lab_beside.CHOSEN in d.value]
+    assert frame[lab_beside.MATCHED].str.fullmatch(r"\d+\.\d%").all()
+    files = zipfile.ZipFile(
+        io.BytesIO(lab_export.checkpoint_zip(loaded, plan, "mine", moved, data, data, shift))
+    )
+    files.extractall(tmp_path)
+    saved = checkpoints.load(tmp_path / "mine")
+    again = evaluate(saved.model, saved.tokenizer, data)
+    assert again.score == pytest.approx(moved.score, abs=2 / 480)  # float16
+    (row,) = [one for one in saved.info.scores if one["kind"] == "static"]
+    assert (row["model"], row["score"]) == ("static, 3 in all, shares matched", moved.score)
+    assert saved.info.training["shares_matched"]["n"] == 480
+    at.checkbox(key="match_shares").check().run()
+    assert not at.exception
+    assert "ONNX is built here from the plan alone, without the shift" in texts_of(at)
 
 
 def test_few_inputs_are_not_halved(open_page, tiny_checkpoint, monkeypatch):

@@ -1,0 +1,64 @@
+"""What a pruned model loses by its threshold alone, and its score with the routed model's answer shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shrp.answer_shares import answer_shares, matching_shift, shifted
+from shrp.data import TextData
+from shrp.evaluation import Evaluation
+from shrp.metrics import ranking
+from ui.store import results
+from ui.text import escape, interval_text, metric_name, percent, score_text
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """A pruned model with its output bias shifted to give each class as often as the routed one on the same inputs."""
+
+    shift: np.ndarray
+    """`(C,)`, in the order of the task's labels."""
+    evaluation: Evaluation
+
+
+def matched(key: str, pruned: Evaluation, routed: Evaluation, data: TextData) -> Matched | None:
+    """None of a regression, whose scores no shift changes, and while not all inputs are evaluated.
+
+    Args:
+        key: of the pruned model (`ui.lab_sides.model_key`); what was found for it is kept, intervals take a moment.
+    """
+    if data.task.is_regression or not (pruned.complete and routed.complete):
+        return None
+
+    def make() -> Matched:
+        shift = matching_shift(pruned.logits, routed.logits)
+        return Matched(shift, shifted(pruned, data, shift))
+
+    return results("matched shares").get_or_make((key, data.fingerprint, data.name), make)
+
+
+def line(found: Matched, pruned: Evaluation, routed: Evaluation, data: TextData) -> str:
+    """What the threshold costs, as Markdown: how often classes are given, the score with equal shares, the ranking."""
+    task, one = data.task, found.evaluation
+    ours, theirs = answer_shares(pruned.logits), answer_shares(routed.logits)
+    most = int(np.abs(ours - theirs).argmax()) if task.num_labels > 2 else 1
+    said = (
+        f"**Threshold**: says *{escape(task.label_names[most])}* to {percent(ours[most])} of the inputs, the routed "
+        f"model to {percent(theirs[most])}."
+    )
+    if data.labels is None:
+        return said
+    bounds = interval_text(one.interval, one.metric)
+    said += (
+        f" With its output bias shifted to give each class as often as the routed one, without labels: "
+        f"{metric_name(one.metric)} {score_text(one.score, one.metric)}{f' (95% interval {bounds})' * bool(bounds)}."
+    )
+    if task.num_labels == 2:
+        own, other = (ranking(e.labels, e.logits) for e in (pruned, routed))
+        said += (
+            f" Area under the ROC curve, which no threshold touches: {score_text(own, 'auc')}, routed "
+            f"{score_text(other, 'auc')}."
+        )
+    return said
