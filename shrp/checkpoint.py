@@ -126,6 +126,13 @@ def refuse_foreign(folder: str | os.PathLike) -> None:
         )
 
 
+def refuse_existing(folder: str | os.PathLike) -> None:
+    """Raise `CheckpointError` where there is anything at `folder`, which a result of some work would replace."""
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists already; choose another folder for the result.")
+
+
 def put_in_place(partial: Path, folder: Path) -> None:
     """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails."""
     partial.chmod(0o755)

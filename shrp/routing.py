@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from shrp.errors import PlanError
+
 GateSource = Callable[[int, Tensor, Tensor], Tensor | None]
 """`(layer, probs, gates) -> gates or None`: replaces a layer's own gates; None keeps them."""
 
@@ -164,7 +166,14 @@ def play_back(record: RoutingRecord) -> dict[int, Tensor]:
 
 
 def force_experts(choice: Mapping[int, int], num_experts: int) -> dict[int, Tensor]:
-    """Gates for `use_gates` that send everything in layer `l` to expert `choice[l]`."""
+    """Gates for `use_gates` that send everything in layer `l` to expert `choice[l]`.
+
+    Raises:
+        PlanError: there is no such expert.
+    """
+    for layer, expert in choice.items():
+        if not 0 <= expert < num_experts:
+            raise PlanError(f"layer {layer} has experts 0 to {num_experts - 1}, not {expert}.")
     return {layer: torch.eye(num_experts)[expert] for layer, expert in choice.items()}
 
 

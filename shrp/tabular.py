@@ -119,7 +119,12 @@ def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
     """
     if name not in frame.columns:
         names = ", ".join(map(str, frame.columns))
-        raise DataError(f"'{source}' has no column '{name}'; its columns are {names}.")
+        hint = (
+            " Are its cells parted by semicolons? Commas (CSV) and tabs (TSV) are read."
+            if ";" in names
+            else ""
+        )
+        raise DataError(f"'{source}' has no column '{name}'; its columns are {names}.{hint}")
     return frame[name].tolist()
 
 
@@ -197,7 +202,8 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
     if unknown is not None:
         raise DataError(
             f"'{source}', row {unknown + 1}: the label '{keys[unknown]:.40}' is not among those of "
-            f"'{task.name}': {', '.join(names)} (or their ids, 0 to {task.num_labels - 1})."
+            f"'{task.name}': {', '.join(names)} (or their ids, 0 to {task.num_labels - 1}); on the command line "
+            "--label-means says what it means."
         )
     return np.array([known[key] for key in keys], dtype=np.int64)
 

@@ -377,7 +377,7 @@ def test_train_on_files_of_ones_own(shrp, place, tmp_path):
     again, rows = json.loads(out), {r["model"]: r for r in result["scores"]}
     assert again["teacher"] == rows["dense teacher"]["score"]
     assert abs(again["score"] - rows["routed"]["score"]) <= 1.5 / 24  # stored as float16
-    failed(shrp("evaluate", tmp_path / "own"), "no probe set")
+    failed(shrp("evaluate", tmp_path / "own"), "one of your own.*give a file with --data")
 
 
 def test_finetune_then_train_from_it(shrp, place, tmp_path):
@@ -482,8 +482,13 @@ def test_measure_json(shrp, place):
 def test_json_has_no_nan(shrp, place, tmp_path):
     """A file without labels has no score: null, as JSON knows no nan."""
     pd.read_csv(place / "validation.csv")[["sentence"]].to_csv(tmp_path / "bare.csv", index=False)
-    code, out, _ = shrp("evaluate", place / "routed", "--data", tmp_path / "bare.csv", "--json")
+    bare = ("evaluate", place / "routed", "--data", tmp_path / "bare.csv")
+    failed(shrp(*bare, "--json"), "bare.csv has no column 'label' to score by; name it with --label-column")
+    written = ("--predictions", tmp_path / "p.csv")
+    code, out, _ = shrp(*bare, "--json", *written)
     assert code == 0
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 24
+    failed(shrp(*bare, *written), "p.csv exists already; choose another --predictions file")
     result = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert result["score"] is None
     assert result["n"] == 24
@@ -535,7 +540,7 @@ def test_what_would_destroy_is_refused(shrp, place, tmp_path):
     failed(shrp("prune", place / "routed", "--budget", 3, "--out", place / "routed"), "itself")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("years of work")
-    failed(shrp("prune", place / "routed", "--budget", 3, "--out", tmp_path / "notes"), "not a checkpoint")
+    failed(shrp("prune", place / "routed", "--budget", 3, "--out", tmp_path / "notes"), "exists already")
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
     files = (
         "--task",
@@ -548,7 +553,12 @@ def test_what_would_destroy_is_refused(shrp, place, tmp_path):
     train = ("train", "--base", place / "encoder", "--layers", "2", *files, "--out", place / "routed")
     failed(shrp(*train), "exists already")
     tune = ("finetune", "--base", place / "encoder", *files, "--out")
-    failed(shrp(*tune, place / "encoder"), "not a checkpoint")
+    failed(shrp(*tune, place / "encoder"), "the base itself")
+    failed(shrp(*tune, tmp_path / "notes"), "exists already")
+    failed(
+        shrp("prune", place / "routed", "--budget", 3, "--out", tmp_path / "notes" / "thesis.txt"),
+        "exists already",
+    )
     failed(shrp("finetune", "--base", place / "routed", *files, "--out", place / "routed"), "the base itself")
     assert checkpoint.fingerprint(place / "routed") == before
 

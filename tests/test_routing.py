@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from shrp import routing
+from shrp.errors import PlanError
 from shrp.routing import (
     balance_loss,
     force_experts,
@@ -309,3 +310,8 @@ def test_an_input_does_not_feel_the_lengths_of_other_rows(
             own = own[:length] if routing_kind == "token" else own
             torch.testing.assert_close(own, alone.last(layer).probs[0], atol=1e-5, rtol=1e-5)
     assert (together[0] - together[1]).abs().max() > 1e-2
+
+
+def test_an_expert_that_is_not_there_can_not_be_forced():
+    with pytest.raises(PlanError, match="layer 3 has experts 0 to 3, not 7"):
+        force_experts({3: 7}, num_experts=4)

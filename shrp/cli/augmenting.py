@@ -40,6 +40,7 @@ def augment(
     from shrp.base import load_base
     from shrp.data import load_data
     from shrp.errors import DataError
+    from shrp.training_config import check_seed
 
     if (task is None) == (train_file is None):
         raise DataError("give a GLUE --task or your own --train-file, one of the two.")
@@ -51,6 +52,7 @@ def augment(
         data = load_data("glue", task, "train")
     else:
         data = load_data(str(train_file), None, text_columns=text_column, label_column=label_column)
+    check_seed(seed)
     model, tokenizer, _ = load_base(base, data.task, seed)
     more = augmented(data, copies, tokenizer, model.get_input_embeddings().weight, seed)
     # GLUE has some empty texts, which are no part of a table that a person can train on.

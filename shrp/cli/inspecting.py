@@ -113,10 +113,17 @@ def evaluate(
         raise DataError(
             f"{predictions.parent} is no folder; make it first, or name another --predictions file."
         )
+    if predictions is not None and predictions.exists():
+        raise DataError(f"{predictions} exists already; choose another --predictions file.")
     loaded = load(checkpoint)
     source = evaluation_data(
         data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column
     )
+    if source.labels is None and predictions is None:
+        raise DataError(
+            f"{source.name} has no column '{label_column}' to score by; name it with --label-column, or have the "
+            "predictions written with --predictions."
+        )
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
         options = {"batch_size": batch_size, "max_length": max_length}
@@ -124,10 +131,14 @@ def evaluate(
             shown = f"{result.metric} {result.score:.4f}"
             progress.update(task, completed=result.n, description=shown)
     rows = loaded.info.scores_on(source.name, source.fingerprint)
-    known = [row for row in rows if row["kind"] == "teacher"]
+    # What the teacher scored with texts cut elsewhere is no measure for this.
+    trained = loaded.info.training.get("config", {}).get("max_length", max_length)
+    known = [row for row in rows if row["kind"] == "teacher" and trained == max_length]
     teacher = known[0]["score"] if known else None
     if predictions is not None:
         result.to_frame(source.texts).to_csv(predictions, index=False)
+        if not json:
+            stderr.print(f"wrote {predictions}", highlight=False)
     slices = result.by_slice().to_dict("records")
     pairs = pair_outcomes(source, result).by_slice().to_dict("records") if len(pairs_of(source)) else []
     summary = result.to_dict() | {
@@ -139,6 +150,9 @@ def evaluate(
     }
     if json:
         print_json(summary)
+        return
+    if source.labels is None:
+        stderr.print(f"{source.name} has no labels, so there is no score", highlight=False)
         return
     line = {
         "data": result.data,

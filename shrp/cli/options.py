@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from shrp.cli.output import stderr
 from shrp.data import TextData, load_data
 from shrp.errors import DataError, TrainingError
 from shrp.tasks import TASKS, Task
@@ -61,6 +62,8 @@ def layer_list(text: str, num_layers: int) -> tuple[int, ...]:
         layers: list[int] = []
         for part in text.split(","):
             first, _, last = part.partition("-")
+            if last and int(last) < int(first):
+                raise TrainingError(f"{part!r} goes backwards; write the lower layer first, {last}-{first}.")
             if int(last or first) >= num_layers:  # before a range of any length is made
                 raise TrainingError(
                     f"layers are 0 to {num_layers - 1} on this encoder; {part!r} goes beyond."
@@ -102,6 +105,11 @@ def evaluation_data(
     """The data that a checkpoint of `task` is to be run on."""
     meanings = meanings_of(label_means)
     if source in ("probe", "glue"):
+        if task.name not in TASKS:
+            raise DataError(
+                f"the checkpoint's task, '{task.name}', is one of your own, so no data for it come with SHRP: give a "
+                "file with --data."
+            )
         if meanings:
             raise DataError(f"--label-means is for a file of your own, the labels of {source} are known.")
         data = load_data(source, task, "validation")
@@ -134,6 +142,10 @@ def training_data(
     if (train_file is None) != (validation_file is None):
         raise DataError("give both --train-file and --validation-file, or neither and a GLUE --task.")
     if train_file is None:
+        if isinstance(task, Task) and task.name not in TASKS:
+            raise DataError(
+                f"the task, '{task.name}', is one of your own: give --train-file and --validation-file."
+            )
         if task is None:
             raise DataError(
                 f"name a GLUE task (--task {', '.join(TASKS)}) or your own --train-file and --validation-file."
@@ -155,6 +167,26 @@ def training_data(
     return train, validation
 
 
+def say_data(train: TextData, validation: TextData) -> None:
+    """Say on stderr what a training takes its data for, which it tells from the labels."""
+    task = train.task
+    if task.is_regression:
+        what = "a regression, numbers as labels"
+    else:
+        counts = [f"{name} {int((train.labels == i).sum()):,}" for i, name in enumerate(task.label_names[:6])]
+        more = f" and {task.num_labels - 6:,} more" * (task.num_labels > 6)
+        what = f"{task.num_labels} classes ({', '.join(counts)}{more})"
+    stderr.print(
+        f"{train.name}: {len(train):,} examples, {what}; validated on {validation.name}, n = {len(validation):,}, by "
+        f"{task.metric}",
+        highlight=False,
+    )
+    if train.fingerprint == validation.fingerprint:
+        stderr.print("training and validation data are the same, so scores will say nothing", highlight=False)
+    elif not task.is_regression and len(set(validation.labels.tolist())) < 2:
+        stderr.print("the validation data have one class only, so scores will say little", highlight=False)
+
+
 def plan_file(path: Path):
     """The pruning plan in a file.
 
@@ -166,7 +198,9 @@ def plan_file(path: Path):
 
     try:
         return PruningPlan.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} can't be read: {error}.") from error
+    except OSError as error:
+        raise PlanError(f"{path} can't be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path} is not a text file, so no plan.") from error
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from error

@@ -91,7 +91,7 @@ def prune(
     from shrp.prune import prune as cut
     from shrp.run_state import finish
     from shrp.train import train
-    from shrp.training_config import TrainConfig
+    from shrp.training_config import TrainConfig, check_seed
     from shrp.usage import measure_usage, plan_from
 
     if sum(option is not None for option in (budget, per_layer, plan)) != 1:
@@ -107,7 +107,17 @@ def prune(
         raise PlanError(
             "--match-shares is for what is not trained on: with --recover the training finds the bias."
         )
-    store.refuse_foreign(out)  # now, not after the epochs
+    for name, given in (
+        ("--teacher", teacher),
+        ("--train-file", train_file),
+        ("--validation-file", validation_file),
+    ):
+        if given is not None and not recover:
+            raise PlanError(
+                f"{name} is for training on after pruning: give --recover with it, or leave it out."
+            )
+    check_seed(seed)
+    store.refuse_existing(out)  # now, not after the epochs
     source = store.load(checkpoint)
     combination = combination or ("fitted" if selection == "fitted" else "usage")
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
@@ -126,6 +136,7 @@ def prune(
             output_norms=selection == "gate_norm",
         )
         if selection == "fitted":
+            stderr.print(f"fitting gates on texts of {measured_on.name}, some minutes …", highlight=False)
             with bar("fitting gates") as shown:
                 task_id = shown.add_task("fitting gates", total=None)
                 fit = GateFit(

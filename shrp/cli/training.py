@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, LabelColumn, TextColumns, layer_list, training_data
+from shrp.cli.options import (
+    AsJson,
+    LabelColumn,
+    LabelMeanings,
+    TextColumns,
+    layer_list,
+    say_data,
+    training_data,
+)
 from shrp.cli.output import TrainingBar, interval_text, print_json, print_table, stderr
 
 Base = Annotated[str, typer.Option("--base", help="A hub id (bert-base-uncased) or a folder with a model.")]
@@ -39,6 +47,7 @@ def finetune(
     validation_file: ValidationFile = None,
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
+    label_means: LabelMeanings = None,
     epochs: Annotated[int, typer.Option(help="Epochs.")] = 3,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
     epoch_size: EpochSize = None,
@@ -62,10 +71,12 @@ def finetune(
     from shrp.train import train as run
     from shrp.training_config import TrainConfig
 
-    checkpoint.refuse_foreign(out)  # now, not after the epochs
     if Path(base).resolve() == out.resolve():
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
-    data, validation = training_data(task, train_file, validation_file, text_column, label_column)
+    checkpoint.refuse_existing(out)  # now, not after the epochs
+    data, validation = training_data(
+        task, train_file, validation_file, text_column, label_column, label_means
+    )
     model, tokenizer, _ = load_base(base, data.task, seed)
     config = TrainConfig(
         stage2_epochs=epochs,
@@ -78,6 +89,7 @@ def finetune(
         seed=seed,
     )
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
+    say_data(data, validation)
     model, info, history = run(
         config, model, info, tokenizer, data, validation, out, resume=resume, progress=TrainingBar()
     )
@@ -94,14 +106,18 @@ def train(
     base: Base,
     out: Out,
     layers: Annotated[
-        str,
-        typer.Option(help='Layers to convert: "6-11", "1,3,5" or "upper:6" (counted from 0 at the input).'),
-    ] = "upper:6",
+        str | None,
+        typer.Option(
+            help='Layers to convert: "6-11", "1,3,5" or "upper:6" (counted from 0 at the input); the upper half by '
+            "default."
+        ),
+    ] = None,
     task: GlueTask = None,
     train_file: TrainFile = None,
     validation_file: ValidationFile = None,
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
+    label_means: LabelMeanings = None,
     routing: Annotated[str, typer.Option(help="sequence or token.")] = "sequence",
     top_k: Annotated[int, typer.Option(help="Experts that a gate lets through.")] = 1,
     converted: Annotated[
@@ -199,11 +215,15 @@ def train(
     from shrp.run_stages import Datasets
     from shrp.training_config import TrainConfig
 
-    data, validation = training_data(task, train_file, validation_file, text_column, label_column)
+    data, validation = training_data(
+        task, train_file, validation_file, text_column, label_column, label_means
+    )
     geometry = base_geometry(base)
     if converted is None:
-        indices = layer_list(layers, geometry[0])
+        indices = layer_list(layers or f"upper:{max(geometry[0] // 2, 1)}", geometry[0])
     else:
+        if layers is not None:
+            raise PlanError(f"--layers are those of {converted} already: leave the option out.")
         _, made = read_config(converted)
         if made.plan is not None:
             if per_layer is not None or recover or "random" in (controls or ""):
@@ -246,6 +266,8 @@ def train(
     budgets = tuple(
         m for m in number_list("1,2,4,8,12" if per_layer is None else per_layer) if m <= geometry[1]
     )
+    if per_layer and (most := max(number_list(per_layer), default=1)) > geometry[1]:
+        raise PlanError(f"--per-layer is for 1 to {geometry[1]} experts a layer, not {most}.")
     recovered = number_list(recover)
     if recovered and max(recovered) > geometry[1]:
         raise PlanError(f"--recover is for 1 to {geometry[1]} experts a layer, not {max(recovered)}.")
@@ -273,6 +295,8 @@ def train(
         progress=TrainingBar(),
         announce=lambda text: stderr.print(f"stage: {text}", highlight=False),
     )
+    if not out.exists():  # else it will say that
+        say_data(data, validation)
     info = run()
     if json:
         print_json({"out": str(out), "task": info.task.name, "scores": list(info.scores)})
