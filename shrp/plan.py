@@ -227,6 +227,8 @@ def make_plan(
         raise PlanError(f"selection must be one of {', '.join(SELECTIONS)}, not {selection!r}.")
     if combination not in COMBINATIONS:
         raise PlanError(f"combination must be one of {', '.join(COMBINATIONS)}, not {combination!r}.")
+    if seed < 0:
+        raise PlanError(f"a seed is 0 or more, not {seed}.")
     if not usage:
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
     if selection == "gate_norm" and scores is None:

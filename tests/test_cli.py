@@ -563,6 +563,29 @@ def test_what_would_destroy_is_refused(shrp, place, tmp_path):
     assert checkpoint.fingerprint(place / "routed") == before
 
 
+def test_options_that_would_do_nothing_are_refused(shrp, place, tmp_path):
+    prune = ("prune", place / "routed", "--per-layer", 1, "--out", tmp_path / "x")
+    failed(shrp(*prune, "--teacher", place / "teacher"), "--teacher is for training on after pruning")
+    failed(shrp(*prune, "--selection", "random", "--seed", -1), "seed must be between 0 and")
+    files = ("--train-file", place / "train.csv", "--validation-file", place / "validation.csv")
+    text = ("--text-column", "sentence")
+    train = ("train", "--base", place / "encoder", *files, *text, "--out", tmp_path / "y")
+    failed(
+        shrp(*train, "--layers", "2", "--per-layer", "1,9"),
+        "--per-layer is for 1 to 4 experts a layer, not 9",
+    )
+    failed(shrp(*train, "--layers", "2-1"), "'2-1' goes backwards; write the lower layer first, 1-2")
+    augment = ("augment", "--base", place / "encoder", "--train-file", place / "train.csv")
+    failed(
+        shrp(*augment, *text, "--out", tmp_path / "a.csv", "--seed", -1),
+        "seed must be between",
+    )
+    tiny = tmp_path / "semicolons.csv"
+    tiny.write_text("sentence;label\nfine;positive\n")
+    failed(shrp("evaluate", place / "routed", "--data", tiny), "Are its cells parted by semicolons")
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_pruned_checkpoint_is_not_pruned_or_counted(shrp, place, tmp_path):
     assert shrp("prune", place / "routed", "--budget", 2, "--out", tmp_path / "s")[0] == 0
     failed(shrp("prune", tmp_path / "s", "--budget", 2, "--out", tmp_path / "t"), "pruned already")

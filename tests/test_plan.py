@@ -190,3 +190,8 @@ def test_plans_must_fit_the_model():
         make_plan({}, per_layer=1)
     with pytest.raises(PlanError, match="twice"):
         PruningPlan((plan.layers[0], plan.layers[0]))
+
+
+def test_a_seed_below_0_is_refused_in_words():
+    with pytest.raises(PlanError, match="a seed is 0 or more, not -1"):
+        make_plan({1: [0.5, 0.5]}, per_layer=1, selection="random", seed=-1)

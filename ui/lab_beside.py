@@ -23,7 +23,7 @@ from ui.lab_views import points, points_interval
 from ui.state import Selection
 from ui.text import escape, interval_text, metric_name, score_text
 
-CHOSEN, AHEAD, MATCHED = "experts chosen by", "this plan is ahead by", "with matched shares"
+CHOSEN, AHEAD, MATCHED = "experts chosen by", "this plan ahead by", "shares matched"
 
 
 def section(

@@ -45,7 +45,11 @@ def convert(
     ] = None,
     final_size: Annotated[
         int | None,
-        typer.Option(help="Texts of the last epoch of a conversion; 20,000 by default.", show_default=False),
+        typer.Option(
+            help="Texts of the last epoch of a conversion, gone through again where there are fewer; 20,000 by "
+            "default.",
+            show_default=False,
+        ),
     ] = None,
     converted: Annotated[
         Path | None,
