@@ -13,7 +13,7 @@ from shrp.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes, pairs_
 from shrp.tasks import Task
 from ui.downloads import chart
 from ui.lab_group_figures import losses_by_group, summary
-from ui.lab_views import points_interval
+from ui.lab_views import points, points_interval
 from ui.text import PAIR_ORDER, escape, p_text, percent
 
 
@@ -69,12 +69,13 @@ def tab(reference: Evaluation, other: Evaluation, data: TextData, names: tuple[s
     whole, slices = frame.iloc[0], frame.iloc[1:].reset_index(drop=True)
     st.caption(what_they_are(data.task))
     a, b = (f"**{escape(name)}**" for name in names)
+    change = points(whole["change"], PAIR_ORDER)
     bounds = points_interval((whole["change low"], whole["change high"]), PAIR_ORDER)
     st.markdown(
-        f"In order: {a} {in_order(one)}, {b} {in_order(two)}. Only {a} has {whole['only_reference']:,} in order, only "
-        f"{b} {whole['only_other']:,}: {bounds} points (95%, paired), {p_text(mcnemar(one.ahead, two.ahead))} "
-        f"(McNemar's exact test). Both inputs on the right side of the threshold: {one.both_right.sum():,} and "
-        f"{two.both_right.sum():,}."
+        f"In order: {a} {in_order(one)}, {b} {in_order(two)}: a change of {change} (95% interval {bounds}, paired). "
+        f"Only {a} has {whole['only_reference']:,} pairs in order, only {b} {whole['only_other']:,}: "
+        f"{p_text(mcnemar(one.ahead, two.ahead))} (McNemar's exact test). Both inputs on the right side of the "
+        f"threshold: {one.both_right.sum():,} and {two.both_right.sum():,}."
     )
     if slices.empty:
         return

@@ -52,7 +52,9 @@ def test_the_lab_says_how_many_pairs_are_in_order(open_page, folder, loaded, tin
     said = f"pruned {in_order(one)}; routed {in_order(two)}; dense teacher {in_order(three)}; by chance half."
     assert said in plainly(at), [x for x in plainly(at).splitlines() if "in order" in x]
     frame = pair_changes(three, one)
-    assert f"Only dense teacher has {frame.loc[0, 'only_reference']} in order, only pruned" in plainly(at)
+    assert f"Only dense teacher has {frame.loc[0, 'only_reference']} pairs in order, only pruned" in plainly(
+        at
+    )
     assert p_text(mcnemar(three.ahead, one.ahead)) in plainly(at)
     figure = titled(at, "Minimal pairs in order by slice")
     np.testing.assert_allclose(values(figure["data"][0]["x"]), 100 * frame["reference"][1:])
