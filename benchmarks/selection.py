@@ -3,7 +3,7 @@
 Prunes routed checkpoints to a few sizes by every selection there is, without any training on, and scores them on GLUE's
 validation data. Usage and norms are counted there too, as the paper does; gates are fitted on texts of the training
 split, whose labels only mix the classes. Each classifier is scored again with its output bias shifted so that it gives
-each class as often as the routed model does on as many texts of the training split, without labels (`matched`).
+each class as often as the routed model does on as many texts of the training split, drawn alike (`matched`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ def study(path: Path, sizes: list[int], table: Table) -> None:
         ):
             row = common | {"per_layer": m, "selection": name} | measured(evaluations)
             row |= plan_cost(made.model, plans[name][0], TOKENS).relative_to(dense)
-            row |= _lead(evaluations, found["usage"], routed) | (fit if name == "fitted" else {})
+            usage = (moved if is_matched else found)["usage"]
+            row |= _lead(evaluations, usage, routed) | (fit if name == "fitted" else {})
+            if is_matched and len(evaluations) == 1:  # over the same plan without the shift
+                gain = lead(evaluations[0], found[name][0], routed)
+                row |= {"gain": gain["lead"], "gain_interval": gain["lead_interval"]}
             row |= {"matched": True, "matched_on": few.name, "matched_texts": len(few)} if is_matched else {}
             if few.task.num_labels == 2:
                 row["ranking"] = float(np.mean([ranking(e.labels, e.logits) for e in evaluations]))

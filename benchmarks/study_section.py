@@ -57,10 +57,11 @@ def _teachers(frame: pd.DataFrame) -> str:
     floors = studies.floors(frame)
     found = []
     for task, rows in frame.groupby("task", sort=False):
-        scores = {
-            f"{r.teacher:.3f}": r.recipe for r in rows.drop_duplicates(["recipe", "teacher"]).itertuples()
-        }
-        score = next(iter(scores)) if len(scores) == 1 else listed(f"{s} of {r}" for s, r in scores.items())
+        known = {r.recipe: f"{r.teacher:.3f}" for r in rows.itertuples()}
+        one = len(set(known.values())) == 1
+        score = (
+            next(iter(known.values())) if one else listed(f"{s} of {recipe}" for recipe, s in known.items())
+        )
         n = f"(n = {rows['n'].iloc[0]:,}{studies.floor_text(floors[task])})"
         found.append(f"{task} {rows['metric'].iloc[0]} {score} {n}")
     return f"Teachers: {'; '.join(found)}."
@@ -211,7 +212,7 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "512 texts of the training split, whose labels only mix the classes. Cells: share of the routed model's "
         "score, and in brackets what its 95% interval allows (for random experts the range of three draws). “Shares "
         "matched”: with the output bias shifted so that each class is given as often as by the routed model on 512 "
-        "texts of the training split, without labels (`shrp.answer_shares`). ROC: area under the curve of the models "
+        "texts of the training split, drawn alike (`shrp.answer_shares`). ROC: area under the curve of the models "
         "by usage, which no threshold touches, where it was measured. One training each.",
         "",
         *(f"- {sentence}" for sentence in selections.findings(frame)),

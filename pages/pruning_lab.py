@@ -80,7 +80,7 @@ def main() -> None:
     else:
         curve.draw()
     lab_outputs.details(selection, setting, plan, pruned, routed)
-    compare_sides.offer(setting)
+    compare_sides.offer(setting, plan, held_out=selection.ranked_on is not None)
     lab_outputs.take_along(selection, setting, plan, pruned, routed)
     if asked:  # late, so that everything else is there meanwhile
         curve.sweep()

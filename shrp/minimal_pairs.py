@@ -2,7 +2,7 @@
 
 Accuracy asks on which side of a threshold each input falls. A pair asks less, and just what it was written to ask: does
 the model think better of the better one? A model whose threshold is far off has half of the sentences wrong and may
-still have every pair in order. An undecided model has half of the pairs in order.
+still have every pair in order. Guessing has half of them in order; a model that gives all inputs the same has none.
 """
 
 from __future__ import annotations

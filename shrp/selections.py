@@ -30,10 +30,11 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a checkpoint, size and selection: its share of the routed model's score.
 
     Columns: checkpoint, task, metric, n, routed, per_layer, selection (in words), score, retained, low, high (of the
-    score's 95% interval, nan where there is none, or of the draws), lead, lead_low, lead_high (over usage, paired, as
-    shares of the routed model's score; nan for usage itself and for random draws), encoder_params, matched (whether the
-    output bias was shifted to match the routed model's answer shares; such rows come after the others of their size),
-    ranking (area under the ROC curve; nan where there are not two classes, or it was not measured).
+    score's 95% interval, nan where there is none, or of the draws), lead, lead_low, lead_high (over usage, both matched
+    in a matched row, paired, as shares of the routed model's score; nan for usage itself and for random draws),
+    encoder_params, matched (whether the output bias was shifted to match the routed model's answer shares; such rows
+    come after the others of their size), gain, gain_low, gain_high (of a matched row over the same plan without the
+    shift, as lead), ranking (area under the ROC curve; nan where there are not two classes, or it was not measured).
 
     Raises:
         DataError: a row lacks something.
@@ -48,6 +49,7 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             if not routed > 0:
                 raise ValueError("nothing is retained of a score of 0 or less")
             lead_low, lead_high = row.get("lead_interval") or (float("nan"),) * 2
+            gain_low, gain_high = row.get("gain_interval") or (float("nan"),) * 2
             found.append(
                 {
                     **{
@@ -57,6 +59,7 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     **{"routed": routed, "selection": NAMES[row["selection"]]},
                     **{"retained": row["score"] / routed, "low": low / routed, "high": high / routed},
                     **{"lead": float(row.get("lead", "nan")), "lead_low": lead_low, "lead_high": lead_high},
+                    **{"gain": float(row.get("gain", "nan")), "gain_low": gain_low, "gain_high": gain_high},
                     "encoder_params": row.get("encoder_params"),
                     "matched": bool(row.get("matched", False)),
                     "ranking": float(row.get("ranking", "nan")),
@@ -118,15 +121,23 @@ def _matched(frame: pd.DataFrame) -> list[str]:
         before = frame[(frame["checkpoint"] == checkpoint) & (frame["per_layer"] == size) & ~frame["matched"]]
         before = before.set_index("selection")
         parts = [
-            f"{r.selection} {r.retained:.1%} instead of {before.loc[r.selection, 'retained']:.1%}"
+            f"{r.selection} {r.retained:.1%} instead of {before.loc[r.selection, 'retained']:.1%}{_gained(r)}"
             for r in rows[rows["per_layer"] == size].itertuples()
             if r.selection in before.index
         ]
         said.append(
             f"{checkpoint} with {size} a layer and the output bias shifted so that each class is given as often as by "
-            f"the routed model on texts of the training split, without labels: {', '.join(parts)} of its score."
+            "the routed model on texts of the training split, whose labels only mix the classes: "
+            f"{', '.join(parts)} of its score."
         )
     return said
+
+
+def _gained(row: Any) -> str:
+    """The paired interval of what a matched row gains, in points; empty where there is none."""
+    return (
+        "" if pd.isna(row.gain_low) else f" ({100 * row.gain_low:+.1f} to {100 * row.gain_high:+.1f} points)"
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -132,9 +132,15 @@ def names(frame: pd.DataFrame, name: str, source: str) -> tuple[str, ...]:
     """A column's cells as names; a missing one is empty.
 
     Raises:
-        DataError: There is no such column.
+        DataError: There is no such column, or a name is not valid Unicode.
     """
-    return tuple("" if is_missing(cell) else str(cell) for cell in column(frame, name, source))
+    found = tuple("" if is_missing(cell) else str(cell) for cell in column(frame, name, source))
+    for row, one in enumerate(found, 1):
+        if not _is_unicode(one):
+            raise DataError(
+                f"'{source}', row {row}, column '{name}': the name is not valid Unicode; repair it."
+            )
+    return found
 
 
 def text_rows(
@@ -161,11 +167,18 @@ def _text_fault(cell: Any, allow_empty: bool) -> str | None:
         return f"a text is needed, not {cell!r:.40}; is it the right column?"
     if not allow_empty and not cell.strip():
         return "the text is empty; fill it in or leave the row out."
-    try:
-        cell.encode()
-    except UnicodeEncodeError:  # Half of a surrogate pair, as from a cut emoji in JSON.
+    if not _is_unicode(cell):
         return "the text is not valid Unicode; repair it or leave the row out."
     return None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written down; half of a surrogate pair, as from a cut emoji in JSON, can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_missing(cell: Any) -> bool:
@@ -247,9 +260,12 @@ def translated(
             raise DataError(
                 f"'{label:.40}' can't mean '{meaning:.40}': the classes of '{task.name}' are {classes}."
             )
-    known = {name: name for name in task.label_names} | dict(
-        zip(_keys(list(meanings), source), meanings.values(), strict=True)
-    )
+    known: dict[str, str | None] = {}
+    for key, meaning in zip(_keys(list(meanings), source), meanings.values(), strict=True):
+        if known.get(key, meaning) != meaning:  # 1 and 1.0 are one label
+            raise DataError(f"the label '{key:.40}' has two meanings; give it one.")
+        known[key] = meaning
+    known = {name: name for name in task.label_names} | known
     found = _keys(cells, source)
     if (unknown := next((row for row, key in enumerate(found) if key not in known), None)) is not None:
         raise DataError(
@@ -292,6 +308,8 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
             )
         if isinstance(cell, (dict, list)) or (isinstance(cell, float) and math.isinf(cell)):
             raise DataError(f"'{source}', row {row}: a label is a word or a number, not {cell!r:.40}.")
+        if isinstance(cell, str) and not _is_unicode(cell):
+            raise DataError(f"'{source}', row {row}: the label is not valid Unicode; repair it.")
         whole = _whole(cell)
         keys.append(str(cell if whole is None else whole))
     return keys

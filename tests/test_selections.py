@@ -63,7 +63,10 @@ def test_matched_answer_shares_stand_beside_what_they_change():
     *plain, last = selections.findings(frame)
     assert plain == selections.findings(selections.frame_of(ROWS))
     assert last.startswith("cola-6of12 with 1 a layer and the output bias shifted")
-    assert "without labels: usage 85.0% instead of 25.0%, fitted gates 90.0% instead of 90.0% of its" in last
+    assert (
+        "only mix the classes: usage 85.0% instead of 25.0%, fitted gates 90.0% instead of 90.0% of its"
+        in last
+    )
     text = selection_section([*ROWS, *moved])
     assert "| 100 | 1, shares matched | 50.0% | 0.770 | 85.0 (60.0 to 110.0) | 90.0" in text
     names = [trace.name for trace in selection_marks(frame[frame["per_layer"] == 1], "n", 1).data]
@@ -103,10 +106,8 @@ def test_a_checkpoint_is_measured_with_every_selection(
     for one in rows:
         assert (one["checkpoint"], one["n"]) == ("sst2-2of3", 24)
         matched = one.get("matched", False)
-        beside_usage = one["selection"] in ("gate_norm", "fitted") or (
-            matched and one["selection"] == "usage"
-        )
-        assert ("lead" in one) == beside_usage
+        assert ("lead" in one) == (one["selection"] in ("gate_norm", "fitted"))
+        assert ("gain" in one) == (matched and one["selection"] != "random")
         assert one.get("matched_texts", 24) == 24
         assert 0 <= one["ranking"] <= 1
         assert ("fitted_texts" in one) == (one["selection"] == "fitted")

@@ -6,25 +6,39 @@ import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.convert import expert_layers, num_experts_of
+from shrp.errors import PlanError
 from shrp.phrases import listed
-from ui import lab_edits
+from shrp.plan_edits import NO_EDITS, PlanEdits
+from ui import lab_edits, lab_plan_url
 from ui.lab_editor import upload
 from ui.lab_edits import Editor
 from ui.text import escape
 
-PLAN, FROM_LAB = "plan", "lab"
-"""What the address calls a side's edits, behind its letter; and the value by which a link asks for those of the lab."""
+PLAN = "plan"
+"""What the address calls a side's edits, behind its letter."""
+_FROM_LAB = "lab-"
+"""How a link from the pruning lab begins there: its edits then take the place of those of this session."""
+
+
+def link_of(edits: PlanEdits) -> str:
+    """What a link from the pruning lab says of edits; without them where they are too long for an address."""
+    text = lab_plan_url.encode(edits)
+    return _FROM_LAB + (text if len(text) <= lab_plan_url.LONGEST else "")
 
 
 def editor(letter: str, checkpoint: Checkpoint) -> Editor:
     """The side's own edits of this checkpoint's plans, which its address carries as `a_plan` or `b_plan`."""
     model, url = checkpoint.model, f"{letter.lower()}_{PLAN}"
-    asked = st.query_params.get(url) == FROM_LAB
-    if asked:
+    asked = st.query_params.get(url, "")
+    if linked := asked.startswith(_FROM_LAB):
         del st.query_params[url]
     found = lab_edits.editor(checkpoint.fingerprint, list(expert_layers(model)), num_experts_of(model), url)
-    if asked:
-        found.apply(lab_edits.edits_known(checkpoint.fingerprint))
+    if linked:
+        text = asked.removeprefix(_FROM_LAB)
+        try:
+            found.apply(lab_plan_url.decode(text) if text else NO_EDITS)
+        except PlanError as error:
+            found.refuse(f"The plan in the address was left out: {error}")
     return found
 
 

@@ -13,6 +13,8 @@ from shrp.data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
+from shrp.plan import PruningPlan
+from shrp.plan_edits import edits_of
 from shrp.tasks import Task
 from ui import compare_plan, lab, lab_controls, lab_edits, loaders, state
 from ui.lab import Setting
@@ -119,8 +121,14 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
     return Choice(name, checkpoint, kind, setting, compare_plan.editor(letter, checkpoint))
 
 
-def offer(setting: Setting) -> None:
-    """On the pruning lab: a link to Compare with the lab's setting, and the edits that hold there, on side B."""
+def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
+    """On the pruning lab: a link to Compare with the lab's setting, and the edits that hold there, on side B.
+
+    Args:
+        plan: of the setting.
+        held_out: whether its experts were chosen on half of the data, which Compare does not do: the link then has the
+            whole plan.
+    """
     number = lab_controls.BUDGET if setting.allocation == lab.GLOBAL else lab_controls.EACH
     values = {
         "is": PRUNED,
@@ -128,7 +136,7 @@ def offer(setting: Setting) -> None:
         number: setting.number,
         lab_controls.SELECTION: setting.selection,
         lab_controls.COMBINATION: setting.combination,
-        compare_plan.PLAN: compare_plan.FROM_LAB,
+        compare_plan.PLAN: compare_plan.link_of(edits_of(plan) if held_out else setting.edits),
     }
     if setting.is_control:
         values[lab_controls.SEED] = setting.seed

@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from shrp.data import TextData
+from shrp.minimal_pairs import pairs_of
 from shrp.reference import Reference
 from ui.state import Selection
 from ui.store import results
@@ -39,7 +40,7 @@ def held_out(selection: Selection) -> Selection:
 
 def _split(selection: Selection) -> Selection:
     checkpoint, data = selection.checkpoint, selection.data
-    store, key = results("halves", 8), (data.fingerprint, data.name)
+    store, key = results("halves", 8), (data.fingerprint, data.name, data.pairs)
     if (found := store.get(key)) is None:
         ranked, scored = halves(data)
         chosen = replace(data.subset(ranked), name=f"{data.name}, half")
@@ -55,7 +56,7 @@ def _split(selection: Selection) -> Selection:
 
 def _part(fingerprint: str, data: TextData, teacher: Reference, rows: np.ndarray) -> Reference:
     """The teacher's outputs for some rows of the data: the same object each time, by which its evaluation is kept."""
-    store, key = results("halves of teachers", 8), (fingerprint, data.fingerprint, data.name)
+    store, key = results("halves of teachers", 8), (fingerprint, data.fingerprint, data.name, data.pairs)
     found = store.get(key)
     if found is None or found[0] is not teacher:  # made anew beside the same weights
         found = teacher, replace(teacher, logits=teacher.logits[rows])
@@ -66,9 +67,12 @@ def _part(fingerprint: str, data: TextData, teacher: Reference, rows: np.ndarray
 def halves(data: TextData) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the half to choose on and of the half to score on, ascending; the same in every session."""
     order = data.stratified_order()
-    together: dict[str | int, list[int]] = {}
-    for i in order:  # a pair stands where the first of it does
-        together.setdefault((data.pairs and data.pairs[i]) or int(i), []).append(int(i))
+    first = np.arange(len(data))
+    pairs = pairs_of(data)
+    first[pairs[:, 1]] = pairs[:, 0]  # of the pair that an input belongs to, itself where it is alone
+    together: dict[int, list[int]] = {}
+    for i in order:  # a pair stands where the first of it comes
+        together.setdefault(int(first[i]), []).append(int(i))
     chosen: list[int] = []
     for inputs in together.values():
         if len(chosen) >= len(order) // 2:

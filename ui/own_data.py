@@ -23,6 +23,7 @@ from shrp import tabular
 from shrp.data import TextData, from_frame
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR
+from shrp.minimal_pairs import pairs_of
 from shrp.tasks import Task
 from ui import loaders, own_labels
 from ui.text import escape
@@ -341,6 +342,12 @@ def _draw_table(table: Table, task: Task) -> bool:
             data = fit(table, task, key[-1])
             new = session.get(_FITTED, key[:0])[:1] != key[:1]
             session[loaders.OWN_DATA], session[_FITTED] = data, key
+        if columns.pair is not None and not len(pairs_of(session[loaders.OWN_DATA])):
+            names = len({name for name in session[loaders.OWN_DATA].pairs or () if name})
+            st.caption(
+                f":material/info: none of the {names:,} names in its pair column is of two inputs with different "
+                "labels."
+            )
         if meanings and (left := len(table.frame) - len(session[loaders.OWN_DATA])):
             st.caption(f"{left:,} of {len(table.frame):,} rows are left out.")
     except DataError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import streamlit as st
@@ -23,16 +24,18 @@ Meanings = tuple[tuple[str, str | None], ...]
 
 def guess(label: str, task: Task) -> str | None:
     """The class that a label is probably another spelling of: Positive, or pos, is positive. None: can't tell."""
-    ours = {_folded(name): name for name in task.label_names}
+    if label in task.label_names:
+        return label
     theirs = _folded(label)
-    if theirs in ours:
-        return ours[theirs]
-    begun = [name for folded, name in ours.items() if len(theirs) >= _SHORT and folded.startswith(theirs)]
-    return begun[0] if len(begun) == 1 else None
+    same = [name for name in task.label_names if theirs and _folded(name) == theirs]
+    begun = [name for name in task.label_names if len(theirs) >= _SHORT and _folded(name).startswith(theirs)]
+    found = same or begun
+    return found[0] if len(found) == 1 else None
 
 
 def _folded(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())
+    """Without case and spaces; signs stay, as they may be all that tells two classes apart."""
+    return re.sub(r"[\s_]+|(?<=\w)-(?=\w)", "", name.casefold())
 
 
 def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:

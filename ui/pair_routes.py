@@ -35,8 +35,11 @@ def section(selection: Selection, stats: UsageStats, layer: int) -> None:
     st.subheader("Routes within minimal pairs", anchor="pairs")
     st.caption(
         "The two inputs of a minimal pair are alike but for what gives them different labels. Where they take "
-        "different experts, the router saw the difference, or what it did to the layers below; where they take the "
-        "same one, this layer's choice has nothing to do with it."
+        "different experts, the router saw the difference, or what it did to the layers below."
+        + (
+            " Tokens pick experts each for themselves here: compared is the one of most tokens."
+            * (stats.unit == "tokens")
+        )
     )
     frame = route_changes(stats, data)
     chart(

@@ -19,13 +19,14 @@ from ui.text import PAIR_ORDER, escape, p_text, percent
 
 def what_they_are(task: Task) -> str:
     """What a minimal pair is, and when a model of the task has it in order, as Markdown."""
-    better = (
-        f"the {escape(task.label_names[1])} one" if task.num_labels == 2 else "the one with the greater label"
-    )
+    more = "the one with the greater label more of that label than the other one, wherever its threshold lies"
+    if task.is_regression:
+        more = "the one with the greater label the greater number"
+    elif task.num_labels == 2:
+        more = more.replace("one with the greater label", f"{escape(task.label_names[1])} one")
     return (
         "A minimal pair is two inputs that are alike but for what gives them different labels. It is in order where "
-        f"the model gives {better} more of that label than the other one, wherever its threshold lies; an undecided "
-        "model has half of the pairs in order."
+        f"the model gives {more}. Guessing has half of the pairs in order; equal outputs count as not in order."
     )
 
 
@@ -54,7 +55,7 @@ def line(data: TextData, models: Mapping[str, Evaluation | None]) -> str:
         for name, evaluation in models.items()
         if evaluation is not None and evaluation.complete
     ]
-    return f"**Minimal pairs in order**: {'; '.join(said)}; by chance half." if said else ""
+    return f"**Minimal pairs in order**: {'; '.join(said)}; by guessing half." if said else ""
 
 
 def tab(reference: Evaluation, other: Evaluation, data: TextData, names: tuple[str, str], file: str) -> None:
@@ -69,13 +70,14 @@ def tab(reference: Evaluation, other: Evaluation, data: TextData, names: tuple[s
     whole, slices = frame.iloc[0], frame.iloc[1:].reset_index(drop=True)
     st.caption(what_they_are(data.task))
     a, b = (f"**{escape(name)}**" for name in names)
+    rightly = f"{one.both_right.sum():,} and {two.both_right.sum():,}"
     change = points(whole["change"], PAIR_ORDER)
     bounds = points_interval((whole["change low"], whole["change high"]), PAIR_ORDER)
     st.markdown(
         f"In order: {a} {in_order(one)}, {b} {in_order(two)}: a change of {change} (95% interval {bounds}, paired). "
         f"Only {a} has {whole['only_reference']:,} pairs in order, only {b} {whole['only_other']:,}: "
-        f"{p_text(mcnemar(one.ahead, two.ahead))} (McNemar's exact test). Both inputs on the right side of the "
-        f"threshold: {one.both_right.sum():,} and {two.both_right.sum():,}."
+        f"{p_text(mcnemar(one.ahead, two.ahead))} (McNemar's exact test)."
+        + ("" if data.task.is_regression else f" Both inputs classified rightly: {rightly}.")
     )
     if slices.empty:
         return

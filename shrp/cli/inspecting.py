@@ -124,6 +124,11 @@ def evaluate(
             f"{source.name} has no column '{label_column}' to score by; name it with --label-column, or have the "
             "predictions written with --predictions."
         )
+    if pair_column is not None and source.labels is not None and not len(pairs_of(source)):
+        raise DataError(
+            f"no name in column '{pair_column}' of {source.name} is of two inputs with different labels, so there "
+            "are no minimal pairs."
+        )
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
         options = {"batch_size": batch_size, "max_length": max_length}

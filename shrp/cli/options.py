@@ -142,6 +142,8 @@ def training_data(
     if (train_file is None) != (validation_file is None):
         raise DataError("give both --train-file and --validation-file, or neither and a GLUE --task.")
     if train_file is None:
+        if label_means:
+            raise DataError("--label-means is for files of your own, the labels of GLUE are known.")
         if isinstance(task, Task) and task.name not in TASKS:
             raise DataError(
                 f"the task, '{task.name}', is one of your own: give --train-file and --validation-file."
@@ -164,6 +166,8 @@ def training_data(
         label_column=label_column,
         meanings=meanings,
     )
+    if validation.labels is None:
+        raise DataError(f"{validation_file} has no label column; name it with --label-column.")
     return train, validation
 
 

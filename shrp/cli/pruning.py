@@ -121,6 +121,8 @@ def prune(
     source = store.load(checkpoint)
     combination = combination or ("fitted" if selection == "fitted" else "usage")
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
+    if match_shares and source.info.task.is_regression:
+        raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
     if not source.info.config.layers:
         raise PlanError(f"{checkpoint} is dense: it has no converted layer to prune. `train` converts it.")
     if source.is_static:

@@ -17,7 +17,7 @@ from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
-from ui import lab_compare, lab_hurts, loaders
+from ui import lab_compare, lab_hurts, lab_split, loaders
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
 from ui.compare_views import numbering
 from ui.lab_export import plan_json
@@ -169,7 +169,7 @@ def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint):
     lab_score = next(m.value for m in at.metric if m.label == "Accuracy")
     link = next(link.proto for link in at.get("page_link") if "Hold this pruning" in link.proto.label)
     asked = {key: values[0] for key, values in parse_qs(link.query_string).items()}
-    assert asked["b_plan"] == "lab"
+    assert asked["b_plan"] == "lab-1d0"
     at.query_params.clear()
     at.query_params.update(asked)
     at.switch_page("pages/compare.py").run()
@@ -181,6 +181,23 @@ def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint):
     assert metric(at, "B: accuracy") == lab_score
     assert "(edit 1: 4 in all (from 2 a layer), usage, plain mean)" in texts_of(at)
     assert "".join(at.query_params["b_plan"]) == "1d0"
+
+
+def test_a_held_out_choice_of_experts_goes_whole(open_page, tiny_checkpoint):
+    at = open_page("pruning_lab", tiny_checkpoint, hold_out="true", keep="Per layer", per_layer=2)
+    link = next(link.proto for link in at.get("page_link") if "Hold this pruning" in link.proto.label)
+    asked = {key: values[0] for key, values in parse_qs(link.query_string).items()}
+    found = open_page("compare", tiny_checkpoint, **asked)  # another session, as by a link that was sent
+    assert not found.exception
+    assert "weights from a file" in texts_of(found)
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    half = data.subset(lab_split.halves(data)[0])
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, half), per_layer=2)
+    expected = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+    assert metric(found, "B: accuracy") == f"{100 * expected.score:.1f}%"
+    broken = open_page("compare", tiny_checkpoint, b_plan="lab-nonsense")
+    assert not broken.exception
+    assert "The plan in the address was left out" in texts_of(broken)
 
 
 def test_the_labs_edits_are_taken_over(open_page, tiny_checkpoint):

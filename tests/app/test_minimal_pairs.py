@@ -49,7 +49,9 @@ def test_the_lab_says_how_many_pairs_are_in_order(open_page, folder, loaded, tin
     pruned = evaluate(prune(loaded.model, plan), loaded.tokenizer, COLA)
     routed = evaluate(loaded.model, loaded.tokenizer, COLA)
     one, two, three = (pair_outcomes(COLA, e) for e in (pruned, routed, dense))
-    said = f"pruned {in_order(one)}; routed {in_order(two)}; dense teacher {in_order(three)}; by chance half."
+    said = (
+        f"pruned {in_order(one)}; routed {in_order(two)}; dense teacher {in_order(three)}; by guessing half."
+    )
     assert said in plainly(at), [x for x in plainly(at).splitlines() if "in order" in x]
     frame = pair_changes(three, one)
     assert f"Only dense teacher has {frame.loc[0, 'only_reference']} pairs in order, only pruned" in plainly(
@@ -77,7 +79,7 @@ def test_compare_and_overview_have_them_too(open_page, folder, loaded):
     assert f"In order: A {in_order(whole)}, B" in plainly(at)
     at = open_page("overview", folder)
     assert not at.exception
-    assert f"Minimal pairs in order: this model {in_order(whole)}; by chance half." in plainly(at)
+    assert f"Minimal pairs in order: this model {in_order(whole)}; by guessing half." in plainly(at)
     assert "gives the acceptable one more of that label" in plainly(at)
 
 
@@ -149,6 +151,31 @@ def test_halves_keep_pairs_together(open_page, folder):
     at = open_page("pruning_lab", folder, hold_out="true", budget=3)
     assert not at.exception
     assert " of 72 (" in plainly(at)
+
+
+def test_names_that_are_no_pairs_part_no_halves():
+    labels = np.arange(80) % 2
+    texts = tuple((f"text {i}",) for i in range(80))
+    for pairs in (("x",) * 80, tuple("ab"[i % 2] for i in range(80))):
+        ranked, scored = lab_split.halves(TextData(TASKS["sst2"], "t", texts, labels, None, pairs))
+        assert (len(ranked), len(scored)) == (40, 40)
+        assert labels[ranked].sum() == 20
+
+
+def test_halves_of_the_same_texts_with_other_pairs_are_other_halves(open_page, tiny_checkpoint):
+    rows = "".join(f"w{i} w{i % 7},{i % 2},{i // 2},{(i + 1) // 2}\n" for i in range(80))
+    at = open_page("pruning_lab", tiny_checkpoint, hold_out="true")
+    box = next(box for box in at.file_uploader if "table" in box.label)
+    box.set_value(("mine.csv", f"sentence,label,pair,other\n{rows}".encode(), "text/csv")).run()
+    assert not at.exception
+    assert " of 20 (" in plainly(at)
+    pair = next(box for box in at.sidebar.selectbox if box.label == "Pair column")
+    pair.set_value("none").run()
+    assert "Minimal pairs in order" not in plainly(at)
+    pair = next(box for box in at.sidebar.selectbox if box.label == "Pair column")
+    pair.set_value("other").run()
+    assert not at.exception
+    assert "Minimal pairs in order" in plainly(at)
 
 
 def test_models_that_are_not_there_are_left_out():

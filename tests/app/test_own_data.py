@@ -335,6 +335,18 @@ def test_what_a_label_probably_means(label, meaning):
     assert own_labels.guess(label, SST2) == meaning
 
 
+def test_signs_tell_classes_apart():
+    numbers = custom_task("t", ("text",), ("-1", "1"))
+    assert [own_labels.guess(label, numbers) for label in ("-1", "1", "0", "+1")] == ["-1", "1", None, None]
+    languages = custom_task("t", ("text",), ("C", "C#", "C++", "Objective-C"))
+    assert [own_labels.guess(label, languages) for label in ("c", "c#", "C++", "objective c", "+")] == [
+        *("C", "C#", "C++", "Objective-C"),
+        None,
+    ]
+    twins = custom_task("t", ("text",), ("yes", "Yes"))
+    assert [own_labels.guess(label, twins) for label in ("yes", "Yes", "YES")] == ["yes", "Yes", None]
+
+
 def test_a_beginning_of_several_classes_is_no_guess():
     task = custom_task("t", ("text",), ("not sure", "not now", "now"))
     assert own_labels.guess("not", task) is None
@@ -346,6 +358,24 @@ def test_a_column_of_many_labels_is_refused_and_not_asked_about():
     assert own_labels.unknown(table.frame["label"].tolist(), SST2, "t.csv") == []
     with pytest.raises(DataError, match="row 1: the label 'l0' is not among"):
         fit(table, SST2, Columns(("sentence",), "label", None))
+
+
+def test_a_label_that_is_no_text_is_refused(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "t.jsonl", b'{"sentence": "a", "label": "\\ud83d"}\n' * 2)
+    assert not at.exception
+    assert "row 1: the label is not valid Unicode" in texts_of(at)
+    for column in ("slice", "pair"):
+        upload(at, "table", f"{column}.jsonl", f'{{"sentence": "a", "{column}": "\\ud83d"}}\n'.encode())
+        assert not at.exception
+        assert f"row 1, column '{column}': the name is not valid Unicode" in texts_of(at)
+
+
+def test_a_pair_column_without_pairs_is_told(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "t.csv", b"sentence,label,pair\nw1,0,a\nw2,0,a\nw3,1,b\n")
+    assert not at.exception
+    assert "none of the 2 names in its pair column is of two inputs with different labels" in texts_of(at)
 
 
 def test_a_row_is_counted_as_it_stands_in_the_file(monkeypatch):
