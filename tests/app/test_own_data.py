@@ -378,6 +378,17 @@ def test_a_pair_column_without_pairs_is_told(open_page, tiny_checkpoint):
     assert "none of the 2 names in its pair column is of two inputs with different labels" in texts_of(at)
 
 
+def test_labels_can_be_asked_about_beside_a_pair_column(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "t.csv", b"sentence,label,pair\nw1,good,a\nw2,bad,a\n")
+    assert not at.exception
+    assert "say what each label means" in texts_of(at)
+    for label, meaning in (("good", "positive"), ("bad", "negative")):
+        next(box for box in at.sidebar.selectbox if box.label == f"'{label}' means").set_value(meaning).run()
+    assert not at.exception
+    assert "of 1 (" in texts_of(at)
+
+
 def test_a_row_is_counted_as_it_stands_in_the_file(monkeypatch):
     monkeypatch.setattr(own_data, "MAX_CHARACTERS", 3)
     table = read_upload("t.csv", b"sentence,label\na,0\nb,left\nlong,1\n")
