@@ -148,15 +148,20 @@ def test_a_pruned_checkpoint_is_exported_as_it_is(open_page, tiny_static_checkpo
     assert len(onnx_captions(at)) == 1
 
 
-def test_a_build_of_a_pruned_checkpoint_says_what_it_says(tiny_static_checkpoint, tiny_inputs, tmp_path):
+def test_a_pruned_checkpoint_is_built_without_a_plan(tiny_static_checkpoint, monkeypatch):
+    commands = []
+
+    def start(command, **_):
+        commands.append(command)
+        raise ExportError("enough seen")
+
+    monkeypatch.setattr(lab_onnx.subprocess, "Popen", start)
     loaded = checkpoints.load(tiny_static_checkpoint)
-    made = lab_onnx.build(loaded, None, "mine", int8=False)
-    zipfile.ZipFile(io.BytesIO(made.archive)).extractall(tmp_path)
-    inputs = tiny_inputs()
-    session = onnxruntime.InferenceSession(tmp_path / "mine" / "model.onnx")
-    (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    with torch.no_grad():
-        assert np.abs(logits - loaded.model(**inputs).logits.numpy()).max() < 1e-4
+    for plan in (None, PLAN):
+        with pytest.raises(ExportError, match="enough seen"):
+            lab_onnx.build(loaded, plan, "mine", int8=False)
+    assert [("--plan" in command) for command in commands] == [False, True]
+    assert str(loaded.path) in commands[0]
 
 
 def test_an_error_is_shown_in_words_and_the_offer_stays(open_page, tiny_checkpoint, monkeypatch):

@@ -1,4 +1,5 @@
 import io
+import re
 import zipfile
 from dataclasses import replace
 from itertools import pairwise
@@ -455,8 +456,11 @@ def test_what_the_threshold_costs_is_said_and_can_be_mended(open_page, tiny_chec
     ours, theirs = (answer_shares(one.logits)[1] for one in (pruned, routed))
     assert f"says *positive* to {ours:.1%} of the inputs, the routed model to {theirs:.1%}" in said
     assert f"without labels: accuracy {moved.score:.1%} (95% interval" in said
-    areas = [ranking(one.labels, one.logits) for one in (pruned, routed)]
-    assert f"no threshold touches: {areas[0]:.3f}, routed {areas[1]:.3f}" in said
+    areas = re.search(r"no threshold touches: (\S+), routed (\d\.\d+)", said).groups()
+    expected = [ranking(one.labels, one.logits) for one in (pruned, routed)]
+    assert [float(area) for area in areas] == pytest.approx(
+        expected, abs=0.005
+    )  # noise decides between equals
     (frame,) = [d.value for d in at.dataframe if lab_beside.CHOSEN in d.value]
     assert frame[lab_beside.MATCHED].str.fullmatch(r"\d+\.\d%").all()
     files = zipfile.ZipFile(
