@@ -49,7 +49,9 @@ def section(found: Editor, fingerprint: str) -> None:
         fingerprint: of the side's checkpoint.
     """
     in_lab = lab_edits.edits_known(fingerprint)
-    with st.expander("A plan of your own", expanded=bool(found.edits), icon=":material/upload_file:"):
+    with st.expander(
+        "A plan of your own", expanded=bool(found.edits or found.notice), icon=":material/upload_file:"
+    ):
         if found.notice:
             show, icon = (st.warning, "block") if found.refused else (st.info, "check")
             show(escape(found.notice), icon=f":material/{icon}:")

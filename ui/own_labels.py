@@ -44,6 +44,8 @@ def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
         found = tabular.foreign_labels(cells, task, source)
     except DataError:  # fitting the table says what is wrong
         return []
+    if all(re.fullmatch(r"-?\d{1,9}", label) for label in found):
+        found.sort(key=int)  # stars, say
     return found if len(found) <= MAX_LABELS else []
 
 

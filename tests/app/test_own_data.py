@@ -353,6 +353,11 @@ def test_a_beginning_of_several_classes_is_no_guess():
     assert own_labels.guess("not_now", task) == "not now"
 
 
+def test_numbers_are_asked_about_in_their_order():
+    assert own_labels.unknown([5, 10, -1, 5], SST2, "t.csv") == ["-1", "5", "10"]
+    assert own_labels.unknown(["so so", "good"], SST2, "t.csv") == ["so so", "good"]
+
+
 def test_a_column_of_many_labels_is_refused_and_not_asked_about():
     table = read_upload("t.csv", b"sentence,label\n" + b"".join(b"w,l%d\n" % i for i in range(13)))
     assert own_labels.unknown(table.frame["label"].tolist(), SST2, "t.csv") == []
