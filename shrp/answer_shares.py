@@ -89,10 +89,12 @@ def matched(
     return with_output_shift(pruned, data.task, shift), shift
 
 
-def shifted(evaluation: Evaluation, data: TextData, shift: np.ndarray) -> Evaluation:
+def shifted(
+    evaluation: Evaluation, data: TextData, shift: np.ndarray, *, with_interval: bool = True
+) -> Evaluation:
     """The evaluation of the model with its logits shifted; the interval takes the shift as given."""
     logits = (evaluation.logits + shift).astype(np.float32)
-    return summarise(data, evaluation.indices, logits, with_interval=True)
+    return summarise(data, evaluation.indices, logits, with_interval)
 
 
 def with_output_shift(model: PreTrainedModel, task: Task, shift: np.ndarray) -> PreTrainedModel:
