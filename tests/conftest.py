@@ -38,16 +38,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `-n 2` a file's tests stay together, and so do all in the browser, which share one running app."""
-    from xdist.scheduler import LoadScopeScheduling
+    """With `-n 2` a file's tests stay together, and files keep their order, the browser's last though long."""
+    from xdist.scheduler import LoadFileScheduling
 
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            file = nodeid.partition("::")[0]
-            return "browser" if file.startswith("tests/browser/") else file
-
-    config.option.loadscopereorder = False  # the browser's last, though they are many
-    return ByFile(config, log)
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter):

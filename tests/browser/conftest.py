@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from shrp.checkpoint import load
+
 from ..conftest import TIMED
+from .steps import NAME
 
 ROOT = Path(__file__).parent.parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -33,6 +36,8 @@ def app_url(tmp_path_factory):
     port = _free_port()
     environment = {k: v for k, v in os.environ.items() if k not in ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")}
     environment["SHRP_CACHE"] = str(tmp_path_factory.mktemp("results"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        environment["OMP_NUM_THREADS"] = "1"  # another app runs beside it, and waiting threads take its cores
     log = tmp_path_factory.mktemp("app") / "streamlit.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -58,6 +63,12 @@ def app_url(tmp_path_factory):
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def shipped():
+    """The checkpoint that the app opens first."""
+    return load(ROOT / "checkpoints" / NAME)
 
 
 @pytest.fixture(scope="session")
