@@ -34,7 +34,7 @@ def main() -> None:
     except ShrpError as error:
         state.show_error(error)
         return
-    views.predictions(found)
+    views.predictions(found, info.max_length)
     if not found[0].layers or not selection.is_routed:
         views.no_router(selection)
         return

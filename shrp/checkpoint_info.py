@@ -14,6 +14,8 @@ from shrp.plan import PruningPlan
 from shrp.tasks import Task
 
 FORMAT_VERSION = 1
+EVALUATED_TOKENS = 128
+"""Tokens at which usage and scores cut an input, of a checkpoint that learned from no longer ones."""
 
 
 def chosen_on(data: TextData) -> dict[str, Any]:
@@ -61,6 +63,12 @@ class CheckpointInfo:
             "scores": [dict(row) for row in self.scores],
             "usage": {layer: list(share) for layer, share in self.usage.items()},
         }
+
+    @property
+    def max_length(self) -> int:
+        """Tokens at which usage and scores cut an input: where its training did, if that is later than usual."""
+        trained = self.training.get("config", {}).get("max_length", EVALUATED_TOKENS)
+        return max(int(trained), EVALUATED_TOKENS)
 
     def scores_on(self, name: str, fingerprint: str) -> list[Mapping[str, Any]]:
         """The rows measured on a data set of this name and content."""

@@ -24,8 +24,6 @@ from shrp.routing import LayerTrace, record_routing, use_gates
 from shrp.tasks import Task
 
 MAX_SENTENCES = 32
-EVALUATED_TOKENS = 128
-"""Tokens at which usage and scores cut an input; typed ones are read up to what the model can."""
 PAIR_SEPARATOR = "|||"
 _WORD_STARTS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark a word's start; WordPiece marks the rest
 

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
-from shrp import checkpoint, cli
+from shrp import checkpoint, checkpoint_info, cli
 from shrp.answer_shares import answer_shares
+from shrp.batching import token_counts
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.options import layer_list
 from shrp.cli.output import TrainingBar
@@ -165,6 +166,29 @@ def test_evaluate_for_people(shrp, place):
     assert result["data"] == "probe/sst2"
     assert result["teacher"] is None
     assert result["retained"] is None
+
+
+def test_inputs_are_cut_where_the_checkpoint_s_training_did(shrp, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_info, "EVALUATED_TOKENS", 4)
+    loaded, data = checkpoint.load(place / "routed"), load_file(place / "validation.csv", "sst2")
+    assert max(token_counts(loaded.tokenizer, data.texts)) > 6
+    info = replace(loaded.info, training={"config": {"max_length": 6}})
+    checkpoint.save(loaded.model, loaded.tokenizer, info, tmp_path / "trained-at-6")
+    for options, length, teacher in (((), 6, 0.75), (("--max-length", 5), 5, None)):
+        code, out, _ = shrp(
+            "evaluate", tmp_path / "trained-at-6", "--data", place / "validation.csv", "--json", *options
+        )
+        assert code == 0
+        expected = evaluate(loaded.model, loaded.tokenizer, data, max_length=length)
+        assert json.loads(out)["score"] == expected.score
+        assert json.loads(out)["teacher"] == teacher  # whose score is of inputs cut at 6
+    checkpoint.save(
+        loaded.model, loaded.tokenizer, replace(info, training={"config": {"max_length": 64}}), tmp_path / "a"
+    )
+    code, out, _ = shrp(
+        "evaluate", tmp_path / "a", "--data", place / "validation.csv", "--json", "--max-length", 50
+    )
+    assert json.loads(out)["teacher"] == 0.75  # no input is so long
 
 
 def test_evaluate_counts_minimal_pairs_in_order(shrp, place, tmp_path):

@@ -7,11 +7,11 @@ import torch
 
 from shrp.attention import layer_attention
 from shrp.batching import collate, encode
+from shrp.checkpoint_info import EVALUATED_TOKENS
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate, evaluate_stream
-from shrp.explore import EVALUATED_TOKENS
 from shrp.families import encoder_layers
 from shrp.knockout import Prefix, knock_out_effect
 from shrp.routing import knock_out, record_routing, use_gates

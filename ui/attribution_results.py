@@ -161,7 +161,13 @@ def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) ->
 
                 show(0, 1)
                 found = importance.knock_outs(
-                    checkpoint.model, checkpoint.tokenizer, data, rows, meaning=meaning, progress=show
+                    checkpoint.model,
+                    checkpoint.tokenizer,
+                    data,
+                    rows,
+                    meaning=meaning,
+                    max_length=checkpoint.info.max_length,
+                    progress=show,
                 )
                 store.put((*key, i, len(rows)), found)
             parts.append(found)

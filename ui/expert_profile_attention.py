@@ -10,7 +10,7 @@ import streamlit as st
 from shrp.attention import LayerAttention, Pattern
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
-from shrp.explore import EVALUATED_TOKENS, PAIR_SEPARATOR, split_sentences
+from shrp.explore import PAIR_SEPARATOR, split_sentences
 from ui import expert_profile_results as made
 from ui.downloads import chart
 from ui.expert_profile_inputs import EXAMPLE, TYPED
@@ -110,7 +110,7 @@ def _said(found: LayerAttention, pattern: Pattern, hide: bool) -> str:
         )
     if found.full_length > len(found.tokens):
         parts.append(
-            f"Cut at {EVALUATED_TOKENS} of {found.full_length:,} tokens, as usage and scores are on this page."
+            f"Cut at {len(found.tokens)} of {found.full_length:,} tokens, as usage and scores are on this page."
         )
     return " ".join(parts)
 

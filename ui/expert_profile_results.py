@@ -33,7 +33,8 @@ def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
     """Tokens of every expert, for a checkpoint that routes tokens."""
 
     def work(progress: Progress) -> TokenCounts:
-        return count_tokens(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
+        cut = checkpoint.info.max_length
+        return count_tokens(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
 
     key = (checkpoint.fingerprint, data.fingerprint)
     return once("expert-tokens", 3, key, "Counting tokens", work)
@@ -46,14 +47,17 @@ def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> Laye
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _attention(_checkpoint: Checkpoint, fingerprint: str, text: tuple[str, ...], layer: int):
-    return layer_attention(_checkpoint.model, _checkpoint.tokenizer, text, layer)
+    return layer_attention(
+        _checkpoint.model, _checkpoint.tokenizer, text, layer, max_length=_checkpoint.info.max_length
+    )
 
 
 def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
     """Outputs of all experts on a sample of the data; some tens of megabytes, so few are kept."""
 
     def work(progress: Progress) -> OutputSample:
-        return sample_outputs(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
+        cut = checkpoint.info.max_length
+        return sample_outputs(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
 
     key = (checkpoint.fingerprint, data.fingerprint)
     return once("expert-outputs", 2, key, "Computing every expert's outputs", work)
@@ -66,7 +70,14 @@ def router_planes(checkpoint: Checkpoint, data: TextData, layer: int) -> tuple[P
     """
 
     def work(progress: Progress) -> tuple[Plane, Plane]:
-        found = router_inputs(checkpoint.model, checkpoint.tokenizer, data, layer, progress=progress)
+        found = router_inputs(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            layer,
+            max_length=checkpoint.info.max_length,
+            progress=progress,
+        )
         return plane(found.scores), plane(found.states)
 
     key = (checkpoint.fingerprint, data.fingerprint, layer)
@@ -77,7 +88,8 @@ def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
     """Where all experts attend to, on a sample. Raises as `shrp.attention_roles.attention_roles`."""
 
     def work(progress: Progress) -> AttentionRoles:
-        return roles_of(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
+        cut = checkpoint.info.max_length
+        return roles_of(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
 
     key = (checkpoint.fingerprint, data.fingerprint, data.name)
     return once("attention-roles", 6, key, "Seeing where every expert attends to", work)
@@ -99,6 +111,7 @@ def knocked_out(
             expert,
             chosen=stats.top1[layer][:, expert] > 0 if single else None,
             prefix=_prefix(checkpoint, checkpoint.fingerprint, data.fingerprint),
+            max_length=checkpoint.info.max_length,
             progress=progress,
         )
 

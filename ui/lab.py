@@ -93,7 +93,12 @@ def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageSt
     def work(progress: Progress) -> UsageStats:
         if (stats := loaders.kept_usage(checkpoint, data, norms=True)) is None:
             stats = measure_usage(
-                checkpoint.model, checkpoint.tokenizer, data, output_norms=True, progress=progress
+                checkpoint.model,
+                checkpoint.tokenizer,
+                data,
+                max_length=checkpoint.info.max_length,
+                output_norms=True,
+                progress=progress,
             )
             disk().keep_usage(checkpoint.fingerprint, data, stats)
         return stats
@@ -133,7 +138,14 @@ def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Fitted
             # A moved slider ends this run of the page, and the next one, which may come before this one has noticed,
             # goes on with the same fit: it holds for all of the slider's numbers. So do other sessions.
             running = results("running fits", 2)
-            make = partial(GateFit, checkpoint.model, checkpoint.tokenizer, data, stats.shares())
+            make = partial(
+                GateFit,
+                checkpoint.model,
+                checkpoint.tokenizer,
+                data,
+                stats.shares(),
+                max_length=checkpoint.info.max_length,
+            )
             fit = running.get_or_make(key, make)
             bar = st.progress(0.0, text=label)
             try:

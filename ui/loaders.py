@@ -240,7 +240,13 @@ def usage_stats(checkpoint: Checkpoint, data: TextData):
 
     def work(progress: Progress):
         if (stats := kept_usage(checkpoint, data)) is None:
-            stats = measure_usage(checkpoint.model, checkpoint.tokenizer, data, progress=progress)
+            stats = measure_usage(
+                checkpoint.model,
+                checkpoint.tokenizer,
+                data,
+                max_length=checkpoint.info.max_length,
+                progress=progress,
+            )
             disk().keep_usage(checkpoint.fingerprint, data, stats)
         return stats
 
@@ -272,7 +278,8 @@ def evaluation(checkpoint: Checkpoint, data: TextData):
         store, key = disk(), (checkpoint.fingerprint, data, ROUTED)
         if (found := store.evaluation(*key)) is not None:
             return found
-        for estimate in evaluate_stream(checkpoint.model, checkpoint.tokenizer, data):
+        length = checkpoint.info.max_length
+        for estimate in evaluate_stream(checkpoint.model, checkpoint.tokenizer, data, max_length=length):
             progress(estimate.n, estimate.total)
         store.keep_evaluation(*key, estimate)
         return estimate
@@ -305,4 +312,5 @@ def live_evaluator(checkpoint: Checkpoint, data: TextData):
 def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str, name: str):
     from shrp.live import LiveEvaluator
 
-    return LiveEvaluator(_checkpoint.model, _checkpoint.tokenizer, _data)
+    length = _checkpoint.info.max_length
+    return LiveEvaluator(_checkpoint.model, _checkpoint.tokenizer, _data, max_length=length)

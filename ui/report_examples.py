@@ -8,7 +8,7 @@ import pandas as pd
 from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
-from shrp.explore import EVALUATED_TOKENS, explore
+from shrp.explore import explore
 from shrp.tasks import Task
 from shrp.usage import UsageStats
 from ui.expert_cells import routes_side_by_side
@@ -56,12 +56,13 @@ def examples_part(
         labels = [
             f"{i}. {shorten(' / '.join(data.texts[i]), 38)}" for i in inputs.tolist()
         ]  # the index keeps equal texts apart
-        longer = any(one.full_length > EVALUATED_TOKENS for one in seen)
+        cut = selection.checkpoint.info.max_length
+        longer = any(one.full_length > cut for one in seen)
         part.figure(
             routes_side_by_side(seen, labels=labels, title=f"Routes: {title[0].lower()}{title[1:]}"),
             f"The expert that each of these inputs takes in the routed layers "
             f"{', '.join(map(str, seen[0].layers))}, as in the table"
-            + (f", where inputs are cut at {EVALUATED_TOKENS} tokens." if longer else "."),
+            + (f", where inputs are cut at {cut} tokens." if longer else "."),
             f"Data: {data.name}, n = {len(rows)} inputs picked by the outputs, not a sample.",
         )
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.columns import distinct
-from shrp.explore import EVALUATED_TOKENS, Exploration
+from shrp.explore import Exploration
 from ui import expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.describe import kept_experts
@@ -17,8 +17,12 @@ from ui.state import EXPERT, LAYER, Selection
 from ui.tables import row_height
 
 
-def predictions(found: list[Exploration]) -> None:
-    """The table of predictions, one row an input."""
+def predictions(found: list[Exploration], evaluated: int) -> None:
+    """The table of predictions, one row an input.
+
+    Args:
+        evaluated: tokens at which usage and scores cut an input.
+    """
     task = found[0].task
     classes = [f"p({name})" for name in task.label_names]
     texts = distinct(task.text_columns, ("input", "prediction", "tokens read", *classes))
@@ -56,7 +60,7 @@ def predictions(found: list[Exploration]) -> None:
         alt="Table of the inputs with their prediction and class probabilities",
     )
     downloads(frame, "predictions", "predictions")
-    for note in lengths(found):
+    for note in lengths(found, evaluated):
         st.caption(f":material/content_cut: {note}")
     if unknown := [i for i, e in enumerate(found, 1) if e.unknown]:
         st.caption(
@@ -65,7 +69,7 @@ def predictions(found: list[Exploration]) -> None:
         )
 
 
-def lengths(found: list[Exploration]) -> list[str]:
+def lengths(found: list[Exploration], evaluated: int) -> list[str]:
     """Sentences on inputs that the model can't read whole, or that usage and scores would cut earlier."""
     notes = []
     if cut := [i for i, e in enumerate(found, 1) if e.truncated]:
@@ -73,9 +77,9 @@ def lengths(found: list[Exploration]) -> list[str]:
         notes.append(
             f"At most {limit:,} tokens can be read; this cut {_inputs(cut)}. What follows is of the part that was read."
         )
-    if long := [i for i, e in enumerate(found, 1) if len(e.tokens) > EVALUATED_TOKENS]:
+    if long := [i for i, e in enumerate(found, 1) if len(e.tokens) > evaluated]:
         notes.append(
-            f"This page reads as much as the model can, but usage and scores cut every input at {EVALUATED_TOKENS} "
+            f"This page reads as much as the model can, but usage and scores cut every input at {evaluated} "
             f"tokens, so there {_inputs(long)} would count with the beginning only."
         )
     return notes

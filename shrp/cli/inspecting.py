@@ -10,6 +10,7 @@ import typer
 from shrp.cli.options import (
     AsJson,
     DataSource,
+    EvaluatedLength,
     LabelColumn,
     LabelMeanings,
     PairColumn,
@@ -20,7 +21,6 @@ from shrp.cli.options import (
 from shrp.cli.output import bar, interval_text, print_json, print_table, stderr
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
-MaxLength = Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def usage(
     label_means: LabelMeanings = None,
     by: Annotated[str | None, typer.Option(help="Also by `class` or by `slice`.")] = None,
     output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
-    max_length: MaxLength = 128,
+    max_length: EvaluatedLength = None,
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
@@ -54,7 +54,7 @@ def usage(
             loaded.model,
             loaded.tokenizer,
             source,
-            max_length=max_length,
+            max_length=max_length or loaded.info.max_length,
             output_norms=output_norms,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
@@ -98,12 +98,13 @@ def evaluate(
     slice_column: SliceColumn = None,
     label_means: LabelMeanings = None,
     pair_column: PairColumn = None,
-    max_length: MaxLength = 128,
+    max_length: EvaluatedLength = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs a batch.")] = 32,
     predictions: Annotated[Path | None, typer.Option(help="Write every prediction to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint, routed or static, with a 95% interval, beside its dense teacher where that is known."""
+    from shrp.batching import cut_alike
     from shrp.checkpoint import load
     from shrp.errors import DataError
     from shrp.evaluate import evaluate_stream
@@ -129,16 +130,18 @@ def evaluate(
             f"no name in column '{pair_column}' of {source.name} is of two inputs with different labels, so there "
             "are no minimal pairs."
         )
+    length = max_length or loaded.info.max_length
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
-        options = {"batch_size": batch_size, "max_length": max_length}
+        options = {"batch_size": batch_size, "max_length": length}
         for result in evaluate_stream(loaded.model, loaded.tokenizer, source, **options):
             shown = f"{result.metric} {result.score:.4f}"
             progress.update(task, completed=result.n, description=shown)
     rows = loaded.info.scores_on(source.name, source.fingerprint)
     # What the teacher scored with texts cut elsewhere is no measure for this.
-    trained = loaded.info.training.get("config", {}).get("max_length", max_length)
-    known = [row for row in rows if row["kind"] == "teacher" and trained == max_length]
+    trained = loaded.info.training.get("config", {}).get("max_length", length)
+    alike = cut_alike(loaded.tokenizer, source.texts, trained, length)
+    known = [row for row in rows if row["kind"] == "teacher" and alike]
     teacher = known[0]["score"] if known else None
     if predictions is not None:
         result.to_frame(source.texts).to_csv(predictions, index=False)

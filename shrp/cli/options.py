@@ -12,6 +12,14 @@ from shrp.data import TextData, load_data
 from shrp.errors import DataError, TrainingError
 from shrp.tasks import TASKS, Task
 
+EvaluatedLength = Annotated[
+    int | None,
+    typer.Option(
+        min=4,
+        help="Longest input, in tokens; by default as in the checkpoint's training, and at least 128.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
 ]

@@ -9,6 +9,7 @@ import typer
 
 from shrp.cli.options import (
     AsJson,
+    EvaluatedLength,
     LabelColumn,
     LabelMeanings,
     TextColumns,
@@ -70,7 +71,7 @@ def prune(
     epoch_size: Annotated[int | None, typer.Option(help="At most so many examples an epoch.")] = None,
     learning_rate: Annotated[float, typer.Option(help="For pretrained weights, in recovery.")] = 1e-4,
     new_learning_rate: Annotated[float, typer.Option(help="For the Expander, in recovery.")] = 1e-3,
-    max_length: Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")] = 128,
+    max_length: EvaluatedLength = None,
     full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed recovery.")] = False,
     json: AsJson = False,
@@ -119,6 +120,7 @@ def prune(
     check_seed(seed)
     store.refuse_existing(out)  # now, not after the epochs
     source = store.load(checkpoint)
+    max_length = max_length or source.info.max_length
     combination = combination or ("fitted" if selection == "fitted" else "usage")
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
     if match_shares and source.info.task.is_regression:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, LabelColumn, LabelMeanings, SliceColumn, TextColumns, evaluation_data
+from shrp.cli.options import (
+    AsJson,
+    EvaluatedLength,
+    LabelColumn,
+    LabelMeanings,
+    SliceColumn,
+    TextColumns,
+    evaluation_data,
+)
 from shrp.cli.output import bar, print_json, print_table
 
 SAME_SCORE = 0.005
@@ -37,7 +45,7 @@ def reference(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     label_means: LabelMeanings = None,
-    max_length: Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")] = 128,
+    max_length: EvaluatedLength = None,
     json: AsJson = False,
 ) -> None:
     """Put the dense teacher's outputs on data beside a checkpoint, as a small file without any text of the data."""
@@ -52,12 +60,13 @@ def reference(
     if dense.info.task.label_names != loaded.info.task.label_names:
         raise CheckpointError(f"{teacher} and {checkpoint} are for tasks with different labels.")
     found, rows = dict(loaded.teacher), []
+    length = max_length or loaded.info.max_length
     for name in dict.fromkeys(data or ["probe"]):
         means = None if name in ("probe", "glue") else label_means  # of files alone
         source = evaluation_data(name, loaded.info.task, text_column, label_column, slice_column, means)
         with bar("reference") as progress:
             task = progress.add_task(f"evaluating on {source.name}", total=len(source))
-            for result in evaluate_stream(dense.model, dense.tokenizer, source, max_length=max_length):
+            for result in evaluate_stream(dense.model, dense.tokenizer, source, max_length=length):
                 progress.update(task, completed=result.n)
         for row in loaded.info.scores_on(source.name, source.fingerprint):
             recorded = row.get("score")

@@ -318,14 +318,14 @@ def test_lengths_that_other_pages_would_cut_are_told():
     def made(tokens, full):
         return Exploration(TASKS["sst2"], ("t",), ("a",) * tokens, full, np.zeros(2), {})
 
-    assert lengths([made(128, 128)]) == []
-    (long,) = lengths([made(10, 10), made(129, 129)])
+    assert lengths([made(128, 128)], 128) == []
+    (long,) = lengths([made(10, 10), made(129, 129)], 128)
     assert "128 tokens" in long
     assert "input 2" in long
-    cut, long = lengths([made(512, 900), made(512, 513)])
+    cut, long = lengths([made(512, 900), made(512, 513)], 200)
     assert "At most 512 tokens" in cut
     assert "inputs 1, 2" in cut
-    assert "128" in long
+    assert "200 tokens" in long
 
 
 def test_typed_text_goes_along_or_waits_for_its_task():

@@ -1,0 +1,50 @@
+"""What is measured of a checkpoint reads inputs as far as its training did, on every page."""
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from shrp import checkpoint_info
+
+TRAINED, READS = 12, 32
+"""Tokens that the checkpoint learned from, and that its model can read."""
+
+
+@pytest.fixture
+def cuts(monkeypatch):
+    """The lengths at which texts have been cut since."""
+    found, encode = [], PreTrainedTokenizerFast.__call__
+
+    def noting(self, *texts, **options):
+        if options.get("truncation"):
+            found.append(options["max_length"])
+        return encode(self, *texts, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", noting)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "routing", "params"),
+    [
+        *[
+            ("expert_usage", routing, {"parts": part})
+            for routing in ("sequence", "token")
+            for part in (["map of inputs", "words", "attention", "roles", "knocked out", "nearest experts"])
+            if (routing, part) != ("token", "map of inputs")
+        ],
+        ("pruning_lab", "sequence", {}),
+        ("pruning_lab", "sequence", {"select": "Gate × norm"}),
+        ("pruning_lab", "sequence", {"select": "Fitted"}),
+        ("compare", "sequence", {}),
+        ("attribution", "sequence", {"text": "a b", "on_data": "true", "data_inputs": 32}),
+    ],
+)
+def test_a_checkpoint_is_measured_on_inputs_as_long_as_it_learned_from(
+    open_page, save_tiny, cache, cuts, monkeypatch, page, routing, params
+):
+    monkeypatch.setattr(checkpoint_info, "EVALUATED_TOKENS", 6)
+    folder = save_tiny("tiny", routing=routing, training={"config": {"max_length": TRAINED}})
+    at = open_page(page, folder, **params)
+    assert not at.exception
+    typed = {READS} if "text" in params else set()  # of which one wants to see all
+    assert set(cuts) == {TRAINED} | typed
