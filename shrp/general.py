@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +25,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from shrp.accelerator import one_accelerator
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import convert_layer, expert_layers, router_layers, static_layers
 from shrp.dropout import without_dropout
@@ -36,7 +37,7 @@ from shrp.losses import hidden_loss
 from shrp.partial import run_from
 from shrp.precision import resolve_precision
 from shrp.routing import record_routing
-from shrp.run_state import weights_digest
+from shrp.run_state import RunState, weights_digest
 from shrp.tasks import Task
 from shrp.teacher import kept_or_live
 from shrp.train import FIT_EXAMPLES
@@ -100,6 +101,7 @@ def convert_on_text(
     teacher_outputs: Path,
     *,
     start: PreTrainedModel | None = None,
+    state: RunState | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
     """Convert layers of `base` on texts, each to say what the dense layer in its place says.
@@ -110,6 +112,8 @@ def convert_on_text(
         texts: single texts and pairs, mixed as one likes.
         teacher_outputs: folder for what the teacher says, which several conversions may share.
         start: a model of the same base, some of whose upper layers are converted already, to go on from.
+        state: keeps every epoch of this conversion, and has those of a run that was killed to go on from. Who opened
+            it says that it is the same conversion.
         progress: hears of every epoch.
 
     Returns:
@@ -122,7 +126,7 @@ def convert_on_text(
     if not config.shrp.layers:
         raise TrainingError("name at least one layer to convert.")
     order = tuple(reversed(config.shrp.layers))
-    return _OnText(config, base, tokenizer, texts, teacher_outputs).run(start or base, order, progress)
+    return _OnText(config, base, tokenizer, texts, teacher_outputs).run(start or base, order, progress, state)
 
 
 def recover_on_text(
@@ -148,6 +152,11 @@ def recover_on_text(
     if config.shrp.layers:
         raise TrainingError("a pruned model has no layers to convert; name none.")
     return _OnText(config, base, tokenizer, texts, teacher_outputs).run(model, (), progress)
+
+
+def texts_digest(texts: Texts) -> str:
+    """SHA-256 (hex) over texts and their order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def usage_on_text(history: Sequence[dict[str, Any]]) -> dict[int, list[float]]:
@@ -217,7 +226,7 @@ class _OnText:
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
         identity = {
             "teacher": weights_digest(base),
-            "data": hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest(),
+            "data": texts_digest(texts),
             "max_length": str(config.max_length),
         }
         rows = np.arange(len(self.encoded))
@@ -231,23 +240,24 @@ class _OnText:
             identity=identity,
             bf16=self.bf16,
         )
-        self.done = 0
-        """Texts that were used up; epochs walk through all of them."""
 
     def run(
         self,
         start: PreTrainedModel,
         order: Sequence[int],
         progress: Callable[[dict[str, Any]], None] | None,
+        state: RunState | None = None,
     ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
         """Convert the layers of `order`, an epoch after each, and end with an epoch of all; `start` is not changed."""
-        model, history = copy.deepcopy(start).to(self.device), []
-        for index, layer in enumerate([*order, None]):
+        model, history = (state and state.last()) or (copy.deepcopy(start), [])
+        model = model.to(self.device)
+        done = sum(row["texts"] for row in history)  # used up; epochs walk through all of them
+        for index, layer in list(enumerate([*order, None]))[len(history) :]:
             started = time.perf_counter()
             set_seed(epoch_seed(self.config.seed, index))
             size = self.config.final_size if layer is None else self.config.conversion_size
-            rows = epoch_rows(len(self.encoded), size, self.done, self.config.seed)
-            self.done += size
+            rows = epoch_rows(len(self.encoded), size, done, self.config.seed)
+            done += size
             if layer is not None:
                 self._convert(model, layer, rows)
             with without_dropout(model.train()):
@@ -255,6 +265,9 @@ class _OnText:
             row = {"epoch": index, "stage": 1, "converted_layer": layer, "texts": size} | found
             row["precision"] = "bf16" if self.bf16 else "fp32"  # what `auto` came to
             history.append(row | {"seconds": round(time.perf_counter() - started, 2)})
+            if state:
+                shrp = replace(self.config.shrp, layers=tuple(sorted(expert_layers(model))))
+                state.keep(model, self.tokenizer, CheckpointInfo(shrp, TEXTS), history)
             if progress:
                 progress(history[-1])
         return model.eval(), history

@@ -263,7 +263,7 @@ def test_the_command_exports_a_pruned_routed_checkpoint(
 ):
     usage = {str(layer): share for layer, share in USAGE.items()}
     routed = checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(usage=usage), tmp_path / "routed")
-    common = ("export", "--checkpoint", routed, "--out", tmp_path / "onnx")
+    common = ("export", routed, "--out", tmp_path / "onnx")
 
     def refused(words, *options):
         code, out, err = shrp(*common, *options)
@@ -299,7 +299,7 @@ def test_the_command_exports_a_static_checkpoint_as_it_is(
 ):
     info = tiny_info(plan=PLAN)
     folder = checkpoint.save(static(), tiny_tokenizer, info, tmp_path / "static")
-    common = ("export", "--checkpoint", folder, "--out", tmp_path / "onnx")
+    common = ("export", folder, "--out", tmp_path / "onnx")
     code, _, err = shrp(*common, "--per-layer", 1)
     assert code == 1
     assert "without a plan" in " ".join(err.split())
@@ -307,7 +307,7 @@ def test_the_command_exports_a_static_checkpoint_as_it_is(
     assert code == 0, err
     assert json.loads((tmp_path / "onnx" / "config.json").read_text())["check"]["checked"] == 0
     bare = checkpoint.save(tiny_routed(), tiny_tokenizer, replace(info, plan=None), tmp_path / "bare")
-    code, _, err = shrp("export", "--checkpoint", bare, "--out", tmp_path / "x", "--per-layer", 1)
+    code, _, err = shrp("export", bare, "--out", tmp_path / "x", "--per-layer", 1)
     assert code == 1
     assert "carries no usage" in err
 

@@ -11,6 +11,7 @@ import torch
 
 from shrp import checkpoint, general
 from shrp.card import card
+from shrp.cli import converting
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, layer_kinds
 from shrp.data import load_file
@@ -30,6 +31,7 @@ from shrp.losses import hidden_loss
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
+from shrp.run_state import run_folder
 
 SIZES = {
     "conversion_size": 40,
@@ -294,6 +296,48 @@ def test_a_conversion_and_then_a_run_that_goes_on_from_it(shrp, tmp_path, comman
     assert [row["epoch"] for row in history] == [0, 1, 2, 3, 4]
     assert [row["stage"] for row in history] == [1, 1, 1, 2, 2]
     assert {row["kind"] for row in found.info.scores} == {"teacher", "routed", "static", "control"}
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(
+    shrp, tmp_path, command, monkeypatch, after
+):
+    base, texts, _ = command
+    ask = ("convert", *base, *texts, "--layers", "upper:2", "--precision", "fp32")
+    assert shrp(*ask, "--out", tmp_path / "whole")[0] == 0
+
+    class Killed(BaseException):
+        pass
+
+    def killed(row):
+        if row["epoch"] + 1 == after:
+            raise Killed
+
+    say = converting.say_conversion
+    monkeypatch.setattr(converting, "say_conversion", killed)
+    with pytest.raises(Killed):
+        shrp(*ask, "--out", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+    told = []
+    monkeypatch.setattr(converting, "say_conversion", lambda row: (told.append(row["epoch"]), say(row)))
+    code, _, error = shrp(*ask, "--out", tmp_path / "made")
+    assert code == 1
+    assert "pass --resume" in error
+    code, _, error = shrp(*ask, "--seed", 1, "--out", tmp_path / "made", "--resume")
+    assert code == 1
+    assert "its config, weights differ" in error  # the seed is of a head, too
+    code, _, error = shrp(*ask, "--out", tmp_path / "made", "--resume")
+    assert code == 0, error
+    assert told == list(range(after, 3))
+    one, other = (checkpoint.load(tmp_path / name) for name in ("whole", "made"))
+    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    rows = [checkpoint.read_history(tmp_path / name) for name in ("whole", "made")]
+    assert [[row | {"seconds": 0} for row in each] for each in rows] == [
+        [row | {"seconds": 0} for row in rows[0]]
+    ] * 2
+    assert one.info == other.info
+    assert not run_folder(tmp_path / "made").exists()
 
 
 def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_path, command):

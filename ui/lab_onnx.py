@@ -65,7 +65,7 @@ def build(
     with tempfile.TemporaryDirectory() as scratch:
         folder, plan_file = Path(scratch) / name, Path(scratch) / "plan.json"
         command = [sys.executable, "-m", "shrp", "export", "--json"]
-        command += ["--checkpoint", str(checkpoint.path.resolve()), "--out", str(folder)]
+        command += [str(checkpoint.path.resolve()), "--out", str(folder)]
         if plan is not None:
             plan_file.write_text(plan_json(plan), encoding="utf-8")
             command += ["--plan", str(plan_file)]

@@ -9,7 +9,17 @@ import typer
 
 from shrp.cli.options import AsJson, TextColumns, layer_list
 from shrp.cli.output import print_json, stderr
-from shrp.cli.training import Base, BaseName, BatchSize, Out, Precision, Seed, base_geometry, shrp_config
+from shrp.cli.training import (
+    Base,
+    BaseName,
+    BatchSize,
+    Out,
+    Precision,
+    Resume,
+    Seed,
+    base_geometry,
+    shrp_config,
+)
 
 CONVERSION_SIZE, FINAL_SIZE, FURTHER_SIZE = 2500, 20_000, 60_000
 
@@ -77,14 +87,15 @@ def convert(
     precision: Precision = "auto",
     seed: Seed = 0,
     base_name: BaseName = None,
+    resume: Resume = False,
     json: AsJson = False,
 ) -> None:
     """Convert layers of an encoder on unlabelled texts, once for all tasks: `train --converted` goes on from it.
 
     Each layer learns to say what the dense layer in its place says (stage 1, with the balance loss). With --per-layer
-    it is pruned, and what is left learns the same once more, all layers at once.
+    it is pruned, and what is left learns the same once more, all layers at once. A killed run goes on with `--resume`
+    and the same options.
     """
-    import tempfile
     from dataclasses import replace
 
     from shrp import checkpoint
@@ -99,12 +110,14 @@ def convert(
         GeneralConfig,
         convert_on_text,
         recover_on_text,
+        texts_digest,
         usage_on_text,
     )
     from shrp.history import history_text, joined
     from shrp.plan import make_plan
     from shrp.precision import resolve_precision
     from shrp.prune import prune
+    from shrp.run_state import RunState, alone_in, finish, run_folder, weights_digest
     from shrp.tabular import read_table, text_rows
 
     if out.exists():  # said now, not after the epochs
@@ -144,20 +157,30 @@ def convert(
         precision=precision,
         seed=seed,
     )
-    # Settled here, once: two timings may disagree, and then the teacher's outputs would be computed twice.
-    config = replace(config, precision=resolve_precision(config.precision))
-    further = replace(config, shrp=ShrpConfig(()), final_size=further_size or FURTHER_SIZE, **RECOVERY_RATES)
     found = [
         row
         for path in texts
         for row in text_rows(read_table(path), text_column or ["text"], path.name, False)
     ]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
-    plan, sources = None, [path.name for path in texts]
-    with tempfile.TemporaryDirectory() as folder:
-        told = {"teacher_outputs": Path(folder), "progress": say_conversion}
+    plan, sources, state = None, [path.name for path in texts], RunState(run_folder(out))
+    with alone_in(state.folder):
+        identity = {
+            "config": config.to_dict(),
+            "texts": texts_digest(found),
+            "weights": weights_digest(dense),
+            "converted": before.fingerprint if before else "",
+        }
+        # Settled once: two timings may disagree, and then the teacher's outputs would be computed twice.
+        config = replace(
+            config, precision=state.open(identity, resume, lambda: resolve_precision(config.precision))
+        )
+        further = replace(
+            config, shrp=ShrpConfig(()), final_size=further_size or FURTHER_SIZE, **RECOVERY_RATES
+        )
+        told = {"teacher_outputs": state.folder / "teacher-outputs", "progress": say_conversion}
         if before is None:
-            model, history = convert_on_text(config, dense, tokenizer, found, **told)
+            model, history = convert_on_text(config, dense, tokenizer, found, state=state, **told)
             training = {"config": config.to_dict(), "texts": len(found), "precision": config.precision}
             training["sources"] = sources
         else:
@@ -174,6 +197,7 @@ def convert(
                 training["usage_of"] = task
     info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
     checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
+    finish(out)
     if json:
         print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})
     else:

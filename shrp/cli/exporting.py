@@ -18,7 +18,8 @@ def register(app: typer.Typer) -> None:
 
 def export(
     checkpoint: Annotated[
-        Path, typer.Option(help="A static or dense checkpoint, or a routed one with a plan.")
+        Path,
+        typer.Argument(help="A static or dense checkpoint, or a routed one with a plan.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the export: new, empty, or an earlier export.")],
     per_layer: Annotated[int | None, typer.Option(help="Experts kept in every converted layer (m).")] = None,
