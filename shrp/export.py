@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.answer_shares import with_output_shift
 from shrp.batching import MODEL_INPUTS, longest_input
 from shrp.checkpoint import put_in_place
 from shrp.checkpoint_info import CheckpointInfo
@@ -145,6 +147,7 @@ def export_folder(
     folder: Path,
     *,
     made_from: str = "",
+    shift: Sequence[float] | None = None,
     int8: bool = False,
     check: bool = True,
 ) -> ExportReport:
@@ -155,13 +158,17 @@ def export_folder(
     Args:
         info: of the exported model, with its plan.
         made_from: fingerprint of the checkpoint.
+        shift: to add to the output bias, one number a class in the order of the task's labels (`shrp.answer_shares`).
 
     Raises:
+        PlanError: the model has no output bias for so many numbers.
         ExportError: as `export_onnx`; or `folder` holds something else than an earlier export.
     """
     folder = Path(folder)
     check_free(folder)
     backend = serving_tokenizer(model, tokenizer)
+    if shift is not None:
+        model = with_output_shift(model, info.task, np.asarray(shift, dtype=float))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
@@ -182,6 +189,7 @@ def export_folder(
                 "output": "logits",
                 "precision": "int8" if int8 else "float32",
                 "plan": info.plan.to_dict() if info.plan else None,
+                "output_shift": None if shift is None else [float(part) for part in shift],
                 "made_from": made_from,
                 "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
             }

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from shrp.checkpoint import Checkpoint
@@ -49,6 +50,7 @@ def build(
     checkpoint: Checkpoint,
     plan: PruningPlan | None,
     name: str,
+    shift: np.ndarray | None = None,
     *,
     int8: bool,
     tick: Callable[[], None] = lambda: None,
@@ -57,6 +59,7 @@ def build(
 
     Args:
         plan: which experts to keep; None for a checkpoint that has no routers.
+        shift: to add to the output bias, one number a class.
         tick: called several times a second; what it raises ends the build.
 
     Raises:
@@ -66,6 +69,8 @@ def build(
         folder, plan_file = Path(scratch) / name, Path(scratch) / "plan.json"
         command = [sys.executable, "-m", "shrp", "export", "--json"]
         command += [str(checkpoint.path.resolve()), "--out", str(folder)]
+        if shift is not None:
+            command += ["--shift", ",".join(f"{part!r}" for part in shift.tolist())]
         if plan is not None:
             plan_file.write_text(plan_json(plan), encoding="utf-8")
             command += ["--plan", str(plan_file)]
@@ -101,11 +106,13 @@ def build(
     return OnnxExport(buffer.getvalue(), report)
 
 
-def section(checkpoint: Checkpoint, plan: PruningPlan | None, name: str) -> None:
+def section(
+    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None = None
+) -> None:
     """The two offers: a button that builds, and once it is built a download with what was checked.
 
     Args:
-        plan: as for `build`.
+        plan, shift: as for `build`.
     """
     st.markdown(
         "**ONNX**, to serve with onnxruntime and tokenizers alone; the README has the ten lines. Building traces the "
@@ -113,18 +120,20 @@ def section(checkpoint: Checkpoint, plan: PruningPlan | None, name: str) -> None
     )
     for int8 in (False, True):
         precision = "int8" if int8 else "float32"
-        _offer(checkpoint, plan, f"{name}-onnx-{precision}", precision)
+        _offer(checkpoint, plan, f"{name}-onnx-{precision}", shift, precision)
 
 
-def _offer(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str) -> None:
-    store, key = results("onnx", KEPT), _key(checkpoint, plan, precision)
+def _offer(
+    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None, precision: str
+) -> None:
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, shift, precision)
     label, place = f"ONNX ({precision})", st.empty()
     made = store.get(key)
     if made is None:
         if not place.button(f"Build {label}", key=f"build-onnx-{precision}", icon=":material/deployed_code:"):
             return
         try:
-            made = _build_once(checkpoint, plan, name, precision, place)
+            made = _build_once(checkpoint, plan, name, shift, precision, place)
         except ShrpError as error:
             place.empty()
             state.show_error(error)
@@ -141,15 +150,23 @@ def _offer(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precisio
     st.caption(summary(made.report))
 
 
-def _key(checkpoint: Checkpoint, plan: PruningPlan | None, precision: str) -> tuple[Any, ...]:
-    return checkpoint.fingerprint, None if plan is None else plan.key(), precision
+def _key(
+    checkpoint: Checkpoint, plan: PruningPlan | None, shift: np.ndarray | None, precision: str
+) -> tuple[Any, ...]:
+    moved = None if shift is None else tuple(shift.tolist())
+    return checkpoint.fingerprint, None if plan is None else plan.key(), moved, precision
 
 
 def _build_once(
-    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str, place: Any
+    checkpoint: Checkpoint,
+    plan: PruningPlan | None,
+    name: str,
+    shift: np.ndarray | None,
+    precision: str,
+    place: Any,
 ) -> OnnxExport:
     """One build at a time on this machine; who waited for the same one takes it as it is."""
-    store, key = results("onnx", KEPT), _key(checkpoint, plan, precision)
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, shift, precision)
     start = time.monotonic()
 
     def tick() -> None:
@@ -161,7 +178,7 @@ def _build_once(
         place.markdown(":material/hourglass_top: Waiting for another export to finish …")
     try:
         if (made := store.get(key)) is None:
-            made = build(checkpoint, plan, name, int8=precision == "int8", tick=tick)
+            made = build(checkpoint, plan, name, shift, int8=precision == "int8", tick=tick)
             store.put(key, made)
     finally:
         _building.release()

@@ -143,12 +143,7 @@ def save_section(
             icon=":material/description:",
         )
     st.json(plan.to_dict(), expanded=False)
-    if shift is not None:
-        st.caption(
-            "ONNX is built here from the plan alone, without the shift. To have it, save the checkpoint, load it in "
-            "the sidebar, and build its ONNX on this page."
-        )
-    lab_onnx.section(checkpoint, plan, name)
+    lab_onnx.section(checkpoint, plan, saved_as, shift)
 
 
 def not_routed(selection: Selection) -> None:

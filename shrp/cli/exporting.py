@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, plan_file
+from shrp.cli.options import AsJson, numbers_of, plan_file
 from shrp.cli.output import print_json, stderr
 
 
@@ -27,6 +27,12 @@ def export(
         int | None, typer.Option(help="Experts kept in all converted layers together (M).")
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan as JSON, instead of a number.")] = None,
+    shift: Annotated[
+        str | None,
+        typer.Option(
+            help='Numbers to add to the output bias, one a class: "0.3,-0.3", say (`prune --match-shares` finds some).'
+        ),
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Weights and their products in int8: smaller and faster.")
     ] = False,
@@ -37,10 +43,13 @@ def export(
     from shrp.export import check_free, export_folder
 
     check_free(out)  # before the work, not after it
+    numbers = None if shift is None else numbers_of(shift)
     model, tokenizer, info, fingerprint = _model(checkpoint, per_layer, budget, plan)
     if not json:
         stderr.print("tracing the model, which takes up to a minute …", highlight=False)
-    report = export_folder(model, tokenizer, info, out, made_from=fingerprint, int8=int8, check=check)
+    report = export_folder(
+        model, tokenizer, info, out, made_from=fingerprint, shift=numbers, int8=int8, check=check
+    )
     if json:
         print_json(report.to_dict() | {"out": str(out), "made_from": fingerprint})
         return

@@ -199,6 +199,25 @@ def say_data(train: TextData, validation: TextData) -> None:
         stderr.print("the validation data have one class only, so scores will say little", highlight=False)
 
 
+def numbers_of(text: str) -> list[float]:
+    """Comma-separated numbers.
+
+    Raises:
+        PlanError: a part is no finite number.
+    """
+    import math
+
+    from shrp.errors import PlanError
+
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise PlanError(f"{text!r} is no list of numbers; separate them by commas, such as 0.3,-0.3.")
+    return found
+
+
 def plan_file(path: Path):
     """The pruning plan in a file.
 

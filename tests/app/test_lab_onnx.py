@@ -16,18 +16,10 @@ from ui import lab_onnx
 from ui.lab_onnx import OnnxExport
 from ui.store import results
 
+from .helpers import ONNX_REPORT as REPORT
 from .helpers import texts_of
 
 PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, counts={1: 1, 2: 2})
-REPORT = {
-    "bytes": 23_600_000,
-    "max_difference": 0.6312,
-    "checked": 138,
-    "int8": True,
-    "label_agreement": 118 / 120,
-    "sentences": 120,
-    "speedup": 2.214,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +34,7 @@ def builds(monkeypatch):
     """Instead of the build, of a minute: a list of what was asked for."""
     asked = []
 
-    def build(checkpoint, plan, name, *, int8, tick):
+    def build(checkpoint, plan, name, shift=None, *, int8, tick):
         asked.append((plan and plan.budget, name, int8))
         tick()
         return OnnxExport(b"zip", REPORT | {"int8": int8})
@@ -61,7 +53,8 @@ def onnx_captions(at):
 
 def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tmp_path):
     loaded, ticks = checkpoints.load(tiny_checkpoint), []
-    made = lab_onnx.build(loaded, PLAN, "mine", int8=False, tick=lambda: ticks.append(1))
+    shift = np.array([0.25, -0.25])
+    made = lab_onnx.build(loaded, PLAN, "mine", shift, int8=False, tick=lambda: ticks.append(1))
     assert ticks
     assert made.report["max_difference"] < 1e-4
     zipfile.ZipFile(io.BytesIO(made.archive)).extractall(tmp_path)
@@ -70,12 +63,13 @@ def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tmp_p
         "model.onnx",
         "tokenizer.json",
     ]
-    assert json.loads((tmp_path / "mine" / "config.json").read_text())["plan"] == PLAN.to_dict()
+    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+    assert (config["plan"], config["output_shift"]) == (PLAN.to_dict(), [0.25, -0.25])
     inputs = tiny_inputs()
     session = onnxruntime.InferenceSession(tmp_path / "mine" / "model.onnx")
     (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     with torch.no_grad():
-        expected = prune(loaded.model, PLAN)(**inputs).logits.numpy()
+        expected = prune(loaded.model, PLAN)(**inputs).logits.numpy() + shift
     assert np.abs(logits - expected).max() < 1e-4
 
 

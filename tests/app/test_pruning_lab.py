@@ -23,9 +23,10 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
-from ui import lab, lab_beside, lab_export, lab_split, lab_views
+from ui import lab, lab_beside, lab_export, lab_onnx, lab_split, lab_views
 from ui.store import results
 
+from .helpers import ONNX_REPORT as REPORT
 from .helpers import SCORES, specs, texts_of
 
 
@@ -445,7 +446,9 @@ def test_half_of_the_data_can_choose_and_the_other_half_score(open_page, tiny_ch
     assert_shows(at, *direct(loaded, budget=3))
 
 
-def test_what_the_threshold_costs_is_said_and_can_be_mended(open_page, tiny_checkpoint, loaded, tmp_path):
+def test_what_the_threshold_costs_is_said_and_can_be_mended(
+    open_page, tiny_checkpoint, loaded, tmp_path, monkeypatch
+):
     at = open_page("pruning_lab", tiny_checkpoint, budget=3)
     data = load_probe("sst2")
     plan, pruned = direct(loaded, budget=3)
@@ -475,7 +478,17 @@ def test_what_the_threshold_costs_is_said_and_can_be_mended(open_page, tiny_chec
     assert saved.info.training["shares_matched"]["n"] == 480
     at.checkbox(key="match_shares").check().run()
     assert not at.exception
-    assert "ONNX is built here from the plan alone, without the shift" in texts_of(at)
+    built = []
+    monkeypatch.setattr(
+        lab_onnx,
+        "build",
+        lambda _, plan, name, shift, **__: built.append((name, shift)) or lab_onnx.OnnxExport(b"", REPORT),
+    )
+    at.button(key="build-onnx-float32").click().run()
+    assert not at.exception
+    ((name, used),) = built
+    assert name == "tiny-static-3-matched-onnx-float32"
+    assert used == pytest.approx(shift)
 
 
 def test_few_inputs_are_not_halved(open_page, tiny_checkpoint, monkeypatch):
