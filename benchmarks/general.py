@@ -29,7 +29,9 @@ from shrp.general import (
 )
 from shrp.history import history_text, joined
 from shrp.plan import PruningPlan
+from shrp.precision import resolve_precision
 from shrp.prune import prune
+from shrp.run_state import RunState, alone_in, finish, run_folder, weights_digest
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]
@@ -74,15 +76,22 @@ class General:
         earlier = self(control, tuple(before)) if before else None
         base, tokenizer = self._base(folder)
         outputs, start, texts = self.work / "general-outputs", earlier.model if earlier else None, corpus()
-        model, history = convert_on_text(
-            config, base, tokenizer, texts, outputs, start=start, progress=say_conversion
-        )
+        state = RunState(run_folder(folder))
+        with alone_in(state.folder):
+            same = {"folder": folder.name, "weights": weights_digest(base)}
+            precision = state.open(same, True, lambda: resolve_precision(config.precision))
+            settled = replace(config, precision=precision)
+            model, history = convert_on_text(
+                settled, base, tokenizer, texts, outputs, start=start, state=state, progress=say_conversion
+            )
         training: dict[str, Any] = {"config": config.to_dict(), "texts": len(texts), "sources": FROM}
         if earlier:
             training["earlier"] = dict(earlier.info.training)
         info = CheckpointInfo(shrp, TEXTS, base_model=self.base_name, training=training)
         history = joined(checkpoint.read_history(earlier.path) if earlier else [], history)
-        return self._keep(folder, model, tokenizer, info, history)
+        made = self._keep(folder, model, tokenizer, info, history)
+        finish(folder)
+        return made
 
     def further(
         self,

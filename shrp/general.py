@@ -27,7 +27,7 @@ from shrp.accelerator import one_accelerator
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
-from shrp.convert import convert_layer, expert_layers, router_layers, static_layers
+from shrp.convert import convert_layer, expert_layers, layer_kinds, router_layers, static_layers
 from shrp.dropout import without_dropout
 from shrp.errors import PlanError, TrainingError
 from shrp.expander_init import fit_expander
@@ -266,7 +266,8 @@ class _OnText:
             row["precision"] = "bf16" if self.bf16 else "fp32"  # what `auto` came to
             history.append(row | {"seconds": round(time.perf_counter() - started, 2)})
             if state:
-                shrp = replace(self.config.shrp, layers=tuple(sorted(expert_layers(model))))
+                changed = tuple(i for i, kind in enumerate(layer_kinds(model)) if kind != "dense")
+                shrp = replace(self.config.shrp, layers=changed)
                 state.keep(model, self.tokenizer, CheckpointInfo(shrp, TEXTS), history)
             if progress:
                 progress(history[-1])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -181,6 +182,30 @@ def test_seeds_share_the_teacher_and_the_conversion_on_texts(place):
     assert len(list(work.glob("general-none-*"))) == len(depths.DEPTHS)
     routed = [checkpoint.load(next((work / f"rte-s{s}").glob("retain-none-6of12-*"))) for s in (0, 1)]
     assert routed[0].fingerprint != routed[1].fingerprint
+
+
+@pytest.mark.parametrize("control", ["none", "uniform", "dropped"])
+def test_a_killed_conversion_on_texts_goes_on(place, monkeypatch, control):
+    def encoder(work):
+        return general.General(str(place / "encoder"), "tiny", place / work)(control, ((10, 11),))
+
+    class Killed(BaseException):
+        pass
+
+    def killed(row):
+        raise Killed
+
+    whole, told = encoder("whole"), []
+    monkeypatch.setattr(general, "say_conversion", killed)
+    with pytest.raises(Killed):
+        encoder("work")
+    monkeypatch.setattr(general, "say_conversion", lambda row: told.append(row["epoch"]))
+    made = encoder("work")
+    assert told == [1, 2]
+    for one, other in zip(whole.model.parameters(), made.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert made.info == whole.info
+    assert not list((place / "work").glob("*.run"))
 
 
 def test_a_checkpoint_is_shipped_of_one_seed(place):
