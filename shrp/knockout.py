@@ -115,6 +115,71 @@ class KnockOut:
             }
         )
 
+    def by_slice(self) -> pd.DataFrame:
+        """One row a slice: what the expert is worth there, and whether that differs from elsewhere.
+
+        An input's worth is the margin of its true class (its logit less the largest other one), of a regression minus
+        the absolute error; negative changes mean that the expert had helped.
+
+        Returns:
+            Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean over the
+            slice's inputs), `elsewhere` (over all others), `difference` of the two with `low, high` (95%, normal
+            approximation, unequal variances), p (Welch's test, two-sided) and q (p for all slices looked at, after
+            Benjamini and Hochberg 1995). nan where there is nothing to say; empty without slices or labels.
+        """
+        columns = [
+            "slice",
+            "n",
+            "affected",
+            "become wrong",
+            "become right",
+            "change",
+            "elsewhere",
+            "difference",
+        ]
+        columns += ["low", "high", "p", "q"]
+        if self.before.slices is None or self.before.labels is None:
+            return pd.DataFrame(columns=columns)
+        from scipy.stats import false_discovery_control, ttest_ind
+
+        slices = np.array(self.before.slices, dtype=object)
+        taken = np.zeros(len(slices), dtype=bool)
+        taken[self.affected] = True
+        change = _worth(self.after) - _worth(self.before)
+        right = [np.zeros(len(slices), dtype=bool)] * 2
+        if not self.before.task.is_regression:
+            right = [one.predictions == one.labels for one in (self.before, self.after)]
+        rows = []
+        for name in sorted(set(self.before.slices)):
+            here = slices == name
+            mine, others = change[here], change[~here]
+            counts = [int((right[a] & ~right[b] & here).sum()) for a, b in ((0, 1), (1, 0))]
+            row = [name, int(here.sum()), int((taken & here).sum()), *counts, mine.mean()]
+            if min(len(mine), len(others)) < 2 or not (mine.std() or others.std()):
+                rows.append([*row, others.mean() if len(others) else np.nan, *[np.nan] * 4])
+                continue
+            half = 1.96 * np.sqrt(mine.var(ddof=1) / len(mine) + others.var(ddof=1) / len(others))
+            difference = mine.mean() - others.mean()
+            p = float(ttest_ind(mine, others, equal_var=False).pvalue)
+            rows.append([*row, others.mean(), difference, difference - half, difference + half, p])
+        frame = pd.DataFrame(rows, columns=columns[:-1])
+        tested = frame["p"].notna()
+        frame["q"] = np.nan
+        if tested.any():
+            frame.loc[tested, "q"] = false_discovery_control(frame.loc[tested, "p"])
+        return frame
+
+
+def _worth(evaluation: Evaluation) -> np.ndarray:
+    """How far each answer is on the right side, `(N,)`: the margin of the true class, or minus the absolute error."""
+    logits, labels = evaluation.logits.astype(np.float64), evaluation.labels
+    if evaluation.task.is_regression:
+        return -np.abs(logits[:, 0] - labels)
+    rows = np.arange(len(labels))
+    others = logits.copy()
+    others[rows, labels] = -np.inf
+    return logits[rows, labels] - others.max(1)
+
 
 def knock_out_effect(
     model: PreTrainedModel,

@@ -1,9 +1,11 @@
 import inspect
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from shrp.attention import layer_attention
 from shrp.batching import collate, encode
@@ -295,6 +297,38 @@ def test_effects_have_paired_intervals(tiny_routed, tiny_tokenizer, tiny_data):
     half = 1.96 * difference.std(0, ddof=1) / np.sqrt(60)
     np.testing.assert_allclose((frame["high"] - frame["low"]) / 2, half, rtol=0.15)
     assert found.flipped == (found.before.predictions != found.after.predictions).sum()
+
+
+def test_the_loss_in_a_slice_is_held_against_all_other_inputs(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(60)
+    before = evaluate(model, tiny_tokenizer, data)
+    top = int(measure_usage(model, tiny_tokenizer, data).share(2).argmax())
+    found = knock_out_effect(model, tiny_tokenizer, data, before, 2, top)
+    frame = found.by_slice().set_index("slice")
+    assert sorted(frame.index) == ["long", "short"]
+    assert frame["n"].sum() == 60
+    assert frame["affected"].sum() == len(found.affected)
+    counts = found.agreement()
+    assert frame["become wrong"].sum() == counts.only_b
+    assert frame["become right"].sum() == counts.only_a
+    sign = np.where(data.labels == 1, 1, -1)
+    margins = [(one.logits[:, 1] - one.logits[:, 0]) * sign for one in (found.before, found.after)]
+    change, short = margins[1] - margins[0], np.array(data.slices) == "short"
+    row = frame.loc["short"]
+    assert row["change"] == pytest.approx(change[short].mean(), abs=1e-6)
+    assert row["elsewhere"] == pytest.approx(change[~short].mean(), abs=1e-6)
+    assert row["difference"] == pytest.approx(row["change"] - row["elsewhere"])
+    assert row["low"] < row["difference"] < row["high"]
+    test = stats.ttest_ind(change[short], change[~short], equal_var=False)
+    assert row["p"] == row["q"] == pytest.approx(test.pvalue, abs=1e-6)  # two slices: the same test twice
+    planted = replace(found, after=replace(found.after, logits=before.logits.copy()))
+    planted.after.logits[short, data.labels[short]] -= np.linspace(1, 2, short.sum(), dtype=np.float32)
+    rows = planted.by_slice().set_index("slice")
+    assert rows.loc["short", "change"] == pytest.approx(-1.5, abs=1e-5)
+    assert rows.loc["short", "q"] < 1e-6
+    assert replace(found, before=replace(before, slices=None)).by_slice().empty
+    one = replace(before, slices=("all",) * 60)
+    assert replace(found, before=one, after=one).by_slice()["q"].isna().all()  # nothing to hold it against
 
 
 def test_data_without_labels_and_regression(tiny_routed, tiny_tokenizer, tiny_data):

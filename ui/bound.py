@@ -8,6 +8,7 @@ widget is drawn.
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
 
 import streamlit as st
 
@@ -19,10 +20,13 @@ def clamp(key: str, low: int, high: int) -> None:
         st.session_state[key] = int(min(max(value, low), high))
 
 
-def fall_back(key: str, options: Container) -> None:
-    """Let a box start anew whose value is no option any more."""
+def fall_back(key: str, options: Container, start: Any) -> None:
+    """Bring a box whose value is no option any more to `start`.
+
+    Were its value only taken away, the browser would go on showing it while the page computes with the start.
+    """
     if key in st.session_state and st.session_state[key] not in options:
-        del st.session_state[key]
+        st.session_state[key] = start
 
 
 def leave_known(key: str, options: Container) -> None:

@@ -8,6 +8,7 @@ import streamlit as st
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.knockout import RESAMPLES, KnockOut
+from shrp.mixes import FALSE_DISCOVERIES
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui.downloads import downloads
@@ -57,6 +58,78 @@ def knocked_out(
         f"{affected:,} affected inputs alone."
     )
     downloads(frame, "knock-out", f"{name}-knocked-out")
+    _slices(found, data, name)
+
+
+def _slices(found: KnockOut, data: TextData, name: str) -> None:
+    """What the expert is worth in each slice, against all other inputs; nothing where there are no slices."""
+    frame = found.by_slice()
+    if frame.empty:
+        return
+    regression = data.task.is_regression
+    worth = "nearness to the label" if regression else "margin of the true class"
+    sure = frame[frame["q"] <= FALSE_DISCOVERIES].sort_values("difference")
+    helped = [escape(one) for one in sure.loc[sure["difference"] < 0, "slice"]]
+    hurt = [escape(one) for one in sure.loc[sure["difference"] > 0, "slice"]][::-1]
+    said = [
+        f"{what} than elsewhere in **{', '.join(names)}**"
+        for what, names in (
+            ("loses more (the expert helps more)", helped),
+            ("loses less, or gains more,", hurt),
+        )
+        if names
+    ]
+    st.markdown(
+        f"**By slice**: without the expert the {worth} "
+        + ("; it ".join(said) if said else "changes in no slice otherwise than elsewhere, beyond chance")
+        + "."
+    )
+    shown = frame.assign(
+        interval=[
+            "–" if low != low else f"{_signed(low)} to {_signed(high)}"
+            for low, high in zip(frame["low"], frame["high"], strict=True)
+        ],
+        **{key: frame[key].map(_signed) for key in ("change", "elsewhere", "difference")},
+    )
+    columns = ["slice", "n", "affected"] + ([] if regression else ["become wrong", "become right"])
+    st.dataframe(
+        shown[[*columns, "change", "elsewhere", "difference", "interval", "q"]],
+        hide_index=True,
+        width="stretch",
+        height="content" if len(frame) <= 12 else 460,
+        column_config={
+            "affected": st.column_config.NumberColumn(
+                help="Inputs of the slice that the expert is taken from."
+            ),
+            "change": st.column_config.TextColumn(
+                help=f"Mean change of the {worth}, over all inputs of the slice."
+            ),
+            "elsewhere": st.column_config.TextColumn(help="The same over all other inputs: the control."),
+            "difference": st.column_config.TextColumn(help="Change in the slice less the change elsewhere."),
+            "interval": st.column_config.TextColumn("95% interval", help="Of the difference."),
+            "q": st.column_config.NumberColumn(
+                format="%.3f",
+                help="Welch's test of the difference, adjusted for all slices looked at (Benjamini and Hochberg): of "
+                f"those at {FALSE_DISCOVERIES:g} or less, so large a part may be chance.",
+            ),
+        },
+        placeholder="–",
+        alt=f"Change of the {worth} without the expert in each slice, elsewhere, and their difference",
+    )
+    what = (
+        "minus the absolute error, in the label's unit"
+        if regression
+        else "the logit of the true class less the largest other one"
+    )
+    st.caption(
+        f"The {worth} is {what}; negative: the expert had helped. Means over all n inputs of a slice of "
+        f"{escape(data.name)}, those included that can't change; 95% intervals by the normal approximation."
+    )
+    downloads(frame, "knock-out-slices", f"{name}-knocked-out-by-slice")
+
+
+def _signed(value: float) -> str:
+    return "–" if value != value else f"{value:+.3f}".replace("-", "−")
 
 
 def _score(found: KnockOut) -> None:

@@ -68,8 +68,8 @@ def roles(
         + " An expert that gives much to the same token of the other text compares the two."
         * (MATCHING in found.roles)
     )
-    fall_back(ROLE, found.roles)
     start = MATCHING if MATCHING in found.roles else found.roles[-1]
+    fall_back(ROLE, found.roles, start)
     role = st.segmented_control(
         "Over all layers: attention to",
         found.roles,

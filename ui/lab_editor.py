@@ -141,7 +141,7 @@ def _table(found: Editor, base: PruningPlan) -> None:
 
 def _boxes(found: Editor) -> None:
     """Pins and drops without the map, for one layer at a time."""
-    fall_back(LAYER, found.layers)
+    fall_back(LAYER, found.layers, found.layers[0])
     layer = st.selectbox("Layer", found.layers, key=LAYER, bind="query-params")
     edit = found.edits.of(layer)
     st.session_state[PINNED], st.session_state[DROPPED] = list(edit.pinned), list(edit.dropped)

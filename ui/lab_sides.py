@@ -142,11 +142,11 @@ def _tried(link: str, selection: Selection) -> PruningPlan:
 
 def pick(label: str, found: dict[str, Side], key: str, start: str) -> str:
     """Draw the picker of one side; returns the picked key of `found`, and puts it into the URL."""
-    fall_back(key, found)  # a setting of another checkpoint or data
+    st.session_state.setdefault(key, start)
+    fall_back(key, found, start)  # a setting of another checkpoint or data
     options = list(found)
-    index = {} if key in st.session_state else {"index": options.index(start)}
     # Not bound: what stands in the URL would be the label, which is long.
-    picked = st.selectbox(label, options, key=key, format_func=lambda name: found[name].label, **index)
+    picked = st.selectbox(label, options, key=key, format_func=lambda name: found[name].label)
     if now := found[picked].now:
         st.caption(escape(now))
     link = found[picked].link

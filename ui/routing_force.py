@@ -131,13 +131,13 @@ def controls(found: Forcing, shown: Exploration) -> None:
         shown: the input whose tokens can be picked, as routed.
     """
     boxes = st.columns([2, 2, 3, 2, 2, 2] if shown.by_token else [2, 2, 2, 2, 2], vertical_alignment="bottom")
-    fall_back(LAYER, found.layers)
-    fall_back(EXPERT, range(found.experts))
+    fall_back(LAYER, found.layers, found.layers[0])
+    fall_back(EXPERT, range(found.experts), 0)
     boxes[0].selectbox("Layer", found.layers, key=LAYER, bind="query-params")
     boxes[1].selectbox("Expert", range(found.experts), key=EXPERT, bind="query-params")
     if shown.by_token:
         options = token_options(shown)
-        fall_back(TOKEN, options)
+        fall_back(TOKEN, options, options[0])
         boxes[2].selectbox(
             "For",
             options,

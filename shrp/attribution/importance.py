@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.attribution.experts import check_can_pick_next
@@ -27,6 +26,7 @@ from shrp.intervals import NO_WIDTH
 from shrp.metrics import NO_INTERVAL, to_predictions
 from shrp.paired import paired_difference
 from shrp.partial import run_from
+from shrp.ranks import spearman
 from shrp.routing import RoutingRecord, knock_out, record_routing, use_gates
 from shrp.tasks import Task
 
@@ -217,15 +217,14 @@ def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     Those that are never used tie at 0 in both by construction, and would make any layer with many of them correlate.
 
     Returns:
-        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p`. nan for fewer than 3 experts, or
-        where one side is constant.
+        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p` (`shrp.ranks`). nan for fewer than 3
+        experts, or where one side is constant.
     """
     records = []
     for layer, group in table.groupby("layer"):
         group = group.loc[group["uses"] > 0, ["usage", measure]].dropna()
-        defined = len(group) >= 3 and group["usage"].nunique() > 1 and group[measure].nunique() > 1
-        rho, p = spearmanr(group["usage"], group[measure]) if defined else (np.nan, np.nan)
-        records.append({"layer": layer, "n": len(group), "spearman": float(rho), "p": float(p)})
+        rho, p = spearman(group["usage"], group[measure])
+        records.append({"layer": layer, "n": len(group), "spearman": rho, "p": p})
     return pd.DataFrame(records)
 
 

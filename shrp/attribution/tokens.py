@@ -234,13 +234,15 @@ def agreement(results: list[WordScores]) -> pd.DataFrame:
         A row a pair: `a`, `b`, `n` words, `spearman`, `kendall` (tau-b) and each one's two-sided p-value. All nan for
         fewer than 3 words, or where one side is constant.
     """
-    from scipy.stats import kendalltau, spearmanr
+    from scipy.stats import kendalltau
+
+    from shrp.ranks import spearman
 
     rows = []
     for i, a in enumerate(results):
         for b in results[i + 1 :]:
             row = {"a": a.method, "b": b.method, "n": len(a.words)}
-            for name, test in (("spearman", spearmanr), ("kendall", kendalltau)):
+            for name, test in (("spearman", spearman), ("kendall", kendalltau)):
                 defined = len(a.words) >= 3 and np.ptp(a.scores) > 0 and np.ptp(b.scores) > 0
                 found = test(a.scores, b.scores) if defined else (np.nan, np.nan)
                 row |= {name: float(found[0]), f"{name} p": float(found[1])}

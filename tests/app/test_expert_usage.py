@@ -335,6 +335,10 @@ def test_knocking_an_expert_out(open_page, save_tiny, routing):
         f"{c:+.4f}".replace("-", "−") for c in change
     ]
     assert "paired bootstrap" in texts_of(at)
+    slices = next(f.value for f in at.dataframe if "elsewhere" in f.value)
+    assert slices["slice"].tolist() == sorted(set(data.slices))
+    assert slices["affected"].sum() == used
+    assert "**By slice**: without the expert the margin of the true class" in texts_of(at)
 
 
 def test_an_unused_expert_changes_nothing_and_says_so(open_page, tiny_checkpoint, stats):
