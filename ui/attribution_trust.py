@@ -31,6 +31,7 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         explained=100 * frame["explained"],
         beaten=[None if c.method == trust.RANDOM else c.beaten for c in checks],
     ).rename(columns={"scaled_infidelity": "infidelity, best scale", "explained": "foreseen"})
+    shown = shown.drop(columns=["behind", "behind_low", "behind_high"])  # told below
     unit = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
     st.dataframe(
         shown,
@@ -64,11 +65,17 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     downloads(frame, "trust-table", f"{name}-trust")
     *real, control = checks
     best, steady = max(real, key=lambda c: c.explained), min(real, key=lambda c: c.sensitivity)
+    level = [c for c in real if c.behind_low <= 0]
     no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS]
     st.markdown(
         f"When a random set of words is replaced, **{best.method}** foresees {percent(best.explained, 0)} of the mean "
         f"squared change of the output at its best scale; {trust.DRAWS} random attributions foresee "
         f"{percent(control.explained, 0)} on average. "
+        + "".join(
+            f"Not told apart from it on these sets: **{c.method}** with {percent(c.explained, 0)} "
+            f"({_points(c.behind)} points less, 95% interval {_points(c.behind_low)} to {_points(c.behind_high)}). "
+            for c in level
+        )
         + (
             f"Not above all of the random ones: **{', '.join(no_better)}**. "
             if no_better
@@ -89,3 +96,7 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         f"{percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, with "
         "its own route. Steadiness alone proves nothing: a random attribution drawn once for good would score 0."
     )
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share):d}".replace("-", "−")

@@ -226,6 +226,21 @@ def _dataset(source: str, task_name: str, file: str, stamp: Stamp) -> TextData:
     raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub and own.")
 
 
+def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
+    """How many inputs usage and scores cut, and at how many tokens."""
+    from shrp.batching import longest_input
+
+    length = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
+    return _longer(checkpoint, data, length, checkpoint.fingerprint, data.fingerprint), length
+
+
+@st.cache_data(max_entries=48, show_spinner=False)
+def _longer(_checkpoint: Checkpoint, _data: TextData, length: int, fingerprint: str, data_fingerprint: str):
+    from shrp.batching import token_counts
+
+    return sum(count > length for count in token_counts(_checkpoint.tokenizer, _data.texts))
+
+
 def usage_stats(checkpoint: Checkpoint, data: TextData):
     """How the checkpoint's routers treat the data, measured once, with a progress bar the first time.
 

@@ -159,7 +159,20 @@ def current(*, needs_data: bool = True) -> Selection:
             icon=":material/error:",
         )
         st.stop()
-    return Selection(name, loaded, *_data(loaded.info, needs_data))
+    selection = Selection(name, loaded, *_data(loaded.info, needs_data))
+    if selection.data is not None:
+        _say_cut(loaded, selection.data)
+    return selection
+
+
+def _say_cut(checkpoint: Checkpoint, data: TextData) -> None:
+    """In the sidebar, how many inputs are read in part only; nothing where none is."""
+    cut, length = loaders.cut_inputs(checkpoint, data)
+    if cut:
+        st.sidebar.caption(
+            f":material/content_cut: {cut:,} of {len(data):,} inputs of {escape(data.name)} are longer than "
+            f"{length:,} tokens: usage and scores read their beginning only."
+        )
 
 
 def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str]:

@@ -4,6 +4,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from shrp import checkpoint_info
+from shrp.batching import token_counts
+from shrp.checkpoint import load
+from shrp.data import load_probe
 
 TRAINED, READS = 12, 32
 """Tokens that the checkpoint learned from, and that its model can read."""
@@ -21,6 +24,21 @@ def cuts(monkeypatch):
 
     monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", noting)
     return found
+
+
+def test_the_sidebar_says_how_many_inputs_are_read_in_part(open_page, save_tiny, monkeypatch):
+    monkeypatch.setattr(checkpoint_info, "EVALUATED_TOKENS", 6)
+    folder = save_tiny("tiny", training={"config": {"max_length": TRAINED}})
+    data = load_probe("sst2")
+    longer = sum(count > TRAINED for count in token_counts(load(folder).tokenizer, data.texts))
+    assert 0 < longer < 480
+    said = [caption.value for caption in open_page("overview", folder).sidebar.caption]
+    wanted = f"{longer} of 480 inputs of probe/sst2 are longer than {TRAINED} tokens"
+    assert any(wanted in one.replace("\\", "") for one in said)
+    folder = save_tiny("all", training={"config": {"max_length": 200}})
+    monkeypatch.setattr("ui.loaders.cut_inputs", lambda *_: (0, 32))
+    said = [caption.value for caption in open_page("overview", folder).sidebar.caption]
+    assert not any("longer than" in one for one in said)
 
 
 @pytest.mark.parametrize(

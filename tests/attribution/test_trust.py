@@ -25,6 +25,12 @@ def test_every_attribution_is_checked_and_a_random_one_last(made, routed):
     for check in found:
         assert 0 <= check.scaled_infidelity <= check.infidelity + 1e-5
         assert check.explained <= 1 + 1e-6
+    best = max(found[:-1], key=lambda check: check.explained)
+    assert np.isnan([best.behind, found[-1].behind]).all()
+    for check in found[:-1]:
+        if check is not best:
+            assert check.behind == pytest.approx(best.explained - check.explained, abs=1e-6)
+            assert check.behind_low <= check.behind <= check.behind_high
 
 
 def test_a_true_attribution_is_told_from_a_random_one(made, tiny_model, monkeypatch):
@@ -48,6 +54,12 @@ def test_a_true_attribution_is_told_from_a_random_one(made, tiny_model, monkeypa
         assert true.explained == pytest.approx(1, abs=1e-5)
         controls.append(control)
     assert np.mean([control.explained for control in controls]) < 0.7
+    noise = np.random.default_rng(0).normal(size=len(terms))
+    other, same = replace(result, scores=result.scores * 3), replace(result, scores=result.scores + noise)
+    true, equal, noisy, _ = trust.check(one, [result, other, same], 0)
+    second = true if np.isnan(equal.behind) else equal  # the two are alike but for their scale
+    assert (second.behind_low, second.behind_high) == pytest.approx((0, 0), abs=1e-6)
+    assert 0 < noisy.behind_low < noisy.behind < noisy.behind_high
     assert min(control.infidelity for control in controls) > 0.1
 
 
