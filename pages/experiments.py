@@ -91,11 +91,11 @@ def claimed(glue: pd.DataFrame) -> Drawn:
         row_height=ROW + 58,  # six lines
         column_config={
             "converted": st.column_config.TextColumn("layers", width=85),
-            "reported": st.column_config.TextColumn("the paper", width=155),
+            "reported": st.column_config.TextColumn("the paper", width=148),
             "recipe": st.column_config.TextColumn("recipe", width=60),
             "measured": st.column_config.TextColumn("measured here", width=110),
             "size": st.column_config.NumberColumn("size", format="%.1f%%", width=60),
-            "best control": st.column_config.TextColumn("best control here", width=160),
+            "best control": st.column_config.TextColumn("best control here", width=152),
             "over": st.column_config.TextColumn("over", width=120),
         },
         alt="The paper's claims beside the best static model and the best control measured here",
@@ -170,7 +170,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         row_height=ROW if len(tasks) > 1 else None,  # of one task, every cell has room in a line
         column_config={
             # Narrow enough for six tasks in a small window.
-            "model": st.column_config.TextColumn(width=194),
+            "model": st.column_config.TextColumn(width=182),
             "size": st.column_config.TextColumn(
                 width=60,
                 help="Percent of the dense encoder's parameters / of the whole dense model's, with embeddings and head",

@@ -340,9 +340,16 @@ def balance_findings(frame: pd.DataFrame) -> list[str]:
         )
         best = rows.loc[rows["static"].idxmax()]
         worst = rows.loc[rows["static"].idxmin()]
+        seeds = int(rows["seeds"].max())
+        of = (
+            "one training each, so the order may be chance"
+            if seeds == 1
+            else f"means of up to {seeds} trainings"
+        )
         sentences.append(
             f"On {task}, by the weight of the balance loss: {collapse}. The static score is highest at "
-            f"{best['balance']:g} ({best['static']:.3f}) and lowest at {worst['balance']:g} ({worst['static']:.3f})."
+            f"{best['balance']:g} ({best['static']:.3f}) and lowest at {worst['balance']:g} ({worst['static']:.3f}): "
+            f"{of}."
         )
     return sentences
 

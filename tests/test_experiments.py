@@ -229,7 +229,7 @@ def test_balance_counts_collapses(read):
     (sentence,) = experiments.balance_findings(frame)
     assert "0: 1.1 effective experts through stage 1" in sentence
     assert "1 of 1 seed with a collapse (one expert took 95.0% at most; above 90% counts)" in sentence
-    assert "highest at 0.1 (0.300) and lowest at 0 (0.200)" in sentence
+    assert "highest at 0.1 (0.300) and lowest at 0 (0.200): one training each" in sentence
 
 
 def test_overhead_names_both_ends(read):

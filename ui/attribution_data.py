@@ -65,7 +65,10 @@ def data_part(selection: state.Selection, output: int | None) -> None:
 
 
 def _controls(total: int) -> tuple[int, str, str]:
-    left, middle, right = st.columns([2, 2, 3], gap="medium")
+    left, _ = st.columns([2, 3], gap="medium")
+    middle, right = st.columns(
+        [2, 3], gap="medium"
+    )  # a row of their own, or a narrow window cuts their last options
     sizes = [size for size in _SIZES if size < total] + [total]
     default = _DEFAULT if _DEFAULT in sizes else total
     if st.session_state.get(INPUTS) not in (None, *sizes):

@@ -91,23 +91,29 @@ def _slices(found: KnockOut, data: TextData, name: str) -> None:
         ],
         **{key: frame[key].map(_signed) for key in ("change", "elsewhere", "difference")},
     )
-    columns = ["slice", "n", "affected"] + ([] if regression else ["become wrong", "become right"])
+    turned = zip(frame["become wrong"], frame["become right"], strict=True)
+    shown["wrong / right"] = [f"{wrong} / {right}" for wrong, right in turned]
+    columns = ["slice", "n", "affected"] + ([] if regression else ["wrong / right"])
+    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     st.dataframe(
         shown[[*columns, "change", "elsewhere", "difference", "interval", "q"]],
         hide_index=True,
         width="stretch",
         height="content" if len(frame) <= 12 else 460,
         column_config={
-            "affected": st.column_config.NumberColumn(
-                help="Inputs of the slice that the expert is taken from."
+            # Narrow enough for all of them in a small window.
+            "slice": text(width=125),
+            "n": number(width=38),
+            "affected": number(width=65, help="Inputs of the slice that the expert is taken from."),
+            "wrong / right": text(
+                width=85, help="Predictions that become wrong without the expert, and that become right."
             ),
-            "change": st.column_config.TextColumn(
-                help=f"Mean change of the {worth}, over all inputs of the slice."
-            ),
-            "elsewhere": st.column_config.TextColumn(help="The same over all other inputs: the control."),
-            "difference": st.column_config.TextColumn(help="Change in the slice less the change elsewhere."),
-            "interval": st.column_config.TextColumn("95% interval", help="Of the difference."),
-            "q": st.column_config.NumberColumn(
+            "change": text(width=62, help=f"Mean change of the {worth}, over all inputs of the slice."),
+            "elsewhere": text(width=75, help="The same over all other inputs: the control."),
+            "difference": text(width=75, help="Change in the slice less the change elsewhere."),
+            "interval": text("95% interval", width=125, help="Of the difference."),
+            "q": number(
+                width=45,
                 format="%.3f",
                 help="Welch's test of the difference, adjusted for all slices looked at (Benjamini and Hochberg): of "
                 f"those at {FALSE_DISCOVERIES:g} or less, so large a part may be chance.",

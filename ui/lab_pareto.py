@@ -211,5 +211,7 @@ def cheapest_within(best: pd.DataFrame, routed: float, metric: str, over: str) -
     parts = [f"within {listed(losses)}: {name}" for name, losses in said.items()]
     return (
         f"The cheapest in {SHARES[over]} of those evaluated here, by how much they lose against the routed model's "
-        f"{score_text(routed, metric)} ({unit}, at these inputs' face value): {'; '.join(parts)}."
+        f"{score_text(routed, metric)} ({unit}, at these inputs' face value): {'; '.join(parts)}. As pruned, that is: "
+        "a score with matched answer shares, under Threshold above, is not among them, and other ways to choose "
+        "experts are once they were evaluated."
     )
