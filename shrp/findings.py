@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from shrp.phrases import in_words, with_ends
+from shrp.phrases import in_words, signed, with_ends
 from shrp.studies import CONTROLS, NAMES, average, trained_controls
 
 HOW_FOUND = (
@@ -114,7 +114,7 @@ def _verdict(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
     """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own."""
     if rival["lead_low"] == rival["lead_low"] and _paired(rows, best, rival):
         value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
-        points = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+        points = f"{signed(value)} points ({signed(low)} to {signed(high)})"
         tie = rival["lead_low"] <= 0 <= rival["lead_high"]
         return f"{'a tie' if tie else 'no tie'}, SHRP's lead on the same inputs is {points}"
     if best["low"] != best["low"]:

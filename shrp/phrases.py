@@ -24,5 +24,10 @@ def with_ends(share: float, low: float, high: float) -> str:
 
 def in_points(value: float, low: float, high: float) -> str:
     """A difference of shares in percentage points with its interval, where it has one: `+3.5 (-2.8 to +9.8)`."""
-    text = f"{100 * value:+.1f}"
-    return text if low != low else f"{text} ({100 * low:+.1f} to {100 * high:+.1f})"
+    text = signed(100 * value)
+    return text if low != low else f"{text} ({signed(100 * low)} to {signed(100 * high)})"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, but for what rounds to zero, which has none: `+0.3`, `-0.3`, `0.0`."""
+    return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"

@@ -17,6 +17,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_trainings, stored_interval
+from shrp.phrases import signed
 
 FILES = Path(__file__).parent.parent / "docs" / "data"
 NAMES = {
@@ -282,7 +283,7 @@ def leads(frame: pd.DataFrame) -> list[str]:
     said = []
     for name, group in trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
         of = [
-            f"{r.task} {100 * r.lead:+.1f} ({_points(r.lead_low, r.lead_high)}{_of_seeds(r.lead_seeds, r.seeds)})"
+            f"{r.task} {signed(100 * r.lead)} ({_points(r.lead_low, r.lead_high)}{_of_seeds(r.lead_seeds, r.seeds)})"
             for r in group.itertuples()
         ]
         said.append(f"Lead over {name.removeprefix('control: ')}: {', '.join(of)}")
@@ -290,7 +291,7 @@ def leads(frame: pd.DataFrame) -> list[str]:
 
 
 def _points(low: float, high: float) -> str:
-    return "no interval" if low != low else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return "no interval" if low != low else f"{signed(100 * low)} to {signed(100 * high)}"
 
 
 def _of_seeds(known: int, seeds: int) -> str:

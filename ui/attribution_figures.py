@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from shrp.attribution.experts import ExpertScores
 from shrp.attribution.tokens import WordScores
+from shrp.phrases import signed
 from ui.routing_figures import grid_height
 from ui.text import escape_html, shorten
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
@@ -186,7 +187,7 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str) -> go.Figure:
     columns = ["signed_low", "signed_high", "usage", "uses", "effect"]
     custom = np.dstack([grid[column].unstack().to_numpy() for column in columns])
     digits = max(2, 1 - math.floor(math.log10(limit or 1)))  # small effects need more of them to differ
-    text = [["" if np.isnan(v) else f"{v:+.{digits}f}" for v in row] for row in z.to_numpy()]
+    text = [["" if np.isnan(v) else signed(v, digits) for v in row] for row in z.to_numpy()]
     fig = go.Figure(
         go.Heatmap(
             z=z.to_numpy(),
