@@ -9,6 +9,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.knockout import RESAMPLES, KnockOut
 from shrp.mixes import FALSE_DISCOVERIES
+from shrp.phrases import signed
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui.downloads import downloads
@@ -135,7 +136,7 @@ def _slices(found: KnockOut, data: TextData, name: str) -> None:
 
 
 def _signed(value: float) -> str:
-    return "–" if value != value else f"{value:+.3f}".replace("-", "−")
+    return "–" if value != value else signed(value, 3).replace("-", "−")
 
 
 def _score(found: KnockOut) -> None:
