@@ -26,6 +26,7 @@ from shrp.general import (
     GeneralConfig,
     convert_on_text,
     recover_on_text,
+    texts_digest,
 )
 from shrp.history import history_text, joined
 from shrp.plan import PruningPlan
@@ -78,7 +79,8 @@ class General:
         outputs, start, texts = self.work / "general-outputs", earlier.model if earlier else None, corpus()
         state = RunState(run_folder(folder))
         with alone_in(state.folder):
-            same = {"folder": folder.name, "weights": weights_digest(base)}
+            same = {"folder": folder.name, "weights": weights_digest(base), "texts": texts_digest(texts)}
+            same["earlier"] = earlier.fingerprint if earlier else ""
             precision = state.open(same, True, lambda: resolve_precision(config.precision))
             settled = replace(config, precision=precision)
             model, history = convert_on_text(

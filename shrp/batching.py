@@ -20,6 +20,8 @@ BATCHES_PER_CHUNK = 50
 # A fast tokenizer keeps its truncation settings inside, and raises "Already borrowed" when one thread changes
 # them while another encodes. The app shares one tokenizer between sessions, so encoding takes turns.
 _ENCODING = threading.Lock()
+_AT_ONCE = 1000
+"""Texts that are counted in one turn."""
 
 
 def longest_input(
@@ -89,10 +91,13 @@ def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
     """Tokens of each text or pair, special tokens included, if nothing were cut."""
     if not len(texts):
         return []
-    columns = [list(column) for column in zip(*texts)]
-    with _ENCODING:
-        encoded = tokenizer(*columns, truncation=False, return_attention_mask=False, verbose=False)
-    return [len(ids) for ids in encoded["input_ids"]]
+    found = []
+    for start in range(0, len(texts), _AT_ONCE):
+        columns = [list(column) for column in zip(*texts[start : start + _AT_ONCE])]
+        with _ENCODING:
+            encoded = tokenizer(*columns, truncation=False, return_attention_mask=False, verbose=False)
+        found += [len(ids) for ids in encoded["input_ids"]]
+    return found
 
 
 def cut_alike(tokenizer, texts: Sequence[tuple[str, ...]], one: int, other: int) -> bool:

@@ -24,6 +24,10 @@ from shrp.partial import run_from, run_layers
 from shrp.routing import knock_out, top_k_gates, use_gates
 
 RESAMPLES = 2000
+DEALS = 5000
+"""Random deals of inputs to slices, by which a slice's p-value is found."""
+FEWEST = 5
+"""Affected inputs of a slice from which on its mean change has an interval."""
 PREFIX_BYTES = 256 * 2**20
 """Everything that one `Prefix` keeps; inputs beyond it are run anew each time."""
 
@@ -123,51 +127,53 @@ class KnockOut:
 
         Returns:
             Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean over the
-            slice's inputs), `elsewhere` (over all others), `difference` of the two with `low, high` (95%, normal
-            approximation, unequal variances), p (Welch's test, two-sided) and q (p for all slices looked at, after
-            Benjamini and Hochberg 1995). nan where there is nothing to say; empty without slices or labels.
+            slice's inputs) with `low, high` (95%, bootstrap of these; nan where fewer than `FEWEST` are affected),
+            `elsewhere` (mean over all others), `difference` of the two, p (two-sided, by dealing the inputs' changes to
+            the slices anew, which holds although most are 0) and q (p for all slices looked at, after Benjamini and
+            Hochberg 1995; nan of a single slice). Empty without slices or labels.
         """
-        columns = [
-            "slice",
-            "n",
-            "affected",
-            "become wrong",
-            "become right",
-            "change",
-            "elsewhere",
-            "difference",
-        ]
-        columns += ["low", "high", "p", "q"]
+        columns = ["slice", "n", "affected", "become wrong", "become right"]
+        columns += ["change", "low", "high", "elsewhere", "difference", "p"]
         if self.before.slices is None or self.before.labels is None:
-            return pd.DataFrame(columns=columns)
-        from scipy.stats import false_discovery_control, ttest_ind
+            return pd.DataFrame(columns=[*columns, "q"])
+        from scipy.stats import false_discovery_control
 
-        slices = np.array(self.before.slices, dtype=object)
-        taken = np.zeros(len(slices), dtype=bool)
-        taken[self.affected] = True
+        slices, rng = np.array(self.before.slices, dtype=object), np.random.default_rng(0)
+        names, total = sorted(set(self.before.slices)), len(slices)
+        members = np.array([slices == name for name in names], dtype=float)  # (slices, N)
+        sizes = members.sum(1)
         change = _worth(self.after) - _worth(self.before)
-        right = [np.zeros(len(slices), dtype=bool)] * 2
+
+        def differences(sums: np.ndarray) -> np.ndarray:
+            """Mean within less mean without, of the slices' sums `(slices, ...)`."""
+            n = sizes[:, None]
+            return sums / n - (change.sum() - sums) / (total - n)
+
+        taken = np.zeros(total, dtype=bool)
+        taken[self.affected] = True
+        right = [np.zeros(total, dtype=bool)] * 2
         if not self.before.task.is_regression:
             right = [one.predictions == one.labels for one in (self.before, self.after)]
+        p = np.full(len(names), np.nan)
+        if len(names) > 1:
+            found = np.abs(differences(members @ change[:, None]))
+            reached = np.ones(len(names))  # the deal that was found is one of them
+            for _ in range(DEALS // 100):
+                dealt = rng.permuted(np.tile(change, (100, 1)), axis=1).T
+                reached += (np.abs(differences(members @ dealt)) >= found - 1e-12).sum(1)
+            p = reached / (DEALS + 1)
         rows = []
-        for name in sorted(set(self.before.slices)):
-            here = slices == name
-            mine, others = change[here], change[~here]
-            counts = [int((right[a] & ~right[b] & here).sum()) for a, b in ((0, 1), (1, 0))]
-            row = [name, int(here.sum()), int((taken & here).sum()), *counts, mine.mean()]
-            if min(len(mine), len(others)) < 2 or not (mine.std() or others.std()):
-                rows.append([*row, others.mean() if len(others) else np.nan, *[np.nan] * 4])
-                continue
-            half = 1.96 * np.sqrt(mine.var(ddof=1) / len(mine) + others.var(ddof=1) / len(others))
-            difference = mine.mean() - others.mean()
-            p = float(ttest_ind(mine, others, equal_var=False).pvalue)
-            rows.append([*row, others.mean(), difference, difference - half, difference + half, p])
-        frame = pd.DataFrame(rows, columns=columns[:-1])
-        tested = frame["p"].notna()
-        frame["q"] = np.nan
-        if tested.any():
-            frame.loc[tested, "q"] = false_discovery_control(frame.loc[tested, "p"])
-        return frame
+        for name, mask in zip(names, members.astype(bool), strict=True):
+            affected = int((taken & mask).sum())
+            ends = (np.nan, np.nan)
+            if affected >= FEWEST:
+                low, high = _bootstrap_means(change[mask, None], RESAMPLES, rng)
+                ends = float(low[0]), float(high[0])
+            turned = [int((right[a] & ~right[b] & mask).sum()) for a, b in ((0, 1), (1, 0))]
+            mine, others = change[mask].mean(), change[~mask].mean() if (~mask).any() else np.nan
+            rows.append([name, int(mask.sum()), affected, *turned, mine, *ends, others, mine - others])
+        frame = pd.DataFrame(rows, columns=columns[:-1]).assign(p=p)
+        return frame.assign(q=false_discovery_control(p) if len(names) > 1 else np.nan)
 
 
 def _worth(evaluation: Evaluation) -> np.ndarray:

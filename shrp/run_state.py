@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp import checkpoint
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
-from shrp.errors import TrainingError
+from shrp.errors import ShrpError, TrainingError
 from shrp.history import history_text
 from shrp.training_config import TrainConfig
 
@@ -73,6 +73,23 @@ class RunState:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @property
+    def begun(self) -> bool:
+        """Whether an epoch was kept."""
+        return any(self.folder.glob("epoch-*"))
+
+    @contextmanager
+    def only_if_begun(self) -> Iterator[None]:
+        """What was killed before its first epoch is no run to go on with, and what fails before it leaves nothing."""
+        if not self.begun:
+            (self.folder / RUN_FILE).unlink(missing_ok=True)
+        try:
+            yield
+        except ShrpError:
+            if not self.begun:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def open(self, identity: Mapping[str, Any], resume: bool, precision: Callable[[], str]) -> str:
         """Begin a run, or go on with one if it is the same; returns the precision that it began with.

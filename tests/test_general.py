@@ -340,6 +340,26 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(
     assert not run_folder(tmp_path / "made").exists()
 
 
+def test_a_conversion_that_fails_before_its_first_epoch_leaves_nothing_in_the_way(
+    shrp, tmp_path, command, monkeypatch
+):
+    base, texts, _ = command
+    ask = ("convert", *base, *texts, "--layers", "upper:2", "--precision", "fp32", "--out", tmp_path / "made")
+
+    def diverges(*_):
+        raise TrainingError("the loss is no number")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shrp.general.finite", diverges)
+        assert shrp(*ask)[0] == 1
+    assert not run_folder(tmp_path / "made").exists()
+    run_folder(tmp_path / "made").mkdir()
+    (run_folder(tmp_path / "made") / "run.json").write_text('{"precision": "fp32"}')  # killed before it
+    code, _, error = shrp(*ask)
+    assert code == 0, error
+    assert not run_folder(tmp_path / "made").exists()
+
+
 def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_path, command):
     base, texts, files = command
     made, out = tmp_path / "made", tmp_path / "out"

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from shrp.attention import layer_attention
 from shrp.batching import collate, encode
@@ -15,7 +14,7 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate, evaluate_stream
 from shrp.families import encoder_layers
-from shrp.knockout import Prefix, knock_out_effect
+from shrp.knockout import FEWEST, KnockOut, Prefix, knock_out_effect
 from shrp.routing import knock_out, record_routing, use_gates
 from shrp.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
 from shrp.tasks import TASKS
@@ -318,17 +317,36 @@ def test_the_loss_in_a_slice_is_held_against_all_other_inputs(tiny_routed, tiny_
     assert row["change"] == pytest.approx(change[short].mean(), abs=1e-6)
     assert row["elsewhere"] == pytest.approx(change[~short].mean(), abs=1e-6)
     assert row["difference"] == pytest.approx(row["change"] - row["elsewhere"])
-    assert row["low"] < row["difference"] < row["high"]
-    test = stats.ttest_ind(change[short], change[~short], equal_var=False)
-    assert row["p"] == row["q"] == pytest.approx(test.pvalue, abs=1e-6)  # two slices: the same test twice
+    assert row["low"] < row["change"] < row["high"]
+    assert frame["p"].nunique() == frame["q"].nunique() == 1  # of two slices, each is the other's rest
     planted = replace(found, after=replace(found.after, logits=before.logits.copy()))
     planted.after.logits[short, data.labels[short]] -= np.linspace(1, 2, short.sum(), dtype=np.float32)
     rows = planted.by_slice().set_index("slice")
     assert rows.loc["short", "change"] == pytest.approx(-1.5, abs=1e-5)
-    assert rows.loc["short", "q"] < 1e-6
+    assert rows.loc["short", "q"] < 0.001
     assert replace(found, before=replace(before, slices=None)).by_slice().empty
     one = replace(before, slices=("all",) * 60)
     assert replace(found, before=one, after=one).by_slice()["q"].isna().all()  # nothing to hold it against
+
+
+def test_slices_that_an_expert_hardly_serves_are_not_found_to_differ(tiny_routed, tiny_tokenizer, tiny_data):
+    """Most inputs can't change, so a slice may have no change at all by chance: no reason to name it."""
+    model, data = tiny_routed(), tiny_data(240)
+    before = replace(
+        evaluate(model, tiny_tokenizer, data), slices=tuple(f"slice {i % 12}" for i in range(240))
+    )
+    found = KnockOut(2, 0, before, before, np.arange(0))
+    assert found.by_slice()["q"].min() == 1  # nothing changes anywhere
+    alarms = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        affected = np.flatnonzero(rng.random(240) < 0.06)
+        logits = before.logits.copy()
+        logits[affected, data.labels[affected]] += rng.normal(-1, 1, len(affected)).astype(np.float32)
+        frame = KnockOut(2, 0, before, replace(before, logits=logits), affected).by_slice()
+        assert frame.loc[frame["affected"] < FEWEST, "low"].isna().all()
+        alarms += (frame["q"] <= 0.05).any()
+    assert alarms <= 3
 
 
 def test_data_without_labels_and_regression(tiny_routed, tiny_tokenizer, tiny_data):

@@ -28,6 +28,9 @@ def test_of_many_values_it_is_near_students():
     assert spearman(x, y)[1] == pytest.approx(spearmanr(x, y).pvalue, abs=0.01)
     assert spearman(x, y) == spearman(x, y)
     assert spearman(x, x) == pytest.approx((1, 2 / (ORDERS + 1)))
+    x = rng.normal(size=40)
+    y = x + 3 * rng.normal(size=40)
+    assert spearman(x, y) == pytest.approx(tuple(spearmanr(x, y)))
 
 
 def test_ties_share_their_ranks_and_what_cannot_be_ordered_has_none():

@@ -47,12 +47,11 @@ def pick_preference(one: Explained, routed: Exploration) -> tuple[Explained, str
         DataError: both experts are the same, or there is but one.
     """
     layers, experts = routed.layers, range(len(routed.mean_probs(routed.layers[0])))
-    for key, options, start in ((LAYER, layers, layers[-1]), (EXPERT, experts, None), (OTHER, experts, None)):
-        fall_back(key, (*options, None), start)
+    moved = fall_back(LAYER, (*layers, None), layers[-1])
+    for key in (EXPERT, OTHER):
+        fall_back(key, (*experts, None), None)
     left, middle, right, _ = st.columns([1, 1.4, 1.4, 2], gap="medium", vertical_alignment="bottom")
-    layer = left.selectbox(
-        "Layer", layers, 0 if LAYER in st.session_state else len(layers) - 1, key=LAYER, bind="query-params"
-    )
+    layer = left.selectbox("Layer", layers, 0 if moved else len(layers) - 1, key=LAYER, bind="query-params")
     layer = layer if layer in layers else layers[-1]
     if len(experts) == 1:
         raise DataError(f"Layer {layer} has one expert, so its router has nothing to prefer.")

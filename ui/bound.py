@@ -20,13 +20,15 @@ def clamp(key: str, low: int, high: int) -> None:
         st.session_state[key] = int(min(max(value, low), high))
 
 
-def fall_back(key: str, options: Container, start: Any) -> None:
-    """Bring a box whose value is no option any more to `start`.
+def fall_back(key: str, options: Container, start: Any) -> bool:
+    """Bring a box whose value is no option any more to `start`; returns whether it did.
 
     Were its value only taken away, the browser would go on showing it while the page computes with the start.
     """
     if key in st.session_state and st.session_state[key] not in options:
         st.session_state[key] = start
+        return True
+    return False
 
 
 def leave_known(key: str, options: Container) -> None:

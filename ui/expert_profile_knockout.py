@@ -7,7 +7,7 @@ import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
-from shrp.knockout import RESAMPLES, KnockOut
+from shrp.knockout import FEWEST, RESAMPLES, KnockOut
 from shrp.mixes import FALSE_DISCOVERIES
 from shrp.phrases import signed
 from shrp.usage import UsageStats
@@ -97,7 +97,7 @@ def _slices(found: KnockOut, data: TextData, name: str) -> None:
     columns = ["slice", "n", "affected"] + ([] if regression else ["wrong / right"])
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     st.dataframe(
-        shown[[*columns, "change", "elsewhere", "difference", "interval", "q"]],
+        shown[[*columns, "change", "interval", "elsewhere", "difference", "q"]],
         hide_index=True,
         width="stretch",
         height="content" if len(frame) <= 12 else 460,
@@ -112,12 +112,15 @@ def _slices(found: KnockOut, data: TextData, name: str) -> None:
             "change": text(width=62, help=f"Mean change of the {worth}, over all inputs of the slice."),
             "elsewhere": text(width=75, help="The same over all other inputs: the control."),
             "difference": text(width=75, help="Change in the slice less the change elsewhere."),
-            "interval": text("95% interval", width=125, help="Of the difference."),
+            "interval": text(
+                "95% interval", width=125, help=f"Of the change; none where fewer than {FEWEST} are affected."
+            ),
             "q": number(
                 width=45,
                 format="%.3f",
-                help="Welch's test of the difference, adjusted for all slices looked at (Benjamini and Hochberg): of "
-                f"those at {FALSE_DISCOVERIES:g} or less, so large a part may be chance.",
+                help="Could chance have dealt the slice such a difference? p by dealing all inputs' changes to the "
+                "slices anew, adjusted for all slices looked at (Benjamini and Hochberg): of those at "
+                f"{FALSE_DISCOVERIES:g} or less, so large a part may be chance.",
             ),
         },
         placeholder="–",
@@ -130,7 +133,8 @@ def _slices(found: KnockOut, data: TextData, name: str) -> None:
     )
     st.caption(
         f"The {worth} is {what}; negative: the expert had helped. Means over all n inputs of a slice of "
-        f"{escape(data.name)}, those included that can't change; 95% intervals by the normal approximation."
+        f"{escape(data.name)}, those included that can't change; 95% intervals by the bootstrap. "
+        "Looking at many experts finds more."
     )
     downloads(frame, "knock-out-slices", f"{name}-knocked-out-by-slice")
 

@@ -12,6 +12,7 @@ from shrp.explore import explore
 from shrp.tasks import Task
 from shrp.usage import UsageStats
 from ui.expert_cells import routes_side_by_side
+from ui.loaders import cut_inputs
 from ui.report_parts import Section
 from ui.state import Selection
 from ui.text import percent, shorten, with_interval
@@ -56,7 +57,7 @@ def examples_part(
         labels = [
             f"{i}. {shorten(' / '.join(data.texts[i]), 38)}" for i in inputs.tolist()
         ]  # the index keeps equal texts apart
-        cut = selection.checkpoint.info.max_length
+        _, cut = cut_inputs(selection.checkpoint, data)
         longer = any(one.full_length > cut for one in seen)
         part.figure(
             routes_side_by_side(seen, labels=labels, title=f"Routes: {title[0].lower()}{title[1:]}"),

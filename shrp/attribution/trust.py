@@ -27,8 +27,9 @@ RANDOM = "random (control)"
 DRAWS = 20
 """Random attributions, whose mean is the control."""
 SAMPLES, NOISES = 64, 5
-RESAMPLES = 2000
 """Random sets of words replaced, and slightly moved copies of the input."""
+RESAMPLES = 2000
+"""Draws of the random sets, for intervals."""
 SHARE_REPLACED = 0.3
 """Chance of each word to be in a set."""
 NOISE = 0.05
@@ -62,8 +63,8 @@ class Trust:
     """By how much less it foresees than the one that foresees most, the control left out; nan of these two."""
     behind_low: float = float("nan")
     behind_high: float = float("nan")
-    """Ends of its 95% interval, by a paired bootstrap over the random sets. It may hold 0: then nothing tells the two
-    apart."""
+    """Ends of its 95% interval, by a paired bootstrap over the random sets that takes as given which one is best and at
+    what scale. Where it holds 0, these sets do not tell the two apart."""
 
 
 def check(

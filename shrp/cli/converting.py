@@ -93,8 +93,8 @@ def convert(
     """Convert layers of an encoder on unlabelled texts, once for all tasks: `train --converted` goes on from it.
 
     Each layer learns to say what the dense layer in its place says (stage 1, with the balance loss). With --per-layer
-    it is pruned, and what is left learns the same once more, all layers at once. A killed run goes on with `--resume`
-    and the same options.
+    it is pruned, and what is left learns the same once more, all layers at once, in one epoch. A killed run goes on
+    after its last epoch with `--resume` and the same options.
     """
     from dataclasses import replace
 
@@ -164,7 +164,7 @@ def convert(
     ]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
     plan, sources, state = None, [path.name for path in texts], RunState(run_folder(out))
-    with alone_in(state.folder):
+    with alone_in(state.folder), state.only_if_begun():
         identity = {
             "config": config.to_dict(),
             "texts": texts_digest(found),
@@ -195,9 +195,9 @@ def convert(
             training["recovery_sources"] = sources
             if task is not None:
                 training["usage_of"] = task
-    info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
-    checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
-    finish(out)
+        info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
+        checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
+        finish(out)
     if json:
         print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})
     else:

@@ -140,8 +140,9 @@ def evaluate(
     rows = loaded.info.scores_on(source.name, source.fingerprint)
     # What the teacher scored with texts cut elsewhere is no measure for this.
     trained = loaded.info.training.get("config", {}).get("max_length", length)
-    alike = cut_alike(loaded.tokenizer, source.texts, trained, length)
-    known = [row for row in rows if row["kind"] == "teacher" and alike]
+    known = [row for row in rows if row["kind"] == "teacher"]
+    if known and not cut_alike(loaded.tokenizer, source.texts, trained, length):
+        known = []
     teacher = known[0]["score"] if known else None
     if predictions is not None:
         result.to_frame(source.texts).to_csv(predictions, index=False)

@@ -6,7 +6,9 @@ from transformers import PreTrainedTokenizerFast
 from shrp import checkpoint_info
 from shrp.batching import token_counts
 from shrp.checkpoint import load
+from shrp.config import ShrpConfig
 from shrp.data import load_probe
+from shrp.tasks import TASKS
 
 TRAINED, READS = 12, 32
 """Tokens that the checkpoint learned from, and that its model can read."""
@@ -39,6 +41,21 @@ def test_the_sidebar_says_how_many_inputs_are_read_in_part(open_page, save_tiny,
     monkeypatch.setattr("ui.loaders.cut_inputs", lambda *_: (0, 32))
     said = [caption.value for caption in open_page("overview", folder).sidebar.caption]
     assert not any("longer than" in one for one in said)
+
+
+@pytest.mark.parametrize(
+    ("training", "length"),
+    [
+        ({}, 128),
+        ({"config": {"max_length": 64}}, 128),
+        ({"config": {"max_length": 200}}, 200),
+        ({"config": {"max_length": 200}, "recovery": {"config": {"max_length": 256}}}, 256),  # of the task
+        ({"config": {"max_length": 200}, "recovery": {"max_length": 64}}, 200),  # of texts
+    ],
+)
+def test_the_last_training_on_a_task_says_how_long_inputs_are(training, length):
+    info = checkpoint_info.CheckpointInfo(ShrpConfig(()), TASKS["sst2"], training=training)
+    assert info.max_length == length
 
 
 @pytest.mark.parametrize(
