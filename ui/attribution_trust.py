@@ -6,6 +6,7 @@ import streamlit as st
 
 from shrp.attribution import trust
 from shrp.attribution.tokens import WordScores
+from shrp.phrases import listed
 from ui.attribution_results import Explained, Options, trust_checks
 from ui.downloads import downloads
 from ui.text import escape, percent
@@ -65,17 +66,18 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     downloads(frame, "trust-table", f"{name}-trust")
     *real, control = checks
     best, steady = max(real, key=lambda c: c.explained), min(real, key=lambda c: c.sensitivity)
-    level = [c for c in real if c.behind_low <= 0]
+    level = [
+        f"**{c.method}** with {percent(c.explained, 0)} ({_points(c.behind)} points less, 95% interval "
+        f"{_points(c.behind_low)} to {_points(c.behind_high)})"
+        for c in real
+        if c.behind_low <= 0
+    ]
     no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS]
     st.markdown(
         f"When a random set of words is replaced, **{best.method}** foresees {percent(best.explained, 0)} of the mean "
         f"squared change of the output at its best scale; {trust.DRAWS} random attributions foresee "
         f"{percent(control.explained, 0)} on average. "
-        + "".join(
-            f"Not told apart from it on these sets: **{c.method}** with {percent(c.explained, 0)} "
-            f"({_points(c.behind)} points less, 95% interval {_points(c.behind_low)} to {_points(c.behind_high)}). "
-            for c in level
-        )
+        + (f"Not told apart from it on these sets: {listed(level)}. " if level else "")
         + (
             f"Not above all of the random ones: **{', '.join(no_better)}**. "
             if no_better
