@@ -17,9 +17,9 @@ from shrp.fitting import TEXTS, FittedGates, GateFit
 from shrp.measure import TOKENS, Cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits
-from shrp.usage import UsageStats, measure_usage, plan_from
+from shrp.usage import UsageStats, plan_from
 from ui import loaders
-from ui.store import Progress, disk, once, results
+from ui.store import disk, results
 from ui.text import escape
 
 GLOBAL, PER_LAYER = "Global budget", "Per layer"
@@ -86,27 +86,9 @@ def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageSt
         PlanError: the model has no routed layer.
         DataError: the data are empty.
     """
-    if SELECTIONS.get(selection) != "gate_norm":
-        stats = loaders.usage_stats(checkpoint, data)
-        return replace(stats, fitted=_fitted(checkpoint, data, stats)) if selection == FITTED else stats
-
-    def work(progress: Progress) -> UsageStats:
-        if (stats := loaders.kept_usage(checkpoint, data, norms=True)) is None:
-            stats = measure_usage(
-                checkpoint.model,
-                checkpoint.tokenizer,
-                data,
-                max_length=checkpoint.info.max_length,
-                output_norms=True,
-                progress=progress,
-            )
-            disk().keep_usage(checkpoint.fingerprint, data, stats)
-        return stats
-
-    # The name is part of the result: see `loaders.usage_stats`.
-    key = (checkpoint.fingerprint, data.fingerprint, data.name)
-    label = f"Measuring every expert's output norm on {escape(data.name)}"
-    return once("usage with norms", 8, key, label, work)
+    norms = SELECTIONS.get(selection) == "gate_norm"
+    stats = loaders.usage_stats(checkpoint, data, norms=norms)
+    return replace(stats, fitted=_fitted(checkpoint, data, stats)) if selection == FITTED else stats
 
 
 def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats | None:

@@ -241,8 +241,11 @@ def _longer(_checkpoint: Checkpoint, _data: TextData, length: int, fingerprint: 
     return sum(count > length for count in token_counts(_checkpoint.tokenizer, _data.texts))
 
 
-def usage_stats(checkpoint: Checkpoint, data: TextData):
+def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
     """How the checkpoint's routers treat the data, measured once, with a progress bar the first time.
+
+    Args:
+        norms: also the norms of all experts' outputs, which takes longer.
 
     Returns:
         `shrp.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
@@ -254,12 +257,13 @@ def usage_stats(checkpoint: Checkpoint, data: TextData):
     from shrp.usage import measure_usage
 
     def work(progress: Progress):
-        if (stats := kept_usage(checkpoint, data)) is None:
+        if (stats := kept_usage(checkpoint, data, norms=norms)) is None:
             stats = measure_usage(
                 checkpoint.model,
                 checkpoint.tokenizer,
                 data,
                 max_length=checkpoint.info.max_length,
+                output_norms=norms,
                 progress=progress,
             )
             disk().keep_usage(checkpoint.fingerprint, data, stats)
@@ -267,7 +271,9 @@ def usage_stats(checkpoint: Checkpoint, data: TextData):
 
     # The name is part of the result, and may be that of a person's own file: equal content is not enough.
     key = (checkpoint.fingerprint, data.fingerprint, data.name)
-    return once("usage", 12, key, f"Measuring expert usage on {escape(data.name)}", work)
+    what = "every expert's output norm" if norms else "expert usage"
+    store = ("usage with norms", 8) if norms else ("usage", 12)
+    return once(*store, key, f"Measuring {what} on {escape(data.name)}", work)
 
 
 def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
