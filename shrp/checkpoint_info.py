@@ -67,11 +67,11 @@ class CheckpointInfo:
     @property
     def max_length(self) -> int:
         """Tokens at which usage and scores cut an input: where its training did, if that is later than usual."""
-        recovery = self.training.get("recovery", {}).get(
-            "config", {}
+        recovered = self.training.get("recovery", {}).get(
+            "config"
         )  # the last training, if there was one on a task
-        config = recovery or self.training.get("config", {})
-        return max(int(config.get("max_length", EVALUATED_TOKENS)), EVALUATED_TOKENS)
+        config = recovered or self.training.get("config", {})
+        return max(config.get("max_length") or 0, EVALUATED_TOKENS)
 
     def scores_on(self, name: str, fingerprint: str) -> list[Mapping[str, Any]]:
         """The rows measured on a data set of this name and content."""

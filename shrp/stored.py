@@ -15,7 +15,7 @@ from shrp.tasks import METRICS
 
 _NUMBER = (int, float)
 _TRAINING: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("config", "teacher", "converted", "chosen_on", "shares_matched"), Mapping),
+    **dict.fromkeys(("config", "teacher", "converted", "chosen_on", "shares_matched", "recovery"), Mapping),
     **dict.fromkeys(("train_data", "validation_data", "precision", "recipe"), str),
     **dict.fromkeys(("train_examples", "epochs"), int),
     "seconds": _NUMBER,
@@ -67,6 +67,9 @@ def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
     known = _known(training)
     _check("training", known, _TRAINING, finite=True)
     _check_config("training config", known.get("config", {}))
+    recovery = known.get("recovery", {})
+    _check("training's recovery", recovery, {"config": Mapping})
+    _check_config("training's recovery config", recovery.get("config") or {})
     for name, what, fields in (
         ("chosen_on", "choice of experts", _CHOSEN_ON),
         ("shares_matched", "shifted output bias", _SHARES_MATCHED),

@@ -33,6 +33,9 @@ SHARES = [0.5, 0.25, 0.25, 0.0]
         {"train_data": {}},
         {"chosen_on": "mine.csv"},
         {"chosen_on": {"data": "mine.csv", "n": 3}},
+        {"recovery": "one epoch", "converted": {}},
+        {"recovery": {"config": [1]}},
+        {"recovery": {"config": {"max_length": "abc"}}},
     ],
 )
 def test_a_training_of_the_wrong_types_is_refused(training):

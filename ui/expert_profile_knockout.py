@@ -63,9 +63,9 @@ def knocked_out(
 
 
 def _slices(found: KnockOut, data: TextData, name: str) -> None:
-    """What the expert is worth in each slice, against all other inputs; nothing where there are no slices."""
+    """What the expert is worth in each slice, against all other inputs; nothing where there are not several."""
     frame = found.by_slice()
-    if frame.empty:
+    if len(frame) < 2:  # there is no elsewhere
         return
     regression = data.task.is_regression
     worth = "nearness to the label" if regression else "margin of the true class"

@@ -139,7 +139,7 @@ def evaluate(
             progress.update(task, completed=result.n, description=shown)
     rows = loaded.info.scores_on(source.name, source.fingerprint)
     # What the teacher scored with texts cut elsewhere is no measure for this.
-    trained = loaded.info.training.get("config", {}).get("max_length", length)
+    trained = loaded.info.training.get("config", {}).get("max_length") or length
     known = [row for row in rows if row["kind"] == "teacher"]
     if known and not cut_alike(loaded.tokenizer, source.texts, trained, length):
         known = []

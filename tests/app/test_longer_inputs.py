@@ -48,6 +48,7 @@ def test_the_sidebar_says_how_many_inputs_are_read_in_part(open_page, save_tiny,
     [
         ({}, 128),
         ({"config": {"max_length": 64}}, 128),
+        ({"config": {"max_length": None}, "recovery": {"config": None}}, 128),
         ({"config": {"max_length": 200}}, 200),
         ({"config": {"max_length": 200}, "recovery": {"config": {"max_length": 256}}}, 256),  # of the task
         ({"config": {"max_length": 200}, "recovery": {"max_length": 64}}, 200),  # of texts
