@@ -8,7 +8,7 @@ import streamlit as st
 from shrp import studies
 from shrp.claims import claims
 from shrp.errors import DataError
-from shrp.findings import HOW_FOUND, findings
+from shrp.findings import HOW_FOUND, findings, not_below
 from shrp.phrases import in_words
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
@@ -62,12 +62,12 @@ def benchmark() -> Drawn:
         st.info("No study has been run yet. This command fills the table:", icon=":material/science:")
         st.code("python -m benchmarks.glue --base BAAI/bge-small-en-v1.5", language="bash")
         return []
-    say(findings(glue))
+    heading = standing(glue)
     st.caption(
         "These models were trained for this table. Checkpoints of the same names on other pages may be of other "
         "trainings, with teachers of their own: their scores are those that Overview shows."
     )
-    return [*claimed(glue), table(glue), size(glue)]
+    return [*heading, table(glue), size(glue)]
 
 
 def say(found: list[str]) -> None:
@@ -77,37 +77,73 @@ def say(found: list[str]) -> None:
     st.caption(HOW_FOUND)
 
 
-def claimed(glue: pd.DataFrame) -> Drawn:
-    """The paper's claims beside what was measured here."""
+def standing(glue: pd.DataFrame) -> Drawn:
+    """What each recipe and depth keeps, beside its best control and the paper's claim; then where a control wins."""
     found = claims(glue)
     if found.empty:
         return []
-    heading = headed("What the paper claims, and what was measured", "claims")
+    heading = headed("What was measured, beside controls and the paper", "claims")
     st.dataframe(
-        found.assign(size=100 * found["size"]),
+        found.assign(
+            converted=found["recipe"] + ", " + found["converted"],
+            measured=[f"{r.measured} at {r.size:.1%}" for r in found.itertuples()],
+        ).drop(columns=["recipe", "size"]),
         hide_index=True,
         width="stretch",
         height="content",
         row_height=ROW + 58,  # six lines
         column_config={
-            "converted": st.column_config.TextColumn("layers", width=85),
-            "reported": st.column_config.TextColumn("the paper", width=148),
-            "recipe": st.column_config.TextColumn("recipe", width=60),
-            "measured": st.column_config.TextColumn("measured here", width=110),
-            "size": st.column_config.NumberColumn("size", format="%.1f%%", width=60),
-            "best control": st.column_config.TextColumn("best control here", width=152),
-            "over": st.column_config.TextColumn("over", width=120),
+            "converted": st.column_config.TextColumn("recipe, layers converted", width=88),
+            "measured": st.column_config.TextColumn("keeps, at what size", width=112),
+            "best control": st.column_config.TextColumn("best control", width=160),
+            "verdict": st.column_config.TextColumn("SHRP against it", width=140),
+            "reported": st.column_config.TextColumn("the paper reports", width=130),
+            "over": st.column_config.TextColumn("over", width=100),
         },
-        alt="The paper's claims beside the best static model and the best control measured here",
+        alt="The best static model of each recipe and depth beside the best control and the paper's claim",
+        placeholder="–",
     )
     st.caption(
-        "Measured: the best static model. Shares of the dense teacher's score, in brackets 95% intervals, over "
-        "validation inputs and, where a task has several seeds, over trainings; another base and other teachers than "
-        "the paper's, so the two are not comparable point by point. Both of ours are the best of several "
-        "on these very data. Size: encoder parameters left. Speed is another study, in the project's "
-        "docs/results.md."
+        "Keeps: the best static model's share of the dense teacher's score, in brackets its 95% interval, over "
+        "validation inputs and, where a task has several seeds, over trainings; size: encoder parameters left. Both "
+        "sides are the best of several models on these very data. The paper's base and teachers are others, so the "
+        "two are not comparable point by point. Speed is another study, in the project's docs/results.md."
     )
+    higher = not_below(glue)
+    if len(higher):
+        st.markdown(
+            f"**On {len(higher)} of {len(glue.groupby(['task', 'recipe', 'depth']))}** settings of task, recipe and "
+            "layers a control keeps at least as much as the best pruned model:"
+        )
+        _higher(higher)
     return [heading]
+
+
+def _higher(rows: pd.DataFrame) -> None:
+    """The table of `not_below`."""
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "setting": rows["task"] + ", " + rows["recipe"] + ", " + rows["converted"],
+                "control": rows["control"] + ": " + rows["control keeps"],
+                "model": rows["model"] + ": " + rows["model keeps"],
+                "verdict": rows["verdict"],
+                "over": [f"n = {r.n:,}; seeds: {r.seeds}" for r in rows.itertuples()],
+            }
+        ),
+        hide_index=True,
+        width="stretch",
+        height="content",
+        row_height=ROW + 19,  # four lines
+        column_config={
+            "setting": st.column_config.TextColumn(width=100),
+            "control": st.column_config.TextColumn("the control", width=180),
+            "model": st.column_config.TextColumn("the best pruned model", width=180),
+            "verdict": st.column_config.TextColumn("SHRP against it", width=160),
+            "over": st.column_config.TextColumn(width=80),
+        },
+        alt="Tasks where a control keeps at least as much as the best pruned model",
+    )
 
 
 def table(glue: pd.DataFrame) -> tuple[str, str]:

@@ -1,11 +1,11 @@
-"""What the paper reports, beside what was measured here in the same setting."""
+"""What each recipe and depth keeps, beside its best control and what the paper reports in the same setting."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from shrp.findings import Contest, contest
-from shrp.phrases import with_ends
+from shrp.findings import Contest, contests
+from shrp.phrases import in_words, with_ends
 from shrp.published import PUBLISHED
 
 OWN = "SHRP, "
@@ -13,35 +13,32 @@ OWN = "SHRP, "
 
 
 def claims(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row for each of the paper's claims and each recipe that was measured at that depth.
+    """One row for each recipe and depth that was measured, `retain` and few layers first.
 
     Args:
         frame: `shrp.studies.glue_frame` of the GLUE table.
 
     Returns:
-        Columns converted, reported, recipe, measured (the best static model's retained share with its interval),
-        size (its encoder parameters), best control (with its share, and those that lack a task), over (the tasks).
+        Columns recipe, converted, measured (the best static model's retained share with its interval), size (its
+        encoder parameters), best control (with its share, and those that lack a task), verdict (whether that control
+        ties; empty without one), reported (the paper's claim; None where it has none of this depth), over (the tasks).
     """
+    reported = {one.name.removeprefix(OWN): one.denominator for one in PUBLISHED if one.name.startswith(OWN)}
     rows = []
-    for claim in (one for one in PUBLISHED if one.name.startswith(OWN)):
-        converted = claim.name.removeprefix(OWN)
-        depth = converted.removesuffix(" layers").replace(" of ", "of")
-        for recipe, part in frame[frame["depth"] == depth].groupby("recipe", sort=True):
-            found = contest(part)
-            if found is None:
-                continue
-            best = found.best
-            rows.append(
-                {
-                    "converted": converted,
-                    "reported": claim.denominator,
-                    "recipe": recipe,
-                    "measured": with_ends(best["retained"], best["low"], best["high"]),
-                    "size": best["encoder_params"],
-                    "best control": _control(found),
-                    "over": best["tasks"],
-                }
-            )
+    for found in contests(frame):
+        best, converted = found.best, in_words(found.best["depth"])
+        rows.append(
+            {
+                "recipe": best["recipe"],
+                "converted": converted,
+                "measured": with_ends(best["retained"], best["low"], best["high"]),
+                "size": best["encoder_params"],
+                "best control": _control(found),
+                "verdict": found.verdict,
+                "reported": reported.get(converted),
+                "over": best["tasks"],
+            }
+        )
     return pd.DataFrame(rows)
 
 

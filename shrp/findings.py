@@ -30,6 +30,18 @@ class Contest:
     """Controls that were not trained and measured on all of the tasks, in words; empty for none."""
 
     @property
+    def verdict(self) -> str:
+        """Whether the best control ties, in words; empty where there is none."""
+        return "" if self.rival is None else _verdict(self.rows, self.best, self.rival)
+
+    @property
+    def over(self) -> str:
+        """What the intervals are over, in words; empty where there are none to tell by."""
+        if self.rival is None or not pd.notna([self.best["low"], self.rival["low"]]).any():
+            return ""
+        return _over(self.rows, self.best, self.rival)
+
+    @property
     def rival_name(self) -> str:
         """The best control in words."""
         return "" if self.rival is None else str(self.rival["name"]).removeprefix("control: ")
@@ -69,9 +81,19 @@ def findings(frame: pd.DataFrame) -> list[str]:
     """A sentence for each recipe and depth of `glue_frame`, `retain` and few layers first, then one for each task where
     a control is not below.
     """
+    return [_sentence(one) for one in contests(frame)] + [
+        f"On {one['task']} at {one['converted']} ({one['recipe']}) a control is not below: {one['control']} keeps "
+        f"{one['control keeps']}, the best pruned model, {one['model']}, {one['model keeps']}: {one['verdict']} "
+        f"(n = {one['n']:,}, seeds: {one['seeds']})."
+        for one in not_below(frame).to_dict("records")
+    ]
+
+
+def contests(frame: pd.DataFrame) -> list[Contest]:
+    """Those of each recipe and depth of `glue_frame`, `retain` and few layers first."""
     groups = sorted(frame.groupby(["recipe", "depth"]), key=lambda group: _place(*group[0]))
     found = [contest(rows) for _, rows in groups]
-    return [_sentence(one) for one in found if one is not None] + _winning_controls(frame)
+    return [one for one in found if one is not None]
 
 
 def _place(recipe: str, depth: str) -> tuple[bool, int, str]:
@@ -92,11 +114,9 @@ def _sentence(found: Contest) -> str:
     lacking = f"; not measured{on_all}: {found.lacking}" if found.lacking else ""
     text += (
         f"; the best control ({found.rival_name}{lacking}) keeps {_with_ends(rival)} at "
-        f"{rival['encoder_params']:.1%}: {_verdict(found.rows, best, rival)}"
+        f"{rival['encoder_params']:.1%}: {found.verdict}"
     )
-    if pd.notna([best["low"], rival["low"]]).any():
-        text += f" (intervals {_over(found.rows, best, rival)})"
-    return f"{text}."
+    return f"{text} (intervals {found.over})." if found.over else f"{text}."
 
 
 def _over(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
@@ -145,19 +165,29 @@ def _with_ends(row: pd.Series) -> str:
     return with_ends(row["retained"], row["low"], row["high"])
 
 
-def _winning_controls(frame: pd.DataFrame) -> list[str]:
-    """A sentence for each task, recipe and depth where a control keeps at least as much as the best pruned model."""
-    sentences = []
+def not_below(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each task, recipe and depth of `glue_frame` where a control keeps at least as much as the best pruned
+    model: task, converted, recipe, control, control keeps, model, model keeps, verdict, n, seeds.
+    """
+    rows = []
     for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
         mine = group.loc[group["model"] == "static"].sort_values("retained")
         controls = group.loc[group["model"].isin(CONTROLS)].sort_values("retained")
         if mine.empty or controls.empty or controls["retained"].iloc[-1] < mine["retained"].iloc[-1]:
             continue
         best, rival = mine.iloc[-1], controls.iloc[-1]
-        sentences.append(
-            f"On {task} at {in_words(depth)} ({recipe}) a control is not below: "
-            f"{rival['name'].removeprefix('control: ')} keeps {_with_ends(rival)}, the best pruned model, "
-            f"{best['name']}, {_with_ends(best)}: {_verdict(group, best, rival)} (n = {best['n']:,}, seeds: "
-            f"{best['seeds']})."
+        rows.append(
+            {
+                "task": task,
+                "converted": in_words(depth),
+                "recipe": recipe,
+                "control": rival["name"].removeprefix("control: "),
+                "control keeps": _with_ends(rival),
+                "model": best["name"],
+                "model keeps": _with_ends(best),
+                "verdict": _verdict(group, best, rival),
+                "n": best["n"],
+                "seeds": best["seeds"],
+            }
         )
-    return sentences
+    return pd.DataFrame(rows)

@@ -110,6 +110,20 @@ def test_a_claim_names_the_controls_that_lack_a_task():
     assert "; no control was measured on all of these." in findings(studies.glue_frame(alone))[0]
 
 
+def test_each_setting_stands_beside_its_verdict_and_the_papers_claim_if_there_is_one():
+    other = [row("cola", "static", 0.5, per_layer=2, recovered=True) | {"depth": "3of12"}]
+    plain = [row("cola", model, 0.7, recipe="paper", per_layer=2) for model in ("static",)]
+    found = claims(studies.glue_frame([*ROWS, *other, *plain]))
+    assert found[["recipe", "converted"]].values.tolist() == [
+        ["retain", "3 of 12 layers"],
+        ["retain", "6 of 12 layers"],
+        ["paper", "6 of 12 layers"],
+    ]
+    assert found["verdict"].tolist() == ["", "a tie, within SHRP's interval", ""]
+    assert found["reported"].isna().tolist() == [True, False, False]
+    assert "93% of BERT-base" in found["reported"][2]
+
+
 def test_draws_of_random_experts_do_not_stand_for_trained_ones():
     """They may be the best control that there is, but the one that was trained as SHRP was is still lacking."""
     drawn = [row(task, "random", 0.5, per_layer=2) for task in ("cola", "rte")]
