@@ -231,14 +231,19 @@ def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
     from shrp.batching import longest_input
 
     length = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
-    return _longer(checkpoint, data, length, checkpoint.fingerprint, data.fingerprint), length
+    return int((token_lengths(checkpoint, data) > length).sum()), length
+
+
+def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
+    """Tokens of each input `(N,)`, uncut."""
+    return _lengths(checkpoint, data, checkpoint.fingerprint, data.fingerprint)
 
 
 @st.cache_data(max_entries=48, show_spinner=False)
-def _longer(_checkpoint: Checkpoint, _data: TextData, length: int, fingerprint: str, data_fingerprint: str):
+def _lengths(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
     from shrp.batching import token_counts
 
-    return sum(count > length for count in token_counts(_checkpoint.tokenizer, _data.texts))
+    return np.array(token_counts(_checkpoint.tokenizer, _data.texts))
 
 
 def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):

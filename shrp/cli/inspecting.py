@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,11 @@ from shrp.cli.options import (
     evaluation_data,
 )
 from shrp.cli.output import bar, interval_text, print_json, print_table, stderr
+
+if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    from shrp.checkpoint import Checkpoint
+    from shrp.data import TextData
+    from shrp.usage import UsageStats
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
 
@@ -38,6 +43,9 @@ def usage(
     slice_column: SliceColumn = None,
     label_means: LabelMeanings = None,
     by: Annotated[str | None, typer.Option(help="Also by `class` or by `slice`.")] = None,
+    explained: Annotated[
+        bool, typer.Option(help="Also how much class, answer, slice and length tell of the routes.")
+    ] = False,
     output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
     max_length: EvaluatedLength = None,
     json: AsJson = False,
@@ -59,6 +67,7 @@ def usage(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     groups = stats.groups(by) if by else {}
+    told = _explained(loaded, source, stats) if explained else []
     if json:
         result = {
             "task": loaded.info.task.name,
@@ -73,6 +82,8 @@ def usage(
             result["by"] = {
                 name: {"n": int(rows.sum()), "shares": stats.shares(rows)} for name, rows in groups.items()
             }
+        if explained:
+            result["explained"] = told
         if output_norms:
             result["gate_norm"] = stats.gate_norm()
         print_json(result)
@@ -86,8 +97,34 @@ def usage(
             for layer in stats.layers
         ]
         print_table(f"Top-1 share, {name}, n = {int(rows.sum())}", lines)
+    if told:
+        shown = ("by", "layer", "explained", "q", "beyond_length", "q_beyond")
+        lines = [{name: None if row[name] != row[name] else row[name] for name in shown} for row in told]
+        print_table("part of the choice that groups explain beyond chance, and beyond length", lines)
     for warning in stats.warnings():
         stderr.print(f"{warning.kind}: {warning.text}", highlight=False)
+
+
+def _explained(loaded: Checkpoint, source: TextData, stats: UsageStats) -> list[dict[str, Any]]:
+    """Rows of `shrp.specialisation.specialisation_frame`."""
+    from shrp.batching import token_counts
+    from shrp.evaluate import label_columns
+    from shrp.metrics import to_predictions
+    from shrp.specialisation import specialisation, specialisation_frame
+
+    answers = None
+    if not source.task.is_regression:
+        answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
+    with bar("groups dealt anew") as progress:
+        task = progress.add_task("dealing", total=None)
+        found = specialisation(
+            stats,
+            source,
+            token_counts(loaded.tokenizer, source.texts),
+            answers,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    return specialisation_frame(found).to_dict("records") if found else []
 
 
 def evaluate(

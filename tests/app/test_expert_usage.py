@@ -10,6 +10,7 @@ from shrp.attention_roles import attention_roles
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.routing import knock_out, use_gates
+from shrp.specialisation import specialisation
 from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
 from ui import expert_profile_inputs, expert_profile_map, state
@@ -98,7 +99,7 @@ def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
     expected = np.stack([stats.mean_probs(i, positive) - stats.mean_probs(i, negative) for i in (1, 2)])
     assert heatmap(at) == pytest.approx(expected, abs=1e-6)
     assert "240" in specs(at)[0]["layout"]["title"]["subtitle"]["text"]
-    (said,) = (caption.value for caption in at.caption if "In bold" in caption.value)
+    (said,) = (c.value for c in at.caption if c.value.startswith("In bold: the"))
     assert "of 8 differences whose 95% interval" in said
     assert f"the {str(specs(at)[0]['data'][0]['text']).count('<b>')} of 8" in said
     at.selectbox(key="group").set_value("slice: negation").run()
@@ -476,3 +477,33 @@ def test_the_roles_of_attention_are_those_that_were_measured(open_page, tiny_che
     at = open_page("expert_usage", tiny_checkpoint, parts="roles", role="rest of other text")
     assert not at.exception
     assert titled(at, "Attention to: rest of its text")
+
+
+def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(page, stats):
+    data = load_probe("sst2")
+    lengths = [len(text.split()) for (text,) in data.texts]
+    (layers,) = [
+        one for one in specs(page) if one["layout"]["title"]["text"].startswith("How much groups tell")
+    ]
+    assert [trace["name"] for trace in layers["data"]] == ["class", "answer", "slice", "length"]
+    (by_slice,) = [one for one in specialisation(stats, data, lengths) if one.by == "slice"]
+    drawn = values(layers["data"][2]["x"])
+    assert drawn == pytest.approx(
+        100 * by_slice.explained, abs=1.5
+    )  # deals differ, and lengths don't matter here
+    assert page.segmented_control(key="goes_by").value == "slice"
+    cells = titled(page, "Layer 2: experts by slice")["data"][0]
+    whole, *rows = np.array(cells["text"])
+    shares = [[str(text).removeprefix("<b>").removesuffix("</b>") for text in row] for row in rows]
+    assert np.array(shares, dtype=float) == pytest.approx(100 * by_slice.shares(2), abs=0.51)
+    assert np.array(whole, dtype=float) == pytest.approx(100 * stats.share(2), abs=0.51)
+    assert "**slice** (12 groups): more than chance in" in texts_of(page)
+    page.segmented_control(key="goes_by").set_value("length").run()
+    assert not page.exception
+    assert len(values(titled(page, "Layer 2: experts by length")["data"][0]["z"])) == 5
+
+
+def test_a_grouping_that_these_data_lack_falls_back(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint, goes_by="nonsense")
+    assert not at.exception
+    assert titled(at, "Layer 2: experts by slice")

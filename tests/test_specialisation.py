@@ -1,0 +1,142 @@
+"""What routing goes by: what is planted is found, and what is not there is not, also where inputs are pairs."""
+
+import numpy as np
+import pytest
+
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.specialisation import MOST_GROUPS, specialisation, specialisation_frame
+from shrp.tasks import TASKS
+from shrp.usage import UsageStats
+
+N, H = 240, 4
+
+
+def of(experts, *, labels=None, slices=None, pairs=None, unit="inputs"):
+    """Usage and data: `experts` is the choice of each input `(N,)`, or a table of its tokens' `(N, H)`, in layer 3."""
+    experts = np.asarray(experts)
+    top1 = np.eye(H, dtype=np.int64)[experts] if experts.ndim == 1 else experts
+    n = len(top1)
+    labels = np.arange(n) % 2 if labels is None else np.asarray(labels)
+    data = TextData(TASKS["sst2"], "made", tuple((f"text {i}",) for i in range(n)), labels, slices, pairs)
+    probs = top1 / top1.sum(1, keepdims=True)
+    stats = UsageStats("made", unit, {3: top1}, {3: probs}, {3: np.ones(n)}, {})
+    names = {"labels": labels, "label_names": data.task.label_names, "slices": slices}
+    return UsageStats(**vars(stats) | names), data
+
+
+def told(stats, data, lengths=None, **options):
+    """Grouping by name."""
+    lengths = np.arange(stats.n) % 30 if lengths is None else lengths
+    return {one.by: one for one in specialisation(stats, data, lengths, **options)}
+
+
+def named(codes):
+    return tuple(f"s{code}" for code in codes)
+
+
+def test_groups_that_decide_the_expert_explain_all_of_it():
+    slices = np.arange(N) // 60
+    found = told(*of(slices, slices=named(slices)), answers=(slices > 1).astype(int))
+    assert set(found) == {"class", "answer", "slice", "length"}
+    one = found["slice"]
+    assert one.explained == pytest.approx([1])
+    assert one.explained_beyond_length == pytest.approx([1], abs=0.05)
+    assert one.p == one.within_p == pytest.approx([1 / 1001])
+    assert one.shares(3) == pytest.approx(np.eye(4))
+    assert one.cells == pytest.approx(1 / 1001)
+    # Two answers of four even experts each tell half of what there is to know, less what chance tells.
+    assert found["answer"].explained == pytest.approx([0.5], abs=0.01)
+    assert found["class"].explained == pytest.approx([0], abs=0.02)
+    frame = specialisation_frame([*found.values()]).set_index("by")
+    assert frame.loc["slice", "q"] == pytest.approx(2 / 1001)  # of four p-values two are as small
+    assert np.isnan(frame.loc["length", "q_beyond"])
+
+
+def test_what_is_not_there_is_found_about_once_in_20_times():
+    rng, p, within, cells, explained = np.random.default_rng(0), [], [], [], []
+    for _ in range(150):
+        slices = rng.integers(5, size=N)
+        stats, data = of(rng.choice(H, size=N, p=[0.5, 0.3, 0.15, 0.05]), slices=named(slices))
+        one = told(stats, data, rng.integers(3, 40, size=N), deals=99, seed=int(rng.integers(1000)))["slice"]
+        p.append(one.p[0])
+        within.append(one.within_p[0])
+        cells.append(one.cells.min())
+        explained.append(one.explained[0])
+    for found in (p, within, cells):
+        assert 0 < np.mean(np.array(found) <= 0.05) < 0.11
+    assert np.mean(explained) == pytest.approx(0, abs=0.004)
+
+
+def test_what_groups_tell_by_their_length_alone_is_not_told_beyond_it():
+    rng = np.random.default_rng(1)
+    lengths = 4 * rng.permutation(np.arange(N) % 10) + 5  # a tenth has one length
+    slices = (lengths + rng.normal(0, 6, size=N) > 25).astype(int)
+    experts = lengths // 11
+    found = told(*of(experts, slices=named(slices)), lengths)
+    assert found["slice"].explained[0] > 0.1
+    assert found["slice"].p[0] < 0.01
+    assert abs(found["slice"].explained_beyond_length[0]) < 0.05
+    assert found["slice"].within_p[0] > 0.05
+    assert found["length"].explained[0] > 0.7
+    assert found["length"].within is None
+
+
+def test_minimal_pairs_that_route_alike_are_dealt_together():
+    rng, together, apart = np.random.default_rng(2), [], []
+    for _ in range(60):
+        half = N // 2
+        twice = np.repeat(np.arange(half), 2)
+        slices = named(rng.integers(10, size=half)[twice])
+        experts = rng.integers(H, size=half)[twice]
+        stats, data = of(experts, slices=slices, pairs=tuple(f"pair {i}" for i in twice))
+        together.append(told(stats, data, deals=99)["slice"].p[0])
+        alone = TextData(data.task, data.name, data.texts, data.labels, slices)
+        apart.append(told(stats, alone, deals=99)["slice"].p[0])
+    assert np.mean(np.array(together) <= 0.05) < 0.15
+    assert np.mean(np.array(apart) <= 0.05) > 0.4  # as if there were twice as many inputs
+
+
+def test_both_inputs_of_a_pair_have_one_length():
+    stats, data = of(np.zeros(4, dtype=int), labels=[0, 1, 0, 1], pairs=("a", "a", "b", "b"))
+    assert told(stats, data, [3, 5, 8, 8], deals=9)["length"].names == ("4 tokens", "8 tokens")
+
+
+def test_tokens_of_an_input_are_dealt_together():
+    rng, p = np.random.default_rng(3), []
+    for _ in range(60):
+        # An input's tokens mostly go to one expert, which its slice has nothing to do with.
+        table = np.stack([rng.multinomial(12, np.eye(H)[e] * 0.8 + 0.05) for e in rng.integers(H, size=N)])
+        stats, data = of(table, slices=named(rng.integers(6, size=N)), unit="tokens")
+        one = told(stats, data, deals=99)["slice"]
+        assert one.counts.sum() == 12 * N
+        p.append(one.p[0])
+    assert np.mean(np.array(p) <= 0.05) < 0.15
+
+
+def test_one_expert_for_all_leaves_nothing_to_tell():
+    found = told(*of(np.zeros(N, dtype=int), slices=named(np.arange(N) % 3)), deals=9)
+    assert np.isnan(found["slice"].explained).all()
+    assert found["slice"].p == pytest.approx([1])
+    assert specialisation_frame([*found.values()])["explained"].isna().all()
+
+
+def test_groupings_that_are_none_or_too_many_are_left_out():
+    experts = np.arange(N) % H
+    assert set(told(*of(experts, labels=np.ones(N, dtype=int)), np.full(N, 7), deals=9)) == set()
+    many = named(np.arange(N) % (MOST_GROUPS + 1))
+    assert "slice" not in told(*of(experts, slices=many), deals=9)
+    assert "slice" in told(*of(experts, slices=named(np.arange(N) % MOST_GROUPS)), deals=9)
+
+
+def test_inputs_must_be_the_same():
+    stats, data = of(np.arange(N) % H)
+    with pytest.raises(DataError, match="usage of 240 inputs, 240 inputs and 3 lengths"):
+        specialisation(stats, data, [1, 2, 3])
+
+
+def test_progress_reaches_its_end():
+    seen = []
+    stats, data = of(np.arange(N) % H)
+    specialisation(stats, data, np.arange(N) % 30, deals=100, progress=lambda *at: seen.append(at))
+    assert seen == [(100, 300), (200, 300), (300, 300)]

@@ -1,0 +1,285 @@
+"""What routing goes by: how much class, answer, slice and length tell of routes, and one layer's experts by group."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from shrp.specialisation import (
+    ANSWER,
+    LENGTH,
+    MOST_GROUPS,
+    Grouping,
+    specialisation,
+    specialisation_frame,
+)
+from shrp.usage import UsageStats
+from ui import bound, loaders, state
+from ui.downloads import chart
+from ui.store import once
+from ui.text import escape_html, percent
+from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, SELECTED, layout
+from ui.usage_figures import cells_height
+
+BY = "goes_by"
+"""Key of the picked grouping, in the session's state and in the URL."""
+SURE = 0.05
+_KINDS = {
+    "class": ("circle", BLUE),
+    ANSWER: ("diamond", PURPLE),
+    "slice": ("square", GREEN),
+    LENGTH: ("triangle-up", GREY),
+}
+_MEANT = {"class": "class", ANSWER: "the model's own answer", "slice": "slice", LENGTH: "length"}
+_MAP = "group-map"
+
+
+def section(selection: state.Selection, stats: UsageStats, layer: int, expert: int) -> None:
+    """The section; nothing where the data can't be grouped.
+
+    Args:
+        stats: of the selection's data.
+        layer: whose experts are shown by group.
+        expert: to be marked.
+    """
+    found = measured(selection, stats)
+    if not found:
+        return
+    st.subheader("What routing goes by", anchor="goes-by")
+    frame, data = specialisation_frame(found), escape_html(stats.data)
+    left, right = st.columns([2, 3], gap="medium")
+    with left:
+        chart(
+            explained_marks(frame, f"{data}, n = {stats.n:,}"),
+            frame,
+            "goes-by",
+            f"{selection.name}-goes-by",
+            "How much groups tell of the routes, layer by layer. " + " ".join(said(frame)),
+        )
+    with right:
+        names = [one.by for one in found]
+        start = "slice" if "slice" in names else names[0]
+        bound.fall_back(BY, names, start)
+        by = st.segmented_control(
+            f"Layer {layer} by", names, default=start, key=BY, bind="query-params", required=True
+        )
+        one = found[names.index(by if by in names else start)]
+        table = cell_frame(one, layer)
+        chart(
+            group_map(one, layer, expert, stats.unit, data),
+            table,
+            _MAP,
+            f"{selection.name}-layer{layer}-by-{one.by}",
+            f"Heatmap: a row a group, a column an expert of layer {layer}, each cell the share of the group that takes "
+            "it. The same as a table: the CSV below.",
+            on_select=lambda: state.pick_cell(_MAP),
+        )
+        st.caption(_sure_cells(one, layer))
+    st.markdown("\n".join(f"- {line}" for line in said(frame)))
+    st.caption(
+        "0%: groups tell no more of the expert than groups dealt at random; 100%: who knows the group knows the expert "
+        "(mutual information beyond chance, as part of the experts' entropy). More than chance: q ≤ 5%, where q is p "
+        "for all layers and groupings here. Beyond length: against groups dealt among inputs of about the same length "
+        "(tenths). Both inputs of a minimal pair are dealt together where they are in one group. That expert and "
+        "answer go together doesn't say which of them leads to the other: forcing an expert on Routing, or knocking "
+        f"it out below, does. A grouping of more than {MOST_GROUPS} is left out."
+    )
+
+
+def measured(selection: state.Selection, stats: UsageStats) -> list[Grouping]:
+    """The groupings of the picked data, once, with a progress bar the first time."""
+    checkpoint, data = selection.checkpoint, selection.data
+    lengths = loaders.token_lengths(checkpoint, data)
+    answers = None
+    if not data.task.is_regression:
+        outputs = loaders.routed_evaluation(checkpoint, data, stats, with_interval=False)
+        answers = outputs.predictions[np.argsort(outputs.indices)]
+    return once(
+        "specialisation",
+        16,
+        (checkpoint.fingerprint, data.fingerprint, data.name),
+        "Dealing groups anew",
+        lambda progress: specialisation(stats, data, lengths, answers, progress=progress),
+    )
+
+
+def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
+    """A row a layer, a mark a grouping, filled where it is beyond chance.
+
+    Args:
+        frame: of `specialisation_frame`.
+        about: data and n, safe as HTML.
+    """
+    fig = go.Figure()
+    for by, rows in frame.groupby("by", sort=False):
+        symbol, color = _KINDS[by]
+        sure = rows["q"] <= SURE
+        fig.add_scatter(
+            x=100 * rows["explained"],
+            y=rows["layer"].astype(str),
+            mode="markers",
+            name=by,
+            marker={
+                "symbol": [symbol if one else f"{symbol}-open" for one in sure],
+                "size": 11,
+                "color": color,
+                "line": {"color": color, "width": 1.5},
+            },
+            hovertext=[_hover(row) for row in rows.itertuples()],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    fig.add_vline(x=0, line={"dash": "dot", "color": GREY, "width": 1.5})
+    fig.update_xaxes(ticksuffix="%", zeroline=False)
+    layers = [str(layer) for layer in dict.fromkeys(frame["layer"])]
+    fig.update_yaxes(type="category", categoryorder="array", categoryarray=layers[::-1])
+    return layout(
+        fig,
+        "How much groups tell of the expert",
+        subtitle=f"0%: as chance does; filled: q ≤ 5%; {about}",
+        x="part of the choice explained",
+        y="layer",
+        height=cells_height(len(layers)) + 95,
+        legend=True,
+    )
+
+
+def _hover(row) -> str:
+    text = f"<b>Layer {row.layer}, by {row.by}</b> ({row.groups} groups)<br>"
+    if np.isnan(row.explained):
+        return f"{text}all take the same expert"
+    text += f"{percent(row.explained)} of the choice explained beyond chance, q = {row.q:.2g}"
+    if not np.isnan(row.beyond_length):
+        text += f"<br>beyond length: {percent(row.beyond_length)}, q = {row.q_beyond:.2g}"
+    return f"{text}<br>{row.effective_experts:.1f} effective experts"
+
+
+def said(frame: pd.DataFrame) -> list[str]:
+    """A line for each grouping, as Markdown: in how many layers it tells more than chance, and where the most."""
+    lines = []
+    for by, rows in frame.groupby("by", sort=False):
+        known, of = rows[rows["explained"].notna()], f"**{_MEANT[by]}** ({rows['groups'].iloc[0]} groups)"
+        if known.empty:
+            lines.append(f"{of}: nothing to tell, since every layer has one expert for all inputs.")
+            continue
+        top = known.loc[known["explained"].idxmax()]
+        layers, most = int((known["q"] <= SURE).sum()), percent(top["explained"])
+        if by == LENGTH:
+            lines.append(
+                f"{of}: more than chance in {layers} of {len(known)} layers; most in layer {top['layer']}, {most}."
+            )
+            continue
+        equal = int((known["q_beyond"] <= SURE).sum())
+        lines.append(
+            f"{of}: more than chance in {layers} of {len(known)} layers, among inputs of like length in {equal}; most "
+            f"in layer {top['layer']}, {most} ({percent(top['beyond_length'])} beyond length)."
+        )
+    return lines
+
+
+def cell_frame(one: Grouping, layer: int) -> pd.DataFrame:
+    """A row for each group and expert: group, inputs, expert, count, share, p."""
+    at, shares = one.layers.index(layer), one.shares(layer)
+    return pd.DataFrame(
+        [
+            (name, int(one.sizes[g]), e, int(one.counts[at, g, e]), shares[g, e], one.cells[at, g, e])
+            for g, name in enumerate(one.names)
+            for e in range(shares.shape[1])
+        ],
+        columns=[one.by, "inputs", "expert", "count (Top-1)", "share", "p"],
+    )
+
+
+def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> go.Figure:
+    """Groups x experts of a layer: which part of each group takes each expert, above them what part of all does.
+
+    Args:
+        unit: what is counted.
+        data: its name, safe as HTML.
+    """
+    at, shares = one.layers.index(layer), one.shares(layer)
+    counts = one.counts[at]
+    whole = counts.sum(0) / counts.sum()
+    difference = np.vstack([np.zeros(len(whole)), shares - whole])
+    sure = np.vstack([np.zeros(len(whole), dtype=bool), one.cells[at] <= SURE])
+    names = [escape_html(name).replace("_", " ") for name in one.names]
+    rows = [f"all (n = {int(one.sizes.sum()):,})"]
+    rows += [f"{name} (n = {int(n):,})" for name, n in zip(names, one.sizes)]
+    text = [
+        [f"<b>{_whole(share)}</b>" if bold else _whole(share) for share, bold in zip(*line)]
+        for line in zip(np.vstack([whole, shares]), sure)
+    ]
+    experts = range(len(whole))
+    limit = max(float(np.nanmax(np.abs(difference))), 0.05)
+    fig = go.Figure(
+        go.Heatmap(
+            z=difference,
+            x=list(experts),
+            y=rows,
+            text=text if len(whole) <= 16 else None,
+            texttemplate="%{text}" if len(whole) <= 16 else None,
+            textfont={"size": 11, "color": "#1b1d22"},
+            colorscale=DIVERGING,
+            zmin=-limit,
+            zmax=limit,
+            zmid=0,
+            xgap=2,
+            ygap=2,
+            hoverinfo="skip",
+            colorbar={
+                "tickformat": "+.0%",
+                "thickness": 12,
+                "title": {"text": "against all", "side": "right"},
+            },
+        )
+    )
+    cells = [(g, e) for g in range(len(names)) for e in experts]
+    fig.add_scatter(  # Plotly reports no clicks on a heatmap's cells
+        x=[e for _, e in cells],
+        y=[rows[g + 1] for g, _ in cells],
+        mode="markers",
+        marker={"symbol": "square", "size": 24, "opacity": 0, "color": GREY},
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+        customdata=[(layer, e) for _, e in cells],
+        hovertext=[
+            f"<b>{names[g]}, expert {e}</b><br>{percent(shares[g, e])}: {counts[g, e]:,} of "
+            f"{int(counts[g].sum()):,} {unit}<br>of all: {percent(whole[e])}<br>p = {one.cells[at, g, e]:.2g} for all "
+            "cells of this map<br><i>click to open this expert</i>"
+            for g, e in cells
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=False,
+    )
+    fig.add_shape(
+        type="rect",
+        x0=expert - 0.5,
+        x1=expert + 0.5,
+        y0=-0.5,
+        y1=len(rows) - 0.5,
+        line={"color": SELECTED, "width": 2},
+    )
+    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    fig.update_xaxes(tickvals=list(experts), showgrid=False, zeroline=False)
+    fig.update_yaxes(type="category", autorange="reversed", showgrid=False, zeroline=False)
+    return layout(
+        fig,
+        f"Layer {layer}: experts by {one.by}",
+        subtitle=f"percent of each row's {unit} that take the expert; {data}; colour: points more or less than of all",
+        x="expert",
+        height=165 + 26 * len(rows),
+        legend=False,
+    )
+
+
+def _whole(share: float) -> str:
+    return "" if np.isnan(share) else f"{100 * share:.0f}"
+
+
+def _sure_cells(one: Grouping, layer: int) -> str:
+    found = int((one.cells[one.layers.index(layer)] <= SURE).sum())
+    return (
+        f"In bold: {found} of {one.cells[0].size} cells that are further from all inputs than any cell of the map gets "
+        f"in 95 of 100 deals of the groups. Layer {layer} is the one picked above."
+    )
