@@ -10,7 +10,15 @@ from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
 from shrp.usage import UsageStats
 from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
-from ui import loaders, pair_routes, specialisation_section, state, usage_figures, usage_history_figures
+from ui import (
+    exchanged_routes,
+    loaders,
+    pair_routes,
+    specialisation_section,
+    state,
+    usage_figures,
+    usage_history_figures,
+)
 from ui.describe import kept_experts, summary_line
 from ui.downloads import chart
 from ui.expert_details import expert_details
@@ -304,6 +312,7 @@ def measured(selection: state.Selection) -> None:
         group, rows = usage_map(selection, stats)
         slice_examples(selection.data)
     specialisation_section.section(selection, stats, layer, expert)
+    exchanged_routes.section(selection, stats)
     file_name = f"{selection.name}-layer{layer}-expert{expert}"
     picked = {} if group == ALL else {group: rows}
     expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name, of=picked)

@@ -453,7 +453,7 @@ def test_finetune_then_train_from_it(shrp, place, tmp_path):
 def test_usage_json(shrp, place):
     code, out, _ = shrp(
         *("usage", place / "routed", "--data", place / "validation.csv", "--slice-column", "slice"),
-        *("--by", "class", "--output-norms", "--explained", "--json"),
+        *("--by", "class", "--output-norms", "--explained", "--exchanged", "--json"),
     )
     assert code == 0
     result = json.loads(out)
@@ -461,6 +461,8 @@ def test_usage_json(shrp, place):
     assert {by for by, _ in told} == {"class", "answer", "slice", "length"}
     assert told["slice", 1]["explained"] <= 1
     assert told["length", 1]["beyond_length"] is None
+    assert [row["layer"] for row in result["exchanged"]] == [1, 2, "all"]
+    assert all(0 <= row["flipped"] <= 24 for row in result["exchanged"])
     loaded = checkpoint.load(place / "routed")
     stats = measure_usage(loaded.model, loaded.tokenizer, load_file(place / "validation.csv", "sst2"))
     assert (result["task"], result["n"], result["unit"]) == ("sst2", 24, "inputs")
@@ -480,9 +482,10 @@ def test_usage_json(shrp, place):
 
 
 def test_usage_for_people(shrp, place):
-    code, out, _ = shrp("usage", place / "routed", "--by", "slice", "--explained")
+    code, out, _ = shrp("usage", place / "routed", "--by", "slice", "--explained", "--exchanged")
     assert code == 0
     assert "beyond length" in out
+    assert "with routes exchanged among inputs" in out
     assert "probe/sst2" in out
     assert "effective experts" in out
     assert "negation" in out

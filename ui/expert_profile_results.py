@@ -12,6 +12,7 @@ from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.input_map import Plane, plane, router_inputs
 from shrp.knockout import KnockOut, Prefix, knock_out_effect
+from shrp.shuffled import ShuffledRoutes, shuffle_routes
 from shrp.similarity import OutputSample, sample_outputs
 from shrp.usage import UsageStats
 from shrp.words import TokenCounts, WordCounts, count_tokens, count_words
@@ -117,6 +118,24 @@ def knocked_out(
 
     key = (checkpoint.fingerprint, data.fingerprint, layer, expert)
     return once("knock-out", 128, key, "Running its inputs without it", work)
+
+
+def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> ShuffledRoutes:
+    """The model with its routes exchanged among inputs. Raises as `shrp.shuffled.shuffle_routes`."""
+
+    def work(progress: Progress) -> ShuffledRoutes:
+        return shuffle_routes(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            stats,
+            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.fingerprint),
+            max_length=checkpoint.info.max_length,
+            progress=progress,
+        )
+
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    return once("exchanged routes", 16, key, "Exchanging routes", work)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes

@@ -46,6 +46,9 @@ def usage(
     explained: Annotated[
         bool, typer.Option(help="Also how much class, answer, slice and length tell of the routes.")
     ] = False,
+    exchanged: Annotated[
+        bool, typer.Option(help="Also what scores are once inputs exchange their routes.")
+    ] = False,
     output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
     max_length: EvaluatedLength = None,
     json: AsJson = False,
@@ -68,6 +71,7 @@ def usage(
         )
     groups = stats.groups(by) if by else {}
     told = _explained(loaded, source, stats) if explained else []
+    scored = _exchanged(loaded, source, stats, max_length) if exchanged else []
     if json:
         result = {
             "task": loaded.info.task.name,
@@ -84,6 +88,8 @@ def usage(
             }
         if explained:
             result["explained"] = told
+        if exchanged:
+            result["exchanged"] = scored
         if output_norms:
             result["gate_norm"] = stats.gate_norm()
         print_json(result)
@@ -101,6 +107,12 @@ def usage(
         shown = ("by", "layer", "explained", "q", "beyond_length", "q_beyond")
         lines = [{name: None if row[name] != row[name] else row[name] for name in shown} for row in told]
         print_table("part of the choice that groups explain beyond chance, and beyond length", lines)
+    if scored:
+        shown = ("layer", "score", "change", "low", "high", "flipped")
+        lines = [{name: None if row[name] != row[name] else row[name] for name in shown} for row in scored]
+        print_table(
+            "with routes exchanged among inputs: score, its change (95% interval), answers changed", lines
+        )
     for warning in stats.warnings():
         stderr.print(f"{warning.kind}: {warning.text}", highlight=False)
 
@@ -125,6 +137,25 @@ def _explained(loaded: Checkpoint, source: TextData, stats: UsageStats) -> list[
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     return specialisation_frame(found).to_dict("records") if found else []
+
+
+def _exchanged(
+    loaded: Checkpoint, source: TextData, stats: UsageStats, max_length: int | None
+) -> list[dict[str, Any]]:
+    """Rows of `shrp.shuffled.ShuffledRoutes.frame`."""
+    from shrp.shuffled import shuffle_routes
+
+    with bar("routes exchanged") as progress:
+        task = progress.add_task("exchanging", total=len(source))
+        found = shuffle_routes(
+            loaded.model,
+            loaded.tokenizer,
+            source,
+            stats,
+            max_length=max_length or loaded.info.max_length,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    return found.frame().to_dict("records")
 
 
 def evaluate(

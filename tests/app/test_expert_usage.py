@@ -10,6 +10,7 @@ from shrp.attention_roles import attention_roles
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.routing import knock_out, use_gates
+from shrp.shuffled import shuffle_routes
 from shrp.specialisation import specialisation
 from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
@@ -507,3 +508,16 @@ def test_a_grouping_that_these_data_lack_falls_back(open_page, tiny_checkpoint):
     at = open_page("expert_usage", tiny_checkpoint, goes_by="nonsense")
     assert not at.exception
     assert titled(at, "Layer 2: experts by slice")
+
+
+def test_routes_exchanged_among_inputs_are_scored_where_asked_for(open_page, tiny_checkpoint, stats):
+    at = open_page("expert_usage", tiny_checkpoint)
+    assert not [one for one in specs(at) if one["layout"]["title"]["text"] == "Answers that change"]
+    at.toggle(key="exchange").set_value(True).run()
+    assert not at.exception
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    frame = shuffle_routes(loaded.model, loaded.tokenizer, data, stats).frame()
+    assert values(titled(at, "Answers that change")["data"][0]["x"]) == pytest.approx(100 * frame["share"])
+    assert values(titled(at, "Change of accuracy")["data"][0]["x"]) == pytest.approx(100 * frame["change"])
+    assert f"{int(frame['flipped'].iloc[-1]):,} of n = 480 answers change" in texts_of(at)
+    assert "With the routes of all layers exchanged, accuracy goes from" in texts_of(at)

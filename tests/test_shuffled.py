@@ -1,0 +1,113 @@
+"""Routes exchanged among inputs: usage stays, outputs are those of the gates that were taken, and are told rightly."""
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.batching import collate, encode
+from shrp.errors import DataError, PlanError
+from shrp.evaluate import evaluate
+from shrp.knockout import Prefix
+from shrp.routing import record_routing, top_k_gates, use_gates
+from shrp.shuffled import ALL, shuffle_routes
+from shrp.usage import measure_usage
+
+
+@pytest.fixture
+def exchanged(tiny_routed, tiny_tokenizer, tiny_data):
+    def run(n=40, **options):
+        model, data = tiny_routed("bert", **options).eval(), tiny_data(n)
+        stats = measure_usage(model, tiny_tokenizer, data)
+        return model, data, stats, shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7)
+
+    return run
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, top_k):
+    model, data, stats, found = exchanged(top_k=top_k)
+    partner = np.random.default_rng(0).permutation(len(data))
+    encoded = encode(tiny_tokenizer, data.texts)
+    for case, layers in ((1, [1]), (2, [2]), (ALL, [1, 2])):
+        expected = []
+        for row in range(len(data)):
+            theirs = {
+                layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner[row]])[None], top_k)
+                for layer in layers
+            }
+            with torch.inference_mode(), use_gates(theirs):
+                expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
+        assert found.after[case].logits == pytest.approx(np.stack(expected), abs=1e-5)
+    assert list(found.after) == [1, 2, ALL]
+    # It is another output than its own for some, or this test would say nothing.
+    assert np.abs(found.after[ALL].logits - found.before.logits).max() > 1e-3
+
+
+def test_as_routed_is_the_models_own_evaluation(exchanged, tiny_tokenizer):
+    model, data, _, found = exchanged()
+    own = evaluate(model, tiny_tokenizer, data)
+    assert found.before.logits[own.indices] == pytest.approx(own.logits, abs=1e-5)
+    assert found.before.score == pytest.approx(own.score)
+
+
+def test_what_is_told_of_it(exchanged):
+    *_, found = exchanged()
+    frame = found.frame().set_index("layer")
+    assert list(frame.index) == [1, 2, ALL]
+    for case, after in found.after.items():
+        row = frame.loc[case]
+        assert row["change"] == pytest.approx(after.score - found.before.score)
+        assert row["flipped"] == (after.predictions != found.before.predictions).sum()
+        assert row["share_low"] <= row["share"] <= row["share_high"]
+        assert row["low"] <= row["change"] <= row["high"]
+
+
+def test_tokens_exchange_their_routes_within_a_batch(exchanged, tiny_tokenizer):
+    model, data, stats, found = exchanged(routing="token")
+    assert stats.unit == "tokens"
+    again = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7)
+    assert again.after[ALL].logits == pytest.approx(found.after[ALL].logits)  # one seed, one draw
+    assert np.abs(found.after[ALL].logits - found.before.logits).max() > 1e-3
+
+
+def test_usage_stays_what_it_is(tiny_routed, tiny_tokenizer, tiny_data):
+    for routing in ("sequence", "token"):
+        model, data = tiny_routed("bert", routing=routing).eval(), tiny_data(12)
+        stats = measure_usage(model, tiny_tokenizer, data)
+        with record_routing() as record:
+            shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=12)
+        # As routed, layer 1 alone, layer 2 alone (from layer 2 on), all: gates of layer 1 are in three traces.
+        own, alone, together = (trace.rows("gates").sum(0) for trace in record.traces[1])
+        assert own.tolist() == stats.counts(1).tolist()
+        assert alone.tolist() == together.tolist() == own.tolist()
+
+
+def test_equal_routes_change_nothing(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed("bert").eval(), tiny_data(16)
+    with torch.no_grad():
+        for layer in (1, 2):
+            router = [p for name, p in model.named_parameters() if f"layer.{layer}.router" in name]
+            for parameter in router:
+                parameter.zero_()
+            router[-1][0] = 5.0  # the bias: all inputs take expert 0
+    stats = measure_usage(model, tiny_tokenizer, data)
+    assert stats.share(1)[0] == 1
+    found = shuffle_routes(model, tiny_tokenizer, data, stats)
+    assert found.after[ALL].logits == pytest.approx(found.before.logits, abs=1e-6)
+    assert found.frame()["flipped"].tolist() == [0, 0, 0]
+
+
+def test_a_kept_prefix_gives_the_same(exchanged, tiny_tokenizer):
+    model, data, stats, found = exchanged()
+    prefix = Prefix(model)
+    for _ in range(2):
+        again = shuffle_routes(model, tiny_tokenizer, data, stats, prefix=prefix, batch_size=7)
+        assert again.after[ALL].logits == pytest.approx(found.after[ALL].logits, abs=1e-5)
+
+
+def test_it_needs_routes_and_usage_of_the_same_inputs(exchanged, tiny_model, tiny_tokenizer, tiny_data):
+    model, data, stats, _ = exchanged()
+    with pytest.raises(PlanError, match="no routed layer"):
+        shuffle_routes(tiny_model(), tiny_tokenizer, data, stats)
+    with pytest.raises(DataError, match="not of these 8"):
+        shuffle_routes(model, tiny_tokenizer, tiny_data(8), stats)
