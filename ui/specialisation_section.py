@@ -49,7 +49,7 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
         return
     st.subheader("What routing goes by", anchor="goes-by")
     frame, data = specialisation_frame(found), escape_html(stats.data)
-    left, right = st.columns([2, 3], gap="medium")
+    left, right = st.columns([3, 2], gap="medium")
     with left:
         chart(
             explained_marks(frame, f"{data}, n = {stats.n:,}"),
@@ -58,34 +58,32 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
             f"{selection.name}-goes-by",
             "How much groups tell of the routes, layer by layer. " + " ".join(said(frame)),
         )
-    with right:
-        names = [one.by for one in found]
-        start = "slice" if "slice" in names else names[0]
-        bound.fall_back(BY, names, start)
-        by = st.segmented_control(
-            f"Layer {layer} by", names, default=start, key=BY, bind="query-params", required=True
-        )
-        one = found[names.index(by if by in names else start)]
-        table = cell_frame(one, layer)
-        chart(
-            group_map(one, layer, expert, stats.unit, data),
-            table,
-            _MAP,
-            f"{selection.name}-layer{layer}-by-{one.by}",
-            f"Heatmap: a row a group, a column an expert of layer {layer}, each cell the share of the group that takes "
-            "it. The same as a table: the CSV below.",
-            on_select=lambda: state.pick_cell(_MAP),
-        )
-        st.caption(_sure_cells(one, layer))
-    st.markdown("\n".join(f"- {line}" for line in said(frame)))
+    right.markdown("\n".join(f"- {line}" for line in said(frame)))
     st.caption(
         "0%: groups tell no more of the expert than groups dealt at random; 100%: who knows the group knows the expert "
         "(mutual information beyond chance, as part of the experts' entropy). More than chance: q ≤ 5%, where q is p "
         "for all layers and groupings here. Beyond length: against groups dealt among inputs of about the same length "
-        "(tenths). Both inputs of a minimal pair are dealt together where they are in one group. That expert and "
-        "answer go together doesn't say which of them leads to the other: forcing an expert on Routing, or knocking "
-        f"it out below, does. A grouping of more than {MOST_GROUPS} is left out."
+        "(tenths). Both inputs of a minimal pair are dealt together where they are in one group. A grouping of more "
+        f"than {MOST_GROUPS} is left out. That expert and answer go together doesn't say which of them leads to the "
+        "other."
     )
+    names = [one.by for one in found]
+    start = "slice" if "slice" in names else names[0]
+    bound.fall_back(BY, names, start)
+    by = st.segmented_control(
+        f"Experts of layer {layer} by", names, default=start, key=BY, bind="query-params", required=True
+    )
+    one = found[names.index(by if by in names else start)]
+    chart(
+        group_map(one, layer, expert, stats.unit, data),
+        cell_frame(one, layer),
+        _MAP,
+        f"{selection.name}-layer{layer}-by-{one.by}",
+        f"Heatmap: a row a group, a column an expert of layer {layer}, each cell the share of the group that takes it. "
+        "The same as a table: the CSV below.",
+        on_select=lambda: state.pick_cell(_MAP),
+    )
+    st.caption(_sure_cells(one, layer))
 
 
 def measured(selection: state.Selection, stats: UsageStats) -> list[Grouping]:
@@ -239,7 +237,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
         x=[e for _, e in cells],
         y=[rows[g + 1] for g, _ in cells],
         mode="markers",
-        marker={"symbol": "square", "size": 24, "opacity": 0, "color": GREY},
+        marker={"symbol": "square", "size": 28, "opacity": 0, "color": GREY},
         selected={"marker": {"opacity": 0}},
         unselected={"marker": {"opacity": 0}},
         customdata=[(layer, e) for _, e in cells],
