@@ -93,8 +93,8 @@ def standing(glue: pd.DataFrame) -> Drawn:
         height="content",
         row_height=ROW + 58,  # six lines
         column_config={
-            "converted": st.column_config.TextColumn("recipe, layers converted", width=88),
-            "measured": st.column_config.TextColumn("keeps, at what size", width=112),
+            "converted": st.column_config.TextColumn("setting", width=88),
+            "measured": st.column_config.TextColumn("keeps, at size", width=112),
             "best control": st.column_config.TextColumn("best control", width=160),
             "verdict": st.column_config.TextColumn("SHRP against it", width=140),
             "reported": st.column_config.TextColumn("the paper reports", width=130),

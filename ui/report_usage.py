@@ -11,8 +11,19 @@ import pandas as pd
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, dense_cost
+from shrp.specialisation import specialisation_frame
 from shrp.usage import UsageStats, history_warnings
-from ui import lab, lab_curve, lab_pareto, lab_sweep, loaders, usage_figures
+from ui import (
+    exchanged_routes,
+    lab,
+    lab_curve,
+    lab_pareto,
+    lab_sweep,
+    loaders,
+    specialisation_section,
+    usage_figures,
+)
+from ui.expert_profile_results import shuffled
 from ui.floor import floor_of
 from ui.lab_marks import marks, marks_frame
 from ui.report_parts import Section
@@ -73,7 +84,25 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
         columns=["layer", *(f"expert {e}" for e in range(stats.num_experts))],
     )
     part.table(shares, f"Top-1 shares on {data.name}, {n}, as a table", folded=True)
+    _routes(part, selection, stats, measured)
     return stats
+
+
+def _routes(part: Section, selection: Selection, stats: UsageStats, measured: str) -> None:
+    """What routing goes by, and what it is worth that routes are the inputs' own."""
+    groupings = specialisation_section.measured(selection, stats)
+    if groupings:
+        frame = specialisation_frame(groupings)
+        lines = [plain(line) for line in specialisation_section.said(frame)]
+        part.figure(
+            specialisation_section.explained_marks(frame, f"n = {stats.n:,}"),
+            f"How much class, answer, slice and length tell of the expert, layer by layer. {' '.join(lines)}",
+            measured,
+        )
+        for line in lines:
+            part.words(f"What routing goes by, {line}")
+    found = shuffled(selection.checkpoint, selection.data, stats)
+    part.words(plain(exchanged_routes.said(found, found.frame())))
 
 
 def curve_part(
