@@ -130,7 +130,8 @@ class Stages:
             self.validation,
             folder,
             teacher=teacher,
-            teacher_outputs=self.shared / "teacher-outputs",
+            # Of other data elsewhere: what a folder holds makes room for what is asked of it next.
+            teacher_outputs=self.shared / ("teacher-outputs" if data is None else "more-teacher-outputs"),
             resume=True,
             progress=progress or TrainingBar(),
         )
