@@ -1,8 +1,9 @@
 """Write docs/results.md from kept measurements: `python -m benchmarks.results`.
 
 Scores come from the checkpoints themselves and from what `python -m benchmarks.glue`, `size_check`, `ablation`,
-`selection` and `experiments` wrote to docs/data; speed from throughput.json and live.json there, which are what
-`python -m benchmarks.throughput --json` and `python -m benchmarks.live --json` printed. What is not there is left out.
+`selection`, `routes` and `experiments` wrote to docs/data; speed from throughput.json and live.json there, which are
+what `python -m benchmarks.throughput --json` and `python -m benchmarks.live --json` printed. What is not there is left
+out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import typer
 
 from benchmarks.command import run
 from benchmarks.experiment_section import experiments_section
+from benchmarks.route_section import routes_section
 from benchmarks.speed_section import live_section, throughput_section
 from benchmarks.study_section import ablation_section, glue_section, selection_section, size_section
 from shrp import card
@@ -39,6 +41,7 @@ STUDIES: tuple[tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]], ...] = 
     ("size", size_section),
     ("ablation", ablation_section),
     ("selection", selection_section),
+    ("routes", routes_section),
 )
 SPEED: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("throughput", "rows", throughput_section),

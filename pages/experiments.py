@@ -38,7 +38,7 @@ def main() -> None:
         "the paper's recipe as implemented here, “retain” adds distillation, a fitted start and unlabelled texts to it."
     )
     contents = st.empty()  # filled last: what there is depends on the files
-    drawn = [*benchmark(), *size_check(), *parts.ablation(), *parts.selection()]
+    drawn = [*benchmark(), *size_check(), *parts.ablation(), *parts.selection(), *parts.routing()]
     st.header("The method itself", anchor="method")
     st.markdown(
         "Six experiments on what happens inside: usage while a layer trains, Top-k, the whole curve of prunings, the "

@@ -31,3 +31,8 @@ def in_points(value: float, low: float, high: float) -> str:
 def signed(value: float, digits: int = 1) -> str:
     """A number with its sign, but for what rounds to zero, which has none: `+0.3`, `-0.3`, `0.0`."""
     return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"
+
+
+def counted(n: int, noun: str) -> str:
+    """How many there are of something: `1 answer`, `1,043 answers`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"

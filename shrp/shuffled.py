@@ -1,7 +1,9 @@
-"""Whether it matters which expert an input takes: it is given another input's route, and the model is scored again.
+"""Whether it matters which expert an input takes: routes are exchanged among inputs, or done away with.
 
-Usage stays as it is, to the last count; what goes is that the route is the input's own. A model that loses nothing by
-it would do as well with any constant mixture of the same shares, which is what pruning makes of it.
+Two questions, which have different answers. What does a *wrong* route cost? Every input takes the route of another one,
+so each layer is used as before. And what is an input's *own* route worth, against none at all? Every input gets one and
+the same mixture of all experts, weighted by their usage: what a pruned model computes that keeps them all (method.md,
+"Usage and pruning"). A model may lose much by wrong routes and nothing by the mixture.
 """
 
 from __future__ import annotations
@@ -25,37 +27,52 @@ from shrp.knockout import Prefix
 from shrp.metrics import wilson
 from shrp.paired import paired_difference
 from shrp.partial import run_from
-from shrp.routing import GateSource, top_k_gates, use_gates
+from shrp.routing import RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.usage import UsageStats
 
-ALL = "all"
+ALL, MIXTURE = "all", "mixture"
 
 
 @dataclass(frozen=True, eq=False)
 class ShuffledRoutes:
-    """A routed model with its routes as they are and exchanged among inputs, on all of the data."""
+    """A routed model with its routes as they are and otherwise, on all of the data."""
 
     before: Evaluation
     """As routed; rows in the data set's order."""
     after: Mapping[int | str, Evaluation]
-    """The same rows with the routes of one layer exchanged, ascending, then of `ALL`."""
+    """The same rows with the routes of one layer exchanged, ascending, those of `ALL`, and with the `MIXTURE`."""
+    moved: Mapping[int | str, float]
+    """Part of the choices in a layer, or in all, that fall on another expert once exchanged."""
 
     def frame(self, *, resamples: int = 1000) -> pd.DataFrame:
-        """One row a layer, and one of all layers together, named as in `after`.
+        """One row for each of `after`.
 
         Returns:
-            Columns layer, score, change (of the score, nan without labels) with low and high (95%, paired), flipped
-            (inputs whose predicted class changes; 0 for regression), share (of all) with share_low and share_high
-            (95% Wilson). A layer exchanged alone leaves those above to route as they then would.
+            Columns layer (its number, `all` or `mixture`), moved (nan for the mixture), score, change (of the score,
+            nan without labels) with low and high (95%, paired), flipped (inputs whose predicted class changes; nan for
+            regression), share (of all) with share_low and share_high (95% Wilson). A layer exchanged alone leaves
+            those above to route as they then would.
         """
         rows, n = [], self.before.n
         for layer, after in self.after.items():
             change, (low, high) = paired_difference(after, self.before, resamples=resamples)
-            flipped = 0
+            flips = [np.nan] * 4
             if not after.task.is_regression:
                 flipped = int((after.predictions != self.before.predictions).sum())
-            rows.append((layer, after.score, change, low, high, flipped, flipped / n, *wilson(flipped, n)))
-        names = ["layer", "score", "change", "low", "high", "flipped", "share", "share_low", "share_high"]
+                flips = [flipped, flipped / n, *wilson(flipped, n)]
+            rows.append((layer, self.moved.get(layer, np.nan), after.score, change, low, high, *flips))
+        names = [
+            "layer",
+            "moved",
+            "score",
+            "change",
+            "low",
+            "high",
+            "flipped",
+            "share",
+            "share_low",
+            "share_high",
+        ]
         return pd.DataFrame(rows, columns=names)
 
 
@@ -71,11 +88,10 @@ def shuffle_routes(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ShuffledRoutes:
-    """Exchange routes among inputs, in one layer at a time and in all together.
+    """Exchange routes among inputs, in one layer at a time and in all together, and put the mixture in their place.
 
-    Under sequence routing an input takes the gates of another one, drawn once for all layers, so in all layers
-    together it takes that one's whole route. Under token routing the real tokens of a batch exchange theirs, layer by
-    layer.
+    Under sequence routing an input takes the gates of another one, the same one in all layers. Under token routing the
+    real tokens of a batch, special ones among them, exchange theirs; batches are of inputs of about the same length.
 
     Args:
         stats: of `data`, row by row, at the same `max_length`.
@@ -85,62 +101,84 @@ def shuffle_routes(
 
     Raises:
         PlanError: the model has no routed layer.
-        DataError: the usage is not of these data.
+        DataError: the usage is not of these data and this model, or there is no second input to exchange with.
     """
     routed = router_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so there are no routes to exchange.")
-    if stats.n != len(data) or set(stats.layers) != set(routed):
+    if set(stats.layers) != set(routed):
+        raise DataError(f"the usage is of layers {stats.layers}, and the model routes in {sorted(routed)}.")
+    if stats.n != len(data):
         raise DataError(f"the usage is of {stats.n} inputs of {stats.data}, not of these {len(data)}.")
+    if len(data) < 2:
+        raise DataError("a single input has no other one to exchange its route with; give at least two.")
     generator = np.random.default_rng(seed)
-    partner = generator.permutation(len(data))
-    by_token = stats.unit == "tokens"
+    by_token, partner = stats.unit == "tokens", _partners(len(data), generator)
     gates = {
         layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner]), module.top_k)
         for layer, module in routed.items()
         if not by_token
     }
+    mixture = {layer: torch.from_numpy(stats.share(layer)).float() for layer in routed}
     encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     columns, first = label_columns(model, data.task), min(routed)
     prefix = prefix or Prefix(model, limit=0)
-    cases: list[int | str] = [*sorted(routed), ALL]
-    logits = {case: np.zeros((len(data), len(columns)), dtype=np.float32) for case in ("as routed", *cases)}
-    done = 0
+    logits = {
+        case: np.zeros((len(data), len(columns)), dtype=np.float32)
+        for case in ("as routed", *sorted(routed), ALL, MIXTURE)
+    }
+    moved, choices, done = dict.fromkeys(routed, 0), dict.fromkeys(routed, 0), 0
     for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
         inputs = collate(tokenizer, encoded, rows)
-        mask = inputs["attention_mask"].bool()
         with torch.inference_mode():
             entering = {first: prefix.entering(rows, inputs)}
-            output, found = run_from(model, inputs, first, entering[first], watch=cases[1:-1])
+            with record_routing() as record:
+                output, found = run_from(model, inputs, first, entering[first], watch=sorted(routed)[1:])
             logits["as routed"][rows] = output.float().numpy()[:, columns]
             entering |= found
-            for case in cases:
-                layers = sorted(routed) if case == ALL else [case]
-                source = (
-                    _among_tokens(layers, mask, generator)
-                    if by_token
-                    else {layer: gates[layer][rows] for layer in layers}
-                )
+            if by_token:
+                theirs = _among_tokens(record, inputs["attention_mask"].bool(), generator)
+            else:
+                theirs = {layer: gates[layer][rows] for layer in routed}
+            for layer, taken in theirs.items():
+                own, mask = record.last(layer).gates, inputs["attention_mask"].bool()
+                other = (own.argmax(-1) != taken.argmax(-1)) & (mask if by_token else True)
+                moved[layer] += int(other.sum())
+                choices[layer] += int(mask.sum()) if by_token else len(rows)
+            cases = {layer: {layer: theirs[layer]} for layer in sorted(routed)} | {
+                ALL: theirs,
+                MIXTURE: mixture,
+            }
+            for case, source in cases.items():
+                start = min(source)
                 with use_gates(source):
-                    output, _ = run_from(model, inputs, layers[0], entering[layers[0]])
+                    output, _ = run_from(model, inputs, start, entering[start])
                 logits[case][rows] = output.float().numpy()[:, columns]
         done += len(rows)
         if progress:
             progress(done, len(data))
-    whole = np.arange(len(data))
-    before, *after = (summarise(data, whole, values, False) for values in logits.values())
-    return ShuffledRoutes(before, dict(zip(cases, after, strict=True)))
+    before, *after = (summarise(data, np.arange(len(data)), values, False) for values in logits.values())
+    return ShuffledRoutes(
+        before,
+        dict(zip([case for case in logits if case != "as routed"], after, strict=True)),
+        {layer: moved[layer] / choices[layer] for layer in routed}
+        | {ALL: sum(moved.values()) / sum(choices.values())},
+    )
 
 
-def _among_tokens(layers: list[int], mask: Tensor, generator: np.random.Generator) -> GateSource:
-    """Gates that the real tokens of a batch, `mask` `(B, T)`, have exchanged in some layers."""
+def _partners(n: int, generator: np.random.Generator) -> np.ndarray:
+    """For each of `n` another one, each once: a random ring `(n,)`."""
+    ring = generator.permutation(n)
+    partner = np.empty(n, dtype=np.int64)
+    partner[ring] = np.roll(ring, -1)
+    return partner
 
-    def source(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
-        if layer not in layers:
-            return None
-        dealt = gates.clone()
-        real = gates[mask]
-        dealt[mask] = real[torch.from_numpy(generator.permutation(len(real)))]
-        return dealt
 
-    return source
+def _among_tokens(record: RoutingRecord, mask: Tensor, generator: np.random.Generator) -> dict[int, Tensor]:
+    """Layer -> gates `(B, T, H)`, where each real token, `mask` `(B, T)`, has another's."""
+    partner = torch.from_numpy(_partners(int(mask.sum()), generator))
+    dealt = {}
+    for layer in record.layers:
+        dealt[layer] = record.last(layer).gates.clone()
+        dealt[layer][mask] = dealt[layer][mask][partner]
+    return dealt

@@ -3,7 +3,11 @@
 The measure is the mutual information of group and Top-1 expert, less what it comes to when groups are dealt anew at
 random, as a part of the most that it could be: the entropy of the experts, less the same. That is the adjustment of
 Vinh, Epps and Bailey 2010 on the uncertainty coefficient of Theil 1970. 0 is what chance makes; 1 means that whoever
-knows the group knows the expert. Under token routing what is counted is tokens, and inputs are dealt as a whole.
+knows the group knows the expert, which few groups can't say of many experts (`Grouping.ceiling`).
+
+The two inputs of a minimal pair are much alike, so they are dealt together: where both are in one group the pair is
+dealt for another such pair, where they are in two, as by class, they change places or don't. Under token routing what
+is counted is tokens, and inputs are dealt as a whole.
 
 Shapes: `L` routed layers, `H` experts, `G` groups, `N` inputs.
 """
@@ -26,11 +30,18 @@ ANSWER, LENGTH = "answer", "length"
 GROUPINGS = ("class", ANSWER, "slice", LENGTH)
 MOST_GROUPS = 60
 """A grouping into more, as by a column of names, tells nothing that a person can read, and chance fills it."""
-PARTS, STRATA = 4, 10
-"""Lengths are told by fourths, and held equal by tenths."""
-DEALS = 1000
-"""How often groups are dealt anew; no p-value is below 1 in so many."""
-_SAME = 1e-9  # what differs by less is equal but for rounding
+PARTS = 4
+"""Numbers, lengths among them, are grouped by fourths."""
+NEIGHBOURS, FEWEST = 8, 40
+"""Beyond length: groups are dealt among so many inputs of neighbouring lengths, if there are this many to deal."""
+EXPECTED = 5
+"""A count is tested if so many inputs of its group are to be expected to take the expert, and as many not to."""
+DEALS, MANY = 1000, 5000
+"""How often groups are dealt anew; of more inputs than `MANY` the less often, down to a fifth of it."""
+_SAME, _NEAR = (
+    1e-9,
+    1e-4,
+)  # informations, and standard deviations, that differ by less are equal but for rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +65,13 @@ class Grouping:
     """Part of the deals `(L,)` that share as much."""
     cells: np.ndarray
     """p-value of each count `(L, G, H)`: the part of the deals in which any count of its layer is as many standard
-    deviations from what is to be expected (Westfall and Young 1993, so it holds for all of a layer's counts at once).
+    deviations from the group's part of the expert's total (after Westfall and Young 1993, so it holds for all of a
+    layer's counts at once); nan where too few are to be expected (`EXPECTED`).
     """
-    within: np.ndarray | None = None
-    """As `chance`, of deals among inputs of about the same length; None for the grouping by length itself."""
-    within_p: np.ndarray | None = None
+    within: np.ndarray
+    """As `chance`, of deals among inputs of about the same length `(L,)`; nan for the grouping by length itself, and
+    of too few inputs."""
+    within_p: np.ndarray
 
     @property
     def explained(self) -> np.ndarray:
@@ -67,9 +80,15 @@ class Grouping:
 
     @property
     def explained_beyond_length(self) -> np.ndarray:
-        """The same beyond what groups of such lengths would explain `(L,)`; nan for the grouping by length."""
-        nothing = np.full(len(self.layers), np.nan)
-        return nothing if self.within is None else _part(self.information, self.within, self.entropy)
+        """The same beyond what groups of such lengths would explain `(L,)`; nan where `within` is."""
+        return _part(self.information, self.within, self.entropy)
+
+    @property
+    def ceiling(self) -> np.ndarray:
+        """The most that `explained` could be with groups of these sizes `(L,)`."""
+        share = self.counts.sum(2) / self.counts.sum((1, 2))[:, None]
+        groups = -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum(1)
+        return _part(np.minimum(groups, self.entropy), self.chance, self.entropy)
 
     def shares(self, layer: int) -> np.ndarray:
         """Which part of each group takes each expert `(G, H)`; nan where a group has no tokens."""
@@ -82,21 +101,20 @@ def specialisation(
     stats: UsageStats,
     data: TextData,
     lengths: Sequence[int],
-    answers: Sequence[int] | None = None,
+    answers: Sequence[float] | None = None,
     *,
     deals: int = DEALS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Grouping]:
-    """What `GROUPINGS` tell of the routes, each of them that parts the data in 2 to `MOST_GROUPS`.
+    """What `GROUPINGS` tell of the routes, each of them that parts the data in 2 to `MOST_GROUPS`; numbers by fourths.
 
-    The two inputs of a minimal pair are much alike, so where a grouping has both in one group they are dealt together;
-    their length is the mean of both.
+    The length of an input in a minimal pair is the mean of both.
 
     Args:
         stats: of `data`, row by row.
         lengths: of the inputs, in tokens.
-        answers: the class that the routed model gives each input; None leaves that grouping out.
+        answers: what the routed model predicts of each input, a class or a number; None leaves that grouping out.
         deals: how often groups are dealt anew.
         seed: makes the deals reproducible.
         progress: called with deals done and in all.
@@ -108,147 +126,174 @@ def specialisation(
         raise DataError(
             f"usage of {stats.n} inputs, {len(data)} inputs and {len(lengths)} lengths don't fit each other."
         )
-    table = np.concatenate([stats.top1[layer] for layer in stats.layers], axis=1).astype(np.float64)
-    units = np.arange(len(data))
     pairs = pairs_of(data)
-    units[pairs[:, 1]] = pairs[:, 0]
-    _, units = np.unique(units, return_inverse=True)
-    length = (np.bincount(units, np.asarray(lengths)) / np.bincount(units))[units]
-    strata = np.quantile(length, np.arange(1, STRATA) / STRATA).searchsorted(length)
+    length = np.asarray(lengths, dtype=np.float64)
+    length[pairs] = length[pairs].mean(1, keepdims=True)
     found = _groupings(stats, data, length, answers)
-    generator = np.random.default_rng(seed)
+    deals = max(deals // 5, round(deals * min(1, MANY / max(stats.n, 1))))
     step, steps = 0, deals * sum(1 if by == LENGTH else 2 for by in found)
 
     def tick() -> None:
         nonlocal step
         step += 1
-        if progress and step % 100 == 0:
+        if progress and step % 50 == 0:
             progress(step, steps)
 
-    result = []
-    for by, (names, codes) in found.items():
-        apart = (np.bincount(units, codes) / np.bincount(units))[units] != codes
-        rows = np.arange(len(data)) if apart.any() else units
-        result.append(_explain(by, names, codes, table, rows, strata, stats, generator, deals, tick))
-    return result
+    counting = _Counting(stats)
+    generator = np.random.default_rng(seed)
+    return [
+        _explain(by, names, _Dealer(codes, pairs, length), counting, deals, generator, tick)
+        for by, (names, codes) in found.items()
+    ]
 
 
 def _groupings(
-    stats: UsageStats, data: TextData, length: np.ndarray, answers: Sequence[int] | None
+    stats: UsageStats, data: TextData, length: np.ndarray, answers: Sequence[float] | None
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Groupings by name: the groups' names, and each input's group `(N,)`."""
+    known = {
+        "class": None if data.labels is None else _values(data.labels, data),
+        ANSWER: None if answers is None else _values(np.asarray(answers), data),
+        "slice": None if stats.slices is None else [*stats.groups("slice").items()],
+        LENGTH: _fourths(length, " tokens"),
+    }
     found = {}
     for by in GROUPINGS:
-        try:
-            if by == LENGTH:
-                groups = _fourths(length)
-            elif by == ANSWER:
-                groups = {} if answers is None else _classes(np.asarray(answers), data.task.label_names)
-            else:
-                groups = stats.groups(by)
-        except DataError:  # these data have no labels, or no slices
-            continue
-        groups = {name: mask for name, mask in groups.items() if mask.any()}
+        groups = [(name, mask) for name, mask in known[by] or () if mask.any()]
         if 2 <= len(groups) <= MOST_GROUPS:
-            found[by] = tuple(groups), np.argmax(np.stack([*groups.values()]), axis=0)
+            names, masks = zip(*groups, strict=True)
+            found[by] = names, np.argmax(np.stack(masks), axis=0)
     return found
 
 
-def _classes(answers: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {name: answers == i for i, name in enumerate(names)}
+def _values(values: np.ndarray, data: TextData) -> list[tuple[str, np.ndarray]]:
+    """Names and masks of the inputs with each class, or with each fourth of the numbers of a regression."""
+    if data.task.is_regression:
+        return _fourths(values)
+    return [(name, values == i) for i, name in enumerate(data.task.label_names)]
 
 
-def _fourths(length: np.ndarray) -> dict[str, np.ndarray]:
-    """Masks of the inputs in each fourth of lengths, by what they are from and to."""
-    part = np.quantile(length, np.arange(1, PARTS) / PARTS).searchsorted(length)
-    found = {}
+def _fourths(values: np.ndarray, unit: str = "") -> list[tuple[str, np.ndarray]]:
+    """Names and masks of the inputs in each fourth of some numbers, by what these are from and to."""
+    part = np.quantile(values, np.arange(1, PARTS) / PARTS).searchsorted(values)
+    found = []
     for at in np.unique(part):
-        mask = part == at
-        low, high = length[mask].min(), length[mask].max()
-        found[f"{low:g} tokens" if low == high else f"{low:g} to {high:g} tokens"] = mask
+        low, high = values[part == at].min(), values[part == at].max()
+        name = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+        found.append((f"{name}{unit}", part == at))
     return found
+
+
+class _Counting:
+    """Counts of groups and experts, for many deals of the groups."""
+
+    def __init__(self, stats: UsageStats) -> None:
+        self.layers, self.experts = tuple(stats.layers), stats.num_experts
+        table = np.concatenate([stats.top1[layer] for layer in stats.layers], axis=1)
+        self.columns = table.shape[1]
+        self.input, self.column = table.nonzero()  # few: of each input one expert a layer
+        self.times = table[self.input, self.column].astype(np.float64)
+
+    def __call__(self, codes: np.ndarray, groups: int) -> np.ndarray:
+        """`(L, G, H)` with each input in the group of `codes` `(N,)`."""
+        places = codes[self.input] * self.columns + self.column
+        counts = np.bincount(places, self.times, minlength=groups * self.columns)
+        return counts.reshape(groups, len(self.layers), self.experts).transpose(1, 0, 2)
+
+
+class _Dealer:
+    """Deals the groups of some inputs anew.
+
+    Args:
+        codes: each input's group `(N,)`.
+        pairs: inputs that are dealt together `(P, 2)`.
+        length: of each input `(N,)`, the same for both of a pair.
+    """
+
+    def __init__(self, codes: np.ndarray, pairs: np.ndarray, length: np.ndarray) -> None:
+        self.codes = codes
+        apart = codes[pairs[:, 0]] != codes[pairs[:, 1]]
+        self.changing = pairs[apart]
+        alone = np.setdiff1d(np.arange(len(codes)), pairs)[:, None]
+        # Each part by length: rows of inputs that are in one group, and are dealt for one another.
+        self.parts = [part[np.argsort(length[part[:, 0]], kind="stable")] for part in (pairs[~apart], alone)]
+        self.movable = len(self.changing) + sum(map(len, self.parts))
+
+    def deal(self, generator: np.random.Generator, *, neighbours: bool) -> np.ndarray:
+        """Codes `(N,)`; dealt among inputs of neighbouring lengths alone, if asked for."""
+        dealt = self.codes.copy()
+        for part in self.parts:
+            own, where = self.codes[part[:, :1]], np.arange(len(part))
+            stratum = where // NEIGHBOURS if neighbours else np.zeros(len(part))
+            dealt[part] = own[np.lexsort((generator.random(len(part)), stratum))]
+        places = self.changing[generator.random(len(self.changing)) < 0.5]
+        dealt[places] = dealt[places[:, ::-1]]
+        return dealt
 
 
 def _explain(
     by: str,
     names: tuple[str, ...],
-    codes: np.ndarray,
-    table: np.ndarray,
-    units: np.ndarray,
-    strata: np.ndarray,
-    stats: UsageStats,
-    generator: np.random.Generator,
+    dealer: _Dealer,
+    counting: _Counting,
     deals: int,
+    generator: np.random.Generator,
     tick: Callable[[], None],
 ) -> Grouping:
-    """Count, and deal anew.
+    """Count, and deal anew."""
+    counts = counting(dealer.codes, len(names))
+    information, nothing = _information(counts), np.full(len(counts), np.nan)
+    sizes = np.bincount(dealer.codes, minlength=len(names))
+    experts = counts.sum(1, keepdims=True)
+    share = experts / experts.sum(2, keepdims=True)
 
-    Args:
-        codes, strata: group and length of each input `(N,)`, the same within a unit.
-        table: `(N, L * H)` of Top-1 counts.
-        units: which inputs are dealt together `(N,)`, from 0.
-    """
-    shape = len(names), len(stats.layers), stats.num_experts
-    first = np.unique(units, return_index=True)[1]
-    whole = np.zeros((len(first), table.shape[1]))
-    np.add.at(whole, units, table)
-    group, stratum = codes[first], strata[first]
-
-    unit, column = whole.nonzero()  # few: of each input one expert a layer
-    times = whole[unit, column]
-
-    def count(of: np.ndarray) -> np.ndarray:
-        cells = np.bincount(of[unit] * whole.shape[1] + column, times, minlength=shape[0] * whole.shape[1])
-        return cells.reshape(shape).transpose(1, 0, 2)
-
-    counts = count(group)
-    information = _information(counts)
-    size = np.bincount(group)[:, None] / len(group)
-    # Of a group's count, which is a sum over units that are drawn without replacement.
-    mean = size * whole.sum(0)
-    spread = np.sqrt(size * (1 - size) * len(group) * whole.var(0, ddof=1))
-    mean, spread = (part.reshape(shape).transpose(1, 0, 2) for part in (mean, spread))
-
-    def away(of: np.ndarray) -> np.ndarray:
-        return np.divide(np.abs(of - mean), spread, out=np.zeros(mean.shape), where=spread > 0)
-
-    far = away(counts) - _SAME
-
-    def deal(draw: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        total, as_much, as_far = np.zeros(shape[1]), np.ones(shape[1]), np.ones(counts.shape)
+    def deal(neighbours: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean information of the deals, its p-value, and what is left of each deal's counts `(deals, L, G, H)`."""
+        total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
         for _ in range(deals):
-            dealt = count(draw())
+            dealt = counting(dealer.deal(generator, neighbours=neighbours), len(names))
             shared = _information(dealt)
             total += shared
             as_much += shared >= information - _SAME
-            as_far += away(dealt).max((1, 2), keepdims=True) >= far
+            if not neighbours:
+                left.append(_beyond(dealt, share))
             tick()
-        return total / deals, as_much / (deals + 1), as_far / (deals + 1)
+        return total / deals, as_much / (deals + 1), np.array(left, dtype=np.float32)
 
-    places = np.argsort(stratum, kind="stable")
-
-    def among_equals() -> np.ndarray:
-        dealt = np.empty_like(group)
-        dealt[places] = group[np.lexsort((generator.random(len(group)), stratum))]
-        return dealt
-
-    chance, p, cells = deal(lambda: generator.permutation(group))
-    within, within_p = (None, None) if by == LENGTH else deal(among_equals)[:2]
-    experts = counts.sum(1, keepdims=True)
+    chance, p, left = deal(neighbours=False)
+    within, within_p = nothing, nothing
+    if by != LENGTH and dealer.movable >= FEWEST:
+        within, within_p, _ = deal(neighbours=True)
+    expected = sizes[:, None] * np.minimum(share, 1 - share)
     return Grouping(
         by,
         names,
-        np.bincount(codes, minlength=len(names)),
-        tuple(stats.layers),
+        sizes,
+        counting.layers,
         counts.round().astype(np.int64),
         _entropy(experts),
         information,
         chance,
         p,
-        cells,
+        _cells(_beyond(counts, share), left, expected >= EXPECTED),
         within,
         within_p,
     )
+
+
+def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """By how much counts `(L, G, H)` are above the group's part of all, by the experts' shares `(L, 1, H)`."""
+    return counts - counts.sum(2, keepdims=True) * share
+
+
+def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """p-values `(L, G, H)` of what was found, by the largest that is tested in a layer of each deal `(D, L, G, H)`."""
+    mean, spread = dealt.mean(0), dealt.std(0)
+    tested = tested & (spread > _NEAR)
+    spread = np.where(tested, spread, np.inf)
+    largest = np.abs((dealt - mean) / spread).max((2, 3), keepdims=True)
+    p = (1 + (largest >= np.abs(found - mean) / spread - _NEAR).sum(0)) / (len(dealt) + 1)
+    return np.where(tested, p, np.nan)
 
 
 def _entropy(counts: np.ndarray) -> np.ndarray:
@@ -268,7 +313,8 @@ def _part(information: np.ndarray, chance: np.ndarray, entropy: np.ndarray) -> n
 
 
 def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
-    """A row for each grouping and layer: by, groups, layer, explained, q, beyond_length, q_beyond, effective_experts.
+    """A row for each grouping and layer: by, groups, layer, explained, its ceiling, p and q, beyond_length, p_beyond,
+    q_beyond, effective_experts.
 
     q is p for all rows looked at (Benjamini and Hochberg 1995), separately beyond length.
     """
@@ -281,7 +327,8 @@ def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
                 "explained": one.explained[at],
                 "p": one.p[at],
                 "beyond_length": one.explained_beyond_length[at],
-                "p_beyond": np.nan if one.within_p is None else one.within_p[at],
+                "p_beyond": one.within_p[at],
+                "ceiling": one.ceiling[at],
                 "effective_experts": float(np.exp(one.entropy[at])),
             }
             for one in groupings

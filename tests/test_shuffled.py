@@ -8,9 +8,10 @@ from shrp.batching import collate, encode
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
 from shrp.knockout import Prefix
+from shrp.prune import prune
 from shrp.routing import record_routing, top_k_gates, use_gates
-from shrp.shuffled import ALL, shuffle_routes
-from shrp.usage import measure_usage
+from shrp.shuffled import ALL, MIXTURE, shuffle_routes
+from shrp.usage import measure_usage, plan_from
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def exchanged(tiny_routed, tiny_tokenizer, tiny_data):
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, top_k):
     model, data, stats, found = exchanged(top_k=top_k)
-    partner = np.random.default_rng(0).permutation(len(data))
+    ring = np.random.default_rng(0).permutation(len(data))
+    partner = dict(zip(ring, np.roll(ring, -1), strict=True))
     encoded = encode(tiny_tokenizer, data.texts)
     for case, layers in ((1, [1]), (2, [2]), (ALL, [1, 2])):
         expected = []
@@ -38,7 +40,7 @@ def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, to
             with torch.inference_mode(), use_gates(theirs):
                 expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
         assert found.after[case].logits == pytest.approx(np.stack(expected), abs=1e-5)
-    assert list(found.after) == [1, 2, ALL]
+    assert list(found.after) == [1, 2, ALL, MIXTURE]
     # It is another output than its own for some, or this test would say nothing.
     assert np.abs(found.after[ALL].logits - found.before.logits).max() > 1e-3
 
@@ -53,7 +55,7 @@ def test_as_routed_is_the_models_own_evaluation(exchanged, tiny_tokenizer):
 def test_what_is_told_of_it(exchanged):
     *_, found = exchanged()
     frame = found.frame().set_index("layer")
-    assert list(frame.index) == [1, 2, ALL]
+    assert list(frame.index) == [1, 2, ALL, MIXTURE]
     for case, after in found.after.items():
         row = frame.loc[case]
         assert row["change"] == pytest.approx(after.score - found.before.score)
@@ -70,16 +72,34 @@ def test_tokens_exchange_their_routes_within_a_batch(exchanged, tiny_tokenizer):
     assert np.abs(found.after[ALL].logits - found.before.logits).max() > 1e-3
 
 
-def test_usage_stays_what_it_is(tiny_routed, tiny_tokenizer, tiny_data):
-    for routing in ("sequence", "token"):
-        model, data = tiny_routed("bert", routing=routing).eval(), tiny_data(12)
-        stats = measure_usage(model, tiny_tokenizer, data)
-        with record_routing() as record:
-            shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=12)
-        # As routed, layer 1 alone, layer 2 alone (from layer 2 on), all: gates of layer 1 are in three traces.
-        own, alone, together = (trace.rows("gates").sum(0) for trace in record.traces[1])
-        assert own.tolist() == stats.counts(1).tolist()
-        assert alone.tolist() == together.tolist() == own.tolist()
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_the_mixture_is_the_pruned_model_that_keeps_all(exchanged, tiny_tokenizer, top_k):
+    model, data, stats, found = exchanged(top_k=top_k)
+    plan = plan_from(stats, per_layer=stats.num_experts)
+    pruned = evaluate(prune(model, plan), tiny_tokenizer, data)
+    assert found.after[MIXTURE].logits[pruned.indices] == pytest.approx(pruned.logits, abs=1e-5)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_usage_of_every_layer_stays_what_it_is(tiny_routed, tiny_tokenizer, tiny_data, routing):
+    model, data = tiny_routed("bert", routing=routing).eval(), tiny_data(12)
+    stats = measure_usage(model, tiny_tokenizer, data)
+    with record_routing() as record:
+        found = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=12)
+    # Layer 1: as routed, alone, in all, mixture; layer 2 routes once more, above layer 1 alone.
+    traces = {layer: [t.rows("gates").sum(0).tolist() for t in record.traces[layer]] for layer in (1, 2)}
+    assert traces[1][0] == traces[1][1] == traces[1][2] == stats.counts(1).tolist()
+    assert traces[2][0] == traces[2][2] == traces[2][3] == stats.counts(2).tolist()
+    assert 0 < found.moved[ALL] < 1
+
+
+def test_how_many_inputs_got_another_expert(exchanged):
+    _, data, stats, found = exchanged()
+    ring = np.random.default_rng(0).permutation(len(data))
+    for layer in (1, 2):
+        own = stats.top1[layer].argmax(1)
+        assert found.moved[layer] == pytest.approx((own[ring] != own[np.roll(ring, -1)]).mean())
+    assert found.moved[ALL] == pytest.approx((found.moved[1] + found.moved[2]) / 2)
 
 
 def test_equal_routes_change_nothing(tiny_routed, tiny_tokenizer, tiny_data):
@@ -94,7 +114,8 @@ def test_equal_routes_change_nothing(tiny_routed, tiny_tokenizer, tiny_data):
     assert stats.share(1)[0] == 1
     found = shuffle_routes(model, tiny_tokenizer, data, stats)
     assert found.after[ALL].logits == pytest.approx(found.before.logits, abs=1e-6)
-    assert found.frame()["flipped"].tolist() == [0, 0, 0]
+    assert found.frame()["flipped"].tolist() == [0, 0, 0, 0]
+    assert found.frame()["moved"].tolist()[:2] == [0, pytest.approx(0)]
 
 
 def test_a_kept_prefix_gives_the_same(exchanged, tiny_tokenizer):
@@ -105,9 +126,17 @@ def test_a_kept_prefix_gives_the_same(exchanged, tiny_tokenizer):
         assert again.after[ALL].logits == pytest.approx(found.after[ALL].logits, abs=1e-5)
 
 
-def test_it_needs_routes_and_usage_of_the_same_inputs(exchanged, tiny_model, tiny_tokenizer, tiny_data):
+def test_it_needs_routes_and_usage_of_the_same_inputs(
+    exchanged, tiny_model, tiny_routed, tiny_tokenizer, tiny_data
+):
     model, data, stats, _ = exchanged()
     with pytest.raises(PlanError, match="no routed layer"):
         shuffle_routes(tiny_model(), tiny_tokenizer, data, stats)
+    one = tiny_data(1)
+    alone = measure_usage(model, tiny_tokenizer, one)
+    with pytest.raises(DataError, match="a single input has no other"):
+        shuffle_routes(model, tiny_tokenizer, one, alone)
+    with pytest.raises(DataError, match="of layers \\[1, 2\\], and the model routes in \\[1\\]"):
+        shuffle_routes(tiny_routed("bert", layers=(1,)).eval(), tiny_tokenizer, data, stats)
     with pytest.raises(DataError, match="not of these 8"):
         shuffle_routes(model, tiny_tokenizer, tiny_data(8), stats)

@@ -1,4 +1,4 @@
-"""Whether it matters which expert an input takes: scores and answers once routes are exchanged among inputs."""
+"""Whether it matters which expert an input takes: scores and answers with other routes, and with none."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.shuffled import ALL, ShuffledRoutes
+from shrp.errors import ShrpError
+from shrp.shuffled import ALL, MIXTURE, ShuffledRoutes
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui import state
 from ui.downloads import chart
 from ui.lab_views import points, points_interval
-from ui.text import escape, escape_html, is_percentage, metric_name, percent, score_text
-from ui.theme import BLUE, GREY, ORANGE, layout, whiskers
+from ui.text import escape_html, is_percentage, metric_name, percent, score_text
+from ui.theme import BLUE, GREEN, GREY, ORANGE, layout, whiskers
 from ui.usage_figures import cells_height
 
 EXCHANGE = "exchange"
 """Key of the switch, in the session's state and in the URL."""
+_COLORS = {ALL: ORANGE, MIXTURE: GREEN}
 
 
 def section(selection: state.Selection, stats: UsageStats) -> None:
@@ -27,15 +29,18 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
         stats: of the selection's data.
     """
     if not st.toggle(
-        "Does it matter? Exchange routes among inputs",
+        "Does the route matter? Exchange it, or take it away",
         key=EXCHANGE,
         bind="query-params",
-        help="Every input takes the route of another one, drawn at random, in one layer at a time and in all together. "
-        "Usage stays what it is. A model that loses nothing by it has no use for routes of the inputs' own. Runs all "
-        "inputs once for each layer.",
+        help="Every input takes the route of another one, drawn at random, in one layer at a time and in all together; "
+        "then all inputs get the same mixture of all experts, weighted by usage. Runs all inputs once for each.",
     ):
         return
-    found = made.shuffled(selection.checkpoint, selection.data, stats)
+    try:
+        found = made.shuffled(selection.checkpoint, selection.data, stats)
+    except ShrpError as error:
+        state.show_error(error)
+        return
     frame, evaluation = found.frame(), found.before
     about = f"{escape_html(stats.data)}, n = {evaluation.n:,}"
     name = f"{selection.name}-exchanged-routes"
@@ -61,18 +66,33 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
                 "Share of inputs whose answer changes, by layer: "
                 + "; ".join(f"{r.layer} {percent(r.share)}" for r in frame.itertuples()),
             )
-    st.markdown(said(found, frame))
+    st.markdown("\n".join(f"- {line}" for line in said(found, frame)))
     st.caption(
-        f"“{ALL}”: each input takes the whole route of one other input; a single layer: the layers above route as they "
-        "then would. One draw, the same whenever you look."
-        + (" Tokens of a batch exchange their routes, layer by layer." if stats.unit == "tokens" else "")
+        "A number: the routes of that layer exchanged alone, while the layers above route as they then would; all: "
+        "each input takes the whole route of one other input; mixture: no routes, all inputs get all experts, weighted "
+        "by usage, as in a pruned model that keeps them all. One draw, the same whenever you look."
+        + (
+            " Here the tokens of a batch, of inputs of about the same length, exchange theirs."
+            if stats.unit == "tokens"
+            else ""
+        )
     )
 
 
-def said(found: ShuffledRoutes, frame: pd.DataFrame) -> str:
-    """What the exchange in all layers changes, as Markdown."""
-    before, row = found.before, frame.iloc[-1]
-    parts = []
+def said(found: ShuffledRoutes, frame: pd.DataFrame) -> list[str]:
+    """What routes are worth against none, and what wrong ones cost, as Markdown."""
+    rows = frame.set_index("layer")
+    return [
+        "**Own routes against none**: with the mixture of all experts in their place, "
+        + _changes(found, rows.loc[MIXTURE]),
+        f"**Wrong routes**: with those of all layers exchanged, where {percent(rows.loc[ALL, 'moved'], 0)} of the "
+        f"choices fall on another expert, {_changes(found, rows.loc[ALL])}",
+    ]
+
+
+def _changes(found: ShuffledRoutes, row: pd.Series) -> str:
+    """What one row of the frame changes, in words."""
+    before, parts = found.before, []
     if before.labels is not None:
         metric, ends = before.metric, (row["low"], row["high"])
         text = (
@@ -82,22 +102,22 @@ def said(found: ShuffledRoutes, frame: pd.DataFrame) -> str:
         if ends[0] != ends[0]:
             verdict = "no interval to tell by"
         elif ends[0] <= 0 <= ends[1]:
-            verdict = "no loss beyond chance"
+            verdict = f"no change that these n = {before.n:,} inputs can tell"
         else:
             verdict = "a loss beyond chance" if ends[1] < 0 else "a gain beyond chance"
         if ends[0] == ends[0]:
             text += f", paired 95% interval {points_interval(ends, metric)}"
-        parts.append(f"{text}): **{verdict}**")
+        parts.append(f"{text}), {verdict}")
     if not before.task.is_regression:
         parts.append(
-            f"{int(row['flipped']):,} of n = {before.n:,} answers change ({percent(row['share'])}, "
+            f"{int(row['flipped']):,} of n = {before.n:,} answers changed ({percent(row['share'])}, "
             f"{100 * row['share_low']:.1f}–{100 * row['share_high']:.1f}%)"
         )
-    return f"With the routes of all layers exchanged, {'; '.join(parts) or 'outputs change'}, on {escape(before.data)}."
+    return f"{'; '.join(parts) or 'outputs change'}."
 
 
 def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
-    """A row a layer and one of all: the change of the score with its interval.
+    """A row a layer, one of all and one of the mixture: the change of the score with its interval.
 
     Args:
         frame: of `ShuffledRoutes.frame`.
@@ -109,10 +129,10 @@ def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
             x=values,
             y=frame["layer"].astype(str),
             mode="markers",
-            marker={"color": [ORANGE if layer == ALL else BLUE for layer in frame["layer"]], "size": 10},
+            marker={"color": [_COLORS.get(layer, BLUE) for layer in frame["layer"]], "size": 10},
             error_x=whiskers(values, low, high, color=GREY),
             hovertext=[
-                f"<b>{_where(r.layer)}</b><br>{score_text(r.score, metric)}, {points(r.change, metric)}"
+                f"<b>{_where(r)}</b><br>{score_text(r.score, metric)}, {points(r.change, metric)}"
                 f"<br>paired 95% interval {points_interval((r.low, r.high), metric)}"
                 for r in frame.itertuples()
             ],
@@ -125,17 +145,17 @@ def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
 
 
 def flip_bars(frame: pd.DataFrame, subtitle: str) -> go.Figure:
-    """A row a layer and one of all: the share of inputs whose predicted class changes."""
+    """A row a layer, one of all and one of the mixture: the share of inputs whose predicted class changes."""
     values, low, high = (100 * frame[name] for name in ("share", "share_low", "share_high"))
     fig = go.Figure(
         go.Bar(
             x=values,
             y=frame["layer"].astype(str),
             orientation="h",
-            marker={"color": [ORANGE if layer == ALL else BLUE for layer in frame["layer"]]},
+            marker={"color": [_COLORS.get(layer, BLUE) for layer in frame["layer"]]},
             error_x=whiskers(values, low, high, color=GREY),
             hovertext=[
-                f"<b>{_where(r.layer)}</b><br>{r.flipped:,} answers change, {percent(r.share)}"
+                f"<b>{_where(r)}</b><br>{r.flipped:,} answers change, {percent(r.share)}"
                 for r in frame.itertuples()
             ],
             hovertemplate="%{hovertext}<extra></extra>",
@@ -154,5 +174,8 @@ def _rows(fig: go.Figure, frame: pd.DataFrame, title: str, subtitle: str, x: str
     return layout(fig, title, subtitle=subtitle, x=x, y="layer", height=height, legend=False)
 
 
-def _where(layer: int | str) -> str:
-    return "All layers" if layer == ALL else f"Layer {layer} alone"
+def _where(row) -> str:
+    if row.layer == MIXTURE:
+        return "No routes: the mixture in all layers"
+    where = "All layers exchanged" if row.layer == ALL else f"Layer {row.layer} exchanged alone"
+    return f"{where}, {percent(row.moved)} of choices fall on another expert"

@@ -1,17 +1,20 @@
-"""Parts of the Experiments page: its headings and pickers, and the studies of a recipe's parts and of selections."""
+"""Parts of the Experiments page: its headings and pickers, the studies of a recipe's parts, selections and routes."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from shrp import ablations, selections, studies
+from shrp import ablations, routes, selections, studies
 from shrp.errors import DataError
 from ui import experiments_figures as figures
+from ui import experiments_route_figures as route_figures
 from ui.downloads import chart
 from ui.text import escape
 
 KEPT = "kept"
 """Key of the picked number of experts, in the session's state and in the URL."""
+TOLD_BY = "told_by"
+"""Key of the picked grouping, likewise."""
 Drawn = list[tuple[str, str]]
 """Headings of what was drawn, with their anchors."""
 
@@ -97,5 +100,44 @@ def selection() -> Drawn:
         "selection",
         "selection",
         f"Share of the routed model's score by checkpoint and selection. {' '.join(said)}",
+    )
+    return [heading]
+
+
+def routing() -> Drawn:
+    """What routes go by and are worth, where it was measured."""
+    try:
+        worth, told = routes.frames_of(studies.read_rows("routes"))
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return []
+    if worth.empty:
+        return []
+    heading = headed("What routing itself contributes", "routes")
+    st.markdown(
+        "Routed models, without any training on. What an input's own route is worth against none: all inputs get the "
+        "same mixture of all experts, weighted by usage. What a wrong one costs: every input takes the route of "
+        "another one, drawn at random. And how much of a layer's choices is explained by the input's class, by the "
+        "model's own answer, by length. Expert usage shows the same of any checkpoint and data."
+    )
+    for sentence in (said := routes.findings(worth, told)):
+        st.markdown(f"- {escape(sentence)}")
+    note = "GLUE validation data, one training each, one draw"
+    chart(
+        route_figures.exchanged_marks(worth, note),
+        worth,
+        "routes-worth",
+        "routes-exchanged",
+        f"Share of the routed model's score by checkpoint. {' '.join(said)}",
+    )
+    if told.empty:
+        return [heading]
+    by = pick("Explained by", list(dict.fromkeys(told["by"])), TOLD_BY)
+    chart(
+        route_figures.told_lines(told, by, "GLUE validation data, one training each"),
+        told,
+        "routes-told",
+        "routes-told",
+        f"Part of each layer's choices that {by} explains, by checkpoint.",
     )
     return [heading]

@@ -101,8 +101,10 @@ def _routes(part: Section, selection: Selection, stats: UsageStats, measured: st
         )
         for line in lines:
             part.words(f"What routing goes by, {line}")
-    found = shuffled(selection.checkpoint, selection.data, stats)
-    part.words(plain(exchanged_routes.said(found, found.frame())))
+    if stats.n > 1:
+        found = shuffled(selection.checkpoint, selection.data, stats)
+        for line in exchanged_routes.said(found, found.frame()):
+            part.words(plain(line))
 
 
 def curve_part(

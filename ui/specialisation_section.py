@@ -9,6 +9,7 @@ import streamlit as st
 
 from shrp.specialisation import (
     ANSWER,
+    EXPECTED,
     LENGTH,
     MOST_GROUPS,
     Grouping,
@@ -26,6 +27,8 @@ from ui.usage_figures import cells_height
 BY = "goes_by"
 """Key of the picked grouping, in the session's state and in the URL."""
 SURE = 0.05
+ONE = 1 + 1e-6
+"""Fewer effective experts than this are one."""
 _KINDS = {
     "class": ("circle", BLUE),
     ANSWER: ("diamond", PURPLE),
@@ -61,11 +64,12 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
     right.markdown("\n".join(f"- {line}" for line in said(frame)))
     st.caption(
         "0%: groups tell no more of the expert than groups dealt at random; 100%: who knows the group knows the expert "
-        "(mutual information beyond chance, as part of the experts' entropy). More than chance: q ≤ 5%, where q is p "
-        "for all layers and groupings here. Beyond length: against groups dealt among inputs of about the same length "
-        "(tenths). Both inputs of a minimal pair are dealt together where they are in one group. A grouping of more "
-        f"than {MOST_GROUPS} is left out. That expert and answer go together doesn't say which of them leads to the "
-        "other."
+        "(mutual information beyond chance, as part of the experts' entropy), which few groups can't say of many "
+        "experts: the hover text has the most that is possible. More than chance: q ≤ 5%, where q is p for all layers "
+        "and groupings here. Like length: against groups dealt among inputs of neighbouring lengths. Both inputs of a "
+        "minimal pair are dealt together, or change places where the groups part them, and have their mean length. A "
+        f"grouping of more than {MOST_GROUPS} is left out. That expert and answer go together doesn't say which of "
+        "them leads to the other."
     )
     names = [one.by for one in found]
     start = "slice" if "slice" in names else names[0]
@@ -90,14 +94,12 @@ def measured(selection: state.Selection, stats: UsageStats) -> list[Grouping]:
     """The groupings of the picked data, once, with a progress bar the first time."""
     checkpoint, data = selection.checkpoint, selection.data
     lengths = loaders.token_lengths(checkpoint, data)
-    answers = None
-    if not data.task.is_regression:
-        outputs = loaders.routed_evaluation(checkpoint, data, stats, with_interval=False)
-        answers = outputs.predictions[np.argsort(outputs.indices)]
+    outputs = loaders.routed_evaluation(checkpoint, data, stats, with_interval=False)
+    answers = outputs.predictions[np.argsort(outputs.indices)]
     return once(
         "specialisation",
         16,
-        (checkpoint.fingerprint, data.fingerprint, data.name),
+        (checkpoint.fingerprint, data.fingerprint, data.name, data.pairs),
         "Dealing groups anew",
         lambda progress: specialisation(stats, data, lengths, answers, progress=progress),
     )
@@ -146,10 +148,13 @@ def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
 def _hover(row) -> str:
     text = f"<b>Layer {row.layer}, by {row.by}</b> ({row.groups} groups)<br>"
     if np.isnan(row.explained):
-        return f"{text}all take the same expert"
+        return text + (
+            "all take the same expert" if row.effective_experts < ONE else "groups too small to tell"
+        )
     text += f"{percent(row.explained)} of the choice explained beyond chance, q = {row.q:.2g}"
+    text += f"<br>possible with such groups: {percent(row.ceiling)}"
     if not np.isnan(row.beyond_length):
-        text += f"<br>beyond length: {percent(row.beyond_length)}, q = {row.q_beyond:.2g}"
+        text += f"<br>among inputs of like length: {percent(row.beyond_length)}, q = {row.q_beyond:.2g}"
     return f"{text}<br>{row.effective_experts:.1f} effective experts"
 
 
@@ -159,20 +164,20 @@ def said(frame: pd.DataFrame) -> list[str]:
     for by, rows in frame.groupby("by", sort=False):
         known, of = rows[rows["explained"].notna()], f"**{_MEANT[by]}** ({rows['groups'].iloc[0]} groups)"
         if known.empty:
-            lines.append(f"{of}: nothing to tell, since every layer has one expert for all inputs.")
+            same = (rows["effective_experts"] < ONE).all()
+            why = "every layer has one expert for all inputs" if same else "its groups are too small"
+            lines.append(f"{of}: nothing to tell, since {why}.")
             continue
-        top = known.loc[known["explained"].idxmax()]
-        layers, most = int((known["q"] <= SURE).sum()), percent(top["explained"])
-        if by == LENGTH:
-            lines.append(
-                f"{of}: more than chance in {layers} of {len(known)} layers; most in layer {top['layer']}, {most}."
-            )
-            continue
-        equal = int((known["q_beyond"] <= SURE).sum())
-        lines.append(
-            f"{of}: more than chance in {layers} of {len(known)} layers, among inputs of like length in {equal}; most "
-            f"in layer {top['layer']}, {most} ({percent(top['beyond_length'])} beyond length)."
-        )
+        layers, equal = (known[known[q] <= SURE] for q in ("q", "q_beyond"))
+        text = f"{of}: more than chance in {len(layers)} of {len(known)} layers"
+        if known["beyond_length"].notna().any():
+            text += f", among inputs of like length in {len(equal)}"
+        if len(layers):
+            top = layers.loc[layers["explained"].idxmax()]
+            text += f"; most in layer {top['layer']}, {percent(top['explained'])}"
+            if pd.notna(top["beyond_length"]):
+                text += f" ({percent(top['beyond_length'])} beyond length)"
+        lines.append(f"{text}.")
     return lines
 
 
@@ -201,9 +206,10 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     whole = counts.sum(0) / counts.sum()
     difference = np.vstack([np.zeros(len(whole)), shares - whole])
     sure = np.vstack([np.zeros(len(whole), dtype=bool), one.cells[at] <= SURE])
-    names = [escape_html(name).replace("_", " ") for name in one.names]
-    rows = [f"all (n = {int(one.sizes.sum()):,})"]
-    rows += [f"{name} (n = {int(n):,})" for name, n in zip(names, one.sizes)]
+    names = [escape_html(name).replace("_", " ") or "(no name)" for name in one.names]
+    labels = [f"all (n = {int(one.sizes.sum()):,})"]
+    labels += [f"{name} (n = {int(n):,})" for name, n in zip(names, one.sizes)]
+    rows = list(range(len(labels)))  # two groups may look alike
     text = [
         [f"<b>{_whole(share)}</b>" if bold else _whole(share) for share, bold in zip(*line)]
         for line in zip(np.vstack([whole, shares]), sure)
@@ -243,8 +249,8 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
         customdata=[(layer, e) for _, e in cells],
         hovertext=[
             f"<b>{names[g]}, expert {e}</b><br>{percent(shares[g, e])}: {counts[g, e]:,} of "
-            f"{int(counts[g].sum()):,} {unit}<br>of all: {percent(whole[e])}<br>p = {one.cells[at, g, e]:.2g} for all "
-            "cells of this map<br><i>click to open this expert</i>"
+            f"{int(counts[g].sum()):,} {unit}<br>of all: {percent(whole[e])}"
+            f"<br>{_p(one.cells[at, g, e])}<br><i>click to open this expert</i>"
             for g, e in cells
         ],
         hovertemplate="%{hovertext}<extra></extra>",
@@ -260,7 +266,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     )
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
     fig.update_xaxes(tickvals=list(experts), showgrid=False, zeroline=False)
-    fig.update_yaxes(type="category", autorange="reversed", showgrid=False, zeroline=False)
+    fig.update_yaxes(tickvals=rows, ticktext=labels, autorange="reversed", showgrid=False, zeroline=False)
     return layout(
         fig,
         f"Layer {layer}: experts by {one.by}",
@@ -275,9 +281,15 @@ def _whole(share: float) -> str:
     return "" if np.isnan(share) else f"{100 * share:.0f}"
 
 
+def _p(p: float) -> str:
+    return "not tested: too few to be expected" if np.isnan(p) else f"p = {p:.2g} for all cells of this map"
+
+
 def _sure_cells(one: Grouping, layer: int) -> str:
-    found = int((one.cells[one.layers.index(layer)] <= SURE).sum())
+    cells = one.cells[one.layers.index(layer)]
     return (
-        f"In bold: {found} of {one.cells[0].size} cells that are further from all inputs than any cell of the map gets "
-        f"in 95 of 100 deals of the groups. Layer {layer} is the one picked above."
+        f"In bold: {int((cells <= SURE).sum())} of {int(np.isfinite(cells).sum())} tested cells that are further from "
+        "all inputs than any of these gets in 95 of 100 deals of the groups. Tested are those where at least "
+        f"{EXPECTED} inputs are to be expected to take the expert, and as many not to. Layer {layer} is the one picked "
+        "above."
     )

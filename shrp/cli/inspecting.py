@@ -47,7 +47,7 @@ def usage(
         bool, typer.Option(help="Also how much class, answer, slice and length tell of the routes.")
     ] = False,
     exchanged: Annotated[
-        bool, typer.Option(help="Also what scores are once inputs exchange their routes.")
+        bool, typer.Option(help="Also scores with routes exchanged among inputs, and with none.")
     ] = False,
     output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
     max_length: EvaluatedLength = None,
@@ -103,18 +103,26 @@ def usage(
             for layer in stats.layers
         ]
         print_table(f"Top-1 share, {name}, n = {int(rows.sum())}", lines)
+    if explained and not told:
+        stderr.print("no grouping parts these data, so nothing can explain the routes", highlight=False)
     if told:
         shown = ("by", "layer", "explained", "q", "beyond_length", "q_beyond")
-        lines = [{name: None if row[name] != row[name] else row[name] for name in shown} for row in told]
+        lines = _without_nan(told, shown)
         print_table("part of the choice that groups explain beyond chance, and beyond length", lines)
     if scored:
-        shown = ("layer", "score", "change", "low", "high", "flipped")
-        lines = [{name: None if row[name] != row[name] else row[name] for name in shown} for row in scored]
+        shown = ("layer", "moved", "score", "change", "low", "high", "flipped")
+        lines = _without_nan(scored, shown)
         print_table(
-            "with routes exchanged among inputs: score, its change (95% interval), answers changed", lines
+            "routes exchanged among inputs, by layer and in all; mixture: none, all experts by usage",
+            lines,
         )
     for warning in stats.warnings():
         stderr.print(f"{warning.kind}: {warning.text}", highlight=False)
+
+
+def _without_nan(rows: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The named columns, None where nothing is known."""
+    return [{name: None if row[name] != row[name] else row[name] for name in names} for row in rows]
 
 
 def _explained(loaded: Checkpoint, source: TextData, stats: UsageStats) -> list[dict[str, Any]]:
@@ -124,9 +132,7 @@ def _explained(loaded: Checkpoint, source: TextData, stats: UsageStats) -> list[
     from shrp.metrics import to_predictions
     from shrp.specialisation import specialisation, specialisation_frame
 
-    answers = None
-    if not source.task.is_regression:
-        answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
+    answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
     with bar("groups dealt anew") as progress:
         task = progress.add_task("dealing", total=None)
         found = specialisation(

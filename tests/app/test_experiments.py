@@ -9,6 +9,7 @@ from shrp import experiments, studies
 from tests.app.helpers import specs, texts_of, values
 from tests.test_experiments import ROWS as EXPERIMENTS
 from tests.test_experiments import file_of
+from tests.test_routes_study import ROWS as ROUTES
 from tests.test_selections import ROWS as SELECTIONS
 from tests.test_studies import ROWS
 
@@ -116,6 +117,21 @@ def test_each_experiment_is_drawn_from_its_file(page):
     assert "a &lt;processor&gt;" in subtitles
     for chart in at.get("plotly_chart"):
         assert len(chart.proto.alt) > 20
+
+
+def test_what_routing_contributes_is_drawn_from_its_file(page):
+    at = page({"routes": json.dumps({"rows": ROUTES})})
+    assert not at.exception
+    assert "0.600 (-0.200, -0.300 to -0.100; 7 answers changed) with all routes exchanged" in texts_of(at)
+    assert [spec["layout"]["title"]["text"] for spec in specs(at)] == [
+        "Other routes, and none",
+        "Explained by answer",
+    ]
+    at.segmented_control(key="told_by").set_value("length").run()
+    assert specs(at)[1]["layout"]["title"]["text"] == "Explained by length"
+    broken = page({"routes": '{"rows": [{}]}'})
+    assert not broken.exception
+    assert "benchmarks.routes" in " ".join(error.value for error in broken.error).replace("\\", "")
 
 
 def test_the_contents_lead_to_what_is_there(page):

@@ -7,6 +7,7 @@ import pytest
 from shrp import checkpoint as checkpoints
 from shrp.attention import layer_attention
 from shrp.attention_roles import attention_roles
+from shrp.batching import token_counts
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.routing import knock_out, use_gates
@@ -480,18 +481,16 @@ def test_the_roles_of_attention_are_those_that_were_measured(open_page, tiny_che
     assert titled(at, "Attention to: rest of its text")
 
 
-def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(page, stats):
+def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(page, tiny_checkpoint, stats):
     data = load_probe("sst2")
-    lengths = [len(text.split()) for (text,) in data.texts]
+    loaded = checkpoints.load(tiny_checkpoint)
+    lengths, answers = token_counts(loaded.tokenizer, data.texts), stats.logits.argmax(1)
     (layers,) = [
         one for one in specs(page) if one["layout"]["title"]["text"].startswith("How much groups tell")
     ]
     assert [trace["name"] for trace in layers["data"]] == ["class", "answer", "slice", "length"]
-    (by_slice,) = [one for one in specialisation(stats, data, lengths) if one.by == "slice"]
-    drawn = values(layers["data"][2]["x"])
-    assert drawn == pytest.approx(
-        100 * by_slice.explained, abs=1.5
-    )  # deals differ, and lengths don't matter here
+    _, _, by_slice, _ = specialisation(stats, data, lengths, answers)
+    assert values(layers["data"][2]["x"]) == pytest.approx(100 * by_slice.explained)
     assert page.segmented_control(key="goes_by").value == "slice"
     cells = titled(page, "Layer 2: experts by slice")["data"][0]
     whole, *rows = np.array(cells["text"])
@@ -519,5 +518,11 @@ def test_routes_exchanged_among_inputs_are_scored_where_asked_for(open_page, tin
     frame = shuffle_routes(loaded.model, loaded.tokenizer, data, stats).frame()
     assert values(titled(at, "Answers that change")["data"][0]["x"]) == pytest.approx(100 * frame["share"])
     assert values(titled(at, "Change of accuracy")["data"][0]["x"]) == pytest.approx(100 * frame["change"])
-    assert f"{int(frame['flipped'].iloc[-1]):,} of n = 480 answers change" in texts_of(at)
-    assert "With the routes of all layers exchanged, accuracy goes from" in texts_of(at)
+    wrong, none = (frame.set_index("layer").loc[case] for case in ("all", "mixture"))
+    assert (
+        "**Own routes against none**: with the mixture of all experts in their place, accuracy goes"
+        in texts_of(at)
+    )
+    for row in (wrong, none):
+        assert f"{int(row['flipped']):,} of n = 480 answers changed" in texts_of(at)
+    assert f"where {wrong['moved']:.0%} of the choices fall on another expert" in texts_of(at)

@@ -1,0 +1,52 @@
+"""The part of docs/results.md on what routing contributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.markdown import table
+from shrp import routes
+from shrp.phrases import signed
+
+
+def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What routes go by and are worth; nothing where there are no rows."""
+    worth, told = routes.frames_of(rows)
+    if worth.empty:
+        return ""
+    groups = list(dict.fromkeys(told["by"])) if len(told) else []
+    lines = [
+        "## What routing itself contributes",
+        "",
+        "Written by `python -m benchmarks.routes`: routed checkpoints on GLUE's validation data, without any training "
+        "on, one training each. A layer's number: every input takes the route of another one there, drawn at random "
+        "once, those above routing as they then would; all: its whole route; mixture: no routes, all inputs get all "
+        "experts, weighted by usage (`shrp.shuffled`). Changes of the score with paired 95% intervals. Explained: the "
+        "part of the experts' entropy that class, the model's own answer, or length explains beyond chance, numbers "
+        "in fourths (`shrp.specialisation`).",
+        "",
+        *(f"- {sentence}" for sentence in routes.findings(worth, told)),
+        "",
+    ]
+    head = ["checkpoint", "layer", "choices moved", "score", "change", "answers that change"]
+    cells = []
+    for row in worth.itertuples():
+        ends = f" ({signed(row.low, 4)} to {signed(row.high, 4)})" if row.low == row.low else " (no interval)"
+        flipped = "" if row.flipped != row.flipped else f"{int(row.flipped):,} of {row.n:,}"
+        line = [
+            row.checkpoint,
+            str(row.layer),
+            "" if row.moved != row.moved else f"{row.moved:.0%}",
+            f"{row.metric} {row.score:.4f}",
+            signed(row.change, 4) + ends,
+            flipped,
+        ]
+        for by in groups:
+            here = told[
+                (told["checkpoint"] == row.checkpoint) & (told["layer"] == row.layer) & (told["by"] == by)
+            ]
+            known = len(here) and here["explained"].notna().iloc[0]
+            line.append(f"{here['explained'].iloc[0]:.1%}" if known else "")
+        cells.append(line)
+    return "\n".join([*lines, *table([*head, *(f"explained by {by}" for by in groups)], cells), ""])

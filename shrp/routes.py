@@ -1,0 +1,138 @@
+"""The file that `benchmarks.routes` writes, read as tables: what routes go by, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from shrp.errors import DataError
+from shrp.intervals import stored_interval
+from shrp.phrases import counted, signed
+from shrp.shuffled import ALL, MIXTURE
+from shrp.studies import command_of
+
+_NEEDED = {
+    "checkpoint",
+    "metric",
+    "n",
+    "routed",
+    "layer",
+    "moved",
+    "score",
+    "change",
+    "flipped",
+    "interval",
+    "told",
+}
+_LAST = {ALL: 1e9, MIXTURE: 2e9}
+"""Where these rows stand among layers."""
+
+
+def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What routes are worth, and what they go by.
+
+    Returns:
+        A row a checkpoint and layer, one of all its layers together and one of the mixture in their place: checkpoint,
+        distilled, metric, n, routed, layer (a number, `all` or `mixture`), moved (nan for the mixture), score, change
+        with low and high (95%, paired; nan for none), kept, kept_low, kept_high (of the routed model's score), flipped
+        (nan for regression); and a row a checkpoint, layer and grouping: checkpoint, n, layer, by, explained, p,
+        beyond_length, p_beyond (nan for none).
+
+    Raises:
+        DataError: a row lacks something or can't be read.
+    """
+    mend = f"write it anew with {command_of('routes')}."
+    worth, told = [], []
+    for row in rows:
+        if missing := sorted(_NEEDED - set(row)):
+            raise DataError(f"the study of routes lacks {', '.join(missing)}; {mend}")
+        try:
+            low, high = stored_interval(row)
+            routed, layer = float(row["routed"]), row["layer"]
+            layer = layer if layer in _LAST else int(layer)
+            if not routed > 0:
+                raise ValueError("nothing is kept of a score of 0 or less")
+            common = {name: row[name] for name in ("checkpoint", "n")} | {"layer": layer}
+            worth.append(
+                common
+                | {"distilled": bool(row.get("distilled")), "metric": row["metric"], "routed": routed}
+                | {"score": float(row["score"]), "change": float(row["change"]), "low": low, "high": high}
+                | {
+                    "kept": row["score"] / routed,
+                    "kept_low": 1 + low / routed,
+                    "kept_high": 1 + high / routed,
+                }
+                | {"flipped": _number(row["flipped"]), "moved": _number(row["moved"])}
+            )
+            for by, found in row["told"].items():
+                names = ("explained", "p", "beyond_length", "p_beyond")
+                told.append(common | {"by": str(by)} | {name: _number(found[name]) for name in names})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the study of routes has a row that can't be read; {mend}") from error
+    frames = pd.DataFrame(worth), pd.DataFrame(told)
+    return tuple(_in_order(frame) if len(frame) else frame for frame in frames)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """By task and depth, then by layer, all layers and the mixture last."""
+    depth = frame["checkpoint"].str.extract(r"(\d+)of")[0].astype(float)
+    task = frame["checkpoint"].str.split("-").str[0]
+    place = frame["layer"].map(lambda layer: _LAST.get(layer, layer))
+    order = frame.assign(_task=task, _depth=depth, _place=place)
+    order = order.sort_values(["_task", "_depth", "_place"], kind="stable")
+    return order[frame.columns].reset_index(drop=True)
+
+
+def findings(worth: pd.DataFrame, told: pd.DataFrame) -> list[str]:
+    """A sentence on all checkpoints, then one for each: what own routes are worth against none, what wrong ones cost,
+    and what routes go by the most.
+    """
+    sentences = []
+    for name, rows in worth.groupby("checkpoint", sort=False):
+        of = {row["layer"]: row for _, row in rows.iterrows()}
+        if not {*_LAST} <= of.keys():
+            continue
+        one, single = of[ALL], rows[~rows["layer"].isin([*_LAST])]
+        beyond = int(((single["low"] > 0) | (single["high"] < 0)).sum())
+        text = (
+            f"{name}{'' if one['distilled'] else ' (not distilled)'}, {one['metric']} {one['routed']:.3f} as routed "
+            f"(n = {one['n']:,}): {_changed(of[MIXTURE])} with the mixture of all experts in place of routes; "
+            f"{_changed(one)} with all routes exchanged among inputs, where {one['moved']:.0%} of the choices fall on "
+            f"another expert; exchanged in one layer alone, a change beyond chance in {beyond} of {len(single)}"
+        )
+        tops = []
+        for by, found in told[told["checkpoint"] == name].groupby("by", sort=False):
+            if found["explained"].notna().any():
+                top = found.loc[found["explained"].idxmax()]
+                tops.append(f"{by} {top['explained']:.0%} (layer {top['layer']})")
+        if tops:
+            text += f". Explained of a layer's choices, at most: by {', by '.join(tops)}"
+        sentences.append(f"{text}.")
+    return [*_overall(worth), *sentences]
+
+
+def _overall(worth: pd.DataFrame) -> list[str]:
+    """On how many checkpoints there is a difference beyond chance; nothing of a single one."""
+    said = []
+    for layer, what in ((MIXTURE, "without routes (the mixture)"), (ALL, "with wrong routes (exchanged)")):
+        rows = worth[worth["layer"] == layer]
+        if len(rows) < 2:
+            return []
+        lost, won = (rows["high"] < 0).sum(), (rows["low"] > 0).sum()
+        said.append(f"{what} {lost} lost by more than chance{f' and {won} gained' if won else ''}")
+    return [f"Of {len(rows)} routed checkpoints, {' and '.join(said)}."]
+
+
+def _changed(row: pd.Series) -> str:
+    text = f"{row['score']:.3f} ({signed(row['change'], 3)}"
+    if pd.notna(row["low"]):
+        text += f", {signed(row['low'], 3)} to {signed(row['high'], 3)}"
+    if pd.notna(row["flipped"]):
+        text += f"; {counted(int(row['flipped']), 'answer')} changed"
+    return f"{text})"

@@ -1,0 +1,121 @@
+"""What routing contributes: the command, whole, on a tiny checkpoint, and what its file says."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import routes as command
+from benchmarks.route_section import routes_section
+from shrp import checkpoint, routes
+from shrp.errors import DataError, PlanError
+from shrp.shuffled import ALL, MIXTURE
+from ui.experiments_route_figures import exchanged_marks, told_lines
+
+
+def row(name, layer, change, interval, **fields):
+    told = {"explained": 0.4, "p": 0.001, "beyond_length": None, "p_beyond": None}
+    about = {
+        "checkpoint": name,
+        "distilled": True,
+        "metric": "accuracy",
+        "n": 100,
+        "routed": 0.8,
+        "flipped": 7,
+    }
+    about |= {"layer": layer, "moved": 0.5, "score": 0.8 + change, "change": change, "interval": interval}
+    groups = {"answer": told, "length": told | {"explained": None}} if isinstance(layer, int) else {}
+    return about | {"told": groups} | fields
+
+
+ROWS = [
+    row("sst2-2of3", MIXTURE, 0.0, [-0.02, 0.02], moved=None),
+    row("sst2-2of3", ALL, -0.2, [-0.3, -0.1]),
+    row("sst2-2of3", 10, -0.04, [-0.06, -0.02]),
+    row("sst2-2of3", 2, 0.0, None),
+    row("cola-2of3", ALL, 0.0, None, metric="pearson", distilled=False, flipped=None),
+    row("cola-2of3", MIXTURE, -0.1, [-0.2, -0.05], metric="pearson", flipped=None, moved=None),
+]
+"""As a file may hold them: in any order."""
+
+
+def test_findings_say_what_routes_are_worth_and_what_explains_them():
+    worth, told = routes.frames_of(ROWS)
+    assert worth["layer"].tolist() == [ALL, MIXTURE, 2, 10, ALL, MIXTURE]
+    assert worth["kept"].tolist() == pytest.approx([1, 0.875, 1, 0.95, 0.75, 1])
+    assert np.isnan(worth["flipped"][0])
+    overall, cola, sst2 = routes.findings(worth, told)
+    assert overall == (
+        "Of 2 routed checkpoints, without routes (the mixture) 1 lost by more than chance and with wrong routes "
+        "(exchanged) 1 lost by more than chance."
+    )
+    assert cola == (
+        "cola-2of3 (not distilled), pearson 0.800 as routed (n = 100): 0.700 (-0.100, -0.200 to -0.050) with the "
+        "mixture of all experts in place of routes; 0.800 (0.000) with all routes exchanged among inputs, where 50% of "
+        "the choices fall on another expert; exchanged in one layer alone, a change beyond chance in 0 of 0."
+    )
+    assert "0.600 (-0.200, -0.300 to -0.100; 7 answers changed) with all routes exchanged" in sst2
+    assert (
+        "a change beyond chance in 1 of 2. Explained of a layer's choices, at most: by answer 40% (layer 2)."
+        in sst2
+    )
+    text = routes_section(ROWS)
+    assert (
+        "| sst2-2of3 | 10 | 50% | accuracy 0.7600 | -0.0400 (-0.0600 to -0.0200) | 7 of 100 | 40.0% |  |"
+        in text
+    )
+    assert "| cola-2of3 | mixture |  | pearson 0.7000 |" in text
+    marks = exchanged_marks(worth, "n").data
+    assert [list(trace.x) for trace in marks] == [
+        pytest.approx([100, 95]),
+        pytest.approx([100, 75]),
+        pytest.approx([87.5, 100]),
+    ]
+    assert [list(trace.y) for trace in told_lines(told, "answer", "n").data] == [pytest.approx([40, 40])]
+
+
+@pytest.mark.parametrize(
+    "broken", [{"layer": 2}, row("a-2of3", "top", 0.1, None), row("a-2of3", 2, 0.1, None, told=[3])]
+)
+def test_rows_that_cannot_be_read_are_said_in_words(broken):
+    with pytest.raises(DataError, match=r"python -m benchmarks\.routes"):
+        routes.frames_of([broken])
+    assert all(frame.empty for frame in routes.frames_of([]))
+    assert routes_section([]) == ""
+
+
+def run(*arguments):
+    app = typer.Typer()
+    app.command()(command.main)
+    return CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+
+
+def test_a_checkpoint_is_measured_layer_by_layer_and_in_all(
+    tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path, monkeypatch
+):
+    checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "model")
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    data = tiny_data(24, 1)
+    frame = pd.DataFrame({"sentence": [text for (text,) in data.texts], "label": np.asarray(data.labels)})
+    frame.to_parquet(tmp_path / "data" / "sst2" / "validation.parquet")
+    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
+    for _ in range(2):  # the second time its rows take the place of the first one's
+        found = run(tmp_path / "model", "--out", tmp_path / "routes.json")
+        assert found.exit_code == 0, found.output
+    rows = json.loads((tmp_path / "routes.json").read_text())["rows"]
+    assert sorted(str(one["layer"]) for one in rows) == ["1", "2", ALL, MIXTURE]
+    worth, told = routes.frames_of(rows)
+    assert set(worth["checkpoint"]) == {"sst2-2of3"}
+    assert worth["n"].eq(24).all()
+    assert (worth["score"] - worth["routed"]).tolist() == pytest.approx(worth["change"].tolist())
+    assert set(told["by"]) == {"class", "answer", "length"}
+    assert told["explained"].max() <= 1
+
+
+def test_a_checkpoint_without_routers_is_refused(tmp_path, tiny_model, tiny_tokenizer, tiny_info):
+    checkpoint.save(tiny_model(), tiny_tokenizer, tiny_info(layers=()), tmp_path / "dense")
+    with pytest.raises(PlanError, match="no routed layer"):
+        run(tmp_path / "dense", "--out", tmp_path / "routes.json")

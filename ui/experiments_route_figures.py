@@ -1,0 +1,88 @@
+"""Figures of the study of routes: what exchanging them costs, and what they go by."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from shrp.shuffled import ALL, MIXTURE
+from ui.text import escape_html
+from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
+
+_COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
+_SYMBOLS = ("circle", "square", "diamond", "x", "triangle-up", "star", "cross")
+
+
+def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
+    """A row a checkpoint: what is left of its score with the routes of each layer exchanged, of all, and without any.
+
+    Args:
+        worth: the first of `shrp.routes.frames_of`.
+        note: what the rows are of.
+    """
+    fig = go.Figure()
+    for name, rows, color, symbol, size in (
+        ("one layer's exchanged", worth[~worth["layer"].isin([ALL, MIXTURE])], BLUE, "circle-open", 8),
+        ("all exchanged", worth[worth["layer"] == ALL], ORANGE, "square", 11),
+        ("none: the mixture", worth[worth["layer"] == MIXTURE], GREEN, "diamond", 11),
+    ):
+        values, low, high = (100 * rows[column] for column in ("kept", "kept_low", "kept_high"))
+        fig.add_scatter(
+            x=values,
+            y=rows["checkpoint"],
+            error_x=None if size == 8 else whiskers(values, low, high),
+            mode="markers",
+            name=name,
+            marker={"color": color, "symbol": symbol, "size": size},
+            hovertext=[
+                f"<b>{escape_html(r.checkpoint)}</b>, {name}{'' if size > 8 else f' (layer {r.layer})'}"
+                f"<br>{r.metric} {r.routed:.4f} as routed, {r.score:.4f} so<br>n = {r.n:,}"
+                for r in rows.itertuples()
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    fig.add_vline(100, line={"color": GREY, "dash": "dash", "width": 1})
+    fig.update_yaxes(type="category", autorange="reversed")
+    fig.update_xaxes(ticksuffix="%")
+    return layout(
+        fig,
+        "Other routes, and none",
+        subtitle=f"{note}<br>bars: paired 95% intervals; dashed: as routed",
+        x="of the routed model's score",
+        height=190 + 34 * worth["checkpoint"].nunique(),
+        legend=True,
+    )
+
+
+def told_lines(told: pd.DataFrame, by: str, note: str) -> go.Figure:
+    """Layer by layer, what part of the choice one grouping explains; a line a checkpoint.
+
+    Args:
+        told: the second of `shrp.routes.frames_of`.
+        by: the grouping.
+        note: what the rows are of.
+    """
+    fig = go.Figure()
+    for number, (name, rows) in enumerate(told[told["by"] == by].groupby("checkpoint", sort=False)):
+        fig.add_scatter(
+            x=rows["layer"],
+            y=100 * rows["explained"],
+            mode="lines+markers",
+            name=escape_html(name),
+            marker={"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8},
+            line={"color": _COLORS[number % len(_COLORS)]},
+            customdata=rows[["p", "n"]],
+            hovertemplate=f"{escape_html(name)}, layer %{{x}}: %{{y:.1f}}%, p = %{{customdata[0]:.2g}}, "
+            "n = %{customdata[1]:,}<extra></extra>",
+        )
+    fig.update_yaxes(ticksuffix="%", rangemode="tozero")
+    fig.update_xaxes(dtick=1)
+    return layout(
+        fig,
+        f"Explained by {by}",
+        subtitle=f"{note}<br>part of the experts' entropy that it explains beyond chance",
+        x="layer",
+        y="explained",
+        height=430,
+        legend=True,
+    )
