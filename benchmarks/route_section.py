@@ -26,9 +26,14 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "part of the experts' entropy that class, the model's own answer, or length explains beyond chance, numbers "
         "in fourths (`shrp.specialisation`).",
         "",
-        *(f"- {sentence}" for sentence in routes.findings(worth, told)),
+        "No routes: the mixture; wrong routes: all exchanged; one layer's: in how many exchanging it alone changes the "
+        "score beyond chance.",
+        "",
+        *(f"- {sentence}" for sentence in routes.findings(worth)),
         "",
     ]
+    whole = routes.summary(worth, told)
+    lines += [*table([*whole], whole.to_numpy().tolist()), ""] if len(whole) else []
     head = ["checkpoint", "layer", "choices moved", "score", "change", "answers that change"]
     cells = []
     for row in worth.itertuples():

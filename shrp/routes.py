@@ -89,44 +89,49 @@ def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
     return order[frame.columns].reset_index(drop=True)
 
 
-def findings(worth: pd.DataFrame, told: pd.DataFrame) -> list[str]:
-    """A sentence on all checkpoints, then one for each: what own routes are worth against none, what wrong ones cost,
-    and what routes go by the most.
+def findings(worth: pd.DataFrame) -> list[str]:
+    """On how many checkpoints there is a difference beyond chance; nothing of a single one."""
+    said, total = [], 0
+    for layer, what in ((MIXTURE, "without routes (the mixture)"), (ALL, "with wrong ones (all exchanged)")):
+        rows = worth[worth["layer"] == layer] if len(worth) else worth
+        if len(rows) < 2:
+            return []
+        total, lost, won = len(rows), int((rows["high"] < 0).sum()), int((rows["low"] > 0).sum())
+        said.append(f"{what} {lost} lost by more than chance{f' and {won} gained' if won else ''}")
+    return [f"Of {total} routed checkpoints, {' and '.join(said)}."]
+
+
+def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """A row a checkpoint that was measured whole, in words.
+
+    Columns: checkpoint, as routed (metric, score and n), no routes (the score with the mixture, its change with the
+    interval, answers that changed), wrong routes (the same with all exchanged, and how many choices moved), one layer's
+    (in how many exchanging it alone changes the score beyond chance), explained at most (by each grouping, and in which
+    layer).
     """
-    sentences = []
-    for name, rows in worth.groupby("checkpoint", sort=False):
+    lines = []
+    for name, rows in worth.groupby("checkpoint", sort=False) if len(worth) else ():
         of = {row["layer"]: row for _, row in rows.iterrows()}
         if not {*_LAST} <= of.keys():
             continue
         one, single = of[ALL], rows[~rows["layer"].isin([*_LAST])]
         beyond = int(((single["low"] > 0) | (single["high"] < 0)).sum())
-        text = (
-            f"{name}{'' if one['distilled'] else ' (not distilled)'}, {one['metric']} {one['routed']:.3f} as routed "
-            f"(n = {one['n']:,}): {_changed(of[MIXTURE])} with the mixture of all experts in place of routes; "
-            f"{_changed(one)} with all routes exchanged among inputs, where {one['moved']:.0%} of the choices fall on "
-            f"another expert; exchanged in one layer alone, a change beyond chance in {beyond} of {len(single)}"
-        )
         tops = []
-        for by, found in told[told["checkpoint"] == name].groupby("by", sort=False):
+        for by, found in told[told["checkpoint"] == name].groupby("by", sort=False) if len(told) else ():
             if found["explained"].notna().any():
                 top = found.loc[found["explained"].idxmax()]
                 tops.append(f"{by} {top['explained']:.0%} (layer {top['layer']})")
-        if tops:
-            text += f". Explained of a layer's choices, at most: by {', by '.join(tops)}"
-        sentences.append(f"{text}.")
-    return [*_overall(worth), *sentences]
-
-
-def _overall(worth: pd.DataFrame) -> list[str]:
-    """On how many checkpoints there is a difference beyond chance; nothing of a single one."""
-    said = []
-    for layer, what in ((MIXTURE, "without routes (the mixture)"), (ALL, "with wrong routes (exchanged)")):
-        rows = worth[worth["layer"] == layer]
-        if len(rows) < 2:
-            return []
-        lost, won = (rows["high"] < 0).sum(), (rows["low"] > 0).sum()
-        said.append(f"{what} {lost} lost by more than chance{f' and {won} gained' if won else ''}")
-    return [f"Of {len(rows)} routed checkpoints, {' and '.join(said)}."]
+        lines.append(
+            {
+                "checkpoint": f"{name}{'' if one['distilled'] else ', not distilled'}",
+                "as routed": f"{one['metric']} {one['routed']:.3f}, n = {one['n']:,}",
+                "no routes": _changed(of[MIXTURE]),
+                "wrong routes": f"{_changed(one)}; {one['moved']:.0%} of choices moved",
+                "one layer's": f"{beyond} of {len(single)}",
+                "explained at most": ", ".join(tops),
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def _changed(row: pd.Series) -> str:

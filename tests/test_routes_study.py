@@ -47,27 +47,32 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     assert worth["layer"].tolist() == [ALL, MIXTURE, 2, 10, ALL, MIXTURE]
     assert worth["kept"].tolist() == pytest.approx([1, 0.875, 1, 0.95, 0.75, 1])
     assert np.isnan(worth["flipped"][0])
-    overall, cola, sst2 = routes.findings(worth, told)
-    assert overall == (
-        "Of 2 routed checkpoints, without routes (the mixture) 1 lost by more than chance and with wrong routes "
-        "(exchanged) 1 lost by more than chance."
-    )
-    assert cola == (
-        "cola-2of3 (not distilled), pearson 0.800 as routed (n = 100): 0.700 (-0.100, -0.200 to -0.050) with the "
-        "mixture of all experts in place of routes; 0.800 (0.000) with all routes exchanged among inputs, where 50% of "
-        "the choices fall on another expert; exchanged in one layer alone, a change beyond chance in 0 of 0."
-    )
-    assert "0.600 (-0.200, -0.300 to -0.100; 7 answers changed) with all routes exchanged" in sst2
-    assert (
-        "a change beyond chance in 1 of 2. Explained of a layer's choices, at most: by answer 40% (layer 2)."
-        in sst2
-    )
+    assert routes.findings(worth) == [
+        "Of 2 routed checkpoints, without routes (the mixture) 1 lost by more than chance and with wrong ones (all "
+        "exchanged) 1 lost by more than chance."
+    ]
+    cola, sst2 = routes.summary(worth, told).to_dict("records")
+    assert cola == {
+        "checkpoint": "cola-2of3, not distilled",
+        "as routed": "pearson 0.800, n = 100",
+        "no routes": "0.700 (-0.100, -0.200 to -0.050)",
+        "wrong routes": "0.800 (0.000); 50% of choices moved",
+        "one layer's": "0 of 0",
+        "explained at most": "",
+    }
+    assert sst2["wrong routes"] == "0.600 (-0.200, -0.300 to -0.100; 7 answers changed); 50% of choices moved"
+    assert sst2["one layer's"] == "1 of 2"
+    assert sst2["explained at most"] == "answer 40% (layer 2)"
+    half = routes.frames_of(ROWS[1:4])  # without the mixture, as of a run that was stopped
+    assert routes.findings(half[0]) == []
+    assert routes.summary(*half).empty
     text = routes_section(ROWS)
     assert (
         "| sst2-2of3 | 10 | 50% | accuracy 0.7600 | -0.0400 (-0.0600 to -0.0200) | 7 of 100 | 40.0% |  |"
         in text
     )
     assert "| cola-2of3 | mixture |  | pearson 0.7000 |" in text
+    assert "| cola-2of3, not distilled | pearson 0.800, n = 100 |" in text
     marks = exchanged_marks(worth, "n").data
     assert [list(trace.x) for trace in marks] == [
         pytest.approx([100, 95]),

@@ -120,8 +120,31 @@ def routing() -> Drawn:
         "another one, drawn at random. And how much of a layer's choices is explained by the input's class, by the "
         "model's own answer, by length. Expert usage shows the same of any checkpoint and data."
     )
-    for sentence in (said := routes.findings(worth, told)):
+    said = routes.findings(worth)
+    for sentence in said:
         st.markdown(f"- {escape(sentence)}")
+    st.dataframe(
+        routes.summary(worth, told),
+        hide_index=True,
+        width="stretch",
+        height="content",
+        row_height=85,  # four lines
+        column_config={
+            "checkpoint": st.column_config.TextColumn(width=95),
+            "as routed": st.column_config.TextColumn(width=105),
+            "no routes": st.column_config.TextColumn(
+                width=140, help="With the mixture: the score, its change with the paired 95% interval"
+            ),
+            "wrong routes": st.column_config.TextColumn(
+                width=150, help="With the routes of all layers exchanged"
+            ),
+            "one layer's": st.column_config.TextColumn(
+                width=70, help="In how many exchanging it alone changes the score by more than chance"
+            ),
+            "explained at most": st.column_config.TextColumn(width=140),
+        },
+        alt="What routes are worth and go by, a row a checkpoint",
+    )
     note = "GLUE validation data, one training each, one draw"
     chart(
         route_figures.exchanged_marks(worth, note),
