@@ -38,10 +38,8 @@ EXPECTED = 5
 """A count is tested if so many inputs of its group are to be expected to take the expert, and as many not to."""
 DEALS, MANY = 1000, 5000
 """How often groups are dealt anew; of more inputs than `MANY` the less often, down to a fifth of it."""
-_SAME, _NEAR = (
-    1e-9,
-    1e-4,
-)  # informations, and standard deviations, that differ by less are equal but for rounding
+_SAME = 1e-9  # informations that differ by less are equal but for rounding,
+_NEAR = 1e-4  # and so are counts, which the deals hold in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,9 +254,9 @@ def _explain(
             total += shared
             as_much += shared >= information - _SAME
             if not neighbours:
-                left.append(_beyond(dealt, share))
+                left.append(_beyond(dealt, share).astype(np.float32))
             tick()
-        return total / deals, as_much / (deals + 1), np.array(left, dtype=np.float32)
+        return total / deals, as_much / (deals + 1), np.array(left)
 
     chance, p, left = deal(neighbours=False)
     within, within_p = nothing, nothing
