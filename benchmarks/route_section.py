@@ -1,4 +1,4 @@
-"""The part of docs/results.md on what routing contributes."""
+"""The part of docs/results.md on what routes are worth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     groups = list(dict.fromkeys(told["by"])) if len(told) else []
     lines = [
-        "## What routing itself contributes",
+        "## What routed models lose without their routes",
         "",
         "Written by `python -m benchmarks.routes`: routed checkpoints on GLUE's validation data, without any training "
         "on, one training each. A layer's number: every input takes the route of another one there, drawn at random "
@@ -26,15 +26,26 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "part of the experts' entropy that class, the model's own answer, or length explains beyond chance, numbers "
         "in fourths (`shrp.specialisation`).",
         "",
-        "No routes: the mixture; wrong routes: all exchanged; one layer's: in how many exchanging it alone changes the "
-        "score beyond chance.",
+        "No routes: the mixture; wrong routes: all exchanged. Neither is trained: what a model keeps that learnt "
+        "without a router is the no-router control above. Shares matched: with outputs shifted so that each class is "
+        "given as often as by the routed model, without labels, since what moves may be the threshold alone. Of STS-B, "
+        "class and answer are fourths of a number; not distilled is the paper's recipe. Names are of tasks and depths; "
+        "elsewhere on this page the same names may be other trainings.",
         "",
         *(f"- {sentence}" for sentence in routes.findings(worth)),
         "",
     ]
     whole = routes.summary(worth, told)
     lines += [*table([*whole], whole.to_numpy().tolist()), ""] if len(whole) else []
-    head = ["checkpoint", "layer", "choices moved", "score", "change", "answers that change"]
+    head = [
+        "checkpoint",
+        "layer",
+        "choices moved",
+        "score",
+        "change",
+        "shares matched",
+        "answers that change",
+    ]
     cells = []
     for row in worth.itertuples():
         ends = f" ({signed(row.low, 4)} to {signed(row.high, 4)})" if row.low == row.low else " (no interval)"
@@ -45,6 +56,7 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
             "" if row.moved != row.moved else f"{row.moved:.0%}",
             f"{row.metric} {row.score:.4f}",
             signed(row.change, 4) + ends,
+            "" if row.matched != row.matched else f"{row.matched:.4f} ({signed(row.matched_change, 4)})",
             flipped,
         ]
         for by in groups:

@@ -52,12 +52,14 @@ def study(path: Path, table: Table) -> None:
         "n": len(data),
         "routed": found.before.score,
     }
-    for row in found.frame(resamples=2000).to_dict("records"):
+    for row in found.frame.to_dict("records"):
         groups = (
             told[told["layer"] == row["layer"]].to_dict("records") if row["layer"] in stats.layers else []
         )
         line = {"layer": row["layer"], "interval": _ends(row["low"], row["high"])}
+        line |= {"matched_interval": _ends(row["matched_low"], row["matched_high"])}
         line |= {name: _number(row[name]) for name in ("moved", "score", "change", "flipped")}
+        line |= {name: _number(row[name]) for name in ("matched", "matched_change")}
         line |= {"told": {one["by"]: {name: _number(one[name]) for name in _TOLD} for one in groups}}
         table.add(common | line)
     stderr.print(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -84,7 +86,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
     return [_sentence(one) for one in contests(frame)] + [
         f"On {one['task']} at {one['converted']} ({one['recipe']}) a control is not below: {one['control']} keeps "
         f"{one['control keeps']}, the best pruned model, {one['model']}, {one['model keeps']}: {one['verdict']} "
-        f"(n = {one['n']:,}, seeds: {one['seeds']})."
+        f"(n = {one['n']:,}, seeds: {_seeds(one)})."
         for one in not_below(frame).to_dict("records")
     ]
 
@@ -165,9 +167,15 @@ def _with_ends(row: pd.Series) -> str:
     return with_ends(row["retained"], row["low"], row["high"])
 
 
+def _seeds(one: Mapping[str, Any]) -> str:
+    """Of both sides of a row of `not_below`."""
+    mine, theirs = one["seeds"], one["control seeds"]
+    return str(mine) if mine == theirs else f"{mine}, of the control {theirs}"
+
+
 def not_below(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each task, recipe and depth of `glue_frame` where a control keeps at least as much as the best pruned
-    model: task, converted, recipe, control, control keeps, model, model keeps, verdict, n, seeds.
+    model: task, converted, recipe, control, control keeps, model, model keeps, verdict, n, seeds, control seeds.
     """
     rows = []
     for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
@@ -188,6 +196,7 @@ def not_below(frame: pd.DataFrame) -> pd.DataFrame:
                 "verdict": _verdict(group, best, rival),
                 "n": best["n"],
                 "seeds": best["seeds"],
+                "control seeds": rival["seeds"],
             }
         )
     return pd.DataFrame(rows)

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from shrp.errors import DataError
-from shrp.intervals import stored_interval
-from shrp.phrases import counted, signed
+from shrp.intervals import NO_INTERVAL, stored_interval
+from shrp.phrases import counted, listed, signed
 from shrp.shuffled import ALL, MIXTURE
 from shrp.studies import command_of
 
@@ -36,7 +36,8 @@ def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
     Returns:
         A row a checkpoint and layer, one of all its layers together and one of the mixture in their place: checkpoint,
         distilled, metric, n, routed, layer (a number, `all` or `mixture`), moved (nan for the mixture), score, change
-        with low and high (95%, paired; nan for none), kept, kept_low, kept_high (of the routed model's score), flipped
+        with low and high (95%, paired; nan for none), matched, matched_change, matched_low, matched_high (the same with
+        answer shares matched; nan for regression), kept, kept_low, kept_high (of the routed model's score), flipped
         (nan for regression); and a row a checkpoint, layer and grouping: checkpoint, n, layer, by, explained, p,
         beyond_length, p_beyond (nan for none).
 
@@ -65,6 +66,10 @@ def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
                     "kept_high": 1 + high / routed,
                 }
                 | {"flipped": _number(row["flipped"]), "moved": _number(row["moved"])}
+                | {name: _number(row[name]) for name in ("matched", "matched_change")}
+                | dict(
+                    zip(("matched_low", "matched_high"), row["matched_interval"] or NO_INTERVAL, strict=True)
+                )
             )
             for by, found in row["told"].items():
                 names = ("explained", "p", "beyond_length", "p_beyond")
@@ -91,23 +96,37 @@ def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
 
 def findings(worth: pd.DataFrame) -> list[str]:
     """On how many checkpoints there is a difference beyond chance; nothing of a single one."""
-    said, total = [], 0
-    for layer, what in ((MIXTURE, "without routes (the mixture)"), (ALL, "with wrong ones (all exchanged)")):
+    said = []
+    for layer, what in (
+        (MIXTURE, "Without routes (the mixture)"),
+        (ALL, "With wrong routes (all exchanged)"),
+    ):
         rows = worth[worth["layer"] == layer] if len(worth) else worth
         if len(rows) < 2:
             return []
-        total, lost, won = len(rows), int((rows["high"] < 0).sum()), int((rows["low"] > 0).sum())
-        said.append(f"{what} {lost} lost by more than chance{f' and {won} gained' if won else ''}")
-    return [f"Of {total} routed checkpoints, {' and '.join(said)}."]
+        # Of a regression there are no answers to be matched.
+        low, high = (
+            rows[f"matched_{end}"].where(rows["matched"].notna(), rows[end]) for end in ("low", "high")
+        )
+        lost, matched = (rows.loc[one < 0, "checkpoint"].tolist() for one in (rows["high"], high))
+        won = rows.loc[low > 0, "checkpoint"].tolist()
+        text = f"{what}, {len(lost)} of {len(rows)} routed checkpoints lose by more than chance"
+        text += (
+            f", with answer shares matched {len(matched)} ({listed(matched)})"
+            if matched
+            else ", matched none"
+        )
+        said.append(f"{text}{f'; more have {listed(won)}' if won else ''}.")
+    return said
 
 
 def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """A row a checkpoint that was measured whole, in words.
 
     Columns: checkpoint, as routed (metric, score and n), no routes (the score with the mixture, its change with the
-    interval, answers that changed), wrong routes (the same with all exchanged, and how many choices moved), one layer's
-    (in how many exchanging it alone changes the score beyond chance), explained at most (by each grouping, and in which
-    layer).
+    interval, answers that changed, the score with answer shares matched), wrong routes (the same with all exchanged,
+    and how many choices moved), layers that change it alone (in how many exchanging it changes the score beyond
+    chance), explained at most (by each grouping, and in which layer).
     """
     lines = []
     for name, rows in worth.groupby("checkpoint", sort=False) if len(worth) else ():
@@ -127,7 +146,7 @@ def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
                 "as routed": f"{one['metric']} {one['routed']:.3f}, n = {one['n']:,}",
                 "no routes": _changed(of[MIXTURE]),
                 "wrong routes": f"{_changed(one)}; {one['moved']:.0%} of choices moved",
-                "one layer's": f"{beyond} of {len(single)}",
+                "layers that change it alone": f"{beyond} of {len(single)}",
                 "explained at most": ", ".join(tops),
             }
         )
@@ -140,4 +159,4 @@ def _changed(row: pd.Series) -> str:
         text += f", {signed(row['low'], 3)} to {signed(row['high'], 3)}"
     if pd.notna(row["flipped"]):
         text += f"; {counted(int(row['flipped']), 'answer')} changed"
-    return f"{text})"
+    return f"{text})" + ("" if pd.isna(row["matched"]) else f", shares matched {row['matched']:.3f}")

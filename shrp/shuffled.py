@@ -4,12 +4,17 @@ Two questions, which have different answers. What does a *wrong* route cost? Eve
 so each layer is used as before. And what is an input's *own* route worth, against none at all? Every input gets one and
 the same mixture of all experts, weighted by their usage: what a pruned model computes that keeps them all (method.md,
 "Usage and pruning"). A model may lose much by wrong routes and nothing by the mixture.
+
+Neither is trained: what a model keeps that learnt without a router is another question, which the no-router control
+answers. And what moves may be the threshold alone (`shrp.answer_shares`), so scores stand beside those with each class
+given as often as by the model as routed, which takes no labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.answer_shares import matching_shift, shifted
 from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import router_layers
 from shrp.data import TextData
@@ -41,39 +47,37 @@ class ShuffledRoutes:
     """As routed; rows in the data set's order."""
     after: Mapping[int | str, Evaluation]
     """The same rows with the routes of one layer exchanged, ascending, those of `ALL`, and with the `MIXTURE`."""
+    matched: Mapping[int | str, Evaluation]
+    """The same with outputs shifted so that each class is given as often as before; empty for regression."""
     moved: Mapping[int | str, float]
     """Part of the choices in a layer, or in all, that fall on another expert once exchanged."""
 
-    def frame(self, *, resamples: int = 1000) -> pd.DataFrame:
-        """One row for each of `after`.
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row for each of `after`; takes a second or two.
 
-        Returns:
-            Columns layer (its number, `all` or `mixture`), moved (nan for the mixture), score, change (of the score,
-            nan without labels) with low and high (95%, paired), flipped (inputs whose predicted class changes; nan for
-            regression), share (of all) with share_low and share_high (95% Wilson). A layer exchanged alone leaves
-            those above to route as they then would.
+        Columns layer (its number, `all` or `mixture`), moved (nan for the mixture), score, change (of the score, nan
+        without labels) with low and high (95%, paired), matched, matched_change, matched_low and matched_high (the same
+        with answer shares matched; nan for regression), flipped (inputs whose predicted class changes; nan for
+        regression), share (of all) with share_low and share_high (95% Wilson). A layer exchanged alone leaves those
+        above to route as they then would.
         """
         rows, n = [], self.before.n
         for layer, after in self.after.items():
-            change, (low, high) = paired_difference(after, self.before, resamples=resamples)
-            flips = [np.nan] * 4
+            moved, flips = self.matched.get(layer), [np.nan] * 4
             if not after.task.is_regression:
                 flipped = int((after.predictions != self.before.predictions).sum())
                 flips = [flipped, flipped / n, *wilson(flipped, n)]
-            rows.append((layer, self.moved.get(layer, np.nan), after.score, change, low, high, *flips))
-        names = [
-            "layer",
-            "moved",
-            "score",
-            "change",
-            "low",
-            "high",
-            "flipped",
-            "share",
-            "share_low",
-            "share_high",
-        ]
-        return pd.DataFrame(rows, columns=names)
+            scores = (*self._against(after), *(self._against(moved) if moved else [np.nan] * 4))
+            rows.append((layer, self.moved.get(layer, np.nan), *scores, *flips))
+        scores = ["score", "change", "low", "high"]
+        names = [*scores, "matched", *(f"matched_{name}" for name in scores[1:])]
+        names += ["flipped", "share", "share_low", "share_high"]
+        return pd.DataFrame(rows, columns=["layer", "moved", *names])
+
+    def _against(self, after: Evaluation) -> tuple[float, ...]:
+        change, ends = paired_difference(after, self.before, resamples=1000)
+        return after.score, change, *ends
 
 
 def shuffle_routes(
@@ -158,9 +162,15 @@ def shuffle_routes(
         if progress:
             progress(done, len(data))
     before, *after = (summarise(data, np.arange(len(data)), values, False) for values in logits.values())
+    found = dict(zip([case for case in logits if case != "as routed"], after, strict=True))
+    matched = {}
+    if not data.task.is_regression:
+        for case, one in found.items():
+            matched[case] = shifted(one, data, matching_shift(one.logits, before.logits))
     return ShuffledRoutes(
         before,
-        dict(zip([case for case in logits if case != "as routed"], after, strict=True)),
+        found,
+        matched,
         {layer: moved[layer] / choices[layer] for layer in routed}
         | {ALL: sum(moved.values()) / sum(choices.values())},
     )

@@ -485,7 +485,7 @@ def test_usage_for_people(shrp, place):
     code, out, _ = shrp("usage", place / "routed", "--by", "slice", "--explained", "--exchanged")
     assert code == 0
     assert "beyond length" in out
-    assert "routes exchanged among inputs, by layer" in out
+    assert "routes exchanged, by layer and in all" in out
     assert "probe/sst2" in out
     assert "effective experts" in out
     assert "negation" in out

@@ -27,6 +27,12 @@ def row(name, layer, change, interval, **fields):
         "flipped": 7,
     }
     about |= {"layer": layer, "moved": 0.5, "score": 0.8 + change, "change": change, "interval": interval}
+    matched = None if fields.get("metric") == "pearson" else 0.79
+    about |= {
+        "matched": matched,
+        "matched_change": matched and -0.01,
+        "matched_interval": matched and [-0.03, 0.01],
+    }
     groups = {"answer": told, "length": told | {"explained": None}} if isinstance(layer, int) else {}
     return about | {"told": groups} | fields
 
@@ -48,8 +54,9 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     assert worth["kept"].tolist() == pytest.approx([1, 0.875, 1, 0.95, 0.75, 1])
     assert np.isnan(worth["flipped"][0])
     assert routes.findings(worth) == [
-        "Of 2 routed checkpoints, without routes (the mixture) 1 lost by more than chance and with wrong ones (all "
-        "exchanged) 1 lost by more than chance."
+        "Without routes (the mixture), 1 of 2 routed checkpoints lose by more than chance, with answer shares matched "
+        "1 (cola-2of3).",
+        "With wrong routes (all exchanged), 1 of 2 routed checkpoints lose by more than chance, matched none.",
     ]
     cola, sst2 = routes.summary(worth, told).to_dict("records")
     assert cola == {
@@ -57,18 +64,20 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
         "as routed": "pearson 0.800, n = 100",
         "no routes": "0.700 (-0.100, -0.200 to -0.050)",
         "wrong routes": "0.800 (0.000); 50% of choices moved",
-        "one layer's": "0 of 0",
+        "layers that change it alone": "0 of 0",
         "explained at most": "",
     }
-    assert sst2["wrong routes"] == "0.600 (-0.200, -0.300 to -0.100; 7 answers changed); 50% of choices moved"
-    assert sst2["one layer's"] == "1 of 2"
+    assert sst2["wrong routes"] == (
+        "0.600 (-0.200, -0.300 to -0.100; 7 answers changed), shares matched 0.790; 50% of choices moved"
+    )
+    assert sst2["layers that change it alone"] == "1 of 2"
     assert sst2["explained at most"] == "answer 40% (layer 2)"
     half = routes.frames_of(ROWS[1:4])  # without the mixture, as of a run that was stopped
     assert routes.findings(half[0]) == []
     assert routes.summary(*half).empty
     text = routes_section(ROWS)
     assert (
-        "| sst2-2of3 | 10 | 50% | accuracy 0.7600 | -0.0400 (-0.0600 to -0.0200) | 7 of 100 | 40.0% |  |"
+        "| sst2-2of3 | 10 | 50% | accuracy 0.7600 | -0.0400 (-0.0600 to -0.0200) | 0.7900 (-0.0100) | 7 of 100 |"
         in text
     )
     assert "| cola-2of3 | mixture |  | pearson 0.7000 |" in text

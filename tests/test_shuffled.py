@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from shrp.answer_shares import answer_shares, matching_shift
 from shrp.batching import collate, encode
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
@@ -54,13 +55,18 @@ def test_as_routed_is_the_models_own_evaluation(exchanged, tiny_tokenizer):
 
 def test_what_is_told_of_it(exchanged):
     *_, found = exchanged()
-    frame = found.frame().set_index("layer")
+    frame = found.frame.set_index("layer")
     assert list(frame.index) == [1, 2, ALL, MIXTURE]
     for case, after in found.after.items():
         row = frame.loc[case]
         assert row["change"] == pytest.approx(after.score - found.before.score)
         assert row["flipped"] == (after.predictions != found.before.predictions).sum()
         assert row["share_low"] <= row["share"] <= row["share_high"]
+        shift = matching_shift(after.logits, found.before.logits)
+        given = [answer_shares(logits) for logits in (after.logits + shift, found.before.logits)]
+        assert given[0] == pytest.approx(given[1], abs=1 / 40)
+        assert row["matched"] == pytest.approx(((after.logits + shift).argmax(1) == after.labels).mean())
+        assert row["matched_change"] == pytest.approx(row["matched"] - found.before.score)
         assert row["low"] <= row["change"] <= row["high"]
 
 
@@ -114,8 +120,8 @@ def test_equal_routes_change_nothing(tiny_routed, tiny_tokenizer, tiny_data):
     assert stats.share(1)[0] == 1
     found = shuffle_routes(model, tiny_tokenizer, data, stats)
     assert found.after[ALL].logits == pytest.approx(found.before.logits, abs=1e-6)
-    assert found.frame()["flipped"].tolist() == [0, 0, 0, 0]
-    assert found.frame()["moved"].tolist()[:2] == [0, pytest.approx(0)]
+    assert found.frame["flipped"].tolist() == [0, 0, 0, 0]
+    assert found.frame["moved"].tolist()[:2] == [0, pytest.approx(0)]
 
 
 def test_a_kept_prefix_gives_the_same(exchanged, tiny_tokenizer):

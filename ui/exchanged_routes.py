@@ -41,7 +41,7 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     except ShrpError as error:
         state.show_error(error)
         return
-    frame, evaluation = found.frame(), found.before
+    frame, evaluation = found.frame, found.before
     about = f"{escape_html(stats.data)}, n = {evaluation.n:,}"
     name = f"{selection.name}-exchanged-routes"
     left, right = st.columns(2, gap="medium")
@@ -49,7 +49,11 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     if labelled:
         with left:
             chart(
-                score_marks(frame, evaluation.metric, f"{about}; whiskers: paired 95% intervals"),
+                score_marks(
+                    frame,
+                    evaluation.metric,
+                    f"{about}<br>whiskers: paired 95% intervals; hollow: answer shares matched",
+                ),
                 frame,
                 "exchanged-score",
                 f"{name}-score",
@@ -59,18 +63,21 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     if not evaluation.task.is_regression:
         with right if labelled else left:
             chart(
-                flip_bars(frame, f"{about}; whiskers: 95% intervals (Wilson)"),
+                flip_bars(frame, f"{about}<br>whiskers: 95% intervals (Wilson)"),
                 frame,
                 "exchanged-flips",
                 f"{name}-answers",
                 "Share of inputs whose answer changes, by layer: "
                 + "; ".join(f"{r.layer} {percent(r.share)}" for r in frame.itertuples()),
             )
-    st.markdown("\n".join(f"- {line}" for line in said(found, frame)))
+    st.markdown("\n".join(f"- {line}" for line in said(found)))
     st.caption(
-        "A number: the routes of that layer exchanged alone, while the layers above route as they then would; all: "
-        "each input takes the whole route of one other input; mixture: no routes, all inputs get all experts, weighted "
-        "by usage, as in a pruned model that keeps them all. One draw, the same whenever you look."
+        "A number: the routes of that layer exchanged alone, while the layers above route as they then would, in "
+        "brackets how many choices fall on another expert; all: each input takes the whole route of one other input; "
+        "no routes: all inputs get the same mixture of all experts, weighted by usage, as in a pruned model that keeps "
+        "them all. Nothing is trained: what a model keeps that learnt without a router is the no-router control of the "
+        "Experiments. Shares matched: outputs shifted, without labels, so that each class is given as often as by the "
+        "model as routed, since what moves may be the threshold alone. One draw, the same whenever you look."
         + (
             " Here the tokens of a batch, of inputs of about the same length, exchange theirs."
             if stats.unit == "tokens"
@@ -79,12 +86,11 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     )
 
 
-def said(found: ShuffledRoutes, frame: pd.DataFrame) -> list[str]:
-    """What routes are worth against none, and what wrong ones cost, as Markdown."""
-    rows = frame.set_index("layer")
+def said(found: ShuffledRoutes) -> list[str]:
+    """What is lost without routes, and by wrong ones, as Markdown."""
+    rows = found.frame.set_index("layer")
     return [
-        "**Own routes against none**: with the mixture of all experts in their place, "
-        + _changes(found, rows.loc[MIXTURE]),
+        f"**No routes**: with the mixture of all experts in their place, {_changes(found, rows.loc[MIXTURE])}",
         f"**Wrong routes**: with those of all layers exchanged, where {percent(rows.loc[ALL, 'moved'], 0)} of the "
         f"choices fall on another expert, {_changes(found, rows.loc[ALL])}",
     ]
@@ -94,26 +100,33 @@ def _changes(found: ShuffledRoutes, row: pd.Series) -> str:
     """What one row of the frame changes, in words."""
     before, parts = found.before, []
     if before.labels is not None:
-        metric, ends = before.metric, (row["low"], row["high"])
-        text = (
-            f"{metric_name(metric)} goes from {score_text(before.score, metric)} to {score_text(row['score'], metric)} "
-            f"({points(row['change'], metric)}"
-        )
-        if ends[0] != ends[0]:
-            verdict = "no interval to tell by"
-        elif ends[0] <= 0 <= ends[1]:
-            verdict = f"no change that these n = {before.n:,} inputs can tell"
-        else:
-            verdict = "a loss beyond chance" if ends[1] < 0 else "a gain beyond chance"
-        if ends[0] == ends[0]:
-            text += f", paired 95% interval {points_interval(ends, metric)}"
-        parts.append(f"{text}), {verdict}")
+        text = f"{metric_name(before.metric)} goes from {score_text(before.score, before.metric)} to "
+        parts.append(text + _score(row, "", before.metric))
+        if pd.notna(row["matched"]):
+            parts.append(f"with answer shares matched, to {_score(row, 'matched_', before.metric)}")
     if not before.task.is_regression:
         parts.append(
             f"{int(row['flipped']):,} of n = {before.n:,} answers changed ({percent(row['share'])}, "
             f"{100 * row['share_low']:.1f}–{100 * row['share_high']:.1f}%)"
         )
     return f"{'; '.join(parts) or 'outputs change'}."
+
+
+def _score(row: pd.Series, prefix: str, metric: str) -> str:
+    """A score with its change, the interval, and what that says."""
+    low, high = row[f"{prefix}low"], row[f"{prefix}high"]
+    value = row["matched" if prefix else "score"]
+    text = f"{score_text(value, metric)} ({points(row[f'{prefix}change'], metric)}"
+    if low != low:
+        return f"{text}), no interval to tell by"
+    verdict = (
+        "a loss beyond chance"
+        if high < 0
+        else "a gain beyond chance"
+        if low > 0
+        else "no change that can be told"
+    )
+    return f"{text}, paired 95% interval {points_interval((low, high), metric)}), **{verdict}**"
 
 
 def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
@@ -127,7 +140,7 @@ def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
     fig = go.Figure(
         go.Scatter(
             x=values,
-            y=frame["layer"].astype(str),
+            y=_names(frame),
             mode="markers",
             marker={"color": [_COLORS.get(layer, BLUE) for layer in frame["layer"]], "size": 10},
             error_x=whiskers(values, low, high, color=GREY),
@@ -139,6 +152,24 @@ def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
             hovertemplate="%{hovertext}<extra></extra>",
         )
     )
+    if frame["matched"].notna().any():
+        fig.add_scatter(
+            x=times * frame["matched_change"],
+            y=_names(frame),
+            mode="markers",
+            marker={
+                "color": [_COLORS.get(layer, BLUE) for layer in frame["layer"]],
+                "size": 9,
+                "symbol": "circle-open",
+            },
+            hovertext=[
+                f"<b>{_where(r)}</b><br>with answer shares matched {score_text(r.matched, metric)}, "
+                f"{points(r.matched_change, metric)}"
+                f"<br>paired 95% interval {points_interval((r.matched_low, r.matched_high), metric)}"
+                for r in frame.itertuples()
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
     fig.add_vline(x=0, line={"dash": "dot", "color": GREY, "width": 1.5})
     unit = "points" if is_percentage(metric) else metric_name(metric)
     return _rows(fig, frame, f"Change of {metric_name(metric)}", subtitle, unit)
@@ -150,7 +181,7 @@ def flip_bars(frame: pd.DataFrame, subtitle: str) -> go.Figure:
     fig = go.Figure(
         go.Bar(
             x=values,
-            y=frame["layer"].astype(str),
+            y=_names(frame),
             orientation="h",
             marker={"color": [_COLORS.get(layer, BLUE) for layer in frame["layer"]]},
             error_x=whiskers(values, low, high, color=GREY),
@@ -167,11 +198,17 @@ def flip_bars(frame: pd.DataFrame, subtitle: str) -> go.Figure:
 
 def _rows(fig: go.Figure, frame: pd.DataFrame, title: str, subtitle: str, x: str) -> go.Figure:
     fig.update_xaxes(zeroline=False)
-    fig.update_yaxes(
-        type="category", categoryorder="array", categoryarray=[str(layer) for layer in frame["layer"]][::-1]
-    )
-    height = cells_height(len(frame))
-    return layout(fig, title, subtitle=subtitle, x=x, y="layer", height=height, legend=False)
+    fig.update_yaxes(type="category", categoryorder="array", categoryarray=_names(frame)[::-1])
+    height = cells_height(len(frame)) + 20
+    return layout(fig, title, subtitle=subtitle, x=x, y="layer (choices moved)", height=height, legend=False)
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """What the rows are called on an axis."""
+    return [
+        "no routes" if row.layer == MIXTURE else f"{row.layer} ({percent(row.moved, 0)})"
+        for row in frame.itertuples()
+    ]
 
 
 def _where(row) -> str:

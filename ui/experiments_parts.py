@@ -113,12 +113,13 @@ def routing() -> Drawn:
         return []
     if worth.empty:
         return []
-    heading = headed("What routing itself contributes", "routes")
+    heading = headed("What routed models lose without their routes", "routes")
     st.markdown(
-        "Routed models, without any training on. What an input's own route is worth against none: all inputs get the "
-        "same mixture of all experts, weighted by usage. What a wrong one costs: every input takes the route of "
-        "another one, drawn at random. And how much of a layer's choices is explained by the input's class, by the "
-        "model's own answer, by length. Expert usage shows the same of any checkpoint and data."
+        "Nothing is trained here. No routes: all inputs get the same mixture of all experts, weighted by usage. Wrong "
+        "routes: every input takes the route of another one, drawn at random. What a model keeps that *learnt* without "
+        "a router is another question: the no-router control above. Since what moves may be the threshold alone, "
+        "scores stand beside those with shares matched: outputs shifted, without labels, so that each class is given "
+        "as often as by the routed model. Expert usage shows all this of any checkpoint and data."
     )
     said = routes.findings(worth)
     for sentence in said:
@@ -128,7 +129,7 @@ def routing() -> Drawn:
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=85,  # four lines
+        row_height=104,  # five lines
         column_config={
             "checkpoint": st.column_config.TextColumn(width=95),
             "as routed": st.column_config.TextColumn(width=105),
@@ -138,12 +139,20 @@ def routing() -> Drawn:
             "wrong routes": st.column_config.TextColumn(
                 width=150, help="With the routes of all layers exchanged"
             ),
-            "one layer's": st.column_config.TextColumn(
-                width=70, help="In how many exchanging it alone changes the score by more than chance"
+            "layers that change it alone": st.column_config.TextColumn(
+                "layers alone",
+                width=75,
+                help="In how many exchanging the routes of that layer alone changes the score by more than chance",
             ),
             "explained at most": st.column_config.TextColumn(width=140),
         },
         alt="What routes are worth and go by, a row a checkpoint",
+    )
+    st.caption(
+        "Explained at most: how much of a layer's choices the input's class, the model's own answer, or length "
+        "explains beyond chance, in the layer where it is most; of STS-B, class and answer are fourths of a number. "
+        "Not distilled: the paper's recipe. Checkpoints of the same names elsewhere on this page may be other "
+        "trainings."
     )
     note = "GLUE validation data, one training each, one draw"
     chart(

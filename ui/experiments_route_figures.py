@@ -10,7 +10,7 @@ from ui.text import escape_html
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
-_SYMBOLS = ("circle", "square", "diamond", "x", "triangle-up", "star", "cross")
+_SYMBOLS, _DASHES = ("circle", "square", "diamond", "x"), ("solid", "dash", "dot", "dashdot")
 
 
 def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
@@ -55,7 +55,7 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
 
 
 def told_lines(told: pd.DataFrame, by: str, note: str) -> go.Figure:
-    """Layer by layer, what part of the choice one grouping explains; a line a checkpoint.
+    """Layer by layer, what part of the choice one grouping explains: a line a checkpoint, a colour a task.
 
     Args:
         told: the second of `shrp.routes.frames_of`.
@@ -63,14 +63,18 @@ def told_lines(told: pd.DataFrame, by: str, note: str) -> go.Figure:
         note: what the rows are of.
     """
     fig = go.Figure()
-    for number, (name, rows) in enumerate(told[told["by"] == by].groupby("checkpoint", sort=False)):
+    tasks = list(dict.fromkeys(told["checkpoint"].str.split("-").str[0]))
+    depths = list(dict.fromkeys(told["checkpoint"].str.split("-").str[-1]))
+    for name, rows in told[told["by"] == by].groupby("checkpoint", sort=False):
+        task, depth = (of.index(part) for of, part in zip((tasks, depths), name.split("-", 1), strict=True))
+        color, symbol = _COLORS[task % len(_COLORS)], _SYMBOLS[depth % len(_SYMBOLS)]
         fig.add_scatter(
             x=rows["layer"],
             y=100 * rows["explained"],
             mode="lines+markers",
             name=escape_html(name),
-            marker={"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8},
-            line={"color": _COLORS[number % len(_COLORS)]},
+            marker={"symbol": [symbol if p <= 0.05 else f"{symbol}-open" for p in rows["p"]], "size": 8},
+            line={"color": color, "dash": _DASHES[depth % len(_DASHES)]},
             customdata=rows[["p", "n"]],
             hovertemplate=f"{escape_html(name)}, layer %{{x}}: %{{y:.1f}}%, p = %{{customdata[0]:.2g}}, "
             "n = %{customdata[1]:,}<extra></extra>",
@@ -80,7 +84,7 @@ def told_lines(told: pd.DataFrame, by: str, note: str) -> go.Figure:
     return layout(
         fig,
         f"Explained by {by}",
-        subtitle=f"{note}<br>part of the experts' entropy that it explains beyond chance",
+        subtitle=f"{note}<br>part of the experts' entropy, beyond chance; hollow: p > 5%; a colour a task",
         x="layer",
         y="explained",
         height=430,

@@ -11,6 +11,7 @@ import pandas as pd
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, dense_cost
+from shrp.phrases import listed
 from shrp.specialisation import specialisation_frame
 from shrp.usage import UsageStats, history_warnings
 from ui import (
@@ -93,18 +94,18 @@ def _routes(part: Section, selection: Selection, stats: UsageStats, measured: st
     groupings = specialisation_section.measured(selection, stats)
     if groupings:
         frame = specialisation_frame(groupings)
-        lines = [plain(line) for line in specialisation_section.said(frame)]
         part.figure(
             specialisation_section.explained_marks(frame, f"n = {stats.n:,}"),
-            f"How much class, answer, slice and length tell of the expert, layer by layer. {' '.join(lines)}",
+            f"How much {listed(dict.fromkeys(frame['by']))} tell of the expert, layer by layer.",
             measured,
         )
-        for line in lines:
-            part.words(f"What routing goes by, {line}")
+        part.words("What routing goes by:")
+        part.bullets(plain(line) for line in specialisation_section.said(frame))
+        part.words(specialisation_section.WHAT_IT_IS, soft=True)
     if stats.n > 1:
         found = shuffled(selection.checkpoint, selection.data, stats)
-        for line in exchanged_routes.said(found, found.frame()):
-            part.words(plain(line))
+        part.words("What is lost without routes, and by wrong ones, without any training on:")
+        part.bullets(plain(line) for line in exchanged_routes.said(found))
 
 
 def curve_part(

@@ -36,7 +36,17 @@ _KINDS = {
     LENGTH: ("triangle-up", GREY),
 }
 _MEANT = {"class": "class", ANSWER: "the model's own answer", "slice": "slice", LENGTH: "length"}
+WHAT_IT_IS = (
+    "0%: groups tell no more of the expert than groups dealt at random; 100%: who knows the group knows the expert "
+    "(mutual information beyond chance, as part of the experts' entropy). Few groups can't tell many experts apart, so "
+    "less than 100% may be possible. More than chance: q ≤ 5%, where q is p for all layers and groupings here, "
+    "separately among inputs of like length. Beyond length: against groups dealt among inputs of neighbouring lengths. "
+    "Both inputs of a minimal pair are dealt together, or change places where the groups part them, and have their "
+    f"mean length. Numbers are grouped by fourths; a grouping into more than {MOST_GROUPS}, or into one, is left out. That "
+    "expert and answer go together doesn't say which of them leads to the other."
+)
 _MAP = "group-map"
+_LONGEST = 30  # characters of a group's name beside the map
 
 
 def section(selection: state.Selection, stats: UsageStats, layer: int, expert: int) -> None:
@@ -62,15 +72,7 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
             "How much groups tell of the routes, layer by layer. " + " ".join(said(frame)),
         )
     right.markdown("\n".join(f"- {line}" for line in said(frame)))
-    st.caption(
-        "0%: groups tell no more of the expert than groups dealt at random; 100%: who knows the group knows the expert "
-        "(mutual information beyond chance, as part of the experts' entropy), which few groups can't say of many "
-        "experts: the hover text has the most that is possible. More than chance: q ≤ 5%, where q is p for all layers "
-        "and groupings here. Like length: against groups dealt among inputs of neighbouring lengths. Both inputs of a "
-        "minimal pair are dealt together, or change places where the groups part them, and have their mean length. A "
-        f"grouping of more than {MOST_GROUPS} is left out. That expert and answer go together doesn't say which of "
-        "them leads to the other."
-    )
+    st.caption(WHAT_IT_IS)
     names = [one.by for one in found]
     start = "slice" if "slice" in names else names[0]
     bound.fall_back(BY, names, start)
@@ -121,6 +123,8 @@ def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
             y=rows["layer"].astype(str),
             mode="markers",
             name=by,
+            legendgroup=by,
+            showlegend=False,
             marker={
                 "symbol": [symbol if one else f"{symbol}-open" for one in sure],
                 "size": 11,
@@ -130,6 +134,9 @@ def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
             hovertext=[_hover(row) for row in rows.itertuples()],
             hovertemplate="%{hovertext}<extra></extra>",
         )
+        # The legend would show the mark of the first layer, hollow or not.
+        mark = {"symbol": symbol, "size": 11, "color": color}
+        fig.add_scatter(x=[None], y=[None], mode="markers", name=by, legendgroup=by, marker=mark)
     fig.add_vline(x=0, line={"dash": "dot", "color": GREY, "width": 1.5})
     fig.update_xaxes(ticksuffix="%", zeroline=False)
     layers = [str(layer) for layer in dict.fromkeys(frame["layer"])]
@@ -174,7 +181,8 @@ def said(frame: pd.DataFrame) -> list[str]:
             text += f", among inputs of like length in {len(equal)}"
         if len(layers):
             top = layers.loc[layers["explained"].idxmax()]
-            text += f"; most in layer {top['layer']}, {percent(top['explained'])}"
+            text += f"; most in layer {top['layer']} ({top['effective_experts']:.1f} effective experts), "
+            text += f"{percent(top['explained'])} of a possible {percent(top['ceiling'], 0)}"
             if pd.notna(top["beyond_length"]):
                 text += f" ({percent(top['beyond_length'])} beyond length)"
         lines.append(f"{text}.")
@@ -204,18 +212,19 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     at, shares = one.layers.index(layer), one.shares(layer)
     counts = one.counts[at]
     whole = counts.sum(0) / counts.sum()
-    difference = np.vstack([np.zeros(len(whole)), shares - whole])
-    sure = np.vstack([np.zeros(len(whole), dtype=bool), one.cells[at] <= SURE])
-    names = [escape_html(name).replace("_", " ") or "(no name)" for name in one.names]
-    labels = [f"all (n = {int(one.sizes.sum()):,})"]
-    labels += [f"{name} (n = {int(n):,})" for name, n in zip(names, one.sizes)]
+    difference = 100 * np.vstack([np.zeros(len(whole)), shares - whole])
+    shares, counts = np.vstack([whole, shares]), np.vstack([counts.sum(0), counts])
+    p = np.vstack([np.full(len(whole), np.nan), one.cells[at]])
+    names = ["all inputs", *(escape_html(name) or "(no name)" for name in one.names)]
+    short = [escape_html(_short(name)) or "(no name)" for name in one.names]
+    labels = [f"{name} (n = {int(n):,})" for name, n in zip(["all", *short], [one.sizes.sum(), *one.sizes])]
     rows = list(range(len(labels)))  # two groups may look alike
     text = [
         [f"<b>{_whole(share)}</b>" if bold else _whole(share) for share, bold in zip(*line)]
-        for line in zip(np.vstack([whole, shares]), sure)
+        for line in zip(shares, p <= SURE)
     ]
     experts = range(len(whole))
-    limit = max(float(np.nanmax(np.abs(difference))), 0.05)
+    limit = max(float(np.nanmax(np.abs(difference))), 5.0)
     fig = go.Figure(
         go.Heatmap(
             z=difference,
@@ -223,7 +232,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
             y=rows,
             text=text if len(whole) <= 16 else None,
             texttemplate="%{text}" if len(whole) <= 16 else None,
-            textfont={"size": 11, "color": "#1b1d22"},
+            textfont={"size": 11},
             colorscale=DIVERGING,
             zmin=-limit,
             zmax=limit,
@@ -232,16 +241,17 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
             ygap=2,
             hoverinfo="skip",
             colorbar={
-                "tickformat": "+.0%",
+                "tickformat": "+.0f",
+                "nticks": 5,
                 "thickness": 12,
-                "title": {"text": "against all", "side": "right"},
+                "title": {"text": "points from all", "side": "right"},
             },
         )
     )
-    cells = [(g, e) for g in range(len(names)) for e in experts]
+    cells = [(g, e) for g in rows for e in experts]
     fig.add_scatter(  # Plotly reports no clicks on a heatmap's cells
         x=[e for _, e in cells],
-        y=[rows[g + 1] for g, _ in cells],
+        y=[g for g, _ in cells],
         mode="markers",
         marker={"symbol": "square", "size": 28, "opacity": 0, "color": GREY},
         selected={"marker": {"opacity": 0}},
@@ -250,7 +260,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
         hovertext=[
             f"<b>{names[g]}, expert {e}</b><br>{percent(shares[g, e])}: {counts[g, e]:,} of "
             f"{int(counts[g].sum()):,} {unit}<br>of all: {percent(whole[e])}"
-            f"<br>{_p(one.cells[at, g, e])}<br><i>click to open this expert</i>"
+            f"<br>{_p(p[g, e]) if g else ''}<br><i>click to pick this expert</i>"
             for g, e in cells
         ],
         hovertemplate="%{hovertext}<extra></extra>",
@@ -270,7 +280,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     return layout(
         fig,
         f"Layer {layer}: experts by {one.by}",
-        subtitle=f"percent of each row's {unit} that take the expert; {data}; colour: points more or less than of all",
+        subtitle=f"percent of each row's {unit} that take the expert; {data}",
         x="expert",
         height=165 + 26 * len(rows),
         legend=False,
@@ -281,12 +291,25 @@ def _whole(share: float) -> str:
     return "" if np.isnan(share) else f"{100 * share:.0f}"
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
 def _p(p: float) -> str:
-    return "not tested: too few to be expected" if np.isnan(p) else f"p = {p:.2g} for all cells of this map"
+    return (
+        "not tested: too few to be expected"
+        if np.isnan(p)
+        else f"p = {p:.2g}, with all cells of this map looked at"
+    )
 
 
 def _sure_cells(one: Grouping, layer: int) -> str:
     cells = one.cells[one.layers.index(layer)]
+    if np.isnan(cells).all():
+        return (
+            f"None of these cells can be tested: in none are {EXPECTED} inputs of the group to be expected to take the "
+            f"expert, and {EXPECTED} not to. Layer {layer} is the one picked above."
+        )
     return (
         f"In bold: {int((cells <= SURE).sum())} of {int(np.isfinite(cells).sum())} tested cells that are further from "
         "all inputs than any of these gets in 95 of 100 deals of the groups. Tested are those where at least "

@@ -110,10 +110,10 @@ def usage(
         lines = _without_nan(told, shown)
         print_table("part of the choice that groups explain beyond chance, and beyond length", lines)
     if scored:
-        shown = ("layer", "moved", "score", "change", "low", "high", "flipped")
+        shown = ("layer", "moved", "score", "change", "low", "high", "matched", "flipped")
         lines = _without_nan(scored, shown)
         print_table(
-            "routes exchanged among inputs, by layer and in all; mixture: none, all experts by usage",
+            "routes exchanged, by layer and in all; mixture: no routes; matched: score with answer shares as routed",
             lines,
         )
     for warning in stats.warnings():
@@ -161,7 +161,7 @@ def _exchanged(
             max_length=max_length or loaded.info.max_length,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    return found.frame().to_dict("records")
+    return found.frame.to_dict("records")
 
 
 def evaluate(

@@ -39,7 +39,7 @@ def test_the_papers_claims_stand_beside_what_was_measured(page):
     assert set(claimed["converted"]) == {"retain, 6 of 12 layers"}
     row = claimed.iloc[0]
     assert "93% of BERT-base" in row["reported"]
-    assert row["measured"] == "94.0% (81.2 to 106.8) at 52.5%"
+    assert row["measured"] == "94.0% (81.2 to 106.8) at 52.5%, over 2 tasks"
     assert row["best control"].startswith("layers dropped")
     assert row["verdict"] == "a tie, within SHRP's interval"
     assert row["over"] == "cola, rte"
@@ -124,6 +124,7 @@ def test_what_routing_contributes_is_drawn_from_its_file(page):
     assert not at.exception
     (table,) = [frame.value for frame in at.dataframe]
     assert table["no routes"].tolist()[0] == "0.700 (-0.100, -0.200 to -0.050)"
+    assert "shares matched 0.790" in table["no routes"][1]
     assert [spec["layout"]["title"]["text"] for spec in specs(at)] == [
         "Other routes, and none",
         "Explained by answer",
