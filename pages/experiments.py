@@ -108,7 +108,8 @@ def standing(glue: pd.DataFrame) -> Drawn:
         "validation inputs and, where a task has several seeds, over trainings; size: encoder parameters left. Rows "
         "over other tasks can't be compared. A control is judged by SHRP's lead on the same inputs where it was kept, "
         "else by whether it lies in SHRP's interval. Both sides are the best of several models on these very data. The "
-        "paper's base and teachers are others, so the two are not comparable point by point. Speed is another study, in the project's docs/results.md."
+        "paper's base and teachers are others, so the two are not comparable point by point. Speed is another study, "
+        "in the project's docs/results.md."
     )
     higher = not_below(glue)
     if len(higher):

@@ -34,8 +34,9 @@ PARTS = 4
 """Numbers, lengths among them, are grouped by fourths."""
 NEIGHBOURS, FEWEST = 8, 40
 """Beyond length: groups are dealt among so many inputs of neighbouring lengths, if there are this many to deal."""
-EXPECTED = 5
-"""A count is tested if so many inputs of its group are to be expected to take the expert, and as many not to."""
+EXPECTED = 2
+"""A count is tested if so many inputs of its group are to be expected to take the expert, and as many not to: those of
+rarer ones are now and then many deviations off by chance, and would hide all others."""
 DEALS, MANY = 1000, 5000
 """How often groups are dealt anew; of more inputs than `MANY` the less often, down to a fifth of it."""
 _SAME = 1e-9  # informations that differ by less are equal but for rounding,

@@ -42,8 +42,8 @@ WHAT_IT_IS = (
     "less than 100% may be possible. More than chance: q ≤ 5%, where q is p for all layers and groupings here, "
     "separately among inputs of like length. Beyond length: against groups dealt among inputs of neighbouring lengths. "
     "Both inputs of a minimal pair are dealt together, or change places where the groups part them, and have their "
-    f"mean length. Numbers are grouped by fourths; a grouping into more than {MOST_GROUPS}, or into one, is left out. That "
-    "expert and answer go together doesn't say which of them leads to the other."
+    f"mean length. Numbers are grouped by fourths; a grouping into more than {MOST_GROUPS}, or into one, is left out. "
+    "That expert and answer go together doesn't say which of them leads to the other."
 )
 _MAP = "group-map"
 _LONGEST = 30  # characters of a group's name beside the map
