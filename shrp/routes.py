@@ -24,6 +24,9 @@ _NEEDED = {
     "change",
     "flipped",
     "interval",
+    "matched",
+    "matched_change",
+    "matched_interval",
     "told",
 }
 _LAST = {ALL: 1e9, MIXTURE: 2e9}

@@ -287,11 +287,11 @@ def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> np.ndarray:
     """p-values `(L, G, H)` of what was found, by the largest that is tested in a layer of each deal `(D, L, G, H)`."""
+    dealt = np.concatenate([found[None].astype(np.float32), dealt])  # what was found is one of the deals
     mean, spread = dealt.mean(0), dealt.std(0)
     tested = tested & (spread > _NEAR)
-    spread = np.where(tested, spread, np.inf)
-    largest = np.abs((dealt - mean) / spread).max((2, 3), keepdims=True)
-    p = (1 + (largest >= np.abs(found - mean) / spread - _NEAR).sum(0)) / (len(dealt) + 1)
+    far = np.abs((dealt - mean) / np.where(tested, spread, np.inf))
+    p = (far.max((2, 3), keepdims=True) >= far[0] - _NEAR).mean(0)
     return np.where(tested, p, np.nan)
 
 

@@ -55,7 +55,7 @@ def test_groups_that_decide_the_expert_explain_all_of_it():
 
 def test_what_is_not_there_is_found_about_once_in_20_times():
     rng, p, within, cells, explained = np.random.default_rng(0), [], [], [], []
-    for _ in range(150):
+    for _ in range(100):
         slices = rng.integers(5, size=N)
         stats, data = of(rng.choice(H, size=N, p=[0.5, 0.3, 0.15, 0.05]), slices=named(slices))
         one = told(stats, data, rng.integers(3, 40, size=N), deals=99, seed=int(rng.integers(1000)))["slice"]
@@ -64,7 +64,7 @@ def test_what_is_not_there_is_found_about_once_in_20_times():
         cells.append(np.nanmin(one.cells))
         explained.append(one.explained[0])
     for found in (p, within, cells):
-        assert 0 < np.mean(np.array(found) <= 0.05) < 0.11
+        assert 0 < np.mean(np.array(found) <= 0.05) < 0.12
     assert np.mean(explained) == pytest.approx(0, abs=0.004)
 
 
@@ -109,7 +109,7 @@ def pair_names(n):
 def test_minimal_pairs_that_route_alike_are_dealt_together(together):
     """Whether a pair's inputs are in one group in all cases or in most: routes have nothing to do with it."""
     rng, paired, apart = np.random.default_rng(2), [], []
-    for _ in range(80):
+    for _ in range(50):
         answers = np.repeat(rng.integers(2, size=N // 2), 2)
         answers = np.where(rng.random(N) < (1 - together), 1 - answers, answers)
         stats, data = of(routes_of_pairs(rng), pairs=pair_names(N))
@@ -134,7 +134,7 @@ def test_what_the_two_inputs_of_pairs_part_by_is_found():
 
 def test_pairs_and_single_inputs_are_not_dealt_for_one_another():
     rng, p, bold = np.random.default_rng(6), [], []
-    for _ in range(80):
+    for _ in range(50):
         experts = np.concatenate([routes_of_pairs(rng, 40), rng.integers(H, size=160)])
         slices = named(np.arange(N) < 80)
         names = (*pair_names(80), *([""] * 160))
@@ -154,7 +154,7 @@ def test_both_inputs_of_a_pair_have_one_length():
 
 def test_tokens_of_an_input_are_dealt_together():
     rng, p, bold = np.random.default_rng(3), [], []
-    for _ in range(60):
+    for _ in range(40):
         # An input's tokens mostly go to one expert, which its slice has nothing to do with; one slice's are longer.
         slices = rng.integers(3, size=N)
         tokens = np.where(slices == 0, 24, 6)

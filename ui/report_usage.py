@@ -101,7 +101,7 @@ def _routes(part: Section, selection: Selection, stats: UsageStats, measured: st
         )
         part.words("What routing goes by:")
         part.bullets(plain(line) for line in specialisation_section.said(frame))
-        part.words(specialisation_section.WHAT_IT_IS, soft=True)
+        part.words(specialisation_section.explanation(selection.data), soft=True)
     if stats.n > 1:
         found = shuffled(selection.checkpoint, selection.data, stats)
         part.words("What is lost without routes, and by wrong ones, without any training on:")

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.data import TextData
 from shrp.specialisation import (
     ANSWER,
     EXPECTED,
@@ -19,6 +20,7 @@ from shrp.specialisation import (
 from shrp.usage import UsageStats
 from ui import bound, loaders, state
 from ui.downloads import chart
+from ui.pair_views import has_pairs
 from ui.store import once
 from ui.text import escape_html, percent
 from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, SELECTED, layout
@@ -36,15 +38,6 @@ _KINDS = {
     LENGTH: ("triangle-up", GREY),
 }
 _MEANT = {"class": "class", ANSWER: "the model's own answer", "slice": "slice", LENGTH: "length"}
-WHAT_IT_IS = (
-    "0%: groups tell no more of the expert than groups dealt at random; 100%: who knows the group knows the expert "
-    "(mutual information beyond chance, as part of the experts' entropy). Few groups can't tell many experts apart, so "
-    "less than 100% may be possible. More than chance: q ≤ 5%, where q is p for all layers and groupings here, "
-    "separately among inputs of like length. Beyond length: against groups dealt among inputs of neighbouring lengths. "
-    "Both inputs of a minimal pair are dealt together, or change places where the groups part them, and have their "
-    f"mean length. Numbers are grouped by fourths; a grouping into more than {MOST_GROUPS}, or into one, is left out. "
-    "That expert and answer go together doesn't say which of them leads to the other."
-)
 _MAP = "group-map"
 _LONGEST = 30  # characters of a group's name beside the map
 
@@ -72,7 +65,7 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
             "How much groups tell of the routes, layer by layer. " + " ".join(said(frame)),
         )
     right.markdown("\n".join(f"- {line}" for line in said(frame)))
-    st.caption(WHAT_IT_IS)
+    st.caption(explanation(selection.data))
     names = [one.by for one in found]
     start = "slice" if "slice" in names else names[0]
     bound.fall_back(BY, names, start)
@@ -90,6 +83,23 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
         on_select=lambda: state.pick_cell(_MAP),
     )
     st.caption(_sure_cells(one, layer))
+
+
+def explanation(data: TextData) -> str:
+    """What the figures mean, and how they were found."""
+    pairs = (
+        "Both inputs of a minimal pair are dealt together, or change places where the groups part them, and have their "
+        "mean length. "
+    )
+    return (
+        "0%: groups tell no more of the expert than groups dealt at random; 100%: who knows the group knows the expert "
+        "(mutual information beyond chance, as part of the experts' entropy). Few groups can't tell many experts "
+        "apart, so less than 100% may be possible. More than chance: q ≤ 5%, where q is p for all layers and groupings "
+        "here, separately among inputs of like length. Beyond length: against groups dealt among inputs of "
+        f"neighbouring lengths. {pairs if has_pairs(data) else ''}Numbers are grouped by fourths; a grouping into more "
+        f"than {MOST_GROUPS}, or into one, is left out. That expert and answer go together doesn't say which of them "
+        "leads to the other."
+    )
 
 
 def measured(selection: state.Selection, stats: UsageStats) -> list[Grouping]:
