@@ -56,7 +56,7 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
             "" if row.moved != row.moved else f"{row.moved:.0%}",
             f"{row.metric} {row.score:.4f}",
             signed(row.change, 4) + ends,
-            "" if row.matched != row.matched else f"{row.matched:.4f} ({signed(row.matched_change, 4)})",
+            _matched(row),
             flipped,
         ]
         for by in groups:
@@ -67,3 +67,12 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
             line.append(f"{here['explained'].iloc[0]:.1%}" if known else "")
         cells.append(line)
     return "\n".join([*lines, *table([*head, *(f"explained by {by}" for by in groups)], cells), ""])
+
+
+def _matched(row: Any) -> str:
+    """The score with answer shares matched, its change and the interval; empty of a regression."""
+    if row.matched != row.matched:
+        return ""
+    return (
+        f"{row.matched:.4f} ({routes.in_thousandths(row.matched_change, row.matched_low, row.matched_high)})"
+    )

@@ -27,14 +27,17 @@ from shrp.usage import measure_usage
 
 KEY = ("checkpoint", "layer")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "routes.json"
-_TOLD = ("explained", "p", "beyond_length", "p_beyond")
+_TOLD = ("explained", "ceiling", "p", "beyond_length", "p_beyond", "effective_experts")
 
 
-def study(path: Path, table: Table) -> None:
+def study(path: Path, table: Table, done: set[str]) -> None:
     """Add a checkpoint's rows.
 
+    Args:
+        done: names of checkpoints that this run has measured; its own is added.
+
     Raises:
-        PlanError: it has no router.
+        PlanError: it has no router, or one of its name was measured already.
     """
     made = checkpoint.load(path)
     if not router_layers(made.model):
@@ -52,6 +55,13 @@ def study(path: Path, table: Table) -> None:
         "n": len(data),
         "routed": found.before.score,
     }
+    if common["checkpoint"] in done:
+        raise PlanError(
+            f"{path} is another {common['checkpoint']}, and rows have one of a name; measure it alone."
+        )
+    done.add(common["checkpoint"])
+    other = found.other_answer
+    flips = None if other is None else found.after[ALL].predictions != found.before.predictions
     for row in found.frame.to_dict("records"):
         groups = (
             told[told["layer"] == row["layer"]].to_dict("records") if row["layer"] in stats.layers else []
@@ -61,6 +71,8 @@ def study(path: Path, table: Table) -> None:
         line |= {name: _number(row[name]) for name in ("moved", "score", "change", "flipped")}
         line |= {name: _number(row[name]) for name in ("matched", "matched_change")}
         line |= {"told": {one["by"]: {name: _number(one[name]) for name in _TOLD} for one in groups}}
+        if row["layer"] == ALL and flips is not None:
+            line |= {"other_answer": int(other.sum()), "flipped_by_other": int((flips & other).sum())}
         table.add(common | line)
     stderr.print(
         f"{common['checkpoint']}: {found.before.score:.4f}, exchanged {found.after[ALL].score:.4f}, the mixture "
@@ -83,8 +95,9 @@ def main(
 ) -> None:
     """Fill the file on routes."""
     table = Table(out, "python -m benchmarks.routes", KEY)
+    done: set[str] = set()
     for path in checkpoints:
-        study(path, table)
+        study(path, table, done)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import streamlit as st
 from shrp import studies
 from shrp.claims import claims
 from shrp.errors import DataError
-from shrp.findings import HOW_FOUND, findings, not_below
+from shrp.findings import HOW_FOUND, both_seeds, findings, not_below
 from shrp.phrases import counted, in_words
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
@@ -135,10 +135,7 @@ def _higher(rows: pd.DataFrame) -> None:
                 "control": rows["control"] + ": " + rows["control keeps"],
                 "model": rows["model"] + ": " + rows["model keeps"],
                 "verdict": rows["verdict"],
-                "over": [
-                    f"n = {row['n']:,}; seeds: {row['seeds']}, of the control {row['control seeds']}"
-                    for _, row in rows.iterrows()
-                ],
+                "over": [f"n = {row['n']:,}; seeds: {both_seeds(row)}" for row in rows.to_dict("records")],
             }
         )[["setting", "control", "verdict", "model", "over"]],
         hide_index=True,

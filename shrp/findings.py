@@ -86,7 +86,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
     return [_sentence(one) for one in contests(frame)] + [
         f"On {one['task']} at {one['converted']} ({one['recipe']}) a control is not below: {one['control']} keeps "
         f"{one['control keeps']}, the best pruned model, {one['model']}, {one['model keeps']}: {one['verdict']} "
-        f"(n = {one['n']:,}, seeds: {_seeds(one)})."
+        f"(n = {one['n']:,}, seeds: {both_seeds(one)})."
         for one in not_below(frame).to_dict("records")
     ]
 
@@ -167,7 +167,7 @@ def _with_ends(row: pd.Series) -> str:
     return with_ends(row["retained"], row["low"], row["high"])
 
 
-def _seeds(one: Mapping[str, Any]) -> str:
+def both_seeds(one: Mapping[str, Any]) -> str:
     """Of both sides of a row of `not_below`."""
     mine, theirs = one["seeds"], one["control seeds"]
     return str(mine) if mine == theirs else f"{mine}, of the control {theirs}"

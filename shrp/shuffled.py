@@ -51,6 +51,17 @@ class ShuffledRoutes:
     """The same with outputs shifted so that each class is given as often as before; empty for regression."""
     moved: Mapping[int | str, float]
     """Part of the choices in a layer, or in all, that fall on another expert once exchanged."""
+    partner: np.ndarray | None = None
+    """Whose route each input takes in `ALL` `(N,)`; None under token routing."""
+
+    @property
+    def other_answer(self) -> np.ndarray | None:
+        """Inputs `(N,)` that take in `ALL` the route of one which the model answers otherwise; None where that is not
+        to be told, as of a regression.
+        """
+        if self.partner is None or self.before.task.is_regression:
+            return None
+        return self.before.predictions[self.partner] != self.before.predictions
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -100,7 +111,7 @@ def shuffle_routes(
     Args:
         stats: of `data`, row by row, at the same `max_length`.
         prefix: as for `shrp.knockout.knock_out_effect`.
-        seed: of the draw. One draw is enough: the paired interval over inputs holds what chance has in it.
+        seed: of the draw. Another one gives another figure; the intervals are over inputs, and take it as given.
         progress: called with inputs done and in all.
 
     Raises:
@@ -173,6 +184,7 @@ def shuffle_routes(
         matched,
         {layer: moved[layer] / choices[layer] for layer in routed}
         | {ALL: sum(moved.values()) / sum(choices.values())},
+        None if by_token else partner,
     )
 
 

@@ -334,8 +334,8 @@ def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
             for at, layer in enumerate(one.layers)
         ]
     )
-    for p, q in (("p", "q"), ("p_beyond", "q_beyond")):
-        known = frame[p].notna()
+    for p, q, of in (("p", "q", "explained"), ("p_beyond", "q_beyond", "beyond_length")):
+        known = frame[of].notna()  # of a layer with one expert for all there is nothing to test
         frame[q] = np.nan
         if known.any():
             frame.loc[known, q] = false_discovery_control(frame.loc[known, p])

@@ -82,8 +82,7 @@ def read_file(name: str, folder: Path | None = None) -> dict[str, Any]:
 
 def command_of(name: str) -> str:
     """The command that writes a study's file."""
-    own = {"glue": "glue", "ablation": "ablation", "size": "size_check", "selection": "selection"}
-    own["routes"] = "routes"
+    own = {name: name for name in ("glue", "ablation", "selection", "routes")} | {"size": "size_check"}
     return f"python -m benchmarks.{own.get(name, f'experiments {name}')}"
 
 

@@ -17,7 +17,8 @@ from ui.experiments_route_figures import exchanged_marks, told_lines
 
 
 def row(name, layer, change, interval, **fields):
-    told = {"explained": 0.4, "p": 0.001, "beyond_length": None, "p_beyond": None}
+    told = {"explained": 0.4, "ceiling": 0.7, "effective_experts": 2.5}
+    told |= {"p": 0.001, "beyond_length": None, "p_beyond": None}
     about = {
         "checkpoint": name,
         "distilled": True,
@@ -39,7 +40,7 @@ def row(name, layer, change, interval, **fields):
 
 ROWS = [
     row("sst2-2of3", MIXTURE, 0.0, [-0.02, 0.02], moved=None),
-    row("sst2-2of3", ALL, -0.2, [-0.3, -0.1]),
+    row("sst2-2of3", ALL, -0.2, [-0.3, -0.1], other_answer=40, flipped_by_other=6),
     row("sst2-2of3", 10, -0.04, [-0.06, -0.02]),
     row("sst2-2of3", 2, 0.0, None),
     row("cola-2of3", ALL, 0.0, None, metric="pearson", distilled=False, flipped=None),
@@ -54,39 +55,46 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     assert worth["kept"].tolist() == pytest.approx([1, 0.875, 1, 0.95, 0.75, 1])
     assert np.isnan(worth["flipped"][0])
     assert routes.findings(worth) == [
-        "Without routes (the mixture), 1 of 2 routed checkpoints lose by more than chance, with answer shares matched "
-        "1 (cola-2of3).",
-        "With wrong routes (all exchanged), 1 of 2 routed checkpoints lose by more than chance, matched none.",
+        "Without routes (the mixture): 0 of 1 lose by more than chance with answer shares matched, 0 as they are; of "
+        "those that predict a number, 1 of 1 (cola-2of3).",
+        "With wrong routes (all exchanged, one draw): 0 of 1 lose by more than chance with answer shares matched, 1 as "
+        "they are; of those that predict a number, 0 of 1.",
     ]
     cola, sst2 = routes.summary(worth, told).to_dict("records")
     assert cola == {
         "checkpoint": "cola-2of3, not distilled",
         "as routed": "pearson 0.800, n = 100",
         "no routes": "0.700 (-0.100, -0.200 to -0.050)",
-        "wrong routes": "0.800 (0.000); 50% of choices moved",
+        "wrong routes": "0.800 (0.000)",
+        "what was exchanged": "50% of choices moved",
         "layers that change it alone": "0 of 0",
         "explained at most": "",
     }
     assert sst2["wrong routes"] == (
-        "0.600 (-0.200, -0.300 to -0.100; 7 answers changed), shares matched 0.790; 50% of choices moved"
+        "0.600 (-0.200, -0.300 to -0.100; 7 answers changed); shares matched 0.790 (-0.010, -0.030 to +0.010)"
     )
-    assert sst2["layers that change it alone"] == "1 of 2"
-    assert sst2["explained at most"] == "answer 40% (layer 2)"
+    assert sst2["what was exchanged"] == (
+        "50% of choices moved; 6 of 7 changed answers had the route of another answer"
+    )
+    assert sst2["layers that change it alone"] == "0 of 2"  # with shares matched, as they all are here
+    assert sst2["explained at most"] == "answer 40% of 70% (layer 2)"
     half = routes.frames_of(ROWS[1:4])  # without the mixture, as of a run that was stopped
     assert routes.findings(half[0]) == []
     assert routes.summary(*half).empty
     text = routes_section(ROWS)
     assert (
-        "| sst2-2of3 | 10 | 50% | accuracy 0.7600 | -0.0400 (-0.0600 to -0.0200) | 0.7900 (-0.0100) | 7 of 100 |"
-        in text
-    )
+        "| sst2-2of3 | 10 | 50% | accuracy 0.7600 | -0.0400 (-0.0600 to -0.0200) | 0.7900 (-0.010, -0.030 to +0.010) |"
+        " 7 of 100 |"
+    ) in text
+    assert "| cola-2of3 | mixture |" in text
     assert "| cola-2of3 | mixture |  | pearson 0.7000 |" in text
     assert "| cola-2of3, not distilled | pearson 0.800, n = 100 |" in text
     marks = exchanged_marks(worth, "n").data
+    kept = 100 * 0.79 / 0.8  # of the classifier, with shares matched
     assert [list(trace.x) for trace in marks] == [
-        pytest.approx([100, 95]),
-        pytest.approx([100, 75]),
-        pytest.approx([87.5, 100]),
+        pytest.approx([kept, kept]),
+        pytest.approx([100, kept]),
+        pytest.approx([87.5, kept]),
     ]
     assert [list(trace.y) for trace in told_lines(told, "answer", "n").data] == [pytest.approx([40, 40])]
 
@@ -99,6 +107,13 @@ def test_rows_that_cannot_be_read_are_said_in_words(broken):
         routes.frames_of([broken])
     assert all(frame.empty for frame in routes.frames_of([]))
     assert routes_section([]) == ""
+
+
+def test_a_model_that_has_no_score_left_is_told_without_shares():
+    worth, told = routes.frames_of([one | {"routed": 0.0} for one in ROWS])
+    assert worth["kept"].isna().all()
+    assert len(routes.summary(worth, told)) == 2
+    assert exchanged_marks(worth, "n").data
 
 
 def run(*arguments):
@@ -119,7 +134,11 @@ def test_a_checkpoint_is_measured_layer_by_layer_and_in_all(
     for _ in range(2):  # the second time its rows take the place of the first one's
         found = run(tmp_path / "model", "--out", tmp_path / "routes.json")
         assert found.exit_code == 0, found.output
+    with pytest.raises(PlanError, match="another sst2-2of3"):
+        run(tmp_path / "model", tmp_path / "model", "--out", tmp_path / "routes.json")
     rows = json.loads((tmp_path / "routes.json").read_text())["rows"]
+    whole = next(one for one in rows if one["layer"] == ALL)
+    assert whole["flipped_by_other"] <= min(whole["flipped"], whole["other_answer"])
     assert sorted(str(one["layer"]) for one in rows) == ["1", "2", ALL, MIXTURE]
     worth, told = routes.frames_of(rows)
     assert set(worth["checkpoint"]) == {"sst2-2of3"}

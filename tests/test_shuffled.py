@@ -73,6 +73,7 @@ def test_what_is_told_of_it(exchanged):
 def test_tokens_exchange_their_routes_within_a_batch(exchanged, tiny_tokenizer):
     model, data, stats, found = exchanged(routing="token")
     assert stats.unit == "tokens"
+    assert found.other_answer is None
     again = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7)
     assert again.after[ALL].logits == pytest.approx(found.after[ALL].logits)  # one seed, one draw
     assert np.abs(found.after[ALL].logits - found.before.logits).max() > 1e-3
@@ -104,6 +105,9 @@ def test_how_many_inputs_got_another_expert(exchanged):
     ring = np.random.default_rng(0).permutation(len(data))
     for layer in (1, 2):
         own = stats.top1[layer].argmax(1)
+        assert found.partner[ring].tolist() == np.roll(ring, -1).tolist()
+        answers = found.before.predictions
+        assert found.other_answer.tolist() == [answers[i] != answers[j] for i, j in enumerate(found.partner)]
         assert found.moved[layer] == pytest.approx((own[ring] != own[np.roll(ring, -1)]).mean())
     assert found.moved[ALL] == pytest.approx((found.moved[1] + found.moved[2]) / 2)
 

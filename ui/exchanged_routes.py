@@ -77,7 +77,8 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
         "no routes: all inputs get the same mixture of all experts, weighted by usage, as in a pruned model that keeps "
         "them all. Nothing is trained: what a model keeps that learnt without a router is the no-router control of the "
         "Experiments. Shares matched: outputs shifted, without labels, so that each class is given as often as by the "
-        "model as routed, since what moves may be the threshold alone. One draw, the same whenever you look."
+        "model as routed, since what moves may be the threshold alone. One draw, the same whenever you look; another "
+        "gives other figures."
         + (
             " Here the tokens of a batch, of inputs of about the same length, exchange theirs."
             if stats.unit == "tokens"
@@ -92,8 +93,19 @@ def said(found: ShuffledRoutes) -> list[str]:
     return [
         f"**No routes**: with the mixture of all experts in their place, {_changes(found, rows.loc[MIXTURE])}",
         f"**Wrong routes**: with those of all layers exchanged, where {percent(rows.loc[ALL, 'moved'], 0)} of the "
-        f"choices fall on another expert, {_changes(found, rows.loc[ALL])}",
+        f"choices fall on another expert, {_changes(found, rows.loc[ALL])}{_whose(found)}",
     ]
+
+
+def _whose(found: ShuffledRoutes) -> str:
+    """How many of the changed answers are of inputs whose route is of one with another answer; empty if not known."""
+    if (other := found.other_answer) is None:
+        return ""
+    flipped = found.after[ALL].predictions != found.before.predictions
+    return (
+        f" The route came from an input with another answer in {int((flipped & other).sum()):,} of these, and in "
+        f"{int(other.sum()):,} of all {len(other):,}."
+    )
 
 
 def _changes(found: ShuffledRoutes, row: pd.Series) -> str:

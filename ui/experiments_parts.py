@@ -129,22 +129,24 @@ def routing() -> Drawn:
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=104,  # five lines
+        row_height=123,  # six lines
         column_config={
-            "checkpoint": st.column_config.TextColumn(width=95),
-            "as routed": st.column_config.TextColumn(width=105),
+            "checkpoint": st.column_config.TextColumn(width=85),
+            "as routed": st.column_config.TextColumn(width=90),
             "no routes": st.column_config.TextColumn(
-                width=140, help="With the mixture: the score, its change with the paired 95% interval"
+                width=142, help="With the mixture: the score, its change with the paired 95% interval"
             ),
             "wrong routes": st.column_config.TextColumn(
-                width=150, help="With the routes of all layers exchanged"
+                width=142, help="With the routes of all layers exchanged"
             ),
+            "what was exchanged": st.column_config.TextColumn(width=110),
             "layers that change it alone": st.column_config.TextColumn(
                 "layers alone",
-                width=75,
-                help="In how many exchanging the routes of that layer alone changes the score by more than chance",
+                width=62,
+                help="In how many exchanging the routes of that layer alone changes the score by more than chance "
+                "(with shares matched)",
             ),
-            "explained at most": st.column_config.TextColumn(width=140),
+            "explained at most": st.column_config.TextColumn(width=112),
         },
         alt="What routes are worth and go by, a row a checkpoint",
     )

@@ -21,22 +21,30 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
         note: what the rows are of.
     """
     fig = go.Figure()
-    for name, rows, color, symbol, size in (
-        ("one layer's exchanged", worth[~worth["layer"].isin([ALL, MIXTURE])], BLUE, "circle-open", 8),
-        ("all exchanged", worth[worth["layer"] == ALL], ORANGE, "square", 11),
-        ("none: the mixture", worth[worth["layer"] == MIXTURE], GREEN, "diamond", 11),
+    classes = worth["matched"].notna()
+    columns = {"kept": "matched", "kept_low": "matched_low", "kept_high": "matched_high"}
+    routed = worth["routed"].where(worth["routed"] > 0)
+    # What moves may be the threshold alone, so classifiers stand here with answer shares matched.
+    for kept, matched in columns.items():
+        value = worth[matched] / routed + (kept != "kept")
+        worth = worth.assign(**{kept: worth[kept].where(~classes, value)})
+    for name, rows, color, symbol, alone in (
+        ("one layer's exchanged", worth[~worth["layer"].isin([ALL, MIXTURE])], BLUE, "circle-open", True),
+        ("all exchanged", worth[worth["layer"] == ALL], ORANGE, "square", False),
+        ("none: the mixture", worth[worth["layer"] == MIXTURE], GREEN, "diamond", False),
     ):
-        values, low, high = (100 * rows[column] for column in ("kept", "kept_low", "kept_high"))
+        values, low, high = (100 * rows[column] for column in columns)
         fig.add_scatter(
             x=values,
             y=rows["checkpoint"],
-            error_x=None if size == 8 else whiskers(values, low, high),
+            error_x=None if alone else whiskers(values, low, high),
             mode="markers",
             name=name,
-            marker={"color": color, "symbol": symbol, "size": size},
+            marker={"color": color, "symbol": symbol, "size": 8 if alone else 11},
             hovertext=[
-                f"<b>{escape_html(r.checkpoint)}</b>, {name}{'' if size > 8 else f' (layer {r.layer})'}"
-                f"<br>{r.metric} {r.routed:.4f} as routed, {r.score:.4f} so<br>n = {r.n:,}"
+                f"<b>{escape_html(r.checkpoint)}</b>, {name}{f' (layer {r.layer})' if alone else ''}"
+                f"<br>{r.metric} {r.routed:.4f} as routed, {r.score:.4f} so"
+                f"{'' if r.matched != r.matched else f', shares matched {r.matched:.4f}'}<br>n = {r.n:,}"
                 for r in rows.itertuples()
             ],
             hovertemplate="%{hovertext}<extra></extra>",
@@ -47,7 +55,7 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
     return layout(
         fig,
         "Other routes, and none",
-        subtitle=f"{note}<br>bars: paired 95% intervals; dashed: as routed",
+        subtitle=f"{note}; classifiers with answer shares matched<br>bars: paired 95% intervals; dashed: as routed",
         x="of the routed model's score",
         height=190 + 34 * worth["checkpoint"].nunique(),
         legend=True,
@@ -75,9 +83,11 @@ def told_lines(told: pd.DataFrame, by: str, note: str) -> go.Figure:
             name=escape_html(name),
             marker={"symbol": [symbol if p <= 0.05 else f"{symbol}-open" for p in rows["p"]], "size": 8},
             line={"color": color, "dash": _DASHES[depth % len(_DASHES)]},
-            customdata=rows[["p", "n"]],
-            hovertemplate=f"{escape_html(name)}, layer %{{x}}: %{{y:.1f}}%, p = %{{customdata[0]:.2g}}, "
-            "n = %{customdata[1]:,}<extra></extra>",
+            customdata=rows[["p", "n"]].assign(
+                possible=100 * rows["ceiling"], used=rows["effective_experts"]
+            ),
+            hovertemplate=f"{escape_html(name)}, layer %{{x}}: %{{y:.1f}}% of a possible %{{customdata[2]:.0f}}%, "
+            "p = %{customdata[0]:.2g}, n = %{customdata[1]:,}<br>%{customdata[3]:.1f} effective experts<extra></extra>",
         )
     fig.update_yaxes(ticksuffix="%", rangemode="tozero")
     fig.update_xaxes(dtick=1)

@@ -22,7 +22,7 @@ from ui import bound, loaders, state
 from ui.downloads import chart
 from ui.pair_views import has_pairs
 from ui.store import once
-from ui.text import escape_html, percent
+from ui.text import escape_html, percent, plain
 from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, SELECTED, layout
 from ui.usage_figures import cells_height
 
@@ -62,7 +62,8 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
             frame,
             "goes-by",
             f"{selection.name}-goes-by",
-            "How much groups tell of the routes, layer by layer. " + " ".join(said(frame)),
+            "How much groups tell of the routes, layer by layer. "
+            + " ".join(plain(line) for line in said(frame)),
         )
     right.markdown("\n".join(f"- {line}" for line in said(frame)))
     st.caption(explanation(selection.data))
