@@ -167,7 +167,7 @@ def _whose(row: pd.Series) -> str:
     if pd.isna(row["other_answer"]):
         return ""
     of = f"{int(row['flipped_by_other']):,} of {int(row['flipped']):,}"
-    return f"; {of} changed answers had the route of another answer"
+    return f"; another answer's route in {of} that changed"
 
 
 def _changed(row: pd.Series) -> str:

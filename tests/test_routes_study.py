@@ -73,9 +73,7 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     assert sst2["wrong routes"] == (
         "0.600 (-0.200, -0.300 to -0.100; 7 answers changed); shares matched 0.790 (-0.010, -0.030 to +0.010)"
     )
-    assert sst2["what was exchanged"] == (
-        "50% of choices moved; 6 of 7 changed answers had the route of another answer"
-    )
+    assert sst2["what was exchanged"] == "50% of choices moved; another answer's route in 6 of 7 that changed"
     assert sst2["layers that change it alone"] == "0 of 2"  # with shares matched, as they all are here
     assert sst2["explained at most"] == "answer 40% of 70% (layer 2)"
     half = routes.frames_of(ROWS[1:4])  # without the mixture, as of a run that was stopped

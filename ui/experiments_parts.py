@@ -139,19 +139,24 @@ def routing() -> Drawn:
             "wrong routes": st.column_config.TextColumn(
                 width=142, help="With the routes of all layers exchanged"
             ),
-            "what was exchanged": st.column_config.TextColumn(width=110),
+            "what was exchanged": st.column_config.TextColumn(
+                "exchanged",
+                width=110,
+                help="How many choices fell on another expert; how many of the answers that changed are of inputs "
+                "which took the route of one that the model answers otherwise",
+            ),
             "layers that change it alone": st.column_config.TextColumn(
-                "layers alone",
+                "alone",
                 width=62,
                 help="In how many exchanging the routes of that layer alone changes the score by more than chance "
                 "(with shares matched)",
             ),
-            "explained at most": st.column_config.TextColumn(width=112),
+            "explained at most": st.column_config.TextColumn("explained", width=112),
         },
         alt="What routes are worth and go by, a row a checkpoint",
     )
     st.caption(
-        "Explained at most: how much of a layer's choices the input's class, the model's own answer, or length "
+        "Explained: how much of a layer's choices the input's class, the model's own answer, or length "
         "explains beyond chance, in the layer where it is most; of STS-B, class and answer are fourths of a number. "
         "Not distilled: the paper's recipe. Checkpoints of the same names elsewhere on this page may be other "
         "trainings."
