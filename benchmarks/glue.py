@@ -81,8 +81,11 @@ class Study:
         return [[self.stages.evaluate(model, data)] for data in self.sets]
 
     def shrp(self, recipe: str) -> None:
-        """The teacher's row, SHRP's own, and random experts."""
-        self._add("teacher", recipe, None, self._teachers, self.dense, self.stages.teacher)
+        """For each depth the teacher's row, SHRP's own, and random experts."""
+        for (
+            depth
+        ) in self.pipeline.chosen:  # refuses another teacher than the table's before hours of training
+            self._add("teacher", recipe, depth.name, self._teachers, self.dense, self.stages.teacher)
         for depth, routed in self.pipeline.conversions(recipe, "none"):
             self.made[recipe, depth.name] = routed
             found = self._all(routed.model)

@@ -24,11 +24,10 @@ INTRODUCTION = (
     "of draws; where they are trained on, each seed has one draw, the same experts on every task, so a single seed "
     "says nothing of other draws. The teacher's own score is taken as exact. Parameters and FLOPs are shares of the "
     "dense encoder's layers, without embeddings, those of the model with embeddings and head; FLOPs at 128 tokens. "
-    "All seeds of a task and recipe start from one teacher, and those of `retain` from one conversion on texts. The "
-    "mean stands only where every task of the table is measured. “One class”: the model gives all inputs the same "
+    "All seeds of a task, recipe and depth start from one teacher, and those of `retain` from one conversion on texts. "
+    "The mean stands only where every task of the table is measured. “One class”: the model gives all inputs the same "
     "answer. Experts that no input was routed to are kept with weight 0, so beyond the number of those used, larger "
-    "static models "
-    "repeat the score of a smaller one."
+    "static models repeat the score of a smaller one."
 )
 
 _SIZES = {
@@ -57,14 +56,24 @@ def _teachers(frame: pd.DataFrame) -> str:
     floors = studies.floors(frame)
     found = []
     for task, rows in frame.groupby("task", sort=False):
-        known = {r.recipe: f"{r.teacher:.3f}" for r in rows.itertuples()}
-        one = len(set(known.values())) == 1
-        score = (
-            next(iter(known.values())) if one else listed(f"{s} of {recipe}" for recipe, s in known.items())
-        )
+        scores = _by_teacher(rows)
+        one = len(set(scores.values())) == 1
+        score = next(iter(scores.values())) if one else listed(f"{s} of {of}" for of, s in scores.items())
         n = f"(n = {rows['n'].iloc[0]:,}{studies.floor_text(floors[task])})"
         found.append(f"{task} {rows['metric'].iloc[0]} {score} {n}")
     return f"Teachers: {'; '.join(found)}."
+
+
+def _by_teacher(rows: pd.DataFrame) -> dict[str, str]:
+    """Recipe, with the depth where its depths have teachers of their own -> the teacher's score."""
+    scores: dict[str, str] = {}
+    for recipe, of in rows.groupby("recipe", sort=False):
+        known = {depth: f"{part['teacher'].iloc[0]:.3f}" for depth, part in of.groupby("depth", sort=False)}
+        if len(set(known.values())) == 1:
+            scores[str(recipe)] = next(iter(known.values()))
+        else:
+            scores |= {f"{recipe} at {in_words(depth)}": score for depth, score in known.items()}
+    return scores
 
 
 def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:

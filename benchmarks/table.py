@@ -11,9 +11,9 @@ from benchmarks import rows_file
 from benchmarks.throughput import machine, versions
 from shrp.errors import DataError
 
-_OF_A_TEACHER = ("base", "task", "recipe")
+_OF_A_TEACHER = ("base", "task", "recipe", "depth")
 """Rows alike in these are compared with one another, and so stand beside one teacher. Another kind of processor trains
-another teacher from the same seed: recipes may be measured on different ones."""
+another teacher from the same seed: recipes and depths may be measured on different ones."""
 
 
 class Table:
@@ -43,8 +43,8 @@ class Table:
         """Add a row in place of an earlier one of the same thing; rows that others added meanwhile stay.
 
         Raises:
-            DataError: rows of the same base, task and recipe stand beside another teacher's score, so that shares of
-                it can't be compared.
+            DataError: rows of the same base, task, recipe and depth stand beside another teacher's score, so that
+                shares of it can't be compared.
         """
         with rows_file.alone(self.path):
             self._add(row)

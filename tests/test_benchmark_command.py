@@ -101,6 +101,7 @@ def test_shares_of_two_teachers_do_not_stand_in_one_table(tmp_path):
     table.add(row(recipe="paper", teacher=0.5))  # a recipe's rows are compared among themselves
     with pytest.raises(DataError, match=r"teacher that scores 0\.5, this one scores 0\.6"):
         table.add(row(recipe="paper", model="static", teacher=0.6))
+    table.add(row(recipe="paper", depth="11of12", teacher=0.6))  # and so are a depth's
 
 
 def test_rows_of_another_base_are_not_added_to(tmp_path):

@@ -40,7 +40,7 @@ def row(
 
 
 ROWS = [
-    row("cola", "teacher", 1.0, recipe=None, depth=None),
+    row("cola", "teacher", 1.0),
     row("cola", "static", 0.96, seed=0, per_layer=2, recovered=True),
     row("cola", "static", 1.00, seed=1, per_layer=2, recovered=True),
     row("rte", "static", 0.90, per_layer=2, recovered=True),

@@ -146,6 +146,11 @@ def test_recipes_may_have_teachers_of_their_own():
         [*ROWS, *other]
     )
     assert "Teachers: cola accuracy 0.800 (n = 100);" in glue_section(ROWS)
+    deep = [one | {"depth": "11of12", "teacher": 0.82, "retained": one["score"] / 0.82} for one in other]
+    assert (
+        "Teachers: cola accuracy 0.800 of retain, 0.810 of paper at 6 of 12 layers and 0.820 of paper at 11 of 12 "
+        "layers (n = 100);" in glue_section([*ROWS, *other, *deep])
+    )
 
 
 def test_seeds_stand_beside_a_mean_without_an_interval():
