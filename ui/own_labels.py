@@ -49,6 +49,15 @@ def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
     return found if len(found) <= MAX_LABELS else []
 
 
+def read_as(cells: Sequence[object], task: Task) -> str:
+    """A sentence on labels that are the task's ids, which say nothing of their meaning; empty where they are not."""
+    found = {str(cell) for cell in cells}
+    if not tabular.are_ids(found, task):
+        return ""
+    classes = ", ".join(f"{index} is {name}" for index, name in enumerate(task.label_names))
+    return f"Its labels are taken for class ids: {classes}."
+
+
 def choose(labels: Sequence[str], task: Task, key: str) -> Meanings | None:
     """Draw a box for each label, at its guess; returns what they mean, or None while one has no meaning yet.
 

@@ -277,6 +277,17 @@ def test_the_columns_that_were_chosen_come_back_with_their_task(open_page, tiny_
     assert at.session_state[loaders.OWN_DATA].texts[0] == ("even",)
 
 
+def test_labels_that_are_numbers_are_said_to_be_the_ids_of_which_classes(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "named.csv", b"sentence,label\na b,positive\nc d,negative\n")
+    assert "class ids" not in texts_of(at)
+    upload(at, "table", "numbered.csv", b"sentence,label\na b,1\nc d,0\n")
+    assert not at.exception
+    assert "Its labels are taken for class ids: 0 is negative, 1 is positive." in texts_of(at)
+    next(box for box in at.sidebar.selectbox if box.label == "Label column").set_value("none").run()
+    assert "class ids" not in texts_of(at)
+
+
 STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in range(20))
 
 
