@@ -16,7 +16,7 @@ from ui import experiments_parts as parts
 from ui import experiments_sections, state
 from ui.downloads import chart, downloads
 from ui.experiments_parts import Drawn, headed, pick
-from ui.text import escape
+from ui.text import escape, metric_name
 
 RECIPE, DEPTH, OVER = "recipe", "depth", "over"
 ROW = 66  # pixels of a row of the table: three lines, for the longest names of models
@@ -241,7 +241,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     st.caption(
         f"Percent of the dense teacher's score kept, in brackets {_ends(rows)}; {_seeds(rows)}{only}. Teacher: "
         + "; ".join(
-            f"{r.task} {r.metric} {r.teacher:.3f} (n = {r.n:,}{studies.floor_text(floors[r.task])})"
+            f"{r.task} {metric_name(r.metric)} {r.teacher:.3f} (n = {r.n:,}{studies.floor_text(floors[r.task])})"
             for r in tasks.itertuples()
         )
         + ". Size: percent of the dense encoder's parameters, without embeddings / of the whole dense model's."

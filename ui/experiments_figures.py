@@ -13,7 +13,7 @@ from shrp.phrases import with_ends
 from shrp.published import PUBLISHED, Published
 from shrp.studies import floors as floors_of
 from ui.experiments_seed_figures import between
-from ui.text import escape_html
+from ui.text import escape_html, metric_name
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
 
 _LOOK = {
@@ -55,7 +55,8 @@ def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
                 name=row.name,
                 marker=_marker(row),
                 hovertext=f"{escape_html(row.name)}<br>{task}: {with_ends(row.retained, row.low, row.high)} of the "
-                f"teacher's {row.metric} ({row.score:.4f} of {row.teacher:.4f}, n = {row.n:,}, seeds: {row.seeds})",
+                f"teacher's {metric_name(row.metric)} ({row.score:.4f} of {row.teacher:.4f}, n = {row.n:,}, "
+                f"seeds: {row.seeds})",
                 hovertemplate="%{hovertext}<extra></extra>",
                 row=1,
                 col=place,
@@ -199,6 +200,7 @@ def ablation_marks(rows: pd.DataFrame, note: str) -> go.Figure:
                 name=label,
                 marker=marker,
                 customdata=rows[["metric", "n", "teacher", model]].assign(
+                    metric=rows["metric"].map(metric_name),
                     ends=between(rows[f"{model} low"], rows[f"{model} high"], ".1%"),
                     seeds=rows["seeds"],
                     ahead=[f"<br>{text}" * bool(text and model == "recovered") for text in ahead],
@@ -255,7 +257,9 @@ def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
                 mode="markers",
                 name=name,
                 marker={"color": color, "symbol": symbol, "size": 10},
-                customdata=rows[["metric", "score", "routed", "n"]],
+                customdata=rows[["metric", "score", "routed", "n"]].assign(
+                    metric=rows["metric"].map(metric_name)
+                ),
                 hovertemplate=f"{escape_html(name)}<br>%{{x}}: %{{y:.1f}}% of the routed model's %{{customdata[0]}} "
                 "(%{customdata[1]:.4f} of %{customdata[2]:.4f}, n = %{customdata[3]:,})<extra></extra>",
             )

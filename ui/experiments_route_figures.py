@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.shuffled import ALL, MIXTURE
-from ui.text import escape_html
+from ui.text import escape_html, metric_name
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
@@ -43,7 +43,7 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
             marker={"color": color, "symbol": symbol, "size": 8 if alone else 11},
             hovertext=[
                 f"<b>{escape_html(r.checkpoint)}</b>, {name}{f' (layer {r.layer})' if alone else ''}"
-                f"<br>{r.metric} {r.routed:.4f} as routed, {r.score:.4f} so"
+                f"<br>{metric_name(r.metric)} {r.routed:.4f} as routed, {r.score:.4f} so"
                 f"{'' if r.matched != r.matched else f', shares matched {r.matched:.4f}'}<br>n = {r.n:,}"
                 for r in rows.itertuples()
             ],

@@ -387,6 +387,7 @@ def exchanges(rows: pd.DataFrame, note: str) -> go.Figure:
             name=label,
             marker={"color": color, "symbol": symbol, "size": 12},
             customdata=part[["what", "matching", "n", "metric", "score"]].assign(
+                metric=part["metric"].map(metric_name),
                 ends=between(part["low"], part["high"], ".1%"),
                 change=[
                     "" if value != value else f"<br>{in_points(value, low, high)} points, paired"
