@@ -94,11 +94,12 @@ def _routes(part: Section, selection: Selection, stats: UsageStats, measured: st
     groupings = specialisation_section.measured(selection, stats)
     if groupings:
         frame = specialisation_frame(groupings)
-        part.figure(
-            specialisation_section.explained_marks(frame, f"n = {stats.n:,}"),
-            f"How much {listed(dict.fromkeys(frame['by']))} tell of the expert, layer by layer.",
-            measured,
-        )
+        if frame["explained"].notna().any():
+            part.figure(
+                specialisation_section.explained_marks(frame, f"n = {stats.n:,}"),
+                f"How much {listed(dict.fromkeys(frame['by']))} tell of the expert, layer by layer.",
+                measured,
+            )
         part.words("What routing goes by:")
         part.bullets(plain(line) for line in specialisation_section.said(frame))
         part.words(specialisation_section.explanation(selection.data), soft=True)

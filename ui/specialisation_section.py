@@ -55,17 +55,21 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
         return
     st.subheader("What routing goes by", anchor="goes-by")
     frame, data = specialisation_frame(found), escape_html(stats.data)
-    left, right = st.columns([3, 2], gap="medium")
-    with left:
-        chart(
-            explained_marks(frame, f"{data}, n = {stats.n:,}"),
-            frame,
-            "goes-by",
-            f"{selection.name}-goes-by",
-            "How much groups tell of the routes, layer by layer. "
-            + " ".join(plain(line) for line in said(frame)),
-        )
-    right.markdown("\n".join(f"- {line}" for line in said(frame)))
+    lines = "\n".join(f"- {line}" for line in said(frame))
+    if frame["explained"].isna().all():  # of two inputs, say
+        st.markdown(lines)
+    else:
+        left, right = st.columns([3, 2], gap="medium")
+        right.markdown(lines)
+        with left:
+            chart(
+                explained_marks(frame, f"{data}, n = {stats.n:,}"),
+                frame,
+                "goes-by",
+                f"{selection.name}-goes-by",
+                "How much groups tell of the routes, layer by layer. "
+                + " ".join(plain(line) for line in said(frame)),
+            )
     st.caption(explanation(selection.data))
     names = [one.by for one in found]
     start = "slice" if "slice" in names else names[0]

@@ -17,7 +17,7 @@ from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
 from ui import expert_profile_inputs, expert_profile_map, state
 
-from .helpers import HISTORY, specs, texts_of, values
+from .helpers import HISTORY, specs, texts_of, upload, values
 
 
 def inputs_of(at):
@@ -502,6 +502,16 @@ def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(pa
     page.segmented_control(key="goes_by").set_value("length").run()
     assert not page.exception
     assert len(values(titled(page, "Layer 2: experts by length")["data"][0]["z"])) == 5
+
+
+def test_of_two_inputs_there_is_nothing_to_tell_and_no_empty_chart(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint)
+    upload(at, "table", "two.csv", b"sentence,label\nw1 w2,1\nw3,0\n")
+    assert not at.exception
+    assert "nothing to tell, since" in texts_of(at)
+    titles = [one["layout"]["title"]["text"] for one in specs(at)]
+    assert not [title for title in titles if title.startswith("How much groups tell")]
+    assert [title for title in titles if title.startswith("Layer 2: experts by")]
 
 
 def test_a_grouping_that_these_data_lack_falls_back(open_page, tiny_checkpoint):

@@ -5,8 +5,7 @@ import pytest
 from shrp.errors import DataError
 from ui import loaders
 
-from .helpers import texts_of
-from .test_own_data import upload
+from .helpers import texts_of, upload
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from shrp.tasks import TASKS, custom_task
 from ui import loaders, own_checkpoints, own_data, own_labels
 from ui.own_data import Columns, clean_name, fit, guess, read_path, read_upload
 
-from .helpers import texts_of
+from .helpers import texts_of, upload
 
 SST2, MRPC = TASKS["sst2"], TASKS["mrpc"]
 PLAIN = "sentence\n" + "".join(f"w{i} w{i % 7} w{i % 5}\n" for i in range(12))
@@ -23,12 +23,6 @@ LABELLED = "words,mood,kind\n" + "".join(
     f"w{i} w{i % 7} w{i % 5},{'positive' if i % 2 else 'negative'},{'odd' if i % 3 else 'even'}\n"
     for i in range(12)
 )
-
-
-def upload(at, what, *file):
-    """Put a file (name, content) into the box with `what` in its label."""
-    box = next(box for box in at.file_uploader if what in box.label)
-    return box.set_value((*file, "application/octet-stream")).run()
 
 
 def zip_of(folder, **extra):

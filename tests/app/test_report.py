@@ -11,8 +11,8 @@ from shrp.usage import measure_usage
 from tests.test_report import EVIL, Elements
 from ui.report_page import file_size
 
-from .helpers import HISTORY, SCORES, row
-from .test_own_data import upload, zip_of
+from .helpers import HISTORY, SCORES, row, upload
+from .test_own_data import zip_of
 
 SECTIONS = {"facts", "overview", "usage", "curve", "examples", "reproduce", "limits"}
 
