@@ -21,16 +21,18 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         "Written by `python -m benchmarks.routes`: routed checkpoints on GLUE's validation data, without any training "
         "on, one training each. A layer's number: every input takes the route of another one there, drawn at random "
-        "once, those above routing as they then would; all: its whole route; mixture: no routes, all inputs get all "
-        "experts, weighted by usage (`shrp.shuffled`). Changes of the score with paired 95% intervals. Explained: the "
+        "once, those above routing as they then would; all: its whole route; alike: the same, only among inputs that "
+        "the model answers alike (of a number: in the same fourth); mixture: no routes, all inputs get all experts, "
+        "weighted by usage (`shrp.shuffled`). Changes of the score with paired 95% intervals. Explained: the "
         "part of the experts' entropy that class, the model's own answer, or length explains beyond chance, numbers "
         "in fourths (`shrp.specialisation`).",
         "",
-        "No routes: the mixture; wrong routes: all exchanged. Neither is trained: what a model keeps that learnt "
-        "without a router is the no-router control above. Shares matched: with outputs shifted so that each class is "
-        "given as often as by the routed model, without labels, since what moves may be the threshold alone. Of STS-B, "
-        "class and answer are fourths of a number; not distilled is the paper's recipe. Names are of tasks and depths; "
-        "elsewhere on this page the same names may be other trainings.",
+        "No routes: the mixture; wrong routes: all exchanged; routes of the same answer: all exchanged among inputs "
+        "answered alike. Nothing is trained: what a model keeps that learnt without a router is the no-router control "
+        "above. Shares matched: with outputs shifted so that each class is given as often as by the routed model, "
+        "without labels, since what moves may be the threshold alone; classifiers are told so where nothing else is "
+        "said. Of STS-B, class and answer are fourths of a number; not distilled is the paper's recipe. Names are of "
+        "tasks and depths; elsewhere on this page the same names may be other trainings.",
         "",
         *(f"- {sentence}" for sentence in routes.findings(worth)),
         "",

@@ -2,7 +2,8 @@
 
 On GLUE's validation data, for each routed layer: how much class, the model's own answer and length tell of the expert
 that an input takes (`shrp.specialisation`), and what the score is once inputs exchange their routes there, then in all
-layers together, and with the mixture of all experts in place of routes (`shrp.shuffled`). Nothing is trained.
+layers together, in all among inputs that are answered alike, and with the mixture of all experts in place of routes
+(`shrp.shuffled`). Exchanges of all layers are drawn several times. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from shrp.cli.output import stderr
 from shrp.convert import router_layers
 from shrp.data import load_data
 from shrp.errors import PlanError
-from shrp.shuffled import ALL, MIXTURE, shuffle_routes
+from shrp.shuffled import ALIKE, ALL, MIXTURE, shuffle_routes
 from shrp.specialisation import specialisation, specialisation_frame
 from shrp.usage import measure_usage
 
 KEY = ("checkpoint", "layer")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "routes.json"
+DRAWS = 5
 _TOLD = ("explained", "ceiling", "p", "beyond_length", "p_beyond", "effective_experts")
 
 
@@ -45,7 +47,10 @@ def study(path: Path, table: Table, done: set[str]) -> None:
     task, cut = made.info.task, made.info.max_length
     data = load_data("glue", task.name)
     stats = measure_usage(made.model, made.tokenizer, data, max_length=cut)
-    found = shuffle_routes(made.model, made.tokenizer, data, stats, max_length=cut)
+    found, *others = (
+        shuffle_routes(made.model, made.tokenizer, data, stats, max_length=cut, seed=seed, alone=seed == 0)
+        for seed in range(DRAWS)
+    )
     lengths = token_counts(made.tokenizer, data.texts)
     told = specialisation_frame(specialisation(stats, data, lengths, found.before.predictions))
     common = {
@@ -60,8 +65,8 @@ def study(path: Path, table: Table, done: set[str]) -> None:
             f"{path} is another {common['checkpoint']}, and rows have one of a name; measure it alone."
         )
     done.add(common["checkpoint"])
-    other = found.other_answer
-    flips = None if other is None else found.after[ALL].predictions != found.before.predictions
+    prefix = "" if task.is_regression else "matched_"  # as what moves may be the threshold alone
+    draws = [one.frame.set_index("layer") for one in (found, *others)]
     for row in found.frame.to_dict("records"):
         groups = (
             told[told["layer"] == row["layer"]].to_dict("records") if row["layer"] in stats.layers else []
@@ -71,12 +76,15 @@ def study(path: Path, table: Table, done: set[str]) -> None:
         line |= {name: _number(row[name]) for name in ("moved", "score", "change", "flipped")}
         line |= {name: _number(row[name]) for name in ("matched", "matched_change")}
         line |= {"told": {one["by"]: {name: _number(one[name]) for name in _TOLD} for one in groups}}
-        if row["layer"] == ALL and flips is not None:
-            line |= {"other_answer": int(other.sum()), "flipped_by_other": int((flips & other).sum())}
+        if row["layer"] in (ALL, ALIKE):
+            line["draws"] = [
+                [_number(one.loc[row["layer"], f"{prefix}{name}"]) for name in ("change", "low", "high")]
+                for one in draws
+            ]
         table.add(common | line)
     stderr.print(
-        f"{common['checkpoint']}: {found.before.score:.4f}, exchanged {found.after[ALL].score:.4f}, the mixture "
-        f"{found.after[MIXTURE].score:.4f}",
+        f"{common['checkpoint']}: {found.before.score:.4f}, exchanged {found.after[ALL].score:.4f}, among inputs "
+        f"answered alike {found.after[ALIKE].score:.4f}, the mixture {found.after[MIXTURE].score:.4f}",
         highlight=False,
     )
 

@@ -10,7 +10,7 @@ import pandas as pd
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, stored_interval
 from shrp.phrases import counted, listed, signed
-from shrp.shuffled import ALL, MIXTURE
+from shrp.shuffled import ALIKE, ALL, MIXTURE
 from shrp.studies import command_of
 
 _NEEDED = {
@@ -29,7 +29,7 @@ _NEEDED = {
     "matched_interval",
     "told",
 }
-_LAST = {ALL: 1e9, MIXTURE: 2e9}
+_LAST = {ALL: 1e9, ALIKE: 2e9, MIXTURE: 3e9}
 """Where these rows stand among layers."""
 
 
@@ -37,12 +37,14 @@ def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
     """What routes are worth, and what they go by.
 
     Returns:
-        A row a checkpoint and layer, one of all its layers together and one of the mixture in their place: checkpoint,
-        distilled, metric, n, routed, layer (a number, `all` or `mixture`), moved (nan for the mixture), score, change
+        A row a checkpoint and layer, one of all its layers together, one of all among inputs answered alike, and one of
+        the mixture in their place: checkpoint, distilled, metric, n, routed, layer (a number, `all`, `alike` or
+        `mixture`), moved (nan for the mixture), score, change
         with low and high (95%, paired; nan for none), matched, matched_change, matched_low, matched_high (the same with
         answer shares matched; nan for regression), kept, kept_low, kept_high (of the routed model's score), flipped
-        (nan for regression), of all layers exchanged other_answer and flipped_by_other (inputs whose route is of one
-        with another answer, and how many of them changed theirs); and a row a checkpoint, layer and grouping:
+        (nan for regression), of all layers exchanged, alike or not, draws with lost, mean, least and most (how many,
+        how many of them lose by more than chance, and their changes of the score; of classifiers with answer shares
+        matched); and a row a checkpoint, layer and grouping:
         checkpoint, n, layer, by, explained, ceiling, p, beyond_length, p_beyond (nan for none), effective_experts.
 
     Raises:
@@ -65,7 +67,7 @@ def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
                 | {name: _number(row[name]) for name in ("score", "change")}
                 | {"low": low, "high": high, "kept": _number(row["score"]) / whole}
                 | {"kept_low": 1 + low / whole, "kept_high": 1 + high / whole}
-                | {name: _number(row.get(name)) for name in ("other_answer", "flipped_by_other")}
+                | _drawn(row.get("draws") or [])
                 | {"flipped": _number(row["flipped"]), "moved": _number(row["moved"])}
                 | {name: _number(row[name]) for name in ("matched", "matched_change")}
                 | dict(
@@ -81,12 +83,26 @@ def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
     return tuple(_in_order(frame) if len(frame) else frame for frame in frames)
 
 
+def _drawn(draws: Sequence[Sequence[Any]]) -> dict[str, float]:
+    """Several draws' changes of a score, each with its interval, as columns."""
+    if not draws:
+        return dict.fromkeys(("draws", "lost", "mean", "least", "most"), float("nan"))
+    changes = [float(change) for change, _, _ in draws]
+    return {
+        "draws": len(draws),
+        "lost": sum(high is not None and high < 0 for _, _, high in draws),
+        "mean": sum(changes) / len(changes),
+        "least": min(changes),
+        "most": max(changes),
+    }
+
+
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
 def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """By task and depth, then by layer, all layers and the mixture last."""
+    """By task and depth, then by layer, those of all layers last."""
     depth = frame["checkpoint"].str.extract(r"(\d+)of")[0].astype(float)
     task = frame["checkpoint"].str.split("-").str[0]
     place = frame["layer"].map(lambda layer: _LAST.get(layer, layer))
@@ -100,38 +116,48 @@ def findings(worth: pd.DataFrame) -> list[str]:
     said = []
     for layer, what in (
         (MIXTURE, "Without routes (the mixture)"),
-        (ALL, "With wrong routes (all exchanged, one draw)"),
+        (ALL, "With wrong routes (all exchanged)"),
+        (ALIKE, "With other routes of the same answer (all exchanged among inputs answered alike)"),
     ):
         rows = worth[worth["layer"] == layer] if len(worth) else worth
         if len(rows) < 2:
             return []
-        classifiers, numbers = rows[rows["matched"].notna()], rows[rows["matched"].isna()]
+        classes = rows["matched"].notna()
         parts = []
-        if len(classifiers):
-            lost = classifiers.loc[classifiers["matched_high"] < 0, "checkpoint"].tolist()
-            raw = int((classifiers["high"] < 0).sum())
-            parts.append(
-                f"{_of(lost, classifiers)} lose by more than chance with answer shares matched, {raw} as they are"
-            )
-        if len(numbers):
-            lost = numbers.loc[numbers["high"] < 0, "checkpoint"].tolist()
-            parts.append(f"of those that predict a number, {_of(lost, numbers)}")
+        for end, group, which in (
+            (
+                "matched_high",
+                rows[classes],
+                "classifiers lose by more than chance with answer shares matched",
+            ),
+            ("high", rows[~classes], "that predict a number lose by more than chance"),
+        ):
+            if len(group):
+                parts.append(f"{_losers(group, end)} {which}")
         said.append(f"{what}: {'; '.join(parts)}.")
     return said
 
 
-def _of(names: list[str], rows: pd.DataFrame) -> str:
-    return f"{len(names)} of {len(rows)}{f' ({listed(names)})' if names else ''}"
+def _losers(rows: pd.DataFrame, end: str) -> str:
+    """How many rows have a change whose interval's upper `end` is below 0 (in any draw), and their checkpoints."""
+    drawn = rows["draws"].notna()
+    lost = rows[rows["lost"].gt(0).where(drawn, rows[end] < 0)]
+    names = [
+        row.checkpoint + (f" in {row.lost:.0f} of {row.draws:.0f} draws" if row.draws == row.draws else "")
+        for row in lost.itertuples()
+    ]
+    return f"{len(lost)} of {len(rows)}{f' ({listed(names)})' if names else ''}"
 
 
 def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """A row a checkpoint that was measured whole, in words.
 
-    Columns: checkpoint, as routed (metric, score and n), no routes (the score with the mixture, its change with the
-    interval, answers that changed, the same with answer shares matched), wrong routes (likewise, with all exchanged),
-    what was exchanged (how many choices moved, and whose route it was where answers changed), layers that change it
-    alone (in how many exchanging it changes the score beyond chance, of classifiers with shares matched), explained at
-    most (by each grouping, of how much that is possible, and in which layer).
+    Columns: checkpoint, as routed (metric, score and n), no routes (the score with the mixture and its change with the
+    interval, of a classifier with answer shares matched, its score without that, answers that changed), wrong routes
+    and routes of the same answer (likewise, with all exchanged, and exchanged among inputs answered alike, and over
+    several draws the change's mean, least and most), layers that change it alone (in how many exchanging it changes the
+    score beyond chance, of classifiers with shares matched), explained at most (by each grouping, of how much that is
+    possible, and in which layer).
     """
     lines = []
     for name, rows in worth.groupby("checkpoint", sort=False) if len(worth) else ():
@@ -155,7 +181,7 @@ def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
                 "as routed": f"{one['metric']} {one['routed']:.3f}, n = {one['n']:,}",
                 "no routes": _changed(of[MIXTURE]),
                 "wrong routes": _changed(one),
-                "what was exchanged": f"{one['moved']:.0%} of choices moved{_whose(one)}",
+                "routes of the same answer": _changed(of[ALIKE]),
                 "layers that change it alone": f"{beyond} of {len(single)}",
                 "explained at most": ", ".join(tops),
             }
@@ -163,21 +189,22 @@ def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _whose(row: pd.Series) -> str:
-    if pd.isna(row["other_answer"]):
-        return ""
-    of = f"{int(row['flipped_by_other']):,} of {int(row['flipped']):,}"
-    return f"; another answer's route in {of} that changed"
-
-
 def _changed(row: pd.Series) -> str:
-    text = f"{row['score']:.3f} ({in_thousandths(row['change'], row['low'], row['high'])}"
+    """A score and its change, of classifiers with answer shares matched and without."""
+    matched = pd.notna(row["matched"])
+    score, *ends = (
+        row[f"matched{name}"] if matched else row[plain]
+        for name, plain in (("", "score"), ("_change", "change"), ("_low", "low"), ("_high", "high"))
+    )
+    parts = [f"{score:.3f} ({in_thousandths(*ends)})"]
+    if matched:
+        parts.append(f"unmatched {row['score']:.3f}")
     if pd.notna(row["flipped"]):
-        text += f"; {counted(int(row['flipped']), 'answer')} changed"
-    if pd.isna(row["matched"]):
-        return f"{text})"
-    ends = row["matched_change"], row["matched_low"], row["matched_high"]
-    return f"{text}); shares matched {row['matched']:.3f} ({in_thousandths(*ends)})"
+        parts.append(f"{counted(int(row['flipped']), 'answer')} changed")
+    if pd.notna(row["draws"]):
+        between = " to ".join(signed(row[name], 3) for name in ("least", "most"))
+        parts.append(f"{row['draws']:.0f} draws {signed(row['mean'], 3)} ({between})")
+    return "; ".join(parts)
 
 
 def in_thousandths(change: float, low: float, high: float) -> str:

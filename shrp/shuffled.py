@@ -1,11 +1,12 @@
 """Whether it matters which expert an input takes: routes are exchanged among inputs, or done away with.
 
-Two questions, which have different answers. What does a *wrong* route cost? Every input takes the route of another one,
-so each layer is used as before. And what is an input's *own* route worth, against none at all? Every input gets one and
-the same mixture of all experts, weighted by their usage: what a pruned model computes that keeps them all (method.md,
-"Usage and pruning"). A model may lose much by wrong routes and nothing by the mixture.
+Three questions, which have different answers. What does a *wrong* route cost? Every input takes the route of another
+one, so each layer is used as before. What does it cost if that one is answered *alike*? Then the route is another, but
+of the same answer. And what is an input's *own* route worth, against none at all? Every input gets one and the same
+mixture of all experts, weighted by their usage: what a pruned model computes that keeps them all (method.md, "Usage and
+pruning"). A model may lose much by wrong routes and nothing by the mixture.
 
-Neither is trained: what a model keeps that learnt without a router is another question, which the no-router control
+Nothing is trained: what a model keeps that learnt without a router is another question, which the no-router control
 answers. And what moves may be the threshold alone (`shrp.answer_shares`), so scores stand beside those with each class
 given as often as by the model as routed, which takes no labels.
 """
@@ -30,13 +31,14 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
 from shrp.knockout import Prefix
-from shrp.metrics import wilson
+from shrp.metrics import to_predictions, wilson
 from shrp.paired import paired_difference
 from shrp.partial import run_from
 from shrp.routing import RoutingRecord, record_routing, top_k_gates, use_gates
+from shrp.specialisation import by_value
 from shrp.usage import UsageStats
 
-ALL, MIXTURE = "all", "mixture"
+ALL, ALIKE, MIXTURE = "all", "alike", "mixture"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,32 +48,23 @@ class ShuffledRoutes:
     before: Evaluation
     """As routed; rows in the data set's order."""
     after: Mapping[int | str, Evaluation]
-    """The same rows with the routes of one layer exchanged, ascending, those of `ALL`, and with the `MIXTURE`."""
+    """The same rows with the routes of one layer exchanged, ascending, those of `ALL`, those of all among inputs that
+    the model answers `ALIKE`, and with the `MIXTURE`."""
     matched: Mapping[int | str, Evaluation]
     """The same with outputs shifted so that each class is given as often as before; empty for regression."""
     moved: Mapping[int | str, float]
-    """Part of the choices in a layer, or in all, that fall on another expert once exchanged."""
-    partner: np.ndarray | None = None
-    """Whose route each input takes in `ALL` `(N,)`; None under token routing."""
-
-    @property
-    def other_answer(self) -> np.ndarray | None:
-        """Inputs `(N,)` that take in `ALL` the route of one which the model answers otherwise; None where that is not
-        to be told, as of a regression.
-        """
-        if self.partner is None or self.before.task.is_regression:
-            return None
-        return self.before.predictions[self.partner] != self.before.predictions
+    """Part of the choices in a layer, in all, or in all among inputs answered alike, that fall on another expert once
+    exchanged."""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row for each of `after`; takes a second or two.
 
-        Columns layer (its number, `all` or `mixture`), moved (nan for the mixture), score, change (of the score, nan
-        without labels) with low and high (95%, paired), matched, matched_change, matched_low and matched_high (the same
-        with answer shares matched; nan for regression), flipped (inputs whose predicted class changes; nan for
-        regression), share (of all) with share_low and share_high (95% Wilson). A layer exchanged alone leaves those
-        above to route as they then would.
+        Columns layer (its number, `all`, `alike` or `mixture`), moved (nan for the mixture), score, change (of the
+        score, nan without labels) with low and high (95%, paired), matched, matched_change, matched_low and
+        matched_high (the same with answer shares matched; nan for regression), flipped (inputs whose predicted class
+        changes; nan for regression), share (of all) with share_low and share_high (95% Wilson). A layer exchanged alone
+        leaves those above to route as they then would.
         """
         rows, n = [], self.before.n
         for layer, after in self.after.items():
@@ -101,15 +94,20 @@ def shuffle_routes(
     batch_size: int = 64,
     max_length: int = 128,
     seed: int = 0,
+    alone: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> ShuffledRoutes:
-    """Exchange routes among inputs, in one layer at a time and in all together, and put the mixture in their place.
+    """Exchange routes among inputs, in one layer at a time, in all together, and in all among inputs that the model
+    answers alike; and put the mixture in their place.
 
     Under sequence routing an input takes the gates of another one, the same one in all layers. Under token routing the
     real tokens of a batch, special ones among them, exchange theirs; batches are of inputs of about the same length.
+    Alike are inputs of the same predicted class, of a regression those whose output is in the same fourth; one that is
+    alone keeps its own.
 
     Args:
         stats: of `data`, row by row, at the same `max_length`.
+        alone: whether each layer is exchanged alone too.
         prefix: as for `shrp.knockout.knock_out_effect`.
         seed: of the draw. Another one gives another figure; the intervals are over inputs, and take it as given.
         progress: called with inputs done and in all.
@@ -125,45 +123,55 @@ def shuffle_routes(
         raise DataError(f"the usage is of layers {stats.layers}, and the model routes in {sorted(routed)}.")
     if stats.n != len(data):
         raise DataError(f"the usage is of {stats.n} inputs of {stats.data}, not of these {len(data)}.")
+    if len(stats.logits) != len(data):
+        raise DataError("the usage has no outputs, which say what is answered alike; measure it anew.")
     if len(data) < 2:
         raise DataError("a single input has no other one to exchange its route with; give at least two.")
-    generator = np.random.default_rng(seed)
-    by_token, partner = stats.unit == "tokens", _partners(len(data), generator)
+    columns, first = label_columns(model, data.task), min(routed)
+    answers = to_predictions(data.task, stats.logits[:, columns])
+    # The draw among all is the same whatever the answers are.
+    groups = {ALL: np.zeros(len(data), dtype=np.int64), ALIKE: _answer_of(answers, data)}
+    generators = {ALL: np.random.default_rng(seed), ALIKE: np.random.default_rng([seed, 1])}
+    by_token = stats.unit == "tokens"
+    partners = {} if by_token else {case: _partners(of, generators[case]) for case, of in groups.items()}
     gates = {
-        layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner]), module.top_k)
-        for layer, module in routed.items()
-        if not by_token
+        case: {
+            layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner]), module.top_k)
+            for layer, module in routed.items()
+        }
+        for case, partner in partners.items()
     }
     mixture = {layer: torch.from_numpy(stats.share(layer)).float() for layer in routed}
     encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
-    columns, first = label_columns(model, data.task), min(routed)
     prefix = prefix or Prefix(model, limit=0)
+    single = sorted(routed) if alone else []
     logits = {
         case: np.zeros((len(data), len(columns)), dtype=np.float32)
-        for case in ("as routed", *sorted(routed), ALL, MIXTURE)
+        for case in ("as routed", *single, ALL, ALIKE, MIXTURE)
     }
-    moved, choices, done = dict.fromkeys(routed, 0), dict.fromkeys(routed, 0), 0
+    moved = {(case, layer): 0 for case in groups for layer in routed}
+    choices, done = 0, 0  # as many in each layer
     for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
         inputs = collate(tokenizer, encoded, rows)
+        mask = inputs["attention_mask"].bool()
         with torch.inference_mode():
             entering = {first: prefix.entering(rows, inputs)}
             with record_routing() as record:
                 output, found = run_from(model, inputs, first, entering[first], watch=sorted(routed)[1:])
             logits["as routed"][rows] = output.float().numpy()[:, columns]
             entering |= found
-            if by_token:
-                theirs = _among_tokens(record, inputs["attention_mask"].bool(), generator)
-            else:
-                theirs = {layer: gates[layer][rows] for layer in routed}
-            for layer, taken in theirs.items():
-                own, mask = record.last(layer).gates, inputs["attention_mask"].bool()
-                other = (own.argmax(-1) != taken.argmax(-1)) & (mask if by_token else True)
-                moved[layer] += int(other.sum())
-                choices[layer] += int(mask.sum()) if by_token else len(rows)
-            cases = {layer: {layer: theirs[layer]} for layer in sorted(routed)} | {
-                ALL: theirs,
-                MIXTURE: mixture,
+            theirs = {
+                case: _among_tokens(record, mask, groups[case][rows], generators[case])
+                if by_token
+                else {layer: gates[case][layer][rows] for layer in routed}
+                for case in groups
             }
+            for case, taken in theirs.items():
+                for layer in routed:
+                    other = record.last(layer).gates.argmax(-1) != taken[layer].argmax(-1)
+                    moved[case, layer] += int((other & mask if by_token else other).sum())
+            choices += int(mask.sum()) if by_token else len(rows)
+            cases = {layer: {layer: theirs[ALL][layer]} for layer in single} | theirs | {MIXTURE: mixture}
             for case, source in cases.items():
                 start = min(source)
                 with use_gates(source):
@@ -182,23 +190,31 @@ def shuffle_routes(
         before,
         found,
         matched,
-        {layer: moved[layer] / choices[layer] for layer in routed}
-        | {ALL: sum(moved.values()) / sum(choices.values())},
-        None if by_token else partner,
+        {layer: moved[ALL, layer] / choices for layer in routed}
+        | {case: sum(moved[case, layer] for layer in routed) / (choices * len(routed)) for case in groups},
     )
 
 
-def _partners(n: int, generator: np.random.Generator) -> np.ndarray:
-    """For each of `n` another one, each once: a random ring `(n,)`."""
-    ring = generator.permutation(n)
-    partner = np.empty(n, dtype=np.int64)
-    partner[ring] = np.roll(ring, -1)
+def _answer_of(answers: np.ndarray, data: TextData) -> np.ndarray:
+    """The group of answers that each input is in `(N,)`."""
+    masks = [mask for _, mask in by_value(answers, data)]
+    return np.argmax(np.stack(masks), axis=0)
+
+
+def _partners(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """For each of `(n,)` another one of its group, each once: a random ring a group. One that is alone has itself."""
+    partner = np.empty(len(groups), dtype=np.int64)
+    for group in np.unique(groups):
+        ring = generator.permutation(np.flatnonzero(groups == group))
+        partner[ring] = np.roll(ring, -1)
     return partner
 
 
-def _among_tokens(record: RoutingRecord, mask: Tensor, generator: np.random.Generator) -> dict[int, Tensor]:
-    """Layer -> gates `(B, T, H)`, where each real token, `mask` `(B, T)`, has another's."""
-    partner = torch.from_numpy(_partners(int(mask.sum()), generator))
+def _among_tokens(
+    record: RoutingRecord, mask: Tensor, groups: np.ndarray, generator: np.random.Generator
+) -> dict[int, Tensor]:
+    """Layer -> gates `(B, T, H)`, where each real token, `mask` `(B, T)`, has another's of the same group, `(B,)`."""
+    partner = torch.from_numpy(_partners(np.repeat(groups, mask.sum(1).numpy()), generator))
     dealt = {}
     for layer in record.layers:
         dealt[layer] = record.last(layer).gates.clone()

@@ -151,8 +151,8 @@ def _groupings(
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Groupings by name: the groups' names, and each input's group `(N,)`."""
     known = {
-        "class": None if data.labels is None else _values(data.labels, data),
-        ANSWER: None if answers is None else _values(np.asarray(answers), data),
+        "class": None if data.labels is None else by_value(data.labels, data),
+        ANSWER: None if answers is None else by_value(np.asarray(answers), data),
         "slice": None if stats.slices is None else [*stats.groups("slice").items()],
         LENGTH: _fourths(length, " tokens"),
     }
@@ -165,7 +165,7 @@ def _groupings(
     return found
 
 
-def _values(values: np.ndarray, data: TextData) -> list[tuple[str, np.ndarray]]:
+def by_value(values: np.ndarray, data: TextData) -> list[tuple[str, np.ndarray]]:
     """Names and masks of the inputs with each class, or with each fourth of the numbers of a regression."""
     if data.task.is_regression:
         return _fourths(values)

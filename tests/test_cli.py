@@ -461,7 +461,7 @@ def test_usage_json(shrp, place):
     assert {by for by, _ in told} == {"class", "answer", "slice", "length"}
     assert told["slice", 1]["explained"] <= 1
     assert told["length", 1]["beyond_length"] is None
-    assert [row["layer"] for row in result["exchanged"]] == [1, 2, "all", "mixture"]
+    assert [row["layer"] for row in result["exchanged"]] == [1, 2, "all", "alike", "mixture"]
     assert all(0 <= row["flipped"] <= 24 for row in result["exchanged"])
     loaded = checkpoint.load(place / "routed")
     stats = measure_usage(loaded.model, loaded.tokenizer, load_file(place / "validation.csv", "sst2"))
@@ -485,7 +485,7 @@ def test_usage_for_people(shrp, place):
     code, out, _ = shrp("usage", place / "routed", "--by", "slice", "--explained", "--exchanged")
     assert code == 0
     assert "beyond length" in out
-    assert "routes exchanged, by layer and in all" in out
+    assert "routes exchanged, by layer, in all" in out
     assert "probe/sst2" in out
     assert "effective experts" in out
     assert "negation" in out

@@ -12,7 +12,7 @@ from benchmarks import routes as command
 from benchmarks.route_section import routes_section
 from shrp import checkpoint, routes
 from shrp.errors import DataError, PlanError
-from shrp.shuffled import ALL, MIXTURE
+from shrp.shuffled import ALIKE, ALL, MIXTURE
 from ui.experiments_route_figures import exchanged_marks, told_lines
 
 
@@ -40,10 +40,12 @@ def row(name, layer, change, interval, **fields):
 
 ROWS = [
     row("sst2-2of3", MIXTURE, 0.0, [-0.02, 0.02], moved=None),
-    row("sst2-2of3", ALL, -0.2, [-0.3, -0.1], other_answer=40, flipped_by_other=6),
+    row("sst2-2of3", ALL, -0.2, [-0.3, -0.1], draws=[[-0.01, -0.03, 0.01], [-0.03, -0.05, -0.01]]),
+    row("sst2-2of3", ALIKE, 0.0, None, draws=[[0.0, None, None], [0.01, -0.01, 0.03]]),
     row("sst2-2of3", 10, -0.04, [-0.06, -0.02]),
     row("sst2-2of3", 2, 0.0, None),
     row("cola-2of3", ALL, 0.0, None, metric="pearson", distilled=False, flipped=None),
+    row("cola-2of3", ALIKE, -0.1, [-0.2, -0.05], metric="pearson", flipped=None),
     row("cola-2of3", MIXTURE, -0.1, [-0.2, -0.05], metric="pearson", flipped=None, moved=None),
 ]
 """As a file may hold them: in any order."""
@@ -51,14 +53,17 @@ ROWS = [
 
 def test_findings_say_what_routes_are_worth_and_what_explains_them():
     worth, told = routes.frames_of(ROWS)
-    assert worth["layer"].tolist() == [ALL, MIXTURE, 2, 10, ALL, MIXTURE]
-    assert worth["kept"].tolist() == pytest.approx([1, 0.875, 1, 0.95, 0.75, 1])
+    assert worth["layer"].tolist() == [ALL, ALIKE, MIXTURE, 2, 10, ALL, ALIKE, MIXTURE]
+    assert worth["kept"].tolist() == pytest.approx([1, 0.875, 0.875, 1, 0.95, 0.75, 1, 1])
     assert np.isnan(worth["flipped"][0])
     assert routes.findings(worth) == [
-        "Without routes (the mixture): 0 of 1 lose by more than chance with answer shares matched, 0 as they are; of "
-        "those that predict a number, 1 of 1 (cola-2of3).",
-        "With wrong routes (all exchanged, one draw): 0 of 1 lose by more than chance with answer shares matched, 1 as "
-        "they are; of those that predict a number, 0 of 1.",
+        "Without routes (the mixture): 0 of 1 classifiers lose by more than chance with answer shares matched; 1 of 1 "
+        "(cola-2of3) that predict a number lose by more than chance.",
+        "With wrong routes (all exchanged): 1 of 1 (sst2-2of3 in 1 of 2 draws) classifiers lose by more than chance "
+        "with answer shares matched; 0 of 1 that predict a number lose by more than chance.",
+        "With other routes of the same answer (all exchanged among inputs answered alike): 0 of 1 classifiers lose by "
+        "more than chance with answer shares matched; 1 of 1 (cola-2of3) that predict a number lose by more than "
+        "chance.",
     ]
     cola, sst2 = routes.summary(worth, told).to_dict("records")
     assert cola == {
@@ -66,17 +71,17 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
         "as routed": "pearson 0.800, n = 100",
         "no routes": "0.700 (-0.100, -0.200 to -0.050)",
         "wrong routes": "0.800 (0.000)",
-        "what was exchanged": "50% of choices moved",
+        "routes of the same answer": "0.700 (-0.100, -0.200 to -0.050)",
         "layers that change it alone": "0 of 0",
         "explained at most": "",
     }
     assert sst2["wrong routes"] == (
-        "0.600 (-0.200, -0.300 to -0.100; 7 answers changed); shares matched 0.790 (-0.010, -0.030 to +0.010)"
+        "0.790 (-0.010, -0.030 to +0.010); unmatched 0.600; 7 answers changed; 2 draws -0.020 (-0.030 to -0.010)"
     )
-    assert sst2["what was exchanged"] == "50% of choices moved; another answer's route in 6 of 7 that changed"
+    assert sst2["no routes"] == "0.790 (-0.010, -0.030 to +0.010); unmatched 0.800; 7 answers changed"
     assert sst2["layers that change it alone"] == "0 of 2"  # with shares matched, as they all are here
     assert sst2["explained at most"] == "answer 40% of 70% (layer 2)"
-    half = routes.frames_of(ROWS[1:4])  # without the mixture, as of a run that was stopped
+    half = routes.frames_of(ROWS[1:5])  # without the mixture, as of a run that was stopped
     assert routes.findings(half[0]) == []
     assert routes.summary(*half).empty
     text = routes_section(ROWS)
@@ -92,6 +97,7 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     assert [list(trace.x) for trace in marks] == [
         pytest.approx([kept, kept]),
         pytest.approx([100, kept]),
+        pytest.approx([87.5, kept]),
         pytest.approx([87.5, kept]),
     ]
     assert [list(trace.y) for trace in told_lines(told, "answer", "n").data] == [pytest.approx([40, 40])]
@@ -136,8 +142,10 @@ def test_a_checkpoint_is_measured_layer_by_layer_and_in_all(
         run(tmp_path / "model", tmp_path / "model", "--out", tmp_path / "routes.json")
     rows = json.loads((tmp_path / "routes.json").read_text())["rows"]
     whole = next(one for one in rows if one["layer"] == ALL)
-    assert whole["flipped_by_other"] <= min(whole["flipped"], whole["other_answer"])
-    assert sorted(str(one["layer"]) for one in rows) == ["1", "2", ALL, MIXTURE]
+    assert len(whole["draws"]) == command.DRAWS
+    assert whole["draws"][0] == [whole["matched_change"], *(whole["matched_interval"] or [None, None])]
+    assert len({tuple(draw) for draw in whole["draws"]}) > 1
+    assert sorted(str(one["layer"]) for one in rows) == ["1", "2", ALIKE, ALL, MIXTURE]
     worth, told = routes.frames_of(rows)
     assert set(worth["checkpoint"]) == {"sst2-2of3"}
     assert worth["n"].eq(24).all()

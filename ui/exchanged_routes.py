@@ -7,19 +7,20 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.errors import ShrpError
-from shrp.shuffled import ALL, MIXTURE, ShuffledRoutes
+from shrp.shuffled import ALIKE, ALL, MIXTURE, ShuffledRoutes
+from shrp.tasks import Task
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui import state
 from ui.downloads import chart
 from ui.lab_views import points, points_interval
 from ui.text import escape_html, is_percentage, metric_name, percent, score_text
-from ui.theme import BLUE, GREEN, GREY, ORANGE, layout, whiskers
+from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, layout, whiskers
 from ui.usage_figures import cells_height
 
 EXCHANGE = "exchange"
 """Key of the switch, in the session's state and in the URL."""
-_COLORS = {ALL: ORANGE, MIXTURE: GREEN}
+_COLORS = {ALL: ORANGE, ALIKE: PURPLE, MIXTURE: GREEN}
 
 
 def section(selection: state.Selection, stats: UsageStats) -> None:
@@ -32,8 +33,9 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
         "Does the route matter? Exchange it, or take it away",
         key=EXCHANGE,
         bind="query-params",
-        help="Every input takes the route of another one, drawn at random, in one layer at a time and in all together; "
-        "then all inputs get the same mixture of all experts, weighted by usage. Runs all inputs once for each.",
+        help="Every input takes the route of another one, drawn at random, in one layer at a time and in all together, "
+        "and in all from one that is answered alike; then all inputs get the same mixture of all experts, weighted by "
+        "usage. Runs all inputs once for each.",
     ):
         return
     try:
@@ -74,6 +76,7 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     st.caption(
         "A number: the routes of that layer exchanged alone, while the layers above route as they then would, in "
         "brackets how many choices fall on another expert; all: each input takes the whole route of one other input; "
+        f"alike: the same among inputs {_alike(evaluation.task)}; "
         "no routes: all inputs get the same mixture of all experts, weighted by usage, as in a pruned model that keeps "
         "them all. Nothing is trained: what a model keeps that learnt without a router is the no-router control of the "
         "Experiments. Shares matched: outputs shifted, without labels, so that each class is given as often as by the "
@@ -87,25 +90,23 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     )
 
 
+def _alike(task: Task) -> str:
+    if task.is_regression:
+        return "whose outputs are in the same fourth"
+    return "that the model answers alike"
+
+
 def said(found: ShuffledRoutes) -> list[str]:
     """What is lost without routes, and by wrong ones, as Markdown."""
     rows = found.frame.set_index("layer")
     return [
         f"**No routes**: with the mixture of all experts in their place, {_changes(found, rows.loc[MIXTURE])}",
         f"**Wrong routes**: with those of all layers exchanged, where {percent(rows.loc[ALL, 'moved'], 0)} of the "
-        f"choices fall on another expert, {_changes(found, rows.loc[ALL])}{_whose(found)}",
+        f"choices fall on another expert, {_changes(found, rows.loc[ALL])}",
+        f"**Other routes of the same answer**: with those of all layers exchanged among inputs "
+        f"{_alike(found.before.task)}, where {percent(rows.loc[ALIKE, 'moved'], 0)} of the choices fall on another "
+        f"expert, {_changes(found, rows.loc[ALIKE])}",
     ]
-
-
-def _whose(found: ShuffledRoutes) -> str:
-    """How many of the changed answers are of inputs whose route is of one with another answer; empty if not known."""
-    if (other := found.other_answer) is None:
-        return ""
-    flipped = found.after[ALL].predictions != found.before.predictions
-    return (
-        f" The route came from an input with another answer in {int((flipped & other).sum()):,} of these, and in "
-        f"{int(other.sum()):,} of all {len(other):,}."
-    )
 
 
 def _changes(found: ShuffledRoutes, row: pd.Series) -> str:
@@ -142,7 +143,7 @@ def _score(row: pd.Series, prefix: str, metric: str) -> str:
 
 
 def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
-    """A row a layer, one of all and one of the mixture: the change of the score with its interval.
+    """A row a layer, one of all, of all alike and of the mixture: the change of the score with its interval.
 
     Args:
         frame: of `ShuffledRoutes.frame`.
@@ -188,7 +189,7 @@ def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
 
 
 def flip_bars(frame: pd.DataFrame, subtitle: str) -> go.Figure:
-    """A row a layer, one of all and one of the mixture: the share of inputs whose predicted class changes."""
+    """A row a layer, one of all, of all alike and of the mixture: the share of inputs whose predicted class changes."""
     values, low, high = (100 * frame[name] for name in ("share", "share_low", "share_high"))
     fig = go.Figure(
         go.Bar(
@@ -226,5 +227,6 @@ def _names(frame: pd.DataFrame) -> list[str]:
 def _where(row) -> str:
     if row.layer == MIXTURE:
         return "No routes: the mixture in all layers"
-    where = "All layers exchanged" if row.layer == ALL else f"Layer {row.layer} exchanged alone"
+    whole = {ALL: "All layers exchanged", ALIKE: "All layers exchanged among inputs answered alike"}
+    where = whole.get(row.layer, f"Layer {row.layer} exchanged alone")
     return f"{where}, {percent(row.moved)} of choices fall on another expert"

@@ -116,10 +116,11 @@ def routing() -> Drawn:
     heading = headed("What routed models lose without their routes", "routes")
     st.markdown(
         "Nothing is trained here. No routes: all inputs get the same mixture of all experts, weighted by usage. Wrong "
-        "routes: every input takes the route of another one, drawn at random. What a model keeps that *learnt* without "
-        "a router is another question: the no-router control above. Since what moves may be the threshold alone, "
-        "scores stand beside those with shares matched: outputs shifted, without labels, so that each class is given "
-        "as often as by the routed model. Expert usage shows all this of any checkpoint and data."
+        "routes: every input takes the route of another one, drawn at random; of the same answer: of another one that "
+        "the model answers alike. What a model keeps that *learnt* without a router is another question: the no-router "
+        "control above. Since what moves may be the threshold alone, classifiers are told with shares matched: outputs "
+        "shifted, without labels, so that each class is given as often as by the routed model. Expert usage shows all "
+        "this of any checkpoint and data."
     )
     said = routes.findings(worth)
     for sentence in said:
@@ -134,16 +135,20 @@ def routing() -> Drawn:
             "checkpoint": st.column_config.TextColumn(width=85),
             "as routed": st.column_config.TextColumn(width=90),
             "no routes": st.column_config.TextColumn(
-                width=142, help="With the mixture: the score, its change with the paired 95% interval"
+                width=130,
+                help="With the mixture: the score and its change with the paired 95% interval, of a classifier with "
+                "shares matched",
             ),
             "wrong routes": st.column_config.TextColumn(
-                width=142, help="With the routes of all layers exchanged"
+                width=142,
+                help="With the routes of all layers exchanged, by the first draw; of all draws the change's mean, "
+                "least and most",
             ),
-            "what was exchanged": st.column_config.TextColumn(
-                "exchanged",
-                width=110,
-                help="How many choices fell on another expert; how many of the answers that changed are of inputs "
-                "which took the route of one that the model answers otherwise",
+            "routes of the same answer": st.column_config.TextColumn(
+                "same answer",
+                width=142,
+                help="With the routes of all layers exchanged among inputs that the model answers alike (of a number: "
+                "whose outputs are in the same fourth)",
             ),
             "layers that change it alone": st.column_config.TextColumn(
                 "alone",
@@ -161,7 +166,7 @@ def routing() -> Drawn:
         "Not distilled: the paper's recipe. Checkpoints of the same names elsewhere on this page may be other "
         "trainings."
     )
-    note = "GLUE validation data, one training each, one draw"
+    note = "GLUE validation data, one training each, the first draw"
     chart(
         route_figures.exchanged_marks(worth, note),
         worth,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.shuffled import ALL, MIXTURE
+from shrp.shuffled import ALIKE, ALL, MIXTURE
 from ui.text import escape_html, metric_name
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
 
@@ -29,8 +29,15 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
         value = worth[matched] / routed + (kept != "kept")
         worth = worth.assign(**{kept: worth[kept].where(~classes, value)})
     for name, rows, color, symbol, alone in (
-        ("one layer's exchanged", worth[~worth["layer"].isin([ALL, MIXTURE])], BLUE, "circle-open", True),
+        (
+            "one layer's exchanged",
+            worth[~worth["layer"].isin([ALL, ALIKE, MIXTURE])],
+            BLUE,
+            "circle-open",
+            True,
+        ),
         ("all exchanged", worth[worth["layer"] == ALL], ORANGE, "square", False),
+        ("all, answered alike", worth[worth["layer"] == ALIKE], PURPLE, "triangle-up", False),
         ("none: the mixture", worth[worth["layer"] == MIXTURE], GREEN, "diamond", False),
     ):
         values, low, high = (100 * rows[column] for column in columns)

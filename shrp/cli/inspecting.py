@@ -113,7 +113,8 @@ def usage(
         shown = ("layer", "moved", "score", "change", "low", "high", "matched", "flipped")
         lines = _without_nan(scored, shown)
         print_table(
-            "routes exchanged, by layer and in all; mixture: no routes; matched: score with answer shares as routed",
+            "routes exchanged, by layer, in all, and in all among inputs answered alike; mixture: no routes; matched: "
+            "score with answer shares as routed",
             lines,
         )
     for warning in stats.warnings():

@@ -124,7 +124,7 @@ def test_what_routing_contributes_is_drawn_from_its_file(page):
     assert not at.exception
     (table,) = [frame.value for frame in at.dataframe]
     assert table["no routes"].tolist()[0] == "0.700 (-0.100, -0.200 to -0.050)"
-    assert "shares matched 0.790 (-0.010" in table["no routes"][1]
+    assert "0.790 (-0.010, -0.030 to +0.010); unmatched" in table["no routes"][1]
     assert [spec["layout"]["title"]["text"] for spec in specs(at)] == [
         "Other routes, and none",
         "Explained by answer",

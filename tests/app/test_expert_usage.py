@@ -529,8 +529,13 @@ def test_routes_exchanged_among_inputs_are_scored_where_asked_for(open_page, tin
     frame = shuffle_routes(loaded.model, loaded.tokenizer, data, stats).frame
     assert values(titled(at, "Answers that change")["data"][0]["x"]) == pytest.approx(100 * frame["share"])
     assert values(titled(at, "Change of accuracy")["data"][0]["x"]) == pytest.approx(100 * frame["change"])
-    wrong, none = (frame.set_index("layer").loc[case] for case in ("all", "mixture"))
+    wrong, alike, none = (frame.set_index("layer").loc[case] for case in ("all", "alike", "mixture"))
     assert "**No routes**: with the mixture of all experts in their place, accuracy goes" in texts_of(at)
-    for row in (wrong, none):
+    assert (
+        "**Other routes of the same answer**: with those of all layers exchanged among inputs that"
+        in texts_of(at)
+    )
+    for row in (wrong, alike, none):
         assert f"{int(row['flipped']):,} of n = 480 answers changed" in texts_of(at)
-    assert f"where {wrong['moved']:.0%} of the choices fall on another expert" in texts_of(at)
+    for row in (wrong, alike):
+        assert f"where {row['moved']:.0%} of the choices fall on another expert" in texts_of(at)
