@@ -125,28 +125,26 @@ def findings(worth: pd.DataFrame) -> list[str]:
         classes = rows["matched"].notna()
         parts = []
         for end, group, which in (
-            (
-                "matched_high",
-                rows[classes],
-                "classifiers lose by more than chance with answer shares matched",
-            ),
-            ("high", rows[~classes], "that predict a number lose by more than chance"),
+            ("matched_high", rows[classes], "classifiers, with answer shares matched,"),
+            ("high", rows[~classes], "models that predict a number"),
         ):
             if len(group):
-                parts.append(f"{_losers(group, end)} {which}")
+                parts.append(_losers(group, end, which))
         said.append(f"{what}: {'; '.join(parts)}.")
     return said
 
 
-def _losers(rows: pd.DataFrame, end: str) -> str:
-    """How many rows have a change whose interval's upper `end` is below 0 (in any draw), and their checkpoints."""
+def _losers(rows: pd.DataFrame, end: str, which: str) -> str:
+    """How many rows have a change whose interval's upper `end` is below 0, in any draw, and their checkpoints."""
     drawn = rows["draws"].notna()
     lost = rows[rows["lost"].gt(0).where(drawn, rows[end] < 0)]
     names = [
-        row.checkpoint + (f" in {row.lost:.0f} of {row.draws:.0f} draws" if row.draws == row.draws else "")
+        f"{row.checkpoint} in {row.lost:.0f} of {row.draws:.0f}" if row.draws == row.draws else row.checkpoint
         for row in lost.itertuples()
     ]
-    return f"{len(lost)} of {len(rows)}{f' ({listed(names)})' if names else ''}"
+    among = f" ({listed(names)})" if names else ""
+    once = " in a draw or more" * bool(drawn.any())
+    return f"{len(lost)} of {len(rows)} {which} lose by more than chance{once}{among}"
 
 
 def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:

@@ -57,13 +57,13 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     assert worth["kept"].tolist() == pytest.approx([1, 0.875, 0.875, 1, 0.95, 0.75, 1, 1])
     assert np.isnan(worth["flipped"][0])
     assert routes.findings(worth) == [
-        "Without routes (the mixture): 0 of 1 classifiers lose by more than chance with answer shares matched; 1 of 1 "
-        "(cola-2of3) that predict a number lose by more than chance.",
-        "With wrong routes (all exchanged): 1 of 1 (sst2-2of3 in 1 of 2 draws) classifiers lose by more than chance "
-        "with answer shares matched; 0 of 1 that predict a number lose by more than chance.",
-        "With other routes of the same answer (all exchanged among inputs answered alike): 0 of 1 classifiers lose by "
-        "more than chance with answer shares matched; 1 of 1 (cola-2of3) that predict a number lose by more than "
-        "chance.",
+        "Without routes (the mixture): 0 of 1 classifiers, with answer shares matched, lose by more than chance; "
+        "1 of 1 models that predict a number lose by more than chance (cola-2of3).",
+        "With wrong routes (all exchanged): 1 of 1 classifiers, with answer shares matched, lose by more than chance "
+        "in a draw or more (sst2-2of3 in 1 of 2); 0 of 1 models that predict a number lose by more than chance.",
+        "With other routes of the same answer (all exchanged among inputs answered alike): 0 of 1 classifiers, with "
+        "answer shares matched, lose by more than chance in a draw or more; 1 of 1 models that predict a number lose "
+        "by more than chance (cola-2of3).",
     ]
     cola, sst2 = routes.summary(worth, told).to_dict("records")
     assert cola == {
