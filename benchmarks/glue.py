@@ -82,10 +82,11 @@ class Study:
 
     def shrp(self, recipe: str) -> None:
         """For each depth the teacher's row, SHRP's own, and random experts."""
-        for (
-            depth
-        ) in self.pipeline.chosen:  # refuses another teacher than the table's before hours of training
-            self._add("teacher", recipe, depth.name, self._teachers, self.dense, self.stages.teacher)
+        # All at once, so that another teacher than the table's is refused before hours of training.
+        teacher = self._teachers[0], self.dense, self.stages.teacher
+        self.table.add(
+            *(self._row("teacher", recipe, depth.name, *teacher) for depth in self.pipeline.chosen)
+        )
         for depth, routed in self.pipeline.conversions(recipe, "none"):
             self.made[recipe, depth.name] = routed
             found = self._all(routed.model)
@@ -128,7 +129,7 @@ class Study:
         self,
         model: str,
         recipe: str,
-        depth: str | None,
+        depth: str,
         found: list[list[Evaluation]],
         price: Cost,
         made: Checkpoint,
@@ -143,48 +144,74 @@ class Study:
         texts = sum(row.get("texts", 0) for row in start.history) if start else 0
         evaluations = found[0]
         on_texts = recovered and own in before
-        if model != "teacher" and not on_texts:  # else it does not come of the routed checkpoint
+        if not on_texts:  # else it does not come of the routed checkpoint
             layers = len(made.info.config.layers)
             epochs = made.info.training.get("epochs") if model in ("dropped", "uniform") else None
             self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs)
         if model == "static" and recovered:
-            self.recovered[str(recipe), str(depth)] = evaluations[0]
+            self.recovered[recipe, depth] = evaluations[0]
         self.table.add(
-            {
-                "task": self.task,
-                "seed": self.stages.seed,
-                "recipe": recipe,
-                "depth": depth,
-                "model": model,
-                "per_layer": per_layer,
-                "kept": per_layer and per_layer * len(made.info.config.layers),
-                "recovered": recovered,
-                "recovered_on_texts": on_texts,
-                "train_examples": len(self.stages.train_data),
-                "copies": self._copies(model, recipe, depth, recovered),
-                **of_teacher(evaluations, self.best[self.stages.validation.fingerprint]),
-                **self._lead(model, recipe, depth, evaluations),
-                "stage": made.path.name,
-                "texts": texts,
-                "tokens": TOKENS,
-                **price.relative_to(self.dense),
-            }
+            self._row(
+                model,
+                recipe,
+                depth,
+                evaluations,
+                price,
+                made,
+                per_layer,
+                recovered,
+                texts=texts,
+                on_texts=on_texts,
+            )
         )
 
-    def _copies(self, model: str, recipe: str | None, depth: str | None, recovered: bool) -> int:
+    def _row(
+        self,
+        model: str,
+        recipe: str,
+        depth: str,
+        evaluations: list[Evaluation],
+        price: Cost,
+        made: Checkpoint,
+        per_layer: int | None = None,
+        recovered: bool = False,
+        *,
+        texts: int = 0,
+        on_texts: bool = False,
+    ) -> dict[str, Any]:
+        """A row of the table, of what was found on the validation data."""
+        return {
+            "task": self.task,
+            "seed": self.stages.seed,
+            "recipe": recipe,
+            "depth": depth,
+            "model": model,
+            "per_layer": per_layer,
+            "kept": per_layer and per_layer * len(made.info.config.layers),
+            "recovered": recovered,
+            "recovered_on_texts": on_texts,
+            "train_examples": len(self.stages.train_data),
+            "copies": self._copies(model, recipe, depth, recovered),
+            **of_teacher(evaluations, self.best[self.stages.validation.fingerprint]),
+            **self._lead(model, recipe, depth, evaluations),
+            "stage": made.path.name,
+            "texts": texts,
+            "tokens": TOKENS,
+            **price.relative_to(self.dense),
+        }
+
+    def _copies(self, model: str, recipe: str, depth: str, recovered: bool) -> int:
         """Changed copies of each training example that a model learned from, beside the example."""
         known = [
             one
             for one in depths.DEPTHS
             if one.name == depth and (recovered or model in ("dropped", "uniform"))
         ]
-        return known[0].copies_of(str(recipe), self.stages.tokens) if known else 0
+        return known[0].copies_of(recipe, self.stages.tokens) if known else 0
 
-    def _lead(
-        self, model: str, recipe: str | None, depth: str | None, evaluations: list[Evaluation]
-    ) -> dict[str, Any]:
+    def _lead(self, model: str, recipe: str, depth: str, evaluations: list[Evaluation]) -> dict[str, Any]:
         """By how much the recovered static model leads a trained control; nothing for other models."""
-        mine = self.recovered.get((str(recipe), str(depth)))
+        mine = self.recovered.get((recipe, depth))
         if mine is None or model not in ("random", "dropped", "uniform") or len(evaluations) > 1:
             return {}
         return lead(mine, evaluations[0], self.best[self.stages.validation.fingerprint])

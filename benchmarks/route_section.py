@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.markdown import table
 from shrp import routes
-from shrp.phrases import signed
+from shrp.phrases import metric_name, signed
 
 
 def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -21,18 +21,18 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         "Written by `python -m benchmarks.routes`: routed checkpoints on GLUE's validation data, without any training "
         "on, one training each. A layer's number: every input takes the route of another one there, drawn at random "
-        "once, those above routing as they then would; all: its whole route; alike: the same, only among inputs that "
-        "the model answers alike (of a number: in the same fourth); mixture: no routes, all inputs get all experts, "
-        "weighted by usage (`shrp.shuffled`). Changes of the score with paired 95% intervals. Explained: the "
-        "part of the experts' entropy that class, the model's own answer, or length explains beyond chance, numbers "
-        "in fourths (`shrp.specialisation`).",
+        "once, those above routing as they then would; all (wrong routes): its whole route; alike (routes of the same "
+        "answer): the same, only among inputs that the model answers alike, of a number in the same fourth; mixture "
+        "(no routes): all inputs get all experts, weighted by usage (`shrp.shuffled`). All and alike are means of "
+        "several draws, their intervals over inputs and draws; others are over inputs, paired. Nothing is trained: "
+        "what a model keeps that learnt without a router is the no-router control above.",
         "",
-        "No routes: the mixture; wrong routes: all exchanged; routes of the same answer: all exchanged among inputs "
-        "answered alike. Nothing is trained: what a model keeps that learnt without a router is the no-router control "
-        "above. Shares matched: with outputs shifted so that each class is given as often as by the routed model, "
-        "without labels, since what moves may be the threshold alone; classifiers are told so where nothing else is "
-        "said. Of STS-B, class and answer are fourths of a number; not distilled is the paper's recipe. Names are of "
-        "tasks and depths; elsewhere on this page the same names may be other trainings.",
+        "Shares matched: with outputs shifted so that each class is given as often as by the routed model, without "
+        "labels, since what moves may be the threshold alone; in the first table classifiers are told so. Explained: "
+        "the part of the experts' entropy that class, the model's own answer, or length explains beyond chance, "
+        "numbers in fourths (`shrp.specialisation`). Of STS-B, class and answer are fourths of a number; not distilled "
+        "is the paper's recipe. Names are of tasks and depths; elsewhere on this page the same names may be other "
+        "trainings.",
         "",
         *(f"- {sentence}" for sentence in routes.findings(worth)),
         "",
@@ -51,12 +51,12 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = []
     for row in worth.itertuples():
         ends = f" ({signed(row.low, 4)} to {signed(row.high, 4)})" if row.low == row.low else " (no interval)"
-        flipped = "" if row.flipped != row.flipped else f"{int(row.flipped):,} of {row.n:,}"
+        flipped = "" if row.flipped != row.flipped else f"{_answers(row)} of {row.n:,}"
         line = [
             row.checkpoint,
             str(row.layer),
             "" if row.moved != row.moved else f"{row.moved:.0%}",
-            f"{row.metric} {row.score:.4f}",
+            f"{metric_name(row.metric)} {row.score:.4f}",
             signed(row.change, 4) + ends,
             _matched(row),
             flipped,
@@ -69,6 +69,13 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
             line.append(f"{here['explained'].iloc[0]:.1%}" if known else "")
         cells.append(line)
     return "\n".join([*lines, *table([*head, *(f"explained by {by}" for by in groups)], cells), ""])
+
+
+def _answers(row: Any) -> str:
+    """How many answers change: of several draws the mean, the least and the most."""
+    if row.draws == 1:
+        return f"{int(row.flipped):,}"
+    return f"{row.flipped:,.1f} ({int(row.flipped_min):,} to {int(row.flipped_max):,})"
 
 
 def _matched(row: Any) -> str:

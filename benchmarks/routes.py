@@ -9,6 +9,7 @@ layers together, in all among inputs that are answered alike, and with the mixtu
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,14 @@ from shrp.usage import measure_usage
 
 KEY = ("checkpoint", "layer")
 OUT = Path(__file__).parent.parent / "docs" / "data" / "routes.json"
-DRAWS = 5
+_PAIRS = {
+    "interval": ("low", "high"),
+    "matched_interval": ("matched_low", "matched_high"),
+    "change_range": ("change_min", "change_max"),
+    "matched_range": ("matched_min", "matched_max"),
+    "flipped_range": ("flipped_min", "flipped_max"),
+}
+"""What a row has as a pair -> the columns of `ShuffledRoutes.frame`: 95% intervals, and the least and most of draws."""
 _TOLD = ("explained", "ceiling", "p", "beyond_length", "p_beyond", "effective_experts")
 
 
@@ -47,10 +55,7 @@ def study(path: Path, table: Table, done: set[str]) -> None:
     task, cut = made.info.task, made.info.max_length
     data = load_data("glue", task.name)
     stats = measure_usage(made.model, made.tokenizer, data, max_length=cut)
-    found, *others = (
-        shuffle_routes(made.model, made.tokenizer, data, stats, max_length=cut, seed=seed, alone=seed == 0)
-        for seed in range(DRAWS)
-    )
+    found = shuffle_routes(made.model, made.tokenizer, data, stats, max_length=cut)
     lengths = token_counts(made.tokenizer, data.texts)
     told = specialisation_frame(specialisation(stats, data, lengths, found.before.predictions))
     common = {
@@ -65,26 +70,20 @@ def study(path: Path, table: Table, done: set[str]) -> None:
             f"{path} is another {common['checkpoint']}, and rows have one of a name; measure it alone."
         )
     done.add(common["checkpoint"])
-    prefix = "" if task.is_regression else "matched_"  # as what moves may be the threshold alone
-    draws = [one.frame.set_index("layer") for one in (found, *others)]
     for row in found.frame.to_dict("records"):
         groups = (
             told[told["layer"] == row["layer"]].to_dict("records") if row["layer"] in stats.layers else []
         )
-        line = {"layer": row["layer"], "interval": _ends(row["low"], row["high"])}
-        line |= {"matched_interval": _ends(row["matched_low"], row["matched_high"])}
+        line = {name: row[name] for name in ("layer", "draws")}
+        line |= {name: _ends(row, *ends) for name, ends in _PAIRS.items()}
         line |= {name: _number(row[name]) for name in ("moved", "score", "change", "flipped")}
         line |= {name: _number(row[name]) for name in ("matched", "matched_change")}
         line |= {"told": {one["by"]: {name: _number(one[name]) for name in _TOLD} for one in groups}}
-        if row["layer"] in (ALL, ALIKE):
-            line["draws"] = [
-                [_number(one.loc[row["layer"], f"{prefix}{name}"]) for name in ("change", "low", "high")]
-                for one in draws
-            ]
         table.add(common | line)
+    score = {case: sum(one.score for one in of) / len(of) for case, of in found.after.items()}
     stderr.print(
-        f"{common['checkpoint']}: {found.before.score:.4f}, exchanged {found.after[ALL].score:.4f}, among inputs "
-        f"answered alike {found.after[ALIKE].score:.4f}, the mixture {found.after[MIXTURE].score:.4f}",
+        f"{common['checkpoint']}: {found.before.score:.4f}, exchanged {score[ALL]:.4f}, among inputs answered alike "
+        f"{score[ALIKE]:.4f}, the mixture {score[MIXTURE]:.4f}",
         highlight=False,
     )
 
@@ -93,8 +92,8 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _ends(low: float, high: float) -> list[Any] | None:
-    return [low, high] if math.isfinite(low) else None
+def _ends(row: Mapping[str, Any], low: str, high: str) -> list[float] | None:
+    return [row[low], row[high]] if math.isfinite(row[low]) else None
 
 
 def main(

@@ -13,7 +13,7 @@ from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
 from shrp.findings import HOW_FOUND, findings
 from shrp.general import RECOVERY_RATES
-from shrp.phrases import in_words, listed, with_ends
+from shrp.phrases import in_words, listed, metric_name, with_ends
 from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
 
@@ -53,27 +53,39 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _teachers(frame: pd.DataFrame) -> str:
-    floors = studies.floors(frame)
     found = []
     for task, rows in frame.groupby("task", sort=False):
-        scores = _by_teacher(rows)
-        one = len(set(scores.values())) == 1
-        score = next(iter(scores.values())) if one else listed(f"{s} of {of}" for of, s in scores.items())
-        n = f"(n = {rows['n'].iloc[0]:,}{studies.floor_text(floors[task])})"
-        found.append(f"{task} {rows['metric'].iloc[0]} {score} {n}")
+        teachers, of = _by_teacher(rows), f"{task} {metric_name(rows['metric'].iloc[0])}"
+        n = f"n = {rows['n'].iloc[0]:,}"
+        if len(set(teachers.values())) == 1:
+            score, floor = next(iter(teachers.values()))
+            found.append(f"{of} {score} ({n}{floor})")
+        else:
+            each = listed(f"{score} of {who}{_apart(floor)}" for who, (score, floor) in teachers.items())
+            found.append(f"{of} {each} ({n})")
     return f"Teachers: {'; '.join(found)}."
 
 
-def _by_teacher(rows: pd.DataFrame) -> dict[str, str]:
-    """Recipe, with the depth where its depths have teachers of their own -> the teacher's score."""
-    scores: dict[str, str] = {}
+def _apart(clause: str) -> str:
+    """A clause in brackets of its own; empty for none."""
+    return clause and f" ({clause.removeprefix(', ')})"
+
+
+def _by_teacher(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Recipe, with the depth where its depths have teachers of their own -> the teacher's score, and a clause on what
+    part of it the best constant answer has.
+    """
+    found: dict[str, tuple[str, str]] = {}
     for recipe, of in rows.groupby("recipe", sort=False):
-        known = {depth: f"{part['teacher'].iloc[0]:.3f}" for depth, part in of.groupby("depth", sort=False)}
+        known = {
+            depth: (f"{part['teacher'].iloc[0]:.3f}", studies.floor_text(studies.floors(part).iloc[0]))
+            for depth, part in of.groupby("depth", sort=False)
+        }
         if len(set(known.values())) == 1:
-            scores[str(recipe)] = next(iter(known.values()))
+            found[str(recipe)] = next(iter(known.values()))
         else:
-            scores |= {f"{recipe} at {in_words(depth)}": score for depth, score in known.items()}
-    return scores
+            found |= {f"{recipe} at {in_words(depth)}": one for depth, one in known.items()}
+    return found
 
 
 def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:

@@ -39,18 +39,20 @@ class Table:
                     f"{path.name} has rows with {name} {found[name]}, not {value}: name another file."
                 )
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row in place of an earlier one of the same thing; rows that others added meanwhile stay.
+    def add(self, *rows: Mapping[str, Any]) -> None:
+        """Add rows, all or none, in place of earlier ones of the same things; those that others added meanwhile stay.
 
         Raises:
             DataError: rows of the same base, task, recipe and depth stand beside another teacher's score, so that
                 shares of it can't be compared.
         """
         with rows_file.alone(self.path):
-            self._add(row)
+            self.rows = rows_file.read(self.path).get("rows", [])
+            for row in rows:
+                self._put(row)
+            rows_file.write(self.path, {**self.about, "rows": self.rows})
 
-    def _add(self, row: Mapping[str, Any]) -> None:
-        self.rows = rows_file.read(self.path).get("rows", [])
+    def _put(self, row: Mapping[str, Any]) -> None:
         of = [row.get(name) for name in _OF_A_TEACHER]
         theirs = {old.get("teacher") for old in self.rows if [old.get(name) for name in _OF_A_TEACHER] == of}
         if others := [score for score in theirs if not _same(score, row.get("teacher"))]:
@@ -60,7 +62,6 @@ class Table:
             )
         kept = [old for old in self.rows if any(old.get(k) != row.get(k) for k in self.key)]
         self.rows = sorted([*kept, dict(row)], key=lambda r: [str(r.get(k, "")) for k in self.key])
-        rows_file.write(self.path, {**self.about, "rows": self.rows})
 
 
 def _same(a: float | None, b: float | None) -> bool:

@@ -11,6 +11,20 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(before)} and {last}" if before else last
 
 
+_METRICS = {
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "matthews": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+}
+
+
+def metric_name(metric: str) -> str:
+    """A metric's name in words: `Matthews correlation` for `matthews`."""
+    return _METRICS.get(metric, metric)
+
+
 def in_words(depth: str) -> str:
     """A depth as people say it: `6 of 12 layers` for `6of12`."""
     return f"{depth.replace('of', ' of ')} layers"

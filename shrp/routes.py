@@ -9,7 +9,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, stored_interval
-from shrp.phrases import counted, listed, signed
+from shrp.phrases import counted, listed, metric_name, signed
 from shrp.shuffled import ALIKE, ALL, MIXTURE
 from shrp.studies import command_of
 
@@ -27,6 +27,10 @@ _NEEDED = {
     "matched",
     "matched_change",
     "matched_interval",
+    "draws",
+    "change_range",
+    "matched_range",
+    "flipped_range",
     "told",
 }
 _LAST = {ALL: 1e9, ALIKE: 2e9, MIXTURE: 3e9}
@@ -39,13 +43,12 @@ def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
     Returns:
         A row a checkpoint and layer, one of all its layers together, one of all among inputs answered alike, and one of
         the mixture in their place: checkpoint, distilled, metric, n, routed, layer (a number, `all`, `alike` or
-        `mixture`), moved (nan for the mixture), score, change
-        with low and high (95%, paired; nan for none), matched, matched_change, matched_low, matched_high (the same with
-        answer shares matched; nan for regression), kept, kept_low, kept_high (of the routed model's score), flipped
-        (nan for regression), of all layers exchanged, alike or not, draws with lost, mean, least and most (how many,
-        how many of them lose by more than chance, and their changes of the score; of classifiers with answer shares
-        matched); and a row a checkpoint, layer and grouping:
-        checkpoint, n, layer, by, explained, ceiling, p, beyond_length, p_beyond (nan for none), effective_experts.
+        `mixture`), draws, moved (nan for the mixture), score, change with low and high (95%; nan for none), matched,
+        matched_change, matched_low, matched_high (the same with answer shares matched; nan for regression), kept,
+        kept_low, kept_high (of the routed model's score), flipped (nan for regression), and the least and the most of
+        the draws: change_min, change_max, matched_min, matched_max (of the matched change), flipped_min, flipped_max;
+        and a row a checkpoint, layer and grouping: checkpoint, n, layer, by, explained, ceiling, p, beyond_length,
+        p_beyond (nan for none), effective_experts.
 
     Raises:
         DataError: a row lacks something or can't be read.
@@ -67,12 +70,13 @@ def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
                 | {name: _number(row[name]) for name in ("score", "change")}
                 | {"low": low, "high": high, "kept": _number(row["score"]) / whole}
                 | {"kept_low": 1 + low / whole, "kept_high": 1 + high / whole}
-                | _drawn(row.get("draws") or [])
+                | {"draws": int(row["draws"])}
                 | {"flipped": _number(row["flipped"]), "moved": _number(row["moved"])}
                 | {name: _number(row[name]) for name in ("matched", "matched_change")}
-                | dict(
-                    zip(("matched_low", "matched_high"), row["matched_interval"] or NO_INTERVAL, strict=True)
-                )
+                | _pair(row["matched_interval"], "matched_low", "matched_high")
+                | _pair(row["change_range"], "change_min", "change_max")
+                | _pair(row["matched_range"], "matched_min", "matched_max")
+                | _pair(row["flipped_range"], "flipped_min", "flipped_max")
             )
             for by, found in row["told"].items():
                 names = ("explained", "ceiling", "p", "beyond_length", "p_beyond", "effective_experts")
@@ -83,18 +87,8 @@ def frames_of(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
     return tuple(_in_order(frame) if len(frame) else frame for frame in frames)
 
 
-def _drawn(draws: Sequence[Sequence[Any]]) -> dict[str, float]:
-    """Several draws' changes of a score, each with its interval, as columns."""
-    if not draws:
-        return dict.fromkeys(("draws", "lost", "mean", "least", "most"), float("nan"))
-    changes = [float(change) for change, _, _ in draws]
-    return {
-        "draws": len(draws),
-        "lost": sum(high is not None and high < 0 for _, _, high in draws),
-        "mean": sum(changes) / len(changes),
-        "least": min(changes),
-        "most": max(changes),
-    }
+def _pair(values: Sequence[float] | None, *names: str) -> dict[str, float]:
+    return dict(zip(names, values or NO_INTERVAL, strict=True))
 
 
 def _number(value: Any) -> float:
@@ -112,39 +106,33 @@ def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def findings(worth: pd.DataFrame) -> list[str]:
-    """On how many checkpoints there is a loss beyond chance, classifiers with answer shares matched, and numbers."""
+    """On how many checkpoints there is a loss beyond chance, classifiers with answer shares matched and as they are."""
     said = []
     for layer, what in (
         (MIXTURE, "Without routes (the mixture)"),
-        (ALL, "With wrong routes (all exchanged)"),
-        (ALIKE, "With other routes of the same answer (all exchanged among inputs answered alike)"),
+        (ALL, "With wrong routes (all exchanged, the mean of {} draws)"),
+        (ALIKE, "With other routes of the same answer (likewise, among inputs answered alike)"),
     ):
         rows = worth[worth["layer"] == layer] if len(worth) else worth
         if len(rows) < 2:
             return []
         classes = rows["matched"].notna()
         parts = []
-        for end, group, which in (
-            ("matched_high", rows[classes], "classifiers, with answer shares matched,"),
-            ("high", rows[~classes], "models that predict a number"),
-        ):
-            if len(group):
-                parts.append(_losers(group, end, which))
-        said.append(f"{what}: {'; '.join(parts)}.")
+        if classes.any():
+            found, raw = (_losers(rows[classes], end) for end in ("matched_high", "high"))
+            parts.append(
+                f"of classifiers, with answer shares matched, {found} lose by more than chance, as they are {raw}"
+            )
+        if not classes.all():
+            parts.append(f"of models that predict a number, {_losers(rows[~classes], 'high')}")
+        said.append(f"{what.format(rows['draws'].max())}: {'; '.join(parts)}.")
     return said
 
 
-def _losers(rows: pd.DataFrame, end: str, which: str) -> str:
-    """How many rows have a change whose interval's upper `end` is below 0, in any draw, and their checkpoints."""
-    drawn = rows["draws"].notna()
-    lost = rows[rows["lost"].gt(0).where(drawn, rows[end] < 0)]
-    names = [
-        f"{row.checkpoint} in {row.lost:.0f} of {row.draws:.0f}" if row.draws == row.draws else row.checkpoint
-        for row in lost.itertuples()
-    ]
-    among = f" ({listed(names)})" if names else ""
-    once = " in a draw or more" * bool(drawn.any())
-    return f"{len(lost)} of {len(rows)} {which} lose by more than chance{once}{among}"
+def _losers(rows: pd.DataFrame, end: str) -> str:
+    """How many rows have a change whose interval's upper `end` is below 0, and which."""
+    lost = rows.loc[rows[end] < 0, "checkpoint"].tolist()
+    return f"{len(lost)} of {len(rows)}{f' ({listed(lost)})' if lost else ''}"
 
 
 def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
@@ -152,10 +140,10 @@ def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
 
     Columns: checkpoint, as routed (metric, score and n), no routes (the score with the mixture and its change with the
     interval, of a classifier with answer shares matched, its score without that, answers that changed), wrong routes
-    and routes of the same answer (likewise, with all exchanged, and exchanged among inputs answered alike, and over
-    several draws the change's mean, least and most), layers that change it alone (in how many exchanging it changes the
-    score beyond chance, of classifiers with shares matched), explained at most (by each grouping, of how much that is
-    possible, and in which layer).
+    and routes of the same answer (likewise, with all exchanged, and exchanged among inputs answered alike: means over
+    draws, and how many choices fell on another expert), layers that change it alone (in how many exchanging it changes
+    the score beyond chance, of classifiers with shares matched), explained at most (by each grouping, of how much that
+    is possible, and in which layer).
     """
     lines = []
     for name, rows in worth.groupby("checkpoint", sort=False) if len(worth) else ():
@@ -176,7 +164,7 @@ def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             {
                 "checkpoint": f"{name}{'' if one['distilled'] else ', not distilled'}",
-                "as routed": f"{one['metric']} {one['routed']:.3f}, n = {one['n']:,}",
+                "as routed": f"{metric_name(one['metric'])} {one['routed']:.3f}, n = {one['n']:,}",
                 "no routes": _changed(of[MIXTURE]),
                 "wrong routes": _changed(one),
                 "routes of the same answer": _changed(of[ALIKE]),
@@ -189,7 +177,7 @@ def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
 
 def _changed(row: pd.Series) -> str:
     """A score and its change, of classifiers with answer shares matched and without."""
-    matched = pd.notna(row["matched"])
+    matched, several = pd.notna(row["matched"]), row["draws"] > 1
     score, *ends = (
         row[f"matched{name}"] if matched else row[plain]
         for name, plain in (("", "score"), ("_change", "change"), ("_low", "low"), ("_high", "high"))
@@ -198,10 +186,12 @@ def _changed(row: pd.Series) -> str:
     if matched:
         parts.append(f"unmatched {row['score']:.3f}")
     if pd.notna(row["flipped"]):
-        parts.append(f"{counted(int(row['flipped']), 'answer')} changed")
-    if pd.notna(row["draws"]):
-        between = " to ".join(signed(row[name], 3) for name in ("least", "most"))
-        parts.append(f"{row['draws']:.0f} draws {signed(row['mean'], 3)} ({between})")
+        least, most = f"{row['flipped_min']:.0f}", counted(int(row["flipped_max"]), "answer")
+        parts.append(
+            f"{f'{least} to ' * bool(several and row['flipped_min'] < row['flipped_max'])}{most} changed"
+        )
+    if pd.notna(row["moved"]):
+        parts.append(f"{row['moved']:.0%} of choices moved")
     return "; ".join(parts)
 
 

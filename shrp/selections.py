@@ -9,6 +9,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import stored_interval
+from shrp.phrases import metric_name
 from shrp.studies import command_of
 
 NAMES = {"usage": "usage", "gate_norm": "gate × norm", "fitted": "fitted gates", "random": "random experts"}
@@ -108,7 +109,8 @@ def findings(frame: pd.DataFrame) -> list[str]:
             lead += f", {100 * fit['lead_low']:+.1f} to {100 * fit['lead_high']:+.1f}"
         sentences.append(
             f"{checkpoint} with {fit['per_layer']} a layer: usage keeps {usage['retained']:.1%} of the routed model's "
-            f"{fit['metric']} of {fit['routed']:.3f}, fitted gates {fit['retained']:.1%} ({lead}; n = {fit['n']:,})."
+            f"{metric_name(fit['metric'])} of {fit['routed']:.3f}, fitted gates {fit['retained']:.1%} ({lead}; "
+            f"n = {fit['n']:,})."
         )
     return [*sentences, *_matched(whole)]
 

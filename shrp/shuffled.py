@@ -1,8 +1,8 @@
 """Whether it matters which expert an input takes: routes are exchanged among inputs, or done away with.
 
 Three questions, which have different answers. What does a *wrong* route cost? Every input takes the route of another
-one, so each layer is used as before. What does it cost if that one is answered *alike*? Then the route is another, but
-of the same answer. And what is an input's *own* route worth, against none at all? Every input gets one and the same
+one, so each layer is used as before. What does it cost if that one is answered *alike*? Then it is a route of the same
+answer. And what is an input's *own* route worth, against none at all? Every input gets one and the same
 mixture of all experts, weighted by their usage: what a pruned model computes that keeps them all (method.md, "Usage and
 pruning"). A model may lose much by wrong routes and nothing by the mixture.
 
@@ -13,9 +13,10 @@ given as often as by the model as routed, which takes no labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
+from shrp.intervals import NO_INTERVAL, over_trainings
 from shrp.knockout import Prefix
 from shrp.metrics import to_predictions, wilson
 from shrp.paired import paired_difference
@@ -39,6 +41,7 @@ from shrp.specialisation import by_value
 from shrp.usage import UsageStats
 
 ALL, ALIKE, MIXTURE = "all", "alike", "mixture"
+DRAWS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +50,10 @@ class ShuffledRoutes:
 
     before: Evaluation
     """As routed; rows in the data set's order."""
-    after: Mapping[int | str, Evaluation]
-    """The same rows with the routes of one layer exchanged, ascending, those of `ALL`, those of all among inputs that
-    the model answers `ALIKE`, and with the `MIXTURE`."""
-    matched: Mapping[int | str, Evaluation]
+    after: Mapping[int | str, tuple[Evaluation, ...]]
+    """The same rows with the routes of one layer exchanged, ascending; those of `ALL`, and of all among inputs that the
+    model answers `ALIKE`, each in several draws; and with the `MIXTURE`."""
+    matched: Mapping[int | str, tuple[Evaluation, ...]]
     """The same with outputs shifted so that each class is given as often as before; empty for regression."""
     moved: Mapping[int | str, float]
     """Part of the choices in a layer, in all, or in all among inputs answered alike, that fall on another expert once
@@ -58,30 +61,58 @@ class ShuffledRoutes:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row for each of `after`; takes a second or two.
+        """One row for each of `after`; takes a few seconds.
 
-        Columns layer (its number, `all`, `alike` or `mixture`), moved (nan for the mixture), score, change (of the
-        score, nan without labels) with low and high (95%, paired), matched, matched_change, matched_low and
+        Columns layer (its number, `all`, `alike` or `mixture`), draws, moved (nan for the mixture), score, change (of
+        the score, nan without labels) with low and high (95%, paired), matched, matched_change, matched_low and
         matched_high (the same with answer shares matched; nan for regression), flipped (inputs whose predicted class
-        changes; nan for regression), share (of all) with share_low and share_high (95% Wilson). A layer exchanged alone
-        leaves those above to route as they then would.
+        changes; nan for regression), share (of all) with share_low and share_high (95%). Of several draws all of these
+        are means, intervals are over inputs and draws (`shrp.intervals.over_trainings`), and change_min, change_max,
+        matched_min, matched_max (of the matched change), flipped_min and flipped_max are the draws' own. A layer
+        exchanged alone leaves those above to route as they then would.
         """
-        rows, n = [], self.before.n
-        for layer, after in self.after.items():
-            moved, flips = self.matched.get(layer), [np.nan] * 4
-            if not after.task.is_regression:
-                flipped = int((after.predictions != self.before.predictions).sum())
-                flips = [flipped, flipped / n, *wilson(flipped, n)]
-            scores = (*self._against(after), *(self._against(moved) if moved else [np.nan] * 4))
-            rows.append((layer, self.moved.get(layer, np.nan), *scores, *flips))
-        scores = ["score", "change", "low", "high"]
-        names = [*scores, "matched", *(f"matched_{name}" for name in scores[1:])]
-        names += ["flipped", "share", "share_low", "share_high"]
-        return pd.DataFrame(rows, columns=["layer", "moved", *names])
+        return pd.DataFrame([self._row(layer) for layer in self.after])
 
-    def _against(self, after: Evaluation) -> tuple[float, ...]:
-        change, ends = paired_difference(after, self.before, resamples=1000)
-        return after.score, change, *ends
+    def _row(self, layer: int | str) -> dict[str, Any]:
+        after, n = self.after[layer], self.before.n
+        row = {"layer": layer, "draws": len(after), "moved": self.moved.get(layer, np.nan)}
+        row |= self._change(after, ("score", "change", "low", "high", "change_min", "change_max"))
+        names = ("matched", "matched_change", "matched_low", "matched_high", "matched_min", "matched_max")
+        row |= self._change(self.matched.get(layer, ()), names)
+        names = ("flipped", "flipped_min", "flipped_max", "share", "share_low", "share_high")
+        if self.before.task.is_regression:
+            return row | dict.fromkeys(names, np.nan)
+        flipped = [int((one.predictions != self.before.predictions).sum()) for one in after]
+        share = over_draws([count / n for count in flipped], [wilson(count, n) for count in flipped])
+        counts = float(np.mean(flipped)), min(flipped), max(flipped)
+        return row | dict(zip(names, (*counts, share[0], max(share[1], 0.0), share[2]), strict=True))
+
+    def _change(self, draws: Sequence[Evaluation], names: tuple[str, ...]) -> dict[str, float]:
+        """Score, change, its interval's ends, and the draws' smallest and largest change, by these names."""
+        if not draws:
+            return dict.fromkeys(names, np.nan)
+        changes, intervals = zip(
+            *(paired_difference(one, self.before, resamples=1000) for one in draws), strict=True
+        )
+        score = float(np.mean([one.score for one in draws]))
+        found = (score, *over_draws(changes, intervals), min(changes), max(changes))
+        return dict(zip(names, found, strict=True))
+
+
+def over_draws(
+    values: Sequence[float], intervals: Sequence[tuple[float, float]]
+) -> tuple[float, float, float]:
+    """The mean over draws of one figure, and its 95% interval over inputs and draws.
+
+    A draw that changes nothing has no interval; where others have one, theirs, which are wider, stand for it.
+    """
+    ends = np.asarray(intervals, dtype=float) - np.asarray(values, dtype=float)[:, None]
+    known = np.isfinite(ends).all(1)
+    if not known.any():
+        return float(np.mean(values)), *NO_INTERVAL
+    ends[~known] = ends[known].mean(0)
+    mean = over_trainings(values, [tuple(pair) for pair in ends + np.asarray(values)[:, None]])
+    return mean.value, *mean.ends
 
 
 def shuffle_routes(
@@ -93,28 +124,29 @@ def shuffle_routes(
     prefix: Prefix | None = None,
     batch_size: int = 64,
     max_length: int = 128,
+    draws: int = DRAWS,
     seed: int = 0,
-    alone: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> ShuffledRoutes:
     """Exchange routes among inputs, in one layer at a time, in all together, and in all among inputs that the model
     answers alike; and put the mixture in their place.
 
-    Under sequence routing an input takes the gates of another one, the same one in all layers. Under token routing the
-    real tokens of a batch, special ones among them, exchange theirs; batches are of inputs of about the same length.
-    Alike are inputs of the same predicted class, of a regression those whose output is in the same fourth; one that is
-    alone keeps its own.
+    Under sequence routing an input takes the gates of another one, the same one in all layers; one that is alone in its
+    answer keeps its own. Under token routing the real tokens of a batch, special ones among them, exchange theirs, also
+    with those of their own text; batches are of inputs of about the same length. Alike are inputs of the same predicted
+    class, of a regression those whose output is in the same fourth.
 
     Args:
         stats: of `data`, row by row, at the same `max_length`.
-        alone: whether each layer is exchanged alone too.
         prefix: as for `shrp.knockout.knock_out_effect`.
-        seed: of the draw. Another one gives another figure; the intervals are over inputs, and take it as given.
+        draws: how often all layers are exchanged; one layer alone is once, by the first of them.
+        seed: of the first draw.
         progress: called with inputs done and in all.
 
     Raises:
         PlanError: the model has no routed layer.
-        DataError: the usage is not of these data and this model, or there is no second input to exchange with.
+        DataError: the usage is not of these data and this model, or has no outputs, or there is no second input to
+            exchange with.
     """
     routed = router_layers(model)
     if not routed:
@@ -128,29 +160,15 @@ def shuffle_routes(
     if len(data) < 2:
         raise DataError("a single input has no other one to exchange its route with; give at least two.")
     columns, first = label_columns(model, data.task), min(routed)
-    answers = to_predictions(data.task, stats.logits[:, columns])
-    # The draw among all is the same whatever the answers are.
-    groups = {ALL: np.zeros(len(data), dtype=np.int64), ALIKE: _answer_of(answers, data)}
-    generators = {ALL: np.random.default_rng(seed), ALIKE: np.random.default_rng([seed, 1])}
-    by_token = stats.unit == "tokens"
-    partners = {} if by_token else {case: _partners(of, generators[case]) for case, of in groups.items()}
-    gates = {
-        case: {
-            layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner]), module.top_k)
-            for layer, module in routed.items()
-        }
-        for case, partner in partners.items()
-    }
+    answers = _groups(to_predictions(data.task, stats.logits[:, columns]), data)
+    exchanges = _Exchanges(stats, answers, {layer: one.top_k for layer, one in routed.items()}, draws, seed)
     mixture = {layer: torch.from_numpy(stats.share(layer)).float() for layer in routed}
     encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     prefix = prefix or Prefix(model, limit=0)
-    single = sorted(routed) if alone else []
-    logits = {
-        case: np.zeros((len(data), len(columns)), dtype=np.float32)
-        for case in ("as routed", *single, ALL, ALIKE, MIXTURE)
-    }
-    moved = {(case, layer): 0 for case in groups for layer in routed}
-    choices, done = 0, 0  # as many in each layer
+    before = np.zeros((len(data), len(columns)), dtype=np.float32)
+    cases = [*((layer, 0) for layer in sorted(routed)), *exchanges.cases, (MIXTURE, 0)]
+    logits, moved = {case: np.zeros_like(before) for case in cases}, dict.fromkeys(cases, 0)
+    choices, done = 0, 0
     for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
         inputs = collate(tokenizer, encoded, rows)
         mask = inputs["attention_mask"].bool()
@@ -158,47 +176,92 @@ def shuffle_routes(
             entering = {first: prefix.entering(rows, inputs)}
             with record_routing() as record:
                 output, found = run_from(model, inputs, first, entering[first], watch=sorted(routed)[1:])
-            logits["as routed"][rows] = output.float().numpy()[:, columns]
+            before[rows] = output.float().numpy()[:, columns]
             entering |= found
-            theirs = {
-                case: _among_tokens(record, mask, groups[case][rows], generators[case])
-                if by_token
-                else {layer: gates[case][layer][rows] for layer in routed}
-                for case in groups
-            }
-            for case, taken in theirs.items():
-                for layer in routed:
-                    other = record.last(layer).gates.argmax(-1) != taken[layer].argmax(-1)
-                    moved[case, layer] += int((other & mask if by_token else other).sum())
-            choices += int(mask.sum()) if by_token else len(rows)
-            cases = {layer: {layer: theirs[ALL][layer]} for layer in single} | theirs | {MIXTURE: mixture}
-            for case, source in cases.items():
+            gates = exchanges(rows, record, mask) | {(MIXTURE, 0): mixture}
+            gates |= {(layer, 0): {layer: gates[ALL, 0][layer]} for layer in routed}
+            for case, source in gates.items():
                 start = min(source)
                 with use_gates(source):
                     output, _ = run_from(model, inputs, start, entering[start])
                 logits[case][rows] = output.float().numpy()[:, columns]
+                if case != (MIXTURE, 0):
+                    moved[case] += sum(
+                        _elsewhere(record, layer, taken, mask) for layer, taken in source.items()
+                    )
+        choices += int(mask.sum()) if exchanges.by_token else len(rows)
         done += len(rows)
         if progress:
             progress(done, len(data))
-    before, *after = (summarise(data, np.arange(len(data)), values, False) for values in logits.values())
-    found = dict(zip([case for case in logits if case != "as routed"], after, strict=True))
+    as_routed = summarise(data, np.arange(len(data)), before, False)
+    after: dict[int | str, list[Evaluation]] = {}
+    for (case, _), values in logits.items():
+        after.setdefault(case, []).append(summarise(data, np.arange(len(data)), values, False))
     matched = {}
     if not data.task.is_regression:
-        for case, one in found.items():
-            matched[case] = shifted(one, data, matching_shift(one.logits, before.logits))
-    return ShuffledRoutes(
-        before,
-        found,
-        matched,
-        {layer: moved[ALL, layer] / choices for layer in routed}
-        | {case: sum(moved[case, layer] for layer in routed) / (choices * len(routed)) for case in groups},
-    )
+        for case, found in after.items():
+            matched[case] = tuple(
+                shifted(one, data, matching_shift(one.logits, as_routed.logits)) for one in found
+            )
+    parts = {}
+    for case, found in after.items():
+        if case != MIXTURE:
+            whole = len(found) * choices * (len(routed) if case in (ALL, ALIKE) else 1)
+            parts[case] = sum(moved[case, draw] for draw in range(len(found))) / whole
+    return ShuffledRoutes(as_routed, {case: tuple(found) for case, found in after.items()}, matched, parts)
 
 
-def _answer_of(answers: np.ndarray, data: TextData) -> np.ndarray:
+class _Exchanges:
+    """Whose gates each input, or token, takes: in several draws, among all inputs and among those answered alike."""
+
+    def __init__(
+        self, stats: UsageStats, answers: np.ndarray, top_k: Mapping[int, int], draws: int, seed: int
+    ) -> None:
+        """Args: answers, the group of each input `(N,)`; top_k, by layer."""
+        self.stats, self.top_k, self.by_token = stats, top_k, stats.unit == "tokens"
+        self.groups = {ALL: np.zeros_like(answers), ALIKE: answers}
+        # The draws among all are the same whatever the answers are.
+        self.generators = {(ALL, draw): np.random.default_rng(seed + draw) for draw in range(draws)}
+        self.generators |= {(ALIKE, draw): np.random.default_rng([seed + draw, 1]) for draw in range(draws)}
+        self.partners = {}
+        if not self.by_token:
+            for case, generator in self.generators.items():
+                self.partners[case] = _partners(self.groups[case[0]], generator)
+
+    @property
+    def cases(self) -> list[tuple[str, int]]:
+        """Kinds of exchange and draws."""
+        return [*self.generators]
+
+    def __call__(
+        self, rows: Sequence[int], record: RoutingRecord, mask: Tensor
+    ) -> dict[tuple[int | str, int], dict[int, Tensor]]:
+        """Kind and draw -> layer -> gates of a batch, `(B, H)` or `(B, T, H)`.
+
+        Args:
+            record: of the batch as routed.
+            mask: the real tokens `(B, T)`.
+        """
+        if self.by_token:
+            lengths = mask.sum(1).numpy()
+            return {
+                case: _among_tokens(
+                    record, mask, _partners(np.repeat(self.groups[case[0]][rows], lengths), generator)
+                )
+                for case, generator in self.generators.items()
+            }
+        return {
+            case: {
+                layer: top_k_gates(torch.from_numpy(self.stats.probs[layer][partner[rows]]), k)
+                for layer, k in self.top_k.items()
+            }
+            for case, partner in self.partners.items()
+        }
+
+
+def _groups(answers: np.ndarray, data: TextData) -> np.ndarray:
     """The group of answers that each input is in `(N,)`."""
-    masks = [mask for _, mask in by_value(answers, data)]
-    return np.argmax(np.stack(masks), axis=0)
+    return np.argmax(np.stack([mask for _, mask in by_value(answers, data)]), axis=0)
 
 
 def _partners(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -210,13 +273,16 @@ def _partners(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return partner
 
 
-def _among_tokens(
-    record: RoutingRecord, mask: Tensor, groups: np.ndarray, generator: np.random.Generator
-) -> dict[int, Tensor]:
-    """Layer -> gates `(B, T, H)`, where each real token, `mask` `(B, T)`, has another's of the same group, `(B,)`."""
-    partner = torch.from_numpy(_partners(np.repeat(groups, mask.sum(1).numpy()), generator))
+def _among_tokens(record: RoutingRecord, mask: Tensor, partner: np.ndarray) -> dict[int, Tensor]:
+    """Layer -> gates `(B, T, H)`, where each real token, `mask` `(B, T)`, has its partner's."""
     dealt = {}
     for layer in record.layers:
         dealt[layer] = record.last(layer).gates.clone()
-        dealt[layer][mask] = dealt[layer][mask][partner]
+        dealt[layer][mask] = dealt[layer][mask][torch.from_numpy(partner)]
     return dealt
+
+
+def _elsewhere(record: RoutingRecord, layer: int, taken: Tensor, mask: Tensor) -> int:
+    """How many choices of a batch fall on another expert than as routed."""
+    other = record.last(layer).gates.argmax(-1) != taken.argmax(-1)
+    return int((other & mask if other.dim() == mask.dim() else other).sum())

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
         return np.array(numbers, dtype=np.float64)
     names = {name: index for index, name in enumerate(task.label_names)}
     ids = {str(index): index for index in range(task.num_labels)}
-    known = ids if are_ids(keys, task) else names
+    known = ids if names.keys().isdisjoint(keys) else names
     unknown = next((row for row, key in enumerate(keys) if key not in known), None)
     if unknown is not None:
         raise DataError(
@@ -221,9 +221,18 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
     return np.array([known[key] for key in keys], dtype=np.int64)
 
 
-def are_ids(labels: Iterable[str], task: Task) -> bool:
-    """Whether `parse_labels` takes a column's labels for ids of the task's classes: none of them is a class's name."""
-    return not task.is_regression and set(task.label_names).isdisjoint(labels)
+def class_ids(cells: Sequence[Any], task: Task, source: str) -> list[int]:
+    """The ids in a column whose labels `parse_labels` takes for ids, as none of them is a class's name; ascending.
+
+    Returns:
+        Empty where they are names, and for a regression.
+
+    Raises:
+        DataError: as `parse_labels`.
+    """
+    if task.is_regression or not set(task.label_names).isdisjoint(_keys(cells, source)):
+        return []
+    return np.unique(parse_labels(cells, task, source)).tolist()
 
 
 def foreign_labels(cells: Sequence[Any], task: Task, source: str) -> list[str]:

@@ -104,6 +104,19 @@ def test_shares_of_two_teachers_do_not_stand_in_one_table(tmp_path):
     table.add(row(recipe="paper", depth="11of12", teacher=0.6))  # and so are a depth's
 
 
+def test_rows_are_added_all_or_none(tmp_path):
+    path = tmp_path / "rows.json"
+    table = Table(path, "a command", ("task", "depth", "model"))
+    table.add(row(depth="11of12"))
+    before = path.read_bytes()
+    teachers = [row(depth=depth, model="teacher", teacher=0.5) for depth in ("6of12", "11of12")]
+    with pytest.raises(DataError, match=r"teacher that scores 0\.4, this one scores 0\.5"):
+        table.add(*teachers)
+    assert path.read_bytes() == before
+    table.add(*(one | {"teacher": 0.4} for one in teachers))
+    assert len(table.rows) == 3
+
+
 def test_rows_of_another_base_are_not_added_to(tmp_path):
     path, key = tmp_path / "rows.json", ("task", "model")
     Table(path, "a command", key, base="one").add(row())

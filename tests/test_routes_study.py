@@ -26,6 +26,9 @@ def row(name, layer, change, interval, **fields):
         "n": 100,
         "routed": 0.8,
         "flipped": 7,
+        "flipped_range": [7, 7],
+        "draws": 1,
+        "change_range": [change, change],
     }
     about |= {"layer": layer, "moved": 0.5, "score": 0.8 + change, "change": change, "interval": interval}
     matched = None if fields.get("metric") == "pearson" else 0.79
@@ -33,20 +36,23 @@ def row(name, layer, change, interval, **fields):
         "matched": matched,
         "matched_change": matched and -0.01,
         "matched_interval": matched and [-0.03, 0.01],
+        "matched_range": matched and [-0.01, -0.01],
     }
     groups = {"answer": told, "length": told | {"explained": None}} if isinstance(layer, int) else {}
     return about | {"told": groups} | fields
 
 
+DRAWN = {"draws": 5, "flipped": 7.4, "flipped_range": [6, 1009], "matched_range": [-0.03, 0.02]}
+NUMBER = {"metric": "pearson", "flipped": None, "flipped_range": None}
 ROWS = [
     row("sst2-2of3", MIXTURE, 0.0, [-0.02, 0.02], moved=None),
-    row("sst2-2of3", ALL, -0.2, [-0.3, -0.1], draws=[[-0.01, -0.03, 0.01], [-0.03, -0.05, -0.01]]),
-    row("sst2-2of3", ALIKE, 0.0, None, draws=[[0.0, None, None], [0.01, -0.01, 0.03]]),
+    row("sst2-2of3", ALL, -0.2, [-0.3, -0.1], matched_interval=[-0.03, -0.001], **DRAWN),
+    row("sst2-2of3", ALIKE, -0.1, [-0.2, -0.01], **DRAWN),
     row("sst2-2of3", 10, -0.04, [-0.06, -0.02]),
     row("sst2-2of3", 2, 0.0, None),
-    row("cola-2of3", ALL, 0.0, None, metric="pearson", distilled=False, flipped=None),
-    row("cola-2of3", ALIKE, -0.1, [-0.2, -0.05], metric="pearson", flipped=None),
-    row("cola-2of3", MIXTURE, -0.1, [-0.2, -0.05], metric="pearson", flipped=None, moved=None),
+    row("cola-2of3", ALL, 0.0, None, distilled=False, draws=5, **NUMBER),
+    row("cola-2of3", ALIKE, -0.1, [-0.2, -0.05], draws=5, **NUMBER),
+    row("cola-2of3", MIXTURE, -0.1, [-0.2, -0.05], moved=None, **NUMBER),
 ]
 """As a file may hold them: in any order."""
 
@@ -54,31 +60,32 @@ ROWS = [
 def test_findings_say_what_routes_are_worth_and_what_explains_them():
     worth, told = routes.frames_of(ROWS)
     assert worth["layer"].tolist() == [ALL, ALIKE, MIXTURE, 2, 10, ALL, ALIKE, MIXTURE]
-    assert worth["kept"].tolist() == pytest.approx([1, 0.875, 0.875, 1, 0.95, 0.75, 1, 1])
+    assert worth["kept"].tolist() == pytest.approx([1, 0.875, 0.875, 1, 0.95, 0.75, 0.875, 1])
     assert np.isnan(worth["flipped"][0])
     assert routes.findings(worth) == [
-        "Without routes (the mixture): 0 of 1 classifiers, with answer shares matched, lose by more than chance; "
-        "1 of 1 models that predict a number lose by more than chance (cola-2of3).",
-        "With wrong routes (all exchanged): 1 of 1 classifiers, with answer shares matched, lose by more than chance "
-        "in a draw or more (sst2-2of3 in 1 of 2); 0 of 1 models that predict a number lose by more than chance.",
-        "With other routes of the same answer (all exchanged among inputs answered alike): 0 of 1 classifiers, with "
-        "answer shares matched, lose by more than chance in a draw or more; 1 of 1 models that predict a number lose "
-        "by more than chance (cola-2of3).",
+        "Without routes (the mixture): of classifiers, with answer shares matched, 0 of 1 lose by more than chance, as "
+        "they are 0 of 1; of models that predict a number, 1 of 1 (cola-2of3).",
+        "With wrong routes (all exchanged, the mean of 5 draws): of classifiers, with answer shares matched, 1 of 1 "
+        "(sst2-2of3) lose by more than chance, as they are 1 of 1 (sst2-2of3); of models that predict a number, 0 of "
+        "1.",
+        "With other routes of the same answer (likewise, among inputs answered alike): of classifiers, with answer "
+        "shares matched, 0 of 1 lose by more than chance, as they are 1 of 1 (sst2-2of3); of models that predict a "
+        "number, 1 of 1 (cola-2of3).",
     ]
     cola, sst2 = routes.summary(worth, told).to_dict("records")
     assert cola == {
         "checkpoint": "cola-2of3, not distilled",
-        "as routed": "pearson 0.800, n = 100",
+        "as routed": "Pearson correlation 0.800, n = 100",
         "no routes": "0.700 (-0.100, -0.200 to -0.050)",
-        "wrong routes": "0.800 (0.000)",
-        "routes of the same answer": "0.700 (-0.100, -0.200 to -0.050)",
+        "wrong routes": "0.800 (0.000); 50% of choices moved",
+        "routes of the same answer": "0.700 (-0.100, -0.200 to -0.050); 50% of choices moved",
         "layers that change it alone": "0 of 0",
         "explained at most": "",
     }
-    assert sst2["wrong routes"] == (
-        "0.790 (-0.010, -0.030 to +0.010); unmatched 0.600; 7 answers changed; 2 draws -0.020 (-0.030 to -0.010)"
-    )
     assert sst2["no routes"] == "0.790 (-0.010, -0.030 to +0.010); unmatched 0.800; 7 answers changed"
+    assert sst2["wrong routes"] == (
+        "0.790 (-0.010, -0.030 to -0.001); unmatched 0.600; 6 to 1,009 answers changed; 50% of choices moved"
+    )
     assert sst2["layers that change it alone"] == "0 of 2"  # with shares matched, as they all are here
     assert sst2["explained at most"] == "answer 40% of 70% (layer 2)"
     half = routes.frames_of(ROWS[1:5])  # without the mixture, as of a run that was stopped
@@ -89,9 +96,9 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
         "| sst2-2of3 | 10 | 50% | accuracy 0.7600 | -0.0400 (-0.0600 to -0.0200) | 0.7900 (-0.010, -0.030 to +0.010) |"
         " 7 of 100 |"
     ) in text
-    assert "| cola-2of3 | mixture |" in text
-    assert "| cola-2of3 | mixture |  | pearson 0.7000 |" in text
-    assert "| cola-2of3, not distilled | pearson 0.800, n = 100 |" in text
+    assert "| 7.4 (6 to 1,009) of 100 |" in text
+    assert "| cola-2of3 | mixture |  | Pearson correlation 0.7000 |" in text
+    assert "| cola-2of3, not distilled | Pearson correlation 0.800, n = 100 |" in text
     marks = exchanged_marks(worth, "n").data
     kept = 100 * 0.79 / 0.8  # of the classifier, with shares matched
     assert [list(trace.x) for trace in marks] == [
@@ -141,11 +148,10 @@ def test_a_checkpoint_is_measured_layer_by_layer_and_in_all(
     with pytest.raises(PlanError, match="another sst2-2of3"):
         run(tmp_path / "model", tmp_path / "model", "--out", tmp_path / "routes.json")
     rows = json.loads((tmp_path / "routes.json").read_text())["rows"]
+    assert {str(one["layer"]): one["draws"] for one in rows} == {"1": 1, "2": 1, ALL: 5, ALIKE: 5, MIXTURE: 1}
     whole = next(one for one in rows if one["layer"] == ALL)
-    assert len(whole["draws"]) == command.DRAWS
-    assert whole["draws"][0] == [whole["matched_change"], *(whole["matched_interval"] or [None, None])]
-    assert len({tuple(draw) for draw in whole["draws"]}) > 1
-    assert sorted(str(one["layer"]) for one in rows) == ["1", "2", ALIKE, ALL, MIXTURE]
+    assert whole["change_range"][0] < whole["change"] < whole["change_range"][1]
+    assert whole["flipped_range"][0] < whole["flipped"] < whole["flipped_range"][1]
     worth, told = routes.frames_of(rows)
     assert set(worth["checkpoint"]) == {"sst2-2of3"}
     assert worth["n"].eq(24).all()

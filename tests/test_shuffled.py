@@ -14,17 +14,18 @@ from shrp.evaluate import evaluate
 from shrp.knockout import Prefix
 from shrp.prune import prune
 from shrp.routing import record_routing, top_k_gates, use_gates
-from shrp.shuffled import ALIKE, ALL, MIXTURE, shuffle_routes
+from shrp.shuffled import ALIKE, ALL, MIXTURE, over_draws, shuffle_routes
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 
 
 @pytest.fixture
 def exchanged(tiny_routed, tiny_tokenizer, tiny_data):
-    def run(n=40, **options):
+    def run(n=40, draws=2, **options):
         model, data = tiny_routed("bert", **options).eval(), tiny_data(n)
         stats = measure_usage(model, tiny_tokenizer, data)
-        return model, data, stats, shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7)
+        found = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7, draws=draws)
+        return model, data, stats, found
 
     return run
 
@@ -44,14 +45,11 @@ def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, to
     everyone, encoded = np.arange(len(data)), encode(tiny_tokenizer, data.texts)
     answers = stats.logits.argmax(1)
     assert 1 < answers.sum() < len(data) - 1  # of both there are several, or nothing could be exchanged
-    whose = drawn(0, [everyone])
-    alike = drawn([0, 1], [np.flatnonzero(answers == answer) for answer in (0, 1)])
-    for case, layers, partner in (
-        (1, [1], whose),
-        (2, [2], whose),
-        (ALL, [1, 2], whose),
-        (ALIKE, [1, 2], alike),
-    ):
+    same = [np.flatnonzero(answers == answer) for answer in (0, 1)]
+    cases = [(layer, 0, [layer], drawn(0, [everyone])) for layer in (1, 2)]
+    cases += [(ALL, draw, [1, 2], drawn(draw, [everyone])) for draw in (0, 1)]
+    cases += [(ALIKE, draw, [1, 2], drawn([draw, 1], same)) for draw in (0, 1)]
+    for case, draw, layers, partner in cases:
         expected = []
         for row in range(len(data)):
             theirs = {
@@ -60,10 +58,17 @@ def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, to
             }
             with torch.inference_mode(), use_gates(theirs):
                 expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
-        assert found.after[case].logits == pytest.approx(np.stack(expected), abs=1e-5)
-    assert list(found.after) == [1, 2, ALL, ALIKE, MIXTURE]
+        assert found.after[case][draw].logits == pytest.approx(np.stack(expected), abs=1e-5)
+    assert {case: len(draws) for case, draws in found.after.items()} == {
+        1: 1,
+        2: 1,
+        ALL: 2,
+        ALIKE: 2,
+        MIXTURE: 1,
+    }
     # It is another output than its own for some, or this test would say nothing.
-    assert np.abs(found.after[ALL].logits - found.before.logits).max() > 1e-3
+    for one in (*found.after[ALL], *found.after[ALIKE]):
+        assert np.abs(one.logits - found.before.logits).max() > 1e-3
 
 
 def test_as_routed_is_the_models_own_evaluation(exchanged, tiny_tokenizer):
@@ -77,25 +82,50 @@ def test_what_is_told_of_it(exchanged):
     *_, found = exchanged()
     frame = found.frame.set_index("layer")
     assert list(frame.index) == [1, 2, ALL, ALIKE, MIXTURE]
-    for case, after in found.after.items():
+    assert frame["draws"].tolist() == [1, 1, 2, 2, 1]
+    for case, draws in found.after.items():
         row = frame.loc[case]
-        assert row["change"] == pytest.approx(after.score - found.before.score)
-        assert row["flipped"] == (after.predictions != found.before.predictions).sum()
-        assert row["share_low"] <= row["share"] <= row["share_high"]
-        shift = matching_shift(after.logits, found.before.logits)
-        given = [answer_shares(logits) for logits in (after.logits + shift, found.before.logits)]
-        assert given[0] == pytest.approx(given[1], abs=1 / 40)
-        assert row["matched"] == pytest.approx(((after.logits + shift).argmax(1) == after.labels).mean())
+        changes = [after.score - found.before.score for after in draws]
+        assert row["score"] == pytest.approx(np.mean([after.score for after in draws]))
+        assert row["change"] == pytest.approx(np.mean(changes))
+        assert [row["change_min"], row["change_max"]] == pytest.approx([min(changes), max(changes)])
+        flipped = [(after.predictions != found.before.predictions).sum() for after in draws]
+        assert row["flipped"] == np.mean(flipped)
+        assert [row["flipped_min"], row["flipped_max"]] == [min(flipped), max(flipped)]
+        assert row["share_low"] <= row["share"] == row["flipped"] / 40 <= row["share_high"]
+        scores = []
+        for after in draws:
+            shift = matching_shift(after.logits, found.before.logits)
+            given = [answer_shares(logits) for logits in (after.logits + shift, found.before.logits)]
+            assert given[0] == pytest.approx(given[1], abs=1 / 40)
+            scores.append(((after.logits + shift).argmax(1) == after.labels).mean())
+        assert row["matched"] == pytest.approx(np.mean(scores))
         assert row["matched_change"] == pytest.approx(row["matched"] - found.before.score)
         assert row["low"] <= row["change"] <= row["high"]
+
+
+def test_the_interval_of_several_draws_is_over_inputs_and_draws():
+    value, low, high = over_draws([-0.02, -0.04], [(-0.05, 0.01), (-0.07, -0.01)])
+    open_by_draws = 12.706 * 0.01  # Student's t with one degree of freedom, standard error of the mean
+    assert (value, low, high) == pytest.approx(
+        (-0.03, -0.03 - np.hypot(0.03, open_by_draws), -0.03 + np.hypot(0.03, open_by_draws)), abs=1e-4
+    )
+    assert over_draws([-0.02], [(-0.05, 0.01)]) == pytest.approx((-0.02, -0.05, 0.01))
+    # A draw that changes nothing has no interval of its own and does not narrow the others'.
+    value, low, high = over_draws([0.0, 0.0], [(np.nan, np.nan), (-0.01, 0.02)])
+    assert (value, low, high) == pytest.approx((0, -0.01, 0.02))
+    assert np.isnan(over_draws([0.0, 0.0], [(np.nan, np.nan)] * 2)[1:]).all()
 
 
 def test_tokens_exchange_their_routes_within_a_batch(exchanged, tiny_tokenizer):
     model, data, stats, found = exchanged(routing="token")
     assert stats.unit == "tokens"
-    again = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7)
-    assert again.after[ALL].logits == pytest.approx(found.after[ALL].logits)  # one seed, one draw
-    assert np.abs(found.after[ALL].logits - found.before.logits).max() > 1e-3
+    again = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7, draws=2)
+    for one, other in zip(found.after[ALL], again.after[ALL], strict=True):
+        assert one.logits == pytest.approx(other.logits)  # one seed, the same draws
+    first, second = found.after[ALL]
+    assert np.abs(first.logits - found.before.logits).max() > 1e-3
+    assert np.abs(first.logits - second.logits).max() > 1e-3
 
 
 @pytest.mark.parametrize("top_k", [1, 2])
@@ -103,7 +133,8 @@ def test_the_mixture_is_the_pruned_model_that_keeps_all(exchanged, tiny_tokenize
     model, data, stats, found = exchanged(top_k=top_k)
     plan = plan_from(stats, per_layer=stats.num_experts)
     pruned = evaluate(prune(model, plan), tiny_tokenizer, data)
-    assert found.after[MIXTURE].logits[pruned.indices] == pytest.approx(pruned.logits, abs=1e-5)
+    (mixture,) = found.after[MIXTURE]
+    assert mixture.logits[pruned.indices] == pytest.approx(pruned.logits, abs=1e-5)
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
@@ -111,22 +142,37 @@ def test_usage_of_every_layer_stays_what_it_is(tiny_routed, tiny_tokenizer, tiny
     model, data = tiny_routed("bert", routing=routing).eval(), tiny_data(12)
     stats = measure_usage(model, tiny_tokenizer, data)
     with record_routing() as record:
-        found = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=12)
-    # Layer 1: as routed, alone, in all, in all alike, mixture; layer 2 routes once more, above layer 1 alone.
+        found = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=12, draws=2)
     traces = {layer: [t.rows("gates").sum(0).tolist() for t in record.traces[layer]] for layer in (1, 2)}
-    assert all(traces[1][case] == stats.counts(1).tolist() for case in (0, 1, 2, 3))
-    assert all(traces[2][case] == stats.counts(2).tolist() for case in (0, 2, 3, 4))
+    # As routed, in all and in all alike twice each, the mixture, layer 1 alone, below layer 2, and layer 2 alone.
+    assert [len(traces[layer]) for layer in (1, 2)] == [7, 8]
+    assert all(traces[1][place] == stats.counts(1).tolist() for place in (0, 1, 2, 3, 4, 6))
+    assert all(traces[2][place] == stats.counts(2).tolist() for place in (0, 1, 2, 3, 4, 7))
     assert 0 < found.moved[ALL] < 1
     assert 0 < found.moved[ALIKE] < 1
 
 
 def test_how_many_inputs_got_another_expert(exchanged):
     _, data, stats, found = exchanged()
-    ring = np.random.default_rng(0).permutation(len(data))
+    answers = stats.logits.argmax(1)
+    groups = {
+        ALL: [np.arange(len(data))],
+        ALIKE: [np.flatnonzero(answers == answer) for answer in (0, 1)],
+    }
+    seeds, own = (
+        {ALL: (0, 1), ALIKE: ([0, 1], [1, 1])},
+        {layer: stats.top1[layer].argmax(1) for layer in (1, 2)},
+    )
+
+    def moved(case, draw, layer):
+        partner = drawn(seeds[case][draw], groups[case])
+        return np.mean([own[layer][row] != own[layer][other] for row, other in partner.items()])
+
     for layer in (1, 2):
-        own = stats.top1[layer].argmax(1)
-        assert found.moved[layer] == pytest.approx((own[ring] != own[np.roll(ring, -1)]).mean())
-    assert found.moved[ALL] == pytest.approx((found.moved[1] + found.moved[2]) / 2)
+        assert found.moved[layer] == pytest.approx(moved(ALL, 0, layer))
+    for case in (ALL, ALIKE):
+        each = [moved(case, draw, layer) for draw in (0, 1) for layer in (1, 2)]
+        assert found.moved[case] == pytest.approx(np.mean(each))
 
 
 def test_equal_routes_change_nothing(tiny_routed, tiny_tokenizer, tiny_data):
@@ -140,7 +186,8 @@ def test_equal_routes_change_nothing(tiny_routed, tiny_tokenizer, tiny_data):
     stats = measure_usage(model, tiny_tokenizer, data)
     assert stats.share(1)[0] == 1
     found = shuffle_routes(model, tiny_tokenizer, data, stats)
-    assert found.after[ALL].logits == pytest.approx(found.before.logits, abs=1e-6)
+    for one in (*found.after[ALL], *found.after[ALIKE]):
+        assert one.logits == pytest.approx(found.before.logits, abs=1e-6)
     assert found.frame["flipped"].tolist() == [0, 0, 0, 0, 0]
     assert found.frame["moved"].tolist()[:2] == [0, pytest.approx(0)]
 
@@ -149,8 +196,9 @@ def test_a_kept_prefix_gives_the_same(exchanged, tiny_tokenizer):
     model, data, stats, found = exchanged()
     prefix = Prefix(model)
     for _ in range(2):
-        again = shuffle_routes(model, tiny_tokenizer, data, stats, prefix=prefix, batch_size=7)
-        assert again.after[ALL].logits == pytest.approx(found.after[ALL].logits, abs=1e-5)
+        again = shuffle_routes(model, tiny_tokenizer, data, stats, prefix=prefix, batch_size=7, draws=2)
+        for one, other in zip(again.after[ALL], found.after[ALL], strict=True):
+            assert one.logits == pytest.approx(other.logits, abs=1e-5)
 
 
 def test_it_needs_routes_and_usage_of_the_same_inputs(
@@ -176,30 +224,50 @@ def test_numbers_are_alike_in_the_same_fourth(tiny_routed, tiny_tokenizer, tiny_
     task = replace(TASKS["stsb"], text_columns=("sentence",))
     data = TextData(task, "made", tiny_data(24, 2).texts, np.linspace(0, 5, 24))
     stats = measure_usage(model, tiny_tokenizer, data)
-    found = shuffle_routes(model, tiny_tokenizer, data, stats, alone=False)
-    assert list(found.after) == [ALL, ALIKE, MIXTURE]
+    found = shuffle_routes(model, tiny_tokenizer, data, stats, draws=1)
     assert not found.matched
-    order = np.argsort(stats.logits[:, 0])
-    fourths = [np.sort(order[start : start + 6]) for start in range(0, 24, 6)]
-    partner = drawn([0, 1], fourths)
-    own = {layer: stats.top1[layer].argmax(1) for layer in (1, 2)}
-    moved = [own[layer][row] != own[layer][other] for layer in (1, 2) for row, other in partner.items()]
-    assert found.moved[ALIKE] == pytest.approx(np.mean(moved))
+    assert found.frame["flipped"].isna().all()
+    order, encoded = np.argsort(stats.logits[:, 0]), encode(tiny_tokenizer, data.texts)
+    partner = drawn([0, 1], [np.sort(order[start : start + 6]) for start in range(0, 24, 6)])
+    expected = []
+    for row in range(24):
+        theirs = {
+            layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner[row]])[None], 1)
+            for layer in (1, 2)
+        }
+        with torch.inference_mode(), use_gates(theirs):
+            expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
+    assert found.after[ALIKE][0].logits == pytest.approx(np.stack(expected), abs=1e-5)
+
+
+def test_an_input_that_is_alone_in_its_answer_keeps_its_route(exchanged, tiny_tokenizer):
+    model, data, stats, _ = exchanged()
+    answers = stats.logits.argmax(1)
+    rows = [*np.flatnonzero(answers == 0)[:1], *np.flatnonzero(answers == 1)[:5]]
+    few = data.subset(np.array(rows))
+    found = shuffle_routes(model, tiny_tokenizer, few, measure_usage(model, tiny_tokenizer, few), draws=2)
+    for one in found.after[ALIKE]:
+        assert one.logits[0] == pytest.approx(found.before.logits[0], abs=1e-5)
 
 
 def test_tokens_exchange_their_routes_with_those_of_inputs_answered_alike(exchanged, tiny_tokenizer):
     model, data, stats, _ = exchanged(routing="token")
     answers = stats.logits.argmax(1)
     with record_routing() as record:
-        shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=len(data), alone=False)
-    routed, _, alike, _ = record.traces[1]  # as routed, in all, in all alike, the mixture
-    rows = next(
-        iter(bucketed_batches([len(e["input_ids"]) for e in encode(tiny_tokenizer, data.texts)], len(data)))
-    )
-    for answer in (0, 1):
-        counts = [
-            trace.gates[answers[rows] == answer][trace.token_mask[answers[rows] == answer]].sum(0)
-            for trace in (routed, alike)
-        ]
-        assert counts[0].tolist() == counts[1].tolist()
-    assert not torch.equal(routed.gates, alike.gates)
+        shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=15, draws=1)
+    lengths = [len(row["input_ids"]) for row in encode(tiny_tokenizer, data.texts)]
+    batches = list(bucketed_batches(lengths, 15))
+    assert len(batches) > 2
+    for layer, passes in ((1, 5), (2, 6)):  # layer 2 runs above layer 1 alone too
+        traces = record.traces[layer]
+        assert len(traces) == passes * len(batches)
+        for rows, start in zip(batches, range(0, len(traces), passes), strict=True):
+            routed, moved = traces[start], []
+            for trace in traces[start + 1 : start + passes]:
+                same = True
+                for answer in (0, 1):
+                    of = torch.from_numpy(answers[rows] == answer)
+                    counts = [one.gates[of][routed.token_mask[of]].sum(0).tolist() for one in (routed, trace)]
+                    same &= counts[0] == counts[1]
+                moved.append(same and not torch.equal(routed.gates, trace.gates))
+            assert any(moved)  # a pass that deals gates anew and leaves each answer's usage as it is

@@ -151,6 +151,12 @@ def test_recipes_may_have_teachers_of_their_own():
         "Teachers: cola accuracy 0.800 of retain, 0.810 of paper at 6 of 12 layers and 0.820 of paper at 11 of 12 "
         "layers (n = 100);" in glue_section([*ROWS, *other, *deep])
     )
+    # What part of a teacher's score a constant answer has is another part of another teacher's.
+    half = [one | {"constant": 0.4} for one in (*ROWS, *other)]
+    assert (
+        "Teachers: cola accuracy 0.800 of retain (a constant answer has 50.0% of it) and 0.810 of paper (a constant "
+        "answer has 49.4% of it) (n = 100);" in glue_section(half)
+    )
 
 
 def test_seeds_stand_beside_a_mean_without_an_interval():

@@ -54,7 +54,7 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
                 score_marks(
                     frame,
                     evaluation.metric,
-                    f"{about}<br>whiskers: paired 95% intervals; hollow: answer shares matched",
+                    f"{about}<br>whiskers: 95% intervals; hollow: answer shares matched",
                 ),
                 frame,
                 "exchanged-score",
@@ -65,7 +65,7 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     if not evaluation.task.is_regression:
         with right if labelled else left:
             chart(
-                flip_bars(frame, f"{about}<br>whiskers: 95% intervals (Wilson)"),
+                flip_bars(frame, f"{about}<br>whiskers: 95% intervals"),
                 frame,
                 "exchanged-flips",
                 f"{name}-answers",
@@ -74,16 +74,16 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
             )
     st.markdown("\n".join(f"- {line}" for line in said(found)))
     st.caption(
-        "A number: the routes of that layer exchanged alone, while the layers above route as they then would, in "
+        "A number: the routes of that layer exchanged alone, once, while the layers above route as they then would, in "
         "brackets how many choices fall on another expert; all: each input takes the whole route of one other input; "
-        f"alike: the same among inputs {_alike(evaluation.task)}; "
-        "no routes: all inputs get the same mixture of all experts, weighted by usage, as in a pruned model that keeps "
-        "them all. Nothing is trained: what a model keeps that learnt without a router is the no-router control of the "
-        "Experiments. Shares matched: outputs shifted, without labels, so that each class is given as often as by the "
-        "model as routed, since what moves may be the threshold alone. One draw, the same whenever you look; another "
-        "gives other figures."
+        f"alike: the same among inputs {_alike(evaluation.task)}; no routes: all inputs get the same mixture of all "
+        "experts, weighted by usage, as in a pruned model that keeps them all. All and alike are means of "
+        f"{frame['draws'].max()} draws, the same whenever you look, with intervals over inputs and draws. Nothing is "
+        "trained: what a model keeps that learnt without a router is the no-router control of the Experiments. Shares "
+        "matched: outputs shifted, without labels, so that each class is given as often as by the model as routed, "
+        "since what moves may be the threshold alone."
         + (
-            " Here the tokens of a batch, of inputs of about the same length, exchange theirs."
+            " Here the tokens of a batch, of inputs of about the same length, exchange theirs, also within a text."
             if stats.unit == "tokens"
             else ""
         )
@@ -97,32 +97,52 @@ def _alike(task: Task) -> str:
 
 
 def said(found: ShuffledRoutes) -> list[str]:
-    """What is lost without routes, and by wrong ones, as Markdown."""
+    """What is lost without routes, by wrong ones, and by others of the same answer, as Markdown."""
     rows = found.frame.set_index("layer")
     return [
         f"**No routes**: with the mixture of all experts in their place, {_changes(found, rows.loc[MIXTURE])}",
-        f"**Wrong routes**: with those of all layers exchanged, where {percent(rows.loc[ALL, 'moved'], 0)} of the "
-        f"choices fall on another expert, {_changes(found, rows.loc[ALL])}",
-        f"**Other routes of the same answer**: with those of all layers exchanged among inputs "
-        f"{_alike(found.before.task)}, where {percent(rows.loc[ALIKE, 'moved'], 0)} of the choices fall on another "
-        f"expert, {_changes(found, rows.loc[ALIKE])}",
+        f"**Wrong routes**: with those of all layers exchanged, {_moved(rows.loc[ALL])}, "
+        f"{_changes(found, rows.loc[ALL])}",
+        f"**Other routes of the same answer**: {_of_the_same(found, rows.loc[ALIKE])}",
     ]
+
+
+def _of_the_same(found: ShuffledRoutes, row: pd.Series) -> str:
+    answers = found.before.predictions
+    if not found.before.task.is_regression and len(set(answers.tolist())) == 1:
+        return "the model gives all inputs one answer, so these are the wrong routes once more."
+    if not row["moved"]:
+        return "among inputs answered alike no choice falls on another expert, so there is nothing to tell."
+    where = f"with those of all layers exchanged among inputs {_alike(found.before.task)}"
+    return f"{where}, {_moved(row)}, {_changes(found, row)}"
+
+
+def _moved(row: pd.Series) -> str:
+    return f"where {percent(row['moved'], 0)} of the choices fall on another expert"
 
 
 def _changes(found: ShuffledRoutes, row: pd.Series) -> str:
     """What one row of the frame changes, in words."""
     before, parts = found.before, []
+    if row["flipped_max"] == 0:
+        return f"no answer of n = {before.n:,} changes."
     if before.labels is not None:
         text = f"{metric_name(before.metric)} goes from {score_text(before.score, before.metric)} to "
         parts.append(text + _score(row, "", before.metric))
         if pd.notna(row["matched"]):
             parts.append(f"with answer shares matched, to {_score(row, 'matched_', before.metric)}")
     if not before.task.is_regression:
+        ends = f"{100 * row['share_low']:.1f}–{100 * row['share_high']:.1f}%"
         parts.append(
-            f"{int(row['flipped']):,} of n = {before.n:,} answers changed ({percent(row['share'])}, "
-            f"{100 * row['share_low']:.1f}–{100 * row['share_high']:.1f}%)"
+            f"{_answers(row)} of n = {before.n:,} answers changed ({percent(row['share'])}, 95% interval {ends})"
         )
     return f"{'; '.join(parts) or 'outputs change'}."
+
+
+def _answers(row: pd.Series) -> str:
+    """How many answers change: of several draws the mean, and from what to what."""
+    least, most = int(row["flipped_min"]), int(row["flipped_max"])
+    return f"{most:,}" if least == most else f"{row['flipped']:,.0f} ({least:,} to {most:,} by draw)"
 
 
 def _score(row: pd.Series, prefix: str, metric: str) -> str:
@@ -139,7 +159,7 @@ def _score(row: pd.Series, prefix: str, metric: str) -> str:
         if low > 0
         else "no change that can be told"
     )
-    return f"{text}, paired 95% interval {points_interval((low, high), metric)}), **{verdict}**"
+    return f"{text}, 95% interval {points_interval((low, high), metric)}), **{verdict}**"
 
 
 def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
@@ -159,7 +179,7 @@ def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
             error_x=whiskers(values, low, high, color=GREY),
             hovertext=[
                 f"<b>{_where(r)}</b><br>{score_text(r.score, metric)}, {points(r.change, metric)}"
-                f"<br>paired 95% interval {points_interval((r.low, r.high), metric)}"
+                f"<br>95% interval {points_interval((r.low, r.high), metric)}{_draws(r)}"
                 for r in frame.itertuples()
             ],
             hovertemplate="%{hovertext}<extra></extra>",
@@ -178,7 +198,7 @@ def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
             hovertext=[
                 f"<b>{_where(r)}</b><br>with answer shares matched {score_text(r.matched, metric)}, "
                 f"{points(r.matched_change, metric)}"
-                f"<br>paired 95% interval {points_interval((r.matched_low, r.matched_high), metric)}"
+                f"<br>95% interval {points_interval((r.matched_low, r.matched_high), metric)}{_draws(r)}"
                 for r in frame.itertuples()
             ],
             hovertemplate="%{hovertext}<extra></extra>",
@@ -186,6 +206,10 @@ def score_marks(frame: pd.DataFrame, metric: str, subtitle: str) -> go.Figure:
     fig.add_vline(x=0, line={"dash": "dot", "color": GREY, "width": 1.5})
     unit = "points" if is_percentage(metric) else metric_name(metric)
     return _rows(fig, frame, f"Change of {metric_name(metric)}", subtitle, unit)
+
+
+def _draws(row) -> str:
+    return f", mean of {row.draws} draws" if row.draws > 1 else ""
 
 
 def flip_bars(frame: pd.DataFrame, subtitle: str) -> go.Figure:
@@ -199,8 +223,8 @@ def flip_bars(frame: pd.DataFrame, subtitle: str) -> go.Figure:
             marker={"color": [_COLORS.get(layer, BLUE) for layer in frame["layer"]]},
             error_x=whiskers(values, low, high, color=GREY),
             hovertext=[
-                f"<b>{_where(r)}</b><br>{r.flipped:,} answers change, {percent(r.share)}"
-                for r in frame.itertuples()
+                f"<b>{_where(r)}</b><br>{_answers(r)} answers change, {percent(r.share)}"
+                for _, r in frame.iterrows()
             ],
             hovertemplate="%{hovertext}<extra></extra>",
         )

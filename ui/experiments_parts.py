@@ -117,16 +117,19 @@ def routing() -> Drawn:
     st.markdown(
         "Nothing is trained here. No routes: all inputs get the same mixture of all experts, weighted by usage. Wrong "
         "routes: every input takes the route of another one, drawn at random; of the same answer: of another one that "
-        "the model answers alike. What a model keeps that *learnt* without a router is another question: the no-router "
-        "control above. Since what moves may be the threshold alone, classifiers are told with shares matched: outputs "
-        "shifted, without labels, so that each class is given as often as by the routed model. Expert usage shows all "
-        "this of any checkpoint and data."
+        "the model answers alike; both in several draws, with intervals over inputs and draws. What a model keeps that "
+        "*learnt* without a router is another question: the no-router control above. Since what moves may be the "
+        "threshold alone, classifiers are told with shares matched: outputs shifted, without labels, so that each "
+        "class is given as often as by the routed model. Expert usage shows all this of any checkpoint and data."
     )
     said = routes.findings(worth)
     for sentence in said:
         st.markdown(f"- {escape(sentence)}")
+    whole = routes.summary(worth, told)
+    if whole.empty:
+        return [heading]
     st.dataframe(
-        routes.summary(worth, told),
+        whole,
         hide_index=True,
         width="stretch",
         height="content",
@@ -141,8 +144,7 @@ def routing() -> Drawn:
             ),
             "wrong routes": st.column_config.TextColumn(
                 width=142,
-                help="With the routes of all layers exchanged, by the first draw; of all draws the change's mean, "
-                "least and most",
+                help="With the routes of all layers exchanged: means of several draws, intervals over inputs and draws",
             ),
             "routes of the same answer": st.column_config.TextColumn(
                 "same answer",
@@ -166,7 +168,7 @@ def routing() -> Drawn:
         "Not distilled: the paper's recipe. Checkpoints of the same names elsewhere on this page may be other "
         "trainings."
     )
-    note = "GLUE validation data, one training each, the first draw"
+    note = "GLUE validation data, one training each; all layers: means of draws"
     chart(
         route_figures.exchanged_marks(worth, note),
         worth,

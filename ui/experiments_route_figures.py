@@ -14,7 +14,8 @@ _SYMBOLS, _DASHES = ("circle", "square", "diamond", "x"), ("solid", "dash", "dot
 
 
 def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
-    """A row a checkpoint: what is left of its score with the routes of each layer exchanged, of all, and without any.
+    """A row a checkpoint: what is left of its score with the routes of each layer exchanged, of all, of all among
+    inputs answered alike, and without any.
 
     Args:
         worth: the first of `shrp.routes.frames_of`.

@@ -343,7 +343,7 @@ def _draw_table(table: Table, task: Task) -> bool:
             new = session.get(_FITTED, key[:0])[:1] != key[:1]
             session[loaders.OWN_DATA], session[_FITTED] = data, key
         if meanings == () and columns.label is not None:
-            said = own_labels.read_as(table.frame[columns.label].tolist(), task)
+            said = own_labels.read_as(table.frame[columns.label].tolist(), task, table.name)
             if said:
                 st.caption(f":material/info: {escape(said)}")
         if meanings is not None and columns.pair is not None and not len(pairs_of(session[loaders.OWN_DATA])):

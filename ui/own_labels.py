@@ -49,13 +49,13 @@ def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
     return found if len(found) <= MAX_LABELS else []
 
 
-def read_as(cells: Sequence[object], task: Task) -> str:
+def read_as(cells: Sequence[object], task: Task, source: str) -> str:
     """A sentence on labels that are the task's ids, which say nothing of their meaning; empty where they are not."""
-    found = {str(cell) for cell in cells}
-    if not tabular.are_ids(found, task):
+    ids = tabular.class_ids(cells, task, source)
+    if not ids:
         return ""
-    classes = ", ".join(f"{index} is {name}" for index, name in enumerate(task.label_names))
-    return f"Its labels are taken for class ids: {classes}."
+    named = ", ".join(f"{index} is {task.label_names[index]}" for index in ids[:MAX_LABELS])
+    return f"Its labels are taken for class ids: {named}{', …' * (len(ids) > MAX_LABELS)}."
 
 
 def choose(labels: Sequence[str], task: Task, key: str) -> Meanings | None:

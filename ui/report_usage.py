@@ -90,7 +90,7 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
 
 
 def _routes(part: Section, selection: Selection, stats: UsageStats, measured: str) -> None:
-    """What routing goes by, and what it is worth that routes are the inputs' own."""
+    """What routing goes by, and whether it matters that routes are the inputs' own."""
     groupings = specialisation_section.measured(selection, stats)
     if groupings:
         frame = specialisation_frame(groupings)
@@ -105,7 +105,7 @@ def _routes(part: Section, selection: Selection, stats: UsageStats, measured: st
         part.words(specialisation_section.explanation(selection.data), soft=True)
     if stats.n > 1:
         found = shuffled(selection.checkpoint, selection.data, stats)
-        part.words("What is lost without routes, and by wrong ones, without any training on:")
+        part.words("What is lost without routes, by wrong ones, and by others of the same answer, untrained:")
         part.bullets(plain(line) for line in exchanged_routes.said(found))
 
 

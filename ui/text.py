@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from shrp import phrases
+
 if TYPE_CHECKING:
     from shrp.usage import UsageWarning
 
@@ -15,15 +17,6 @@ NOT_KNOWN = "–"
 PAIR_ORDER = "pair_order"
 """The share of minimal pairs that a model has in order (`shrp.minimal_pairs`), beside the metrics of tasks."""
 _AS_PERCENT = ("accuracy", "f1", "f1_macro", PAIR_ORDER)
-_NAMES = {
-    PAIR_ORDER: "minimal pairs in order",
-    "accuracy": "accuracy",
-    "f1": "F1",
-    "f1_macro": "macro F1",
-    "matthews": "Matthews correlation",
-    "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation",
-}
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _WORD_JOINER = "\u2060"
 # Streamlit turns `:name:` into an emoji or icon and `->`, `--`, `>=` into symbols after Markdown's own
@@ -42,7 +35,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def metric_name(metric: str) -> str:
     """A metric's name in words."""
-    return _NAMES.get(metric, metric)
+    return "minimal pairs in order" if metric == PAIR_ORDER else phrases.metric_name(metric)
 
 
 def is_percentage(metric: str) -> bool:

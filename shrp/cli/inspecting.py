@@ -47,7 +47,10 @@ def usage(
         bool, typer.Option(help="Also how much class, answer, slice and length tell of the routes.")
     ] = False,
     exchanged: Annotated[
-        bool, typer.Option(help="Also scores with routes exchanged among inputs, and with none.")
+        bool,
+        typer.Option(
+            help="Also scores with routes exchanged among inputs, among those answered alike, and with none."
+        ),
     ] = False,
     output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
     max_length: EvaluatedLength = None,

@@ -192,7 +192,10 @@ def test_the_ablation_and_what_others_reported(page):
 def test_which_experts_to_keep(page):
     at = page({"glue": json.dumps({"rows": ROWS}), "selection": json.dumps({"rows": SELECTIONS})}, kept="2")
     assert not at.exception
-    assert "usage keeps 25.0% of the routed model's matthews of 0.400, fitted gates 90.0%" in texts_of(at)
+    assert (
+        "usage keeps 25.0% of the routed model's Matthews correlation of 0.400, fitted gates 90.0%"
+        in texts_of(at)
+    )
     drawn = next(one for one in specs(at) if "2 experts kept a layer" in one["layout"]["title"]["text"])
     assert [trace["name"] for trace in drawn["data"]] == ["usage", "fitted gates", "random experts"]
     broken = page({"selection": json.dumps({"rows": [{"task": "cola"}]})})

@@ -282,6 +282,19 @@ def test_labels_that_are_numbers_are_said_to_be_the_ids_of_which_classes(open_pa
     assert "class ids" not in texts_of(at)
 
 
+def test_labels_are_said_to_be_ids_only_where_they_are_read_so():
+    stars = custom_task("stars", ("text",), tuple("12345"))
+    assert (
+        own_labels.read_as([1.0, 2.0, 5.0], stars, "t.csv") == ""
+    )  # names, written as pandas reads a gap's column
+    many = custom_task("many", ("text",), tuple(f"class {i}" for i in range(40)))
+    assert own_labels.read_as([3, 1.0, "1"], many, "t.csv") == (
+        "Its labels are taken for class ids: 1 is class 1, 3 is class 3."
+    )
+    assert own_labels.read_as(list(range(40)), many, "t.csv").endswith("11 is class 11, ….")
+    assert own_labels.read_as([0.5], TASKS["stsb"], "t.csv") == ""
+
+
 STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in range(20))
 
 
