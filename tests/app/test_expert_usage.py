@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,14 +9,15 @@ from shrp import checkpoint as checkpoints
 from shrp.attention import layer_attention
 from shrp.attention_roles import attention_roles
 from shrp.batching import token_counts
-from shrp.data import load_probe
+from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate
 from shrp.routing import knock_out, use_gates
 from shrp.shuffled import shuffle_routes
 from shrp.specialisation import specialisation
+from shrp.tasks import TASKS
 from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
-from ui import expert_profile_inputs, expert_profile_map, state
+from ui import exchanged_routes, expert_profile_inputs, expert_profile_map, state
 
 from .helpers import HISTORY, specs, texts_of, upload, values
 
@@ -535,7 +537,39 @@ def test_routes_exchanged_among_inputs_are_scored_where_asked_for(open_page, tin
         "**Other routes of the same answer**: with those of all layers exchanged among inputs that"
         in texts_of(at)
     )
-    for row in (wrong, alike, none):
-        assert f"{int(row['flipped']):,} of n = 480 answers changed" in texts_of(at)
+    assert f"{int(none['flipped'])} of n = 480 answers changed" in texts_of(at)
     for row in (wrong, alike):
+        least, most = int(row["flipped_min"]), int(row["flipped_max"])
+        assert f"{row['flipped']:.0f} ({least} to {most} by draw) of n = 480 answers changed" in texts_of(at)
         assert f"where {row['moved']:.0%} of the choices fall on another expert" in texts_of(at)
+    assert "All and alike are means of 5 draws" in texts_of(at)
+
+
+def test_what_routes_of_the_same_answer_say_where_there_is_nothing_to_say(
+    tiny_routed, tiny_tokenizer, tiny_data
+):
+    def line(model, data):
+        stats = measure_usage(model, tiny_tokenizer, data)
+        found = shuffle_routes(model, tiny_tokenizer, data, stats, draws=2)
+        return exchanged_routes.said(found)[-1].removeprefix("**Other routes of the same answer**: ")
+
+    model, data = tiny_routed("bert"), tiny_data(24)
+    answers = measure_usage(model, tiny_tokenizer, data).logits.argmax(1)
+    one_each = data.subset(np.array([np.flatnonzero(answers == answer)[0] for answer in (0, 1)]))
+    assert line(model, one_each) == (
+        "among inputs answered alike no choice falls on another expert, so there is nothing to tell."
+    )
+    of_one = data.subset(np.flatnonzero(answers == 0))
+    assert (
+        line(model, of_one)
+        == "the model gives all inputs one answer, so these are the wrong routes once more."
+    )
+    assert said.startswith(
+        "with those of all layers exchanged among inputs whose outputs are in the same fourth"
+    )
+    numbers = TextData(task, "made", data.texts, np.linspace(0, 5, 24))
+    said = line(tiny_routed("bert", num_labels=1), numbers)
+    assert said.startswith(
+        "with those of all layers exchanged among inputs whose outputs are in the same fourth, where"
+    )
+    assert "answers" not in said
