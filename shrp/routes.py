@@ -163,7 +163,7 @@ def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
                 tops.append(f"{by} {top['explained']:.0%}{possible} (layer {top['layer']})")
         lines.append(
             {
-                "checkpoint": f"{name}{'' if one['distilled'] else ', not distilled'}",
+                "checkpoint": f"{name}{'' if one['distilled'] else ' (not distilled)'}",
                 "as routed": f"{metric_name(one['metric'])} {one['routed']:.3f}, n = {one['n']:,}",
                 "no routes": _changed(of[MIXTURE]),
                 "wrong routes": _changed(one),

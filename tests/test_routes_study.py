@@ -74,7 +74,7 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     ]
     cola, sst2 = routes.summary(worth, told).to_dict("records")
     assert cola == {
-        "checkpoint": "cola-2of3, not distilled",
+        "checkpoint": "cola-2of3 (not distilled)",
         "as routed": "Pearson correlation 0.800, n = 100",
         "no routes": "0.700 (-0.100, -0.200 to -0.050)",
         "wrong routes": "0.800 (0.000); 50% of choices moved",
@@ -98,7 +98,7 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     ) in text
     assert "| 7.4 (6 to 1,009) of 100 |" in text
     assert "| cola-2of3 | mixture |  | Pearson correlation 0.7000 |" in text
-    assert "| cola-2of3, not distilled | Pearson correlation 0.800, n = 100 |" in text
+    assert "| cola-2of3 (not distilled) | Pearson correlation 0.800, n = 100 |" in text
     marks = exchanged_marks(worth, "n").data
     kept = 100 * 0.79 / 0.8  # of the classifier, with shares matched
     assert [list(trace.x) for trace in marks] == [

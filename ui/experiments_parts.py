@@ -133,28 +133,28 @@ def routing() -> Drawn:
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=123,  # six lines
+        row_height=143,  # seven lines
         column_config={
-            "checkpoint": st.column_config.TextColumn(width=85),
-            "as routed": st.column_config.TextColumn(width=90),
+            "checkpoint": st.column_config.TextColumn(width=80),
+            "as routed": st.column_config.TextColumn(width=86),
             "no routes": st.column_config.TextColumn(
-                width=130,
+                width=122,
                 help="With the mixture: the score and its change with the paired 95% interval, of a classifier with "
                 "shares matched",
             ),
             "wrong routes": st.column_config.TextColumn(
-                width=142,
+                width=132,
                 help="With the routes of all layers exchanged: means of several draws, intervals over inputs and draws",
             ),
             "routes of the same answer": st.column_config.TextColumn(
                 "same answer",
-                width=142,
+                width=132,
                 help="With the routes of all layers exchanged among inputs that the model answers alike (of a number: "
                 "whose outputs are in the same fourth)",
             ),
             "layers that change it alone": st.column_config.TextColumn(
                 "alone",
-                width=62,
+                width=56,
                 help="In how many exchanging the routes of that layer alone changes the score by more than chance "
                 "(with shares matched)",
             ),

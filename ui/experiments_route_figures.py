@@ -63,7 +63,7 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
     return layout(
         fig,
         "Other routes, and none",
-        subtitle=f"{note}; classifiers with answer shares matched<br>bars: paired 95% intervals; dashed: as routed",
+        subtitle=f"{note}; classifiers with answer shares matched<br>bars: 95% intervals; dashed: as routed",
         x="of the routed model's score",
         height=190 + 34 * worth["checkpoint"].nunique(),
         legend=True,
