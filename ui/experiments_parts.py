@@ -133,9 +133,9 @@ def routing() -> Drawn:
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=143,  # seven lines
+        row_height=132,  # six lines and a half
         column_config={
-            "checkpoint": st.column_config.TextColumn(width=80),
+            "checkpoint": st.column_config.TextColumn(width=92),
             "as routed": st.column_config.TextColumn(width=86),
             "no routes": st.column_config.TextColumn(
                 width=122,
@@ -158,7 +158,7 @@ def routing() -> Drawn:
                 help="In how many exchanging the routes of that layer alone changes the score by more than chance "
                 "(with shares matched)",
             ),
-            "explained at most": st.column_config.TextColumn("explained", width=112),
+            "explained at most": st.column_config.TextColumn("explained", width=110),
         },
         alt="What routes are worth and go by, a row a checkpoint",
     )
