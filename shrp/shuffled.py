@@ -139,7 +139,7 @@ def shuffle_routes(
     Args:
         stats: of `data`, row by row, at the same `max_length`.
         prefix: as for `shrp.knockout.knock_out_effect`.
-        draws: how often all layers are exchanged; one layer alone is once, by the first of them.
+        draws: how often all layers are exchanged, at least once; one layer alone is once, by the first of them.
         seed: of the first draw.
         progress: called with inputs done and in all.
 
