@@ -24,7 +24,7 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "once, those above routing as they then would; all (wrong routes): its whole route; alike (routes of the same "
         "answer): the same, only among inputs that the model answers alike, of a number in the same fourth; mixture "
         "(no routes): all inputs get all experts, weighted by usage (`shrp.shuffled`). All and alike are means of "
-        "several draws, their intervals over inputs and draws; others are over inputs, paired. Nothing is trained: "
+        "several draws, with their intervals over inputs, paired as all are here (`shrp.paired`). Nothing is trained: "
         "what a model keeps that learnt without a router is the no-router control above.",
         "",
         "Shares matched: with outputs shifted so that each class is given as often as by the routed model, without "

@@ -211,7 +211,10 @@ def ablation_section(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ["variant", "routed", "1 a layer", "1 a layer, recovered", "recovered, points ahead of retain"]
     for task, part in frame.groupby("task", sort=False):
         first = part.iloc[0]
-        lines += [f"{task}, {first['metric']} (teacher {first['teacher']:.3f}, n = {first['n']:,}):", ""]
+        lines += [
+            f"{task}, {metric_name(first['metric'])} (teacher {first['teacher']:.3f}, n = {first['n']:,}):",
+            "",
+        ]
         cells = [
             [row["variant"], *(_ends(row, model) for model in ("routed", "static", "recovered")), _ahead(row)]
             for _, row in part.iterrows()
@@ -245,7 +248,7 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         ["checkpoint", "per_layer", "matched"], sort=False
     ):
         found, first = {row.selection: row for row in part.itertuples()}, part.iloc[0]
-        line = [checkpoint, f"{first['metric']} {first['routed']:.3f}", f"{first['n']:,}"]
+        line = [checkpoint, f"{metric_name(first['metric'])} {first['routed']:.3f}", f"{first['n']:,}"]
         line += [f"{size}{', shares matched' * matched}", f"{first['encoder_params']:.1%}"]
         area = found["usage"].ranking if "usage" in found else float("nan")
         line.append(f"{area:.3f}" if area == area else "")

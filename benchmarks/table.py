@@ -47,21 +47,23 @@ class Table:
                 shares of it can't be compared.
         """
         with rows_file.alone(self.path):
-            self.rows = rows_file.read(self.path).get("rows", [])
+            found = rows_file.read(self.path).get("rows", [])
             for row in rows:
-                self._put(row)
+                found = self._with(found, row)
+            self.rows = found
             rows_file.write(self.path, {**self.about, "rows": self.rows})
 
-    def _put(self, row: Mapping[str, Any]) -> None:
+    def _with(self, rows: list[dict[str, Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Some rows and one more, sorted."""
         of = [row.get(name) for name in _OF_A_TEACHER]
-        theirs = {old.get("teacher") for old in self.rows if [old.get(name) for name in _OF_A_TEACHER] == of}
+        theirs = {old.get("teacher") for old in rows if [old.get(name) for name in _OF_A_TEACHER] == of}
         if others := [score for score in theirs if not _same(score, row.get("teacher"))]:
             raise DataError(
                 f"{self.path.name} has rows of {row.get('task')} beside a teacher that scores {others[0]}, this one "
                 f"scores {row.get('teacher')}: take those rows out, or name another file."
             )
-        kept = [old for old in self.rows if any(old.get(k) != row.get(k) for k in self.key)]
-        self.rows = sorted([*kept, dict(row)], key=lambda r: [str(r.get(k, "")) for k in self.key])
+        kept = [old for old in rows if any(old.get(k) != row.get(k) for k in self.key)]
+        return sorted([*kept, dict(row)], key=lambda r: [str(r.get(k, "")) for k in self.key])
 
 
 def _same(a: float | None, b: float | None) -> bool:

@@ -109,8 +109,8 @@ def correlation(metric: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _CORRELATIONS[metric](x, y)
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% score interval of a proportion; (nan, nan) for n = 0."""
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a proportion, or of a mean of several of the same n; (nan, nan) for n = 0."""
     if n == 0:
         return NO_INTERVAL
     z = _Z

@@ -121,7 +121,7 @@ def findings(worth: pd.DataFrame) -> list[str]:
         if classes.any():
             found, raw = (_losers(rows[classes], end) for end in ("matched_high", "high"))
             parts.append(
-                f"of classifiers, with answer shares matched, {found} lose by more than chance, as they are {raw}"
+                f"of classifiers, with answer shares matched, {found} lose by more than chance; unmatched, {raw}"
             )
         if not classes.all():
             parts.append(f"of models that predict a number, {_losers(rows[~classes], 'high')}")
@@ -177,7 +177,7 @@ def summary(worth: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
 
 def _changed(row: pd.Series) -> str:
     """A score and its change, of classifiers with answer shares matched and without."""
-    matched, several = pd.notna(row["matched"]), row["draws"] > 1
+    matched = pd.notna(row["matched"])
     score, *ends = (
         row[f"matched{name}"] if matched else row[plain]
         for name, plain in (("", "score"), ("_change", "change"), ("_low", "low"), ("_high", "high"))
@@ -186,9 +186,9 @@ def _changed(row: pd.Series) -> str:
     if matched:
         parts.append(f"unmatched {row['score']:.3f}")
     if pd.notna(row["flipped"]):
-        least, most = f"{row['flipped_min']:.0f}", counted(int(row["flipped_max"]), "answer")
+        least, most = int(row["flipped_min"]), int(row["flipped_max"])
         parts.append(
-            f"{f'{least} to ' * bool(several and row['flipped_min'] < row['flipped_max'])}{most} changed"
+            f"{counted(most, 'answer') if least == most else f'{least:,} to {most:,} answers'} changed"
         )
     if pd.notna(row["moved"]):
         parts.append(f"{row['moved']:.0%} of choices moved")

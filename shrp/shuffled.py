@@ -31,10 +31,9 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
-from shrp.intervals import NO_INTERVAL, over_trainings
 from shrp.knockout import Prefix
 from shrp.metrics import to_predictions, wilson
-from shrp.paired import paired_difference
+from shrp.paired import mean_difference
 from shrp.partial import run_from
 from shrp.routing import RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.specialisation import by_value
@@ -67,7 +66,7 @@ class ShuffledRoutes:
         the score, nan without labels) with low and high (95%, paired), matched, matched_change, matched_low and
         matched_high (the same with answer shares matched; nan for regression), flipped (inputs whose predicted class
         changes; nan for regression), share (of all) with share_low and share_high (95%). Of several draws all of these
-        are means, intervals are over inputs and draws (`shrp.intervals.over_trainings`), and change_min, change_max,
+        are means with their intervals (`shrp.paired.mean_difference`), and change_min, change_max,
         matched_min, matched_max (of the matched change), flipped_min and flipped_max are the draws' own. A layer
         exchanged alone leaves those above to route as they then would.
         """
@@ -83,36 +82,18 @@ class ShuffledRoutes:
         if self.before.task.is_regression:
             return row | dict.fromkeys(names, np.nan)
         flipped = [int((one.predictions != self.before.predictions).sum()) for one in after]
-        share = over_draws([count / n for count in flipped], [wilson(count, n) for count in flipped])
-        counts = float(np.mean(flipped)), min(flipped), max(flipped)
-        return row | dict(zip(names, (*counts, share[0], max(share[1], 0.0), share[2]), strict=True))
+        mean = float(np.mean(flipped))
+        counts = mean, min(flipped), max(flipped), mean / n, *wilson(mean, n)
+        return row | dict(zip(names, counts, strict=True))
 
     def _change(self, draws: Sequence[Evaluation], names: tuple[str, ...]) -> dict[str, float]:
         """Score, change, its interval's ends, and the draws' smallest and largest change, by these names."""
         if not draws:
             return dict.fromkeys(names, np.nan)
-        changes, intervals = zip(
-            *(paired_difference(one, self.before, resamples=1000) for one in draws), strict=True
-        )
+        change, ends = mean_difference(draws, self.before)
+        changes = [one.score - self.before.score for one in draws]
         score = float(np.mean([one.score for one in draws]))
-        found = (score, *over_draws(changes, intervals), min(changes), max(changes))
-        return dict(zip(names, found, strict=True))
-
-
-def over_draws(
-    values: Sequence[float], intervals: Sequence[tuple[float, float]]
-) -> tuple[float, float, float]:
-    """The mean over draws of one figure, and its 95% interval over inputs and draws.
-
-    A draw that changes nothing has no interval; where others have one, theirs, which are wider, stand for it.
-    """
-    ends = np.asarray(intervals, dtype=float) - np.asarray(values, dtype=float)[:, None]
-    known = np.isfinite(ends).all(1)
-    if not known.any():
-        return float(np.mean(values)), *NO_INTERVAL
-    ends[~known] = ends[known].mean(0)
-    mean = over_trainings(values, [tuple(pair) for pair in ends + np.asarray(values)[:, None]])
-    return mean.value, *mean.ends
+        return dict(zip(names, (score, change, *ends, min(changes), max(changes)), strict=True))
 
 
 def shuffle_routes(

@@ -113,6 +113,7 @@ def test_rows_are_added_all_or_none(tmp_path):
     with pytest.raises(DataError, match=r"teacher that scores 0\.4, this one scores 0\.5"):
         table.add(*teachers)
     assert path.read_bytes() == before
+    assert [one["model"] for one in table.rows] == ["routed"]
     table.add(*(one | {"teacher": 0.4} for one in teachers))
     assert len(table.rows) == 3
 

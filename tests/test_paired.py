@@ -17,6 +17,7 @@ from shrp.paired import (
     agreement,
     by_group,
     flip_table,
+    mean_difference,
     paired_difference,
 )
 from shrp.plan import make_plan
@@ -41,6 +42,68 @@ def test_paired_difference(tiny_routed, tiny_tokenizer, tiny_data):
     assert low == pytest.approx(-high)
     assert 0 < high < 0.1
     assert np.isnan(paired_difference(pruned, routed, resamples=0)[1]).all()
+
+
+def answered(labels, wrong, task=SST2):
+    """An evaluation that is wrong on the inputs of a mask."""
+    data = TextData(task, "made", tuple(("a",) for _ in labels), labels)
+    given = np.where(wrong, 1 - labels, labels)
+    return summarise(data, np.arange(len(labels)), np.eye(2, dtype=np.float32)[given], False)
+
+
+def test_a_mean_over_draws_has_the_interval_of_its_inputs_mean_changes():
+    generator, n = np.random.default_rng(0), 500
+    labels = generator.integers(2, size=n)
+    before, wrong = answered(labels, np.zeros(n, bool)), generator.random((8, n)) < 0.1
+    draws = [answered(labels, one) for one in wrong]
+    value, (low, high) = mean_difference(draws, before)
+    assert value == pytest.approx(-wrong.mean())
+    half = 1.96 * wrong.mean(0).std() / np.sqrt(n)
+    assert [low, high] == pytest.approx([value - half, value + half], abs=half / 6)
+    # What is luck with each input is averaged: one draw alone has about the square root of eight times the width.
+    single = paired_difference(draws[0], before)[1]
+    assert (single[1] - single[0]) / (high - low) == pytest.approx(np.sqrt(8), rel=0.25)
+    # What all draws have in common is not.
+    same = mean_difference(draws[:1] * 8, before)[1]
+    assert same[1] - same[0] == pytest.approx(single[1] - single[0], rel=0.1)
+    assert mean_difference(draws[:1], before) == paired_difference(draws[0], before, resamples=1000)
+    assert np.isnan(mean_difference([before, before], before)[1]).all()
+
+
+@pytest.mark.parametrize("metric", ["f1", "matthews"])
+def test_a_mean_over_draws_in_other_metrics(metric):
+    task, generator = replace(SST2, metric=metric, metrics=(metric,)), np.random.default_rng(1)
+    labels = generator.integers(2, size=60)
+    one, two, three = (answered(labels, generator.random(60) < share, task) for share in (0.1, 0.3, 0.4))
+    value, (low, high) = mean_difference([two, three], one)
+    by_hand = [score(task, labels, each.predictions)[metric] for each in (one, two, three)]
+    assert value == pytest.approx((by_hand[1] + by_hand[2]) / 2 - by_hand[0])
+    # The same rows, one sample after the other.
+    rows = np.random.default_rng(0).integers(60, size=(1000, 60))
+    drawn = [
+        np.mean([score(task, labels[r], each.predictions[r])[metric] for each in (two, three)])
+        - score(task, labels[r], one.predictions[r])[metric]
+        for r in rows
+    ]
+    assert [low, high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
+
+
+def test_a_mean_over_draws_of_numbers_and_of_other_inputs():
+    task, generator = TASKS["stsb"], np.random.default_rng(2)
+    labels = generator.random(50) * 5
+    data = TextData(task, "made", (("a", "b"),) * 50, labels)
+
+    def told(noise):
+        outputs = (labels + noise * generator.standard_normal(50)).astype(np.float32)[:, None]
+        return summarise(data, np.arange(50), outputs, False)
+
+    good, bad, worse = told(0.5), told(2), told(3)
+    value, (low, high) = mean_difference([bad, worse], good)
+    assert value == pytest.approx((bad.score + worse.score) / 2 - good.score)
+    assert low < value < high < 0
+    few = replace(bad, indices=bad.indices[::-1])
+    with pytest.raises(DataError, match="same inputs in the same order"):
+        mean_difference([bad, few], good)
 
 
 def test_only_inputs_that_both_have_seen_count(tiny_routed, tiny_tokenizer, tiny_data):

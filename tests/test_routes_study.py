@@ -63,13 +63,13 @@ def test_findings_say_what_routes_are_worth_and_what_explains_them():
     assert worth["kept"].tolist() == pytest.approx([1, 0.875, 0.875, 1, 0.95, 0.75, 0.875, 1])
     assert np.isnan(worth["flipped"][0])
     assert routes.findings(worth) == [
-        "Without routes (the mixture): of classifiers, with answer shares matched, 0 of 1 lose by more than chance, as "
-        "they are 0 of 1; of models that predict a number, 1 of 1 (cola-2of3).",
+        "Without routes (the mixture): of classifiers, with answer shares matched, 0 of 1 lose by more than chance; "
+        "unmatched, 0 of 1; of models that predict a number, 1 of 1 (cola-2of3).",
         "With wrong routes (all exchanged, the mean of 5 draws): of classifiers, with answer shares matched, 1 of 1 "
-        "(sst2-2of3) lose by more than chance, as they are 1 of 1 (sst2-2of3); of models that predict a number, 0 of "
+        "(sst2-2of3) lose by more than chance; unmatched, 1 of 1 (sst2-2of3); of models that predict a number, 0 of "
         "1.",
         "With other routes of the same answer (likewise, among inputs answered alike): of classifiers, with answer "
-        "shares matched, 0 of 1 lose by more than chance, as they are 1 of 1 (sst2-2of3); of models that predict a "
+        "shares matched, 0 of 1 lose by more than chance; unmatched, 1 of 1 (sst2-2of3); of models that predict a "
         "number, 1 of 1 (cola-2of3).",
     ]
     cola, sst2 = routes.summary(worth, told).to_dict("records")

@@ -14,7 +14,7 @@ from shrp.evaluate import evaluate
 from shrp.knockout import Prefix
 from shrp.prune import prune
 from shrp.routing import record_routing, top_k_gates, use_gates
-from shrp.shuffled import ALIKE, ALL, MIXTURE, over_draws, shuffle_routes
+from shrp.shuffled import ALIKE, ALL, MIXTURE, shuffle_routes
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 
@@ -92,7 +92,7 @@ def test_what_is_told_of_it(exchanged):
         flipped = [(after.predictions != found.before.predictions).sum() for after in draws]
         assert row["flipped"] == np.mean(flipped)
         assert [row["flipped_min"], row["flipped_max"]] == [min(flipped), max(flipped)]
-        assert row["share_low"] <= row["share"] == row["flipped"] / 40 <= row["share_high"]
+        assert 0 <= row["share_low"] <= row["share"] == row["flipped"] / 40 <= row["share_high"] <= 1
         scores = []
         for after in draws:
             shift = matching_shift(after.logits, found.before.logits)
@@ -102,19 +102,6 @@ def test_what_is_told_of_it(exchanged):
         assert row["matched"] == pytest.approx(np.mean(scores))
         assert row["matched_change"] == pytest.approx(row["matched"] - found.before.score)
         assert row["low"] <= row["change"] <= row["high"]
-
-
-def test_the_interval_of_several_draws_is_over_inputs_and_draws():
-    value, low, high = over_draws([-0.02, -0.04], [(-0.05, 0.01), (-0.07, -0.01)])
-    open_by_draws = 12.706 * 0.01  # Student's t with one degree of freedom, standard error of the mean
-    assert (value, low, high) == pytest.approx(
-        (-0.03, -0.03 - np.hypot(0.03, open_by_draws), -0.03 + np.hypot(0.03, open_by_draws)), abs=1e-4
-    )
-    assert over_draws([-0.02], [(-0.05, 0.01)]) == pytest.approx((-0.02, -0.05, 0.01))
-    # A draw that changes nothing has no interval of its own and does not narrow the others'.
-    value, low, high = over_draws([0.0, 0.0], [(np.nan, np.nan), (-0.01, 0.02)])
-    assert (value, low, high) == pytest.approx((0, -0.01, 0.02))
-    assert np.isnan(over_draws([0.0, 0.0], [(np.nan, np.nan)] * 2)[1:]).all()
 
 
 def test_tokens_exchange_their_routes_within_a_batch(exchanged, tiny_tokenizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
@@ -35,7 +36,7 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
         bind="query-params",
         help="Every input takes the route of another one, drawn at random, in one layer at a time and in all together, "
         "and in all from one that is answered alike; then all inputs get the same mixture of all experts, weighted by "
-        "usage. Runs all inputs once for each.",
+        "usage. Runs all inputs once for each layer, eleven times for the rest.",
     ):
         return
     try:
@@ -78,7 +79,7 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
         "brackets how many choices fall on another expert; all: each input takes the whole route of one other input; "
         f"alike: the same among inputs {_alike(evaluation.task)}; no routes: all inputs get the same mixture of all "
         "experts, weighted by usage, as in a pruned model that keeps them all. All and alike are means of "
-        f"{frame['draws'].max()} draws, the same whenever you look, with intervals over inputs and draws. Nothing is "
+        f"{frame['draws'].max()} draws, the same whenever you look, with intervals of these means. Nothing is "
         "trained: what a model keeps that learnt without a router is the no-router control of the Experiments. Shares "
         "matched: outputs shifted, without labels, so that each class is given as often as by the model as routed, "
         "since what moves may be the threshold alone."
@@ -108,13 +109,12 @@ def said(found: ShuffledRoutes) -> list[str]:
 
 
 def _of_the_same(found: ShuffledRoutes, row: pd.Series) -> str:
-    answers = found.before.predictions
+    answers, among = found.before.predictions, f"among inputs {_alike(found.before.task)}"
     if not found.before.task.is_regression and len(set(answers.tolist())) == 1:
         return "the model gives all inputs one answer, so these are the wrong routes once more."
-    if not row["moved"]:
-        return "among inputs answered alike no choice falls on another expert, so there is nothing to tell."
-    where = f"with those of all layers exchanged among inputs {_alike(found.before.task)}"
-    return f"{where}, {_moved(row)}, {_changes(found, row)}"
+    if all(np.allclose(one.logits, found.before.logits, atol=1e-5) for one in found.after[ALIKE]):
+        return f"exchanged {among}, they change no output, so there is nothing to tell."
+    return f"with those of all layers exchanged {among}, {_moved(row)}, {_changes(found, row)}"
 
 
 def _moved(row: pd.Series) -> str:
@@ -142,7 +142,7 @@ def _changes(found: ShuffledRoutes, row: pd.Series) -> str:
 def _answers(row: pd.Series) -> str:
     """How many answers change: of several draws the mean, and from what to what."""
     least, most = int(row["flipped_min"]), int(row["flipped_max"])
-    return f"{most:,}" if least == most else f"{row['flipped']:,.0f} ({least:,} to {most:,} by draw)"
+    return f"{most:,}" if least == most else f"{row['flipped']:,.1f} ({least:,} to {most:,} by draw)"
 
 
 def _score(row: pd.Series, prefix: str, metric: str) -> str:

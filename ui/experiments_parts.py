@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from shrp import ablations, routes, selections, studies
@@ -104,32 +105,10 @@ def selection() -> Drawn:
     return [heading]
 
 
-def routing() -> Drawn:
-    """What routes go by and are worth, where it was measured."""
-    try:
-        worth, told = routes.frames_of(studies.read_rows("routes"))
-    except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
-        return []
-    if worth.empty:
-        return []
-    heading = headed("What routed models lose without their routes", "routes")
-    st.markdown(
-        "Nothing is trained here. No routes: all inputs get the same mixture of all experts, weighted by usage. Wrong "
-        "routes: every input takes the route of another one, drawn at random; of the same answer: of another one that "
-        "the model answers alike; both in several draws, with intervals over inputs and draws. What a model keeps that "
-        "*learnt* without a router is another question: the no-router control above. Since what moves may be the "
-        "threshold alone, classifiers are told with shares matched: outputs shifted, without labels, so that each "
-        "class is given as often as by the routed model. Expert usage shows all this of any checkpoint and data."
-    )
-    said = routes.findings(worth)
-    for sentence in said:
-        st.markdown(f"- {escape(sentence)}")
-    whole = routes.summary(worth, told)
-    if whole.empty:
-        return [heading]
+def _routes_table(rows: pd.DataFrame) -> None:
+    """Rows of `routes.summary`."""
     st.dataframe(
-        whole,
+        rows,
         hide_index=True,
         width="stretch",
         height="content",
@@ -144,7 +123,7 @@ def routing() -> Drawn:
             ),
             "wrong routes": st.column_config.TextColumn(
                 width=132,
-                help="With the routes of all layers exchanged: means of several draws, intervals over inputs and draws",
+                help="With the routes of all layers exchanged: means of several draws, with their intervals",
             ),
             "routes of the same answer": st.column_config.TextColumn(
                 "same answer",
@@ -168,6 +147,32 @@ def routing() -> Drawn:
         "Not distilled: the paper's recipe. Checkpoints of the same names elsewhere on this page may be other "
         "trainings."
     )
+
+
+def routing() -> Drawn:
+    """What routes go by and are worth, where it was measured."""
+    try:
+        worth, told = routes.frames_of(studies.read_rows("routes"))
+    except DataError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return []
+    if worth.empty:
+        return []
+    heading = headed("What routed models lose without their routes", "routes")
+    st.markdown(
+        "Nothing is trained here. No routes: all inputs get the same mixture of all experts, weighted by usage. Wrong "
+        "routes: every input takes the route of another one, drawn at random; of the same answer: of another one that "
+        "the model answers alike; both are means of several draws with their intervals. What a model keeps that "
+        "*learnt* without a router is another question: the no-router control above. Since what moves may be the "
+        "threshold alone, classifiers are told with shares matched: outputs shifted, without labels, so that each "
+        "class is given as often as by the routed model. Expert usage shows all this of any checkpoint and data."
+    )
+    said = routes.findings(worth)
+    for sentence in said:
+        st.markdown(f"- {escape(sentence)}")
+    whole = routes.summary(worth, told)
+    if len(whole):
+        _routes_table(whole)
     note = "GLUE validation data, one training each; all layers: means of draws"
     chart(
         route_figures.exchanged_marks(worth, note),

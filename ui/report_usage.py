@@ -107,6 +107,11 @@ def _routes(part: Section, selection: Selection, stats: UsageStats, measured: st
         found = shuffled(selection.checkpoint, selection.data, stats)
         part.words("What is lost without routes, by wrong ones, and by others of the same answer, untrained:")
         part.bullets(plain(line) for line in exchanged_routes.said(found))
+        part.words(
+            f"Wrong routes and those of the same answer are means of {found.frame['draws'].max()} random draws, with "
+            "the intervals of these means.",
+            soft=True,
+        )
 
 
 def curve_part(

@@ -113,11 +113,14 @@ def usage(
         lines = _without_nan(told, shown)
         print_table("part of the choice that groups explain beyond chance, and beyond length", lines)
     if scored:
-        shown = ("layer", "moved", "score", "change", "low", "high", "matched", "flipped")
-        lines = _without_nan(scored, shown)
+        shown = ("layer", "draws", "moved", "score", "change", "low", "high", "matched", "flipped")
+        lines = [
+            one if one["flipped"] is None else one | {"flipped": f"{one['flipped']:g}"}
+            for one in _without_nan(scored, shown)
+        ]
         print_table(
-            "routes exchanged, by layer, in all, and in all among inputs answered alike; mixture: no routes; matched: "
-            "score with answer shares as routed",
+            "routes exchanged, by layer, in all, and in all among inputs answered alike, means of draws; mixture: no "
+            "routes; matched: score with answer shares as routed",
             lines,
         )
     for warning in stats.warnings():

@@ -540,7 +540,7 @@ def test_routes_exchanged_among_inputs_are_scored_where_asked_for(open_page, tin
     assert f"{int(none['flipped'])} of n = 480 answers changed" in texts_of(at)
     for row in (wrong, alike):
         least, most = int(row["flipped_min"]), int(row["flipped_max"])
-        assert f"{row['flipped']:.0f} ({least} to {most} by draw) of n = 480 answers changed" in texts_of(at)
+        assert f"{row['flipped']:.1f} ({least} to {most} by draw) of n = 480 answers changed" in texts_of(at)
         assert f"where {row['moved']:.0%} of the choices fall on another expert" in texts_of(at)
     assert "All and alike are means of 5 draws" in texts_of(at)
 
@@ -557,7 +557,7 @@ def test_what_routes_of_the_same_answer_say_where_there_is_nothing_to_say(
     answers = measure_usage(model, tiny_tokenizer, data).logits.argmax(1)
     one_each = data.subset(np.array([np.flatnonzero(answers == answer)[0] for answer in (0, 1)]))
     assert line(model, one_each) == (
-        "among inputs answered alike no choice falls on another expert, so there is nothing to tell."
+        "exchanged among inputs that the model answers alike, they change no output, so there is nothing to tell."
     )
     of_one = data.subset(np.flatnonzero(answers == 0))
     assert (
