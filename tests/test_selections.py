@@ -48,7 +48,7 @@ def test_findings_name_who_is_ahead_by_more_than_chance():
     assert "(+65.0 points, +40.0 to +90.0; n = 100)" in own
     text = selection_section(ROWS)
     assert (
-        "| cola-6of12 | matthews 0.400 | 100 | 1 | 50.0% |  | 25.0 (0.0 to 50.0) | 90.0 (65.0 to 115.0)"
+        "| cola-6of12 | Matthews correlation 0.400 | 100 | 1 | 50.0% |  | 25.0 (0.0 to 50.0) | 90.0 (65.0 to 115.0)"
         in text
     )
 
