@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.errors import ShrpError
-from shrp.shuffled import ALIKE, ALL, MIXTURE, ShuffledRoutes
+from shrp.shuffled import ALIKE, ALL, DRAWS, MIXTURE, ShuffledRoutes
 from shrp.tasks import Task
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
@@ -36,7 +36,7 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
         bind="query-params",
         help="Every input takes the route of another one, drawn at random, in one layer at a time and in all together, "
         "and in all from one that is answered alike; then all inputs get the same mixture of all experts, weighted by "
-        "usage. Runs all inputs once for each layer, eleven times for the rest.",
+        f"usage. Runs all inputs once for each layer, {2 * DRAWS + 1} times for the rest.",
     ):
         return
     try:
