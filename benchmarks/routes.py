@@ -23,7 +23,8 @@ from shrp.cli.output import stderr
 from shrp.convert import router_layers
 from shrp.data import load_data
 from shrp.errors import PlanError
-from shrp.shuffled import ALIKE, ALL, MIXTURE, shuffle_routes
+from shrp.exchanges import ALIKE, ALL
+from shrp.shuffled import MIXTURE, shuffle_routes
 from shrp.specialisation import specialisation, specialisation_frame
 from shrp.usage import measure_usage
 

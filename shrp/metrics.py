@@ -213,11 +213,32 @@ def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
     Returns:
         Ends of the interval of (first - second); (nan, nan) for n = 0.
     """
+    return _interval_of_mean(only_a - only_b, only_a + only_b, n)
+
+
+def paired_mean_interval(differences: np.ndarray) -> tuple[float, float]:
+    """95% interval of the mean of paired differences from -1 to 1: as `paired_interval`, whose differences are -1, 0 or
+    1, but for inputs that are judged several times, each with the mean of its differences.
+
+    Args:
+        differences: `(n,)`, one an input.
+
+    Returns:
+        Its ends; (nan, nan) for n = 0.
+    """
+    return _interval_of_mean(
+        float(np.sum(differences)), float(np.sum(np.square(differences))), len(differences)
+    )
+
+
+def _interval_of_mean(total: float, squares: float, n: int) -> tuple[float, float]:
+    """Agresti and Min's interval from the sum of the differences and that of their squares. Half an input more in each
+    cell is two inputs: half of one at 1, half of one at -1, and one at 0.
+    """
     if n == 0:
         return NO_INTERVAL
-    a, b, total = only_a + 0.5, only_b + 0.5, n + 2
-    centre = (a - b) / total
-    half = _Z * np.sqrt(a + b - (a - b) ** 2 / total) / total
+    centre = total / (n + 2)
+    half = _Z * np.sqrt(squares + 1 - total**2 / (n + 2)) / (n + 2)
     return max(-1.0, float(centre - half)), min(1.0, float(centre + half))
 
 

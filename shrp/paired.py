@@ -21,6 +21,7 @@ from shrp.metrics import (
     correlation,
     mcnemar,
     paired_interval,
+    paired_mean_interval,
     score,
     score_confusions,
 )
@@ -74,8 +75,9 @@ def mean_difference(
 ) -> tuple[float, tuple[float, float]]:
     """Mean headline score of several random draws of one change, minus that of `b` on the same inputs.
 
-    The bootstrap draws inputs, the same for all of the draws, and takes the mean over these each time: what a single
-    draw owes to its luck with each input is averaged too, so that nothing need be added for it.
+    What a single draw owes to its luck with each input is averaged too, so that nothing need be added for it: accuracy
+    takes Agresti and Min's interval of each input's mean difference; of other metrics the bootstrap draws inputs, the
+    same for all of the draws, and takes the mean over these each time.
 
     Returns:
         The difference and its 95% interval; nan as of `paired_difference`, which one draw alone is left to.
@@ -90,6 +92,8 @@ def mean_difference(
     value = float(np.mean([one.score for one in draws])) - b.score
     if b.labels is None or not resamples:
         return value, NO_INTERVAL
+    if b.metric == "accuracy":
+        return value, paired_mean_interval(np.mean([one.correct for one in draws], axis=0) - b.correct)
     generator, n, found = np.random.default_rng(seed), len(b.labels), []
     for size in at_once(resamples, n):
         rows = generator.integers(n, size=(size, n))

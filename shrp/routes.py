@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from shrp.errors import DataError
+from shrp.exchanges import ALIKE, ALL
 from shrp.intervals import NO_INTERVAL, stored_interval
 from shrp.phrases import counted, listed, metric_name, signed
-from shrp.shuffled import ALIKE, ALL, MIXTURE
+from shrp.shuffled import MIXTURE
 from shrp.studies import command_of
 
 _NEEDED = {

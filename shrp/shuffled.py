@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,16 +31,19 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
+from shrp.exchanges import ALL, Case, Exchanges, answer_groups, count_moved
 from shrp.knockout import Prefix
+from shrp.layers import ExpertLayer
 from shrp.metrics import to_predictions, wilson
 from shrp.paired import mean_difference
 from shrp.partial import run_from
-from shrp.routing import RoutingRecord, record_routing, top_k_gates, use_gates
-from shrp.specialisation import by_value
+from shrp.routing import record_routing, use_gates
 from shrp.usage import UsageStats
 
-ALL, ALIKE, MIXTURE = "all", "alike", "mixture"
+MIXTURE = "mixture"
 DRAWS = 5
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +115,8 @@ def shuffle_routes(
     """Exchange routes among inputs, in one layer at a time, in all together, and in all among inputs that the model
     answers alike; and put the mixture in their place.
 
-    Under sequence routing an input takes the gates of another one, the same one in all layers; one that is alone in its
-    answer keeps its own. Under token routing the real tokens of a batch, special ones among them, exchange theirs, also
-    with those of their own text; batches are of inputs of about the same length. Alike are inputs of the same predicted
-    class, of a regression those whose output is in the same fourth.
+    Who takes whose is in `shrp.exchanges`; batches are of inputs of about the same length. Alike are inputs of the same
+    predicted class, of a regression those whose output is in the same fourth.
 
     Args:
         stats: of `data`, row by row, at the same `max_length`.
@@ -129,6 +130,41 @@ def shuffle_routes(
         DataError: the usage is not of these data and this model, or has no outputs, or there is no second input to
             exchange with.
     """
+    routed = _routed(model, data, stats)
+    columns, first = label_columns(model, data.task), min(routed)
+    answers = answer_groups(to_predictions(data.task, stats.logits[:, columns]), data)
+    exchanges = Exchanges(stats, answers, {layer: one.top_k for layer, one in routed.items()}, draws, seed)
+    mixture = {layer: torch.from_numpy(stats.share(layer)).float() for layer in routed}
+    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
+    prefix = prefix or Prefix(model, limit=0)
+    tally = _Tally(data, columns, [*((layer, 0) for layer in sorted(routed)), *exchanges.cases, (MIXTURE, 0)])
+    done = 0
+    for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
+        inputs = collate(tokenizer, encoded, rows)
+        mask = inputs["attention_mask"].bool()
+        with torch.inference_mode():
+            entering = {first: prefix.entering(rows, inputs)}
+            with record_routing() as record:
+                output, found = run_from(model, inputs, first, entering[first], watch=sorted(routed)[1:])
+            tally.add(None, rows, output)
+            entering |= found
+            gates = exchanges(rows, record, mask) | {(MIXTURE, 0): mixture}
+            gates |= {(layer, 0): {layer: gates[ALL, 0][layer]} for layer in routed}
+            for case, taken in gates.items():
+                start = min(taken)
+                with use_gates(taken):
+                    output, _ = run_from(model, inputs, start, entering[start])
+                tally.add(case, rows, output)
+                if case != (MIXTURE, 0):
+                    tally.moved[case] += count_moved(record, taken, mask)
+        done += len(rows)
+        if progress:
+            progress(done, len(data))
+    return tally.told()
+
+
+def _routed(model: PreTrainedModel, data: TextData, stats: UsageStats) -> dict[int, ExpertLayer]:
+    """The routed layers, once it is sure that `stats` is of them and of these data."""
     routed = router_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so there are no routes to exchange.")
@@ -140,130 +176,45 @@ def shuffle_routes(
         raise DataError("the usage has no outputs, which say what is answered alike; measure it anew.")
     if len(data) < 2:
         raise DataError("a single input has no other one to exchange its route with; give at least two.")
-    columns, first = label_columns(model, data.task), min(routed)
-    answers = _groups(to_predictions(data.task, stats.logits[:, columns]), data)
-    exchanges = _Exchanges(stats, answers, {layer: one.top_k for layer, one in routed.items()}, draws, seed)
-    mixture = {layer: torch.from_numpy(stats.share(layer)).float() for layer in routed}
-    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
-    prefix = prefix or Prefix(model, limit=0)
-    before = np.zeros((len(data), len(columns)), dtype=np.float32)
-    cases = [*((layer, 0) for layer in sorted(routed)), *exchanges.cases, (MIXTURE, 0)]
-    logits, moved = {case: np.zeros_like(before) for case in cases}, dict.fromkeys(cases, 0)
-    choices, done = 0, 0
-    for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
-        inputs = collate(tokenizer, encoded, rows)
-        mask = inputs["attention_mask"].bool()
-        with torch.inference_mode():
-            entering = {first: prefix.entering(rows, inputs)}
-            with record_routing() as record:
-                output, found = run_from(model, inputs, first, entering[first], watch=sorted(routed)[1:])
-            before[rows] = output.float().numpy()[:, columns]
-            entering |= found
-            gates = exchanges(rows, record, mask) | {(MIXTURE, 0): mixture}
-            gates |= {(layer, 0): {layer: gates[ALL, 0][layer]} for layer in routed}
-            for case, source in gates.items():
-                start = min(source)
-                with use_gates(source):
-                    output, _ = run_from(model, inputs, start, entering[start])
-                logits[case][rows] = output.float().numpy()[:, columns]
-                if case != (MIXTURE, 0):
-                    moved[case] += sum(
-                        _elsewhere(record, layer, taken, mask) for layer, taken in source.items()
-                    )
-        choices += int(mask.sum()) if exchanges.by_token else len(rows)
-        done += len(rows)
-        if progress:
-            progress(done, len(data))
-    as_routed = summarise(data, np.arange(len(data)), before, False)
-    after: dict[int | str, list[Evaluation]] = {}
-    for (case, _), values in logits.items():
-        after.setdefault(case, []).append(summarise(data, np.arange(len(data)), values, False))
-    matched = {}
-    if not data.task.is_regression:
-        for case, found in after.items():
-            matched[case] = tuple(
-                shifted(one, data, matching_shift(one.logits, as_routed.logits)) for one in found
-            )
-    parts = {}
-    for case, found in after.items():
-        if case != MIXTURE:
-            whole = len(found) * choices * (len(routed) if case in (ALL, ALIKE) else 1)
-            parts[case] = sum(moved[case, draw] for draw in range(len(found))) / whole
-    return ShuffledRoutes(as_routed, {case: tuple(found) for case, found in after.items()}, matched, parts)
+    return routed
 
 
-class _Exchanges:
-    """Whose gates each input, or token, takes: in several draws, among all inputs and among those answered alike."""
+class _Tally:
+    """Outputs as routed (of None) and of each case, gathered batch by batch, and how many choices moved."""
 
-    def __init__(
-        self, stats: UsageStats, answers: np.ndarray, top_k: Mapping[int, int], draws: int, seed: int
-    ) -> None:
-        """Args: answers, the group of each input `(N,)`; top_k, by layer."""
-        self.stats, self.top_k, self.by_token = stats, top_k, stats.unit == "tokens"
-        self.groups = {ALL: np.zeros_like(answers), ALIKE: answers}
-        # The draws among all are the same whatever the answers are.
-        self.generators = {(ALL, draw): np.random.default_rng(seed + draw) for draw in range(draws)}
-        self.generators |= {(ALIKE, draw): np.random.default_rng([seed + draw, 1]) for draw in range(draws)}
-        self.partners = {}
-        if not self.by_token:
-            for case, generator in self.generators.items():
-                self.partners[case] = _partners(self.groups[case[0]], generator)
+    def __init__(self, data: TextData, columns: Sequence[int], cases: Sequence[Case]) -> None:
+        self.data, self.columns = data, columns
+        self.logits = {case: np.zeros((len(data), len(columns)), dtype=np.float32) for case in (None, *cases)}
+        self.moved = {case: np.zeros(2, dtype=np.int64) for case in cases}
 
-    @property
-    def cases(self) -> list[tuple[str, int]]:
-        """Kinds of exchange and draws."""
-        return [*self.generators]
+    def add(self, case: Case | None, rows: Sequence[int], output: Tensor) -> None:
+        """Logits `(B, num_labels)` of the model for these rows of the data."""
+        self.logits[case][rows] = output.float().numpy()[:, self.columns]
 
-    def __call__(
-        self, rows: Sequence[int], record: RoutingRecord, mask: Tensor
-    ) -> dict[tuple[int | str, int], dict[int, Tensor]]:
-        """Kind and draw -> layer -> gates of a batch, `(B, H)` or `(B, T, H)`.
-
-        Args:
-            record: of the batch as routed.
-            mask: the real tokens `(B, T)`.
-        """
-        if self.by_token:
-            lengths = mask.sum(1).numpy()
-            return {
-                case: _among_tokens(
-                    record, mask, _partners(np.repeat(self.groups[case[0]][rows], lengths), generator)
+    def told(self) -> ShuffledRoutes:
+        """All that was gathered, the draws of a kind together."""
+        everyone = np.arange(len(self.data))
+        found = {case: summarise(self.data, everyone, given, False) for case, given in self.logits.items()}
+        before = found.pop(None)
+        after, moved = _by_kind(found), {}
+        for kind, pairs in _by_kind(self.moved).items():
+            elsewhere, choices = np.sum(pairs, axis=0)
+            if choices:  # none are counted of the mixture
+                moved[kind] = float(elsewhere / choices)
+        matched = {}
+        if not self.data.task.is_regression:
+            matched = {
+                kind: tuple(
+                    shifted(one, self.data, matching_shift(one.logits, before.logits)) for one in draws
                 )
-                for case, generator in self.generators.items()
+                for kind, draws in after.items()
             }
-        return {
-            case: {
-                layer: top_k_gates(torch.from_numpy(self.stats.probs[layer][partner[rows]]), k)
-                for layer, k in self.top_k.items()
-            }
-            for case, partner in self.partners.items()
-        }
+        return ShuffledRoutes(before, after, matched, moved)
 
 
-def _groups(answers: np.ndarray, data: TextData) -> np.ndarray:
-    """The group of answers that each input is in `(N,)`."""
-    return np.argmax(np.stack([mask for _, mask in by_value(answers, data)]), axis=0)
-
-
-def _partners(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """For each of `(n,)` another one of its group, each once: a random ring a group. One that is alone has itself."""
-    partner = np.empty(len(groups), dtype=np.int64)
-    for group in np.unique(groups):
-        ring = generator.permutation(np.flatnonzero(groups == group))
-        partner[ring] = np.roll(ring, -1)
-    return partner
-
-
-def _among_tokens(record: RoutingRecord, mask: Tensor, partner: np.ndarray) -> dict[int, Tensor]:
-    """Layer -> gates `(B, T, H)`, where each real token, `mask` `(B, T)`, has its partner's."""
-    dealt = {}
-    for layer in record.layers:
-        dealt[layer] = record.last(layer).gates.clone()
-        dealt[layer][mask] = dealt[layer][mask][torch.from_numpy(partner)]
-    return dealt
-
-
-def _elsewhere(record: RoutingRecord, layer: int, taken: Tensor, mask: Tensor) -> int:
-    """How many choices of a batch fall on another expert than as routed."""
-    other = record.last(layer).gates.argmax(-1) != taken.argmax(-1)
-    return int((other & mask if other.dim() == mask.dim() else other).sum())
+def _by_kind(values: Mapping[Case, Value]) -> dict[int | str, tuple[Value, ...]]:
+    """Layer or kind -> its draws, in order."""
+    kinds: dict[int | str, list[Value]] = {}
+    for (kind, _), value in values.items():
+        kinds.setdefault(kind, []).append(value)
+    return {kind: tuple(draws) for kind, draws in kinds.items()}

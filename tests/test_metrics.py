@@ -15,6 +15,7 @@ from shrp.metrics import (
     interval,
     mcnemar,
     paired_interval,
+    paired_mean_interval,
     score,
     to_predictions,
     wilson,
@@ -240,6 +241,34 @@ def test_paired_interval_covers_about_as_often_as_it_says():
     bounds = np.array([paired_interval(a, b, n) for a, b, _ in drawn])
     held = (bounds[:, 0] <= truth[0] - truth[1]) & (truth[0] - truth[1] <= bounds[:, 1])
     assert 0.93 <= held.mean() <= 0.99
+
+
+def test_the_interval_of_mean_differences_is_the_paired_one_of_single_differences():
+    assert paired_mean_interval(np.repeat([1, -1, 0], [12, 3, 40])) == pytest.approx(
+        paired_interval(12, 3, 55)
+    )
+    # (3 * 0.5 - 0.2) / 57 and sqrt(3 * 0.25 + 0.04 + 1 - 1.3^2 / 57) / 57, worked out by hand.
+    centre, half = 1.3 / 57, 1.959964 * np.sqrt(1.79 - 1.69 / 57) / 57
+    found = paired_mean_interval(np.repeat([0.5, -0.2, 0], [3, 1, 51]))
+    assert found == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert np.isnan(paired_mean_interval(np.empty(0))).all()
+
+
+def test_the_interval_of_mean_differences_covers_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    n, draws = 200, 5
+    lost, won = (
+        rng.beta(0.2, 2, size=(2, 2000, n)) / 2
+    )  # inputs differ in how likely they change; means 1 / 22
+    chance = rng.random((draws, 2000, n))
+    differences = ((chance < lost).astype(float) - (chance > 1 - won)).mean(0)
+    bounds = np.array([paired_mean_interval(one) for one in differences])
+    assert 0.93 <= ((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean() <= 0.97
+    # One input that changes in one draw of five is no proof that the mean is below 0.
+    rare = np.zeros(n)
+    rare[0] = -1 / draws
+    low, high = paired_mean_interval(rare)
+    assert low < -1 / n < 0 < high
 
 
 @pytest.mark.parametrize("name", ["sst2", "stsb"])

@@ -12,7 +12,8 @@ from benchmarks import routes as command
 from benchmarks.route_section import routes_section
 from shrp import checkpoint, routes
 from shrp.errors import DataError, PlanError
-from shrp.shuffled import ALIKE, ALL, MIXTURE
+from shrp.exchanges import ALIKE, ALL
+from shrp.shuffled import MIXTURE
 from ui.experiments_route_figures import exchanged_marks, told_lines
 
 

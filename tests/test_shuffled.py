@@ -11,10 +11,11 @@ from shrp.batching import bucketed_batches, collate, encode
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
+from shrp.exchanges import ALIKE, ALL
 from shrp.knockout import Prefix
 from shrp.prune import prune
 from shrp.routing import record_routing, top_k_gates, use_gates
-from shrp.shuffled import ALIKE, ALL, MIXTURE, shuffle_routes
+from shrp.shuffled import MIXTURE, shuffle_routes
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 

@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.errors import ShrpError
-from shrp.shuffled import ALIKE, ALL, DRAWS, MIXTURE, ShuffledRoutes
+from shrp.exchanges import ALIKE, ALL
+from shrp.shuffled import DRAWS, MIXTURE, ShuffledRoutes
 from shrp.tasks import Task
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made

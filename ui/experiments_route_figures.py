@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.shuffled import ALIKE, ALL, MIXTURE
+from shrp.exchanges import ALIKE, ALL
+from shrp.shuffled import MIXTURE
 from ui.text import escape_html, metric_name
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
 
