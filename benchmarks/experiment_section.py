@@ -99,13 +99,22 @@ def _topk(found: Experiment) -> list[str]:
             f"Top-{row['top_k']}",
             row["model"],
             _budget(row),
+            f"{row['encoder_flops']:.1%}",
             _spread(row),
             f"{row['retained']:.1%}",
             overlap,
         ]
 
-    head = ["routing", "model", "experts kept", "score", "of teacher", "overlap of what seeds keep"]
-    note = f"pruned by usage on the validation data, no recovery; {ONE_SEED}"
+    head = [
+        "routing",
+        "model",
+        "experts kept",
+        "encoder FLOPs",
+        "score",
+        "of teacher",
+        "overlap of what seeds keep",
+    ]
+    note = f"pruned by usage on the validation data, no recovery; routed, k above 1 computes all; {ONE_SEED}"
     return _said(experiments.topk_findings(scores, stability)) + _tables(found, scores, note, head, cells)
 
 

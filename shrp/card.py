@@ -17,6 +17,8 @@ from shrp.usage import COLLAPSE_EXPERTS
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 
 CARD = "README.md"
+DROPPED = "layers dropped"
+"""How the names of controls begin that have the checkpoint's converted layers left out."""
 
 
 def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
@@ -272,7 +274,9 @@ def score_sections(loaded: Checkpoint) -> list[str]:
 
 
 def _costs(loaded: Checkpoint) -> dict[Any, dict[str, float]]:
-    """Shares kept, by experts a layer (None: the routed model); of a static checkpoint only its own."""
+    """Shares kept, by experts a layer (None: the routed model), and with the converted layers `DROPPED`; of a static
+    checkpoint only its own.
+    """
     info, model = loaded.info, loaded.model
     dense = dense_cost(model, TOKENS)
     if info.plan is not None:
@@ -281,6 +285,7 @@ def _costs(loaded: Checkpoint) -> dict[Any, dict[str, float]]:
     if not info.usage:
         return {}
     shares: dict[Any, dict[str, float]] = {None: cost(model, TOKENS).relative_to(dense)}
+    shares[DROPPED] = dense_cost(model, TOKENS, dropped=len(info.config.layers)).relative_to(dense)
     for m in {row.get("per_layer") for row in info.scores} - {None}:
         shares[m] = plan_cost(model, make_plan(usage_in(info), per_layer=m), TOKENS).relative_to(dense)
     return shares
@@ -295,10 +300,7 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
     for row in rows:
         low, high = stored_interval(row)
         note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
-        own = (
-            row["kind"] != "teacher" and "epochs" not in row and not row["model"].startswith("layers dropped")
-        )
-        share = costs.get(row.get("per_layer")) if own else None
+        share = costs.get(_sized_as(row))
         kept = [
             f"{share[k]:.1%}" if share else "" for k in ("encoder_params", "model_params", "encoder_flops")
         ]
@@ -308,6 +310,13 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
         cells = [label, f"{row['score']:.4f}", interval, retained, *kept]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _sized_as(row: Mapping[str, Any]) -> Any:
+    """Which of `_costs` a row's model has; of the teacher, and of what else has none, a key that is not there."""
+    if row["model"].startswith(DROPPED):
+        return DROPPED
+    return "" if row["kind"] == "teacher" or "epochs" in row else row.get("per_layer")
 
 
 def _floor(rows: list[dict[str, Any]]) -> list[str]:

@@ -220,7 +220,9 @@ def topk_findings(scores: pd.DataFrame, stability: pd.DataFrame) -> list[str]:
             text += f"'s used kept sets overlap (Jaccard) over {count} seeds by {'; '.join(parts)}; its score"
         else:
             text += " (one seed, so there is no overlap to speak of): the score"
-        before = f"{routed['score'].iloc[0]:.3f}" if len(routed) else "unknown"
+        before = "unknown"
+        if len(routed):
+            before = f"{routed['score'].iloc[0]:.3f} at {routed['encoder_flops'].iloc[0]:.1%} of the encoder's FLOPs"
         after = [f"{row.score:.3f} with {int(row.budget)}" for row in static.itertuples()]
         sentences.append(f"{text} is {before} routed, {', '.join(after)} after pruning.")
     return sentences

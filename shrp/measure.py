@@ -217,13 +217,16 @@ def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
     return _total(layers, _rest(model, tokens), tokens)
 
 
-def dense_cost(model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int = TOKENS) -> Cost:
+def dense_cost(
+    model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int = TOKENS, *, dropped: int = 0
+) -> Cost:
     """Cost of the same architecture with every layer dense: the denominator of a share.
 
     Args:
         model_or_config: a model, converted or not, whose own head counts; or a config, which stands for a
             sequence classifier of `config.num_labels` outputs.
         tokens: length of the one input, all tokens real.
+        dropped: how many of the layers are left out.
 
     Raises:
         UnsupportedModelError: no adapter for its family, or a head of unknown cost.
@@ -235,7 +238,7 @@ def dense_cost(model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int 
     if not isinstance(model, PreTrainedModel):
         with torch.device("meta"):  # sizes without storage
             model = AutoModelForSequenceClassification.from_config(model)
-    layers = [_dense_layer(model.config, tokens)] * len(encoder_layers(model))
+    layers = [_dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - dropped)
     return _total(layers, _rest(model, tokens), tokens)
 
 

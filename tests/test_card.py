@@ -28,6 +28,7 @@ def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
         row("static, 2 a layer", "static", 0.75, per_layer=2, budget=4),
         row("random experts, 2 a layer", "control", 0.74, per_layer=2, budget=4),
         row("layers dropped, 3 epochs", "control", 0.5, epochs=3),
+        row("no router, 3 epochs", "control", 0.4, epochs=3),
         row("dense teacher", "teacher", 0.6, "probe/sst2"),
         row("routed", "routed", 0.55, "probe/sst2"),
     )
@@ -50,7 +51,13 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     )
     kept = share.relative_to(dense_cost(loaded.model, 128))["encoder_params"]
     assert re.search(rf"\| static, 2 a layer \| 0.7500 .* 93.8% \| {kept:.1%} ", text)
-    assert re.search(r"\| control: layers dropped, 3 epochs \| 0.5000 .*\|  \|  \|  \|", text)
+    # One of three layers is left, and all of the rest.
+    rest = [p for name, p in loaded.model.named_parameters() if ".layer." not in name]
+    rest, layer = sum(p.numel() for p in rest), dense_cost(loaded.model, 128).encoder_params / 3
+    of_model = (rest + layer) / (rest + 3 * layer)
+    sizes = rf"\| 33.3% \| {of_model:.1%} \| 33.3% \|"
+    assert re.search(rf"\| control: layers dropped, 3 epochs \| 0.5000 .*{sizes}", text)
+    assert re.search(r"\| control: no router, 3 epochs \| 0.4000 .*\|  \|  \|  \|", text)
     assert "the teacher has 0.600 and the routed model 0.550" in text
     assert "Weights derive from tiny: MIT" in text
 
@@ -66,8 +73,8 @@ def test_the_card_says_what_is_not_above_a_constant_answer(folder, tmp_path):
 
     assert "constant answer" not in card("mine", loaded)
     assert "The best constant answer has 0.3000; not above that: no model." in said(0.3)
-    assert "not above that: “layers dropped, 3 epochs”." in said(0.5)
-    assert "not above that: 2 of 5 models: “random experts, 2 a layer”, “layers dropped" in said(0.74)
+    assert "not above that: 2 of 6 models: “layers dropped, 3 epochs”, “no router, 3 epochs”." in said(0.5)
+    assert "not above that: 3 of 6 models: “random experts, 2 a layer”, “layers dropped" in said(0.74)
     assert "not above that: every model." in said(0.8)
 
 

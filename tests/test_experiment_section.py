@@ -25,7 +25,7 @@ def test_every_experiment_that_was_run_has_its_question_sentences_and_figures(fo
     lines = text.splitlines()
     for line in (
         "| 6 | 1 | 900 | 0.250 (0.200 to 0.300) | 0.050 | 9.0 | 30.0% |",
-        "| Top-1 | static | 2 | 0.200 (0.100 to 0.300) | 50.0% | 0.33 (chance 0.19) |",
+        "| Top-1 | static | 2 | 50.0% | 0.200 (0.100 to 0.300) | 50.0% | 0.33 (chance 0.19) |",
         "| static | 7 | 57.0% | 50.0% | 0.270 (0.220 to 0.320) | 67.5% |",
         "| 0.1 | 4.0 | 4.0 | 0 of 1 | 0.350 (0.300 to 0.400) | 0.300 (0.250 to 0.350) | 2 |",
         "| 1 | SHRP | as in the GLUE table |  | 19% | 95.0% (82.5 to 107.5) |  |",

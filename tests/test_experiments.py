@@ -190,7 +190,9 @@ def test_topk_overlap_stands_beside_chance_and_one_seed_has_none(read):
     assert first.startswith(
         "On cola, Top-1's used kept sets overlap (Jaccard) over 3 seeds by 0.33 with 2 kept, 2 used (chance 0."
     )
-    assert first.endswith("its score is 0.300 routed, 0.200 with 2 after pruning.")
+    assert first.endswith(
+        "its score is 0.300 at 50.0% of the encoder's FLOPs routed, 0.200 with 2 after pruning."
+    )
     assert "one seed" in second
 
 
