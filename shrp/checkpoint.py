@@ -26,6 +26,7 @@ from shrp.errors import CheckpointError
 from shrp.families import FAMILIES
 from shrp.rebuild import fill, without_weights
 from shrp.reference import Reference
+from shrp.tabular import is_unicode
 
 WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
@@ -165,7 +166,10 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
         if file.stat().st_size > _MAX_JSON_BYTES:
             raise CheckpointError(f"{file} is larger than any model's config; it is not a checkpoint's.")
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        json.dumps(
+            data, ensure_ascii=False
+        ).encode()  # half of a surrogate pair can't be shown or written again
+    except (OSError, UnicodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(data, dict) or not isinstance(data.get("shrp"), dict):
         raise CheckpointError(
@@ -188,12 +192,14 @@ def info_if_ours(folder: str | os.PathLike) -> CheckpointInfo | None:
 
 
 def load(folder: str | os.PathLike) -> Checkpoint:
-    """Load a checkpoint, routed or static, in evaluation mode and float32.
+    """Load a checkpoint, routed or static, in evaluation mode and float32, and try it on a text.
 
     Raises:
-        CheckpointError: missing, truncated, of another version, or not SHRP's; one sentence says which.
+        CheckpointError: missing, truncated, of another version, not SHRP's, of parts that don't fit each other, or
+            replaced in the meantime; one sentence says which.
     """
     folder = Path(folder)
+    found = _state(folder)
     data, info = read_config(folder)
     weights = folder / WEIGHTS
     if not os.path.isfile(weights):
@@ -209,13 +215,58 @@ def load(folder: str | os.PathLike) -> Checkpoint:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
-        raise CheckpointError(f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{folder} has no usable tokenizer: {_first_line(error)}") from error
     teacher, problem = {}, ""
     try:
         teacher = reference.read(folder, info.task)
     except CheckpointError as error:
         problem = str(error)
-    return Checkpoint(folder, info, model.eval(), tokenizer, fingerprint(folder), teacher, problem)
+    _try_out(folder, model.eval(), tokenizer, info)
+    try:
+        own = fingerprint(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be read any more: {error.strerror}.") from error
+    if _state(folder) != found:  # or weights and fingerprint may be of two checkpoints
+        raise CheckpointError(f"{folder} was replaced while it was read; load it again.")
+    return Checkpoint(folder, info, model, tokenizer, own, teacher, problem)
+
+
+def _state(folder: Path) -> list[tuple[int, int, int]]:
+    """What changes with the files that a checkpoint is made of: file, time, size; cheaper than a fingerprint."""
+    state = []
+    for name in MADE_OF:
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            continue
+        state.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    return state
+
+
+def _try_out(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, info: CheckpointInfo
+) -> None:
+    """Raise `CheckpointError` where model, tokenizer and task don't fit each other."""
+    rows, outputs = model.get_input_embeddings().num_embeddings, model.config.num_labels
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            f"{folder}: its tokenizer has {len(tokenizer):,} tokens and its model embeds {rows:,}; the tokenizer is "
+            "another model's, or tokens were added without a row for them."
+        )
+    if outputs != info.task.num_labels:
+        raise CheckpointError(
+            f"{folder}: its model has {outputs} outputs and its task '{info.task.name}' needs "
+            f"{info.task.num_labels}; give the labels in {CONFIG} that it was trained with."
+        )
+    try:
+        with torch.inference_mode():
+            model(**tokenizer(*(["a few words"] for _ in info.task.text_columns), return_tensors="pt"))
+    except Exception as error:  # whatever a stranger's files make a model raise
+        raise CheckpointError(f"{folder}: its model can't compute a text: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def has_vocabulary(folder: str | os.PathLike) -> bool:
@@ -254,7 +305,7 @@ def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointEr
     """Every SHRP checkpoint in the folders directly under `root`, by name; a broken one maps to its error.
 
     A folder with neither a config nor weights is no checkpoint at all and is passed over, and so is one that may not
-    be looked into.
+    be looked into, or whose name is not valid Unicode and can't be shown.
     """
     found: dict[str, CheckpointInfo | CheckpointError] = {}
     root = Path(root)
@@ -264,7 +315,7 @@ def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointEr
         return found
     for folder in folders:
         is_model = any(os.path.isfile(folder / name) for name in (CONFIG, WEIGHTS))
-        if folder.name.startswith(".") or not is_model:
+        if folder.name.startswith(".") or not is_model or not is_unicode(folder.name):
             continue
         try:
             found[folder.name] = _describe(folder)

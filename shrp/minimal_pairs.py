@@ -148,7 +148,8 @@ def slices_of(data: TextData, pairs: np.ndarray) -> tuple[str, ...] | None:
 def pair_groups(slices: tuple[str, ...] | None, n: int) -> dict[str, np.ndarray]:
     """Masks `(n,)` over pairs: `ALL`, then each slice in the order in which they come."""
     found = {ALL: np.ones(n, dtype=bool)}
-    return found | {name: np.array(slices) == name for name in dict.fromkeys(slices or ())}
+    names = np.array(slices or (), dtype=object)
+    return found | {name: names == name for name in dict.fromkeys(slices or ())}
 
 
 def taken(stats: UsageStats, layer: int) -> np.ndarray:

@@ -105,7 +105,16 @@ def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) 
                 f"{weights} does not fit its config.json: {name} is {list(value.shape)}, "
                 f"expected {list(expected[name].shape)}."
             )
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise CheckpointError(
+                f"{weights} does not fit its config.json: {name} is of {value.dtype}, "
+                f"expected {expected[name].dtype}; quantised weights are not read."
+            )
+    # Copied: what the file maps into memory changes, or is gone, when somebody writes over it.
+    state = {
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in state.items()
+    }
     model.load_state_dict(state, assign=True)
     # Buffers that are not stored (position ids) are still without storage: make them as the model would.
     for module in model.modules():

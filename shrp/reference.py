@@ -119,9 +119,11 @@ def read(folder: str | os.PathLike, task: Task) -> dict[str, Reference]:
     file = Path(folder) / FILE
     if not file.is_file():
         return {}
-    if file.stat().st_size > MAX_BYTES:
-        raise CheckpointError(f"{file} is larger than {MAX_BYTES // 2**20} MiB; it is not a checkpoint's.")
     try:
+        if file.stat().st_size > MAX_BYTES:
+            raise CheckpointError(
+                f"{file} is larger than {MAX_BYTES // 2**20} MiB; it is not a checkpoint's."
+            )
         with safe_open(file, framework="numpy") as stored:
             about = json.loads((stored.metadata() or {})["shrp"])
             if about["format_version"] != FORMAT_VERSION:

@@ -1,5 +1,6 @@
 """Read a person's table (CSV, TSV, JSONL, Parquet) without changing what is in it."""
 
+import csv
 import json
 import math
 import re
@@ -43,7 +44,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
             f"'{path.name}' is {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read here, "
             "so take a sample."
         )
-    readers = {".jsonl": _read_jsonl, ".parquet": pd.read_parquet}
+    readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:
         frame = readers.get(suffix, _read_delimited)(path)
     except UnicodeDecodeError as error:
@@ -87,6 +88,28 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
         raise ValueError("its rows have more fields than its header (are texts with commas quoted?)")
     return frame
+
+
+def header_size(path: str | Path) -> int:
+    """How many columns the first row of a CSV or TSV file has, without reading on; what is not to be read has 0."""
+    tabs = Path(path).suffix.lower() == ".tsv"
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+        try:
+            return len(next(csv.reader(file, **options), ()))
+        except csv.Error:  # a cell of more than 131,072 characters, which is no name of a column
+            return 0
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """A Parquet file's columns as they stand: what pandas noted of an index, and of types, is not followed."""
+    import pyarrow.parquet as pq
+
+    try:
+        frame = pq.read_table(path).to_pandas(ignore_metadata=True)
+    except (KeyError, TypeError, NotImplementedError) as error:
+        raise ValueError(str(error)) from error
+    return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
@@ -136,7 +159,7 @@ def names(frame: pd.DataFrame, name: str, source: str) -> tuple[str, ...]:
     """
     found = tuple("" if is_missing(cell) else str(cell) for cell in column(frame, name, source))
     for row, one in enumerate(found, 1):
-        if not _is_unicode(one):
+        if not is_unicode(one):
             raise DataError(
                 f"'{source}', row {row}, column '{name}': the name is not valid Unicode; repair it."
             )
@@ -167,12 +190,12 @@ def _text_fault(cell: Any, allow_empty: bool) -> str | None:
         return f"a text is needed, not {cell!r:.40}; is it the right column?"
     if not allow_empty and not cell.strip():
         return "the text is empty; fill it in or leave the row out."
-    if not _is_unicode(cell):
+    if not is_unicode(cell):
         return "the text is not valid Unicode; repair it or leave the row out."
     return None
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Whether a text can be written down; half of a surrogate pair, as from a cut emoji in JSON, can't."""
     try:
         text.encode()
@@ -322,7 +345,7 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
             )
         if isinstance(cell, (dict, list)) or (isinstance(cell, float) and math.isinf(cell)):
             raise DataError(f"'{source}', row {row}: a label is a word or a number, not {cell!r:.40}.")
-        if isinstance(cell, str) and not _is_unicode(cell):
+        if isinstance(cell, str) and not is_unicode(cell):
             raise DataError(f"'{source}', row {row}: the label is not valid Unicode; repair it.")
         whole = _whole(cell)
         keys.append(str(cell if whole is None else whole))

@@ -132,7 +132,7 @@ class UsageStats:
             return {name: self.labels == i for i, name in enumerate(self.label_names)}
         if self.slices is None:
             raise DataError(f"{self.data} has no slices; usage by slice needs data with a slice column.")
-        values = np.array(self.slices)
+        values = np.array(self.slices, dtype=object)  # fixed widths would be the longest name's
         return {name: values == name for name in dict.fromkeys(self.slices)}
 
     def entropy(self, layer: int, rows: np.ndarray | None = None) -> float:

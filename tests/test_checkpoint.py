@@ -1,5 +1,6 @@
 """Checkpoints: round trips, atomic writing, and what is refused, each in one sentence."""
 
+import copy
 import json
 import os
 import shutil
@@ -376,6 +377,84 @@ def test_a_missing_tokenizer(saved, left):
 def test_a_broken_tokenizer(saved):
     (saved / "tokenizer.json").write_text("{}")
     assert "no usable tokenizer" in refusal(saved)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_embeds(saved, tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens([f"new{i}" for i in range(3)])
+    tokenizer.save_pretrained(saved)
+    rows = load_file(saved / "model.safetensors")["bert.embeddings.word_embeddings.weight"].shape[0]
+    assert f"{len(tokenizer):,} tokens and its model embeds {rows:,}" in refusal(saved)
+
+
+def test_a_task_of_other_classes_than_the_head(saved):
+    edit(saved, lambda data: data["shrp"]["task"].update(label_names=["a", "b", "c"]))
+    assert "has 2 outputs and its task 'sst2' needs 3" in refusal(saved)
+
+
+def test_half_a_surrogate_pair_in_a_name(saved):
+    edit(saved, lambda data: data["shrp"].update(base_model="\ud83d"))
+    assert "not readable JSON" in refusal(saved)
+
+
+def test_quantised_weights(saved):
+    file = saved / "model.safetensors"
+    state = load_file(file)
+    name = "bert.encoder.layer.1.qkv_bias"
+    save_file(state | {name: state[name].to(torch.int8)}, file)
+    assert f"{name} is of torch.int8, expected torch.float32" in refusal(saved)
+
+
+def test_a_model_that_fails_at_a_text(saved):
+    """Its tokenizer has as few tokens as the model embeds, but a larger number for one."""
+    file = saved / "tokenizer.json"
+    data = json.loads(file.read_text())
+    unknown = data["model"]["unk_token"]
+    data["model"]["vocab"][unknown] = 9999
+    data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] != unknown]
+    file.write_text(json.dumps(data))
+    (saved / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    assert "its model can't compute a text: index out of range" in refusal(saved)
+
+
+def test_what_is_loaded_stays_though_its_file_is_written_over(saved, tiny_inputs, tiny_logits):
+    loaded = checkpoint.load(saved)
+    before = tiny_logits(loaded.model, tiny_inputs())
+    file = saved / "model.safetensors"
+    size = file.stat().st_size
+    with open(file, "r+b") as weights:  # in place, as `cp` does
+        weights.seek(size // 2)
+        weights.write(b"\0" * (size - size // 2))
+    assert torch.equal(tiny_logits(loaded.model, tiny_inputs()), before)
+
+
+@pytest.mark.parametrize("what", ["replaced", "gone"])
+def test_a_checkpoint_that_changes_while_it_is_read(saved, tmp_path, monkeypatch, what):
+    real = checkpoint.reference.read
+
+    def read(*args):
+        if what == "gone":
+            shutil.rmtree(saved)
+            return {}
+        shutil.copytree(saved, tmp_path / "next")
+        edit(tmp_path / "next", lambda data: data["shrp"].update(base_model="another"))
+        checkpoint.put_in_place(tmp_path / "next", saved)
+        return real(*args)
+
+    monkeypatch.setattr(checkpoint.reference, "read", read)
+    said = "was replaced while it was read" if what == "replaced" else "can't be read any more"
+    assert said in refusal(saved)
+    monkeypatch.undo()
+    if what == "replaced":
+        assert checkpoint.load(saved).info.base_model == "another"
+
+
+def test_a_folder_whose_name_cant_be_shown_is_passed_over(saved):
+    try:
+        shutil.copytree(saved, saved.parent / os.fsdecode(b"caf\xe9"))
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    assert list(checkpoint.discover(saved.parent)) == ["saved"]
 
 
 def test_discover_lists_good_and_broken_ones(saved, tiny_model):

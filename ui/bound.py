@@ -7,6 +7,7 @@ widget is drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container
 from typing import Any
 
@@ -14,7 +15,17 @@ import streamlit as st
 
 
 def clamp(key: str, low: int, high: int) -> None:
-    """Bring a number into the range from `low` to `high`."""
+    """Bring a number into the range from `low` to `high`.
+
+    An infinite one in the address, which a box of whole numbers fails at, is taken out, and the run starts anew.
+    """
+    try:
+        infinite = math.isinf(float(st.query_params.get(key, "")))
+    except ValueError:
+        infinite = False
+    if infinite and key not in st.session_state:
+        st.query_params.pop(key)
+        st.rerun()
     value = st.session_state.get(key)
     if isinstance(value, int | float) and not low <= value <= high:
         st.session_state[key] = int(min(max(value, low), high))

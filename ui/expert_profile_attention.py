@@ -12,6 +12,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.explore import PAIR_SEPARATOR, split_sentences
 from ui import expert_profile_results as made
+from ui.bound import clamp
 from ui.downloads import chart
 from ui.expert_profile_inputs import EXAMPLE, TYPED
 from ui.text import escape, escape_html, percent, shorten
@@ -31,6 +32,7 @@ def attention(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, f
     """
     st.markdown("**Attention in an example**")
     one, two, three = st.columns([2, 5, 3], vertical_alignment="bottom")
+    clamp(EXAMPLE, 0, len(data) - 1)
     number = one.number_input(
         "Input no.",
         min_value=0,
@@ -79,7 +81,9 @@ def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | No
         number = min(max(int(number), 0), len(data) - 1)
         return data.texts[number], f"input {number:,} of {data.name}"
     inputs, notes = split_sentences(" ".join(typed[:LONGEST].split()), data.task)
-    return (inputs[0], "typed") if inputs else (None, notes[0])
+    if inputs:
+        return inputs[0], "typed"
+    return None, notes[0] if notes else "There is nothing to be seen in that; type a text."
 
 
 def _routed(found: LayerAttention, expert: int) -> str:

@@ -10,6 +10,7 @@ from shrp.data import TextData
 from shrp.usage import UsageStats
 from shrp.words import PRIOR_TERMS, Characteristic, log_odds
 from ui import expert_profile_results as made
+from ui.bound import clamp
 from ui.downloads import downloads
 from ui.text import escape
 
@@ -26,6 +27,7 @@ def words(
     what = "token" if by_token else "word"
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with right:
+        clamp(MIN_COUNT, 1, 10_000)
         minimum = st.number_input(
             "Fewest occurrences",
             min_value=1,

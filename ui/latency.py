@@ -174,7 +174,7 @@ def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
             width=260,
         )
         kept = max(1, min(int(m or 1), experts))
-        plans[f"static, {m} a layer"] = first_experts(dict.fromkeys(checkpoint.info.config.layers, kept))
+        plans[f"static, {kept} a layer"] = first_experts(dict.fromkeys(checkpoint.info.config.layers, kept))
     section(checkpoint, plans)
 
 

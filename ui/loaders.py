@@ -23,6 +23,7 @@ from shrp.data import PROBES, TextData, load_glue, load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.hub import DATA_DIR
 from shrp.results_store import ROUTED
+from shrp.tabular import is_unicode
 from shrp.tasks import TASKS, Task
 from ui.store import Progress, disk, once
 from ui.text import escape
@@ -62,7 +63,8 @@ def _folders() -> tuple[Path, ...]:
     found = []
     for root in checkpoint_roots():
         try:
-            found += sorted(p for p in root.iterdir() if os.path.isdir(p) and not p.name.startswith("."))
+            folders = sorted(p for p in root.iterdir() if os.path.isdir(p) and not p.name.startswith("."))
+            found += [folder for folder in folders if is_unicode(folder.name)]  # others can't be shown
         except OSError:
             continue  # a folder that is not there offers nothing
     return tuple(found)

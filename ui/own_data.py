@@ -32,8 +32,8 @@ DATA_ROOTS = "SHRP_DATA_ROOTS"
 MB = 2**20
 MAX_BYTES, MAX_ROWS, MAX_COLUMNS, MAX_CHARACTERS = 20 * MB, 20_000, 200, 20_000
 """Of a table: its file, its rows and columns; and of one text."""
-MAX_SLICES = 100
-"""Different values of a slice column: pages have a bar, a row or an option for each."""
+MAX_SLICES, MAX_SLICE_NAME = 100, 200
+"""Different values of a slice column, for which pages have a bar, a row or an option each; and characters of one."""
 _MAX_PARQUET = 8 * MAX_BYTES
 """Of a Parquet file's texts once they are unpacked."""
 _TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
@@ -141,6 +141,8 @@ def _read(path: Path) -> Table:
     elif suffix == ".jsonl":  # each line becomes objects many times its size
         with path.open("rb") as file:
             _check_rows(path.name, sum(1 for line in file if line.strip()))
+    elif suffix in (".csv", ".tsv"):  # a column costs far more than its few characters
+        _check_count(path.name, tabular.header_size(path))
     frame = tabular.read_table(path)
     frame.columns = [str(name) for name in frame.columns]
     _check_rows(path.name, len(frame))
@@ -158,12 +160,16 @@ def _check_rows(name: str, rows: int) -> None:
         raise DataError(f"'{name}' has {rows:,} rows; at most {MAX_ROWS:,} are taken here, so take a sample.")
 
 
-def _check_columns(name: str, columns: list[str]) -> None:
-    if len(columns) > MAX_COLUMNS:
+def _check_count(name: str, columns: int) -> None:
+    if columns > MAX_COLUMNS:
         raise DataError(
-            f"'{name}' has {len(columns):,} columns; at most {MAX_COLUMNS} are taken, so leave out those that "
+            f"'{name}' has {columns:,} columns; at most {MAX_COLUMNS} are taken, so leave out those that "
             "are not needed."
         )
+
+
+def _check_columns(name: str, columns: list[str]) -> None:
+    _check_count(name, len(columns))
     if twice := next((c for c in columns if columns.count(c) > 1), None):
         raise DataError(f"'{name}' has two columns named '{twice:.80}'; give each its own name.")
 
@@ -258,6 +264,12 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
                 f"Column '{columns.slice}' of '{table.name}' has {values:,} different values; slices group inputs, so "
                 f"choose a column with {MAX_SLICES} at most, or none."
             )
+        longest = max(len(str(cell)) for cell in table.frame[columns.slice].unique())
+        if longest > MAX_SLICE_NAME:
+            raise DataError(
+                f"Column '{columns.slice}' of '{table.name}' has a value of {longest:,} characters; names of slices "
+                f"have {MAX_SLICE_NAME} at most, so choose another column, or none."
+            )
     data = from_frame(
         table.frame,
         task,
@@ -325,6 +337,11 @@ def draw(task: Task) -> bool:
         return _draw_table(table, task)
 
 
+def _same(table: Table) -> tuple[str, str]:
+    """Equal for the same file under the same name, which decides how it is read and what it is called."""
+    return table.name, table.fingerprint
+
+
 def _draw_table(table: Table, task: Task) -> bool:
     session = st.session_state
     st.markdown(f"**{escape(table.name)}**: {len(table.frame):,} rows")
@@ -338,7 +355,7 @@ def _draw_table(table: Table, task: Task) -> bool:
                 escape(f"Not in use yet: say what each label means, or take no label column.{stays}"),
                 icon=":material/label:",
             )
-        elif session.get(_FITTED) != (key := (table.fingerprint, task, replace(columns, meanings=meanings))):
+        elif session.get(_FITTED) != (key := (_same(table), task, replace(columns, meanings=meanings))):
             data = fit(table, task, key[-1])
             new = session.get(_FITTED, key[:0])[:1] != key[:1]
             session[loaders.OWN_DATA], session[_FITTED] = data, key

@@ -371,9 +371,12 @@ def test_nearest_experts(open_page, tiny_checkpoint):
         {"example": "-3"},
         {"example": "99999999"},
         {"example": "x"},
+        {"example": "1e999"},
         {"min_count": "0"},
+        {"min_count": "inf"},
         {"ranked": "?", "hide_special": "perhaps"},
         {"example_text": "\u202e {} ||| " * 400},
+        {"example_text": "\u200b"},
     ],
 )
 def test_nonsense_about_the_profile_falls_back(open_page, tiny_checkpoint, params):

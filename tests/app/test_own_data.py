@@ -8,6 +8,8 @@ import weakref
 import zipfile
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shrp.errors import CheckpointError, DataError
@@ -75,6 +77,30 @@ def test_every_kind_of_table_is_read(tmp_path, suffix):
 )
 def test_a_broken_table_is_refused(name, content, said):
     assert said in said_on_reading(name, content)
+
+
+def test_columns_are_counted_before_a_table_of_text_is_read(monkeypatch):
+    monkeypatch.setattr(own_data.tabular, "read_table", None)  # it would take minutes of 20 MB in one line
+    rows = json.dumps([{"sentence": "a", "label": i} for i in range(300)])
+    for name, content in (("t.csv", rows), ("t.tsv", "\t" * 250), ("t.csv", "," * 250 + "\ra,b")):
+        assert "columns; at most 200" in said_on_reading(name, content.encode())
+    monkeypatch.undo()
+    quoted = ('"' + "a, " * 300 + '"\nb\n').encode()
+    assert len(read_upload("t.csv", quoted).frame.columns) == 1
+    assert len(read_upload("t.csv", b"a" * 200_000 + b"\nb\n").frame.columns) == 1
+
+
+def test_a_parquet_file_is_read_without_what_pandas_noted_in_it(tmp_path):
+    frame = pd.DataFrame({"label": ["positive", "negative"]}, index=pd.Index(["a", "b"], name="sentence"))
+    table = pa.Table.from_pandas(frame)
+    for note in (None, b"{}", b"[]", b'{"index_columns": ["gone"], "columns": []}'):
+        metadata = table.schema.metadata if note is None else {b"pandas": note}
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
+        found = read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes())
+        assert set(found.frame.columns) == {"sentence", "label"}
+    frame.reset_index(drop=True).set_axis([5, 7]).to_parquet(tmp_path / "t.parquet")
+    found = read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes())
+    assert list(found.frame.columns) == ["label"]
 
 
 def test_sizes_are_checked_here_and_not_only_in_the_browser(monkeypatch, tmp_path):
@@ -202,6 +228,9 @@ def test_what_does_not_fit_is_refused(monkeypatch):
         fit(table, MRPC, Columns(("sentence", "sentence"), None, None))
     with pytest.raises(DataError, match="row 2, column 'sentence': the text is empty"):
         fit(read_upload("t.csv", b"sentence,x\na,1\n ,2\n"), SST2, Columns(("sentence",), None, None))
+    long = read_upload("t.csv", b"sentence,slice\na,x\nb," + b"y" * 201 + b"\n")
+    with pytest.raises(DataError, match="a value of 201 characters; names of slices have 200 at most"):
+        fit(long, SST2, Columns(("sentence",), None, "slice"))
     monkeypatch.setattr(own_data, "MAX_CHARACTERS", 3)
     with pytest.raises(DataError, match="row 1: a text has 4 characters"):
         fit(read_upload("t.csv", b"sentence\nabcd\n"), SST2, Columns(("sentence",), None, None))
@@ -233,6 +262,13 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     assert data.labels.tolist() == [i % 2 for i in range(12)]
     assert set(data.slices) == {"odd", "even"}
     assert "n = 12" in texts_of(at)
+
+    at.selectbox(key="source").set_value("probe").run()
+    upload(at, "table", "again.csv", LABELLED.encode())  # the same under another name
+    assert at.selectbox(key="source").value == "own"
+    assert at.session_state[loaders.OWN_DATA].name == "again.csv"
+    upload(at, "table", "mine.csv", LABELLED.encode())
+    data = at.session_state[loaders.OWN_DATA]
 
     upload(at, "table", "broken.csv", b"\xff\xfe")
     assert "not in UTF-8; save it in that encoding. 'mine.csv' stays in use" in texts_of(at)

@@ -178,6 +178,7 @@ def test_a_link_opens_its_setting(open_page, tiny_checkpoint, loaded):
         {"keep": "none", "per_layer": "0"},
         {"select": "best"},
         {"select": "Random (control)", "seed": "-5"},
+        {"select": "Random (control)", "seed": "-inf"},
         {"curve_cost": "time"},
     ],
 )
