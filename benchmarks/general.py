@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from shrp.history import history_text, joined
 from shrp.plan import PruningPlan
 from shrp.precision import resolve_precision
 from shrp.prune import prune
-from shrp.run_state import RunState, alone_in, finish, run_folder, weights_digest
+from shrp.run_state import RUN_FILE, RunState, alone_in, check_identity, finish, run_folder, weights_digest
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]
@@ -72,26 +74,26 @@ class General:
         sizes = {name: self.sizes[name] for name in ("conversion_size", "final_size")}
         config = GeneralConfig(ShrpConfig(layers, control=control), **sizes)
         folder = self._folder(control, config, before)
-        if (found := self._found(folder)) is not None:
-            return found
         earlier = self(control, tuple(before)) if before else None
+        same = self._identity(folder, earlier)
+        if (found := self._found(folder, same)) is not None:
+            return found
         base, tokenizer = self._base(folder)
-        outputs, start, texts = self.work / "general-outputs", earlier.model if earlier else None, corpus()
+        outputs, start, texts = self.work / "general-outputs", earlier.model if earlier else None, self.texts
         state = RunState(run_folder(folder))
         with alone_in(state.folder):
-            same = {"folder": folder.name, "weights": weights_digest(base), "texts": texts_digest(texts)}
-            same["earlier"] = earlier.fingerprint if earlier else ""
-            precision = state.open(same, True, lambda: resolve_precision(config.precision))
+            precision = state.open(same, True, lambda: self._settled(config.precision))
             settled = replace(config, precision=precision)
             model, history = convert_on_text(
                 settled, base, tokenizer, texts, outputs, start=start, state=state, progress=say_conversion
             )
         training: dict[str, Any] = {"config": config.to_dict(), "texts": len(texts), "sources": FROM}
+        training["precision"] = precision  # what `auto` came to
         if earlier:
             training["earlier"] = dict(earlier.info.training)
         info = CheckpointInfo(shrp, TEXTS, base_model=self.base_name, training=training)
         history = joined(checkpoint.read_history(earlier.path) if earlier else [], history)
-        made = self._keep(folder, model, tokenizer, info, history)
+        made = self._keep(folder, model, tokenizer, info, history, same)
         finish(folder)
         return made
 
@@ -123,7 +125,8 @@ class General:
         if plan is not None:
             made_of += ["and each is asked", plan.to_dict()]
         folder = self._folder(f"further-{kind}", config, made_of)
-        if (found := self._found(folder)) is not None:
+        same = self._identity(folder, source)
+        if (found := self._found(folder, same)) is not None:
             return found
         base, tokenizer = self._base(folder)
         model = source.model if plan is None else prune(source.model, plan)
@@ -132,24 +135,48 @@ class General:
             training |= {"usage_of": task} if plan.selection == "usage" else {"selection": plan.selection}
         info = replace(source.info, plan=plan, training=training)
         model, rows = recover_on_text(
-            config,
+            # As it was converted, and a control likewise.
+            replace(config, precision=source.info.training.get("precision", config.precision)),
             base,
             tokenizer,
-            corpus(),
+            self.texts,
             self.work / "general-outputs",
             model,
             progress=say_conversion,
         )
         history = joined(checkpoint.read_history(source.path), rows)
-        return self._keep(folder, model, tokenizer, info, history)
+        return self._keep(folder, model, tokenizer, info, history, same)
 
-    def _found(self, folder: Path) -> Checkpoint | None:
-        """What an earlier run made; raises `TrainingError` where that was of another base."""
+    @cached_property
+    def texts(self) -> list[tuple[str, ...]]:
+        """What all of them learn on."""
+        return corpus()
+
+    @cached_property
+    def _made_of(self) -> dict[str, str]:
+        base, _, _ = load_base(self.base, TEXTS)
+        return {"weights": weights_digest(base), "texts": texts_digest(self.texts)}
+
+    def _identity(self, folder: Path, earlier: Checkpoint | None) -> dict[str, str]:
+        """What makes two of one folder the same; earlier, what it goes on from."""
+        return {"folder": folder.name, **self._made_of, "earlier": earlier.fingerprint if earlier else ""}
+
+    def _settled(self, wanted: str) -> str:
+        """What a new conversion computes in: as those before it, so that SHRP and its controls can't differ."""
+        for folder in sorted(self.work.glob("general-*")) if wanted == "auto" else ():
+            info = checkpoint.info_if_ours(folder)
+            if info is not None and (known := info.training.get("precision")):
+                return known
+        return resolve_precision(wanted)
+
+    def _found(self, folder: Path, identity: Mapping[str, str]) -> Checkpoint | None:
+        """What an earlier run made; raises `TrainingError` where that was of another base, or of other texts."""
         info = checkpoint.info_if_ours(folder)
         if info is None:
             return None
         if info.base_model != self.base_name:
             raise TrainingError(f"{folder} was made of {info.base_model}; name another --work folder.")
+        check_identity(folder, identity)
         return checkpoint.load(folder)
 
     def _folder(self, name: str, config: GeneralConfig, made_of: object) -> Path:
@@ -168,7 +195,8 @@ class General:
         tokenizer: PreTrainedTokenizerBase,
         info: CheckpointInfo,
         history: list[dict[str, Any]],
+        identity: Mapping[str, str],
     ) -> Checkpoint:
-        extra = {checkpoint.HISTORY: history_text(history)}
+        extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
         checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
         return checkpoint.load(folder)

@@ -23,7 +23,7 @@ from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.history import history_text
-from shrp.run_state import finish
+from shrp.run_state import RUN_FILE, check_identity, finish, identity_of
 from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
 
@@ -39,7 +39,7 @@ class Stages:
     The teacher is the same for all seeds: these vary the conversion, which is what is studied.
 
     A stage's folder carries a digest of its config and of the stage that it starts from, so a changed recipe trains
-    anew and an unchanged one is read back.
+    anew and an unchanged one is read back, unless it was made of other weights or data than there are now.
     """
 
     def __init__(
@@ -72,10 +72,9 @@ class Stages:
                 raise TrainingError(
                     f"{folder} holds a teacher of another base, recipe or data; name another --work folder."
                 )
-            return found
         model, tokenizer, _ = load_base(self.base, self.train_data.task)
         info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base_name)
-        return self._run(folder, config, model, info, tokenizer, None)
+        return self._made(folder, config, model, info, tokenizer, None)
 
     def stage(
         self,
@@ -103,41 +102,45 @@ class Stages:
             identity.append(data.fingerprint)
         text = json.dumps(identity, sort_keys=True)
         folder = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        if checkpoint.info_if_ours(folder) is not None:
-            return checkpoint.load(folder)
         made = model() if model else checkpoint.load(start.path).model
-        teacher = self.teacher.model
-        return self._run(folder, config, made, start_info, start.tokenizer, teacher, data, progress)
+        return self._made(folder, config, made, start_info, start.tokenizer, self.teacher, data, progress)
 
-    def _run(
+    def _made(
         self,
         folder: Path,
         config: TrainConfig,
         model: PreTrainedModel,
         info: CheckpointInfo,
         tokenizer: Any,
-        teacher: PreTrainedModel | None,
+        teacher: Checkpoint | None,
         data: TextData | None = None,
         progress: Progress | None = None,
     ) -> Checkpoint:
+        """Train, or read back; raises `TrainingError` where what is there began otherwise, or was told other things."""
+        train_data, taught_by = data or self.train_data, teacher.model if teacher else None
+        identity = identity_of(config, model, info, train_data, self.validation, taught_by)
+        if checkpoint.info_if_ours(folder) is not None:
+            check_identity(folder, identity)
+            return checkpoint.load(folder)
         stderr.print(f"stage: {folder.parent.name}/{folder.name}", highlight=False)
         model, info, history = train(
             config,
             model,
             info,
             tokenizer,
-            self.train_data if data is None else data,
+            train_data,
             self.validation,
             folder,
-            teacher=teacher,
+            teacher=taught_by,
             # Of other data elsewhere: what a folder holds makes room for what is asked of it next.
             teacher_outputs=self.shared / ("teacher-outputs" if data is None else "more-teacher-outputs"),
             resume=True,
+            # As the teacher was, so that SHRP and its controls can't come to compute in different formats.
+            precision=teacher.info.training.get("precision") if teacher else None,
             progress=progress or TrainingBar(),
         )
-        checkpoint.save(
-            model, tokenizer, info, folder, extra_files={checkpoint.HISTORY: history_text(history)}
-        )
+        extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
+        checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
         finish(folder)
         return checkpoint.load(folder)
 

@@ -112,9 +112,16 @@ def save(
     return folder
 
 
+def check_name(folder: Path) -> None:
+    """Raise `CheckpointError` where a folder has no name that a result and its state beside it can have (`.`, `..`)."""
+    if folder.name in ("", ".."):
+        raise CheckpointError(f"'{folder}' is no name for a result; name a folder of its own.")
+
+
 def refuse_foreign(folder: str | os.PathLike) -> None:
     """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
     folder = Path(folder)
+    check_name(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
@@ -130,6 +137,7 @@ def refuse_foreign(folder: str | os.PathLike) -> None:
 def refuse_existing(folder: str | os.PathLike) -> None:
     """Raise `CheckpointError` where there is anything at `folder`, which a result of some work would replace."""
     folder = Path(folder)
+    check_name(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists already; choose another folder for the result.")
 

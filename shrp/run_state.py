@@ -26,8 +26,13 @@ _LOCK = ".lock"
 
 
 def run_folder(out: str | Path) -> Path:
-    """Where a run that writes to `out` keeps its state until it is done."""
+    """Where a run that writes to `out` keeps its state until it is done.
+
+    Raises:
+        CheckpointError: `out` has no name of its own, as `.`.
+    """
     out = Path(out)
+    checkpoint.check_name(out)
     return out.with_name(out.name + ".run")
 
 
@@ -176,6 +181,18 @@ def kept_identity(folder: Path) -> dict[str, Any]:
     """The identity that a finished training has beside its weights; empty where it has none."""
     file = folder / RUN_FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raise `TrainingError` where what is finished in a folder was made of other things than `identity` says; one that
+    was finished before its identity was kept beside it is taken for the same.
+    """
+    kept = kept_identity(folder)
+    if changed := [key for key in identity if kept.get(key, identity[key]) != identity[key]]:
+        raise TrainingError(
+            f"{folder} is of another run (its {', '.join(changed)} differ); name another folder, or delete this one "
+            "to have it made anew."
+        )
 
 
 def weights_digest(model: PreTrainedModel) -> str:

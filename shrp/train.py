@@ -107,6 +107,7 @@ def train(
                 "hidden states are distilled from a dense teacher with as many layers: "
                 "name another teacher, or set distill_hidden to 0."
             )
+        _check_same_width(config, model, teacher)
     else:
         teacher = None
     longest = longest_input(model, tokenizer, config.max_length)
@@ -122,6 +123,18 @@ def train(
             if progress:
                 progress.epoch(row)
     return model.eval(), run.info(history), history
+
+
+def _check_same_width(config: TrainConfig, model: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    names = {"num_labels": "outputs"}
+    if config.distill_hidden or config.freeze_dense:
+        names["hidden_size"] = "dimensions"
+    for name, what in names.items():
+        theirs, ours = getattr(teacher.config, name), getattr(model.config, name)
+        if theirs != ours:
+            raise TrainingError(
+                f"the teacher has {theirs} {what} and the model {ours}: name one that it came from."
+            )
 
 
 class _Run:
@@ -352,6 +365,8 @@ class _Run:
 
     def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         labels = self.train_data.labels[list(rows)]
+        if self.task.is_regression:
+            labels = labels.astype(np.float32)  # not every accelerator has float64
         inputs = collate(self.tokenizer, self.encoded, rows)
         return inputs | {"labels": torch.from_numpy(labels), "rows": torch.as_tensor(rows)}
 

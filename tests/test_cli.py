@@ -1,5 +1,6 @@
 """The command line as a person uses it: results on stdout, errors in one sentence, exit codes."""
 
+import copy
 import json
 import os
 import re
@@ -316,6 +317,62 @@ def test_recovery_reads_labels_as_the_checkpoint_does(
     assert abs(expected - 0.5) > 0.06  # so that exchanged labels would show
 
 
+def glue_of(place, folder, task):
+    """A data folder that holds the place's files as a GLUE task."""
+    (folder / task).mkdir(parents=True)
+    for split in ("train", "validation"):
+        frame = pd.read_csv(place / f"{split}.csv")
+        rows = {"sentence": frame["sentence"], "label": (frame["label"] == "positive").astype(int)}
+        pd.DataFrame(rows | {"idx": range(len(frame))}).to_parquet(folder / task / f"{split}.parquet")
+    return str(folder)
+
+
+def test_recovery_takes_neither_data_nor_a_teacher_of_other_labels(
+    shrp, place, tmp_path, tiny_tokenizer, tiny_routed, tiny_model, tiny_info, monkeypatch
+):
+    """Outputs are taken by their place, so that names in another order would be learned the wrong way round."""
+    usage = {"1": [0.25] * 4, "2": [0.25] * 4}
+    turned = custom_task("cola", ("sentence",), ("acceptable", "unacceptable"))
+    checkpoint.save(
+        tiny_routed(), tiny_tokenizer, replace(tiny_info(usage=usage), task=turned), tmp_path / "mine"
+    )
+    monkeypatch.setenv("SHRP_DATA_DIR", glue_of(place, tmp_path / "glue", "cola"))
+    out = ("--per-layer", 1, "--out", tmp_path / "r", "--recover", 1)
+    said = (
+        "glue/cola train are unacceptable, acceptable, in this order, and the checkpoint's are acceptable, un"
+    )
+    failed(shrp("prune", tmp_path / "mine", *out, "--task", "cola"), said)
+    files = ("--train-file", place / "train.csv", "--validation-file", place / "validation.csv")
+    dense = replace(tiny_info(), config=ShrpConfig(()))
+    checkpoint.save(tiny_model(), tiny_tokenizer, replace(dense, task=turned), tmp_path / "turned")
+    said = "the labels of .*turned are acceptable, unacceptable, in this order, and the checkpoint's are negative"
+    failed(shrp("prune", place / "routed", *out, *files, "--teacher", tmp_path / "turned"), said)
+    other = copy.deepcopy(tiny_tokenizer)
+    other.add_tokens(["new"])
+    model = tiny_model()
+    model.resize_token_embeddings(len(other))
+    checkpoint.save(model, other, dense, tmp_path / "more")
+    failed(
+        shrp("prune", place / "routed", *out, *files, "--teacher", tmp_path / "more"),
+        "more reads other tokens",
+    )
+    assert not (tmp_path / "r").exists()
+
+
+def test_recovery_beside_data_of_another_vocabulary(shrp, place, tmp_path, monkeypatch):
+    """Meanings are of the file that usage is counted on; GLUE's labels, learned from, need none."""
+    monkeypatch.setenv("SHRP_DATA_DIR", glue_of(place, tmp_path / "glue", "sst2"))
+    frame = pd.read_csv(place / "validation.csv")
+    frame.assign(label=frame["label"].map({"negative": "bad", "positive": "good"})).to_csv(
+        tmp_path / "mine.csv", index=False
+    )
+    means = ("--label-means", "bad=negative", "--label-means", "good=positive")
+    options = ("--data", tmp_path / "mine.csv", *means, "--recover", 1, "--out", tmp_path / "r")
+    code, _, err = shrp("prune", place / "routed", "--per-layer", 1, *options)
+    assert code == 0, err
+    assert checkpoint.load(tmp_path / "r").info.training["recovery"]["train_data"] == "glue/sst2 train"
+
+
 def test_labels_of_another_vocabulary(shrp, place, tmp_path):
     frame = pd.read_csv(place / "validation.csv")
     words = {"negative": "bad", "positive": "a=b"}
@@ -599,6 +656,18 @@ def test_options_that_would_do_nothing_are_refused(shrp, place, tmp_path):
     prune = ("prune", place / "routed", "--per-layer", 1, "--out", tmp_path / "x")
     failed(shrp(*prune, "--teacher", place / "teacher"), "--teacher is for training on after pruning")
     failed(shrp(*prune, "--selection", "random", "--seed", -1), "seed must be between 0 and")
+    for option in (("--task", "cola"), ("--epoch-size", 9), ("--learning-rate", 1e-3), ("--resume",)):
+        failed(shrp(*prune, *option), f"{option[0]} is for training on after pruning")
+    (tmp_path / "plan.json").write_text(json.dumps(make_plan({1: [1], 2: [1]}, per_layer=1).to_dict()))
+    by_plan = ("prune", place / "routed", "--plan", tmp_path / "plan.json", "--out", tmp_path / "x")
+    for option in (("--selection", "random"), ("--combination", "mean"), ("--data", "probe")):
+        failed(shrp(*by_plan, *option), f"{option[0]} does nothing beside --plan")
+    for option in ("--text-column", "--slice-column", "--pair-column"):
+        failed(
+            shrp("evaluate", place / "routed", option, "tag"),
+            f"{option} is for a file of your own; what probe",
+        )
+    failed(shrp(*prune, "--text-column", "a"), "--text-column is for a file of your own; give one with")
     files = ("--train-file", place / "train.csv", "--validation-file", place / "validation.csv")
     text = ("--text-column", "sentence")
     train = ("train", "--base", place / "encoder", *files, *text, "--out", tmp_path / "y")
@@ -615,7 +684,22 @@ def test_options_that_would_do_nothing_are_refused(shrp, place, tmp_path):
     tiny = tmp_path / "semicolons.csv"
     tiny.write_text("sentence;label\nfine;positive\n")
     failed(shrp("evaluate", place / "routed", "--data", tiny), "Are its cells parted by semicolons")
+    converted = ("--converted", place / "routed")
+    for option in (("--layers", 2), ("--routing", "token"), ("--top-k", 2)):
+        failed(shrp(*train, *converted, *option), f"{option[0]}: .* has its own already")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_result_needs_a_name(shrp, place, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    files = ("--train-file", place / "train.csv", "--validation-file", place / "validation.csv")
+    files = (*files, "--text-column", "sentence")
+    for out in (".", ".."):
+        failed(shrp("prune", place / "routed", "--budget", 3, "--out", out), "is no name for a result")
+        failed(shrp("finetune", "--base", place / "encoder", *files, "--out", out), "is no name for a result")
+        failed(shrp("train", "--base", place / "encoder", *files, "--out", out), "is no name for a result")
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_a_pruned_checkpoint_is_not_pruned_or_counted(shrp, place, tmp_path):

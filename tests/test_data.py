@@ -130,6 +130,20 @@ def test_without_a_network_the_error_is_plain_and_quick(monkeypatch, tmp_path):
         load_glue("sst2")
 
 
+def test_a_connection_that_breaks_midway_is_told_of_as_well(monkeypatch):
+    class Broken(Exception):
+        """As those of an HTTP client, which are of no kind that Python knows."""
+
+    def load_dataset(*args, **options):
+        raise Broken("peer closed connection")
+
+    monkeypatch.delenv(hub.DATA_DIR, raising=False)
+    monkeypatch.setattr(hub, "_reachable", lambda url: True)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(DataError, match="GLUE's 'sst2' can't be read from the hub"):
+        load_glue("sst2")
+
+
 @pytest.fixture
 def answering():
     """`http://127.0.0.1:<port>` of a server that says 200 at `/there`, and 404 at any other path."""

@@ -1,6 +1,7 @@
 """The command behind the GLUE table, whole, on a tiny encoder and a few made-up examples of each task."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import typer
+from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from benchmarks import depths, general, glue
@@ -15,6 +17,7 @@ from benchmarks.experiment_section import experiments_section
 from benchmarks.experiments import matching
 from benchmarks.experiments.__main__ import app as experiments_app
 from shrp import checkpoint, studies
+from shrp import train as training
 from shrp.checkpoint_info import usage_in
 from shrp.convert import layer_kinds
 from shrp.errors import TrainingError
@@ -206,6 +209,49 @@ def test_a_killed_conversion_on_texts_goes_on(place, monkeypatch, control):
         assert torch.equal(one, other)
     assert made.info == whole.info
     assert not list((place / "work").glob("*.run"))
+
+
+def test_what_was_made_of_other_data_is_not_read_back(place):
+    """As many rows under the same name: only their bytes tell."""
+    options = ("--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "6of12")
+    run(place, *options)
+    assert run(place, *options)
+    for split, part in (("validation", "teacher is of another run .its validation"), ("train", "its train")):
+        file = place / "data" / "rte" / f"{split}.parquet"
+        frame = pd.read_parquet(file)
+        frame.assign(label=1 - frame["label"]).to_parquet(file)
+        with pytest.raises(TrainingError, match=part):
+            run(place, *options)
+        frame.to_parquet(file)
+    file = place / "data" / "cola" / "train.parquet"  # other texts to convert on
+    frame = pd.read_parquet(file)
+    frame.assign(sentence="w1 w2").to_parquet(file)
+    with pytest.raises(TrainingError, match=r"general-none-\S+ is of another run .its texts differ"):
+        run(place, *options)
+    frame.to_parquet(file)
+    shutil.rmtree(place / "work" / "rte" / "teacher")
+    model = checkpoint.load(next((place / "work" / "rte-s0").glob("retain-none-6of12-*"))).model
+    other = AutoModelForSequenceClassification.from_config(model.config)
+    other.base_model.save_pretrained(place / "encoder")
+    with pytest.raises(TrainingError, match="its weights differ"):
+        run(place, *options)
+
+
+def test_controls_compute_in_the_format_of_shrp_whatever_process_trains_them(place, monkeypatch):
+    for module in (training, general):
+        monkeypatch.setattr(module, "resolve_precision", lambda wanted: {"auto": "bf16"}.get(wanted, wanted))
+    options = ("--tasks", "rte", "--recipes", "retain", "--depths", "11of12")
+    run(place, *options, "--controls", "")
+    for module in (training, general):
+        monkeypatch.setattr(module, "resolve_precision", lambda wanted: {"auto": "fp32"}.get(wanted, wanted))
+    for folder in (place / "work").glob("general-further-*"):
+        shutil.rmtree(folder)
+    run(place, *options, "--controls", "dropped")
+    made = [path.parent for path in (place / "work").glob("rte*/*/config.json")]
+    assert any("dropped" in folder.name for folder in made)
+    assert {checkpoint.read_config(folder)[1].training["precision"] for folder in made} == {"bf16"}
+    texts = [checkpoint.read_history(folder) for folder in (place / "work").glob("general-*")]
+    assert {row["precision"] for rows in texts for row in rows} == {"bf16"}
 
 
 def test_a_checkpoint_is_shipped_of_one_seed(place):

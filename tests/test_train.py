@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp import accelerator, checkpoint, run_state
+from shrp import accelerator, checkpoint, losses, run_state
 from shrp import train as training
 from shrp.batching import epoch_rows
 from shrp.config import ShrpConfig
@@ -24,6 +24,7 @@ from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import use_gates
 from shrp.run_state import finish, run_folder
+from shrp.tasks import custom_task
 from shrp.train import train
 from shrp.trainable import parameter_groups
 from shrp.training_config import TrainConfig, epoch_seed, was_made_with
@@ -165,6 +166,35 @@ def test_distillation_asks_the_given_teacher(run, tiny_model):
     assert all(p.requires_grad for p in teacher.parameters())  # a control that starts from it must train
     second, _, _ = run(config, out="b")  # the model as it was at the start is the teacher
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"num_labels": 3}, "3 outputs and the model 2"),
+        ({"hidden_size": 32}, "32 dimensions and the model 24"),
+    ],
+)
+def test_a_teacher_of_another_shape_is_refused(run, tiny_model, options, said):
+    with pytest.raises(TrainingError, match=f"the teacher has {said}"):
+        run(teacher=tiny_model(**options))
+
+
+def test_numbers_are_learned_from_in_single_precision(run, tiny_model, tiny_data, monkeypatch):
+    """Not every accelerator has float64."""
+    seen, real = [], losses.task_loss
+
+    def watched(logits, labels, *rest):
+        seen.append(labels.dtype)
+        return real(logits, labels, *rest)
+
+    monkeypatch.setattr(losses, "task_loss", watched)
+    task = custom_task("grade", ("sentence",), regression=True)
+    numbers = [TextData(task, "made", tiny_data(n).texts, np.linspace(0, 1, n)) for n in (12, 6)]
+    assert numbers[0].labels.dtype == np.float64
+    config = TrainConfig(stage2_epochs=1, batch_size=4)
+    run(config, model=tiny_model(num_labels=1), train_data=numbers[0], validation=numbers[1])
+    assert set(seen) == {torch.float32}
 
 
 def test_seed_decides_and_nothing_else_does(run):

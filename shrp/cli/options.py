@@ -118,8 +118,14 @@ def evaluation_data(
                 f"the checkpoint's task, '{task.name}', is one of your own, so no data for it come with SHRP: give a "
                 "file with --data."
             )
-        if meanings:
-            raise DataError(f"--label-means is for a file of your own, the labels of {source} are known.")
+        for name, given in (
+            ("--text-column", text_columns),
+            ("--slice-column", slice_column),
+            ("--pair-column", pair_column),
+            ("--label-means", meanings),
+        ):
+            if given:
+                raise DataError(f"{name} is for a file of your own; what {source} holds is known.")
         data = load_data(source, task, "validation")
         if data.task.label_names != task.label_names:
             raise DataError(

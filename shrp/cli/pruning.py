@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,15 @@ from shrp.cli.options import (
     training_data,
 )
 from shrp.cli.output import TrainingBar, bar, print_json, stderr
+from shrp.data import TextData
+from shrp.errors import TrainingError
+from shrp.tasks import Task
+
+if TYPE_CHECKING:  # slow to import, and not needed for --help
+    from transformers import PreTrainedModel
+
+    from shrp.checkpoint import Checkpoint
+    from shrp.training_config import TrainConfig
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
 
@@ -25,6 +35,57 @@ Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_d
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
     app.command()(prune)
+
+
+@dataclass(frozen=True)
+class _Recovery:
+    """What a pruned model is trained on with."""
+
+    config: TrainConfig
+    training: TextData
+    validation: TextData
+    teacher: PreTrainedModel | None
+
+
+def _recovery(
+    source: Checkpoint, data: tuple[TextData, TextData], teacher: Checkpoint | None, **settings: Any
+) -> _Recovery:
+    """Put a recovery together; raises `TrainingError` where data or teacher are not of the checkpoint's task."""
+    from shrp.config import ShrpConfig
+    from shrp.training_config import TrainConfig
+
+    training, validation = data
+    _check_same_labels(source.info.task, training.task, training.name)
+    if teacher is not None:
+        _check_same_labels(source.info.task, teacher.info.task, str(teacher.path))
+        if teacher.tokenizer.get_vocab() != source.tokenizer.get_vocab():
+            raise TrainingError(
+                f"{teacher.path} reads other tokens than {source.path}, so it can't be distilled into that: name the "
+                "dense model that it was converted from."
+            )
+    config = TrainConfig.named(
+        "paper" if teacher is None else "retain",
+        shrp=ShrpConfig(()),
+        balance=0.0,
+        freeze_embeddings=True,
+        **settings,
+    )
+    return _Recovery(config, training, validation, None if teacher is None else teacher.model)
+
+
+def _check_same_labels(ours: Task, theirs: Task, whose: str) -> None:
+    """Outputs are taken by their place: equal names in another order would be learned the wrong way round."""
+    if ours.is_regression and theirs.is_regression:
+        return
+    kinds = [
+        "numbers" if task.is_regression else ", ".join(name.casefold() for name in task.label_names)
+        for task in (ours, theirs)
+    ]
+    if kinds[0] != kinds[1]:
+        raise TrainingError(
+            f"the labels of {whose} are {kinds[1]}, in this order, and the checkpoint's are {kinds[0]}: they would be "
+            "learned for one another. Give data and teacher of the checkpoint's own task."
+        )
 
 
 def prune(
@@ -36,8 +97,8 @@ def prune(
     per_layer: Annotated[int | None, typer.Option(help="Experts kept in every converted layer (m).")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan as JSON, instead of a number.")] = None,
     selection: Annotated[
-        str, typer.Option(help="usage, gate_norm, fitted, or random (a control).")
-    ] = "usage",
+        str | None, typer.Option(help="usage (the default), gate_norm, fitted, or random (a control).")
+    ] = None,
     combination: Annotated[
         str | None, typer.Option(help="usage weights, their plain mean, or fitted; by default as selected.")
     ] = None,
@@ -69,8 +130,12 @@ def prune(
         Path | None, typer.Option(help="Your own validation data for recovery.")
     ] = None,
     epoch_size: Annotated[int | None, typer.Option(help="At most so many examples an epoch.")] = None,
-    learning_rate: Annotated[float, typer.Option(help="For pretrained weights, in recovery.")] = 1e-4,
-    new_learning_rate: Annotated[float, typer.Option(help="For the Expander, in recovery.")] = 1e-3,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="For pretrained weights, in recovery; 1e-4 by default.")
+    ] = None,
+    new_learning_rate: Annotated[
+        float | None, typer.Option(help="For the Expander, in recovery; 1e-3 by default.")
+    ] = None,
     max_length: EvaluatedLength = None,
     full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed recovery.")] = False,
@@ -84,15 +149,14 @@ def prune(
     import shrp.checkpoint as store
     from shrp.answer_shares import matched
     from shrp.checkpoint_info import chosen_on, shares_matched, usage_in
-    from shrp.config import ShrpConfig
-    from shrp.errors import DataError, PlanError, TrainingError
+    from shrp.errors import DataError, PlanError
     from shrp.fitting import GateFit
     from shrp.history import history_text, joined
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
     from shrp.run_state import finish
     from shrp.train import train
-    from shrp.training_config import TrainConfig, check_seed
+    from shrp.training_config import check_seed
     from shrp.usage import measure_usage, plan_from
 
     if sum(option is not None for option in (budget, per_layer, plan)) != 1:
@@ -101,22 +165,39 @@ def prune(
         raise PlanError(
             f"--out {out} is the routed checkpoint itself; choose another folder for the static one."
         )
-    own = label_means if data not in (None, "probe", "glue") else None  # else they are of the training files
-    if label_means and own is None and train_file is None:
-        raise DataError("--label-means is for a file of your own; give one with --data or --train-file.")
+    from_file = data not in (None, "probe", "glue")  # else columns and meanings are of the training files
+    for name, given in (("--label-means", label_means), ("--text-column", text_column)):
+        if given and not from_file and train_file is None:
+            raise DataError(f"{name} is for a file of your own; give one with --data or --train-file.")
+    columns = (text_column if from_file else None, label_column, None, label_means if from_file else None)
     if match_shares and recover:
         raise PlanError(
             "--match-shares is for what is not trained on: with --recover the training finds the bias."
         )
     for name, given in (
         ("--teacher", teacher),
+        ("--task", task),
         ("--train-file", train_file),
         ("--validation-file", validation_file),
+        ("--epoch-size", epoch_size),
+        ("--learning-rate", learning_rate),
+        ("--new-learning-rate", new_learning_rate),
+        ("--resume", resume or None),
     ):
         if given is not None and not recover:
             raise PlanError(
                 f"{name} is for training on after pruning: give --recover with it, or leave it out."
             )
+    for name, given in (
+        ("--selection", selection),
+        ("--combination", combination),
+        ("--data", None if match_shares else data),
+    ):
+        if given is not None and plan is not None:
+            raise PlanError(
+                f"{name} does nothing beside --plan, which says what is kept: leave one of them out."
+            )
+    selection = selection or "usage"
     check_seed(seed)
     store.refuse_existing(out)  # now, not after the epochs
     source = store.load(checkpoint)
@@ -129,11 +210,32 @@ def prune(
         raise PlanError(f"{checkpoint} is dense: it has no converted layer to prune. `train` converts it.")
     if source.is_static:
         raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
+    recovery = None
+    if recover:  # before anything is measured, since it may not fit
+        recovery = _recovery(
+            source,
+            training_data(
+                # The checkpoint's own task, so that labels mean what its head takes them for.
+                task or source.info.task,
+                train_file,
+                validation_file,
+                text_column,
+                label_column,
+                label_means if train_file is not None else None,
+            ),
+            None if teacher is None else store.load(teacher),
+            stage2_epochs=recover,
+            learning_rate=1e-4 if learning_rate is None else learning_rate,
+            new_learning_rate=1e-3 if new_learning_rate is None else new_learning_rate,
+            epoch_size=epoch_size,
+            max_length=max_length,
+            seed=seed,
+        )
     measured_on = None
     if plan is not None:
         chosen = plan_file(plan)
     elif data is not None or selection in ("gate_norm", "fitted"):
-        measured_on = evaluation_data(data or "probe", source.info.task, text_column, label_column, None, own)
+        measured_on = evaluation_data(data or "probe", source.info.task, *columns)
         stats = measure_usage(
             source.model,
             source.tokenizer,
@@ -161,9 +263,7 @@ def prune(
     by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on)
     model = cut(source.model, chosen)
     if match_shares:
-        like = measured_on or evaluation_data(
-            data or "probe", source.info.task, text_column, label_column, None, own
-        )
+        like = measured_on or evaluation_data(data or "probe", source.info.task, *columns)
         model, shift = matched(model, source.model, source.tokenizer, like, max_length)
         by_data |= shares_matched(like, shift)
     info = store.CheckpointInfo(
@@ -175,36 +275,16 @@ def prune(
         scores=tuple(row for row in source.info.scores if row["kind"] == "teacher"),
     )
     history = store.read_history(checkpoint)
-    if recover:
-        # The checkpoint's own task, so that labels mean what its head takes them for.
-        training, validation = training_data(
-            task or source.info.task, train_file, validation_file, text_column, label_column, label_means
-        )
-        if training.task.num_labels != source.info.task.num_labels:
-            raise TrainingError(
-                f"the recovery data have {training.task.num_labels} classes, the model does not."
-            )
-        config = TrainConfig.named(
-            "retain" if teacher else "paper",
-            shrp=ShrpConfig(()),
-            stage2_epochs=recover,
-            balance=0.0,
-            learning_rate=learning_rate,
-            new_learning_rate=new_learning_rate,
-            epoch_size=epoch_size,
-            max_length=max_length,
-            freeze_embeddings=True,
-            seed=seed,
-        )
+    if recovery is not None:
         model, recovered, more = train(
-            config,
+            recovery.config,
             model,
             info,
             source.tokenizer,
-            training,
-            validation,
+            recovery.training,
+            recovery.validation,
             out,
-            teacher=store.load(teacher).model if teacher else None,
+            teacher=recovery.teacher,
             resume=resume,
             progress=TrainingBar(),
         )

@@ -62,8 +62,9 @@ def reference(
     found, rows = dict(loaded.teacher), []
     length = max_length or loaded.info.max_length
     for name in dict.fromkeys(data or ["probe"]):
-        means = None if name in ("probe", "glue") else label_means  # of files alone
-        source = evaluation_data(name, loaded.info.task, text_column, label_column, slice_column, means)
+        of_files = name not in ("probe", "glue")
+        options = (text_column, label_column, slice_column, label_means) if of_files else (None, "", None)
+        source = evaluation_data(name, loaded.info.task, *options)
         with bar("reference") as progress:
             task = progress.add_task(f"evaluating on {source.name}", total=len(source))
             for result in evaluate_stream(dense.model, dense.tokenizer, source, max_length=length):

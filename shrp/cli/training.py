@@ -118,8 +118,8 @@ def train(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
-    routing: Annotated[str, typer.Option(help="sequence or token.")] = "sequence",
-    top_k: Annotated[int, typer.Option(help="Experts that a gate lets through.")] = 1,
+    routing: Annotated[str | None, typer.Option(help="sequence (the default) or token.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Experts that a gate lets through; 1 by default.")] = None,
     converted: Annotated[
         Path | None,
         typer.Option(
@@ -222,8 +222,9 @@ def train(
     if converted is None:
         indices = layer_list(layers or f"upper:{max(geometry[0] // 2, 1)}", geometry[0])
     else:
-        if layers is not None:
-            raise PlanError(f"--layers are those of {converted} already: leave the option out.")
+        for name, given in (("--layers", layers), ("--routing", routing), ("--top-k", top_k)):
+            if given is not None:
+                raise PlanError(f"{name}: {converted} has its own already, so leave the option out.")
         _, made = read_config(converted)
         if made.plan is not None:
             if per_layer is not None or recover or "random" in (controls or ""):
@@ -255,7 +256,7 @@ def train(
     }
     config = TrainConfig.named(
         recipe,
-        shrp=shrp_config(indices, routing, top_k),
+        shrp=shrp_config(indices, routing or "sequence", 1 if top_k is None else top_k),
         order=conversion_order(order, indices, geometry[0]),
         stage2_epochs=stage2_epochs,
         **{name: value for name, value in chosen.items() if value is not None},
