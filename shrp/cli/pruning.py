@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ from shrp.cli.options import (
 )
 from shrp.cli.output import TrainingBar, bar, print_json, stderr
 from shrp.data import TextData
-from shrp.errors import TrainingError
+from shrp.errors import DataError, PlanError, TrainingError
 from shrp.tasks import Task
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # slow to import, and not needed for --help
 
     from shrp.checkpoint import Checkpoint
     from shrp.training_config import TrainConfig
+    from shrp.usage import UsageStats
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
 
@@ -88,6 +89,30 @@ def _check_same_labels(ours: Task, theirs: Task, whose: str) -> None:
         )
 
 
+def _refuse(why: str, idle: bool, options: dict[str, Any]) -> None:
+    """Raise `PlanError` for the first of these options that is given, though it would do nothing."""
+    for name, given in options.items():
+        if idle and given is not None:
+            raise PlanError(f"{name} {why}")
+
+
+def _counted(source: Checkpoint, data: TextData, selection: str, max_length: int, seed: int) -> UsageStats:
+    """Usage on data, with what a selection asks for beside it."""
+    from shrp.fitting import GateFit
+    from shrp.usage import measure_usage
+
+    norms = selection == "gate_norm"
+    stats = measure_usage(source.model, source.tokenizer, data, max_length=max_length, output_norms=norms)
+    if selection != "fitted":
+        return stats
+    stderr.print(f"fitting gates on texts of {data.name}, some minutes …", highlight=False)
+    with bar("fitting gates") as shown:
+        task = shown.add_task("fitting gates", total=None)
+        fit = GateFit(source.model, source.tokenizer, data, stats.shares(), max_length=max_length, seed=seed)
+        fitted = fit.finish(lambda done, steps: shown.update(task, completed=done, total=steps))
+    return replace(stats, fitted=fitted)
+
+
 def prune(
     checkpoint: Folder,
     out: Annotated[Path, typer.Option("--out", help="Folder of the resulting static checkpoint.")],
@@ -142,22 +167,18 @@ def prune(
     json: AsJson = False,
 ) -> None:
     """Prune a routed checkpoint to a static one: no router, only the experts that a plan keeps."""
-    from dataclasses import replace
-
     import torch
 
     import shrp.checkpoint as store
     from shrp.answer_shares import matched
     from shrp.checkpoint_info import chosen_on, shares_matched, usage_in
-    from shrp.errors import DataError, PlanError
-    from shrp.fitting import GateFit
     from shrp.history import history_text, joined
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
     from shrp.run_state import finish
     from shrp.train import train
     from shrp.training_config import check_seed
-    from shrp.usage import measure_usage, plan_from
+    from shrp.usage import plan_from
 
     if sum(option is not None for option in (budget, per_layer, plan)) != 1:
         raise PlanError("give exactly one of --budget, --per-layer and --plan.")
@@ -174,29 +195,25 @@ def prune(
         raise PlanError(
             "--match-shares is for what is not trained on: with --recover the training finds the bias."
         )
-    for name, given in (
-        ("--teacher", teacher),
-        ("--task", task),
-        ("--train-file", train_file),
-        ("--validation-file", validation_file),
-        ("--epoch-size", epoch_size),
-        ("--learning-rate", learning_rate),
-        ("--new-learning-rate", new_learning_rate),
-        ("--resume", resume or None),
-    ):
-        if given is not None and not recover:
-            raise PlanError(
-                f"{name} is for training on after pruning: give --recover with it, or leave it out."
-            )
-    for name, given in (
-        ("--selection", selection),
-        ("--combination", combination),
-        ("--data", None if match_shares else data),
-    ):
-        if given is not None and plan is not None:
-            raise PlanError(
-                f"{name} does nothing beside --plan, which says what is kept: leave one of them out."
-            )
+    _refuse(
+        "is for training on after pruning: give --recover with it, or leave it out.",
+        not recover,
+        {
+            "--teacher": teacher,
+            "--task": task,
+            "--train-file": train_file,
+            "--validation-file": validation_file,
+            "--epoch-size": epoch_size,
+            "--learning-rate": learning_rate,
+            "--new-learning-rate": new_learning_rate,
+            "--resume": resume or None,
+        },
+    )
+    _refuse(
+        "does nothing beside --plan, which says what is kept: leave one of them out.",
+        plan is not None,
+        {"--selection": selection, "--combination": combination, "--data": None if match_shares else data},
+    )
     selection = selection or "usage"
     check_seed(seed)
     store.refuse_existing(out)  # now, not after the epochs
@@ -236,27 +253,7 @@ def prune(
         chosen = plan_file(plan)
     elif data is not None or selection in ("gate_norm", "fitted"):
         measured_on = evaluation_data(data or "probe", source.info.task, *columns)
-        stats = measure_usage(
-            source.model,
-            source.tokenizer,
-            measured_on,
-            max_length=max_length,
-            output_norms=selection == "gate_norm",
-        )
-        if selection == "fitted":
-            stderr.print(f"fitting gates on texts of {measured_on.name}, some minutes …", highlight=False)
-            with bar("fitting gates") as shown:
-                task_id = shown.add_task("fitting gates", total=None)
-                fit = GateFit(
-                    source.model,
-                    source.tokenizer,
-                    measured_on,
-                    stats.shares(),
-                    max_length=max_length,
-                    seed=seed,
-                )
-                fitted = fit.finish(lambda done, steps: shown.update(task_id, completed=done, total=steps))
-            stats = replace(stats, fitted=fitted)
+        stats = _counted(source, measured_on, selection, max_length, seed)
         chosen = plan_from(stats, selection=selection, **options)
     else:
         chosen = make_plan(usage_in(source.info), selection=selection, **options)
