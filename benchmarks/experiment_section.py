@@ -14,10 +14,11 @@ from shrp import experiments
 from shrp.experiments import QUESTIONS, TITLES, Experiment
 from shrp.matching import EXCHANGES, matching_findings, matching_frame
 from shrp.phrases import in_points, with_ends
+from shrp.rates import rates_findings, rates_frame
 
 INTRODUCTION = (
-    "All but “What routing costs” start from one dense teacher a task, and all but “Experts that compare two texts” "
-    "convert on the task itself. Values are means "
+    "All but “What routing costs” start from one dense teacher a task, and all but the last two convert "
+    "on the task itself. Values are means "
     "over seeds, in brackets the lowest and highest; what they hold where there is one seed stands with each table."
 )
 ONE_SEED = "brackets of one seed: the 95% interval of its score"
@@ -38,6 +39,7 @@ def experiments_section(folder: Path) -> str:
         "overhead": _overhead,
         "balance": _balance,
         "matching": _matching,
+        "rates": _rates,
     }
     parts: list[str] = []
     for name, lines in write.items():
@@ -203,6 +205,20 @@ def _matching(found: Experiment) -> list[str]:
         "tokens, in brackets before any pruning; change: paired, in points of the teacher's score"
     )
     return _said(matching_findings(frame)) + _tables(found, frame, note, head, cells)
+
+
+def _rates(found: Experiment) -> list[str]:
+    frame = rates_frame(found)
+
+    def cells(row: Any) -> list[str]:
+        rates = [f"{row[name]:g}" for name in ("times", "learning_rate", "new_learning_rate")]
+        return [row["name"], *rates, str(row["seeds"]), with_ends(row["retained"], row["low"], row["high"])]
+
+    head = ["model", "times the table's", "learning rate", "of new weights", "seeds", "of teacher"]
+    note = (
+        "but for the rates of the last training, on the task; brackets: 95% over inputs, of seeds their range"
+    )
+    return _said(rates_findings(frame)) + _tables(found, frame, note, head, cells)
 
 
 def _budget(row: Any) -> str:

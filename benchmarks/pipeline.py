@@ -53,12 +53,19 @@ class Pipeline:
     Args:
         control_texts: whether the controls of `retain` learn from the unlabelled texts too.
         chosen: those depths of `DEPTHS` that are wanted; conversions that they go on from are made too.
+        times: what the learning rates are multiplied by at which what was pruned, and the controls, train on the task.
     """
 
     def __init__(
-        self, stages: Stages, general: General, *, control_texts: bool, chosen: Sequence[Depth]
+        self,
+        stages: Stages,
+        general: General,
+        *,
+        control_texts: bool,
+        chosen: Sequence[Depth],
+        times: float = 1.0,
     ) -> None:
-        self.stages, self.general = stages, general
+        self.stages, self.general, self.times = stages, general, times
         self.control_texts, self.chosen = control_texts, chosen
         self.common = {"freeze_embeddings": True, "max_length": stages.max_length}
         self.before: dict[tuple[str | None, str | None, str], Start] = {}
@@ -100,6 +107,8 @@ class Pipeline:
                 recovery, values, data = self.recovery(recipe, depth)
                 epochs = recovery if depth.texts_first(recipe) else epochs + recovery
             config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth, **values)
+            if control != "none":
+                config = self._at_times(config)
             yield depth, self._stage(name, config, start, data)
 
     def pruned(
@@ -119,7 +128,11 @@ class Pipeline:
             start = Start(routed, [], lambda: prune(routed.model, plan), info)
         epochs, values, data = self.recovery(recipe, depth)
         config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth, **values)
-        return self._stage(f"{recipe}-{kind}-{depth.name}-{per_layer}", config, start, data)
+        return self._stage(f"{recipe}-{kind}-{depth.name}-{per_layer}", self._at_times(config), start, data)
+
+    def _at_times(self, config: TrainConfig) -> TrainConfig:
+        rates = ("learning_rate", "new_learning_rate")
+        return replace(config, **{name: self.times * getattr(config, name) for name in rates})
 
     def recovery(self, recipe: str, depth: Depth) -> tuple[int, dict[str, float], TextData | None]:
         """How what was pruned, and a control, train on: epochs, settings, and the data if not the task's own."""

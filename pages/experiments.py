@@ -43,9 +43,9 @@ def main() -> None:
     drawn = [*benchmark(), *size_check(), *parts.ablation(), *parts.selection(), *parts.routing()]
     st.header("The method itself", anchor="method")
     st.markdown(
-        "Six experiments on what happens inside: usage while a layer trains, Top-k, the whole curve of prunings, the "
-        "time that routing takes, the balance loss, experts that compare two texts. All seeds of one start from the "
-        "same dense teacher."
+        "Experiments on what happens inside: usage while a layer trains, Top-k, the whole curve of prunings, the time "
+        "that routing takes, the balance loss, experts that compare two texts, learning rates. All seeds of one start "
+        "from the same dense teacher."
     )
     drawn += experiments_sections.sections()
     contents.markdown(

@@ -32,6 +32,7 @@ _NEEDED = {
     "overhead": {"geometry", "depth", "batch", "tokens", "rounds", "flop_ratio", "experts_chosen"}
     | {f"{name}{end}" for name in ("routed_ms", "static_ms", "ratio") for end in ("", "_low", "_high")},
     "matching": _SCORED | {"origin", "exchange", "kept", "matching", "matching_after", "teacher", "retained"},
+    "rates": _SCORED | {"depth", "model", "times", "learning_rate", "new_learning_rate", "teacher", "retained"},
 }  # fmt: skip
 NAMES = tuple(_NEEDED)
 TITLES = {
@@ -41,6 +42,7 @@ TITLES = {
     "overhead": "What routing costs",
     "balance": "The balance loss and collapse",
     "matching": "Experts that compare two texts",
+    "rates": "Learning rates of their own for the controls",
 }
 QUESTIONS = {
     "layer": "Does the balance loss keep usage even, and does the layer specialise without it?",
@@ -49,6 +51,7 @@ QUESTIONS = {
     "overhead": "How much longer does a routed model take than the static one that computes as much?",
     "balance": "Do experts collapse without the balance loss, and does that cost any score?",
     "matching": "With one expert a layer, must one be kept that looks for its token in the other text?",
+    "rates": "The GLUE table's rates were found with SHRP: do its controls keep more at others, and does SHRP?",
 }
 _TEXTS = {"task", "metric", "model", "geometry", "depth", "interval_is", "origin", "exchange"}
 _NESTED = {

@@ -21,7 +21,7 @@ def test_every_experiment_that_was_run_has_its_question_sentences_and_figures(fo
     for name in experiments.NAMES:
         assert f"### {experiments.TITLES[name]}" in text
         assert f"{experiments.QUESTIONS[name]} (`docs/data/{name}.json`)" in text
-    assert text.count("glue/cola validation, n = 100; seed") == 5  # all but the overhead, which has no data
+    assert text.count("glue/cola validation, n = 100; seed") == 6  # all but the overhead, which has no data
     lines = text.splitlines()
     for line in (
         "| 6 | 1 | 900 | 0.250 (0.200 to 0.300) | 0.050 | 9.0 | 30.0% |",
@@ -31,6 +31,7 @@ def test_every_experiment_that_was_run_has_its_question_sentences_and_figures(fo
         "| 1 | SHRP | as in the GLUE table |  | 19% | 95.0% (82.5 to 107.5) |  |",
         "| 2 | random experts | another expert put in | layer 2's expert 4 (matching: 1%) in place of 8 (0%) | 6% | "
         "55.0% (42.5 to 67.5) | +5.0 (+10.0 to +30.0) |",
+        "| layers dropped | 2 | 0.0008 | 0.006 | 1 | 40.0% (27.5 to 52.5) |",
         "| bert-base, 6 of 12 layers | 16 | 32 | 1.10 (1.00 to 1.20) | 2.0 ms | 2.0 ms | 3.5 |",
     ):
         assert line in lines, line

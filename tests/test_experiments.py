@@ -9,6 +9,7 @@ from benchmarks.experiment_section import experiments_section
 from shrp import ablations, experiments
 from shrp.errors import DataError
 from shrp.matching import matching_findings, matching_frame
+from shrp.rates import rates_findings, rates_frame
 
 
 def scored(score, n=100):
@@ -99,6 +100,14 @@ def matching_row(seed, exchange, kept, share, score, origin="random"):
     }
 
 
+def rates_row(model, times, score, seed=0):
+    return {
+        **{"task": "cola", "seed": seed, "depth": "11of12", "model": model, "times": times, "teacher": 0.4},
+        **{"learning_rate": 4e-4 * times, "new_learning_rate": 3e-3 * times, "retained": score / 0.4},
+        **scored(score),
+    }
+
+
 ROWS = {
     "layer": [
         *(usage_row(s, 1, 20, 0.6 + s / 10, mean=0.1) for s in (0, 1)),
@@ -125,13 +134,17 @@ ROWS = {
         matching_row(1, "as drawn", 1, 0.14, 0.38, origin="static"),
         matching_row(1, "taken out", 8, 0.0, 0.18, origin="static"),
     ],
+    "rates": [
+        *(rates_row("dropped", times, score) for times, score in ((2.0, 0.16), (0.5, 0.1), (1.0, 0.12))),
+        *(rates_row("static", times, score) for times, score in ((1.0, 0.3), (2.0, 0.28))),
+    ],
 }
 
 
 def file_of(name):
     """The text of an experiment's file."""
     settings = {"base": "a base", "recipe": "retain", "conversion_size": 1000, "epoch_size": 8000}
-    if name == "matching":
+    if name in ("matching", "rates"):
         settings |= {"depth": "11of12", "per_layer": 1}
     return json.dumps(
         {
@@ -257,6 +270,7 @@ def test_files_that_are_missing_or_not_ours(name, tmp_path):
         ("balance", {"usage": 3}),
         ("topk", {"task": 1}),
         ("matching", {"kept": [1]}),
+        ("rates", {"times": "twice"}),
     ],
 )
 def test_cells_of_another_kind_are_named(name, cell, tmp_path):
@@ -325,3 +339,31 @@ def test_the_ablation_over_seeds_and_with_the_interval_of_one():
     assert ablations.frame_of([]).empty
     with pytest.raises(DataError, match=r"benchmarks\.ablation"):
         ablations.frame_of([row("a", 0, 0.2) | {"static": 3}])
+
+
+def test_models_are_told_at_the_table_s_rates_and_at_their_best(read, tmp_path):
+    found = read("rates")
+    frame = rates_frame(found)
+    assert frame[["name", "times"]].to_numpy().tolist() == [
+        ["SHRP, recovered", 1.0],
+        ["SHRP, recovered", 2.0],
+        ["layers dropped", 0.5],
+        ["layers dropped", 1.0],
+        ["layers dropped", 2.0],
+    ]
+    assert frame.loc[0, ["low", "retained", "high"]].tolist() == pytest.approx([0.625, 0.75, 0.875])
+    (sentence,) = rates_findings(frame)
+    assert sentence == (
+        "On cola (11 of 12 layers, one seed) what is kept of the teacher's score: SHRP, recovered 75.0% (62.5 to 87.5) "
+        "at 1 times the table's rates, the most of 2 tried; layers dropped 40.0% (27.5 to 52.5) at 2 times the table's "
+        "rates, the most of 3 tried, and 30.0% (17.5 to 42.5) at the table's. Each at its best, SHRP is 35.0 points "
+        "ahead of layers dropped (not paired; the best of several on the data that score them)."
+    )
+    ahead = [rates_row("random", 1.0, 0.36), rates_row("random", 1.0, 0.32, seed=1), *found.rows[3:]]
+    (tmp_path / "rates.json").write_text(json.dumps({"rows": ahead}))
+    frame = rates_frame(experiments.read("rates", tmp_path))
+    random = frame[frame["model"] == "random"].iloc[0]
+    assert random[["low", "retained", "high", "seeds"]].tolist() == pytest.approx([0.8, 0.85, 0.9, 2])
+    assert "SHRP is 10.0 points behind random experts, recovered" in rates_findings(frame)[0]
+    alone = rates_findings(frame[frame["model"] == "static"])[0]
+    assert "points" not in alone

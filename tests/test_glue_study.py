@@ -363,3 +363,39 @@ def test_exchanges_that_can_not_be_made_are_refused_before_anything_is_trained(p
         assert found.exit_code != 0
         assert said in " ".join((found.output + str(found.exception)).replace("│", " ").split())
     assert not (place / "work").exists()
+
+
+def test_controls_at_other_learning_rates(place):
+    """The experiment `rates` reads the table's own trainings back, and trains the last of them at other rates."""
+    run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped", "--depths", "11of12")
+    made = set((place / "work").rglob("model.safetensors"))
+    out = place / "rates.json"
+    options = ["--base", place / "encoder", "--base-name", "tiny", "--work", place / "work", "--task", "rte"]
+    options += ["--models", "dropped,random,static", "--times", "1,2", "--out", out]
+    found = CliRunner().invoke(experiments_app, ["rates", *map(str, options)], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    file = json.loads(out.read_text())
+    rows = {(row["model"], row["times"]): row for row in file["rows"]}
+    assert list(rows) == [(model, times) for model in ("dropped", "random", "static") for times in (1, 2)]
+    of_table = {row["model"]: row for row in json.loads((place / "t.json").read_text())["rows"]}
+    for (model, times), row in rows.items():
+        rates = depths.DEPTHS[-1].rates
+        assert row["learning_rate"] == pytest.approx(times * rates["learning_rate"])
+        assert row["new_learning_rate"] == pytest.approx(times * rates["new_learning_rate"])
+        if times == 1 and model == "dropped":
+            assert row["score"] == of_table[model]["score"]
+    new = [path.parent.name for path in set((place / "work").rglob("model.safetensors")) - made]
+    of = ["retain-dropped-11of12", "retain-random-11of12-1", "retain-static-11of12-1"]
+    assert sorted(name.rsplit("-", 1)[0] for name in new) == of
+    assert "layers dropped" in experiments_section(place)
+    for option, said in (
+        (("--times", "0,1"), "numbers above 0"),
+        (("--depth", "6of12,11of12"), "one depth at a time"),
+    ):
+        with pytest.raises(TrainingError, match=said):
+            CliRunner().invoke(
+                experiments_app,
+                ["rates", *map(str, options), *option],
+                catch_exceptions=False,
+                standalone_mode=False,
+            )

@@ -11,9 +11,11 @@ from shrp import experiments
 from shrp.errors import DataError
 from shrp.experiments import Experiment
 from shrp.matching import matching_findings, matching_frame
+from shrp.rates import rates_findings, rates_frame
 from shrp.studies import command_of
 from ui import experiments_seed_figures as figures
 from ui.downloads import chart
+from ui.experiments_rate_figures import kept_by_rate
 from ui.text import escape, escape_html
 
 _BARS = "bars: lowest and highest seed; of one seed 95% intervals; dashed: the dense teacher"
@@ -22,7 +24,7 @@ _BARS = "bars: lowest and highest seed; of one seed 95% intervals; dashed: the d
 def sections() -> list[tuple[str, str]]:
     """All of the experiments, in order; returns their headings with their anchors."""
     draw = {"layer": _layer, "topk": _topk, "sweep": _sweep, "overhead": _overhead, "balance": _balance}
-    for name, one in (draw | {"matching": _matching}).items():
+    for name, one in (draw | {"matching": _matching, "rates": _rates}).items():
         section(name, one)
     return [(title, name) for name, title in experiments.TITLES.items()]
 
@@ -40,7 +42,8 @@ def section(name: str, draw: Callable[[Experiment], None]) -> None:
         st.error(escape(str(error)), icon=":material/error:")
         return
     st.info("Not run yet. This command makes it:", icon=":material/science:")
-    needs = {"overhead": "", "matching": " --base bert-base-uncased"}  # which is of pairs, by default STS-B's
+    # The last two have tasks of their own by default.
+    needs = {"overhead": ""} | dict.fromkeys(("matching", "rates"), " --base bert-base-uncased")
     st.code(command_of(name) + needs.get(name, " --base bert-base-uncased --task cola"), language="bash")
 
 
@@ -149,6 +152,22 @@ def _matching(found: Experiment) -> None:
         note = _note(found, task, "bars: 95% intervals over inputs; one training a mark")
         alt = f"Kept score with other experts. {_of(sentences, task)}"
         chart(figures.exchanges(rows, note), rows, f"matching-{task}", f"matching-{task}", alt)
+
+
+def _rates(found: Experiment) -> None:
+    frame = rates_frame(found)
+    sentences = rates_findings(frame)
+    _say(sentences)
+    for (task, depth), rows in frame.groupby(["task", "depth"], sort=False):
+        note = _note(
+            found,
+            task,
+            "but for the rates of the last training, on the task; dashed: the dense teacher",
+            "bars: 95% intervals over inputs, of several seeds their range",
+        )
+        alt = f"Kept score by learning rate. {_of(sentences, task)}"
+        name = f"rates-{task}-{depth}"
+        chart(kept_by_rate(rows, note), rows, name, name, alt)
 
 
 def _of(sentences: Sequence[str], task: str) -> str:

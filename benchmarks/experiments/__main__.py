@@ -1,12 +1,12 @@
-"""`python -m benchmarks.experiments {layer,topk,sweep,overhead,balance,matching}`."""
+"""`python -m benchmarks.experiments {layer,topk,sweep,overhead,balance,matching,rates}`."""
 
 import typer
 
 from benchmarks.command import run
-from benchmarks.experiments import balance, layer, matching, overhead, sweep, topk
+from benchmarks.experiments import balance, layer, matching, overhead, rates, sweep, topk
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-for module in (layer, topk, sweep, overhead, balance, matching):
+for module in (layer, topk, sweep, overhead, balance, matching, rates):
     app.command(module.__name__.rpartition(".")[2])(module.main)
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def test_each_experiment_is_drawn_from_its_file(page):
         "above random ones at 2 of 2 budgets",
         "routing takes 1.10 to 1.40 times as long",
         "1 of 1 seed with a collapse",
+        "layers dropped 40.0% (27.5 to 52.5) at 2 times the table's rates",
     ):
         assert said in text
     titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
@@ -111,6 +112,7 @@ def test_each_experiment_is_drawn_from_its_file(page):
         "What routing costs: time of the routed over the static model",
         "Collapse and score by the balance loss's weight",
         "Kept score with other experts: cola",
+        "Kept score by learning rate: cola, 11 of 12 layers",
     ]
     subtitles = " ".join(spec["layout"]["title"]["subtitle"]["text"] for spec in specs(at))
     assert "n = 100" in subtitles
@@ -160,7 +162,7 @@ def test_a_broken_experiment_leaves_the_others(page, text):
     assert not at.exception
     assert len(at.error) == 1
     assert "benchmarks.experiments topk" in texts_of(at)
-    assert len(specs(at)) == 5
+    assert len(specs(at)) == 6
 
 
 def test_the_ablation_and_what_others_reported(page):

@@ -1,0 +1,121 @@
+"""Whether controls do better at learning rates of their own.
+
+The rates of `retain` were found with SHRP, and its controls took them over. Here what is trained last in the GLUE
+table, on the task, is trained again at multiples of them, all else as it was: encoders with the layers dropped, and
+pruned ones, of the experts that usage keeps (SHRP) or of random ones. The text that some of them see before stays at
+the table's rates.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.command import names, numbers
+from benchmarks.depths import Depth, named
+from benchmarks.experiments.results_file import FILES, ResultsFile
+from benchmarks.experiments.study import scored
+from benchmarks.general import General
+from benchmarks.glue import RANDOM_DRAWS
+from benchmarks.pipeline import Pipeline
+from benchmarks.stages import Stages
+from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import usage_in
+from shrp.cli.output import stderr
+from shrp.errors import TrainingError
+from shrp.plan import make_plan
+
+MODELS = ("dropped", "uniform", "random", "static")
+
+
+class Search:
+    """One task and seed at a depth of the table."""
+
+    def __init__(self, stages: Stages, general: General, depth: Depth) -> None:
+        self.stages, self.general, self.depth = stages, general, depth
+        self.teacher = stages.evaluate(stages.teacher.model)
+
+    def row(self, model: str, times: float) -> dict[str, Any]:
+        """A row of what a model keeps, trained at `times` the table's rates."""
+        made = self._trained(model, times)
+        found = self.stages.evaluate(made.model)
+        config = made.info.training["config"]
+        return {
+            **{name: config[name] for name in ("learning_rate", "new_learning_rate")},
+            "teacher": self.teacher.score,
+            "retained": found.score / self.teacher.score,
+            **scored(found),
+        }
+
+    def _trained(self, model: str, times: float) -> Checkpoint:
+        pipeline = Pipeline(self.stages, self.general, control_texts=True, chosen=(self.depth,), times=times)
+        if model in ("dropped", "uniform"):
+            ((_, made),) = pipeline.conversions("retain", model)
+            return made
+        ((_, routed),) = pipeline.conversions("retain", "none")
+        options: dict[str, Any] = {"per_layer": self.depth.recover}
+        if model == "random":
+            options |= {"selection": "random", "seed": self.stages.seed % RANDOM_DRAWS}
+        plan = make_plan(usage_in(routed.info), **options)
+        return pipeline.pruned(model, "retain", self.depth, routed, plan, self.depth.recover)
+
+
+def main(
+    base: Annotated[str, typer.Option(help="The dense encoder of 12 layers: a hub id or a folder.")],
+    base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    task: Annotated[str, typer.Option(help="GLUE tasks, separated by commas.")] = "cola,rte",
+    seeds: Annotated[str, typer.Option(help="Seeds.")] = "0",
+    depth: Annotated[str, typer.Option(help="6of12 or 11of12.")] = "11of12",
+    models: Annotated[str, typer.Option(help=f"What to train: {', '.join(MODELS)}.")] = "dropped,static",
+    times: Annotated[str, typer.Option(help="Multiples of the table's learning rates.")] = "0.25,0.5,1,2,4",
+    work: Annotated[Path, typer.Option(help="Folder for the trainings, shared with the GLUE table.")] = Path(
+        "glue.run"
+    ),
+    out: Annotated[Path, typer.Option(help="The file of results.")] = FILES / "rates.json",
+) -> None:
+    """What the last training keeps at multiples of the GLUE table's learning rates: controls beside SHRP."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    name = base_name or (Path(base).name if Path(base).is_dir() else base)
+    file = ResultsFile(out, f"python -m benchmarks.experiments rates --base {name}")
+    file.refuse_another(name)
+    (chosen, *more), picked = named(depth), names(models, MODELS, "--models")
+    multiples = numbers(times, float)
+    if more:
+        raise TrainingError("one depth at a time: --depth takes 6of12 or 11of12.")
+    if not all(0 < each < float("inf") for each in multiples):
+        raise TrainingError(f"--times takes numbers above 0, not {times}.")
+    for seed in numbers(seeds):
+        for one in task.split(","):
+            search = Search(Stages(base, name, work, one, seed), General(base, name, work), chosen)
+            _describe(file, search, name)
+            for model in picked:
+                for each in multiples:
+                    row = search.row(model, each)
+                    file.put([row], task=one, seed=seed, depth=chosen.name, model=model, times=each)
+                    stderr.print(
+                        f"{one}, seed {seed}, {model}, {each:g} times the rates: {row['retained']:.1%} of the teacher",
+                        highlight=False,
+                    )
+
+
+def _describe(file: ResultsFile, search: Search, base: str) -> None:
+    stages = search.stages
+    file.describe(
+        stages.validation.task.name,
+        {
+            "validation": stages.validation.name,
+            "n": len(stages.validation),
+            "train": stages.train_data.name,
+            "train_examples": len(stages.train_data),
+            "teacher": scored(search.teacher),
+        },
+        {
+            "base": base,
+            "recipe": "retain",
+            "depth": search.depth.name,
+            "per_layer": search.depth.recover,
+        },
+    )

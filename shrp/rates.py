@@ -1,0 +1,74 @@
+"""What controls keep at learning rates of their own: the rows of `benchmarks.experiments rates`, and in sentences."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from shrp.experiments import Experiment
+from shrp.phrases import in_words, with_ends
+from shrp.studies import bounds, stored_intervals
+
+NAMES = {
+    "static": "SHRP, recovered",
+    "random": "random experts, recovered",
+    "dropped": "layers dropped",
+    "uniform": "no router",
+}
+"""Kinds of models, in the order in which they are told of."""
+
+
+def rates_frame(found: Experiment) -> pd.DataFrame:
+    """One row a task, depth, model and multiple of the GLUE table's learning rates, means over seeds.
+
+    Columns: task, depth, model (a key of `NAMES`, or another), `name`, times, learning_rate, new_learning_rate, seeds,
+    metric, n, teacher, score, `retained` with `low` and `high` (of several seeds the lowest and the highest, of one the
+    95% interval over inputs; nan for none).
+    """
+    result = []
+    keys = ["task", "depth", "model", "times"]
+    for key, group in pd.DataFrame(found.rows).groupby(keys, sort=False):
+        row, first = dict(zip(keys, key, strict=True)), group.iloc[0]
+        ends = [(low / first["teacher"], high / first["teacher"]) for low, high in stored_intervals(group)]
+        low, high = bounds(group["retained"], ends)
+        shared = ("learning_rate", "new_learning_rate", "metric", "n", "teacher")
+        row |= {name: first[name] for name in shared} | {"seeds": group["seed"].nunique()}
+        row |= {name: group[name].mean() for name in ("score", "retained")} | {"low": low, "high": high}
+        result.append(row | {"name": NAMES.get(row["model"], row["model"])})
+    frame = pd.DataFrame(result)
+    order = list(NAMES)
+    places = [order.index(model) if model in order else len(order) for model in frame["model"]]
+    frame = frame.assign(place=places).sort_values(["task", "depth", "place", "times"], kind="stable")
+    return frame.drop(columns="place").reset_index(drop=True)
+
+
+def rates_findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence a task: each model at the table's rates and at its best ones, then SHRP beside the best control."""
+    sentences = []
+    for (task, depth), rows in frame.groupby(["task", "depth"], sort=False):
+        parts, best = [], {}
+        for model, part in rows.groupby("model", sort=False):
+            top = best[model] = part.loc[part["retained"].idxmax()]
+            text = f"{top['name']} {_kept(top)} at {top['times']:g} times the table's rates"
+            own = part[part["times"] == 1]
+            if top["times"] == 1:
+                text += f", the most of {len(part)} tried"
+            elif len(own):
+                text += f", the most of {len(part)} tried, and {_kept(own.iloc[0])} at the table's"
+            parts.append(text)
+        seeds = int(rows["seeds"].min())
+        text = f"On {task} ({in_words(depth)}, {'one seed' if seeds == 1 else f'{seeds} seeds'}) what is kept of the "
+        text += f"teacher's score: {'; '.join(parts)}."
+        controls = [row for model, row in best.items() if model != "static"]
+        if "static" in best and controls:
+            rival = max(controls, key=lambda row: row["retained"])
+            gap = 100 * (best["static"]["retained"] - rival["retained"])
+            text += (
+                f" Each at its best, SHRP is {abs(gap):.1f} points {'ahead of' if gap >= 0 else 'behind'} "
+                f"{rival['name']} (not paired; the best of several on the data that score them)."
+            )
+        sentences.append(text)
+    return sentences
+
+
+def _kept(row: pd.Series) -> str:
+    return with_ends(row["retained"], row["low"], row["high"])

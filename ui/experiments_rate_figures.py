@@ -1,0 +1,59 @@
+"""Chart of the experiment on learning rates, from the table of `shrp.rates`."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from shrp.phrases import in_words, with_ends
+from ui.text import escape_html, metric_name
+from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
+
+_LOOK = {
+    "static": (GREEN, "square", "solid"),
+    "random": (ORANGE, "x", "dash"),
+    "dropped": (PURPLE, "triangle-down", "dot"),
+    "uniform": (SKY, "hexagon", "dashdot"),
+}
+
+
+def kept_by_rate(rows: pd.DataFrame, note: str) -> go.Figure:
+    """Retained share over multiples of the table's learning rates, a line a model.
+
+    Args:
+        rows: `shrp.rates.rates_frame` of one task and depth.
+        note: what the rows are of.
+    """
+    fig = go.Figure()
+    multiples = sorted(rows["times"].unique())
+    for model, part in rows.groupby("model", sort=False):
+        color, symbol, dash = _LOOK.get(model, (BLUE, "circle", "solid"))
+        fig.add_scatter(
+            x=[multiples.index(times) for times in part["times"]],
+            y=100 * part["retained"],
+            error_y=whiskers(*(100 * part[end] for end in ("retained", "low", "high"))),
+            mode="lines+markers",
+            name=escape_html(part["name"].iloc[0]),
+            line={"color": color, "dash": dash},
+            marker={"color": color, "symbol": symbol, "size": 10},
+            hovertext=[
+                f"{escape_html(row.name)}, {row.times:g} times the table's rates ({row.learning_rate:g}; new weights "
+                f"{row.new_learning_rate:g})<br>{with_ends(row.retained, row.low, row.high)} of the teacher's "
+                f"{metric_name(row.metric)} ({row.score:.4f} of {row.teacher:.4f}, n = {row.n:,}, seeds: {row.seeds})"
+                for row in part.itertuples(index=False)
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
+    # Multiples stand evenly, as on a logarithmic axis, but for bars of several models, which would hide each other.
+    fig.update_xaxes(tickvals=list(range(len(multiples))), ticktext=[f"{times:g}" for times in multiples])
+    task, depth = rows["task"].iloc[0], rows["depth"].iloc[0]
+    return layout(
+        fig,
+        f"Kept score by learning rate: {task}, {in_words(depth)}",
+        subtitle=note,
+        x="times the GLUE table's learning rates, in the last training",
+        y="of the dense teacher's score (%)",
+        height=440,
+        legend=True,
+    )
