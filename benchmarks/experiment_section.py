@@ -17,9 +17,8 @@ from shrp.phrases import in_points, with_ends
 from shrp.rates import rates_findings, rates_frame
 
 INTRODUCTION = (
-    "All but “What routing costs” start from one dense teacher a task, and all but the last two convert "
-    "on the task itself. Values are means "
-    "over seeds, in brackets the lowest and highest; what they hold where there is one seed stands with each table."
+    "All models of a task start from one dense teacher. Values are means over seeds, in brackets the lowest and "
+    "highest; what they hold where there is one seed, and how models were converted, stands with each table."
 )
 ONE_SEED = "brackets of one seed: the 95% interval of its score"
 SWEEP_LINES = 12

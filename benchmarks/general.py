@@ -24,7 +24,6 @@ from shrp.data import load_data
 from shrp.errors import TrainingError
 from shrp.general import (
     RECOVERY_RATES,
-    TEXTS,
     GeneralConfig,
     convert_on_text,
     recover_on_text,
@@ -34,7 +33,17 @@ from shrp.history import history_text, joined
 from shrp.plan import PruningPlan
 from shrp.precision import resolve_precision
 from shrp.prune import prune
-from shrp.run_state import RUN_FILE, RunState, alone_in, check_identity, finish, run_folder, weights_digest
+from shrp.run_state import (
+    RUN_FILE,
+    RunState,
+    alone_in,
+    check_identity,
+    finish,
+    kept_identity,
+    run_folder,
+    weights_digest,
+)
+from shrp.tasks import TEXTS
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]
@@ -75,9 +84,9 @@ class General:
         config = GeneralConfig(ShrpConfig(layers, control=control), **sizes)
         folder = self._folder(control, config, before)
         earlier = self(control, tuple(before)) if before else None
-        same = self._identity(folder, earlier)
-        if (found := self._found(folder, same)) is not None:
+        if (found := self._found(folder, earlier)) is not None:
             return found
+        same = self._identity(folder, earlier)
         base, tokenizer = self._base(folder)
         outputs, start, texts = self.work / "general-outputs", earlier.model if earlier else None, self.texts
         state = RunState(run_folder(folder))
@@ -125,9 +134,9 @@ class General:
         if plan is not None:
             made_of += ["and each is asked", plan.to_dict()]
         folder = self._folder(f"further-{kind}", config, made_of)
-        same = self._identity(folder, source)
-        if (found := self._found(folder, same)) is not None:
+        if (found := self._found(folder, source)) is not None:
             return found
+        same = self._identity(folder, source)
         base, tokenizer = self._base(folder)
         model = source.model if plan is None else prune(source.model, plan)
         training = dict(source.info.training) | {"recovery": config.to_dict(), "recovery_sources": FROM}
@@ -169,14 +178,15 @@ class General:
                 return known
         return resolve_precision(wanted)
 
-    def _found(self, folder: Path, identity: Mapping[str, str]) -> Checkpoint | None:
+    def _found(self, folder: Path, earlier: Checkpoint | None) -> Checkpoint | None:
         """What an earlier run made; raises `TrainingError` where that was of another base, or of other texts."""
         info = checkpoint.info_if_ours(folder)
         if info is None:
             return None
         if info.base_model != self.base_name:
             raise TrainingError(f"{folder} was made of {info.base_model}; name another --work folder.")
-        check_identity(folder, identity)
+        if kept_identity(folder):  # else base and texts need not be here
+            check_identity(folder, self._identity(folder, earlier))
         return checkpoint.load(folder)
 
     def _folder(self, name: str, config: GeneralConfig, made_of: object) -> Path:

@@ -245,10 +245,10 @@ def main(
     if ship is not None and "," in seeds:
         raise TrainingError("a checkpoint is of one seed, so --ship takes --seeds with a single one.")
     table = Table(out, "python -m benchmarks.glue", KEY, base=base_name or base)
+    general = General(base, base_name or base, work)
     for seed in numbers(seeds):
         for task in tasks.split(","):
             stages = Stages(base, base_name or base, work, task, seed)
-            general = General(base, base_name or base, work)
             study = Study(stages, general, table, task, control_texts=control_texts, chosen=chosen)
             for recipe in picked:
                 study.shrp(recipe)

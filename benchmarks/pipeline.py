@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from benchmarks import depths
@@ -173,10 +174,15 @@ class Pipeline:
                 yield Start(
                     teacher,
                     [],
-                    lambda shrp=shrp: convert(copy.deepcopy(teacher.model), shrp),
+                    lambda shrp=shrp: self._converted(shrp),
                     replace(teacher.info, config=shrp),
                     json.dumps(shrp.to_dict()),
                 )
+
+    def _converted(self, shrp: ShrpConfig) -> PreTrainedModel:
+        """The task's teacher with fresh layers, the same ones each time."""
+        torch.manual_seed(self.stages.seed)
+        return convert(copy.deepcopy(self.stages.teacher.model), shrp)
 
     def _grafted(self, encoder: Checkpoint) -> Start:
         """The task's teacher with the layers of an encoder that learnt on texts."""

@@ -23,7 +23,7 @@ from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.evaluate import Evaluation, evaluate
 from shrp.history import history_text
-from shrp.run_state import RUN_FILE, check_identity, finish, identity_of
+from shrp.run_state import RUN_FILE, check_identity, finish, identity_of, kept_identity
 from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
 
@@ -72,6 +72,8 @@ class Stages:
                 raise TrainingError(
                     f"{folder} holds a teacher of another base, recipe or data; name another --work folder."
                 )
+            if not kept_identity(folder):  # else the base need not be here
+                return found
         model, tokenizer, _ = load_base(self.base, self.train_data.task)
         info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base_name)
         return self._made(folder, config, model, info, tokenizer, None)

@@ -60,8 +60,8 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
         the names of its labels, where the model has any, and between GLUE's tasks their own names.
 
     Raises:
-        TrainingError: nothing loadable by that name, converted already, or a checkpoint of ours that has the task's
-            labels in another order.
+        TrainingError: nothing loadable by that name, converted already, a tokenizer that does not fit, or a checkpoint
+            of ours that has the task's labels in another order.
         UnsupportedModelError: no adapter for its family.
     """
     ours = checkpoint.info_if_ours(base)
@@ -116,6 +116,8 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
         ) from error
     finally:
         hf_logging.set_verbosity(verbosity)
+    if wrong := checkpoint.unembedded(model, tokenizer):
+        raise TrainingError(f"{base}: {wrong}")
     fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
     return model.eval(), tokenizer, ours is None and not fresh and _are_of(names, task)
 

@@ -11,7 +11,8 @@ from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.config import ShrpConfig
 from shrp.errors import PlanError, TrainingError
-from shrp.general import TEXTS, check_same_geometry
+from shrp.general import check_same_geometry
+from shrp.tasks import TEXTS
 
 
 def load_conversion(folder: str | os.PathLike, base: str, base_name: str) -> Checkpoint:

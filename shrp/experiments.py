@@ -83,6 +83,10 @@ class Experiment:
                 f"{settings.get('base')}, recipe {settings.get('recipe')}, {in_words(settings['depth'])}, "
                 f"experts a layer: {settings.get('per_layer')}, trained as in the GLUE table"
             )
+        elif settings.get("of_table"):
+            parts.append(
+                f"{settings.get('base')}, recipe {settings.get('recipe')}, trained as in the GLUE table"
+            )
         elif settings:
             parts.append(f"{settings.get('base')}, recipe {settings.get('recipe')}, converted on the task")
             parts.append(

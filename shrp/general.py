@@ -38,7 +38,7 @@ from shrp.partial import run_from
 from shrp.precision import resolve_precision
 from shrp.routing import record_routing
 from shrp.run_state import RunState, weights_digest
-from shrp.tasks import Task
+from shrp.tasks import TEXTS
 from shrp.teacher import kept_or_live
 from shrp.train import FIT_EXAMPLES
 from shrp.trainable import finite, optimizer_and_schedule, parameter_groups
@@ -48,8 +48,6 @@ from shrp.usage import usage_of
 RECOVERY_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
 """For `recover_on_text`: a pruned layer is small, and its steps are many."""
 Texts = Sequence[tuple[str, ...]]
-TEXTS = Task("texts", ("text",), (), "pearson", ("pearson", "spearman"))
-"""Stands where a checkpoint names its task: texts are no task, and the head on top of them is never used."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from shrp.experiments import Experiment
-from shrp.phrases import in_words, with_ends
+from shrp.phrases import counted, in_words, with_ends
 from shrp.studies import bounds, stored_intervals
 
 NAMES = {
@@ -45,18 +45,19 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
     """A sentence a task: each model at the table's rates and at its best ones, then SHRP beside the best control."""
     sentences = []
     for (task, depth), rows in frame.groupby(["task", "depth"], sort=False):
+        # Means over other numbers of trainings would not be compared like with like.
+        rows = rows[rows["seeds"] == rows["seeds"].max()]
         parts, best = [], {}
         for model, part in rows.groupby("model", sort=False):
             top = best[model] = part.loc[part["retained"].idxmax()]
-            text = f"{top['name']} {_kept(top)} at {top['times']:g} times the table's rates"
             own = part[part["times"] == 1]
-            if top["times"] == 1:
+            text = f"{top['name']} {_kept(top)} at {_rates(top)}"
+            if len(part) > 1:
                 text += f", the most of {len(part)} tried"
-            elif len(own):
-                text += f", the most of {len(part)} tried, and {_kept(own.iloc[0])} at the table's"
+            if len(own) and top["times"] != 1:
+                text += f", and {_kept(own.iloc[0])} at {_rates(own.iloc[0])}"
             parts.append(text)
-        seeds = int(rows["seeds"].min())
-        text = f"On {task} ({in_words(depth)}, {'one seed' if seeds == 1 else f'{seeds} seeds'}) what is kept of the "
+        text = f"On {task} ({in_words(depth)}, {counted(int(rows['seeds'].iloc[0]), 'seed')}) what is kept of the "
         text += f"teacher's score: {'; '.join(parts)}."
         controls = [row for model, row in best.items() if model != "static"]
         if "static" in best and controls:
@@ -68,6 +69,10 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
             )
         sentences.append(text)
     return sentences
+
+
+def _rates(row: pd.Series) -> str:
+    return "the table's rates" if row["times"] == 1 else f"{row['times']:g} times the table's rates"
 
 
 def _kept(row: pd.Series) -> str:

@@ -93,12 +93,14 @@ def _read_delimited(path: Path) -> pd.DataFrame:
 def header_size(path: str | Path) -> int:
     """How many columns the first row of a CSV or TSV file has, without reading on; what is not to be read has 0."""
     tabs = Path(path).suffix.lower() == ".tsv"
+    options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"delimiter": ","}
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+        lines: list[str] = []
+        reader = csv.reader((lines.append(line) or line for line in file), **options)
         try:
-            return len(next(csv.reader(file, **options), ()))
-        except csv.Error:  # a cell of more than 131,072 characters, which is no name of a column
-            return 0
+            return len(next((row for row in reader if row), ()))  # empty lines are passed over
+        except csv.Error:  # a cell of more than 131,072 characters, so what is in quotation marks counts too
+            return lines[-1].count(options["delimiter"]) + 1
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -106,7 +108,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        frame = pq.read_table(path).to_pandas(ignore_metadata=True)
+        frame = pq.read_table(path).to_pandas(ignore_metadata=True, integer_object_nulls=True)
     except (KeyError, TypeError, NotImplementedError) as error:
         raise ValueError(str(error)) from error
     return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])

@@ -118,6 +118,10 @@ TASKS: dict[str, Task] = {
 }
 
 
+TEXTS = Task("texts", ("text",), (), "pearson", ("pearson", "spearman"))
+"""Stands where a checkpoint names its task: texts are no task, and the head on top of them is never used."""
+
+
 def get_task(name: str | Task) -> Task:
     """The GLUE task of that name; a `Task` is returned as it is.
 

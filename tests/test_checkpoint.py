@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from shrp import checkpoint
+from shrp.base import load_base
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
-from shrp.errors import CheckpointError
+from shrp.errors import CheckpointError, TrainingError
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.tasks import TASKS
+from shrp.tasks import TASKS, TEXTS
 
 USAGE = {1: np.array([0.1, 0.6, 0.0, 0.3]), 2: np.array([0.2, 0.15, 0.4, 0.25])}
 
@@ -390,6 +392,23 @@ def test_a_tokenizer_with_more_tokens_than_the_model_embeds(saved, tiny_tokenize
 def test_a_task_of_other_classes_than_the_head(saved):
     edit(saved, lambda data: data["shrp"]["task"].update(label_names=["a", "b", "c"]))
     assert "has 2 outputs and its task 'sst2' needs 3" in refusal(saved)
+
+
+def test_a_conversion_on_texts_has_a_head_of_any_kind(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    info = replace(tiny_info(), task=TEXTS)
+    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "texts")
+    assert checkpoint.load(folder).model.config.num_labels == 2
+
+
+def test_a_base_whose_tokenizer_has_more_tokens_is_refused_before_anything_is_trained(
+    tmp_path, tiny_model, tiny_tokenizer
+):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens(["new"])
+    tiny_model().save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    with pytest.raises(TrainingError, match="tokens were added without a row for them"):
+        load_base(str(tmp_path / "base"), TASKS["sst2"])
 
 
 def test_half_a_surrogate_pair_in_a_name(saved):

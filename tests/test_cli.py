@@ -341,12 +341,28 @@ def test_recovery_takes_neither_data_nor_a_teacher_of_other_labels(
     said = (
         "glue/cola train are unacceptable, acceptable, in this order, and the checkpoint's are acceptable, un"
     )
+    said += "acceptable, in this order: outputs are taken by their place"
     failed(shrp("prune", tmp_path / "mine", *out, "--task", "cola"), said)
     files = ("--train-file", place / "train.csv", "--validation-file", place / "validation.csv")
     dense = replace(tiny_info(), config=ShrpConfig(()))
     checkpoint.save(tiny_model(), tiny_tokenizer, replace(dense, task=turned), tmp_path / "turned")
     said = "the labels of .*turned are acceptable, unacceptable, in this order, and the checkpoint's are negative"
     failed(shrp("prune", place / "routed", *out, *files, "--teacher", tmp_path / "turned"), said)
+    number = custom_task("grade", ("sentence",), regression=True)
+    checkpoint.save(
+        tiny_model(num_labels=1), tiny_tokenizer, replace(dense, task=number), tmp_path / "number"
+    )
+    said = "the labels of .*number are numbers, the checkpoint's are negative, positive, in this order. Give"
+    failed(shrp("prune", place / "routed", *out, *files, "--teacher", tmp_path / "number"), said)
+    three = custom_task("three", ("sentence",), ("a", "b", "c"))
+    checkpoint.save(tiny_model(num_labels=3), tiny_tokenizer, replace(dense, task=three), tmp_path / "three")
+    said = "of .*three are a, b, c, in this order, and the checkpoint's are negative, positive, in this order. Give"
+    failed(shrp("prune", place / "routed", *out, *files, "--teacher", tmp_path / "three"), said)
+    by_id = custom_task("ids", ("sentence",), ("0", "1"))
+    checkpoint.save(tiny_model(), tiny_tokenizer, replace(dense, task=by_id), tmp_path / "ids")
+    ids = ("--per-layer", 1, "--out", tmp_path / "by-ids", "--recover", 1, "--teacher", tmp_path / "ids")
+    code, _, err = shrp("prune", place / "routed", *ids, *files)
+    assert code == 0, err
     other = copy.deepcopy(tiny_tokenizer)
     other.add_tokens(["new"])
     model = tiny_model()

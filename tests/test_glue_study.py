@@ -254,6 +254,24 @@ def test_controls_compute_in_the_format_of_shrp_whatever_process_trains_them(pla
     assert {row["precision"] for rows in texts for row in rows} == {"bf16"}
 
 
+def test_controls_without_texts_are_read_back(place):
+    """Their fresh layers are the same ones each time."""
+    options = ("--tasks", "rte", "--recipes", "retain", "--depths", "6of12", "--no-control-texts")
+    first = run(place, *options, "--controls", "uniform")
+    torch.manual_seed(99)
+    assert run(place, *options, "--controls", "uniform") == first
+
+
+def test_what_was_finished_before_its_identity_was_kept_needs_neither_base_nor_texts(place, monkeypatch):
+    options = ("--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "6of12")
+    first = run(place, *options)
+    for file in (place / "work").rglob("run.json"):
+        file.unlink()
+    shutil.rmtree(place / "encoder")
+    shutil.rmtree(place / "data" / "cola")
+    assert run(place, *options) == first
+
+
 def test_a_checkpoint_is_shipped_of_one_seed(place):
     with pytest.raises(TrainingError, match="--seeds with a single one"):
         run(place, "--seeds", "0,1", "--ship", place / "ship")

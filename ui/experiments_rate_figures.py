@@ -26,10 +26,12 @@ def kept_by_rate(rows: pd.DataFrame, note: str) -> go.Figure:
     """
     fig = go.Figure()
     multiples = sorted(rows["times"].unique())
-    for model, part in rows.groupby("model", sort=False):
+    models = rows["model"].nunique()
+    for place, (model, part) in enumerate(rows.groupby("model", sort=False)):
         color, symbol, dash = _LOOK.get(model, (BLUE, "circle", "solid"))
         fig.add_scatter(
-            x=[multiples.index(times) for times in part["times"]],
+            # Beside each other, or the bars of one would hide those of another.
+            x=[multiples.index(times) + 0.06 * (place - (models - 1) / 2) for times in part["times"]],
             y=100 * part["retained"],
             error_y=whiskers(*(100 * part[end] for end in ("retained", "low", "high"))),
             mode="lines+markers",
@@ -45,7 +47,6 @@ def kept_by_rate(rows: pd.DataFrame, note: str) -> go.Figure:
             hovertemplate="%{hovertext}<extra></extra>",
         )
     fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
-    # Multiples stand evenly, as on a logarithmic axis, but for bars of several models, which would hide each other.
     fig.update_xaxes(tickvals=list(range(len(multiples))), ticktext=[f"{times:g}" for times in multiples])
     task, depth = rows["task"].iloc[0], rows["depth"].iloc[0]
     return layout(

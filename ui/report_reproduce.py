@@ -8,8 +8,8 @@ from typing import Any
 
 from shrp import card
 from shrp.checkpoint_info import CheckpointInfo
-from shrp.general import TEXTS
 from shrp.measure import TOKENS
+from shrp.tasks import TEXTS
 from ui.report_parts import Section
 from ui.state import Selection
 from ui.text import file_name

@@ -173,8 +173,9 @@ def main(
         )
     if len(get_task(task).text_columns) != 2:
         raise TrainingError(f"{task} has no pairs of texts; name a task that has.")
+    general = General(base, name, work)
     for seed in numbers(seeds):
-        study = Exchange(Stages(base, name, work, task, seed), General(base, name, work))
+        study = Exchange(Stages(base, name, work, task, seed), general)
         _describe(file, study, name)
         for origin in picked:
             for row in study.rows(origin, exchanged, wanted):

@@ -87,9 +87,10 @@ def main(
         raise TrainingError("one depth at a time: --depth takes 6of12 or 11of12.")
     if not all(0 < each < float("inf") for each in multiples):
         raise TrainingError(f"--times takes numbers above 0, not {times}.")
+    general = General(base, name, work)
     for seed in numbers(seeds):
         for one in task.split(","):
-            search = Search(Stages(base, name, work, one, seed), General(base, name, work), chosen)
+            search = Search(Stages(base, name, work, one, seed), general, chosen)
             _describe(file, search, name)
             for model in picked:
                 for each in multiples:
@@ -112,10 +113,5 @@ def _describe(file: ResultsFile, search: Search, base: str) -> None:
             "train_examples": len(stages.train_data),
             "teacher": scored(search.teacher),
         },
-        {
-            "base": base,
-            "recipe": "retain",
-            "depth": search.depth.name,
-            "per_layer": search.depth.recover,
-        },
+        {"base": base, "recipe": "retain", "of_table": True},
     )

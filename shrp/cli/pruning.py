@@ -75,18 +75,28 @@ def _recovery(
 
 
 def _check_same_labels(ours: Task, theirs: Task, whose: str) -> None:
-    """Outputs are taken by their place: equal names in another order would be learned the wrong way round."""
-    if ours.is_regression and theirs.is_regression:
-        return
-    kinds = [
-        "numbers" if task.is_regression else ", ".join(name.casefold() for name in task.label_names)
-        for task in (ours, theirs)
-    ]
-    if kinds[0] != kinds[1]:
+    """Raise `TrainingError` where labels of `whose` are not a checkpoint's. Outputs are taken by their place, so equal
+    names in another order would be learned the wrong way round; ids stand for any names, of as many classes.
+    """
+    mend = "Give data and teacher of the checkpoint's own task."
+    if ours.is_regression != theirs.is_regression:
         raise TrainingError(
-            f"the labels of {whose} are {kinds[1]}, in this order, and the checkpoint's are {kinds[0]}: they would be "
-            "learned for one another. Give data and teacher of the checkpoint's own task."
+            f"the labels of {whose} are {_labels(theirs)}, the checkpoint's are {_labels(ours)}. {mend}"
         )
+    known, others = ([name.casefold() for name in task.label_names] for task in (ours, theirs))
+    ids = [str(number) for number in range(ours.num_labels)]
+    if known == others or (len(known) == len(others) and ids in (known, others)):
+        return
+    why = ": outputs are taken by their place, so that they would be learned for one another" * (
+        sorted(known) == sorted(others)
+    )
+    raise TrainingError(
+        f"the labels of {whose} are {_labels(theirs)}, and the checkpoint's are {_labels(ours)}{why}. {mend}"
+    )
+
+
+def _labels(task: Task) -> str:
+    return "numbers" if task.is_regression else f"{', '.join(task.label_names)}, in this order"
 
 
 def _refuse(why: str, idle: bool, options: dict[str, Any]) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from shrp import checkpoint as checkpoints
-from shrp.general import TEXTS
 from shrp.plan import make_plan
+from shrp.tasks import TEXTS
 
 from .helpers import HISTORY, row, texts_of
 from .test_report import make

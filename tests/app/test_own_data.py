@@ -82,7 +82,11 @@ def test_a_broken_table_is_refused(name, content, said):
 def test_columns_are_counted_before_a_table_of_text_is_read(monkeypatch):
     monkeypatch.setattr(own_data.tabular, "read_table", None)  # it would take minutes of 20 MB in one line
     rows = json.dumps([{"sentence": "a", "label": i} for i in range(300)])
-    for name, content in (("t.csv", rows), ("t.tsv", "\t" * 250), ("t.csv", "," * 250 + "\ra,b")):
+    wide = "," * 250
+    long = "x" * 140_000
+    cases = [("t.csv", rows), ("t.tsv", "\t" * 250), ("t.csv", f"{wide}\ra,b")]
+    cases += [("t.csv", f"\n\n{wide}\n"), ("t.csv", f"{long}{wide}\n")]
+    for name, content in cases:
         assert "columns; at most 200" in said_on_reading(name, content.encode())
     monkeypatch.undo()
     quoted = ('"' + "a, " * 300 + '"\nb\n').encode()
@@ -98,6 +102,13 @@ def test_a_parquet_file_is_read_without_what_pandas_noted_in_it(tmp_path):
         pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
         found = read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes())
         assert set(found.frame.columns) == {"sentence", "label"}
+    gaps = pd.DataFrame(
+        {"sentence": ["a", "b", "c"], "pair": pd.array([2**53 + 1, None, 2**53], dtype="Int64")}
+    )
+    gaps.to_parquet(tmp_path / "t.parquet")
+    found = read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes())
+    data = fit(found, SST2, Columns(("sentence",), None, None, pair="pair"))
+    assert data.pairs == (str(2**53 + 1), "", str(2**53))
     frame.reset_index(drop=True).set_axis([5, 7]).to_parquet(tmp_path / "t.parquet")
     found = read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes())
     assert list(found.frame.columns) == ["label"]
