@@ -14,8 +14,9 @@ import pytest
 
 from shrp.errors import CheckpointError, DataError
 from shrp.tasks import TASKS, custom_task
-from ui import loaders, own_checkpoints, own_data, own_labels
-from ui.own_data import Columns, clean_name, fit, guess, read_path, read_upload
+from ui import loaders, own_checkpoints, own_data, own_labels, own_table
+from ui.own_data import Columns, fit, guess
+from ui.own_table import clean_name, read_path, read_upload
 
 from .helpers import texts_of, upload
 
@@ -80,7 +81,7 @@ def test_a_broken_table_is_refused(name, content, said):
 
 
 def test_columns_are_counted_before_a_table_of_text_is_read(monkeypatch):
-    monkeypatch.setattr(own_data.tabular, "read_table", None)  # it would take minutes of 20 MB in one line
+    monkeypatch.setattr(own_table.tabular, "read_table", None)  # it would take minutes of 20 MB in one line
     rows = json.dumps([{"sentence": "a", "label": i} for i in range(300)])
     wide = "," * 250
     long = "x" * 140_000
@@ -115,16 +116,16 @@ def test_a_parquet_file_is_read_without_what_pandas_noted_in_it(tmp_path):
 
 
 def test_sizes_are_checked_here_and_not_only_in_the_browser(monkeypatch, tmp_path):
-    monkeypatch.setattr(own_data, "MAX_BYTES", 100)
+    monkeypatch.setattr(own_table, "MAX_BYTES", 100)
     assert "at most" in said_on_reading("t.csv", b"sentence\n" + b"a b c\n" * 40)
     monkeypatch.undo()
-    monkeypatch.setattr(own_data, "MAX_ROWS", 5)
+    monkeypatch.setattr(own_table, "MAX_ROWS", 5)
     assert "6 rows; at most 5" in said_on_reading("t.csv", b"sentence\n" + b"a\n" * 6)
     assert "6 rows; at most 5" in said_on_reading("t.jsonl", b'{"sentence": "a"}\n' * 6)
     assert "columns; at most" in said_on_reading(
         "t.csv", b",".join(b"c%d" % i for i in range(300)) + b"\n" + b"," * 299
     )
-    monkeypatch.setattr(own_data, "_MAX_PARQUET", 1000)
+    monkeypatch.setattr(own_table, "_MAX_PARQUET", 1000)
     pd.DataFrame({"sentence": ["x" * 400] * 5}).to_parquet(
         tmp_path / "t.parquet"
     )  # small on disk, 2,000 in memory
