@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import reference, stored
+from shrp.batching import collate, encode, longest_input
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.errors import CheckpointError
 from shrp.families import FAMILIES
@@ -266,7 +267,8 @@ def _try_out(
         )
     try:
         with torch.inference_mode():
-            model(**tokenizer(*(["a few words"] for _ in info.task.text_columns), return_tensors="pt"))
+            words = ("a few words",) * len(info.task.text_columns)
+            model(**collate(tokenizer, encode(tokenizer, [words], longest_input(model, tokenizer)), [0]))
     except Exception as error:  # whatever a stranger's files make a model raise
         raise CheckpointError(f"{folder}: its model can't compute a text: {_first_line(error)}") from error
 
