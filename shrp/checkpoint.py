@@ -268,13 +268,8 @@ def _try_out(
     try:
         with torch.inference_mode():
             words = ("a few words",) * len(info.task.text_columns)
-            model(
-                **collate(
-                    tokenizer,
-                    encode(tokenizer, [words], longest_input(model, tokenizer, info.max_length)),
-                    [0],
-                )
-            )
+            limit = longest_input(model, tokenizer, info.max_length)
+            model(**collate(tokenizer, encode(tokenizer, [words], limit), [0]))
     except Exception as error:  # whatever a stranger's files make a model raise
         raise CheckpointError(f"{folder}: its model can't compute a text: {_first_line(error)}") from error
 
