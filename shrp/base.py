@@ -117,7 +117,7 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
     finally:
         hf_logging.set_verbosity(verbosity)
     if wrong := checkpoint.unembedded(model, tokenizer):
-        raise TrainingError(f"{base}: {wrong}")
+        raise TrainingError(f"{base} {wrong}")
     fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
     return model.eval(), tokenizer, ours is None and not fresh and _are_of(names, task)
 

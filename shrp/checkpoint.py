@@ -259,10 +259,10 @@ def _try_out(
     """Raise `CheckpointError` where model, tokenizer and task don't fit each other."""
     outputs = model.config.num_labels
     if wrong := unembedded(model, tokenizer):
-        raise CheckpointError(f"{folder}: {wrong}")
+        raise CheckpointError(f"{folder} {wrong}")
     if outputs != info.task.num_labels and info.task.name != TEXTS.name:  # whose head nobody uses
         raise CheckpointError(
-            f"{folder}: its model has {outputs} outputs and its task '{info.task.name}' needs "
+            f"{folder} has a model of {outputs} outputs and a task, '{info.task.name}', that needs "
             f"{info.task.num_labels}; give the labels in {CONFIG} that it was trained with."
         )
     try:
@@ -271,7 +271,9 @@ def _try_out(
             limit = longest_input(model, tokenizer, info.max_length)
             model(**collate(tokenizer, encode(tokenizer, [words], limit), [0]))
     except Exception as error:  # whatever a stranger's files make a model raise
-        raise CheckpointError(f"{folder}: its model can't compute a text: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{folder} has a model that can't compute a text: {_first_line(error)}"
+        ) from error
 
 
 def unembedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -280,8 +282,8 @@ def unembedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> st
     if len(tokenizer) <= rows:
         return ""
     return (
-        f"its tokenizer has {len(tokenizer):,} tokens and its model embeds {rows:,}; the tokenizer is another model's, "
-        "or tokens were added without a row for them."
+        f"has a tokenizer of {len(tokenizer):,} tokens and a model that embeds {rows:,}; the tokenizer is another "
+        "model's, or tokens were added without a row for them."
     )
 
 

@@ -386,12 +386,12 @@ def test_a_tokenizer_with_more_tokens_than_the_model_embeds(saved, tiny_tokenize
     tokenizer.add_tokens([f"new{i}" for i in range(3)])
     tokenizer.save_pretrained(saved)
     rows = load_file(saved / "model.safetensors")["bert.embeddings.word_embeddings.weight"].shape[0]
-    assert f"{len(tokenizer):,} tokens and its model embeds {rows:,}" in refusal(saved)
+    assert f"{len(tokenizer):,} tokens and a model that embeds {rows:,}" in refusal(saved)
 
 
 def test_a_task_of_other_classes_than_the_head(saved):
     edit(saved, lambda data: data["shrp"]["task"].update(label_names=["a", "b", "c"]))
-    assert "has 2 outputs and its task 'sst2' needs 3" in refusal(saved)
+    assert "has a model of 2 outputs and a task, 'sst2', that needs 3" in refusal(saved)
 
 
 def test_a_conversion_on_texts_has_a_head_of_any_kind(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
@@ -433,7 +433,7 @@ def test_a_model_that_fails_at_a_text(saved):
     data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] != unknown]
     file.write_text(json.dumps(data))
     (saved / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    assert "its model can't compute a text: index out of range" in refusal(saved)
+    assert "has a model that can't compute a text: index out of range" in refusal(saved)
 
 
 def test_what_is_loaded_stays_though_its_file_is_written_over(saved, tiny_inputs, tiny_logits):
