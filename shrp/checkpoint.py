@@ -176,9 +176,8 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
         if file.stat().st_size > _MAX_JSON_BYTES:
             raise CheckpointError(f"{file} is larger than any model's config; it is not a checkpoint's.")
         data = json.loads(file.read_text(encoding="utf-8"))
-        json.dumps(
-            data, ensure_ascii=False
-        ).encode()  # half of a surrogate pair can't be shown or written again
+        # Half of a surrogate pair can't be shown, or written again.
+        json.dumps(data, ensure_ascii=False).encode()
     except (OSError, UnicodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(data, dict) or not isinstance(data.get("shrp"), dict):

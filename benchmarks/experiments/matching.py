@@ -20,7 +20,7 @@ import typer
 from benchmarks import depths
 from benchmarks.command import names, numbers
 from benchmarks.experiments.results_file import FILES, ResultsFile
-from benchmarks.experiments.study import scored
+from benchmarks.experiments.study import data_of, name_of, scored
 from benchmarks.general import General
 from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
@@ -161,7 +161,7 @@ def main(
 ) -> None:
     """What one matching expert decides: prunings of the GLUE table, trained once more with other experts."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    name = base_name or (Path(base).name if Path(base).is_dir() else base)
+    name = name_of(base, base_name)
     file = ResultsFile(out, f"python -m benchmarks.experiments matching --base {name}")
     file.refuse_another(name)
     exchanged, wanted = tuple(numbers(layers)), names(kinds, KINDS, "--kinds", none=True)
@@ -192,13 +192,7 @@ def _describe(file: ResultsFile, study: Exchange, base: str) -> None:
     stages = study.stages
     file.describe(
         stages.validation.task.name,
-        {
-            "validation": stages.validation.name,
-            "n": len(stages.validation),
-            "train": stages.train_data.name,
-            "train_examples": len(stages.train_data),
-            "teacher": scored(study.teacher),
-        },
+        data_of(stages, study.teacher),
         {
             "base": base,
             "recipe": "retain",

@@ -17,7 +17,7 @@ import typer
 from benchmarks.command import names, numbers
 from benchmarks.depths import Depth, named
 from benchmarks.experiments.results_file import FILES, ResultsFile
-from benchmarks.experiments.study import scored
+from benchmarks.experiments.study import data_of, name_of, scored
 from benchmarks.general import General
 from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
@@ -78,7 +78,7 @@ def main(
 ) -> None:
     """What the last training keeps at multiples of the GLUE table's learning rates: controls beside SHRP."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    name = base_name or (Path(base).name if Path(base).is_dir() else base)
+    name = name_of(base, base_name)
     file = ResultsFile(out, f"python -m benchmarks.experiments rates --base {name}")
     file.refuse_another(name)
     (chosen, *more), picked = named(depth), names(models, MODELS, "--models")
@@ -106,12 +106,6 @@ def _describe(file: ResultsFile, search: Search, base: str) -> None:
     stages = search.stages
     file.describe(
         stages.validation.task.name,
-        {
-            "validation": stages.validation.name,
-            "n": len(stages.validation),
-            "train": stages.train_data.name,
-            "train_examples": len(stages.train_data),
-            "teacher": scored(search.teacher),
-        },
+        data_of(stages, search.teacher),
         {"base": base, "recipe": "retain", "of_table": True},
     )

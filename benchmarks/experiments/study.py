@@ -65,7 +65,23 @@ class Options:
     @property
     def name(self) -> str:
         """What the base is called; of a folder its own name, never where it lies."""
-        return self.base_name or (Path(self.base).name if Path(self.base).is_dir() else self.base)
+        return name_of(self.base, self.base_name)
+
+
+def name_of(base: str, base_name: str | None) -> str:
+    """What a base is called; of a folder its own name, never where it lies."""
+    return base_name or (Path(base).name if Path(base).is_dir() else base)
+
+
+def data_of(stages: Stages, teacher: Evaluation) -> dict[str, Any]:
+    """What a task's rows are of, for an experiment's file."""
+    return {
+        "validation": stages.validation.name,
+        "n": len(stages.validation),
+        "train": stages.train_data.name,
+        "train_examples": len(stages.train_data),
+        "teacher": scored(teacher),
+    }
 
 
 def command(run: Callable[..., None]) -> Callable[..., None]:
@@ -111,13 +127,7 @@ class Study:
         kept = ("recipe", "conversion_size", "epoch_size", "stage2_epochs", "freeze_dense")
         file.describe(
             self.task,
-            {
-                "validation": self.stages.validation.name,
-                "n": len(self.stages.validation),
-                "train": self.stages.train_data.name,
-                "train_examples": len(self.stages.train_data),
-                "teacher": scored(self.teacher),
-            },
+            data_of(self.stages, self.teacher),
             {name: options[name] for name in kept}
             | {"base": self.options.name, "layers": list(layers), "experts": self.num_experts, **own},
         )
