@@ -77,6 +77,8 @@ class Experiment:
         data, settings = self.data.get(task, {}), self.settings.get(task, {})
         seeds = sorted({row["seed"] for row in self.rows if row["task"] == task})
         parts = [f"{data.get('validation', task)}, n = {data.get('n', 0):,}"]
+        if constant := data.get("constant"):  # 0 of Matthews says nothing
+            parts[0] += f", a constant answer has {constant:.3f}"
         parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
         if settings.get("depth"):
             parts.append(

@@ -22,7 +22,8 @@ def rates_frame(found: Experiment) -> pd.DataFrame:
 
     Columns: task, depth, model (a key of `NAMES`, or another), `name`, times, learning_rate, new_learning_rate, seeds,
     metric, n, teacher, score, `retained` with `low` and `high` (of several seeds the lowest and the highest, of one the
-    95% interval over inputs; nan for none).
+    95% interval over inputs; nan for none), `floor` (the share of the teacher's score that the best constant answer
+    has; nan where that is not known).
     """
     result = []
     keys = ["task", "depth", "model", "times"]
@@ -33,6 +34,8 @@ def rates_frame(found: Experiment) -> pd.DataFrame:
         shared = ("learning_rate", "new_learning_rate", "metric", "n", "teacher")
         row |= {name: first[name] for name in shared} | {"seeds": group["seed"].nunique()}
         row |= {name: group[name].mean() for name in ("score", "retained")} | {"low": low, "high": high}
+        constant = found.data.get(row["task"], {}).get("constant")
+        row["floor"] = float("nan") if constant is None else constant / first["teacher"]
         result.append(row | {"name": NAMES.get(row["model"], row["model"])})
     frame = pd.DataFrame(result)
     order = list(NAMES)
@@ -57,6 +60,8 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
             if len(own) and top["times"] != 1:
                 text += f", and {_kept(own.iloc[0])} at {_rates(own.iloc[0])}"
             parts.append(text)
+        if (floor := rows["floor"].iloc[0]) == floor:
+            parts.append(f"a constant answer {floor:.1%}")
         text = f"On {task} ({in_words(depth)}, {counted(int(rows['seeds'].iloc[0]), 'seed')}) what is kept of the "
         text += f"teacher's score: {'; '.join(parts)}."
         controls = [row for model, row in best.items() if model != "static"]

@@ -152,7 +152,7 @@ def file_of(name):
     return json.dumps(
         {
             "command": f"python -m benchmarks.experiments {name}",
-            "data": {"cola": {"validation": "glue/cola validation", "n": 100}},
+            "data": {"cola": {"validation": "glue/cola validation", "n": 100, "constant": 0.1}},
             "settings": {"cola": settings | {"stage2_epochs": 2, "freeze_dense": True}},
             "machine": {"cpu": "a <processor>", "threads": 2},
             "rows": ROWS[name],
@@ -171,8 +171,8 @@ def read(tmp_path):
 
 def test_what_a_file_is_of(read):
     assert read("layer").about("cola") == (
-        "glue/cola validation, n = 100; seeds 0, 1; a base, recipe retain, converted on the task; 1,000 training "
-        "examples a converted layer, then 2 epochs of up to 8,000; dense layers frozen"
+        "glue/cola validation, n = 100, a constant answer has 0.100; seeds 0, 1; a base, recipe retain, converted on "
+        "the task; 1,000 training examples a converted layer, then 2 epochs of up to 8,000; dense layers frozen"
     )
 
 
@@ -355,18 +355,21 @@ def test_models_are_told_at_the_table_s_rates_and_at_their_best(read, tmp_path):
         ["layers dropped", 2.0],
     ]
     assert frame.loc[0, ["low", "retained", "high"]].tolist() == pytest.approx([0.625, 0.75, 0.875])
+    assert frame["floor"].tolist() == [0.25] * 5
     (sentence,) = rates_findings(frame)
     assert sentence == (
         "On cola (11 of 12 layers, 1 seed) what is kept of the teacher's score: SHRP, recovered 75.0% (62.5 to 87.5) "
         "at the table's rates, the most of 2 tried; layers dropped 40.0% (27.5 to 52.5) at 2 times the table's rates, "
-        "the most of 3 tried, and 30.0% (17.5 to 42.5) at the table's rates. Each at its best, SHRP is 35.0 points "
-        "ahead of layers dropped (not paired; the best of several on the data that score them)."
+        "the most of 3 tried, and 30.0% (17.5 to 42.5) at the table's rates; a constant answer 25.0%. Each at its "
+        "best, SHRP is 35.0 points ahead of layers dropped (not paired; the best of several on the data that score "
+        "them)."
     )
     ahead = [rates_row("random", 1.0, 0.36), rates_row("random", 1.0, 0.32, seed=1), *found.rows[3:]]
     (tmp_path / "rates.json").write_text(json.dumps({"rows": ahead}))
     frame = rates_frame(experiments.read("rates", tmp_path))
     random = frame[frame["model"] == "random"].iloc[0]
     assert random[["low", "retained", "high", "seeds"]].tolist() == pytest.approx([0.8, 0.85, 0.9, 2])
+    assert frame["floor"].isna().all()  # a file from before says nothing of it
     # Of one training SHRP's 75.0%, of two random experts' 85.0%: not compared.
     (sentence,) = rates_findings(frame)
     assert sentence.endswith(

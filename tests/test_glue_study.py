@@ -20,6 +20,7 @@ from shrp import checkpoint, studies
 from shrp import train as training
 from shrp.checkpoint_info import usage_in
 from shrp.convert import layer_kinds
+from shrp.data import load_data
 from shrp.errors import TrainingError
 from shrp.plan import make_plan
 from shrp.tasks import TASKS
@@ -393,6 +394,8 @@ def test_controls_at_other_learning_rates(place):
     found = CliRunner().invoke(experiments_app, ["rates", *map(str, options)], catch_exceptions=False)
     assert found.exit_code == 0, found.output
     file = json.loads(out.read_text())
+    labels = load_data("glue", "rte").labels
+    assert file["data"]["rte"]["constant"] == np.bincount(labels).max() / len(labels)
     rows = {(row["model"], row["times"]): row for row in file["rows"]}
     assert list(rows) == [(model, times) for model in ("dropped", "random", "static") for times in (1, 2)]
     of_table = {row["model"]: row for row in json.loads((place / "t.json").read_text())["rows"]}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.phrases import in_words, with_ends
 from ui.text import escape_html, metric_name
-from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
+from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, add_floor, layout, whiskers
 
 _LOOK = {
     "static": (GREEN, "square", "solid"),
@@ -18,7 +20,7 @@ _LOOK = {
 
 
 def kept_by_rate(rows: pd.DataFrame, note: str) -> go.Figure:
-    """Retained share over multiples of the table's learning rates, a line a model.
+    """Retained share over multiples of the table's learning rates, a line a model; dotted: a constant answer's.
 
     Args:
         rows: `shrp.rates.rates_frame` of one task and depth.
@@ -47,6 +49,8 @@ def kept_by_rate(rows: pd.DataFrame, note: str) -> go.Figure:
             hovertemplate="%{hovertext}<extra></extra>",
         )
     fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
+    if not math.isnan(floor := rows["floor"].iloc[0]):
+        add_floor(fig, 100 * floor, "%")
     fig.update_xaxes(tickvals=list(range(len(multiples))), ticktext=[f"{times:g}" for times in multiples])
     task, depth = rows["task"].iloc[0], rows["depth"].iloc[0]
     return layout(

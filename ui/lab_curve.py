@@ -14,13 +14,13 @@ from ui.text import escape_html, is_percentage, metric_name
 from ui.theme import (
     BLUE,
     GREEN,
-    GREY,
     KIND_COLORS,
     KIND_SYMBOLS,
     ORANGE,
     PURPLE,
     SELECTED,
     SKY,
+    add_floor,
     layout,
     whiskers,
 )
@@ -76,7 +76,7 @@ def curve(
             _add_rings(fig, ringed, over, scale, "this setting", "circle-open", 18, SELECTED)
     _add_references(fig, references, over, scale)
     if math.isfinite(floor):
-        _add_floor(fig, scale * floor, "%" if scale == 100 else "")
+        add_floor(fig, scale * floor, "%" if scale == 100 else "")
     if best is not None and len(best):
         _add_rings(fig, best, over, scale, PARETO, "diamond-open", 14, _BEST)
         numbered = fig.data[-1]
@@ -260,17 +260,6 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
             align="left",
             showarrow=False,
         )
-
-
-def _add_floor(fig: go.Figure, score: float, unit: str) -> None:
-    """A dotted line at what a constant answer has, with its name on the left, where no other line has one."""
-    fig.add_hline(
-        score,
-        line={"color": GREY, "width": 1.5, "dash": "dot"},
-        annotation_text=f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}",
-        annotation_position="bottom left",
-        annotation_font={"size": 11, "color": GREY},
-    )
 
 
 def _series_of(row) -> str:

@@ -50,6 +50,22 @@ def whiskers(
     return bars | {"thickness": thickness, "width": 4} | ({"color": color} if color else {})
 
 
+def add_floor(fig: go.Figure, score: float, unit: str) -> None:
+    """A dotted line at what a constant answer has, with its name on the left, where no other line has one.
+
+    Args:
+        score: as on the axis.
+        unit: `%`, or empty for a metric's own unit.
+    """
+    fig.add_hline(
+        score,
+        line={"color": GREY, "width": 1.5, "dash": "dot"},
+        annotation_text=f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}",
+        annotation_position="bottom left",
+        annotation_font={"size": 11, "color": GREY},
+    )
+
+
 SUBTITLE_WIDTH = 110
 """Characters of a subtitle that fit beside the sidebar in a window of 1200 pixels."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -81,6 +82,8 @@ def data_of(stages: Stages, teacher: Evaluation) -> dict[str, Any]:
         "train": stages.train_data.name,
         "train_examples": len(stages.train_data),
         "teacher": scored(teacher),
+        # What needs no model, to hold every score against; of numbers there is none.
+        "constant": None if math.isnan(teacher.constant) else teacher.constant,
     }
 
 
