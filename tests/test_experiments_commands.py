@@ -8,16 +8,22 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmarks.experiments import overhead
 from benchmarks.experiments.__main__ import app
 from benchmarks.experiments.layer import Watch, moments
 from benchmarks.experiments.overhead import spread
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.experiments.study import Options, Study
 from shrp import checkpoint
+from shrp.checkpoint_info import usage_in
 from shrp.config import ShrpConfig
 from shrp.convert import convert
+from shrp.data import load_data
 from shrp.errors import DataError
+from shrp.evaluate import evaluate
 from shrp.measure import model_inputs
+from shrp.plan import make_plan
+from shrp.prune import prune
 from shrp.routing import record_routing
 from shrp.run_state import weights_digest
 from shrp.stability import overlaps
@@ -69,6 +75,17 @@ def assert_says_what_it_is(found, name, place):
     assert found["data"]["cola"]["validation"] == "glue/cola validation"
     assert found["settings"]["cola"]["conversion_size"] == 32
     assert str(place) not in json.dumps(found)
+
+
+def conversion(place, folder, seed, balance=0.1):
+    """The conversion of both upper layers that experiments of one work folder share."""
+    for path in (place / "work" / folder).glob("experiment-*/config.json"):
+        made = checkpoint.load(path.parent)
+        config = made.info.training["config"]
+        shrp = made.info.config
+        if (shrp.layers, shrp.top_k, config["seed"], config["balance"]) == ((1, 2), 1, seed, balance):
+            return made
+    raise AssertionError("no such conversion")
 
 
 def test_layer_measures_within_stage_1_and_after_stage_2(run, place):
@@ -148,7 +165,11 @@ def test_topk_scores_prunings_and_names_what_is_kept(run, place):
                 continue
             low, high = row["change_interval"]
             assert low <= row["change"] <= high
-    assert any(row.get("change_interval") for row in rows)
+    routed = {(row["top_k"], row["seed"]): row["score"] for row in rows if row["model"] == "routed"}
+    pruned = [row for row in rows if row["model"] == "static"]
+    for row in pruned:
+        assert row["change"] == pytest.approx(row["score"] - routed[row["top_k"], row["seed"]])
+    assert any(row["change"] for row in pruned)
     sets = [
         {int(k): v for k, v in row["used"].items()} for row in rows if (row["top_k"], row["budget"]) == (1, 4)
     ]
@@ -172,19 +193,36 @@ def test_sweep_has_every_budget_and_the_control(run, place):
     flops = [row["encoder_flops"] for row in by["static"]]
     assert flops == sorted(flops)
     assert by["random"][0]["interval_is"] == "range of 2 draws"
+    made, data = conversion(place, "cola-s0", 0), load_data("glue", "cola")
+    assert by["routed"][0]["score"] == evaluate(made.model, made.tokenizer, data).score
+
+    def score(budget, **options):
+        plan = make_plan(usage_in(made.info), budget=budget, **options)
+        return evaluate(prune(made.model, plan), made.tokenizer, data).score
+
+    for used, random in zip(by["static"], by["random"], strict=False):
+        assert used["score"] == pytest.approx(score(used["budget"]))
+        drawn = [score(random["budget"], selection="random", seed=draw) for draw in range(2)]
+        assert random["score"] == pytest.approx(np.mean(drawn))
+    assert any(a["score"] != b["score"] for a, b in zip(by["static"], by["random"], strict=False))
 
 
 def test_balance_tells_usage_by_epoch_and_both_scores(run, place):
-    found = run("balance", "--layers", "1,2", "--weights", "0,0.1", "--seeds", "0")
+    found = run("balance", "--layers", "1,2", "--weights", "0,0.1", "--seeds", "0,1,2", "--per-layer", 1)
     assert_says_what_it_is(found, "balance", place)
-    assert [row["balance"] for row in found["rows"]] == [0, 0.1]
+    assert [row["balance"] for row in found["rows"]] == [0, 0.1] * 3
     for row in found["rows"]:
         assert {(u["epoch"], u["stage"], u["layer"]) for u in row["usage"]} == {
             *((0, 1, 2), (1, 1, 1), (1, 1, 2)),
             *((2, 2, 1), (2, 2, 2)),
         }
-        assert row["per_layer"] == 2
+        assert row["per_layer"] == 1
         assert {"score", "interval", "n"} <= set(row["routed"]) & set(row["static"])
+        made, data = conversion(place, "cola-s0", row["seed"], row["balance"]), load_data("glue", "cola")
+        assert row["routed"]["score"] == evaluate(made.model, made.tokenizer, data).score
+        static = prune(made.model, make_plan(usage_in(made.info), per_layer=1))
+        assert row["static"]["score"] == evaluate(static, made.tokenizer, data).score
+    assert any(row["routed"]["score"] != row["static"]["score"] for row in found["rows"])
 
 
 def test_experiments_share_a_training(run, place):
@@ -195,7 +233,15 @@ def test_experiments_share_a_training(run, place):
     assert {path.name for path in (place / "work" / "cola-s0").iterdir()} == before
 
 
-def test_overhead_times_routed_against_static(run, tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+def test_overhead_times_routed_against_static(
+    run, tmp_path, tiny_routed, tiny_tokenizer, tiny_info, monkeypatch
+):
+    def timed(calls, repeats, warmup, seed=0):
+        """Stands for the clock: routed takes three times as long, and each round is slower than the one before."""
+        times = {"routed": 6.0 + 3 * seed, "static": 2.0 + seed}
+        return pd.DataFrame([{"name": name, "median_ms": times[name]} for name in calls])
+
+    monkeypatch.setattr(overhead, "latency", timed)
     usage = {"1": [0.7, 0.1, 0.1, 0.1], "2": [0.1, 0.2, 0.3, 0.4]}
     checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(usage=usage), tmp_path / "all" / "tiny")
     options = ("--checkpoints", tmp_path / "all", "--geometry", "tiny", "--tokens", "4", "--rounds", 3)
@@ -203,7 +249,9 @@ def test_overhead_times_routed_against_static(run, tmp_path, tiny_routed, tiny_t
     found = run("overhead", *options, "--batch", "3,5")
     assert [(row["batch"], row["depth"]) for row in found["rows"]] == [(1, "2of3"), (3, "2of3"), (5, "2of3")]
     for row in found["rows"]:
-        assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+        assert (row["ratio_low"], row["ratio"], row["ratio_high"]) == (3, 3, 3)
+        assert (row["routed_ms_low"], row["routed_ms"], row["routed_ms_high"]) == (7.5, 9, 10.5)
+        assert row["static_ms"] == 3
         assert row["flop_ratio"] > 1
         assert 1 <= row["experts_chosen"] <= min(row["batch"], 4)
 

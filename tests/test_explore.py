@@ -1,4 +1,4 @@
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -198,11 +198,8 @@ def test_threads_explore_one_model_without_mixing_routes(tokenizer):
             if not same or not np.allclose(result.logits, alone[text][1].logits, atol=1e-5):
                 wrong.append(text)
 
-    threads = [threading.Thread(target=work, args=(text,)) for text in inputs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(inputs)) as threads:
+        list(threads.map(work, inputs))  # raises what one of them raised
     assert not wrong
 
 

@@ -18,6 +18,7 @@ from shrp.data import load_file
 from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
+from shrp.evenness import distance_from_uniform
 from shrp.families import encoder_layers
 from shrp.general import (
     RECOVERY_RATES,
@@ -88,6 +89,16 @@ def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(convert
             assert torch.equal(value, before[name]), name
     for name, value in base.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_the_balance_loss_evens_usage_while_layers_are_converted(converted):
+    """The more it weighs, the lower it is itself, and the nearer usage is to even."""
+    found = {}
+    for weight in (0.0, 5.0):
+        _, _, history = converted(layers=(2,), balance=weight, conversion_size=400, final_size=8)
+        found[weight] = history[0]["balance_loss"], distance_from_uniform(history[0]["usage"]["2"])
+    assert found[5.0][0] < 0.5 * found[0.0][0]
+    assert found[5.0][1] < found[0.0][1]
 
 
 def test_both_the_base_and_the_model_are_on_the_device_that_trains(

@@ -5,6 +5,7 @@ The rows come from `SHRP_DATA_DIR`; without it what needs them is skipped.
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,27 @@ def test_the_teachers_outputs_on_the_probe_set_score_as_recorded(folder, load):
     recorded = next(row["score"] for row in rows if row["kind"] == "teacher")
     assert outputs.score == pytest.approx(recorded, abs=0.005)  # scored at another batch size
     assert (folder / "teacher.safetensors").stat().st_size < 100_000
+
+
+@shipped
+@each
+def test_its_models_score_on_the_probe_set_as_recorded(folder, load):
+    loaded = load(folder)
+    if loaded.info.task.name not in TASKS or not (PROBES / f"{loaded.info.task.name}.jsonl").is_file():
+        pytest.skip("there is no probe set for its task")
+    probe = load_probe(loaded.info.task.name)
+    rows = loaded.info.scores_on(probe.name, probe.fingerprint)
+    score = partial(evaluate, tokenizer=loaded.tokenizer, data=probe, max_length=loaded.info.max_length)
+    of = {row["kind"]: row for row in rows if row["kind"] == "routed"}
+    of |= {row["per_layer"]: row for row in rows if row["kind"] == "static" and not row.get("recovered")}
+    for which in ("routed", min(of.keys() - {"routed"})):
+        model = loaded.model
+        if which != "routed":
+            model = prune(model, make_plan(usage_in(loaded.info), per_layer=which), share_weights=True)
+        found = score(model)
+        assert of[which]["n"] == found.n
+        # Scored at another batch size, in another process: an answer or two may change.
+        assert found.score == pytest.approx(of[which]["score"], abs=4 / found.n), which
 
 
 @shipped

@@ -69,6 +69,13 @@ def run(place, *options):
     return json.loads((place / "t.json").read_text())["rows"]
 
 
+def found_recovered(rows):
+    """Recipe and depth -> the row of SHRP's recovered static model."""
+    return {
+        (row["recipe"], row["depth"]): row for row in rows if row["model"] == "static" and row["recovered"]
+    }
+
+
 def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
     options = (
         "--tasks",
@@ -94,6 +101,12 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
     assert all(row["n"] == ROWS for row in rows)
     trained = frame["model"].eq("dropped") | (frame["model"].eq("random") & frame["recovered"])
     assert frame["lead"].notna().equals(trained)  # the controls that SHRP's recovered model is held against
+    ours = found_recovered(rows)
+    leads = [row for row in rows if "lead" in row]
+    for row in leads:
+        gap = ours[row["recipe"], row["depth"]]["score"] - row["score"]
+        assert row["lead"] * row["teacher"] == pytest.approx(gap)
+    assert any(row["lead"] for row in leads)
     assert {row["constant"] for row in rows} == {0.5}
     dropped = next((place / "work" / "rte-s0").glob("retain-dropped-11of12-*"))
     assert layer_kinds(checkpoint.load(dropped).model) == ["dense"] + ["dropped"] * 11
@@ -348,7 +361,8 @@ def test_prunings_of_the_table_with_other_experts(place, monkeypatch):
     for kind, expert in (("put in", {"1": 0, "2": 0}), ("another", {"1": 11, "2": 11})):
         other = {layer: 10 if drawn[layer] == 11 and kind == "another" else e for layer, e in expert.items()}
         assert rows[kind]["kept"] == drawn | other
-        assert "change" in rows[kind]
+        gap = rows[kind]["score"] - rows["as drawn"]["score"]
+        assert rows[kind]["change"] * rows[kind]["teacher"] == pytest.approx(gap)
     assert len(set((place / "work").rglob("model.safetensors")) - made) == 4  # two on texts, two on the task
     text = experiments_section(place)
     assert "layer 1's expert 0 (matching: 50%)" in text

@@ -1,6 +1,8 @@
 """Costs by formula against the method's reference figures, the real tensors and torch's own FLOP counter."""
 
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -317,6 +319,33 @@ def test_latency_interleaves_and_gives_quartiles():
     assert len(rounds) == 7
     assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
     assert modes == {True}
+
+
+def test_latency_gives_milliseconds_without_the_warm_up(monkeypatch):
+    """By a clock that stands still but for what is timed: rounds of 50 and 60 s (warm-up), then 1 to 5 s."""
+    clock, seconds = SimpleNamespace(now=0.0), {name: iter([50, 60, 4, 1, 5, 2, 3]) for name in "ab"}
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def call(name, factor):
+        clock.now += factor * next(seconds[name])
+
+    calls = {name: partial(call, name, factor) for name, factor in (("a", 1), ("b", 10))}
+    frame = measure.latency(calls, repeats=5, warmup=2).set_index("name")
+    assert frame.loc["a", ["low_ms", "median_ms", "high_ms"]].tolist() == [2000, 3000, 4000]
+    assert frame.loc["b", ["low_ms", "median_ms", "high_ms"]].tolist() == [20_000, 30_000, 40_000]
+
+
+def test_latency_draws_the_order_of_each_round_anew_and_by_the_seed_alone():
+    def order(seed):
+        calls = []
+        functions = {name: partial(calls.append, name) for name in "abc"}
+        measure.latency(functions, repeats=8, warmup=0, seed=seed)
+        return calls
+
+    first = order(0)
+    assert len({tuple(first[i : i + 3]) for i in range(0, 24, 3)}) > 2
+    assert order(0) == first
+    assert order(1) != first
 
 
 def test_latency_tells_its_progress():

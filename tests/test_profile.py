@@ -1,5 +1,5 @@
 import inspect
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -415,11 +415,8 @@ def test_threads_profile_one_model_without_mixing(tiny_routed, tiny_tokenizer, t
             if not all(np.allclose(a, b, atol=1e-5) for a, b in zip(profile(*cell), alone[cell])):
                 wrong.append(cell)
 
-    threads = [threading.Thread(target=work, args=(cell,)) for cell in cells]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(cells)) as threads:
+        list(threads.map(work, cells))  # raises what one of them raised
     assert not wrong
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from shrp import train as training
 from shrp.base import load_base
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
-from shrp.convert import layer_kinds
+from shrp.convert import layer_kinds, router_layers
 from shrp.data import load_file
 from shrp.errors import CheckpointError, PlanError, ShrpError, TrainingError
 from shrp.evaluate import evaluate
@@ -69,16 +70,44 @@ def datasets(place):
     return Datasets(train, others[0], (others[1],))
 
 
-def runner(place, out, recipe=RECIPE, **options):
-    return Run(recipe, str(place / "encoder"), datasets(place), place / out, base_name="tiny", **options)
+def runner(place, out, recipe=RECIPE, run=Run, **options):
+    return run(recipe, str(place / "encoder"), datasets(place), place / out, base_name="tiny", **options)
+
+
+class Watched(Run):
+    """A run that keeps what its scores are of."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.kinds, self.recovered, self.plans = {}, {}, []
+        """Row -> its model's layers and how many of them have a router; stage of a recovery -> what it keeps; plans in
+        the order in which they are made."""
+
+    def _score(self, label, kind, model, **facts):
+        self.kinds[label] = layer_kinds(model), len(router_layers(model))
+        return super()._score(label, kind, model, **facts)
+
+    def _stage(self, name, config, start, info, teacher):
+        self.recovered |= {name: info.plan} if info.plan else {}
+        return super()._stage(name, config, start, info, teacher)
+
+    def _plan(self, *args, **options):
+        self.plans.append(super()._plan(*args, **options))
+        return self.plans[-1]
 
 
 @pytest.fixture(scope="module")
-def finished(place):
-    """An uninterrupted run: its info, and the stages that it announced."""
+def watched(place):
+    """An uninterrupted run: it, its info, and the stages that it announced."""
     stages = []
-    info = runner(place, "whole", announce=stages.append)()
-    return info, stages
+    run = runner(place, "whole", run=Watched, announce=stages.append)
+    return run, run(), stages
+
+
+@pytest.fixture(scope="module")
+def finished(watched):
+    """Of the uninterrupted run: its info, and the stages that it announced."""
+    return watched[1:]
 
 
 def rows_of(info, data="validation.csv"):
@@ -175,6 +204,24 @@ def test_scores_are_those_of_the_models(place, finished):
         score = evaluate(model, loaded.tokenizer, data).score
         assert abs(score - rows[f"static, {m} a layer"]["score"]) <= 1.5 / 24
     assert rows["dense teacher"]["score"] > 0.6  # the teacher learnt something
+
+
+def test_controls_are_what_their_rows_say(watched):
+    run, info, _ = watched
+    plan = partial(make_plan, usage_in(info))
+    assert run.kinds == {
+        "dense teacher": (["dense"] * 3, 0),
+        "routed": (["dense", "routed", "routed"], 2),
+        "static, 1 a layer, recovered": (["dense", "static", "static"], 0),
+        "random experts, 1 a layer, recovered": (["dense", "static", "static"], 0),
+        "layers dropped, 4 epochs": (["dense", "dropped", "dropped"], 0),
+        "no router, all experts, 4 epochs": (["dense", "routed", "routed"], 0),
+    }
+    by_usage, drawn = plan(per_layer=1), plan(per_layer=1, selection="random", seed=0)
+    assert by_usage.key() != drawn.key()
+    assert run.recovered == {"recovered-1": by_usage, "recovered-random-1": drawn}
+    random = [plan(per_layer=m, selection="random", seed=seed) for m in (1, 2) for seed in (0, 1)]
+    assert [one for one in run.plans if one.selection == "random"] == [*random, drawn]
 
 
 class KillAfter:

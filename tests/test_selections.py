@@ -11,7 +11,13 @@ from typer.testing import CliRunner
 from benchmarks import selection
 from benchmarks.study_section import selection_section
 from shrp import checkpoint, selections
+from shrp.data import load_data
 from shrp.errors import DataError, PlanError
+from shrp.evaluate import evaluate
+from shrp.metrics import ranking
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.usage import measure_usage
 from ui.experiments_figures import selection_marks
 
 
@@ -109,9 +115,22 @@ def test_a_checkpoint_is_measured_with_every_selection(
         assert ("lead" in one) == (one["selection"] in ("gate_norm", "fitted"))
         assert ("gain" in one) == (matched and one["selection"] != "random")
         assert one.get("matched_texts", 24) == 24
-        assert 0 <= one["ranking"] <= 1
         assert ("fitted_texts" in one) == (one["selection"] == "fitted")
         assert one["interval"][0] <= one["score"] <= one["interval"][1]
+    of = {(one["per_layer"], one["selection"], one.get("matched", False)): one for one in rows}
+    for (m, name, matched), one in of.items():
+        assert one["ranking"] == of[m, name, False]["ranking"]  # a threshold says nothing of it
+        for change, other in (("lead", (m, "usage", matched)), ("gain", (m, name, False))):
+            if change in one:
+                assert one[change] * one["routed"] == pytest.approx(one["score"] - of[other]["score"])
+    for change in ("lead", "gain"):
+        assert any(one.get(change) for one in rows)
+    loaded, validation = checkpoint.load(tmp_path / "model"), load_data("glue", "sst2")
+    usage = measure_usage(loaded.model, loaded.tokenizer, validation).shares()
+    static = prune(loaded.model, make_plan(usage, per_layer=1))
+    answers = evaluate(static, loaded.tokenizer, validation)
+    assert of[1, "usage", False]["score"] == answers.score
+    assert of[1, "usage", False]["ranking"] == ranking(answers.labels, answers.logits)
     assert len(selections.frame_of(rows)) == 16
     again = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
     assert again.exit_code == 0

@@ -87,6 +87,15 @@ def test_all_rows_come_with_what_they_are_measured_against_and_a_killed_run_goes
         for name in ("encoder_params", "model_params", "encoder_flops", "model_flops"):
             assert row[name] == pytest.approx(row["counts"][name] / row["dense_counts"][name])
         assert row["encoder_params"] < row["model_params"] or row["model"] == "teacher"
+        if "lead" in row:  # over SHRP's recovered model of as many experts, or the largest
+            ours = found["static", row["per_layer"] or 2, True]
+            assert row["lead"] * row["teacher"] == pytest.approx(ours["score"] - row["score"])
+    assert {key for key, row in found.items() if "lead" in row} == {
+        ("random", 1, True),
+        ("random", 2, True),
+        ("dropped", None, False),
+    }
+    assert any(row.get("lead") for row in rows)
     assert found["random", 1, False]["interval_is"] == "range of 3 draws"
     assert found["static", 1, False]["kept"] == 2
     assert found["dropped", None, False]["encoder_params"] == 0.5

@@ -181,7 +181,6 @@ def test_bert_base_has_the_depths_of_the_issue(monkeypatch):
 
 
 def test_an_onnx_model_answers_as_the_model_does(folder, tiny_inputs):
-    pytest.importorskip("onnxruntime")
     loaded = checkpoints.load(folder / "tiny")
     models = {"static-m1": of_checkpoint(loaded)["static-m1"], "routed": loaded.model}
     inputs = tiny_inputs()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import clip_grad_norm_
 
 from shrp import accelerator, checkpoint, losses, run_state
 from shrp import train as training
@@ -26,7 +27,7 @@ from shrp.routing import use_gates
 from shrp.run_state import finish, run_folder
 from shrp.tasks import custom_task
 from shrp.train import train
-from shrp.trainable import parameter_groups
+from shrp.trainable import optimizer_and_schedule, parameter_groups
 from shrp.training_config import TrainConfig, epoch_seed, was_made_with
 
 CONFIG = TrainConfig(
@@ -520,6 +521,41 @@ def test_a_stored_config_of_another_version_is_said_and_made_nothing_of_ours():
         with pytest.raises(TrainingError, match="not one of this version"):
             TrainConfig.from_dict(other)
         assert not was_made_with(CONFIG, {"config": other})
+
+
+def test_rates_rise_over_the_warm_up_and_go_linearly_from_the_start_factor_to_the_end_factor():
+    rates = {"pretrained": 1e-3, "new": 4e-3}
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates.values()]
+    optimizer, schedule = optimizer_and_schedule(groups, 8, 4, start=1.0, end=0.5)
+    seen = []
+    for _ in range(8):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    rising = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    factors = [rise * (1 - 0.5 * step / 8) for step, rise in enumerate(rising)]
+    assert seen == [pytest.approx([rate * factor for rate in rates.values()]) for factor in factors]
+
+
+def test_the_last_epoch_s_rates_fall_to_nothing_and_every_step_s_gradient_is_clipped(run, monkeypatch):
+    ends, clipped = [], []
+
+    def made(groups, steps, warm, **factors):
+        ends.append((steps, warm, factors["start"], factors["end"]))
+        return optimizer_and_schedule(groups, steps, warm, **factors)
+
+    def clip(parameters, most, *args, **options):
+        parameters = list(parameters)
+        clipped.append(most)
+        return clip_grad_norm_(parameters, most, *args, **options)
+
+    monkeypatch.setattr(training, "optimizer_and_schedule", made)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    _, _, history = run()
+    starts_and_ends = [(start, end) for _, _, start, end in ends]
+    assert starts_and_ends == [(1.0, 1.0), (1.0, 1.0), (1.0, 0.5), (0.5, 0.0)]
+    assert clipped == [1.0] * sum(steps for steps, *_ in ends)
+    assert len(history) == 4
 
 
 def test_learning_rates_of_old_and_new_weights(tiny_routed):

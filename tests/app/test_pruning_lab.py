@@ -126,7 +126,7 @@ def test_the_slider_starts_from_the_same_number_in_every_run(page):
     assert not [one for one in page.warning if "constant answer" not in one.value]
 
 
-def test_fitted_gates_bring_their_weights_and_are_fitted_once(page, loaded, monkeypatch):
+def test_fitted_gates_bring_their_weights_and_are_fitted_once(cache, page, loaded, monkeypatch):
     fits = []
     monkeypatch.setattr(lab, "GateFit", lambda *args, **kw: fits.append(1) or GateFit(*args, **kw))
     page.segmented_control(key="select").set_value("Fitted").run(timeout=120)

@@ -52,6 +52,7 @@ def app_url(tmp_path_factory):
         for _ in range(720):
             try:
                 urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).read()
+                assert process.poll() is None, f"another server is at {url}: {log.read_text()}"
                 break
             except OSError:
                 if process.poll() is not None:
