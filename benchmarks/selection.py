@@ -20,6 +20,7 @@ from benchmarks.shares import lead
 from benchmarks.table import Table
 from shrp import checkpoint
 from shrp.answer_shares import matching_shift, shifted
+from shrp.attribution.importance import ablation
 from shrp.cli.output import stderr
 from shrp.convert import router_layers
 from shrp.data import TextData, load_data
@@ -54,7 +55,8 @@ def study(path: Path, sizes: list[int], table: Table) -> None:
     stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True)
     gates = GateFit(made.model, made.tokenizer, training, stats.shares()).finish()
     fit = {"fitted_on": gates.data, "fitted_texts": gates.n}
-    stats = replace(stats, fitted=gates)
+    knocked_out = ablation(made.model, made.tokenizer, validation)
+    stats = replace(stats, fitted=gates, ablation=knocked_out)
     live = LiveEvaluator(made.model, made.tokenizer, validation)
     few = training.subset(training.stratified_order()[:TEXTS])
     texts = None if few.task.is_regression else LiveEvaluator(made.model, made.tokenizer, few)
@@ -87,10 +89,17 @@ def study(path: Path, sizes: list[int], table: Table) -> None:
 
 def _plans(stats: UsageStats, per_layer: int) -> dict[str, list[PruningPlan]]:
     """Selection -> its plans, several for random draws."""
-    plans = {name: [plan_from(stats, per_layer=per_layer, selection=name)] for name in ("usage", "gate_norm")}
+    plans = {
+        name: [plan_from(stats, per_layer=per_layer, selection=name)]
+        for name in ("usage", "gate_norm", "ablation")
+    }
     plans["fitted"] = [plan_from(stats, per_layer=per_layer, selection="fitted", combination="fitted")]
     draws = range(DRAWS)
-    plans["random"] = [plan_from(stats, per_layer=per_layer, selection="random", seed=draw) for draw in draws]
+    for name, combination in (("random", "usage"), ("random_mean", "mean")):
+        options = {"selection": "random", "combination": combination}
+        plans[name] = [plan_from(stats, per_layer=per_layer, **options, seed=draw) for draw in draws]
+    if per_layer == 1:
+        del plans["random_mean"]  # nothing to weigh
     return plans
 
 

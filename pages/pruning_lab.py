@@ -44,13 +44,13 @@ def main() -> None:
     model, experts = selection.checkpoint.model, num_experts_of(selection.checkpoint.model)
     intro = st.empty()
     selection = lab_split.held_out(selection)
-    intro.markdown(
-        "Keep only some experts in each converted layer and drop the routers. The pruned model is rebuilt and "
-        + lab_split.introduction(selection)
-    )
     # Not a fragment: Streamlit lets a fragment's work finish before it looks at a moved slider, but stops a
     # whole run at once. So an evaluation that nobody waits for any more is dropped, and nothing queues.
     setting = controls(len(expert_layers(model)), experts)
+    intro.markdown(
+        "Keep only some experts in each converted layer and drop the routers. The pruned model is rebuilt and "
+        + lab_split.introduction(selection, setting)
+    )
     editor = lab_edits.editor(selection.checkpoint.fingerprint, list(expert_layers(model)), experts)
     score = st.container()  # filled in last, so that an edit is on the map before its score is there
     place = st.container()

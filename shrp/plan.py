@@ -22,7 +22,8 @@ from shrp.plan_edits import NO_EDITS, PlanEdits, check_weights
 if TYPE_CHECKING:
     from shrp.fitting import FittedGates
 
-SELECTIONS = ("usage", "gate_norm", "fitted", "random")
+SELECTIONS = ("usage", "gate_norm", "ablation", "fitted", "random")
+_SCORED = {"gate_norm": "gate x norm scores", "ablation": "effects of knocking them out"}
 COMBINATIONS = ("usage", "mean", "fitted")
 
 
@@ -212,9 +213,9 @@ def make_plan(
         per_layer: the same number of experts in every layer.
         budget: experts in all, spread by usage.
         counts: layer -> number, instead of `per_layer` or `budget`.
-        scores: layer -> `(H,)` ranking scores, needed for `selection="gate_norm"`.
+        scores: layer -> `(H,)` ranking scores, needed for the selections `gate_norm` and `ablation`.
         fitted: gates for each number of experts, needed for `selection="fitted"`; a budget is spread as they say.
-        selection: `usage` (the paper's), `gate_norm`, `fitted`, or `random` (a control, drawn from `seed`).
+        selection: `usage` (the paper's), `gate_norm`, `ablation`, `fitted`, or `random` (a control, drawn from `seed`).
         combination: `usage` weights renormalised over the kept experts, their plain `mean`, or, with the selection
             of that name, the `fitted` gates.
         seed: for random selection.
@@ -231,8 +232,8 @@ def make_plan(
         raise PlanError(f"a seed is 0 or more, not {seed}.")
     if not usage:
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
-    if selection == "gate_norm" and scores is None:
-        raise PlanError("selection gate_norm needs the experts' gate x norm scores.")
+    if selection in _SCORED and scores is None:
+        raise PlanError(f"selection {selection} needs the experts' {_SCORED[selection]}.")
     if (selection == "fitted") != (fitted is not None) or (combination == "fitted" and fitted is None):
         raise PlanError("selection and combination fitted need fitted gates, and other selections take none.")
     if counts is None:
@@ -255,9 +256,7 @@ def make_plan(
         elif fitted is not None:
             ranking = fitted.ranking(layer, counts[layer], budget)
         else:
-            ranking = np.argsort(
-                -np.asarray(scores[layer] if selection == "gate_norm" else share), kind="stable"
-            )
+            ranking = np.argsort(-np.asarray(scores[layer] if selection in _SCORED else share), kind="stable")
         edit = edits.of(layer)
         kept = edit.kept(ranking.tolist(), counts[layer])
         if edit.weights:

@@ -12,7 +12,16 @@ from shrp.intervals import stored_interval
 from shrp.phrases import metric_name
 from shrp.studies import command_of
 
-NAMES = {"usage": "usage", "gate_norm": "gate × norm", "fitted": "fitted gates", "random": "random experts"}
+NAMES = {
+    "usage": "usage",
+    "gate_norm": "gate × norm",
+    "ablation": "ablation",
+    "fitted": "fitted gates",
+    "random": "random experts",
+    "random_mean": "random experts, weighed alike",
+}
+_ELSEWHERE = {NAMES["ablation"]: [NAMES["usage"]], NAMES["random_mean"]: [NAMES["random"]]}
+"""Selections that were not measured on all checkpoints -> what they are told beside."""
 _NEEDED = {
     "checkpoint",
     "task",
@@ -89,15 +98,23 @@ def findings(frame: pd.DataFrame) -> list[str]:
         fitted = rows[rows["selection"] == NAMES["fitted"]]
         if fitted.empty:
             continue
-        shares = rows.groupby("selection", observed=True)["retained"].agg(["median", "min"])
-        said = ", ".join(f"{name} {r['median']:.1%} ({r['min']:.1%})" for name, r in shares.iterrows())
+        counts, all_of = rows["selection"].value_counts(), rows["checkpoint"].nunique()
+        everywhere = rows[rows["selection"].map(counts).astype(int) == all_of]
+        said = _medians(everywhere)
         ahead = [f"{r.checkpoint}" for r in fitted.itertuples() if r.lead_low > 0]
         behind = [f"{r.checkpoint}" for r in fitted.itertuples() if r.lead_high < 0]
         sentences.append(
             f"With {size} a layer and no training on, the share of the routed model's score, as the median over "
-            f"{rows['checkpoint'].nunique()} checkpoints and in brackets the lowest: {said}. Fitted gates are ahead of "
+            f"{all_of} checkpoints and in brackets the lowest: {said}. Fitted gates are ahead of "
             f"usage by more than chance on {_listed(ahead)}, behind on {_listed(behind)}."
         )
+        sentences += [
+            f"With {size} a layer, on the {counts[name]} of these where {name} was measured: "
+            f"{_medians(rows[rows['checkpoint'].isin(part['checkpoint']) & rows['selection'].isin([*like, name])])}"
+            f"{_against_usage(part)}."
+            for name, like in _ELSEWHERE.items()
+            if 0 < len(part := rows[rows["selection"] == name]) < all_of
+        ]
     smallest = frame[frame["per_layer"] == frame["per_layer"].min()] if len(frame) else frame
     for checkpoint, rows in smallest.groupby("checkpoint", sort=False):
         of = rows.set_index("selection")
@@ -113,6 +130,21 @@ def findings(frame: pd.DataFrame) -> list[str]:
             f"n = {fit['n']:,})."
         )
     return [*sentences, *_matched(whole)]
+
+
+def _medians(rows: pd.DataFrame) -> str:
+    """Each selection's median share over checkpoints, and in brackets the lowest."""
+    shares = rows.groupby("selection", observed=True)["retained"].agg(["median", "min"])
+    return ", ".join(f"{name} {r['median']:.1%} ({r['min']:.1%})" for name, r in shares.iterrows())
+
+
+def _against_usage(rows: pd.DataFrame) -> str:
+    """Where one selection is ahead of usage or behind it by more than chance; empty where it was not paired."""
+    if rows["lead"].isna().all():
+        return ""
+    ahead = _listed(rows.loc[rows["lead_low"] > 0, "checkpoint"].tolist())
+    behind = _listed(rows.loc[rows["lead_high"] < 0, "checkpoint"].tolist())
+    return f"; ahead of usage by more than chance on {ahead}, behind on {behind}"
 
 
 def _matched(frame: pd.DataFrame) -> list[str]:

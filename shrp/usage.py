@@ -65,6 +65,12 @@ class UsageStats:
     """`(N, C)`: the model's outputs from the same passes."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(N, H)`: gates in effect, averaged as `probs`; empty unless output norms were asked for."""
+    ablation: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Layer -> `(H,)`: by how much the answer changes where an expert is knocked out
+    (`shrp.attribution.importance.ablation`); empty unless asked for."""
+    recorded: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Layer -> `(H,)`: Top-1 shares on other data, such as those that a checkpoint has from its training; empty unless
+    asked for."""
     fitted: FittedGates | None = None
     """Gates that were fitted on the same inputs (`shrp.fitting`), if that was asked for."""
 
@@ -316,11 +322,18 @@ def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndar
 
 
 def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
-    """`make_plan` with the usage of `stats`, and the gate x norm scores or fitted gates that a selection asks for.
+    """`make_plan` with the usage of `stats`, and the scores or fitted gates that a selection asks for.
+
+    Args:
+        selection: of `make_plan`, or `recorded`: by usage, that of `stats.recorded`.
 
     Raises:
         PlanError: as `make_plan`, or what the selection asks for was not measured.
     """
-    scores = stats.gate_norm() if selection == "gate_norm" else None
+    if selection == "recorded":
+        return make_plan(stats.recorded, **options)
+    scores = {"gate_norm": stats.gate_norm, "ablation": lambda: stats.ablation or None}.get(selection)
     fitted = stats.fitted if selection == "fitted" else None
-    return make_plan(stats.shares(), scores=scores, fitted=fitted, selection=selection, **options)
+    return make_plan(
+        stats.shares(), scores=scores and scores(), fitted=fitted, selection=selection, **options
+    )

@@ -16,6 +16,7 @@ import torch
 
 from shrp import checkpoint, checkpoint_info, cli
 from shrp.answer_shares import answer_shares
+from shrp.attribution import importance
 from shrp.batching import token_counts
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.options import layer_list
@@ -254,13 +255,18 @@ def test_prune_by_a_plan_by_fresh_usage_and_at_random(shrp, place, tmp_path):
     stats = measure_usage(routed.model, routed.tokenizer, data, output_norms=True)
     expected = make_plan(stats.shares(), per_layer=2, scores=stats.gate_norm(), selection="gate_norm")
     assert checkpoint.load(tmp_path / "c").info.plan == expected
+    ablated = ("--per-layer", 1, "--data", place / "train.csv", "--selection", "ablation")
+    assert shrp("prune", place / "routed", *ablated, "--out", tmp_path / "e")[0] == 0
+    scores = importance.ablation(routed.model, routed.tokenizer, data)
+    expected = make_plan(stats.shares(), per_layer=1, scores=scores, selection="ablation")
+    assert checkpoint.load(tmp_path / "e").info.plan == expected
     fitted = ("--budget", 3, "--data", place / "train.csv", "--selection", "fitted", "--seed", 1)
     assert shrp("prune", place / "routed", *fitted, "--out", tmp_path / "d")[0] == 0
     gates = GateFit(routed.model, routed.tokenizer, data, stats.shares(), seed=1).finish()
     options = {"selection": "fitted", "combination": "fitted", "fitted": gates}
     assert checkpoint.load(tmp_path / "d").info.plan == make_plan(stats.shares(), budget=3, **options)
     outcome = shrp(
-        "prune", place / "routed", "--per-layer", 1, "--combination", "fitted", "--out", tmp_path / "e"
+        "prune", place / "routed", "--per-layer", 1, "--combination", "fitted", "--out", tmp_path / "f"
     )
     assert outcome[0]
     assert "fitted" in outcome[2]
@@ -623,7 +629,7 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
     failed(shrp("prune", routed, *out, "--budget", 9), "to 8")
     failed(
         shrp("prune", routed, *out, "--per-layer", 1, "--selection", "best"),
-        "usage, gate_norm, fitted, random",
+        "usage, gate_norm, ablation, fitted, random",
     )
     failed(shrp("prune", routed, *out, "--plan", csv), "not a readable JSON file")
     (tmp_path / "plan.json").write_text("[1, 2]")

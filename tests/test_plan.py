@@ -65,8 +65,11 @@ def test_gate_norm_ranks_by_scores_and_weighs_by_usage():
     assert plan[7].experts == (2, 3)
     assert plan[6].experts == (2, 3)
     assert plan[6].weights == (1.0, 0.0)
+    assert dict(make_plan(USAGE, per_layer=2, scores=scores, selection="ablation").layers) == plan
     with pytest.raises(PlanError, match="gate x norm"):
         make_plan(USAGE, per_layer=2, selection="gate_norm")
+    with pytest.raises(PlanError, match="effects of knocking them out"):
+        make_plan(USAGE, per_layer=2, selection="ablation")
 
 
 def test_experts_without_any_usage_get_a_mean():
@@ -170,7 +173,7 @@ def test_files_that_are_no_plans_are_refused(data):
         ({"per_layer": 5}, "1 to 4"),
         ({"budget": 2}, r"3 \(one expert a layer\) to 12 \(all\), not 2"),
         ({"budget": 13}, "to 12"),
-        ({"per_layer": 1, "selection": "best"}, "usage, gate_norm, fitted, random"),
+        ({"per_layer": 1, "selection": "best"}, "usage, gate_norm, ablation, fitted, random"),
         ({"per_layer": 1, "combination": "sum"}, "usage, mean"),
     ],
 )

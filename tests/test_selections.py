@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from benchmarks import selection
 from benchmarks.study_section import selection_section
 from shrp import checkpoint, selections
+from shrp.attribution.importance import ablation
 from shrp.data import load_data
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
@@ -57,6 +58,21 @@ def test_findings_name_who_is_ahead_by_more_than_chance():
         "| cola-6of12 | Matthews correlation 0.400 | 100 | 1 | 50.0% |  | 25.0 (0.0 to 50.0) | 90.0 (65.0 to 115.0)"
         in text
     )
+
+
+def test_what_was_not_measured_everywhere_is_told_beside_the_same_checkpoints():
+    other = [one | {"checkpoint": "sst2-6of12", "score": 0.36} for one in ROWS]
+    more = [row("ablation", 1, 0.2, lead=0.25, lead_interval=[0.1, 0.4]), row("random_mean", 2, 0.2)]
+    frame = selections.frame_of([*ROWS, *other, *more])
+    one, ablated, two, alike, *_ = selections.findings(frame)
+    assert "over 2 checkpoints" in one
+    assert "ablation" not in one
+    assert ablated == (
+        "With 1 a layer, on the 1 of these where ablation was measured: usage 25.0% (25.0%), ablation 50.0% (50.0%); "
+        "ahead of usage by more than chance on cola-6of12, behind on none."
+    )
+    assert alike.endswith("random experts 75.0% (75.0%), random experts, weighed alike 50.0% (50.0%).")
+    assert "weighed alike" not in two
 
 
 def test_matched_answer_shares_stand_beside_what_they_change():
@@ -107,13 +123,17 @@ def test_a_checkpoint_is_measured_with_every_selection(
     assert found.exit_code == 0, found.output
     rows = json.loads((tmp_path / "selection.json").read_text())["rows"]
     assert {(one["per_layer"], one["selection"], one.get("matched", False)) for one in rows} == {
-        (m, name, matched) for m in (1, 2) for name in selections.NAMES for matched in (False, True)
+        (m, name, matched)
+        for m in (1, 2)
+        for name in selections.NAMES
+        for matched in (False, True)
+        if (m, name) != (1, "random_mean")  # nothing to weigh
     }
     for one in rows:
         assert (one["checkpoint"], one["n"]) == ("sst2-2of3", 24)
         matched = one.get("matched", False)
-        assert ("lead" in one) == (one["selection"] in ("gate_norm", "fitted"))
-        assert ("gain" in one) == (matched and one["selection"] != "random")
+        assert ("lead" in one) == (one["selection"] in ("gate_norm", "ablation", "fitted"))
+        assert ("gain" in one) == (matched and not one["selection"].startswith("random"))
         assert one.get("matched_texts", 24) == 24
         assert ("fitted_texts" in one) == (one["selection"] == "fitted")
         assert one["interval"][0] <= one["score"] <= one["interval"][1]
@@ -131,7 +151,18 @@ def test_a_checkpoint_is_measured_with_every_selection(
     answers = evaluate(static, loaded.tokenizer, validation)
     assert of[1, "usage", False]["score"] == answers.score
     assert of[1, "usage", False]["ranking"] == ranking(answers.labels, answers.logits)
-    assert len(selections.frame_of(rows)) == 16
+    assert len(selections.frame_of(rows)) == 22
+    without = prune(
+        loaded.model,
+        make_plan(
+            usage,
+            per_layer=1,
+            selection="ablation",
+            scores=ablation(loaded.model, loaded.tokenizer, validation),
+        ),
+    )
+    expected = evaluate(without, loaded.tokenizer, validation).score
+    assert of[1, "ablation", False]["score"] == expected
     again = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
     assert again.exit_code == 0
     assert json.loads((tmp_path / "selection.json").read_text())["rows"] == rows

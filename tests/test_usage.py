@@ -206,6 +206,13 @@ def test_gate_norm_and_plans_made_from_stats(tiny_routed, tiny_tokenizer, tiny_d
     model, data = tiny_routed(), tiny_data(30)
     bare = measure_usage(model, tiny_tokenizer, data)
     assert plan_from(bare, budget=5) == make_plan(bare.shares(), budget=5)
+    other = {layer: np.array([0.1, 0.2, 0.3, 0.4]) for layer in (1, 2)}
+    recorded = plan_from(replace(bare, recorded=other), budget=5, selection="recorded")
+    assert recorded == make_plan(other, budget=5)
+    ablated = dict(plan_from(replace(bare, ablation=other), per_layer=1, selection="ablation").layers)
+    assert [kept.experts for kept in ablated.values()] == [(3,), (3,)]
+    with pytest.raises(PlanError, match="effects of knocking them out"):
+        plan_from(bare, budget=5, selection="ablation")
     with pytest.raises(PlanError, match="output_norms=True"):
         plan_from(bare, budget=5, selection="gate_norm")
     stats = measure_usage(model, tiny_tokenizer, data, output_norms=True)

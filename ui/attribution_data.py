@@ -13,8 +13,9 @@ from shrp.attribution.importance import MEANINGS, MEASURES, KnockOuts
 from shrp.errors import ShrpError
 from ui import attribution_figures as figures
 from ui import state
-from ui.attribution_results import effect_table, knocked_out
+from ui.attribution_results import effect_table
 from ui.downloads import chart, downloads
+from ui.knock_outs import knocked_out
 from ui.text import escape, escape_html, is_percentage, metric_name, percent
 
 ON, INPUTS, MEANING, MEASURE = "on_data", "data_inputs", "knocked_out", "rank_by"

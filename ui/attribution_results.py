@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import streamlit as st
 import torch
 
 from shrp.attribution import experts, importance, router, tokens, trust
@@ -15,7 +14,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import PlanError
 from ui import loaders
-from ui.store import Progress, once, results
+from ui.store import Progress, once
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,40 +139,6 @@ def expert_scores(one: Explained, output: int, budget: int) -> tuple[list[expert
         return [*found, experts.shapley_values(coalitions, budget=budget, progress=progress)], note
 
     return once("attribution experts", 128, (*one.key, output, budget), "Coalitions of experts", work)
-
-
-def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) -> importance.KnockOuts:
-    """Every expert knocked out on `n` inputs of the data, a block at a time; blocks done before cost nothing.
-
-    Raises as `shrp.attribution.importance.knock_outs`.
-    """
-    key = (checkpoint.fingerprint, data.fingerprint, meaning)
-    store, parts, blocks = results("expert knock-outs", 512), [], list(importance.blocks(data, n))
-    bar = st.empty()
-    try:
-        for i, rows in enumerate(blocks):
-            if (found := store.get((*key, i, len(rows)))) is None:
-                done = sum(part.n for part in parts)
-
-                def show(layers: int, of: int, done: int = done, size: int = len(rows)) -> None:
-                    inputs = done + size * layers / of
-                    bar.progress(min(inputs / n, 1.0), f"Knocking experts out: {inputs:,.0f} of {n:,} inputs")
-
-                show(0, 1)
-                found = importance.knock_outs(
-                    checkpoint.model,
-                    checkpoint.tokenizer,
-                    data,
-                    rows,
-                    meaning=meaning,
-                    max_length=checkpoint.info.max_length,
-                    progress=show,
-                )
-                store.put((*key, i, len(rows)), found)
-            parts.append(found)
-    finally:
-        bar.empty()
-    return importance.merge(parts)
 
 
 def effect_table(found: importance.KnockOuts, key: Hashable, data: TextData, output: int | None):

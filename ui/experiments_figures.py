@@ -242,8 +242,10 @@ def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
     looks = {
         "usage": (BLUE, "circle"),
         "gate × norm": (SKY, "diamond"),
+        "ablation": (PURPLE, "triangle-up"),
         "fitted gates": (GREEN, "square"),
         "random experts": (ORANGE, "x"),
+        "random experts, weighed alike": (ORANGE, "cross"),
     }
     fig = go.Figure()
     for (matched, name), rows in frame.groupby(["matched", "selection"], observed=True, sort=True):

@@ -11,20 +11,30 @@ import pandas as pd
 import streamlit as st
 
 from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import usage_in
 from shrp.data import TextData
+from shrp.errors import PlanError
 from shrp.evaluation import Evaluation
 from shrp.fitting import TEXTS, FittedGates, GateFit
 from shrp.measure import TOKENS, Cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits
 from shrp.usage import UsageStats, plan_from
-from ui import loaders
+from ui import knock_outs, loaders
 from ui.store import disk, results
 from ui.text import escape
 
 GLOBAL, PER_LAYER = "Global budget", "Per layer"
 FITTED, FITTED_WEIGHTS = "Fitted", "Fitted weights"
-SELECTIONS = {"Usage": "usage", "Gate × norm": "gate_norm", FITTED: "fitted", "Random (control)": "random"}
+RECORDED = "Recorded usage"
+SELECTIONS = {
+    "Usage": "usage",
+    RECORDED: "recorded",
+    "Gate × norm": "gate_norm",
+    "Ablation": "ablation",
+    FITTED: "fitted",
+    "Random (control)": "random",
+}
 COMBINATIONS = {"Usage weights": "usage", "Plain mean": "mean"}
 """Those that can be picked; `FITTED_WEIGHTS` come with the selection of that name, and only with it."""
 MAX_SEED = 9999
@@ -83,24 +93,37 @@ def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageSt
     """The usage that a selection needs, measured once with a progress bar.
 
     Raises:
-        PlanError: the model has no routed layer.
+        PlanError: the model has no routed layer, or no recorded usage where the selection is by that.
         DataError: the data are empty.
     """
-    norms = SELECTIONS.get(selection) == "gate_norm"
-    stats = loaders.usage_stats(checkpoint, data, norms=norms)
-    return replace(stats, fitted=_fitted(checkpoint, data, stats)) if selection == FITTED else stats
+    kind = SELECTIONS.get(selection)
+    stats = loaders.usage_stats(checkpoint, data, norms=kind == "gate_norm")
+    if kind == "recorded":
+        if not checkpoint.info.usage:
+            raise PlanError(
+                "this checkpoint carries no usage from its training; choose by usage on the data instead."
+            )
+        return replace(stats, recorded=usage_in(checkpoint.info))
+    if kind == "ablation":
+        return replace(stats, ablation=knock_outs.ablation(checkpoint, data))
+    return replace(stats, fitted=_fitted(checkpoint, data, stats)) if kind == "fitted" else stats
 
 
 def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats | None:
     """What `usage_for` would give, where nothing must be measured for it first; the plain usage is always there."""
-    key = (checkpoint.fingerprint, data.fingerprint, data.name)
-    if SELECTIONS.get(selection) == "gate_norm":
+    key, kind = (checkpoint.fingerprint, data.fingerprint, data.name), SELECTIONS.get(selection)
+    if kind == "gate_norm":
         found = results("usage with norms", 8).get(key)
         return found if found is not None else loaders.kept_usage(checkpoint, data, norms=True)
-    if selection != FITTED and (found := results("usage with norms", 8).get(key)) is not None:
+    if kind == "recorded":
+        return usage_for(selection, checkpoint, data) if checkpoint.info.usage else None
+    if kind == "ablation":
+        found = knock_outs.ablation_known(checkpoint, data)
+        return None if found is None else replace(loaders.usage_stats(checkpoint, data), ablation=found)
+    if kind != "fitted" and (found := results("usage with norms", 8).get(key)) is not None:
         return found
     stats = loaders.usage_stats(checkpoint, data)
-    if selection != FITTED:
+    if kind != "fitted":
         return stats
     fitted = results("fitted gates", 8).get(key)
     if fitted is None:

@@ -58,7 +58,8 @@ def section(
     said = "" if setting.is_control else verdict(pruned, draws)
     st.caption(
         f"{said} n = {pruned.n:,}, {escape(pruned.data)}; intervals 95%, ahead: paired; matched shares: with the "
-        "output bias shifted, as above. Gate × norm and fitted gates are here once they were measured: pick them above."
+        "output bias shifted, as above. Gate × norm, ablation and fitted gates are here once they were measured: pick "
+        "them above."
     )
 
 

@@ -61,10 +61,13 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             "Which experts",
             tuple(SELECTIONS),
             side + SELECTION,
-            "Usage: the most used ones (the paper's). Gate × norm: those with the largest mean gate times output "
-            "norm. Fitted: constant gates that learn from texts alone to have the pruned model answer as the routed "
-            "one, while the expert with the smallest gate is taken out again and again. Random: drawn by chance, a "
-            "control that a good selection must beat.",
+            "Usage: the most used ones (the paper's), counted on the data above. Recorded usage: the same, as the "
+            "checkpoint carries it from the validation data of its training; the command line prunes by it. Gate × "
+            "norm: those with the largest mean gate times output norm. Ablation: those without which the answer "
+            "changes most, each knocked out in turn for up to 512 inputs, where the router picks the next one. Fitted: "
+            "constant gates that learn from texts alone to have the pruned model answer as the routed one, while the "
+            "expert with the smallest gate is taken out again and again. Random: drawn by chance, a control that a "
+            "good selection must beat; how many a layer keeps and what they weigh still goes by usage.",
         )
         combination = FITTED_WEIGHTS
         if selection != FITTED:

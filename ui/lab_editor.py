@@ -37,9 +37,8 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan, stats: UsageSta
             plan,
             found.experts,
             name,
-            stats.shares(),
-            f"{_WEIGHTS.get(plan.combination, 'weights as given')}; hover: Top-1 shares of {stats.unit}, {stats.data}, "
-            f"n = {stats.n:,}",
+            stats.recorded or stats.shares(),
+            f"{_WEIGHTS.get(plan.combination, 'weights as given')}; hover: {_shares_of(stats)}",
             found.edits,
             found.serial,
             partial(_clicked, found),
@@ -52,6 +51,12 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan, stats: UsageSta
             _boxes(found)
         with st.expander("Load a plan", icon=":material/upload_file:"):
             upload(found, FILE)
+
+
+def _shares_of(stats: UsageStats) -> str:
+    if stats.recorded:
+        return "Top-1 shares that the checkpoint carries"
+    return f"Top-1 shares of {stats.unit}, {stats.data}, n = {stats.n:,}"
 
 
 def _toolbar(found: Editor) -> None:

@@ -35,14 +35,14 @@ def checkpoint_zip(
     name: str,
     evaluation: Evaluation,
     data: TextData,
-    ranked_on: TextData,
+    ranked_on: TextData | None,
     shift: np.ndarray | None = None,
 ) -> bytes:
     """The pruned model as a zipped checkpoint folder, weights in float16, with the score measured here.
 
     Args:
         data: what `evaluation` is of.
-        ranked_on: what the plan's experts were chosen on.
+        ranked_on: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
         shift: of the output bias, found on `data` (`ui.lab_threshold`); `evaluation` is then of the shifted model.
     """
     drawn = plan.selection.startswith("random")  # also with edits
@@ -57,7 +57,8 @@ def checkpoint_zip(
         kept.append(row | {"data_fingerprint": data.fingerprint, "budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
     # What a plan from a file was chosen on is not known here.
-    training |= {} if drawn or plan.combination == "given weights" else chosen_on(ranked_on)
+    unknown = ranked_on is None or drawn or plan.combination == "given weights"
+    training |= {} if unknown else chosen_on(ranked_on)
     training |= {} if shift is None else shares_matched(data, shift)
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
     buffer = io.BytesIO()

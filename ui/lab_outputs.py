@@ -26,7 +26,7 @@ from ui import (
     state,
 )
 from ui.downloads import chart
-from ui.lab import Setting
+from ui.lab import RECORDED, Setting
 from ui.lab_sides import model_key
 from ui.state import Selection
 from ui.text import count, escape, percent, with_interval
@@ -119,12 +119,13 @@ def save_section(
     if not (moved and st.checkbox(MATCH_LABEL, key=MATCH, bind="query-params", help=MATCH_HELP)):
         moved = None
     shift, scored = (None, pruned) if moved is None else (moved.shift, moved.evaluation)
+    chosen_on = None if setting.selection == RECORDED else selection.ranking
     saved_as = name if moved is None else f"{name}-matched"
     with st.container(horizontal=True, gap="medium"):
         st.download_button(
             "Pruned checkpoint (.zip)",
             data=lambda: lab_export.checkpoint_zip(
-                checkpoint, plan, saved_as, scored, selection.data, selection.ranking, shift
+                checkpoint, plan, saved_as, scored, selection.data, chosen_on, shift
             ),
             file_name=f"{saved_as}.zip",
             mime="application/zip",

@@ -10,6 +10,7 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.minimal_pairs import pairs_of
 from shrp.reference import Reference
+from ui.lab import RECORDED, Setting
 from ui.state import Selection
 from ui.store import results
 from ui.text import escape
@@ -81,9 +82,15 @@ def halves(data: TextData) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(chosen), np.setdiff1d(order, chosen)
 
 
-def introduction(selection: Selection) -> str:
+def introduction(selection: Selection, setting: Setting) -> str:
     """What the experts are ranked on and the score is of, as Markdown."""
     name, n = escape(selection.data.name), len(selection.data)
+    if setting.selection == RECORDED:
+        of = selection.checkpoint.info.training.get("validation_data", "the validation data of its training")
+        return (
+            f"evaluated on **{name}** (n = {n:,}); the usage that experts are ranked by is the checkpoint's own, of "
+            f"**{escape(of)}**."
+        )
     if selection.ranked_on is None:
         return f"evaluated on **{name}** (n = {n:,}), which also gives the usage that experts are ranked by."
     other = selection.ranked_on

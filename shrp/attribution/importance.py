@@ -35,6 +35,8 @@ MEANINGS = ("router picks the next", "zeroed")
 as they then would; or the expert's gate is 0 and the route of all else frozen."""
 BLOCK = 32
 """Inputs computed together; results of blocks are kept, so that more inputs later cost only what is new."""
+ABLATED = 512
+"""Most inputs on which experts are knocked out to choose among them."""
 _RESAMPLES = 500
 
 MEASURES = {
@@ -77,6 +79,11 @@ class KnockOuts:
         index = classes[:, None, None, None]
         with_it = np.take_along_axis(self.base, classes[:, None], 1)[:, :, None]  # (n, 1, 1)
         return with_it - np.take_along_axis(self.knocked_out, index, 3)[..., 0]
+
+    def sizes(self) -> dict[int, np.ndarray]:
+        """Layer -> mean size of an expert's effect on the predicted output `(H,)`, over all inputs."""
+        effects = np.abs(self.effects(None).astype(np.float64)).mean(0)
+        return dict(zip(self.layers, effects, strict=True))
 
     def table(self, data: TextData, output: int | None) -> pd.DataFrame:
         """One row an expert, with 95% intervals over the inputs.
@@ -209,6 +216,33 @@ def merge(parts: Sequence[KnockOuts]) -> KnockOuts:
         first.layers,
         *(np.concatenate([getattr(part, name) for part in parts]) for name in fields),
     )
+
+
+def ablation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    *,
+    max_length: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[int, np.ndarray]:
+    """Layer -> `KnockOuts.sizes` of the first `ABLATED` inputs, by which experts can be chosen; labels have no part in
+    it but to mix the classes.
+
+    Args:
+        progress: called with inputs done and in all.
+
+    Raises:
+        PlanError, DataError: as `knock_outs`.
+    """
+    parts, n = [], min(ABLATED, len(data))
+    for rows in blocks(data, n):
+        parts.append(knock_outs(model, tokenizer, data, rows, max_length=max_length))
+        if progress:
+            progress(sum(part.n for part in parts), n)
+    if not parts:
+        raise DataError(f"{data.name} is empty; attribution needs at least one input.")
+    return merge(parts).sizes()
 
 
 def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:

@@ -113,6 +113,8 @@ def _counted(source: Checkpoint, data: TextData, selection: str, max_length: int
 
     norms = selection == "gate_norm"
     stats = measure_usage(source.model, source.tokenizer, data, max_length=max_length, output_norms=norms)
+    if selection == "ablation":
+        return replace(stats, ablation=_ablated(source, data, max_length))
     if selection != "fitted":
         return stats
     stderr.print(f"fitting gates on texts of {data.name}, some minutes …", highlight=False)
@@ -121,6 +123,21 @@ def _counted(source: Checkpoint, data: TextData, selection: str, max_length: int
         fit = GateFit(source.model, source.tokenizer, data, stats.shares(), max_length=max_length, seed=seed)
         fitted = fit.finish(lambda done, steps: shown.update(task, completed=done, total=steps))
     return replace(stats, fitted=fitted)
+
+
+def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, Any]:
+    """What knocking out each expert changes, with a progress bar."""
+    from shrp.attribution.importance import ablation
+
+    with bar("experts knocked out") as shown:
+        task = shown.add_task("experts knocked out", total=None)
+        return ablation(
+            source.model,
+            source.tokenizer,
+            data,
+            max_length=max_length,
+            progress=lambda done, of: shown.update(task, completed=done, total=of),
+        )
 
 
 def prune(
@@ -132,7 +149,8 @@ def prune(
     per_layer: Annotated[int | None, typer.Option(help="Experts kept in every converted layer (m).")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan as JSON, instead of a number.")] = None,
     selection: Annotated[
-        str | None, typer.Option(help="usage (the default), gate_norm, fitted, or random (a control).")
+        str | None,
+        typer.Option(help="usage (the default), gate_norm, ablation, fitted, or random (a control)."),
     ] = None,
     combination: Annotated[
         str | None, typer.Option(help="usage weights, their plain mean, or fitted; by default as selected.")
@@ -261,7 +279,7 @@ def prune(
     measured_on = None
     if plan is not None:
         chosen = plan_file(plan)
-    elif data is not None or selection in ("gate_norm", "fitted"):
+    elif data is not None or selection in ("gate_norm", "ablation", "fitted"):
         measured_on = evaluation_data(data or "probe", source.info.task, *columns)
         stats = _counted(source, measured_on, selection, max_length, seed)
         chosen = plan_from(stats, selection=selection, **options)

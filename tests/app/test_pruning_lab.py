@@ -12,14 +12,16 @@ from streamlit.testing.v1 import AppTest
 from shrp import checkpoint as checkpoints
 from shrp import reference
 from shrp.answer_shares import answer_shares, matching_shift, shifted
+from shrp.attribution import importance
 from shrp.card import card
+from shrp.checkpoint_info import usage_in
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
 from shrp.live import FIRST_ESTIMATE
 from shrp.metrics import ranking
 from shrp.paired import paired_difference
-from shrp.plan import PruningPlan
+from shrp.plan import PruningPlan, make_plan
 from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
@@ -116,6 +118,37 @@ def test_every_other_control_counts(page, loaded):
     assert "are a control" in texts_of(page)
     page.segmented_control(key="select").set_value("Gate × norm").run()
     assert_shows(page, *direct(loaded, per_layer=3, combination="mean", selection="gate_norm"))
+
+
+def test_experts_are_chosen_by_what_is_lost_without_them(cache, page, loaded, monkeypatch):
+    page.slider(key="budget").set_value(5).run()
+    page.segmented_control(key="select").set_value("Ablation").run()
+    data = load_probe("sst2")
+    scores = importance.ablation(loaded.model, loaded.tokenizer, data)
+    shares = measure_usage(loaded.model, loaded.tokenizer, data).shares()
+    plan = make_plan(shares, budget=5, scores=scores, selection="ablation")
+    assert_shows(page, plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, data))
+    monkeypatch.setattr(importance, "knock_outs", None)  # measured once, whatever the slider does then
+    page.slider(key="budget").set_value(3).run()
+    plan = make_plan(shares, budget=3, scores=scores, selection="ablation")
+    assert_shows(page, plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, data))
+    page.segmented_control(key="select").set_value("Usage").run()
+    assert any("ablation" in frame.value.to_string() for frame in page.dataframe)  # beside it, as it is known
+
+
+def test_recorded_usage_is_that_of_the_command_line(open_page, save_tiny, page):
+    page.segmented_control(key="select").set_value("Recorded usage").run()
+    assert "this checkpoint carries no usage from its training" in page.error[0].value
+    folder = save_tiny("counted", usage={1: [0.7, 0.1, 0.1, 0.1], 2: [0.1, 0.2, 0.3, 0.4]})
+    page, loaded = open_page("pruning_lab", folder), checkpoints.load(folder)
+    page.slider(key="budget").set_value(5).run()
+    page.segmented_control(key="select").set_value("Recorded usage").run()
+    plan = make_plan(usage_in(loaded.info), budget=5)
+    assert plan != make_plan(
+        measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2")).shares(), budget=5
+    )
+    assert_shows(page, plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, load_probe("sst2")))
+    assert "the checkpoint's own" in texts_of(page)
 
 
 def test_the_slider_starts_from_the_same_number_in_every_run(page):

@@ -58,6 +58,11 @@ def test_the_table_of_a_data_set(routed, tiny_data, tiny_tokenizer):
             assert (row.effect, row.score_lost) == (0, 0)
             assert np.isnan(row.effect_per_use)
     assert table.groupby("layer")["usage"].sum().tolist() == pytest.approx([1, 1, 1])
+    done = []
+    sizes = importance.ablation(routed, tiny_tokenizer, data, progress=lambda *step: done.append(step))
+    assert done == [(32, 40), (40, 40)]
+    for layer, rows in table.groupby("layer"):
+        assert sizes[layer].tolist() == pytest.approx(rows["effect"].tolist())
     ranks = importance.correlations(table, "effect")
     for layer, rho in ranks.set_index("layer")["spearman"].items():
         group = table[(table["layer"] == layer) & (table["uses"] > 0)]  # the others tie at 0 by construction
