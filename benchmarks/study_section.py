@@ -235,10 +235,10 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "gate × norm are counted on the validation data that scores them, as in the paper, and experts are knocked out "
         "(ablation) on up to 512 of its inputs; random experts weigh by usage, unless said otherwise; gates are "
         "fitted on at most 512 texts of the training split, whose labels only mix the classes. Cells: share of the "
-        "routed model's score, and in brackets what its 95% interval allows (for random experts the range of three draws). “Shares "
-        "matched”: with the output bias shifted so that each class is given as often as by the routed model on 512 "
-        "texts of the training split, drawn alike (`shrp.answer_shares`). ROC: area under the curve of the models "
-        "by usage, which no threshold touches, where it was measured. One training each.",
+        "routed model's score, and in brackets what its 95% interval allows (for random experts the range of three "
+        "draws). “Shares matched”: with the output bias shifted so that each class is given as often as by the routed "
+        "model on 512 texts of the training split, drawn alike (`shrp.answer_shares`). ROC: area under the "
+        "curve of the models by usage, which no threshold touches, where it was measured. One training each.",
         "",
         *(f"- {sentence}" for sentence in selections.findings(frame)),
         "",

@@ -228,6 +228,10 @@ def _how_chosen(info: CheckpointInfo) -> str:
     """What the choice of experts means for the scores."""
     if info.plan is not None and info.plan.selection.startswith("random"):
         return "Its experts were drawn at random, as a control."
+    if info.plan is not None and info.plan.combination == "given weights":
+        return (
+            "Its experts were given by a plan from a file, which does not say by which data they were chosen."
+        )
     if chosen := info.training.get("chosen_on"):
         return (
             f"Its experts were chosen on {chosen['data']} (n = {chosen['n']:,}); scores on these same inputs are "

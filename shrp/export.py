@@ -166,7 +166,8 @@ def export_folder(
     """
     folder = Path(folder)
     check_free(folder)
-    backend = serving_tokenizer(model, tokenizer)
+    longest = longest_input(model, tokenizer, info.max_length)  # as it was scored
+    backend = serving_tokenizer(tokenizer, longest)
     if shift is not None:
         model = with_output_shift(model, info.task, np.asarray(shift, dtype=float))
     try:
@@ -184,7 +185,7 @@ def export_folder(
                 "task": info.task.name,
                 "texts": list(info.task.text_columns),
                 "labels": _labels(model, info),
-                "max_length": longest_input(model, tokenizer),
+                "max_length": longest,
                 "inputs": {name: _ENCODING_FIELDS[name] for name in report.inputs},
                 "output": "logits",
                 "precision": "int8" if int8 else "float32",
@@ -224,8 +225,8 @@ def check_free(folder: Path) -> None:
         )
 
 
-def serving_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A copy of the tokenizer's fast core that truncates and pads by itself.
+def serving_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    """A copy of the tokenizer's fast core that cuts at `max_length` tokens and pads by itself.
 
     Raises:
         ExportError: it has no fast core, which is what runs without Python code of its own.
@@ -236,7 +237,7 @@ def serving_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
             "the checkpoint's tokenizer has no fast form (tokenizer.json), which serving without transformers needs."
         )
     core = Tokenizer.from_str(core.to_str())
-    core.enable_truncation(longest_input(model, tokenizer), direction=tokenizer.truncation_side)
+    core.enable_truncation(max_length, direction=tokenizer.truncation_side)
     core.enable_padding(
         direction="right",  # as `collate`
         pad_id=tokenizer.pad_token_id or 0,

@@ -37,7 +37,7 @@ from shrp.losses import hidden_loss
 from shrp.partial import run_from
 from shrp.precision import resolve_precision
 from shrp.routing import record_routing
-from shrp.run_state import RunState, weights_digest
+from shrp.run_state import TEACHER_FILE, RunState, weights_digest
 from shrp.tasks import TEXTS
 from shrp.teacher import kept_or_live
 from shrp.train import FIT_EXAMPLES
@@ -124,7 +124,9 @@ def convert_on_text(
     if not config.shrp.layers:
         raise TrainingError("name at least one layer to convert.")
     order = tuple(reversed(config.shrp.layers))
-    return _OnText(config, base, tokenizer, texts, teacher_outputs).run(start or base, order, progress, state)
+    return _OnText(config, base, tokenizer, texts, teacher_outputs, state).run(
+        start or base, order, progress, state
+    )
 
 
 def recover_on_text(
@@ -213,6 +215,7 @@ class _OnText:
         tokenizer: PreTrainedTokenizerBase,
         texts: Texts,
         teacher_outputs: Path,
+        state: RunState | None = None,
     ) -> None:
         if not len(texts):
             raise TrainingError("there are no texts to train on: give at least one.")
@@ -237,6 +240,7 @@ class _OnText:
             hidden=True,
             identity=identity,
             bf16=self.bf16,
+            settled=state and state.folder / TEACHER_FILE,
         )
 
     def run(

@@ -271,7 +271,10 @@ def make_plan(
         )
         layers.append((layer, LayerPlan(tuple(kept), tuple(weights.tolist()))))
     if edits:
-        selection += " with edits"
+        # Whatever is picked beside a plan that a file gave whole has no part in it.
+        whole = all(edits.of(layer).weights for layer in usage)
+        selection = edits.origin or ("given" if whole else selection)
+        selection += "" if whole else " with edits"
     if any(edit.weights for _, edit in edits.layers):
         combination = "given weights"
     return PruningPlan(tuple(layers), selection, combination)

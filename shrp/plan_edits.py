@@ -7,6 +7,7 @@ those give.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SUM_TOLERANCE = 0.0101
 """How far from 1 given weights may sum to: as much as rounding thirds to two decimals takes, `0.33 + 0.33 + 0.33`."""
+ORIGIN = re.compile(r"[a-z][a-z_]{0,19}")
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,17 @@ class PlanEdits:
     """The `LayerEdit` of every layer that was changed, ascending."""
 
     layers: tuple[tuple[int, LayerEdit], ...] = ()
+    origin: str = ""
+    """How the experts of a plan were selected that came from a file: a random control stays one. Empty for none, and
+    where the file's name for it is none of ours."""
 
     def __post_init__(self) -> None:
         if len({layer for layer, _ in self.layers}) != len(self.layers):
             raise PlanError("the edits name a layer twice; name each layer once.")
         changed = [(layer, edit) for layer, edit in self.layers if edit != LayerEdit()]
         object.__setattr__(self, "layers", tuple(sorted(changed, key=lambda item: item[0])))
+        if not changed or not ORIGIN.fullmatch(self.origin):
+            object.__setattr__(self, "origin", "")
 
     def __bool__(self) -> bool:
         return bool(self.layers)
@@ -117,7 +124,7 @@ class PlanEdits:
 
     def with_layer(self, layer: int, edit: LayerEdit) -> PlanEdits:
         """The same with one layer's edit replaced."""
-        return PlanEdits(tuple((dict(self.layers) | {layer: edit}).items()))
+        return PlanEdits(tuple((dict(self.layers) | {layer: edit}).items()), self.origin)
 
     def check(self, layers: Sequence[int], num_experts: int) -> None:
         """Raise `PlanError` unless the edits fit a model that has `layers`, each of `num_experts` experts."""
@@ -139,7 +146,8 @@ def edits_of(plan: PruningPlan) -> PlanEdits:
         tuple(
             (layer, LayerEdit(len(kept.experts), kept.experts, weights=kept.weights))
             for layer, kept in plan.layers
-        )
+        ),
+        plan.selection.removesuffix(" with edits"),
     )
 
 

@@ -32,6 +32,7 @@ from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.run_stages import Datasets, RunStages
 from shrp.run_state import (
+    RUN_FILE,
     alone_in,
     finish,
     holds_a_run,
@@ -121,6 +122,11 @@ class Run:
 
     def _run(self) -> CheckpointInfo:
         folder = run_folder(self.out)
+        if (folder / RUN_FILE).is_file():
+            raise TrainingError(
+                f"{folder} holds an unfinished run of another command: go on with that, delete it, or choose another "
+                "folder for the result."
+            )
         if holds_a_run(folder):
             if not self.resume:
                 raise TrainingError(

@@ -22,6 +22,8 @@ from shrp.history import history_text
 from shrp.training_config import TrainConfig
 
 RUN_FILE = "run.json"
+TEACHER_FILE = "teacher.txt"
+"""Whether the teacher's answers are kept (`shrp.teacher.kept_or_live`)."""
 _LOCK = ".lock"
 
 
@@ -84,9 +86,29 @@ class RunState:
         """Whether an epoch was kept."""
         return any(self.folder.glob("epoch-*"))
 
+    def check_own(self) -> None:
+        """Raise `TrainingError` where the folder holds the stages of a `train`, which go on with that alone."""
+        found = [path for path in self.folder.iterdir() if path.is_dir()] if self.folder.is_dir() else []
+        stages = [
+            path.name.removesuffix(".run")
+            for path in sorted(found)
+            if not path.name.startswith("epoch-")
+            and (path.suffix == ".run" or (path / checkpoint.CONFIG).is_file())
+        ]
+        if stages:
+            raise TrainingError(
+                f"{self.folder} holds an unfinished run of several stages ({', '.join(dict.fromkeys(stages))}): go on "
+                "with it by its own command, delete it, or choose another folder for the result."
+            )
+
     @contextmanager
     def only_if_begun(self) -> Iterator[None]:
-        """What was killed before its first epoch is no run to go on with, and what fails before it leaves nothing."""
+        """What was killed before its first epoch is no run to go on with, and what fails before it leaves nothing.
+
+        Raises:
+            TrainingError: as `check_own`.
+        """
+        self.check_own()
         if not self.begun:
             (self.folder / RUN_FILE).unlink(missing_ok=True)
         try:
@@ -107,6 +129,7 @@ class RunState:
             TrainingError: there is a run already, which is not to be resumed or is another.
         """
         file = self.folder / RUN_FILE
+        self.check_own()
         if file.is_file() and not resume:
             raise TrainingError(
                 f"{self.folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."

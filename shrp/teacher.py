@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import Encoded, collate
+from shrp.errors import TrainingError
 from shrp.losses import TeacherOutput
 
 CACHE_BYTES = 16 * 2**30
@@ -27,6 +28,7 @@ CACHE_BYTES = 16 * 2**30
 SPARE_BYTES = 2**30
 """Left free on the disk beside them, for checkpoints."""
 _LOG = logging.getLogger(__name__)
+_KEPT, _LIVE = "kept", "live"
 _BATCH = 64
 _IDENTITY, _LOGITS, _HIDDEN, _LOCK = "teacher.json", "logits.npy", "hidden.bin", ".lock"
 
@@ -168,11 +170,19 @@ def kept_or_live(
     hidden: bool,
     identity: dict[str, str],
     bf16: bool,
+    settled: Path | None = None,
 ) -> LiveTeacher | CachedTeacher:
     """The teacher, asked once about each row where its answers fit on the disk, or else in every step.
 
-    Args as for `CachedTeacher`; `bf16`, whether it computes in that.
+    Args as for `CachedTeacher`; `bf16`, whether it computes in that; `settled`, a file that keeps which of the two it
+    came to, as what the two say differs in the last digits: a run that goes on asks as it began.
+
+    Raises:
+        TrainingError: a run that began with room for the answers has none now.
     """
+    known = settled.read_text(encoding="utf-8") if settled is not None and settled.is_file() else ""
+    if known == _LIVE:
+        return LiveTeacher(model, hidden)
     cached = CachedTeacher(
         folder,
         model,
@@ -183,9 +193,18 @@ def kept_or_live(
         identity=identity | {"precision": "bf16" if bf16 else "fp32"},
     )
     size = CachedTeacher.bytes_for(model, cached.tokens) if hidden else 0
+    kept = size <= CACHE_BYTES and cached.fill(torch.bfloat16 if bf16 else None)
+    if not kept and known:
+        raise TrainingError(
+            f"{folder} has no room for the teacher's hidden states ({size / 2**30:.1f} GiB, and "
+            f"{SPARE_BYTES / 2**30:.0f} GiB to spare), with which this run began: make room, or delete it to start "
+            "afresh."
+        )
+    if settled is not None:
+        settled.write_text(_KEPT if kept else _LIVE, encoding="utf-8")
     if size > CACHE_BYTES:
         return LiveTeacher(model, hidden)
-    if not cached.fill(torch.bfloat16 if bf16 else None):
+    if not kept:
         _LOG.warning(
             f"{folder} has no room for the teacher's hidden states ({size / 2**30:.1f} GiB, and "
             f"{SPARE_BYTES / 2**30:.0f} GiB to spare): it is asked anew in every step, which takes longer."

@@ -36,7 +36,7 @@ from shrp.losses import TeacherOutput, total_loss
 from shrp.partial import run_from
 from shrp.precision import resolve_precision
 from shrp.routing import record_routing, use_gates
-from shrp.run_state import RunState, alone_in, identity_of, run_folder, weights_digest
+from shrp.run_state import TEACHER_FILE, RunState, alone_in, identity_of, run_folder, weights_digest
 from shrp.schedules import Swap, explore
 from shrp.teacher import CachedTeacher, LiveTeacher, kept_or_live
 from shrp.trainable import (
@@ -204,6 +204,7 @@ class _Run:
             hidden=hidden,
             identity=identity,
             bf16=self.bf16,
+            settled=self.state.folder / TEACHER_FILE,
         )
 
     def info(self, history: list[dict[str, Any]]) -> CheckpointInfo:

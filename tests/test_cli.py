@@ -20,7 +20,7 @@ from shrp.attribution import importance
 from shrp.batching import token_counts
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.options import layer_list
-from shrp.cli.output import TrainingBar
+from shrp.cli.output import TrainingBar, write_csv
 from shrp.cli.training import score_line
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
@@ -448,6 +448,23 @@ def test_prune_with_matched_answer_shares(shrp, place, tmp_path):
     assert "Its output bias was shifted so that it gives each class as often as the routed model" in card
     out = ("--out", tmp_path / "no", "--match-shares", "--recover", 1)
     failed(shrp("prune", place / "routed", *on, *out), "with --recover the training finds the bias")
+
+
+def test_a_table_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch):
+    frame, file = pd.DataFrame({"text": ["one", "two"]}), tmp_path / "p.csv"
+
+    def full(self, path, **_):
+        Path(path).write_text("text\none")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_csv(frame, file)
+    assert list(tmp_path.iterdir()) == []
+    write_csv(frame, file)
+    assert file.read_text() == "text\none\ntwo\n"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_train_on_files_of_ones_own(shrp, place, tmp_path):

@@ -341,10 +341,23 @@ def test_the_exported_tokenizer_cuts_at_the_same_end(static, tiny_tokenizer, tmp
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.truncation_side = "left"
     text = " ".join(f"w{i}" for i in range(40))
-    core = exporting.serving_tokenizer(static(), tokenizer)
-    limit = exporting.longest_input(static(), tokenizer)
-    assert core.encode(text).ids == tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+    core = exporting.serving_tokenizer(tokenizer, 20)
+    assert core.encode(text).ids == tokenizer(text, truncation=True, max_length=20)["input_ids"]
     assert "w39" in core.encode(text).tokens
+
+
+def test_inputs_are_cut_where_they_were_when_the_model_was_scored(
+    static, tiny_tokenizer, tiny_info, tmp_path
+):
+    model, tokenizer = static(max_position_embeddings=200), copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_max_length = 1000
+    for trained, longest in ((64, 128), (500, 200)):  # scores cut at 128 or later
+        info = tiny_info(plan=PLAN, training={"config": {"max_length": trained}})
+        folder = tmp_path / str(trained)
+        export_folder(model, tokenizer, info, folder, check=False)
+        assert json.loads((folder / "config.json").read_text())["max_length"] == longest
+        core = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        assert len(core.encode("w1 " * 600).ids) == longest
 
 
 def test_token_types_are_compared_too(static, tiny_tokenizer, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Edits of a plan by hand: what they do to a plan, and which contradict themselves."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,13 +77,29 @@ def test_a_plan_as_edits_gives_the_same_plan_whatever_the_setting():
     for options in ({"budget": 3}, {"per_layer": 4, "combination": "mean", "selection": "random"}):
         plan = make_plan(USAGE, edits=edits_of(given), **options)
         assert plan.key() == given.key()
-        assert plan.combination == "given weights"
+        assert (plan.selection, plan.combination) == ("usage", "given weights")
     # A layer that is edited after that weighs its experts by usage again.
     edits = edits_of(given).with_layer(6, edits_of(given).of(6).with_count(3))
     assert dict(make_plan(USAGE, per_layer=1, edits=edits).layers)[6].experts == (0, 1, 3)
     assert dict(make_plan(USAGE, per_layer=1, edits=edits).layers)[6].weights == pytest.approx(
         (7 / 9, 2 / 9, 0)
     )
+
+
+def test_a_random_control_stays_one_where_it_comes_from_a_file():
+    drawn = make_plan(USAGE, per_layer=2, selection="random", seed=3)
+    edits = edits_of(drawn)
+    again = make_plan(USAGE, budget=4, edits=edits)
+    assert (again.selection, again.key()) == ("random", drawn.key())
+    assert edits_of(again) == edits
+    changed = edits.with_layer(6, LayerEdit(1))
+    assert make_plan(USAGE, budget=4, edits=changed).selection == "random with edits"
+    assert edits_of(make_plan(USAGE, budget=4, edits=changed)).origin == "random"
+    for unknown in ("", "<script>", "x" * 30):
+        given = edits_of(replace(drawn, selection=unknown))
+        assert make_plan(USAGE, budget=4, edits=given).selection == "given"
+    assert edits.with_layer(6, LayerEdit()).origin == "random"
+    assert PlanEdits((), "random") == NO_EDITS
 
 
 def test_an_experts_states_come_round():

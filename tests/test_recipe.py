@@ -22,7 +22,7 @@ from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.recipe import Recipe, Run
 from shrp.run_stages import Datasets
-from shrp.run_state import run_folder
+from shrp.run_state import RunState, run_folder
 from shrp.score_rows import score_row
 from shrp.tasks import TASKS, custom_task
 from shrp.teacher import CachedTeacher
@@ -222,6 +222,46 @@ def test_controls_are_what_their_rows_say(watched):
     assert run.recovered == {"recovered-1": by_usage, "recovered-random-1": drawn}
     random = [plan(per_layer=m, selection="random", seed=seed) for m in (1, 2) for seed in (0, 1)]
     assert [one for one in run.plans if one.selection == "random"] == [*random, drawn]
+
+
+def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, tiny_info):
+    """Neither one model's training nor a conversion takes the folder of a killed run of several stages, or the other
+    way round: what it has done would be deleted with their own."""
+    with pytest.raises(Killed):
+        runner(place, "busy", progress=KillAfter(4, mid=True))()
+    folder, sets = run_folder(place / "busy"), datasets(place)
+    kept = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    single = TrainConfig(stage2_epochs=1, batch_size=8, precision="fp32")
+    with pytest.raises(TrainingError, match=r"unfinished run of several stages \(routed, teacher\)"):
+        training.train(
+            single,
+            tiny_model(),
+            tiny_info(layers=()),
+            tiny_tokenizer,
+            sets.train,
+            sets.validation,
+            place / "busy",
+            resume=True,
+        )
+    with pytest.raises(TrainingError, match="of several stages"), RunState(folder).only_if_begun():
+        raise AssertionError("begun in another's folder")
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == kept
+    assert runner(place, "busy", resume=True)().scores
+
+    with pytest.raises(Killed):
+        training.train(
+            single,
+            tiny_model(),
+            tiny_info(layers=()),
+            tiny_tokenizer,
+            sets.train,
+            sets.validation,
+            place / "lone",
+            progress=KillAfter(1),
+        )
+    with pytest.raises(TrainingError, match="unfinished run of another command"):
+        runner(place, "lone", resume=True)()
+    assert (run_folder(place / "lone") / "epoch-001").is_dir()
 
 
 class KillAfter:

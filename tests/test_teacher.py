@@ -1,6 +1,7 @@
 """The teacher's kept outputs are what it says, and training on them is training on the teacher."""
 
 import copy
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from shrp import teacher as kept_teacher
 from shrp.batching import collate, encode
 from shrp.config import ShrpConfig
+from shrp.errors import TrainingError
 from shrp.teacher import CachedTeacher, LiveTeacher, kept_or_live
 from shrp.train import train
 from shrp.training_config import TrainConfig
@@ -115,6 +117,30 @@ def test_a_teacher_that_the_disk_has_no_room_for_is_asked_in_every_step_and_that
     usage.free = 0  # what is there already takes no more
     assert isinstance(kept_or_live(*asked, **options), CachedTeacher)
     assert not caplog.text
+
+
+def test_a_run_that_goes_on_asks_the_teacher_as_it_began(
+    tiny_model, tiny_tokenizer, tiny_data, tmp_path, monkeypatch
+):
+    model, encoded = tiny_model(), encode(tiny_tokenizer, tiny_data(30).texts)
+    usage = SimpleNamespace(free=0)
+    monkeypatch.setattr(kept_teacher.shutil, "disk_usage", lambda _: usage)
+
+    def ask(name):
+        asked = tmp_path / name, model, tiny_tokenizer, encoded, np.arange(30)
+        options = {"hidden": True, "identity": {"teacher": "a"}, "bf16": False}
+        return kept_or_live(*asked, **options, settled=tmp_path / f"{name}.txt")
+
+    assert isinstance(ask("full"), LiveTeacher)
+    usage.free = 2**60
+    assert isinstance(ask("full"), LiveTeacher)
+    assert isinstance(ask("roomy"), CachedTeacher)
+    shutil.rmtree(tmp_path / "roomy")
+    usage.free = 0
+    with pytest.raises(TrainingError, match=r"no room .* with which this run began: make room, or delete it"):
+        ask("roomy")
+    usage.free = 2**60
+    assert isinstance(ask("roomy"), CachedTeacher)
 
 
 def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher(

@@ -126,7 +126,7 @@ def section(
 def _offer(
     checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None, precision: str
 ) -> None:
-    store, key = results("onnx", KEPT), _key(checkpoint, plan, shift, precision)
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
     label, place = f"ONNX ({precision})", st.empty()
     made = store.get(key)
     if made is None:
@@ -151,10 +151,12 @@ def _offer(
 
 
 def _key(
-    checkpoint: Checkpoint, plan: PruningPlan | None, shift: np.ndarray | None, precision: str
+    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None, precision: str
 ) -> tuple[Any, ...]:
+    """What the archive is of; its name and how the plan was made are in it too."""
     moved = None if shift is None else tuple(shift.tolist())
-    return checkpoint.fingerprint, None if plan is None else plan.key(), moved, precision
+    of = None if plan is None else (plan.key(), plan.selection, plan.combination)
+    return checkpoint.fingerprint, of, name, moved, precision
 
 
 def _build_once(
@@ -166,7 +168,7 @@ def _build_once(
     place: Any,
 ) -> OnnxExport:
     """One build at a time on this machine; who waited for the same one takes it as it is."""
-    store, key = results("onnx", KEPT), _key(checkpoint, plan, shift, precision)
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
     start = time.monotonic()
 
     def tick() -> None:

@@ -1,8 +1,9 @@
 """Edits of a plan as a short text for the page's address, and back.
 
 One part a layer, parts joined by `_`: the layer, then what was changed of `n` (its count), `p` (pinned), `d` (dropped)
-and `w` (weights from a file). So `6n4p0.3_11d7` keeps 4 experts in layer 6, among them 0 and 3, and never expert 7 of
-layer 11. All characters stand in an address as they are.
+and `w` (weights from a file); last, where a file gave the plan, `by-` and how its experts were selected. So
+`6n4p0.3_11d7` keeps 4 experts in layer 6, among them 0 and 3, and never expert 7 of layer 11. All characters stand in
+an address as they are.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import re
 
 from shrp.errors import PlanError
-from shrp.plan_edits import LayerEdit, PlanEdits
+from shrp.plan_edits import ORIGIN, LayerEdit, PlanEdits
 
 URL = "plan"
 """The parameter's name."""
+_BY = "by-"
 LONGEST = 6000
 """Characters: what browsers and servers take in an address without cutting it."""
 
@@ -28,7 +30,8 @@ _PART = re.compile(
 
 def encode(edits: PlanEdits) -> str:
     """The edits as text; empty for none. `decode` gives the same edits back, weights to the last bit."""
-    return "_".join(f"{layer}{_encode(edit)}" for layer, edit in edits.layers)
+    parts = [f"{layer}{_encode(edit)}" for layer, edit in edits.layers]
+    return "_".join(parts + ([_BY + edits.origin.replace("_", "-")] if edits.origin else []))
 
 
 def decode(text: str) -> PlanEdits:
@@ -39,8 +42,14 @@ def decode(text: str) -> PlanEdits:
     """
     if len(text) > LONGEST:
         raise PlanError(f"the plan in the address is longer than {LONGEST:,} characters.")
-    layers = []
-    for part in text.split("_"):
+    layers, parts, origin = [], text.split("_"), ""
+    if len(parts) > 1 and parts[-1].startswith(_BY):
+        origin = parts.pop().removeprefix(_BY).replace("-", "_")
+        if not ORIGIN.fullmatch(origin):
+            raise PlanError(
+                "the plan in the address does not say how it was selected; it looks like 6n1p0_by-random."
+            )
+    for part in parts:
         if (found := _PART.fullmatch(part)) is None:
             raise PlanError("the plan in the address can't be read; it looks like 6n4p0.3_11d7.")
         layers.append(
@@ -54,7 +63,7 @@ def decode(text: str) -> PlanEdits:
                 ),
             )
         )
-    return PlanEdits(tuple(layers))
+    return PlanEdits(tuple(layers), origin)
 
 
 def _encode(edit: LayerEdit) -> str:

@@ -111,6 +111,9 @@ def train_command(selection: Selection) -> str | None:
     teacher = info.training.get("teacher")
     if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
         words += ["--teacher-epochs", str(teacher["epochs"])]
+        made = teacher.get("config")
+        if isinstance(made, Mapping) and isinstance(rate := made.get("learning_rate"), int | float):
+            words += ["--teacher-learning-rate", f"{rate:g}"]
     command = shlex.join([*words, "--out", _folder(selection)])
     if card.converted(info.training):
         return f"{_convert_command(info, before, 'converted')}\n{command}"

@@ -32,7 +32,7 @@ _WORD = re.compile(
 )
 
 
-_POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta")
+_POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "mpnet")
 """Model types whose positions count past padding tokens, by their ids."""
 
 

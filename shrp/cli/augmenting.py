@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shrp.cli.options import LabelColumn, TextColumns
-from shrp.cli.output import stderr
+from shrp.cli.output import stderr, write_csv
 from shrp.cli.training import Base, GlueTask, Seed
 
 
@@ -62,7 +62,7 @@ def augment(
     # Columns keep their names, so the validation file can be read with the same options.
     labels = [label_column] * (len(frame.columns) > len(texts)) if train_file else frame.columns[len(texts) :]
     # All is quoted: a carriage return in a text would end its row otherwise.
-    frame.set_axis([*texts, *labels], axis=1).to_csv(out, index=False, quoting=csv.QUOTE_ALL)
+    write_csv(frame.set_axis([*texts, *labels], axis=1), out, quoting=csv.QUOTE_ALL)
     left_out = len(more) - len(kept)
     stderr.print(
         f"wrote {out}: {examples:,} examples and {len(kept) - examples:,} changed copies"

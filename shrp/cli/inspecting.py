@@ -18,7 +18,7 @@ from shrp.cli.options import (
     TextColumns,
     evaluation_data,
 )
-from shrp.cli.output import bar, interval_text, print_json, print_table, stderr
+from shrp.cli.output import bar, interval_text, print_json, print_table, stderr, write_csv
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.checkpoint import Checkpoint
@@ -226,7 +226,7 @@ def evaluate(
         known = []
     teacher = known[0]["score"] if known else None
     if predictions is not None:
-        result.to_frame(source.texts).to_csv(predictions, index=False)
+        write_csv(result.to_frame(source.texts), predictions)
         if not json:
             stderr.print(f"wrote {predictions}", highlight=False)
     slices = result.by_slice().to_dict("records")

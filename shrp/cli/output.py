@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,9 +17,26 @@ from rich.table import Table
 from shrp.intervals import stored_interval
 from shrp.training_config import Epoch
 
+if TYPE_CHECKING:  # slow to import, and not needed for --help
+    import pandas as pd
+
 # What is written is a person's as often as ours: a slice called `[/x]` or a folder `[v2]` is no markup, `:x:` no emoji.
 stdout = Console(markup=False, emoji=False)
 stderr = Console(stderr=True, markup=False, emoji=False)
+
+
+def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
+    """Write a table, all of it or nothing, without its index.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        frame.to_csv(partial, index=False, **options)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from shrp.plan import PruningPlan, make_plan
 from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
-from ui import lab, lab_beside, lab_export, lab_onnx, lab_split, lab_views
+from ui import lab, lab_beside, lab_edits, lab_export, lab_onnx, lab_split, lab_views
 from ui.store import results
 
 from .helpers import ONNX_REPORT as REPORT
@@ -309,7 +309,25 @@ def test_of_a_plan_from_a_file_it_is_not_known_what_it_was_chosen_on(loaded, tmp
         loaded, given, "mine", evaluation, load_probe("sst2"), load_probe("sst2")
     )
     zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
-    assert "chosen_on" not in checkpoints.load(tmp_path / "mine").info.training
+    mine = checkpoints.load(tmp_path / "mine")
+    assert "chosen_on" not in mine.info.training
+    assert "given by a plan from a file" in card("mine", mine)
+
+
+def test_a_random_plan_that_is_loaded_again_is_taken_home_as_a_control(loaded, tmp_path):
+    drawn, evaluation = direct(loaded, budget=3, selection="random", seed=2)
+    editor = lab_edits.Editor((1, 2), 4)
+    editor.edits = NO_EDITS
+    editor.to_url = lambda: None  # there is no page
+    editor.load("plan.json", lab_export.plan_json(drawn).encode())
+    plan, _ = direct(loaded, budget=5, edits=editor.edits)
+    assert plan.key() == drawn.key()
+    data = lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2"), load_probe("sst2"))
+    zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
+    mine = checkpoints.load(tmp_path / "mine")
+    assert mine.info.scores[-1]["kind"] == "control"
+    assert mine.info.scores[-1]["model"] == "random experts, 3 in all"
+    assert "drawn at random, as a control" in card("mine", mine)
 
 
 def test_what_experts_were_chosen_on_is_told_with_the_score(loaded, tmp_path, open_page):
