@@ -173,8 +173,9 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
     with bars:
         summary = stats.summary(rows)
         of = escape_html(group.removeprefix("class: ").removeprefix("slice: "))
+        of = f"{of}<br>{escape_html(stats.data)}, n = {int(rows.sum()):,}"
         chart(
-            usage_figures.evenness_bars(summary, stats.num_experts, subtitle=f"{of}; dotted: even"),
+            usage_figures.evenness_bars(summary, stats.num_experts, subtitle=f"{of}<br>dotted: even"),
             summary,
             key="evenness",
             name=f"{name}-evenness",

@@ -13,6 +13,7 @@ def one_accelerator() -> Accelerator:
     Raises:
         TrainingError: several processes were launched.
     """
+    # One device is all that models of this size ask for; a second process would route, swap and resume on its own.
     # Not Accelerator's own mixed precision: that patches the model's forward for good, so that what is trained
     # here could not be copied or pruned, and it can be chosen only once a process.
     accelerator = Accelerator(mixed_precision="no")

@@ -18,7 +18,9 @@ NONE_COMPARED = (
     "Controls were measured on these data, but no SHRP model of their size that has an interval, so nothing is "
     "compared."
 )
-NONE_CLOSE = "Every control is below SHRP on these data."
+NONE_CLOSE = "Every control that was measured is below SHRP on these data."
+KINDS_OF_CONTROL = ("layers dropped", "random experts", "no router")
+"""What the names of controls begin with; all three belong beside an SHRP model (docs/method.md, "Controls")."""
 HOW_COMPARED = (
     "A tie: the control's score lies within the SHRP model's 95% interval; above or below: outside it, though the two "
     "intervals may overlap, since nothing is paired here. Random experts stand against the static model of the same "
@@ -129,17 +131,22 @@ def summary(found: Sequence[Verdict], scores: pd.DataFrame) -> str:
     Args:
         scores: the data set's part of `score_frame`'s table, which they were found in.
     """
+    controls = scores.loc[scores["kind"] == "control", "model"]
+    if controls.empty:
+        return NO_CONTROL
+    missing = [kind for kind in KINDS_OF_CONTROL if not controls.str.startswith(kind).any()]
+    lacking = f" Not measured with this checkpoint: {listed(missing)}." if missing else ""
     if not found:
-        return NONE_COMPARED if (scores["kind"] == "control").any() else NO_CONTROL
+        return NONE_COMPARED + lacking
     strong = [v for v in found if v.outcome != "trails"]
     if not strong:
-        return NONE_CLOSE
+        return NONE_CLOSE + lacking
     said = []
     for outcome, one, several in (("wins", "is above", "are above"), ("ties", "ties with", "tie with")):
         if n := sum(v.outcome == outcome for v in strong):
             said.append(f"{n} {one if n == 1 else several}")
     whom = "an SHRP model that it stands" if len(strong) == 1 else "at least one SHRP model that they stand"
-    return f"Of {len(found)} control{'s' * (len(found) > 1)}, {' and '.join(said)} {whom} against."
+    return f"Of {len(found)} control{'s' * (len(found) > 1)}, {' and '.join(said)} {whom} against.{lacking}"
 
 
 def _finite(value: Any) -> float:

@@ -64,7 +64,20 @@ def test_the_summary_tells_no_control_from_no_control_that_is_close(controls, sa
 def test_controls_that_nothing_stands_against_are_not_said_to_be_missing():
     rows = [score("routed", "routed", 0.0, interval=None), score("r", "control", 0.0, per_layer=1)]
     frame = score_frame(rows)
-    assert summary(verdicts(frame, score_text), frame) == NONE_COMPARED
+    everything = "layers dropped, random experts and no router"
+    said = summary(verdicts(frame, score_text), frame)
+    assert said == f"{NONE_COMPARED} Not measured with this checkpoint: {everything}."
+
+
+def test_controls_that_were_not_measured_are_named():
+    rows = [score("s", "static", 0.7, per_layer=1)]
+    names = ["random experts, 1 a layer", "layers dropped, 4 epochs", "no router, all experts, 4 epochs"]
+    rows += [score(name, "control", 0.5) for name in names]
+    frame = score_frame(rows)
+    assert summary(verdicts(frame, score_text), frame) == NONE_CLOSE
+    frame = frame[~frame["model"].str.startswith("layers")]
+    said = summary(verdicts(frame, score_text), frame)
+    assert said == f"{NONE_CLOSE} Not measured with this checkpoint: layers dropped."
 
 
 def test_a_budget_tells_sizes_apart_and_no_interval_is_no_verdict():

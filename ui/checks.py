@@ -5,11 +5,19 @@ from __future__ import annotations
 import streamlit as st
 
 from shrp.errors import ShrpError
-from shrp.usage import COLLAPSE_EXPERTS, COLLAPSE_SHARE, NOISY_ENTROPY, NOISY_MARGIN, UsageWarning
+from shrp.evaluation import Evaluation
+from shrp.usage import (
+    CLIFF_SHARE,
+    COLLAPSE_EXPERTS,
+    COLLAPSE_SHARE,
+    NOISY_ENTROPY,
+    NOISY_MARGIN,
+    UsageWarning,
+)
 from ui import loaders, pair_views, state
 from ui.floor import floor_text
 from ui.lab_reference import teacher_on
-from ui.text import escape, percent, warning_lines, with_interval
+from ui.text import escape, metric_name, percent, score_text, warning_lines, with_interval
 
 _MEANING = {
     "collapse": "a few experts take nearly everything, so the router decides next to nothing",
@@ -49,13 +57,30 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
     except ShrpError as error:
         state.show_error(error)
         return
+    teacher = teacher_on(selection.checkpoint, data)
+    _show_cliff(selection, found, teacher)
     said, floor = with_interval(found.score, found.interval, found.metric, found.n), floor_text(data)
     st.markdown(f"**Measured here** on {escape(data.name)}: {said}{f'; {floor}' * bool(floor)}")
-    if said := pair_views.line(
-        data, {"this model": found, "dense teacher": teacher_on(selection.checkpoint, data)}
-    ):
+    if said := pair_views.line(data, {"this model": found, "dense teacher": teacher}):
         st.markdown(said)
         st.caption(pair_views.what_they_are(data.task))
+
+
+def _show_cliff(selection: state.Selection, found: Evaluation, teacher: Evaluation | None) -> None:
+    """A warning where far less is left of the teacher's score, which this checkpoint has of these data or stored."""
+    rows = selection.checkpoint.info.scores_on(selection.data.name, selection.data.fingerprint)
+    stored = [row["score"] for row in rows if row["kind"] == "teacher"]
+    best = teacher.score if teacher is not None else stored[0] if stored else float("nan")
+    if not best > 0 or not found.score < CLIFF_SHARE * best:
+        return
+    st.warning(
+        f"**Accuracy cliff** on {escape(selection.data.name)} (n = {found.n:,}): "
+        f"{percent(found.score / best)} of the dense teacher's {metric_name(found.metric)} is left "
+        f"({score_text(found.score, found.metric)} of {score_text(best, found.metric)}); below "
+        f"{percent(CLIFF_SHARE, 0)} counts. A task may fall far where next to all layers are converted; training on "
+        "after pruning, or fewer converted layers, bring some of it back.",
+        icon=":material/warning:",
+    )
 
 
 def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], healthy_training: bool) -> None:
@@ -72,7 +97,7 @@ def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], hea
     if not warnings:
         now = "" if healthy_training else " in the trained model (see above for its training)"
         st.success(
-            f"No failure signature{now} on {name}, n = {n:,}: neither collapse, noisy usage nor near ties.",
+            f"No failure signature of routing{now} on {name}, n = {n:,}: neither collapse, noisy usage nor near ties.",
             icon=":material/check_circle:",
         )
     st.caption(

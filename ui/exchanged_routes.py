@@ -75,13 +75,16 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
                 + "; ".join(f"{r.layer} {percent(r.share)}" for r in frame.itertuples()),
             )
     st.markdown("\n".join(f"- {line}" for line in said(found)))
+    layers = len(stats.layers)
     st.caption(
         "A number: the routes of that layer exchanged alone, once, while the layers above route as they then would, in "
         "brackets how many choices fall on another expert; all: each input takes the whole route of one other input; "
         f"alike: the same among inputs {_alike(evaluation.task)}; no routes: all inputs get the same mixture of all "
         "experts, weighted by usage, as in a pruned model that keeps them all. All and alike are means of "
-        f"{frame['draws'].max()} draws, the same whenever you look, with intervals of these means. Nothing is "
-        "trained: what a model keeps that learnt without a router is the no-router control of the Experiments. Shares "
+        f"{frame['draws'].max()} draws, the same whenever you look, with intervals of these means. Were no "
+        f"layer's routes to matter, about {0.05 * layers:.1f} of the {layers} layers would still have an interval that "
+        "leaves 0 out. Nothing is trained: what a model keeps that learnt without a router is the no-router control of "
+        "the Experiments. Shares "
         "matched: outputs shifted, without labels, so that each class is given as often as by the model as routed, "
         "since what moves may be the threshold alone."
         + (

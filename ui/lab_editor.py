@@ -92,6 +92,12 @@ def _notes(found: Editor, plan: PruningPlan, base: PruningPlan) -> None:
             "Click a cell of the map to pin its expert, again to drop it, again to free it; or set a layer's count in "
             "the table. Edits hold wherever the slider goes, and the page's address carries them."
         )
+        if idle := sum(weight == 0 for _, kept in plan.layers for weight in kept.weights):
+            st.caption(
+                f":material/info: {idle} of the {plan.budget} kept experts have weight 0, as nothing is routed to "
+                f"them: the other {plan.budget - idle} alone give the same answers at a lower cost. A plain mean, or "
+                "another selection, would weigh them."
+            )
         return
     notes = [f"Edited by hand: {_layers([layer for layer, _ in found.edits.layers])}."]
     if plan.key() == base.key():

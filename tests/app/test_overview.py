@@ -51,6 +51,22 @@ def test_a_checkpoint_without_scores_says_so_and_is_measured(open_page, tiny_che
     assert f"n = {result.n}" in said
 
 
+def test_a_score_far_below_the_teachers_is_a_cliff(open_page, save_tiny):
+    probe = load_probe("sst2")
+    for teacher, cliff in ((0.99, True), (0.5, False)):
+        row = {
+            **{"model": "dense teacher", "kind": "teacher", "data": "probe/sst2", "metric": "accuracy"},
+            **{"score": teacher, "interval": [0.4, 1.0], "n": 480, "data_fingerprint": probe.fingerprint},
+        }
+        page = open_page("overview", save_tiny(f"taught-{cliff}", scores=(row,)))
+        assert not page.exception
+        warned = [one.value for one in page.warning if "Accuracy cliff" in one.value]
+        assert len(warned) == cliff
+        if cliff:
+            assert "of 99.0%" in warned[0]
+            assert "below 80% counts" in warned[0]
+
+
 def test_costs_name_their_denominators(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint)
     model = checkpoints.load(tiny_checkpoint).model

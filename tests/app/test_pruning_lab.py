@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
@@ -149,6 +150,19 @@ def test_recorded_usage_is_that_of_the_command_line(open_page, save_tiny, page):
     )
     assert_shows(page, plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, load_probe("sst2")))
     assert "the checkpoint's own" in texts_of(page)
+
+
+def test_kept_experts_of_weight_0_are_said(page, loaded):
+    used = [
+        share > 0
+        for share in measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2")).shares().values()
+    ]
+    used = int(np.sum(used))
+    assert used < 8
+    assert "have weight 0" not in texts_of(page)
+    page.slider(key="budget").set_value(8).run()
+    assert f"{8 - used} of the 8 kept experts have weight 0" in texts_of(page)
+    assert f"the other {used} alone give the same answers" in texts_of(page)
 
 
 def test_the_slider_starts_from_the_same_number_in_every_run(page):

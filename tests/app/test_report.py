@@ -49,6 +49,7 @@ def full(save_tiny):
             "validation_data": "glue/sst2 validation",
             "epochs": 3,
             "config": {"stage2_epochs": 1, "learning_rate": 3e-5, "seed": 7, "order": [2, 1]},
+            "teacher": {"epochs": 2, "config": {"learning_rate": 1e-4}},
         },
     )
 
@@ -75,7 +76,7 @@ def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
     assert "“layers dropped, 5 epochs” (88.5%) is above" in said
     assert "expert 0 took 97% already in stage 1" in said
     assert "--recipe paper --layers 1,2 --routing sequence --top-k 1 --order 2,1 --stage2-epochs 1" in said
-    assert "--seed 7" in said
+    assert "--seed 7 --teacher-epochs 2 --teacher-learning-rate 0.0001" in said
     assert "slice (12 groups): more than chance in" in said
     assert "No routes: with the mixture of all experts in their place, accuracy goes from" in said
     # Costs, layers, scores, history, usage, evenness, what routing goes by, curve, routes of right and wrong inputs.
