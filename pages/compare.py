@@ -3,7 +3,7 @@
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import compare_plan, compare_sides, compare_views, lab_hurts, loaders, state
+from ui import compare_kept, compare_plan, compare_sides, compare_views, lab_hurts, loaders, state
 from ui.compare_sides import Side
 from ui.compare_views import LETTERS
 from ui.floor import exact, floor_text, floor_warning
@@ -71,20 +71,24 @@ def difference(a: Side, b: Side, selection: state.Selection) -> None:
 
 
 def usage(sides: list[Side], selection: state.Selection, name: str) -> None:
-    """Usage of both sides, measured with progress where nobody has, or why there is none."""
-    st.subheader("How they use their experts")
-    if why := compare_views.no_usage([side.choice for side in sides]):
+    """Usage of both sides, measured with progress where nobody has, or what they keep; or why there is neither."""
+    pruned = any(side.plan is not None for side in sides)
+    st.subheader("Which experts they keep" if pruned else "How they use their experts")
+    if why := compare_views.no_experts(sides):
         st.info(why, icon=":material/alt_route:")
         return
-    data, stats = selection.data, []
     try:
-        for side in sides:
-            checkpoint = side.choice.checkpoint
-            stats.append(loaders.usage_stats(checkpoint, data))
+        stats = [
+            loaders.usage_stats(side.choice.checkpoint, selection.data) if side.plan is None else None
+            for side in sides
+        ]
     except ShrpError as error:
         state.show_error(error)
         return
-    compare_views.usage(sides, stats, name)
+    if pruned:
+        compare_kept.section(sides, stats, name)
+    else:
+        compare_views.usage(sides, stats, name)
 
 
 main()

@@ -1,12 +1,16 @@
-"""How differently two routed models use their experts on the same data, layer by layer."""
+"""How differently two models use their experts on the same data, or which they keep, layer by layer."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError
 from shrp.metrics import at_once
+from shrp.plan import PruningPlan
+from shrp.stability import chance_jaccard, jaccard, used_experts
 from shrp.usage import UsageStats
 
 
@@ -50,6 +54,64 @@ def usage_distances(a: UsageStats, b: UsageStats, *, resamples: int = 500, seed:
         low, high = np.percentile(drawn[:, i], [2.5, 97.5]) if resamples else (np.nan, np.nan)
         rows.append((layer, total_variation(p, q), low, high, total_variation(np.sort(p), np.sort(q))))
     return pd.DataFrame(rows, columns=["layer", "distance", "low", "high", "renumbered"])
+
+
+def kept_alike(a: PruningPlan, b: PruningPlan, num_experts: int) -> pd.DataFrame:
+    """What two plans both keep, in the layers that both prune; experts of weight 0 don't count, as they add nothing.
+
+    Returns:
+        Columns layer (text), a, b, both (how many experts), jaccard, chance (the same of random sets of these sizes),
+        distance (total variation of the weights; nan in the last row); one row a layer, ascending, and `all`.
+    """
+    ours, theirs = used_experts(a), used_experts(b)
+    weights = [plan.gates(num_experts) for plan in (a, b)]
+    rows = []
+    for layer in sorted(ours.keys() & theirs.keys()):
+        mine, other = set(ours[layer]), set(theirs[layer])
+        chance = chance_jaccard([(len(mine), len(other))], num_experts)
+        apart = float(total_variation(*(np.asarray(one[layer]) for one in weights)))
+        rows.append(
+            (str(layer), len(mine), len(other), len(mine & other), jaccard(mine, other), chance, apart)
+        )
+    frame = pd.DataFrame(rows, columns=["layer", "a", "b", "both", "jaccard", "chance", "distance"])
+    sizes = list(zip(frame["a"], frame["b"], strict=True))
+    total = frame[["a", "b", "both"]].sum()
+    union = total["a"] + total["b"] - total["both"]
+    row = [
+        "all",
+        *total,
+        total["both"] / union if union else np.nan,
+        chance_jaccard(sizes, num_experts),
+        np.nan,
+    ]
+    frame.loc[len(frame)] = row
+    return frame
+
+
+def covered(usage: Mapping[int, np.ndarray], plan: PruningPlan) -> pd.DataFrame:
+    """How much of a routed model's usage falls on the experts that a plan keeps, in the layers that both have.
+
+    Args:
+        usage: layer -> Top-1 shares `(H,)`.
+
+    Returns:
+        Columns layer, kept (experts of a weight above 0), covered (their share of the choices), even (the same if all
+        experts were used alike), distance (total variation of weights and shares); one row a layer, ascending.
+    """
+    rows, kept = [], used_experts(plan)
+    for layer in sorted(kept.keys() & usage.keys()):
+        share = np.asarray(usage[layer], dtype=float)
+        weights = np.asarray(plan.gates(len(share))[layer])
+        rows.append(
+            (
+                layer,
+                len(kept[layer]),
+                share[kept[layer]].sum(),
+                len(kept[layer]) / len(share),
+                float(total_variation(weights, share)),
+            )
+        )
+    return pd.DataFrame(rows, columns=["layer", "kept", "covered", "even", "distance"])
 
 
 def _resampled(

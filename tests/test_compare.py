@@ -5,8 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from shrp.compare import total_variation, usage_distances
+from shrp.compare import covered, kept_alike, total_variation, usage_distances
 from shrp.errors import DataError
+from shrp.plan import LayerPlan, PruningPlan
 from shrp.usage import UsageStats, measure_usage
 
 
@@ -21,6 +22,31 @@ def stats_of(data="made", unit="inputs", **top1):
 def chosen(*experts, size=3):
     """One-hot rows: the expert of each input."""
     return np.eye(size, dtype=np.int64)[list(experts)]
+
+
+def test_what_two_plans_both_keep_by_hand():
+    a = PruningPlan(((1, LayerPlan((0, 1), (0.5, 0.5))), (2, LayerPlan((0, 3), (1.0, 0.0)))))
+    b = PruningPlan(
+        ((1, LayerPlan((1, 2), (0.5, 0.5))), (2, LayerPlan((0,), (1.0,))), (3, LayerPlan((1,), (1.0,))))
+    )
+    frame = kept_alike(a, b, 4)
+    assert frame["layer"].tolist() == ["1", "2", "all"]  # of layer 3 there is one side only
+    assert frame[["a", "b", "both"]].to_numpy().tolist() == [
+        [2, 2, 1],
+        [1, 1, 1],
+        [3, 3, 2],
+    ]  # weight 0 is none
+    assert frame["jaccard"].tolist() == pytest.approx([1 / 3, 1, 0.5])
+    # Two of four each: both, one or none in common in 1, 4 and 1 of 6 cases.
+    assert frame.loc[0, "chance"] == pytest.approx(1 / 6 * 1 + 4 / 6 / 3)
+    assert frame.loc[1, "chance"] == pytest.approx(1 / 4)
+    assert frame["distance"].tolist() == pytest.approx([0.5, 0, float("nan")], nan_ok=True)
+
+
+def test_how_much_usage_a_plan_covers_by_hand():
+    plan = PruningPlan(((1, LayerPlan((0, 2), (0.75, 0.25))), (4, LayerPlan((1,), (1.0,)))))
+    frame = covered({1: [0.5, 0.2, 0.2, 0.1], 2: [1, 0, 0, 0]}, plan)
+    assert frame.to_numpy().tolist() == [pytest.approx([1, 2, 0.7, 0.5, 0.3])]
 
 
 def test_total_variation_by_hand():

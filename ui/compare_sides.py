@@ -69,6 +69,8 @@ class Side:
     cost: Cost
     dense: Cost
     """Of the same architecture with every layer dense: the denominator of its shares."""
+    plan: PruningPlan | None = None
+    """What a pruned side keeps; None for one that routes, or has no experts."""
 
 
 def key_of(letter: str, what: str = "") -> str:
@@ -176,12 +178,14 @@ def measure(choice: Choice, data: TextData) -> Side:
         return Side(choice, teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, dense)
     if choice.setting is None:
         found = loaders.evaluation(checkpoint, data)
-        return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, TOKENS), dense)
+        plan = checkpoint.info.plan
+        return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, TOKENS), dense, plan)
     stats = lab.usage_for(choice.setting.selection, checkpoint, data)
     setting, plan, _ = lab_edits.edited(choice.setting, choice.editor.edits, stats, choice.editor)
     choice = replace(choice, setting=setting)
     found = evaluated(checkpoint, data, plan, "Evaluating the pruning:")
-    return Side(choice, model_key(checkpoint, plan), found, plan_cost(checkpoint.model, plan, TOKENS), dense)
+    price = plan_cost(checkpoint.model, plan, TOKENS)
+    return Side(choice, model_key(checkpoint, plan), found, price, dense, plan)
 
 
 def starts(selection: Selection) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -11,7 +11,7 @@ import streamlit as st
 from shrp.compare import usage_distances
 from shrp.errors import DataError
 from shrp.usage import UsageStats
-from ui.compare_sides import Choice, Side
+from ui.compare_sides import Side
 from ui.downloads import chart, downloads
 from ui.text import count, escape, escape_html, interval_text, metric_name, percent, score_text
 from ui.usage_figures import usage_heatmap
@@ -74,15 +74,19 @@ def costs(sides: Sequence[Side], name: str) -> None:
     downloads(frame, "costs", f"{name}-costs")
 
 
-def no_usage(choices: Sequence[Choice]) -> str:
-    """Why there is no usage to hold side by side, as Markdown; empty where there is."""
-    without = [letter for letter, choice in zip(LETTERS, choices, strict=True) if not choice.routes]
+def no_experts(sides: Sequence[Side]) -> str:
+    """Why there are no experts to hold side by side, as Markdown; empty where there are."""
+    without = [
+        letter
+        for letter, side in zip(LETTERS, sides, strict=True)
+        if not side.choice.routes and side.plan is None
+    ]
     if not without:
         return ""
     who = " and ".join(without) + (" have" if len(without) == 2 else " has")
     return (
-        f"{who} no routers, so there is no usage to hold side by side. Set both sides to a routed checkpoint as it is "
-        "to see which experts each uses."
+        f"{who} no experts that are picked or kept, so there are none to hold side by side. Set both sides to a routed "
+        "checkpoint as it is, or to a pruning, to see which experts each uses."
     )
 
 

@@ -64,7 +64,17 @@ def test_it_opens_on_the_checkpoint_and_a_pruning_of_it(open_page, tiny_checkpoi
     assert listed["p B"].tolist() == pytest.approx(
         100 * b.probabilities[np.argsort(b.indices)][apart, labels], abs=1e-2
     )
-    assert "B has no routers" in text
+    stats = measure_usage(loaded.model, loaded.tokenizer, data)
+    kept = {layer: stats.share(layer)[list(one.experts)].sum() for layer, one in plan.layers}
+    assert (
+        f"**{100 * np.mean(list(kept.values())):.1f}%** of A's Top-1 choices fall on experts that B keeps"
+        in text
+    )
+    shown = frame_with(at, "of A's choices")
+    assert shown["of A's choices"].tolist() == [f"{100 * share:.1f}%" for share in kept.values()]
+    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
+    assert any(title.endswith("A: Top-1 share") or "A: Top-1 share" in title for title in titles)
+    assert any("B: kept experts and their weights" in title for title in titles)
     costs = frame_with(at, "B ÷ A")
     dense, pruned, routed = dense_cost(loaded.model), plan_cost(loaded.model, plan), cost(loaded.model)
     assert costs.loc[0, "B ÷ A"] == f"{100 * pruned.encoder_params / routed.encoder_params:.1f}%"
@@ -119,7 +129,8 @@ def test_two_prunings_are_set_apart_by_their_own_controls(open_page, tiny_checkp
     text = texts_of(at)
     assert "tiny pruned (2 in all, usage, usage weights)" in text
     assert "tiny pruned (3 a layer, usage, usage weights)" in text
-    assert "A and B have no routers" in text
+    assert "A keeps 2 experts, B " in text
+    assert list(frame_with(at, "overlap (Jaccard)")["layer"]) == ["1", "2", "all"]
     assert "only comparison so far" in text
     at.slider(key="b_per_layer").set_value(1).run()  # a budget of one a layer is the same plan
     assert "A and B are the same model" in texts_of(at)
@@ -232,7 +243,7 @@ def test_a_pruned_checkpoint_can_be_compared_but_not_pruned(
     assert not at.exception
     assert at.selectbox(key="b").value == "tiny"  # the one other checkpoint of the task
     assert metric(at, "McNemar")
-    assert "A has no routers" in texts_of(at)
+    assert "of B's Top-1 choices fall on experts that A keeps" in texts_of(at)
     at.segmented_control(key="a_is").set_value(PRUNED).run()
     assert not at.exception
     assert "has no routers, so there is no usage to prune it by" in texts_of(at)
