@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
+from shrp.metrics import confusion
 from shrp.usage import (
     CLIFF_SHARE,
     COLLAPSE_EXPERTS,
@@ -17,7 +19,16 @@ from shrp.usage import (
 from ui import loaders, pair_views, state
 from ui.floor import floor_text
 from ui.lab_reference import teacher_on
-from ui.text import escape, metric_name, percent, score_text, warning_lines, with_interval
+from ui.text import (
+    escape,
+    interval_text,
+    metric_name,
+    other_metrics,
+    percent,
+    score_text,
+    warning_lines,
+    with_interval,
+)
 
 _MEANING = {
     "collapse": "a few experts take nearly everything, so the router decides next to nothing",
@@ -60,7 +71,10 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
     teacher = teacher_on(selection.checkpoint, data)
     _show_cliff(selection, found, teacher)
     said, floor = with_interval(found.score, found.interval, found.metric, found.n), floor_text(data)
-    st.markdown(f"**Measured here** on {escape(data.name)}: {said}{f'; {floor}' * bool(floor)}")
+    also = other_metrics(found.metrics, found.metric)
+    parts = [said, *filter(None, (also, floor))]
+    st.markdown(f"**Measured here** on {escape(data.name)}: {'; '.join(parts)}")
+    _show_classes(found)
     if said := pair_views.line(data, {"this model": found, "dense teacher": teacher}):
         st.markdown(said)
         st.caption(pair_views.what_they_are(data.task))
@@ -81,6 +95,30 @@ def _show_cliff(selection: state.Selection, found: Evaluation, teacher: Evaluati
         "after pruning, or fewer converted layers, bring some of it back.",
         icon=":material/warning:",
     )
+
+
+def _show_classes(found: Evaluation) -> None:
+    """Which class is taken for which, in numbers; nothing of a regression."""
+    if found.task.is_regression or found.labels is None:
+        return
+    names, classes = found.task.label_names, found.by_class()
+    matrix = confusion(found.task, found.labels, found.predictions)
+    frame = pd.DataFrame(
+        {"class": names} | {f"taken for {name}": matrix[:, i] for i, name in enumerate(names)}
+    )
+    frame["recall"] = [
+        f"{percent(row.recall)} ({interval_text((row.low, row.high), 'accuracy')})" if row.n else ""
+        for row in classes.itertuples()
+    ]
+    frame["precision"] = [percent(row.precision) if row.predicted else "" for row in classes.itertuples()]
+    with st.expander("Which class is taken for which", icon=":material/grid_on:"):
+        st.dataframe(
+            frame, hide_index=True, width="content", alt="Confusion matrix with recall and precision"
+        )
+        st.caption(
+            f"Counts of inputs; a row holds those of one class. n = {found.n:,}, {escape(found.data)}; recall with its "
+            "95% interval (Wilson)."
+        )
 
 
 def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], healthy_training: bool) -> None:

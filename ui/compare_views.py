@@ -13,7 +13,7 @@ from shrp.errors import DataError
 from shrp.usage import UsageStats
 from ui.compare_sides import Side
 from ui.downloads import chart, downloads
-from ui.text import count, escape, escape_html, interval_text, metric_name, percent, score_text
+from ui.text import count, escape, escape_html, interval_text, metric_name, other_metrics, percent, score_text
 from ui.usage_figures import usage_heatmap
 
 LETTERS = ("A", "B")
@@ -34,9 +34,10 @@ def score_card(letter: str, side: Side, floor: str) -> None:
     bounds = interval_text(one.interval, one.metric)
     seen = f"n = {one.n:,}, {escape(one.data)}"
     without = "no labels, so no score; " if one.labels is None else ""
+    also = "" if one.labels is None else other_metrics(one.metrics, one.metric)
     st.caption(
         f"{f'95% interval {bounds}, ' if bounds else without}{seen}"
-        f"{f'; {floor}' * bool(floor)}<br>{escape(side.choice.text)}",
+        f"{f'; {floor}' * bool(floor)}{f'; {also}' * bool(also)}<br>{escape(side.choice.text)}",
         unsafe_allow_html=True,
     )
 

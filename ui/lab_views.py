@@ -18,6 +18,7 @@ from ui.text import (
     interval_text,
     is_percentage,
     metric_name,
+    other_metrics,
     percent,
     score_text,
 )
@@ -74,7 +75,8 @@ def headline(
         seen = f"n = {evaluation.n:,}" + ("" if done else f" of {evaluation.total:,}")
         if evaluation.labels is None:
             bounds, seen = "", f"no labels, so no score; {seen}"
-        lines = [f"95% interval {bounds}" * bool(bounds), seen, floor]
+        also = "" if evaluation.labels is None else other_metrics(evaluation.metrics, metric)
+        lines = [f"95% interval {bounds}" * bool(bounds), seen, floor, also]
         st.caption("<br>".join(filter(None, lines)), unsafe_allow_html=True)
     with columns[1]:
         if routed is None:

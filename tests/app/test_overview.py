@@ -67,6 +67,21 @@ def test_a_score_far_below_the_teachers_is_a_cliff(open_page, save_tiny):
             assert "below 80% counts" in warned[0]
 
 
+def test_which_class_is_taken_for_which(open_page, tiny_checkpoint):
+    page = open_page("overview", tiny_checkpoint)
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    found = evaluate(loaded.model, loaded.tokenizer, data)
+    (frame,) = [one.value for one in page.dataframe if "taken for positive" in one.value]
+    assert frame["class"].tolist() == ["negative", "positive"]
+    for true, name in enumerate(frame["class"]):
+        for taken, other in enumerate(frame["class"]):
+            both = (found.labels == true) & (found.predictions == taken)
+            assert frame.set_index("class").loc[name, f"taken for {other}"] == both.sum()
+    rows = found.by_class()
+    assert [text.split(" ")[0] for text in frame["recall"]] == [f"{100 * r:.1f}%" for r in rows["recall"]]
+    assert frame["precision"].tolist() == [f"{100 * r:.1f}%" if r == r else "" for r in rows["precision"]]
+
+
 def test_costs_name_their_denominators(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint)
     model = checkpoints.load(tiny_checkpoint).model
