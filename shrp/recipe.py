@@ -75,6 +75,12 @@ class Recipe:
             raise TrainingError("name at least one layer to convert; plain fine-tuning is `finetune`.")
 
 
+def stages_folder(out: str | Path) -> Path:
+    """Where a run that writes to `out` leaves the models of its stages, if it keeps them."""
+    out = Path(out)
+    return out.with_name(out.name + "-stages")
+
+
 class Run:
     """One run of a recipe from a base to a finished checkpoint."""
 
@@ -87,12 +93,18 @@ class Run:
         *,
         base_name: str | None = None,
         dtype: torch.dtype | None = torch.float16,
+        keep_stages: bool = False,
         resume: bool = False,
         progress: Progress | None = None,
         announce: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Args: base_name, what checkpoints call the base; dtype, how weights are stored at `out`."""
+        """Args:
+        base_name: what checkpoints call the base.
+        dtype: how weights are stored at `out`.
+        keep_stages: whether what else was trained stays, in `stages_folder(out)`.
+        """
         self.recipe, self.base, self.data, self.out = recipe, base, data, Path(out)
+        self.keep_stages = keep_stages
         known = checkpoint.info_if_ours(base)
         self.base_name = base_name or (known.base_model if known else base)
         self.dtype, self.resume = dtype, resume
@@ -132,6 +144,10 @@ class Run:
                 raise TrainingError(
                     f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
                 )
+        elif self.keep_stages and stages_folder(self.out).exists():
+            raise TrainingError(
+                f"{stages_folder(self.out)} exists already; choose another folder for the result."
+            )
         elif self.out.exists() and (self.out.is_file() or any(self.out.iterdir())):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
         source = self._source()
@@ -149,8 +165,18 @@ class Run:
         self._save(made)
         for _ in self._train_further(teacher, made):
             self._save(made)
+        if self.keep_stages:
+            self._keep_stages(folder)
         finish(self.out)
         return self._info(made)
+
+    def _keep_stages(self, folder: Path) -> None:
+        """Leave the teacher, what was recovered and the controls, each a checkpoint, beside the result."""
+        kept = stages_folder(self.out)
+        kept.mkdir(exist_ok=True)
+        for path in sorted(folder.glob(f"*/{checkpoint.CONFIG}")):
+            if not path.parent.name.startswith("routed"):  # that one is the result itself
+                path.parent.replace(kept / path.parent.name)
 
     def _source(self) -> Checkpoint | None:
         """The conversion that was made before, if the recipe names one, checked before anything is trained.

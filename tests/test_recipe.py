@@ -264,6 +264,28 @@ def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, ti
     assert (run_folder(place / "lone") / "epoch-001").is_dir()
 
 
+def test_what_else_was_trained_stays_where_that_is_asked_for(place, finished):
+    info, _ = finished
+    recipe = replace(RECIPE, per_layer=(1,), controls=("random", "dropped"))
+    again = runner(place, "kept", recipe=recipe, keep_stages=True)()
+    folder = place / "kept-stages"
+    found = {path.name: checkpoint.load(path) for path in sorted(folder.iterdir())}
+    assert {name: layer_kinds(one.model) for name, one in found.items()} == {
+        "control-dropped": ["dense", "dropped", "dropped"],
+        "recovered-1": ["dense", "static", "static"],
+        "recovered-random-1": ["dense", "static", "static"],
+        "teacher": ["dense"] * 3,
+    }
+    data = datasets(place).validation
+    score = evaluate(found["recovered-1"].model, found["recovered-1"].tokenizer, data).score
+    assert score == pytest.approx(rows_of(again)["static, 1 a layer, recovered"]["score"])
+    assert rows_of(again)["dense teacher"] == rows_of(info)["dense teacher"]
+    assert not run_folder(place / "kept").exists()
+    shutil.rmtree(place / "kept")
+    with pytest.raises(TrainingError, match="kept-stages exists already"):
+        runner(place, "kept", recipe=recipe, keep_stages=True)()
+
+
 class KillAfter:
     """Ends the run at the n-th epoch of all its stages together, or in the middle of it."""
 

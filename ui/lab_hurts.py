@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -11,6 +12,7 @@ from shrp import paired
 from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.evaluation import Evaluation, flip_text_columns
+from shrp.phrases import listed
 from shrp.tasks import Task
 from ui import pair_views
 from ui.bound import leave_known
@@ -97,6 +99,10 @@ def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, 
     value = other.metric if by == "slice" else "recall"
     text = summary(frame, by, value)
     st.markdown(text)
+    if value == "matthews" and (single := _of_one_class(other)):
+        st.caption(
+            f":material/info: Of one class only, so that Matthews is 0 whatever is answered: {escape(listed(single))}."
+        )
     renamed = {"group": by, "reference": names[0], "other": names[1]}
     table = frame.rename(
         columns={
@@ -114,6 +120,14 @@ def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, 
         f"Dots: {metric_name(value)} of both models, {names[0]} and {names[1]}, in each {by}. "
         + text.replace("*", "").replace("\\", ""),
     )
+
+
+def _of_one_class(evaluation: Evaluation) -> list[str]:
+    """Slices whose inputs are all of one class."""
+    slices = np.array(evaluation.slices, dtype=object)
+    return [
+        name for name in sorted(set(evaluation.slices)) if len(set(evaluation.labels[slices == name])) == 1
+    ]
 
 
 @st.fragment

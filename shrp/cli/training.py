@@ -200,6 +200,13 @@ def train(
     seed: Seed = 0,
     base_name: BaseName = None,
     full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
+    keep_stages: Annotated[
+        bool,
+        typer.Option(
+            "--keep-stages",
+            help="Keep the teacher, the recovered models and the trained controls too, as checkpoints in <out>-stages.",
+        ),
+    ] = False,
     resume: Resume = False,
     json: AsJson = False,
 ) -> None:
@@ -292,6 +299,7 @@ def train(
         out,
         base_name=base_name,
         dtype=None if full_precision else torch.float16,
+        keep_stages=keep_stages,
         resume=resume,
         progress=TrainingBar(),
         announce=lambda text: stderr.print(f"stage: {text}", highlight=False),

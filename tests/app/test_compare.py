@@ -1,5 +1,6 @@
 """The Compare page on tiny checkpoints, against figures made without it."""
 
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -10,7 +11,7 @@ from shrp import checkpoint as checkpoints
 from shrp import reference
 from shrp.compare import usage_distances
 from shrp.data import TextData, load_probe
-from shrp.evaluate import evaluate
+from shrp.evaluate import evaluate, summarise
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.paired import agreement, by_group, paired_difference
 from shrp.plan import make_plan
@@ -121,6 +122,16 @@ def test_losses_are_told_by_slice_and_class(open_page, tiny_checkpoint):
         assert (a["name"], b["name"]) == ("A", "B")
         np.testing.assert_allclose(values(a["x"]), 100 * frame["reference"])
         np.testing.assert_allclose(values(b["x"]), 100 * frame["other"])
+
+
+def test_slices_of_one_class_are_named_where_matthews_says_nothing_of_them(tiny_data):
+    data = tiny_data(20, task=TASKS["cola"])
+    slices = tuple("ones" if label else "mixed" for label in data.labels[:-1]) + ("mixed",)
+    labels = data.labels.copy()
+    labels[-1] = 1
+    data = replace(data, labels=labels, slices=slices)
+    found = summarise(data, np.arange(20), np.zeros((20, 2)), False)
+    assert lab_hurts._of_one_class(found) == ["ones"]
 
 
 def test_two_prunings_are_set_apart_by_their_own_controls(open_page, tiny_checkpoint):
