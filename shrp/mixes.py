@@ -10,14 +10,22 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from shrp.dealing import Dealer
 from shrp.metrics import wilson
 
 FALSE_DISCOVERIES = 0.05
 """Expected part of the groups that are said to differ and do not."""
+DEALS = 2000
+"""Deals of the groups of data with minimal pairs."""
 
 
 def mix_frame(
-    mine: np.ndarray, everything: np.ndarray, groups: Mapping[str, np.ndarray], *, by_token: bool = False
+    mine: np.ndarray,
+    everything: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+    *,
+    by_token: bool = False,
+    pairs: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """How an expert's inputs (or tokens) split over groups, against all of them.
 
@@ -27,29 +35,51 @@ def mix_frame(
         groups: name -> mask `(N,)`; each input is in one of them.
         by_token: whether what is counted is tokens. Those of one input are not independent, so they have no intervals
             and no test.
+        pairs: rows of minimal pairs `(P, 2)`. Where there are some, a test that took their two inputs, which route much
+            alike, for independent would find too much: groups are dealt anew instead, `DEALS` times.
 
     Returns:
         Columns group, count (of the expert's), here (its share of the expert's), low and high (the share's 95% Wilson
-        interval), n (of all), base, lift, p (Fisher's exact test of the expert against all other experts, two-sided)
-        and q (p for all groups looked at, after Benjamini and Hochberg 1995). nan where there is nothing to say.
+        interval), n (of all), base, lift, p (Fisher's exact test of the expert against all other experts, two-sided, or
+        that of the deals) and q (p for all groups looked at, after Benjamini and Hochberg 1995). nan where there is
+        nothing to say.
     """
     from scipy.stats import false_discovery_control, fisher_exact
 
     total, whole = int(mine.sum()), int(everything.sum())
     tested = not by_token and 0 < total < whole
+    paired = pairs is not None and len(pairs) > 0
     rows = []
     for name, mask in groups.items():
         count, n = int(mine[mask].sum()), int(everything[mask].sum())
         low, high = wilson(count, total) if tested else (np.nan, np.nan)
         table = [[count, total - count], [n - count, whole - total - (n - count)]]
-        p = float(fisher_exact(table).pvalue) if tested else np.nan
+        p = float(fisher_exact(table).pvalue) if tested and not paired else np.nan
         rows.append((name, count, count / max(total, 1), low, high, n, n / max(whole, 1), p))
     frame = pd.DataFrame(rows, columns=["group", "count", "here", "low", "high", "n", "base", "p"])
+    if tested and paired:
+        frame["p"] = _dealt(mine, np.argmax(np.stack(list(groups.values())), axis=0), len(groups), pairs)
     lift = frame["here"] / frame["base"].where(frame["base"] > 0)
     q = false_discovery_control(frame["p"]) if tested and len(frame) else np.nan
     return frame.assign(lift=lift, q=q)[
         ["group", "count", "here", "low", "high", "n", "base", "lift", "p", "q"]
     ]
+
+
+def _dealt(mine: np.ndarray, codes: np.ndarray, groups: int, pairs: np.ndarray) -> np.ndarray:
+    """For each group how often dealing the groups anew, pairs together, gives it a count as far from the mean, `(G,)`.
+
+    Args:
+        codes: each input's group `(N,)`.
+    """
+    dealer, generator = Dealer(codes, pairs, np.zeros(len(codes))), np.random.default_rng(0)
+
+    def count(of: np.ndarray) -> np.ndarray:
+        return np.bincount(of, mine, minlength=groups)
+
+    dealt = np.array([count(dealer.deal(generator, neighbours=False)) for _ in range(DEALS)])
+    far = np.abs(dealt - dealt.mean(0)) >= np.abs(count(codes) - dealt.mean(0)) - 1e-9
+    return (1 + far.sum(0)) / (1 + DEALS)
 
 
 def differing(frame: pd.DataFrame) -> tuple[list[str], list[str]]:

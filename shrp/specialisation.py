@@ -22,6 +22,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from shrp.data import TextData
+from shrp.dealing import Dealer
 from shrp.errors import DataError
 from shrp.minimal_pairs import pairs_of
 from shrp.usage import UsageStats
@@ -32,8 +33,8 @@ MOST_GROUPS = 60
 """A grouping into more, as by a column of names, tells nothing that a person can read, and chance fills it."""
 PARTS = 4
 """Numbers, lengths among them, are grouped by fourths."""
-NEIGHBOURS, FEWEST = 8, 40
-"""Beyond length: groups are dealt among so many inputs of neighbouring lengths, if there are this many to deal."""
+FEWEST = 40
+"""Beyond length: groups are dealt among inputs of neighbouring lengths if there are this many to deal."""
 EXPECTED = 2
 """A count is tested if so many inputs of its group are to be expected to take the expert, and as many not to: those of
 rarer ones are now and then many deviations off by chance, and would hide all others."""
@@ -141,7 +142,7 @@ def specialisation(
     counting = _Counting(stats)
     generator = np.random.default_rng(seed)
     return [
-        _explain(by, names, _Dealer(codes, pairs, length), counting, deals, generator, tick)
+        _explain(by, names, Dealer(codes, pairs, length), counting, deals, generator, tick)
         for by, (names, codes) in found.items()
     ]
 
@@ -200,40 +201,10 @@ class _Counting:
         return counts.reshape(groups, len(self.layers), self.experts).transpose(1, 0, 2)
 
 
-class _Dealer:
-    """Deals the groups of some inputs anew.
-
-    Args:
-        codes: each input's group `(N,)`.
-        pairs: inputs that are dealt together `(P, 2)`.
-        length: of each input `(N,)`, the same for both of a pair.
-    """
-
-    def __init__(self, codes: np.ndarray, pairs: np.ndarray, length: np.ndarray) -> None:
-        self.codes = codes
-        apart = codes[pairs[:, 0]] != codes[pairs[:, 1]]
-        self.changing = pairs[apart]
-        alone = np.setdiff1d(np.arange(len(codes)), pairs)[:, None]
-        # Each part by length: rows of inputs that are in one group, and are dealt for one another.
-        self.parts = [part[np.argsort(length[part[:, 0]], kind="stable")] for part in (pairs[~apart], alone)]
-        self.movable = len(self.changing) + sum(map(len, self.parts))
-
-    def deal(self, generator: np.random.Generator, *, neighbours: bool) -> np.ndarray:
-        """Codes `(N,)`; dealt among inputs of neighbouring lengths alone, if asked for."""
-        dealt = self.codes.copy()
-        for part in self.parts:
-            own, where = self.codes[part[:, :1]], np.arange(len(part))
-            stratum = where // NEIGHBOURS if neighbours else np.zeros(len(part))
-            dealt[part] = own[np.lexsort((generator.random(len(part)), stratum))]
-        places = self.changing[generator.random(len(self.changing)) < 0.5]
-        dealt[places] = dealt[places[:, ::-1]]
-        return dealt
-
-
 def _explain(
     by: str,
     names: tuple[str, ...],
-    dealer: _Dealer,
+    dealer: Dealer,
     counting: _Counting,
     deals: int,
     generator: np.random.Generator,

@@ -42,6 +42,24 @@ def test_chance_alone_rarely_differs():
     assert named <= 0.08 * 200
 
 
+def test_pairs_that_route_alike_are_no_more_than_one_input_each():
+    """Both of a pair in one group and with one expert: a test of inputs names far too many groups, one of pairs not."""
+    rng, pairs = np.random.default_rng(0), np.arange(60).reshape(30, 2)
+    named = {"inputs": 0, "pairs": 0}
+    for _ in range(100):
+        mine = np.repeat(rng.random(30) < 0.4, 2).astype(int)
+        for which, given in (("inputs", None), ("pairs", pairs)):
+            named[which] += any(differing(mix_frame(mine, np.ones(60, int), GROUPS, pairs=given)))
+    assert named["pairs"] <= 0.05 * 100
+    assert named["inputs"] > 0.08 * 100
+    # What differs is still found, and of pairs that the groups part as well.
+    frame = mix_frame(taken(18, 8, 1), np.ones(60, int), GROUPS, pairs=pairs)
+    assert differing(frame) == (["negation"], ["question"])
+    halves = {"even": np.arange(60) % 2 == 0, "odd": np.arange(60) % 2 == 1}
+    frame = mix_frame((np.arange(60) % 2 == 0).astype(int), np.ones(60, int), halves, pairs=pairs)
+    assert differing(frame) == (["even"], ["odd"])
+
+
 @pytest.mark.parametrize(
     ("mine", "by_token"), [(np.zeros(60, int), False), (np.ones(60, int), False), (taken(18, 8, 1), True)]
 )

@@ -14,7 +14,8 @@ from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
 from shrp.metrics import wilson
-from shrp.mixes import FALSE_DISCOVERIES, differing, mix_frame
+from shrp.minimal_pairs import pairs_of
+from shrp.mixes import DEALS, FALSE_DISCOVERIES, differing, mix_frame
 from shrp.usage import UsageStats
 from ui import usage_figures
 from ui.downloads import chart
@@ -72,7 +73,7 @@ def expert_details(
             icon=":material/bedtime:",
         )
     else:
-        _mixes(stats, layer, expert, mine, file_name)
+        _mixes(stats, data, layer, expert, mine, file_name)
     parts = st.pills(
         "Look closer at its",
         [INPUTS, MAP, WORDS, ATTENTION, ROLES, KNOCKED_OUT, NEAREST],
@@ -142,7 +143,7 @@ def _numbers(
         )
 
 
-def _mixes(stats: UsageStats, layer: int, expert: int, mine: int, file_name: str) -> None:
+def _mixes(stats: UsageStats, data: TextData, layer: int, expert: int, mine: int, file_name: str) -> None:
     everything = stats.top1[layer].sum(1)
     columns = st.columns(2, gap="large")
     for by, column in zip(("class", "slice"), columns):
@@ -152,7 +153,8 @@ def _mixes(stats: UsageStats, layer: int, expert: int, mine: int, file_name: str
             column.caption(escape(str(error)))
             continue
         by_token = stats.unit == "tokens"
-        frame = mix_frame(stats.top1[layer][:, expert], everything, groups, by_token=by_token)
+        pairs = pairs_of(data)
+        frame = mix_frame(stats.top1[layer][:, expert], everything, groups, by_token=by_token, pairs=pairs)
         with column:
             chart(
                 usage_figures.mix_bars(frame, what=by, unit=stats.unit, total=mine),
@@ -162,10 +164,10 @@ def _mixes(stats: UsageStats, layer: int, expert: int, mine: int, file_name: str
                 alt=f"Share of this expert's {stats.unit} by {by}, base rate in brackets: "
                 + "; ".join(f"{r.group} {percent(r.here)} ({percent(r.base)})" for r in frame.itertuples()),
             )
-            st.caption(_differing(frame, by, by_token))
+            st.caption(_differing(frame, by, by_token, bool(len(pairs))))
 
 
-def _differing(frame: pd.DataFrame, by: str, by_token: bool) -> str:
+def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> str:
     """Which classes or slices an expert takes more or less often than the others do, in words."""
     if by_token:
         return "Tokens of one input are not independent, so there are no intervals and no test."
@@ -182,7 +184,10 @@ def _differing(frame: pd.DataFrame, by: str, by_token: bool) -> str:
     found = (
         ". ".join(parts) or f"No difference from the other experts beyond chance could be shown in its {many}"
     )
+    how = "Fisher's exact test of each of"
+    if paired:
+        how = f"By dealing {many} anew {DEALS:,} times, minimal pairs together; tested:"
     return (
-        f"{found}. Fisher's exact test of each of {len(frame)} {many}; of those named {percent(FALSE_DISCOVERIES, 0)} "
+        f"{found}. {how} {len(frame)} {many}; of those named {percent(FALSE_DISCOVERIES, 0)} "
         "may be chance, in this chart: looking at many experts finds more."
     )

@@ -126,7 +126,7 @@ def test_losses_are_told_by_slice_and_class(open_page, tiny_checkpoint):
 
 def test_slices_of_one_class_are_named_where_matthews_says_nothing_of_them(tiny_data):
     data = tiny_data(20, task=TASKS["cola"])
-    slices = tuple("ones" if label else "mixed" for label in data.labels[:-1]) + ("mixed",)
+    slices = (*("ones" if label else "mixed" for label in data.labels[:-1]), "mixed")
     labels = data.labels.copy()
     labels[-1] = 1
     data = replace(data, labels=labels, slices=slices)
