@@ -18,7 +18,9 @@ from shrp.answer_shares import with_output_shift
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import chosen_on, shares_matched
 from shrp.data import TextData
+from shrp.errors import CheckpointError
 from shrp.evaluation import Evaluation
+from shrp.history import history_text
 from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.score_rows import score_row
@@ -60,6 +62,10 @@ def checkpoint_zip(
     unknown = ranked_on is None or drawn or plan.combination == "given weights"
     training |= {} if unknown else chosen_on(ranked_on)
     training |= {} if shift is None else shares_matched(data, shift)
+    try:
+        history = checkpoints.read_history(checkpoint.path)
+    except CheckpointError:  # which Overview tells of
+        history = []
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as scratch:
@@ -73,6 +79,7 @@ def checkpoint_zip(
             info,
             Path(scratch) / name,
             dtype=torch.float16,
+            extra_files={checkpoints.HISTORY: history_text(history)} if history else {},
             teacher=checkpoint.teacher,
         )
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress

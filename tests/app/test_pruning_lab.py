@@ -19,6 +19,7 @@ from shrp.checkpoint_info import usage_in
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
+from shrp.history import history_text
 from shrp.live import FIRST_ESTIMATE
 from shrp.metrics import ranking
 from shrp.paired import paired_difference
@@ -29,8 +30,8 @@ from shrp.usage import measure_usage, plan_from
 from ui import lab, lab_beside, lab_edits, lab_export, lab_onnx, lab_split, lab_views
 from ui.store import results
 
+from .helpers import HISTORY, SCORES, specs, texts_of
 from .helpers import ONNX_REPORT as REPORT
-from .helpers import SCORES, specs, texts_of
 
 
 def metric(at, label):
@@ -326,6 +327,17 @@ def test_of_a_plan_from_a_file_it_is_not_known_what_it_was_chosen_on(loaded, tmp
     mine = checkpoints.load(tmp_path / "mine")
     assert "chosen_on" not in mine.info.training
     assert "given by a plan from a file" in card("mine", mine)
+
+
+def test_the_history_of_its_training_goes_along(open_page, save_tiny, tmp_path):
+    loaded = checkpoints.load(save_tiny("trained", history=history_text(HISTORY)))
+    plan, evaluation = direct(loaded, budget=3)
+    data = lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2"), load_probe("sst2"))
+    zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
+    assert checkpoints.read_history(tmp_path / "mine") == checkpoints.read_history(loaded.path)
+    at = open_page("overview", tmp_path / "mine")
+    assert not at.exception
+    assert "No training history" not in texts_of(at)
 
 
 def test_a_random_plan_that_is_loaded_again_is_taken_home_as_a_control(loaded, tmp_path):
