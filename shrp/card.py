@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shrp.checkpoint import Checkpoint, read_history
-from shrp.checkpoint_info import CheckpointInfo, usage_in
+from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo, usage_in
 from shrp.errors import ShrpError
 from shrp.evenness import effective_experts
 from shrp.intervals import stored_interval
@@ -228,7 +228,7 @@ def _how_chosen(info: CheckpointInfo) -> str:
     """What the choice of experts means for the scores."""
     if info.plan is not None and info.plan.selection.startswith("random"):
         return "Its experts were drawn at random, as a control."
-    if info.plan is not None and info.plan.combination == "given weights":
+    if info.plan is not None and info.training.get("chosen_by") == PLAN_FILE:
         return (
             "Its experts were given by a plan from a file, which does not say by which data they were chosen."
         )
@@ -241,6 +241,10 @@ def _how_chosen(info: CheckpointInfo) -> str:
         return "Its experts were chosen by their usage on the unlabelled texts; no validation data had a part in that."
     if (task := _usage_of(info)) and task != info.task.name:
         return f"Its experts were chosen by their usage on validation data of {task}."
+    counted_on = info.training.get("validation_data")
+    own = {row["data"] for row in info.scores if row["kind"] in ("static", "control")}
+    if info.plan is not None and counted_on and own and counted_on not in own:
+        return f"Its experts were chosen by their usage on {counted_on}, of which none of its scores is."
     return (
         "Usage, and so the choice of experts, comes from the same validation data as the score, as in the paper: "
         "scores of pruned models are slightly optimistic."

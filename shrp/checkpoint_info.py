@@ -18,6 +18,10 @@ EVALUATED_TOKENS = 128
 """Tokens at which usage and scores cut an input, of a checkpoint that learned from no longer ones."""
 
 
+PLAN_FILE = "a plan from a file"
+"""What `training["chosen_by"]` says of a pruned checkpoint whose plan came from a file."""
+
+
 def chosen_on(data: TextData) -> dict[str, Any]:
     """What a pruned checkpoint's `training` says of the data by which its experts were chosen."""
     return {"chosen_on": {"data": data.name, "n": len(data), "data_fingerprint": data.fingerprint}}

@@ -153,7 +153,8 @@ def export_folder(
 ) -> ExportReport:
     """Write all that serving needs: the graph, the tokenizer, and a small `config.json` that says what they are.
 
-    The tokenizer cuts at the model's longest input and pads batches, so `Tokenizer.from_file` is all it takes.
+    The tokenizer cuts inputs where they were cut when the model was scored (`info.max_length`) and pads batches, so
+    `Tokenizer.from_file` is all it takes.
 
     Args:
         info: of the exported model, with its plan.

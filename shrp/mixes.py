@@ -36,7 +36,8 @@ def mix_frame(
         by_token: whether what is counted is tokens. Those of one input are not independent, so they have no intervals
             and no test.
         pairs: rows of minimal pairs `(P, 2)`. Where there are some, a test that took their two inputs, which route much
-            alike, for independent would find too much: groups are dealt anew instead, `DEALS` times.
+            alike, for independent would find too much: groups are dealt anew instead, `DEALS` times, and shares have no
+            intervals.
 
     Returns:
         Columns group, count (of the expert's), here (its share of the expert's), low and high (the share's 95% Wilson
@@ -52,7 +53,7 @@ def mix_frame(
     rows = []
     for name, mask in groups.items():
         count, n = int(mine[mask].sum()), int(everything[mask].sum())
-        low, high = wilson(count, total) if tested else (np.nan, np.nan)
+        low, high = wilson(count, total) if tested and not paired else (np.nan, np.nan)
         table = [[count, total - count], [n - count, whole - total - (n - count)]]
         p = float(fisher_exact(table).pvalue) if tested and not paired else np.nan
         rows.append((name, count, count / max(total, 1), low, high, n, n / max(whole, 1), p))

@@ -116,7 +116,7 @@ class PruningPlan:
                 )
                 for layer, p in data["layers"].items()
             )
-            return cls(layers, str(data.get("selection", "usage")), str(data.get("combination", "usage")))
+            return cls(layers, str(data.get("selection", "given")), str(data.get("combination", "usage")))
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise PlanError(
                 'not a pruning plan: it needs {"layers": {"6": {"experts": [0, 3], "weights": [0.7, 0.3]}, ...}}.'

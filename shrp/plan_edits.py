@@ -7,7 +7,6 @@ those give.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 SUM_TOLERANCE = 0.0101
 """How far from 1 given weights may sum to: as much as rounding thirds to two decimals takes, `0.33 + 0.33 + 0.33`."""
-ORIGIN = re.compile(r"[a-z][a-z_]{0,19}")
 
 
 @dataclass(frozen=True)
@@ -104,15 +102,15 @@ class PlanEdits:
 
     layers: tuple[tuple[int, LayerEdit], ...] = ()
     origin: str = ""
-    """How the experts of a plan were selected that came from a file: a random control stays one. Empty for none, and
-    where the file's name for it is none of ours."""
+    """How the experts of a plan were selected that came from a file, one of `shrp.plan.SELECTIONS`: a random control
+    stays one. Empty for none, and where the file doesn't say."""
 
     def __post_init__(self) -> None:
         if len({layer for layer, _ in self.layers}) != len(self.layers):
             raise PlanError("the edits name a layer twice; name each layer once.")
         changed = [(layer, edit) for layer, edit in self.layers if edit != LayerEdit()]
         object.__setattr__(self, "layers", tuple(sorted(changed, key=lambda item: item[0])))
-        if not changed or not ORIGIN.fullmatch(self.origin):
+        if not changed:
             object.__setattr__(self, "origin", "")
 
     def __bool__(self) -> bool:
@@ -142,12 +140,15 @@ NO_EDITS = PlanEdits()
 
 def edits_of(plan: PruningPlan) -> PlanEdits:
     """The edits that make any budget and selection into exactly this plan, weights included."""
+    from shrp.plan import SELECTIONS  # which edits its plans with what is here
+
+    origin = plan.selection.removesuffix(" with edits")
     return PlanEdits(
         tuple(
             (layer, LayerEdit(len(kept.experts), kept.experts, weights=kept.weights))
             for layer, kept in plan.layers
         ),
-        plan.selection.removesuffix(" with edits"),
+        origin if origin in SELECTIONS else "",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -129,8 +130,15 @@ class Run:
         Raises:
             TrainingError, DataError, CheckpointError: as the stages.
         """
+        if self.keep_stages and stages_folder(self.out).exists():
+            raise TrainingError(
+                f"{stages_folder(self.out)} exists already; choose another folder for the result."
+            )
         with alone_in(run_folder(self.out)):
-            return self._run()
+            info = self._run()
+        if self.keep_stages:
+            self._leave_stages(self.result)
+        return info
 
     def _run(self) -> CheckpointInfo:
         folder = run_folder(self.out)
@@ -144,10 +152,6 @@ class Run:
                 raise TrainingError(
                     f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
                 )
-        elif self.keep_stages and stages_folder(self.out).exists():
-            raise TrainingError(
-                f"{stages_folder(self.out)} exists already; choose another folder for the result."
-            )
         elif self.out.exists() and (self.out.is_file() or any(self.out.iterdir())):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
         source = self._source()
@@ -165,18 +169,26 @@ class Run:
         self._save(made)
         for _ in self._train_further(teacher, made):
             self._save(made)
-        if self.keep_stages:
-            self._keep_stages(folder)
-        finish(self.out)
+        if not self.keep_stages:
+            finish(self.out)
+        self.result = made.path.name
         return self._info(made)
 
-    def _keep_stages(self, folder: Path) -> None:
-        """Leave the teacher, what was recovered and the controls, each a checkpoint, beside the result."""
+    def _leave_stages(self, result: str) -> None:
+        """Leave the teacher, what was recovered and the controls, each a checkpoint, beside the result.
+
+        Args:
+            result: the stage that is the result itself.
+        """
         kept = stages_folder(self.out)
-        kept.mkdir(exist_ok=True)
-        for path in sorted(folder.glob(f"*/{checkpoint.CONFIG}")):
-            if not path.parent.name.startswith("routed"):  # that one is the result itself
-                path.parent.replace(kept / path.parent.name)
+        run_folder(self.out).replace(kept)  # in one step, after which the run is done
+        for path in kept.iterdir():
+            if path.is_file():
+                path.unlink()
+            elif path.name == result or not (path / checkpoint.CONFIG).is_file():
+                shutil.rmtree(path)
+        if not any(kept.iterdir()):
+            kept.rmdir()
 
     def _source(self) -> Checkpoint | None:
         """The conversion that was made before, if the recipe names one, checked before anything is trained.

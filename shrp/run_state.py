@@ -92,7 +92,7 @@ class RunState:
         stages = [
             path.name.removesuffix(".run")
             for path in sorted(found)
-            if not path.name.startswith("epoch-")
+            if not path.name.startswith(("epoch-", "."))  # (hidden: left over where a save was killed)
             and (path.suffix == ".run" or (path / checkpoint.CONFIG).is_file())
         ]
         if stages:
@@ -110,7 +110,8 @@ class RunState:
         """
         self.check_own()
         if not self.begun:
-            (self.folder / RUN_FILE).unlink(missing_ok=True)
+            for name in (RUN_FILE, TEACHER_FILE):
+                (self.folder / name).unlink(missing_ok=True)
         try:
             yield
         except ShrpError:

@@ -197,8 +197,8 @@ def kept_or_live(
     if not kept and known:
         raise TrainingError(
             f"{folder} has no room for the teacher's hidden states ({size / 2**30:.1f} GiB, and "
-            f"{SPARE_BYTES / 2**30:.0f} GiB to spare), with which this run began: make room, or delete it to start "
-            "afresh."
+            f"{SPARE_BYTES / 2**30:.0f} GiB to spare), with which this run began: make room, or delete "
+            f"{settled.parent} to start afresh."
         )
     if settled is not None:
         settled.write_text(_KEPT if kept else _LIVE, encoding="utf-8")

@@ -1,11 +1,13 @@
 """The command line as a person uses it: results on stdout, errors in one sentence, exit codes."""
 
 import copy
+import gzip
 import json
 import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -465,6 +467,17 @@ def test_a_table_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypa
     write_csv(frame, file)
     assert file.read_text() == "text\none\ntwo\n"
     assert list(tmp_path.iterdir()) == [file]
+    write_csv(frame, tmp_path / "p.csv.gz")
+    assert gzip.decompress((tmp_path / "p.csv.gz").read_bytes()) == file.read_bytes()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "behind.csv")
+    write_csv(frame, tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "behind.csv").read_text() == file.read_text()
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as threads:
+        read = threads.submit((tmp_path / "pipe").read_text)
+        write_csv(frame, tmp_path / "pipe")
+    assert read.result() == file.read_text()
 
 
 def test_train_on_files_of_ones_own(shrp, place, tmp_path):

@@ -32,7 +32,7 @@ from shrp.losses import hidden_loss
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
-from shrp.run_state import run_folder
+from shrp.run_state import RunState, run_folder
 
 SIZES = {
     "conversion_size": 40,
@@ -349,6 +349,17 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(
     ] * 2
     assert one.info == other.info
     assert not run_folder(tmp_path / "made").exists()
+
+
+def test_what_a_run_that_never_began_settled_is_forgotten(tmp_path):
+    for name in ("run.json", "teacher.txt"):
+        (tmp_path / name).write_text("live")
+    with RunState(tmp_path).only_if_begun():
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "epoch-001").mkdir()
+    (tmp_path / "teacher.txt").write_text("live")
+    with RunState(tmp_path).only_if_begun():
+        assert (tmp_path / "teacher.txt").read_text() == "live"
 
 
 def test_a_conversion_that_fails_before_its_first_epoch_leaves_nothing_in_the_way(

@@ -58,6 +58,7 @@ def test_how_a_plan_from_a_file_was_selected_is_in_the_address_too():
         "by-random",
         "6n4_by-",
         "6n4_by-<script>",
+        "6n4_by-oracle",
         "by-random_6n4",
         "_",
         "6n",

@@ -95,7 +95,7 @@ def test_a_random_control_stays_one_where_it_comes_from_a_file():
     changed = edits.with_layer(6, LayerEdit(1))
     assert make_plan(USAGE, budget=4, edits=changed).selection == "random with edits"
     assert edits_of(make_plan(USAGE, budget=4, edits=changed)).origin == "random"
-    for unknown in ("", "<script>", "x" * 30):
+    for unknown in ("", "<script>", "oracle", "given"):
         given = edits_of(replace(drawn, selection=unknown))
         assert make_plan(USAGE, budget=4, edits=given).selection == "given"
     assert edits.with_layer(6, LayerEdit()).origin == "random"

@@ -348,6 +348,16 @@ def test_controls_train_under_the_same_schedule(run):
         assert all(row["distill_hidden_loss"] > 0 for row in history)
 
 
+def test_what_a_killed_save_left_is_in_nobodys_way(run, tmp_path):
+    with pytest.raises(Killed):
+        run(progress=Watch(after_epoch=0))
+    left = run_folder(tmp_path / "out") / ".epoch-002.ab12cd"
+    left.mkdir()
+    (left / "config.json").write_text("{}")
+    _, _, history = run(resume=True)
+    assert len(history) == 4
+
+
 def test_another_run_in_the_way_is_refused_in_words(run, tiny_data, tmp_path):
     with pytest.raises(Killed):
         run(progress=Watch(after_epoch=0))

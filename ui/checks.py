@@ -85,14 +85,13 @@ def _show_cliff(selection: state.Selection, found: Evaluation, teacher: Evaluati
     rows = selection.checkpoint.info.scores_on(selection.data.name, selection.data.fingerprint)
     stored = [row["score"] for row in rows if row["kind"] == "teacher"]
     best = teacher.score if teacher is not None else stored[0] if stored else float("nan")
-    if not best > 0 or not found.score < CLIFF_SHARE * best:
+    if not best > 0 or not found.score / best < CLIFF_SHARE - 1e-9:
         return
     st.warning(
         f"**Accuracy cliff** on {escape(selection.data.name)} (n = {found.n:,}): "
         f"{percent(found.score / best)} of the dense teacher's {metric_name(found.metric)} is left "
         f"({score_text(found.score, found.metric)} of {score_text(best, found.metric)}); below "
-        f"{percent(CLIFF_SHARE, 0)} counts. A task may fall far where next to all layers are converted; training on "
-        "after pruning, or fewer converted layers, bring some of it back.",
+        f"{percent(CLIFF_SHARE, 0)} counts. A task may fall far where next to all layers are converted.",
         icon=":material/warning:",
     )
 

@@ -25,9 +25,9 @@ def section(sides: Sequence[Side], stats: Sequence[UsageStats | None], name: str
         stats: of the side that routes; None for a pruned one.
     """
     bases = tuple(side.choice.checkpoint.info.base_model for side in sides)
-    if sides[0].choice.checkpoint.fingerprint != sides[1].choice.checkpoint.fingerprint:
-        same = bool(bases[0]) and bases[0] == bases[1]
-        (st.info if same else st.warning)(numbering(bases), icon=":material/tag:")
+    same = bool(bases[0]) and bases[0] == bases[1]
+    if same and sides[0].choice.checkpoint.fingerprint != sides[1].choice.checkpoint.fingerprint:
+        st.info(numbering(bases), icon=":material/tag:")
     layers = sorted({layer for side, one in zip(sides, stats, strict=True) for layer in _layers(side, one)})
     for letter, side, one, column in zip(LETTERS, sides, stats, st.columns(2, gap="medium"), strict=True):
         with column:
@@ -36,6 +36,12 @@ def section(sides: Sequence[Side], stats: Sequence[UsageStats | None], name: str
                 usage_map(letter, side, one, layers, top, name)
             else:
                 _map(letter, side, name)
+    if not same and sides[0].choice.checkpoint.fingerprint != sides[1].choice.checkpoint.fingerprint:
+        st.caption(
+            ":material/info: The bases differ or are not known, so expert numbers do not mean the same thing on both "
+            "sides, and what is kept can't be held side by side."
+        )
+        return
     counts = [num_experts_of(side.choice.checkpoint.model) for side in sides]
     if counts[0] != counts[1]:
         st.caption(

@@ -140,7 +140,7 @@ def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
         lab_controls.COMBINATION: setting.combination,
         compare_plan.PLAN: compare_plan.link_of(edits_of(plan) if held_out else setting.edits),
     }
-    if setting.is_control:
+    if lab.SELECTIONS[setting.selection] == "random":
         values[lab_controls.SEED] = setting.seed
     st.page_link(
         "pages/compare.py",

@@ -40,8 +40,7 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
         number = f"{kept[0]}" if len(kept) == 1 else f"{kept[0]} to {kept[-1]}"
         parts.append(
             f"**Static**: pruned, no routers; {converted} keep {number} of {num_experts} experts, "
-            f"{info.plan.budget} in all (picked by {escape(info.plan.selection)}, "
-            f"combined by {escape(info.plan.combination)})"
+            f"{info.plan.budget} in all ({plan_words(info.plan)})"
         )
     elif config.control == "uniform":
         parts.append(f"**Control**: {converted} are expert layers without a router")
@@ -53,6 +52,13 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
     if info.base_model:
         parts.append(f"from {escape(info.base_model)}")
     return " · ".join(parts)
+
+
+def plan_words(plan: PruningPlan) -> str:
+    """How a plan's experts were picked and are combined, as Markdown."""
+    given = plan.selection.startswith("given")
+    picked = "given by a plan from a file" if given else f"picked by {escape(plan.selection)}"
+    return f"{picked}, combined by {escape(plan.combination)}"
 
 
 def training_facts(

@@ -86,8 +86,8 @@ def selection() -> Drawn:
         "What routed models keep of their score when they are pruned by usage, as the paper does, and by the other "
         "selections of the Pruning lab, without any training on. Fitted gates learn from texts of the training split, "
         "whose labels only mix the classes; usage and gate × norm are counted on the validation data that scores "
-        "them, as in the paper, and experts are knocked out there for “ablation”. Random experts weigh by usage, as "
-        "the others do, unless said otherwise."
+        "them, as in the paper, and up to 512 of these inputs are run with each expert knocked out for “ablation”. "
+        "Random experts weigh by usage unless said otherwise."
     )
     said = selections.findings(frame)
     for sentence in said:

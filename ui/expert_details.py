@@ -184,10 +184,13 @@ def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> st
     found = (
         ". ".join(parts) or f"No difference from the other experts beyond chance could be shown in its {many}"
     )
-    how = "Fisher's exact test of each of"
+    how = f"Fisher's exact test of each of {len(frame)} {many}"
     if paired:
-        how = f"By dealing {many} anew {DEALS:,} times, minimal pairs together; tested:"
+        how = (
+            f"Tested are {len(frame)} {many} by dealing them anew {DEALS:,} times, both inputs of a minimal pair "
+            "together, which route much alike"
+        )
     return (
-        f"{found}. {how} {len(frame)} {many}; of those named {percent(FALSE_DISCOVERIES, 0)} "
+        f"{found}. {how}; of those named {percent(FALSE_DISCOVERIES, 0)} "
         "may be chance, in this chart: looking at many experts finds more."
     )

@@ -66,15 +66,18 @@ class Setting:
         many = f"{self.number} in all" if self.allocation == GLOBAL else f"{self.number} a layer"
         if self.edited:
             many = f"{self.edited} (from {many})"
-        seed = f" {self.seed}" if self.is_control else ""
         given = any(edit.weights for _, edit in self.edits.layers)
+        if self.edits.origin:  # whatever is picked beside it
+            labels = {kind: label for label, kind in SELECTIONS.items()}
+            return f"{many}, {labels.get(self.edits.origin, self.edits.origin).lower()}, from a file"
+        seed = f" {self.seed}" if self.is_control else ""
         weights = "weights from a file" if given else self.combination.lower()
         return f"{many}, {self.selection.lower()}{seed}, {weights}"
 
     @property
     def is_control(self) -> bool:
-        """Whether experts are drawn at random, as a control."""
-        return SELECTIONS.get(self.selection) == "random"
+        """Whether experts are drawn at random, as a control; of a plan from a file that says how, by what it says."""
+        return (self.edits.origin or SELECTIONS.get(self.selection)) == "random"
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def others(
     for name, kind in SELECTIONS.items():
         if name == setting.selection and kind != "random" and not setting.edited:
             continue
+        if kind == "recorded" and selection.ranked_on is not None:
+            continue  # counted on what may hold the other half
         stats = lab.usage_known(name, selection.checkpoint, selection.ranking)
         if stats is None:
             continue

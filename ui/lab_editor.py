@@ -96,7 +96,7 @@ def _notes(found: Editor, plan: PruningPlan, base: PruningPlan) -> None:
             st.caption(
                 f":material/info: {idle} of the {plan.budget} kept experts have weight 0, as nothing is routed to "
                 f"them: the other {plan.budget - idle} alone give the same answers at a lower cost. A plain mean, or "
-                "another selection, would weigh them."
+                "fitted gates, would weigh them."
             )
         return
     notes = [f"Edited by hand: {_layers([layer for layer, _ in found.edits.layers])}."]

@@ -16,7 +16,7 @@ import torch
 from shrp import checkpoint as checkpoints
 from shrp.answer_shares import with_output_shift
 from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import chosen_on, shares_matched
+from shrp.checkpoint_info import PLAN_FILE, chosen_on, shares_matched
 from shrp.data import TextData
 from shrp.errors import CheckpointError
 from shrp.evaluation import Evaluation
@@ -59,8 +59,9 @@ def checkpoint_zip(
         kept.append(row | {"data_fingerprint": data.fingerprint, "budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
     # What a plan from a file was chosen on is not known here.
-    unknown = ranked_on is None or drawn or plan.combination == "given weights"
-    training |= {} if unknown else chosen_on(ranked_on)
+    from_file = plan.combination == "given weights"
+    training |= {"chosen_by": PLAN_FILE} if from_file else {}
+    training |= {} if ranked_on is None or drawn or from_file else chosen_on(ranked_on)
     training |= {} if shift is None else shares_matched(data, shift)
     try:
         history = checkpoints.read_history(checkpoint.path)

@@ -25,11 +25,12 @@ from ui import (
     loaders,
     state,
 )
+from ui.describe import plan_words
 from ui.downloads import chart
 from ui.lab import RECORDED, Setting
 from ui.lab_sides import model_key
 from ui.state import Selection
-from ui.text import count, escape, percent, with_interval
+from ui.text import count, escape, percent, plain, with_interval
 
 MATCH, MATCH_LABEL = "match_shares", "With the routed model's answer shares"
 MATCH_HELP = (
@@ -172,7 +173,7 @@ def not_routed(selection: Selection) -> None:
         f"({TOKENS} tokens). Whole model: {percent(part['model_params'])} of "
         f"{count(dense.model_params)} and {percent(part['model_flops'])} of {count(dense.model_flops)}."
     )
-    how = f"selected by {info.plan.selection}, combined by {info.plan.combination}"
+    how = plain(plan_words(info.plan))
     kept_chart(info.plan, num_experts_of(checkpoint.model), selection.name, measured=how)
     st.download_button(
         "Plan (.json)",

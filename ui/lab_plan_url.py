@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 
 from shrp.errors import PlanError
-from shrp.plan_edits import ORIGIN, LayerEdit, PlanEdits
+from shrp.plan import SELECTIONS
+from shrp.plan_edits import LayerEdit, PlanEdits
 
 URL = "plan"
 """The parameter's name."""
@@ -45,7 +46,7 @@ def decode(text: str) -> PlanEdits:
     layers, parts, origin = [], text.split("_"), ""
     if len(parts) > 1 and parts[-1].startswith(_BY):
         origin = parts.pop().removeprefix(_BY).replace("-", "_")
-        if not ORIGIN.fullmatch(origin):
+        if origin not in SELECTIONS:
             raise PlanError(
                 "the plan in the address does not say how it was selected; it looks like 6n1p0_by-random."
             )

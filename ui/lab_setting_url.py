@@ -27,7 +27,8 @@ def encode(setting: Setting) -> str:
     """The setting as text; `decode` gives the same one back, but for the words about its edits."""
     text = f"{setting.number}{'each' if setting.allocation == PER_LAYER else ''}"
     if setting.selection != _USUAL.selection:
-        text += f".{SELECTIONS[setting.selection]}{setting.seed if setting.is_control else ''}"
+        kind = SELECTIONS[setting.selection]
+        text += f".{kind}{setting.seed if kind == 'random' else ''}"
     if setting.combination in COMBINATIONS and setting.combination != _USUAL.combination:
         text += f".{COMBINATIONS[setting.combination]}"
     return text + (f"-{lab_plan_url.encode(setting.edits)}" if setting.edits else "")
@@ -48,7 +49,7 @@ def decode(text: str) -> Setting:
         _label(SELECTIONS, found["selection"], _USUAL.selection),
         _label(COMBINATIONS, found["combination"], _USUAL.combination),
     )
-    if setting.is_control:
+    if found["selection"] == "random":
         setting = replace(setting, seed=int(found["seed"] or 0))
     return replace(setting, edits=lab_plan_url.decode(found["edits"])) if found["edits"] else setting
 

@@ -88,13 +88,13 @@ def introduction(selection: Selection, setting: Setting) -> str:
     if setting.selection == RECORDED:
         of = selection.checkpoint.info.training.get("validation_data", "the validation data of its training")
         return (
-            f"evaluated on **{name}** (n = {n:,}); the usage that experts are ranked by is the checkpoint's own, of "
-            f"**{escape(of)}**."
+            f"evaluated on **{name}** (n = {n:,}); the usage that experts are chosen by is the checkpoint's own, of "
+            f"**{escape(of)}**{', of which nothing is held out' * (selection.ranked_on is not None)}."
         )
     if selection.ranked_on is None:
-        return f"evaluated on **{name}** (n = {n:,}), which also gives the usage that experts are ranked by."
+        return f"evaluated on **{name}** (n = {n:,}), on which the experts are chosen too."
     other = selection.ranked_on
     return (
-        f"evaluated on **{name}** (n = {n:,}); the usage that experts are ranked by is of **{escape(other.name)}** "
+        f"evaluated on **{name}** (n = {n:,}); the experts are chosen on **{escape(other.name)}** "
         f"(n = {len(other):,})."
     )

@@ -26,15 +26,20 @@ stderr = Console(stderr=True, markup=False, emoji=False)
 
 
 def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
-    """Write a table, all of it or nothing, without its index.
+    """Write a table without its index, all of it or nothing; compressed, where the name ends as of such a file. What is
+    no regular file, as a pipe, is written to as it is.
 
     Raises:
         OSError: it can't be written.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    if file.exists() and not file.is_file():
+        frame.to_csv(file, index=False, **options)
+        return
+    target = file.resolve()  # a link stays one
+    partial = target.with_name(f".{os.getpid()}.partial.{target.name}")
     try:
         frame.to_csv(partial, index=False, **options)
-        os.replace(partial, file)
+        os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 

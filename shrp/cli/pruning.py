@@ -199,7 +199,7 @@ def prune(
 
     import shrp.checkpoint as store
     from shrp.answer_shares import matched
-    from shrp.checkpoint_info import chosen_on, shares_matched, usage_in
+    from shrp.checkpoint_info import PLAN_FILE, chosen_on, shares_matched, usage_in
     from shrp.history import history_text, joined
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
@@ -286,6 +286,7 @@ def prune(
     else:
         chosen = make_plan(usage_in(source.info), selection=selection, **options)
     by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on)
+    by_data |= {"chosen_by": PLAN_FILE} if plan is not None else {}
     model = cut(source.model, chosen)
     if match_shares:
         like = measured_on or evaluation_data(data or "probe", source.info.task, *columns)

@@ -53,12 +53,14 @@ def test_a_checkpoint_without_scores_says_so_and_is_measured(open_page, tiny_che
 
 def test_a_score_far_below_the_teachers_is_a_cliff(open_page, save_tiny):
     probe = load_probe("sst2")
-    for teacher, cliff in ((0.99, True), (0.5, False)):
+    loaded = checkpoints.load(save_tiny("tiny"))
+    score = evaluate(loaded.model, loaded.tokenizer, probe).score
+    for teacher, cliff in ((0.99, True), (0.5, False), (score / 0.8, False)):
         row = {
             **{"model": "dense teacher", "kind": "teacher", "data": "probe/sst2", "metric": "accuracy"},
             **{"score": teacher, "interval": [0.4, 1.0], "n": 480, "data_fingerprint": probe.fingerprint},
         }
-        page = open_page("overview", save_tiny(f"taught-{cliff}", scores=(row,)))
+        page = open_page("overview", save_tiny(f"taught-{teacher}", scores=(row,)))
         assert not page.exception
         warned = [one.value for one in page.warning if "Accuracy cliff" in one.value]
         assert len(warned) == cliff

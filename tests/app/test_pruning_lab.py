@@ -327,6 +327,14 @@ def test_of_a_plan_from_a_file_it_is_not_known_what_it_was_chosen_on(loaded, tmp
     mine = checkpoints.load(tmp_path / "mine")
     assert "chosen_on" not in mine.info.training
     assert "given by a plan from a file" in card("mine", mine)
+    # By the usage that the checkpoint carries, other data had no part in it.
+    data = lab_export.checkpoint_zip(loaded, plan, "other", evaluation, load_probe("sst2"), None)
+    zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
+    other = checkpoints.load(tmp_path / "other")
+    assert "chosen_on" not in other.info.training
+    training = dict(other.info.training) | {"validation_data": "glue/sst2 validation"}
+    other = replace(other, info=replace(other.info, training=training))
+    assert "usage on glue/sst2 validation, of which none of its scores is" in card("other", other)
 
 
 def test_the_history_of_its_training_goes_along(open_page, save_tiny, tmp_path):
@@ -348,6 +356,9 @@ def test_a_random_plan_that_is_loaded_again_is_taken_home_as_a_control(loaded, t
     editor.load("plan.json", lab_export.plan_json(drawn).encode())
     plan, _ = direct(loaded, budget=5, edits=editor.edits)
     assert plan.key() == drawn.key()
+    setting = lab.Setting(lab.GLOBAL, 5, edits=editor.edits, edited="edit 1: 3 in all")
+    assert setting.is_control  # though usage is picked beside it
+    assert setting.text == "edit 1: 3 in all (from 5 in all), random (control), from a file"
     data = lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2"), load_probe("sst2"))
     zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
     mine = checkpoints.load(tmp_path / "mine")
