@@ -99,10 +99,8 @@ class Run:
         progress: Progress | None = None,
         announce: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Args:
-        base_name: what checkpoints call the base.
-        dtype: how weights are stored at `out`.
-        keep_stages: whether what else was trained stays, in `stages_folder(out)`.
+        """Args: base_name, what checkpoints call the base; dtype, how weights are stored at `out`; keep_stages, whether
+        what else was trained stays, in `stages_folder(out)`.
         """
         self.recipe, self.base, self.data, self.out = recipe, base, data, Path(out)
         self.keep_stages = keep_stages
