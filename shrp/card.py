@@ -242,7 +242,7 @@ def _how_chosen(info: CheckpointInfo) -> str:
     if (task := _usage_of(info)) and task != info.task.name:
         return f"Its experts were chosen by their usage on validation data of {task}."
     counted_on = info.training.get("validation_data")
-    own = {row["data"] for row in info.scores if row["kind"] in ("static", "control")}
+    own = {row.get("data") for row in info.scores if row["kind"] in ("static", "control")} - {None}
     if info.plan is not None and counted_on and own and counted_on not in own:
         return f"Its experts were chosen by their usage on {counted_on}, of which none of its scores is."
     return (

@@ -137,7 +137,7 @@ def test_a_run_that_goes_on_asks_the_teacher_as_it_began(
     assert isinstance(ask("roomy"), CachedTeacher)
     shutil.rmtree(tmp_path / "roomy")
     usage.free = 0
-    with pytest.raises(TrainingError, match=r"no room .* with which this run began: make room, or delete it"):
+    with pytest.raises(TrainingError, match=r"no room .* with which this run began: make room, or delete "):
         ask("roomy")
     usage.free = 2**60
     assert isinstance(ask("roomy"), CachedTeacher)

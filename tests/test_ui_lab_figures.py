@@ -396,7 +396,9 @@ def test_zip_holds_one_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(lab_export, "prune", lambda *args, **options: None)
     monkeypatch.setattr(lab_export, "replace", lambda info, **options: info)
     info = SimpleNamespace(scores=(), training={})
-    source = SimpleNamespace(info=info, model=None, tokenizer=None, fingerprint="f", teacher={})
+    source = SimpleNamespace(
+        info=info, model=None, tokenizer=None, fingerprint="f", teacher={}, path=tmp_path
+    )
     unscored, texts = SimpleNamespace(score=float("nan")), TextData(TASKS["sst2"], "mine", (("a",),), None)
     data = lab_export.checkpoint_zip(source, make_plan(USAGE, budget=2), "mine", unscored, texts, texts)
     assert zipfile.ZipFile(io.BytesIO(data)).namelist() == ["mine/config.json"]

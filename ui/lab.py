@@ -67,9 +67,9 @@ class Setting:
         if self.edited:
             many = f"{self.edited} (from {many})"
         given = any(edit.weights for _, edit in self.edits.layers)
-        if self.edits.origin:  # whatever is picked beside it
+        if self.edits.origin:  # by a file or a link, whatever is picked beside it
             labels = {kind: label for label, kind in SELECTIONS.items()}
-            return f"{many}, {labels.get(self.edits.origin, self.edits.origin).lower()}, from a file"
+            return f"{many}, {labels.get(self.edits.origin, self.edits.origin).lower()}, as given"
         seed = f" {self.seed}" if self.is_control else ""
         weights = "weights from a file" if given else self.combination.lower()
         return f"{many}, {self.selection.lower()}{seed}, {weights}"

@@ -166,12 +166,12 @@ def test_a_plan_from_a_file_is_a_side(open_page, tiny_checkpoint):
     assert metric(at, "B: accuracy") == f"{100 * expected.score:.1f}%"
     text = texts_of(at)
     assert "mine.json was loaded whole" in text
-    assert "tiny pruned (edit 1: 4 in all (from 4 in all), usage, weights from a file)" in text
+    assert "tiny pruned (edit 1: 4 in all (from 4 in all), usage, as given)" in text
     assert "Edited by hand: layers 1 and 2." in text
     assert at.query_params["b_plan"]
     assert "a_plan" not in at.query_params
     again = open_page("compare", tiny_checkpoint, a_is=PRUNED, b_plan="".join(at.query_params["b_plan"]))
-    assert "weights from a file" in texts_of(again)
+    assert "usage, as given" in texts_of(again)
     assert metric(again, "B: accuracy") == f"{100 * expected.score:.1f}%"
     plan_upload(at, "b_plan").set_value(("broken.json", b"{", "application/json")).run()
     assert not at.exception
@@ -211,7 +211,7 @@ def test_a_held_out_choice_of_experts_goes_whole(open_page, tiny_checkpoint):
     asked = {key: values[0] for key, values in parse_qs(link.query_string).items()}
     found = open_page("compare", tiny_checkpoint, **asked)  # another session, as by a link that was sent
     assert not found.exception
-    assert "weights from a file" in texts_of(found)
+    assert "usage, as given" in texts_of(found)
     loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
     half = data.subset(lab_split.halves(data)[0])
     plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, half), per_layer=2)

@@ -181,7 +181,7 @@ def test_a_plan_goes_out_and_comes_back(page, tiny_checkpoint):
     assert_shows(page, plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, load_probe("sst2")))
     assert "Weights as in the file: layers 1, 2" in texts_of(page)
     link = plan_in(page)
-    assert link == "1n1p3w1.0_2n2p0.2w0.25~0.75"
+    assert link == "1n1p3w1.0_2n2p0.2w0.25~0.75_by-usage"
     upload(b'{"layers": {"1": {"experts": [7], "weights": [1]}, "2": {"experts": [0], "weights": [1]}}}')
     assert "mine.json was not loaded" in texts_of(page)
     assert "expert 7 in layer 1" in texts_of(page)

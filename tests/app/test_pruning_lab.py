@@ -358,7 +358,7 @@ def test_a_random_plan_that_is_loaded_again_is_taken_home_as_a_control(loaded, t
     assert plan.key() == drawn.key()
     setting = lab.Setting(lab.GLOBAL, 5, edits=editor.edits, edited="edit 1: 3 in all")
     assert setting.is_control  # though usage is picked beside it
-    assert setting.text == "edit 1: 3 in all (from 5 in all), random (control), from a file"
+    assert setting.text == "edit 1: 3 in all (from 5 in all), random (control), as given"
     data = lab_export.checkpoint_zip(loaded, plan, "mine", evaluation, load_probe("sst2"), load_probe("sst2"))
     zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
     mine = checkpoints.load(tmp_path / "mine")
@@ -526,7 +526,7 @@ def test_half_of_the_data_can_choose_and_the_other_half_score(open_page, tiny_ch
     assert_shows(at, plan, expected)
     said = texts_of(at)
     assert "evaluated on **probe/sst2, other half** (n = 240)" in said
-    assert "of **probe/sst2, half** (n = 240)" in said
+    assert "the experts are chosen on **probe/sst2, half** (n = 240)" in said
     _, everything = direct(loaded, budget=3)
     assert everything.score != expected.score
     teacher = (dense.predictions == data.labels)[scored].mean()
