@@ -33,7 +33,8 @@ def held_out(selection: Selection) -> Selection:
         disabled=not enough,
         help="Off: experts are chosen on the inputs that score them, as in the paper, which flatters the score a "
         "little. On: they are chosen on one half, drawn at random with as many inputs of each class, and scored on the "
-        "other. Minimal pairs stay together; texts that belong together otherwise may fall into different halves."
+        "other. Minimal pairs stay together; texts that belong together otherwise may fall into different halves. "
+        "Recorded usage is of the training's validation data, of which nothing is held out."
         + ("" if enough else f" These data have {len(selection.data):,} inputs; it takes {FEWEST}."),
     )
     return _split(selection) if on and enough else selection

@@ -159,7 +159,8 @@ def prune(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Measure usage (and fit gates) on `probe`, `glue` or a file, instead of taking the checkpoint's own."
+            help="Measure usage (and fit gates, or knock experts out) on `probe`, `glue` or a file; by default the "
+            "checkpoint's own usage, or for gate_norm, ablation and fitted the probe set."
         ),
     ] = None,
     text_column: TextColumns = None,
