@@ -125,11 +125,11 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
     if difference:
         values, ends = difference_of(selection, stats, measure, group, against)
         subtitle = (
-            f"percentage points; {escape_html(stats.data)}: {escape_html(group)} (n = {int(rows.sum()):,}) minus "
+            f"percentage points<br>{escape_html(stats.data)}: {escape_html(group)} (n = {int(rows.sum()):,}) minus "
             f"{escape_html(against)} (n = {int(groups[against].sum()):,})"
         )
     else:
-        subtitle += f"; even use would be {percent(1 / stats.num_experts)}"
+        subtitle += f"<br>even use would be {percent(1 / stats.num_experts)}"
     title = f"Difference in {measure}" if difference else measure[0].upper() + measure[1:]
     frame = pd.DataFrame(
         [
@@ -173,9 +173,9 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
     with bars:
         summary = stats.summary(rows)
         of = escape_html(group.removeprefix("class: ").removeprefix("slice: "))
-        of = f"{of}<br>{escape_html(stats.data)}, n = {int(rows.sum()):,}"
+        of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
         chart(
-            usage_figures.evenness_bars(summary, stats.num_experts, subtitle=f"{of}<br>dotted: even"),
+            usage_figures.evenness_bars(summary, stats.num_experts, subtitle=of),
             summary,
             key="evenness",
             name=f"{name}-evenness",

@@ -76,7 +76,7 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
     part.figure(heat, f"Top-1 share of each expert in each routed layer. Most used: {tops}.", measured)
     effective = "; ".join(f"layer {row.layer} {row.effective_experts:.1f}" for row in layers.itertuples())
     part.figure(
-        usage_figures.evenness_bars(layers, stats.num_experts, subtitle="all inputs; dotted: even use"),
+        usage_figures.evenness_bars(layers, stats.num_experts, subtitle=f"{n}; dotted: even use"),
         f"Effective experts of each layer: {effective}.",
         measured,
     )

@@ -175,7 +175,13 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> 
             "<br>mean router margin %{customdata[3]:.2f}<extra></extra>",
         )
     )
-    fig.add_vline(x=num_experts, line={"dash": "dot", "color": GREY, "width": 1.5})
+    fig.add_vline(
+        x=num_experts,
+        line={"dash": "dot", "color": GREY, "width": 1.5},
+        annotation_text="even",
+        annotation_position="bottom left",
+        annotation_font={"size": 11, "color": GREY},
+    )
     fig.update_xaxes(range=[0, num_experts * 1.12], zeroline=False)
     fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return layout(
