@@ -64,6 +64,7 @@ def _layers(side: Side, stats: UsageStats | None) -> list[int]:
 def _map(letter: str, side: Side, name: str) -> None:
     plan, experts = side.plan, num_experts_of(side.choice.checkpoint.model)
     fig = kept_map(plan, experts, measured=side.choice.text)
+    fig.update_traces(textfont_size=9, selector={"type": "heatmap"})  # two maps beside each other are narrow
     fig.update_layout(title_text=fig.layout.title.text.replace("Kept experts", f"{letter}: kept experts", 1))
     chart(
         fig,
