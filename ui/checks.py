@@ -72,7 +72,7 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
     _show_cliff(selection, found, teacher)
     said, floor = with_interval(found.score, found.interval, found.metric, found.n), floor_text(data)
     also = other_metrics(found.metrics, found.metric)
-    parts = [said, *filter(None, (also, floor))]
+    parts = [said, *filter(None, (floor, also))]
     st.markdown(f"**Measured here** on {escape(data.name)}: {'; '.join(parts)}")
     _show_classes(found)
     if said := pair_views.line(data, {"this model": found, "dense teacher": teacher}):
