@@ -48,6 +48,14 @@ def load():
     return get
 
 
+def on_probe(loaded):
+    """The probe set of a checkpoint's task, and the rows of scores on it; skips where there is none."""
+    if loaded.info.task.name not in TASKS or not (PROBES / f"{loaded.info.task.name}.jsonl").is_file():
+        pytest.skip("there is no probe set for its task")
+    probe = load_probe(loaded.info.task.name)
+    return probe, loaded.info.scores_on(probe.name, probe.fingerprint)
+
+
 @shipped
 @each
 def test_files_are_small_and_safe(folder):
@@ -91,12 +99,9 @@ def test_it_loads_and_carries_what_pruning_needs(folder, load):
 @each
 def test_the_teachers_outputs_on_the_probe_set_score_as_recorded(folder, load):
     loaded = load(folder)
-    if loaded.info.task.name not in TASKS or not (PROBES / f"{loaded.info.task.name}.jsonl").is_file():
-        pytest.skip("there is no probe set for its task")
-    probe = load_probe(loaded.info.task.name)
+    probe, rows = on_probe(loaded)
     assert not loaded.problem
     outputs = loaded.teacher[probe.fingerprint].evaluation(probe)
-    rows = loaded.info.scores_on(probe.name, probe.fingerprint)
     recorded = next(row["score"] for row in rows if row["kind"] == "teacher")
     assert outputs.score == pytest.approx(recorded, abs=0.005)  # scored at another batch size
     assert (folder / "teacher.safetensors").stat().st_size < 100_000
@@ -106,10 +111,7 @@ def test_the_teachers_outputs_on_the_probe_set_score_as_recorded(folder, load):
 @each
 def test_its_models_score_on_the_probe_set_as_recorded(folder, load):
     loaded = load(folder)
-    if loaded.info.task.name not in TASKS or not (PROBES / f"{loaded.info.task.name}.jsonl").is_file():
-        pytest.skip("there is no probe set for its task")
-    probe = load_probe(loaded.info.task.name)
-    rows = loaded.info.scores_on(probe.name, probe.fingerprint)
+    probe, rows = on_probe(loaded)
     score = partial(evaluate, tokenizer=loaded.tokenizer, data=probe, max_length=loaded.info.max_length)
     of = {row["kind"]: row for row in rows if row["kind"] == "routed"}
     of |= {row["per_layer"]: row for row in rows if row["kind"] == "static" and not row.get("recovered")}

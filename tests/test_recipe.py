@@ -231,34 +231,24 @@ def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, ti
         runner(place, "busy", progress=KillAfter(4, mid=True))()
     folder, sets = run_folder(place / "busy"), datasets(place)
     kept = sorted(path.relative_to(folder) for path in folder.rglob("*"))
-    single = TrainConfig(stage2_epochs=1, batch_size=8, precision="fp32")
-    with pytest.raises(TrainingError, match=r"unfinished run of several stages \(routed, teacher\)"):
-        training.train(
-            single,
-            tiny_model(),
-            tiny_info(layers=()),
-            tiny_tokenizer,
-            sets.train,
-            sets.validation,
-            place / "busy",
-            resume=True,
+
+    def fine_tune(out, **options):
+        config, data = (
+            TrainConfig(stage2_epochs=1, batch_size=8, precision="fp32"),
+            (sets.train, sets.validation),
         )
+        start = tiny_model(), tiny_info(layers=()), tiny_tokenizer
+        training.train(config, *start, *data, place / out, **options)
+
+    with pytest.raises(TrainingError, match=r"unfinished run of several stages \(routed, teacher\)"):
+        fine_tune("busy", resume=True)
     with pytest.raises(TrainingError, match="of several stages"), RunState(folder).only_if_begun():
         raise AssertionError("begun in another's folder")
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == kept
     assert runner(place, "busy", resume=True)().scores
 
     with pytest.raises(Killed):
-        training.train(
-            single,
-            tiny_model(),
-            tiny_info(layers=()),
-            tiny_tokenizer,
-            sets.train,
-            sets.validation,
-            place / "lone",
-            progress=KillAfter(1),
-        )
+        fine_tune("lone", progress=KillAfter(1))
     with pytest.raises(TrainingError, match="unfinished run of another command"):
         runner(place, "lone", resume=True)()
     assert (run_folder(place / "lone") / "epoch-001").is_dir()
