@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, hypergeom
 
+from shrp import mixes
 from shrp.metrics import wilson
 from shrp.mixes import differing, mix_frame
 
@@ -42,8 +43,9 @@ def test_chance_alone_rarely_differs():
     assert named <= 0.08 * 200
 
 
-def test_pairs_that_route_alike_are_no_more_than_one_input_each():
+def test_pairs_that_route_alike_are_no_more_than_one_input_each(monkeypatch):
     """Both of a pair in one group and with one expert: a test of inputs names far too many groups, one of pairs not."""
+    monkeypatch.setattr(mixes, "DEALS", 500)
     rng, pairs = np.random.default_rng(0), np.arange(60).reshape(30, 2)
     named = {"inputs": 0, "pairs": 0}
     for _ in range(100):

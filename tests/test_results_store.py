@@ -280,7 +280,7 @@ def test_threads_and_processes_may_write_the_same(store):
         "from tests.test_results_store import *\n"
         "data = made(); store = ResultsStore(sys.argv[1])\n"
         "print('ready', flush=True)\n"
-        "for i in range(30): store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])\n"
+        "for i in range(15): store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])\n"
         "print(store.problem)\n"
     )
     root = Path(__file__).parent.parent
