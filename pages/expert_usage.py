@@ -8,6 +8,7 @@ import streamlit as st
 
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
+from shrp.minimal_pairs import pairs_of
 from shrp.usage import UsageStats
 from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
 from ui import (
@@ -83,7 +84,7 @@ def difference_of(
     if (found := store.get(key)) is None:
         groups = groups_of(stats)
         of = "share" if measure == SHARE else "mean_probs"
-        found = usage_difference(stats, groups[group], groups[against], of)
+        found = usage_difference(stats, groups[group], groups[against], of, pairs=pairs_of(data))
         store.put(key, found)
     return found
 
@@ -169,7 +170,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
             on_select=lambda: state.pick_cell("usage-map"),
         )
         if ends is not None:
-            st.caption(chance_words(ends))
+            st.caption(chance_words(ends, len(pairs_of(selection.data)) > 0))
     with bars:
         summary = stats.summary(rows)
         of = escape_html(group.removeprefix("class: ").removeprefix("slice: "))
@@ -185,14 +186,20 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
     return group, rows
 
 
-def chance_words(ends: np.ndarray) -> str:
-    """How many of some differences `(L, H, 2)` are beyond chance, and how many would be by chance."""
+def chance_words(ends: np.ndarray, paired: bool) -> str:
+    """How many of some differences `(L, H, 2)` are beyond chance, and how many would be by chance.
+
+    Args:
+        ends: their intervals.
+        paired: whether the data have minimal pairs.
+    """
     known = int(np.isfinite(ends[..., 0]).sum())
     if not known:
         return "No difference has an interval: too few inputs, or the same ones."
     found = int(usage_figures.beyond_chance(ends).sum())
+    over = "bootstrap over inputs" + (", both of a minimal pair drawn as one" if paired else "")
     return (
-        f"In bold: the {found} of {known} differences whose 95% interval (bootstrap over inputs) leaves 0 out; if "
+        f"In bold: the {found} of {known} differences whose 95% interval ({over}) leaves 0 out; if "
         f"nothing differed, about {0.05 * known:.1f} would. There is one where at least {FEWEST} inputs of the smaller "
         f"group are to be expected to choose the expert, and {FEWEST} not to (mean probability: where both groups have "
         f"{SMALLEST} inputs)."

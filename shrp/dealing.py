@@ -4,10 +4,13 @@ dealt as one, or change places where the groups part them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 NEIGHBOURS = 8
 """Inputs of neighbouring lengths among which groups are dealt, where length is to be left out of it."""
+_BLOCK = 100
 
 
 class Dealer:
@@ -38,3 +41,26 @@ class Dealer:
         places = self.changing[generator.random(len(self.changing)) < 0.5]
         dealt[places] = dealt[places[:, ::-1]]
         return dealt
+
+    def dealt_values(
+        self, values: np.ndarray, times: int, generator: np.random.Generator
+    ) -> Iterator[np.ndarray]:
+        """What inputs have, dealt to the groups anew, which is the other way round and comes to the same.
+
+        Args:
+            values: of each input `(N,)`.
+
+        Yields:
+            Blocks `(B, N)`, in all `times` rows.
+        """
+        for start in range(0, times, _BLOCK):
+            size = min(_BLOCK, times - start)
+            dealt = np.tile(values, (size, 1))
+            for part in self.parts:
+                order = generator.permuted(np.tile(np.arange(len(part)), (size, 1)), axis=1)
+                dealt[:, part] = values[part][order]
+            first, second = values[self.changing].T
+            swap = generator.random((size, len(self.changing))) < 0.5
+            dealt[:, self.changing[:, 0]] = np.where(swap, second, first)
+            dealt[:, self.changing[:, 1]] = np.where(swap, first, second)
+            yield dealt

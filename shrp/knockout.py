@@ -15,10 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import router_layers
 from shrp.data import TextData
+from shrp.dealing import Dealer
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
 from shrp.metrics import at_once
+from shrp.minimal_pairs import units_of
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
 from shrp.routing import knock_out, top_k_gates, use_gates
@@ -96,8 +98,15 @@ class KnockOut:
         """Who is right where, `after` first; needs labelled classes."""
         return agreement(self.after, self.before)
 
-    def logit_changes(self, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    def logit_changes(
+        self, *, pairs: np.ndarray | None = None, resamples: int = RESAMPLES, seed: int = 0
+    ) -> pd.DataFrame:
         """One row a class: how its mean logit changes.
+
+        Args:
+            pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn as one.
+            resamples: draws of the bootstrap.
+            seed: makes the intervals reproducible.
 
         Returns:
             Columns class, `before` and `after` (mean logits over all n inputs), `change`, `low, high` (95%, paired
@@ -105,7 +114,8 @@ class KnockOut:
         """
         task = self.before.task
         change = (self.after.logits - self.before.logits).astype(np.float64)
-        bounds = _bootstrap_means(change, resamples, np.random.default_rng(seed))
+        units = units_of(len(change), pairs)
+        bounds = _bootstrap_means(change, resamples, np.random.default_rng(seed), units)
         among = change[self.affected].mean(0) if len(self.affected) else np.full(change.shape[1], np.nan)
         return pd.DataFrame(
             {
@@ -119,11 +129,14 @@ class KnockOut:
             }
         )
 
-    def by_slice(self) -> pd.DataFrame:
+    def by_slice(self, pairs: np.ndarray | None = None) -> pd.DataFrame:
         """One row a slice: what the expert is worth there, and whether that differs from elsewhere.
 
         An input's worth is the margin of its true class (its logit less the largest other one), of a regression minus
         the absolute error; negative changes mean that the expert had helped.
+
+        Args:
+            pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn and dealt as one.
 
         Returns:
             Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean over the
@@ -138,9 +151,10 @@ class KnockOut:
             return pd.DataFrame(columns=[*columns, "q"])
         from scipy.stats import false_discovery_control
 
-        slices, rng = np.array(self.before.slices, dtype=object), np.random.default_rng(0)
-        names, total = sorted(set(self.before.slices)), len(slices)
-        members = np.array([slices == name for name in names], dtype=float)  # (slices, N)
+        rng = np.random.default_rng(0)
+        names, codes = np.unique(np.array(self.before.slices, dtype=str), return_inverse=True)
+        total, units = len(codes), units_of(len(codes), pairs)
+        members = (codes == np.arange(len(names))[:, None]).astype(float)  # (slices, N)
         sizes = members.sum(1)
         change = _worth(self.after) - _worth(self.before)
 
@@ -158,16 +172,16 @@ class KnockOut:
         if len(names) > 1:
             found = np.abs(differences(members @ change[:, None]))
             reached = np.ones(len(names))  # the deal that was found is one of them
-            for _ in range(DEALS // 100):
-                dealt = rng.permuted(np.tile(change, (100, 1)), axis=1).T
-                reached += (np.abs(differences(members @ dealt)) >= found - 1e-12).sum(1)
+            together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
+            for dealt in Dealer(codes, together, np.zeros(total)).dealt_values(change, DEALS, rng):
+                reached += (np.abs(differences(members @ dealt.T)) >= found - 1e-12).sum(1)
             p = reached / (DEALS + 1)
         rows = []
         for name, mask in zip(names, members.astype(bool), strict=True):
             affected = int((taken & mask).sum())
             ends = (np.nan, np.nan)
             if affected >= FEWEST:
-                low, high = _bootstrap_means(change[mask, None], RESAMPLES, rng)
+                low, high = _bootstrap_means(change[mask, None], RESAMPLES, rng, units[mask])
                 ends = float(low[0]), float(high[0])
             turned = [int((right[a] & ~right[b] & mask).sum()) for a, b in ((0, 1), (1, 0))]
             mine, others = change[mask].mean(), change[~mask].mean() if (~mask).any() else np.nan
@@ -264,12 +278,20 @@ def _in_order(evaluation: Evaluation, data: TextData) -> Evaluation:
 
 
 def _bootstrap_means(
-    values: np.ndarray, resamples: int, generator: np.random.Generator
+    values: np.ndarray, resamples: int, generator: np.random.Generator, units: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """95% percentile intervals of the means of `values` `(n, C)` over inputs, each end `(C,)`."""
-    n, means = len(values), []
+    """95% percentile intervals of the means of `values` `(n, C)` over inputs, each end `(C,)`.
+
+    Args:
+        units: of each input what it is drawn with `(n,)`; None draws every input by itself.
+    """
+    unit = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
+    sizes = np.bincount(unit)
+    sums = np.stack([np.bincount(unit, column) for column in values.T])
+    n, means = len(sizes), []
     for size in at_once(resamples, n):
         drawn = generator.integers(n, size=(size, n))
-        means.append(np.stack([column[drawn].mean(1) for column in values.T], axis=1))
+        inputs = sizes[drawn].sum(1)
+        means.append(np.stack([column[drawn].sum(1) / inputs for column in sums], axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5], axis=0)
     return low, high

@@ -109,7 +109,7 @@ def correlation(metric: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _CORRELATIONS[metric](x, y)
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: float) -> tuple[float, float]:
     """Wilson's 95% score interval of a proportion, or of a mean of several of the same n; (nan, nan) for n = 0."""
     if n == 0:
         return NO_INTERVAL
@@ -120,6 +120,32 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     low = 0.0 if successes == 0 else float(centre - half)  # Exactly so in theory; rounding would miss it.
     high = 1.0 if successes == n else float(centre + half)
     return low, high
+
+
+def share_interval(hits: np.ndarray, units: np.ndarray) -> tuple[float, float]:
+    """Wilson's 95% interval of the share of inputs that are hits, where those of one unit may be alike.
+
+    It is Wilson's for as many independent inputs as say as much (the effective sample size of Kish 1965): the variance
+    of the share from the units' totals tells how many. Never more than there are inputs, so that units which happen to
+    differ within claim nothing; where all or none are hits, as many as units.
+
+    Args:
+        hits: bool `(n,)`.
+        units: which unit each input belongs to, `(n,)`, such as `shrp.minimal_pairs.units_of`.
+    """
+    n = len(hits)
+    if n == 0:
+        return NO_INTERVAL
+    _, unit = np.unique(units, return_inverse=True)
+    size = np.bincount(unit)
+    if len(size) == n:
+        return wilson(int(hits.sum()), n)
+    share, effective = hits.mean(), float(len(size))
+    if 0 < share < 1:
+        residual = np.bincount(unit, hits) - share * size
+        scale = len(size) / max(len(size) - 1, 1)
+        effective = min(n, n * share * (1 - share) / max(scale * (residual**2).sum() / n, 1e-12))
+    return wilson(share * effective, effective)
 
 
 def bootstrap_interval(

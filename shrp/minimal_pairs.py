@@ -42,6 +42,22 @@ def pairs_of(data: TextData) -> np.ndarray:
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
+def units_of(n: int, pairs: np.ndarray | None) -> np.ndarray:
+    """What is drawn as one where chance is asked: both inputs of a minimal pair, every other input by itself.
+
+    Args:
+        n: inputs.
+        pairs: as `pairs_of`; None for none.
+
+    Returns:
+        int64 `(n,)`: each input's unit, from 0 without gaps.
+    """
+    units = np.arange(n)
+    if pairs is not None and len(pairs):
+        units[pairs[:, 1]] = units[pairs[:, 0]]
+    return np.unique(units, return_inverse=True)[1]
+
+
 @dataclass(frozen=True, eq=False)
 class PairOutcomes:
     """What a model makes of minimal pairs; `P` of them.

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from shrp.dealing import Dealer
-from shrp.metrics import wilson
+from shrp.metrics import share_interval
+from shrp.minimal_pairs import units_of
 
 FALSE_DISCOVERIES = 0.05
 """Expected part of the groups that are said to differ and do not."""
@@ -36,24 +37,24 @@ def mix_frame(
         by_token: whether what is counted is tokens. Those of one input are not independent, so they have no intervals
             and no test.
         pairs: rows of minimal pairs `(P, 2)`. Where there are some, a test that took their two inputs, which route much
-            alike, for independent would find too much: groups are dealt anew instead, `DEALS` times, and shares have no
-            intervals.
+            alike, for independent would find too much: groups are dealt anew instead, `DEALS` times.
 
     Returns:
-        Columns group, count (of the expert's), here (its share of the expert's), low and high (the share's 95% Wilson
-        interval), n (of all), base, lift, p (Fisher's exact test of the expert against all other experts, two-sided, or
-        that of the deals) and q (p for all groups looked at, after Benjamini and Hochberg 1995). nan where there is
-        nothing to say.
+        Columns group, count (of the expert's), here (its share of the expert's), low and high (the share's 95%
+        interval, `shrp.metrics.share_interval` with both inputs of a pair as one unit), n (of all), base, lift, p
+        (Fisher's exact test of the expert against all other experts, two-sided, or that of the deals) and q (p for all
+        groups looked at, after Benjamini and Hochberg 1995). nan where there is nothing to say.
     """
     from scipy.stats import false_discovery_control, fisher_exact
 
     total, whole = int(mine.sum()), int(everything.sum())
     tested = not by_token and 0 < total < whole
     paired = pairs is not None and len(pairs) > 0
+    units, taken = units_of(len(mine), pairs), mine > 0
     rows = []
     for name, mask in groups.items():
         count, n = int(mine[mask].sum()), int(everything[mask].sum())
-        low, high = wilson(count, total) if tested and not paired else (np.nan, np.nan)
+        low, high = share_interval(mask[taken], units[taken]) if tested else (np.nan, np.nan)
         table = [[count, total - count], [n - count, whole - total - (n - count)]]
         p = float(fisher_exact(table).pvalue) if tested and not paired else np.nan
         rows.append((name, count, count / max(total, 1), low, high, n, n / max(whole, 1), p))
@@ -73,13 +74,10 @@ def _dealt(mine: np.ndarray, codes: np.ndarray, groups: int, pairs: np.ndarray) 
     Args:
         codes: each input's group `(N,)`.
     """
+    members = np.eye(groups)[codes]  # (N, G)
     dealer, generator = Dealer(codes, pairs, np.zeros(len(codes))), np.random.default_rng(0)
-
-    def count(of: np.ndarray) -> np.ndarray:
-        return np.bincount(of, mine, minlength=groups)
-
-    dealt = np.array([count(dealer.deal(generator, neighbours=False)) for _ in range(DEALS)])
-    far = np.abs(dealt - dealt.mean(0)) >= np.abs(count(codes) - dealt.mean(0)) - 1e-9
+    dealt = np.concatenate([block @ members for block in dealer.dealt_values(mine, DEALS, generator)])
+    far = np.abs(dealt - dealt.mean(0)) >= np.abs(mine @ members - dealt.mean(0)) - 1e-9
     return (1 + far.sum(0)) / (1 + DEALS)
 
 

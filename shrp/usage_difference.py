@@ -11,11 +11,13 @@ import numpy as np
 
 from shrp.intervals import NO_WIDTH
 from shrp.metrics import at_once
+from shrp.minimal_pairs import units_of
 from shrp.usage import UsageStats
 
 FEWEST = 5
 """A difference of Top-1 shares has an interval where, by the share in both groups together, at least so many inputs of
-the smaller group are to be expected to choose the expert, and as many not to: of fewer the bootstrap is too sure."""
+the smaller group are to be expected to choose the expert, and as many not to: of fewer the bootstrap is too sure. Both
+inputs of a minimal pair count as one."""
 SMALLEST = 40
 """A difference of mean probabilities has an interval where both groups have at least so many inputs, likewise."""
 
@@ -26,6 +28,7 @@ def usage_difference(
     other: np.ndarray,
     measure: Literal["share", "mean_probs"] = "share",
     *,
+    pairs: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +39,7 @@ def usage_difference(
     Args:
         group, other: masks `(N,)`; they may overlap, as a class does with all inputs.
         measure: Top-1 shares, or mean router probabilities.
+        pairs: rows of minimal pairs `(P, 2)`, which are drawn as one: they route much alike.
         resamples: draws of the bootstrap over all inputs, the same ones for all experts. Tokens of one input are not
             independent, so under token routing too it is inputs that are drawn.
         seed: makes the intervals reproducible.
@@ -53,8 +57,11 @@ def usage_difference(
     each = stats.top1 if measure == "share" else stats.probs
     table = np.concatenate([each[layer] for layer in stats.layers], axis=1).astype(np.float64)  # (N, L * H)
     weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)  # (N,)
-    drawn = _draws(table, weight.astype(np.float64), group, other, resamples, np.random.default_rng(seed))
-    smaller = min(int(group.sum()), int(other.sum()))
+    units = units_of(stats.n, pairs)
+    drawn = _draws(
+        table, weight.astype(np.float64), group, other, units, resamples, np.random.default_rng(seed)
+    )
+    smaller = min(len(np.unique(units[mask])) for mask in (group, other))
     known = np.full(shape, smaller >= SMALLEST)
     if measure == "share":
         share = np.stack([stats.share(layer, group | other) for layer in stats.layers])
@@ -71,13 +78,14 @@ def _draws(
     weight: np.ndarray,
     group: np.ndarray,
     other: np.ndarray,
+    units: np.ndarray,
     resamples: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Differences in bootstrap samples of the inputs, but for those that miss a group; `(resamples, L * H)`."""
-    n, found = len(table), []
-    for size in at_once(resamples, n):
-        times = generator.multinomial(n, np.full(n, 1 / n), size=size)
+    """Differences in bootstrap samples of the units, but for those that miss a group; `(resamples, L * H)`."""
+    n, found = int(units.max()) + 1, []
+    for size in at_once(resamples, len(table)):
+        times = generator.multinomial(n, np.full(n, 1 / n), size=size)[:, units]
         totals = [times[:, mask] @ weight[mask] for mask in (group, other)]
         both = (totals[0] > 0) & (totals[1] > 0)
         means = [

@@ -17,6 +17,7 @@ from shrp.metrics import (
     paired_interval,
     paired_mean_interval,
     score,
+    share_interval,
     to_predictions,
     wilson,
 )
@@ -144,6 +145,35 @@ def test_wilson_against_hand_checked_values():
     assert wilson(0, 10)[0] == 0.0
     assert wilson(10, 10)[1] == 1.0
     assert np.isnan(wilson(0, 0)).all()
+
+
+def test_a_share_of_units_has_the_interval_of_as_many_draws_as_say_as_much():
+    rng = np.random.default_rng(0)
+    hits, alone = rng.random(60) < 0.4, np.arange(60)
+    assert share_interval(hits, alone) == wilson(hits.sum(), 60)
+    twice, units = np.repeat(hits, 2), np.repeat(alone, 2)
+    assert share_interval(twice, units) == pytest.approx(
+        wilson(hits.sum(), 60), abs=0.002
+    )  # no more than one each
+    apart = np.tile([True, False], 60)  # each unit half: never surer than of as many inputs
+    assert share_interval(apart, units) == pytest.approx(wilson(60, 120))
+    for all_alike, ends in (
+        (np.zeros(120, bool), (0.0, wilson(0, 60)[1])),
+        (np.ones(120, bool), (wilson(60, 60)[0], 1.0)),
+    ):
+        assert share_interval(all_alike, units) == pytest.approx(ends)
+    assert np.isnan(share_interval(np.zeros(0, bool), np.zeros(0, int))).all()
+    assert share_interval(np.array([True, False]), np.zeros(2, int)) == pytest.approx(wilson(1, 2))
+    held = {"units": 0, "inputs": 0}
+    for _ in range(400):  # pairs of which three in four are alike
+        drawn = rng.random((60, 2)) < 0.3
+        alike = rng.random(60) < 0.75
+        drawn[alike, 1] = drawn[alike, 0]
+        for name, of in (("units", units), ("inputs", np.arange(120))):
+            low, high = share_interval(drawn.ravel(), of)
+            held[name] += low <= 0.3 <= high
+    assert 0.92 < held["units"] / 400 < 0.985
+    assert held["inputs"] / 400 < 0.9
 
 
 def test_interval_of_accuracy_is_wilsons():

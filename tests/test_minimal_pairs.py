@@ -7,7 +7,7 @@ from shrp.data import TextData, load_file, load_probe
 from shrp.errors import DataError
 from shrp.evaluate import evaluate, summarise
 from shrp.metrics import paired_interval, wilson
-from shrp.minimal_pairs import ALL, pair_changes, pair_outcomes, pairs_of, route_changes
+from shrp.minimal_pairs import ALL, pair_changes, pair_outcomes, pairs_of, route_changes, units_of
 from shrp.tasks import TASKS, custom_task
 from shrp.usage import UsageStats, measure_usage
 
@@ -34,6 +34,11 @@ def test_pairs_are_two_inputs_with_different_labels():
     assert pairs_of(TextData(SST2, "made", (("a",), ("b",)), pairs=("x", "x"))).shape == (0, 2)
     with pytest.raises(DataError, match="2 texts but 1 names of pairs"):
         made([1, 0], ("a",))
+
+
+def test_units_are_pairs_and_all_other_inputs():
+    assert units_of(7, pairs_of(FOUR)).tolist() == [0, 0, 1, 1, 2, 2, 3]
+    assert units_of(3, None).tolist() == units_of(3, np.empty((0, 2), int)).tolist() == [0, 1, 2]
 
 
 def test_a_pair_is_in_order_whatever_the_threshold():

@@ -70,6 +70,36 @@ def test_a_group_against_all_inputs_is_the_difference_to_the_rest_scaled():
     assert (ends[0, 0] > 0).all()
 
 
+def test_pairs_that_route_alike_are_drawn_as_one():
+    """Taken for independent, inputs of one route each leave 0 out far too often."""
+    rng, pairs, out = np.random.default_rng(3), np.arange(N).reshape(-1, 2), {True: 0, False: 0}
+    known = dict(out)
+    for _ in range(60):
+        stats = stats_of(np.repeat(choices((0.5, 0.3, 0.2), N // 2, rng), 2, axis=0))
+        for paired in out:
+            _, ends = usage_difference(stats, *halves(), pairs=pairs if paired else None, resamples=300)
+            known[paired] += int(np.isfinite(ends[..., 0]).sum())
+            out[paired] += int(((ends[..., 0] > 0) | (ends[..., 1] < 0)).sum())
+    assert min(known.values()) == 180
+    assert out[True] < 0.1 * 180
+    assert out[False] > 0.12 * 180
+    # A pair's inputs on both sides are more alike than others: the difference is surer than of as many inputs alone.
+    sides = np.arange(N) % 2 == 0
+    wide, narrow = (usage_difference(stats, sides, ~sides, pairs=given)[1] for given in (None, pairs))
+    assert np.isnan(narrow).all()  # both of each pair alike: no draw differs
+    assert np.isfinite(wide).all()
+
+
+def test_of_pairs_a_group_counts_half_its_inputs():
+    top1 = np.zeros((N, 2), dtype=np.int64)
+    top1[:, 0] = 1
+    top1[: 2 * FEWEST] = [0, 1]
+    pairs = np.arange(N).reshape(-1, 2)
+    first = halves()
+    assert np.isfinite(usage_difference(stats_of(top1), *first)[1]).all()
+    assert np.isnan(usage_difference(stats_of(top1), *first, pairs=pairs)[1]).all()
+
+
 def test_tokens_of_one_input_count_as_one_draw():
     rng, both = np.random.default_rng(2), halves()
     top1 = choices((0.5, 0.3, 0.2), N, rng)

@@ -9,7 +9,6 @@ from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.metrics import confusion
 from shrp.usage import (
-    CLIFF_SHARE,
     COLLAPSE_EXPERTS,
     COLLAPSE_SHARE,
     NOISY_ENTROPY,
@@ -17,15 +16,14 @@ from shrp.usage import (
     UsageWarning,
 )
 from ui import loaders, pair_views, state
+from ui.cliff import cliff_warning
 from ui.floor import floor_text
 from ui.lab_reference import teacher_on
 from ui.text import (
     escape,
     interval_text,
-    metric_name,
     other_metrics,
     percent,
-    score_text,
     warning_lines,
     with_interval,
 )
@@ -69,7 +67,8 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
         state.show_error(error)
         return
     teacher = teacher_on(selection.checkpoint, data)
-    _show_cliff(selection, found, teacher)
+    if warning := cliff_warning(selection.checkpoint, data, found):
+        st.warning(warning, icon=":material/warning:")
     said, floor = with_interval(found.score, found.interval, found.metric, found.n), floor_text(data)
     also = other_metrics(found.metrics, found.metric)
     parts = [said, *filter(None, (floor, also))]
@@ -78,22 +77,6 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
     if said := pair_views.line(data, {"this model": found, "dense teacher": teacher}):
         st.markdown(said)
         st.caption(pair_views.what_they_are(data.task))
-
-
-def _show_cliff(selection: state.Selection, found: Evaluation, teacher: Evaluation | None) -> None:
-    """A warning where far less is left of the teacher's score, which this checkpoint has of these data or stored."""
-    rows = selection.checkpoint.info.scores_on(selection.data.name, selection.data.fingerprint)
-    stored = [row["score"] for row in rows if row["kind"] == "teacher"]
-    best = teacher.score if teacher is not None else stored[0] if stored else float("nan")
-    if not best > 0 or not found.score / best < CLIFF_SHARE - 1e-9:
-        return
-    st.warning(
-        f"**Accuracy cliff** on {escape(selection.data.name)} (n = {found.n:,}): "
-        f"{percent(found.score / best)} of the dense teacher's {metric_name(found.metric)} is left "
-        f"({score_text(found.score, found.metric)} of {score_text(best, found.metric)}); below "
-        f"{percent(CLIFF_SHARE, 0)} counts. A task may fall far where next to all layers are converted.",
-        icon=":material/warning:",
-    )
 
 
 def _show_classes(found: Evaluation) -> None:

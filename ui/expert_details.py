@@ -13,8 +13,8 @@ from shrp.checkpoint import Checkpoint
 from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
-from shrp.metrics import wilson
-from shrp.minimal_pairs import pairs_of
+from shrp.metrics import share_interval
+from shrp.minimal_pairs import pairs_of, units_of
 from shrp.mixes import DEALS, FALSE_DISCOVERIES, differing, mix_frame
 from shrp.usage import UsageStats
 from ui import usage_figures
@@ -57,10 +57,9 @@ def expert_details(
     Args:
         of: groups of inputs, name -> mask `(N,)`, whose shares are told beside that of all.
     """
-    counts = stats.counts(layer)
-    total, mine = int(counts.sum()), int(counts[expert])
+    mine = int(stats.counts(layer)[expert])
     st.subheader(f"Layer {layer}, expert {expert}", anchor="expert")
-    _numbers(stats, layer, expert, mine, total, of)
+    _numbers(stats, data, layer, expert, of)
     if (k := router_layers(checkpoint.model)[layer].top_k) > 1:
         st.caption(
             f"Every {'token' if stats.unit == 'tokens' else 'input'} takes {k} experts here; “routed to” means its "
@@ -106,21 +105,28 @@ def expert_details(
 
 
 def _numbers(
-    stats: UsageStats, layer: int, expert: int, mine: int, total: int, of: Mapping[str, np.ndarray]
+    stats: UsageStats, data: TextData, layer: int, expert: int, of: Mapping[str, np.ndarray]
 ) -> None:
-    counts = stats.counts(layer)
+    counts, pairs = stats.counts(layer), pairs_of(data)
+    mine, total = int(counts[expert]), int(counts.sum())
     rank = 1 + int((counts > counts[expert]).sum())
     one, two, three = st.columns(3, border=True)
     with one:
         st.metric("Top-1 share", percent(stats.share(layer)[expert]))
         if stats.unit == "inputs":
-            bounds = interval_text(wilson(mine, total), "accuracy")
+            chose, units = stats.top1[layer][:, expert] > 0, units_of(stats.n, pairs)
+            bounds = interval_text(share_interval(chose, units), "accuracy")
             st.caption(f"{mine:,} of n = {total:,} inputs of {escape(stats.data)}; 95% interval {bounds}")
             for name, rows in of.items():
                 here, among = int(stats.counts(layer, rows)[expert]), int(rows.sum())
-                bounds = interval_text(wilson(here, among), "accuracy") if among else "none"
+                ends = share_interval(chose[rows], units[rows])
+                bounds = interval_text(ends, "accuracy") if among else "none"
                 share = percent(here / among) if among else "none"
                 st.caption(f"{escape(name)}: **{share}**, {here:,} of n = {among:,}; 95% interval {bounds}")
+            if len(pairs):
+                st.caption(
+                    "For the intervals a minimal pair is drawn as one: both of its inputs route much alike."
+                )
         else:
             # Tokens of one input are not independent, so an interval from their number would be too narrow.
             inputs = int((stats.top1[layer][:, expert] > 0).sum())

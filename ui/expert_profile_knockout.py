@@ -8,6 +8,7 @@ import streamlit as st
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.knockout import FEWEST, RESAMPLES, KnockOut
+from shrp.minimal_pairs import pairs_of
 from shrp.mixes import FALSE_DISCOVERIES
 from shrp.phrases import signed
 from shrp.usage import UsageStats
@@ -44,7 +45,8 @@ def knocked_out(
         else:
             st.metric("Predictions that change", f"{found.flipped:,}")
             st.caption(f"of {affected:,} inputs that can, and of n = {n:,} in all{_sides(found)}")
-    frame = found.logit_changes()
+    frame = found.logit_changes(pairs=pairs_of(data))
+    together = " (both of a minimal pair drawn as one)" if len(pairs_of(data)) else ""
     noun = "output" if found.before.task.is_regression else "logit"
     st.dataframe(
         _readable(frame, noun),
@@ -55,8 +57,8 @@ def knocked_out(
     )
     st.caption(
         f"Mean {noun}s over all n = {n:,} inputs, of which {n - affected:,} can't change; 95% intervals of the change "
-        f"by a paired bootstrap over all inputs, {RESAMPLES:,} resamples. The last column is the mean over the "
-        f"{affected:,} affected inputs alone."
+        f"by a paired bootstrap over all inputs{together}, {RESAMPLES:,} resamples. The last column is the mean over "
+        f"the {affected:,} affected inputs alone."
     )
     downloads(frame, "knock-out", f"{name}-knocked-out")
     _slices(found, data, name)
@@ -64,7 +66,8 @@ def knocked_out(
 
 def _slices(found: KnockOut, data: TextData, name: str) -> None:
     """What the expert is worth in each slice, against all other inputs; nothing where there are not several."""
-    frame = found.by_slice()
+    pairs = pairs_of(data)
+    frame = found.by_slice(pairs)
     if len(frame) < 2:  # there is no elsewhere
         return
     regression = data.task.is_regression
@@ -131,9 +134,10 @@ def _slices(found: KnockOut, data: TextData, name: str) -> None:
         if regression
         else "the logit of the true class less the largest other one"
     )
+    together = " (both of a minimal pair drawn, and for q dealt, as one)" if len(pairs) else ""
     st.caption(
         f"The {worth} is {what}; negative: the expert had helped. Means over all n inputs of a slice of "
-        f"{escape(data.name)}, those included that can't change; 95% intervals by the bootstrap. "
+        f"{escape(data.name)}, those included that can't change; 95% intervals by the bootstrap{together}. "
         "Looking at many experts finds more."
     )
     downloads(frame, "knock-out-slices", f"{name}-knocked-out-by-slice")

@@ -78,9 +78,12 @@ def others(
         stats = lab.usage_known(name, selection.checkpoint, selection.ranking)
         if stats is None:
             continue
-        seeds = [seed for seed in DRAWS if not (setting.is_control and seed == setting.seed)]
-        steps = [replace(base, selection=name, seed=seed) for seed in (seeds if kind == "random" else (0,))]
-        yield name, [lab.plan_of(step, stats) for step in steps]
+        steps = [replace(base, selection=name, seed=seed) for seed in (DRAWS if kind == "random" else (0,))]
+        plans = [lab.plan_of(step, stats) for step in steps]
+        if kind == "random" and setting.is_control:  # one of the draws may be the plan itself
+            plans = [one for one in plans if one.key() != plan.key()]
+        if plans:
+            yield name, plans
 
 
 def _evaluated(selection: Selection, plans: list[PruningPlan], label: str) -> list[Evaluation]:

@@ -11,11 +11,12 @@ from shrp.evaluation import Evaluation
 from shrp.explore import explore
 from shrp.tasks import Task
 from shrp.usage import UsageStats
+from ui.cliff import cliff_warning
 from ui.expert_cells import routes_side_by_side
 from ui.loaders import cut_inputs
 from ui.report_parts import Section
 from ui.state import Selection
-from ui.text import percent, shorten, with_interval
+from ui.text import percent, plain, shorten, with_interval
 
 EXAMPLES = 5
 """Inputs of each kind of example."""
@@ -34,6 +35,8 @@ def examples_part(
     score = None if evaluation.labels is None else evaluation.score
     measured = with_interval(score, evaluation.interval, evaluation.metric, evaluation.n)
     part.words(f"Measured here on {data.name}: {measured}.")
+    if score is not None and (warning := cliff_warning(selection.checkpoint, data, evaluation)):
+        part.warning(plain(warning))
     for title, rows in groups(evaluation).items():
         part.heading(title)
         if not len(rows):

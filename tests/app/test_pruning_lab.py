@@ -487,6 +487,20 @@ def test_as_many_experts_chosen_otherwise_stand_beside_the_score(cache, page, lo
     assert not [d for d in page.dataframe if lab_beside.CHOSEN in d.value]
 
 
+def test_beside_a_random_plan_stand_the_draws_that_are_not_it(loaded):
+    stats = measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    selection = SimpleNamespace(checkpoint=loaded, ranking=load_probe("sst2"), ranked_on=load_probe("sst2"))
+    for seed, count in (
+        (1, 2),
+        (99, 3),
+    ):  # of a seed beside those that are drawn, as a plan from a file may be
+        setting = lab.Setting(lab.GLOBAL, 4, selection="Random (control)", seed=seed)
+        plan = lab.plan_of(setting, stats)
+        found = dict(lab_beside.others(selection, replace(setting, seed=1), plan))
+        assert len(found["Random (control)"]) == count
+        assert plan.key() not in [one.key() for one in found["Random (control)"]]
+
+
 @pytest.mark.parametrize(
     ("draws", "said"),
     [

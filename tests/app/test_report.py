@@ -38,9 +38,14 @@ def make(at):
 @pytest.fixture
 def full(save_tiny):
     """A routed checkpoint with scores, controls and a history, and names that look like markup."""
+    here = {"data": "probe/sst2", "data_fingerprint": load_probe("sst2").fingerprint}
     return save_tiny(
         "full",
-        scores=(*SCORES, row(EVIL, "static", 0.7, per_layer=2, budget=4)),
+        scores=(
+            *SCORES,
+            row(EVIL, "static", 0.7, per_layer=2, budget=4),
+            row("dense teacher", "teacher", 0.99, **here),
+        ),
         history="".join(json.dumps(line) + "\n" for line in HISTORY),
         usage=HISTORY[-1]["usage"],
         training={
@@ -70,6 +75,7 @@ def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
     assert data.fingerprint in said
     result = evaluate(loaded.model, loaded.tokenizer, data)
     assert f"accuracy {result.score:.1%}" in said
+    assert f"Accuracy cliff on probe/sst2 (n = {result.n}): {result.score / 0.99:.1%} of the dense" in said
     stats = measure_usage(loaded.model, loaded.tokenizer, data)
     top = stats.layers[-1]
     assert f"layer {top} expert {stats.share(top).argmax()} ({stats.share(top).max():.1%})" in said
