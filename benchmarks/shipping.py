@@ -79,9 +79,8 @@ class Shipping:
         rows = self.common if recipe is None else self.own.setdefault((recipe, str(depth)), [])
         for data, evaluations in zip(self.sets, found, strict=True):
             best = self.best[data.fingerprint].score
-            rows.append(
-                score_row(label, kind, evaluations, best) | {"data_fingerprint": data.fingerprint} | facts
-            )
+            about = {"data_fingerprint": data.fingerprint, "max_length": self.stages.max_length}
+            rows.append(score_row(label, kind, evaluations, best) | about | facts)
 
     def ship(
         self,

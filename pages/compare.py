@@ -88,7 +88,7 @@ def usage(sides: list[Side], selection: state.Selection, name: str) -> None:
     if pruned:
         compare_kept.section(sides, stats, name)
     else:
-        compare_views.usage(sides, stats, name)
+        compare_views.usage(sides, stats, selection.data, name)
 
 
 main()

@@ -8,6 +8,7 @@ import streamlit as st
 
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
+from shrp.evenness import even_experts
 from shrp.minimal_pairs import pairs_of
 from shrp.usage import UsageStats
 from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
@@ -79,7 +80,7 @@ def difference_of(
     checkpoint, data = selection.checkpoint, selection.data
     store, key = (
         results("usage differences", 32),
-        (checkpoint.fingerprint, data.fingerprint, measure, group, against),
+        (checkpoint.fingerprint, data.fingerprint, data.pairs, measure, group, against),
     )
     if (found := store.get(key)) is None:
         groups = groups_of(stats)
@@ -175,13 +176,15 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         summary = stats.summary(rows)
         of = escape_html(group.removeprefix("class: ").removeprefix("slice: "))
         of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
+        counted = int(stats.counts(stats.layers[0], rows).sum())
         chart(
-            usage_figures.evenness_bars(summary, stats.num_experts, subtitle=of),
+            usage_figures.evenness_bars(summary, stats.num_experts, counted, subtitle=of),
             summary,
             key="evenness",
             name=f"{name}-evenness",
             alt="Effective experts: "
-            + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples()),
+            + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples())
+            + f"; even use would show {even_experts(counted, stats.num_experts):.1f}" * bool(counted),
         )
     return group, rows
 

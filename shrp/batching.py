@@ -100,11 +100,6 @@ def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
     return found
 
 
-def cut_alike(tokenizer, texts: Sequence[tuple[str, ...]], one: int, other: int) -> bool:
-    """Whether it makes no difference to any of the texts if they are cut at `one` or at `other` tokens."""
-    return one == other or max(token_counts(tokenizer, texts), default=0) <= min(one, other)
-
-
 def collate(tokenizer, encoded: Sequence[Encoded], indices: Sequence[int] | np.ndarray) -> Batch:
     """Pad some encoded inputs to the longest of them, on the right.
 

@@ -22,6 +22,11 @@ PLAN_FILE = "a plan from a file"
 """What `training["chosen_by"]` says of a pruned checkpoint whose plan came from a file."""
 
 
+def evaluated_length(trained: int | None) -> int:
+    """Tokens at which usage and scores cut the inputs of a model that was trained on so many; None if not known."""
+    return max(trained or 0, EVALUATED_TOKENS)
+
+
 def chosen_on(data: TextData) -> dict[str, Any]:
     """What a pruned checkpoint's `training` says of the data by which its experts were chosen."""
     return {"chosen_on": {"data": data.name, "n": len(data), "data_fingerprint": data.fingerprint}}
@@ -75,7 +80,7 @@ class CheckpointInfo:
             "config"
         )  # the last training, if there was one on a task
         config = recovered or self.training.get("config", {})
-        return max(config.get("max_length") or 0, EVALUATED_TOKENS)
+        return evaluated_length(config.get("max_length"))
 
     def scores_on(self, name: str, fingerprint: str) -> list[Mapping[str, Any]]:
         """The rows measured on a data set of this name and content."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.metrics import at_once
+from shrp.minimal_pairs import units_of
 from shrp.plan import PruningPlan
 from shrp.stability import chance_jaccard, jaccard, used_experts
 from shrp.usage import UsageStats
@@ -19,24 +20,33 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.abs(p - q).sum(-1) / 2
 
 
-def usage_distances(a: UsageStats, b: UsageStats, *, resamples: int = 500, seed: int = 0) -> pd.DataFrame:
+def usage_distances(
+    a: UsageStats, b: UsageStats, *, pairs: np.ndarray | None = None, draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
     """Distances of the Top-1 shares of two models in every layer that both route.
 
     Expert `h` starts out as head `h` of the dense layer, so a number names the same thing in both models only where
     they were converted from the same base. `renumbered` holds whatever the numbers mean: it is the least distance
     that any renumbering of one model's experts leaves, which sorting both models' shares gives.
 
+    A distance can't be negative, so that of two models of the same usage is above 0 too. What chance makes of it is
+    measured by exchanging the models: each input's two choices change sides, or not, at random.
+
     Args:
-        resamples: draws of the bootstrap over inputs, the same inputs for both models; 0 leaves intervals out.
-        seed: makes the intervals reproducible.
+        pairs: rows of minimal pairs `(P, 2)`, of which both inputs change sides together.
+        draws: how often sides are exchanged; 0 leaves chance out.
+        seed: makes the draws reproducible.
 
     Returns:
-        Columns layer, distance, low, high (95% percentile interval), renumbered; one row a layer, ascending, none
-        where no layer is routed in both. A distance cannot be negative, so `low` above 0 alone shows no difference.
+        Columns layer, distance, chance (its mean over the draws), p (how often a draw's is as large) and q (p for all
+        layers, after Benjamini and Hochberg 1995), renumbered; one row a layer, ascending, none where no layer is
+        routed in both. chance, p and q are nan where one counts inputs and the other tokens, which can't change sides.
 
     Raises:
         DataError: the models have different numbers of experts, or were not measured on the same data.
     """
+    from scipy.stats import false_discovery_control
+
     if a.data != b.data or a.n != b.n:
         raise DataError(
             f"Usage on '{a.data}' (n = {a.n:,}) and on '{b.data}' (n = {b.n:,}) can't be compared; measure both models "
@@ -47,13 +57,17 @@ def usage_distances(a: UsageStats, b: UsageStats, *, resamples: int = 500, seed:
             f"{a.num_experts} and {b.num_experts} experts a layer have no distance; only layers with equally many do."
         )
     layers = sorted(set(a.layers) & set(b.layers))
-    drawn = _resampled(a, b, layers, resamples, np.random.default_rng(seed))
-    rows = []
-    for i, layer in enumerate(layers):
-        p, q = a.share(layer), b.share(layer)
-        low, high = np.percentile(drawn[:, i], [2.5, 97.5]) if resamples else (np.nan, np.nan)
-        rows.append((layer, total_variation(p, q), low, high, total_variation(np.sort(p), np.sort(q))))
-    return pd.DataFrame(rows, columns=["layer", "distance", "low", "high", "renumbered"])
+    shares = [(a.share(layer), b.share(layer)) for layer in layers]
+    found = np.array([total_variation(p, q) for p, q in shares])
+    chance = p_values = q_values = np.full(len(layers), np.nan)
+    if layers and draws and a.unit == b.unit:
+        drawn = _exchanged(a, b, layers, units_of(a.n, pairs), draws, np.random.default_rng(seed))
+        chance = drawn.mean(0)
+        p_values = (1 + (drawn >= found - 1e-12).sum(0)) / (1 + draws)
+        q_values = false_discovery_control(p_values)
+    least = [total_variation(np.sort(p), np.sort(q)) for p, q in shares]
+    columns = {"layer": layers, "distance": found, "chance": chance, "p": p_values, "q": q_values}
+    return pd.DataFrame(columns | {"renumbered": least})
 
 
 def kept_alike(a: PruningPlan, b: PruningPlan, num_experts: int) -> pd.DataFrame:
@@ -114,18 +128,25 @@ def covered(usage: Mapping[int, np.ndarray], plan: PruningPlan) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "kept", "covered", "even", "distance"])
 
 
-def _resampled(
-    a: UsageStats, b: UsageStats, layers: list[int], resamples: int, generator: np.random.Generator
+def _exchanged(
+    a: UsageStats,
+    b: UsageStats,
+    layers: list[int],
+    units: np.ndarray,
+    draws: int,
+    generator: np.random.Generator,
 ) -> np.ndarray:
-    """Distances in bootstrap samples of the inputs, `(resamples, L)`."""
-    if not layers:
-        return np.empty((resamples, 0))
-    n, experts = a.n, a.num_experts
-    counts = np.concatenate([s.top1[layer] for layer in layers for s in (a, b)], axis=1).astype(np.float64)
+    """Distances where the choices of each unit change sides at random, `(draws, L)`."""
+    ours, theirs = (
+        np.concatenate([one.top1[layer] for layer in layers], axis=1).astype(np.float64) for one in (a, b)
+    )
     found = []
-    for size in at_once(resamples, n):
-        weights = generator.multinomial(n, np.full(n, 1 / n), size=size)
-        sums = (weights @ counts).reshape(len(weights), len(layers), 2, experts)
-        shares = sums / sums.sum(-1, keepdims=True)
-        found.append(total_variation(shares[:, :, 0], shares[:, :, 1]))
-    return np.concatenate(found) if found else np.empty((0, len(layers)))
+    for size in at_once(draws, a.n):
+        change = (generator.random((size, int(units.max()) + 1)) < 0.5)[:, units].astype(np.float64)
+        moved = (change @ (theirs - ours)).reshape(size, len(layers), -1)
+        sides = [
+            side.sum(0).reshape(len(layers), -1) + way * moved for side, way in ((ours, 1), (theirs, -1))
+        ]
+        p, q = (side / side.sum(-1, keepdims=True) for side in sides)
+        found.append(total_variation(p, q))
+    return np.concatenate(found)

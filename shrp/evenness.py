@@ -39,13 +39,29 @@ def even_distance(n: int, num_experts: int) -> float:
     return float(0.5 * num_experts * deviation / n)
 
 
+def even_experts(n: int, num_experts: int) -> float:
+    """`effective_experts` that is measured, by its mean entropy, on `n` inputs that pick their experts evenly,
+    independently, at random: counting few of them makes usage look more specialised than it is.
+
+    Raises:
+        DataError: a number is below 1.
+    """
+    if n < 1 or num_experts < 1:
+        raise DataError(f"there must be at least one input and one expert, not {n} and {num_experts}.")
+    counts = np.arange(1, n + 1)
+    each = binom.pmf(counts, n, 1 / num_experts) * counts / n * np.log(counts / n)
+    return float(np.exp(-num_experts * each.sum()))
+
+
 def entropy(share: Sequence[float] | np.ndarray) -> float:
-    """Entropy of shares `(H,)` in nats, 0 to `log H`."""
+    """Entropy of shares `(H,)` in nats, 0 to `log H`; nan where they are, as of no inputs."""
     share = np.asarray(share, dtype=np.float64)
+    if np.isnan(share).any():
+        return float("nan")
     share = share[share > 0]
     return float(max(0.0, -(share * np.log(share)).sum()))
 
 
 def effective_experts(share: Sequence[float] | np.ndarray) -> float:
-    """`exp(entropy)` of shares `(H,)`: evenly used experts of the same entropy, 1 to `H`."""
+    """`exp(entropy)` of shares `(H,)`: evenly used experts of the same entropy, 1 to `H`; nan likewise."""
     return float(np.exp(entropy(share)))

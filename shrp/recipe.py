@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp import checkpoint, reference
 from shrp.base import is_classifier, load_base
 from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import CheckpointInfo, usage_in
+from shrp.checkpoint_info import CheckpointInfo, evaluated_length, usage_in
 from shrp.config import ShrpConfig
 from shrp.conversions import load_conversion
 from shrp.data import TextData, is_probe
@@ -115,6 +115,8 @@ class Run:
             progress=progress,
             announce=announce,
         )
+        self.cut = evaluated_length(recipe.config.max_length)
+        """Tokens at which scores cut an input, as whoever reads the checkpoint does (`CheckpointInfo.max_length`)."""
         self.scores: list[dict[str, Any]] = []
         self.references: dict[str, reference.Reference] = {}
         self.stage1: list[dict[str, Any]] = []
@@ -270,8 +272,9 @@ class Run:
 
     def _prune(self, routed: Checkpoint) -> None:
         """Score static models at each budget without recovery, and random experts beside them."""
-        length = self.recipe.config.max_length
-        live = [LiveEvaluator(routed.model, routed.tokenizer, data, max_length=length) for data in self._sets]
+        live = [
+            LiveEvaluator(routed.model, routed.tokenizer, data, max_length=self.cut) for data in self._sets
+        ]
         for m in self.recipe.per_layer:
             plan = self._plan(routed, m)
             self._add(f"static, {m} a layer", "static", [[one.evaluate(plan)] for one in live], per_layer=m)
@@ -341,8 +344,8 @@ class Run:
 
     def _score(self, label: str, kind: str, model: PreTrainedModel, **facts: Any) -> list[Evaluation]:
         """Evaluate a model on each data set and add a row for each; returns the evaluations."""
-        length, tokenizer = self.recipe.config.max_length, self.tokenizer_of()
-        found = [evaluate(model, tokenizer, data, max_length=length) for data in self._sets]
+        tokenizer = self.tokenizer_of()
+        found = [evaluate(model, tokenizer, data, max_length=self.cut) for data in self._sets]
         self._add(label, kind, [[one] for one in found], **facts)
         return found
 
@@ -354,7 +357,8 @@ class Run:
             teacher = [r["score"] for r in self.scores if r["kind"] == "teacher" and r["data"] == data.name]
             row = score_row(label, kind, evaluations, teacher[0] if teacher else None)
             # A data set may change under its name: readers compare scores only where the content is the same.
-            self.scores.append(row | {"data_fingerprint": data.fingerprint} | facts)
+            about = {"data_fingerprint": data.fingerprint, "max_length": self.cut}
+            self.scores.append(row | about | facts)
 
     def tokenizer_of(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer, loaded once."""

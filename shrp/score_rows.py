@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.data import TextData
 from shrp.evaluation import Evaluation
 
 
@@ -42,3 +44,22 @@ def score_row(
     if not math.isnan(constant := evaluations[0].constant):
         row["constant"] = constant
     return row
+
+
+def rows_as_now(
+    info: CheckpointInfo, data: TextData, longest: Callable[[], int], length: int | None = None
+) -> list[Mapping[str, Any]]:
+    """A checkpoint's rows of these data whose texts were cut as they are now: others measure something else.
+
+    Args:
+        longest: gives the tokens of the data's longest text, uncut; asked only where that decides.
+        length: tokens at which texts are cut now; None for where the checkpoint's usage and scores cut them.
+    """
+    now = length or info.max_length
+    before = info.training.get("config", {}).get("max_length") or info.max_length
+
+    def alike(row: Mapping[str, Any]) -> bool:
+        cut = row.get("max_length") or before  # rows of earlier versions don't say
+        return cut == now or longest() <= min(cut, now)
+
+    return [row for row in info.scores_on(data.name, data.fingerprint) if alike(row)]

@@ -44,7 +44,7 @@ _SHARES_MATCHED: dict[str, type | tuple[type, ...]] = {"data": str, "n": int, "s
 _SCORE: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("kind", "model", "data", "metric", "data_fingerprint", "interval_is"), str),
     **dict.fromkeys(("score", "retained", "constant"), _NUMBER),
-    **dict.fromkeys(("n", "per_layer", "budget", "epochs"), int),
+    **dict.fromkeys(("n", "per_layer", "budget", "epochs", "max_length"), int),
     "interval": list,
 }
 _EPOCH: dict[str, type | tuple[type, ...]] = {

@@ -27,6 +27,8 @@ COLLAPSE_SHARE = 0.9
 """Stage 1 is there to keep usage even: one expert with more than this share in it is a collapse."""
 COLLAPSE_EXPERTS = 1.5
 """Fewer effective experts than this, after training, leave routing nothing to decide in the layer."""
+JUDGED = 50
+"""Inputs, or four times the experts, by which a layer's usage is judged at the least."""
 NOISY_ENTROPY = 0.9
 """Usage entropy above this part of its maximum ranks the experts hardly at all."""
 CLIFF_SHARE = 0.8
@@ -164,7 +166,7 @@ class UsageStats:
                     "layer": layer,
                     "entropy": self.entropy(layer, rows),
                     "effective_experts": self.effective_experts(layer, rows),
-                    "top_expert": int(share.argmax()),
+                    "top_expert": np.nan if np.isnan(share).any() else int(share.argmax()),
                     "top_share": float(share.max()),
                     "mean_margin": float(margins.mean()) if len(margins) else np.nan,
                 }
@@ -182,8 +184,20 @@ class UsageStats:
         ]
         return pd.DataFrame(rows)
 
+    @property
+    def too_few(self) -> int:
+        """Inputs that it takes to judge the usage by, if these are fewer, else 0: a few agree by chance, and can't
+        spread over many experts.
+        """
+        needed = max(JUDGED, 4 * self.num_experts)
+        return needed if self.n < needed else 0
+
     def warnings(self) -> list[UsageWarning]:
-        """Failure signatures in the trained model, by the thresholds documented at this module's top."""
+        """Failure signatures in the trained model, by the thresholds documented at this module's top; none of too few
+        inputs.
+        """
+        if self.too_few:
+            return []
         found = []
         ceiling = np.log(self.num_experts)
         for layer in self.layers:

@@ -132,13 +132,25 @@ def summary(found: Sequence[Verdict], scores: pd.DataFrame) -> str:
         scores: the data set's part of `score_frame`'s table, which they were found in.
     """
     controls = scores.loc[scores["kind"] == "control", "model"]
+    alone = uncompared(found, scores)
     if controls.empty:
         return NO_CONTROL
     missing = [kind for kind in KINDS_OF_CONTROL if not controls.str.startswith(kind).any()]
     lacking = f" Not measured with this checkpoint: {listed(missing)}." if missing else ""
     if not found:
         return NONE_COMPARED + lacking
+    if alone:
+        quoted = [f"“{name}”" for name in alone[:_MOST_NAMED]]
+        more = len(alone) - len(quoted)
+        lacking = (
+            f" Not compared, since no SHRP model of the same size has an interval: "
+            f"{listed([*quoted, f'{more} more'] if more else quoted)}.{lacking}"
+        )
     strong = [v for v in found if v.outcome != "trails"]
+    if not strong and alone:
+        are = "are" if len(found) > 1 else "is"
+        compared = f"{len(found)} of {len(controls)} controls could be compared"
+        return f"{compared} and {are} below SHRP on these data.{lacking}"
     if not strong:
         return NONE_CLOSE + lacking
     said = []
@@ -146,7 +158,19 @@ def summary(found: Sequence[Verdict], scores: pd.DataFrame) -> str:
         if n := sum(v.outcome == outcome for v in strong):
             said.append(f"{n} {one if n == 1 else several}")
     whom = "an SHRP model that it stands" if len(strong) == 1 else "at least one SHRP model that they stand"
-    return f"Of {len(found)} control{'s' * (len(found) > 1)}, {' and '.join(said)} {whom} against.{lacking}"
+    which = f"control{'s' * (len(found) > 1)}{' that could be compared' if alone else ''}"
+    return f"Of {len(found)} {which}, {' and '.join(said)} {whom} against.{lacking}"
+
+
+def uncompared(found: Sequence[Verdict], scores: pd.DataFrame) -> list[str]:
+    """The controls that `verdicts` holds against none, since no SHRP model that they belong to has an interval.
+
+    Args:
+        found, scores: as for `summary`.
+    """
+    compared = {verdict.control for verdict in found}
+    controls = scores.loc[scores["kind"] == "control", "model"]
+    return [name for name in dict.fromkeys(controls) if name not in compared]
 
 
 def _finite(value: Any) -> float:

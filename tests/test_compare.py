@@ -63,8 +63,6 @@ def test_only_layers_that_both_route_are_compared():
     row = frame.iloc[0]
     assert row["distance"] == pytest.approx(0.25)
     assert row["renumbered"] == pytest.approx(0)  # the same shares on other numbers
-    assert 0 <= row["low"] <= row["distance"] <= row["high"] <= 1
-    assert row["low"] < row["high"]
     assert usage_distances(a, stats_of(layer9=chosen(0, 1, 2, 0))).empty
 
 
@@ -75,26 +73,54 @@ def test_the_sorted_distance_is_the_least_over_all_renumberings():
         for p in ([0.6, 0.2, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4])
     )
     least = min(total_variation(a.share(1), b.share(1)[list(order)]) for order in permutations(range(4)))
-    found = usage_distances(a, b, resamples=0).iloc[0]
+    found = usage_distances(a, b, draws=0).iloc[0]
     assert found["renumbered"] == pytest.approx(least)
     assert found["distance"] > least
-    assert np.isnan(found["low"])
+    assert found[["chance", "p", "q"]].isna().all()
 
 
-def test_the_interval_is_that_of_resampling_inputs_in_pairs():
-    """Against a plain loop over bootstrap samples; the same choices on both sides leave no distance in any of them."""
+def test_chance_is_what_exchanging_the_sides_makes():
+    """Against a plain loop; the same choices on both sides are as far apart by chance as they are."""
     rng = np.random.default_rng(1)
     first, second = rng.choice(3, 80, p=[0.6, 0.3, 0.1]), rng.choice(3, 80)
     a, b = stats_of(layer1=chosen(*first)), stats_of(layer1=chosen(*second))
-    found = usage_distances(a, b, resamples=4000).iloc[0]
+    found = usage_distances(a, b, draws=4000).iloc[0]
     loop = []
     for _ in range(4000):
-        rows = rng.integers(80, size=80)
-        p, q = (np.bincount(side[rows], minlength=3) / 80 for side in (first, second))
+        change = rng.random(80) < 0.5
+        sides = np.where(change, second, first), np.where(change, first, second)
+        p, q = (np.bincount(side, minlength=3) / 80 for side in sides)
         loop.append(total_variation(p, q))
-    assert [found["low"], found["high"]] == pytest.approx(np.percentile(loop, [2.5, 97.5]), abs=0.015)
+    assert found["chance"] == pytest.approx(np.mean(loop), abs=0.003)
+    assert found["p"] == found["q"] == pytest.approx(np.mean(loop >= found["distance"] - 1e-9), abs=0.01)
     same = usage_distances(a, a).iloc[0]
-    assert (same["distance"], same["low"], same["high"]) == (0, 0, 0)
+    assert same[["distance", "chance", "p", "q"]].tolist() == [0, 0, 1, 1]
+
+
+def test_models_of_the_same_usage_are_rarely_beyond_chance_and_others_are():
+    rng, named, shares = np.random.default_rng(2), {"same": 0, "pairs": 0, "taken apart": 0}, (0.5, 0.3, 0.2)
+    pairs = np.arange(120).reshape(-1, 2)
+    for _ in range(60):
+        alone = [stats_of(layer1=chosen(*rng.choice(3, 120, p=shares))) for _ in "ab"]
+        alike = [stats_of(layer1=chosen(*np.repeat(rng.choice(3, 60, p=shares), 2))) for _ in "ab"]
+        for name, (a, b), given in (
+            ("same", alone, None),
+            ("pairs", alike, pairs),
+            ("taken apart", alike, None),
+        ):
+            named[name] += usage_distances(a, b, pairs=given, draws=200)["q"][0] <= 0.05
+    assert named["same"] <= 7
+    assert named["pairs"] <= 7
+    assert named["taken apart"] > 7  # as if both of a pair said something of their own
+    other = stats_of(layer1=chosen(*rng.choice(3, 120, p=(0.2, 0.3, 0.5))))
+    assert usage_distances(alone[0], other)["q"][0] < 0.01
+
+
+def test_inputs_and_tokens_do_not_change_sides():
+    a, b = stats_of(layer1=chosen(0, 1, 2)), stats_of(unit="tokens", layer1=4 * chosen(0, 1, 1))
+    row = usage_distances(a, b).iloc[0]
+    assert row["distance"] == pytest.approx(1 / 3)
+    assert row[["chance", "p", "q"]].isna().all()
 
 
 def test_measured_models_are_compared(tiny_routed, tiny_tokenizer, tiny_data):

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shrp.evenness import even_experts
 from shrp.mixes import mix_frame
 from ui import text
 from ui.overview_figures import cost_frame
@@ -112,7 +113,9 @@ def test_bars_carry_entropy():
             "mean_margin": [0.4],
         }
     )
-    fig = evenness_bars(summary, 4, subtitle="")
+    fig = evenness_bars(summary, 4, 12, subtitle="")
+    assert fig.layout.shapes[0].x0 == even_experts(12, 4)
+    assert evenness_bars(summary, 4, 0, subtitle="").layout.shapes[0].x0 == 4
     assert list(fig.data[0].x) == [1.65]
     assert "nats" in fig.data[0].hovertemplate
 

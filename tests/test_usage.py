@@ -119,6 +119,8 @@ def test_an_empty_selection_has_no_shares():
     assert np.array_equal(stats.counts(5, nothing), [0, 0])
     assert np.isnan(stats.share(5, nothing)).all()
     assert np.isnan(stats.mean_probs(5, nothing)).all()
+    row = stats.summary(nothing).iloc[0]
+    assert row[["entropy", "effective_experts", "top_expert", "top_share", "mean_margin"]].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,11 @@ def test_warnings_at_their_thresholds():
     assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN - 0.01)) == ["near ties"]
     assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN + 0.01)) == []
     assert kinds(stats_of(spread(40, 30, 20, 10), margin=0.0)) == ["noisy", "near ties"]
+    # A few inputs may all agree, and can't spread.
+    assert (stats_of(spread(49, 0, 0, 0)).too_few, kinds(stats_of(spread(49, 0, 0, 0)))) == (50, [])
+    assert (stats_of(spread(50, 0, 0, 0)).too_few, kinds(stats_of(spread(50, 0, 0, 0)))) == (0, ["collapse"])
+    assert stats_of(spread(*[5] * 15)).too_few == 0
+    assert stats_of(spread(*[3] * 16)).too_few == 64
     (warning,) = stats_of(spread(100, 0, 0, 0)).warnings()
     assert (warning.kind, warning.layer) == ("collapse", 5)
     assert "1.0 effective experts" in warning.text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shrp.verdicts import NO_CONTROL, NONE_CLOSE, NONE_COMPARED, score_frame, summary, verdicts
+from shrp.verdicts import NO_CONTROL, NONE_CLOSE, NONE_COMPARED, score_frame, summary, uncompared, verdicts
 
 
 def score_text(value, metric):
@@ -67,6 +67,29 @@ def test_controls_that_nothing_stands_against_are_not_said_to_be_missing():
     everything = "layers dropped, random experts and no router"
     said = summary(verdicts(frame, score_text), frame)
     assert said == f"{NONE_COMPARED} Not measured with this checkpoint: {everything}."
+
+
+def test_a_control_that_could_not_be_compared_is_not_said_to_be_below():
+    rows = [
+        score("routed", "routed", 0.2),
+        score("s", "static", 0.0, interval=None, per_layer=1),
+        score("random experts, 1 a layer", "control", 0.15, per_layer=1),
+    ]
+    low, near = (
+        score(f"layers dropped, {e} epochs", "control", value) for e, value in ((2, 0.02), (4, 0.21))
+    )
+    unknown = (
+        "Not compared, since no SHRP model of the same size has an interval: “random experts, 1 a layer”."
+    )
+    frame = score_frame([*rows, low])
+    found = verdicts(frame, score_text)
+    assert uncompared(found, frame) == ["random experts, 1 a layer"]
+    said = summary(found, frame)
+    assert said.startswith(f"1 of 2 controls could be compared and is below SHRP on these data. {unknown}")
+    frame = score_frame([*rows, low, near])
+    said = summary(verdicts(frame, score_text), frame)
+    assert said.startswith("Of 2 controls that could be compared, 1 ties with an SHRP model")
+    assert unknown in said
 
 
 def test_controls_that_were_not_measured_are_named():

@@ -13,7 +13,7 @@ from shrp.usage import (
     COLLAPSE_SHARE,
     NOISY_ENTROPY,
     NOISY_MARGIN,
-    UsageWarning,
+    UsageStats,
 )
 from ui import loaders, pair_views, state
 from ui.cliff import cliff_warning
@@ -49,7 +49,7 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
     try:
         if selection.is_routed:
             stats = loaders.usage_stats(selection.checkpoint, data)
-            _show_warnings(selection, stats.warnings(), healthy_training)
+            _show_warnings(selection, stats, healthy_training)
         else:
             st.caption("It has no routers now, so there is no usage here that could collapse or be noisy.")
             stats = None
@@ -103,8 +103,14 @@ def _show_classes(found: Evaluation) -> None:
         )
 
 
-def _show_warnings(selection: state.Selection, warnings: list[UsageWarning], healthy_training: bool) -> None:
-    name, n = escape(selection.data.name), len(selection.data)
+def _show_warnings(selection: state.Selection, stats: UsageStats, healthy_training: bool) -> None:
+    name, n, warnings = escape(selection.data.name), len(selection.data), stats.warnings()
+    if stats.too_few:
+        st.caption(
+            f":material/info: n = {n:,} inputs of {name} are too few to tell collapse, noisy usage or near ties by; it "
+            f"takes {stats.too_few}."
+        )
+        return
     converted = len(selection.checkpoint.info.config.layers)
     for kind in dict.fromkeys(w.kind for w in warnings):
         some = [w for w in warnings if w.kind == kind]

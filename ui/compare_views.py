@@ -9,7 +9,11 @@ import pandas as pd
 import streamlit as st
 
 from shrp.compare import usage_distances
+from shrp.data import TextData
 from shrp.errors import DataError
+from shrp.minimal_pairs import pairs_of
+from shrp.mixes import FALSE_DISCOVERIES
+from shrp.phrases import listed
 from shrp.usage import UsageStats
 from ui.compare_sides import Side
 from ui.downloads import chart, downloads
@@ -23,7 +27,7 @@ COSTS = {
     "whole-model parameters": "model_params",
     "whole-model FLOPs": "model_flops",
 }
-RESAMPLES = 500
+DRAWS = 1000
 
 
 def score_card(letter: str, side: Side, floor: str) -> None:
@@ -108,11 +112,11 @@ def numbering(bases: tuple[str, str]) -> str:
     )
 
 
-def usage(sides: Sequence[Side], stats: Sequence[UsageStats], name: str) -> None:
+def usage(sides: Sequence[Side], stats: Sequence[UsageStats], data: TextData, name: str) -> None:
     """Both usage maps on one scale, and the distance of each layer.
 
     Args:
-        stats: of both sides, on the same data.
+        stats: of both sides, on `data`.
     """
     a, b = stats
     bases = tuple(side.choice.checkpoint.info.base_model for side in sides)
@@ -123,7 +127,7 @@ def usage(sides: Sequence[Side], stats: Sequence[UsageStats], name: str) -> None
     for letter, side, one, column in zip(LETTERS, sides, stats, st.columns(2, gap="medium"), strict=True):
         with column:
             usage_map(letter, side, one, layers, top, name)
-    distances(a, b, bases, name)
+    distances(a, b, data, bases, name)
 
 
 def usage_map(
@@ -157,45 +161,55 @@ def usage_map(
     )
 
 
-def distances(a: UsageStats, b: UsageStats, bases: tuple[str, str], name: str) -> None:
-    """The total-variation distance a layer, as a table and a sentence."""
+def distances(a: UsageStats, b: UsageStats, data: TextData, bases: tuple[str, str], name: str) -> None:
+    """The total-variation distance a layer, beside what chance makes of it, as a table and a sentence."""
+    pairs = pairs_of(data)
     try:
-        frame = usage_distances(a, b, resamples=RESAMPLES)
+        frame = usage_distances(a, b, pairs=pairs, draws=DRAWS)
     except DataError as error:
         st.caption(f":material/info: {escape(str(error))}")
         return
     if frame.empty:
         st.caption(":material/info: No layer is routed on both sides, so there is no distance to give.")
         return
-    furthest = frame.loc[frame["distance"].idxmax()]
+    furthest, mixed = frame.loc[frame["distance"].idxmax()], a.unit != b.unit
+    beyond = frame.loc[frame["q"] <= FALSE_DISCOVERIES, "layer"].astype(str).tolist()
+    said = (
+        f"Beyond chance in layer{'s' * (len(beyond) > 1)} {listed(beyond)}"
+        if beyond
+        else "Nowhere beyond chance"
+    )
     st.markdown(
-        f"Furthest apart in layer {int(furthest['layer'])}: a total-variation distance of "
-        f"**{furthest['distance']:.2f}** (95% interval {furthest['low']:.2f}–{furthest['high']:.2f}); "
-        f"{percent(furthest['distance'])} of the Top-1 choices would have to fall on other experts for the "
-        f"shares to be equal. {escape(a.data)}, n = {a.n:,}."
+        f"Furthest apart of {len(frame)} in layer {int(furthest['layer'])}: a total-variation distance of "
+        f"**{furthest['distance']:.2f}**, where {percent(furthest['distance'])} of the Top-1 choices would have to "
+        f"fall on other experts for the shares to be equal"
+        + ("" if mixed else f" (by chance {furthest['chance']:.2f}, q {furthest['q']:.3f}). {said}")
+        + f". {escape(a.data)}, n = {a.n:,}."
     )
     shown = pd.DataFrame(
         {
             "layer": frame["layer"].astype(str),
             "distance": frame["distance"].map("{:.3f}".format),
-            "95% interval": [
-                f"{low:.3f}–{high:.3f}" for low, high in zip(frame["low"], frame["high"], strict=True)
-            ],
+            "by chance": ["–" if value != value else f"{value:.3f}" for value in frame["chance"]],
+            "q": ["–" if value != value else f"{value:.3f}" for value in frame["q"]],
             "at the best renumbering": frame["renumbered"].map("{:.3f}".format),
         }
     )
     st.dataframe(
         shown, hide_index=True, width="content", alt="Total-variation distance of usage in each layer"
     )
-    mixed = (
-        " One side counts inputs and the other tokens: the distance is between shares of different things."
-        if a.unit != b.unit
-        else ""
+    together = ", both of a minimal pair together" if len(pairs) else ""
+    how = (
+        " One side counts inputs and the other tokens: the distance is between shares of different things, and what "
+        "chance makes of it can't be said."
+        if mixed
+        else f" By chance: its mean in {DRAWS:,} draws in which each input's two choices change sides at random"
+        f"{together}, since a distance is above 0 of equal models too; q: how often it is as large, adjusted for all "
+        f"layers (Benjamini and Hochberg), beyond chance at {FALSE_DISCOVERIES:g} or less."
     )
     st.caption(
-        "Total-variation distance of the Top-1 shares: 0 is the same usage, 1 is no expert in common. Bootstrap of "
-        f"{RESAMPLES} draws over inputs, the same for both sides; a distance can't be negative, so an interval above 0 "
-        f"alone proves nothing. The last column ignores the numbers of experts.{mixed}"
+        "Total-variation distance of the Top-1 shares: 0 is the same usage, 1 is no expert in common. The last column "
+        f"ignores the numbers of experts.{how}"
     )
     downloads(
         frame.assign(a_base=bases[0], b_base=bases[1], data=a.data, n=a.n),

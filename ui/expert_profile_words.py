@@ -10,6 +10,7 @@ from shrp.data import TextData
 from shrp.usage import UsageStats
 from shrp.words import PRIOR_TERMS, Characteristic, log_odds
 from ui import expert_profile_results as made
+from ui import loaders
 from ui.bound import clamp
 from ui.downloads import downloads
 from ui.text import escape
@@ -52,6 +53,7 @@ def words(
         here = dict(zip(counted.words, counted.inputs(mine)))
         found.frame.insert(2, "inputs here", found.frame["term"].map(here).astype(int))
         few = mine.sum() < FEW_INPUTS
+        unread, cut = loaders.cut_inputs(checkpoint, data)
         group = (
             f"{found.here:,} words in the {int(mine.sum()):,} inputs routed here against {found.elsewhere:,} in the "
             f"{int((~mine).sum()):,} others"
@@ -71,6 +73,11 @@ def words(
         _table(found.frame.head(SHOWN), f"Most typical of this expert's {stats.unit}", what)
     with two:
         _table(found.frame.iloc[::-1].head(SHOWN), f"Least typical of them, of {found.tested:,} tested", what)
+    if not by_token and unread:
+        st.caption(
+            f":material/info: Words of whole texts, though {unread:,} of n = {len(data):,} are longer than {cut} "
+            "tokens, where the router stops reading."
+        )
     beyond = int((found.frame["z"].abs() > found.threshold).sum())
     st.caption(
         f"Log-odds ratio with an informative Dirichlet prior (Monroe et al. 2008) worth {PRIOR_TERMS} {what}s at "

@@ -24,6 +24,7 @@ from shrp.history import history_text
 from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.score_rows import score_row
+from ui import loaders
 
 
 def plan_json(plan: PruningPlan) -> str:
@@ -50,13 +51,15 @@ def checkpoint_zip(
     drawn = plan.selection.startswith("random")  # also with edits
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):
-        best = [row.get("score") for row in kept if row.get("data_fingerprint") == data.fingerprint]
+        known = loaders.score_rows(checkpoint, data)
+        best = [row.get("score") for row in known if row.get("kind") == "teacher"]
         # Random experts stay the control that they are, wherever they are taken.
         label = f"{'random experts' if drawn else 'static'}, {plan.budget} in all"
         label += ", shares matched" * (shift is not None)
         kind = "control" if drawn else "static"
         row = score_row(label, kind, [evaluation], best[0] if best else None)
-        kept.append(row | {"data_fingerprint": data.fingerprint, "budget": plan.budget})
+        about = {"data_fingerprint": data.fingerprint, "max_length": checkpoint.info.max_length}
+        kept.append(row | about | {"budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
     # What a plan from a file was chosen on is not known here.
     from_file = plan.combination == "given weights"

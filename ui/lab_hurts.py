@@ -99,9 +99,11 @@ def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, 
     value = other.metric if by == "slice" else "recall"
     text = summary(frame, by, value)
     st.markdown(text)
-    if value == "matthews" and (single := _of_one_class(other)):
+    if value in ("matthews", "f1") and (single := without_a_class(other)):
+        what = "one class only" if value == "matthews" else "the first class only"
         st.caption(
-            f":material/info: Of one class only, so that Matthews is 0 whatever is answered: {escape(listed(single))}."
+            f":material/info: Of {what}, so that {metric_name(value)} is 0 whatever is answered: "
+            f"{escape(listed(single))}."
         )
     renamed = {"group": by, "reference": names[0], "other": names[1]}
     table = frame.rename(
@@ -122,12 +124,14 @@ def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, 
     )
 
 
-def _of_one_class(evaluation: Evaluation) -> list[str]:
-    """Slices whose inputs are all of one class."""
-    slices = np.array(evaluation.slices, dtype=object)
-    return [
-        name for name in sorted(set(evaluation.slices)) if len(set(evaluation.labels[slices == name])) == 1
-    ]
+def without_a_class(evaluation: Evaluation) -> list[str]:
+    """Slices of one class only, or for F1 of none of the class that it is of: such a score is 0 of any answers."""
+    slices, found = np.array(evaluation.slices, dtype=object), []
+    for name in sorted(set(evaluation.slices)):
+        classes = set(evaluation.labels[slices == name].tolist())
+        if classes == {0} or (len(classes) == 1 and evaluation.metric != "f1"):
+            found.append(name)
+    return found
 
 
 @st.fragment

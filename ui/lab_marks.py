@@ -18,6 +18,7 @@ from shrp.layers import DroppedLayer
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import first_experts
 from shrp.prune import with_layers
+from ui import loaders
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def marks(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> list[Ma
 def shipped(checkpoint: Checkpoint, data: TextData) -> list[Mark]:
     """The scores that the checkpoint carries for these data, but for the routed model's."""
     model, found = checkpoint.model, []
-    for row in checkpoint.info.scores_on(data.name, data.fingerprint):
+    for row in loaders.score_rows(checkpoint, data):
         if row.get("metric", data.task.metric) != data.task.metric:
             continue
         kind, price = str(row.get("kind", "")), _cost_of(row, model)

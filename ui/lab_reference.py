@@ -8,6 +8,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation
+from ui import loaders
 from ui.store import results
 
 TEACHER, ROUTED = "dense teacher", "routed model"
@@ -30,9 +31,11 @@ class Against:
 
 
 def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
-    """The dense teacher's evaluation on exactly these data, or None where the checkpoint doesn't carry it."""
+    """The dense teacher's evaluation on exactly these data, or None where the checkpoint doesn't carry it, or made it
+    of texts that were cut elsewhere than they are here.
+    """
     known = checkpoint.teacher.get(data.fingerprint)
-    if known is None:
+    if known is None or _cut_elsewhere(checkpoint, data):
         return None
     # The outputs may be made anew beside the same weights, so the object itself is part of the key.
     store, key = (
@@ -46,6 +49,15 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
             return None
         store.put(key, found)
     return found
+
+
+def _cut_elsewhere(checkpoint: Checkpoint, data: TextData) -> bool:
+    """Whether the teacher's score on the data is of other cuts, and so what it said; its outputs don't tell by
+    themselves.
+    """
+    scored = {row["kind"] for row in checkpoint.info.scores_on(data.name, data.fingerprint)}
+    now = {row["kind"] for row in loaders.score_rows(checkpoint, data)}
+    return "teacher" in scored - now
 
 
 def references(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> list[Against]:

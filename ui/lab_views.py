@@ -136,7 +136,8 @@ def _difference(evaluation: Evaluation, reference: Evaluation, title: str, name:
     resamples = 2000 if evaluation.complete else 0
     value, bounds = paired_difference(evaluation, reference, resamples=resamples)
     st.metric(title, points(value, metric))
-    text = f"{name} {score_text(reference.score, metric)}, n = {reference.n:,}"
+    # Of the same inputs as the score beside it, as long as that is an estimate.
+    text = f"{name} {score_text(evaluation.score - value, metric)}, n = {evaluation.n:,}"
     if bounds[0] == bounds[0]:
         text = f"95% interval {points_interval(bounds, metric)}, paired<br>{text}"
     st.caption(text, unsafe_allow_html=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,13 @@ def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
 
     length = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
     return int((token_lengths(checkpoint, data) > length).sum()), length
+
+
+def score_rows(checkpoint: Checkpoint, data: TextData) -> list[Mapping[str, Any]]:
+    """The rows of scores that a checkpoint carries of these data, measured with texts cut where they are cut here."""
+    from shrp.score_rows import rows_as_now
+
+    return rows_as_now(checkpoint.info, data, lambda: int(token_lengths(checkpoint, data).max()))
 
 
 def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:

@@ -51,7 +51,12 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
     warnings = stats.warnings()
     for line in warning_lines(warnings):
         part.warning(plain(line))
-    if not warnings:
+    if stats.too_few:
+        part.words(
+            f"n = {stats.n:,} inputs are too few to tell collapse, noisy usage or near ties by; it takes "
+            f"{stats.too_few}."
+        )
+    elif not warnings:
         part.words(f"No failure signature on {data.name}: neither collapse, noisy usage nor near ties.")
     counts = np.stack([stats.counts(layer) for layer in stats.layers])
     n = f"n = {stats.n:,} inputs" + (
@@ -76,7 +81,9 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
     part.figure(heat, f"Top-1 share of each expert in each routed layer. Most used: {tops}.", measured)
     effective = "; ".join(f"layer {row.layer} {row.effective_experts:.1f}" for row in layers.itertuples())
     part.figure(
-        usage_figures.evenness_bars(layers, stats.num_experts, subtitle=f"{n}; dotted: even use"),
+        usage_figures.evenness_bars(
+            layers, stats.num_experts, int(counts[0].sum()), subtitle=f"{n}; dotted: even use"
+        ),
         f"Effective experts of each layer: {effective}.",
         measured,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from shrp.verdicts import HOW_COMPARED, summary, verdicts
+from shrp.verdicts import HOW_COMPARED, summary, uncompared, verdicts
 from ui import score_figures
 from ui.downloads import chart
 from ui.floor import not_above
@@ -61,7 +61,7 @@ def scores_section(checkpoint: str, scores: pd.DataFrame, first: str = "") -> No
 def control_words(part: pd.DataFrame) -> None:
     """Whether the controls tie or win, in plain words."""
     found = verdicts(part, score_text)
-    behind = bool(found) and all(v.outcome == "trails" for v in found)
+    behind = bool(found) and all(v.outcome == "trails" for v in found) and not uncompared(found, part)
     (st.success if behind else st.warning)(summary(found, part), icon=":material/balance:")
     if found:
         st.markdown("\n".join(f"- {escape(v.text)}" for v in found))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from shrp.evenness import even_experts
 from ui.text import escape_html, percent
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, SELECTED, SEQUENTIAL, layout, whiskers
 
@@ -156,8 +157,14 @@ def _cell(value: float, difference: bool, digits: int = 0) -> str:
     return (f"{points:+.{digits}f}" if points else "0") + (" points" if digits else "")
 
 
-def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> go.Figure:
-    """Effective number of experts a layer, rows as in the heatmap beside it; entropy in the hover text."""
+def evenness_bars(summary: pd.DataFrame, num_experts: int, counted: int, *, subtitle: str) -> go.Figure:
+    """Effective number of experts a layer, rows as in the heatmap beside it; entropy in the hover text.
+
+    Args:
+        summary: of `UsageStats`.
+        counted: Top-1 choices in each layer. What even use would show of so many, by chance less than all experts, is
+            marked.
+    """
     ceiling = math.log(num_experts)
     fig = go.Figure(
         go.Bar(
@@ -165,7 +172,7 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> 
             x=summary["effective_experts"],
             orientation="h",
             marker={"color": BLUE},
-            text=summary["effective_experts"].map("{:.1f}".format),
+            text=["–" if value != value else f"{value:.1f}" for value in summary["effective_experts"]],
             textposition="outside",
             cliponaxis=False,
             customdata=summary[["entropy", "top_expert", "top_share", "mean_margin"]],
@@ -176,7 +183,7 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, *, subtitle: str) -> 
         )
     )
     fig.add_vline(
-        x=num_experts,
+        x=even_experts(counted, num_experts) if counted else num_experts,
         line={"dash": "dot", "color": GREY, "width": 1.5},
         annotation_text="even",
         annotation_position="bottom left",

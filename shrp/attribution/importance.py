@@ -60,7 +60,7 @@ class KnockOuts:
     knocked_out: np.ndarray
     """`(n, L, H, C)`; where an expert does not fire, exactly `base`."""
     top1: np.ndarray
-    """`(n, L, H)`: each expert's part of an input's Top-1 choices, one-hot or shares of its tokens."""
+    """`(n, L, H)`: how often each expert is an input's Top-1, one-hot or counts of its tokens."""
     fires: np.ndarray
     """bool `(n, L, H)`."""
 
@@ -97,7 +97,8 @@ class KnockOuts:
             output: as for `effects`.
         """
         effects = self.effects(output).astype(np.float64)
-        uses, usage = self.fires.sum(0), self.top1.mean(0)
+        counts = self.top1.sum(0)
+        uses, usage = self.fires.sum(0), counts / counts.sum(-1, keepdims=True)
         predictions = to_predictions(self.task, self.base)
         records = []
         for i, layer in enumerate(self.layers):
@@ -263,7 +264,7 @@ def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which experts fire for each input, bool `(B, H)`, and each one's part of its Top-1 choices `(B, H)`."""
+    """Which experts fire for each input, bool `(B, H)`, and how often each one is its Top-1 `(B, H)`."""
     trace = record.last(layer)
     gates, probs, mask = trace.gates, trace.probs, trace.token_mask
     if probs.dim() == 2:
@@ -271,7 +272,7 @@ def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
     real = torch.ones(probs.shape[:2]) if mask is None else mask.float()  # (B, T)
     first = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real.unsqueeze(-1)
     fires = ((gates != 0) & (real > 0).unsqueeze(-1)).any(1)
-    return fires.numpy(), (first.sum(1) / real.sum(1, keepdim=True)).numpy()
+    return fires.numpy(), first.sum(1).numpy()
 
 
 def _zeroed(

@@ -123,6 +123,11 @@ def usage(
             "routes; matched: score with answer shares as routed",
             lines,
         )
+    if stats.too_few:
+        stderr.print(
+            f"{stats.n} inputs are too few to tell collapse, noisy usage or near ties by; it takes {stats.too_few}",
+            highlight=False,
+        )
     for warning in stats.warnings():
         stderr.print(f"{warning.kind}: {warning.text}", highlight=False)
 
@@ -185,11 +190,12 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint, routed or static, with a 95% interval, beside its dense teacher where that is known."""
-    from shrp.batching import cut_alike
+    from shrp.batching import token_counts
     from shrp.checkpoint import load
     from shrp.errors import DataError
     from shrp.evaluate import evaluate_stream
     from shrp.minimal_pairs import pair_outcomes, pairs_of
+    from shrp.score_rows import rows_as_now
 
     if predictions is not None and not predictions.parent.is_dir():  # said now, not after the evaluation
         raise DataError(
@@ -218,12 +224,10 @@ def evaluate(
         for result in evaluate_stream(loaded.model, loaded.tokenizer, source, **options):
             shown = f"{result.metric} {result.score:.4f}"
             progress.update(task, completed=result.n, description=shown)
-    rows = loaded.info.scores_on(source.name, source.fingerprint)
-    # What the teacher scored with texts cut elsewhere is no measure for this.
-    trained = loaded.info.training.get("config", {}).get("max_length") or length
+    rows = rows_as_now(
+        loaded.info, source, lambda: max(token_counts(loaded.tokenizer, source.texts), default=0), length
+    )
     known = [row for row in rows if row["kind"] == "teacher"]
-    if known and not cut_alike(loaded.tokenizer, source.texts, trained, length):
-        known = []
     teacher = known[0]["score"] if known else None
     if predictions is not None:
         write_csv(result.to_frame(source.texts), predictions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -50,9 +51,11 @@ def reference(
 ) -> None:
     """Put the dense teacher's outputs on data beside a checkpoint, as a small file without any text of the data."""
     from shrp import reference as references
+    from shrp.batching import token_counts
     from shrp.checkpoint import load
     from shrp.errors import CheckpointError
     from shrp.evaluate import evaluate_stream
+    from shrp.score_rows import rows_as_now
 
     loaded, dense = load(checkpoint), load(teacher)
     if dense.info.config.layers:
@@ -69,7 +72,10 @@ def reference(
             task = progress.add_task(f"evaluating on {source.name}", total=len(source))
             for result in evaluate_stream(dense.model, dense.tokenizer, source, max_length=length):
                 progress.update(task, completed=result.n)
-        for row in loaded.info.scores_on(source.name, source.fingerprint):
+        lengths = partial(token_counts, loaded.tokenizer, source.texts)
+        for row in rows_as_now(
+            loaded.info, source, lambda lengths=lengths: max(lengths(), default=0), length
+        ):
             recorded = row.get("score")
             if (
                 row["kind"] == "teacher"

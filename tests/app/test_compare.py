@@ -95,7 +95,7 @@ def test_a_link_restores_both_sides_and_usage_is_side_by_side(open_page, tiny_ch
     frame = usage_distances(a, b)
     shown = frame_with(at, "at the best renumbering")
     assert shown["distance"].tolist() == [f"{value:.3f}" for value in frame["distance"]]
-    assert shown["95% interval"].tolist() == [f"{r.low:.3f}–{r.high:.3f}" for r in frame.itertuples()]
+    assert set(shown["by chance"]) == set(shown["q"]) == {"–"}  # inputs on one side, tokens on the other
     maps = [spec for spec in specs(at) if spec["layout"]["title"]["text"].endswith("Top-1 share")]
     heats = [spec["data"][0] for spec in maps]
     assert len(heats) == 2
@@ -124,14 +124,18 @@ def test_losses_are_told_by_slice_and_class(open_page, tiny_checkpoint):
         np.testing.assert_allclose(values(b["x"]), 100 * frame["other"])
 
 
-def test_slices_of_one_class_are_named_where_matthews_says_nothing_of_them(tiny_data):
+def test_slices_are_named_where_the_score_is_0_of_any_answers(tiny_data):
     data = tiny_data(20, task=TASKS["cola"])
     slices = (*("ones" if label else "mixed" for label in data.labels[:-1]), "mixed")
     labels = data.labels.copy()
     labels[-1] = 1
     data = replace(data, labels=labels, slices=slices)
     found = summarise(data, np.arange(20), np.zeros((20, 2)), False)
-    assert lab_hurts._of_one_class(found) == ["ones"]
+    assert lab_hurts.without_a_class(found) == ["ones"]
+    # F1 is of the second class: where all are of that it is not 0, where none is it is.
+    found = replace(found, metric="f1")
+    assert lab_hurts.without_a_class(found) == []
+    assert lab_hurts.without_a_class(replace(found, labels=1 - found.labels)) == ["ones"]
 
 
 def test_two_prunings_are_set_apart_by_their_own_controls(open_page, tiny_checkpoint):

@@ -1,6 +1,8 @@
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from shrp.history import history_text
 from shrp.measure import cost, dense_cost
 from shrp.plan import make_plan
 from ui import state
+from ui.cliff import cliff_warning
 from ui.text import count, plain
 
 from .conftest import ROOT
@@ -53,20 +56,38 @@ def test_a_checkpoint_without_scores_says_so_and_is_measured(open_page, tiny_che
 
 def test_a_score_far_below_the_teachers_is_a_cliff(open_page, save_tiny):
     probe = load_probe("sst2")
-    loaded = checkpoints.load(save_tiny("tiny"))
-    score = evaluate(loaded.model, loaded.tokenizer, probe).score
-    for teacher, cliff in ((0.99, True), (0.5, False), (score / 0.8, False)):
-        row = {
-            **{"model": "dense teacher", "kind": "teacher", "data": "probe/sst2", "metric": "accuracy"},
-            **{"score": teacher, "interval": [0.4, 1.0], "n": 480, "data_fingerprint": probe.fingerprint},
-        }
-        page = open_page("overview", save_tiny(f"taught-{teacher}", scores=(row,)))
-        assert not page.exception
-        warned = [one.value for one in page.warning if "Accuracy cliff" in one.value]
-        assert len(warned) == cliff
-        if cliff:
-            assert "of 99.0%" in warned[0]
-            assert "below 80% counts" in warned[0]
+    row = {
+        **{
+            "model": "dense teacher",
+            "kind": "teacher",
+            "data": "probe/sst2",
+            "metric": "accuracy",
+            "score": 0.99,
+        },
+        **{"interval": [0.4, 1.0], "n": 480, "data_fingerprint": probe.fingerprint},
+    }
+    page = open_page("overview", save_tiny("taught", scores=(row,)))
+    assert not page.exception
+    (warned,) = [one.value for one in page.warning if "Accuracy cliff" in one.value]
+    assert "of 99.0%" in warned
+    assert "a score whose 95% interval ends below 80% counts" in warned
+    loaded = checkpoints.load(save_tiny("other"))
+    found = evaluate(loaded.model, loaded.tokenizer, probe)
+
+    def said(score, interval=(math.nan, math.nan), teacher=0.9, cut=128):
+        rows = (row | {"score": teacher, "max_length": cut},)
+        known = replace(loaded, info=replace(loaded.info, scores=rows))
+        return cliff_warning(known, probe, replace(found, score=score, interval=interval))
+
+    assert "counts" in said(0.71)
+    assert "counts" in said(0.65, (0.6, 0.71))
+    assert not said(0.65, (0.6, 0.73))  # within chance of four fifths
+    assert not said(0.72)
+    assert not said(0.71, cut=20)  # of texts of which more was left out
+    # Where a constant answer, 50% here, has most of what the teacher has.
+    assert "a constant answer has 50.0%" in said(0.5, (0.45, 0.55), teacher=0.55)
+    assert not said(0.501, (0.45, 0.55), teacher=0.55)
+    assert not said(0.5, (0.45, 0.55), teacher=0.5)
 
 
 def test_which_class_is_taken_for_which(open_page, tiny_checkpoint):

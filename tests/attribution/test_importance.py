@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
@@ -6,6 +8,7 @@ from shrp.attribution import experts, importance, instance
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.tasks import TASKS
+from shrp.usage import measure_usage
 
 from .helpers import SST2
 
@@ -23,7 +26,11 @@ def test_knock_outs_on_data_equal_one_input_at_a_time(request, tiny_data, tiny_t
             alone = method(experts.Coalitions(one, output))
             np.testing.assert_allclose(found.effects(output)[i], alone.values, atol=2e-5)
         np.testing.assert_array_equal(found.fires[i], alone.fires)
-    np.testing.assert_allclose(found.top1.sum(-1), 1)
+    part = replace(data, texts=tuple(data.texts[row] for row in rows), labels=data.labels[rows], slices=None)
+    usage = measure_usage(model, tiny_tokenizer, part)
+    table = found.table(data, None).set_index(["layer", "expert"])["usage"]
+    for layer in usage.layers:  # the same as plans go by
+        np.testing.assert_allclose(table[layer], usage.share(layer))
     assert not found.effects(1)[~found.fires].any()
 
 
