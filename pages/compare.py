@@ -19,6 +19,7 @@ def main() -> None:
         f"Two models on the same inputs, **{escape(data.name)}** (n = {len(data):,}). Each side is a checkpoint "
         "as it is, a pruning of it, or the dense teacher that it comes from."
     )
+    compare_sides.arrive()
     starts, choices, places = compare_sides.starts(selection), [], []
     for letter, start, column in zip(LETTERS, starts, st.columns(2, gap="large"), strict=True):
         with column.container(border=True):

@@ -13,6 +13,7 @@ from shrp.minimal_pairs import pairs_of
 from shrp.usage import UsageStats
 from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
 from ui import (
+    arrival,
     exchanged_routes,
     loaders,
     pair_routes,
@@ -21,6 +22,7 @@ from ui import (
     usage_figures,
     usage_history_figures,
 )
+from ui.bound import fall_back
 from ui.describe import kept_experts, summary_line
 from ui.downloads import chart
 from ui.expert_details import expert_details
@@ -252,6 +254,7 @@ def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
     """
     one, two, words = st.columns([1, 1, 3], vertical_alignment="bottom")
     place, experts = stats.layers.index(start[0]), range(stats.num_experts)
+    fall_back(state.EXPERT, experts, start[1])
     layer = one.selectbox("Layer", stats.layers, place, key=state.LAYER, bind="query-params")
     expert = two.selectbox("Expert", experts, start[1], key=state.EXPERT, bind="query-params")
     words.caption("Click a cell of the map, or pick here. The address of this page keeps the choice.")
@@ -316,6 +319,7 @@ def measured(selection: state.Selection) -> None:
     st.markdown(f"**{escape(selection.name)}** on {escape(stats.data)}. {counted}")
     top = stats.layers[-1]
     start = top, int(stats.share(top).argmax())
+    arrival.arrive({state.LAYER: int, state.EXPERT: int})
     state.seed_cell(stats.layers, *start)
     above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
     layer, expert = cell_picker(stats, start)

@@ -26,8 +26,9 @@ from shrp.partial import run_from, run_layers
 from shrp.routing import knock_out, top_k_gates, use_gates
 
 RESAMPLES = 2000
-DEALS = 5000
-"""Random deals of inputs to slices, by which a slice's p-value is found."""
+DEALS, MANY = 5000, 5000
+"""Random deals of inputs to slices, by which a slice's p-value is found; of more inputs than `MANY` fewer, down to a
+fifth."""
 FEWEST = 5
 """Affected inputs of a slice from which on its mean change has an interval."""
 PREFIX_BYTES = 256 * 2**20
@@ -173,9 +174,10 @@ class KnockOut:
             found = np.abs(differences(members @ change[:, None]))
             reached = np.ones(len(names))  # the deal that was found is one of them
             together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
-            for dealt in Dealer(codes, together, np.zeros(total)).dealt_values(change, DEALS, rng):
+            deals = max(DEALS // 5, round(DEALS * min(1, MANY / total)))
+            for dealt in Dealer(codes, together, np.zeros(total)).dealt_values(change, deals, rng):
                 reached += (np.abs(differences(members @ dealt.T)) >= found - 1e-12).sum(1)
-            p = reached / (DEALS + 1)
+            p = reached / (deals + 1)
         rows = []
         for name, mask in zip(names, members.astype(bool), strict=True):
             affected = int((taken & mask).sum())

@@ -16,7 +16,7 @@ from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import edits_of
 from shrp.tasks import Task
-from ui import compare_plan, lab, lab_controls, lab_edits, loaders, state
+from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, state
 from ui.lab import Setting
 from ui.lab_edits import Editor
 from ui.lab_reference import teacher_key, teacher_on
@@ -86,6 +86,7 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         start: checkpoint (one of the options) and kind that the side has until a person picks.
     """
     found = loaders.discover_all()
+    _follow(letter, start)
     name = _checkpoint(letter, found, selection, start[0])
     kind = _kind(letter, start[1])
     info, task = found.get(name), selection.checkpoint.info.task
@@ -133,12 +134,12 @@ def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
     """
     number = lab_controls.BUDGET if setting.allocation == lab.GLOBAL else lab_controls.EACH
     values = {
+        "": SIDEBAR,
         "is": PRUNED,
         lab_controls.ALLOCATION: setting.allocation,
         number: setting.number,
         lab_controls.SELECTION: setting.selection,
         lab_controls.COMBINATION: setting.combination,
-        compare_plan.PLAN: compare_plan.link_of(edits_of(plan) if held_out else setting.edits),
     }
     if lab.SELECTIONS[setting.selection] == "random":
         values[lab_controls.SEED] = setting.seed
@@ -146,8 +147,21 @@ def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
         "pages/compare.py",
         label="Hold this pruning against another checkpoint: Compare",
         icon=":material/compare_arrows:",
-        query_params={key_of(LETTER_OF_PRUNING, key): str(value) for key, value in values.items()},
+        query_params=arrival.link({key_of(LETTER_OF_PRUNING, key): value for key, value in values.items()})
+        | {
+            key_of(LETTER_OF_PRUNING, compare_plan.PLAN): compare_plan.link_of(
+                edits_of(plan) if held_out else setting.edits
+            )
+        },
     )
+
+
+def arrive() -> None:
+    """Set side B to what a link from the pruning lab asks for; call before the controls are drawn."""
+    texts = ("", "is", lab_controls.ALLOCATION, lab_controls.SELECTION, lab_controls.COMBINATION)
+    numbers = (lab_controls.BUDGET, lab_controls.EACH, lab_controls.SEED)
+    kinds = dict.fromkeys(texts, str) | dict.fromkeys(numbers, int)
+    arrival.arrive({key_of(LETTER_OF_PRUNING, key): kind for key, kind in kinds.items()})
 
 
 def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
@@ -202,6 +216,16 @@ def starts(selection: Selection) -> tuple[tuple[str, str], tuple[str, str]]:
         if fits and name != selection.name:
             return first, (name, AS_IS)
     return first, first
+
+
+def _follow(letter: str, start: tuple[str, str]) -> None:
+    """Bring a side that nobody has touched to its start, where another checkpoint in the sidebar has moved that."""
+    keys, kept = (key_of(letter), key_of(letter, "is")), f"{letter}-start"
+    before = st.session_state.get(kept, start)
+    st.session_state[kept] = start
+    now = tuple(st.session_state.get(key, value) for key, value in zip(keys, before, strict=True))
+    if start != before and now == before:
+        st.session_state.update(zip(keys, start, strict=True))
 
 
 def _checkpoint(letter: str, found: dict[str, object], selection: Selection, start: str) -> str:

@@ -91,7 +91,12 @@ def _by_layer(found: Experiment, task: str, rows: pd.DataFrame) -> None:
     with st.expander("Overlap layer by layer"):
         budgets = sorted(rows["budget"].unique().tolist())
         budget = st.segmented_control(
-            "Experts kept in all", budgets, default=budgets[0], key=f"overlap-budget-{task}", required=True
+            "Experts kept in all",
+            budgets,
+            default=budgets[0],
+            key=f"overlap-budget-{task}",
+            required=True,
+            persist_state="session",
         )
         part = rows[rows["budget"] == (budget if budget in budgets else budgets[0])]
         name = f"overlap-layers-{task}"

@@ -15,15 +15,16 @@ from shrp.data import TextData
 from shrp.errors import DataError, ShrpError
 from shrp.metrics import share_interval
 from shrp.minimal_pairs import pairs_of, units_of
-from shrp.mixes import DEALS, FALSE_DISCOVERIES, differing, mix_frame
+from shrp.mixes import DEALS, FALSE_DISCOVERIES, differing
 from shrp.usage import UsageStats
 from ui import usage_figures
 from ui.downloads import chart
 from ui.expert_profile_attention import attention
-from ui.expert_profile_inputs import input_frame, inputs
+from ui.expert_profile_inputs import forget_example, input_frame, inputs
 from ui.expert_profile_knockout import knocked_out
 from ui.expert_profile_map import input_map
 from ui.expert_profile_nearest import nearest
+from ui.expert_profile_results import mix
 from ui.expert_profile_roles import roles
 from ui.expert_profile_words import words
 from ui.state import show_error
@@ -72,7 +73,7 @@ def expert_details(
             icon=":material/bedtime:",
         )
     else:
-        _mixes(stats, data, layer, expert, mine, file_name)
+        _mixes(checkpoint, stats, data, layer, expert, mine, file_name)
     parts = st.pills(
         "Look closer at its",
         [INPUTS, MAP, WORDS, ATTENTION, ROLES, KNOCKED_OUT, NEAREST],
@@ -84,6 +85,7 @@ def expert_details(
         "expert out runs the inputs that use it again; roles and the nearest experts take one pass over a sample of "
         "the data.",
     )
+    forget_example(data)
     frame = input_frame(stats, data, layer, expert)
     draw = {
         INPUTS: lambda: inputs(frame, stats, data, f"{layer}-{expert}", file_name, ATTENTION in parts),
@@ -149,19 +151,24 @@ def _numbers(
         )
 
 
-def _mixes(stats: UsageStats, data: TextData, layer: int, expert: int, mine: int, file_name: str) -> None:
-    everything = stats.top1[layer].sum(1)
+def _mixes(
+    checkpoint: Checkpoint,
+    stats: UsageStats,
+    data: TextData,
+    layer: int,
+    expert: int,
+    mine: int,
+    file_name: str,
+) -> None:
+    by_token, paired = stats.unit == "tokens", len(pairs_of(data)) > 0
     columns = st.columns(2, gap="large")
     for by, column in zip(("class", "slice"), columns):
-        try:
-            groups = stats.groups(by)
-        except DataError as error:
-            column.caption(escape(str(error)))
-            continue
-        by_token = stats.unit == "tokens"
-        pairs = pairs_of(data)
-        frame = mix_frame(stats.top1[layer][:, expert], everything, groups, by_token=by_token, pairs=pairs)
         with column:
+            try:
+                frame = mix(checkpoint, data, stats, layer, expert, by)
+            except DataError as error:
+                st.caption(escape(str(error)))
+                continue
             chart(
                 usage_figures.mix_bars(frame, what=by, unit=stats.unit, total=mine),
                 frame,
@@ -170,7 +177,7 @@ def _mixes(stats: UsageStats, data: TextData, layer: int, expert: int, mine: int
                 alt=f"Share of this expert's {stats.unit} by {by}, base rate in brackets: "
                 + "; ".join(f"{r.group} {percent(r.here)} ({percent(r.base)})" for r in frame.itertuples()),
             )
-            st.caption(_differing(frame, by, by_token, bool(len(pairs))))
+            st.caption(_differing(frame, by, by_token, paired))
 
 
 def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> str:

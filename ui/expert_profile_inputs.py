@@ -16,6 +16,7 @@ from ui.tables import row_height
 from ui.text import escape
 
 SHOWN = 12
+_OF = "example-of"
 HIGHEST, LOWEST = "highest", "lowest"
 RANKED, EXAMPLE, TYPED = "ranked", "example", "example_text"
 """Keys in the session's state and in the URL; `example` is the number of the input whose attention is shown."""
@@ -69,7 +70,7 @@ def inputs(
             f"**Inputs with the {ranked or HIGHEST} router probability for this expert**, {len(shown)} of "
             f"n = {len(frame):,} of {escape(data.name)}{mean}"
         )
-    key = f"inputs-{cell}-{ranked}"
+    key = f"inputs-{cell}-{ranked}-{data.fingerprint}"
     texts = _text_names(data)
     width = 275 if len(texts) == 1 else 148
     # With spaces, since a long name wraps at these alone.
@@ -102,6 +103,12 @@ def inputs(
     pick = "Pick a row to see this expert's attention in it, below. " * followed
     st.caption(f"{pick}The CSV holds all inputs.")
     downloads(frame, "top-inputs", f"{file_name}-inputs")
+
+
+def forget_example(data: TextData) -> None:
+    """Take the picked example back where it is another data set's: its number says nothing here."""
+    if st.session_state.setdefault(_OF, data.fingerprint) != data.fingerprint:
+        st.session_state[_OF], st.session_state[EXAMPLE] = data.fingerprint, None
 
 
 def _pick(key: str, numbers: list[int]) -> None:

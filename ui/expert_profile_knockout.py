@@ -32,9 +32,10 @@ def knocked_out(
             icon=":material/bedtime:",
         )
         return
+    losses = made.losses(checkpoint, data, found)
     one, two, three = st.columns(3, border=True)
     with one:
-        _score(found)
+        _score(found, losses.score)
     with two:
         st.metric("Inputs that it is taken from", f"{affected:,}")
         st.caption(f"of n = {n:,} of {escape(data.name)}; only these were run, since no other can change")
@@ -45,7 +46,7 @@ def knocked_out(
         else:
             st.metric("Predictions that change", f"{found.flipped:,}")
             st.caption(f"of {affected:,} inputs that can, and of n = {n:,} in all{_sides(found)}")
-    frame = found.logit_changes(pairs=pairs_of(data))
+    frame = losses.logits
     together = " (both of a minimal pair drawn as one)" if len(pairs_of(data)) else ""
     noun = "output" if found.before.task.is_regression else "logit"
     st.dataframe(
@@ -61,13 +62,11 @@ def knocked_out(
         f"the {affected:,} affected inputs alone."
     )
     downloads(frame, "knock-out", f"{name}-knocked-out")
-    _slices(found, data, name)
+    _slices(losses.slices, data, name)
 
 
-def _slices(found: KnockOut, data: TextData, name: str) -> None:
+def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
     """What the expert is worth in each slice, against all other inputs; nothing where there are not several."""
-    pairs = pairs_of(data)
-    frame = found.by_slice(pairs)
     if len(frame) < 2:  # there is no elsewhere
         return
     regression = data.task.is_regression
@@ -134,7 +133,7 @@ def _slices(found: KnockOut, data: TextData, name: str) -> None:
         if regression
         else "the logit of the true class less the largest other one"
     )
-    together = " (both of a minimal pair drawn, and for q dealt, as one)" if len(pairs) else ""
+    together = " (both of a minimal pair drawn, and for q dealt, as one)" if len(pairs_of(data)) else ""
     st.caption(
         f"The {worth} is {what}; negative: the expert had helped. Means over all n inputs of a slice of "
         f"{escape(data.name)}, those included that can't change; 95% intervals by the bootstrap{together}. "
@@ -147,14 +146,14 @@ def _signed(value: float) -> str:
     return "–" if value != value else signed(value, 3).replace("-", "−")
 
 
-def _score(found: KnockOut) -> None:
+def _score(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> None:
     metric = found.before.metric
     name = metric_name(metric)
     if found.before.labels is None:
         st.metric(name[0].upper() + name[1:], "not known")
         st.caption("These data have no labels; predictions and logits below can still be compared.")
         return
-    change, bounds = found.score_change()
+    change, bounds = lost
     st.metric(f"Change of {name}", points(change, metric))
     interval = f"95% interval {points_interval(bounds, metric)}, paired; " if bounds[0] == bounds[0] else ""
     st.caption(

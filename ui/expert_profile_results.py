@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
+import pandas as pd
 import streamlit as st
 
 from shrp.attention import LayerAttention, layer_attention
@@ -12,6 +16,8 @@ from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.input_map import Plane, plane, router_inputs
 from shrp.knockout import KnockOut, Prefix, knock_out_effect
+from shrp.minimal_pairs import pairs_of
+from shrp.mixes import mix_frame
 from shrp.shuffled import ShuffledRoutes, shuffle_routes
 from shrp.similarity import OutputSample, sample_outputs
 from shrp.usage import UsageStats
@@ -118,6 +124,48 @@ def knocked_out(
 
     key = (checkpoint.fingerprint, data.fingerprint, layer, expert)
     return once("knock-out", 128, key, "Running its inputs without it", work)
+
+
+class Losses(NamedTuple):
+    """What a knock-out costs, with intervals and tests, which take seconds of many inputs."""
+
+    score: tuple[float, tuple[float, float]]
+    logits: pd.DataFrame
+    slices: pd.DataFrame
+
+
+def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
+    """The tables of a knock-out on the data."""
+
+    def work(progress: Progress) -> Losses:
+        pairs = pairs_of(data)
+        steps = (
+            found.score_change,
+            partial(found.logit_changes, pairs=pairs),
+            partial(found.by_slice, pairs),
+        )
+        made = []
+        for step in steps:
+            progress(len(made), len(steps))
+            made.append(step())
+        return Losses(*made)
+
+    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.layer, found.expert)
+    return once("knock-out losses", 128, key, "Weighing what is lost against chance", work)
+
+
+def mix(
+    checkpoint: Checkpoint, data: TextData, stats: UsageStats, layer: int, expert: int, by: str
+) -> pd.DataFrame:
+    """The expert's inputs by `class` or `slice`. Raises as `UsageStats.groups`."""
+    groups = stats.groups(by)
+
+    def work(_: Progress) -> pd.DataFrame:
+        top1, by_token = stats.top1[layer], stats.unit == "tokens"
+        return mix_frame(top1[:, expert], top1.sum(1), groups, by_token=by_token, pairs=pairs_of(data))
+
+    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, layer, expert, by)
+    return once("mixes", 256, key, "Comparing its inputs with all others", work)
 
 
 def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> ShuffledRoutes:

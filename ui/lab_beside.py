@@ -12,16 +12,17 @@ import streamlit as st
 
 from shrp.answer_shares import matching_shift, shifted
 from shrp.convert import num_experts_of
-from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS
 from ui import lab, loaders
 from ui.lab import GLOBAL, SELECTIONS, Setting
+from ui.lab_sides import model_key
 from ui.lab_sweep import DRAWS
 from ui.lab_views import points, points_interval
 from ui.state import Selection
+from ui.store import results
 from ui.text import escape, interval_text, metric_name, score_text
 
 CHOSEN, AHEAD, MATCHED = "experts chosen by", "this plan ahead by", "shares matched"
@@ -46,7 +47,7 @@ def section(
     with busy:
         for name, plans in others(selection, setting, plan):
             found = _evaluated(selection, plans, f"{name}, {plan.budget} in all:")
-            rows.append(_row(name, found, pruned) | _matched(found, routed, data))
+            rows.append(_row(name, found, pruned) | _matched(selection, plans, found, routed))
             if SELECTIONS[name] == "random":
                 draws = [one.score for one in found]
             place.dataframe(
@@ -126,14 +127,21 @@ def verdict(pruned: Evaluation, draws: list[float]) -> str:
     )
 
 
-def _matched(found: list[Evaluation], routed: Evaluation, data: TextData) -> dict[str, str]:
+def _matched(
+    selection: Selection, plans: list[PruningPlan], found: list[Evaluation], routed: Evaluation
+) -> dict[str, str]:
     """The score, or the mean of several, with the routed model's answer shares; nothing of a regression."""
+    data, kept = selection.data, results("matched scores")
     if data.task.is_regression:
         return {}
-    moved = [
-        shifted(one, data, matching_shift(one.logits, routed.logits), with_interval=False) for one in found
-    ]
-    return {MATCHED: score_text(float(np.mean([one.score for one in moved])), data.task.metric)}
+    scores = []
+    for plan, one in zip(plans, found, strict=True):
+        key = (model_key(selection.checkpoint, plan), data.fingerprint, data.name)
+        if (score := kept.get(key)) is None:
+            shift = matching_shift(one.logits, routed.logits)
+            kept.put(key, score := shifted(one, data, shift, with_interval=False).score)
+        scores.append(score)
+    return {MATCHED: score_text(float(np.mean(scores)), data.task.metric)}
 
 
 def _row(name: str, found: list[Evaluation], pruned: Evaluation) -> dict[str, str]:

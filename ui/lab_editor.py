@@ -118,9 +118,10 @@ def _notes(found: Editor, plan: PruningPlan, base: PruningPlan) -> None:
 
 def _table(found: Editor, base: PruningPlan) -> None:
     counts = base.keep_counts()
-    key = f"edit-counts-{found.serial}-" + ".".join(map(str, counts.values()))
-    if found.table != key:
-        # The table keeps its own changes, so what it starts from stays the same as long as it is on the screen.
+    key = f"edit-counts-{found.of}-{found.serial}-" + ".".join(map(str, counts.values()))
+    if found.table != key or key not in st.session_state:
+        # The table keeps its own changes, so what it starts from stays the same as long as it is on the screen; they
+        # go when it is not drawn.
         found.table, found.table_edits = key, found.edits
     frame = pd.DataFrame(
         {

@@ -27,6 +27,8 @@ _UNDO = 200  # steps kept
 class Editor:
     """Edits of the plans of one checkpoint, with undo. Every change is checked; a refused one changes nothing."""
 
+    of: str
+    """The checkpoint's fingerprint."""
     layers: tuple[int, ...]
     experts: int
     edits: PlanEdits = NO_EDITS
@@ -178,7 +180,7 @@ def editor(fingerprint: str, layers: Sequence[int], experts: int, url: str = lab
     first = state not in st.session_state
     known: dict[str, Editor] = st.session_state.setdefault(state, {})
     if fingerprint not in known:
-        known[fingerprint] = Editor(tuple(layers), experts, url=url)
+        known[fingerprint] = Editor(fingerprint, tuple(layers), experts, url=url)
     found = known[fingerprint]
     if first and (link := st.query_params.get(url)):
         try:

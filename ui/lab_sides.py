@@ -146,7 +146,9 @@ def pick(label: str, found: dict[str, Side], key: str, start: str) -> str:
     fall_back(key, found, start)  # a setting of another checkpoint or data
     options = list(found)
     # Not bound: what stands in the URL would be the label, which is long.
-    picked = st.selectbox(label, options, key=key, format_func=lambda name: found[name].label)
+    picked = st.selectbox(
+        label, options, key=key, format_func=lambda name: found[name].label, persist_state="session"
+    )
     if now := found[picked].now:
         st.caption(escape(now))
     link = found[picked].link

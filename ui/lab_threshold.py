@@ -10,7 +10,7 @@ from shrp.answer_shares import answer_shares, matching_shift, shifted
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.metrics import ranking
-from ui.store import results
+from ui.store import Progress, once
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
 
@@ -32,11 +32,11 @@ def matched(key: str, pruned: Evaluation, routed: Evaluation, data: TextData) ->
     if data.task.is_regression or not (pruned.complete and routed.complete):
         return None
 
-    def make() -> Matched:
+    def make(_: Progress) -> Matched:
         shift = matching_shift(pruned.logits, routed.logits)
         return Matched(shift, shifted(pruned, data, shift))
 
-    return results("matched shares").get_or_make((key, data.fingerprint, data.name), make)
+    return once("matched shares", 256, (key, data.fingerprint, data.name), "Matching answer shares", make)
 
 
 def line(found: Matched, pruned: Evaluation, routed: Evaluation, data: TextData) -> str:

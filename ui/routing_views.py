@@ -9,7 +9,7 @@ import streamlit as st
 
 from shrp.columns import distinct
 from shrp.explore import Exploration
-from ui import expert_cells, routing_force
+from ui import arrival, expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.describe import kept_experts
 from ui.downloads import chart, downloads
@@ -184,6 +184,6 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float, *, 
             st.page_link(
                 "pages/expert_usage.py",
                 label=f"layer {layer}, expert {expert}",
-                query_params={LAYER: str(layer), EXPERT: str(expert)},
+                query_params=arrival.link({LAYER: layer, EXPERT: expert}),
                 width="content",
             )

@@ -27,6 +27,8 @@ CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
+_OWN_LEFT = "own-data-left"
+"""Whether a person's own data were picked until a checkpoint came that they don't fit."""
 _APP = Path(__file__).parent.parent / "app.py"
 HOW_TO_TRAIN = """python -m shrp finetune --help
 python -m shrp train --help"""
@@ -103,6 +105,9 @@ def _pick_source(task: Task) -> None:
     start = loaders.default_source(sources)
     if (kept := st.session_state.get(SOURCE, start)) not in sources and kept != start:
         st.session_state[SOURCE] = start
+        st.session_state[_OWN_LEFT] = kept == loaders.OWN  # another task's; they come back with their own
+    elif st.session_state.get(_OWN_LEFT) and loaders.OWN in sources:
+        st.session_state[SOURCE], st.session_state[_OWN_LEFT] = loaders.OWN, False
     asked = not_here.asked_for(SOURCE, sources)
     source = st.selectbox(
         "Data",
@@ -111,6 +116,7 @@ def _pick_source(task: Task) -> None:
         placeholder="choose data …",
         key=SOURCE,
         bind="query-params",
+        on_change=lambda: st.session_state.pop(_OWN_LEFT, None),
         help="What usage, scores and prunings are measured on. The variable SHRP_DATA_DIR may name a folder "
         "with <task>/validation.parquet.",
     )

@@ -189,24 +189,45 @@ def test_a_plan_from_a_file_is_a_side(open_page, tiny_checkpoint):
     assert "The plan in the address was left out" in texts_of(wrong)
 
 
-def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint):
+def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint, save_tiny):
+    save_tiny("another")
     setting = {"keep": "Per layer", "per_layer": 2, "combine": "Plain mean", "plan": "1d0"}
     at = open_page("pruning_lab", tiny_checkpoint, **setting)
     lab_score = next(m.value for m in at.metric if m.label == "Accuracy")
     link = next(link.proto for link in at.get("page_link") if "Hold this pruning" in link.proto.label)
     asked = {key: values[0] for key, values in parse_qs(link.query_string).items()}
     assert asked["b_plan"] == "lab-1d0"
+    # Whatever side B was when this session was there before.
     at.query_params.clear()
+    at.query_params.update({"b": "another", "b_keep": "Per layer", "b_per_layer": "4", "b_is": PRUNED})
+    at.switch_page("pages/compare.py").run()
+    assert at.selectbox(key="b").value == "another"
+    assert at.slider(key="b_per_layer").value == 4
+    at.query_params.clear()
+    at.query_params.update(asked)
+    at.switch_page("pages/overview.py").run()
     at.query_params.update(asked)
     at.switch_page("pages/compare.py").run()
     assert not at.exception
     assert at.title[0].value == "Compare"
+    assert "open" not in at.query_params
     assert at.selectbox(key="b").value == SIDEBAR
     assert at.segmented_control(key="b_keep").value == "Per layer"
     assert at.slider(key="b_per_layer").value == 2
     assert metric(at, "B: accuracy") == lab_score
     assert "(edit 1: 4 in all (from 2 a layer), usage, plain mean)" in texts_of(at)
     assert "".join(at.query_params["b_plan"]) == "1d0"
+
+
+def test_a_side_that_nobody_touched_follows_the_sidebar(open_page, tiny_checkpoint, tiny_static_checkpoint):
+    at = open_page("compare", tiny_checkpoint)
+    assert at.segmented_control(key="b_is").value == PRUNED
+    at.selectbox(key="checkpoint").set_value("tiny-static").run()
+    assert (at.selectbox(key="b").value, at.segmented_control(key="b_is").value) == ("tiny", AS_IS)
+    assert "has no routers" not in texts_of(at)
+    at.selectbox(key="b").set_value(SIDEBAR).run()
+    at.selectbox(key="checkpoint").set_value("tiny").run()
+    assert (at.selectbox(key="b").value, at.segmented_control(key="b_is").value) == (SIDEBAR, AS_IS)
 
 
 def test_a_held_out_choice_of_experts_goes_whole(open_page, tiny_checkpoint):

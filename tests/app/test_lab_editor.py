@@ -137,6 +137,19 @@ def test_counts_in_the_table(page, tiny_checkpoint):
     assert table[COUNT].tolist() == [4, 1]
     set_counts(page, **{"0": None})
     assert plan_in(page) == "2n1"
+
+
+def test_the_table_of_counts_comes_back_with_the_edits_and_is_one_checkpoints(page, save_tiny):
+    save_tiny("another")
+    set_counts(page, **{"0": 4})
+    page.switch_page("pages/overview.py").run()
+    page.switch_page("pages/pruning_lab.py").run()
+    assert page.data_editor[0].value[COUNT].fillna(0).tolist() == [4, 0]
+    set_counts(page, **{"1": 1})
+    assert plan_in(page) == "1n4_2n1"
+    page.selectbox(key="checkpoint").set_value("another").run()
+    assert page.data_editor[0].value[COUNT].isna().all()
+    assert plan_in(page) == ""
     assert not [one for one in page.warning if "constant answer" not in one.value]
 
 
@@ -193,7 +206,7 @@ def test_a_plan_goes_out_and_comes_back(page, tiny_checkpoint):
 @pytest.fixture
 def editor(monkeypatch):
     monkeypatch.setattr(lab_edits.st, "query_params", {})
-    return Editor((6, 7, 8), 4)
+    return Editor("tiny", (6, 7, 8), 4)
 
 
 def test_a_refused_change_leaves_the_last_good_state(editor):

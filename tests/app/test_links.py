@@ -1,5 +1,7 @@
 """What a link brings back of a page's widgets, beyond what each page's own tests open by one."""
 
+from urllib.parse import parse_qs
+
 import pytest
 
 from shrp import checkpoint as checkpoints
@@ -28,6 +30,37 @@ DEFAULTS_OUT = (
 
 def metric(at, start):
     return next(m.value for m in at.metric if m.label.startswith(start))
+
+
+def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint)
+    start = at.selectbox(key="layer").value, at.selectbox(key="expert").value  # what an address leaves out
+    at.selectbox(key="layer").set_value(1).run()
+    at.selectbox(key="expert").set_value((start[1] + 1) % 4).run()
+    at.switch_page("pages/routing.py").run()
+    labels = [link.proto.label for link in at.get("page_link")]
+    assert any(label.startswith("layer 2, expert ") for label in labels)
+    (asked,) = {
+        values[0]
+        for link in at.get("page_link")
+        if link.proto.label.startswith("layer 2, expert ")
+        for values in parse_qs(link.proto.query_string).values()
+    } & {f"layer=2&expert={expert}" for expert in range(4)}
+    for query, wanted in (
+        (asked, (2, int(asked[-1]))),
+        (f"layer={start[0]}&expert={start[1]}", start),
+        ("layer=99&expert=9&budget=3&nonsense", start),
+        ("layer=x", (1, start[1])),  # as it was
+    ):
+        at.query_params.clear()
+        at.query_params["open"] = query
+        at.switch_page("pages/expert_usage.py").run()
+        assert not at.exception
+        assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == wanted
+        assert "open" not in at.query_params
+        assert "budget" not in at.session_state
+        at.selectbox(key="layer").set_value(1).run()
+        at.switch_page("pages/routing.py").run()
 
 
 def test_the_labs_filters_tabs_and_controls(open_page, tiny_checkpoint):

@@ -689,3 +689,27 @@ def test_a_removed_uploads_model_is_let_go_of(open_page, tiny_checkpoint, save_t
 def _kept(loaded, path, checkpoint):
     loaded.append((path, weakref.ref(checkpoint.model)))
     return checkpoint
+
+
+def test_own_data_come_back_with_a_checkpoint_of_their_task(open_page, tiny_checkpoint, save_tiny):
+    save_tiny("other", task="cola")
+    at = open_page("overview", tiny_checkpoint)
+    rows = "".join(f"w{i} w1,{'positive' if i % 2 else 'negative'}\n" for i in range(12))
+    upload(at, "table", "mine.csv", f"sentence,label\n{rows}".encode())
+
+    def switch(checkpoint, pick=None):
+        at.selectbox(key="checkpoint").set_value(checkpoint).run()
+        if pick is not None:
+            at.selectbox(key="source").set_value(pick).run()
+        assert not at.exception
+        return at.selectbox(key="source").value
+
+    assert switch("tiny") == "own"
+    assert switch("other") == "probe"  # where their labels name no classes
+    assert switch("tiny") == "own"
+    assert switch("tiny", "probe") == "probe"
+    switch("other")
+    assert switch("tiny") == "probe"  # which was picked
+    assert switch("tiny", "own") == "own"
+    assert switch("other", "hub") == "hub"
+    assert switch("tiny") != "own"  # likewise

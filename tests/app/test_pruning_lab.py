@@ -350,7 +350,7 @@ def test_the_history_of_its_training_goes_along(open_page, save_tiny, tmp_path):
 
 def test_a_random_plan_that_is_loaded_again_is_taken_home_as_a_control(loaded, tmp_path):
     drawn, evaluation = direct(loaded, budget=3, selection="random", seed=2)
-    editor = lab_edits.Editor((1, 2), 4)
+    editor = lab_edits.Editor("tiny", (1, 2), 4)
     editor.edits = NO_EDITS
     editor.to_url = lambda: None  # there is no page
     editor.load("plan.json", lab_export.plan_json(drawn).encode())

@@ -1,3 +1,5 @@
+from urllib.parse import parse_qs
+
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -60,7 +62,7 @@ def test_each_chosen_expert_leads_to_what_it_is_for(page, tiny_checkpoint):
     for layer in found.layers:
         link = links[f"layer {layer}, expert {found.choice(layer)}"]
         assert link.page == "expert_usage"
-        assert link.query_string == f"layer={layer}&expert={found.choice(layer)}"
+        assert parse_qs(link.query_string) == {"open": [f"layer={layer}&expert={found.choice(layer)}"]}
 
 
 def test_the_url_restores_text_input_and_comparison(open_page, tiny_checkpoint):
