@@ -89,7 +89,8 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
             raise TrainingError(f"{base} has no tokenizer: {checkpoint.VOCABULARIES[0]} is missing.")
         names = getattr(config, "id2label", None) or {}
         names = [names[i] for i in sorted(names)]
-        config.num_labels = task.num_labels
+        config.num_labels, config.return_dict = task.num_labels, True
+        config.output_attentions = config.output_hidden_states = False
         config.problem_type = "regression" if task.is_regression else "single_label_classification"
         if task.label_names:
             config.id2label = dict(enumerate(task.label_names))
@@ -118,6 +119,7 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
         hf_logging.set_verbosity(verbosity)
     if wrong := checkpoint.unembedded(model, tokenizer):
         raise TrainingError(f"{base} {wrong}")
+    checkpoint.read_as(model, tokenizer)
     fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
     return model.eval(), tokenizer, ours is None and not fresh and _are_of(names, task)
 
@@ -134,11 +136,16 @@ def _may_be_one(theirs: Task, task: Task) -> bool:
 def _are_of(names: Sequence[str], task: Task) -> bool:
     """Whether a head with these labels may be the task's: they are its own in its order, or stand for any.
 
-    A head that takes the labels in another order (MNLI's are notorious) has to learn ours.
+    A head that takes the labels in another order (MNLI's are notorious) has to learn ours. Labels that stand for any
+    (`LABEL_0`) are those of a task that is known, whose ids everybody shares, or whose classes are ids themselves; of
+    somebody's own classes, or numbers, they say nothing.
     """
     theirs = _folded(names)
+    if task.label_names and theirs == _folded(task.label_names):
+        return True
+    ids = bool(task.label_names) and task.label_names == tuple(map(str, range(len(task.label_names))))
     generic = task.is_regression or all(re.fullmatch(r"label_\d+", name) for name in theirs)
-    return generic or theirs == _folded(task.label_names)
+    return generic and (ids or TASKS.get(task.name) == task)
 
 
 def _folded(names: Sequence[str]) -> list[str]:

@@ -56,9 +56,15 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
 
 def description(info: CheckpointInfo) -> str:
     """Task, base, layers and routing in a sentence or two."""
+    start = f"Task {info.task.name}; base: {info.base_model}"
+    if not info.config.layers:
+        return f"{start}; dense: no layer is converted."
+    if info.config.control != "none":
+        what = {"dropped": "layers dropped", "uniform": "expert layers without routers"}[info.config.control]
+        return f"{start}; a control of SHRP: {what}, {', '.join(map(str, info.config.layers))}."
     state = "pruned to a static model" if info.plan else "routed"
     return (
-        f"Task {info.task.name}; base: {info.base_model}; {state}; converted layers: "
+        f"{start}; {state}; converted layers: "
         f"{', '.join(map(str, info.config.layers))}; {info.config.routing} routing, Top-{info.config.top_k}."
     )
 
@@ -200,7 +206,7 @@ def counted(number: int | None, what: str) -> str:
 def limits(info: CheckpointInfo) -> list[str]:
     """What a reader must not conclude."""
     found = [
-        _how_chosen(info),
+        *([_how_chosen(info)] if info.config.layers and info.config.control == "none" else []),
         "Shares of parameters and FLOPs can be compared with other encoders of its geometry; scores can't be compared "
         "with those of another base.",
     ]

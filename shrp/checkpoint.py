@@ -6,6 +6,7 @@ Only safetensors and JSON are read: nothing is ever unpickled and no code of the
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -225,6 +226,7 @@ def load(folder: str | os.PathLike) -> Checkpoint:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         raise CheckpointError(f"{folder} has no usable tokenizer: {_first_line(error)}") from error
+    read_as(model, tokenizer)
     teacher, problem = {}, ""
     try:
         teacher = reference.read(folder, info.task)
@@ -268,7 +270,11 @@ def _try_out(
         with torch.inference_mode():
             words = ("a few words",) * len(info.task.text_columns)
             limit = longest_input(model, tokenizer, info.max_length)
-            model(**collate(tokenizer, encode(tokenizer, [words], limit), [0]))
+            found = model(**collate(tokenizer, encode(tokenizer, [words], limit), [0])).logits
+            if found.shape != (1, outputs):
+                raise CheckpointError(
+                    f"its logits have the shape {list(found.shape)} and not {[1, outputs]}."
+                )
     except Exception as error:  # whatever a stranger's files make a model raise
         raise CheckpointError(
             f"{folder} has a model that can't compute a text: {_first_line(error)}"
@@ -278,12 +284,22 @@ def _try_out(
 def unembedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """What is wrong where a tokenizer has tokens that the model has no embedding of; empty where it fits."""
     rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) <= rows:
+    count = 1 + max(tokenizer.get_vocab().values(), default=-1)  # ids may have gaps
+    if count <= rows:
         return ""
     return (
-        f"has a tokenizer of {len(tokenizer):,} tokens and a model that embeds {rows:,}; the tokenizer is another "
+        f"has a tokenizer of {count:,} tokens and a model that embeds {rows:,}; the tokenizer is another "
         "model's, or tokens were added without a row for them."
     )
+
+
+def read_as(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a tokenizer leave out what the model has no embeddings of: a BERT tokenizer gives the second of two texts a
+    type that a RoBERTa, of one type, doesn't know.
+    """
+    taken = inspect.signature(model.forward).parameters
+    if "token_type_ids" not in taken or getattr(model.config, "type_vocab_size", 2) < 2:
+        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
 
 
 def _first_line(error: Exception) -> str:

@@ -27,9 +27,18 @@ def evaluated_length(trained: int | None) -> int:
     return max(trained or 0, EVALUATED_TOKENS)
 
 
-def chosen_on(data: TextData) -> dict[str, Any]:
-    """What a pruned checkpoint's `training` says of the data by which its experts were chosen."""
-    return {"chosen_on": {"data": data.name, "n": len(data), "data_fingerprint": data.fingerprint}}
+def chosen_on(data: TextData, selection: str) -> dict[str, Any]:
+    """What a pruned checkpoint's `training` says of the data by which its experts were chosen.
+
+    Args:
+        selection: as a plan calls it; some look at a part of the data only.
+    """
+    from shrp.attribution.importance import ABLATED
+    from shrp.fitting import TEXTS
+
+    parts = {"ablation": ABLATED, "fitted": TEXTS}
+    n = min([len(data), *(most for name, most in parts.items() if selection.startswith(name))])
+    return {"chosen_on": {"data": data.name, "n": n, "data_fingerprint": data.fingerprint}}
 
 
 def shares_matched(data: TextData, shift: Sequence[float]) -> dict[str, Any]:

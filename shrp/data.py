@@ -15,7 +15,7 @@ from shrp import tabular
 from shrp.columns import distinct
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR, load_glue_frame
-from shrp.tasks import TASKS, Task, get_task
+from shrp.tasks import TASKS, TEXTS, Task, get_task
 
 PROBES = Path(__file__).parent / "probes"
 PROBE_PREFIX = "probe/"
@@ -238,7 +238,9 @@ def load_file(
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
         cells = tabular.column(frame, label_column, source)
-        task = tabular.infer_task(cells, Path(path).stem, texts, source)
+        name = Path(path).stem
+        # That of texts without labels has a meaning of its own.
+        task = tabular.infer_task(cells, source if name == TEXTS.name else name, texts, source)
     return from_frame(
         frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
     )

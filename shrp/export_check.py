@@ -76,6 +76,7 @@ def compare(
     return {
         "checked": sum(len(reference) for reference, _ in found),
         "max_difference": float(np.max(differences)),
+        "largest_logit": float(np.max([np.abs(reference).max() for reference, _ in found])),
         "label_agreement": agreement,
         "sentences": len(texts),
     }

@@ -346,10 +346,11 @@ class StaticLayer(nn.Module):
             heads=experts,
             calling=source.calling,
         ).to(source.qkv_weight.device, source.qkv_weight.dtype)
-        scale = torch.ones(kept, 3, 1, dtype=torch.float64, device=source.qkv_weight.device)
+        # On the CPU: not every accelerator has float64.
+        scale = torch.ones(kept, 3, 1, dtype=torch.float64)
         scale[:, 2, 0] = torch.tensor(weights, dtype=torch.float64)
-        weight = source.qkv_weight[experts].double().view(kept, 3, dh, -1) * scale.unsqueeze(-1)
-        bias = source.qkv_bias[experts].double().view(kept, 3, dh) * scale
+        weight, bias = (one[experts].cpu().double() for one in (source.qkv_weight, source.qkv_bias))
+        weight, bias = weight.view(kept, 3, dh, -1) * scale.unsqueeze(-1), bias.view(kept, 3, dh) * scale
         layer.qkv.weight.copy_(weight.transpose(0, 1).reshape(3 * kept * dh, -1))
         layer.qkv.bias.copy_(bias.transpose(0, 1).reshape(-1))
         layer.expander.load_state_dict(source.expander.state_dict())

@@ -23,8 +23,11 @@ _NOT_A_STRANGERS = (
     "attn_implementation",
     "_attn_implementation",
     "quantization_config",
+    *("return_dict", "output_attentions", "output_hidden_states"),
 )
-"""Entries of a config that are not handed on: some would make transformers fetch or run code."""
+"""Entries of a config that are not handed on: some would make transformers fetch or run code, others return what nobody
+asked for.
+"""
 
 
 def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedModel:

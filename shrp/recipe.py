@@ -103,7 +103,7 @@ class Run:
         what else was trained stays, in `stages_folder(out)`.
         """
         self.recipe, self.base, self.data, self.out = recipe, base, data, Path(out)
-        self.keep_stages = keep_stages
+        self.keep_stages, self.announce = keep_stages, announce
         known = checkpoint.info_if_ours(base)
         self.base_name = base_name or (known.base_model if known else base)
         self.dtype, self.resume = dtype, resume
@@ -157,7 +157,9 @@ class Run:
         source = self._source()
         teacher = self._teacher()
         self.teacher_training = teacher.info.training
-        for data, one in zip(self._sets, self._score("dense teacher", "teacher", teacher.model), strict=True):
+        scored = self._score("dense teacher", "teacher", teacher.model)
+        _warn_of_a_bad_teacher(scored[0])
+        for data, one in zip(self._sets, scored, strict=True):
             if is_probe(data):  # shipped with the project, so whoever has the checkpoint has them
                 self.references[data.fingerprint] = reference.from_evaluation(one, teacher.fingerprint)
         made = self._converted(teacher, source)
@@ -226,11 +228,12 @@ class Run:
         if trained and (known := checkpoint.info_if_ours(self.base)):
             info = replace(info, training=known.training)
         if trained:
+            self.announce(f"teacher, which is {self.base} with its own head")
             return Checkpoint(folder, info, model, tokenizer, "")
         if is_classifier(self.base):  # whoever named it may take it for the task's
             _LOG.warning(
-                f"{self.base} is a classifier, but its head is not of {task.name} or takes the labels in another "
-                "order: a teacher is fine-tuned from it first."
+                f"{self.base} is a classifier, but its head is not of {task.name}, takes the labels in another order "
+                "or does not name them: a teacher is fine-tuned from it first."
             )
         self.tokenizer = tokenizer
         return self.stages("teacher", self.recipe.teacher, lambda: model, info, None, tokenizer)
@@ -380,4 +383,15 @@ class Run:
             dtype=self.dtype,
             extra_files={checkpoint.HISTORY: history},
             teacher=self.references,
+        )
+
+
+def _warn_of_a_bad_teacher(found: Evaluation) -> None:
+    """Say so where a teacher, which may be somebody's head for other classes, has learned nothing of the task."""
+    floor = 0.0 if found.task.is_regression else found.constant
+    if not found.score > floor:
+        _LOG.warning(
+            f"the dense teacher has {found.metric} {found.score:.4f} on {found.data} (n = {found.n:,}), no more than "
+            f"a constant answer ({floor:.4f}): nothing can be learned of it. Is its head of this task, with the labels "
+            "in this order? `finetune` makes one that is."
         )

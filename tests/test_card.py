@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shrp import checkpoint
-from shrp.card import CARD, card, converted
+from shrp.card import CARD, card, converted, description, limits
 from shrp.config import ShrpConfig
 from shrp.measure import dense_cost, plan_cost
 from shrp.plan import make_plan
@@ -36,6 +36,17 @@ def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     training |= {"validation_data": "validation.csv", "config": {"seed": 3, "distill_hidden": 1.0}}
     info = tiny_info(usage=usage, scores=scores, training=training)
     return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "mine")
+
+
+def test_what_is_dense_or_a_control_is_not_called_routed(tiny_info):
+    dense = description(tiny_info(layers=()))
+    assert dense.endswith("dense: no layer is converted.")
+    for control, said in (("dropped", "layers dropped, 1, 2."), ("uniform", "without routers, 1, 2.")):
+        info = tiny_info(control=control)
+        assert said in description(info)
+        assert "a control of SHRP" in description(info)
+        assert not any("experts" in text for text in limits(info))
+    assert any("choice of experts" in text for text in limits(tiny_info()))
 
 
 def test_the_card_has_scores_controls_costs_and_limits(folder):

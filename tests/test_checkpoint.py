@@ -19,7 +19,9 @@ from shrp.base import load_base
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
+from shrp.data import TextData
 from shrp.errors import CheckpointError, TrainingError
+from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS, TEXTS
@@ -424,16 +426,47 @@ def test_quantised_weights(saved):
     assert f"{name} is of torch.int8, expected torch.float32" in refusal(saved)
 
 
-def test_a_model_that_fails_at_a_text(saved):
-    """Its tokenizer has as few tokens as the model embeds, but a larger number for one."""
+@pytest.mark.parametrize("token", ["w3", None])
+def test_a_tokenizer_with_an_id_beyond_the_embeddings(saved, token):
+    """It has as few tokens as the model embeds, but a larger number for one, here no common one."""
     file = saved / "tokenizer.json"
     data = json.loads(file.read_text())
-    unknown = data["model"]["unk_token"]
+    unknown = token or data["model"]["unk_token"]
     data["model"]["vocab"][unknown] = 9999
     data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] != unknown]
     file.write_text(json.dumps(data))
     (saved / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    assert "has a model that can't compute a text: index out of range" in refusal(saved)
+    assert "has a tokenizer of 10,000 tokens" in refusal(saved)
+
+
+def test_a_model_that_answers_otherwise_than_a_classifier(saved):
+    edit(saved, lambda data: data.update(return_dict=False, output_attentions=True))
+    assert checkpoint.load(saved).model.config.return_dict  # which has no say
+    edit(saved, lambda data: data.update(architectures=["BertForTokenClassification"]))
+    file = saved / "model.safetensors"
+    state = {name: value for name, value in load_file(file).items() if "pooler" not in name}
+    save_file(state, file)
+    assert "can't compute a text: its logits have the shape [1, 5, 2] and not [1, 2]" in refusal(saved)
+
+
+def test_a_tokenizer_gives_no_types_that_the_model_does_not_know(
+    tmp_path, tiny_model, tiny_tokenizer, tiny_info
+):
+    """A BERT tokenizer beside a RoBERTa: the second text's type has no embedding there."""
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert 1 in tokenizer("w1", "w2")["token_type_ids"]
+    dense = tiny_model("roberta", type_vocab_size=1)
+    info = replace(tiny_info(layers=()), task=TASKS["mrpc"])
+    folder = checkpoint.save(dense, tokenizer, info, tmp_path / "pairs")
+    loaded = checkpoint.load(folder)
+    assert "token_type_ids" not in loaded.tokenizer.model_input_names
+    data = TextData(TASKS["mrpc"], "made", (("w1 w2", "w3"), ("w4", "w5 w6")), np.array([0, 1]))
+    assert np.isfinite(evaluate(loaded.model, loaded.tokenizer, data).logits).all()
+    dense.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    model, its, _ = load_base(str(tmp_path / "base"), TASKS["mrpc"])
+    assert np.isfinite(evaluate(model, its, data).logits).all()
 
 
 def test_what_is_loaded_stays_though_its_file_is_written_over(saved, tiny_inputs, tiny_logits):

@@ -547,7 +547,7 @@ def test_finetune_then_train_from_it(shrp, place, tmp_path):
         "train", "--base", tmp_path / "t", "--out", tmp_path / "r", *layers, *files, *common
     )
     assert code == 0, err
-    assert "stage: teacher" not in err
+    assert f"stage: teacher, which is {tmp_path / 't'} with its own head" in " ".join(err.split())
     assert "dense teacher" in out
     loaded = checkpoint.load(tmp_path / "r")
     assert loaded.info.config.layers == (2,)
@@ -746,6 +746,8 @@ def test_options_that_would_do_nothing_are_refused(shrp, place, tmp_path):
     converted = ("--converted", place / "routed")
     for option in (("--layers", 2), ("--routing", "token"), ("--top-k", 2)):
         failed(shrp(*train, *converted, *option), f"{option[0]}: .* has its own already")
+    for option in (("--order", "bottom-up"), ("--balance", 1), ("--swap", 0.5), ("--conversion-size", 9)):
+        failed(shrp(*train, *converted, *option), f"{option[0]} is for stage 1, which .* has behind it")
     assert not (tmp_path / "x").exists()
 
 
@@ -849,7 +851,7 @@ def test_layer_lists():
     assert layer_list("6-8", 12) == (6, 7, 8)
     assert layer_list("1,3,5-6", 12) == (1, 3, 5, 6)
     assert layer_list("upper:2", 12) == (10, 11)
-    for text in ("", "a", "1-b", "upper:", "1;2"):
+    for text in ("", "a", "1-b", "upper:", "1;2", "6-", "-6"):
         with pytest.raises(TrainingError, match="layers must look like"):
             layer_list(text, 12)
     for text in ("upper:13", "upper:0", "upper:-1"):

@@ -161,6 +161,15 @@ def test_int8_quantises_every_product_with_weights(static, tiny_tokenizer, tiny_
     assert report.max_difference > 1e-4
 
 
+def test_large_outputs_have_a_tolerance_in_proportion(static, tiny_tokenizer, tmp_path):
+    model = static()
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter *= 1e5
+    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
+    assert report.max_difference > 1e-4  # float32's rounding
+
+
 def test_what_differs_from_pytorch_is_not_written(static, tiny_tokenizer, tmp_path, monkeypatch):
     right = exporting.write_graph
 

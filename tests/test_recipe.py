@@ -17,10 +17,10 @@ from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds, router_layers
 from shrp.data import load_file
 from shrp.errors import CheckpointError, PlanError, ShrpError, TrainingError
-from shrp.evaluate import evaluate
+from shrp.evaluate import evaluate, summarise
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.recipe import Recipe, Run
+from shrp.recipe import Recipe, Run, _warn_of_a_bad_teacher
 from shrp.run_stages import Datasets
 from shrp.run_state import RunState, run_folder
 from shrp.score_rows import score_row
@@ -425,13 +425,14 @@ def test_existing_results_are_not_overwritten(place, finished):
 
 
 def test_a_base_with_a_trained_head_is_its_own_teacher(place, tiny_model, tiny_tokenizer, finished):
-    tiny_model(seed=4).save_pretrained(place / "classifier")
+    names = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
+    tiny_model(seed=4, **names).save_pretrained(place / "classifier")
     tiny_tokenizer.save_pretrained(place / "classifier")
     recipe = replace(RECIPE, per_layer=(), recover=(), controls=())
     stages = []
     run = Run(recipe, str(place / "classifier"), datasets(place), place / "own", announce=stages.append)
     info = run()
-    assert stages == ["routed"]
+    assert stages == [f"teacher, which is {place / 'classifier'} with its own head", "routed"]
     score = evaluate(tiny_model(seed=4), tiny_tokenizer, datasets(place).validation).score
     assert rows_of(info)["dense teacher"]["score"] == score
     assert {row["kind"] for row in info.scores} == {"teacher", "routed"}
@@ -449,12 +450,39 @@ def test_a_head_that_orders_its_labels_otherwise_is_trained_anew(place, tiny_mod
     assert loaded.config.id2label == {0: "negative", 1: "positive"}
     assert load_base(str(place / "classifier"), task)[2]
     assert not load_base(str(place / "encoder"), task)[2]
+    # Labels that stand for any say nothing of somebody's own classes, or numbers.
+    tiny_model().save_pretrained(place / "generic")
+    tiny_tokenizer.save_pretrained(place / "generic")
+    assert not load_base(str(place / "generic"), task)[2]
+    assert load_base(str(place / "generic"), replace(task, label_names=("0", "1")))[2]
+    assert load_base(str(place / "generic"), TASKS["sst2"])[2]
+    tiny_model(num_labels=1).save_pretrained(place / "scorer")
+    tiny_tokenizer.save_pretrained(place / "scorer")
+    assert not load_base(str(place / "scorer"), custom_task("stars", ("sentence",), regression=True))[2]
+    assert load_base(str(place / "scorer"), TASKS["stsb"])[2]
     own = replace(task, label_names=("positive", "negative"))
     info = CheckpointInfo(ShrpConfig(()), own)
     checkpoint.save(tiny_model(), tiny_tokenizer, info, place / "teacher")
     with pytest.raises(TrainingError, match="orders its labels positive, negative"):
         load_base(str(place / "teacher"), task)
     assert load_base(str(place / "teacher"), own)[2]
+
+
+def constant_answer(data):
+    """An evaluation of the most frequent class for every input."""
+    logits = np.zeros((len(data), 2), np.float32)
+    logits[:, np.bincount(data.labels).argmax()] = 1
+    return summarise(data, np.arange(len(data)), logits, True)
+
+
+def test_a_teacher_that_knows_nothing_is_told_of(place, caplog):
+    found = constant_answer(datasets(place).validation)
+    _warn_of_a_bad_teacher(found)
+    assert f"the dense teacher has accuracy {found.score:.4f}" in caplog.text
+    assert "no more than a constant answer" in caplog.text
+    caplog.clear()
+    _warn_of_a_bad_teacher(replace(found, score=found.score + 0.1))
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -479,7 +507,7 @@ def test_a_classifier_of_another_task_is_no_trained_teacher(place, tiny_model, t
     assert "a teacher is fine-tuned from it first" in caplog.text
     caplog.clear()
     Run(recipe, str(place / "encoder"), datasets(place), place / f"{named}-plain")()
-    assert not caplog.text  # a bare encoder has no head to speak of
+    assert "a teacher is fine-tuned" not in caplog.text  # a bare encoder has no head to speak of
 
 
 def test_a_teacher_of_one_file_is_one_of_another_but_not_of_another_task_of_glue(

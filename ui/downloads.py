@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.columns import csv_options
 from ui.text import escape_html, file_name
 
 _TOOLBAR = {
@@ -104,4 +105,5 @@ def standalone(fig: go.Figure, alt: str = "") -> bytes:
 
 
 def _csv(frame: pd.DataFrame | Callable[[], pd.DataFrame]) -> bytes:
-    return (frame() if callable(frame) else frame).to_csv(index=False).encode("utf-8")
+    made = frame() if callable(frame) else frame
+    return made.to_csv(index=False, **csv_options(made)).encode("utf-8")

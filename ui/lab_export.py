@@ -64,7 +64,7 @@ def checkpoint_zip(
     # What a plan from a file was chosen on is not known here.
     from_file = plan.combination == "given weights"
     training |= {"chosen_by": PLAN_FILE} if from_file else {}
-    training |= {} if ranked_on is None or drawn or from_file else chosen_on(ranked_on)
+    training |= {} if ranked_on is None or drawn or from_file else chosen_on(ranked_on, plan.selection)
     training |= {} if shift is None else shares_matched(data, shift)
     try:
         history = checkpoints.read_history(checkpoint.path)

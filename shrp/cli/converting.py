@@ -38,7 +38,7 @@ def convert(
     layers: Annotated[
         str | None,
         typer.Option(
-            help='Layers to convert: "6-11", "1,3,5" or "upper:6", the default (counted from 0).',
+            help='Layers to convert: "6-11", "1,3,5" or "upper:6", counted from 0; the upper half by default.',
             show_default=False,
         ),
     ] = None,
@@ -131,7 +131,9 @@ def convert(
     before = load_conversion(converted, base, base_name or base) if converted else None
     if before is None:
         shrp = shrp_config(
-            layer_list(layers or "upper:6", geometry[0]), routing or "sequence", 1 if top_k is None else top_k
+            layer_list(layers or f"upper:{max(geometry[0] // 2, 1)}", geometry[0]),
+            routing or "sequence",
+            1 if top_k is None else top_k,
         )
         shrp.check_fits(*geometry)
     elif before.is_static:

@@ -69,8 +69,8 @@ def layer_list(text: str, num_layers: int) -> tuple[int, ...]:
             return tuple(range(num_layers - upper, num_layers))
         layers: list[int] = []
         for part in text.split(","):
-            first, _, last = part.partition("-")
-            if last and int(last) < int(first):
+            first, dash, last = part.partition("-")
+            if dash and int(last) < int(first):
                 raise TrainingError(f"{part!r} goes backwards; write the lower layer first, {last}-{first}.")
             if int(last or first) >= num_layers:  # before a range of any length is made
                 raise TrainingError(

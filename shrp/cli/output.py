@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from shrp.columns import csv_options
 from shrp.intervals import stored_interval
 from shrp.training_config import Epoch
 
@@ -27,11 +28,12 @@ stderr = Console(stderr=True, markup=False, emoji=False)
 
 def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
     """Write a table without its index, all of it or nothing; compressed, where the name ends as of such a file. What is
-    no regular file, as a pipe, is written to as it is.
+    no regular file, as a pipe, is written to as it is. Texts may hold anything (`shrp.columns.csv_options`).
 
     Raises:
         OSError: it can't be written.
     """
+    options = csv_options(frame) | options
     if file.exists() and not file.is_file():
         frame.to_csv(file, index=False, **options)
         return

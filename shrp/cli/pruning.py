@@ -286,7 +286,7 @@ def prune(
         chosen = plan_from(stats, selection=selection, **options)
     else:
         chosen = make_plan(usage_in(source.info), selection=selection, **options)
-    by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on)
+    by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on, selection)
     by_data |= {"chosen_by": PLAN_FILE} if plan is not None else {}
     model = cut(source.model, chosen)
     if match_shares:

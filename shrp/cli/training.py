@@ -129,8 +129,9 @@ def train(
         ),
     ] = None,
     order: Annotated[
-        str, typer.Option(help="Conversion order: top-down, bottom-up, or a list of layers.")
-    ] = "top-down",
+        str | None,
+        typer.Option(help="Conversion order: top-down (the default), bottom-up, or a list of layers."),
+    ] = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -232,6 +233,16 @@ def train(
         for name, given in (("--layers", layers), ("--routing", routing), ("--top-k", top_k)):
             if given is not None:
                 raise PlanError(f"{name}: {converted} has its own already, so leave the option out.")
+        of_stage1 = {
+            **{"--order": order, "--balance": balance, "--expander-init": expander_init, "--swap": swap},
+            **{"--exploration": exploration, "--conversion-size": conversion_size},
+        }
+        if not {"uniform", "dropped"} & {name.strip() for name in (controls or "").split(",")}:
+            for name, given in of_stage1.items():
+                if given is not None:
+                    raise PlanError(
+                        f"{name} is for stage 1, which {converted} has behind it; leave the option out."
+                    )
         _, made = read_config(converted)
         if made.plan is not None:
             if per_layer is not None or recover or "random" in (controls or ""):
@@ -264,7 +275,7 @@ def train(
     config = TrainConfig.named(
         recipe,
         shrp=shrp_config(indices, routing or "sequence", 1 if top_k is None else top_k),
-        order=conversion_order(order, indices, geometry[0]),
+        order=conversion_order(order or "top-down", indices, geometry[0]),
         stage2_epochs=stage2_epochs,
         **{name: value for name, value in chosen.items() if value is not None},
         **shared,
