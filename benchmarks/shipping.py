@@ -100,7 +100,9 @@ class Shipping:
         """
         teacher = self.stages.teacher
         told = {
-            data.fingerprint: from_evaluation(self.best[data.fingerprint], teacher.fingerprint)
+            data.fingerprint: from_evaluation(
+                self.best[data.fingerprint], teacher.fingerprint, self.stages.max_length
+            )
             for data in self.sets
             if is_probe(data)
         }

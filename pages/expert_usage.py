@@ -207,7 +207,7 @@ def chance_words(ends: np.ndarray, paired: bool) -> str:
         f"In bold: the {found} of {known} differences whose 95% interval ({over}) leaves 0 out; if "
         f"nothing differed, about {0.05 * known:.1f} would. There is one where at least {FEWEST} inputs of the smaller "
         f"group are to be expected to choose the expert, and {FEWEST} not to (mean probability: where both groups have "
-        f"{SMALLEST} inputs)."
+        f"{SMALLEST} inputs{'; a pair counts as one' * paired})."
     )
 
 

@@ -124,7 +124,7 @@ def export_onnx(
                 if not int8 and found["max_difference"] > allowed:
                     raise ExportError(
                         f"the graph's logits differ from PyTorch's by {found['max_difference']:.1e}, more than "
-                        f"{allowed:.0e}: nothing was written."
+                        f"{allowed:.1e}: nothing was written."
                     )
                 if int8:
                     found["speedup"] = speedup(model, tokenizer, names, float32, written)

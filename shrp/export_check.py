@@ -45,7 +45,8 @@ def _random_batch(
 def compare(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], path: Path, pairs: bool
 ) -> dict[str, Any]:
-    """`checked`, `max_difference`, `label_agreement` and `sentences` of `shrp.export.ExportReport`.
+    """`checked`, `max_difference`, `label_agreement` and `sentences` of `shrp.export.ExportReport`, and the size of the
+    `largest_logit`.
 
     Args:
         pairs: whether the task has two texts, and so whether it is asked about sentence pairs.

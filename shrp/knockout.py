@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
 from shrp.metrics import at_once
 from shrp.minimal_pairs import units_of
+from shrp.mixes import FALSE_DISCOVERIES
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
 from shrp.routing import knock_out, top_k_gates, use_gates
@@ -28,9 +30,9 @@ from shrp.routing import knock_out, top_k_gates, use_gates
 RESAMPLES = 2000
 DEALS, MANY = 5000, 5000
 """Random deals of inputs to slices, by which a slice's p-value is found; of more inputs than `MANY` fewer, down to a
-fifth."""
+fifth, or as many as it takes to tell one slice of all."""
 FEWEST = 5
-"""Affected inputs of a slice from which on its mean change has an interval."""
+"""Affected inputs of a slice, a minimal pair being one, from which on its mean change has an interval."""
 PREFIX_BYTES = 256 * 2**20
 """Everything that one `Prefix` keeps; inputs beyond it are run anew each time."""
 
@@ -174,7 +176,9 @@ class KnockOut:
             found = np.abs(differences(members @ change[:, None]))
             reached = np.ones(len(names))  # the deal that was found is one of them
             together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
-            deals = max(DEALS // 5, round(DEALS * min(1, MANY / total)))
+            # Of several slices looked at, the least p must be able to tell one.
+            least = max(DEALS // 5, math.ceil(2 * len(names) / FALSE_DISCOVERIES))
+            deals = max(least, round(DEALS * min(1, MANY / total)))
             for dealt in Dealer(codes, together, np.zeros(total)).dealt_values(change, deals, rng):
                 reached += (np.abs(differences(members @ dealt.T)) >= found - 1e-12).sum(1)
             p = reached / (deals + 1)
@@ -182,7 +186,7 @@ class KnockOut:
         for name, mask in zip(names, members.astype(bool), strict=True):
             affected = int((taken & mask).sum())
             ends = (np.nan, np.nan)
-            if affected >= FEWEST:
+            if len(np.unique(units[taken & mask])) >= FEWEST:
                 low, high = _bootstrap_means(change[mask, None], RESAMPLES, rng, units[mask])
                 ends = float(low[0]), float(high[0])
             turned = [int((right[a] & ~right[b] & mask).sum()) for a, b in ((0, 1), (1, 0))]

@@ -65,7 +65,7 @@ def _score_bias(
     return bias + mask
 
 
-def _attention_probs(
+def attention_probs(
     query: Tensor, key: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
 ) -> Tensor:
     """Attention probabilities `(B, H, T, T)` of queries and keys `(B, H, T, dh)`; rows are queries."""
@@ -210,7 +210,7 @@ class ExpertLayer(nn.Module):
     ) -> Tensor:
         """Attention probabilities of every expert, `(B, H, T, T)`, rows are queries; args as for `expert_outputs`."""
         query, key, _ = self.qkv(hidden_states)
-        return _attention_probs(query, key, attention_mask, position_bias)
+        return attention_probs(query, key, attention_mask, position_bias)
 
     def _chosen_output(
         self,
@@ -381,7 +381,7 @@ class StaticLayer(nn.Module):
     ) -> Tensor:
         """Attention probabilities of the kept experts, `(B, m, T, T)`; args as for `ExpertLayer.attention_maps`."""
         query, key, _ = self._split(hidden_states)
-        return _attention_probs(query, key, attention_mask, self._of_heads(position_bias))
+        return attention_probs(query, key, attention_mask, self._of_heads(position_bias))
 
     def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `(B, m, T, dh)` each."""

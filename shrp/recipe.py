@@ -117,6 +117,8 @@ class Run:
         )
         self.cut = evaluated_length(recipe.config.max_length)
         """Tokens at which scores cut an input, as whoever reads the checkpoint does (`CheckpointInfo.max_length`)."""
+        self.own_head = False
+        """Whether the teacher is the base with the head that it came with."""
         self.scores: list[dict[str, Any]] = []
         self.references: dict[str, reference.Reference] = {}
         self.stage1: list[dict[str, Any]] = []
@@ -158,10 +160,12 @@ class Run:
         teacher = self._teacher()
         self.teacher_training = teacher.info.training
         scored = self._score("dense teacher", "teacher", teacher.model)
-        _warn_of_a_bad_teacher(scored[0])
+        _warn_of_a_bad_teacher(scored[0], self.base if self.own_head else "")
         for data, one in zip(self._sets, scored, strict=True):
             if is_probe(data):  # shipped with the project, so whoever has the checkpoint has them
-                self.references[data.fingerprint] = reference.from_evaluation(one, teacher.fingerprint)
+                self.references[data.fingerprint] = reference.from_evaluation(
+                    one, teacher.fingerprint, self.cut
+                )
         made = self._converted(teacher, source)
         if made.is_static:
             self._score_static(made)
@@ -227,6 +231,7 @@ class Run:
         info = CheckpointInfo(ShrpConfig(()), task, base_model=self.base_name)
         if trained and (known := checkpoint.info_if_ours(self.base)):
             info = replace(info, training=known.training)
+        self.own_head = trained
         if trained:
             self.announce(f"teacher, which is {self.base} with its own head")
             return Checkpoint(folder, info, model, tokenizer, "")
@@ -386,12 +391,18 @@ class Run:
         )
 
 
-def _warn_of_a_bad_teacher(found: Evaluation) -> None:
-    """Say so where a teacher, which may be somebody's head for other classes, has learned nothing of the task."""
+def _warn_of_a_bad_teacher(found: Evaluation, head_of: str) -> None:
+    """Say so where a teacher scores no more than a constant answer.
+
+    Args:
+        head_of: the base whose own head it has; empty where it was fine-tuned here.
+    """
     floor = 0.0 if found.task.is_regression else found.constant
     if not found.score > floor:
+        asked = (
+            f" Is {head_of}'s head of this task, with the labels in this order? `finetune` makes one that is."
+        )
         _LOG.warning(
             f"the dense teacher has {found.metric} {found.score:.4f} on {found.data} (n = {found.n:,}), no more than "
-            f"a constant answer ({floor:.4f}): nothing can be learned of it. Is its head of this task, with the labels "
-            "in this order? `finetune` makes one that is."
+            f"a constant answer ({floor:.4f}): there may be little to learn from it.{asked * bool(head_of)}"
         )

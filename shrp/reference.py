@@ -39,11 +39,13 @@ class Reference:
         data: The data set's name.
         logits: float32 `(n, num_labels)` in the data set's order, columns in the order of the task's labels.
         teacher: The fingerprint of the teacher's checkpoint; empty where it had none.
+        cut: Tokens at which its texts were cut; 0 where an earlier version did not say.
     """
 
     data: str
     logits: np.ndarray
     teacher: str = ""
+    cut: int = 0
 
     def evaluation(self, data: TextData) -> Evaluation:
         """The teacher's evaluation on `data`, whose fingerprint must be the one that this is kept under.
@@ -60,8 +62,8 @@ class Reference:
         return summarise(data, np.arange(len(data)), self.logits, True)
 
 
-def from_evaluation(evaluation: Evaluation, teacher: str = "") -> Reference:
-    """The reference that a dense teacher's evaluation is.
+def from_evaluation(evaluation: Evaluation, teacher: str = "", cut: int = 0) -> Reference:
+    """The reference that a dense teacher's evaluation is, with texts cut at `cut` tokens.
 
     Raises:
         DataError: the evaluation is not of all inputs.
@@ -72,7 +74,7 @@ def from_evaluation(evaluation: Evaluation, teacher: str = "") -> Reference:
             "a reference needs all of them."
         )
     order = np.argsort(evaluation.indices, kind="stable")
-    return Reference(evaluation.data, evaluation.logits[order].astype(np.float32), teacher)
+    return Reference(evaluation.data, evaluation.logits[order].astype(np.float32), teacher, cut)
 
 
 def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Path:
@@ -93,7 +95,9 @@ def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Pat
             f"{file} would hold more than {MAX_DATA_SETS} data sets or {_MAX_LOGITS // 2**20} MiB of outputs."
         )
     tensors = {key: np.ascontiguousarray(one.logits, dtype=np.float32) for key, one in references.items()}
-    about = {key: {"data": one.data, "teacher": one.teacher} for key, one in references.items()}
+    about = {
+        key: {"data": one.data, "teacher": one.teacher, "cut": one.cut} for key, one in references.items()
+    }
     about = {"format_version": FORMAT_VERSION, "references": about}
     metadata = {"shrp": json.dumps(about, sort_keys=True)}  # one entry: safetensors has no order for several
     try:
@@ -134,7 +138,13 @@ def read(folder: str | os.PathLike, task: Task) -> dict[str, Reference]:
             for key in stored.keys():  # noqa: SIM118, it is no dict
                 _check(file, key, stored.get_slice(key), task)
                 known = about["references"][key]
-                found[key] = Reference(str(known["data"]), stored.get_tensor(key), str(known["teacher"]))
+                cut = known.get("cut", 0)
+                found[key] = Reference(
+                    str(known["data"]),
+                    stored.get_tensor(key),
+                    str(known["teacher"]),
+                    cut if isinstance(cut, int) and cut > 0 else 0,
+                )
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}.") from error
     except (KeyError, TypeError) as error:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.accelerator import one_accelerator
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo, evaluated_length
 from shrp.convert import convert_layer, layer_kinds, router_layers
 from shrp.data import TextData
 from shrp.dropout import without_dropout
@@ -249,9 +249,8 @@ class _Run:
             losses = self._optimise(model, teacher, epoch, swap)
         if swap is not None:
             encoder_layers(model)[epoch.convert] = swap.new
-        evaluation, usage = evaluate_with_usage(
-            model.eval(), self.tokenizer, self.validation, self.config.max_length
-        )
+        cut = evaluated_length(self.config.max_length)
+        evaluation, usage = evaluate_with_usage(model.eval(), self.tokenizer, self.validation, cut)
         return {
             "epoch": epoch.index,
             "stage": epoch.stage,

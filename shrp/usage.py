@@ -32,7 +32,7 @@ JUDGED = 50
 NOISY_ENTROPY = 0.9
 """Usage entropy above this part of its maximum ranks the experts hardly at all."""
 CLIFF_SHARE = 0.8
-"""A score below this part of the dense teacher's on the same data is an accuracy cliff."""
+"""A score whose interval ends below this part of the dense teacher's on the same data is an accuracy cliff."""
 NOISY_MARGIN = 0.1
 """A mean gap below this between the two largest router probabilities makes choices near to ties."""
 

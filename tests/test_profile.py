@@ -15,6 +15,8 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate, evaluate_stream
 from shrp.families import encoder_layers
 from shrp.knockout import FEWEST, KnockOut, Prefix, knock_out_effect
+from shrp.plan import make_plan
+from shrp.prune import prune
 from shrp.routing import knock_out, record_routing, use_gates
 from shrp.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
 from shrp.tasks import TASKS
@@ -148,8 +150,33 @@ def test_attention_of_odd_inputs(tiny_routed, tiny_tokenizer):
     assert empty.pattern(0, without_special=True).tokens == ("[CLS]", "[SEP]")  # nothing else is there
     long = layer_attention(model, tiny_tokenizer, ("w1 " * 500,), 1)
     assert (len(long.tokens), long.full_length) == (32, 502)
-    with pytest.raises(PlanError, match="layer 0"):
-        layer_attention(model, tiny_tokenizer, ("w1",), 0)
+    for layer in (-1, 3):
+        with pytest.raises(PlanError, match=f"no layer {layer}: they are 0 to 2"):
+            layer_attention(model, tiny_tokenizer, ("w1",), layer)
+    with pytest.raises(PlanError, match="layer 1 was dropped"):
+        layer_attention(tiny_routed(control="dropped"), tiny_tokenizer, ("w1",), 1)
+
+
+def test_attention_of_dense_heads_is_what_transformers_returns(tiny_family, tiny_model, tiny_tokenizer):
+    model, text = tiny_model(tiny_family), ("w1 w2 nothing w4",)
+    model.set_attn_implementation("eager")
+    batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0])
+    with torch.no_grad():
+        wanted = model(**batch, output_attentions=True).attentions
+    for layer, maps in enumerate(wanted):
+        found = layer_attention(model, tiny_tokenizer, text, layer)
+        assert (found.kind, found.heads, found.probs) == ("dense", (0, 1, 2, 3), None)
+        np.testing.assert_allclose(found.weights, maps[0].numpy(), atol=1e-6)
+
+
+def test_attention_of_kept_experts_goes_by_their_numbers(tiny_family, tiny_routed, tiny_tokenizer):
+    model, text = tiny_routed(tiny_family, layers=(0, 2)), ("w1 w2 nothing w4",)
+    static = prune(model, make_plan({0: [0.1, 0.2, 0.3, 0.4], 2: [1, 0, 0, 0]}, counts={0: 2, 2: 1}))
+    routed, kept = (layer_attention(one, tiny_tokenizer, text, 0) for one in (model, static))
+    assert (kept.kind, kept.probs) == ("static", None)
+    assert sorted(kept.heads) == [2, 3]
+    for expert in (2, 3):
+        np.testing.assert_allclose(kept.pattern(expert).weights, routed.pattern(expert).weights, atol=1e-6)
 
 
 # ---- similarity

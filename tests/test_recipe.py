@@ -477,11 +477,15 @@ def constant_answer(data):
 
 def test_a_teacher_that_knows_nothing_is_told_of(place, caplog):
     found = constant_answer(datasets(place).validation)
-    _warn_of_a_bad_teacher(found)
+    _warn_of_a_bad_teacher(found, "some-base")
     assert f"the dense teacher has accuracy {found.score:.4f}" in caplog.text
     assert "no more than a constant answer" in caplog.text
+    assert "Is some-base's head of this task" in caplog.text
     caplog.clear()
-    _warn_of_a_bad_teacher(replace(found, score=found.score + 0.1))
+    _warn_of_a_bad_teacher(found, "")
+    assert "head" not in caplog.text
+    caplog.clear()
+    _warn_of_a_bad_teacher(replace(found, score=found.score + 0.1), "some-base")
     assert not caplog.text
 
 

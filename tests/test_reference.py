@@ -53,9 +53,9 @@ def test_an_evaluation_comes_back_as_it_was(tmp_path, tiny_model, tiny_tokenizer
     model = tiny_model(seed=3)
     *_, streamed = evaluate_stream(model, tiny_tokenizer, data)  # in an order of its own
     assert list(streamed.indices) != sorted(streamed.indices)
-    reference.write(tmp_path, {data.fingerprint: reference.from_evaluation(streamed, "abc")})
+    reference.write(tmp_path, {data.fingerprint: reference.from_evaluation(streamed, "abc", 64)})
     (found,) = reference.read(tmp_path, SST2).values()
-    assert (found.data, found.teacher) == (data.name, "abc")
+    assert (found.data, found.teacher, found.cut) == (data.name, "abc", 64)
     again, direct = found.evaluation(data), evaluate(model, tiny_tokenizer, data)
     np.testing.assert_allclose(again.logits, direct.logits, atol=1e-5)
     assert (again.score, again.interval) == (direct.score, direct.interval)

@@ -17,8 +17,8 @@ from ui.text import escape, metric_name, percent, score_text
 def cliff_warning(checkpoint: Checkpoint, data: TextData, found: Evaluation) -> str:
     """What is wrong, as Markdown; empty where enough is left, or no score of the teacher on `data` is known.
 
-    A cliff is a score of which also the interval lies below `CLIFF_SHARE` of the teacher's, or one that a constant
-    answer reaches while the teacher's is above that: where such an answer has most of it there is not far to fall.
+    A cliff is a score of which also the interval lies below `CLIFF_SHARE` of the teacher's, or, with the interval below
+    the teacher's, one that a constant answer reaches: where such an answer has most of it there is not far to fall.
 
     Args:
         found: the checkpoint's evaluation on `data`.
@@ -32,7 +32,7 @@ def cliff_warning(checkpoint: Checkpoint, data: TextData, found: Evaluation) -> 
     floor, left, why = floor_of(data), found.score / best, ""
     if high / best < CLIFF_SHARE - 1e-9:
         why = f"a score whose 95% interval ends below {percent(CLIFF_SHARE, 0)} counts"
-    elif found.score <= floor < best:
+    elif found.score <= floor < best and high < best:
         why = f"a constant answer has {score_text(floor, found.metric)}"
     if not why:
         return ""

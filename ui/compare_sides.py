@@ -19,7 +19,7 @@ from shrp.tasks import Task
 from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, state
 from ui.lab import Setting
 from ui.lab_edits import Editor
-from ui.lab_reference import teacher_key, teacher_on
+from ui.lab_reference import teacher_key, teacher_on, why_no_teacher
 from ui.lab_sides import evaluated, model_key
 from ui.state import Selection
 from ui.text import escape
@@ -103,9 +103,9 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         st.error(f"**{escape(name)}** can't be loaded: {escape(str(error))}", icon=":material/error:")
         return None
     if kind == TEACHER and teacher_on(checkpoint, selection.data) is None:
-        why = checkpoint.problem or f"it carries no outputs of its dense teacher on {selection.data.name}."
+        why = why_no_teacher(checkpoint, selection.data)
         st.warning(
-            f"The dense teacher of **{escape(name)}** can't be compared on these data: {escape(why)} Pick other data "
+            f"The dense teacher of **{escape(name)}** can't be compared on these data: {escape(why)}. Pick other data "
             "in the sidebar, or the teacher's own checkpoint where you have it.",
             icon=":material/school:",
         )

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.attention import LayerAttention, Pattern
+from shrp.attention import LayerAttention
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.explore import PAIR_SEPARATOR, split_sentences
 from ui import expert_profile_results as made
+from ui.attention_figures import frame, heatmap, said, strongest
 from ui.bound import clamp
 from ui.downloads import chart
 from ui.expert_profile_inputs import EXAMPLE, TYPED
-from ui.text import escape, escape_html, percent, shorten
-from ui.theme import SEQUENTIAL, layout
+from ui.text import escape, percent
 
 HIDE = "hide_special"
 LONGEST = 2_000
-_SMALL = 40
-"""From so many tokens on, labels are small."""
 
 
 def attention(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, first: int, name: str) -> None:
@@ -72,7 +67,7 @@ def attention(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, f
         f"Heatmap of the attention of layer {layer}'s expert {expert}, {len(pattern.tokens)} query tokens by as many "
         f"key tokens. {strongest(pattern)}",
     )
-    st.caption(_routed(found, expert) + _said(found, pattern, hide))
+    st.caption(routed(found, expert) + said(found, pattern, hide))
 
 
 def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | None, str]:
@@ -86,7 +81,8 @@ def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | No
     return None, notes[0] if notes else "There is nothing to be seen in that; type a text."
 
 
-def _routed(found: LayerAttention, expert: int) -> str:
+def routed(found: LayerAttention, expert: int) -> str:
+    """Whether the input, or how many of its tokens, go to the expert, in words that end in a space."""
     if found.probs.ndim == 2:
         mine = int((found.probs.argmax(-1) == expert).sum())
         return (
@@ -101,73 +97,3 @@ def _routed(found: LayerAttention, expert: int) -> str:
         f"The router sends this input to expert {best}; it gives this expert {probability}. The map shows what this "
         "expert would attend to. "
     )
-
-
-def _said(found: LayerAttention, pattern: Pattern, hide: bool) -> str:
-    parts = ["Computed by the layer from what enters it, n = 1 input; each row sums to 100%."]
-    if hide and found.special.all():
-        parts.append("There are only special tokens, so none is hidden.")
-    elif hide:
-        parts.append(
-            f"Hidden: special tokens, to which {percent(pattern.hidden)} of the attention went (mean of "
-            f"{len(pattern.tokens):,} rows); the rows were divided by what remains."
-        )
-    if found.full_length > len(found.tokens):
-        parts.append(
-            f"Cut at {len(found.tokens)} of {found.full_length:,} tokens, as usage and scores are on this page."
-        )
-    return " ".join(parts)
-
-
-def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -> go.Figure:
-    """Query tokens down, key tokens across; the same tokens in reading order on both sides."""
-    places = list(range(len(pattern.tokens)))
-    labels = [escape_html(token) for token in pattern.tokens]
-    queries = np.repeat(np.array(labels, dtype=object)[:, None], len(labels), axis=1)
-    fig = go.Figure(
-        go.Heatmap(
-            z=pattern.weights,
-            x=places,
-            y=places,
-            customdata=np.dstack([queries, queries.T]),
-            zmin=0,
-            colorscale=SEQUENTIAL,
-            colorbar={"title": {"text": "attention"}, "tickformat": ".0%", "thickness": 12},
-            hovertemplate="from token %{y} <b>%{customdata[0]}</b><br>to token %{x} <b>%{customdata[1]}</b><br>"
-            "%{z:.1%} of its attention<extra></extra>",
-        )
-    )
-    size = 11 if len(places) <= _SMALL else 8
-    ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels, "tickfont": {"size": size}}
-    fig.update_xaxes(**ticks, tickangle=-60, showgrid=False, zeroline=False)
-    fig.update_yaxes(**ticks, autorange="reversed", showgrid=False, zeroline=False)
-    return layout(
-        fig,
-        f"Attention of layer {found.layer}, expert {expert}",
-        subtitle=f"{escape_html(source)}: {escape_html(shorten(' / '.join(found.text), 70))}",
-        x="token attended to",
-        y="token attending",
-        height=190 + min((20 if size > 8 else 12) * max(len(places), 8), 1400),
-    )
-
-
-def frame(pattern: Pattern) -> pd.DataFrame:
-    """One row a pair of tokens: their positions among those shown, the tokens, the attention."""
-    t = len(pattern.tokens)
-    tokens = np.array(pattern.tokens, dtype=object)
-    return pd.DataFrame(
-        {
-            "from": np.repeat(np.arange(t), t),
-            "from token": np.repeat(tokens, t),
-            "to": np.tile(np.arange(t), t),
-            "to token": np.tile(tokens, t),
-            "attention": pattern.weights.ravel(),
-        }
-    )
-
-
-def strongest(pattern: Pattern) -> str:
-    """In words, where most of the attention goes."""
-    mean = pattern.weights.mean(0)
-    best = int(mean.argmax())
-    return f"On average over query tokens, most goes to token {best}, {pattern.tokens[best]}: {percent(mean[best])}."

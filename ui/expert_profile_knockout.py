@@ -69,7 +69,7 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
     """What the expert is worth in each slice, against all other inputs; nothing where there are not several."""
     if len(frame) < 2:  # there is no elsewhere
         return
-    regression = data.task.is_regression
+    regression, paired = data.task.is_regression, len(pairs_of(data)) > 0
     worth = "nearness to the label" if regression else "margin of the true class"
     sure = frame[frame["q"] <= FALSE_DISCOVERIES].sort_values("difference")
     helped = [escape(one) for one in sure.loc[sure["difference"] < 0, "slice"]]
@@ -115,7 +115,9 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
             "elsewhere": text(width=75, help="The same over all other inputs: the control."),
             "difference": text(width=75, help="Change in the slice less the change elsewhere."),
             "interval": text(
-                "95% interval", width=125, help=f"Of the change; none where fewer than {FEWEST} are affected."
+                "95% interval",
+                width=125,
+                help=f"Of the change; none where fewer than {FEWEST} are affected{', a pair being one' * paired}.",
             ),
             "q": number(
                 width=45,
@@ -133,7 +135,7 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
         if regression
         else "the logit of the true class less the largest other one"
     )
-    together = " (both of a minimal pair drawn, and for q dealt, as one)" if len(pairs_of(data)) else ""
+    together = " (both of a minimal pair drawn, and for q dealt, as one)" if paired else ""
     st.caption(
         f"The {worth} is {what}; negative: the expert had helped. Means over all n inputs of a slice of "
         f"{escape(data.name)}, those included that can't change; 95% intervals by the bootstrap{together}. "

@@ -51,10 +51,23 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
     return found
 
 
+def why_no_teacher(checkpoint: Checkpoint, data: TextData) -> str:
+    """Why `teacher_on` gives none, as a clause of plain text."""
+    if checkpoint.problem:
+        return f"the teacher's outputs can't be used ({checkpoint.problem.rstrip('.')})"
+    if data.fingerprint not in checkpoint.teacher:
+        return f"the checkpoint carries no outputs of its dense teacher on {data.name}"
+    return (
+        f"the outputs of its dense teacher on {data.name} are of texts that were cut elsewhere than here, at "
+        f"{checkpoint.info.max_length} tokens, or don't fit the data; `python -m shrp reference` makes them anew"
+    )
+
+
 def _cut_elsewhere(checkpoint: Checkpoint, data: TextData) -> bool:
-    """Whether the teacher's score on the data is of other cuts, and so what it said; its outputs don't tell by
-    themselves.
-    """
+    """Whether the teacher's outputs on the data are of other cuts; of earlier versions' its score there tells."""
+    if cut := checkpoint.teacher[data.fingerprint].cut:
+        now = checkpoint.info.max_length
+        return cut != now and int(loaders.token_lengths(checkpoint, data).max()) > min(cut, now)
     scored = {row["kind"] for row in checkpoint.info.scores_on(data.name, data.fingerprint)}
     now = {row["kind"] for row in loaders.score_rows(checkpoint, data)}
     return "teacher" in scored - now
@@ -80,9 +93,5 @@ def references(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> li
                 "The reference is the routed model, evaluated here: what differs from it is due to the pruning alone.",
             ),
         ]
-    missing = (
-        f"the teacher's outputs can't be used ({checkpoint.problem.rstrip('.')})"
-        if checkpoint.problem
-        else f"the checkpoint carries no outputs of its dense teacher on {data.name}"
-    )
+    missing = why_no_teacher(checkpoint, data)
     return [Against(ROUTED, routed, f"The reference is the routed model, evaluated here: {missing}.")]

@@ -103,11 +103,14 @@ def _pick_source(task: Task) -> None:
     if not sources:
         return
     start = loaders.default_source(sources)
-    if (kept := st.session_state.get(SOURCE, start)) not in sources and kept != start:
-        st.session_state[SOURCE] = start
-        st.session_state[_OWN_LEFT] = kept == loaders.OWN  # another task's; they come back with their own
-    elif st.session_state.get(_OWN_LEFT) and loaders.OWN in sources:
+    left = st.session_state.get(_OWN_LEFT, False)
+    if left and loaders.OWN in sources:
         st.session_state[SOURCE], st.session_state[_OWN_LEFT] = loaders.OWN, False
+    elif (kept := st.session_state.get(SOURCE, start)) not in sources and kept != start:
+        st.session_state[SOURCE] = start
+        st.session_state[_OWN_LEFT] = (
+            left or kept == loaders.OWN
+        )  # another task's; they come back with their own
     asked = not_here.asked_for(SOURCE, sources)
     source = st.selectbox(
         "Data",

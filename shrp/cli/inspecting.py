@@ -84,6 +84,7 @@ def usage(
             "layers": stats.summary().to_dict("records"),
             "experts": stats.to_frame().to_dict("records"),
             "warnings": [vars(warning) for warning in stats.warnings()],
+            "too_few": stats.too_few,
         }
         if by:
             result["by"] = {

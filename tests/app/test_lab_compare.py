@@ -1,5 +1,7 @@
 """Where it hurts, and the test of two settings, on the pruning lab's page and in their sentences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,6 +54,30 @@ def metric(at, start):
 
 def flips_of(at):
     return next(d.value for d in at.dataframe if "p pruned" in d.value)
+
+
+def test_a_teacher_s_outputs_on_texts_cut_elsewhere_are_not_held_against_anything(loaded, teacher):
+    probe = load_probe("sst2")
+    known = checkpoints.load(loaded.path)
+    row = {
+        "kind": "teacher",
+        "data": probe.name,
+        "data_fingerprint": probe.fingerprint,
+        "score": 0.9,
+        "n": 480,
+    }
+
+    def cut_at(outputs, scored):
+        one = replace(known.teacher[probe.fingerprint], cut=outputs)
+        info = replace(known.info, scores=(row | {"max_length": scored},))
+        return replace(known, teacher={probe.fingerprint: one}, info=info)
+
+    assert lab_reference.teacher_on(cut_at(128, 20), probe) is not None  # the outputs say so themselves
+    assert lab_reference.teacher_on(cut_at(0, 128), probe) is not None
+    for cut in ((20, 128), (0, 20)):
+        assert lab_reference.teacher_on(cut_at(*cut), probe) is None
+        why = lab_reference.why_no_teacher(cut_at(*cut), probe)
+        assert "cut elsewhere than here, at 128 tokens" in why
 
 
 def test_losses_flips_and_test_are_against_the_teacher_where_it_is_known(

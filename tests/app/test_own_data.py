@@ -691,8 +691,17 @@ def _kept(loaded, path, checkpoint):
     return checkpoint
 
 
-def test_own_data_come_back_with_a_checkpoint_of_their_task(open_page, tiny_checkpoint, save_tiny):
+def test_own_data_come_back_with_a_checkpoint_of_their_task(
+    open_page, tiny_checkpoint, save_tiny, monkeypatch
+):
     save_tiny("other", task="cola")
+    save_tiny("with the hub alone", task="rte")
+    sources_of = loaders.available_sources
+    monkeypatch.setattr(
+        loaders,
+        "available_sources",
+        lambda task: {loaders.HUB: "hub"} if task.name == "rte" else sources_of(task),
+    )
     at = open_page("overview", tiny_checkpoint)
     rows = "".join(f"w{i} w1,{'positive' if i % 2 else 'negative'}\n" for i in range(12))
     upload(at, "table", "mine.csv", f"sentence,label\n{rows}".encode())
@@ -706,6 +715,9 @@ def test_own_data_come_back_with_a_checkpoint_of_their_task(open_page, tiny_chec
 
     assert switch("tiny") == "own"
     assert switch("other") == "probe"  # where their labels name no classes
+    assert switch("tiny") == "own"
+    assert switch("with the hub alone") is None
+    assert switch("other") == "probe"
     assert switch("tiny") == "own"
     assert switch("tiny", "probe") == "probe"
     switch("other")

@@ -1,3 +1,4 @@
+import json
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -5,14 +6,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
+from shrp.attention import layer_attention
 from shrp.explore import MAX_SENTENCES, Exploration, explore
 from shrp.forcing import ForcedRoute
+from shrp.plan import make_plan
 from shrp.tasks import TASKS
 from ui import routing_force
 from ui.routing_views import lengths
 from ui.sentences import LONGEST_LINK
 
-from .helpers import specs, texts_of
+from .helpers import specs, texts_of, values
 
 
 def route(at, text):
@@ -37,7 +40,7 @@ def page(open_page, tiny_checkpoint):
 def test_the_page_starts_with_examples_and_all_its_parts(page):
     assert page.title[0].value == "Routing"
     assert len(predictions(page)) >= 2
-    assert len(page.get("plotly_chart")) == 3  # side by side, router probabilities, what-if
+    assert len(page.get("plotly_chart")) == 4  # side by side, router probabilities, what-if, attention
     assert not page.error
     assert "text" not in page.query_params
 
@@ -70,14 +73,15 @@ def test_the_url_restores_text_input_and_comparison(open_page, tiny_checkpoint):
     assert not at.exception
     assert at.text_area(key="sentences-route").value == "w1\nw2\nw3"
     assert (at.selectbox(key="input").value, at.selectbox(key="beside").value) == (2, 3)
-    assert len(at.get("plotly_chart")) == 5
+    assert len(at.get("plotly_chart")) == 7  # side by side; probabilities, what-if and attention of both
 
 
 def test_a_picked_class_is_the_one_shown(page):
     page.segmented_control(key="what_if_class").set_value("positive").run()
     assert not page.exception
     assert "Showing the predicted class" not in texts_of(page)
-    assert "positive" in page.get("plotly_chart")[-1].proto.spec
+    spec = next(s for s in specs(page) if s["layout"]["title"]["text"].startswith("What if"))
+    assert "positive" in json.dumps(spec)
 
 
 def test_examples_replace_what_is_being_typed_also_where_they_were_handed_in_last(page):
@@ -157,7 +161,7 @@ def test_examples_replace_what_was_typed(page):
 def test_token_routing_has_a_map_of_tokens(open_page, tiny_token_checkpoint):
     at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3")
     assert not at.exception
-    assert len(at.get("plotly_chart")) == 3  # router probabilities, tokens, what-if
+    assert len(at.get("plotly_chart")) == 4  # router probabilities, tokens, what-if, attention
     assert "share of tokens" in at.dataframe[1].value
     assert "for all tokens" in texts_of(at)
 
@@ -170,7 +174,6 @@ def test_a_static_checkpoint_still_predicts(open_page, tiny_static_checkpoint):
     assert at.dataframe[1].value["experts kept"].tolist() == [
         len(plan.experts) for _, plan in checkpoints.load(tiny_static_checkpoint).info.plan.layers
     ]
-    assert not at.get("plotly_chart")
 
 
 def click(monkeypatch, forcing, key, layer, expert, token=None):
@@ -364,3 +367,64 @@ def test_words_that_the_model_does_not_know_are_told(open_page, tiny_checkpoint)
     assert "Input 2 has words that the model's vocabulary lacks" in texts_of(at)
     known = open_page("routing", tiny_checkpoint, text="w1 w2\nw3 w4")
     assert "vocabulary" not in texts_of(known)
+
+
+# ---- attention
+
+
+def attention_specs(page):
+    """Heatmaps of attention, by title."""
+    drawn = {spec["layout"]["title"]["text"]: spec for spec in specs(page)}
+    return {
+        title: spec["data"]
+        for title, spec in drawn.items()
+        if "Attention" in title or title.startswith("All ")
+    }
+
+
+def test_where_any_layers_heads_look(page, tiny_checkpoint):
+    route(page, "w1 w2 w3")
+    loaded = checkpoints.load(tiny_checkpoint)
+    top = layer_attention(loaded.model, loaded.tokenizer, ("w1 w2 w3",), 2)
+    best = int(top.probs.argmax())
+    assert (page.selectbox(key="attention_layer").value, page.selectbox(key="attention_head").value) == (
+        2,
+        best,
+    )
+    ((title, (drawn,)),) = attention_specs(page).items()
+    assert title == f"Attention of layer 2, expert {best}"
+    np.testing.assert_allclose(values(drawn["z"]), top.weights[best], atol=1e-6)
+    assert "The router sends this input here" in texts_of(page)
+    page.selectbox(key="attention_layer").set_value(0).run()
+    page.toggle(key="attention_all").set_value(True).run()
+    assert not page.exception
+    dense = layer_attention(loaded.model, loaded.tokenizer, ("w1 w2 w3",), 0)
+    drawn = attention_specs(page)
+    assert list(drawn) == [f"Attention of layer 0, head {best}", "All 4 heads of layer 0"]
+    for map_, weights in zip(drawn["All 4 heads of layer 0"], dense.weights, strict=True):
+        np.testing.assert_allclose(values(map_["z"]), weights, atol=1e-6)
+    assert "This layer is dense" in texts_of(page)
+    route(page, "w1 " * 100)
+    assert "side by side for inputs of 64 tokens" not in texts_of(page)  # the model reads 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "said"),
+    [
+        ({"control": "uniform"}, 2, "This layer has no router"),
+        ({"control": "dropped"}, 0, "This layer is dense"),
+        (
+            {"plan": make_plan({1: [1, 0, 0, 0], 2: [0, 0, 3, 1]}, counts={1: 1, 2: 2})},
+            2,
+            "A kept expert of a pruned",
+        ),
+    ],
+)
+def test_attention_of_models_that_route_nothing(open_page, save_tiny, kind, layer, said):
+    page = open_page("routing", save_tiny("other", **kind), text="w1 w2")
+    assert not page.exception
+    assert page.selectbox(key="attention_layer").value == layer
+    assert said in texts_of(page)
+    if "plan" in kind:
+        assert page.selectbox(key="attention_head").options == ["2", "3"]
+    assert len(attention_specs(page)) == 1

@@ -1,0 +1,155 @@
+"""Figures of attention in one input: one head's map, all heads of a layer, and words on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from shrp.attention import LayerAttention, Pattern
+from ui.text import escape_html, percent, shorten
+from ui.theme import SELECTED, SEQUENTIAL, layout
+
+_SMALL = 40
+"""From so many tokens on, labels are small."""
+_COLUMNS = 6
+MOST = 64
+"""Most tokens of an input of which all heads are drawn side by side."""
+
+
+def member(found: LayerAttention) -> str:
+    """What one of the maps is of: a `head` of a dense layer, or an `expert`."""
+    return "head" if found.kind == "dense" else "expert"
+
+
+def said(found: LayerAttention, pattern: Pattern, hide: bool) -> str:
+    """What is to be known of an attention map, in words.
+
+    Args:
+        hide: whether special tokens were to be left out.
+    """
+    parts = ["Computed by the layer from what enters it, n = 1 input; each row sums to 100%."]
+    if hide and found.special.all():
+        parts.append("There are only special tokens, so none is hidden.")
+    elif hide:
+        parts.append(
+            f"Hidden: special tokens, to which {percent(pattern.hidden)} of the attention went (mean of "
+            f"{len(pattern.tokens):,} rows); the rows were divided by what remains."
+        )
+    if found.full_length > len(found.tokens):
+        parts.append(f"Cut at {len(found.tokens)} of {found.full_length:,} tokens, as usage and scores are.")
+    return " ".join(parts)
+
+
+def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -> go.Figure:
+    """Query tokens down, key tokens across; the same tokens in reading order on both sides."""
+    places = list(range(len(pattern.tokens)))
+    labels = [escape_html(token) for token in pattern.tokens]
+    queries = np.repeat(np.array(labels, dtype=object)[:, None], len(labels), axis=1)
+    fig = go.Figure(
+        go.Heatmap(
+            z=pattern.weights,
+            x=places,
+            y=places,
+            customdata=np.dstack([queries, queries.T]),
+            zmin=0,
+            colorscale=SEQUENTIAL,
+            colorbar={"title": {"text": "attention"}, "tickformat": ".0%", "thickness": 12},
+            hovertemplate="from token %{y} <b>%{customdata[0]}</b><br>to token %{x} <b>%{customdata[1]}</b><br>"
+            "%{z:.1%} of its attention<extra></extra>",
+        )
+    )
+    size = 11 if len(places) <= _SMALL else 8
+    ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels, "tickfont": {"size": size}}
+    fig.update_xaxes(**ticks, tickangle=-60, showgrid=False, zeroline=False)
+    fig.update_yaxes(**ticks, autorange="reversed", showgrid=False, zeroline=False)
+    return layout(
+        fig,
+        f"Attention of layer {found.layer}, {member(found)} {expert}",
+        subtitle=f"{escape_html(source)}: {escape_html(shorten(' / '.join(found.text), 70))}",
+        x="token attended to",
+        y="token attending",
+        height=190 + min((20 if size > 8 else 12) * max(len(places), 8), 1400),
+    )
+
+
+def frame(pattern: Pattern) -> pd.DataFrame:
+    """One row a pair of tokens: their positions among those shown, the tokens, the attention."""
+    t = len(pattern.tokens)
+    tokens = np.array(pattern.tokens, dtype=object)
+    return pd.DataFrame(
+        {
+            "from": np.repeat(np.arange(t), t),
+            "from token": np.repeat(tokens, t),
+            "to": np.tile(np.arange(t), t),
+            "to token": np.tile(tokens, t),
+            "attention": pattern.weights.ravel(),
+        }
+    )
+
+
+def strongest(pattern: Pattern) -> str:
+    """In words, where most of the attention goes."""
+    mean = pattern.weights.mean(0)
+    best = int(mean.argmax())
+    return f"On average over query tokens, most goes to token {best}, {pattern.tokens[best]}: {percent(mean[best])}."
+
+
+def all_heads(
+    found: LayerAttention, patterns: dict[int, Pattern], picked: int, routed: int | None
+) -> go.Figure:
+    """A small map of every head or kept expert of the layer, on one scale.
+
+    Args:
+        patterns: head -> what it attends to, all of the same tokens.
+        picked: the one that is shown large elsewhere, which is framed.
+        routed: the expert that the input goes to, which is named; None where it goes to none.
+    """
+    columns = min(_COLUMNS, len(patterns))
+    rows = -(-len(patterns) // columns)
+    titles = [f"{head}{' · routed here' * (head == routed)}" for head in patterns]
+    fig = make_subplots(
+        rows, columns, subplot_titles=titles, horizontal_spacing=0.015, vertical_spacing=0.16 / rows
+    )
+    top = max(float(pattern.weights.max()) for pattern in patterns.values())
+    for place, (head, pattern) in enumerate(patterns.items()):
+        labels = np.array([escape_html(token) for token in pattern.tokens], dtype=object)
+        queries = np.repeat(labels[:, None], len(labels), axis=1)
+        row, column = divmod(place, columns)
+        fig.add_trace(
+            go.Heatmap(
+                z=pattern.weights,
+                customdata=np.dstack([queries, queries.T]),
+                zmin=0,
+                zmax=top or 1.0,
+                colorscale=SEQUENTIAL,
+                showscale=place == 0,
+                colorbar={"title": {"text": "attention"}, "tickformat": ".0%", "thickness": 12},
+                hovertemplate=f"{member(found)} {head}<br>from token %{{y}} <b>%{{customdata[0]}}</b><br>"
+                "to token %{x} <b>%{customdata[1]}</b><br>%{z:.1%} of its attention<extra></extra>",
+            ),
+            row + 1,
+            column + 1,
+        )
+        frame = (
+            {"showline": True, "mirror": True, "linewidth": 2.5, "linecolor": SELECTED}
+            if head == picked
+            else {}
+        )
+        fig.update_xaxes(row=row + 1, col=column + 1, **frame)
+        fig.update_yaxes(row=row + 1, col=column + 1, autorange="reversed", **frame)
+    fig.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
+    fig.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
+    fig.update_annotations(font_size=12)
+    return layout(
+        fig,
+        f"All {len(patterns)} {member(found)}s of layer {found.layer}",
+        subtitle="tokens down attend to tokens across, in reading order; framed: the one above",
+        height=120 + 150 * rows,
+    )
+
+
+def all_frame(patterns: dict[int, Pattern], name: str) -> pd.DataFrame:
+    """`frame` of every map, under the head's number in a column of that name."""
+    return pd.concat([frame(pattern).assign(**{name: head}) for head, pattern in patterns.items()])
