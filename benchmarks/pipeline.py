@@ -131,6 +131,15 @@ class Pipeline:
         config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth, **values)
         return self._stage(f"{recipe}-{kind}-{depth.name}-{per_layer}", self._at_times(config), start, data)
 
+    def dense(self, recipe: str, depth: Depth) -> Checkpoint:
+        """The task's teacher, no layer converted, trained on from its own outputs for as long as a control is."""
+        epochs, values, data = self.recovery(recipe, depth)
+        epochs += 0 if depth.texts_first(recipe) else depth.stage2_epochs
+        part = depths.DEPTHS.index(depth) + 2
+        config = self.config(recipe, "none", (), part, stage2_epochs=epochs, depth=depth, **values)
+        config = self._at_times(replace(config, freeze_dense=False))
+        return self._stage(f"{recipe}-dense-{depth.name}", config, Start(self.stages.teacher, []), data)
+
     def _at_times(self, config: TrainConfig) -> TrainConfig:
         rates = ("learning_rate", "new_learning_rate")
         return replace(config, **{name: self.times * getattr(config, name) for name in rates})

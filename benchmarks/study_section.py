@@ -11,7 +11,7 @@ from benchmarks.depths import DEPTHS
 from benchmarks.markdown import table
 from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
-from shrp.findings import HOW_FOUND, findings
+from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, findings
 from shrp.general import RECOVERY_RATES
 from shrp.phrases import in_words, listed, metric_name, with_ends
 from shrp.published import PUBLISHED
@@ -46,6 +46,7 @@ def glue_section(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["## GLUE, with controls", "", f"Written by `python -m benchmarks.glue`. {INTRODUCTION}", ""]
     lines += [f"- {sentence}" for sentence in findings(frame)]
     lines += ["", f"{HOW_FOUND} {_teachers(frame)}", ""]
+    lines += [f"{ABOVE_CONSTANT}", "", *(f"- {sentence}" for sentence in above_constant(frame)), ""]
     for (recipe, depth), part in frame.groupby(["recipe", "depth"], sort=True):
         lines += [f"### {recipe}, {in_words(depth)}", ""]
         lines += [*_how(recipe, depth, part), *_table(part), "", *_beside(part)]

@@ -18,9 +18,8 @@ def main() -> None:
     task = selection.checkpoint.info.task
     st.title("Attribution", anchor=False)
     st.markdown(
-        "Type a sentence and see what an output is due to: each word, by several methods side by side, and each "
-        "expert that it is routed to; or what a layer's route is due to. Below, each expert's effect on a whole data "
-        "set."
+        "Type a sentence and see how much each word (by several methods) and each expert on its route contributes to "
+        "the output, or which words make a layer choose its expert. Below: each expert's effect on a whole data set."
     )
     inputs, notes = sentence_form(task, selection.data, "Explain", ":material/troubleshoot:")
     for note in notes:

@@ -51,7 +51,7 @@ def main() -> None:
     difference(a, b, selection)
     st.subheader("Where they disagree")
     if data.labels is not None:
-        st.caption("B is held against A: a loss is where B has less.")
+        st.caption("Changes are B minus A; a loss means that B is lower.")
     lab_hurts.tabs(a.evaluation, b.evaluation, data, LETTERS, "from A to B", name)
     compare_views.costs(sides, name)
     usage(sides, selection, name)

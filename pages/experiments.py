@@ -8,7 +8,7 @@ import streamlit as st
 from shrp import studies
 from shrp.claims import claims
 from shrp.errors import DataError
-from shrp.findings import HOW_FOUND, both_seeds, findings, not_below
+from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, both_seeds, findings, not_below
 from shrp.phrases import counted, in_words
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
@@ -32,12 +32,12 @@ def main() -> None:
     state.through_app()
     st.title("Experiments")
     st.markdown(
-        "What the recipes keep of a dense teacher's score, task by task, with the controls that any claim for routing "
-        "must beat: the same layers dropped, the same experts without a router, experts kept at random. Drawn from "
-        "the files that the commands under `benchmarks/` wrote. “6of12” is six of twelve layers converted; “paper” is "
-        "the paper's recipe as implemented here; “retain” adds distillation, a fitted start and unlabelled texts, "
-        "has higher learning rates and no dropout, and on CoLA, with eleven layers converted, changed copies of the "
-        "examples. Controls have what the recipe has."
+        "How much of a dense teacher's score each recipe keeps, by task, beside the controls that routing must beat: "
+        "the same layers dropped, the same experts without a router, experts kept at random. “6of12”: six of twelve "
+        "layers converted. “recovered”: trained further after pruning. “paper”: the paper's recipe as implemented "
+        "here. “retain”: the same with distillation, a fitted start, unlabelled texts, higher learning rates, no "
+        "dropout and, on CoLA with eleven layers converted, changed copies of the examples. Controls use the same "
+        "recipe. Data: files written by `benchmarks/`."
     )
     contents = st.empty()  # filled last: what there is depends on the files
     drawn = [*benchmark(), *size_check(), *parts.ablation(), *parts.selection(), *parts.routing()]
@@ -100,19 +100,21 @@ def standing(glue: pd.DataFrame) -> Drawn:
             "best control": st.column_config.TextColumn("best control", width=160),
             "verdict": st.column_config.TextColumn("that control is", width=140),
             "reported": st.column_config.TextColumn("the paper reports", width=130),
-            "over": st.column_config.TextColumn("over", width=100),
+            "over": st.column_config.TextColumn("tasks", width=100),
         },
         alt="The best static model of each recipe and depth beside the best control and the paper's claim",
         placeholder="–",
     )
     st.caption(
-        "Keeps: the best static model's share of the dense teacher's score, in brackets its 95% interval, over "
-        "validation inputs and, where a task has several seeds, over trainings; size: encoder parameters left. Rows "
-        "over other tasks can't be compared. A control is judged by SHRP's lead on the same inputs where it was kept, "
-        "else by whether it lies in SHRP's interval. Both sides are the best of several models on these very data. The "
-        "paper's base and teachers are others, so the two are not comparable point by point. Speed is another study, "
-        "in the project's docs/results.md."
+        "Keeps: the best static (pruned) model's share of the dense teacher's score, with its 95% interval over "
+        "validation inputs and, for tasks with several seeds, over trainings; size: encoder parameters left. Rows over "
+        "different tasks are not comparable. “A tie”: the interval of SHRP's lead on the same inputs contains 0 or, "
+        "where no lead was stored, the control lies in SHRP's interval. Both sides are the best of several models on "
+        "these same data. The paper used another base and other teachers, so compare only roughly. Speed: "
+        "docs/results.md."
     )
+    with st.expander("What is left above a constant answer", icon=":material/horizontal_rule:"):
+        st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
     higher = not_below(glue)
     if len(higher):
         st.markdown(
@@ -229,7 +231,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     if said := studies.leads(rows):
         st.markdown(
             "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
-            "same inputs, with the paired 95% interval, for the tasks where it was kept:\n\n"
+            "same inputs, with the paired 95% interval, for the tasks where it is known:\n\n"
             + "\n".join(f"- {escape(one)}" for one in said)
         )
     if missing := studies.not_measured(rows):

@@ -204,10 +204,10 @@ def chance_words(ends: np.ndarray, paired: bool) -> str:
     found = int(usage_figures.beyond_chance(ends).sum())
     over = "bootstrap over inputs" + (", both of a minimal pair drawn as one" if paired else "")
     return (
-        f"In bold: the {found} of {known} differences whose 95% interval ({over}) leaves 0 out; if "
-        f"nothing differed, about {0.05 * known:.1f} would. There is one where at least {FEWEST} inputs of the smaller "
-        f"group are to be expected to choose the expert, and {FEWEST} not to (mean probability: where both groups have "
-        f"{SMALLEST} inputs{'; a pair counts as one' * paired})."
+        f"In bold: the {found} of {known} differences whose 95% interval ({over}) excludes 0; by chance alone about "
+        f"{0.05 * known:.1f} would. An interval is given where at least {FEWEST} inputs of the smaller group are "
+        f"expected to choose the expert, and {FEWEST} not to (mean probability: where both groups have {SMALLEST} "
+        f"inputs{'; a pair counts as one' * paired})."
     )
 
 
@@ -280,7 +280,7 @@ def over_training(name: str, training: dict) -> None:
     subtitle = f"Top-1 shares by epoch, {counted}; a layer appears with its conversion"
     st.caption(
         "Stage 1 converts the layers under a loss that keeps usage even; stage 2 drops that loss, and usage may become "
-        "uneven. That an expert is chosen for some inputs is not yet that it does something of its own for them: see "
+        "uneven. That an expert is chosen for some inputs does not show that it does anything special for them: see "
         "what knocking it out changes, in its profile and, for all experts, on Attribution."
     )
     chart(

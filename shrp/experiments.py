@@ -42,7 +42,7 @@ TITLES = {
     "overhead": "What routing costs",
     "balance": "The balance loss and collapse",
     "matching": "Experts that compare two texts",
-    "rates": "Learning rates of their own for the controls",
+    "rates": "Other rates, and other starts, for the controls",
 }
 QUESTIONS = {
     "layer": "Does the balance loss keep usage even, and does the layer specialise without it?",
@@ -51,7 +51,8 @@ QUESTIONS = {
     "overhead": "How much longer does a routed model take than the static one that computes as much?",
     "balance": "Do experts collapse without the balance loss, and does that cost any score?",
     "matching": "With one expert a layer, must one be kept that looks for its token in the other text?",
-    "rates": "The GLUE table's rates were found with SHRP: do its controls keep more at others, and does SHRP?",
+    "rates": "The GLUE table's rates were found with SHRP: do controls, or SHRP, keep more at other rates, or from "
+    "another start?",
 }
 _TEXTS = {"task", "metric", "model", "geometry", "depth", "interval_is", "origin", "exchange"}
 _NESTED = {

@@ -16,6 +16,11 @@ HOW_FOUND = (
     "the controls'."
 )
 """To stand once beside the findings."""
+ABOVE_CONSTANT = (
+    "What is left of that part of the teacher's score which a constant answer does not have (no intervals; below 0: "
+    "less than a constant answer has):"
+)
+"""To stand before the sentences of `above_constant`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,31 @@ def findings(frame: pd.DataFrame) -> list[str]:
         f"(n = {one['n']:,}, seeds: {both_seeds(one)})."
         for one in not_below(frame).to_dict("records")
     ]
+
+
+def above_constant(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each recipe and depth of `glue_frame`: what is left of that part of the teacher's score which a
+    constant answer does not have, of SHRP's best pruned model and of the trained controls measured on the same tasks.
+
+    Where a constant answer has most of the teacher's score, a retained share says little.
+    """
+    said = []
+    for one in contests(frame):
+        tasks = one.rows["task"].nunique()
+        known = trained_controls(one.rows)
+        names = [one.best["name"], *dict.fromkeys(known.get("name", []))]
+        parts = []
+        for name in names:
+            rows = one.rows[one.rows["name"] == name].drop_duplicates("task")
+            if len(rows) < tasks:
+                continue
+            floor = rows["floor"].fillna(0.0)  # none is defined for a correlation with numbers, nor needed
+            left = (rows["retained"] - floor) / (1 - floor)
+            each = ", ".join(f"{task} {share:.0%}" for task, share in zip(rows["task"], left, strict=True))
+            mean = f"{left.mean():.0%} on average ({each})" if tasks > 1 else f"{left.iloc[0]:.0%}"
+            parts.append(f"{str(name).removeprefix('control: ')} {mean}")
+        said.append(f"{one.best['recipe']}, {in_words(one.best['depth'])}: {'; '.join(parts)}.")
+    return said
 
 
 def contests(frame: pd.DataFrame) -> list[Contest]:

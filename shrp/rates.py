@@ -12,9 +12,11 @@ NAMES = {
     "static": "SHRP, recovered",
     "random": "random experts, recovered",
     "dropped": "layers dropped",
+    "taught": "layers dropped from the task's teacher, without texts",
     "uniform": "no router",
+    "dense": "the dense teacher trained on for as long",
 }
-"""Kinds of models, in the order in which they are told of."""
+"""Kinds of models, in the order in which they are told of; all but SHRP's and the last are controls."""
 
 
 def rates_frame(found: Experiment) -> pd.DataFrame:
@@ -64,7 +66,7 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
             parts.append(f"a constant answer {floor:.1%}")
         text = f"On {task} ({in_words(depth)}, {counted(int(rows['seeds'].iloc[0]), 'seed')}) what is kept of the "
         text += f"teacher's score: {'; '.join(parts)}."
-        controls = [row for model, row in best.items() if model != "static"]
+        controls = [row for model, row in best.items() if model not in ("static", "dense")]
         if "static" in best and controls:
             rival = max(controls, key=lambda row: row["retained"])
             gap = 100 * (best["static"]["retained"] - rival["retained"])

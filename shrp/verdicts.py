@@ -22,9 +22,9 @@ NONE_CLOSE = "Every control that was measured is below SHRP on these data."
 KINDS_OF_CONTROL = ("layers dropped", "random experts", "no router")
 """What the names of controls begin with; all three belong beside an SHRP model (docs/method.md, "Controls")."""
 HOW_COMPARED = (
-    "A tie: the control's score lies within the SHRP model's 95% interval; above or below: outside it, though the two "
-    "intervals may overlap, since nothing is paired here. Random experts stand against the static model of the same "
-    "size and recovery, the other controls against every SHRP model."
+    "A tie: the control's score lies in the SHRP model's 95% interval; above or below: outside it (not paired, so the "
+    "two intervals may overlap). Random experts are compared with the static model of the same size and recovery "
+    "(training after pruning), the other controls with every SHRP model."
 )
 _MOST_NAMED = 3
 _NEEDED = ("model", "data", "metric", "n")

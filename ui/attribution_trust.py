@@ -19,10 +19,10 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     """Draw the section: infidelity and sensitivity of what is shown, on request."""
     st.subheader("Is this trustworthy?", anchor="trust")
     st.markdown(
-        "Two tests: does the attribution **foresee** what the model does when words go (infidelity), and does it "
-        "**stay the same** when next to nothing changes (sensitivity)? A random attribution takes them too: what does "
-        "no better than it tells nothing of what happens when words go. Words go as set above (“replaced by”), and the "
-        "model routes anew, which is word ablation's own way: it has the advantage here over gradients from padding."
+        "Two tests: does the attribution **predict** how the output changes when words are replaced (infidelity), and "
+        "does it **stay the same** under tiny changes (sensitivity)? Random attributions are tested too; a method that "
+        "does no better says nothing about replaced words. Words are replaced as set above (“replaced by”) and the "
+        "model routes again. Word ablation works this way too, which favours it over gradients from padding."
     )
     if not st.toggle("Run the check", key=TRUST, bind="query-params", help="Some seconds to a minute."):
         return
@@ -31,7 +31,7 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     shown = frame.assign(
         explained=100 * frame["explained"],
         beaten=[None if c.method == trust.RANDOM else c.beaten for c in checks],
-    ).rename(columns={"scaled_infidelity": "infidelity, best scale", "explained": "foreseen"})
+    ).rename(columns={"scaled_infidelity": "infidelity, best scale", "explained": "predicted"})
     shown = shown.drop(columns=["behind", "behind_low", "behind_high"])  # told below
     unit = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
     st.dataframe(
@@ -42,19 +42,19 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         column_config={
             "infidelity": st.column_config.NumberColumn(
                 format="%.3f",
-                help=f"Mean squared miss (squared {unit}) of the foreseen change of the output; 0 is perfect.",
+                help=f"Mean squared miss (squared {unit}) of the predicted change of the output; 0 is perfect.",
             ),
             "infidelity, best scale": st.column_config.NumberColumn(
                 format="%.3f",
                 help="The same with the scores times the one factor, 0 or more, that suits them best.",
             ),
-            "foreseen": st.column_config.NumberColumn(
+            "predicted": st.column_config.NumberColumn(
                 format="%.0f%%",
-                help="Part of the mean squared real change that the scores, at their best scale, foresee.",
+                help="Part of the mean squared real change that the scores, at their best scale, predict.",
             ),
             "beaten": st.column_config.NumberColumn(
-                f"beats of {trust.DRAWS} random",
-                help=f"How many of {trust.DRAWS} random attributions foresee less, at their best scale.",
+                f"beats, of {trust.DRAWS} random",
+                help=f"How many of {trust.DRAWS} random attributions predict less, at their best scale.",
             ),
             "sensitivity": st.column_config.NumberColumn(
                 format="%.2f",
@@ -74,14 +74,14 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     ]
     no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS]
     st.markdown(
-        f"When a random set of words is replaced, **{best.method}** foresees {percent(best.explained, 0)} of the mean "
-        f"squared change of the output at its best scale; {trust.DRAWS} random attributions foresee "
+        f"When a random set of words is replaced, **{best.method}** predicts {percent(best.explained, 0)} of the mean "
+        f"squared change of the output at its best scale; {trust.DRAWS} random attributions predict "
         f"{percent(control.explained, 0)} on average. "
         + (f"Not told apart from it on these sets: {listed(level)}. " if level else "")
         + (
             f"Not above all of the random ones: **{', '.join(no_better)}**. "
             if no_better
-            else "Each attribution shown foresees more than every one of the random ones. "
+            else "Each attribution shown predicts more than every one of the random ones. "
         )
         + f"Steadiest is **{steady.method}**: small noise moves its scores by at most "
         f"{percent(steady.sensitivity, 0)} of their size (the control, drawn anew each time: "

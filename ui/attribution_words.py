@@ -196,8 +196,8 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
 def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int] | None) -> str:
     if result.method == tokens.METHODS[0]:
         return (
-            "Preview: a first-order estimate from one gradient. It holds for small changes of the embeddings and "
-            "claims no sum; the route is held at the input's own, since a gradient can't see it change."
+            "Preview: a first-order estimate from one gradient, valid for small changes of the embeddings. Scores need "
+            "not add up, and the route is fixed, since a gradient can't see it change."
         )
     if result.method == tokens.METHODS[1]:
         return (
@@ -206,12 +206,12 @@ def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int]
         )
     text = f"Each word in turn is replaced by {replaced_by(chosen.replacement)}"
     if result.rerouted is None:
-        return f"{text}. These scores claim no sum: words act together."
+        return f"{text}. These need not add up: words act together."
     some = int((result.rerouted > 0).sum())
     where = "some layer" if preference is None else f"some layer up to {preference[0]}"
     return (
         f"{text}, and the model routes anew; {some} of {len(result.words)} words change the route of what is left in "
-        f"{where}. These scores claim no sum: words act together."
+        f"{where}. These need not add up: words act together."
     )
 
 

@@ -31,8 +31,8 @@ from ui.text import (
 _MEANING = {
     "collapse": "a few experts take nearly everything, so the router decides next to nothing",
     "noisy": "usage hardly ranks the experts, so pruning by usage is close to a guess",
-    "near ties": "the routers' choices there are close calls, which a small change of an input can turn; how well "
-    "usage ranks the experts is another matter",
+    "near ties": "the router's two best experts are nearly equal, so a small change of an input can change the route; "
+    "usage may rank them well all the same",
 }
 
 
@@ -117,7 +117,7 @@ def _show_warnings(selection: state.Selection, stats: UsageStats, healthy_traini
         st.warning(
             f"**{kind.capitalize()}** in {len({w.layer for w in some})} of {converted} converted layers on "
             f"{name} (n = {n:,}): {_MEANING.get(kind, '')}.\n\n"
-            + "\n".join(f"- {line.split(': ', 1)[1]}" for line in warning_lines(some)),
+            + "\n".join(f"- {line.split(': ', 1)[1].rsplit(': ', 1)[0]}" for line in warning_lines(some)),
             icon=":material/warning:",
         )
     if not warnings:

@@ -251,13 +251,13 @@ def _kind(letter: str, start: str) -> str:
         st.session_state[key] = start
     default = {} if key in st.session_state else {"default": start}
     picked = st.segmented_control(
-        f"{letter} is that checkpoint",
+        f"{letter}: version",
         KINDS,
         key=key,
         bind="query-params",
         required=True,
-        help="As it is; pruned to fewer experts, without routers; or the dense model that it was converted from, "
-        "where its outputs on these data travel with the checkpoint.",
+        help="As it is; pruned to fewer experts, without routers; or its dense teacher, if the checkpoint holds the "
+        "teacher's outputs on these data.",
         **default,
     )
     return picked if picked in KINDS else start

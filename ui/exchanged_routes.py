@@ -32,12 +32,12 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
         stats: of the selection's data.
     """
     if not st.toggle(
-        "Does the route matter? Exchange it, or take it away",
+        "Measure the loss with other routes, and with none",
         key=EXCHANGE,
         bind="query-params",
-        help="Every input takes the route of another one, drawn at random, in one layer at a time and in all together, "
-        "and in all from one that is answered alike; then all inputs get the same mixture of all experts, weighted by "
-        f"usage. Runs all inputs once for each layer, {2 * DRAWS + 1} times for the rest.",
+        help="Gives every input the route of another one, drawn at random: in one layer at a time, in all layers, and "
+        "in all layers from one that is answered alike. Then one mixture of all experts, weighted by usage, for all "
+        f"inputs. Runs all inputs once per layer, {2 * DRAWS + 1} times for the rest.",
     ):
         return
     try:
@@ -77,16 +77,15 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     st.markdown("\n".join(f"- {line}" for line in said(found)))
     layers = len(stats.layers)
     st.caption(
-        "A number: the routes of that layer exchanged alone, once, while the layers above route as they then would, in "
-        "brackets how many choices fall on another expert; all: each input takes the whole route of one other input; "
-        f"alike: the same among inputs {_alike(evaluation.task)}; no routes: all inputs get the same mixture of all "
-        "experts, weighted by usage, as in a pruned model that keeps them all. All and alike are means of "
-        f"{frame['draws'].max()} draws, the same whenever you look, with intervals of these means. Were no "
-        f"layer's routes to matter, about {0.05 * layers:.1f} of the {layers} layers would still have an interval that "
-        "leaves 0 out. Nothing is trained: what a model keeps that learnt without a router is the no-router control of "
-        "the Experiments. Shares "
-        "matched: outputs shifted, without labels, so that each class is given as often as by the model as routed, "
-        "since what moves may be the threshold alone."
+        "Numbered rows: routes exchanged in that layer only, once; the layers above route again. In brackets: choices "
+        "that move to another expert. *All*: each input takes the complete route of one other input; *alike*: of one "
+        f"{_alike(evaluation.task)}; *no routes*: one mixture of all experts, weighted by usage, for every input, as "
+        f"in a pruned model that keeps them all. *All* and *alike* are means of {frame['draws'].max()} draws, the same "
+        "at every visit, with intervals of these means. If no layer's routes mattered, about "
+        f"{0.05 * layers:.1f} of the {layers} layers' intervals would still exclude 0. Shares matched: outputs "
+        "shifted, without labels, until each class is as frequent as in the routed model, since only the threshold may "
+        "have moved. Nothing is retrained; for a model trained without a router, see the no-router control in "
+        "Experiments."
         + (
             " Here the tokens of a batch, of inputs of about the same length, exchange theirs, also within a text."
             if stats.unit == "tokens"
@@ -161,7 +160,7 @@ def _score(row: pd.Series, prefix: str, metric: str) -> str:
         if high < 0
         else "a gain beyond chance"
         if low > 0
-        else "no change that can be told"
+        else "no change beyond chance"
     )
     return f"{text}, 95% interval {points_interval((low, high), metric)}), **{verdict}**"
 

@@ -161,12 +161,12 @@ def routing() -> Drawn:
         return []
     heading = headed("What routed models lose without their routes", "routes")
     st.markdown(
-        "Nothing is trained here. No routes: all inputs get the same mixture of all experts, weighted by usage. Wrong "
-        "routes: every input takes the route of another one, drawn at random; of the same answer: of another one that "
-        "the model answers alike; both are means of several draws with their intervals. What a model keeps that "
-        "*learnt* without a router is another question: the no-router control above. Since what moves may be the "
-        "threshold alone, classifiers are told with shares matched: outputs shifted, without labels, so that each "
-        "class is given as often as by the routed model. Expert usage shows all this of any checkpoint and data."
+        "Nothing is retrained here. **No routes**: all inputs get the same mixture of all experts, weighted by usage. "
+        "**Wrong routes**: every input takes the route of another input, drawn at random. **Same answer**: of another "
+        "input that the model answers alike. The last two are means of several draws, with intervals. Classifiers are "
+        "scored with answer shares matched: outputs shifted, without labels, until each class is predicted as often as "
+        "by the routed model, since only the threshold may have moved. Models *trained* without a router: see the "
+        "no-router control above. Any checkpoint and data: see Expert usage."
     )
     said = routes.findings(worth)
     for sentence in said:

@@ -15,7 +15,9 @@ _LOOK = {
     "static": (GREEN, "square", "solid"),
     "random": (ORANGE, "x", "dash"),
     "dropped": (PURPLE, "triangle-down", "dot"),
+    "taught": (PURPLE, "triangle-up", "dash"),
     "uniform": (SKY, "hexagon", "dashdot"),
+    "dense": (GREY, "diamond", "dash"),
 }
 
 

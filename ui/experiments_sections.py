@@ -167,7 +167,7 @@ def _rates(found: Experiment) -> None:
         note = _note(
             found,
             task,
-            "but for the rates of the last training, on the task; dashed: the dense teacher",
+            "except the last training's rates and, where named, the start; dashed: the dense teacher",
             "bars: 95% intervals over inputs, of several seeds their range",
         )
         alt = f"Kept score by learning rate. {_of(sentences, task)}"

@@ -200,10 +200,10 @@ def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> st
     how = f"Fisher's exact test of each of {len(frame)} {many}"
     if paired:
         how = (
-            f"Tested are {len(frame)} {many} by dealing them anew {DEALS:,} times, both inputs of a minimal pair "
-            "together, which route much alike"
+            f"Permutation test of {len(frame)} {many}, {DEALS:,} shuffles; both inputs of a minimal pair move "
+            "together, as they route much alike"
         )
     return (
-        f"{found}. {how}; of those named {percent(FALSE_DISCOVERIES, 0)} "
-        "may be chance, in this chart: looking at many experts finds more."
+        f"{found}. {how}; {percent(FALSE_DISCOVERIES, 0)} of those named may be chance in this chart, and more over "
+        "many experts."
     )

@@ -77,14 +77,14 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
     said = [
         f"{what} than elsewhere in **{', '.join(names)}**"
         for what, names in (
-            ("loses more (the expert helps more)", helped),
-            ("loses less, or gains more,", hurt),
+            ("falls more (the expert helps more)", helped),
+            ("falls less, or rises more,", hurt),
         )
         if names
     ]
     st.markdown(
         f"**By slice**: without the expert the {worth} "
-        + ("; it ".join(said) if said else "changes in no slice otherwise than elsewhere, beyond chance")
+        + ("; it ".join(said) if said else "changes in no slice beyond chance differently from elsewhere")
         + "."
     )
     shown = frame.assign(
@@ -122,9 +122,9 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
             "q": number(
                 width=45,
                 format="%.3f",
-                help="Could chance have dealt the slice such a difference? p by dealing all inputs' changes to the "
-                "slices anew, adjusted for all slices looked at (Benjamini and Hochberg): of those at "
-                f"{FALSE_DISCOVERIES:g} or less, so large a part may be chance.",
+                help="p of a permutation test (inputs' changes shuffled over the slices), corrected for all slices "
+                f"looked at (Benjamini and Hochberg). Of the slices with q ≤ {FALSE_DISCOVERIES:g}, so large a part "
+                "may be chance.",
             ),
         },
         placeholder="–",

@@ -59,5 +59,5 @@ def not_above(floor: float, metric: str, data: str, n: int, models: Sequence[tup
     return (
         f"{who[0].upper()}{who[1:]} {'is' if len(below) == 1 else 'are'} not above a constant answer, whose "
         f"{metric_name(metric)} on {escape(data)} is {score_text(floor, metric)} (n = {n:,}). Up to "
-        "there, a gain or a loss need not mean that more or less is understood."
+        "that score, gains and losses say little about what a model understands."
     )

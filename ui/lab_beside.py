@@ -40,7 +40,7 @@ def section(
     data = selection.data
     if data.labels is None or plan.budget == len(plan.layers) * num_experts_of(selection.checkpoint.model):
         return  # nothing to score by, or nothing to choose
-    st.markdown(f"**As many experts, chosen otherwise** ({plan.budget} in all)")
+    st.markdown(f"**Same number, other selections** ({plan.budget} in all)")
     place, busy = st.empty(), st.container()
     rows: list[dict[str, str]] = []
     draws: list[float] = []
@@ -58,9 +58,8 @@ def section(
             )
     said = "" if setting.is_control else verdict(pruned, draws)
     st.caption(
-        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; intervals 95%, ahead: paired; matched shares: with the "
-        "output bias shifted, as above. Gate × norm, ablation and fitted gates are here once they were measured: pick "
-        "them above."
+        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; 95% intervals, of “ahead” paired; shares matched: see "
+        "Threshold above. Gate × norm, ablation and fitted appear once you have picked each under *Which experts*."
     )
 
 
@@ -115,7 +114,7 @@ def verdict(pruned: Evaluation, draws: list[float]) -> str:
     above = sum(pruned.score > score for score in draws)
     if above == count:
         return (
-            f"This plan scores above all {count} random draws; one more draw would, by chance, in one of {count + 1} "
+            f"This plan scores above all {count} random draws; one more random draw would do so in 1 of {count + 1} "
             "cases."
         )
     if above == 0:

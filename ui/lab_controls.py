@@ -34,7 +34,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
 
     with row(vertical_alignment="bottom"):
         allocation = _choice(
-            "Experts kept as a",
+            "How many experts",
             (GLOBAL, PER_LAYER),
             side + ALLOCATION,
             "A global budget gives every layer one expert and spreads the rest by usage. "
@@ -61,13 +61,15 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             "Which experts",
             tuple(SELECTIONS),
             side + SELECTION,
-            "Usage: the most used ones (the paper's), counted on the data above. Recorded usage: the same, as the "
-            "checkpoint carries it from the validation data of its training; the command line prunes by it. Gate × "
-            "norm: those with the largest mean gate times output norm. Ablation: those without which the answer "
-            "changes most, each knocked out in turn for up to 512 inputs, where the router picks the next one. Fitted: "
-            "constant gates that learn from texts alone to have the pruned model answer as the routed one, while the "
-            "expert with the smallest gate is taken out again and again. Random: drawn by chance, a control that a "
-            "good selection must beat; how many a layer keeps and what they weigh still goes by usage.",
+            "- **Usage**: the most used experts (the paper's choice), counted on the data above.\n"
+            "- **Recorded usage**: the same, counted on the training's validation data and stored in the checkpoint; "
+            "the command line uses it.\n"
+            "- **Gate × norm**: largest mean of gate times output norm.\n"
+            "- **Ablation**: those whose removal changes the answer most, each removed in turn for up to 512 inputs; "
+            "the router then picks the next expert.\n"
+            "- **Fitted**: constant gates, learned from texts alone, that make the pruned model answer like the routed "
+            "one; the expert with the smallest gate is removed again and again.\n"
+            "- **Random**: a control that a good selection must beat; number per layer and weights still follow usage.",
         )
         combination = FITTED_WEIGHTS
         if selection != FITTED:

@@ -68,7 +68,7 @@ def kept_map(
     layout(
         fig,
         "Kept experts and their weights",
-        subtitle=f"{plan.budget} of {len(layers) * experts} experts; grey: dropped"
+        subtitle=f"{plan.budget} of {len(layers) * experts} experts; grey: not kept"
         + (f"<br>{escape_html(measured)}" if measured else ""),
         x="expert",
         height=170 + 30 * max(4, len(layers)) + (36 if clickable else 0),
@@ -120,7 +120,7 @@ def _add_cells(
     for row, layer in enumerate(layers):
         edit = edits.of(layer) if edits is not None else LayerEdit()
         for expert, weight in enumerate(weights[row]):
-            lines = [f"layer {layer}, expert {expert}: " + ("dropped" if np.isnan(weight) else "kept")]
+            lines = [f"layer {layer}, expert {expert}: " + ("not kept" if np.isnan(weight) else "kept")]
             if not np.isnan(weight):
                 lines.append(f"weight {percent(weight)}")
             if usage:

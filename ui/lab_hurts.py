@@ -78,7 +78,7 @@ def _picked(references: Sequence[Against]) -> Against:
     if len(known) == 1:
         return references[0]
     picked = st.segmented_control(
-        "Held against",
+        "Compare with",
         list(known),
         default=references[0].name,
         required=True,

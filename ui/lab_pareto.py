@@ -210,8 +210,7 @@ def cheapest_within(best: pd.DataFrame, routed: float, metric: str, over: str) -
         said.setdefault(name, []).append(f"{scale * loss:g}")
     parts = [f"within {listed(losses)}: {name}" for name, losses in said.items()]
     return (
-        f"The cheapest in {SHARES[over]} of those evaluated here, by how much they lose against the routed model's "
-        f"{score_text(routed, metric)} ({unit}, at these inputs' face value): {'; '.join(parts)}. As pruned, that is: "
-        "a score with matched answer shares, under Threshold above, is not among them, and other ways to choose "
-        "experts are once they were evaluated."
+        f"The cheapest in {SHARES[over]} of the settings evaluated here, by allowed loss against the routed model's "
+        f"{score_text(routed, metric)} ({unit} on these inputs, no interval): {'; '.join(parts)}. Scores are without "
+        "matched answer shares (see Threshold above); other ways to choose experts are included once evaluated."
     )

@@ -27,14 +27,14 @@ def held_out(selection: Selection) -> Selection:
     """
     enough = len(selection.data) >= FEWEST
     on = st.toggle(
-        "Hold half of the data out",
+        "Score on a held-out half",
         key=HOLD_OUT,
         bind="query-params",
         disabled=not enough,
-        help="Off: experts are chosen on the inputs that score them, as in the paper, which flatters the score a "
-        "little. On: they are chosen on one half, drawn at random with as many inputs of each class, and scored on the "
-        "other. Minimal pairs stay together; texts that belong together otherwise may fall into different halves. "
-        "Recorded usage is of the training's validation data, of which nothing is held out."
+        help="Off: experts are chosen and scored on the same inputs, as in the paper, so the score is slightly too "
+        "high. On: they are chosen on one half, drawn at random with as many inputs of each class, and scored on the "
+        "other. Minimal pairs stay together; otherwise related texts may be separated. Recorded usage comes from the "
+        "training's validation data; nothing of that is held out."
         + ("" if enough else f" These data have {len(selection.data):,} inputs; it takes {FEWEST}."),
     )
     return _split(selection) if on and enough else selection

@@ -45,20 +45,19 @@ def line(found: Matched, pruned: Evaluation, routed: Evaluation, data: TextData)
     ours, theirs = answer_shares(pruned.logits), answer_shares(routed.logits)
     most = int(np.abs(ours - theirs).argmax()) if task.num_labels > 2 else 1
     said = (
-        f"**Threshold**: says *{escape(task.label_names[most])}* to {percent(ours[most])} of the inputs, the routed "
-        f"model to {percent(theirs[most])}."
+        f"**Threshold**: predicts *{escape(task.label_names[most])}* for {percent(ours[most])} of the inputs, the "
+        f"routed model for {percent(theirs[most])}."
     )
     if data.labels is None:
         return said
     bounds = interval_text(one.interval, one.metric)
     said += (
-        f" With its output bias shifted to give each class as often as the routed one, without labels: "
+        f" With answer shares matched (output bias shifted, without labels, until each class is as frequent as there): "
         f"{metric_name(one.metric)} {score_text(one.score, one.metric)}{f' (95% interval {bounds})' * bool(bounds)}."
     )
     if task.num_labels == 2:
         own, other = (ranking(e.labels, e.logits) for e in (pruned, routed))
         said += (
-            f" Area under the ROC curve, which no threshold touches: {score_text(own, 'auc')}, routed "
-            f"{score_text(other, 'auc')}."
+            f" ROC AUC, free of any threshold: {score_text(own, 'auc')}, routed {score_text(other, 'auc')}."
         )
     return said

@@ -147,8 +147,8 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan], tokens: in
         },
     )
     st.caption(
-        "Speed: the dense median over the model's, at the same batch. FLOPs: of the whole model, embeddings' look-up "
-        "not counted; their inverse is how much faster the model could be at most by doing less."
+        "Speed: dense median ÷ this model's, at the same batch size. FLOPs: of the whole model, without the embedding "
+        "look-up. Limit: dense FLOPs ÷ this model's, the largest speed-up from less work."
     )
 
 
@@ -164,7 +164,7 @@ def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
         experts = num_experts_of(checkpoint.model)
         clamp(KEPT, 1, experts)
         m = st.number_input(
-            "Experts a layer of the static model",
+            "Experts per layer (static model)",
             min_value=1,
             max_value=experts,
             value=min(2, experts),

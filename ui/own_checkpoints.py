@@ -99,9 +99,7 @@ def open_path(text: str) -> Path:
         inside = found = []
     named = " or ".join(f"'{root}'" for root in roots)
     if not inside:
-        raise CheckpointError(
-            f"'{text:.200}' is not under {named}, from where this app may load checkpoints."
-        )
+        raise CheckpointError(f"'{text:.200}' is not under {named}: move it there, or upload a zip of it.")
     if not found:
         raise CheckpointError(f"There is no folder '{text:.200}' under {named}.")
     check(found[0])

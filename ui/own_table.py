@@ -87,7 +87,7 @@ def read_path(text: str) -> Table:
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
         inside = found = []
     if not inside:
-        raise DataError(f"'{text:.200}' is not under {named_paths(roots)}, where this app may read data.")
+        raise DataError(f"'{text:.200}' is not under {named_paths(roots)}: put it there, or upload it.")
     if not found:
         raise DataError(f"There is no file '{text:.200}' under {named_paths(roots)}.")
     try:

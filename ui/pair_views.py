@@ -19,7 +19,7 @@ from ui.text import PAIR_ORDER, escape, p_text, percent
 
 def what_they_are(task: Task) -> str:
     """What a minimal pair is, and when a model of the task has it in order, as Markdown."""
-    more = "the one with the greater label more of that label than the other one, wherever its threshold lies"
+    more = "the one with the greater label a higher score for that label than the other one, whatever the threshold"
     if task.is_regression:
         more = "the one with the greater label the greater number"
     elif task.num_labels == 2:

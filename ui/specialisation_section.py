@@ -93,17 +93,16 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
 def explanation(data: TextData) -> str:
     """What the figures mean, and how they were found."""
     pairs = (
-        "Both inputs of a minimal pair are dealt together, or change places where the groups part them, and have their "
-        "mean length. "
+        "Both inputs of a minimal pair are shuffled together, or swapped if their groups differ, and get their mean "
+        "length. "
     )
     return (
-        "0%: groups tell no more of the expert than groups dealt at random; 100%: who knows the group knows the expert "
-        "(mutual information beyond chance, as part of the experts' entropy). Few groups can't tell many experts "
-        "apart, so less than 100% may be possible. More than chance: q ≤ 5%, where q is p for all layers and groupings "
-        "here, separately among inputs of like length. Beyond length: against groups dealt among inputs of "
-        f"neighbouring lengths. {pairs if has_pairs(data) else ''}Numbers are grouped by fourths; a grouping into more "
-        f"than {MOST_GROUPS}, or into one, is left out. That expert and answer go together doesn't say which of them "
-        "leads to the other."
+        "0%: the group predicts the expert no better than shuffled groups do; 100%: it determines the expert (mutual "
+        "information beyond chance, as part of the experts' entropy). Few groups can't separate many experts, so the "
+        "possible maximum may be below 100%. More than chance: q ≤ 5% (p corrected for all layers and groupings, "
+        "separately at similar length). Beyond length: compared with groups shuffled among inputs of similar length. "
+        f"{pairs if has_pairs(data) else ''}Numbers are split into quartiles; groupings with more than {MOST_GROUPS} "
+        "groups, or one, are left out. A link between expert and answer does not show which causes the other."
     )
 
 
@@ -117,7 +116,7 @@ def measured(selection: state.Selection, stats: UsageStats) -> list[Grouping]:
         "specialisation",
         16,
         (checkpoint.fingerprint, data.fingerprint, data.name, data.pairs),
-        "Dealing groups anew",
+        "Shuffling groups",
         lambda progress: specialisation(stats, data, lengths, answers, progress=progress),
     )
 
@@ -159,7 +158,7 @@ def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
     return layout(
         fig,
         "How much groups tell of the expert",
-        subtitle=f"0%: as chance does; filled: q ≤ 5%; {about}",
+        subtitle=f"0%: chance; filled: q ≤ 5%; {about}",
         x="part of the choice explained",
         y="layer",
         height=cells_height(len(layers)) + 95,
@@ -322,12 +321,12 @@ def _sure_cells(one: Grouping, layer: int) -> str:
     cells = one.cells[one.layers.index(layer)]
     if np.isnan(cells).all():
         return (
-            f"None of these cells can be tested: in none are {EXPECTED} inputs of the group to be expected to take the "
-            f"expert, and {EXPECTED} not to. Layer {layer} is the one picked above."
+            f"No cell can be tested: in none are {EXPECTED} inputs of the group expected to take the expert, and "
+            f"{EXPECTED} not to. Layer {layer} is the one picked above."
         )
     return (
-        f"In bold: {int((cells <= SURE).sum())} of {int(np.isfinite(cells).sum())} tested cells that are further from "
-        "all inputs than any of these gets in 95 of 100 deals of the groups. Tested are those where at least "
-        f"{EXPECTED} inputs are to be expected to take the expert, and as many not to. Layer {layer} is the one picked "
-        "above."
+        f"In bold: {int((cells <= SURE).sum())} of {int(np.isfinite(cells).sum())} tested cells differ from row “all” "
+        "(p ≤ 5%, shuffled groups, corrected for all cells of this map). Tested: cells where at least "
+        f"{EXPECTED} inputs are expected to take the expert, and at least {EXPECTED} not to. Layer {layer} is the one "
+        "picked above."
     )

@@ -1,9 +1,14 @@
-"""Whether controls do better at learning rates of their own.
+"""Whether controls do better at learning rates of their own, or from another start.
 
 The rates of `retain` were found with SHRP, and its controls took them over. Here what is trained last in the GLUE
 table, on the task, is trained again at multiples of them, all else as it was: encoders with the layers dropped, and
 pruned ones, of the experts that usage keeps (SHRP) or of random ones. The text that some of them see before stays at
 the table's rates.
+
+Two more are not in the table. In it a model whose layers are dropped comes from the texts with all of its layers,
+where SHRP's dense ones are the task's teacher's: `taught` drops the layers of that teacher and sees no texts. And
+`dense` is the teacher itself, no layer converted, trained on from its own outputs for as many epochs: what of a
+retained share above 100% is the training's doing.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from shrp.cli.output import stderr
 from shrp.errors import TrainingError
 from shrp.plan import make_plan
 
-MODELS = ("dropped", "uniform", "random", "static")
+MODELS = ("dropped", "taught", "uniform", "random", "static", "dense")
 
 
 class Search:
@@ -51,9 +56,12 @@ class Search:
         }
 
     def _trained(self, model: str, times: float) -> Checkpoint:
-        pipeline = Pipeline(self.stages, self.general, control_texts=True, chosen=(self.depth,), times=times)
-        if model in ("dropped", "uniform"):
-            ((_, made),) = pipeline.conversions("retain", model)
+        texts = model != "taught"
+        pipeline = Pipeline(self.stages, self.general, control_texts=texts, chosen=(self.depth,), times=times)
+        if model == "dense":
+            return pipeline.dense("retain", self.depth)
+        if model in ("dropped", "taught", "uniform"):
+            ((_, made),) = pipeline.conversions("retain", "dropped" if model == "taught" else model)
             return made
         ((_, routed),) = pipeline.conversions("retain", "none")
         options: dict[str, Any] = {"per_layer": self.depth.recover}
@@ -76,7 +84,7 @@ def main(
     ),
     out: Annotated[Path, typer.Option(help="The file of results.")] = FILES / "rates.json",
 ) -> None:
-    """What the last training keeps at multiples of the GLUE table's learning rates: controls beside SHRP."""
+    """What the last training keeps at multiples of the GLUE table's learning rates, or from another start."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     name = name_of(base, base_name)
     file = ResultsFile(out, f"python -m benchmarks.experiments rates --base {name}")
