@@ -422,7 +422,22 @@ def test_controls_at_other_learning_rates(place):
     new = [path.parent.name for path in set((place / "work").rglob("model.safetensors")) - made]
     of = ["retain-dropped-11of12", "retain-random-11of12-1", "retain-static-11of12-1"]
     assert sorted(name.rsplit("-", 1)[0] for name in new) == of
-    assert "layers dropped" in experiments_section(place)
+    # From another start: the task's teacher without texts, its layers dropped or none converted.
+    made = set((place / "work").rglob("model.safetensors"))
+    other = ["rates", *map(str, options), "--models", "taught,dense", "--times", "1"]
+    assert CliRunner().invoke(experiments_app, other, catch_exceptions=False).exit_code == 0
+    new = {path.parent for path in set((place / "work").rglob("model.safetensors")) - made}
+    taught, dense = sorted(new, key=lambda path: "dense" in path.name)
+    for folder, control, layers in ((taught, "dropped", tuple(range(1, 12))), (dense, "none", ())):
+        config = checkpoint.read_config(folder)[1].config
+        assert (config.control, config.layers) == (control, layers)
+        assert not any("texts" in row for row in checkpoint.read_history(folder))
+    epochs = [len(checkpoint.read_history(folder)) for folder in (taught, dense)]
+    assert epochs[0] == epochs[1]
+    said = experiments_section(place)
+    assert "layers dropped" in said
+    assert "layers dropped from the task's teacher, without texts" in said
+    assert "the dense teacher trained on for as long" in said
     for option, said in (
         (("--times", "0,1"), "numbers above 0"),
         (("--depth", "6of12,11of12"), "one depth at a time"),

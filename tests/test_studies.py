@@ -9,7 +9,7 @@ from scipy.stats import t
 from shrp import ablations, studies
 from shrp.claims import claims
 from shrp.errors import DataError
-from shrp.findings import findings
+from shrp.findings import above_constant, findings
 
 
 def row(
@@ -66,6 +66,19 @@ def test_seeds_are_averaged_with_an_interval_over_inputs_and_trainings():
     ]
     assert "teacher" not in frame.index.get_level_values("model")
     assert frame.loc[("cola", "static"), "name"] == "SHRP, static, 2 a layer, recovered"
+
+
+def test_what_is_left_above_a_constant_answer():
+    """A constant answer has half of the teacher's score on rte, and none is defined on cola."""
+    rows = [one | {"constant": 0.4} if one["task"] == "rte" else one for one in ROWS]
+    (said,) = above_constant(studies.glue_frame(rows))
+    assert said == (
+        "retain, 6 of 12 layers: SHRP, static, 2 a layer, recovered 89% on average (cola 98%, rte 80%); "
+        "layers dropped 96% on average (cola 99%, rte 94%)."
+    )
+    alone = [one for one in rows if one["task"] == "rte"]
+    (said,) = above_constant(studies.glue_frame(alone))
+    assert said == "retain, 6 of 12 layers: SHRP, static, 2 a layer, recovered 80%; layers dropped 94%."
 
 
 def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
