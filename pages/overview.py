@@ -141,8 +141,8 @@ with right:
         + "; ".join(f"{row.what}, {row.denominator}: {percent(row.kept)}" for row in costs.itertuples()),
     )
 
-latency.overview_section(selection.checkpoint, routed=selection.is_routed)
 scores_section(selection.name, scores, first="" if own.empty else own["data"].iloc[0])
+latency.overview_section(selection.checkpoint, routed=selection.is_routed)
 history: list[dict[str, Any]] = []
 try:
     history = loaders.read_history(selection.name)

@@ -154,8 +154,8 @@ def _ends(row: Mapping[str, Any]) -> str:
 def _by_chance(looks: int) -> str:
     """What so many intervals lead to by chance, as a further sentence."""
     if looks < 2:
-        return " One interval leaves 0 out by chance once in 20 times." * looks
-    return f" Of {looks} such intervals about {0.05 * looks:.1f} leave 0 out by chance alone."
+        return " One interval excludes 0 by chance once in 20 times." * looks
+    return f" Of {looks} such intervals about {0.05 * looks:.1f} exclude 0 by chance alone."
 
 
 def _changes(found: pd.DataFrame) -> pd.DataFrame:

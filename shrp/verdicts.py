@@ -157,9 +157,9 @@ def summary(found: Sequence[Verdict], scores: pd.DataFrame) -> str:
     for outcome, one, several in (("wins", "is above", "are above"), ("ties", "ties with", "tie with")):
         if n := sum(v.outcome == outcome for v in strong):
             said.append(f"{n} {one if n == 1 else several}")
-    whom = "an SHRP model that it stands" if len(strong) == 1 else "at least one SHRP model that they stand"
+    whom = "an SHRP model it is" if len(strong) == 1 else "at least one SHRP model they are"
     which = f"control{'s' * (len(found) > 1)}{' that could be compared' if alone else ''}"
-    return f"Of {len(found)} {which}, {' and '.join(said)} {whom} against.{lacking}"
+    return f"Of {len(found)} {which}, {' and '.join(said)} {whom} compared with.{lacking}"
 
 
 def uncompared(found: Sequence[Verdict], scores: pd.DataFrame) -> list[str]:

@@ -50,7 +50,7 @@ def test_odd_scores_are_left_out():
         ((0.5, 0.4), NONE_CLOSE),
         (
             (0.5, 0.69, 0.8, 0.9),
-            "Of 4 controls, 2 are above and 1 ties with at least one SHRP model that they stand against.",
+            "Of 4 controls, 2 are above and 1 ties with at least one SHRP model they are compared with.",
         ),
     ],
 )
@@ -88,7 +88,9 @@ def test_a_control_that_could_not_be_compared_is_not_said_to_be_below():
     assert said.startswith(f"1 of 2 controls could be compared and is below SHRP on these data. {unknown}")
     frame = score_frame([*rows, low, near])
     said = summary(verdicts(frame, score_text), frame)
-    assert said.startswith("Of 2 controls that could be compared, 1 ties with an SHRP model")
+    assert said.startswith(
+        "Of 2 controls that could be compared, 1 ties with an SHRP model it is compared with."
+    )
     assert unknown in said
 
 

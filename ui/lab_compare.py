@@ -154,9 +154,7 @@ def verdict(
                 "apart here, which does not show that they are equal."
             )
         better = b if difference > 0 else a
-        return (
-            f"{where[0].upper()}{where[1:]} {better} is better: the interval of the difference leaves 0 out."
-        )
+        return f"{where[0].upper()}{where[1:]} {better} is better: the interval of the difference excludes 0."
     split = counts.only_a + counts.only_b
     if not split:
         return (
@@ -184,7 +182,7 @@ def many_comparisons(looked: int, tested: bool) -> str:
         limit = f"p < {ALPHA / looked:.2g}" if looked > 1 else f"p < {ALPHA}"
         rule = f"ask for {limit}" + (f" (Bonferroni, {ALPHA} / {looked})" if looked > 1 else "")
     else:
-        rule = "one interval in 20 leaves 0 out by chance alone"
+        rule = "one interval in 20 excludes 0 by chance alone"
     return (
         f":material/warning: {which} in this session on these data; {rule}. Among many settings some differ by "
         "chance, and one picked because it scored best here is flattered by these data: confirm it on others."

@@ -135,7 +135,7 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
         f"(95% interval {bounds}, n = {worst['n']:,})."
         if worst["change"] == worst["change"]
         else f"The change of {metric_name(value)} is not defined in these {many}.",
-        f"Losses whose interval leaves 0 out: {lost} of {len(frame)} {many}; such gains: {won}."
+        f"Losses whose interval excludes 0: {lost} of {len(frame)} {many}; such gains: {won}."
         + (f" Of {known} intervals about {0.05 * known:.1f} do by chance alone." if known > 4 else ""),
     ]
     if few := int((frame["n"] < FEW).sum()):

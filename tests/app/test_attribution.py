@@ -133,7 +133,7 @@ def test_the_check_shows_the_random_control_beside(page):
     assert not page.exception
     frame = next(frame for frame in tables(page) if "infidelity" in frame)
     assert frame["method"].tolist() == [*tokens.METHODS, "random (control)"]
-    assert "20 random attributions foresee" in texts_of(page)
+    assert "20 random attributions predict" in texts_of(page)
 
 
 def test_a_data_set_shows_usage_against_effect(page):

@@ -163,7 +163,7 @@ def frame_of(changes, counts, low=-0.05, high=0.05):
 def test_the_summary_names_the_worst_and_what_is_too_small():
     text = lab_group_figures.summary(frame_of([-0.2, 0.0, 0.1], [40, 12, 40]), "slice", "accuracy")
     assert "Largest loss: **s 0**, −20.0 points of accuracy (95% interval −25.0 to −15.0, n = 40)." in text
-    assert "leaves 0 out: 1 of 3 slices; such gains: 1." in text
+    assert "excludes 0: 1 of 3 slices; such gains: 1." in text
     assert "1 of the slices (marked ⚠) have under 30 inputs" in text
     text = lab_group_figures.summary(frame_of([0.01], [40]), "class", "recall")
     assert text.startswith("No class loses; smallest gain")

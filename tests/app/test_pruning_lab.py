@@ -560,8 +560,8 @@ def test_what_the_threshold_costs_is_said_and_can_be_mended(
     moved = shifted(pruned, data, shift)
     said = texts_of(at)
     ours, theirs = (answer_shares(one.logits)[1] for one in (pruned, routed))
-    assert f"says *positive* to {ours:.1%} of the inputs, the routed model to {theirs:.1%}" in said
-    assert f"without labels: accuracy {moved.score:.1%} (95% interval" in said
+    assert f"predicts *positive* for {ours:.1%} of the inputs, the routed model for {theirs:.1%}" in said
+    assert f"as frequent as there): accuracy {moved.score:.1%} (95% interval" in said
     areas = re.search(r"no threshold touches: (\S+), routed (\d\.\d+)", said).groups()
     expected = [ranking(one.labels, one.logits) for one in (pruned, routed)]
     assert [float(area) for area in areas] == pytest.approx(
