@@ -76,27 +76,28 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
             )
     st.markdown("\n".join(f"- {line}" for line in said(found)))
     layers = len(stats.layers)
-    st.caption(
-        "Numbered rows: routes exchanged in that layer only, once; the layers above route again. In brackets: choices "
-        "that move to another expert. *All*: each input takes the complete route of one other input; *alike*: of one "
-        f"{_alike(evaluation.task)}; *no routes*: one mixture of all experts, weighted by usage, for every input, as "
-        f"in a pruned model that keeps them all. *All* and *alike* are means of {frame['draws'].max()} draws, the same "
-        "at every visit, with intervals of these means. If no layer's routes mattered, about "
-        f"{0.05 * layers:.1f} of the {layers} layers' intervals would still exclude 0. Shares matched: outputs "
-        "shifted, without labels, until each class is as frequent as in the routed model, since only the threshold may "
-        "have moved. Nothing is retrained; for a model trained without a router, see the no-router control in "
-        "Experiments."
-        + (
-            " Here the tokens of a batch, of inputs of about the same length, exchange theirs, also within a text."
-            if stats.unit == "tokens"
-            else ""
+    with st.expander("What the rows mean", icon=":material/help:"):
+        st.caption(
+            "Numbered rows: routes exchanged in that layer only, once; the layers above route again. In brackets: "
+            "choices that move to another expert. *All*: each input takes the complete route of one other input; "
+            f"*alike*: of one of those {_alike(evaluation.task)}; *no routes*: one mixture of all experts, weighted by "
+            "usage, for every input, as in a pruned model that keeps them all. *All* and *alike* are means of "
+            f"{frame['draws'].max()} draws, the same at every visit, with intervals of these means. If no layer's "
+            f"routes mattered, about {0.05 * layers:.1f} of the {layers} layers' intervals would still exclude 0. "
+            "Shares matched: outputs shifted, without labels, until each class is as frequent as in the routed model, "
+            "since only the threshold may have moved. Nothing is retrained; for a model trained without a router, see "
+            "the no-router control in Experiments."
+            + (
+                " Here the tokens of a batch, of inputs of about the same length, exchange theirs, also within a text."
+                if stats.unit == "tokens"
+                else ""
+            )
         )
-    )
 
 
 def _alike(task: Task) -> str:
     if task.is_regression:
-        return "whose outputs are in the same fourth"
+        return "whose outputs are in the same quartile"
     return "that the model answers alike"
 
 

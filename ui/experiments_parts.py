@@ -130,7 +130,7 @@ def _routes_table(rows: pd.DataFrame) -> None:
                 "same answer",
                 width=132,
                 help="With the routes of all layers exchanged among inputs that the model answers alike (of a number: "
-                "whose outputs are in the same fourth)",
+                "whose outputs are in the same quartile)",
             ),
             "layers that change it alone": st.column_config.TextColumn(
                 "alone",
@@ -144,7 +144,7 @@ def _routes_table(rows: pd.DataFrame) -> None:
     )
     st.caption(
         "Explained: how much of a layer's choices the input's class, the model's own answer, or length "
-        "explains beyond chance, in the layer where it is most; of STS-B, class and answer are fourths of a number. "
+        "explains beyond chance, in the layer where it is most; of STS-B, class and answer are quartiles of a number. "
         "Not distilled: the paper's recipe. Checkpoints of the same names elsewhere on this page may be other "
         "trainings."
     )

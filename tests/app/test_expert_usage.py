@@ -571,6 +571,6 @@ def test_what_routes_of_the_same_answer_say_where_there_is_nothing_to_say(
     numbers = TextData(task, "made", data.texts, np.linspace(0, 5, 24))
     said = line(tiny_routed("bert", num_labels=1), numbers)
     assert said.startswith(
-        "with those of all layers exchanged among inputs whose outputs are in the same fourth, where"
+        "with those of all layers exchanged among inputs whose outputs are in the same quartile, where"
     )
     assert "answers" not in said
