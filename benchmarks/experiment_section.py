@@ -214,9 +214,7 @@ def _rates(found: Experiment) -> list[str]:
         return [row["name"], *rates, str(row["seeds"]), with_ends(row["retained"], row["low"], row["high"])]
 
     head = ["model", "times the table's", "learning rate", "of new weights", "seeds", "of teacher"]
-    note = (
-        "but for the rates of the last training, on the task; brackets: 95% over inputs, of seeds their range"
-    )
+    note = "but for the last training's rates and, if named, the start; brackets: 95% over inputs, of seeds their range"
     return _said(rates_findings(frame)) + _tables(found, frame, note, head, cells)
 
 

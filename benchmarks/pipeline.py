@@ -132,13 +132,15 @@ class Pipeline:
         return self._stage(f"{recipe}-{kind}-{depth.name}-{per_layer}", self._at_times(config), start, data)
 
     def dense(self, recipe: str, depth: Depth) -> Checkpoint:
-        """The task's teacher, no layer converted, trained on from its own outputs for as long as a control is."""
-        epochs, values, data = self.recovery(recipe, depth)
+        """The task's teacher, no layer converted, trained on for as long as a control is, from labels and what it says
+        itself; all of its layers learn. It sees no changed copies: they have no labels, and it would learn nothing.
+        """
+        epochs = depth.recovery_epochs(recipe, len(self.stages.train_data), self.stages.tokens)
         epochs += 0 if depth.texts_first(recipe) else depth.stage2_epochs
         part = depths.DEPTHS.index(depth) + 2
-        config = self.config(recipe, "none", (), part, stage2_epochs=epochs, depth=depth, **values)
+        config = self.config(recipe, "none", (), part, stage2_epochs=epochs, depth=depth)
         config = self._at_times(replace(config, freeze_dense=False))
-        return self._stage(f"{recipe}-dense-{depth.name}", config, Start(self.stages.teacher, []), data)
+        return self._stage(f"{recipe}-dense-{depth.name}", config, Start(self.stages.teacher, []))
 
     def _at_times(self, config: TrainConfig) -> TrainConfig:
         rates = ("learning_rate", "new_learning_rate")

@@ -34,8 +34,8 @@ accuracy, else the bootstrap of inputs) unless a row says that it is the range o
 score divided by the dense teacher's on the same data. Parameters and FLOPs are shares of the dense model's, of the
 encoder's layers alone and of the whole model with embeddings and head, FLOPs at 128 tokens. A control "ties" where its
 score lies within the interval of the SHRP model, but in the studies of GLUE and size where SHRP's lead on the same
-inputs was kept, whose interval then decides; beside checkpoints random experts stand against the static model of the
-same size and recovery, the other controls against every SHRP model. Speed comes last.
+inputs was kept, whose interval then decides; beside checkpoints random experts are compared with the static model of
+the same size and recovery, the other controls with every SHRP model. Speed comes last.
 """
 STUDIES: tuple[tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]], ...] = (
     ("glue", glue_section),

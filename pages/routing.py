@@ -7,7 +7,6 @@ from shrp.errors import ShrpError
 from shrp.explore import Exploration
 from ui import attribution_routes, expert_cells, routing_attention, state
 from ui import routing_views as views
-from ui.bound import fall_back
 from ui.downloads import chart
 from ui.routing_what_if import what_if_section
 from ui.sentences import INPUT, explored, sentence_form
@@ -38,7 +37,7 @@ def main() -> None:
     views.predictions(found, info.max_length)
     if not found[0].layers or not selection.is_routed:
         views.no_router(selection)
-        routing_attention.section(selection, *_picked(found))
+        routing_attention.section(selection, [e.text for e in found], range(1, len(found) + 1), pick=True)
         return
     if len(found) > 1:
         chart(
@@ -90,16 +89,6 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     )
     what_if_section(selection, [found[i - 1] for i in shown], shown)
     routing_attention.section(selection, [found[i - 1].text for i in shown], shown)
-
-
-def _picked(found: list[Exploration]) -> tuple[list[tuple[str, ...]], list[int]]:
-    """The text of the input whose attention is shown of a model without routers, and its number."""
-    number = 1
-    if len(found) > 1:
-        numbers = list(range(1, len(found) + 1))
-        fall_back(INPUT, (None, *numbers), 1)
-        number = st.selectbox("Input number", numbers, key=INPUT, bind="query-params", width=160) or 1
-    return [found[number - 1].text], [number]
 
 
 main()

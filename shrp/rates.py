@@ -70,9 +70,11 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
         if "static" in best and controls:
             rival = max(controls, key=lambda row: row["retained"])
             gap = 100 * (best["static"]["retained"] - rival["retained"])
+            several = rows["times"].nunique() > 1
             text += (
-                f" Each at its best, SHRP is {abs(gap):.1f} points {'ahead of' if gap >= 0 else 'behind'} "
-                f"{rival['name']} (not paired; the best of several on the data that score them)."
+                f" {'Each at its best, ' * several}SHRP is {abs(gap):.1f} points "
+                f"{'ahead of' if gap >= 0 else 'behind'} {rival['name']} (not paired"
+                f"{'; the best of several on the data that score them' * several})."
             )
         sentences.append(text)
     return sentences

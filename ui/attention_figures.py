@@ -16,6 +16,13 @@ _SMALL = 40
 _COLUMNS = 6
 MOST = 64
 """Most tokens of an input of which all heads are drawn side by side."""
+_NAMED = 160
+"""Most tokens of an input whose map names them under the pointer; of more it gives their places."""
+_HOVER_PLACES = "from token %{y}<br>to token %{x}<br>%{z:.1%} of its attention<extra></extra>"
+_HOVER = (
+    "from token %{y} <b>%{customdata[0]}</b><br>to token %{x} <b>%{customdata[1]}</b><br>%{z:.1%} of its attention"
+    "<extra></extra>"
+)
 
 
 def member(found: LayerAttention) -> str:
@@ -23,11 +30,24 @@ def member(found: LayerAttention) -> str:
     return "head" if found.kind == "dense" else "expert"
 
 
-def said(found: LayerAttention, pattern: Pattern, hide: bool) -> str:
+def everyone(found: LayerAttention) -> str:
+    """All that a layer has a map of: `All 12 heads`, `All 2 kept experts`, `The kept expert`."""
+    what, count = "kept expert" if found.kind == "static" else member(found), len(found.heads)
+    return f"The {what}" if count == 1 else f"All {count} {what}s"
+
+
+def _names(labels: list[str]) -> np.ndarray:
+    """The two tokens of each cell, `(T, T, 2)`."""
+    queries = np.repeat(np.array(labels, dtype=object)[:, None], len(labels), axis=1)
+    return np.dstack([queries, queries.T])
+
+
+def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
     """What is to be known of an attention map, in words.
 
     Args:
         hide: whether special tokens were to be left out.
+        why: what cuts a text there, in words.
     """
     parts = ["Computed by the layer from what enters it, n = 1 input; each row sums to 100%."]
     if hide and found.special.all():
@@ -38,7 +58,7 @@ def said(found: LayerAttention, pattern: Pattern, hide: bool) -> str:
             f"{len(pattern.tokens):,} rows); the rows were divided by what remains."
         )
     if found.full_length > len(found.tokens):
-        parts.append(f"Cut at {len(found.tokens)} of {found.full_length:,} tokens, as usage and scores are.")
+        parts.append(f"Cut at {len(found.tokens)} of {found.full_length:,} tokens, {why}.")
     return " ".join(parts)
 
 
@@ -46,18 +66,17 @@ def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -
     """Query tokens down, key tokens across; the same tokens in reading order on both sides."""
     places = list(range(len(pattern.tokens)))
     labels = [escape_html(token) for token in pattern.tokens]
-    queries = np.repeat(np.array(labels, dtype=object)[:, None], len(labels), axis=1)
+    names = _names(labels) if len(places) <= _NAMED else None  # two texts a cell, which is much of many
     fig = go.Figure(
         go.Heatmap(
             z=pattern.weights,
             x=places,
             y=places,
-            customdata=np.dstack([queries, queries.T]),
+            customdata=names,
             zmin=0,
             colorscale=SEQUENTIAL,
             colorbar={"title": {"text": "attention"}, "tickformat": ".0%", "thickness": 12},
-            hovertemplate="from token %{y} <b>%{customdata[0]}</b><br>to token %{x} <b>%{customdata[1]}</b><br>"
-            "%{z:.1%} of its attention<extra></extra>",
+            hovertemplate=_HOVER if names is not None else _HOVER_PLACES,
         )
     )
     size = 11 if len(places) <= _SMALL else 8
@@ -114,20 +133,17 @@ def all_heads(
     )
     top = max(float(pattern.weights.max()) for pattern in patterns.values())
     for place, (head, pattern) in enumerate(patterns.items()):
-        labels = np.array([escape_html(token) for token in pattern.tokens], dtype=object)
-        queries = np.repeat(labels[:, None], len(labels), axis=1)
         row, column = divmod(place, columns)
         fig.add_trace(
             go.Heatmap(
                 z=pattern.weights,
-                customdata=np.dstack([queries, queries.T]),
+                customdata=_names([escape_html(token) for token in pattern.tokens]),
                 zmin=0,
                 zmax=top or 1.0,
                 colorscale=SEQUENTIAL,
                 showscale=place == 0,
                 colorbar={"title": {"text": "attention"}, "tickformat": ".0%", "thickness": 12},
-                hovertemplate=f"{member(found)} {head}<br>from token %{{y}} <b>%{{customdata[0]}}</b><br>"
-                "to token %{x} <b>%{customdata[1]}</b><br>%{z:.1%} of its attention<extra></extra>",
+                hovertemplate=f"{member(found)} {head}<br>{_HOVER}",
             ),
             row + 1,
             column + 1,
@@ -144,7 +160,7 @@ def all_heads(
     fig.update_annotations(font_size=12)
     return layout(
         fig,
-        f"All {len(patterns)} {member(found)}s of layer {found.layer}",
+        f"{everyone(found)} of layer {found.layer}",
         subtitle="tokens down attend to tokens across, in reading order; framed: the one above",
         height=120 + 150 * rows,
     )

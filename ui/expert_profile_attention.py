@@ -67,7 +67,7 @@ def attention(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, f
         f"Heatmap of the attention of layer {layer}'s expert {expert}, {len(pattern.tokens)} query tokens by as many "
         f"key tokens. {strongest(pattern)}",
     )
-    st.caption(routed(found, expert) + said(found, pattern, hide))
+    st.caption(routed(found, expert) + said(found, pattern, hide, "as usage and scores are"))
 
 
 def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | None, str]:

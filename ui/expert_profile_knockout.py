@@ -135,7 +135,7 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
         if regression
         else "the logit of the true class less the largest other one"
     )
-    together = " (both of a minimal pair drawn, and for q dealt, as one)" if paired else ""
+    together = " (both of a minimal pair drawn, and for q shuffled, as one)" if paired else ""
     st.caption(
         f"The {worth} is {what}; negative: the expert had helped. Means over all n inputs of a slice of "
         f"{escape(data.name)}, those included that can't change; 95% intervals by the bootstrap{together}. "

@@ -11,6 +11,7 @@ import streamlit as st
 from shrp.attention import LayerAttention, layer_attention
 from shrp.attention_roles import AttentionRoles
 from shrp.attention_roles import attention_roles as roles_of
+from shrp.batching import longest_input
 from shrp.checkpoint import Checkpoint
 from shrp.convert import router_layers
 from shrp.data import TextData
@@ -47,16 +48,21 @@ def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
     return once("expert-tokens", 3, key, "Counting tokens", work)
 
 
-def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> LayerAttention:
-    """Attention of one layer in one input. Raises as `shrp.attention.layer_attention`."""
-    return _attention(checkpoint, checkpoint.fingerprint, text, layer)
+def attention(
+    checkpoint: Checkpoint, text: tuple[str, ...], layer: int, *, whole: bool = False
+) -> LayerAttention:
+    """Attention of one layer in one input. Raises as `shrp.attention.layer_attention`.
+
+    Args:
+        whole: reads as much as the model can, as for typed texts; else as usage and scores do.
+    """
+    cut = longest_input(checkpoint.model, checkpoint.tokenizer) if whole else checkpoint.info.max_length
+    return _attention(checkpoint, checkpoint.fingerprint, text, layer, cut)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _attention(_checkpoint: Checkpoint, fingerprint: str, text: tuple[str, ...], layer: int):
-    return layer_attention(
-        _checkpoint.model, _checkpoint.tokenizer, text, layer, max_length=_checkpoint.info.max_length
-    )
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _attention(_checkpoint: Checkpoint, fingerprint: str, text: tuple[str, ...], layer: int, cut: int):
+    return layer_attention(_checkpoint.model, _checkpoint.tokenizer, text, layer, max_length=cut)
 
 
 def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:

@@ -10,10 +10,11 @@ from shrp.attention import LayerAttention
 from shrp.convert import layer_kinds
 from shrp.errors import ShrpError
 from ui import expert_profile_results as made
-from ui.attention_figures import MOST, all_frame, all_heads, frame, heatmap, member, said, strongest
+from ui.attention_figures import MOST, all_frame, all_heads, everyone, frame, heatmap, member, said, strongest
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.expert_profile_attention import HIDE, routed
+from ui.sentences import INPUT
 from ui.state import Selection, show_error
 
 LAYER, HEAD, ALL = "attention_layer", "attention_head", "attention_all"
@@ -26,46 +27,62 @@ _UNROUTED = {
 """What a map is of where nothing is routed, by the kind of layer."""
 
 
-def section(selection: Selection, texts: Sequence[tuple[str, ...]], numbers: Sequence[int]) -> None:
+def section(
+    selection: Selection, texts: Sequence[tuple[str, ...]], numbers: Sequence[int], *, pick: bool = False
+) -> None:
     """The pickers, a map for each input, and all heads of the layer on demand.
 
     Args:
-        texts: the inputs shown, one or two.
+        texts: the inputs, as many as are to be shown beside each other.
         numbers: theirs on the page.
+        pick: whether one of them is to be picked here.
     """
     st.subheader("Where heads look", anchor="attention")
+    st.caption("Attention in the inputs above, read and routed as there, with nothing forced.")
     kinds = layer_kinds(selection.checkpoint.model)
     layers = [layer for layer, kind in enumerate(kinds) if kind != "dropped"]
     if not layers:
         st.info("All layers were dropped, so nothing attends to anything.", icon=":material/visibility_off:")
         return
-    one, two, three, four = st.columns([1, 1, 1.3, 1.7], vertical_alignment="bottom")
-    start = layers[-1]
-    fall_back(LAYER, layers, start)
-    layer = one.selectbox("Layer", layers, layers.index(start), key=LAYER, bind="query-params")
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    if pick and len(texts) > 1:
+        fall_back(INPUT, (None, *numbers), numbers[0])
+        number = (
+            row.selectbox("Input number", numbers, key=INPUT, bind="query-params", width=150) or numbers[0]
+        )
+        texts, numbers = [texts[numbers.index(number)]], [number]
+    fall_back(LAYER, layers, layers[-1])
+    layer = row.selectbox("Layer", layers, len(layers) - 1, key=LAYER, bind="query-params", width=150)
     try:
-        found = [made.attention(selection.checkpoint, text, layer) for text in texts]
+        found = [made.attention(selection.checkpoint, text, layer, whole=True) for text in texts]
     except ShrpError as error:
         show_error(error)
         return
     first = found[0]
-    chosen = _routed_to(first)
-    begin = first.heads[0] if chosen is None else chosen
-    fall_back(HEAD, first.heads, begin)
-    default = {} if HEAD in st.session_state else {"index": first.heads.index(begin)}
-    head = two.selectbox(member(first).capitalize(), first.heads, key=HEAD, bind="query-params", **default)
-    hide = three.toggle(
+    fall_back(HEAD, (None, *first.heads), None)
+    # No default but none, which the address leaves out: what an input is routed to changes with layer and input.
+    head = row.selectbox(
+        member(first).capitalize(),
+        first.heads,
+        index=None,
+        key=HEAD,
+        bind="query-params",
+        width=190,
+        placeholder=f"{_start(first)}" + " (as routed)" * (_routed_to(first) is not None),
+    )
+    hide = row.toggle(
         "Hide special tokens",
         key=HIDE,
         bind="query-params",
         help="Leaves [CLS], [SEP] and their like out and divides each row by what remains.",
     )
-    everything = four.toggle(
-        f"All {member(first)}s of the layer", key=ALL, bind="query-params", help="Side by side, below."
+    everything = row.toggle(
+        f"{everyone(first)} side by side", key=ALL, bind="query-params", disabled=len(first.heads) == 1
     )
-    for column, one_found, number in zip(st.columns(len(found), gap="medium"), found, numbers, strict=True):
+    for column, one, number in zip(st.columns(len(found), gap="medium"), found, numbers, strict=True):
         with column:
-            _one(one_found, head, hide, everything, number, selection.name)
+            shown = _start(one) if head is None else head
+            _one(one, shown, hide, everything and len(one.heads) > 1, number, selection.name)
 
 
 def _one(found: LayerAttention, head: int, hide: bool, everything: bool, number: int, name: str) -> None:
@@ -80,7 +97,7 @@ def _one(found: LayerAttention, head: int, hide: bool, everything: bool, number:
         f"query tokens by as many key tokens. {strongest(pattern)}",
     )
     words = routed(found, head) if found.probs is not None else _UNROUTED[found.kind]
-    st.caption(words + said(found, pattern, hide))
+    st.caption(words + said(found, pattern, hide, "the most that the model reads"))
     if not everything:
         return
     if len(pattern.tokens) > MOST:
@@ -99,6 +116,12 @@ def _one(found: LayerAttention, head: int, hide: bool, everything: bool, number:
         f"Small heatmaps of the attention of all {len(patterns)} {what}s of layer {found.layer} in input {number}. "
         + " ".join(f"{what.capitalize()} {one}: {strongest(each)}" for one, each in patterns.items()),
     )
+
+
+def _start(found: LayerAttention) -> int:
+    """What is shown until a person picks: the expert that the input goes to, else the first one."""
+    chosen = _routed_to(found)
+    return found.heads[0] if chosen is None else chosen
 
 
 def _routed_to(found: LayerAttention) -> int | None:

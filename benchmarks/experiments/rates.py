@@ -6,9 +6,10 @@ pruned ones, of the experts that usage keeps (SHRP) or of random ones. The text 
 the table's rates.
 
 Two more are not in the table. In it a model whose layers are dropped comes from the texts with all of its layers,
-where SHRP's dense ones are the task's teacher's: `taught` drops the layers of that teacher and sees no texts. And
-`dense` is the teacher itself, no layer converted, trained on from its own outputs for as many epochs: what of a
-retained share above 100% is the training's doing.
+where at 6 of 12 SHRP's dense ones are the task's teacher's: `taught` drops the layers of that teacher and sees no
+texts. And `dense` is the teacher itself, no layer converted, all of them learning from labels and its own outputs for
+as many epochs (without changed copies, of which it would learn nothing): what of a share above 100% is the training's
+doing.
 """
 
 from __future__ import annotations

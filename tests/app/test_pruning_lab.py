@@ -562,7 +562,7 @@ def test_what_the_threshold_costs_is_said_and_can_be_mended(
     ours, theirs = (answer_shares(one.logits)[1] for one in (pruned, routed))
     assert f"predicts *positive* for {ours:.1%} of the inputs, the routed model for {theirs:.1%}" in said
     assert f"as frequent as there): accuracy {moved.score:.1%} (95% interval" in said
-    areas = re.search(r"no threshold touches: (\S+), routed (\d\.\d+)", said).groups()
+    areas = re.search(r"free of any threshold: (\S+), routed (\d\.\d+)", said).groups()
     expected = [ranking(one.labels, one.logits) for one in (pruned, routed)]
     assert [float(area) for area in areas] == pytest.approx(
         expected, abs=0.005

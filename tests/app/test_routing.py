@@ -6,12 +6,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
+from shrp import checkpoint_info
 from shrp.attention import layer_attention
 from shrp.explore import MAX_SENTENCES, Exploration, explore
 from shrp.forcing import ForcedRoute
 from shrp.plan import make_plan
 from shrp.tasks import TASKS
-from ui import routing_force
+from ui import routing_attention, routing_force
 from ui.routing_views import lengths
 from ui.sentences import LONGEST_LINK
 
@@ -382,30 +383,58 @@ def attention_specs(page):
     }
 
 
-def test_where_any_layers_heads_look(page, tiny_checkpoint):
+def test_where_any_layers_heads_look(page, tiny_checkpoint, monkeypatch):
     route(page, "w1 w2 w3")
     loaded = checkpoints.load(tiny_checkpoint)
     top = layer_attention(loaded.model, loaded.tokenizer, ("w1 w2 w3",), 2)
     best = int(top.probs.argmax())
     assert (page.selectbox(key="attention_layer").value, page.selectbox(key="attention_head").value) == (
         2,
-        best,
+        None,
     )
     ((title, (drawn,)),) = attention_specs(page).items()
-    assert title == f"Attention of layer 2, expert {best}"
+    assert title == f"Attention of layer 2, expert {best}"  # which follows the route
     np.testing.assert_allclose(values(drawn["z"]), top.weights[best], atol=1e-6)
     assert "The router sends this input here" in texts_of(page)
+    other = (best + 1) % 4
+    page.selectbox(key="attention_head").set_value(other).run()
+    assert list(attention_specs(page)) == [f"Attention of layer 2, expert {other}"]
+    assert "what this expert would attend to" in texts_of(page)
     page.selectbox(key="attention_layer").set_value(0).run()
     page.toggle(key="attention_all").set_value(True).run()
     assert not page.exception
     dense = layer_attention(loaded.model, loaded.tokenizer, ("w1 w2 w3",), 0)
     drawn = attention_specs(page)
-    assert list(drawn) == [f"Attention of layer 0, head {best}", "All 4 heads of layer 0"]
+    assert list(drawn) == [f"Attention of layer 0, head {other}", "All 4 heads of layer 0"]
     for map_, weights in zip(drawn["All 4 heads of layer 0"], dense.weights, strict=True):
         np.testing.assert_allclose(values(map_["z"]), weights, atol=1e-6)
     assert "This layer is dense" in texts_of(page)
-    route(page, "w1 " * 100)
-    assert "side by side for inputs of 64 tokens" not in texts_of(page)  # the model reads 32
+    monkeypatch.setattr(routing_attention, "MOST", 4)
+    route(page, "w1 w2 w3")
+    assert list(attention_specs(page)) == [f"Attention of layer 0, head {other}"]
+    assert "side by side for inputs of 4 tokens at most; this one has 5" in texts_of(page)
+
+
+def test_the_attention_pickers_have_the_same_default_in_every_run(page):
+    """Else a link would leave out what is picked, or bring back something else."""
+
+    def defaults():
+        boxes = [page.selectbox(key=key).proto for key in ("attention_layer", "attention_head")]
+        return [box.default if box.HasField("default") else None for box in boxes]
+
+    first = defaults()
+    assert first[1] is None
+    page.selectbox(key="attention_head").set_value(3).run()
+    page.selectbox(key="attention_layer").set_value(1).run()
+    assert defaults() == first
+
+
+def test_attention_reads_typed_text_as_far_as_the_page_does(open_page, save_tiny, monkeypatch):
+    monkeypatch.setattr(checkpoint_info, "EVALUATED_TOKENS", 6)
+    page = open_page("routing", save_tiny("tiny"), text="w1 w2 w3 w4 w5 w6 w7 w8")
+    assert not page.exception
+    ((_, (drawn,)),) = attention_specs(page).items()
+    assert np.shape(values(drawn["z"])) == (10, 10)
 
 
 @pytest.mark.parametrize(
@@ -427,4 +456,7 @@ def test_attention_of_models_that_route_nothing(open_page, save_tiny, kind, laye
     assert said in texts_of(page)
     if "plan" in kind:
         assert page.selectbox(key="attention_head").options == ["2", "3"]
+        page.selectbox(key="attention_layer").set_value(1).run()
+        assert page.toggle(key="attention_all").label == "The kept expert side by side"
+        assert page.toggle(key="attention_all").disabled
     assert len(attention_specs(page)) == 1
