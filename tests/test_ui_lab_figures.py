@@ -267,7 +267,7 @@ def test_the_cheapest_setting_is_named_for_each_loss_against_the_routed_model():
     best = lab_pareto.pareto(frame, "encoder_flops")
     text = lab_pareto.cheapest_within(best, 0.9, "accuracy", "encoder_flops")
     assert "routed model's 90.0%" in text
-    one, two = text.split(": ", 1)[1].split("; ")
+    one, two = text.split(": ", 1)[1].split(". Scores")[0].split("; ")
     assert one.startswith("within 1: #3, 6 in all")
     assert two.startswith("within 2 and 5: #2, 4 in all")
     assert "within 1, 2 and 5: none" in lab_pareto.cheapest_within(best, 0.99, "accuracy", "encoder_flops")

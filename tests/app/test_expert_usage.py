@@ -545,7 +545,7 @@ def test_routes_exchanged_among_inputs_are_scored_where_asked_for(open_page, tin
         least, most = int(row["flipped_min"]), int(row["flipped_max"])
         assert f"{row['flipped']:.1f} ({least} to {most} by draw) of n = 480 answers changed" in texts_of(at)
         assert f"where {row['moved']:.0%} of the choices fall on another expert" in texts_of(at)
-    assert "All and alike are means of 5 draws" in texts_of(at)
+    assert "*All* and *alike* are means of 5 draws" in texts_of(at)
 
 
 def test_what_routes_of_the_same_answer_say_where_there_is_nothing_to_say(

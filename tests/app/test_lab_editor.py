@@ -140,7 +140,7 @@ def test_counts_in_the_table(page, tiny_checkpoint):
 
 
 def test_the_table_of_counts_comes_back_with_the_edits_and_is_one_checkpoints(page, save_tiny):
-    save_tiny("another")
+    save_tiny("another", training={"epochs": 3})
     set_counts(page, **{"0": 4})
     page.switch_page("pages/overview.py").run()
     page.switch_page("pages/pruning_lab.py").run()

@@ -80,7 +80,7 @@ def test_compare_and_overview_have_them_too(open_page, folder, loaded):
     at = open_page("overview", folder)
     assert not at.exception
     assert f"Minimal pairs in order: this model {in_order(whole)}; by guessing half." in plainly(at)
-    assert "gives the acceptable one more of that label" in plainly(at)
+    assert "gives the acceptable one a higher score for that label" in plainly(at)
 
 
 def test_expert_usage_shows_where_the_routes_of_pairs_part(open_page, folder, loaded):
