@@ -85,8 +85,8 @@ def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
     assert "--seed 7 --teacher-epochs 2 --teacher-learning-rate 0.0001" in said
     assert "slice (12 groups): more than chance in" in said
     assert "No routes: with the mixture of all experts in their place, accuracy goes from" in said
-    # Costs, layers, scores on two data, history, usage, evenness, what routing goes by, curve, routes of right and wrong
-    # inputs.
+    # Costs, layers, scores on two data, history, usage, evenness, what routing goes by, curve, routes of right inputs
+    # and of wrong ones.
     assert sum(tag == "figure" for tag, _ in found.tags) == 11
     charts = [attrs for _, attrs in found.tags if attrs.get("role") == "img"]
     assert len(charts) == 11
