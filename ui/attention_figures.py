@@ -154,15 +154,18 @@ def all_heads(
             else {}
         )
         fig.update_xaxes(row=row + 1, col=column + 1, **frame)
-        fig.update_yaxes(row=row + 1, col=column + 1, autorange="reversed", **frame)
-    fig.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
-    fig.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
-    fig.update_annotations(font_size=12)
+        fig.update_yaxes(row=row + 1, col=column + 1, **frame)
+    end = len(next(iter(patterns.values())).tokens) - 0.5
+    bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
+    fig.update_xaxes(range=[-0.5, end], **bare)
+    fig.update_yaxes(range=[end, -0.5], **bare)
+    fig.update_annotations(font_size=12, yshift=2)
     return layout(
         fig,
         f"{everyone(found)} of layer {found.layer}",
         subtitle="tokens down attend to tokens across, in reading order; framed: the one above",
-        height=120 + 150 * rows,
+        height=150 + 150 * rows,
+        margin={"t": 104},
     )
 
 
