@@ -148,13 +148,15 @@ def all_heads(
             row + 1,
             column + 1,
         )
-        frame = (
-            {"showline": True, "mirror": True, "linewidth": 2.5, "linecolor": SELECTED}
-            if head == picked
-            else {}
-        )
-        fig.update_xaxes(row=row + 1, col=column + 1, **frame)
-        fig.update_yaxes(row=row + 1, col=column + 1, **frame)
+        if head == picked:
+            fig.add_shape(
+                type="rect",
+                xref="x domain",
+                yref="y domain",
+                **{"x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"color": SELECTED, "width": 2.5}},
+                row=row + 1,
+                col=column + 1,
+            )
     end = len(next(iter(patterns.values())).tokens) - 0.5
     bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
     fig.update_xaxes(range=[-0.5, end], **bare)
