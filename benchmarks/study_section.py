@@ -30,6 +30,11 @@ INTRODUCTION = (
     "static models repeat the score of a smaller one."
 )
 
+OTHER_START = (
+    " Where layers were dropped, those left begin as they were after the texts, where beside SHRP's they are the "
+    "task's teacher's: what they keep from that start stands under “Other rates, and other starts”."
+)
+
 _SIZES = {
     "encoder_params": "encoder parameters",
     "model_params": "model parameters",
@@ -99,6 +104,8 @@ def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:
     text = (
         f"On the task: learning rates {rates.learning_rate:g} and, for new weights, {rates.new_learning_rate:g}; "
         f"dense layers {'frozen (but beside dropped ones)' if one.freeze_dense else 'learning'}, embeddings frozen."
+        + OTHER_START
+        * (not one.recover_on_texts)
     )
     if one.recover_on_texts:
         further = RECOVERY_RATES
