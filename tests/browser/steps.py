@@ -254,3 +254,23 @@ def time_of_next_score(page, total):
 def metric(page, label):
     """Value of the first metric of that exact label."""
     return page.locator("[data-testid=stMetric]", has=page.get_by_text(label, exact=True)).first
+
+
+def looks_well(app_url, new_page, name):
+    """A page in a narrow window, in light and dark: charts have words, nothing is cut, and all is legible."""
+    page = new_page(viewport={"width": 1200, "height": 900})
+    page.goto(address_with_charts(app_url, name))
+    settled(page)
+    drawn(page)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll(".js-plotly-plot")].every(
+            (chart) => chart.closest("[role=figure][aria-label]:not([aria-label=''])"))"""
+    )
+    cut, seen = cut_texts(page)
+    assert seen
+    assert not cut
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        low, texts = low_contrast(page)
+        assert texts > 20
+        assert not low, f"{len(low)} of {texts} texts in {scheme}: {low[:8]}"

@@ -62,8 +62,8 @@ def test_two_people_drag_the_slider_at_once(app_url, new_page, score_of, timing)
         places.append((box["x"] + box["width"] / 2, box["y"] + box["height"] / 2))
         person.mouse.move(*places[-1])
         person.mouse.down()
-    for step in range(1, 13):
-        for person, (x, y), way in zip(people, places, (30, -6), strict=True):
+    for step in range(1, 7):
+        for person, (x, y), way in zip(people, places, (12, -8), strict=True):
             person.mouse.move(x + way * step, y)
     for person in people:
         person.mouse.up()
