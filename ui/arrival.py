@@ -2,7 +2,8 @@
 
 A widget that is bound to the address keeps its value from an earlier visit, and a value in the address that is the
 widget's default is cleared by Streamlit without being set. So a link that names it would lead to the one kept. Links
-carry what they ask for in a parameter of its own instead, which the page takes out of the address on arrival.
+carry what they ask for in a parameter of its own too, which the page takes out of the address on arrival; the widgets'
+own parameters stay there, for what a page sets by itself in its first run does not get into the address.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ PARAM = "open"
 
 
 def link(values: Mapping[str, Any]) -> dict[str, str]:
-    """The query parameter of a link to a page whose widgets of these keys are to have these values."""
-    return {PARAM: urlencode(values)}
+    """The query parameters of a link to a page whose widgets of these keys are to have these values."""
+    return {key: str(value) for key, value in values.items()} | {PARAM: urlencode(values)}
 
 
 def arrive(kinds: Mapping[str, Callable[[str], Any]]) -> None:

@@ -10,7 +10,7 @@ from shrp.evaluate import evaluate
 from shrp.paired import LOST, agreement
 from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
-from ui import lab_compare, lab_hurts, lab_sides, latency
+from ui import arrival, lab_compare, lab_hurts, lab_sides, latency
 from ui.lab_reference import ROUTED
 
 from .helpers import texts_of
@@ -40,20 +40,22 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
     at.switch_page("pages/routing.py").run()
     labels = [link.proto.label for link in at.get("page_link")]
     assert any(label.startswith("layer 2, expert ") for label in labels)
-    (asked,) = {
-        values[0]
+    query = next(
+        link.proto.query_string
         for link in at.get("page_link")
         if link.proto.label.startswith("layer 2, expert ")
-        for values in parse_qs(link.proto.query_string).values()
-    } & {f"layer=2&expert={expert}" for expert in range(4)}
+    )
+    asked = {key: values[0] for key, values in parse_qs(query).items()}
+    other = (start[1] + 2) % 4
     for query, wanted in (
-        (asked, (2, int(asked[-1]))),
-        (f"layer={start[0]}&expert={start[1]}", start),
-        ("layer=99&expert=9&budget=3&nonsense", start),
-        ("layer=x", (1, start[1])),  # as it was
+        (asked, (2, int(asked["expert"]))),
+        (arrival.link({"layer": start[0], "expert": start[1]}), start),
+        (arrival.link({"layer": 1, "expert": other}), (1, other)),
+        ({"open": "layer=99&expert=9&budget=3&nonsense"}, start),
+        ({"open": "layer=x"}, (1, start[1])),  # as it was
     ):
         at.query_params.clear()
-        at.query_params["open"] = query
+        at.query_params.update(query)
         at.switch_page("pages/expert_usage.py").run()
         assert not at.exception
         assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == wanted

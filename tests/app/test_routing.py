@@ -12,7 +12,7 @@ from shrp.explore import MAX_SENTENCES, Exploration, explore
 from shrp.forcing import ForcedRoute
 from shrp.plan import make_plan
 from shrp.tasks import TASKS
-from ui import routing_attention, routing_force
+from ui import arrival, routing_attention, routing_force
 from ui.routing_views import lengths
 from ui.sentences import LONGEST_LINK
 
@@ -66,7 +66,8 @@ def test_each_chosen_expert_leads_to_what_it_is_for(page, tiny_checkpoint):
     for layer in found.layers:
         link = links[f"layer {layer}, expert {found.choice(layer)}"]
         assert link.page == "expert_usage"
-        assert parse_qs(link.query_string) == {"open": [f"layer={layer}&expert={found.choice(layer)}"]}
+        values = {"layer": str(layer), "expert": str(found.choice(layer))}
+        assert parse_qs(link.query_string) == {key: [value] for key, value in arrival.link(values).items()}
 
 
 def test_the_url_restores_text_input_and_comparison(open_page, tiny_checkpoint):
