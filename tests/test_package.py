@@ -43,7 +43,7 @@ def test_importing_the_package_alone_does_not_import_torch():
 def test_the_python_of_the_readme_runs(monkeypatch, capsys):
     root = Path(shrp.__file__).parents[1]
     text = (root / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("### In Python") : text.index("## What is measured")]
+    section = text[text.index("### In Python") : text.index("## Layout")]
     code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
     assert "routes_without" in code
     monkeypatch.chdir(root)  # it names a shipped checkpoint

@@ -1,4 +1,4 @@
-"""The shipped probe sets are what the README says of them, so that a careless edit to a line can't pass."""
+"""The shipped probe sets are what docs/probes.md says of them, so that a careless edit to a line can't pass."""
 
 import json
 import os

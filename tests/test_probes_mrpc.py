@@ -1,4 +1,4 @@
-"""The sentence pairs of the MRPC probe set are what the README says of them."""
+"""The sentence pairs of the MRPC probe set are what docs/probes.md says of them."""
 
 import json
 import os
