@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shrp.attention import LayerAttention
 from shrp.data import TextData
 from shrp.evaluate import summarise
 from shrp.explore import Exploration
@@ -17,6 +18,7 @@ from shrp.plan import PruningPlan, first_experts, make_plan
 from shrp.tasks import TASKS
 from shrp.whatif import WhatIf
 from ui import (
+    attention_figures,
     expert_cells,
     lab_chance,
     lab_curve,
@@ -338,6 +340,17 @@ def test_token_map_shows_every_token_and_moves_through_long_texts():
     long = expert_cells.token_map(exploration("word " * 100, token=True))
     assert tuple(long.layout.xaxis.range) == (-0.5, 59.5)
     assert long.layout.dragmode == "pan"
+
+
+@pytest.mark.parametrize(("count", "named", "height"), [(3, True, 350), (60, True, 790), (512, False, 990)])
+def test_an_attention_map_names_as_many_tokens_as_can_be_read_and_stays_on_a_screen(count, named, height):
+    weights = np.full((1, count, count), 1 / count)
+    special = np.zeros(count, dtype=bool)
+    tokens = tuple(f"w{place}" for place in range(count))
+    found = LayerAttention(4, "dense", (0,), ("some words",), tokens, count, special, weights, None)
+    fig = attention_figures.heatmap(found, found.pattern(0), 0, "input 1")
+    assert (fig.layout.xaxis.ticktext == tokens) == (fig.layout.yaxis.ticktext == tokens) == named
+    assert fig.layout.height == height
 
 
 def test_side_by_side_has_a_row_an_input():

@@ -13,6 +13,8 @@ from ui.theme import SELECTED, SEQUENTIAL, layout
 
 _SMALL = 40
 """From so many tokens on, labels are small."""
+_LABELLED = 80
+"""Most tokens of an input whose map has them on its axes; of more, places are there."""
 _COLUMNS = 6
 MOST = 64
 """Most tokens of an input of which all heads are drawn side by side."""
@@ -75,21 +77,24 @@ def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -
             customdata=names,
             zmin=0,
             colorscale=SEQUENTIAL,
-            colorbar={"title": {"text": "attention"}, "tickformat": ".0%", "thickness": 12},
+            colorbar={"title": {"text": "attention"}, "tickformat": ".1~%", "thickness": 12},
             hovertemplate=_HOVER if names is not None else _HOVER_PLACES,
         )
     )
     size = 11 if len(places) <= _SMALL else 8
-    ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels, "tickfont": {"size": size}}
-    fig.update_xaxes(**ticks, tickangle=-60, showgrid=False, zeroline=False)
-    fig.update_yaxes(**ticks, autorange="reversed", showgrid=False, zeroline=False)
+    fig.update_xaxes(showgrid=False, zeroline=False)
+    fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
+    if len(places) <= _LABELLED:
+        ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels, "tickfont": {"size": size}}
+        fig.update_xaxes(**ticks, tickangle=-60)
+        fig.update_yaxes(**ticks)
     return layout(
         fig,
         f"Attention of layer {found.layer}, {member(found)} {expert}",
         subtitle=f"{escape_html(source)}: {escape_html(shorten(' / '.join(found.text), 70))}",
         x="token attended to",
         y="token attending",
-        height=190 + min((20 if size > 8 else 12) * max(len(places), 8), 1400),
+        height=190 + (20 if size > 8 else 10) * min(max(len(places), 8), _LABELLED),
     )
 
 
@@ -142,7 +147,7 @@ def all_heads(
                 zmax=top or 1.0,
                 colorscale=SEQUENTIAL,
                 showscale=place == 0,
-                colorbar={"title": {"text": "attention"}, "tickformat": ".0%", "thickness": 12},
+                colorbar={"title": {"text": "attention"}, "tickformat": ".1~%", "thickness": 12},
                 hovertemplate=f"{member(found)} {head}<br>{_HOVER}",
             ),
             row + 1,
