@@ -43,7 +43,7 @@ def scores_of_its_own(selection: state.Selection, scores: pd.DataFrame) -> pd.Da
 def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame) -> None:
     """The four numbers to know first, each with its denominator."""
     info = selection.checkpoint.info
-    first, *others = st.columns(4, border=True)
+    first, *others = st.columns([1.5, 1, 1, 1], border=True)
     with first:
         if own.empty:
             st.metric(metric_name(info.task.metric).capitalize(), NOT_KNOWN)

@@ -77,7 +77,7 @@ def layer_strip(frame: pd.DataFrame, num_experts: int, *, validation: str = "val
     return layout(
         fig,
         "The encoder, layer by layer",
-        subtitle=f"{last + 1} layers of {num_experts} heads; in a converted layer every head is an expert",
+        subtitle=f"{last + 1} layers of {num_experts} heads; each an expert where converted",
         x="layer, from the input (0) to the output",
         y="expert (head)",
         height=330,
