@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command import run
+from benchmarks.command import name_of, run
 from benchmarks.shares import lead
 from benchmarks.stages import Stages
 from benchmarks.table import Table
@@ -25,13 +25,14 @@ from shrp.errors import DataError
 from shrp.evaluation import Evaluation
 from shrp.plan import make_plan
 from shrp.prune import prune
+from shrp.studies import FILES
 from shrp.training_config import TrainConfig
 
 LAYERS = tuple(range(1, 12))
 RECOVERY_EPOCHS = 2
 AGAINST = "retain"
 """The variant that the others are compared with, input by input."""
-OUT = Path(__file__).parent.parent / "docs" / "data" / "ablation.json"
+OUT = FILES / "ablation.json"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def main(
         out,
         "python -m benchmarks.ablation",
         ("task", "seed", "variant"),
-        base=base_name or base,
+        base=name_of(base, base_name),
         layers=list(LAYERS),
         per_layer=1,
     )
@@ -164,7 +165,7 @@ def main(
     if unknown := [name for name in names if name not in VARIANTS]:
         raise DataError(f"there is no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}.")
     for task in tasks.split(","):
-        stages = Stages(base, base_name or base, work, task, seed)
+        stages = Stages(base, name_of(base, base_name), work, task, seed)
         best = stages.evaluate(stages.teacher.model)
         depth = f"{len(LAYERS)}of{stages.teacher.model.config.num_hidden_layers}"
         rows, said = {}, {}

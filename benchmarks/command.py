@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -50,3 +51,8 @@ def names(text: str, known: Sequence[str], option: str, *, none: bool = False) -
     if not found and not none:
         raise typer.BadParameter(f"name at least one of {', '.join(known)}.", param_hint=option)
     return found
+
+
+def name_of(base: str, base_name: str | None) -> str:
+    """What a base is called in files that are passed on: of a folder its own name, never where it lies."""
+    return base_name or (Path(base).name if Path(base).is_dir() else base)

@@ -20,7 +20,7 @@ import typer
 from transformers import PreTrainedModel
 
 from benchmarks import depths
-from benchmarks.command import names, numbers, run
+from benchmarks.command import name_of, names, numbers, run
 from benchmarks.depths import DEPTHS, Depth, named
 from benchmarks.general import General
 from benchmarks.pipeline import Pipeline
@@ -31,19 +31,20 @@ from benchmarks.table import Table
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
-from shrp.cli.training import probe_of
+from shrp.data import probe_for
 from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import make_plan
+from shrp.studies import FILES
 from shrp.training_config import RECIPES
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
 CONTROLS = ("dropped", "uniform")
 RANDOM_DRAWS = 3
 KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
-OUT = Path(__file__).parent.parent / "docs" / "data" / "glue.json"
+OUT = FILES / "glue.json"
 
 
 class Study:
@@ -63,7 +64,7 @@ class Study:
         self.stages, self.table, self.task = stages, table, task
         self.pipeline = Pipeline(stages, general, control_texts=control_texts, chosen=chosen)
         self.dense = dense_cost(stages.teacher.model, TOKENS)
-        self.sets = (stages.validation, *probe_of(stages.validation.task))
+        self.sets = (stages.validation, *probe_for(stages.validation.task))
         self.best = {data.fingerprint: stages.evaluate(stages.teacher.model, data) for data in self.sets}
         if not self.best[stages.validation.fingerprint].score > 0:
             raise TrainingError(
@@ -244,11 +245,12 @@ def main(
     )
     if ship is not None and "," in seeds:
         raise TrainingError("a checkpoint is of one seed, so --ship takes --seeds with a single one.")
-    table = Table(out, "python -m benchmarks.glue", KEY, base=base_name or base)
-    general = General(base, base_name or base, work)
+    name = name_of(base, base_name)
+    table = Table(out, "python -m benchmarks.glue", KEY, base=name)
+    general = General(base, name, work)
     for seed in numbers(seeds):
         for task in tasks.split(","):
-            stages = Stages(base, base_name or base, work, task, seed)
+            stages = Stages(base, name, work, task, seed)
             study = Study(stages, general, table, task, control_texts=control_texts, chosen=chosen)
             for recipe in picked:
                 study.shrp(recipe)

@@ -26,7 +26,8 @@ from shrp.checkpoint_info import usage_in
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data import TextData, load_data
 from shrp.errors import CheckpointError
-from shrp.evaluate import Evaluation, evaluate
+from shrp.evaluate import evaluate
+from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.plan import LayerPlan, PruningPlan, make_plan
 from shrp.prune import prune

@@ -23,7 +23,7 @@ from benchmarks.study_section import ablation_section, glue_section, selection_s
 from shrp import card
 from shrp.checkpoint import Checkpoint, discover, load
 from shrp.errors import CheckpointError, DataError
-from shrp.studies import read_rows
+from shrp.studies import FILES, read_rows
 
 ROOT = Path(__file__).parent.parent
 HEAD = """# Results
@@ -53,7 +53,7 @@ SPEED: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
 
 def main(
     checkpoints: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = ROOT / "checkpoints",
-    data: Annotated[Path, typer.Option(help="Folder of kept measurements.")] = ROOT / "docs" / "data",
+    data: Annotated[Path, typer.Option(help="Folder of kept measurements.")] = FILES,
     out: Annotated[Path, typer.Option(help="File to write.")] = ROOT / "docs" / "results.md",
 ) -> None:
     """Write the results page."""

@@ -26,10 +26,11 @@ from shrp.errors import PlanError
 from shrp.exchanges import ALIKE, ALL
 from shrp.shuffled import MIXTURE, shuffle_routes
 from shrp.specialisation import specialisation, specialisation_frame
+from shrp.studies import FILES
 from shrp.usage import measure_usage
 
 KEY = ("checkpoint", "layer")
-OUT = Path(__file__).parent.parent / "docs" / "data" / "routes.json"
+OUT = FILES / "routes.json"
 _PAIRS = {
     "interval": ("low", "high"),
     "matched_interval": ("matched_low", "matched_high"),

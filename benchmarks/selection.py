@@ -32,11 +32,12 @@ from shrp.measure import TOKENS, dense_cost, plan_cost
 from shrp.metrics import ranking
 from shrp.plan import PruningPlan
 from shrp.score_rows import measured
+from shrp.studies import FILES
 from shrp.usage import UsageStats, measure_usage, plan_from
 
 DRAWS = 3
 KEY = ("checkpoint", "per_layer", "selection", "matched")
-OUT = Path(__file__).parent.parent / "docs" / "data" / "selection.json"
+OUT = FILES / "selection.json"
 
 
 def study(path: Path, sizes: list[int], table: Table) -> None:

@@ -19,9 +19,14 @@ def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[s
     floor = teacher.constant
     return row | {
         "teacher": teacher.score,
-        "retained": row["score"] / teacher.score if teacher.score else None,
+        "retained": retained(row["score"], teacher),
         "constant": None if math.isnan(floor) else floor,
     }
+
+
+def retained(score: float, teacher: Evaluation) -> float | None:
+    """The share of the teacher's score; None of a teacher that has none, as Matthews' correlation of one answer."""
+    return score / teacher.score if teacher.score else None
 
 
 def lead(mine: Evaluation, control: Evaluation, teacher: Evaluation) -> dict[str, Any]:

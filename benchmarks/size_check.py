@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command import run
+from benchmarks.command import name_of, run
 from benchmarks.shares import lead, of_teacher
 from benchmarks.stages import Stages
 from benchmarks.table import Table
@@ -30,6 +30,7 @@ from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
+from shrp.studies import FILES
 from shrp.training_config import TrainConfig
 
 TASKS = ("rte", "mrpc")
@@ -37,7 +38,7 @@ RECIPE = "retain"
 PER_LAYER = (2, 1)
 RANDOM_DRAWS = 3
 TEACHER = {"stage2_epochs": 3, "learning_rate": 5e-5, "freeze_embeddings": True}
-OUT = Path(__file__).parent.parent / "docs" / "data" / "size.json"
+OUT = FILES / "size.json"
 KEY = ("base", "task", "seed", "model", "per_layer", "recovered")
 
 
@@ -200,7 +201,7 @@ def main(
         raise typer.BadParameter(f"the size check knows {' and '.join(TASKS)}, not {task!r}.")
     protocol = Protocol(stage2_epochs, recovery_epochs, epoch_size, conversion_size, max_length, freeze_dense)
     table = Table(json_out, "python -m benchmarks.size_check", KEY)
-    name = base_name or (Path(base).name if Path(base).is_dir() else base)
+    name = name_of(base, base_name)
     others = [row for row in table.rows if (row["base"], row["task"]) == (name, task)]
     if any(row["protocol"] != asdict(protocol) for row in others):
         raise DataError(f"{json_out.name} has rows of {task} by another protocol: name another file.")

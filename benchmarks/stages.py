@@ -21,7 +21,8 @@ from shrp.cli.output import TrainingBar, stderr
 from shrp.config import ShrpConfig
 from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
-from shrp.evaluate import Evaluation, evaluate
+from shrp.evaluate import evaluate
+from shrp.evaluation import Evaluation
 from shrp.history import history_text
 from shrp.run_state import RUN_FILE, check_identity, finish, identity_of, kept_identity
 from shrp.train import Progress, train

@@ -13,7 +13,7 @@ from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
 from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, findings
 from shrp.general import RECOVERY_RATES
-from shrp.phrases import in_words, listed, metric_name, with_ends
+from shrp.phrases import ends_in_points, in_words, listed, metric_name, signed, with_ends
 from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
 
@@ -261,29 +261,24 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         line += [f"{size}{', shares matched' * matched}", f"{first['encoder_params']:.1%}"]
         area = found["usage"].ranking if "usage" in found else float("nan")
         line.append(f"{area:.3f}" if area == area else "")
-        line += [_selection_cell(found[name]) if name in found else "" for name in names]
+        line += [
+            _percent(found[name].retained, found[name].low, found[name].high) if name in found else ""
+            for name in names
+        ]
         cells.append(line)
     head = ["checkpoint", "routed", "n", "kept a layer", "encoder parameters", "ROC", *names]
     return "\n".join([*lines, *table(head, cells), ""])
 
 
-def _selection_cell(row: Any) -> str:
-    return _one_class(row.retained, row.low, row.high) or _in_brackets(
-        100 * row.retained, 100 * row.low, 100 * row.high
-    )
-
-
 def _ends(row: Mapping[str, Any], model: str) -> str:
-    value, low, high = (100 * row[f"{model} {end}"] for end in ("retained", "low", "high"))
-    return _one_class(value, low, high) or _in_brackets(value, low, high)
+    return _percent(*(row[f"{model} {end}"] for end in ("retained", "low", "high")))
 
 
 def _ahead(row: Mapping[str, Any]) -> str:
     """By how many points of the teacher's score a variant is ahead of `retain` on the same inputs, if that is known."""
-    value, low, high = (100 * row[name] for name in ("change", "change low", "change high"))
-    if value != value:
+    if row["change"] != row["change"]:
         return ""
-    return f"{value:+.1f} ({f'{low:+.1f} to {high:+.1f}' if low == low else 'no interval'})"
+    return f"{signed(100 * row['change'])} ({ends_in_points(row['change low'], row['change high'])})"
 
 
 def _one_class(value: float, low: float, high: float) -> str:
@@ -293,8 +288,10 @@ def _one_class(value: float, low: float, high: float) -> str:
     return "0.0 (one class)" if value == 0 and (low != low or low == high == 0) else ""
 
 
-def _in_brackets(value: float, low: float, high: float, more: str = "") -> str:
-    return f"{value:.1f} ({f'{low:.1f} to {high:.1f}' if low == low else 'no interval'}{more})"
+def _percent(value: float, low: float, high: float, more: str = "") -> str:
+    """A share in percent, in brackets its interval and what else there is to say."""
+    ends = f"{100 * low:.1f} to {100 * high:.1f}" if low == low else "no interval"
+    return _one_class(value, low, high) or f"{100 * value:.1f} ({ends}{more})"
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
@@ -314,6 +311,4 @@ def _table(frame: pd.DataFrame) -> list[str]:
 
 def _cell(row: Any) -> str:
     seeds = f"; {row.seeds} seeds, {100 * row.lowest:.1f} to {100 * row.highest:.1f}" if row.seeds > 1 else ""
-    return _one_class(row.retained, row.low, row.high) or _in_brackets(
-        100 * row.retained, 100 * row.low, 100 * row.high, seeds
-    )
+    return _percent(row.retained, row.low, row.high, seeds)

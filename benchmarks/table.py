@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rows_file
-from benchmarks.throughput import machine, versions
+from benchmarks.machine import machine, versions
 from shrp.errors import DataError
 
 _OF_A_TEACHER = ("base", "task", "recipe", "depth")

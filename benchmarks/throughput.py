@@ -7,14 +7,12 @@ that drift and other load hit all alike. Inputs have no padding. The ratios are 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +35,7 @@ from benchmarks.contenders import (
     onnx_calls,
     torch_call,
 )
+from benchmarks.machine import machine, versions
 from shrp.checkpoint import Checkpoint, discover, load
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.errors import CheckpointError
@@ -49,7 +48,6 @@ RUNTIMES = (EAGER, COMPILE, ONNX)
 SECONDS = 12.0
 """Aim for the timed rounds of one geometry, batch and length; small ones get more rounds, up to `MOST`."""
 MOST = 30
-_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy")
 
 
 def main(
@@ -113,28 +111,6 @@ def main(
         return
     print_table(f"latency, {result['machine']['cpu']}, {torch.get_num_threads()} threads", rows)
     print_table("left out", skipped)
-
-
-def machine() -> dict[str, Any]:
-    """What the times are times of: processor, cores, threads in use, vector instructions."""
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that do the work, where they are installed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def measure(
@@ -271,17 +247,6 @@ def _row(one: Contender, times: pd.DataFrame, batch: int, tokens: int) -> dict[s
 
 def _left_out(model: str, runtime: str, reason: str, dtype: str = "float32") -> dict[str, Any]:
     return {"model": model, "runtime": runtime, "dtype": dtype, "reason": reason}
-
-
-def _cpu() -> str:
-    """The processor's name: Linux keeps it in a file, elsewhere Python's guess must do."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _load() -> float | None:

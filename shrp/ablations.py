@@ -9,7 +9,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_trainings, stored_interval
-from shrp.phrases import in_words
+from shrp.phrases import ends_in_points, in_words, signed, with_ends
 from shrp.studies import bounds, command_of
 
 
@@ -92,7 +92,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
         found = rows.set_index("variant")
         ends = [f"recovered {end}" for end in ("retained", "low", "high")]
         both = [
-            f"{recipe} keeps {_with_ends(*found.loc[recipe, ends])}"
+            f"{recipe} keeps {_share(*found.loc[recipe, ends])}"
             for recipe in ("paper", "retain")
             if recipe in found.index
         ]
@@ -134,7 +134,7 @@ def _paired_changes(task: str, found: pd.DataFrame) -> list[str]:
     said = [
         f"{kind}: "
         + (
-            ", ".join(f"{name} {100 * row['change']:+.1f} ({_ends(row)})" for name, row in part.iterrows())
+            ", ".join(f"{name} {signed(100 * row['change'])} ({_ends(row)})" for name, row in part.iterrows())
             or "none"
         )
         for kind, part in kinds.items()
@@ -145,10 +145,12 @@ def _paired_changes(task: str, found: pd.DataFrame) -> list[str]:
     ]
 
 
+def _share(share: float, low: float, high: float) -> str:
+    return with_ends(share, low, high) + " (no interval)" * (low != low)
+
+
 def _ends(row: Mapping[str, Any]) -> str:
-    if row["change low"] != row["change low"]:
-        return "no interval"
-    return f"{100 * row['change low']:+.1f} to {100 * row['change high']:+.1f}"
+    return ends_in_points(row["change low"], row["change high"])
 
 
 def _by_chance(looks: int) -> str:
@@ -162,10 +164,6 @@ def _changes(found: pd.DataFrame) -> pd.DataFrame:
     """The variants that change one thing of `retain`, by what they change."""
     changes = found[found.index.str.startswith("retain") & (found.index != "retain")]
     return changes.set_axis(changes.index.str.removeprefix("retain").str.strip(", "))
-
-
-def _with_ends(share: float, low: float, high: float) -> str:
-    return f"{share:.1%} ({low:.1%} to {high:.1%})" if low == low else f"{share:.1%} (no interval)"
 
 
 def _grouped(rows: list[Mapping[str, Any]], keys: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from shrp import checkpoint
-from shrp.errors import TrainingError
+from shrp.errors import TrainingError, first_line
 from shrp.families import family_of
 from shrp.tasks import TASKS, Task
 
@@ -111,9 +111,8 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
             f"{base}: {checkpoint.WEIGHTS} is truncated or not a safetensors file: {error}."
         ) from error
     except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TrainingError(
-            f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first}"
+            f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first_line(error)}"
         ) from error
     finally:
         hf_logging.set_verbosity(verbosity)

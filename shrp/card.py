@@ -11,6 +11,7 @@ from shrp.errors import ShrpError
 from shrp.evenness import effective_experts
 from shrp.intervals import stored_interval
 from shrp.measure import TOKENS, cost, dense_cost, plan_cost
+from shrp.phrases import counted
 from shrp.plan import make_plan
 from shrp.training_config import RECIPES, TrainConfig
 from shrp.usage import COLLAPSE_EXPERTS
@@ -133,10 +134,11 @@ def trained(training: Mapping[str, Any]) -> str:
     teacher = f" Distilled from the dense teacher's {' and '.join(distilled)}." if distilled else ""
     size = f"{config['epoch_size']:,} an epoch at most, " if config.get("epoch_size") else ""
     precision = f", {training['precision']}" if training.get("precision") else ""
+    epochs = f"{counted(training['epochs'], 'epoch')}, " if "epochs" in training else ""
     then = f"{before} Then: " if before else ""
     return (
         f"{then}{_recipe(training)}Trained on {training.get('train_data')} ({examples:,} examples, {size}"
-        f"{counted(training.get('epochs'), 'epoch')}, seed {config.get('seed')}{precision}), "
+        f"{epochs}seed {config.get('seed')}{precision}), "
         f"validated on {training.get('validation_data')}; one seed, so differences within the intervals mean "
         f"nothing.{teacher}"
     )
@@ -196,11 +198,6 @@ def chosen_on_texts(info: CheckpointInfo) -> bool:
 def _usage_of(info: CheckpointInfo) -> str | None:
     """The task whose routed model's usage chose the experts before they learned on from texts, if one did."""
     return info.training.get("converted", info.training).get("usage_of")
-
-
-def counted(number: int | None, what: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def limits(info: CheckpointInfo) -> list[str]:

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from shrp import reference, stored
 from shrp.batching import collate, encode, longest_input
 from shrp.checkpoint_info import CheckpointInfo
-from shrp.errors import CheckpointError
+from shrp.errors import CheckpointError, first_line
 from shrp.families import FAMILIES
 from shrp.rebuild import fill, without_weights
 from shrp.reference import Reference
@@ -225,7 +225,7 @@ def load(folder: str | os.PathLike) -> Checkpoint:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
-        raise CheckpointError(f"{folder} has no usable tokenizer: {_first_line(error)}") from error
+        raise CheckpointError(f"{folder} has no usable tokenizer: {first_line(error)}") from error
     read_as(model, tokenizer)
     teacher, problem = {}, ""
     try:
@@ -277,7 +277,7 @@ def _try_out(
                 )
     except Exception as error:  # whatever a stranger's files make a model raise
         raise CheckpointError(
-            f"{folder} has a model that can't compute a text: {_first_line(error)}"
+            f"{folder} has a model that can't compute a text: {first_line(error)}"
         ) from error
 
 
@@ -300,10 +300,6 @@ def read_as(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     taken = inspect.signature(model.forward).parameters
     if "token_type_ids" not in taken or getattr(model.config, "type_vocab_size", 2) < 2:
         tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def has_vocabulary(folder: str | os.PathLike) -> bool:

@@ -171,6 +171,16 @@ def load_probe(task: str) -> TextData:
     return from_frame(frame, TASKS[task], f"{PROBE_PREFIX}{task}", "label", "slice", pair_column=pair)
 
 
+def probe_for(task: Task) -> tuple[TextData, ...]:
+    """The task's shipped probe set, if there is one, for a model to be scored on as well."""
+    try:
+        probe = load_probe(task.name)
+    except DataError:
+        return ()
+    # A person's own task may have the same name by chance; then the labels tell.
+    return (probe,) if probe.task.label_names == task.label_names else ()
+
+
 def is_probe(data: TextData) -> bool:
     """Whether `data` are a shipped probe set, by their name: a file's name has no slash."""
     return data.name.startswith(PROBE_PREFIX)

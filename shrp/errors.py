@@ -5,6 +5,12 @@ exception is a defect of ours.
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class ShrpError(Exception):
     """Base of every error that this library raises on purpose."""
 

@@ -10,11 +10,11 @@ import torch
 from shrp.batching import Batch, collate, encode, longest_input
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.evaluation import Evaluation, flips
+from shrp.evaluation import Evaluation
 from shrp.metrics import NO_INTERVAL, interval, score, to_predictions
 from shrp.tasks import Task
 
-__all__ = ["Evaluation", "batch_logits", "evaluate", "evaluate_stream", "flips", "label_columns", "summarise"]
+__all__ = ["batch_logits", "evaluate", "evaluate_stream", "label_columns", "summarise"]
 
 BATCHES_PER_CHUNK = 4
 

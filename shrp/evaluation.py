@@ -14,16 +14,6 @@ from shrp.errors import DataError
 from shrp.metrics import constant_score, interval, score, to_predictions, wilson
 from shrp.tasks import Task
 
-FLIP_COLUMNS = (
-    *("index", "label", "slice", "direction", "class"),
-    *(f"{what}_{side}" for what in ("prediction", "probability") for side in "ab"),
-    *("reference", "other", "p_reference", "p_other"),
-)
-"""The columns of a table of flips beside the texts', here and in `shrp.paired`."""
-
-_FURTHER = 0.5
-"""Predictions of numbers that are further apart than this differ, in the label's units."""
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -133,8 +123,8 @@ class Evaluation:
         order = np.argsort(self.indices, kind="stable")
         columns: dict[str, Any] = {}
         if self.labels is not None:
-            columns["label"] = _named(self.task, self.labels[order])
-        columns["prediction"] = _named(self.task, self.predictions[order])
+            columns["label"] = named(self.task, self.labels[order])
+        columns["prediction"] = named(self.task, self.predictions[order])
         if not self.task.is_regression:
             if self.labels is not None:
                 columns["correct"] = self.correct[order]
@@ -146,7 +136,7 @@ class Evaluation:
         inputs: dict[str, Any] = {"index": rows}
         if texts is not None:
             names = distinct(self.task.text_columns, (*inputs, *columns))
-            inputs |= _text_columns(self, texts, rows, names)
+            inputs |= text_columns(self, texts, rows, names)
         return pd.DataFrame(inputs | columns)
 
     def ends(self) -> list[float] | None:
@@ -167,49 +157,14 @@ class Evaluation:
         }
 
 
-def flip_text_columns(task: Task) -> list[str]:
-    """The names of the texts' columns in `flips`: the task's, one named like ours as `label (text)`."""
-    return distinct(task.text_columns, FLIP_COLUMNS)
-
-
-def flips(a: Evaluation, b: Evaluation, texts: Sequence[tuple[str, ...]]) -> pd.DataFrame:
-    """The inputs that two models judge differently; in regression, where predictions are more than 0.5 apart.
-
-    Args:
-        a: The first model's evaluation.
-        b: The second's, on the same data; only inputs that both have seen are compared.
-        texts: The data set's texts.
-
-    Returns:
-        Columns index, the texts' (`flip_text_columns`), (label), prediction_a, probability_a, prediction_b,
-        probability_b, in the data set's order. A probability is that of the model's own prediction;
-        regression has none.
-
-    Raises:
-        DataError: The evaluations are not of the same task and data, or the texts are of other data.
-    """
-    if a.task != b.task or a.data != b.data or a.total != b.total:
-        raise DataError(
-            f"Only evaluations on the same data can be compared, not '{a.task.name}' on '{a.data}' with "
-            f"'{b.task.name}' on '{b.data}'."
-        )
-    shared, in_a, in_b = np.intersect1d(a.indices, b.indices, return_indices=True)
-    ours, theirs = a.predictions[in_a], b.predictions[in_b]
-    differ = np.abs(ours - theirs) > (_FURTHER if a.task.is_regression else 0)
-    rows = shared[differ]
-    columns: dict[str, Any] = {"index": rows, **_text_columns(a, texts, rows, flip_text_columns(a.task))}
-    if a.labels is not None:
-        columns["label"] = _named(a.task, a.labels[in_a][differ])
-    for name, one, places, predictions in (("a", a, in_a, ours), ("b", b, in_b, theirs)):
-        columns[f"prediction_{name}"] = _named(a.task, predictions[differ])
-        if not a.task.is_regression:
-            columns[f"probability_{name}"] = one.probabilities[places[differ]].max(axis=1)
-    return pd.DataFrame(columns)
-
-
-def _text_columns(
+def text_columns(
     evaluation: Evaluation, texts: Sequence[tuple[str, ...]], rows: np.ndarray, names: Sequence[str]
 ) -> dict[str, list[str]]:
+    """The texts of some inputs, as columns with these names.
+
+    Raises:
+        DataError: the texts are not all those of the evaluation's data.
+    """
     if len(texts) != evaluation.total:
         raise DataError(
             f"The evaluation is of {evaluation.total} inputs but {len(texts)} texts were given; give all "
@@ -218,7 +173,8 @@ def _text_columns(
     return {name: [texts[i][k] for i in rows] for k, name in enumerate(names)}
 
 
-def _named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:
+def named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:
+    """Classes by their names; numbers as they are."""
     return values if task.is_regression else [task.label_names[i] for i in values]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shrp.families import family_of
+from shrp.families import encoder_layers, family_of
 from shrp.layers import ExpertLayer
 from shrp.partial import run_from
 
@@ -33,7 +33,7 @@ def fit_expander(
         model: holds the new `ExpertLayer` at `index`; changed in place.
         batches: model inputs, `(B, T)` each; all are used.
     """
-    layer = model.base_model.get_submodule(family_of(model).encoder).layer[index]
+    layer = encoder_layers(model)[index]
     assert isinstance(layer, ExpertLayer)
     device = layer.qkv_weight.device
     was_training = model.training

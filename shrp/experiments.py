@@ -16,7 +16,7 @@ import pandas as pd
 
 from shrp.errors import DataError, PlanError
 from shrp.intervals import stored_interval
-from shrp.phrases import in_words, listed
+from shrp.phrases import counted, in_words, listed
 from shrp.stability import overlaps
 from shrp.studies import bounds, command_of, read_file, stored_intervals
 from shrp.usage import COLLAPSE_SHARE
@@ -34,7 +34,6 @@ _NEEDED = {
     "matching": _SCORED | {"origin", "exchange", "kept", "matching", "matching_after", "teacher", "retained"},
     "rates": _SCORED | {"depth", "model", "times", "learning_rate", "new_learning_rate", "teacher", "retained"},
 }  # fmt: skip
-NAMES = tuple(_NEEDED)
 TITLES = {
     "layer": "One converted layer, while it trains",
     "topk": "Top-1, Top-3, Top-5, and how stable what they keep is",
@@ -253,7 +252,7 @@ def sweep_findings(frame: pd.DataFrame) -> list[str]:
             f"{row.score:.3f} at {row.encoder_flops:.1%} of the encoder's FLOPs ({int(row.budget)} experts)"
             for row in ends.itertuples()
         )
-        text = f"On {task} ({_seeds(int(ends['seeds'].min()))}) the score is {text}; the dense teacher's is "
+        text = f"On {task} ({counted(int(ends['seeds'].min()), 'seed')}) the score is {text}; the dense teacher's is "
         text += f"{rows['teacher'].iloc[0]:.3f}."
         random = rows[rows["model"] == "random"].set_index("budget")["score"]
         if len(random):
@@ -346,8 +345,9 @@ def balance_findings(frame: pd.DataFrame) -> list[str]:
     for task, rows in frame.groupby("task", sort=False):
         collapse = "; ".join(
             f"{row['balance']:g}: {row['effective 1']:.1f} effective experts through stage 1 and "
-            f"{row['effective 2']:.1f} after stage 2, {row['collapsed']} of {_seeds(row['seeds'])} with a collapse "
-            f"(one expert took {row['largest']:.1%} at most; above {COLLAPSE_SHARE:.0%} counts)"
+            f"{row['effective 2']:.1f} after stage 2, {row['collapsed']} of "
+            f"{counted(row['seeds'], 'seed')} with a collapse (one expert took {row['largest']:.1%} at most; above "
+            f"{COLLAPSE_SHARE:.0%} counts)"
             for _, row in rows.iterrows()
         )
         best = rows.loc[rows["static"].idxmax()]
@@ -405,8 +405,4 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]], keys: list[str]) -> pd.DataFr
 
 def _range(row: pd.Series) -> str:
     several = row["seeds"] > 1
-    return f"{_seeds(row['seeds'])}{f', {row.low:.2f} to {row.high:.2f}' if several else ''}"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count != 1 else ''}"
+    return f"{counted(row['seeds'], 'seed')}{f', {row.low:.2f} to {row.high:.2f}' if several else ''}"

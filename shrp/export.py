@@ -24,7 +24,7 @@ from shrp.batching import MODEL_INPUTS, longest_input
 from shrp.checkpoint import put_in_place
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers, layer_kinds, num_experts_of, router_layers
-from shrp.errors import ExportError
+from shrp.errors import ExportError, first_line
 from shrp.evaluate import label_columns
 from shrp.export_check import compare, speedup
 from shrp.export_graph import count_products, quantise, write_graph
@@ -132,7 +132,7 @@ def export_onnx(
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}.") from error
     except (*runtime, RuntimeError) as error:
-        raise ExportError(f"this model can't be turned into ONNX: {_first_line(error)}") from error
+        raise ExportError(f"this model can't be turned into ONNX: {first_line(error)}") from error
     return ExportReport(
         path=path,
         bytes=path.stat().st_size,
@@ -300,8 +300,3 @@ def _describe(model: PreTrainedModel, info: CheckpointInfo, int8: bool) -> str:
         f"{type(model).__name__} of {info.base_model or 'an unnamed base'}, layers: {', '.join(parts)}{plan}; "
         f"{'int8' if int8 else 'float32'}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]

@@ -13,6 +13,18 @@ NO_WIDTH = 1e-9
 """Ends that are no further apart differ by rounding alone."""
 
 
+def of_draws(draws: np.ndarray) -> tuple[float, float]:
+    """The 95% percentile interval of a bootstrap's draws, `(n,)`, of which those that are no numbers don't count.
+
+    Where no draw differs the bootstrap is certain, which a few equal answers are no ground for: then it is (nan, nan).
+    """
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return NO_INTERVAL
+    low, high = np.percentile(draws, [2.5, 97.5]).tolist()
+    return (low, high) if high - low > NO_WIDTH else NO_INTERVAL
+
+
 def stored_interval(row: Mapping[str, Any]) -> tuple[float, float]:
     """The two ends of the `interval` of a row that was saved; (nan, nan) where it has none.
 

@@ -23,7 +23,8 @@ from shrp.batching import collate, encode, longest_input
 from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluate import Evaluation, label_columns, summarise
+from shrp.evaluate import label_columns, summarise
+from shrp.evaluation import Evaluation
 from shrp.families import encoder_layers, position_bias
 from shrp.packed import Packing, expert_outputs, first_token_outputs, static_output
 from shrp.partial import first_token_logits, run_from, run_layers

@@ -11,7 +11,7 @@ import pandas as pd
 from shrp.errors import DataError
 from shrp.experiments import Experiment
 from shrp.intervals import NO_INTERVAL, stored_interval
-from shrp.phrases import in_points, listed, with_ends
+from shrp.phrases import counted, in_points, listed, signed, with_ends
 from shrp.studies import command_of
 
 AS_DRAWN = "as drawn"
@@ -56,7 +56,7 @@ def matching_findings(frame: pd.DataFrame) -> list[str]:
     for task, rows in frame.groupby("task", sort=False):
         if len(exchanged := rows[rows["exchange"] != AS_DRAWN]):
             means = "; ".join(
-                f"{EXCHANGES[kind]} {100 * part['change'].mean():+.1f} ({_trainings(len(part))})"
+                f"{EXCHANGES[kind]} {signed(100 * part['change'].mean())} ({counted(len(part), 'training')})"
                 for kind, part in exchanged.groupby("exchange", sort=False)
             )
             sentences.append(f"On {task}, points of the teacher's score, mean change: {means}.")
@@ -100,10 +100,6 @@ def _exchanged(row: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
         if after[layer] != before[layer]
     ]
     return listed(parts)
-
-
-def _trainings(count: int) -> str:
-    return f"{count} training{'s' * (count != 1)}"
 
 
 def _share(row: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import binomtest, rankdata
 
 from shrp.errors import DataError
-from shrp.intervals import NO_INTERVAL, NO_WIDTH
+from shrp.intervals import NO_INTERVAL, of_draws
 from shrp.tasks import REGRESSION_METRICS, Task
 
 _Z = NormalDist().inv_cdf(0.975)  # of a 95% interval
@@ -193,11 +193,7 @@ def bootstrap_interval(
         matrix = confusion(task, labels, predictions)
         drawn = generator.multinomial(n, matrix.ravel() / n, size=resamples)
         scores = _FROM_CONFUSION[metric](drawn.reshape(resamples, *matrix.shape))
-    scores = scores[np.isfinite(scores)]
-    if not len(scores):
-        return NO_INTERVAL
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return (float(low), float(high)) if high - low > NO_WIDTH else NO_INTERVAL
+    return of_draws(scores)
 
 
 def interval(task: Task, labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.evaluation import Evaluation, flips
-from shrp.intervals import NO_WIDTH
+from shrp.evaluation import Evaluation, named, text_columns
+from shrp.intervals import of_draws
 from shrp.metrics import (
     NO_INTERVAL,
     at_once,
@@ -30,6 +31,14 @@ from shrp.tasks import Task
 LOST, WON, STILL_WRONG = "right → wrong", "wrong → right", "wrong → other wrong"
 FURTHER, NEARER, AS_FAR = "further from the label", "nearer to the label", "as far from the label"
 UNLABELLED = "no label"
+FLIP_COLUMNS = (
+    *("index", "label", "slice", "direction", "class"),
+    *("reference", "other", "p_reference", "p_other"),
+)
+"""The columns of `flip_table` beside the texts'."""
+
+_FURTHER = 0.5
+"""Predictions of numbers that are further apart than this differ, in the label's units."""
 
 
 def paired_difference(
@@ -61,13 +70,7 @@ def paired_difference(
         ours, theirs = ours == labels, theirs == labels
         return value, paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(labels))
     draw = _draw_correlations if task.is_regression else _draw_confusions
-    draws = draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(seed))
-    draws = draws[np.isfinite(draws)]
-    if not len(draws):
-        return value, NO_INTERVAL
-    low, high = np.percentile(draws, [2.5, 97.5])
-    # Where no draw differs the bootstrap is certain, which a few equal answers are no ground for.
-    return value, (float(low), float(high)) if high - low > NO_WIDTH else NO_INTERVAL
+    return value, of_draws(draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(seed)))
 
 
 def mean_difference(
@@ -99,12 +102,7 @@ def mean_difference(
         rows = generator.integers(n, size=(size, n))
         scores = [_resampled(one, rows) for one in (b, *draws)]
         found.append(np.mean(scores[1:], axis=0) - scores[0])
-    differences = np.concatenate(found)
-    differences = differences[np.isfinite(differences)]
-    if not len(differences):
-        return value, NO_INTERVAL
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return value, (float(low), float(high)) if high - low > NO_WIDTH else NO_INTERVAL
+    return value, of_draws(np.concatenate(found))
 
 
 def _resampled(one: Evaluation, rows: np.ndarray) -> np.ndarray:
@@ -185,6 +183,11 @@ def by_group(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
     return frame.sort_values("change", kind="stable").reset_index(drop=True)
 
 
+def flip_text_columns(task: Task) -> list[str]:
+    """The names of the texts' columns in `flip_table`: the task's, one named like ours as `label (text)`."""
+    return distinct(task.text_columns, FLIP_COLUMNS)
+
+
 def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.DataFrame:
     """The inputs that two models judge differently, with all that is known of each.
 
@@ -197,15 +200,23 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
     Raises:
         DataError: the evaluations are not on the same data, or those are not `data`.
     """
-    frame = flips(reference, other, data.texts)
-    frame = frame.drop(columns=[f"probability_{side}" for side in "ab"], errors="ignore")
-    frame = frame.rename(columns={"prediction_a": "reference", "prediction_b": "other"})
-    rows, task = frame["index"].to_numpy(dtype=np.int64), data.task
+    task, (before, after) = reference.task, _shared(reference, other)
+    gaps = np.abs(reference.predictions[before] - other.predictions[after])
+    differ = gaps > (_FURTHER if task.is_regression else 0)
+    before, after = before[differ], after[differ]
+    rows = reference.indices[before]
+    frame = pd.DataFrame(
+        {"index": rows, **text_columns(reference, data.texts, rows, flip_text_columns(task))}
+    )
+    if reference.labels is not None:
+        frame["label"] = named(task, reference.labels[before])
+    frame["reference"] = named(task, reference.predictions[before])
+    frame["other"] = named(task, other.predictions[after])
     if not task.is_regression:
         frame["class"] = frame["label"] if "label" in frame else frame["reference"]
         classes = [task.label_names.index(name) for name in frame["class"]]
-        for name, one in (("p_reference", reference), ("p_other", other)):
-            frame[name] = one.probabilities[_places(one, rows), classes]
+        frame["p_reference"] = reference.probabilities[before, classes]
+        frame["p_other"] = other.probabilities[after, classes]
     if data.slices is not None:
         frame["slice"] = [data.slices[i] for i in rows]
     frame["direction"] = _directions(frame, task)

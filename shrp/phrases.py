@@ -39,7 +39,12 @@ def with_ends(share: float, low: float, high: float) -> str:
 def in_points(value: float, low: float, high: float) -> str:
     """A difference of shares in percentage points with its interval, where it has one: `+3.5 (-2.8 to +9.8)`."""
     text = signed(100 * value)
-    return text if low != low else f"{text} ({signed(100 * low)} to {signed(100 * high)})"
+    return text if low != low else f"{text} ({ends_in_points(low, high)})"
+
+
+def ends_in_points(low: float, high: float) -> str:
+    """The ends of such a difference's interval: `-2.8 to +9.8`, or `no interval`."""
+    return "no interval" if low != low else f"{signed(100 * low)} to {signed(100 * high)}"
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -49,4 +54,4 @@ def signed(value: float, digits: int = 1) -> str:
 
 def counted(n: int, noun: str) -> str:
     """How many there are of something: `1 answer`, `1,043 answers`."""
-    return f"{n:,} {noun}{'s' * (n != 1)}"
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -25,7 +25,8 @@ from shrp.config import ShrpConfig
 from shrp.conversions import load_conversion
 from shrp.data import TextData, is_probe
 from shrp.errors import TrainingError
-from shrp.evaluate import Evaluation, evaluate
+from shrp.evaluate import evaluate
+from shrp.evaluation import Evaluation
 from shrp.general import graft
 from shrp.history import history_text, joined
 from shrp.live import LiveEvaluator

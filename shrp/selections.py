@@ -9,7 +9,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import stored_interval
-from shrp.phrases import metric_name
+from shrp.phrases import ends_in_points, metric_name, signed
 from shrp.studies import command_of
 
 NAMES = {
@@ -121,9 +121,9 @@ def findings(frame: pd.DataFrame) -> list[str]:
         if NAMES["fitted"] not in of.index or NAMES["usage"] not in of.index:
             continue
         fit, usage = of.loc[NAMES["fitted"]], of.loc[NAMES["usage"]]
-        lead = f"{100 * fit['lead']:+.1f} points"
+        lead = f"{signed(100 * fit['lead'])} points"
         if pd.notna(fit["lead_low"]):
-            lead += f", {100 * fit['lead_low']:+.1f} to {100 * fit['lead_high']:+.1f}"
+            lead += f", {ends_in_points(fit['lead_low'], fit['lead_high'])}"
         sentences.append(
             f"{checkpoint} with {fit['per_layer']} a layer: usage keeps {usage['retained']:.1%} of the routed model's "
             f"{metric_name(fit['metric'])} of {fit['routed']:.3f}, fitted gates {fit['retained']:.1%} ({lead}; "
@@ -169,9 +169,7 @@ def _matched(frame: pd.DataFrame) -> list[str]:
 
 def _gained(row: Any) -> str:
     """The paired interval of what a matched row gains, in points; empty where there is none."""
-    return (
-        "" if pd.isna(row.gain_low) else f" ({100 * row.gain_low:+.1f} to {100 * row.gain_high:+.1f} points)"
-    )
+    return "" if pd.isna(row.gain_low) else f" ({ends_in_points(row.gain_low, row.gain_high)} points)"
 
 
 def _listed(names: list[str]) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_trainings, stored_interval
-from shrp.phrases import signed
+from shrp.phrases import ends_in_points, signed
 
 FILES = Path(__file__).parent.parent / "docs" / "data"
 NAMES = {
@@ -60,7 +60,7 @@ def read_file(name: str, folder: Path | None = None) -> dict[str, Any]:
     """A study's file, with its `rows`; empty where it has not been run.
 
     Args:
-        name: `glue`, `ablation`, `size`, or an experiment's.
+        name: `glue`, `ablation`, `size`, `selection`, `routes`, or an experiment's.
         folder: where the files are; the project's own by default.
 
     Raises:
@@ -283,15 +283,12 @@ def leads(frame: pd.DataFrame) -> list[str]:
     said = []
     for name, group in trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
         of = [
-            f"{r.task} {signed(100 * r.lead)} ({_points(r.lead_low, r.lead_high)}{_of_seeds(r.lead_seeds, r.seeds)})"
+            f"{r.task} {signed(100 * r.lead)} ({ends_in_points(r.lead_low, r.lead_high)}"
+            f"{_of_seeds(r.lead_seeds, r.seeds)})"
             for r in group.itertuples()
         ]
         said.append(f"Lead over {name.removeprefix('control: ')}: {', '.join(of)}")
     return said
-
-
-def _points(low: float, high: float) -> str:
-    return "no interval" if low != low else f"{signed(100 * low)} to {signed(100 * high)}"
 
 
 def _of_seeds(known: int, seeds: int) -> str:

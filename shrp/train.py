@@ -28,7 +28,8 @@ from shrp.convert import convert_layer, layer_kinds, router_layers
 from shrp.data import TextData
 from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
-from shrp.evaluate import Evaluation, evaluate_stream, in_order
+from shrp.evaluate import evaluate_stream, in_order
+from shrp.evaluation import Evaluation
 from shrp.expander_init import fit_expander
 from shrp.families import encoder_layers
 from shrp.layers import ExpertLayer

@@ -15,10 +15,12 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.evaluate import Evaluation, batch_logits, evaluate, evaluate_stream, flips
+from shrp.evaluate import batch_logits, evaluate, evaluate_stream
+from shrp.evaluation import Evaluation
 from shrp.knockout import knock_out_effect
 from shrp.live import LiveEvaluator
 from shrp.metrics import interval, score, wilson
+from shrp.paired import LOST, flip_table
 from shrp.similarity import sample_outputs
 from shrp.tasks import TASKS, custom_task
 from shrp.train import train
@@ -314,14 +316,17 @@ def test_tables():
 def test_flips_are_the_inputs_judged_differently():
     texts = [("t0",), ("t1",), ("t2",)]
     a, b = fixed([0, 1, 1], [0, 0, 1]), fixed([1, 1], [0, 0], total=3)
-    table = flips(a, b, texts)
-    assert table[["index", "sentence", "label", "prediction_a", "prediction_b"]].values.tolist() == [
-        [0, "t0", "negative", "negative", "positive"]
+    data = TextData(a.task, "made", tuple(texts), a.labels)
+    table = flip_table(a, b, data)
+    assert table[["index", "sentence", "label", "reference", "other", "direction"]].values.tolist() == [
+        [0, "t0", "negative", "negative", "positive", LOST]
     ]
-    assert table["probability_a"].tolist() == pytest.approx([0.8808], abs=1e-4)
-    assert flips(a, a, texts).empty
-    with pytest.raises(DataError, match="Only evaluations on the same data"):
-        flips(a, fixed([0], [0]), texts)
+    assert table["p_reference"].tolist() == pytest.approx([0.8808], abs=1e-4)
+    assert flip_table(a, a, data).empty
+    with pytest.raises(DataError, match="are of different inputs"):
+        flip_table(a, fixed([0], [0]), data)
+    with pytest.raises(DataError, match="of 3 inputs but 1 texts"):
+        flip_table(a, b, TextData(a.task, "made", tuple(texts[:1])))
 
 
 def test_flips_align_evaluations_of_different_order(tokenizer):
@@ -332,4 +337,4 @@ def test_flips_align_evaluations_of_different_order(tokenizer):
     b = evaluate(two, tokenizer, data)
     expected = np.flatnonzero(evaluate(one, tokenizer, data).predictions != b.predictions)
     assert len(expected)
-    assert flips(a, b, data.texts)["index"].tolist() == expected.tolist()
+    assert flip_table(a, b, data)["index"].tolist() == expected.tolist()

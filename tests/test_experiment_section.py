@@ -11,14 +11,14 @@ from .test_experiments import file_of
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in experiments.NAMES:
+    for name in experiments.TITLES:
         (tmp_path / f"{name}.json").write_text(file_of(name))
     return tmp_path
 
 
 def test_every_experiment_that_was_run_has_its_question_sentences_and_figures(folder):
     text = experiments_section(folder)
-    for name in experiments.NAMES:
+    for name in experiments.TITLES:
         assert f"### {experiments.TITLES[name]}" in text
         assert f"{experiments.QUESTIONS[name]} (`docs/data/{name}.json`)" in text
     assert (

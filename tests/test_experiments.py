@@ -256,7 +256,7 @@ def test_overhead_names_both_ends(read):
     assert "the most at batch 1, 16 tokens (quartiles 1.30 to 1.50)" in sentence
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", experiments.TITLES)
 def test_files_that_are_missing_or_not_ours(name, tmp_path):
     assert experiments.read(name, tmp_path) is None
     for text in ("{", "[]", '{"rows": [{"task": "cola"}]}'):

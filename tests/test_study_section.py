@@ -78,7 +78,7 @@ def test_the_ablation_is_a_table_a_task_and_a_sentence_of_what_one_change_moves(
     schedule = "1,000 examples a layer, 6 epochs after the last; 2 more to recover; all variants alike"
     assert f"11 of 12 layers, converted on the task, {schedule}" in text
     said = "- On cola, one expert a layer, recovered, all on this study's short schedule: paper keeps 20.0%"
-    assert f"{said} (0.0% to 40.0%), retain keeps 60.0%" in text
+    assert f"{said} (0.0 to 40.0), retain keeps 60.0%" in text
     assert (
         "the worst is “with dropout” (-60.0 points) and the best “bottom-up” (+10.0) (n = 1,043, seeds: 1)."
         in text
@@ -111,14 +111,14 @@ def test_changes_that_were_paired_are_sorted_into_what_is_beyond_chance():
     text = ablation_section(rows)
     assert (
         "each with its 95% interval; worse: with dropout -20.0 (-30.0 to -10.0); better: Expander at random "
-        "with gain 1 +10.0 (+2.0 to +20.0); within chance: exploring routers +0.0 (no interval), bottom-up +2.0 "
+        "with gain 1 +10.0 (+2.0 to +20.0); within chance: exploring routers 0.0 (no interval), bottom-up +2.0 "
         "(-5.0 to +10.0)."
     ) in text
     assert "Of 3 such intervals about 0.2 exclude 0 by chance alone." in text
     # It was paired with another training, so it counts as not paired.
     assert "the one change to retain that was measured and not paired is “middle first” (+0.0 points)" in text
     assert "| 60.0 (40.0 to 80.0) | -20.0 (-30.0 to -10.0) |" in text
-    assert "| 60.0 (40.0 to 80.0) | +0.0 (no interval) |" in text
+    assert "| 60.0 (40.0 to 80.0) | 0.0 (no interval) |" in text
 
 
 def test_the_size_check_is_a_table_an_encoder_and_its_controls_lack_no_texts():

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from shrp.phrases import with_ends
+from shrp.phrases import ends_in_points, signed, with_ends
 from shrp.published import PUBLISHED, Published
 from shrp.studies import floors as floors_of
 from ui.experiments_seed_figures import between
@@ -224,12 +224,10 @@ def ablation_marks(rows: pd.DataFrame, note: str) -> go.Figure:
 
 def _against_retain(row: pd.Series) -> str:
     """A variant's paired change, as a hover tells it; empty where there is none."""
-    value, low, high = (100 * row[name] for name in ("change", "change low", "change high"))
-    if value != value:
+    if row["change"] != row["change"]:
         return ""
-    return f"{value:+.1f} points against retain, paired" + (
-        f" ({low:+.1f} to {high:+.1f})" if low == low else ""
-    )
+    ends = ends_in_points(row["change low"], row["change high"])
+    return f"{signed(100 * row['change'])} points against retain, paired ({ends})"
 
 
 def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:

@@ -11,7 +11,7 @@ import streamlit as st
 from shrp import paired
 from shrp.columns import distinct
 from shrp.data import TextData
-from shrp.evaluation import Evaluation, flip_text_columns
+from shrp.evaluation import Evaluation
 from shrp.phrases import listed
 from shrp.tasks import Task
 from ui import pair_views
@@ -178,7 +178,7 @@ def _taken_along(frame: pd.DataFrame, task: Task, names: tuple[str, str]) -> pd.
         "p_other": f"p {names[1]}",
         "class": "p is of class",
     }
-    ours = flip_text_columns(task)
+    ours = paired.flip_text_columns(task)
     theirs = distinct(task.text_columns, [columns.get(name, name) for name in frame if name not in ours])
     return frame.rename(columns=columns | dict(zip(ours, theirs, strict=True)))
 
@@ -208,7 +208,7 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:
     probabilities = {f"p {short}": "p_reference", f"p {other}": "p_other"}
     texts = distinct(task.text_columns, ("label", "slice", reference, other, arrow, *probabilities))
     shown = pd.DataFrame(
-        {name: frame[column] for name, column in zip(texts, flip_text_columns(task), strict=True)}
+        {name: frame[column] for name, column in zip(texts, paired.flip_text_columns(task), strict=True)}
     )
     if "label" in frame:
         shown["label"] = frame["label"]

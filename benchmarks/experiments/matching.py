@@ -18,13 +18,13 @@ import numpy as np
 import typer
 
 from benchmarks import depths
-from benchmarks.command import names, numbers
-from benchmarks.experiments.results_file import FILES, ResultsFile
-from benchmarks.experiments.study import data_of, name_of, scored
+from benchmarks.command import name_of, names, numbers
+from benchmarks.experiments.results_file import ResultsFile
+from benchmarks.experiments.study import data_of, scored
 from benchmarks.general import General
 from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
-from benchmarks.shares import lead
+from benchmarks.shares import lead, retained
 from benchmarks.stages import Stages
 from shrp.attention_roles import MATCHING, AttentionRoles, attention_roles
 from shrp.checkpoint import Checkpoint
@@ -35,6 +35,7 @@ from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.matching import AS_DRAWN
 from shrp.plan import LayerPlan, PruningPlan, make_plan
+from shrp.studies import FILES
 from shrp.tasks import get_task
 
 KINDS = PUT_IN, TAKEN_OUT, ANOTHER = "put in", "taken out", "another"
@@ -130,10 +131,10 @@ class Exchange:
             "matching": {str(layer): _rounded(self.shares[layer][e]) for layer, e in kept.items()},
             "matching_after": {str(layer): _rounded(share[0]) for layer, share in after.items()},
             "teacher": self.teacher.score,
-            "retained": found.score / self.teacher.score,
+            "retained": retained(found.score, self.teacher),
             **scored(found),
         }
-        if first is not None:
+        if first is not None and self.teacher.score:
             paired = lead(found, first, self.teacher)
             row |= {"change": paired["lead"], "change_interval": paired["lead_interval"]}
         yield row

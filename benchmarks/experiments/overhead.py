@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.command import numbers
 from benchmarks.contenders import BERT_BASE, bert_base
-from benchmarks.experiments.results_file import FILES, ResultsFile
+from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.throughput import CHECKPOINTS
 from shrp.checkpoint import load
 from shrp.checkpoint_info import usage_in
@@ -29,6 +29,7 @@ from shrp.measure import cost, latency, model_inputs
 from shrp.plan import first_experts, make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
+from shrp.studies import FILES
 
 WARMUP = 2
 

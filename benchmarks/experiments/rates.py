@@ -20,19 +20,21 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command import names, numbers
+from benchmarks.command import name_of, names, numbers
 from benchmarks.depths import Depth, named
-from benchmarks.experiments.results_file import FILES, ResultsFile
-from benchmarks.experiments.study import data_of, name_of, scored
+from benchmarks.experiments.results_file import ResultsFile
+from benchmarks.experiments.study import data_of, scored
 from benchmarks.general import General
 from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
+from benchmarks.shares import retained
 from benchmarks.stages import Stages
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.errors import TrainingError
 from shrp.plan import make_plan
+from shrp.studies import FILES
 
 MODELS = ("dropped", "taught", "uniform", "random", "static", "dense")
 
@@ -52,7 +54,7 @@ class Search:
         return {
             **{name: config[name] for name in ("learning_rate", "new_learning_rate")},
             "teacher": self.teacher.score,
-            "retained": found.score / self.teacher.score,
+            "retained": retained(found.score, self.teacher),
             **scored(found),
         }
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rows_file
-from benchmarks.throughput import machine, versions
+from benchmarks.machine import machine, versions
 from shrp.errors import DataError
-
-FILES = Path(__file__).parents[2] / "docs" / "data"
 
 
 class ResultsFile:

@@ -14,14 +14,15 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from transformers import PreTrainedModel
 
-from benchmarks.command import numbers
-from benchmarks.experiments.results_file import FILES, ResultsFile
+from benchmarks.command import name_of, numbers
+from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.stages import Stages
 from shrp.checkpoint import Checkpoint
 from shrp.cli.options import layer_list
 from shrp.config import ShrpConfig
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, dense_cost
+from shrp.studies import FILES
 from shrp.train import Progress
 from shrp.training_config import TrainConfig
 
@@ -67,11 +68,6 @@ class Options:
     def name(self) -> str:
         """What the base is called; of a folder its own name, never where it lies."""
         return name_of(self.base, self.base_name)
-
-
-def name_of(base: str, base_name: str | None) -> str:
-    """What a base is called; of a folder its own name, never where it lies."""
-    return base_name or (Path(base).name if Path(base).is_dir() else base)
 
 
 def data_of(stages: Stages, teacher: Evaluation) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from shrp.cli.training import (
     Resume,
     Seed,
     base_geometry,
-    shrp_config,
 )
 
 CONVERSION_SIZE, FINAL_SIZE, FURTHER_SIZE = 2500, 20_000, 60_000
@@ -130,11 +129,8 @@ def convert(
         raise PlanError(f"{given[0]} is for a pruned encoder: give --per-layer too.")
     before = load_conversion(converted, base, base_name or base) if converted else None
     if before is None:
-        shrp = shrp_config(
-            layer_list(layers or f"upper:{max(geometry[0] // 2, 1)}", geometry[0]),
-            routing or "sequence",
-            1 if top_k is None else top_k,
-        )
+        indices = layer_list(layers or f"upper:{max(geometry[0] // 2, 1)}", geometry[0])
+        shrp = ShrpConfig(indices, routing=routing or "sequence", top_k=1 if top_k is None else top_k)
         shrp.check_fits(*geometry)
     elif before.is_static:
         raise PlanError(f"{converted} is pruned already; give the routed encoder that it was made of.")

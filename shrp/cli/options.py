@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from shrp.cli.output import stderr
 from shrp.data import TextData, load_data
-from shrp.errors import DataError, TrainingError
+from shrp.errors import DataError, PlanError, TrainingError
 from shrp.tasks import TASKS, Task
 
 EvaluatedLength = Annotated[
@@ -211,10 +212,6 @@ def numbers_of(text: str) -> list[float]:
     Raises:
         PlanError: a part is no finite number.
     """
-    import math
-
-    from shrp.errors import PlanError
-
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
@@ -230,7 +227,6 @@ def plan_file(path: Path):
     Raises:
         PlanError: it can't be read, or is not a plan.
     """
-    from shrp.errors import PlanError
     from shrp.plan import PruningPlan
 
     try:

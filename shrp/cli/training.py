@@ -218,6 +218,8 @@ def train(
     import torch
 
     from shrp.checkpoint import read_config
+    from shrp.config import ShrpConfig
+    from shrp.data import probe_for
     from shrp.errors import PlanError
     from shrp.recipe import Recipe, Run
     from shrp.run_stages import Datasets
@@ -274,7 +276,7 @@ def train(
     }
     config = TrainConfig.named(
         recipe,
-        shrp=shrp_config(indices, routing or "sequence", 1 if top_k is None else top_k),
+        shrp=ShrpConfig(indices, routing=routing or "sequence", top_k=1 if top_k is None else top_k),
         order=conversion_order(order or "top-down", indices, geometry[0]),
         stage2_epochs=stage2_epochs,
         **{name: value for name, value in chosen.items() if value is not None},
@@ -306,7 +308,7 @@ def train(
     run = Run(
         steps,
         base,
-        Datasets(data, validation, probe_of(data.task)),
+        Datasets(data, validation, probe_for(data.task)),
         out,
         base_name=base_name,
         dtype=None if full_precision else torch.float16,
@@ -332,13 +334,6 @@ def base_geometry(base: str) -> tuple[int, int]:
     return config.num_hidden_layers, config.num_attention_heads
 
 
-def shrp_config(layers: tuple[int, ...], routing: str, top_k: int):
-    """The conversion that the options ask for."""
-    from shrp.config import ShrpConfig
-
-    return ShrpConfig(layers, routing=routing, top_k=top_k)
-
-
 def conversion_order(text: str, layers: tuple[int, ...], num_layers: int) -> tuple[int, ...]:
     """The order that `--order` names."""
     if text == "top-down":
@@ -357,19 +352,6 @@ def number_list(text: str) -> tuple[int, ...]:
     if any(number < 1 for number in numbers):
         raise TrainingError(f"numbers of experts must be 1 or more, not {text!r}.")
     return numbers
-
-
-def probe_of(task) -> tuple:
-    """The task's shipped probe set, if there is one, to be scored on as well."""
-    from shrp.data import load_probe
-    from shrp.errors import DataError
-
-    try:
-        probe = load_probe(task.name)
-    except DataError:
-        return ()
-    # A person's own task may have the same name by chance; then the labels tell.
-    return (probe,) if probe.task.label_names == task.label_names else ()
 
 
 def score_line(row: dict) -> dict:
