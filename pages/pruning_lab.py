@@ -9,6 +9,7 @@ from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, dense_cost, plan_cost
 from shrp.plan import PruningPlan
+from shrp.usage import UsageStats
 from ui import (
     compare_sides,
     floor,
@@ -66,7 +67,8 @@ def main() -> None:
                 )
             lab_editor.section(editor, plan, base, stats, selection.name)
         with score:
-            pruned, routed = evaluate(selection, setting, plan)
+            ranked_here = stats if selection.ranked_on is None else None
+            pruned, routed = evaluate(selection, setting, plan, ranked_here)
     except ShrpError as error:
         state.show_error(error)
         return
@@ -93,9 +95,13 @@ def main() -> None:
 
 
 def evaluate(
-    selection: state.Selection, setting: Setting, plan: PruningPlan
+    selection: state.Selection, setting: Setting, plan: PruningPlan, stats: UsageStats | None
 ) -> tuple[Evaluation, Evaluation]:
-    """Show running estimates for the plan until they are exact; returns that and the routed model's."""
+    """Show running estimates for the plan until they are exact; returns that and the routed model's.
+
+    Args:
+        stats: the usage on the same data, or None where experts are chosen on others.
+    """
     checkpoint, data = selection.checkpoint, selection.data
     dense, price = dense_cost(checkpoint.model, TOKENS), plan_cost(checkpoint.model, plan, TOKENS)
     kept = (plan.budget, len(plan.layers) * num_experts_of(checkpoint.model))
@@ -141,7 +147,7 @@ def evaluate(
     if routed is None:
         show(evaluation, None, teacher)
         with busy.container():
-            routed = loaders.evaluation(checkpoint, data)
+            routed = loaders.evaluation(checkpoint, data, stats)
         seen.put(key, routed)
     show(evaluation, routed, teacher)
     return evaluation, routed

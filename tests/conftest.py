@@ -61,6 +61,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect():
+    """What a file's tests leave behind, a traced graph above all, is kept out of them too."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_results(tmp_path_factory):
     """Results that the app keeps on disk go to a folder of this run, not to the one of whoever runs the tests."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from shrp import fitting
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
@@ -28,6 +29,13 @@ def sharpened(model):
 
 
 @pytest.fixture
+def short(monkeypatch):
+    """Fits of few steps, where what is asked is not how good they are."""
+    monkeypatch.setattr(fitting, "WARM_UP", 4)
+    monkeypatch.setattr(fitting, "STEPS", 24)
+
+
+@pytest.fixture
 def routed(tiny_routed):
     return sharpened(tiny_routed("bert"))
 
@@ -37,7 +45,7 @@ def fit(model, tokenizer, data, progress=None, **options):
     return stats, GateFit(model, tokenizer, data, stats.shares(), **options).finish(progress)
 
 
-def test_every_size_has_its_gates_and_each_is_inside_the_next(routed, tiny_tokenizer, tiny_data):
+def test_every_size_has_its_gates_and_each_is_inside_the_next(short, routed, tiny_tokenizer, tiny_data):
     seen = []
     stats, gates = fit(routed, tiny_tokenizer, tiny_data(24), progress=lambda *at: seen.append(at))
     layers, experts = len(stats.layers), stats.num_experts
@@ -56,7 +64,7 @@ def test_every_size_has_its_gates_and_each_is_inside_the_next(routed, tiny_token
                 assert all(((found[i] > 0) <= (walk[size + 1][i] > 0)).all() for i in found)
 
 
-def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(routed, tiny_tokenizer, tiny_data):
+def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed, tiny_tokenizer, tiny_data):
     data = tiny_data(24)
     stats, whole = fit(routed, tiny_tokenizer, data)
     before = LiveEvaluator(routed, tiny_tokenizer, data).evaluate(None).logits
@@ -76,7 +84,7 @@ def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(routed, tiny_t
             assert all((mine[size][layer] == gates).all() for layer, gates in found.items())
 
 
-def test_threads_share_the_steps_of_a_fit(routed, tiny_tokenizer, tiny_data):
+def test_threads_share_the_steps_of_a_fit(short, routed, tiny_tokenizer, tiny_data):
     """As when a slider is moved: the page's next run begins before the last one has noticed that it is to end."""
     data = tiny_data(24)
     stats, whole = fit(routed, tiny_tokenizer, data)
@@ -121,7 +129,7 @@ def test_fitted_gates_say_more_of_what_the_routed_model_says_than_even_ones(
     assert fitted_one < random_one
 
 
-def test_the_model_is_left_as_it_was_and_a_second_fit_is_the_same(routed, tiny_tokenizer, tiny_data):
+def test_the_model_is_left_as_it_was_and_a_second_fit_is_the_same(short, routed, tiny_tokenizer, tiny_data):
     before = {name: value.clone() for name, value in routed.state_dict().items()}
     wants = [p.requires_grad for p in routed.parameters()]
     _, first = fit(routed, tiny_tokenizer, tiny_data(16))
@@ -134,7 +142,7 @@ def test_the_model_is_left_as_it_was_and_a_second_fit_is_the_same(routed, tiny_t
 
 
 @pytest.mark.parametrize("options", [{"top_k": 2}, {"routing": "token"}])
-def test_other_routings_are_fitted_too(tiny_routed, tiny_tokenizer, tiny_data, options):
+def test_other_routings_are_fitted_too(short, tiny_routed, tiny_tokenizer, tiny_data, options):
     stats, gates = fit(tiny_routed("bert", **options), tiny_tokenizer, tiny_data(8))
     assert sorted(gates.per_layer[1]) == stats.layers
 

@@ -1,7 +1,7 @@
 """Incremental re-evaluation gives what a rebuilt, whole model gives."""
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 import shrp.live
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
-from shrp.families import position_bias
+from shrp.families import FAMILIES, position_bias
 from shrp.live import LiveEvaluator
 from shrp.packed import Packing, expert_outputs, first_token_outputs
 from shrp.partial import first_token_logits, run_from, run_layers
@@ -48,11 +48,17 @@ def assert_same(live, plain):
     assert live.score == plain.score
 
 
-# A dense layer below the converted ones, between them, and above them.
-@pytest.mark.parametrize("layers", [(1, 2), (0, 2), (0, 1)])
-@pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_equals_the_rebuilt_model(tiny_family, routing, layers, tiny_routed, tiny_tokenizer, data):
-    model = tiny_routed(tiny_family, layers=layers, routing=routing)
+# A dense layer below the converted ones, between them, and above them; the position bias of MPNet is what differs
+# between families here.
+@pytest.mark.parametrize(
+    ("family", "routing", "layers"),
+    [
+        *product(("bert", "mpnet"), ("sequence", "token"), [(1, 2), (0, 2), (0, 1)]),
+        *((family, "sequence", (0, 2)) for family in sorted(FAMILIES.keys() - {"bert", "mpnet"})),
+    ],
+)
+def test_equals_the_rebuilt_model(family, routing, layers, tiny_routed, tiny_tokenizer, data):
+    model = tiny_routed(family, layers=layers, routing=routing)
     usage = measure_usage(model, tiny_tokenizer, data).shares()
     plans = all_budgets(usage)
     plain = {plan: evaluate(prune(model, plan), tiny_tokenizer, data) for plan in plans}

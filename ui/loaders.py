@@ -298,8 +298,12 @@ def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
     return disk().usage(checkpoint.fingerprint, data, layers, experts, norms=norms)
 
 
-def evaluation(checkpoint: Checkpoint, data: TextData):
+def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
     """The checkpoint's own model evaluated on all of the data, once, with a progress bar the first time.
+
+    Args:
+        stats: a `shrp.usage.UsageStats` of the same data, where it is there: the passes that measured it may have kept
+            the outputs, and then the model need not run a second time.
 
     Returns:
         `shrp.evaluate.Evaluation`; its `indices` say which input each row is. Shared: never change it.
@@ -313,6 +317,10 @@ def evaluation(checkpoint: Checkpoint, data: TextData):
         store, key = disk(), (checkpoint.fingerprint, data, ROUTED)
         if (found := store.evaluation(*key)) is not None:
             return found
+        if stats is not None and len(stats.logits) == len(data):
+            estimate = routed_evaluation(checkpoint, data, stats, with_interval=True)
+            store.keep_evaluation(*key, estimate)
+            return estimate
         length = checkpoint.info.max_length
         for estimate in evaluate_stream(checkpoint.model, checkpoint.tokenizer, data, max_length=length):
             progress(estimate.n, estimate.total)

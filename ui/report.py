@@ -96,7 +96,6 @@ def build(selection: Selection, progress: Callable[[float, str], None] = lambda 
         progress: called with a share of 1 and what is being made.
     """
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    usage: UsageStats | None = None
     evaluation: Evaluation | None = None
     data = selection.data
     sections: list[Section] = []
@@ -112,11 +111,11 @@ def build(selection: Selection, progress: Callable[[float, str], None] = lambda 
 
     add("facts", "What it is", 0.0, lambda part: facts_part(part, selection, made))
     add("overview", "Costs and scores", 0.1, lambda part: scores_part(part, selection))
-    usage = add("usage", "Expert usage", 0.2, lambda part: usage_part(part, selection))
+    usage: UsageStats | None = add("usage", "Expert usage", 0.2, lambda part: usage_part(part, selection))
     if data is not None:
         progress(0.4, f"evaluating on {escape(data.name)}")
         with suppress(ShrpError):  # the parts that need it say so
-            evaluation = loaders.evaluation(selection.checkpoint, data)
+            evaluation = loaders.evaluation(selection.checkpoint, data, usage)
     add("curve", "Score against cost", 0.6, lambda part: curve_part(part, selection, usage, evaluation))
     add("examples", "Examples", 0.8, lambda part: examples_part(part, selection, usage, evaluation))
     add("reproduce", "How to reproduce", 0.95, lambda part: reproduce_part(part, selection))

@@ -3,12 +3,14 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from shrp import checkpoint_info
+from shrp import checkpoint_info, fitting
 from shrp.batching import token_counts
 from shrp.checkpoint import load
 from shrp.config import ShrpConfig
 from shrp.data import load_probe
 from shrp.tasks import TASKS
+from ui.expert_details import INPUTS, PARTS, WORDS
+from ui.lab import FITTED
 
 TRAINED, READS = 12, 32
 """Tokens that the checkpoint learned from, and that its model can read."""
@@ -26,6 +28,15 @@ def cuts(monkeypatch):
 
     monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", noting)
     return found
+
+
+@pytest.fixture
+def trained_shorter(save_tiny, monkeypatch):
+    """A factory of checkpoints that learned from inputs shorter than the model can read."""
+    monkeypatch.setattr(checkpoint_info, "EVALUATED_TOKENS", 6)
+    return lambda routing="sequence": save_tiny(
+        "tiny", routing=routing, training={"config": {"max_length": TRAINED}}
+    )
 
 
 def test_the_sidebar_says_how_many_inputs_are_read_in_part(open_page, save_tiny, monkeypatch):
@@ -60,27 +71,38 @@ def test_the_last_training_on_a_task_says_how_long_inputs_are(training, length):
 
 
 @pytest.mark.parametrize(
-    ("page", "routing", "params"),
-    [
-        *[
-            ("expert_usage", routing, {"parts": part})
-            for routing in ("sequence", "token")
-            for part in (["map of inputs", "words", "attention", "roles", "knocked out", "nearest experts"])
-            if (routing, part) != ("token", "map of inputs")
-        ],
-        ("pruning_lab", "sequence", {}),
-        ("pruning_lab", "sequence", {"select": "Gate × norm"}),
-        ("pruning_lab", "sequence", {"select": "Fitted"}),
-        ("compare", "sequence", {}),
-        ("attribution", "sequence", {"text": "a b", "on_data": "true", "data_inputs": 32}),
-    ],
+    ("page", "params"),
+    [("compare", {}), ("attribution", {"text": "a b", "on_data": "true", "data_inputs": 32})],
 )
 def test_a_checkpoint_is_measured_on_inputs_as_long_as_it_learned_from(
-    open_page, save_tiny, cache, cuts, monkeypatch, page, routing, params
+    open_page, trained_shorter, cache, cuts, page, params
 ):
-    monkeypatch.setattr(checkpoint_info, "EVALUATED_TOKENS", 6)
-    folder = save_tiny("tiny", routing=routing, training={"config": {"max_length": TRAINED}})
-    at = open_page(page, folder, **params)
+    at = open_page(page, trained_shorter(), **params)
     assert not at.exception
     typed = {READS} if "text" in params else set()  # of which one wants to see all
     assert set(cuts) == {TRAINED} | typed
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_so_is_every_part_of_an_experts_profile(open_page, trained_shorter, cache, cuts, routing):
+    at = open_page("expert_usage", trained_shorter(routing), parts=INPUTS)
+    assert set(cuts) == {TRAINED}
+    for part in sorted({*at.pills(key=PARTS).options} - {INPUTS}):
+        cuts.clear()
+        at.pills(key=PARTS).set_value([part]).run()
+        assert not at.exception
+        assert set(cuts) <= {TRAINED}, part
+        # Words of whole inputs are counted as they stand, without the model.
+        assert bool(cuts) == (part != WORDS or routing == "token"), part
+
+
+def test_so_is_every_selection_of_the_lab(open_page, trained_shorter, cache, cuts, monkeypatch):
+    monkeypatch.setattr(fitting, "WARM_UP", 4)
+    monkeypatch.setattr(fitting, "STEPS", 24)
+    at = open_page("pruning_lab", trained_shorter())
+    assert set(cuts) == {TRAINED}
+    for selection in ("Gate × norm", FITTED):
+        cuts.clear()
+        at.segmented_control(key="select").set_value(selection).run(timeout=120)
+        assert not at.exception
+        assert set(cuts) == {TRAINED}, selection

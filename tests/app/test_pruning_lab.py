@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
-from shrp import reference
+from shrp import fitting, reference
 from shrp.answer_shares import answer_shares, matching_shift, shifted
 from shrp.attribution import importance
 from shrp.card import card
@@ -174,7 +174,14 @@ def test_the_slider_starts_from_the_same_number_in_every_run(page):
     assert not [one for one in page.warning if "constant answer" not in one.value]
 
 
-def test_fitted_gates_bring_their_weights_and_are_fitted_once(cache, page, loaded, monkeypatch):
+@pytest.fixture
+def short(monkeypatch):
+    """Fits of few steps: how good they are is not asked here."""
+    monkeypatch.setattr(fitting, "WARM_UP", 4)
+    monkeypatch.setattr(fitting, "STEPS", 24)
+
+
+def test_fitted_gates_bring_their_weights_and_are_fitted_once(cache, page, loaded, monkeypatch, short):
     fits = []
     monkeypatch.setattr(lab, "GateFit", lambda *args, **kw: fits.append(1) or GateFit(*args, **kw))
     page.segmented_control(key="select").set_value("Fitted").run(timeout=120)
@@ -190,7 +197,7 @@ def test_fitted_gates_bring_their_weights_and_are_fitted_once(cache, page, loade
     assert "their labels only mix the classes" in texts_of(page)
 
 
-def test_a_fit_that_a_moved_slider_broke_off_goes_on(cache, page, loaded, monkeypatch):
+def test_a_fit_that_a_moved_slider_broke_off_goes_on(cache, page, loaded, monkeypatch, short):
     data = load_probe("sst2")
     shares = measure_usage(loaded.model, loaded.tokenizer, data).shares()
     begun = GateFit(loaded.model, loaded.tokenizer, data, shares)

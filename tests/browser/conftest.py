@@ -30,14 +30,16 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def app_url(tmp_path_factory):
-    """The app on the shipped checkpoints and probe set, and on GLUE where SHRP_DATA_DIR names it; no results yet."""
+    """The app on the shipped checkpoints, the probe sets and GLUE, where SHRP_DATA_DIR names it, without results."""
     if not any((ROOT / "checkpoints").glob("*/config.json")):
         pytest.skip("no checkpoint is shipped under checkpoints/")
     port = _free_port()
     environment = {k: v for k, v in os.environ.items() if k not in ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")}
-    environment["SHRP_CACHE"] = str(tmp_path_factory.mktemp("results"))
+    results = tmp_path_factory.mktemp("results")
     if "PYTEST_XDIST_WORKER" in os.environ:
+        results = tmp_path_factory.getbasetemp().parent / "results"  # one of all apps: what is known is known
         environment["OMP_NUM_THREADS"] = "1"  # another app runs beside it, and waiting threads take its cores
+    environment["SHRP_CACHE"] = str(results)
     log = tmp_path_factory.mktemp("app") / "streamlit.log"
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -1,6 +1,5 @@
 """The pruning lab in a real browser: what its slider says is what the library measures, for two people at once."""
 
-import os
 import time
 
 import pytest
@@ -79,15 +78,7 @@ def test_two_people_drag_the_slider_at_once(app_url, new_page, score_of, timing)
     timing("both people's exact scores after they let go", time.perf_counter() - started)
     for person, score in zip(people, expected, strict=True):
         assert score in metric(person, "Accuracy").inner_text()  # still, when the other is done too
-
-
-@pytest.mark.skipif("SHRP_DATA_DIR" not in os.environ, reason="SHRP_DATA_DIR names no folder with SST-2")
-def test_first_estimate_and_exact_score_on_sst2(app_url, page, timing):
-    name = "sst2-6of12"
-    page.goto(address(app_url, "pruning_lab", checkpoint=name, source="glue"))
-    metric(page, "Accuracy").wait_for()
-    settled(page)
-    estimate, exact = time_of_next_score(page, 872)
+    estimate, exact = time_of_next_score(people[0], 480)
     if estimate is not None:  # else the exact score came before an estimate was painted
-        timing("first estimate of 872 after the key", estimate)
-    timing("exact score of 872 after the key", exact)
+        timing("first estimate of 480 after the key", estimate)
+    timing("exact score of 480 after the key", exact)
