@@ -9,6 +9,7 @@ from ui import state
 from ui.attribution_data import data_part
 from ui.attribution_experts import expert_part
 from ui.attribution_results import Explained, explained
+from ui.bound import fall_back
 from ui.sentences import INPUT, explored, sentence_form
 from ui.text import escape, shorten
 
@@ -38,8 +39,7 @@ def pick_input(inputs: list[tuple[str, ...]]) -> tuple[str, ...]:
         st.session_state[INPUT] = 1  # or else several typed later would open on an earlier number
         return inputs[0]
     numbers = list(range(1, len(inputs) + 1))
-    if st.session_state.get(INPUT) not in (None, *numbers):  # fewer inputs than before
-        st.session_state[INPUT] = 1
+    fall_back(INPUT, numbers, 1)  # fewer inputs than before
     left, right = st.columns([1, 5], gap="medium", vertical_alignment="bottom")
     number = left.selectbox("Input number", numbers, key=INPUT, bind="query-params")
     text = inputs[(number if number in numbers else 1) - 1]

@@ -15,7 +15,8 @@ from ui import experiments_figures as figures
 from ui import experiments_parts as parts
 from ui import experiments_sections, state
 from ui.downloads import chart, downloads
-from ui.experiments_parts import Drawn, headed, pick
+from ui.experiments_parts import Drawn, headed, say
+from ui.pickers import always_one
 from ui.text import escape, metric_name
 
 RECIPE, DEPTH, OVER = "recipe", "depth", "over"
@@ -58,7 +59,7 @@ def benchmark() -> Drawn:
     try:
         glue = studies.glue_frame(studies.read_rows("glue"))
     except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        state.show_error(error)
         return []
     if glue.empty:
         st.info("No study has been run yet. This command fills the table:", icon=":material/science:")
@@ -70,13 +71,6 @@ def benchmark() -> Drawn:
         "trainings, with teachers of their own: their scores are those that Overview shows."
     )
     return [*heading, table(glue), size(glue)]
-
-
-def say(found: list[str]) -> None:
-    """What a table shows, and how that was found."""
-    for sentence in found:
-        st.markdown(f"- {escape(sentence)}")
-    st.caption(HOW_FOUND)
 
 
 def standing(glue: pd.DataFrame) -> Drawn:
@@ -163,10 +157,12 @@ def table(glue: pd.DataFrame) -> tuple[str, str]:
     left, right = st.columns(2)
     with left:
         measured = glue.groupby("recipe", sort=False)["task"].nunique()
-        recipe = pick("Recipe", list(measured.sort_values(ascending=False, kind="stable").index), RECIPE)
+        recipes = list(measured.sort_values(ascending=False, kind="stable").index)
+        recipe = always_one("Recipe", recipes, RECIPE)
     with right:
-        known = glue.loc[glue["recipe"] == recipe, "depth"].unique()
-        depth = pick("Converted layers", sorted(known, key=lambda name: int(name.split("of")[0])), DEPTH)
+        depths = glue.loc[glue["recipe"] == recipe, "depth"].unique()
+        depths = sorted(depths, key=lambda name: int(name.split("of")[0]))
+        depth = always_one("Converted layers", depths, DEPTH)
     rows = glue[(glue["recipe"] == recipe) & (glue["depth"] == depth)]
     note = "percent of the dense teacher's score (dashed) on GLUE validation sets; each panel has its own axis<br>"
     note += _bars(rows)
@@ -258,12 +254,13 @@ def size_check() -> Drawn:
     try:
         frames = studies.size_frames(studies.read_rows("size"))
     except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        state.show_error(error)
         return []
     drawn = []
     for number, (name, frame) in enumerate(frames.items()):
         drawn.append(headed(f"Another size: {name}", f"size-check-{number}"))
         say(findings(frame))
+        st.caption(HOW_FOUND)
         for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
             title = f"{in_words(depth)} converted"
             key = f"size-check-{number}-{depth}"
@@ -319,7 +316,7 @@ def _with_ends(row: Any) -> str:
 def size(glue: pd.DataFrame) -> tuple[str, str]:
     """The Pareto chart."""
     heading = headed("Score against size", "size")
-    over = AXES[pick("Size counted in", list(AXES), OVER)]
+    over = AXES[always_one("Size counted in", list(AXES), OVER)]
     mean = studies.average(glue)
     note = "mean retained share over the tasks measured, which differ between marks: hover names them; "
     note += "hollow: pruned without training on; small: the paper's plain recipe<br>"

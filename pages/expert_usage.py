@@ -121,9 +121,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
     )
     values, rows = matrix(stats, measure, groups[group]), groups[group]
     counts = np.stack([stats.counts(layer, rows) for layer in stats.layers])
-    n = f"n = {int(rows.sum()):,} inputs" + (
-        f" ({int(counts[0].sum()):,} real tokens)" if stats.unit == "tokens" else ""
-    )
+    n = usage_figures.counted_words(int(rows.sum()), counts, stats.unit)
     subtitle = f"{escape_html(stats.data)}, {escape_html(group)}, {n}"
     difference, ends = against != "nothing", None
     if difference:

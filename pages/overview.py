@@ -93,12 +93,11 @@ def training_section(
         st.caption("No training history (history.jsonl) was stored with this checkpoint.")
         return
     data = str(training.get("validation_data", "validation data"))
-    teacher = scores[(scores["kind"] == "teacher") & (scores["data"] == data)]
     frame = score_figures.history_frame(history)
     with right:
         chart(
             score_figures.training_history(
-                frame, data=data, teacher_score=None if teacher.empty else float(teacher["score"].iloc[0])
+                frame, data=data, teacher_score=score_figures.teacher_score(scores, data)
             ),
             frame,
             key="history",
@@ -128,8 +127,7 @@ with left:
         layers,
         key="layers",
         name=f"{selection.name}-layers",
-        alt="The layers from input to output: "
-        + ", ".join(f"{layer} {part['state'].iloc[0]}" for layer, part in layers.groupby("layer")),
+        alt=overview_figures.layer_alt(layers),
     )
 with right:
     chart(
@@ -137,8 +135,7 @@ with right:
         costs,
         key="costs",
         name=f"{selection.name}-costs",
-        alt="Share of the dense model: "
-        + "; ".join(f"{row.what}, {row.denominator}: {percent(row.kept)}" for row in costs.itertuples()),
+        alt=f"Share of the dense model: {overview_figures.cost_alt(costs)}",
     )
 
 scores_section(selection.name, scores, first="" if own.empty else own["data"].iloc[0])

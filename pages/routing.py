@@ -7,6 +7,7 @@ from shrp.errors import ShrpError
 from shrp.explore import Exploration
 from ui import attribution_routes, expert_cells, routing_attention, state
 from ui import routing_views as views
+from ui.bound import fall_back
 from ui.downloads import chart
 from ui.routing_what_if import what_if_section
 from ui.sentences import INPUT, explored, sentence_form
@@ -57,9 +58,9 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     st.subheader("One input in detail", anchor=False)
     numbers = list(range(1, len(found) + 1))
     left, right, _ = st.columns([1, 1, 2], gap="medium")
-    for key in (INPUT, OTHER):  # fewer inputs than before: the picked one may be gone
-        if st.session_state.get(key) not in (None, *numbers):
-            st.session_state[key] = None if key == OTHER else 1
+    # Of fewer inputs than before, the picked one may be gone.
+    fall_back(INPUT, numbers, 1)
+    fall_back(OTHER, (None, *numbers), None)
     first = left.selectbox("Input number", numbers, key=INPUT, bind="query-params")
     first = first if first in numbers else 1
     shown = [first]

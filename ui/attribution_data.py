@@ -14,6 +14,7 @@ from shrp.errors import ShrpError
 from ui import attribution_figures as figures
 from ui import state
 from ui.attribution_results import effect_table
+from ui.bound import fall_back
 from ui.downloads import chart, downloads
 from ui.knock_outs import knocked_out
 from ui.text import escape, escape_html, is_percentage, metric_name, percent
@@ -72,8 +73,7 @@ def _controls(total: int) -> tuple[int, str, str]:
     )  # a row of their own, or a narrow window cuts their last options
     sizes = [size for size in _SIZES if size < total] + [total]
     default = _DEFAULT if _DEFAULT in sizes else total
-    if st.session_state.get(INPUTS) not in (None, *sizes):
-        st.session_state[INPUTS] = default
+    fall_back(INPUTS, sizes, default)
     n = left.select_slider(
         "Inputs",
         sizes,

@@ -21,6 +21,8 @@ from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 _LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55
 _LINE = 23
 """Pixels of one bar's row."""
+_MOST_WORDS, _MOST_EXPERTS = 40, 36
+"""Bars in a panel; the CSV has all."""
 
 
 def colored_words(result: WordScores, parts: Sequence[str], title: str) -> str:
@@ -51,86 +53,51 @@ def colored_words(result: WordScores, parts: Sequence[str], title: str) -> str:
     return f'<div role="group" aria-label="{title}"><div style="font-weight:600">{title}</div>{body}</div>'
 
 
-def word_bars(
-    results: Sequence[WordScores], what: str, subtitle: str, most: int = 40
-) -> tuple[go.Figure, int]:
+def word_bars(results: Sequence[WordScores], what: str, subtitle: str) -> tuple[go.Figure, int]:
     """Bars of each word's score, a panel a method, in the order of the text.
 
     Args:
         what: the output that is explained, as HTML-safe text.
-        most: words shown; those with the largest score, as a part of their method's largest, go first.
 
     Returns:
         The figure and the number of words in it.
     """
     words = results[0].words
-    parts = [np.abs(r.scores) / (np.abs(r.scores).max() or 1.0) for r in results]
-    places = np.sort(np.argsort(-np.max(parts, axis=0), kind="stable")[:most])
+    places = _largest([result.scores for result in results], _MOST_WORDS)
     names = [f"{place + 1}. {escape_html(shorten(words[place].text, 24))}" for place in places]
     fig = _panels([result.method for result in results])
     for column, result in enumerate(results, 1):
         scores = result.scores[places]
         again = np.zeros(len(places)) if result.rerouted is None else result.rerouted[places]
         note = "<br>its replacement re-routes %{customdata:.0f} layers" if result.rerouted is not None else ""
-        fig.add_trace(
-            _bars(
-                scores,
-                np.arange(len(places)),
-                "%{text}<br>" + result.method + " %{x:+.4f}" + note,
-                names,
-                again,
-            ),
-            row=1,
-            col=column,
-        )
-    _rows(fig, names)
-    layout(
-        fig,
-        f"What each word adds to {what}",
-        subtitle=subtitle,
-        height=150 + _LINE * max(len(places), 3),
-        margin={"t": 112},
-        legend=False,
-    )
+        hover = "%{hovertext}<br>" + result.method + " %{x:+.4f}" + note
+        fig.add_trace(_bars(scores, hover, names, again), row=1, col=column)
+    _rows(fig, names, f"What each word adds to {what}", subtitle)
     return fig, len(places)
 
 
-def expert_bars(
-    results: Sequence[ExpertScores], what: str, subtitle: str, most: int = 36
-) -> tuple[go.Figure, int]:
+def expert_bars(results: Sequence[ExpertScores], what: str, subtitle: str) -> tuple[go.Figure, int]:
     """Bars of each expert that fires, a panel a method; whiskers are standard errors. As `word_bars`."""
     fires = results[0].fires
     rows, experts = np.nonzero(fires)
     values = [result.values[fires] for result in results]
-    parts = [np.abs(v) / (np.abs(v).max() or 1.0) for v in values]
-    places = np.sort(np.argsort(-np.max(parts, axis=0), kind="stable")[:most])
+    places = _largest(values, _MOST_EXPERTS)
     names = [f"layer {results[0].layers[rows[p]]} · expert {experts[p]}" for p in places]
     fig = _panels([result.method for result in results])
     for column, (result, found) in enumerate(zip(results, values, strict=True), 1):
         errors = None if result.errors is None else result.errors[fires][places]
         note = " ± %{customdata:.4f} standard error" if errors is not None else ""
-        fig.add_trace(
-            _bars(
-                found[places],
-                np.arange(len(places)),
-                "%{text}<br>" + result.method + " %{x:+.4f}" + note,
-                names,
-                np.zeros(len(places)) if errors is None else errors,
-                errors,
-            ),
-            row=1,
-            col=column,
-        )
-    _rows(fig, names)
-    layout(
-        fig,
-        f"What each expert adds to {what}",
-        subtitle=subtitle,
-        height=150 + _LINE * max(len(places), 3),
-        margin={"t": 112},
-        legend=False,
-    )
+        hover = "%{hovertext}<br>" + result.method + " %{x:+.4f}" + note
+        custom = np.zeros(len(places)) if errors is None else errors
+        fig.add_trace(_bars(found[places], hover, names, custom, errors), row=1, col=column)
+    _rows(fig, names, f"What each expert adds to {what}", subtitle)
     return fig, len(places)
+
+
+def _largest(values: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """Places of the largest values, each as a part of its method's largest; in their own order."""
+    parts = [np.abs(one) / (np.abs(one).max() or 1.0) for one in values]
+    return np.sort(np.argsort(-np.max(parts, axis=0), kind="stable")[:most])
 
 
 def _panels(names: Sequence[str]) -> go.Figure:
@@ -146,7 +113,6 @@ def _panels(names: Sequence[str]) -> go.Figure:
 
 def _bars(
     values: np.ndarray,
-    places: np.ndarray,
     hover: str,
     names: Sequence[str],
     custom: np.ndarray,
@@ -154,7 +120,7 @@ def _bars(
 ) -> go.Bar:
     return go.Bar(
         x=values,
-        y=places,
+        y=np.arange(len(values)),
         orientation="h",
         marker={"color": [ORANGE if value > 0 else BLUE for value in values]},
         error_x=None
@@ -162,11 +128,11 @@ def _bars(
         else {"type": "data", "array": errors, "color": GREY, "thickness": 1.5},
         customdata=custom,
         hovertext=names,
-        hovertemplate=hover.replace("%{text}", "%{hovertext}") + "<extra></extra>",
+        hovertemplate=f"{hover}<extra></extra>",
     )
 
 
-def _rows(fig: go.Figure, names: Sequence[str]) -> None:
+def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str) -> None:
     fig.update_yaxes(
         tickmode="array",
         tickvals=list(range(len(names))),
@@ -176,6 +142,14 @@ def _rows(fig: go.Figure, names: Sequence[str]) -> None:
         zeroline=False,
     )
     fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6)
+    layout(
+        fig,
+        title,
+        subtitle=subtitle,
+        height=150 + _LINE * max(len(names), 3),
+        margin={"t": 112},
+        legend=False,
+    )
 
 
 def effect_map(table: pd.DataFrame, what: str, subtitle: str) -> go.Figure:

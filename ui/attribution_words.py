@@ -14,6 +14,7 @@ from ui import attribution_figures as figures
 from ui import state
 from ui.attribution_results import Explained, Options, word_scores
 from ui.attribution_trust import trust_part
+from ui.bound import fall_back
 from ui.downloads import chart
 from ui.pickers import one_of
 from ui.text import escape, escape_html, percent
@@ -47,8 +48,7 @@ def pick_output(one: Explained) -> tuple[int, str]:
     if task.is_regression:
         st.markdown(f"**Output {one.logits[0]:.3f}.** The task is a regression: its one output is explained.")
         return 0, "the output"
-    if st.session_state.get(TARGET) not in (None, *task.label_names):
-        st.session_state[TARGET] = None
+    fall_back(TARGET, (None, *task.label_names), None)
     name = one_of("Class whose logit is explained", task.label_names, key=TARGET)
     shares = np.exp(one.logits - one.logits.max())
     shares /= shares.sum()
@@ -105,8 +105,7 @@ def options(one: Explained) -> Options:
     known = [
         label for label, name in REPLACEMENTS.items() if name == "remove" or name in one.instance.replacements
     ]
-    if st.session_state.get(REPLACED) not in (None, *known):
-        st.session_state[REPLACED] = known[0]
+    fall_back(REPLACED, known, known[0])
     replaced = right.segmented_control(
         "An ablated word is replaced by",
         known,

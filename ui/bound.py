@@ -1,4 +1,4 @@
-"""Values of keyed widgets, brought back among what the widgets offer now.
+"""Values of keyed widgets, brought back among what the widgets offer now; and what else the address holds.
 
 What a person picked is kept by its key while checkpoint, data and plan change around it. Streamlit brings some of it
 back among a widget's options by itself, but not numbers, and not to the start that a page gives. Call these before the
@@ -46,3 +46,13 @@ def leave_known(key: str, options: Container) -> None:
     """Take out of several picks those that are no options any more."""
     if any(one not in options for one in st.session_state.get(key, ())):
         st.session_state[key] = [one for one in st.session_state[key] if one in options]
+
+
+def set_param(name: str, value: str | None) -> None:
+    """Have the page's address hold a value that no widget is bound to; None takes it out."""
+    if st.query_params.get(name) == value:
+        return
+    if value is None:
+        st.query_params.pop(name, None)
+    else:
+        st.query_params[name] = value

@@ -11,7 +11,7 @@ from shrp.compare import covered, kept_alike
 from shrp.convert import num_experts_of
 from shrp.usage import UsageStats
 from ui.compare_sides import Side
-from ui.compare_views import LETTERS, numbering, usage_map
+from ui.compare_views import LETTERS, bases_of, numbering, same_base, usage_map
 from ui.downloads import chart, downloads
 from ui.lab_figures import kept_map
 from ui.lab_outputs import plan_frame
@@ -24,9 +24,9 @@ def section(sides: Sequence[Side], stats: Sequence[UsageStats | None], name: str
     Args:
         stats: of the side that routes; None for a pruned one.
     """
-    bases = tuple(side.choice.checkpoint.info.base_model for side in sides)
-    same = bool(bases[0]) and bases[0] == bases[1]
-    if same and sides[0].choice.checkpoint.fingerprint != sides[1].choice.checkpoint.fingerprint:
+    bases = bases_of(sides)
+    two = sides[0].choice.checkpoint.fingerprint != sides[1].choice.checkpoint.fingerprint
+    if two and same_base(bases):
         st.info(numbering(bases), icon=":material/tag:")
     layers = sorted({layer for side, one in zip(sides, stats, strict=True) for layer in _layers(side, one)})
     for letter, side, one, column in zip(LETTERS, sides, stats, st.columns(2, gap="medium"), strict=True):
@@ -36,7 +36,7 @@ def section(sides: Sequence[Side], stats: Sequence[UsageStats | None], name: str
                 usage_map(letter, side, one, layers, top, name)
             else:
                 _map(letter, side, name)
-    if not same and sides[0].choice.checkpoint.fingerprint != sides[1].choice.checkpoint.fingerprint:
+    if two and not same_base(bases):
         st.caption(
             ":material/info: The bases differ or are not known, so expert numbers do not mean the same thing on both "
             "sides, and what is kept can't be held side by side."

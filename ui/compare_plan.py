@@ -10,9 +10,8 @@ from shrp.errors import PlanError
 from shrp.phrases import listed
 from shrp.plan_edits import NO_EDITS, PlanEdits
 from ui import lab_edits, lab_plan_url
-from ui.lab_editor import upload
+from ui.lab_editor import show_notice, upload
 from ui.lab_edits import Editor
-from ui.text import escape
 
 PLAN = "plan"
 """What the address calls a side's edits, behind its letter."""
@@ -52,9 +51,7 @@ def section(found: Editor, fingerprint: str) -> None:
     with st.expander(
         "A plan of your own", expanded=bool(found.edits or found.notice), icon=":material/upload_file:"
     ):
-        if found.notice:
-            show, icon = (st.warning, "block") if found.refused else (st.info, "check")
-            show(escape(found.notice), icon=f":material/{icon}:")
+        show_notice(found)
         if found.edits:
             layers = [str(layer) for layer, _ in found.edits.layers]
             of = "layer" if len(layers) == 1 else "layers"

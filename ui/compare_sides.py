@@ -17,10 +17,12 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import edits_of
 from shrp.tasks import Task
 from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, state
+from ui.bound import fall_back
 from ui.lab import Setting
 from ui.lab_edits import Editor
 from ui.lab_reference import teacher_key, teacher_on, why_no_teacher
 from ui.lab_sides import evaluated, model_key
+from ui.pickers import always_one
 from ui.state import Selection
 from ui.text import escape
 
@@ -88,7 +90,14 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
     found = loaders.discover_all()
     _follow(letter, start)
     name = _checkpoint(letter, found, selection, start[0])
-    kind = _kind(letter, start[1])
+    kind = always_one(
+        f"{letter}: version",
+        KINDS,
+        key_of(letter, "is"),
+        start[1],
+        "As it is; pruned to fewer experts, without routers; or its dense teacher, if the checkpoint holds the "
+        "teacher's outputs on these data.",
+    )
     info, task = found.get(name), selection.checkpoint.info.task
     try:
         if isinstance(info, CheckpointError):
@@ -231,8 +240,7 @@ def _follow(letter: str, start: tuple[str, str]) -> None:
 def _checkpoint(letter: str, found: dict[str, object], selection: Selection, start: str) -> str:
     """The name of a side's checkpoint, from all that there are."""
     key, options = key_of(letter), [SIDEBAR, *found]
-    if st.session_state.get(key, SIDEBAR) not in options:  # it is gone from the disk
-        st.session_state[key] = SIDEBAR
+    fall_back(key, options, SIDEBAR)  # it is gone from the disk
     picked = st.selectbox(
         f"{letter}: checkpoint",
         options,
@@ -243,24 +251,6 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
         "bases may differ.",
     )
     return selection.name if picked == SIDEBAR or picked not in found else picked
-
-
-def _kind(letter: str, start: str) -> str:
-    key = key_of(letter, "is")
-    if st.session_state.get(key, start) not in KINDS:
-        st.session_state[key] = start
-    default = {} if key in st.session_state else {"default": start}
-    picked = st.segmented_control(
-        f"{letter}: version",
-        KINDS,
-        key=key,
-        bind="query-params",
-        required=True,
-        help="As it is; pruned to fewer experts, without routers; or its dense teacher, if the checkpoint holds the "
-        "teacher's outputs on these data.",
-        **default,
-    )
-    return picked if picked in KINDS else start
 
 
 def measured(choice: Choice, data: TextData) -> Side | None:

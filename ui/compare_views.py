@@ -95,14 +95,24 @@ def no_experts(sides: Sequence[Side]) -> str:
     )
 
 
+def bases_of(sides: Sequence[Side]) -> tuple[str, str]:
+    """What the sides' models were converted from; empty where that is not known."""
+    a, b = (side.choice.checkpoint.info.base_model for side in sides)
+    return a, b
+
+
+def same_base(bases: tuple[str, str]) -> bool:
+    """Whether both were converted from the same model, as far as that is known."""
+    return bool(bases[0]) and bases[0] == bases[1]
+
+
 def numbering(bases: tuple[str, str]) -> str:
     """What the experts' numbers mean between two models, as Markdown."""
-    a, b = bases
-    if a and a == b:
+    if same_base(bases):
         return (
-            f"Both were converted from {escape(a)}, where expert *h* of a layer starts as attention head *h*. The same "
-            "number means the same thing as far as both start from the same weights and training left it so; two dense "
-            "teachers fine-tuned apart, or retrained experts, weaken that."
+            f"Both were converted from {escape(bases[0])}, where expert *h* of a layer starts as attention head *h*. "
+            "The same number means the same thing as far as both start from the same weights and training left it so; "
+            "two dense teachers fine-tuned apart, or retrained experts, weaken that."
         )
     named = " and ".join(escape(base) if base else "an unnamed base" for base in bases)
     return (
@@ -119,9 +129,8 @@ def usage(sides: Sequence[Side], stats: Sequence[UsageStats], data: TextData, na
         stats: of both sides, on `data`.
     """
     a, b = stats
-    bases = tuple(side.choice.checkpoint.info.base_model for side in sides)
-    same_base = bool(bases[0]) and bases[0] == bases[1]
-    (st.info if same_base else st.warning)(numbering(bases), icon=":material/tag:")
+    bases = bases_of(sides)
+    (st.info if same_base(bases) else st.warning)(numbering(bases), icon=":material/tag:")
     layers = sorted({*a.layers, *b.layers})
     top = max(*(float(one.share(layer).max()) for one in stats for layer in one.layers), 2 / a.num_experts)
     for letter, side, one, column in zip(LETTERS, sides, stats, st.columns(2, gap="medium"), strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -25,8 +25,6 @@ def chart(
     name: str,
     alt: str,
     on_select: Callable[[], None] | None = None,
-    *,
-    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Show a chart and, under it, its downloads.
 
@@ -37,10 +35,9 @@ def chart(
         name: of the files, without extension.
         alt: what the chart shows, in words, for those who can't see it.
         on_select: called when points are clicked, and when that changes; `clicked(key)` says what was.
-        config: options of Plotly's, over this app's.
     """
     options: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    st.plotly_chart(fig, width="stretch", key=key, alt=alt, config=_TOOLBAR | dict(config or {}), **options)
+    st.plotly_chart(fig, width="stretch", key=key, alt=alt, config=_TOOLBAR, **options)
     downloads(frame, key, name, fig=fig, alt=alt)
 
 

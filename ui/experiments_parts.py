@@ -1,6 +1,8 @@
-"""Parts of the Experiments page: its headings and pickers, the studies of a recipe's parts, selections and routes."""
+"""Parts of the Experiments page: its headings, the studies of a recipe's parts, selections and routes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
@@ -10,12 +12,15 @@ from shrp.errors import DataError
 from ui import experiments_figures as figures
 from ui import experiments_route_figures as route_figures
 from ui.downloads import chart
+from ui.pickers import always_one
+from ui.state import show_error
 from ui.text import escape
 
 KEPT = "kept"
 """Key of the picked number of experts, in the session's state and in the URL."""
 TOLD_BY = "told_by"
 """Key of the picked grouping, likewise."""
+_ON = "GLUE validation data, one training each"
 Drawn = list[tuple[str, str]]
 """Headings of what was drawn, with their anchors."""
 
@@ -26,19 +31,15 @@ def headed(title: str, anchor: str) -> tuple[str, str]:
     return title, anchor
 
 
-def pick(label: str, options: list[str], key: str) -> str:
-    """One of the options, the first where nothing valid was picked."""
-    if st.session_state.get(key, options[0]) not in options:
-        st.session_state[key] = options[0]
-    picked = st.segmented_control(
-        label,
-        options,
-        default=None if key in st.session_state else options[0],
-        key=key,
-        bind="query-params",
-        required=True,
-    )
-    return picked if picked in options else options[0]
+def say(sentences: Sequence[str]) -> None:
+    """What an experiment has found."""
+    for sentence in sentences:
+        st.markdown(f"- {escape(sentence)}")
+
+
+def about(task: str, sentences: Sequence[str]) -> str:
+    """Those of the sentences that are about a task."""
+    return " ".join(text for text in sentences if text.startswith(tuple(f"On {task}{end}" for end in ",;: ")))
 
 
 def ablation() -> Drawn:
@@ -47,14 +48,13 @@ def ablation() -> Drawn:
         measured = studies.read_rows("ablation")
         frame = ablations.frame_of(measured)
     except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        show_error(error)
         return []
     if frame.empty:
         return []
     heading = headed("What each part is worth", "ablation")
     said = ablations.findings(frame)
-    for sentence in said:
-        st.markdown(f"- {escape(sentence)}")
+    say(said)
     for task, rows in frame.groupby("task", sort=False):
         seeds = int(rows["seeds"].max())
         bars = (
@@ -64,11 +64,8 @@ def ablation() -> Drawn:
             + "; paired changes: see the sentences above" * bool(rows["change"].notna().any())
         )
         note = f"{ablations.about(measured)}<br>n = {rows['n'].iloc[0]:,}; bars: {bars}"
-        alt = " ".join(
-            text for text in said if text.startswith((f"On {task},", f"On {task} ", f"On {task};"))
-        )
-        fig = figures.ablation_marks(rows, note)
-        chart(fig, rows, f"ablation-{task}", f"ablation-{task}", f"Retained share by variant. {alt}")
+        fig, alt = figures.ablation_marks(rows, note), f"Retained share by variant. {about(task, said)}"
+        chart(fig, rows, f"ablation-{task}", f"ablation-{task}", alt)
     return [heading]
 
 
@@ -77,7 +74,7 @@ def selection() -> Drawn:
     try:
         frame = selections.frame_of(studies.read_rows("selection"))
     except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        show_error(error)
         return []
     if frame.empty:
         return []
@@ -90,12 +87,12 @@ def selection() -> Drawn:
         "Random experts weigh by usage unless said otherwise."
     )
     said = selections.findings(frame)
-    for sentence in said:
-        st.markdown(f"- {escape(sentence)}")
-    size = pick("Experts kept in each layer", [str(m) for m in sorted(frame["per_layer"].unique())], KEPT)
+    say(said)
+    sizes = [str(m) for m in sorted(frame["per_layer"].unique())]
+    size = always_one("Experts kept in each layer", sizes, KEPT)
     rows = frame[frame["per_layer"] == int(size)]
     note = "; ".join(f"{r.checkpoint} n = {r.n:,}" for r in rows.drop_duplicates("checkpoint").itertuples())
-    note = f"GLUE validation data, one training each: {note}"
+    note = f"{_ON}: {note}"
     chart(
         figures.selection_marks(rows, note, int(size)),
         frame,
@@ -155,7 +152,7 @@ def routing() -> Drawn:
     try:
         worth, told = routes.frames_of(studies.read_rows("routes"))
     except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        show_error(error)
         return []
     if worth.empty:
         return []
@@ -169,14 +166,12 @@ def routing() -> Drawn:
         "no-router control above. Any checkpoint and data: see Expert usage."
     )
     said = routes.findings(worth)
-    for sentence in said:
-        st.markdown(f"- {escape(sentence)}")
+    say(said)
     whole = routes.summary(worth, told)
     if len(whole):
         _routes_table(whole)
-    note = "GLUE validation data, one training each; all layers: means of draws"
     chart(
-        route_figures.exchanged_marks(worth, note),
+        route_figures.exchanged_marks(worth, f"{_ON}; all layers: means of draws"),
         worth,
         "routes-worth",
         "routes-exchanged",
@@ -184,9 +179,9 @@ def routing() -> Drawn:
     )
     if told.empty:
         return [heading]
-    by = pick("Explained by", list(dict.fromkeys(told["by"])), TOLD_BY)
+    by = always_one("Explained by", list(dict.fromkeys(told["by"])), TOLD_BY)
     chart(
-        route_figures.told_lines(told, by, "GLUE validation data, one training each"),
+        route_figures.told_lines(told, by, _ON),
         told,
         "routes-told",
         "routes-told",

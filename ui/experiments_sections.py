@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pandas as pd
 import streamlit as st
@@ -15,8 +15,10 @@ from shrp.rates import rates_findings, rates_frame
 from shrp.studies import command_of
 from ui import experiments_seed_figures as figures
 from ui.downloads import chart
+from ui.experiments_parts import about, say
 from ui.experiments_rate_figures import kept_by_rate
-from ui.text import escape, escape_html
+from ui.state import show_error
+from ui.text import escape_html
 
 _BARS = "bars: lowest and highest seed; of one seed 95% intervals; dashed: the dense teacher"
 
@@ -39,17 +41,12 @@ def section(name: str, draw: Callable[[Experiment], None]) -> None:
             draw(found)
             return
     except DataError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        show_error(error)
         return
     st.info("Not run yet. This command makes it:", icon=":material/science:")
     # The last two have tasks of their own by default.
     needs = {"overhead": ""} | dict.fromkeys(("matching", "rates"), " --base bert-base-uncased")
     st.code(command_of(name) + needs.get(name, " --base bert-base-uncased --task cola"), language="bash")
-
-
-def _say(sentences: Sequence[str]) -> None:
-    for sentence in sentences:
-        st.markdown(f"- {escape(sentence)}")
 
 
 def _note(found: Experiment, task: str, *further: str) -> str:
@@ -60,10 +57,10 @@ def _note(found: Experiment, task: str, *further: str) -> str:
 def _layer(found: Experiment) -> None:
     frame = experiments.layer_frame(found)
     sentences = experiments.layer_findings(frame)
-    _say(sentences)
+    say(sentences)
     for (task, layer), rows in frame.groupby(["task", "layer"], sort=False):
         note = _note(found, task, f"usage on up to {rows['n'].max():,} inputs; bars: lowest and highest seed")
-        alt = f"Distance from uniform over training. {_of(sentences, task)}"
+        alt = f"Distance from uniform over training. {about(task, sentences)}"
         fig = figures.usage_distance(rows, note)
         chart(fig, rows, f"layer-{task}-{layer}", f"layer-{task}-{layer}", alt)
 
@@ -71,9 +68,9 @@ def _layer(found: Experiment) -> None:
 def _topk(found: Experiment) -> None:
     scores, stability = experiments.topk_scores(found), experiments.topk_stability(found)
     sentences = experiments.topk_findings(scores, stability)
-    _say(sentences)
+    say(sentences)
     for task, rows in scores.groupby("task", sort=False):
-        alt = " ".join(text for text in sentences if text.startswith(f"On {task},"))
+        alt = about(task, sentences)
         fig = figures.topk_scores(rows, _note(found, task, _BARS))
         chart(fig, rows, f"topk-{task}", f"topk-{task}", f"Score by budget and k. {alt}")
         mine = stability[stability["task"] == task] if len(stability) else stability
@@ -108,7 +105,7 @@ def _by_layer(found: Experiment, task: str, rows: pd.DataFrame) -> None:
 def _sweep(found: Experiment) -> None:
     frame = experiments.sweep_frame(found)
     sentences = experiments.sweep_findings(frame)
-    _say(sentences)
+    say(sentences)
     for task, rows in frame.groupby("task", sort=False):
         note = _note(
             found,
@@ -117,14 +114,14 @@ def _sweep(found: Experiment) -> None:
             "dashed: the dense teacher",
             "experts are chosen on the same validation data, as in the paper",
         )
-        alt = f"Score against FLOPs. {_of(sentences, task)}"
+        alt = f"Score against FLOPs. {about(task, sentences)}"
         chart(figures.sweep(rows, note), rows, f"sweep-{task}", f"sweep-{task}", alt)
 
 
 def _overhead(found: Experiment) -> None:
     frame = experiments.overhead_frame(found)
     sentences = experiments.overhead_findings(frame)
-    _say(sentences)
+    say(sentences)
     cpu, threads = found.machine.get("cpu", "unknown processor"), found.machine.get("threads", "?")
     rounds = sorted(set(frame["rounds"]))
     note = (
@@ -137,17 +134,17 @@ def _overhead(found: Experiment) -> None:
 def _balance(found: Experiment) -> None:
     frame = experiments.balance_frame(found)
     sentences = experiments.balance_findings(frame)
-    _say(sentences)
+    say(sentences)
     for task, rows in frame.groupby("task", sort=False):
         note = _note(found, task, "static: no recovery; " + _BARS)
-        alt = f"Effective experts and score by weight. {_of(sentences, task)}"
+        alt = f"Effective experts and score by weight. {about(task, sentences)}"
         chart(figures.balance(rows, note), rows, f"balance-{task}", f"balance-{task}", alt)
 
 
 def _matching(found: Experiment) -> None:
     frame = matching_frame(found)
     sentences = matching_findings(frame)
-    _say(sentences)
+    say(sentences)
     st.caption(
         "Matching: the share of an expert's attention that goes to the same token of the other text, a mean over own "
         "tokens; in brackets in the encoder that was converted on texts, before any pruning. An expert's profile, on "
@@ -155,14 +152,14 @@ def _matching(found: Experiment) -> None:
     )
     for task, rows in frame.groupby("task", sort=False):
         note = _note(found, task, "bars: 95% intervals over inputs; one training a mark")
-        alt = f"Kept score with other experts. {_of(sentences, task)}"
+        alt = f"Kept score with other experts. {about(task, sentences)}"
         chart(figures.exchanges(rows, note), rows, f"matching-{task}", f"matching-{task}", alt)
 
 
 def _rates(found: Experiment) -> None:
     frame = rates_frame(found)
     sentences = rates_findings(frame)
-    _say(sentences)
+    say(sentences)
     for (task, depth), rows in frame.groupby(["task", "depth"], sort=False):
         note = _note(
             found,
@@ -170,13 +167,6 @@ def _rates(found: Experiment) -> None:
             "except the last training's rates and, where named, the start; dashed: the dense teacher",
             "bars: 95% intervals over inputs, of several seeds their range",
         )
-        alt = f"Kept score by learning rate. {_of(sentences, task)}"
+        alt = f"Kept score by learning rate. {about(task, sentences)}"
         name = f"rates-{task}-{depth}"
         chart(kept_by_rate(rows, note), rows, name, name, alt)
-
-
-def _of(sentences: Sequence[str], task: str) -> str:
-    """The sentences about a task."""
-    return " ".join(
-        text for text in sentences if text.startswith((f"On {task},", f"On {task} (", f"On {task}:"))
-    )

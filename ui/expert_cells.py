@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from shrp.attribution.instance import Word
 from shrp.attribution.router import RoutesWithout
 from shrp.explore import Exploration
-from ui.routing_figures import ONE_LINE, TWO_LINES, click_targets, grid_height, layer_names, title_text
+from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten
-from ui.theme import SELECTED, layout
+from ui.theme import SELECTED, click_targets, layout
 
 EXPERT_COLORS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",

@@ -22,8 +22,8 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
-from ui.bound import fall_back
 from ui.downloads import chart
+from ui.pickers import always_one
 from ui.state import pick_cell
 from ui.text import escape, escape_html, percent
 from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
@@ -69,15 +69,7 @@ def roles(
         * (MATCHING in found.roles)
     )
     start = MATCHING if MATCHING in found.roles else found.roles[-1]
-    fall_back(ROLE, found.roles, start)
-    role = st.segmented_control(
-        "Over all layers: attention to",
-        found.roles,
-        default=None if ROLE in st.session_state else start,
-        required=True,
-        key=ROLE,
-        bind="query-params",
-    )
+    role = always_one("Over all layers: attention to", found.roles, ROLE, start)
     place = found.roles.index(role)
     values = np.stack([found.mean(one)[:, place] for one in found.layers])
     chart(

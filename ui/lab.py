@@ -229,7 +229,7 @@ def tried(checkpoint: Checkpoint, data: TextData) -> dict[str, Attempt]:
 
 def keep(
     checkpoint: Checkpoint, data: TextData, setting: Setting, plan: PruningPlan, evaluation: Evaluation
-) -> Attempt:
+) -> None:
     """Remember a finished evaluation for the curve of this session."""
     attempt = Attempt(
         setting,
@@ -242,7 +242,6 @@ def keep(
     kept, key = tried(checkpoint, data), f"{setting.text} {plan.key()}"
     kept.pop(key, None)  # the latest comes last
     kept[key] = attempt
-    return attempt
 
 
 def attempts_frame(attempts: list[Attempt], dense: Cost) -> pd.DataFrame:

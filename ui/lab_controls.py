@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from ui.bound import clamp
 from ui.lab import COMBINATIONS, FITTED, FITTED_WEIGHTS, GLOBAL, MAX_SEED, PER_LAYER, SELECTIONS, Setting
+from ui.pickers import always_one
 
 ALLOCATION, BUDGET, EACH, SELECTION, COMBINATION, SEED = (
     "keep",
@@ -33,11 +32,11 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
         return st.container() if side else st.container(horizontal=True, gap="medium", **options)
 
     with row(vertical_alignment="bottom"):
-        allocation = _choice(
+        allocation = always_one(
             "How many experts",
             (GLOBAL, PER_LAYER),
             side + ALLOCATION,
-            "A global budget gives every layer one expert and spreads the rest by usage. "
+            help="A global budget gives every layer one expert and spreads the rest by usage. "
             "Per layer keeps the same number in each.",
         )
         if allocation == GLOBAL:
@@ -57,11 +56,11 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
                 side + EACH,
             )
     with row():
-        selection = _choice(
+        selection = always_one(
             "Which experts",
             tuple(SELECTIONS),
             side + SELECTION,
-            "- **Usage**: the most used experts (the paper's choice), counted on the data above.\n"
+            help="- **Usage**: the most used experts (the paper's choice), counted on the data above.\n"
             "- **Recorded usage**: the same, counted on the training's validation data and stored in the checkpoint; "
             "the command line uses it.\n"
             "- **Gate × norm**: largest mean of gate times output norm.\n"
@@ -73,11 +72,11 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
         )
         combination = FITTED_WEIGHTS
         if selection != FITTED:
-            combination = _choice(
+            combination = always_one(
                 "Combined by",
                 tuple(COMBINATIONS),
                 side + COMBINATION,
-                "Usage weights: each kept expert weighs as much as it was used. Plain mean: all weigh the same.",
+                help="Usage weights: each kept expert weighs as much as it was used. Plain mean: all weigh the same.",
             )
     seed = 0
     if SELECTIONS[selection] == "random":
@@ -103,17 +102,6 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             "inputs and at what the routed model says of them; their labels only mix the classes."
         )
     return Setting(allocation, number, selection, combination, seed)
-
-
-def _choice(label: str, options: Sequence[str], key: str, help_text: str) -> str:
-    """One of the options, the first where nothing valid was picked."""
-    if st.session_state.get(key, options[0]) not in options:
-        st.session_state[key] = options[0]
-    picked = st.segmented_control(
-        label, options, default=None if key in st.session_state else options[0], key=key, help=help_text,
-        bind="query-params", required=True,
-    )  # fmt: skip
-    return picked if picked in options else options[0]
 
 
 def _slider(label: str, low: int, high: int, start: int, key: str) -> int:

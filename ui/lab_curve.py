@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from shrp.measure import TOKENS
 from ui.lab import GLOBAL
+from ui.lab_marks import DROPPED, NO_ROUTER, RANDOM
 from ui.text import escape_html, is_percentage, metric_name
 from ui.theme import (
     BLUE,
@@ -26,8 +28,8 @@ from ui.theme import (
 )
 
 COSTS = {
-    "encoder_flops": "encoder FLOPs, % of the dense encoder's ({tokens} tokens)",
-    "model_flops": "whole-model FLOPs, % of the dense model's ({tokens} tokens)",
+    "encoder_flops": f"encoder FLOPs, % of the dense encoder's ({TOKENS} tokens)",
+    "model_flops": f"whole-model FLOPs, % of the dense model's ({TOKENS} tokens)",
     "encoder_params": "encoder parameters, % of the dense encoder's",
     "model_params": "whole-model parameters, % of the dense model's",
 }
@@ -39,9 +41,9 @@ _BEST = "#a87e00"
 _MANY = re.compile(r"(\d+) a layer")
 _SYMBOLS = {
     "shipped static, recovered": "star",
-    "control: layers dropped": "triangle-down",
-    "control: no router": "hexagon-open",
-    "control: random experts, recovered": "x-open",
+    f"control: {DROPPED}": "triangle-down",
+    f"control: {NO_ROUTER}": "hexagon-open",
+    f"control: {RANDOM}, recovered": "x-open",
 }
 
 
@@ -51,7 +53,6 @@ def curve(
     over: str,
     metric: str,
     data: str,
-    tokens: int,
     current: str | None = None,
     best: pd.DataFrame | None = None,
     floor: float = float("nan"),
@@ -90,7 +91,7 @@ def curve(
         f"{metric_name(metric).capitalize()} against cost",
         subtitle=f"{escape_html(data)}, {n}bars and bands: 95% intervals (averaged controls: range of draws)"
         + (f"<br>{'; '.join(notes)}" if notes else ""),
-        x=COSTS[over].format(tokens=tokens),
+        x=COSTS[over],
         y=metric_name(metric) + (" (%)" if scale == 100 else ""),
         height=640,  # a narrow window stacks the legend
         legend=True,

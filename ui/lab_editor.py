@@ -82,11 +82,16 @@ def _toolbar(found: Editor) -> None:
             )
 
 
-def _notes(found: Editor, plan: PruningPlan, base: PruningPlan) -> None:
-    """What was refused, and what the edits do that can't be seen on the map."""
+def show_notice(found: Editor) -> None:
+    """Why the latest change was refused, or what came of it, where there is something to say."""
     if found.notice:
         show, icon = (st.warning, "block") if found.refused else (st.info, "check")
         show(escape(found.notice), icon=f":material/{icon}:")
+
+
+def _notes(found: Editor, plan: PruningPlan, base: PruningPlan) -> None:
+    """What was refused, and what the edits do that can't be seen on the map."""
+    show_notice(found)
     if not found.edits:
         st.caption(
             "Click a cell of the map to pin its expert, again to drop it, again to free it; or set a layer's count in "

@@ -13,6 +13,7 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits, edits_of
 from shrp.usage import UsageStats
 from ui import lab, lab_plan_url
+from ui.bound import set_param
 from ui.lab import Setting
 
 PLAN_BYTES = 200_000
@@ -150,13 +151,7 @@ class Editor:
     def to_url(self) -> None:
         """Put the edits into the page's address, if they are short enough for one."""
         text = lab_plan_url.encode(self.edits)
-        wanted = text if text and len(text) <= lab_plan_url.LONGEST else None
-        if st.query_params.get(self.url) == wanted:
-            return
-        if wanted is None:
-            st.query_params.pop(self.url, None)
-        else:
-            st.query_params[self.url] = wanted
+        set_param(self.url, text if text and len(text) <= lab_plan_url.LONGEST else None)
 
     def _step(self, come: list[PlanEdits], go: list[PlanEdits]) -> None:
         self.notice, self.refused = "", False
@@ -193,9 +188,9 @@ def editor(fingerprint: str, layers: Sequence[int], experts: int, url: str = lab
     return found
 
 
-def edits_known(fingerprint: str, url: str = lab_plan_url.URL) -> PlanEdits:
-    """The edits that this session has made of a checkpoint's plans; none where it has no editor for it yet."""
-    found = st.session_state.get(f"{_STATE}-{url}", {}).get(fingerprint)
+def edits_known(fingerprint: str) -> PlanEdits:
+    """The pruning lab's edits of a checkpoint's plans in this session; none where it has no editor for it yet."""
+    found = st.session_state.get(f"{_STATE}-{lab_plan_url.URL}", {}).get(fingerprint)
     return found.edits if found else NO_EDITS
 
 

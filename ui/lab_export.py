@@ -25,6 +25,7 @@ from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.score_rows import score_row
 from ui import loaders
+from ui.lab_marks import RANDOM
 
 
 def plan_json(plan: PruningPlan) -> str:
@@ -54,7 +55,7 @@ def checkpoint_zip(
         known = loaders.score_rows(checkpoint, data)
         best = [row.get("score") for row in known if row.get("kind") == "teacher"]
         # Random experts stay the control that they are, wherever they are taken.
-        label = f"{'random experts' if drawn else 'static'}, {plan.budget} in all"
+        label = f"{RANDOM if drawn else 'static'}, {plan.budget} in all"
         label += ", shares matched" * (shift is not None)
         kind = "control" if drawn else "static"
         row = score_row(label, kind, [evaluation], best[0] if best else None)
@@ -71,7 +72,6 @@ def checkpoint_zip(
     except CheckpointError:  # which Overview tells of
         history = []
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
-    buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as scratch:
         # Only new modules are made, the rest is shared: nothing of the shared model is written to.
         model = prune(checkpoint.model, plan, share_weights=True)
@@ -86,7 +86,13 @@ def checkpoint_zip(
             extra_files={checkpoints.HISTORY: history_text(history)} if history else {},
             teacher=checkpoint.teacher,
         )
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress
-            for file in sorted(folder.iterdir()):
-                archive.write(file, f"{name}/{file.name}")
+        return zipped(folder, name)
+
+
+def zipped(folder: Path, name: str) -> bytes:
+    """The files of a folder as a zip archive, in one folder of this name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"{name}/{file.name}")
     return buffer.getvalue()

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from shrp.plan import PruningPlan
 from shrp.plan_edits import LayerEdit, PlanEdits
 from ui.text import escape_html, percent
-from ui.theme import MUTED, SELECTED, SEQUENTIAL, layout
+from ui.theme import MUTED, SELECTED, SEQUENTIAL, click_targets, layout
 
 _NEXT = {
     "free": "a click pins it: always kept",
@@ -115,7 +115,7 @@ def _add_cells(
     edits: PlanEdits | None,
     drawing: int,
 ) -> None:
-    """An invisible marker over each cell: Plotly reports no clicks on a heatmap's cells."""
+    """What can be pointed at and clicked on: each cell, with what is known of it."""
     points, texts = [], []
     for row, layer in enumerate(layers):
         edit = edits.of(layer) if edits is not None else LayerEdit()
@@ -130,15 +130,5 @@ def _add_cells(
                 lines.append(f"<i>{_NEXT[now]}</i>")
             points.append((layer, expert, drawing))
             texts.append("<br>".join(lines))
-    fig.add_scatter(
-        x=[expert for _, expert, _ in points],
-        y=[f"layer {layer}" for layer, _, _ in points],
-        mode="markers",
-        marker={"symbol": "square", "size": 24, "opacity": 0, "color": MUTED},
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        customdata=points,
-        hovertext=texts,
-        hovertemplate="%{hovertext}<extra></extra>",
-        showlegend=False,
-    )
+    columns, rows = [expert for _, expert, _ in points], [f"layer {layer}" for layer, _, _ in points]
+    fig.add_trace(click_targets(columns, rows, points, texts))

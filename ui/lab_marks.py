@@ -14,11 +14,13 @@ from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.intervals import NO_INTERVAL, stored_interval
-from shrp.layers import DroppedLayer
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
-from shrp.plan import first_experts
-from shrp.prune import with_layers
+from shrp.plan import allocate, first_experts
+from shrp.verdicts import KINDS_OF_CONTROL
 from ui import loaders
+
+DROPPED, RANDOM, NO_ROUTER = KINDS_OF_CONTROL
+"""What the names of controls begin with."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +81,14 @@ def _cost_of(row: Mapping[str, Any], model: PreTrainedModel) -> Cost | None:
         return dense_cost(model, TOKENS)
     routed, experts = expert_layers(model), num_experts_of(model)
     name = str(row.get("model", ""))
-    if name.startswith("layers dropped"):
-        return cost(with_layers(model, {i: DroppedLayer(i) for i in routed}), TOKENS)
+    if name.startswith(DROPPED):
+        return dense_cost(model, TOKENS, dropped=len(routed))
     # A static layer's cost is linear in its number of experts, so a budget's total is all that counts.
-    budget = row.get("budget") or (len(routed) * experts if name.startswith("no router") else None)
+    budget = row.get("budget") or (len(routed) * experts if name.startswith(NO_ROUTER) else None)
     if not budget or not len(routed) <= budget <= len(routed) * experts:
         return None
-    return plan_cost(model, first_experts(spread(int(budget), list(routed), experts)), TOKENS)
-
-
-def spread(budget: int, layers: list[int], experts: int) -> dict[int, int]:
-    """Layer -> a number of experts, 1 to `experts`, which are `budget` in all."""
-    counts, left = {}, budget
-    for place, layer in enumerate(layers):
-        counts[layer] = min(experts, left - (len(layers) - place - 1))
-        left -= counts[layer]
-    return counts
+    counts = allocate({layer: [1.0] * experts for layer in routed}, budget=int(budget))
+    return plan_cost(model, first_experts(counts), TOKENS)
 
 
 def marks_frame(found: list[Mark], dense: Cost) -> pd.DataFrame:

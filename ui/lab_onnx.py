@@ -6,7 +6,6 @@ and other sessions go on computing meanwhile.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.errors import ExportError, ShrpError
 from shrp.plan import PruningPlan
 from ui import state
-from ui.lab_export import plan_json
+from ui.lab_export import plan_json, zipped
 from ui.store import results
 from ui.text import duration
 
@@ -99,11 +97,7 @@ def build(
             raise ExportError(
                 "the checkpoint was replaced on disk meanwhile; reload the page and build again."
             )
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress
-            for file in sorted(folder.iterdir()):
-                archive.write(file, f"{name}/{file.name}")
-    return OnnxExport(buffer.getvalue(), report)
+        return OnnxExport(zipped(folder, name), report)
 
 
 def section(

@@ -95,15 +95,9 @@ def take_along(
     st.subheader("Take it along")
     timing, save = st.tabs(["Latency", "Save"], key="take", bind="query-params")
     with timing:
-        latency_section(selection, plan)
+        latency.section(selection.checkpoint, {"pruned": plan})
     with save:
         save_section(selection, setting, plan, pruned, routed)
-
-
-@st.fragment
-def latency_section(selection: Selection, plan: PruningPlan) -> None:
-    """Timing on this machine, on demand."""
-    latency.section(selection.checkpoint, {"pruned": plan}, TOKENS)
 
 
 @st.fragment

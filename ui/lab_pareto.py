@@ -41,7 +41,7 @@ def pareto(tried: pd.DataFrame, over: str) -> pd.DataFrame:
     """
     if tried.empty:
         return tried.assign(number=[])
-    own = tried[~tried["control"] & tried["score"].notna()]
+    own = _compared(tried)
     names = own.groupby("plan", sort=False)["setting"].agg(_joined)
     if own["plan"].nunique() < 2:  # there is none to be better than
         return own[:0].assign(number=[])
@@ -54,6 +54,11 @@ def pareto(tried: pd.DataFrame, over: str) -> pd.DataFrame:
             best, price = score, cost
     own = own.loc[kept]
     return own.assign(number=np.arange(1, len(own) + 1))
+
+
+def _compared(tried: pd.DataFrame) -> pd.DataFrame:
+    """What takes part: all but random controls and what has no score."""
+    return tried[~tried["control"] & tried["score"].notna()]
 
 
 def _joined(settings: pd.Series) -> str:
@@ -141,16 +146,16 @@ def in_words(best: pd.DataFrame, metric: str, over: str) -> str:
     )
 
 
-def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str, compared: int) -> str:
+def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str, tried: pd.DataFrame) -> str:
     """What the table means and how much of it may be chance, in plain text.
 
     Args:
-        compared: how many different plans took part.
+        tried: what `best` was found in.
     """
     dense = "the dense model's" if over.startswith("model") else "the dense encoder's"
     text = (
-        f"Pareto-best: of the {compared:,} prunings evaluated here, no other one has at least this "
-        f"{metric_name(metric)} at no more {SHARES[over]} (share of {dense}), with one of the two better."
+        f"Pareto-best: of the {_compared(tried)['plan'].nunique():,} prunings evaluated here, no other one has at "
+        f"least this {metric_name(metric)} at no more {SHARES[over]} (share of {dense}), with one of the two better."
     )
     if best.empty or not gaps:
         return text + " Points within each other's interval may differ by chance alone."

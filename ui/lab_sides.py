@@ -14,7 +14,7 @@ from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.plan import PruningPlan
 from ui import lab, lab_edits, lab_plan_url, lab_setting_url
-from ui.bound import fall_back
+from ui.bound import fall_back, set_param
 from ui.lab import Setting
 from ui.lab_reference import ROUTED, TEACHER, teacher_key, teacher_on
 from ui.state import Selection
@@ -152,11 +152,7 @@ def pick(label: str, found: dict[str, Side], key: str, start: str) -> str:
     if now := found[picked].now:
         st.caption(escape(now))
     link = found[picked].link
-    wanted = link if picked != start and len(link) <= lab_plan_url.LONGEST else None
-    if wanted is None:
-        st.query_params.pop(key, None)
-    elif st.query_params.get(key) != wanted:
-        st.query_params[key] = wanted
+    set_param(key, link if picked != start and len(link) <= lab_plan_url.LONGEST else None)
     return picked
 
 

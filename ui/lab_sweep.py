@@ -22,6 +22,7 @@ from ui.floor import floor_of
 from ui.lab import GLOBAL, PER_LAYER, SELECTIONS, Setting
 from ui.lab_chance import against_chance
 from ui.lab_marks import Mark, marks_frame
+from ui.pickers import always_one
 from ui.state import Selection
 from ui.store import disk
 from ui.text import count, escape, metric_name
@@ -159,12 +160,7 @@ class Section:
         # Not a fragment: its clicks would wait for a sweep to end, where all others stop it.
         with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
             for label, options, key in (("Cost", _COSTS, COST), ("Of", _SCOPES, SCOPE)):
-                if st.session_state.get(key) not in (None, *options):
-                    st.session_state[key] = None
-                st.segmented_control(
-                    label, list(options), default=None if key in st.session_state else next(iter(options)), key=key,
-                    bind="query-params", label_visibility="collapsed", required=True,
-                )  # fmt: skip
+                always_one(label, list(options), key, label_visibility="collapsed")
             asked = st.button(
                 "Run a sweep",
                 key=RUN,
@@ -191,7 +187,7 @@ class Section:
     def _figure(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame):
         metric, name = self.data.task.metric, self.data.name
         return lab_curve.curve(
-            tried, references, over(), metric, name, TOKENS, self.setting.text, best, floor_of(self.data)
+            tried, references, over(), metric, name, self.setting.text, best, floor_of(self.data)
         )
 
     def _alt(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame) -> str:
@@ -227,8 +223,7 @@ class Section:
 
     def _best(self, best: pd.DataFrame, tried: pd.DataFrame, name: str, metric: str) -> None:
         gaps = self._gaps(best)
-        own = tried[~tried["control"] & tried["score"].notna()]
-        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), own["plan"].nunique())))
+        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), tried)))
         routed = next((mark.score for mark in self.marks if mark.kind == "routed"), float("nan"))
         st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over())))
         shown = lab_pareto.table(best, gaps, metric)

@@ -104,14 +104,15 @@ def table(times: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan], tokens: int = TOKENS) -> None:
+@st.fragment
+def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan]) -> None:
     """A button that measures, with progress, and what it found; kept for all sessions."""
     names = "; ".join([DENSE, own_name(checkpoint), *plans])
     kept = results("latency", 64)
-    key = (checkpoint.fingerprint, tuple((name, plan.key()) for name, plan in plans.items()), tokens)
+    key = (checkpoint.fingerprint, tuple((name, plan.key()) for name, plan in plans.items()))
     st.markdown(
         f"Times these models side by side on this machine, in float32: {escape(names)}. Batches of "
-        f"{listed(map(str, BATCHES))} inputs of up to {tokens} tokens, {REPEATS} timed calls each, in an order drawn "
+        f"{listed(map(str, BATCHES))} inputs of up to {TOKENS} tokens, {REPEATS} timed calls each, in an order drawn "
         "anew every round. Other load makes it noisy."
     )
     if st.button("Measure on this machine", key="measure-latency", icon=":material/timer:"):
@@ -120,8 +121,7 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan], tokens: in
             found = measure(
                 checkpoint,
                 plans,
-                tokens,
-                lambda done, n: bar.progress(done / n, f"Timing: call {done} of {n}"),
+                progress=lambda done, n: bar.progress(done / n, f"Timing: call {done} of {n}"),
             )
         except ShrpError as error:
             state.show_error(error)

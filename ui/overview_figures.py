@@ -85,6 +85,12 @@ def layer_strip(frame: pd.DataFrame, num_experts: int, *, validation: str = "val
     )
 
 
+def layer_alt(frame: pd.DataFrame) -> str:
+    """What `layer_strip` shows, in words."""
+    layers = (f"{layer} {rows['state'].iloc[0]}" for layer, rows in frame.groupby("layer"))
+    return f"The layers from input to output: {', '.join(layers)}"
+
+
 def _block_text(row: Any, num_experts: int, validation: str) -> str:
     if row.state == "dense":
         return f"<b>Layer {row.layer}</b>: dense<br>{num_experts} heads and a feed-forward network"
@@ -108,6 +114,11 @@ def cost_frame(cost: Cost, dense: Cost) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=["what", "denominator", "value", "dense"])
     return frame.assign(kept=frame["value"] / frame["dense"], tokens=cost.tokens)
+
+
+def cost_alt(frame: pd.DataFrame) -> str:
+    """The shares that `cost_bars` shows, in words."""
+    return "; ".join(f"{row.what}, {row.denominator}: {percent(row.kept)}" for row in frame.itertuples())
 
 
 def cost_bars(frame: pd.DataFrame) -> go.Figure:

@@ -19,6 +19,7 @@ from shrp import checkpoint as checkpoints
 from shrp.errors import CheckpointError
 from ui import loaders
 from ui.own_data import upload_limit
+from ui.own_paths import below
 from ui.text import escape
 
 PICK = "own-checkpoint-picked"
@@ -92,18 +93,14 @@ def open_path(text: str) -> Path:
     """
     text = text.strip()
     roots = list(dict.fromkeys(root.resolve() for root in loaders.checkpoint_roots()))
-    try:
-        inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
-        found = [path for path in inside if path.is_dir()]
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
-        inside = found = []
+    inside, found = below(roots, text, Path.is_dir)
     named = " or ".join(f"'{root}'" for root in roots)
     if not inside:
         raise CheckpointError(f"'{text:.200}' is not under {named}: move it there, or upload a zip of it.")
-    if not found:
+    if found is None:
         raise CheckpointError(f"There is no folder '{text:.200}' under {named}.")
-    check(found[0])
-    return found[0]
+    check(found)
+    return found
 
 
 def check(folder: Path) -> None:

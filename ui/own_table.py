@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from shrp import tabular
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR
+from ui.own_paths import below
 
 DATA_ROOTS = "SHRP_DATA_ROOTS"
 MB = 2**20
@@ -81,20 +82,16 @@ def read_path(text: str) -> Table:
     """
     text = text.strip()
     roots = data_roots()
-    try:
-        inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
-        found = [path for path in inside if path.is_file()]
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
-        inside = found = []
+    inside, found = below(roots, text, Path.is_file)
     if not inside:
         raise DataError(f"'{text:.200}' is not under {named_paths(roots)}: put it there, or upload it.")
-    if not found:
+    if found is None:
         raise DataError(f"There is no file '{text:.200}' under {named_paths(roots)}.")
     try:
-        _check_size(found[0].name, found[0].stat().st_size)
-        return _read(found[0])
+        _check_size(found.name, found.stat().st_size)
+        return _read(found)
     except OSError as error:
-        raise DataError(f"'{found[0].name}' can't be read: {error.strerror or error}.") from error
+        raise DataError(f"'{found.name}' can't be read: {error.strerror or error}.") from error
 
 
 def named_paths(paths: list[Path]) -> str:

@@ -59,9 +59,7 @@ def facts_part(part: Section, selection: Selection, made: str) -> None:
     validation = str(info.training.get("validation_data", "the data that it was counted on"))
     part.figure(
         overview_figures.layer_strip(layers, hf.num_attention_heads, validation=validation),
-        "The layers from input to output: "
-        + ", ".join(f"{layer} {rows['state'].iloc[0]}" for layer, rows in layers.groupby("layer"))
-        + ".",
+        f"{overview_figures.layer_alt(layers)}.",
         f"Structure of the checkpoint; Top-1 shares in the hover texts are of {validation}, as stored with it.",
     )
     if info.plan is not None:
@@ -72,11 +70,10 @@ def scores_part(part: Section, selection: Selection) -> None:
     """Its costs, its scores beside the controls', and the epochs of its training."""
     model = selection.checkpoint.model
     costs = overview_figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
-    shares = "; ".join(f"{row.what}, {row.denominator}: {percent(row.kept)}" for row in costs.itertuples())
     part.heading("Costs")
     part.figure(
         overview_figures.cost_bars(costs),
-        f"Share of the dense model that is left: {shares}.",
+        f"Share of the dense model that is left: {overview_figures.cost_alt(costs)}.",
         f"Counted from the architecture, not measured: n = 1 input of {TOKENS} tokens.",
     )
     rows = [
@@ -103,10 +100,9 @@ def scores_part(part: Section, selection: Selection) -> None:
 
 def _scores(part: Section, scores: pd.DataFrame, name: str) -> None:
     ns = " / ".join(f"{n:,}" for n in sorted({int(n) for n in scores["n"].dropna()}))
-    said = "; ".join(f"{row.model} {score_text(row.score, row.metric)}" for row in scores.itertuples())
     part.figure(
         score_figures.score_dots(scores),
-        f"Scores with their intervals: {said}.",
+        f"Scores with their intervals: {score_figures.score_alt(scores)}.",
         f"Data: {name}, n = {ns}, as stored with the checkpoint.",
     )
     found = verdicts(scores, score_text)
@@ -126,13 +122,12 @@ def _history(part: Section, selection: Selection, scores: pd.DataFrame) -> None:
         part.words("No training history was stored with this checkpoint.")
         return
     data = str(selection.checkpoint.info.training.get("validation_data", "validation data"))
-    teacher = scores[(scores["kind"] == "teacher") & (scores["data"] == data)]
     last = history[-1]
     part.figure(
         score_figures.training_history(
             score_figures.history_frame(history),
             data=data,
-            teacher_score=None if teacher.empty else float(teacher["score"].iloc[0]),
+            teacher_score=score_figures.teacher_score(scores, data),
         ),
         score_figures.history_alt(history),
         f"Data: {data}, n = {int(last['validation_n']):,}."

@@ -59,9 +59,7 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
     elif not warnings:
         part.words(f"No failure signature on {data.name}: neither collapse, noisy usage nor near ties.")
     counts = np.stack([stats.counts(layer) for layer in stats.layers])
-    n = f"n = {stats.n:,} inputs" + (
-        f" ({int(counts[0].sum()):,} real tokens)" if stats.unit == "tokens" else ""
-    )
+    n = usage_figures.counted_words(stats.n, counts, stats.unit)
     heat = usage_figures.usage_heatmap(
         np.stack([stats.share(layer) for layer in stats.layers]),
         stats.layers,
@@ -147,15 +145,14 @@ def curve_part(
             "again. The references alone are below."
         )
     part.figure(
-        lab_curve.curve(tried, references, _OVER, metric, data.name, TOKENS, best=best, floor=floor_of(data)),
+        lab_curve.curve(tried, references, _OVER, metric, data.name, best=best, floor=floor_of(data)),
         f"Score against cost; settings evaluated: {len(tried)}, references: {len(references)}. "
         f"{lab_pareto.in_words(best, metric, _OVER)}.",
         f"Data: {data.name}, n = {len(data):,}; settings of this session and those kept on disk.",
     )
     if best.empty:
         return
-    own = tried[~tried["control"] & tried["score"].notna()]
-    part.words(lab_pareto.verdict(best, {}, metric, _OVER, own["plan"].nunique()))
+    part.words(lab_pareto.verdict(best, {}, metric, _OVER, tried))
     shown = lab_pareto.table(best, {}, metric)
     shown = shown[[name for name in shown if shown[name].astype(str).str.len().any()]]
     part.table(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,10 +10,10 @@ import plotly.graph_objects as go
 from shrp.explore import Exploration
 from shrp.whatif import WhatIf
 from ui.text import escape_html, shorten
-from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, layout
+from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, layout
 
 ONE_LINE, TWO_LINES, THREE_LINES = {"t": 78}, {"t": 96}, {"t": 114}
-"""Margins above a plot whose subtitle has one or two lines."""
+"""Margins above a plot, by how many lines its subtitle has."""
 BESIDE = 0.42
 """From a cell's middle to a mark beside its number, in cells: clear of the number in a window of 1200 pixels."""
 
@@ -42,35 +41,9 @@ def _expert_axis(fig: go.Figure, experts: int) -> None:
 
 
 def title_text(exploration: Exploration, number: int | None = None) -> str:
-    """An input\'s number and text, shortened and safe in HTML."""
+    """An input's number and text, shortened and safe in HTML."""
     head = f"{number}. " if number is not None else ""
     return head + escape_html(shorten(" / ".join(exploration.text), 70))
-
-
-def click_targets(
-    x: Sequence[Any], y: Sequence[Any], cells: Sequence[Sequence[Any]], texts: Sequence[str], size: int = 24
-) -> go.Scatter:
-    """Invisible markers over a heatmap's cells, which by themselves report no clicks.
-
-    Args:
-        x, y: a marker's place.
-        cells: its `customdata`.
-        texts: its hover text.
-        size: in pixels.
-    """
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        marker={"symbol": "square", "size": size, "opacity": 0, "color": "#8a8f98"},
-        # Streamlit dims what isn't selected, which would make the markers of the others visible.
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        customdata=cells,
-        hovertext=texts,
-        hovertemplate="%{hovertext}<extra></extra>",
-        showlegend=False,
-    )
 
 
 def router_heatmap(

@@ -10,7 +10,7 @@ import streamlit as st
 from shrp.errors import PlanError
 from shrp.explore import Exploration
 from shrp.forcing import AS_ROUTED, Force, ForcedRoute
-from ui.bound import fall_back
+from ui.bound import fall_back, set_param
 from ui.downloads import clicked
 from ui.text import escape, shorten
 
@@ -83,13 +83,7 @@ class Forcing:
 
     def to_url(self) -> None:
         """Put the route into the page's address."""
-        wanted = self.route.text or None
-        if st.query_params.get(URL) == wanted:
-            return
-        if wanted is None:
-            st.query_params.pop(URL, None)
-        else:
-            st.query_params[URL] = wanted
+        set_param(URL, self.route.text or None)
 
 
 def forcing(fingerprint: str, layers: Sequence[int], experts: int) -> Forcing:

@@ -13,6 +13,7 @@ from shrp.forcing import ForcedRoute
 from shrp.whatif import WhatIf, compare_outputs, compare_routes
 from ui import expert_cells, routing_force
 from ui import routing_figures as figures
+from ui.bound import fall_back
 from ui.downloads import chart, downloads
 from ui.pickers import one_of
 from ui.routing_force import Forcing
@@ -72,8 +73,7 @@ def _class_picker(shown: list[Exploration]) -> int:
     task = shown[0].task
     if not task.label_names:
         return 0
-    if st.session_state.get(CLASS) not in (None, *task.label_names):
-        st.session_state[CLASS] = None
+    fall_back(CLASS, (None, *task.label_names), None)
     name = one_of("Class", task.label_names, key=CLASS)
     if name in task.label_names:
         return task.label_names.index(name)
@@ -96,19 +96,10 @@ def _under(
 def _matrices(
     selection: Selection, shown: list[Exploration], route: ForcedRoute, token: int | None
 ) -> list[WhatIf]:
-    results = []
-    for place, e in enumerate(shown if token is None else shown[:1]):
-        bar = st.progress(0.0, text="Forcing experts …")
-
-        def show(done: int, n: int, bar=bar) -> None:
-            bar.progress(done / n, f"Forcing experts: layer {done} of {n}")
-
-        try:
-            own = route if place == 0 else route.whole()
-            results.append(what_if_matrix(selection.checkpoint, e.text, own, token, show))
-        finally:
-            bar.empty()
-    return results
+    return [
+        what_if_matrix(selection.checkpoint, e.text, route if place == 0 else route.whole(), token)
+        for place, e in enumerate(shown if token is None else shown[:1])
+    ]
 
 
 def _draw_matrices(

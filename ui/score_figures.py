@@ -80,6 +80,17 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
     )
 
 
+def score_alt(frame: pd.DataFrame) -> str:
+    """The scores that `score_dots` shows, in words."""
+    return "; ".join(f"{row.model} {score_text(row.score, row.metric)}" for row in frame.itertuples())
+
+
+def teacher_score(scores: pd.DataFrame, data: str) -> float | None:
+    """The dense teacher's score on a data set; None where it has none there."""
+    teacher = scores[(scores["kind"] == "teacher") & (scores["data"] == data)]
+    return None if teacher.empty else float(teacher["score"].iloc[0])
+
+
 def score_hover(row: Any) -> str:
     """One score with all that belongs to it, for a hover text."""
     text = f"<b>{escape_html(row.model)}</b><br>{metric_name(row.metric)} {score_text(row.score, row.metric)}"

@@ -42,8 +42,7 @@ def scores_section(checkpoint: str, scores: pd.DataFrame, first: str = "") -> No
             part,
             key="scores",
             name=f"scores-{picked}",
-            alt="Scores with intervals: "
-            + "; ".join(f"{row.model} {score_text(row.score, row.metric)}" for row in part.itertuples()),
+            alt=f"Scores with intervals: {score_figures.score_alt(part)}",
         )
     with words:
         control_words(part)

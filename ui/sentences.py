@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -16,7 +15,8 @@ from shrp.explore import MAX_SENTENCES, PAIR_SEPARATOR, Exploration, explore, sp
 from shrp.forcing import AS_ROUTED, ForcedRoute
 from shrp.tasks import Task
 from shrp.whatif import WhatIf, what_if
-from ui.store import results
+from ui.bound import set_param
+from ui.store import once
 from ui.text import escape
 
 URL = "text"
@@ -25,6 +25,7 @@ INPUT = "input"
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
 """Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""
+_GROUP = 4  # inputs of each set of examples
 _FOR, _KEPT, _DRAFTS, _SEEN, _PRESET = (
     "sentences-for",
     "sentences-kept",
@@ -104,7 +105,7 @@ def presets(task: Task, data: TextData | None) -> dict[str, str]:
     return found
 
 
-def _groups(data: TextData, size: int = 4) -> dict[str, list[int]]:
+def _groups(data: TextData) -> dict[str, list[int]]:
     """A few inputs of each slice, classes mixed; without slices, of each class."""
     order = data.stratified_order().tolist()
     if data.slices is not None:
@@ -115,7 +116,7 @@ def _groups(data: TextData, size: int = 4) -> dict[str, list[int]]:
         names = dict.fromkeys(order, "some inputs")
     groups: dict[str, list[int]] = {name: [] for name in sorted(set(names.values()))}
     for i in order:
-        if len(groups[names[i]]) < size:
+        if len(groups[names[i]]) < _GROUP:
             groups[names[i]].append(i)
     return groups
 
@@ -202,11 +203,7 @@ def _link(typed: str, start: str) -> list[str]:
     """Put the text into the URL; returns a note where it is too long for that."""
     fits = len(quote(typed)) <= LONGEST_LINK
     wanted = typed if fits and typed != start else None
-    if st.query_params.get(URL) != wanted:
-        if wanted is None:
-            st.query_params.pop(URL, None)
-        else:
-            st.query_params[URL] = wanted
+    set_param(URL, wanted)
     st.session_state[_SEEN] = wanted
     return [] if fits else ["This text is too long to be part of the page's address; the link leaves it out."]
 
@@ -246,16 +243,14 @@ def _explored(_checkpoint: Checkpoint, fingerprint: str, inputs: tuple[tuple[str
 
 
 def what_if_matrix(
-    checkpoint: Checkpoint,
-    text: tuple[str, ...],
-    route: ForcedRoute = AS_ROUTED,
-    token: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint, text: tuple[str, ...], route: ForcedRoute = AS_ROUTED, token: int | None = None
 ) -> WhatIf:
     """The what-if matrix of one input, kept for all sessions. Raises as `shrp.whatif.what_if`."""
-    store, key = results("what-if", 128), (checkpoint.fingerprint, text, route, token)
-    if (found := store.get(key)) is None:
-        parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
-        found = what_if(*parts, text, route=route, token=token, progress=progress)
-        store.put(key, found)
-    return found
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
+    return once(
+        "what-if",
+        128,
+        (checkpoint.fingerprint, text, route, token),
+        "Forcing experts",
+        lambda progress: what_if(*parts, text, route=route, token=token, progress=progress),
+    )

@@ -22,8 +22,8 @@ from ui import bound, loaders, state
 from ui.downloads import chart
 from ui.pair_views import has_pairs
 from ui.store import once
-from ui.text import escape_html, percent, plain
-from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, SELECTED, layout
+from ui.text import escape_html, percent, plain, shorten
+from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, SELECTED, click_targets, layout
 from ui.usage_figures import cells_height
 
 BY = "goes_by"
@@ -230,7 +230,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     shares, counts = np.vstack([whole, shares]), np.vstack([counts.sum(0), counts])
     p = np.vstack([np.full(len(whole), np.nan), one.cells[at]])
     names = ["all inputs", *(escape_html(name) or "(no name)" for name in one.names)]
-    short = [escape_html(_short(name)) or "(no name)" for name in one.names]
+    short = [escape_html(shorten(name, _LONGEST)) or "(no name)" for name in one.names]
     labels = [f"{name} (n = {int(n):,})" for name, n in zip(["all", *short], [one.sizes.sum(), *one.sizes])]
     rows = list(range(len(labels)))  # two groups may look alike
     text = [
@@ -263,23 +263,14 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
         )
     )
     cells = [(g, e) for g in rows for e in experts]
-    fig.add_scatter(  # Plotly reports no clicks on a heatmap's cells
-        x=[e for _, e in cells],
-        y=[g for g, _ in cells],
-        mode="markers",
-        marker={"symbol": "square", "size": 28, "opacity": 0, "color": GREY},
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        customdata=[(layer, e) for _, e in cells],
-        hovertext=[
-            f"<b>{names[g]}, expert {e}</b><br>{percent(shares[g, e])}: {counts[g, e]:,} of "
-            f"{int(counts[g].sum()):,} {unit}<br>of all: {percent(whole[e])}"
-            f"<br>{_p(p[g, e]) if g else ''}<br><i>click to pick this expert</i>"
-            for g, e in cells
-        ],
-        hovertemplate="%{hovertext}<extra></extra>",
-        showlegend=False,
-    )
+    texts = [
+        f"<b>{names[g]}, expert {e}</b><br>{percent(shares[g, e])}: {counts[g, e]:,} of "
+        f"{int(counts[g].sum()):,} {unit}<br>of all: {percent(whole[e])}"
+        f"<br>{_p(p[g, e]) if g else ''}<br><i>click to pick this expert</i>"
+        for g, e in cells
+    ]
+    places = [(layer, e) for _, e in cells]
+    fig.add_trace(click_targets([e for _, e in cells], [g for g, _ in cells], places, texts, size=28))
     fig.add_shape(
         type="rect",
         x0=expert - 0.5,
@@ -303,10 +294,6 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
 
 def _whole(share: float) -> str:
     return "" if np.isnan(share) else f"{100 * share:.0f}"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _p(p: float) -> str:

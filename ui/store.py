@@ -55,20 +55,21 @@ class ResultStore:
     def put(self, key: Hashable, value: Any) -> None:
         """Keep a result; the one unused for longest goes when there are too many."""
         with self._lock:
-            self._kept[key] = value
-            self._kept.move_to_end(key)
-            while len(self._kept) > self.size:
-                self._kept.popitem(last=False)
+            self._keep(key, value)
 
     def get_or_make(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The result kept under `key`, or else what `make` makes, which is to be quick, kept from now on."""
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = make()
-            self._kept.move_to_end(key)
-            while len(self._kept) > self.size:
-                self._kept.popitem(last=False)
-            return self._kept[key]
+            value = self._kept[key] if key in self._kept else make()
+            self._keep(key, value)
+            return value
+
+    def _keep(self, key: Hashable, value: Any) -> None:
+        """Make a result the latest used and let too many go; for whoever holds the lock."""
+        self._kept[key] = value
+        self._kept.move_to_end(key)
+        while len(self._kept) > self.size:
+            self._kept.popitem(last=False)
 
     def drop(self, key: Hashable) -> None:
         """Keep no result under `key` any more."""

@@ -8,6 +8,7 @@ fonts are left to Streamlit's theme, which follows the person's choice of light 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,32 @@ def add_floor(fig: go.Figure, score: float, unit: str) -> None:
         annotation_text=f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}",
         annotation_position="bottom left",
         annotation_font={"size": 11, "color": GREY},
+    )
+
+
+def click_targets(
+    x: Sequence[Any], y: Sequence[Any], cells: Sequence[Sequence[Any]], texts: Sequence[str], size: int = 24
+) -> go.Scatter:
+    """Invisible markers over a heatmap's cells, which by themselves report no clicks.
+
+    Args:
+        x, y: a marker's place.
+        cells: its `customdata`.
+        texts: its hover text.
+        size: in pixels.
+    """
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"symbol": "square", "size": size, "opacity": 0, "color": GREY},
+        # Streamlit dims what isn't selected, which would make the markers of the others visible.
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+        customdata=cells,
+        hovertext=texts,
+        hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=False,
     )
 
 

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from shrp.evenness import even_experts
 from ui.text import escape_html, percent
-from ui.theme import BLUE, DIVERGING, GREY, ORANGE, SELECTED, SEQUENTIAL, layout, whiskers
+from ui.theme import BLUE, DIVERGING, GREY, ORANGE, SELECTED, SEQUENTIAL, click_targets, layout, whiskers
 
 ROW = 34  # height of one layer in the heatmap and in the bars beside it, in pixels
 
@@ -20,6 +20,17 @@ ROW = 34  # height of one layer in the heatmap and in the bars beside it, in pix
 def cells_height(layers: int) -> int:
     """Height of a figure with one row a layer, titles included."""
     return 165 + ROW * max(layers, 3)
+
+
+def counted_words(n: int, counts: np.ndarray, unit: str) -> str:
+    """How many inputs a map is of, and where tokens are counted how many.
+
+    Args:
+        n: inputs.
+        counts: `(L, H)` of what was counted.
+        unit: of the counts.
+    """
+    return f"n = {n:,} inputs" + (f" ({int(counts[0].sum()):,} real tokens)" if unit == "tokens" else "")
 
 
 def usage_heatmap(
@@ -39,8 +50,7 @@ def usage_heatmap(
 ) -> go.Figure:
     """Layers x experts as a heatmap whose cells can be clicked.
 
-    Plotly reports no clicks on a heatmap's cells, so an invisible marker lies over each; its `customdata` starts
-    with layer and expert.
+    A click's `customdata` is layer and expert.
 
     Args:
         values: `(L, H)`: shares or probabilities of 1, or their differences; nan where nothing is known.
@@ -96,19 +106,8 @@ def usage_heatmap(
         for i, layer in enumerate(layers)
         for expert in experts
     ]
-    fig.add_scatter(
-        x=[expert for _, expert in points],
-        y=[str(layer) for layer, _ in points],
-        mode="markers",
-        marker={"symbol": "square", "size": 30, "opacity": 0, "color": GREY},
-        # Streamlit dims what isn't selected, which would make the markers of the others visible.
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        customdata=points,
-        hovertext=texts,
-        hovertemplate="%{hovertext}<extra></extra>",
-        showlegend=False,
-    )
+    names = [str(layer) for layer, _ in points]
+    fig.add_trace(click_targets([expert for _, expert in points], names, points, texts, size=30))
     if selected and selected[0] in layers:
         row = list(layers).index(selected[0])
         fig.add_shape(

@@ -28,7 +28,7 @@ FILES = {
             ]
         }
     ),
-    **{name: file_of(name) for name in experiments.NAMES},
+    **{name: file_of(name) for name in experiments.TITLES},
 }
 
 
