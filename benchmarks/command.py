@@ -54,5 +54,10 @@ def names(text: str, known: Sequence[str], option: str, *, none: bool = False) -
 
 
 def name_of(base: str, base_name: str | None) -> str:
-    """What a base is called in files that are passed on: of a folder its own name, never where it lies."""
-    return base_name or (Path(base).name if Path(base).is_dir() else base)
+    """What a base is called in files that are passed on: of a folder its own name, never where it lies.
+
+    A path is known by its looks too: a run may go on after the folder is gone.
+    """
+    path = Path(base)
+    local = path.is_dir() or path.is_absolute() or base.startswith((".", "~"))
+    return base_name or (path.resolve().name if local else base)

@@ -24,7 +24,7 @@ from benchmarks.command import name_of, names, numbers, run
 from benchmarks.depths import DEPTHS, Depth, named
 from benchmarks.general import General
 from benchmarks.pipeline import Pipeline
-from benchmarks.shares import lead, of_teacher
+from benchmarks.shares import lead, of_teacher, worth_keeping
 from benchmarks.shipping import Shipping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
@@ -66,10 +66,7 @@ class Study:
         self.dense = dense_cost(stages.teacher.model, TOKENS)
         self.sets = (stages.validation, *probe_for(stages.validation.task))
         self.best = {data.fingerprint: stages.evaluate(stages.teacher.model, data) for data in self.sets}
-        if not self.best[stages.validation.fingerprint].score > 0:
-            raise TrainingError(
-                f"the teacher of {task} has a score of 0 or less, so there is nothing to retain."
-            )
+        worth_keeping(self.best[stages.validation.fingerprint])
         self._teachers = [[self.best[data.fingerprint]] for data in self.sets]
         self.shipping = Shipping(stages, self.sets, self.best)
         self.made: dict[tuple[str, str], Checkpoint] = {}

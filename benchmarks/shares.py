@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.paired import paired_difference
 from shrp.score_rows import measured
@@ -19,14 +20,23 @@ def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[s
     floor = teacher.constant
     return row | {
         "teacher": teacher.score,
-        "retained": retained(row["score"], teacher),
+        "retained": row["score"] / teacher.score if teacher.score else None,
         "constant": None if math.isnan(floor) else floor,
     }
 
 
-def retained(score: float, teacher: Evaluation) -> float | None:
-    """The share of the teacher's score; None of a teacher that has none, as Matthews' correlation of one answer."""
-    return score / teacher.score if teacher.score else None
+def worth_keeping(teacher: Evaluation) -> Evaluation:
+    """A teacher's evaluation, of whose score there can be shares.
+
+    Raises:
+        TrainingError: there can't, as of Matthews' correlation where all inputs get one answer.
+    """
+    if not teacher.score > 0:
+        raise TrainingError(
+            f"the teacher has a score of {teacher.score:g} on {teacher.data}, so there is nothing to retain; "
+            "have it learn for longer."
+        )
+    return teacher
 
 
 def lead(mine: Evaluation, control: Evaluation, teacher: Evaluation) -> dict[str, Any]:

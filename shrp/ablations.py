@@ -115,11 +115,11 @@ def _single_changes(found: pd.DataFrame) -> str:
     if len(moved) == 1:
         return (
             f"; the one change to retain that was measured{unpaired} is “{moved.index[0]}” "
-            f"({moved.iloc[0]:+.1f} points)"
+            f"({signed(moved.iloc[0])} points)"
         )
     return (
         f"; of {len(moved)} single changes to retain{' that were not paired' * bool(paired)} the worst is "
-        f"“{moved.idxmin()}” ({moved.min():+.1f} points) and the best “{moved.idxmax()}” ({moved.max():+.1f})"
+        f"“{moved.idxmin()}” ({signed(moved.min())} points) and the best “{moved.idxmax()}” ({signed(moved.max())})"
     )
 
 

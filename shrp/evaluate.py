@@ -160,7 +160,9 @@ def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_inte
     if labels is not None:
         labels = labels[indices]
         metrics = score(task, labels, logits)
-        bounds = interval(task, labels, logits) if with_interval else NO_INTERVAL
+        if with_interval:
+            order = np.argsort(indices, kind="stable")  # the bootstrap draws rows by their places
+            bounds = interval(task, labels[order], logits[order])
     return Evaluation(
         task=task,
         data=data.name,

@@ -41,7 +41,7 @@ def matching_frame(found: Experiment) -> pd.DataFrame:
         drawn = {_pruning(row): row for row in found.rows if row["exchange"] == AS_DRAWN}
         rows = [_row(row, drawn[_pruning(row)]) for row in found.rows]
         places = [list(EXCHANGES).index(row["exchange"]) for row in found.rows]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise DataError(
             f"matching.json has rows that can't be read; write it anew with {command_of('matching')}."
         ) from error

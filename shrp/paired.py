@@ -241,13 +241,6 @@ def _shared(a: Evaluation, b: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     return rows_a, rows_b
 
 
-def _places(evaluation: Evaluation, inputs: np.ndarray) -> np.ndarray:
-    """The rows of an evaluation that hold these inputs."""
-    place = np.full(evaluation.total, -1)
-    place[evaluation.indices] = np.arange(evaluation.n)
-    return place[inputs]
-
-
 def _group_interval(
     a: Evaluation, b: Evaluation, by: str, name: str, rows_a: np.ndarray, rows_b: np.ndarray
 ) -> tuple[float, float]:

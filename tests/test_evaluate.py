@@ -15,7 +15,7 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.evaluate import batch_logits, evaluate, evaluate_stream
+from shrp.evaluate import batch_logits, evaluate, evaluate_stream, summarise
 from shrp.evaluation import Evaluation
 from shrp.knockout import knock_out_effect
 from shrp.live import LiveEvaluator
@@ -311,6 +311,16 @@ def test_tables():
     assert (summary["n"], summary["total"], summary["task"], summary["data"]) == (4, 4, "sst2", "made")
     with pytest.raises(DataError, match="of 4 inputs but 1 texts"):
         result.to_frame([("t0",)])
+
+
+def test_an_interval_does_not_depend_on_the_order_that_inputs_are_taken_in():
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(0, 5, 60)
+    outputs = (labels + rng.normal(0, 1, 60))[:, None].astype(np.float32)
+    data = TextData(TASKS["stsb"], "made", tuple((f"a{i}", f"b{i}") for i in range(60)), labels)
+    order = rng.permutation(60)
+    one, other = (summarise(data, rows, outputs[rows], True) for rows in (np.arange(60), order))
+    assert one.interval == pytest.approx(other.interval, abs=1e-6)
 
 
 def test_flips_are_the_inputs_judged_differently():

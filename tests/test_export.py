@@ -120,13 +120,14 @@ def test_every_family_gives_pytorchs_logits_on_any_batch(
         assert (model(**inputs).logits - model(**ignored).logits).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", ["dense, eager", "dropped, of numbers", "uniform"])
+@pytest.mark.parametrize("kind", ["dense, eager", "dropped", "uniform", "static, of numbers"])
 def test_other_models_without_routers_export_too(
-    kind, tiny_model, tiny_routed, tiny_tokenizer, tiny_inputs, tmp_path
+    kind, tiny_model, tiny_routed, static, tiny_tokenizer, tiny_inputs, tmp_path
 ):
     model = {
         "dense, eager": lambda: tiny_model(attn="eager"),
-        "dropped, of numbers": lambda: tiny_routed(control="dropped", num_labels=1),
+        "dropped": lambda: tiny_routed(control="dropped"),
+        "static, of numbers": lambda: static(num_labels=1),
         "uniform": lambda: tiny_routed(control="uniform"),
     }[kind]()
     report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
@@ -337,21 +338,23 @@ def test_the_command_exports_a_static_checkpoint_as_it_is(
     assert "carries no usage" in err
 
 
-def spoil(model):
-    with torch.no_grad():
-        model.classifier.bias[0] = float("nan")
-    return model
+@pytest.mark.parametrize("whose", ["the model's", "its graph's"])
+def test_logits_that_are_no_numbers_are_not_handed_over(static, tiny_tokenizer, tmp_path, monkeypatch, whose):
+    model, trace = static(), exporting.write_graph
 
+    def spoilt(_, names, path):
+        trace(static(), names, path)
+        if whose == "its graph's":
+            change(path, "classifier.bias", lambda bias: bias * np.float32("nan"))
 
-@pytest.mark.parametrize("int8", [False, True])
-def test_logits_that_are_no_numbers_are_not_handed_over(static, tiny_tokenizer, tmp_path, monkeypatch, int8):
-    trace = (
-        exporting.write_graph
-    )  # of the model as it was, which has been traced already: PyTorch's logits are enough
-    monkeypatch.setattr(exporting, "write_graph", lambda _, names, path: trace(static(), names, path))
-    with pytest.raises(ExportError, match="not finite numbers"):
-        export_onnx(spoil(static()), tiny_tokenizer, tmp_path / "m.onnx", int8=int8)
-    assert not (tmp_path / "m.onnx").exists()
+    monkeypatch.setattr(exporting, "write_graph", spoilt)
+    if whose == "the model's":
+        with torch.no_grad():
+            model.classifier.bias[0] = float("nan")
+    for int8 in (False, True):
+        with pytest.raises(ExportError, match="not finite numbers"):
+            export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx", int8=int8)
+        assert not (tmp_path / "m.onnx").exists()
 
 
 def test_labels_are_those_of_the_graphs_own_outputs(static, tiny_tokenizer, tiny_info, tmp_path):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.shares import lead, of_teacher
+from benchmarks.shares import lead, of_teacher, worth_keeping
 from shrp.data import TextData
+from shrp.errors import TrainingError
 from shrp.evaluate import summarise
 from shrp.metrics import constant_score
 from shrp.tasks import TASKS
@@ -36,6 +37,13 @@ def test_a_lead_is_on_the_same_inputs_and_in_shares_of_the_teacher():
     assert found["lead"] == pytest.approx((0.75 - 0.25) / 0.75)
     low, high = found["lead_interval"]
     assert low < found["lead"] < high
+
+
+def test_of_a_teacher_that_gives_one_answer_there_are_no_shares():
+    teacher = evaluation([1, 1, 0, 0], "cola")
+    assert worth_keeping(teacher) is teacher
+    with pytest.raises(TrainingError, match="score of 0 on made, so there is nothing to retain"):
+        worth_keeping(evaluation([1, 1, 1, 1], "cola"))
 
 
 def test_constant_answers():

@@ -306,7 +306,7 @@ def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
             the outputs, and then the model need not run a second time.
 
     Returns:
-        `shrp.evaluate.Evaluation`; its `indices` say which input each row is. Shared: never change it.
+        `shrp.evaluation.Evaluation`; its `indices` say which input each row is. Shared: never change it.
 
     Raises:
         DataError: the data are empty or do not fit the model.
@@ -317,7 +317,7 @@ def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
         store, key = disk(), (checkpoint.fingerprint, data, ROUTED)
         if (found := store.evaluation(*key)) is not None:
             return found
-        if stats is not None and len(stats.logits) == len(data):
+        if stats is not None and stats.data == data.name and len(stats.logits) == len(data):
             estimate = routed_evaluation(checkpoint, data, stats, with_interval=True)
             store.keep_evaluation(*key, estimate)
             return estimate
@@ -337,12 +337,17 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
 
     Args:
         stats: a `shrp.usage.UsageStats`, of the same data.
+
+    Raises:
+        DataError: the model's outputs are no numbers.
     """
     from shrp.evaluate import label_columns, summarise
+    from shrp.metrics import to_predictions
 
     if len(stats.logits) != len(data):
         return evaluation(checkpoint, data)
     logits = stats.logits[:, label_columns(checkpoint.model, data.task)]
+    to_predictions(data.task, logits)  # says so where they are no numbers, of data without labels too
     return summarise(data, np.arange(len(data)), logits, with_interval)
 
 

@@ -24,7 +24,7 @@ from benchmarks.experiments.study import data_of, scored
 from benchmarks.general import General
 from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
-from benchmarks.shares import lead, retained
+from benchmarks.shares import lead, worth_keeping
 from benchmarks.stages import Stages
 from shrp.attention_roles import MATCHING, AttentionRoles, attention_roles
 from shrp.checkpoint import Checkpoint
@@ -79,7 +79,7 @@ class Exchange:
         self.stages, self.validation = stages, stages.validation
         self.depth = depths.DEPTHS[-1]
         self.pipeline = Pipeline(stages, general, control_texts=True, chosen=(self.depth,))
-        self.teacher = stages.evaluate(stages.teacher.model)
+        self.teacher = worth_keeping(stages.evaluate(stages.teacher.model))
         converted = general("none", self.depth.parts)
         self.shares = matching_shares(self._roles(converted))
 
@@ -131,10 +131,10 @@ class Exchange:
             "matching": {str(layer): _rounded(self.shares[layer][e]) for layer, e in kept.items()},
             "matching_after": {str(layer): _rounded(share[0]) for layer, share in after.items()},
             "teacher": self.teacher.score,
-            "retained": retained(found.score, self.teacher),
+            "retained": found.score / self.teacher.score,
             **scored(found),
         }
-        if first is not None and self.teacher.score:
+        if first is not None:
             paired = lead(found, first, self.teacher)
             row |= {"change": paired["lead"], "change_interval": paired["lead_interval"]}
         yield row

@@ -27,7 +27,7 @@ from benchmarks.experiments.study import data_of, scored
 from benchmarks.general import General
 from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
-from benchmarks.shares import retained
+from benchmarks.shares import worth_keeping
 from benchmarks.stages import Stages
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
@@ -44,7 +44,7 @@ class Search:
 
     def __init__(self, stages: Stages, general: General, depth: Depth) -> None:
         self.stages, self.general, self.depth = stages, general, depth
-        self.teacher = stages.evaluate(stages.teacher.model)
+        self.teacher = worth_keeping(stages.evaluate(stages.teacher.model))
 
     def row(self, model: str, times: float) -> dict[str, Any]:
         """A row of what a model keeps, trained at `times` the table's rates."""
@@ -54,7 +54,7 @@ class Search:
         return {
             **{name: config[name] for name in ("learning_rate", "new_learning_rate")},
             "teacher": self.teacher.score,
-            "retained": retained(found.score, self.teacher),
+            "retained": found.score / self.teacher.score,
             **scored(found),
         }
 

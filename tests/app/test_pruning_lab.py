@@ -174,6 +174,16 @@ def test_the_slider_starts_from_the_same_number_in_every_run(page):
     assert not [one for one in page.warning if "constant answer" not in one.value]
 
 
+def test_the_routed_model_is_scored_by_the_passes_that_measured_its_usage(
+    cache, open_page, tiny_checkpoint, loaded, monkeypatch
+):
+    wanted = evaluate(loaded.model, loaded.tokenizer, load_probe("sst2")).score
+    monkeypatch.setattr("shrp.evaluate.evaluate_stream", lambda *_, **__: pytest.fail("it ran again"))
+    at = open_page("pruning_lab", tiny_checkpoint)
+    assert not at.exception
+    assert f"routed {wanted:.1%}, n = 480" in texts_of(at)
+
+
 @pytest.fixture
 def short(monkeypatch):
     """Fits of few steps: how good they are is not asked here."""
