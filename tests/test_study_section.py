@@ -116,7 +116,7 @@ def test_changes_that_were_paired_are_sorted_into_what_is_beyond_chance():
     ) in text
     assert "Of 3 such intervals about 0.2 exclude 0 by chance alone." in text
     # It was paired with another training, so it counts as not paired.
-    assert "the one change to retain that was measured and not paired is “middle first” (+0.0 points)" in text
+    assert "the one change to retain that was measured and not paired is “middle first” (0.0 points)" in text
     assert "| 60.0 (40.0 to 80.0) | -20.0 (-30.0 to -10.0) |" in text
     assert "| 60.0 (40.0 to 80.0) | 0.0 (no interval) |" in text
 
