@@ -338,7 +338,7 @@ def test_token_map_shows_every_token_and_moves_through_long_texts():
     assert long.layout.dragmode == "pan"
 
 
-@pytest.mark.parametrize(("count", "named", "height"), [(3, True, 350), (60, True, 790), (512, False, 990)])
+@pytest.mark.parametrize(("count", "named", "height"), [(3, True, 350), (60, True, 790), (512, False, 750)])
 def test_an_attention_map_names_as_many_tokens_as_can_be_read_and_stays_on_a_screen(count, named, height):
     weights = np.full((1, count, count), 1 / count)
     special = np.zeros(count, dtype=bool)

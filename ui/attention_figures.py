@@ -94,7 +94,7 @@ def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -
         subtitle=f"{escape_html(source)}: {escape_html(shorten(' / '.join(found.text), 70))}",
         x="token attended to",
         y="token attending",
-        height=190 + (20 if size > 8 else 10) * min(max(len(places), 8), _LABELLED),
+        height=190 + ((20 if size > 8 else 10) * max(len(places), 8) if len(places) <= _LABELLED else 560),
     )
 
 
