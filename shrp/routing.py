@@ -58,8 +58,9 @@ def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
     if probs.dim() == 3:
         flat = probs.flatten(0, 1)
         probs = flat if token_mask is None else flat[token_mask.flatten()]
-    # float32 and a floor: under autocast a probability can round to 0, and log(0) would be the loss.
-    mean = probs.float().mean(0).clamp_min(1e-8)
+    # float32 and a floor: under autocast a probability can round to 0, and log(0) would be the loss. A floor as low as
+    # can be: what lies on it has no gradient, and a collapse is when there must be one.
+    mean = probs.float().mean(0).clamp_min(torch.finfo(torch.float32).tiny)
     log_ratio = mean.log() - torch.tensor(1.0 / mean.numel()).log()
     return ((mean - 1.0 / mean.numel()) * log_ratio).sum()
 

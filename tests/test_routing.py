@@ -81,6 +81,17 @@ def test_balance_loss_is_zero_only_when_mean_usage_is_even():
     assert math.isfinite(balance_loss(torch.eye(H)[:1]).item())  # a collapse: log(0) must not be the loss
 
 
+@pytest.mark.parametrize("lead", [5.0, 19.0, 60.0])
+def test_the_balance_loss_pulls_a_collapsed_router_back(lead):
+    logits = torch.tensor([[lead, 0.0, 0.0, 0.0]] * 8, requires_grad=True)
+    balance_loss(logits.softmax(-1)).backward()
+    exact = torch.tensor([[lead, 0.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    log_p = exact.log_softmax(-1)
+    ((log_p.exp() - 1 / H) * (log_p - math.log(1 / H))).sum().backward()
+    torch.testing.assert_close(logits.grad.sum(0), exact.grad[0].float(), rtol=1e-4, atol=1e-5)
+    assert logits.grad[:, 0].sum() > 0.7
+
+
 def test_balance_loss_ignores_padding_and_its_gradient_evens_usage():
     probs = probabilities(3, 5)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
