@@ -5,6 +5,7 @@ Everything is kept an input, so that usage by class, by slice, or of any selecti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -189,7 +190,7 @@ class UsageStats:
         """Inputs that it takes to judge the usage by, if these are fewer, else 0: a few agree by chance, and can't
         spread over many experts.
         """
-        needed = max(JUDGED, 4 * self.num_experts)
+        needed = _to_judge(self.num_experts)
         return needed if self.n < needed else 0
 
     def warnings(self) -> list[UsageWarning]:
@@ -217,15 +218,23 @@ class UsageStats:
         return found
 
 
+def _to_judge(num_experts: int) -> int:
+    return max(JUDGED, 4 * num_experts)
+
+
 def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]:
-    """Collapses during stage 1, which the balance loss is there to prevent, the first one of each layer."""
+    """Collapses during stage 1, which the balance loss is there to prevent, the first one of each layer; none of usage
+    that was counted on too few inputs (`UsageStats.too_few`).
+    """
     found: dict[int, UsageWarning] = {}
     for row in history:
         if row.get("stage") != 1:
             continue
+        # On texts usage is of the last quarter of the epoch's.
+        counted = row["texts"] / 4 if "texts" in row else row.get("validation_n", math.inf)
         for name, share in row.get("usage", {}).items():
             layer, top = int(name), max(share)
-            if top > COLLAPSE_SHARE and layer not in found:
+            if top > COLLAPSE_SHARE and layer not in found and counted >= _to_judge(len(share)):
                 on = ", on unlabelled texts" if "texts" in row else ""
                 text = (
                     f"layer {layer}: expert {int(np.argmax(share))} took {top:.0%} already in stage 1 "

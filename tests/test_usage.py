@@ -198,6 +198,13 @@ def test_history_warnings_look_at_stage_1_and_name_each_layer_once():
     assert history_warnings([{"epoch": 0, "stage": 2}, {"epoch": 1, "stage": 1}]) == []
 
 
+@pytest.mark.parametrize(("counted", "told"), [(49, 0), (50, 1)])
+def test_usage_in_stage_1_of_too_few_inputs_is_not_judged(counted, told):
+    row = {"epoch": 0, "stage": 1, "usage": {"2": [1.0, 0.0, 0.0, 0.0]}}
+    assert len(history_warnings([row | {"validation_n": counted}])) == told
+    assert len(history_warnings([row | {"texts": 4 * counted}])) == told  # whose last quarter is counted
+
+
 def test_usage_of_a_record_is_the_top1_share(tiny_routed, tiny_inputs, tiny_logits):
     model = tiny_routed(routing="token")
     with record_routing() as record:
