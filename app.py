@@ -38,6 +38,7 @@ def all_pages() -> list[StreamlitPage]:
 
 
 page = st.navigation(all_pages())
+st.set_page_config(page_title=f"{page.title} · SHRP")  # a title set above hides those of the pages
 with st.sidebar:
     with st.spinner("Starting …"):  # the first import of torch takes some seconds
         from ui import state

@@ -49,7 +49,7 @@ def main() -> None:
         st.warning(warned, icon=":material/warning:")
     name = f"{a.choice.name}-vs-{b.choice.name}"
     difference(a, b, selection)
-    st.subheader("Where they disagree")
+    st.header("Where they disagree")
     if data.labels is not None:
         st.caption("Changes are B minus A; a loss means that B is lower.")
     lab_hurts.tabs(a.evaluation, b.evaluation, data, LETTERS, "from A to B", name)
@@ -59,7 +59,7 @@ def main() -> None:
 
 def difference(a: Side, b: Side, selection: state.Selection) -> None:
     """The paired test, where there are labels to be right about."""
-    st.subheader("Which is better?")
+    st.header("Which is better?")
     if selection.data.labels is None:
         st.info("These data have no labels, so neither side is better on them; see where they disagree.")
         return
@@ -74,7 +74,7 @@ def difference(a: Side, b: Side, selection: state.Selection) -> None:
 def usage(sides: list[Side], selection: state.Selection, name: str) -> None:
     """Usage of both sides, measured with progress where nobody has, or what they keep; or why there is neither."""
     pruned = any(side.plan is not None for side in sides)
-    st.subheader("Which experts they keep" if pruned else "How they use their experts")
+    st.header("Which experts they keep" if pruned else "How they use their experts")
     if why := compare_views.no_experts(sides):
         st.info(why, icon=":material/alt_route:")
         return

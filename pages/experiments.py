@@ -153,7 +153,7 @@ def _higher(rows: pd.DataFrame) -> None:
 
 def table(glue: pd.DataFrame) -> tuple[str, str]:
     """The GLUE table of one recipe and depth."""
-    heading = headed("Retained score by task", "glue")
+    heading = headed("Kept score by task", "glue")
     left, right = st.columns(2)
     with left:
         measured = glue.groupby("recipe", sort=False)["task"].nunique()

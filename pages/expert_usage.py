@@ -28,7 +28,7 @@ from ui.downloads import chart
 from ui.expert_details import expert_details
 from ui.store import results
 from ui.tables import row_height
-from ui.text import escape, escape_html, percent
+from ui.text import capital, escape, escape_html, percent
 
 ALL = "all inputs"
 SHARE, PROBABILITY = "Top-1 share", "mean probability"
@@ -48,7 +48,8 @@ def explain_no_routers(selection: state.Selection) -> None:
     st.page_link("pages/overview.py", label="What it keeps, costs and scores: Overview")
     plan = selection.checkpoint.info.plan
     if plan is not None:
-        st.markdown("**What it keeps**, with the weights that took the routers' place")
+        st.subheader("What it keeps", anchor=False)
+        st.caption("With the weights that took the routers' place.")
         st.dataframe(
             kept_experts(plan),
             hide_index=True,
@@ -132,7 +133,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         )
     else:
         subtitle += f"<br>even use would be {percent(1 / stats.num_experts)}"
-    title = f"Difference in {measure}" if difference else measure[0].upper() + measure[1:]
+    title = f"Difference in {measure}" if difference else capital(measure)
     frame = pd.DataFrame(
         [
             (layer, e, values[i, e], int(counts[i, e]))
@@ -148,6 +149,9 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
     )
     if ends is not None:
         frame["low"], frame["high"] = ends.reshape(-1, 2).T
+    frame = frame.assign(data=stats.data, group=group, n=int(rows.sum()))
+    if difference:
+        frame = frame.assign(against=against, against_n=int(groups[against].sum()))
     heat, bars = st.columns([3, 1], gap="small")
     with heat:
         chart(
@@ -166,8 +170,8 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
             frame,
             key="usage-map",
             name=f"{name}-usage",
-            alt=f"{title} of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}. "
-            "The same as a table: the CSV below. Pick a layer and an expert in the boxes below the chart.",
+            alt=f"{title} of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}.",
+            hint="The same as a table: the CSV below. Pick a layer and an expert in the boxes below the chart.",
             on_select=lambda: state.pick_cell("usage-map"),
         )
         if ends is not None:
@@ -260,7 +264,7 @@ def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
 
 
 def over_training(name: str, training: dict) -> None:
-    st.subheader("Usage over training", anchor="training")
+    st.header("Usage over training", anchor="training")
     try:
         frame = usage_history_figures.training_frame(loaders.read_history(name))
     except ShrpError as error:

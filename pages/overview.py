@@ -20,6 +20,7 @@ from ui.floor import floor_words
 from ui.score_views import scores_section
 from ui.text import (
     NOT_KNOWN,
+    capital,
     count,
     escape,
     interval_name,
@@ -46,16 +47,20 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
     first, *others = st.columns([1.5, 1, 1, 1], border=True)
     with first:
         if own.empty:
-            st.metric(metric_name(info.task.metric).capitalize(), NOT_KNOWN)
+            st.metric(capital(metric_name(info.task.metric)), NOT_KNOWN)
             st.caption(
-                "None was stored with this checkpoint; with labelled data the check at this page's end measures one."
+                "None was stored with this checkpoint; with labelled data [the check below](#measured) measures one."
             )
         else:
             row = own.iloc[0]
             bounds = interval_text((row.low, row.high), row.metric)
             named = f"{escape(interval_name(row.interval_is))} {bounds}" if bounds else "no interval"
             kept = "" if pd.isna(row.retained) else f"{percent(row.retained)} of the dense teacher's"
-            st.metric(metric_name(row.metric).capitalize(), score_text(row.score, row.metric))
+            st.metric(
+                capital(metric_name(row.metric)),
+                score_text(row.score, row.metric),
+                help="A constant answer is the best score that one and the same answer to every input has.",
+            )
             said = f"{named}, n = {int(row.n):,}, {escape(row.data)}"
             chosen = info.training.get("chosen_on", {})
             same = bool(chosen and info.scores_on(row.data, chosen["data_fingerprint"]))
@@ -68,17 +73,18 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
                 st.caption("; ".join(filter(None, (said, floor_words(other.constant, other.metric)))))
     for column, row in zip(others, costs.iloc[[0, 2, 1]].itertuples()):
         with column:
-            # The caption names the whole; the label would be cut in a narrow window.
-            name = f"{row.denominator.removeprefix('whole ').capitalize()} {row.what}"
-            st.metric(name, percent(row.kept))
+            # The caption names the whole; a longer label would be cut in a narrow window.
+            st.metric(f"{capital(row.denominator.removeprefix('whole '))} {row.what}", percent(row.kept))
             at = f", one input of {row.tokens} tokens" if row.what == "FLOPs" else ""
-            st.caption(f"of the dense {row.denominator}'s: {count(row.value)} of {count(row.dense)}{at}")
+            st.caption(
+                f"of the dense {row.denominator}'s {row.what}: {count(row.value)} of {count(row.dense)}{at}"
+            )
 
 
 def training_section(
     selection: state.Selection, scores: pd.DataFrame, history: list[Mapping[str, Any]]
 ) -> None:
-    st.subheader("How it was trained", anchor="training")
+    st.header("How it was trained", anchor="training")
     training = selection.checkpoint.info.training
     facts = training_facts(training, history)
     left, right = st.columns([2, 3], gap="large")
@@ -111,6 +117,10 @@ info, model = selection.checkpoint.info, selection.checkpoint.model
 num_layers, num_experts = model.config.num_hidden_layers, model.config.num_attention_heads
 st.title(escape(selection.name), anchor=False)
 st.markdown(summary_line(info, num_layers, num_experts))
+st.caption(
+    "In a converted layer each attention head is an *expert*, and a *router* picks one for each input or token. "
+    "Pruning keeps some experts, such as the most used, and drops the router: what is left is *static*."
+)
 report.section(selection)
 
 costs = overview_figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
@@ -147,7 +157,7 @@ except ShrpError as error:
     state.show_error(error)
 training_section(selection, scores, history)
 
-st.subheader("Warnings", anchor="warnings")
+st.header("Warnings and score, measured here", anchor="measured")
 for line in warning_lines(history_warnings(history)):
     st.warning(line, icon=":material/warning:")
 measured_now(selection, healthy_training=not history_warnings(history))

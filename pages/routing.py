@@ -35,7 +35,7 @@ def main() -> None:
     except ShrpError as error:
         state.show_error(error)
         return
-    views.predictions(found, info.max_length)
+    views.predictions(found, info.max_length, selection.name)
     if not found[0].layers or not selection.is_routed:
         views.no_router(selection)
         routing_attention.section(selection, [e.text for e in found], range(1, len(found) + 1), pick=True)
@@ -55,7 +55,7 @@ def main() -> None:
 
 def details(selection: state.Selection, found: list[Exploration]) -> None:
     """One input in detail, another beside it, and the what-if matrix."""
-    st.subheader("One input in detail", anchor=False)
+    st.header("One input in detail", anchor=False)
     numbers = list(range(1, len(found) + 1))
     left, right, _ = st.columns([1, 1, 2], gap="medium")
     # Of fewer inputs than before, the picked one may be gone.

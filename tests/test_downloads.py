@@ -9,6 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from tests.test_report import EVIL, Elements
 from ui.downloads import _csv, standalone
+from ui.theme import click_targets
 
 DRAWS = "Plotly.newPlot("
 
@@ -26,6 +27,18 @@ def test_a_downloaded_chart_holds_its_data_and_all_of_plotly(fig):
     for said in ('"left","right"', "12.5,37.25", '<meta charset="utf-8">', "<p>Two bars.</p>"):
         assert said in own
     assert not Elements(file).open
+
+
+def test_a_downloaded_chart_says_what_it_is_and_nothing_of_clicks(fig):
+    targets = click_targets([0], [1], [[8, 3]], ["<b>Layer 8</b><br><i>click to open this expert</i>"])
+    file = standalone(fig.add_trace(targets), "Two bars.", "sst2-6of12-usage").decode()
+    own = file.replace(get_plotlyjs(), "")
+    assert "<title>sst2-6of12-usage · SHRP</title>" in own
+    assert "<h1>sst2-6of12-usage</h1>" in own
+    assert 'role="img" aria-label="Two bars."' in own
+    assert "Layer 8" in own
+    assert "click to" not in own
+    assert "click to" in fig.to_json()  # the page's own stays as it is
 
 
 def test_a_downloaded_chart_fetches_nothing(fig):

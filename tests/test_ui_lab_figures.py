@@ -323,7 +323,7 @@ def test_points_are_signed_and_named():
 def test_router_heatmap_outlines_the_choice_and_escapes(token):
     e = exploration(token=token)
     fig = routing_figures.router_heatmap(e, 2)
-    assert len(fig.layout.shapes) == 2
+    assert len(fig.layout.shapes) == 4  # each with a white edge
     assert {(s.x0 + 0.5, s.y0 + 0.5) for s in fig.layout.shapes} == {(e.choice(6), 0), (e.choice(9), 1)}
     assert "&lt;b&gt;bold" in heading(fig)
     np.testing.assert_allclose(fig.data[0].z[0], e.mean_probs(6))
@@ -334,11 +334,11 @@ def test_token_map_shows_every_token_and_moves_through_long_texts():
     assert short.data[0].z.shape == (2, 5)
     assert short.layout.xaxis.ticktext[2] == "&lt;b&gt;bold&lt;/b&gt;"
     long = expert_cells.token_map(exploration("word " * 100, token=True))
-    assert tuple(long.layout.xaxis.range) == (-0.5, 59.5)
+    assert tuple(long.layout.xaxis.range) == (-0.5, 39.5)
     assert long.layout.dragmode == "pan"
 
 
-@pytest.mark.parametrize(("count", "named", "height"), [(3, True, 350), (60, True, 790), (512, False, 750)])
+@pytest.mark.parametrize(("count", "named", "height"), [(3, True, 350), (60, True, 850), (512, False, 750)])
 def test_an_attention_map_names_as_many_tokens_as_can_be_read_and_stays_on_a_screen(count, named, height):
     weights = np.full((1, count, count), 1 / count)
     special = np.zeros(count, dtype=bool)

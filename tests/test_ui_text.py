@@ -1,6 +1,19 @@
+import math
+
 import pytest
 
-from ui.text import file_name
+from ui.lab_views import points, points_interval
+from ui.text import (
+    LONGEST_LABEL,
+    NOT_KNOWN,
+    axis_names,
+    capital,
+    count,
+    file_name,
+    interval_text,
+    score_text,
+    signed,
+)
 
 
 @pytest.mark.parametrize(
@@ -9,3 +22,46 @@ from ui.text import file_name
 )
 def test_a_name_of_a_file_means_nothing_to_a_shell(name, file):
     assert file_name(name) == file
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (872, "872"),
+        (999.6, "1000"),
+        (999_950, "1M"),
+        (33_400_000, "33.4M"),
+        (1.2e12, "1.2T"),
+        (-5740, "-5.74k"),
+    ],
+)
+def test_large_numbers_are_short_on_both_sides_of_a_unit(number, said):
+    assert count(number) == said
+
+
+def test_intervals_of_correlations_keep_their_minus_signs_apart_from_the_dash():
+    assert interval_text((0.3, 0.41), "matthews") == "0.300–0.410"
+    assert interval_text((-0.2, -0.05), "matthews") == "−0.200 to −0.050"
+    assert interval_text((-0.0001, 0.31), "pearson") == "0.000–0.310"
+    assert interval_text((0.886, 0.924), "accuracy") == "88.6–92.4%"
+    assert score_text(-0.012, "matthews") == "−0.012"
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert [signed(v, 1) for v in (0.04, -0.04, -0.06, 0.06)] == ["0.0", "0.0", "−0.1", "+0.1"]
+    assert signed(math.nan, 2) == NOT_KNOWN
+    assert points(-0.0004, "accuracy") == "0.0 points"
+    assert points_interval((-0.0004, 0.03), "accuracy") == "0.0 to +3.0"
+
+
+def test_names_beside_a_chart_are_short_safe_and_stay_different():
+    long = "a phenomenon whose name goes on and on, "
+    found = axis_names(["<b>", long + "one", long + "two", "short"])
+    assert found[0] == "&lt;b&gt;"
+    assert found[3] == "short"
+    assert len(set(found)) == 4
+    assert all(len(name) <= LONGEST_LABEL + len(" (2)") for name in found)
+
+
+def test_a_name_begins_with_a_capital_and_is_else_left_alone():
+    assert [capital(name) for name in ("macro F1", "F1", "")] == ["Macro F1", "F1", ""]

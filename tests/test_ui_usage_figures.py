@@ -29,8 +29,10 @@ def test_an_invisible_marker_lies_over_every_cell():
 
 
 def test_the_chosen_cell_is_outlined():
-    (box,) = draw(selected=(7, 1)).layout.shapes
-    assert (box.x0, box.x1, box.y0, box.y1) == (0.5, 1.5, 0.5, 1.5)
+    edge, box = draw(selected=(7, 1)).layout.shapes
+    assert (box.x0, box.x1, box.y0, box.y1) == (edge.x0, edge.x1, edge.y0, edge.y1) == (0.5, 1.5, 0.5, 1.5)
+    assert edge.line.color == "white"  # around it: red alone is lost on the scale's middle without red and green
+    assert edge.line.width > box.line.width
     assert not draw(selected=(5, 1)).layout.shapes  # a layer that is not there
 
 

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from shrp.attention import LayerAttention, Pattern
 from ui.text import escape_html, percent, shorten
-from ui.theme import SELECTED, SEQUENTIAL, layout
+from ui.theme import SEQUENTIAL, layout, outline
 
 _SMALL = 40
 """From so many tokens on, labels are small."""
@@ -81,7 +81,7 @@ def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -
             hovertemplate=_HOVER if names is not None else _HOVER_PLACES,
         )
     )
-    size = 11 if len(places) <= _SMALL else 8
+    size = 11 if len(places) <= _SMALL else 10
     fig.update_xaxes(showgrid=False, zeroline=False)
     fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
     if len(places) <= _LABELLED:
@@ -94,7 +94,7 @@ def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -
         subtitle=f"{escape_html(source)}: {escape_html(shorten(' / '.join(found.text), 70))}",
         x="token attended to",
         y="token attending",
-        height=190 + ((20 if size > 8 else 10) * max(len(places), 8) if len(places) <= _LABELLED else 560),
+        height=190 + ((20 if size > 10 else 11) * max(len(places), 8) if len(places) <= _LABELLED else 560),
     )
 
 
@@ -154,14 +154,8 @@ def all_heads(
             column + 1,
         )
         if head == picked:
-            fig.add_shape(
-                type="rect",
-                xref="x domain",
-                yref="y domain",
-                **{"x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"color": SELECTED, "width": 2.5}},
-                row=row + 1,
-                col=column + 1,
-            )
+            place = {"row": row + 1, "col": column + 1}
+            outline(fig, (0, 1), (0, 1), xref="x domain", yref="y domain", **place)
     end = len(next(iter(patterns.values())).tokens) - 0.5
     bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
     fig.update_xaxes(range=[-0.5, end], **bare)

@@ -36,7 +36,7 @@ def data_part(selection: state.Selection, output: int | None) -> None:
         output: the picked class; None takes each input's predicted one.
     """
     data = selection.data
-    st.subheader("Is usage a good signal?", anchor="usage")
+    st.header("Is usage a good signal?", anchor="usage")
     if not selection.is_routed:
         st.caption("Without routers there is no usage that could be compared with what experts do.")
         return
@@ -63,7 +63,7 @@ def data_part(selection: state.Selection, output: int | None) -> None:
     _map(table, what, where, meaning, name)
     _scatter(table, measure, where, meaning, name, found)
     with st.expander("All experts as a table, with intervals", icon=":material/table:"):
-        _table(table, found, data.labels is not None)
+        _table(table, found, name, labelled=data.labels is not None)
 
 
 def _controls(total: int) -> tuple[int, str, str]:
@@ -216,7 +216,7 @@ def _verdict(ranks: pd.DataFrame, measure: str) -> str:
     )
 
 
-def _table(table: pd.DataFrame, found: KnockOuts, labelled: bool) -> None:
+def _table(table: pd.DataFrame, found: KnockOuts, name: str, *, labelled: bool) -> None:
     shown = pd.DataFrame(
         {
             "layer": table["layer"],
@@ -251,7 +251,7 @@ def _table(table: pd.DataFrame, found: KnockOuts, labelled: bool) -> None:
         "means: normal approximation over inputs, rough for experts that few inputs use. Intervals of the score lost "
         f"are paired ones, {percent(0.95, 0)}. *flips*: predictions that change."
     )
-    downloads(table, "effect-table", "expert-effects")
+    downloads(table, "effect-table", f"{name}-expert-effects")
 
 
 def _intervals(table: pd.DataFrame, column: str, scale: float = 1, digits: int = 3) -> list[str]:

@@ -20,7 +20,7 @@ BUDGET = "coalitions"
 
 def expert_part(one: Explained, output: int, what: str, name: str, selection: state.Selection) -> None:
     """The attribution to experts, or why there is none."""
-    st.subheader("Experts", anchor="experts")
+    st.header("Experts", anchor="experts")
     if not expert_layers(one.instance.model):
         st.info(no_experts(selection), icon=":material/alt_route:")
         return

@@ -141,7 +141,9 @@ def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str) -> No
         showgrid=False,
         zeroline=False,
     )
-    fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6)
+    fig.update_xaxes(
+        zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text="change of the output"
+    )
     layout(
         fig,
         title,
@@ -207,7 +209,7 @@ def usage_scatter(
         name: of the measure, HTML-safe, with its unit.
     """
     layers = ranks["layer"].tolist()
-    columns = min(4, len(layers))
+    columns = min(3, len(layers))
     rows = math.ceil(len(layers) / columns)
     heads = [
         f"layer {r.layer}: ρ = {r.spearman:.2f}, n = {r.n}"

@@ -128,7 +128,7 @@ def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> N
     Raises:
         DataError: as `shrp.attribution.router.routes_without`.
     """
-    st.subheader("Which words decide a route", anchor="routes")
+    st.header("Which words decide a route", anchor="routes")
     found = routes_without(one, replacement)
     words = one.instance.words
     frame = pd.DataFrame(

@@ -17,7 +17,7 @@ TRUST = "trust"
 
 def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Options, name: str) -> None:
     """Draw the section: infidelity and sensitivity of what is shown, on request."""
-    st.subheader("Is this trustworthy?", anchor="trust")
+    st.header("Is this trustworthy?", anchor="trust")
     st.markdown(
         "Two tests: does the attribution **predict** how the output changes when words are replaced (infidelity), and "
         "does it **stay the same** under tiny changes (sensitivity)? Random attributions are tested too; a method that "

@@ -141,7 +141,7 @@ def words(one: Explained, output: int, what: str, name: str) -> Options:
     Returns:
         The options that it was made with.
     """
-    st.subheader("Words", anchor="words")
+    st.header("Words", anchor="words")
     chosen = options(one)
     if chosen.methods:
         _attributions(one, output, what, name, chosen)
@@ -286,7 +286,8 @@ def _table(frame: pd.DataFrame, *, pair: bool, preference: tuple[int, int, int] 
 
 def _agreement(found: list[WordScores]) -> None:
     frame = tokens.agreement(found)
-    st.markdown("**Do the methods agree?** Rank correlation over words, 1 the same order, −1 the reverse")
+    st.subheader("Do the methods agree?", anchor=False)
+    st.caption("Rank correlation over words: 1 the same order, −1 the reverse.")
     st.dataframe(
         frame.rename(
             columns={

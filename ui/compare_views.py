@@ -60,7 +60,7 @@ def costs_frame(sides: Sequence[Side]) -> pd.DataFrame:
 
 def costs(sides: Sequence[Side], name: str) -> None:
     """Sizes and work of both sides, each as a share of its own dense model."""
-    st.subheader("What they cost")
+    st.header("What they cost")
     frame = costs_frame(sides)
     shown = pd.DataFrame({"cost": frame["cost"]})
     for letter in LETTERS:
@@ -166,7 +166,8 @@ def usage_map(
         f"usage-{letter}",
         f"{name}-usage-{letter}",
         f"Top-1 share of each of {stats.num_experts} experts in the layers {', '.join(map(str, stats.layers))} of "
-        f"{side.choice.name}. The same as a table: the CSV below.",
+        f"{side.choice.name}.",
+        hint="The same as a table: the CSV below.",
     )
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 
 from shrp.columns import csv_options
 from ui.text import escape_html, file_name
+from ui.theme import unclickable
 
 _TOOLBAR = {
     "displaylogo": False,
@@ -25,6 +26,7 @@ def chart(
     name: str,
     alt: str,
     on_select: Callable[[], None] | None = None,
+    hint: str = "",
 ) -> None:
     """Show a chart and, under it, its downloads.
 
@@ -35,9 +37,10 @@ def chart(
         name: of the files, without extension.
         alt: what the chart shows, in words, for those who can't see it.
         on_select: called when points are clicked, and when that changes; `clicked(key)` says what was.
+        hint: where the page says or does the same without the chart, for those who can't use it.
     """
     options: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    st.plotly_chart(fig, width="stretch", key=key, alt=alt, config=_TOOLBAR, **options)
+    st.plotly_chart(fig, width="stretch", key=key, alt=f"{alt} {hint}".strip(), config=_TOOLBAR, **options)
     downloads(frame, key, name, fig=fig, alt=alt)
 
 
@@ -78,7 +81,7 @@ def downloads(
         if fig is not None:
             st.download_button(
                 "HTML",
-                data=lambda: standalone(fig, alt),
+                data=lambda: standalone(fig, alt, name),
                 file_name=f"{stem}.html",
                 mime="text/html",
                 key=f"{key}-html",
@@ -89,15 +92,27 @@ def downloads(
             )
 
 
-def standalone(fig: go.Figure, alt: str = "") -> bytes:
-    """A figure as one HTML file that needs no network and no app."""
-    copy = go.Figure(fig).update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
+def standalone(fig: go.Figure, alt: str = "", name: str = "") -> bytes:
+    """A figure as one HTML file that needs no network and no app.
+
+    Args:
+        alt: what the chart shows, in words, which stand below it.
+        name: what the file is of, such as the checkpoint and the chart.
+    """
+    copy = unclickable(fig).update_layout(
+        template="plotly_white", paper_bgcolor="white", plot_bgcolor="white"
+    )
     chart_html = copy.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
     note = f"<p>{escape_html(alt)}</p>" if alt else ""
+    head = f"<h1>{escape_html(name)}</h1>" if name else ""
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>SHRP chart</title>'
-        "<style>body{font-family:sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem}</style></head>"
-        f"<body>{chart_html}{note}</body></html>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape_html(name or 'chart')} · SHRP</title>"
+        "<style>body{font-family:sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem}"
+        "h1{font-size:1rem;font-weight:normal}</style></head>"
+        f'<body><main>{head}<div role="img" aria-label="{escape_html(alt or name or "chart")}">{chart_html}</div>'
+        f"{note}</main></body></html>"
     ).encode()
 
 

@@ -14,7 +14,7 @@ from shrp.published import PUBLISHED, Published
 from shrp.studies import floors as floors_of
 from ui.experiments_seed_figures import between
 from ui.text import escape_html, metric_name
-from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
+from ui.theme import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, layout, whiskers
 
 _LOOK = {
     "routed": (BLUE, "circle"),
@@ -72,7 +72,7 @@ def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
     fig.update_yaxes(
         categoryorder="array", categoryarray=[names[model] for model in reversed(models)], showgrid=True
     )
-    fig.update_xaxes(zeroline=False)
+    fig.update_xaxes(zeroline=False, ticksuffix="%")
     lines = sum(name.count("<br>") + 1 for name in names.values())
     return layout(
         fig,
@@ -152,7 +152,7 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
                 text=[p.name for p in reported],
                 # By hand: three of them lie within a few points of each other.
                 textposition=[_PLACES.get(p.name, "bottom center") for p in reported],
-                textfont={"size": 11, "color": GREY},
+                textfont={"size": 11, "color": INK},
                 name="as reported, BERT-base, other denominators",
                 marker={"color": GREY, "symbol": "star", "size": 11},
                 customdata=[[p.source, p.denominator] for p in reported],

@@ -27,7 +27,7 @@ Drawn = list[tuple[str, str]]
 
 def headed(title: str, anchor: str) -> tuple[str, str]:
     """Draw a heading; returns it for the page's contents."""
-    st.subheader(escape(title), anchor=anchor)
+    st.header(escape(title), anchor=anchor)
     return title, anchor
 
 

@@ -9,11 +9,9 @@ from plotly.subplots import make_subplots
 from shrp.matching import EXCHANGES
 from shrp.phrases import in_points
 from ui.text import escape_html, metric_name
-from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout, whiskers
+from ui.theme import BLUE, DASHES, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, SYMBOLS, layout, whiskers
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY)
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 
 def between(lows: pd.Series, highs: pd.Series, figures: str) -> list[str]:
@@ -104,8 +102,8 @@ def topk_scores(rows: pd.DataFrame, note: str) -> go.Figure:
             error_y=whiskers(part["score"], part["low"], part["high"]),
             mode="lines+markers",
             name=f"Top-{k}",
-            line={"color": _COLORS[i % 5], "dash": _DASHES[i % 5]},
-            marker={"symbol": _SYMBOLS[i % 5], "size": 10},
+            line={"color": _COLORS[i % 5], "dash": DASHES[i % 5]},
+            marker={"symbol": SYMBOLS[i % 5], "size": 10},
             customdata=part[["seeds", "n", "encoder_flops", "encoder_params"]].assign(
                 ends=between(part["low"], part["high"], ".4f")
             ),
@@ -178,7 +176,7 @@ def overlap_by_layer(rows: pd.DataFrame, note: str) -> go.Figure:
             mode="lines+markers",
             name=f"Top-{k}",
             line={"color": color},
-            marker={"symbol": _SYMBOLS[i % 5], "size": 9},
+            marker={"symbol": SYMBOLS[i % 5], "size": 9},
             customdata=part[["low", "high", "pairs"]],
             hovertemplate=f"%{{x}}, Top-{k}: %{{y:.2f}} (pairs %{{customdata[0]:.2f}} to %{{customdata[1]:.2f}}, "
             "%{customdata[2]} pairs)<extra></extra>",
@@ -326,7 +324,7 @@ def overhead(frame: pd.DataFrame, note: str) -> go.Figure:
             error_y=whiskers(rows["ratio"], rows["ratio_low"], rows["ratio_high"]),
             mode="markers",
             name=escape_html(model),
-            marker={"color": _COLORS[i % 5], "symbol": _SYMBOLS[i % 5], "size": 10},
+            marker={"color": _COLORS[i % 5], "symbol": SYMBOLS[i % 5], "size": 10},
             customdata=rows[
                 [
                     "routed_ms",

@@ -12,7 +12,7 @@ from shrp.attribution.router import RoutesWithout
 from shrp.explore import Exploration
 from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten
-from ui.theme import SELECTED, click_targets, layout
+from ui.theme import SELECTED, click_targets, layout, outline
 
 EXPERT_COLORS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
@@ -20,12 +20,12 @@ EXPERT_COLORS = (
 )  # fmt: skip
 """One an expert, repeating after twelve; cells carry the expert's number too, so colour is never alone."""
 _UNCHANGED = "rgba(128,128,128,0.22)"
-_MAX_LABELLED = 40
-"""Cells wider than this many a row are too narrow for a number."""
+_MAX_LABELLED = 160
+"""Cells a row, above which their numbers would take a browser seconds to draw."""
 _WORD = 24
 """Characters of a word that are shown."""
-_WINDOW = 60
-"""Tokens shown at first; a longer text is moved by dragging."""
+_WINDOW = 40
+"""Tokens shown at first, so that their cells have room for a number; a longer text is moved by dragging."""
 
 
 def _discrete_scale(experts: int) -> list[list[object]]:
@@ -37,7 +37,7 @@ def _discrete_scale(experts: int) -> list[list[object]]:
 
 
 def _expert_cells(z: np.ndarray, experts: int, **options: object) -> go.Heatmap:
-    """Cells coloured by expert number, with the number inside where there is room."""
+    """Cells coloured by expert number, with the number inside, but for very long texts."""
     labelled = z.shape[1] <= _MAX_LABELLED
     return go.Heatmap(
         z=z,
@@ -106,14 +106,7 @@ def token_map(
     rows_of = [f"layer {layer}" for layer, _ in cells]
     fig.add_trace(click_targets([place for _, place in cells], rows_of, cells, texts, size=20))
     if token is not None and token < len(tokens):
-        fig.add_shape(
-            type="rect",
-            x0=token - 0.5,
-            x1=token + 0.5,
-            y0=-0.5,
-            y1=len(layers) - 0.5,
-            line={"color": SELECTED, "width": 2.5},
-        )
+        outline(fig, (token - 0.5, token + 0.5), (-0.5, len(layers) - 0.5))
     more = (
         f"; showing {_WINDOW} of {len(tokens)} tokens at first, drag to move" if len(tokens) > _WINDOW else ""
     )

@@ -59,7 +59,7 @@ def expert_details(
         of: groups of inputs, name -> mask `(N,)`, whose shares are told beside that of all.
     """
     mine = int(stats.counts(layer)[expert])
-    st.subheader(f"Layer {layer}, expert {expert}", anchor="expert")
+    st.header(f"Layer {layer}, expert {expert}", anchor="expert")
     _numbers(stats, data, layer, expert, of)
     if (k := router_layers(checkpoint.model)[layer].top_k) > 1:
         st.caption(

@@ -25,7 +25,7 @@ def attention(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, f
     Args:
         first: number of the input that is shown unless another one is picked.
     """
-    st.markdown("**Attention in an example**")
+    st.subheader("Attention in an example", anchor=False)
     one, two, three = st.columns([2, 5, 3], vertical_alignment="bottom")
     clamp(EXAMPLE, 0, len(data) - 1)
     number = one.number_input(

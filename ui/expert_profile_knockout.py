@@ -10,19 +10,19 @@ from shrp.data import TextData
 from shrp.knockout import FEWEST, RESAMPLES, KnockOut
 from shrp.minimal_pairs import pairs_of
 from shrp.mixes import FALSE_DISCOVERIES
-from shrp.phrases import signed
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui.downloads import downloads
 from ui.lab_views import points, points_interval
-from ui.text import escape, metric_name, score_text
+from ui.text import capital, escape, metric_name, score_text, signed
 
 
 def knocked_out(
     checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, name: str
 ) -> None:
     """The change of the score, of predictions, and of each class's mean logit. Raises as `knock_out_effect`."""
-    st.markdown("**Without this expert**: the router picks the next one in its layer")
+    st.subheader("Without this expert", anchor=False)
+    st.caption("The router picks the next one in its layer.")
     found = made.knocked_out(checkpoint, data, stats, layer, expert)
     n, affected = found.before.n, len(found.affected)
     if not affected:
@@ -145,14 +145,14 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
 
 
 def _signed(value: float) -> str:
-    return "–" if value != value else signed(value, 3).replace("-", "−")
+    return signed(value, 3)
 
 
 def _score(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> None:
     metric = found.before.metric
     name = metric_name(metric)
     if found.before.labels is None:
-        st.metric(name[0].upper() + name[1:], "not known")
+        st.metric(capital(name), "not known")
         st.caption("These data have no labels; predictions and logits below can still be compared.")
         return
     change, bounds = lost
@@ -174,21 +174,21 @@ def _sides(found: KnockOut) -> str:
 def _readable(frame: pd.DataFrame, noun: str) -> pd.DataFrame:
     """The table of a mean `noun` with numbers as they are read: signed changes, the interval in one column."""
 
-    def plain(value: float, sign: str = "") -> str:
-        return f"{value:{sign}.4f}".replace("-", "−")
+    def plain(value: float) -> str:
+        return f"{value:.4f}".replace("-", "−")
 
-    def signed(value: float) -> str:
-        return plain(value, "+")
+    def change(value: float) -> str:
+        return signed(value, 4)
 
     return pd.DataFrame(
         {
             "class": frame["class"],
             f"mean {noun}": frame["before"].map(plain),
             "without it": frame["after"].map(plain),
-            "change": frame["change"].map(signed),
+            "change": frame["change"].map(change),
             "95% interval": [
-                f"{signed(low)} to {signed(high)}" for low, high in zip(frame["low"], frame["high"])
+                f"{change(low)} to {change(high)}" for low, high in zip(frame["low"], frame["high"])
             ],
-            "change among its inputs": frame["among its inputs"].map(signed),
+            "change among its inputs": frame["among its inputs"].map(change),
         }
     )

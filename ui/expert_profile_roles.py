@@ -42,6 +42,8 @@ _COLORS = {
     MATCHING: ORANGE,
     OTHER: "rgba(204,116,16,0.45)",
 }
+_PATTERNS = {SEPARATORS: ".", ITSELF: "/", NEXT: "\\", SAME: "x", OTHER: "."}
+"""Beside the colours, of which neighbours may look alike."""
 
 
 def roles(
@@ -119,7 +121,10 @@ def role_bars(found: AttentionRoles, stats: UsageStats, layer: int, expert: int,
             x=100 * mean[:, place],
             orientation="h",
             name=role,
-            marker={"color": _COLORS[role]},
+            marker={
+                "color": _COLORS[role],
+                "pattern": {"shape": _PATTERNS.get(role, ""), "fillmode": "overlay", "size": 5},
+            },
             hovertext=[
                 f"<b>Layer {layer}, expert {e}</b><br>{role}: {percent(mean[e, place])}"
                 + ("" if np.isnan(low) else f"<br>95% interval: {percent(low)} to {percent(high)}")

@@ -59,7 +59,8 @@ def words(
             f"{int((~mine).sum()):,} others"
         )
     with left:
-        st.markdown(f"**Characteristic {what}s**: {group}, {escape(data.name)}")
+        st.subheader(f"Characteristic {what}s", anchor=False)
+        st.caption(f"{group}, {escape(data.name)}")
     if not found.here or not found.elsewhere or not found.tested:
         st.info(_nothing(found, what), icon=":material/text_fields:")
         return

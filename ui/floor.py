@@ -9,7 +9,7 @@ from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.metrics import constant_score
 from shrp.phrases import listed
-from ui.text import escape, metric_name, score_text
+from ui.text import capital, escape, metric_name, score_text
 
 _MOST_NAMED = 4
 
@@ -57,7 +57,7 @@ def not_above(floor: float, metric: str, data: str, n: int, models: Sequence[tup
         best = score_text(max(score for _, score in below), metric)
         who = f"{len(said)} of {len(models)} models (the best of these has {best})"
     return (
-        f"{who[0].upper()}{who[1:]} {'is' if len(below) == 1 else 'are'} not above a constant answer, whose "
+        f"{capital(who)} {'is' if len(below) == 1 else 'are'} not above a constant answer, whose "
         f"{metric_name(metric)} on {escape(data)} is {score_text(floor, metric)} (n = {n:,}). Up to "
         "that score, gains and losses say little about what a model understands."
     )

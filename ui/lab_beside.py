@@ -17,6 +17,7 @@ from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS
 from ui import lab, loaders
+from ui.downloads import downloads
 from ui.lab import GLOBAL, SELECTIONS, Setting
 from ui.lab_sides import model_key
 from ui.lab_sweep import DRAWS
@@ -40,7 +41,7 @@ def section(
     data = selection.data
     if data.labels is None or plan.budget == len(plan.layers) * num_experts_of(selection.checkpoint.model):
         return  # nothing to score by, or nothing to choose
-    st.markdown(f"**Same number, other selections** ({plan.budget} in all)")
+    st.subheader(f"Same number, other selections ({plan.budget} in all)", anchor=False)
     place, busy = st.empty(), st.container()
     rows: list[dict[str, str]] = []
     draws: list[float] = []
@@ -60,6 +61,9 @@ def section(
     st.caption(
         f"{said} n = {pruned.n:,}, {escape(pruned.data)}; 95% intervals, of “ahead” paired; shares matched: see "
         "Threshold above. Gate × norm, ablation and fitted appear once you have picked each under *Which experts*."
+    )
+    downloads(
+        pd.DataFrame(rows).assign(data=pruned.data, n=pruned.n), "beside", f"{selection.name}-selections"
     )
 
 

@@ -16,7 +16,7 @@ from ui.lab_reference import ROUTED, TEACHER
 from ui.lab_sides import CURRENT, FIRST, SECOND, follow_link, pick, sides
 from ui.lab_views import points, points_interval
 from ui.state import Selection
-from ui.text import ALPHA, escape, metric_name, p_text, percent, score_text
+from ui.text import ALPHA, capital, escape, metric_name, p_text, percent, score_text
 
 RESAMPLES = 2000
 
@@ -26,7 +26,7 @@ def section(
     selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
 ) -> None:
     """Pick two and see the test; a fragment, since picking changes nothing else on the page."""
-    st.subheader("Are two settings really different?")
+    st.header("Are two settings really different?")
     data = selection.data
     if data.labels is None:
         st.info("These data have no labels, so no setting is better than another on them.")
@@ -147,14 +147,14 @@ def verdict(
     where = f"on {escape(data)} (n = {n:,})"
     if counts is None:
         if bounds[0] != bounds[0]:
-            return f"{where[0].upper()}{where[1:]} the difference has no interval, so nothing can be said."
+            return f"{capital(where)} the difference has no interval, so nothing can be said."
         if bounds[0] <= 0 <= bounds[1]:
             return (
-                f"{where[0].upper()}{where[1:]} the interval of the difference holds 0: {a} and {b} can't be told "
+                f"{capital(where)} the interval of the difference holds 0: {a} and {b} can't be told "
                 "apart here, which does not show that they are equal."
             )
         better = b if difference > 0 else a
-        return f"{where[0].upper()}{where[1:]} {better} is better: the interval of the difference excludes 0."
+        return f"{capital(where)} {better} is better: the interval of the difference excludes 0."
     split = counts.only_a + counts.only_b
     if not split:
         return (
@@ -180,7 +180,7 @@ def many_comparisons(looked: int, tested: bool) -> str:
     which = "This is the only comparison so far" if looked == 1 else f"{looked:,} comparisons so far"
     if tested:
         limit = f"p < {ALPHA / looked:.2g}" if looked > 1 else f"p < {ALPHA}"
-        rule = f"ask for {limit}" + (f" (Bonferroni, {ALPHA} / {looked})" if looked > 1 else "")
+        rule = f"count only {limit} as a difference" + f" (Bonferroni, {ALPHA} / {looked})" * (looked > 1)
     else:
         rule = "one interval in 20 excludes 0 by chance alone"
     return (

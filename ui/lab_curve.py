@@ -12,11 +12,12 @@ import plotly.graph_objects as go
 from shrp.measure import TOKENS
 from ui.lab import GLOBAL
 from ui.lab_marks import DROPPED, NO_ROUTER, RANDOM
-from ui.text import escape_html, is_percentage, metric_name
+from ui.text import capital, escape_html, is_percentage, metric_name
 from ui.theme import (
     BLUE,
     GREEN,
     KIND_COLORS,
+    KIND_INKS,
     KIND_SYMBOLS,
     ORANGE,
     PURPLE,
@@ -88,7 +89,7 @@ def curve(
     notes += ["#: row of the table below"] if best is not None and len(best) else []
     layout(
         fig,
-        f"{metric_name(metric).capitalize()} against cost",
+        f"{capital(metric_name(metric))} against cost",
         subtitle=f"{escape_html(data)}, {n}bars and bands: 95% intervals (averaged controls: range of draws)"
         + (f"<br>{'; '.join(notes)}" if notes else ""),
         x=COSTS[over],
@@ -121,7 +122,7 @@ def _add_tried(fig: go.Figure, tried: pd.DataFrame, over: str, scale: float) -> 
         edited, budgets = rows["edited"], rows["allocation"] == GLOBAL
         for kind, part, symbol, mode in (
             ("global budget", rows[~edited & budgets], "circle", "lines+markers"),
-            ("same number a layer", rows[~edited & ~budgets], "square-open", "markers"),
+            ("per layer", rows[~edited & ~budgets], "square-open", "markers"),
             ("edited by hand", rows[edited], "cross", "markers"),
         ):
             if part.empty:
@@ -237,7 +238,7 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
             _MANY.search(label).group(1) if _MANY.search(label) else "" for label in rows["setting"]
         ]
         trace.textposition = "bottom right" if kind == "control" else "top right"
-        trace.textfont = {"size": 11, "color": KIND_COLORS.get(kind, BLUE)}
+        trace.textfont = {"size": 11, "color": KIND_INKS.get(kind, BLUE)}
         trace.marker.size = 12 if recovered or kind != "static" else 10
         fig.add_trace(trace)
         if kind in ("teacher", "routed"):
@@ -252,7 +253,7 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
         text = f"{scale * score:.1f}%" if scale == 100 else f"{score:.3f}"
         fig.add_annotation(
             text=f"{name}<br>{text}" + (f" at {cost:.0%}" if kind == "teacher" else ""),
-            font={"size": 11, "color": KIND_COLORS[kind]},
+            font={"size": 11, "color": KIND_INKS[kind]},
             x=1.005,
             y=scale * score,
             xref="paper",

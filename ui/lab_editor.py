@@ -30,7 +30,7 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan, stats: UsageSta
         base: as the controls alone give it.
         name: of the checkpoint.
     """
-    st.subheader("Edit the kept experts")
+    st.header("Edit the kept experts")
     left, right = st.columns([3, 2], gap="large")
     with left:
         kept_chart(

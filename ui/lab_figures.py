@@ -90,21 +90,23 @@ def _add_marks(fig: go.Figure, edits: PlanEdits, layers: Sequence[int]) -> None:
         ("dropped by hand: never kept", "x-thin-open", 10, {i: edits.of(i).dropped for i in layers}),
     ):
         points = [(layer, expert) for layer, experts in chosen.items() for expert in experts]
-        fig.add_scatter(
-            x=[expert for _, expert in points] or [None],
-            y=[f"layer {layer}" for layer, _ in points] or [f"layer {layers[0]}"],
-            mode="markers",
-            name=name,
-            marker={
-                "symbol": symbol,
-                "size": size,
-                "color": SELECTED,
-                "line": {"width": 2.5, "color": SELECTED},
-            },
-            # Streamlit dims what isn't selected.
-            unselected={"marker": {"opacity": 1}},
-            hoverinfo="skip",
-        )
+        for color, width in (("white", 6), (SELECTED, 2.5)):  # a white edge, as `ui.theme.outline` says
+            fig.add_scatter(
+                x=[expert for _, expert in points] or [None],
+                y=[f"layer {layer}" for layer, _ in points] or [f"layer {layers[0]}"],
+                mode="markers",
+                name=name,
+                showlegend=color == SELECTED,
+                marker={
+                    "symbol": symbol,
+                    "size": size,
+                    "color": color,
+                    "line": {"width": width, "color": color},
+                },
+                # Streamlit dims what isn't selected.
+                unselected={"marker": {"opacity": 1}},
+                hoverinfo="skip",
+            )
 
 
 def _add_cells(

@@ -8,7 +8,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ui.lab_views import points, points_interval
-from ui.text import PAIR_ORDER, escape, escape_html, is_percentage, metric_name
+from ui.text import (
+    LONGEST_LABEL,
+    PAIR_ORDER,
+    capital,
+    escape,
+    escape_html,
+    is_percentage,
+    metric_name,
+    shorten,
+)
 from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 FEW = 30
@@ -23,7 +32,7 @@ def unit_of(value: str) -> str:
 def group_label(name: str, n: int) -> str:
     """A group as the axis names it: `double negation (n = 40)`, marked where n is small."""
     few = ", few ⚠" if n < FEW else ""
-    return f"{escape_html(str(name)).replace('_', ' ')} (n = {n:,}{few})"
+    return f"{escape_html(shorten(str(name), LONGEST_LABEL)).replace('_', ' ')} (n = {n:,}{few})"
 
 
 def losses_by_group(
@@ -68,7 +77,7 @@ def losses_by_group(
     n = int(frame["n"].sum())
     layout(
         fig,
-        f"{metric_name(value).capitalize()} by {by}, largest loss first",
+        f"{capital(metric_name(value))} by {by}, largest loss first",
         subtitle=f"{escape_html(data)}, n = {n:,}{' pairs' * (value == PAIR_ORDER)} in all; {models[1]} against "
         f"{models[0]}; bars: 95% intervals, on the right paired{few}",
         height=190 + 32 * max(3, len(frame)),

@@ -40,7 +40,7 @@ def section(
         problem: why the teacher's outputs could not be read; empty where nothing is wrong.
         name: of the files to download.
     """
-    st.subheader("Where it hurts")
+    st.header("Where it hurts")
     if problem:
         st.warning(escape(problem), icon=":material/warning:")
     against = _picked(references)

@@ -92,7 +92,7 @@ def take_along(
     selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
 ) -> None:
     """What can be had of the pruned model: its speed here, and itself."""
-    st.subheader("Take it along")
+    st.header("Take it along")
     timing, save = st.tabs(["Latency", "Save"], key="take", bind="query-params")
     with timing:
         latency.section(selection.checkpoint, {"pruned": plan})
@@ -191,5 +191,5 @@ def not_routed(selection: Selection) -> None:
 @st.fragment
 def onnx_section(selection: Selection) -> None:
     """The pruned checkpoint as it is, in a form that serves it."""
-    st.subheader("Take it along")
+    st.header("Take it along")
     lab_onnx.section(selection.checkpoint, None, selection.name)

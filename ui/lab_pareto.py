@@ -11,7 +11,7 @@ import pandas as pd
 from shrp.evaluation import Evaluation
 from shrp.paired import agreement, paired_difference
 from shrp.phrases import listed
-from ui.text import ALPHA, interval_text, is_percentage, metric_name, p_text, percent, score_text
+from ui.text import ALPHA, interval_text, is_percentage, metric_name, p_text, percent, score_text, signed
 
 SHARES = {
     "encoder_flops": "encoder FLOPs",
@@ -105,8 +105,8 @@ def table(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str) -> pd.DataFr
     percent_points = is_percentage(metric)
     scale, digits = (100, 1) if percent_points else (1, 3)
 
-    def signed(value: float) -> str:
-        return f"{scale * value:+.{digits}f}".replace("-", "−")
+    def change(value: float) -> str:
+        return signed(scale * value, digits)
 
     below = "below the best" + (", points" if percent_points else "")
     rows = []
@@ -115,7 +115,7 @@ def table(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str) -> pd.DataFr
         top = row.score == best["score"].max()
         apart = ""
         if found is not None and not top and np.isfinite(found.difference):
-            apart = f"{signed(found.difference)} ({signed(found.interval[0])} to {signed(found.interval[1])})"
+            apart = f"{change(found.difference)} ({change(found.interval[0])} to {change(found.interval[1])})"
         rows.append(
             {
                 "#": row.number,

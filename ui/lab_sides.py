@@ -18,7 +18,7 @@ from ui.bound import fall_back, set_param
 from ui.lab import Setting
 from ui.lab_reference import ROUTED, TEACHER, teacher_key, teacher_on
 from ui.state import Selection
-from ui.text import escape, metric_name, score_text
+from ui.text import capital, escape, metric_name, score_text
 
 FIRST, SECOND = "compare_a", "compare_b"
 """Keys of the pickers, in the session's state and in the URL alike."""
@@ -65,7 +65,7 @@ def sides(
 
     def add(name: str, what: str, key: str, evaluation: Evaluation) -> None:
         now = f"{what}{metric_name(metric)} {score_text(evaluation.score, metric)}"
-        found[name] = Side(name[0].upper() + name[1:], now, name, key, _FIXED[name], lambda: evaluation)
+        found[name] = Side(capital(name), now, name, key, _FIXED[name], lambda: evaluation)
 
     if (teacher := teacher_on(checkpoint, data)) is not None:
         add(TEACHER, "", teacher_key(checkpoint, data), teacher)

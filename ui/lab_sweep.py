@@ -288,3 +288,9 @@ class Section:
                 self.sketch()
                 drawn = time.monotonic()
         self.busy.empty()
+        st.toast(
+            f"All {progress.total:,} different plans of this sweep are evaluated.", icon=":material/check:"
+        )
+        st.toast(
+            f"All {progress.total:,} different plans of this sweep are evaluated.", icon=":material/check:"
+        )

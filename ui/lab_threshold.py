@@ -52,8 +52,9 @@ def line(found: Matched, pruned: Evaluation, routed: Evaluation, data: TextData)
         return said
     bounds = interval_text(one.interval, one.metric)
     said += (
-        f" With answer shares matched (output bias shifted, without labels, until each class is as frequent as there): "
-        f"{metric_name(one.metric)} {score_text(one.score, one.metric)}{f' (95% interval {bounds})' * bool(bounds)}."
+        " With answer shares matched (output bias shifted, without labels, until each class is as frequent as in the "
+        f"routed model): {metric_name(one.metric)} {score_text(one.score, one.metric)}"
+        f"{f' (95% interval {bounds})' * bool(bounds)}."
     )
     if task.num_labels == 2:
         own, other = (ranking(e.labels, e.logits) for e in (pruned, routed))

@@ -13,6 +13,7 @@ from shrp.paired import paired_difference
 from ui.lab_marks import Mark
 from ui.text import (
     NOT_KNOWN,
+    capital,
     count,
     escape,
     interval_text,
@@ -21,6 +22,7 @@ from ui.text import (
     other_metrics,
     percent,
     score_text,
+    signed,
 )
 
 
@@ -28,8 +30,7 @@ def points(difference: float, metric: str) -> str:
     """A signed difference of scores: `−1.2 points`, or `−0.012` for correlations."""
     if difference != difference:
         return NOT_KNOWN
-    text = f"{100 * difference:+.1f} points" if is_percentage(metric) else f"{difference:+.3f}"
-    return text.replace("-", "−")
+    return f"{signed(100 * difference, 1)} points" if is_percentage(metric) else signed(difference, 3)
 
 
 def points_interval(interval: Sequence[float], metric: str) -> str:
@@ -67,7 +68,7 @@ def headline(
     with columns[0]:
         name = metric_name(metric)
         st.metric(
-            name[0].upper() + name[1:] + ("" if done else ", estimate"),
+            capital(name) + ("" if done else ", estimate"),
             score_text(evaluation.score, metric),
             help=f"Of the pruned model on {escape(evaluation.data)}.",
         )

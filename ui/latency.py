@@ -8,6 +8,7 @@ from functools import partial
 
 import pandas as pd
 import streamlit as st
+import torch
 from transformers import PreTrainedModel
 
 from shrp.batching import longest_input
@@ -15,11 +16,12 @@ from shrp.checkpoint import Checkpoint
 from shrp.convert import layer_kinds, num_experts_of
 from shrp.errors import ShrpError
 from shrp.measure import TOKENS, cost, dense_cost, latency, model_inputs
-from shrp.phrases import listed
+from shrp.phrases import counted, listed
 from shrp.plan import PruningPlan, first_experts
 from shrp.prune import prune
 from ui import state
 from ui.bound import clamp
+from ui.downloads import downloads
 from ui.store import results
 from ui.text import escape
 
@@ -146,16 +148,22 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan]) -> None:
             "limit by FLOPs": _number("limit by FLOPs", "%.2f×"),
         },
     )
+    downloads(
+        lambda: table(times).assign(threads=torch.get_num_threads(), torch=torch.__version__),
+        "latency",
+        f"{checkpoint.path.name}-latency",
+    )
     st.caption(
-        "Speed: dense median ÷ this model's, at the same batch size. FLOPs: of the whole model, without the embedding "
-        "look-up. Limit: dense FLOPs ÷ this model's, the largest speed-up from less work."
+        f"{counted(torch.get_num_threads(), 'thread')}. Speed: dense median ÷ this model's, at the same batch size. "
+        "FLOPs: of the whole model, without the embedding look-up. Limit: dense FLOPs ÷ this model's, the largest "
+        "speed-up from less work."
     )
 
 
 @st.fragment
 def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
     """The Overview's part: for a routed checkpoint with a pruning of as many experts a layer as a person picks."""
-    st.subheader("Latency beside FLOPs", anchor="latency")
+    st.header("Latency beside FLOPs", anchor="latency")
     if set(layer_kinds(checkpoint.model)) == {"dense"}:
         st.caption("All layers are dense, so there is nothing to compare with.")
         return
@@ -164,7 +172,7 @@ def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
         experts = num_experts_of(checkpoint.model)
         clamp(KEPT, 1, experts)
         m = st.number_input(
-            "Experts per layer (static model)",
+            "Experts kept per layer",
             min_value=1,
             max_value=experts,
             value=min(2, experts),

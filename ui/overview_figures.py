@@ -19,7 +19,7 @@ _STATES = {  # state -> (legend, fill, outline)
     "expert": ("expert behind a router", BLUE, BLUE),
     "mixed": ("expert without a router", SKY, SKY),
     "kept": ("expert kept", GREEN, GREEN),
-    "removed": ("expert removed", "rgba(0,0,0,0)", MUTED),
+    "removed": ("expert removed", "rgba(0,0,0,0)", GREY),
     "dropped": ("layer dropped", "rgba(0,0,0,0)", ORANGE),
 }
 

@@ -244,7 +244,7 @@ def _choose(table: Table, task: Task) -> Columns:
                 "Pair column",
                 "pair",
                 start.pair,
-                "Names minimal pairs: two inputs of one name that differ in what gives them different labels.",
+                "Two inputs with the same name here form a minimal pair: nearly the same text, different labels.",
             ),
         )
     ]

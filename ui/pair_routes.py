@@ -15,7 +15,7 @@ from ui import loaders, pair_views
 from ui.downloads import chart, downloads
 from ui.state import Selection
 from ui.tables import row_height
-from ui.text import escape, escape_html, percent
+from ui.text import axis_names, escape, escape_html, percent
 from ui.theme import SEQUENTIAL, layout
 
 _STRANGERS = "two inputs at random"
@@ -32,7 +32,7 @@ def section(selection: Selection, stats: UsageStats, layer: int) -> None:
     data = selection.data
     if not pair_views.has_pairs(data):
         return
-    st.subheader("Routes within minimal pairs", anchor="pairs")
+    st.header("Routes within minimal pairs", anchor="pairs")
     st.caption(
         "The two inputs of a minimal pair are alike but for what gives them different labels. Where they take "
         "different experts, the router saw the difference, or what it did to the layers below."
@@ -71,9 +71,11 @@ def parted_map(frame: pd.DataFrame, data: str) -> go.Figure:
         f"<b>Layer {at}</b><br>{percent(v)} of all couples of these inputs part"
         for at, v in whole["unpaired"].items()
     ]
-    for name in slices[1:]:
+    for name, short in zip(
+        slices[1:], axis_names(name.replace("_", " ") for name in slices[1:]), strict=True
+    ):
         part = by.loc[name]
-        rows.append(f"{escape_html(name).replace('_', ' ')} (n = {int(part['n'].iloc[0]):,})")
+        rows.append(f"{short} (n = {int(part['n'].iloc[0]):,})")
         values.append(part["share"].tolist())
         hover.append(_hover(part))
     fig = go.Figure(
@@ -91,7 +93,11 @@ def parted_map(frame: pd.DataFrame, data: str) -> go.Figure:
             colorscale=SEQUENTIAL,
             zmin=0,
             zmax=max(0.2, float(np.max(values))),
-            colorbar={"tickformat": ".0%", "thickness": 12},
+            colorbar={
+                "title": {"text": "share of pairs", "side": "right"},
+                "tickformat": ".0%",
+                "thickness": 12,
+            },
         )
     )
     fig.update_xaxes(type="category", showgrid=False, zeroline=False)

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.io.json import to_json_plotly
 
 from ui.text import escape_html
+from ui.theme import unclickable
 
 _SHORT = 16  # characters: an interval, a number with its unit, a class
 _CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
@@ -90,7 +91,7 @@ class Section:
             alt: what it shows, in words.
             measured: the data and n, or what else its numbers are of.
         """
-        copy = go.Figure(fig).update_layout(template="plotly_white", autosize=True)
+        copy = unclickable(fig).update_layout(template="plotly_white", autosize=True)
         copy.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
         height = int(copy.layout.height or 400)
         # Plotly's JSON has every `<` and `/` escaped, so that no text in it ends the element.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 
 import numpy as np
@@ -31,7 +30,6 @@ from ui.report_parts import Section
 from ui.state import Selection
 from ui.text import percent, plain, warning_lines
 
-_CLICK = re.compile(r"<br><i>click[^<]*</i>")
 _OVER = "encoder_flops"
 
 
@@ -69,8 +67,6 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
         counts=counts,
         unit=stats.unit,
     )
-    for trace in heat.select_traces({"type": "scatter"}):  # there is nothing to open in a file
-        trace.hovertext = [_CLICK.sub("", text) for text in trace.hovertext]
     layers = stats.summary()
     measured = f"Data: {data.name}, {n}."
     tops = "; ".join(

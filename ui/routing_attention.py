@@ -37,7 +37,7 @@ def section(
         numbers: theirs on the page.
         pick: whether one of them is to be picked here.
     """
-    st.subheader("Where heads look", anchor="attention")
+    st.header("Where heads look", anchor="attention")
     st.caption("Attention in the inputs above, read and routed as there, with nothing forced.")
     kinds = layer_kinds(selection.checkpoint.model)
     layers = [layer for layer, kind in enumerate(kinds) if kind != "dropped"]

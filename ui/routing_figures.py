@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from shrp.explore import Exploration
 from shrp.whatif import WhatIf
 from ui.text import escape_html, shorten
-from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, layout
+from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, layout, outline
 
 ONE_LINE, TWO_LINES, THREE_LINES = {"t": 78}, {"t": 96}, {"t": 114}
 """Margins above a plot, by how many lines its subtitle has."""
@@ -34,7 +34,7 @@ def _expert_axis(fig: go.Figure, experts: int) -> None:
         tickvals=list(range(experts)),
         ticktext=[str(e) for e in range(experts)],
         tickangle=0,  # beside another chart they are narrow, and would be turned and lie upon one another
-        tickfont={"size": 9},
+        tickfont={"size": 10},
     )
     fig.update_xaxes(showgrid=False, zeroline=False)
     fig.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", title="")
@@ -93,9 +93,7 @@ def router_heatmap(
 
 
 def _outline(fig: go.Figure, x: int, y: int) -> None:
-    fig.add_shape(
-        type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": SELECTED, "width": 2.5}
-    )
+    outline(fig, (x - 0.5, x + 0.5), (y - 0.5, y + 0.5))
 
 
 def what_if_heatmap(
@@ -151,7 +149,7 @@ def what_if_heatmap(
                 x=columns + BESIDE,
                 y=[f"layer {result.layers[row]}" for row in rows],
                 mode="markers",
-                marker={"symbol": "x", "size": 6, "color": "#1b2430"},
+                marker={"symbol": "x", "size": 8, "color": "white", "line": {"width": 1, "color": "#1b2430"}},
                 hoverinfo="skip",
                 showlegend=False,
             )

@@ -17,11 +17,12 @@ from ui.state import EXPERT, LAYER, Selection
 from ui.tables import row_height
 
 
-def predictions(found: list[Exploration], evaluated: int) -> None:
+def predictions(found: list[Exploration], evaluated: int, name: str) -> None:
     """The table of predictions, one row an input.
 
     Args:
         evaluated: tokens at which usage and scores cut an input.
+        name: the checkpoint's.
     """
     task = found[0].task
     classes = [f"p({name})" for name in task.label_names]
@@ -35,7 +36,7 @@ def predictions(found: list[Exploration], evaluated: int) -> None:
         )
         rows.append(row)
     frame = pd.DataFrame(rows)
-    st.subheader("Predictions", anchor=False)
+    st.header("Predictions", anchor=False)
     bars = {
         name: st.column_config.ProgressColumn(
             name,
@@ -59,7 +60,7 @@ def predictions(found: list[Exploration], evaluated: int) -> None:
         height="content" if height * len(frame) <= 350 else 390,
         alt="Table of the inputs with their prediction and class probabilities",
     )
-    downloads(frame, "predictions", "predictions")
+    downloads(frame, "predictions", f"{name}-predictions")
     for note in lengths(found, evaluated):
         st.caption(f":material/content_cut: {note}")
     if unknown := [i for i, e in enumerate(found, 1) if e.unknown]:
@@ -161,12 +162,12 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float, *, 
             f"Heatmap of the expert that each of input {number}'s {len(e.tokens)} tokens takes in each layer",
             on_select=(lambda: routing_force.click_token(key, e)) if pick else None,
         )
-    shares = ("probability", "share of tokens", "margin")
+    shares = ("probability", "share of tokens")
     columns = {name: st.column_config.NumberColumn(name, format="%.1f%%") for name in shares}
     columns["margin"] = st.column_config.NumberColumn(
         "margin",
-        format="%.1f pts",
-        help="Largest minus second largest router probability, in percentage points"
+        format="%.2f",
+        help="Largest minus second largest router probability"
         + (", averaged over tokens" if e.by_token else "")
         + "; near 0 the choice is a toss-up.",
     )

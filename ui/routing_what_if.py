@@ -19,7 +19,7 @@ from ui.pickers import one_of
 from ui.routing_force import Forcing
 from ui.sentences import explored, what_if_matrix
 from ui.state import Selection, show_error
-from ui.text import escape
+from ui.text import escape, signed
 
 CLASS = "what_if_class"
 
@@ -32,7 +32,7 @@ def what_if_section(selection: Selection, shown: list[Exploration], numbers: Seq
         numbers: their numbers on the page.
     """
     first = shown[0]
-    st.subheader("What if another expert were taken?")
+    st.header("What if another expert were taken?")
     found = routing_force.forcing(
         selection.checkpoint.fingerprint, first.layers, len(first.mean_probs(first.layers[0]))
     )
@@ -123,8 +123,8 @@ def _draw_matrices(
                 key,
                 f"{selection.name}-what-if-{numbers[place]}",
                 f"Heatmap, layers by experts: change of the {figures.output_name(result)} with an expert forced; at "
-                f"most {largest:.3f}. The same as a table: the CSV below. Pick a layer and an expert in the boxes "
-                "above to force one.",
+                f"most {largest:.3f}.",
+                hint="The same as a table: the CSV below. Pick a layer and an expert in the boxes above to force one.",
                 on_select=lambda key=key: routing_force.click_cell(found, key, token),
             )
             if result.task.label_names:
@@ -139,7 +139,7 @@ def _compare(
     numbers: Sequence[int],
     route: ForcedRoute,
 ) -> None:
-    st.subheader("As routed and forced", anchor=False)
+    st.header("As routed and forced", anchor=False)
     if len(pairs) > 1 and route != route.whole():
         st.caption(f"What is forced for single tokens applies to input {numbers[0]} alone.")
     for place, (column, (before, after)) in enumerate(
@@ -224,15 +224,15 @@ def _downstream(routes: pd.DataFrame, before: Exploration) -> str:
 def _in_words(outputs: pd.DataFrame) -> pd.DataFrame:
     """The table of outputs with signed changes and percentages."""
 
-    def number(value: float, sign: str = "") -> str:
-        return f"{value:{sign}.3f}".replace("-", "−")
+    def number(value: float) -> str:
+        return f"{value:.3f}".replace("-", "−")
 
     frame = pd.DataFrame(
         {
             "class": outputs["class"],
             "logit": outputs["logit"].map(number),
             "forced": outputs["forced logit"].map(number),
-            "change": outputs["change"].map(lambda value: number(value, "+")),
+            "change": outputs["change"].map(lambda value: signed(value, 3)),
         }
     )
     if "probability" in outputs:

@@ -12,8 +12,30 @@ from plotly.subplots import make_subplots
 
 from shrp.intervals import stored_interval
 from ui.floor import floor_words
-from ui.text import escape_html, interval_name, interval_text, is_percentage, metric_name, percent, score_text
-from ui.theme import BLUE, GREEN, GREY, KIND_COLORS, KIND_SYMBOLS, MUTED, ORANGE, PURPLE, layout, whiskers
+from ui.text import (
+    capital,
+    escape_html,
+    interval_name,
+    interval_text,
+    is_percentage,
+    metric_name,
+    percent,
+    score_text,
+)
+from ui.theme import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    KIND_COLORS,
+    KIND_SYMBOLS,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SYMBOLS,
+    layout,
+    whiskers,
+)
 
 KIND_NAMES = {
     "teacher": "dense teacher",
@@ -72,7 +94,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
     spread = ", bars of averaged draws: their range" if (frame["interval_is"] != "95%").any() else ""
     return layout(
         fig,
-        f"{metric_name(metric).capitalize()} on {escape_html(frame['data'].iloc[0])}",
+        f"{capital(metric_name(metric))} on {escape_html(frame['data'].iloc[0])}",
         subtitle=f"n = {' / '.join(f'{n:,}' for n in ns)}; bars: 95% intervals{spread}<br>{dotted}",
         x=f"{metric_name(metric)}{' (%)' if factor == 100 else ''}",
         height=190 + 30 * max(len(frame), 3),
@@ -148,15 +170,15 @@ def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | N
         dotted = "; dotted: the dense teacher" if teacher_score is not None else ""
         note = f"validation: {escape_html(data)}, n = {int(frame['validation_n'].dropna().iloc[-1]):,}<br>"
         note += f"bars: 95% intervals{dotted}"
-    for column, (name, color) in _LOSSES.items():
+    for (column, (name, color)), dash, symbol in zip(_LOSSES.items(), DASHES, SYMBOLS, strict=True):
         if column in frame and pd.to_numeric(frame[column]).abs().max() > 0:
             fig.add_scatter(
                 x=frame["epoch"],
                 y=frame[column],
                 mode="lines+markers",
                 name=f"loss: {name}",
-                line={"color": color, "width": 3 if column == "loss" else 1.6},
-                marker={"size": 5},
+                line={"color": color, "width": 3 if column == "loss" else 1.6, "dash": dash},
+                marker={"size": 6, "symbol": symbol},
                 hovertemplate=f"epoch %{{x}}: {name} %{{y:.4f}}<extra></extra>",
                 row=below,
                 col=1,

@@ -22,11 +22,11 @@ def scores_section(checkpoint: str, scores: pd.DataFrame, first: str = "") -> No
     """
     seen = st.session_state.get(_SHOWN, checkpoint)
     st.session_state[_SHOWN] = checkpoint
-    st.subheader("Scores, with the controls beside them", anchor="scores")
+    st.header("Scores, with the controls beside them", anchor="scores")
     if scores.empty:
         st.info(
             "No scores were stored with this checkpoint. `python -m shrp train` stores them, with the dense "
-            "teacher and the controls; the check at the end of this page scores the model as it is now.",
+            "teacher and the controls; [the check below](#measured) scores the model as it is now.",
             icon=":material/scoreboard:",
         )
         return
@@ -41,7 +41,7 @@ def scores_section(checkpoint: str, scores: pd.DataFrame, first: str = "") -> No
             score_figures.score_dots(part),
             part,
             key="scores",
-            name=f"scores-{picked}",
+            name=f"{checkpoint}-scores-{picked}",
             alt=f"Scores with intervals: {score_figures.score_alt(part)}",
         )
     with words:

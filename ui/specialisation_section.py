@@ -22,7 +22,7 @@ from ui import bound, loaders, state
 from ui.downloads import chart
 from ui.pair_views import has_pairs
 from ui.store import once
-from ui.text import escape_html, percent, plain, shorten
+from ui.text import LONGEST_LABEL, capital, escape_html, percent, plain, shorten
 from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, SELECTED, click_targets, layout
 from ui.usage_figures import cells_height
 
@@ -39,7 +39,6 @@ _KINDS = {
 }
 _MEANT = {"class": "class", ANSWER: "the model's own answer", "slice": "slice", LENGTH: "length"}
 _MAP = "group-map"
-_LONGEST = 30  # characters of a group's name beside the map
 
 
 def section(selection: state.Selection, stats: UsageStats, layer: int, expert: int) -> None:
@@ -53,7 +52,7 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
     found = measured(selection, stats)
     if not found:
         return
-    st.subheader("What routing goes by", anchor="goes-by")
+    st.header("What routing goes by", anchor="goes-by")
     frame, data = specialisation_frame(found), escape_html(stats.data)
     lines = "\n".join(f"- {line}" for line in said(frame))
     if frame["explained"].isna().all():  # of two inputs, say
@@ -83,8 +82,8 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
         cell_frame(one, layer),
         _MAP,
         f"{selection.name}-layer{layer}-by-{one.by}",
-        f"Heatmap: a row a group, a column an expert of layer {layer}, each cell the share of the group that takes it. "
-        "The same as a table: the CSV below.",
+        f"Heatmap: a row a group, a column an expert of layer {layer}, each cell the share of the group that takes it.",
+        hint="The same as a table: the CSV below.",
         on_select=lambda: state.pick_cell(_MAP),
     )
     st.caption(_sure_cells(one, layer))
@@ -183,22 +182,27 @@ def said(frame: pd.DataFrame) -> list[str]:
     """A line for each grouping, as Markdown: in how many layers it tells more than chance, and where the most."""
     lines = []
     for by, rows in frame.groupby("by", sort=False):
-        known, of = rows[rows["explained"].notna()], f"**{_MEANT[by]}** ({rows['groups'].iloc[0]} groups)"
+        known, of = (
+            rows[rows["explained"].notna()],
+            f"**{capital(_MEANT[by])}** ({rows['groups'].iloc[0]} groups)",
+        )
         if known.empty:
             same = (rows["effective_experts"] < ONE).all()
             why = "every layer has one expert for all inputs" if same else "its groups are too small"
             lines.append(f"{of}: nothing to tell, since {why}.")
             continue
         layers, equal = (known[known[q] <= SURE] for q in ("q", "q_beyond"))
-        text = f"{of}: more than chance in {len(layers)} of {len(known)} layers"
+        text = f"{of} tells more than chance of the expert in {len(layers)} of {len(known)} layers"
         if known["beyond_length"].notna().any():
-            text += f", among inputs of like length in {len(equal)}"
+            text += f", among inputs of similar length in {len(equal)}"
         if len(layers):
             top = layers.loc[layers["explained"].idxmax()]
-            text += f"; most in layer {top['layer']} ({top['effective_experts']:.1f} effective experts), "
-            text += f"{percent(top['explained'])} of a possible {percent(top['ceiling'], 0)}"
+            text += f". It tells most in layer {top['layer']} ({top['effective_experts']:.1f} effective experts): "
+            text += (
+                f"{percent(top['explained'])} of the choice, of at most {percent(top['ceiling'], 0)} possible"
+            )
             if pd.notna(top["beyond_length"]):
-                text += f" ({percent(top['beyond_length'])} beyond length)"
+                text += f"; {percent(top['beyond_length'])} among inputs of similar length"
         lines.append(f"{text}.")
     return lines
 
@@ -230,7 +234,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     shares, counts = np.vstack([whole, shares]), np.vstack([counts.sum(0), counts])
     p = np.vstack([np.full(len(whole), np.nan), one.cells[at]])
     names = ["all inputs", *(escape_html(name) or "(no name)" for name in one.names)]
-    short = [escape_html(shorten(name, _LONGEST)) or "(no name)" for name in one.names]
+    short = [escape_html(shorten(name, LONGEST_LABEL)) or "(no name)" for name in one.names]
     labels = [f"{name} (n = {int(n):,})" for name, n in zip(["all", *short], [one.sizes.sum(), *one.sizes])]
     rows = list(range(len(labels)))  # two groups may look alike
     text = [
@@ -300,7 +304,7 @@ def _p(p: float) -> str:
     return (
         "not tested: too few to be expected"
         if np.isnan(p)
-        else f"p = {p:.2g}, with all cells of this map looked at"
+        else f"p = {p:.2g}, corrected for all cells of this map"
     )
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 NOT_KNOWN = "–"
 PAIR_ORDER = "pair_order"
 """The share of minimal pairs that a model has in order (`shrp.minimal_pairs`), beside the metrics of tasks."""
+LONGEST_LABEL = 30
+"""Characters of a name beside a chart, of which it leaves the plot most of the width."""
 _AS_PERCENT = ("accuracy", "f1", "f1_macro", PAIR_ORDER)
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _WORD_JOINER = "\u2060"
@@ -44,18 +46,27 @@ def is_percentage(metric: str) -> bool:
 
 
 def score_text(score: float | None, metric: str) -> str:
-    """A score alone: `90.7%`, or `0.583` for correlations."""
+    """A score alone: `90.7%`, or `0.583` and `−0.012` for correlations."""
     if is_percentage(metric):
         return percent(score)
-    return NOT_KNOWN if score is None or not math.isfinite(score) else f"{score:.3f}"
+    if score is None or not math.isfinite(score):
+        return NOT_KNOWN
+    return f"{score if round(score, 3) else 0:.3f}".replace("-", "−")  # what rounds to zero has no sign
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, `+0.3` or `−0.3`, but for what rounds to zero, which has none; a dash for nan."""
+    return phrases.signed(value, digits).replace("-", "−") if math.isfinite(value) else NOT_KNOWN
 
 
 def interval_text(interval: Sequence[float] | None, metric: str) -> str:
-    """A 95% interval: `88.6–92.4%`; empty where there is none."""
+    """A 95% interval: `88.6–92.4%`, or `−0.012 to 0.310`; empty where there is none."""
     if not interval or len(interval) != 2 or not all(_finite(end) for end in interval):
         return ""
-    low, high = interval
-    return f"{100 * low:.1f}–{100 * high:.1f}%" if is_percentage(metric) else f"{low:.3f}–{high:.3f}"
+    if is_percentage(metric):
+        return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}%"
+    low, high = (score_text(end, metric) for end in interval)
+    return f"{low}–{high}" if "−" not in low + high else f"{low} to {high}"
 
 
 def interval_name(interval_is: str) -> str:
@@ -97,10 +108,25 @@ def p_text(p_value: float) -> str:
 
 def count(number: float) -> str:
     """A large number in short: `33.4M`, `5.74G`, `872`."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    number = float(f"{number:.3g}") if abs(number) >= 1e3 else number  # 999,950 is 1M, not 1000k
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.3g}{letter}"
     return f"{number:.0f}"
+
+
+def capital(text: str) -> str:
+    """Text that begins with a capital letter, the rest as it is: `Macro F1`."""
+    return text[:1].upper() + text[1:]
+
+
+def axis_names(names: Iterable[str]) -> list[str]:
+    """Names, each another one, as labels of an axis: HTML-safe, no longer than `LONGEST_LABEL`, and still different."""
+    found: dict[str, None] = {}
+    for name in names:
+        short, again = escape_html(shorten(name, LONGEST_LABEL)), len(found)
+        found[short if short not in found else f"{short} ({again})"] = None
+    return list(found)
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ fonts are left to Streamlit's theme, which follows the person's choice of light 
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -30,10 +31,22 @@ DIVERGING = [
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#cc7410", "#139a78", "#b86aa0", "#56b4e9"
 GREY, MUTED = "#8a8f98", "rgba(138,143,152,0.35)"
 SELECTED = "#ff2d78"
-"""Outline of a chosen cell: apart from every colour of the scales above."""
+"""Marks what is chosen. Over a colour scale it has a white edge (`outline`): without red and green it looks like the
+middle of one."""
+INK = "#767b85"
+"""Grey for words in a chart, as far from white as from near-black."""
+CHART_STYLE = """<style>
+.js-plotly-plot text[style*="rgb(128, 132, 149)"] {fill: #555867 !important}
+</style>"""
+"""On white, Streamlit's grey for the scales and small print of charts is too faint to read; its dark theme's is not."""
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
+"""Lines and marks of a chart's series, so that colour is not the only sign."""
 
 KIND_COLORS = {"teacher": GREY, "routed": BLUE, "static": GREEN, "control": ORANGE}
 """Kinds of scored models, the same on every page."""
+KIND_INKS = KIND_COLORS | {"teacher": INK}
+"""The same for words in a chart."""
 KIND_SYMBOLS = {"teacher": "diamond", "routed": "circle", "static": "square", "control": "x"}
 """Shapes for the same kinds, so that colour is never the only sign."""
 
@@ -63,8 +76,20 @@ def add_floor(fig: go.Figure, score: float, unit: str) -> None:
         line={"color": GREY, "width": 1.5, "dash": "dot"},
         annotation_text=f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}",
         annotation_position="bottom left",
-        annotation_font={"size": 11, "color": GREY},
+        annotation_font={"size": 11, "color": INK},
     )
+
+
+def outline(fig: go.Figure, x: tuple[float, float], y: tuple[float, float], **place: Any) -> None:
+    """A frame around what is chosen in a map, which is told from all colours by its white edge.
+
+    Args:
+        x, y: its ends.
+        place: further arguments of `add_shape`, such as the subplot.
+    """
+    ends = {"type": "rect", "x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1]} | place
+    for color, width in (("white", 6), (SELECTED, 3)):
+        fig.add_shape(**ends, line={"color": color, "width": width})
 
 
 def click_targets(
@@ -93,8 +118,20 @@ def click_targets(
     )
 
 
-SUBTITLE_WIDTH = 110
-"""Characters of a subtitle that fit beside the sidebar in a window of 1200 pixels."""
+_CLICK = re.compile(r"<br><i>click[^<]*</i>")
+
+
+def unclickable(fig: go.Figure) -> go.Figure:
+    """A copy for a file, where nothing opens: hover texts without what a click does."""
+    copy = go.Figure(fig)
+    for trace in copy.select_traces({"type": "scatter"}):
+        if isinstance(trace.hovertext, tuple | list):
+            trace.hovertext = [_CLICK.sub("", str(text)) for text in trace.hovertext]
+    return copy
+
+
+SUBTITLE_WIDTH = 80
+"""Characters of a subtitle that fit beside the sidebar in a window of 800 pixels."""
 
 
 def layout(

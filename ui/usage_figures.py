@@ -11,8 +11,19 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.evenness import even_experts
-from ui.text import escape_html, percent
-from ui.theme import BLUE, DIVERGING, GREY, ORANGE, SELECTED, SEQUENTIAL, click_targets, layout, whiskers
+from ui.text import axis_names, escape_html, percent
+from ui.theme import (
+    BLUE,
+    DIVERGING,
+    GREY,
+    INK,
+    ORANGE,
+    SEQUENTIAL,
+    click_targets,
+    layout,
+    outline,
+    whiskers,
+)
 
 ROW = 34  # height of one layer in the heatmap and in the bars beside it, in pixels
 
@@ -70,6 +81,8 @@ def usage_heatmap(
     scale: dict[str, Any] = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": top or max(limit, 2 / len(experts))}
     if difference:
         scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0}
+    ticks = [limit * part for part in (-1, -0.5, 0, 0.5, 1)]
+    said = [_cell(value, True, digits=int(limit < 0.05)).removesuffix(" points") for value in ticks]
     rows = [str(layer) for layer in layers]
     show = len(experts) <= 16
     bold = beyond_chance(ends) if difference and ends is not None else np.zeros(values.shape, dtype=bool)
@@ -90,9 +103,10 @@ def usage_heatmap(
         ygap=2,
         hoverinfo="skip",
         colorbar={
-            "tickformat": "+.0%" if difference else ".0%",
+            # Of a difference in points, as its cells are.
+            **({"tickvals": ticks, "ticktext": said} if difference else {"tickformat": ".0%"}),
             "thickness": 12,
-            "title": {"text": "difference" if difference else "", "side": "right"},
+            "title": {"text": "points" if difference else escape_html(measure), "side": "right"},
         },
         **scale,
     )
@@ -110,14 +124,7 @@ def usage_heatmap(
     fig.add_trace(click_targets([expert for _, expert in points], names, points, texts, size=30))
     if selected and selected[0] in layers:
         row = list(layers).index(selected[0])
-        fig.add_shape(
-            type="rect",
-            x0=selected[1] - 0.5,
-            x1=selected[1] + 0.5,
-            y0=row - 0.5,
-            y1=row + 0.5,
-            line={"color": SELECTED, "width": 3},
-        )
+        outline(fig, (selected[1] - 0.5, selected[1] + 0.5), (row - 0.5, row + 0.5))
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
     fig.update_xaxes(tickvals=list(experts), showgrid=False, zeroline=False)
     # The lowest layer on top, as wherever layers are rows: an input is read downwards.
@@ -186,7 +193,7 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, counted: int, *, subt
         line={"dash": "dot", "color": GREY, "width": 1.5},
         annotation_text="even",
         annotation_position="bottom left",
-        annotation_font={"size": 11, "color": GREY},
+        annotation_font={"size": 11, "color": INK},
     )
     fig.update_xaxes(range=[0, num_experts * 1.12], zeroline=False)
     fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
@@ -194,7 +201,7 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, counted: int, *, subt
         fig,
         "Effective experts",
         subtitle=subtitle,
-        x="exp(entropy)",
+        x=f"{num_experts}: even, 1: one has all",
         height=cells_height(len(summary)),
         legend=False,
     )
@@ -219,7 +226,11 @@ def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Fig
         )
         for name, row in zip(names, frame.rename(columns={"count": "count_"}).itertuples())
     ]
-    common = {"hovertext": hover, "hovertemplate": "%{hovertext}<extra></extra>", "y": names}
+    common = {
+        "hovertext": hover,
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "y": axis_names(frame["group"]),
+    }
     fig = go.Figure()
     fig.add_bar(
         x=100 * frame["here"],

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from ui.theme import GREY, SELECTED, SEQUENTIAL, layout
+from ui.theme import DASHES, GREY, SELECTED, SEQUENTIAL, SYMBOLS, layout
 
 _PANELS = 4  # small multiples a row
 
@@ -60,14 +60,16 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     layers = sorted(frame["layer"].unique())
     colors = sample_colorscale("Viridis", np.linspace(0.3, 0.8, max(len(layers), 2)).tolist())
     fig = go.Figure()
-    for layer, color in zip(layers, colors):
+    for i, (layer, color) in enumerate(zip(layers, colors)):
         series = np.exp(entropy[layer])
         fig.add_scatter(
             x=series.index.tolist(),
             y=series.tolist(),
             mode="lines+markers",
             name=f"layer {layer}",
-            line={"color": color, "width": 2},
+            line={"color": color, "width": 2, "dash": DASHES[i % len(DASHES)]},
+            # A symbol goes on where the dashes begin anew, so that twenty-five layers look different.
+            marker={"symbol": SYMBOLS[(i // len(DASHES) + i) % len(SYMBOLS)], "size": 8},
             hovertemplate=f"layer {layer}, epoch %{{x}}: %{{y:.2f}} effective experts<extra></extra>",
         )
     experts = int(frame["expert"].max()) + 1

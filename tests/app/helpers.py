@@ -9,7 +9,7 @@ from ui import store as stores
 
 def texts_of(at):
     """Everything that a page says, without Markdown's escapes."""
-    kinds = ("title", "subheader", "markdown", "caption", "info", "success", "warning", "error")
+    kinds = ("title", "header", "subheader", "markdown", "caption", "info", "success", "warning", "error")
     parts = [e.value for kind in kinds for e in getattr(at, kind)]
     return "\n".join(str(part) for part in parts).replace("\\", "")
 

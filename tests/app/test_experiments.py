@@ -213,7 +213,7 @@ def test_another_encoder_has_its_own_table(page):
     ]
     at = page({"size": json.dumps({"rows": rows})})
     assert not at.exception
-    headings = [heading.value.replace("\\", "") for heading in at.subheader]
+    headings = [heading.value.replace("\\", "") for heading in (*at.header, *at.subheader)]
     assert "Another size: an encoder, 110M parameters" in headings
     (spec,) = specs(at)
     assert spec["layout"]["title"]["text"].startswith("6 of 12 layers converted")

@@ -63,7 +63,7 @@ def test_it_opens_on_the_most_used_expert_of_the_top_layer(page, stats):
 def test_a_link_opens_its_expert(open_page, tiny_checkpoint, stats, expert):
     at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=expert)
     assert not at.exception
-    assert f"Layer 1, expert {expert}" in [s.value for s in at.subheader]
+    assert f"Layer 1, expert {expert}" in [s.value for s in at.header]
     count, total = int(stats.counts(1)[expert]), int(stats.counts(1).sum())
     shown = {metric.label: metric.value for metric in at.metric}
     assert shown["Top-1 share"] == f"{count / total:.1%}"
@@ -503,7 +503,7 @@ def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(pa
     shares = [[str(text).removeprefix("<b>").removesuffix("</b>") for text in row] for row in rows]
     assert np.array(shares, dtype=float) == pytest.approx(100 * by_slice.shares(2), abs=0.51)
     assert np.array(whole, dtype=float) == pytest.approx(100 * stats.share(2), abs=0.51)
-    assert "**slice** (12 groups): more than chance in" in texts_of(page)
+    assert "**Slice** (12 groups) tells more than chance of the expert in" in texts_of(page)
     page.segmented_control(key="goes_by").set_value("length").run()
     assert not page.exception
     assert len(values(titled(page, "Layer 2: experts by length")["data"][0]["z"])) == 5

@@ -490,7 +490,7 @@ def test_as_many_experts_chosen_otherwise_stand_beside_the_score(cache, page, lo
     draws = [direct(loaded, budget=4, selection="random", seed=seed)[1].score for seed in range(3)]
     mean = sum(draws) / 3
     assert frame["accuracy"][0] == f"{mean:.1%}"
-    assert frame[lab_beside.AHEAD][0] == f"{100 * (mine.score - mean):+.1f} points".replace("-", "−")
+    assert frame[lab_beside.AHEAD][0] == lab_views.points(mine.score - mean, "accuracy")
     assert lab_beside.verdict(mine, draws) in texts_of(page)
     page.segmented_control(key="select").set_value("Gate × norm").run()
     assert not page.exception
@@ -499,7 +499,7 @@ def test_as_many_experts_chosen_otherwise_stand_beside_the_score(cache, page, lo
     assert frame["accuracy"][0] == f"{mine.score:.1%}"
     _, other = direct(loaded, budget=4, selection="gate_norm")
     ahead, _ = paired_difference(other, mine)
-    assert frame[lab_beside.AHEAD][0].startswith(f"{100 * ahead:+.1f} points (".replace("-", "−"))
+    assert frame[lab_beside.AHEAD][0].startswith(f"{lab_views.points(ahead, 'accuracy')} (")
     page.slider(key="budget").set_value(8).run()  # all experts are all experts
     assert not [d for d in page.dataframe if lab_beside.CHOSEN in d.value]
 
@@ -578,7 +578,7 @@ def test_what_the_threshold_costs_is_said_and_can_be_mended(
     said = texts_of(at)
     ours, theirs = (answer_shares(one.logits)[1] for one in (pruned, routed))
     assert f"predicts *positive* for {ours:.1%} of the inputs, the routed model for {theirs:.1%}" in said
-    assert f"as frequent as there): accuracy {moved.score:.1%} (95% interval" in said
+    assert f"as frequent as in the routed model): accuracy {moved.score:.1%} (95% interval" in said
     areas = re.search(r"free of any threshold: (\S+), routed (\d\.\d+)", said).groups()
     expected = [ranking(one.labels, one.logits) for one in (pruned, routed)]
     assert [float(area) for area in areas] == pytest.approx(

@@ -40,6 +40,7 @@ _LOW_CONTRAST = """
   const behind = (ancestors) =>
     ancestors.map((a) => rgba(getComputedStyle(a).backgroundColor)).reverse()
       .reduce((u, t) => over(t, u), [255, 255, 255]);
+  const coloured = ([r, g, b]) => Math.max(r, g, b) - Math.min(r, g, b) > 40;
   const seen = new Map();
   let texts = 0;
   const walker = document.createTreeWalker(document.querySelector("[data-testid=stApp]") ?? document.body,
@@ -63,8 +64,10 @@ _LOW_CONTRAST = """
     const ratio = (high + 0.05) / (low + 0.05);
     texts += 1;
     const painted = svg ? style.fill : style.color;
-    // WCAG asks 3 of graphics and of controls' states (1.4.11): so of a chart's labels, and of words in a button.
-    const asked = svg || element.closest("button, [role=button], [role=radio], [data-baseweb=tag]") ? 3 : least;
+    // WCAG asks 3 of graphics and of controls' states (1.4.11): so of words in a button, and of those in a chart in the
+    // colour of what they name; of others in a chart 4, which is what one grey can have in both themes.
+    const controls = "button, [role=button], [role=radio], [data-baseweb=tag]";
+    const asked = svg ? (coloured(color) ? 3 : 4) : element.closest(controls) ? 3 : least;
     const said = `${ratio.toFixed(2)} ${painted} ${element.tagName} ${words.slice(0, 50)}`;
     if (ratio < asked) seen.set(said, ratio);
   }
