@@ -86,7 +86,7 @@ def training_section(
 ) -> None:
     st.header("How it was trained", anchor="training")
     training = selection.checkpoint.info.training
-    facts = training_facts(training, history)
+    facts = training_facts(training, history, selection.checkpoint.info.plan)
     left, right = st.columns([2, 3], gap="large")
     with left:
         if facts:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shrp import stored
 from shrp.checkpoint import Checkpoint, read_history
 from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo, usage_in
-from shrp.errors import ShrpError
+from shrp.errors import CheckpointError, ShrpError
 from shrp.evenness import effective_experts
 from shrp.intervals import stored_interval
 from shrp.measure import TOKENS, cost, dense_cost, plan_cost
 from shrp.phrases import counted
-from shrp.plan import make_plan
+from shrp.plan import PruningPlan, make_plan
 from shrp.training_config import RECIPES, TrainConfig
 from shrp.usage import COLLAPSE_EXPERTS
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
@@ -20,6 +21,24 @@ from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 CARD = "README.md"
 DROPPED = "layers dropped"
 """How the names of controls begin that have the checkpoint's converted layers left out."""
+_PICKED = {
+    "usage": "by usage",
+    "gate_norm": "by gate x output norm",
+    "ablation": "by what knocking each out changes",
+    "fitted": "by gates fitted on texts",
+    "random": "at random",
+}
+_WEIGHED = {
+    "usage": "weighted by usage",
+    "mean": "weighted alike",
+    "fitted": "weighted by the fitted gates",
+    "given weights": "with weights given by hand or file",
+}
+_PRUNING = {
+    **dict.fromkeys(("selection", "combination", "plan_file", "counted_on"), str),
+    **dict.fromkeys(("budget", "per_layer", "seed", "counted_n"), int),
+}
+"""What `prune` stores in `training["pruning"]`, all of it optional, and of which types."""
 
 
 def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
@@ -30,6 +49,8 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
     """
     info = loaded.info
     lines = [f"# {name}", "", description(info), "", "## How it was made", "", made(loaded), ""]
+    if info.plan is not None:
+        lines += [*_kept_table(info.plan), ""]
     lines += ["## Scores", ""]
     if scored(info):
         lines += [
@@ -71,11 +92,112 @@ def description(info: CheckpointInfo) -> str:
 
 
 def made(loaded: Checkpoint) -> str:
-    """How a checkpoint was made: on texts, if so, then on the task, and with which settings."""
+    """How a checkpoint was made: on texts, if so, then on the task, and with which settings; then how it was pruned."""
     training = loaded.info.training
     texts = "" if converted(training) else texts_in(read_history(loaded.path))  # the history alone may tell
     texts = f"{texts} Then:" if texts else ""
-    return " ".join(filter(None, (texts, trained(training), settings(training.get("config", {})))))
+    parts = (texts, trained(training), settings(training.get("config", {})), pruned(loaded.info))
+    return " ".join(filter(None, parts))
+
+
+def pruned(info: CheckpointInfo) -> str:
+    """What is kept of the experts, how that was chosen, and how the rest was trained on, in sentences; empty where
+    nothing was pruned.
+    """
+    if info.plan is None:
+        return ""
+    start = "Pruned to" if "pruned_from" in info.training else "It keeps"
+    said = [f"{start} {kept(info.training, info.plan)}, {picked(info.training, info.plan)}."]
+    if recovery := recovery_of(info.training):
+        said += [f"After pruning trained on {_learned(recovery)}.{_distilled(recovery)}"]
+        said += [settings(recovery.get("config", {}))]
+    return " ".join(filter(None, said))
+
+
+def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
+    """How many experts are kept, in words.
+
+    Args:
+        plan: what is kept; without one only what `training` says of it, which may be nothing.
+    """
+    asked = _pruning(training)
+    if plan is None:
+        if "per_layer" in asked:
+            return f"{counted(asked['per_layer'], 'expert')} in each converted layer"
+        return f"{counted(asked['budget'], 'expert')} in all" if "budget" in asked else ""
+    counts = plan.keep_counts()
+    if len(set(counts.values())) == 1:
+        each = counted(next(iter(counts.values())), "expert")
+        return f"{each} in each of {counted(len(counts), 'layer')} ({plan.budget} in all)"
+    by_layer = ", ".join(f"{layer}: {count}" for layer, count in counts.items())
+    return f"{counted(plan.budget, 'expert')} in all (by layer {by_layer})"
+
+
+def picked(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
+    """How the experts that are kept were picked and are weighted, and by which data; empty where nothing says so.
+
+    Args:
+        plan: what is kept; without one only what `training` says of it.
+    """
+    asked = _pruning(training)
+    selection = asked.get("selection") if plan is None else plan.selection
+    combination = asked.get("combination") if plan is None else plan.combination
+    if not selection:
+        return ""
+    rule, edited, _ = selection.partition(" with edits")
+    how = f"picked {_PICKED.get(rule, 'as given')}"
+    if rule == "random" and "seed" in asked:
+        how += f" (seed {asked['seed']})"
+    how += ", then edited by hand" * bool(edited)
+    how += f", {_WEIGHED.get(combination, f'combined by {combination}')}"
+    if training.get("chosen_by") == PLAN_FILE:
+        name = f" ({asked['plan_file']})" if "plan_file" in asked else ""
+        return f"{how}, as {PLAN_FILE}{name} says"
+    return f"{how}{_counted_on(training, asked, rule)}"
+
+
+def _counted_on(training: Mapping[str, Any], asked: Mapping[str, Any], rule: str) -> str:
+    """By which data experts were picked and weighted, as the end of a sentence."""
+    if chosen := training.get("chosen_on"):
+        return f", measured on {chosen['data']} (n = {chosen['n']:,})"
+    if "counted_on" in asked:  # of experts drawn at random, whose usage weights them
+        return f", usage counted on {asked['counted_on']}" + (
+            f" (n = {asked['counted_n']:,})" if "counted_n" in asked else ""
+        )
+    if rule not in ("usage", "random") or "pruned_from" not in training:
+        return ""
+    of = training.get("validation_data")
+    return ", usage as the routed checkpoint has it" + (f" from {of}" if of else "")
+
+
+def recovery_of(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored of a training on the task after pruning; empty where there was none, or it can't be read."""
+    try:
+        found = stored.check_training(training.get("recovery") or {})
+    except CheckpointError:  # a checkpoint may come from anywhere
+        return {}
+    return found if "train_data" in found and "train_examples" in found else {}  # else it was on texts
+
+
+def _pruning(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What `prune` was asked for, of what can be read; a checkpoint may come from anywhere, and older ones lack it."""
+    found = training.get("pruning")
+    if not isinstance(found, Mapping):
+        return {}
+    return {
+        name: found[name]
+        for name, kind in _PRUNING.items()
+        if isinstance(found.get(name), kind) and not isinstance(found[name], bool)
+    }
+
+
+def _kept_table(plan: PruningPlan) -> list[str]:
+    """The plan: each layer's experts with the weights that took the router's place."""
+    lines = ["| layer | experts kept | experts (weight) |", "|---|---|---|"]
+    for layer, of in plan.layers:
+        each = ", ".join(f"{e} ({w:.2f})" for e, w in zip(of.experts, of.weights, strict=True))
+        lines.append(f"| {layer} | {len(of.experts)} | {each} |")
+    return lines
 
 
 def settings(config: Mapping[str, Any]) -> str:
@@ -122,26 +244,37 @@ def _config(config: Mapping[str, Any]) -> TrainConfig | None:
 
 def trained(training: Mapping[str, Any]) -> str:
     """On what and how a checkpoint was trained."""
-    examples, config = training.get("train_examples"), training.get("config", {})
     before = converted(training)
-    if examples is None:
+    if training.get("train_examples") is None:
         return before or "Nothing was stored about its training."
+    then = f"{before} Then: " if before else ""
+    return (
+        f"{then}{_recipe(training)}Trained on {_learned(training)}; one seed, so differences within the intervals mean "
+        f"nothing.{_distilled(training)}"
+    )
+
+
+def _learned(training: Mapping[str, Any]) -> str:
+    """The data of a training and how it went over them."""
+    examples, config = training["train_examples"], training.get("config", {})
+    size = f"{config['epoch_size']:,} an epoch at most, " if config.get("epoch_size") else ""
+    precision = f", {training['precision']}" if training.get("precision") else ""
+    epochs = f"{counted(training['epochs'], 'epoch')}, " if "epochs" in training else ""
+    return (
+        f"{training.get('train_data')} ({examples:,} examples, {size}{epochs}seed {config.get('seed')}{precision}), "
+        f"validated on {training.get('validation_data')}"
+    )
+
+
+def _distilled(training: Mapping[str, Any]) -> str:
+    """What of the teacher was distilled, as a sentence after another; empty for nothing."""
+    config = training.get("config", {})
     distilled = [
         text
         for key, text in (("distill_logits", "logits"), ("distill_hidden", "hidden states"))
         if config.get(key)
     ]
-    teacher = f" Distilled from the dense teacher's {' and '.join(distilled)}." if distilled else ""
-    size = f"{config['epoch_size']:,} an epoch at most, " if config.get("epoch_size") else ""
-    precision = f", {training['precision']}" if training.get("precision") else ""
-    epochs = f"{counted(training['epochs'], 'epoch')}, " if "epochs" in training else ""
-    then = f"{before} Then: " if before else ""
-    return (
-        f"{then}{_recipe(training)}Trained on {training.get('train_data')} ({examples:,} examples, {size}"
-        f"{epochs}seed {config.get('seed')}{precision}), "
-        f"validated on {training.get('validation_data')}; one seed, so differences within the intervals mean "
-        f"nothing.{teacher}"
-    )
+    return f" Distilled from the dense teacher's {' and '.join(distilled)}." if distilled else ""
 
 
 def converted(training: Mapping[str, Any]) -> str:
@@ -279,8 +412,13 @@ def score_sections(loaded: Checkpoint) -> list[str]:
     found = scored(loaded.info)
     for data in dict.fromkeys(row["data"] for row in found):
         rows = [dict(row) for row in found if row["data"] == data]
-        heading = f"### On {data} (n = {rows[0]['n']:,})"
-        lines += [heading, "", _verdict(rows), "", *_floor(rows), *_table(rows, costs), ""]
+        lines += [f"### On {data} (n = {rows[0]['n']:,})", ""]
+        if loaded.info.config.layers and all(row["kind"] == "teacher" for row in rows):
+            # A verdict on the teacher alone would read as one on this model.
+            lines += ["Only the dense teacher was scored on these data, not this model.", ""]
+        else:
+            lines += [_verdict(rows), "", *_floor(rows)]
+        lines += [*_table(rows, costs), ""]
     return lines
 
 
@@ -308,6 +446,8 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
         f"| model | {metric} | interval | of teacher | encoder parameters | model parameters | encoder FLOPs |",
         "|---|---|---|---|---|---|---|",
     ]
+    # Rows of earlier versions have a share of a score of 0 or less too.
+    nothing = any(row["kind"] == "teacher" and row["score"] <= 0 for row in rows)
     for row in rows:
         low, high = stored_interval(row)
         note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
@@ -316,7 +456,7 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
             f"{share[k]:.1%}" if share else "" for k in ("encoder_params", "model_params", "encoder_flops")
         ]
         label = f"control: {row['model']}" if row["kind"] == "control" else row["model"]
-        retained = f"{row['retained']:.1%}" if "retained" in row else ""
+        retained = "–" if nothing else f"{row['retained']:.1%}" if "retained" in row else ""
         interval = f"{low:.4f} to {high:.4f}{note}" if low == low else "–"
         cells = [label, f"{row['score']:.4f}", interval, retained, *kept]
         lines.append("| " + " | ".join(cells) + " |")

@@ -28,6 +28,13 @@ def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     }
 
 
+def share_of(score: float, teacher_score: float | None) -> float | None:
+    """What share of the teacher's score a score is; None where that is not known, or not above 0, as a correlation may
+    be: of two negative ones the quotient would call the worse one the better.
+    """
+    return score / teacher_score if teacher_score is not None and teacher_score > 0 else None
+
+
 def score_row(
     label: str, kind: str, evaluations: Sequence[Evaluation], teacher_score: float | None
 ) -> dict[str, Any]:
@@ -36,11 +43,11 @@ def score_row(
     Args:
         kind: `teacher`, `routed`, `static` or `control`.
         evaluations: as for `measured`.
-        teacher_score: for the retained share; None leaves it out.
+        teacher_score: for the retained share (`share_of`), which is left out where there is none.
     """
     row = {"model": label, "kind": kind, "data": evaluations[0].data} | measured(evaluations)
-    if teacher_score:
-        row["retained"] = row["score"] / teacher_score
+    if (retained := share_of(row["score"], teacher_score)) is not None:
+        row["retained"] = retained
     if not math.isnan(constant := evaluations[0].constant):
         row["constant"] = constant
     return row

@@ -228,7 +228,8 @@ def test_prune_to_a_budget_then_evaluate(shrp, place, tmp_path, tiny_inputs, tin
     assert static.info.plan == plan
     assert static.is_static
     assert static.info.training["pruned_from"] == routed.fingerprint
-    assert {row["kind"] for row in static.info.scores} == {"teacher"}  # others' scores are not its own
+    kinds = [row["kind"] for row in static.info.scores]
+    assert kinds == ["teacher", "teacher", "static"]  # others' scores are not its own
     assert checkpoint.read_history(tmp_path / "static") == [{"epoch": 0, "stage": 2}]
     expected = tiny_logits(prune(routed.model, plan), tiny_inputs())
     torch.testing.assert_close(tiny_logits(static.model, tiny_inputs()), expected, atol=1e-6, rtol=1e-5)

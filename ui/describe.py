@@ -62,12 +62,16 @@ def plan_words(plan: PruningPlan) -> str:
 
 
 def training_facts(
-    training: Mapping[str, Any], history: Sequence[Mapping[str, Any]] = ()
+    training: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]] = (),
+    plan: PruningPlan | None = None,
 ) -> list[tuple[str, str]]:
     """What a checkpoint stores of its training, as pairs of name and value; only what is there.
 
     Args:
         history: its epochs, which alone may tell that its layers were converted on texts.
+        plan: what its pruning kept; without it only what `training` says of that, which is nothing in those that the
+            lab or an earlier version wrote.
     """
     config = training.get("config") if isinstance(training.get("config"), Mapping) else {}
     shrp = config.get("shrp") if isinstance(config.get("shrp"), Mapping) else {}
@@ -76,10 +80,6 @@ def training_facts(
         facts.append(("trained on", f"{name}, n = {training.get('train_examples', 0):,}"))
     if name := training.get("validation_data"):
         facts.append(("validated on", str(name)))
-    if chosen := training.get("chosen_on"):
-        facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
-    if matched := training.get("shares_matched"):
-        facts.append(("output bias matched on", f"{matched['data']}, n = {matched['n']:,}"))
     if (epochs := training.get("epochs")) is not None:
         stage2 = config.get("stage2_epochs")
         converting = epochs - stage2 if isinstance(stage2, int) else 0
@@ -110,6 +110,46 @@ def training_facts(
     facts += [(label, f"{config[key]:g}") for key, label in names.items() if _number(config.get(key))]
     if _number(seconds := training.get("seconds")):
         facts.append(("time on the task" if before_task else "time", duration(seconds)))
+    return [*facts, *_pruning_facts(training, plan)]
+
+
+def _pruning_facts(training: Mapping[str, Any], plan: PruningPlan | None) -> list[tuple[str, str]]:
+    """What was kept of the experts, how they were picked, and what was trained on after."""
+    facts = []
+    if kept := card.kept(training, plan):
+        facts.append(("pruned to", kept))
+    if picked := card.picked(training, plan):
+        facts.append(("experts", picked))
+    if chosen := training.get("chosen_on"):
+        facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
+    if matched := training.get("shares_matched"):
+        facts.append(("output bias matched on", f"{matched['data']}, n = {matched['n']:,}"))
+    recovery = card.recovery_of(training)
+    if not recovery:
+        return facts
+    config = recovery.get("config", {})
+    facts.append(
+        ("after pruning, trained on", f"{recovery['train_data']}, n = {recovery['train_examples']:,}")
+    )
+    if name := recovery.get("validation_data"):
+        facts.append(("after pruning, validated on", name))
+    if (epochs := recovery.get("epochs")) is not None:
+        most = f", of at most {config['epoch_size']:,} examples" if config.get("epoch_size") else ""
+        facts.append(("after pruning, epochs", f"{epochs}{most}"))
+    names = {
+        "learning_rate": "learning rate, pretrained",
+        "new_learning_rate": "learning rate, new parts",
+        "distill_logits": "distilled logits, share",
+        "distill_hidden": "distilled hidden, weight",
+        "seed": "seed",
+    }
+    facts += [
+        (f"after pruning, {label}", f"{config[key]:g}")
+        for key, label in names.items()
+        if _number(config.get(key))
+    ]
+    if _number(seconds := recovery.get("seconds")):
+        facts.append(("after pruning, time", duration(seconds)))
     return facts
 
 

@@ -51,7 +51,7 @@ def facts_part(part: Section, selection: Selection, made: str) -> None:
         "versions": _versions(),
     }
     part.facts([(name, value) for name, value in facts.items() if value], "The checkpoint")
-    if recipe := training_facts(info.training, loaders.read_history(selection.name)):
+    if recipe := training_facts(info.training, loaders.read_history(selection.name), info.plan):
         part.facts(recipe, "How it was trained")
     else:
         part.words("Nothing was stored about how this checkpoint was trained.")

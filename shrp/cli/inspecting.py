@@ -18,7 +18,7 @@ from shrp.cli.options import (
     TextColumns,
     evaluation_data,
 )
-from shrp.cli.output import bar, interval_text, print_json, print_table, stderr, write_csv
+from shrp.cli.output import bar, interval_text, print_json, print_table, provenance, stderr, write_csv
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.checkpoint import Checkpoint
@@ -62,19 +62,20 @@ def usage(
 
     loaded = load(checkpoint)
     source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
+    length = max_length or loaded.info.max_length
     with bar("usage") as progress:
         task = progress.add_task("routing", total=len(source))
         stats = measure_usage(
             loaded.model,
             loaded.tokenizer,
             source,
-            max_length=max_length or loaded.info.max_length,
+            max_length=length,
             output_norms=output_norms,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     groups = stats.groups(by) if by else {}
     told = _explained(loaded, source, stats) if explained else []
-    scored = _exchanged(loaded, source, stats, max_length) if exchanged else []
+    scored = _exchanged(loaded, source, stats, length) if exchanged else []
     if json:
         result = {
             "task": loaded.info.task.name,
@@ -85,6 +86,7 @@ def usage(
             "experts": stats.to_frame().to_dict("records"),
             "warnings": [vars(warning) for warning in stats.warnings()],
             "too_few": stats.too_few,
+            "provenance": provenance(loaded, source, length),
         }
         if by:
             result["by"] = {
@@ -159,7 +161,7 @@ def _explained(loaded: Checkpoint, source: TextData, stats: UsageStats) -> list[
 
 
 def _exchanged(
-    loaded: Checkpoint, source: TextData, stats: UsageStats, max_length: int | None
+    loaded: Checkpoint, source: TextData, stats: UsageStats, max_length: int
 ) -> list[dict[str, Any]]:
     """Rows of `shrp.shuffled.ShuffledRoutes.frame`."""
     from shrp.shuffled import shuffle_routes
@@ -171,7 +173,7 @@ def _exchanged(
             loaded.tokenizer,
             source,
             stats,
-            max_length=max_length or loaded.info.max_length,
+            max_length=max_length,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     return found.frame.to_dict("records")
@@ -196,7 +198,7 @@ def evaluate(
     from shrp.errors import DataError
     from shrp.evaluate import evaluate_stream
     from shrp.minimal_pairs import pair_outcomes, pairs_of
-    from shrp.score_rows import rows_as_now
+    from shrp.score_rows import rows_as_now, share_of
 
     if predictions is not None and not predictions.parent.is_dir():  # said now, not after the evaluation
         raise DataError(
@@ -238,10 +240,11 @@ def evaluate(
     pairs = pair_outcomes(source, result).by_slice().to_dict("records") if len(pairs_of(source)) else []
     summary = result.to_dict() | {
         "teacher": teacher,
-        "retained": result.score / teacher if teacher else None,
+        "retained": share_of(result.score, teacher),
         "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
         "slices": slices,
         "pairs": pairs,
+        "provenance": provenance(loaded, source, length),
     }
     if json:
         print_json(summary)

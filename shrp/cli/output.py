@@ -21,6 +21,9 @@ from shrp.training_config import Epoch
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     import pandas as pd
 
+    from shrp.checkpoint import Checkpoint
+    from shrp.data import TextData
+
 # What is written is a person's as often as ours: a slice called `[/x]` or a folder `[v2]` is no markup, `:x:` no emoji.
 stdout = Console(markup=False, emoji=False)
 stderr = Console(stderr=True, markup=False, emoji=False)
@@ -61,6 +64,28 @@ def _clean(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str, Any]:
+    """What a result was found with, by which it can be traced: checkpoint, data, cut and versions.
+
+    Args:
+        max_length: tokens at which inputs were to be cut; what is told is where they were, which is sooner where the
+            model has no positions for so many.
+    """
+    import torch
+    import transformers
+
+    from shrp.batching import longest_input
+
+    return {
+        "checkpoint_fingerprint": loaded.fingerprint,
+        "data": data.name,
+        "data_fingerprint": data.fingerprint,
+        "n": len(data),
+        "max_length": longest_input(loaded.model, loaded.tokenizer, max_length),
+        "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
+    }
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,15 +20,18 @@ from shrp.cli.options import (
     plan_file,
     training_data,
 )
-from shrp.cli.output import TrainingBar, bar, print_json, stderr
+from shrp.cli.output import TrainingBar, bar, print_json, print_table, stderr
+from shrp.cli.training import score_line
 from shrp.data import TextData
-from shrp.errors import DataError, PlanError, TrainingError
-from shrp.tasks import Task
+from shrp.errors import DataError, PlanError, ShrpError, TrainingError, first_line
+from shrp.tasks import TASKS, Task
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
+    import torch
     from transformers import PreTrainedModel
 
     from shrp.checkpoint import Checkpoint
+    from shrp.plan import PruningPlan
     from shrp.training_config import TrainConfig
     from shrp.usage import UsageStats
 
@@ -123,6 +128,116 @@ def _counted(source: Checkpoint, data: TextData, selection: str, max_length: int
         fit = GateFit(source.model, source.tokenizer, data, stats.shares(), max_length=max_length, seed=seed)
         fitted = fit.finish(lambda done, steps: shown.update(task, completed=done, total=steps))
     return replace(stats, fitted=fitted)
+
+
+def _said_of(
+    plan: PruningPlan,
+    counted_on: TextData | None,
+    budget: int | None,
+    per_layer: int | None,
+    seed: int,
+    file: Path | None,
+) -> dict[str, Any]:
+    """What `training["pruning"]` says of how a plan was made, which `shrp.card.picked` reads.
+
+    Args:
+        counted_on: the data whose usage the plan is made of; None for the checkpoint's own.
+        file: that the plan came from, and with it all that is said here of it.
+    """
+    asked: dict[str, Any] = {"selection": plan.selection, "combination": plan.combination}
+    if file is not None:
+        # Half of a surrogate pair in it would make the checkpoint unreadable.
+        return asked | {"plan_file": file.name.encode(errors="replace").decode()}
+    asked |= {name: n for name, n in (("budget", budget), ("per_layer", per_layer)) if n is not None}
+    if plan.selection in ("random", "fitted"):
+        asked["seed"] = seed
+    if counted_on is not None:
+        asked |= {"counted_on": counted_on.name, "counted_n": len(counted_on)}
+    return asked
+
+
+def _at_hand(task: Task, known: Sequence[TextData | None]) -> list[TextData]:
+    """The data that a pruned model is scored on: those that it was made with, or else its task's probe set.
+
+    Raises:
+        DataError: none of them has labels, or there are none and no probe set of the task comes with SHRP.
+    """
+    found = {data.fingerprint: data for data in known if data is not None}
+    if found:
+        if labelled := [data for data in found.values() if data.labels is not None]:
+            return labelled
+        raise DataError(f"{next(iter(found.values())).name} has no labels.")
+    if task.name not in TASKS:
+        raise DataError(f"the task, '{task.name}', is one of your own, and no data of it were given.")
+    return [evaluation_data("probe", task, None, "label", None)]
+
+
+def _scores(
+    model: PreTrainedModel,
+    source: Checkpoint,
+    plan: PruningPlan,
+    known: Sequence[TextData | None],
+    max_length: int,
+    **how: bool,
+) -> list[dict[str, Any]]:
+    """A row of scores for each of the data at hand; why there is none is said on stderr, as the result is worth having
+    without.
+    """
+    rows = []
+    try:
+        for data in _at_hand(source.info.task, known):
+            rows.append(_scored(model, source, plan, data, max_length, **how))
+    except (ShrpError, ValueError, RuntimeError) as error:  # out of memory, for one
+        reason = f"not scored{' on all of the data' * bool(rows)}: {first_line(error).rstrip('.')}"
+        stderr.print(f"{reason}; `python -m shrp evaluate` scores it on data of yours", highlight=False)
+    return rows
+
+
+def _scored(
+    model: PreTrainedModel,
+    source: Checkpoint,
+    plan: PruningPlan,
+    data: TextData,
+    max_length: int,
+    *,
+    matched: bool,
+    recovered: bool,
+) -> dict[str, Any]:
+    """A pruned model's row of scores, as the app's pruning lab writes it.
+
+    Raises:
+        DataError: the metric is not defined on these data, or the outputs are not all numbers.
+    """
+    from shrp.batching import token_counts
+    from shrp.evaluate import evaluate_stream
+    from shrp.score_rows import rows_as_now, score_row
+    from shrp.verdicts import KINDS_OF_CONTROL
+
+    with bar("score") as shown:
+        task = shown.add_task(f"scoring on {data.name}", total=len(data))
+        for each in evaluate_stream(model, source.tokenizer, data, max_length=max_length):
+            found = each
+            shown.update(task, completed=found.n)
+    if not math.isfinite(found.score):
+        raise DataError(f"{found.metric} is not defined for what it answers on {data.name}.")
+    rows = rows_as_now(
+        source.info, data, lambda: max(token_counts(source.tokenizer, data.texts), default=0), max_length
+    )
+    teacher = [row.get("score") for row in rows if row["kind"] == "teacher"]
+    drawn = plan.selection.startswith("random")  # which stays the control that it is
+    label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
+    label += ", shares matched" * matched + ", recovered" * recovered
+    row = score_row(label, "control" if drawn else "static", [found], teacher[0] if teacher else None)
+    about = {"data_fingerprint": data.fingerprint, "max_length": max_length, "budget": plan.budget}
+    return row | about | ({"recovered": True} if recovered else {})
+
+
+def _as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
+    """Round a model's weights in place as storing them will, so that its score is that of what is written."""
+    if dtype is not None:
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.to(dtype))
 
 
 def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, Any]:
@@ -288,7 +403,8 @@ def prune(
         chosen = make_plan(usage_in(source.info), selection=selection, **options)
     by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on, selection)
     by_data |= {"chosen_by": PLAN_FILE} if plan is not None else {}
-    model = cut(source.model, chosen)
+    by_data |= {"pruning": _said_of(chosen, measured_on, budget, per_layer, seed, plan)}
+    model, like = cut(source.model, chosen), None
     if match_shares:
         like = measured_on or evaluation_data(data or "probe", source.info.task, *columns)
         model, shift = matched(model, source.model, source.tokenizer, like, max_length)
@@ -319,14 +435,22 @@ def prune(
             **{**vars(recovered), "training": dict(info.training) | {"recovery": dict(recovered.training)}}
         )
         history = joined(history, more)
-    extra = {store.HISTORY: history_text(history)} if history else {}
     dtype = None if full_precision else torch.float16
+    _as_stored(model, dtype)
+    known = (measured_on, like, None if recovery is None else recovery.validation)
+    how = {"matched": match_shares, "recovered": recovery is not None}
+    scores = _scores(model, source, chosen, known, max_length, **how)
+    info = replace(info, scores=(*info.scores, *scores))
+    extra = {store.HISTORY: history_text(history)} if history else {}
     store.save(model, source.tokenizer, info, out, dtype=dtype, extra_files=extra, teacher=source.teacher)
     if recover:
         finish(out)
     if json:
-        print_json({"out": str(out), "experts_kept": chosen.budget, "plan": chosen.to_dict()})
+        print_json(
+            {"out": str(out), "experts_kept": chosen.budget, "plan": chosen.to_dict(), "scores": scores}
+        )
     else:
         counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
         stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
+        print_table(f"{out}", [score_line(row) for row in scores])
         stderr.print(f"wrote {out}", highlight=False)
