@@ -20,7 +20,8 @@ def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
     """Say of every parameter whether it learns, whatever it went through before."""
     model.requires_grad_(True)
     if config.freeze_embeddings:
-        model.base_model.embeddings.requires_grad_(False)
+        for part in _below_the_layers(model):  # ELECTRA's have a projection beside them
+            part.requires_grad_(False)
     if config.freeze_dense and config.shrp.control != "dropped":  # which has no other layers
         for name, part in model.base_model.named_children():
             part.requires_grad_(name == "pooler")  # which is a part of the head

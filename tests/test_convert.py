@@ -65,6 +65,8 @@ def test_outer_norm_starts_from_the_dense_layers_last_one(tiny_family, tiny_mode
     assert expert.norm.weight is not last.weight
     assert expert.norm.eps == last.eps
     assert torch.equal(expert.expander.norm.weight, torch.full((D,), 0.3))
+    by_default = convert_layer(model, 1, ShrpConfig((1,)))  # small, or the residual stream breaks
+    assert torch.equal(by_default.expander.norm.weight, torch.full((D,), 0.1))
 
 
 def test_the_last_norm_really_ends_the_layer(tiny_family, tiny_model, tiny_inputs, tiny_logits):

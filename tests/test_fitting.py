@@ -64,6 +64,17 @@ def test_every_size_has_its_gates_and_each_is_inside_the_next(short, routed, tin
                 assert all(((found[i] > 0) <= (walk[size + 1][i] > 0)).all() for i in found)
 
 
+def test_gates_start_from_usage_and_a_little_for_all(routed, tiny_tokenizer, tiny_data, monkeypatch):
+    monkeypatch.setattr(fitting, "WARM_UP", 0)  # what all experts have is then what they started with
+    monkeypatch.setattr(fitting, "STEPS", 1)
+    stats, gates = fit(routed, tiny_tokenizer, tiny_data(8))
+    every, h = len(stats.layers) * stats.num_experts, stats.num_experts
+    for layer, share in stats.shares().items():
+        start = (share + 0.01) / (1 + 0.01 * h)
+        assert gates.per_layer[h][layer] == pytest.approx(start, abs=1e-6)
+        assert gates.budget[every][layer] == pytest.approx(start, abs=1e-6)
+
+
 def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed, tiny_tokenizer, tiny_data):
     data = tiny_data(24)
     stats, whole = fit(routed, tiny_tokenizer, data)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import clip_grad_norm_
 
 from shrp import checkpoint, general
 from shrp.card import card
@@ -29,10 +30,12 @@ from shrp.general import (
     usage_on_text,
 )
 from shrp.losses import hidden_loss
+from shrp.partial import run_from
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
 from shrp.run_state import RunState, run_folder
+from shrp.trainable import optimizer_and_schedule
 
 SIZES = {
     "conversion_size": 40,
@@ -89,6 +92,50 @@ def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(convert
             assert torch.equal(value, before[name]), name
     for name, value in base.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_rates_fall_at_the_end_gradients_are_clipped_nothing_is_dropped_and_usage_is_of_the_last_quarter(
+    converted, monkeypatch
+):
+    ends, clipped, dropped, counted, learning = [], [], [], [], []
+
+    def made(groups, steps, warm, **factors):
+        ends.append((steps, warm, factors))
+        learning[:] = [parameter for group in groups for parameter in group["params"]]
+        return optimizer_and_schedule(groups, steps, warm, **factors)
+
+    def clip(parameters, most):
+        parameters = list(parameters)
+        assert {*map(id, parameters)} == {*map(id, learning)}
+        clipped.append(most)
+        return clip_grad_norm_(parameters, most)
+
+    def ran(model, *args):
+        assert model.training
+        rates = [getattr(m, name, 0) for m in model.modules() for name in ("dropout", "attention_dropout")]
+        rates += [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+        dropped.append(max(rate for rate in rates if isinstance(rate, float)))
+        return run_from(model, *args)
+
+    counting = general.usage_of
+
+    def count(record):
+        found = counting(record)
+        counted.append((len(clipped), found))
+        return found
+
+    monkeypatch.setattr(general, "optimizer_and_schedule", made)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    monkeypatch.setattr(general, "run_from", ran)
+    monkeypatch.setattr(general, "usage_of", count)
+    _, model, history = converted((2,), batch_size=2, conversion_size=8, final_size=64)
+    assert ends == [(4, 1, {"end": 1.0}), (32, 2, {"end": 0.0})]
+    assert clipped == [1.0] * 36
+    assert dropped == [0.0] * 36
+    assert expert_layers(model)[2].dropout == 0.1  # it has what it had
+    assert [step for step, _ in counted] == [4, *range(29, 37)]
+    last = np.mean([found[2] for _, found in counted[1:]], axis=0)
+    assert history[-1]["usage"]["2"] == pytest.approx(last, abs=1e-6)
 
 
 def test_the_balance_loss_evens_usage_while_layers_are_converted(converted):

@@ -110,6 +110,19 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
     assert {row["constant"] for row in rows} == {0.5}
     dropped = next((place / "work" / "rte-s0").glob("retain-dropped-11of12-*"))
     assert layer_kinds(checkpoint.load(dropped).model) == ["dense"] + ["dropped"] * 11
+    trained = {
+        path.parent.name.rsplit("-", 1)[0]: checkpoint.read_config(path.parent)[1].training
+        for path in (place / "work").glob("rte*/*/config.json")
+    }
+    assert len(trained) == 1 + 2 * 2 + 4 * 2 * 2  # the teacher, stage 1 of `paper`, and four at each depth
+    for name, facts in trained.items():
+        assert facts["config"]["freeze_embeddings"], name
+        assert facts["config"]["freeze_dense"] == (name.startswith("retain") and "6of12" in name), name
+    epochs = {name: facts["epochs"] for name, facts in trained.items()}
+    for recipe, depth, m in (("retain", "6of12", 2), ("paper", "6of12", 2), ("paper", "11of12", 1)):
+        stage2, recovery = epochs[f"{recipe}-none-{depth}"], epochs[f"{recipe}-static-{depth}-{m}"]
+        assert epochs[f"{recipe}-random-{depth}-{m}"] == recovery == 2
+        assert epochs[f"{recipe}-dropped-{depth}"] == stage2 + recovery == 4  # a control learns for as long
     made = {path: path.stat().st_mtime_ns for path in (place / "work").rglob("model.safetensors")}
     assert run(place, *options) == rows
     assert {p: p.stat().st_mtime_ns for p in (place / "work").rglob("model.safetensors")} == made
@@ -199,6 +212,12 @@ def test_seeds_share_the_teacher_and_the_conversion_on_texts(place):
     assert len(list(work.glob("general-none-*"))) == len(depths.DEPTHS)
     routed = [checkpoint.load(next((work / f"rte-s{s}").glob("retain-none-6of12-*"))) for s in (0, 1)]
     assert routed[0].fingerprint != routed[1].fingerprint
+    for seed in (0, 1):  # each has a draw of random experts of its own
+        for depth in depths.DEPTHS:
+            at, m = work / f"rte-s{seed}", depth.recover
+            usage = usage_in(checkpoint.load(next(at.glob(f"retain-none-{depth.name}-*"))).info)
+            plan = checkpoint.load(next(at.glob(f"retain-random-{depth.name}-{m}-*"))).info.plan
+            assert plan == make_plan(usage, per_layer=m, selection="random", seed=seed)
 
 
 @pytest.mark.parametrize("control", ["none", "uniform", "dropped"])

@@ -192,28 +192,46 @@ def test_output_norms_are_means_over_real_tokens():
     assert without.last(1).output_norms is None
 
 
-def test_training_is_straight_through_and_the_task_reaches_the_router():
-    layer, x = build(), hidden()
+@pytest.mark.parametrize("top_k", [1, 2])
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_training_is_straight_through_and_the_task_reaches_the_router(routing, top_k):
+    layer, x = build(routing, top_k), hidden()
     with torch.no_grad():
         expected = layer(x)
     layer.train()
     output = layer(x)
     torch.testing.assert_close(output, expected, atol=1e-6, rtol=1e-5)  # the forward pass is the hard one
+    probs = layer.router(x, None)
+    hard = top_k_gates(probs, top_k).detach()
+    gates = hard + probs - probs.detach()
+    by_token = gates if routing == "token" else gates.unsqueeze(1)
+    mixed = (by_token.transpose(1, 2).unsqueeze(-1) * layer.expert_outputs(x)).sum(1)
+    wanted = layer.norm(x + layer.expander(mixed))
+    router = tuple(layer.router.parameters())
+    by_hand = torch.autograd.grad((wanted * hidden(1)).sum(), router)
     (output * hidden(1)).sum().backward()
+    for parameter, gradient in zip(router, by_hand, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4)
     assert layer.router.dense.weight.grad.abs().max() > 1e-3
-    chosen = set(layer.router(x, None).argmax(-1).tolist())
+    chosen = set(hard.flatten(0, -2).nonzero()[:, 1].tolist())
     for expert in set(range(H)) - chosen:
         assert layer.qkv_weight.grad[expert].abs().max() == 0  # an expert that was not chosen learns nothing
     for expert in chosen:
         assert layer.qkv_weight.grad[expert].abs().max() > 0
 
 
-def test_dropout_acts_in_training_only():
-    layer, x = build(dropout=0.5, attention_dropout=0.5), hidden()
-    with torch.no_grad():
-        assert torch.equal(layer(x), layer(x))
-        layer.train()
-        assert not torch.allclose(layer(x), layer(x))
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(("update", "attention"), [(0.5, 0.0), (0.0, 0.5), (0.0, 0.0)])
+@torch.no_grad()
+def test_dropout_of_the_update_and_of_attention_act_each_alone_and_in_training_only(
+    routing, update, attention, static
+):
+    layer, x = build(routing, dropout=update, attention_dropout=attention).train(), hidden()
+    if static:  # which drops as the layer that it came from
+        layer = StaticLayer.from_expert_layer(layer, [0, 2], [0.5, 0.5])
+    assert torch.equal(layer(x), layer(x)) == (update == attention == 0.0)
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
 
 
 def test_a_new_layer_starts_near_the_identity_and_evenly():
@@ -273,14 +291,3 @@ def test_nothing_stays_on_the_modules(tiny_routed, tiny_inputs, tiny_logits):
         assert not layer._forward_pre_hooks
         plain = {k: v for k, v in vars(layer).items() if not k.startswith("_")}
         assert not any(isinstance(v, torch.Tensor | list | dict) for v in plain.values())
-
-
-@pytest.mark.parametrize("attention", [0.0, 0.5])
-def test_a_static_layer_drops_attention_as_the_layer_that_it_came_from(attention):
-    source = build(attention_dropout=attention).train()
-    layer = StaticLayer.from_expert_layer(source, [0, 2], [0.5, 0.5])
-    x = hidden()
-    with torch.no_grad():
-        assert torch.equal(layer(x), layer(x)) == (attention == 0.0)
-        layer.eval()
-        assert torch.equal(layer(x), layer(x))

@@ -84,6 +84,9 @@ def test_random_is_a_control_drawn_from_the_seed():
     assert draw[3] == make_plan(USAGE, per_layer=2, selection="random", seed=3)
     assert len({plan.layers for plan in draw}) > 4
     assert all(plan.budget == 6 and plan.selection == "random" for plan in draw)
+    for layer, one in (pair for plan in draw for pair in plan.layers):  # they weigh by usage, as others do
+        share = USAGE[layer][list(one.experts)]
+        assert one.weights == pytest.approx(share / share.sum())
     # The same counts as by usage, so that only the choice of experts differs.
     assert make_plan(USAGE, budget=7, selection="random").keep_counts() == allocate(USAGE, budget=7)
     # Every expert can be drawn, the most used no more than another.

@@ -73,6 +73,53 @@ def test_noise_falls_over_stage_1_and_swapping_over_each_of_its_epochs(
     assert swapped == [0.5, 0.25] * 2
 
 
+@pytest.mark.parametrize(
+    ("control", "expander_init", "fitted"),
+    [
+        ("none", "least_squares", [2, 1]),
+        ("uniform", "least_squares", [2, 1]),
+        ("dropped", "least_squares", []),
+        ("none", "random", []),
+    ],
+)
+def test_an_expander_is_fitted_once_as_its_layer_is_converted_where_that_is_asked_for(
+    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch, control, expander_init, fitted
+):
+    model, found, real = tiny_model(), [], fit_expander
+    before = list(encoder_layers(model))
+
+    def watched(model, index, dense, batches):
+        batches = list(batches)
+        assert dense is before[index]
+        assert sum(len(batch["input_ids"]) for batch in batches) == 6  # of its epoch alone
+        real(model, index, dense, batches)
+        found.append(index)
+
+    monkeypatch.setattr(training, "fit_expander", watched)
+    options = {"epoch_size": 6, "batch_size": 4, "precision": "fp32", "expander_init": expander_init}
+    config = TrainConfig(ShrpConfig((1, 2), control=control), stage2_epochs=1, **options)
+    data = tiny_data(16), tiny_data(4, seed=1)
+    train(config, model, tiny_info(layers=()), tiny_tokenizer, *data, tmp_path)
+    assert found == fitted
+
+
+def test_an_expander_is_fitted_on_the_first_256_examples_of_a_longer_epoch(
+    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
+):
+    class Enough(Exception):
+        pass
+
+    def watched(model, index, dense, batches):
+        assert sum(len(batch["input_ids"]) for batch in batches) == 256
+        raise Enough
+
+    monkeypatch.setattr(training, "fit_expander", watched)
+    config = TrainConfig(ShrpConfig((2,)), expander_init="least_squares", precision="fp32")
+    data = tiny_data(300), tiny_data(4, seed=1)
+    with pytest.raises(Enough):
+        train(config, tiny_model(), tiny_info(layers=()), tiny_tokenizer, *data, tmp_path)
+
+
 @pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
 def test_a_fitted_expander_is_closer_to_the_dense_layer_than_a_fresh_one(
     family, tiny_model, tiny_tokenizer, tiny_data

@@ -29,6 +29,7 @@ from shrp.tasks import custom_task
 from shrp.train import train
 from shrp.trainable import optimizer_and_schedule, parameter_groups
 from shrp.training_config import TrainConfig, epoch_seed, was_made_with
+from shrp.usage import measure_usage
 
 CONFIG = TrainConfig(
     ShrpConfig((1, 2)),
@@ -126,6 +127,16 @@ def test_stage_1_converts_a_layer_an_epoch_and_the_history_tells(run, tiny_data,
     assert run_folder(tmp_path / "out").is_dir()
     finish(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_recorded_usage_is_how_often_experts_are_first_among_validation_inputs_or_their_tokens(
+    run, tiny_data, tiny_tokenizer, routing
+):
+    config = replace(CONFIG, shrp=ShrpConfig((2,), routing), stage2_epochs=0, epoch_size=16)
+    model, info, _ = run(config)
+    counted = measure_usage(model, tiny_tokenizer, tiny_data(20, seed=1)).share(2)
+    assert info.usage == {"2": pytest.approx(counted, abs=1e-6)}
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
@@ -336,10 +347,20 @@ def test_on_an_accelerator_all_of_the_model_is_there_before_a_layer_is_taken_fro
     assert found == [(1 if resumed else 2, {"meta"})]
 
 
-def test_controls_train_under_the_same_schedule(run):
+def test_controls_train_under_the_same_schedule(run, monkeypatch):
+    asked = []
+
+    def watched(*args, **options):
+        asked.append(set(options["outputs"]))
+        return losses.total_loss(*args, **options)
+
+    monkeypatch.setattr(training, "total_loss", watched)
     for control, kinds in (("dropped", "dropped"), ("uniform", "routed")):
         config = replace(CONFIG, shrp=replace(CONFIG.shrp, control=control))
+        asked.clear()
         model, info, history = run(config, out=control)
+        # Dropped layers hand on one and the same state, which is asked for the topmost one's target alone.
+        assert asked == [{2}] * 5 + [{2} if control == "dropped" else {1, 2}] * 15
         assert layer_kinds(model) == ["dense", kinds, kinds]
         assert info.config.control == control
         assert len(history) == 4
@@ -364,7 +385,7 @@ def test_another_run_in_the_way_is_refused_in_words(run, tiny_data, tmp_path):
     kept = (run_folder(tmp_path / "out") / "run.json").read_text()
     with pytest.raises(TrainingError, match="unfinished run: pass --resume to go on, or delete it"):
         run()
-    with pytest.raises(TrainingError, match=r"another run \(its config differ\)"):
+    with pytest.raises(TrainingError, match=r"another run \(its learning rate differ\)"):
         run(replace(CONFIG, learning_rate=2e-3), resume=True)
     with pytest.raises(TrainingError, match=r"another run \(its train differ\)"):
         run(train_data=tiny_data(41), resume=True)
@@ -561,7 +582,8 @@ def test_the_last_epoch_s_rates_fall_to_nothing_and_every_step_s_gradient_is_cli
 
     monkeypatch.setattr(training, "optimizer_and_schedule", made)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
-    _, _, history = run()
+    _, _, history = run(replace(CONFIG, warmup=0.4))
+    assert [(steps, warm) for steps, warm, *_ in ends] == [(5, 2)] * 4
     starts_and_ends = [(start, end) for _, _, start, end in ends]
     assert starts_and_ends == [(1.0, 1.0), (1.0, 1.0), (1.0, 0.5), (0.5, 0.0)]
     assert clipped == [1.0] * sum(steps for steps, *_ in ends)
@@ -585,6 +607,16 @@ def test_learning_rates_of_old_and_new_weights(tiny_routed):
     assert set(rates) == set(names.values()) - frozen
 
 
+def test_frozen_embeddings_are_all_that_comes_before_the_layers(tiny_model, tiny_family):
+    model = tiny_model(tiny_family)
+    training.set_trainable(model, TrainConfig(freeze_embeddings=True))
+    learns = {name for name, parameter in model.base_model.named_parameters() if parameter.requires_grad}
+    assert learns
+    assert not [
+        name for name in learns if name.startswith("embeddings")
+    ]  # ELECTRA's have a projection beside them
+
+
 def test_with_dense_layers_frozen_only_the_converted_ones_and_the_head_learn(run, tiny_model):
     dense = tiny_model(dropout=0.1)
     before = {name: value.clone() for name, value in dense.state_dict().items()}
@@ -597,7 +629,7 @@ def test_with_dense_layers_frozen_only_the_converted_ones_and_the_head_learn(run
     assert learnt
     assert all(".layer.1." in name or ".layer.2." in name or "layer." not in name for name in learnt)
     assert not any("embeddings" in name or ".layer.0." in name for name in learnt)
-    assert any(name.startswith("classifier") for name in learnt)
+    assert {"classifier.weight", "bert.pooler.dense.weight"} <= learnt  # the pooler is a part of the head
 
 
 def test_a_frozen_start_is_taken_from_the_teacher_and_changes_nothing(run, monkeypatch):

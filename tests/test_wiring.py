@@ -1,0 +1,71 @@
+"""The numbers that docs/method.md states are those that the code computes with."""
+
+import pytest
+
+from benchmarks import depths
+from shrp import fitting, general, training_config
+from shrp.attribution import importance
+from shrp.config import ShrpConfig
+from shrp.training_config import TrainConfig
+
+STATED = {
+    "paper": {
+        "learning_rate": 3e-5,
+        "new_learning_rate": 5e-4,
+        "balance": 0.1,
+        "distill_logits": 0.0,
+        "distill_hidden": 0.0,
+        "expander_init": "random",
+        "dropout": True,
+    },
+    "retain": {
+        "learning_rate": 1e-4,
+        "new_learning_rate": 1e-3,
+        "balance": 0.1,
+        "distill_logits": 0.5,
+        "distill_hidden": 1.0,
+        "expander_init": "least_squares",
+        "dropout": False,
+    },
+}
+"""Recipe -> what its page says of it."""
+SHARED = {"temperature": 2.0, "swap": 0.0, "exploration": 0.0, "order": (), "freeze_dense": False}
+"""What both have, most of it that an option is off."""
+
+
+@pytest.mark.parametrize("recipe", list(STATED))
+def test_a_recipe_is_what_the_method_page_says(recipe):
+    assert set(training_config.RECIPES) == set(STATED)
+    config = TrainConfig.named(recipe, shrp=ShrpConfig((1,)))
+    wanted = STATED[recipe] | SHARED
+    assert {name: getattr(config, name) for name in wanted} == wanted
+
+
+def test_rates_on_texts_and_at_eleven_of_twelve_layers_are_those_that_the_method_page_says():
+    on_texts = general.GeneralConfig(ShrpConfig((1,)))
+    found = {
+        "converting on texts": (on_texts.learning_rate, on_texts.new_learning_rate, on_texts.balance),
+        "pruned, on texts": tuple(general.RECOVERY_RATES.values()),
+        "at 6 of 12": depths.DEPTHS[0].rates,
+        "at 11 of 12": depths.DEPTHS[1].rates,
+    }
+    assert found == {
+        "converting on texts": (2e-4, 1e-3, 0.1),
+        "pruned, on texts": (5e-4, 2e-3),
+        "at 6 of 12": {},
+        "at 11 of 12": {"learning_rate": 4e-4, "new_learning_rate": 3e-3},
+    }
+
+
+def test_experts_are_fitted_and_knocked_out_on_a_part_of_the_inputs(
+    tiny_routed, tiny_tokenizer, tiny_data, monkeypatch
+):
+    assert (importance.ABLATED, fitting.TEXTS, fitting.BATCH, fitting.WARM_UP) == (512, 512, 16, 32)
+    monkeypatch.setattr(importance, "ABLATED", 8)
+    model, data, done = tiny_routed(), tiny_data(12), []
+    sizes = importance.ablation(model, tiny_tokenizer, data, progress=lambda *step: done.append(step))
+    assert done == [(8, 8)]
+    first = next(importance.blocks(data, 12))[:8]  # in an order that mixes the classes
+    wanted = importance.knock_outs(model, tiny_tokenizer, data, first).sizes()
+    for layer, size in wanted.items():
+        assert sizes[layer] == pytest.approx(size, rel=1e-4)
