@@ -47,12 +47,17 @@ def is_classifier(base: str) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in names)
 
 
-def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
+def load_base(
+    base: str, task: Task, seed: int = 0, head_labels: Sequence[str] = ()
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
     """Load a dense encoder with a head for `task`.
+
+    A head that has the task's labels in another order gets its outputs in the task's.
 
     Args:
         base: a hub id (`bert-base-uncased`), a folder, or a dense checkpoint that `finetune` wrote.
         seed: for a head that has to be new.
+        head_labels: what the outputs of the base's head stand for, in their order; by default what its config says.
 
     Returns:
         Model in float32 and evaluation mode, tokenizer, and whether its head is trained (so that it can be
@@ -60,23 +65,24 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
         the names of its labels, where the model has any, and between GLUE's tasks their own names.
 
     Raises:
-        TrainingError: nothing loadable by that name, converted already, a tokenizer that does not fit, or a checkpoint
-            of ours that has the task's labels in another order.
+        TrainingError: nothing loadable by that name, converted already, a tokenizer that does not fit, or
+            `head_labels` that are not the task's.
         UnsupportedModelError: no adapter for its family.
     """
     ours = checkpoint.info_if_ours(base)
     if ours is not None and ours.config.layers:
         raise TrainingError(f"{base} is converted already; start from a dense model.")
-    if ours is not None and _may_be_one(ours.task, task):
-        theirs, wanted = _folded(ours.task.label_names), _folded(task.label_names)
-        if theirs == wanted:
+    if head_labels and sorted(_folded(head_labels)) != sorted(_folded(task.label_names)):
+        raise TrainingError(
+            f"the head's labels, {', '.join(head_labels)}, are not those of {task.name}: "
+            f"{', '.join(task.label_names) or 'it is a regression, which has none'}."
+        )
+    same_size = ours is not None and ours.task.num_labels == task.num_labels
+    if same_size and (head_labels or _may_be_one(ours.task, task)):
+        theirs = _folded(head_labels or ours.task.label_names)
+        if sorted(theirs) == sorted(_folded(task.label_names)):
             loaded = checkpoint.load(base)
-            return loaded.model, loaded.tokenizer, True
-        if sorted(theirs) == sorted(wanted):
-            raise TrainingError(
-                f"{base} orders its labels {', '.join(ours.task.label_names)}, but {task.name} "
-                f"{', '.join(task.label_names)}; name the task that it was fine-tuned on (--task)."
-            )
+            return _in_order(loaded.model, theirs, task), loaded.tokenizer, True
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # a new head is expected here, not worth a warning
     hf_logging.disable_progress_bar()
@@ -88,7 +94,7 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
         if Path(base).is_dir() and not checkpoint.has_vocabulary(base):
             raise TrainingError(f"{base} has no tokenizer: {checkpoint.VOCABULARIES[0]} is missing.")
         names = getattr(config, "id2label", None) or {}
-        names = [names[i] for i in sorted(names)]
+        names = list(head_labels) or [names[i] for i in sorted(names)]
         config.num_labels, config.return_dict = task.num_labels, True
         config.output_attentions = config.output_hidden_states = False
         config.problem_type = "regression" if task.is_regression else "single_label_classification"
@@ -120,7 +126,47 @@ def load_base(base: str, task: Task, seed: int = 0) -> tuple[PreTrainedModel, Pr
         raise TrainingError(f"{base} {wrong}")
     checkpoint.read_as(model, tokenizer)
     fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
-    return model.eval(), tokenizer, ours is None and not fresh and _are_of(names, task)
+    if fresh and head_labels:
+        raise TrainingError(
+            f"{base} has no trained head of {task.num_labels} outputs for labels to be named."
+        )
+    trained = bool(head_labels or ours is None) and not fresh and _are_of(names, task)
+    return _in_order(model.eval(), _folded(names), task) if trained else model.eval(), tokenizer, trained
+
+
+def of_another_task(base: str, task: Task) -> str:
+    """That a base's own head is not taken for the task's, for whoever took it for that; empty of a bare encoder."""
+    if not is_classifier(base):
+        return ""
+    names = getattr(base_config(base), "id2label", None) or {}
+    theirs = ", ".join(str(names[i]) for i in sorted(names))
+    said = (
+        f"{base} is a classifier, but nothing says that its head is of {task.name}: its labels are {theirs:.200}, the "
+        f"task's {', '.join(task.label_names) or 'numbers':.200}. So a teacher is fine-tuned from it first."
+    )
+    if 1 < task.num_labels == len(names):
+        said += f" If it is, name its outputs in their order, for example --head-labels {','.join(task.label_names)}."
+    return said
+
+
+def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreTrainedModel:
+    """The model with its outputs in the order of the task's labels.
+
+    Args:
+        theirs: labels of its outputs, folded; of others than the task's it stays as it is.
+    """
+    wanted = _folded(task.label_names)
+    if list(theirs) == wanted or sorted(theirs) != sorted(wanted):
+        return model
+    rows = [list(theirs).index(name) for name in wanted]
+    *_, last = (m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(rows))
+    with torch.no_grad():
+        for parameter in (last.weight, last.bias):
+            if parameter is not None:
+                parameter.copy_(parameter[rows])
+    model.config.id2label = dict(enumerate(task.label_names))
+    model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
+    return model
 
 
 def _may_be_one(theirs: Task, task: Task) -> bool:
@@ -133,14 +179,14 @@ def _may_be_one(theirs: Task, task: Task) -> bool:
 
 
 def _are_of(names: Sequence[str], task: Task) -> bool:
-    """Whether a head with these labels may be the task's: they are its own in its order, or stand for any.
+    """Whether a head with these labels may be the task's: they are its own, in whatever order, or stand for any.
 
-    A head that takes the labels in another order (MNLI's are notorious) has to learn ours. Labels that stand for any
+    Labels that stand for any
     (`LABEL_0`) are those of a task that is known, whose ids everybody shares, or whose classes are ids themselves; of
     somebody's own classes, or numbers, they say nothing.
     """
     theirs = _folded(names)
-    if task.label_names and theirs == _folded(task.label_names):
+    if task.label_names and sorted(theirs) == sorted(_folded(task.label_names)):
         return True
     ids = bool(task.label_names) and task.label_names == tuple(map(str, range(len(task.label_names))))
     generic = task.is_regression or all(re.fullmatch(r"label_\d+", name) for name in theirs)

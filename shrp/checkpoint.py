@@ -24,12 +24,17 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from shrp import reference, stored
 from shrp.batching import collate, encode, longest_input
 from shrp.checkpoint_info import CheckpointInfo
+from shrp.data import TextData
 from shrp.errors import CheckpointError, first_line
+from shrp.evaluate import evaluate
+from shrp.evaluation import Evaluation
 from shrp.families import FAMILIES
+from shrp.phrases import counted
 from shrp.rebuild import fill, without_weights
 from shrp.reference import Reference
 from shrp.tabular import is_unicode
 from shrp.tasks import TEXTS
+from shrp.usage import UsageStats, measure_usage
 
 WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
@@ -59,6 +64,58 @@ class Checkpoint:
     def is_static(self) -> bool:
         """Whether the model was pruned (no routers left)."""
         return self.info.plan is not None
+
+    def evaluate(self, data: TextData, **options: Any) -> Evaluation:
+        """Evaluate on all inputs, cut at the length of the checkpoint's training, as the command line and the app do.
+
+        `shrp.evaluate.evaluate` by itself cuts at 128 tokens, whatever the checkpoint.
+
+        Args:
+            data: inputs of the checkpoint's task.
+            options: of `shrp.evaluate.evaluate_stream` (`batch_size`, `order`); a `max_length` of one's own as well.
+
+        Returns:
+            An evaluation with logits `(n, num_labels)`, its rows in the data's order.
+
+        Raises:
+            DataError: there are no inputs, or the model does not fit the data's task.
+            ValueError: an `order` or a batch size that can't be.
+        """
+        return evaluate(self.model, self.tokenizer, data, **self._at_own_length(options))
+
+    def usage(self, data: TextData, **options: Any) -> UsageStats:
+        """Run over `data` and keep what the routers did, the inputs cut as in `evaluate`.
+
+        `info.usage` is what the checkpoint has from its training; this measures anew.
+
+        Args:
+            data: texts for the model; labels and slices, where there are any, go along for groups.
+            options: of `shrp.usage.measure_usage` (`batch_size`, `output_norms`, `progress`, `max_length`).
+
+        Returns:
+            Usage with one array `(N, H)` a routed layer, of `N` inputs and `H` experts.
+
+        Raises:
+            PlanError: no layer has a router, as in a pruned checkpoint.
+            DataError: the data are empty.
+        """
+        return measure_usage(self.model, self.tokenizer, data, **self._at_own_length(options))
+
+    def _at_own_length(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"max_length": self.info.max_length} | options
+
+    def __repr__(self) -> str:  # one line: the fields' own are tens of thousands of characters
+        config, plan = self.info.config, self.info.plan
+        layers = f"layers {', '.join(map(str, config.layers))}"
+        if not config.layers:
+            kind = "dense"
+        elif config.control == "dropped":
+            kind = f"control with {layers} dropped"
+        elif plan is not None:
+            kind = f"static, {counted(plan.budget, 'expert')} kept in {layers}"
+        else:
+            kind = f"{'routed' if config.control == 'none' else 'control without a router'} in {layers}"
+        return f"<Checkpoint {str(self.path)!r}: task {self.info.task.name!r}, {kind}>"
 
 
 def save(
@@ -184,7 +241,7 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
     if not isinstance(data, dict) or not isinstance(data.get("shrp"), dict):
         raise CheckpointError(
             f'{folder} is not an SHRP checkpoint: its {CONFIG} has no "shrp" section. '
-            "Convert and train a model with `python -m shrp train` first."
+            "`python -m shrp train` makes one of a dense model; `finetune --epochs 0` takes a fine-tuned one as it is."
         )
     if data.get("model_type") not in list(FAMILIES):  # a list: a stranger's value may not be hashable
         raise CheckpointError(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from shrp import tabular
 from shrp.columns import distinct
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR, load_glue_frame
+from shrp.phrases import counted
 from shrp.tasks import TASKS, TEXTS, Task, get_task
 
 PROBES = Path(__file__).parent / "probes"
@@ -71,6 +73,15 @@ class TextData:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def __repr__(self) -> str:  # one line: the texts are long
+        parts = [counted(len(self), "input"), "without labels" if self.labels is None else "labelled"]
+        if self.slices is not None:
+            parts.append(counted(len(set(self.slices)), "slice"))
+        if self.pairs is not None:
+            paired = sum(inputs > 1 for name, inputs in Counter(self.pairs).items() if name)
+            parts.append(counted(paired, "minimal pair"))
+        return f"<TextData {self.name!r}: task {self.task.name!r}, {', '.join(parts)}>"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -230,7 +241,7 @@ def load_file(
         label_column: Column of the labels: names, ids, or numbers. No labels if it is None, or if it is
             "label" and the file has no such column.
         slice_column: Column of the slices, or None.
-        meanings: As for `from_frame`; only with a task.
+        meanings: As for `from_frame`; without a task what labels mean is a class of the new one.
         pair_column: Column that names minimal pairs, or None.
 
     Raises:
@@ -242,12 +253,12 @@ def load_file(
     texts = tuple(text_columns or (task.text_columns if task else ("text",)))
     if label_column == "label" and label_column not in frame.columns:
         label_column = None
-    if meanings and (task is None or label_column is None):
-        raise DataError(f"what labels of '{source}' mean can be said of a task and a label column only.")
+    if meanings and label_column is None:
+        raise DataError(f"'{source}' has no labels that could mean anything; name its label column.")
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
-        cells = tabular.column(frame, label_column, source)
+        cells = tabular.renamed(tabular.column(frame, label_column, source), source, meanings or {})
         name = Path(path).stem
         # That of texts without labels has a meaning of its own.
         task = tabular.infer_task(cells, source if name == TEXTS.name else name, texts, source)

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from shrp.columns import distinct
 from shrp.errors import DataError
 from shrp.metrics import constant_score, interval, score, to_predictions, wilson
+from shrp.phrases import counted
 from shrp.tasks import Task
 
 
@@ -46,6 +47,12 @@ class Evaluation:
     logits: np.ndarray
     labels: np.ndarray | None
     slices: tuple[str, ...] | None
+
+    def __repr__(self) -> str:  # one line: the arrays are long
+        ends = " ({:.3f} to {:.3f})".format(*self.interval) if self.ends() else ""
+        found = "no labels" if self.labels is None else f"{self.metric} {self.score:.3f}{ends}"
+        of = "" if self.complete else f"{self.n:,} of "
+        return f"<Evaluation on {self.data!r}: task {self.task.name!r}, {found}, {of}{counted(self.total, 'input')}>"
 
     @property
     def predictions(self) -> np.ndarray:

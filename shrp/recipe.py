@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint, reference
-from shrp.base import is_classifier, load_base
+from shrp.base import load_base, of_another_task
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo, evaluated_length, usage_in
 from shrp.config import ShrpConfig
@@ -94,17 +94,18 @@ class Run:
         out: str | Path,
         *,
         base_name: str | None = None,
+        head_labels: Sequence[str] = (),
         dtype: torch.dtype | None = torch.float16,
         keep_stages: bool = False,
         resume: bool = False,
         progress: Progress | None = None,
         announce: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Args: base_name, what checkpoints call the base; dtype, how weights are stored at `out`; keep_stages, whether
-        what else was trained stays, in `stages_folder(out)`.
+        """Args: base_name, what checkpoints call the base; head_labels, as for `load_base`; dtype, how weights
+        are stored at `out`; keep_stages, whether what else was trained stays, in `stages_folder(out)`.
         """
         self.recipe, self.base, self.data, self.out = recipe, base, data, Path(out)
-        self.keep_stages, self.announce = keep_stages, announce
+        self.keep_stages, self.announce, self.head_labels = keep_stages, announce, tuple(head_labels)
         known = checkpoint.info_if_ours(base)
         self.base_name = base_name or (known.base_model if known else base)
         self.dtype, self.resume = dtype, resume
@@ -141,6 +142,11 @@ class Run:
             info = self._run()
         if self.keep_stages:
             self._leave_stages(self.result)
+            if self.own_head:  # which no stage has trained
+                teacher = self.adopted
+                checkpoint.save(
+                    teacher.model, teacher.tokenizer, teacher.info, stages_folder(self.out) / "teacher"
+                )
         return info
 
     def _run(self) -> CheckpointInfo:
@@ -228,19 +234,17 @@ class Run:
     def _teacher(self) -> Checkpoint:
         folder = run_folder(self.out)
         task = self.data.train.task
-        model, tokenizer, trained = load_base(self.base, task, self.recipe.teacher.seed)
+        model, tokenizer, trained = load_base(self.base, task, self.recipe.teacher.seed, self.head_labels)
         info = CheckpointInfo(ShrpConfig(()), task, base_model=self.base_name)
         if trained and (known := checkpoint.info_if_ours(self.base)):
             info = replace(info, training=known.training)
         self.own_head = trained
         if trained:
             self.announce(f"teacher, which is {self.base} with its own head")
-            return Checkpoint(folder, info, model, tokenizer, "")
-        if is_classifier(self.base):  # whoever named it may take it for the task's
-            _LOG.warning(
-                f"{self.base} is a classifier, but its head is not of {task.name}, takes the labels in another order "
-                "or does not name them: a teacher is fine-tuned from it first."
-            )
+            self.adopted = Checkpoint(folder, info, model, tokenizer, "")
+            return self.adopted
+        if said := of_another_task(self.base, task):
+            _LOG.warning(said)
         self.tokenizer = tokenizer
         return self.stages("teacher", self.recipe.teacher, lambda: model, info, None, tokenizer)
 
@@ -400,9 +404,7 @@ def _warn_of_a_bad_teacher(found: Evaluation, head_of: str) -> None:
     """
     floor = 0.0 if found.task.is_regression else found.constant
     if not found.score > floor:
-        asked = (
-            f" Is {head_of}'s head of this task, with the labels in this order? `finetune` makes one that is."
-        )
+        asked = f" Is {head_of}'s head of this task, with the labels in this order (--head-labels)?"
         _LOG.warning(
             f"the dense teacher has {found.metric} {found.score:.4f} on {found.data} (n = {found.n:,}), no more than "
             f"a constant answer ({floor:.4f}): there may be little to learn from it.{asked * bool(head_of)}"

@@ -139,7 +139,8 @@ class RunState:
             kept = json.loads(file.read_text(encoding="utf-8"))
             began_with = kept.pop("precision")
             if kept != identity:
-                changed = [key for key in identity if kept.get(key) != identity[key]]
+                changed = [_difference(key, kept.get(key), identity[key]) for key in identity]
+                changed = list(filter(None, changed))
                 raise TrainingError(
                     f"{self.folder} is another run (its {', '.join(changed)} differ); "
                     "repeat its options exactly, or delete it to start afresh."
@@ -212,11 +213,21 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     was finished before its identity was kept beside it is taken for the same.
     """
     kept = kept_identity(folder)
-    if changed := [key for key in identity if kept.get(key, identity[key]) != identity[key]]:
+    changed = [_difference(key, kept.get(key, identity[key]), identity[key]) for key in identity]
+    if changed := list(filter(None, changed)):
         raise TrainingError(
             f"{folder} is of another run (its {', '.join(changed)} differ); name another folder, or delete this one "
             "to have it made anew."
         )
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """What an identity's part differs in: settings by their names; empty where it is the same."""
+    if before == now:
+        return ""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return name
+    return ", ".join(key.replace("_", " ") for key in now if before.get(key) != now[key]) or name
 
 
 def weights_digest(model: PreTrainedModel) -> str:

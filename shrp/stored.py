@@ -15,7 +15,9 @@ from shrp.tasks import METRICS
 
 _NUMBER = (int, float)
 _TRAINING: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("config", "teacher", "converted", "chosen_on", "shares_matched", "recovery"), Mapping),
+    **dict.fromkeys(
+        ("config", "teacher", "converted", "chosen_on", "shares_matched", "recovery", "pruning"), Mapping
+    ),
     **dict.fromkeys(("train_data", "validation_data", "precision", "recipe", "chosen_by"), str),
     **dict.fromkeys(("train_examples", "epochs"), int),
     "seconds": _NUMBER,

@@ -299,12 +299,7 @@ def translated(
             raise DataError(
                 f"'{label:.40}' can't mean '{meaning:.40}': the classes of '{task.name}' are {classes}."
             )
-    known: dict[str, str | None] = {}
-    for key, meaning in zip(_keys(list(meanings), source), meanings.values(), strict=True):
-        if known.get(key, meaning) != meaning:  # 1 and 1.0 are one label
-            raise DataError(f"the label '{key:.40}' has two meanings; give it one.")
-        known[key] = meaning
-    known = {name: name for name in task.label_names} | known
+    known = {name: name for name in task.label_names} | _by_key(meanings, source)
     found = _keys(cells, source)
     if (unknown := next((row for row, key in enumerate(found) if key not in known), None)) is not None:
         raise DataError(
@@ -312,6 +307,36 @@ def translated(
             f"'{task.name}': {classes}, or that it is to be left out."
         )
     return [known[key] for key in found]
+
+
+def renamed(cells: Sequence[Any], source: str, meanings: Mapping[str, str | None]) -> list[Any]:
+    """Labels of a task that is yet to be told from them, by what they mean; those without a meaning as they are.
+
+    Args:
+        meanings: What labels mean, or None for rows to leave out.
+
+    Returns:
+        The labels of the rows that stay.
+
+    Raises:
+        DataError: A label is missing, or has two meanings, or no row is left.
+    """
+    if not meanings:
+        return list(cells)
+    known = _by_key(meanings, source)
+    found = [known.get(key, key) for key in _keys(cells, source)]
+    if not (left := [label for label in found if label is not None]):
+        raise DataError(f"of '{source}' no row is left: every label is to be left out.")
+    return left
+
+
+def _by_key(meanings: Mapping[str, str | None], source: str) -> dict[str, str | None]:
+    known: dict[str, str | None] = {}
+    for key, meaning in zip(_keys(list(meanings), source), meanings.values(), strict=True):
+        if known.get(key, meaning) != meaning:  # 1 and 1.0 are one label
+            raise DataError(f"the label '{key:.40}' has two meanings; give it one.")
+        known[key] = meaning
+    return known
 
 
 def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], source: str) -> Task:

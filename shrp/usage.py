@@ -21,6 +21,7 @@ from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.fitting import FittedGates
+from shrp.phrases import counted
 from shrp.plan import PruningPlan, make_plan
 from shrp.routing import RoutingRecord, record_routing
 
@@ -78,6 +79,14 @@ class UsageStats:
     asked for."""
     fitted: FittedGates | None = None
     """Gates that were fitted on the same inputs (`shrp.fitting`), if that was asked for."""
+
+    def __repr__(self) -> str:  # one line: the arrays are long
+        what = f"<UsageStats of {self.data!r}: {counted(self.n, 'input')}"
+        if not self.top1:
+            return f"{what}, no layer>"
+        layers = ", ".join(map(str, self.layers))
+        unit = self.unit.removesuffix("s")
+        return f"{what}, routed by {unit} in layers {layers} of {self.num_experts} experts each>"
 
     @property
     def n(self) -> int:

@@ -429,7 +429,7 @@ def test_numbers_mean_what_is_said_and_not_ids(tmp_path):
         ("sst2", {"good": None, "bad": None}, "of 'mine.csv' no row is left"),
         ("sst2", {"1": "positive", "1.0": "negative"}, "the label '1' has two meanings; give it one"),
         ("stsb", {"good": "5"}, "'stsb' has numbers for labels and no classes"),
-        (None, {"good": "positive"}, "of a task and a label column only"),
+        (None, {"good": None, "bad": None}, "of 'mine.csv' no row is left"),
     ],
 )
 def test_a_meaning_that_can_not_be_is_refused(tmp_path, task, meanings, said):

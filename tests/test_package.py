@@ -3,12 +3,17 @@
 import ast
 import subprocess
 import sys
-from importlib import import_module
+import tomllib
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import shrp
+from shrp.data import load_probe
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", shrp.__all__)
@@ -34,6 +39,43 @@ def test_an_unknown_name_is_an_attribute_error_that_says_it(name):
     assert not hasattr(shrp, name)
 
 
+def test_no_public_name_is_that_of_a_module_which_would_take_its_place_once_imported():
+    assert not [name for name in shrp.__all__ if find_spec(f"shrp.{name}")]
+
+
+def test_completion_and_type_checkers_see_every_public_name():
+    assert {*shrp.__all__, "__version__"} <= set(dir(shrp))
+    tree = ast.parse(Path(shrp.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    told = {alias.asname: (node.module, alias.name) for node in block.body for alias in node.names}
+    assert told == {name: (home, name) for name, home in shrp._HOMES.items()}
+
+
+def test_the_version_is_that_of_the_project_installed_or_not(monkeypatch):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    monkeypatch.setattr(metadata, "version", lambda name: f"{name} as installed")
+    assert shrp.__version__ == "shrp as installed"
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert shrp.__version__ == project["version"]
+    monkeypatch.setattr(shrp, "__file__", "/nowhere/shrp/__init__.py")
+    assert shrp.__version__ == "unknown"
+
+
+def test_an_install_has_every_file_of_the_package():
+    folder = ROOT / "shrp"
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    taken = {path for pattern in setup["package-data"]["shrp"] for path in folder.glob(pattern)}
+    files = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files == taken
+    # Packages are the folders with an `__init__.py`, so modules in another one would be left behind.
+    assert not [path for path in folder.rglob("*.py") if not (path.parent / "__init__.py").is_file()]
+
+
 def test_importing_the_package_alone_does_not_import_torch():
     code = "import sys, shrp; sys.exit('torch' in sys.modules)"
     root = Path(shrp.__file__).parents[1]
@@ -47,13 +89,14 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys):
     code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
     assert "routes_without" in code
     monkeypatch.chdir(root)  # it names a shipped checkpoint
+    some = load_probe("sst2").subset(range(0, 480, 10))  # all of them take a minute where others are at work
+    monkeypatch.setattr("shrp.data.load_probe", {"sst2": some}.__getitem__)
     exec(code, {})
     said = capsys.readouterr().out
+    assert "<Evaluation on 'probe/sst2 (48 of 480)': task 'sst2', accuracy 0." in said
+    assert "effective_experts" in said
     assert "integrated gradients" in said
     assert "word ablation" in said
-
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(

@@ -317,10 +317,10 @@ def test_a_resumed_run_with_other_options_is_refused(place, finished):
     with pytest.raises(TrainingError, match="unfinished run: pass --resume"):
         runner(place, "other")()
     longer = replace(RECIPE, config=replace(RECIPE.config, learning_rate=5e-3))
-    with pytest.raises(TrainingError, match=r"routed is of another run \(its config differ\)"):
+    with pytest.raises(TrainingError, match=r"routed is of another run \(its learning rate differ\)"):
         runner(place, "other", longer, resume=True)()
     teacher = replace(RECIPE, teacher=replace(RECIPE.teacher, stage2_epochs=3))
-    with pytest.raises(TrainingError, match=r"teacher is of another run \(its config differ\)"):
+    with pytest.raises(TrainingError, match=r"teacher is of another run \(its stage2 epochs differ\)"):
         runner(place, "other", teacher, resume=True)()
     run = runner(place, "other", resume=True)
     run.data = run.stages.data = Datasets(run.data.train.subset(range(40)), run.data.validation)
@@ -438,16 +438,8 @@ def test_a_base_with_a_trained_head_is_its_own_teacher(place, tiny_model, tiny_t
     assert {row["kind"] for row in info.scores} == {"teacher", "routed"}
 
 
-def test_a_head_that_orders_its_labels_otherwise_is_trained_anew(place, tiny_model, tiny_tokenizer, finished):
-    model = tiny_model(
-        seed=4, id2label={0: "POSITIVE", 1: "NEGATIVE"}, label2id={"POSITIVE": 0, "NEGATIVE": 1}
-    )
-    model.save_pretrained(place / "reversed")
-    tiny_tokenizer.save_pretrained(place / "reversed")
+def test_a_head_is_taken_for_the_tasks_by_its_labels(place, tiny_model, tiny_tokenizer, finished):
     task = datasets(place).train.task
-    loaded, _, trained = load_base(str(place / "reversed"), task)
-    assert not trained
-    assert loaded.config.id2label == {0: "negative", 1: "positive"}
     assert load_base(str(place / "classifier"), task)[2]
     assert not load_base(str(place / "encoder"), task)[2]
     # Labels that stand for any say nothing of somebody's own classes, or numbers.
@@ -460,12 +452,6 @@ def test_a_head_that_orders_its_labels_otherwise_is_trained_anew(place, tiny_mod
     tiny_tokenizer.save_pretrained(place / "scorer")
     assert not load_base(str(place / "scorer"), custom_task("stars", ("sentence",), regression=True))[2]
     assert load_base(str(place / "scorer"), TASKS["stsb"])[2]
-    own = replace(task, label_names=("positive", "negative"))
-    info = CheckpointInfo(ShrpConfig(()), own)
-    checkpoint.save(tiny_model(), tiny_tokenizer, info, place / "teacher")
-    with pytest.raises(TrainingError, match="orders its labels positive, negative"):
-        load_base(str(place / "teacher"), task)
-    assert load_base(str(place / "teacher"), own)[2]
 
 
 def constant_answer(data):

@@ -17,6 +17,7 @@ from shrp.cli.options import (
     SliceColumn,
     TextColumns,
     evaluation_data,
+    say_cut,
 )
 from shrp.cli.output import bar, interval_text, print_json, print_table, provenance, stderr, write_csv
 
@@ -57,12 +58,14 @@ def usage(
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
+    from shrp.batching import longest_input
     from shrp.checkpoint import load
     from shrp.usage import measure_usage
 
     loaded = load(checkpoint)
     source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
-    length = max_length or loaded.info.max_length
+    length = longest_input(loaded.model, loaded.tokenizer, max_length or loaded.info.max_length)
+    say_cut(loaded.tokenizer, (source,), length)
     with bar("usage") as progress:
         task = progress.add_task("routing", total=len(source))
         stats = measure_usage(
@@ -193,7 +196,7 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint, routed or static, with a 95% interval, beside its dense teacher where that is known."""
-    from shrp.batching import token_counts
+    from shrp.batching import longest_input, token_counts
     from shrp.checkpoint import load
     from shrp.errors import DataError
     from shrp.evaluate import evaluate_stream
@@ -220,7 +223,8 @@ def evaluate(
             f"no name in column '{pair_column}' of {source.name} is of two inputs with different labels, so there "
             "are no minimal pairs."
         )
-    length = max_length or loaded.info.max_length
+    length = longest_input(loaded.model, loaded.tokenizer, max_length or loaded.info.max_length)
+    say_cut(loaded.tokenizer, (source,), length)
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
         options = {"batch_size": batch_size, "max_length": length}

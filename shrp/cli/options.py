@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +14,9 @@ from shrp.cli.output import stderr
 from shrp.data import TextData, load_data
 from shrp.errors import DataError, PlanError, TrainingError
 from shrp.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 EvaluatedLength = Annotated[
     int | None,
@@ -152,8 +157,15 @@ def training_data(
     text_columns: list[str] | None,
     label_column: str,
     label_means: list[str] | None = None,
+    task_name: str | None = None,
 ) -> tuple[TextData, TextData]:
-    """Training and validation data: a GLUE task's, or a person's own two files."""
+    """Training and validation data: a GLUE task's, or a person's own two files.
+
+    Args:
+        task_name: what to call the task of files without one; None takes the training file's name.
+    """
+    if task_name is not None and (task is not None or train_file is None):
+        raise DataError("--task-name is for files of your own, without --task.")
     if (train_file is None) != (validation_file is None):
         raise DataError("give both --train-file and --validation-file, or neither and a GLUE --task.")
     if train_file is None:
@@ -174,6 +186,8 @@ def training_data(
     )
     if train.labels is None:
         raise DataError(f"{train_file} has no label column; name it with --label-column.")
+    if task_name is not None:
+        train = replace(train, task=replace(train.task, name=own_name(task_name)))
     validation = load_data(
         str(validation_file),
         train.task,
@@ -184,6 +198,36 @@ def training_data(
     if validation.labels is None:
         raise DataError(f"{validation_file} has no label column; name it with --label-column.")
     return train, validation
+
+
+def own_name(name: str) -> str:
+    """The name of a person's own task.
+
+    Raises:
+        DataError: it is empty, or of a GLUE task, whose data it would be taken for.
+    """
+    name = " ".join(name.split())
+    if not name or name in TASKS:
+        raise DataError(f"a task of your own needs a name of its own, not '{name}'.")
+    return name
+
+
+def labels_of(text: str | None) -> tuple[str, ...]:
+    """Comma-separated labels; none for None."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def say_cut(tokenizer: PreTrainedTokenizerBase, sets: Iterable[TextData], length: int) -> None:
+    """Say on stderr how many inputs are read in part only; nothing where none is."""
+    from shrp.batching import token_counts
+
+    for data in sets:
+        if cut := sum(count > length for count in token_counts(tokenizer, data.texts)):
+            stderr.print(
+                f"{cut:,} of {len(data):,} inputs of {data.name} are longer than {length:,} tokens and are cut there: "
+                "--max-length changes that",
+                highlight=False,
+            )
 
 
 def say_data(train: TextData, validation: TextData) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,14 +13,30 @@ from shrp.cli.options import (
     LabelColumn,
     LabelMeanings,
     TextColumns,
+    labels_of,
     layer_list,
+    say_cut,
     say_data,
     training_data,
 )
 from shrp.cli.output import TrainingBar, interval_text, print_json, print_table, stderr
 
+if TYPE_CHECKING:
+    from shrp.checkpoint import Checkpoint
+    from shrp.data import TextData
+
 Base = Annotated[str, typer.Option("--base", help="A hub id (bert-base-uncased) or a folder with a model.")]
 BaseName = Annotated[str | None, typer.Option(help="What the checkpoint should call the base.")]
+HeadLabels = Annotated[
+    str | None,
+    typer.Option(
+        help="What the outputs of the base's own head stand for, in their order, such as neg,pos: needed where its "
+        "config does not say it in the data's own names. Its head is then taken as it is.",
+    ),
+]
+TaskName = Annotated[
+    str | None, typer.Option(help="What to call the task of your own files; else as the file.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the resulting checkpoint.")]
 GlueTask = Annotated[str | None, typer.Option("--task", help="GLUE task; or give your own files.")]
 TrainFile = Annotated[Path | None, typer.Option(help="Your own training data: CSV, TSV, JSONL or Parquet.")]
@@ -48,7 +65,11 @@ def finetune(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
-    epochs: Annotated[int, typer.Option(help="Epochs.")] = 3,
+    task_name: TaskName = None,
+    head_labels: HeadLabels = None,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs; 0 takes a model that is of the task already as it is.")
+    ] = 3,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
     epoch_size: EpochSize = None,
     batch_size: BatchSize = 32,
@@ -60,9 +81,14 @@ def finetune(
     resume: Resume = False,
     json: AsJson = False,
 ) -> None:
-    """Fine-tune a dense encoder on a task: the teacher that `train` starts from."""
+    """Fine-tune a dense encoder on a task: the teacher that `train` starts from.
+
+    With `--epochs 0` a model that is of the task already becomes a dense checkpoint as it is, to be scored, explained,
+    exported and compared like any other.
+    """
     from shrp import checkpoint
-    from shrp.base import load_base
+    from shrp.base import load_base, of_another_task
+    from shrp.checkpoint import Checkpoint
     from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
     from shrp.errors import TrainingError
@@ -75,9 +101,22 @@ def finetune(
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
     checkpoint.refuse_existing(out)  # now, not after the epochs
     data, validation = training_data(
-        task, train_file, validation_file, text_column, label_column, label_means
+        task, train_file, validation_file, text_column, label_column, label_means, task_name
     )
-    model, tokenizer, _ = load_base(base, data.task, seed)
+    model, tokenizer, trained = load_base(base, data.task, seed, labels_of(head_labels))
+    info = CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
+    say_data(data, validation)
+    say_cut(tokenizer, (data, validation), max_length)
+    if epochs == 0:
+        if not trained:
+            raise TrainingError(
+                f"nothing says that {base} has a trained head of {data.task.name}, so it can't be taken as it is: give "
+                "--epochs 1 or more or, if it has one, --head-labels."
+            )
+        _adopt(Checkpoint(out, info, model, tokenizer, ""), validation, max_length, as_json=json)
+        return
+    if not trained and (said := of_another_task(base, data.task)):
+        stderr.print(said, highlight=False)
     config = TrainConfig(
         stage2_epochs=epochs,
         learning_rate=learning_rate,
@@ -88,8 +127,6 @@ def finetune(
         precision=precision,
         seed=seed,
     )
-    info = CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
-    say_data(data, validation)
     model, info, history = run(
         config, model, info, tokenizer, data, validation, out, resume=resume, progress=TrainingBar()
     )
@@ -100,6 +137,32 @@ def finetune(
         print_json({"out": str(out), "task": data.task.name, "validation": validation.name, **last})
     else:
         stderr.print(f"wrote {out}", highlight=False)
+
+
+def _adopt(made: Checkpoint, validation: TextData, max_length: int, *, as_json: bool) -> None:
+    """Write a dense model as it is, and say what it scores."""
+    from shrp import checkpoint
+    from shrp.evaluate import evaluate
+
+    info = replace(made.info, training={"adopted": True, "config": {"max_length": max_length}})
+    checkpoint.save(made.model, made.tokenizer, info, made.path)
+    found = evaluate(made.model, made.tokenizer, validation, max_length=info.max_length)
+    if as_json:
+        print_json(
+            {
+                "out": str(made.path),
+                "task": info.task.name,
+                "validation": validation.name,
+                "metric": found.metric,
+                "validation_score": found.score,
+                "validation_n": found.n,
+            }
+        )
+    else:
+        stderr.print(
+            f"wrote {made.path}, the model as it is: {found.metric} {found.score:.4f} on {found.data}, n = {found.n:,}",
+            highlight=False,
+        )
 
 
 def train(
@@ -118,6 +181,8 @@ def train(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
+    task_name: TaskName = None,
+    head_labels: HeadLabels = None,
     routing: Annotated[str | None, typer.Option(help="sequence (the default) or token.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Experts that a gate lets through; 1 by default.")] = None,
     converted: Annotated[
@@ -226,7 +291,7 @@ def train(
     from shrp.training_config import TrainConfig
 
     data, validation = training_data(
-        task, train_file, validation_file, text_column, label_column, label_means
+        task, train_file, validation_file, text_column, label_column, label_means, task_name
     )
     geometry = base_geometry(base)
     if converted is None:
@@ -312,6 +377,7 @@ def train(
         out,
         base_name=base_name,
         dtype=None if full_precision else torch.float16,
+        head_labels=labels_of(head_labels),
         keep_stages=keep_stages,
         resume=resume,
         progress=TrainingBar(),
@@ -319,6 +385,7 @@ def train(
     )
     if not out.exists():  # else it will say that
         say_data(data, validation)
+        say_cut(run.tokenizer_of(), (data, validation), max_length)
     info = run()
     if json:
         print_json({"out": str(out), "task": info.task.name, "scores": list(info.scores)})

@@ -1,0 +1,163 @@
+"""A person's own fine-tuned model: its head is taken as it is, whatever its labels are called and however ordered."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from shrp import checkpoint
+from shrp.base import load_base, of_another_task
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.cli import app
+from shrp.config import ShrpConfig
+from shrp.data import load_file
+from shrp.errors import TrainingError
+from shrp.evaluate import evaluate
+from shrp.recipe import Recipe, Run, stages_folder
+from shrp.run_stages import Datasets
+from shrp.tasks import custom_task
+from shrp.training_config import TrainConfig
+from tests.conftest import FAMILIES
+
+MOODS = custom_task("mood", ("text",), ("bad", "good"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_data):
+    root = tmp_path_factory.mktemp("own")
+    for name, n, seed in (("train", 32, 0), ("dev", 24, 1)):
+        frame = tiny_data(n, seed).to_frame().rename(columns={"sentence": "text"})
+        frame["label"] = frame["label"].map({"negative": "bad", "positive": "good"})
+        frame.to_csv(root / f"{name}.csv", index=False)
+    return root
+
+
+def saved(model, tokenizer, folder, *labels):
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {name: i for i, name in enumerate(labels)}
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def finetune(place, base, out, *options):
+    files = ["--train-file", f"{place}/train.csv", "--validation-file", f"{place}/dev.csv"]
+    return CliRunner().invoke(app, ["finetune", "--base", base, "--out", str(out), *files, *options])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_of_the_same_labels_in_another_order_gives_its_outputs_in_the_tasks(
+    tmp_path, tiny_model, tiny_tokenizer, family
+):
+    model = tiny_model(family, seed=4).eval()
+    base = saved(model, tiny_tokenizer, tmp_path, "Good", "Bad")
+    loaded, _, trained = load_base(base, MOODS)
+    assert trained
+    assert loaded.config.id2label == {0: "bad", 1: "good"}
+    ids = torch.tensor([[2, 7, 8, 9, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, model(ids).logits[:, [1, 0]])
+
+
+def test_so_does_a_dense_checkpoint_of_ours(tmp_path, tiny_model, tiny_tokenizer):
+    model, turned = tiny_model(seed=4).eval(), replace(MOODS, label_names=("good", "bad"))
+    checkpoint.save(model, tiny_tokenizer, CheckpointInfo(ShrpConfig(()), turned), tmp_path / "ours")
+    loaded, _, trained = load_base(str(tmp_path / "ours"), MOODS)
+    assert trained
+    ids = torch.tensor([[2, 7, 8, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, model(ids).logits[:, [1, 0]])
+
+
+def test_what_a_heads_outputs_stand_for_can_be_said(tmp_path, tiny_model, tiny_tokenizer):
+    base = saved(tiny_model(seed=4), tiny_tokenizer, tmp_path, "LABEL_0", "LABEL_1")
+    plain, _, trained = load_base(base, MOODS)
+    assert not trained
+    assert "--head-labels bad,good" in of_another_task(base, MOODS)
+    named, _, trained = load_base(base, MOODS, head_labels=("bad", "good"))
+    turned, _, _ = load_base(base, MOODS, head_labels=("good", "bad"))
+    assert trained
+    assert torch.equal(named.classifier.weight, plain.classifier.weight)
+    assert torch.equal(turned.classifier.weight, plain.classifier.weight.flip(0))
+    assert torch.equal(turned.classifier.bias, plain.classifier.bias.flip(0))
+    with pytest.raises(TrainingError, match="the head's labels, a, b, are not those of mood: bad, good"):
+        load_base(base, MOODS, head_labels=("a", "b"))
+    three = replace(MOODS, label_names=("bad", "good", "mixed"))
+    with pytest.raises(TrainingError, match="has no trained head of 3 outputs"):
+        load_base(base, three, head_labels=three.label_names)
+
+
+def test_a_bare_encoder_has_no_head_to_speak_of(tmp_path, tiny_model, tiny_tokenizer):
+    tiny_model().base_model.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    assert of_another_task(str(tmp_path), MOODS) == ""
+
+
+def test_a_fine_tuned_model_becomes_a_dense_checkpoint_as_it_is(place, tmp_path, tiny_model, tiny_tokenizer):
+    model = tiny_model(seed=4).eval()
+    base = saved(model, tiny_tokenizer, tmp_path / "base", "good", "bad")
+    found = finetune(place, base, tmp_path / "out", "--epochs", "0", "--task-name", "mood", "--json")
+    assert found.exit_code == 0, found.output
+    made = checkpoint.load(tmp_path / "out")
+    assert (made.info.task.name, made.info.config.layers) == ("mood", ())
+    data = load_file(place / "dev.csv", made.info.task)
+    score = evaluate(made.model, made.tokenizer, data).score
+    assert json.loads(found.stdout)["validation_score"] == pytest.approx(score)
+    turned = load_file(place / "dev.csv", replace(made.info.task, label_names=("good", "bad")))
+    assert score == evaluate(model, tiny_tokenizer, turned).score
+    assert CliRunner().invoke(app, ["measure", str(tmp_path / "out")]).exit_code == 0
+
+
+def test_nothing_is_adopted_that_is_not_of_the_task(place, tmp_path, tiny_model, tiny_tokenizer):
+    base = saved(tiny_model(), tiny_tokenizer, tmp_path / "base", "LABEL_0", "LABEL_1")
+    found = finetune(place, base, tmp_path / "out", "--epochs", "0")
+    assert "--head-labels" in str(found.exception)
+    assert not (tmp_path / "out").exists()
+    found = finetune(place, base, tmp_path / "out", "--epochs", "1", "--precision", "fp32")
+    assert found.exit_code == 0
+    assert "a teacher is fine-tuned from it first" in " ".join(found.stderr.split())
+
+
+def test_a_teacher_with_its_own_head_is_kept_with_the_stages(place, tmp_path, tiny_model, tiny_tokenizer):
+    base = saved(tiny_model(seed=4), tiny_tokenizer, tmp_path / "base", "x", "y")
+    train = load_file(place / "train.csv", MOODS)
+    shared = {"batch_size": 8, "precision": "fp32", "stage2_epochs": 1}
+    recipe = Recipe(
+        TrainConfig(ShrpConfig((2,)), **shared),
+        teacher=TrainConfig(**shared),
+        per_layer=(),
+        recover=(),
+        controls=(),
+    )
+    data = Datasets(train, load_file(place / "dev.csv", MOODS))
+    Run(recipe, base, data, tmp_path / "out", head_labels=("good", "bad"), keep_stages=True)()
+    kept = checkpoint.load(stages_folder(tmp_path / "out") / "teacher")
+    expected, _, _ = load_base(base, MOODS, head_labels=("good", "bad"))
+    assert kept.info.task == MOODS
+    assert torch.equal(kept.model.classifier.weight, expected.classifier.weight)
+
+
+def test_labels_of_own_training_files_may_mean_a_class_or_be_left_out(place):
+    plain = load_file(place / "train.csv")
+    meanings = {"bad": "awful", "good": "great"}
+    found = load_file(place / "train.csv", meanings=meanings)
+    assert found.task.label_names == ("awful", "great")
+    assert np.array_equal(found.labels, plain.labels)
+    good = load_file(place / "train.csv", meanings={"bad": "poor", "good": "poor and more"})
+    assert good.task.label_names == ("poor", "poor and more")
+
+
+def test_inputs_that_are_cut_are_told_of(place, tmp_path, tiny_model, tiny_tokenizer):
+    base = saved(tiny_model(), tiny_tokenizer, tmp_path / "base", "bad", "good")
+    long = finetune(place, base, tmp_path / "a", "--epochs", "0", "--max-length", "4")
+    assert "inputs of train.csv are longer than 4 tokens and are cut there" in " ".join(long.stderr.split())
+    assert "are cut" not in finetune(place, base, tmp_path / "b", "--epochs", "0").stderr
+
+
+def test_a_name_of_a_glue_task_is_none_for_ones_own(place, tmp_path, tiny_model, tiny_tokenizer):
+    base = saved(tiny_model(), tiny_tokenizer, tmp_path / "base", "bad", "good")
+    found = finetune(place, base, tmp_path / "out", "--task-name", "sst2")
+    assert "needs a name of its own, not 'sst2'" in str(found.exception)
