@@ -64,8 +64,8 @@ def usage(
 
     loaded = load(checkpoint)
     source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
-    length = longest_input(loaded.model, loaded.tokenizer, max_length or loaded.info.max_length)
-    say_cut(loaded.tokenizer, (source,), length)
+    length = max_length or loaded.info.max_length
+    say_cut(loaded.tokenizer, (source,), longest_input(loaded.model, loaded.tokenizer, length))
     with bar("usage") as progress:
         task = progress.add_task("routing", total=len(source))
         stats = measure_usage(
@@ -223,8 +223,8 @@ def evaluate(
             f"no name in column '{pair_column}' of {source.name} is of two inputs with different labels, so there "
             "are no minimal pairs."
         )
-    length = longest_input(loaded.model, loaded.tokenizer, max_length or loaded.info.max_length)
-    say_cut(loaded.tokenizer, (source,), length)
+    length = max_length or loaded.info.max_length
+    say_cut(loaded.tokenizer, (source,), longest_input(loaded.model, loaded.tokenizer, length))
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
         options = {"batch_size": batch_size, "max_length": length}
