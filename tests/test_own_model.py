@@ -161,3 +161,12 @@ def test_a_name_of_a_glue_task_is_none_for_ones_own(place, tmp_path, tiny_model,
     base = saved(tiny_model(), tiny_tokenizer, tmp_path / "base", "bad", "good")
     found = finetune(place, base, tmp_path / "out", "--task-name", "sst2")
     assert "needs a name of its own, not 'sst2'" in str(found.exception)
+
+
+def test_scores_and_usage_of_cut_inputs_say_so(place, tmp_path, tiny_model, tiny_tokenizer):
+    base = saved(tiny_model(seed=4), tiny_tokenizer, tmp_path / "base", "bad", "good")
+    finetune(place, base, tmp_path / "out", "--epochs", "0")
+    asked = ["evaluate", str(tmp_path / "out"), "--data", f"{place}/dev.csv"]
+    assert "are cut" not in CliRunner().invoke(app, asked).stderr
+    said = CliRunner().invoke(app, [*asked, "--max-length", "4"]).stderr
+    assert "inputs of dev.csv are longer than 4 tokens and are cut there" in " ".join(said.split())
