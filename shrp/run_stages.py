@@ -16,7 +16,7 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import CheckpointError, TrainingError
 from shrp.history import history_text
-from shrp.run_state import RUN_FILE, finish, identity_of, kept_identity
+from shrp.run_state import RUN_FILE, difference, finish, identity_of, kept_identity
 from shrp.train import Progress, train
 from shrp.training_config import TrainConfig, was_made_with
 
@@ -128,6 +128,8 @@ class RunStages:
             for part in ("train", "validation", "weights", "teacher"):
                 same[part] = same.get(part, True) and kept.get(part, identity[part]) == identity[part]
             if changed := [key for key, equal in same.items() if not equal]:
+                if "config" in changed:  # by the settings' names
+                    changed[0] = difference("config", made.get("config"), config.to_dict()) or "config"
                 raise TrainingError(
                     f"{folder} is of another run (its {', '.join(changed)} differ); "
                     f"repeat its options exactly, or delete {self.folder} to start afresh."

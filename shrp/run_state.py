@@ -139,7 +139,7 @@ class RunState:
             kept = json.loads(file.read_text(encoding="utf-8"))
             began_with = kept.pop("precision")
             if kept != identity:
-                changed = [_difference(key, kept.get(key), identity[key]) for key in identity]
+                changed = [difference(key, kept.get(key), identity[key]) for key in identity]
                 changed = list(filter(None, changed))
                 raise TrainingError(
                     f"{self.folder} is another run (its {', '.join(changed)} differ); "
@@ -213,7 +213,7 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     was finished before its identity was kept beside it is taken for the same.
     """
     kept = kept_identity(folder)
-    changed = [_difference(key, kept.get(key, identity[key]), identity[key]) for key in identity]
+    changed = [difference(key, kept.get(key, identity[key]), identity[key]) for key in identity]
     if changed := list(filter(None, changed)):
         raise TrainingError(
             f"{folder} is of another run (its {', '.join(changed)} differ); name another folder, or delete this one "
@@ -221,7 +221,7 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
         )
 
 
-def _difference(name: str, before: Any, now: Any) -> str:
+def difference(name: str, before: Any, now: Any) -> str:
     """What an identity's part differs in: settings by their names; empty where it is the same."""
     if before == now:
         return ""

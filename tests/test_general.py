@@ -383,7 +383,7 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(
     assert "pass --resume" in error
     code, _, error = shrp(*ask, "--seed", 1, "--out", tmp_path / "made", "--resume")
     assert code == 1
-    assert "its config, weights differ" in error  # the seed is of a head, too
+    assert "its seed, weights differ" in error  # the seed is of a head, too
     code, _, error = shrp(*ask, "--out", tmp_path / "made", "--resume")
     assert code == 0, error
     assert told == list(range(after, 3))

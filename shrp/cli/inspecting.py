@@ -58,14 +58,12 @@ def usage(
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
-    from shrp.batching import longest_input
     from shrp.checkpoint import load
     from shrp.usage import measure_usage
 
     loaded = load(checkpoint)
     source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
     length = max_length or loaded.info.max_length
-    say_cut(loaded.tokenizer, (source,), longest_input(loaded.model, loaded.tokenizer, length))
     with bar("usage") as progress:
         task = progress.add_task("routing", total=len(source))
         stats = measure_usage(
@@ -77,6 +75,7 @@ def usage(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     groups = stats.groups(by) if by else {}
+    say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     told = _explained(loaded, source, stats) if explained else []
     scored = _exchanged(loaded, source, stats, length) if exchanged else []
     if json:
@@ -196,7 +195,7 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint, routed or static, with a 95% interval, beside its dense teacher where that is known."""
-    from shrp.batching import longest_input, token_counts
+    from shrp.batching import token_counts
     from shrp.checkpoint import load
     from shrp.errors import DataError
     from shrp.evaluate import evaluate_stream
@@ -224,13 +223,13 @@ def evaluate(
             "are no minimal pairs."
         )
     length = max_length or loaded.info.max_length
-    say_cut(loaded.tokenizer, (source,), longest_input(loaded.model, loaded.tokenizer, length))
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
         options = {"batch_size": batch_size, "max_length": length}
         for result in evaluate_stream(loaded.model, loaded.tokenizer, source, **options):
             shown = f"{result.metric} {result.score:.4f}"
             progress.update(task, completed=result.n, description=shown)
+    say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     rows = rows_as_now(
         loaded.info, source, lambda: max(token_counts(loaded.tokenizer, source.texts), default=0), length
     )

@@ -16,7 +16,7 @@ from shrp.errors import DataError, PlanError, TrainingError
 from shrp.tasks import TASKS, Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 EvaluatedLength = Annotated[
     int | None,
@@ -217,15 +217,26 @@ def labels_of(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
-def say_cut(tokenizer: PreTrainedTokenizerBase, sets: Iterable[TextData], length: int) -> None:
-    """Say on stderr how many inputs are read in part only; nothing where none is."""
-    from shrp.batching import token_counts
+def say_cut(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, sets: Iterable[TextData], max_length: int
+) -> None:
+    """Say on stderr how many inputs are read in part only; nothing where none is.
 
+    Args:
+        config: of the model that reads them.
+        max_length: at most so many tokens are to be read.
+    """
+    from shrp.batching import token_counts
+    from shrp.families import positions
+
+    most = min(positions(config), tokenizer.model_max_length)
+    length = min(most, max_length)
+    why = "--max-length changes that" if length < most else "the model reads no more"
     for data in sets:
         if cut := sum(count > length for count in token_counts(tokenizer, data.texts)):
             stderr.print(
                 f"{cut:,} of {len(data):,} inputs of {data.name} are longer than {length:,} tokens and are cut there: "
-                "--max-length changes that",
+                f"{why}",
                 highlight=False,
             )
 

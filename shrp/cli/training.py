@@ -106,7 +106,7 @@ def finetune(
     model, tokenizer, trained = load_base(base, data.task, seed, labels_of(head_labels))
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
     say_data(data, validation)
-    say_cut(tokenizer, (data, validation), max_length)
+    say_cut(model.config, tokenizer, (data, validation), max_length)
     if epochs == 0:
         if not trained:
             raise TrainingError(
@@ -282,6 +282,7 @@ def train(
     """
     import torch
 
+    from shrp.base import base_config
     from shrp.checkpoint import read_config
     from shrp.config import ShrpConfig
     from shrp.data import probe_for
@@ -385,7 +386,7 @@ def train(
     )
     if not out.exists():  # else it will say that
         say_data(data, validation)
-        say_cut(run.tokenizer_of(), (data, validation), max_length)
+        say_cut(base_config(base), run.tokenizer_of(), (data, validation), max_length)
     info = run()
     if json:
         print_json({"out": str(out), "task": info.task.name, "scores": list(info.scores)})
