@@ -30,8 +30,11 @@ class Table:
 
     def __init__(self, path: Path, command: str, key: tuple[str, ...], **about: Any) -> None:
         self.path, self.key = path, key
-        self.about = {"command": command, **about, "versions": versions(), "machine": machine()}
         found = rows_file.read(path)
+        here = machine()
+        # Of several sittings: which rows are of which machine, they don't say.
+        others = [one for one in found.get("machines", ()) if one != here]
+        self.about = {"command": command, **about, "versions": versions(), "machines": [*others, here]}
         self.rows: list[dict[str, Any]] = found.get("rows", [])
         for name, value in about.items():
             if self.rows and found.get(name, value) != value:

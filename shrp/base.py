@@ -158,6 +158,10 @@ def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreT
     wanted = _folded(task.label_names)
     if list(theirs) == wanted or sorted(theirs) != sorted(wanted):
         return model
+    if len(set(wanted)) < len(wanted):
+        raise TrainingError(
+            f"labels of {task.name} differ by their case alone: {', '.join(task.label_names)}."
+        )
     rows = [list(theirs).index(name) for name in wanted]
     *_, last = (m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(rows))
     with torch.no_grad():
@@ -181,9 +185,8 @@ def _may_be_one(theirs: Task, task: Task) -> bool:
 def _are_of(names: Sequence[str], task: Task) -> bool:
     """Whether a head with these labels may be the task's: they are its own, in whatever order, or stand for any.
 
-    Labels that stand for any
-    (`LABEL_0`) are those of a task that is known, whose ids everybody shares, or whose classes are ids themselves; of
-    somebody's own classes, or numbers, they say nothing.
+    Labels that stand for any (`LABEL_0`) are those of a task that is known, whose ids everybody shares, or whose
+    classes are ids themselves; of somebody's own classes, or numbers, they say nothing.
     """
     theirs = _folded(names)
     if task.label_names and sorted(theirs) == sorted(_folded(task.label_names)):

@@ -245,6 +245,8 @@ def _config(config: Mapping[str, Any]) -> TrainConfig | None:
 def trained(training: Mapping[str, Any]) -> str:
     """On what and how a checkpoint was trained."""
     before = converted(training)
+    if training.get("adopted"):
+        return "Taken as it was; how it was trained is not known here."
     if training.get("train_examples") is None:
         return before or "Nothing was stored about its training."
     then = f"{before} Then: " if before else ""

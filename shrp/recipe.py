@@ -238,6 +238,8 @@ class Run:
         info = CheckpointInfo(ShrpConfig(()), task, base_model=self.base_name)
         if trained and (known := checkpoint.info_if_ours(self.base)):
             info = replace(info, training=known.training)
+        if trained and self.head_labels:
+            info = replace(info, training={**info.training, "head_labels": list(self.head_labels)})
         self.own_head = trained
         if trained:
             self.announce(f"teacher, which is {self.base} with its own head")

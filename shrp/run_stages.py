@@ -18,7 +18,7 @@ from shrp.errors import CheckpointError, TrainingError
 from shrp.history import history_text
 from shrp.run_state import RUN_FILE, difference, finish, identity_of, kept_identity
 from shrp.train import Progress, train
-from shrp.training_config import TrainConfig, was_made_with
+from shrp.training_config import TrainConfig, was_made_with, whole_config
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class RunStages:
                 same[part] = same.get(part, True) and kept.get(part, identity[part]) == identity[part]
             if changed := [key for key, equal in same.items() if not equal]:
                 if "config" in changed:  # by the settings' names
-                    changed[0] = difference("config", made.get("config"), config.to_dict()) or "config"
+                    changed[0] = difference("config", whole_config(made), config.to_dict()) or "config"
                 raise TrainingError(
                     f"{folder} is of another run (its {', '.join(changed)} differ); "
                     f"repeat its options exactly, or delete {self.folder} to start afresh."

@@ -181,10 +181,17 @@ class TrainConfig:
             raise TrainingError(f"the stored config is not one of this version: {error}.") from error
 
 
-def was_made_with(config: TrainConfig, training: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's `training` says that it was made with a config; fields that it lacks had their default."""
+def whole_config(training: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config in a checkpoint's `training`, fields that it lacks at their default; None where it has none, or no
+    valid one.
+    """
     made = training.get("config")
     try:
-        return made is not None and TrainConfig.from_dict(made) == config
+        return None if made is None else TrainConfig.from_dict(made).to_dict()
     except ShrpError:
-        return False
+        return None
+
+
+def was_made_with(config: TrainConfig, training: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's `training` says that it was made with a config; fields that it lacks had their default."""
+    return whole_config(training) == config.to_dict()

@@ -8,13 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from shrp import checkpoint
+from shrp import card, checkpoint
 from shrp.base import load_base, of_another_task
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli import app
+from shrp.cli.options import own_name
 from shrp.config import ShrpConfig
 from shrp.data import load_file
-from shrp.errors import TrainingError
+from shrp.errors import DataError, TrainingError
 from shrp.evaluate import evaluate
 from shrp.recipe import Recipe, Run, stages_folder
 from shrp.run_stages import Datasets
@@ -106,6 +107,7 @@ def test_a_fine_tuned_model_becomes_a_dense_checkpoint_as_it_is(place, tmp_path,
     data = load_file(place / "dev.csv", made.info.task)
     score = evaluate(made.model, made.tokenizer, data).score
     assert json.loads(found.stdout)["validation_score"] == pytest.approx(score)
+    assert "Taken as it was" in card.made(made)
     turned = load_file(place / "dev.csv", replace(made.info.task, label_names=("good", "bad")))
     assert score == evaluate(model, tiny_tokenizer, turned).score
     assert CliRunner().invoke(app, ["measure", str(tmp_path / "out")]).exit_code == 0
@@ -137,6 +139,8 @@ def test_a_teacher_with_its_own_head_is_kept_with_the_stages(place, tmp_path, ti
     kept = checkpoint.load(stages_folder(tmp_path / "out") / "teacher")
     expected, _, _ = load_base(base, MOODS, head_labels=("good", "bad"))
     assert kept.info.task == MOODS
+    made = checkpoint.load(tmp_path / "out")
+    assert made.info.training["teacher"]["head_labels"] == ["good", "bad"]
     assert torch.equal(kept.model.classifier.weight, expected.classifier.weight)
 
 
@@ -170,3 +174,15 @@ def test_scores_and_usage_of_cut_inputs_say_so(place, tmp_path, tiny_model, tiny
     assert "are cut" not in CliRunner().invoke(app, asked).stderr
     said = CliRunner().invoke(app, [*asked, "--max-length", "4"]).stderr
     assert "inputs of dev.csv are longer than 4 tokens and are cut there" in " ".join(said.split())
+
+
+def test_labels_that_differ_by_their_case_alone_are_not_put_in_order(tmp_path, tiny_model, tiny_tokenizer):
+    base = saved(tiny_model(num_labels=3), tiny_tokenizer, tmp_path, "bad", "good", "Good")
+    with pytest.raises(TrainingError, match="differ by their case alone: Good, good, bad"):
+        load_base(base, replace(MOODS, label_names=("Good", "good", "bad")))
+
+
+@pytest.mark.parametrize("name", ["", "  ", "sst2", "texts"])
+def test_names_that_mean_something_else_are_none_for_ones_own_task(name):
+    with pytest.raises(DataError, match="needs a name of its own"):
+        own_name(name)

@@ -61,6 +61,7 @@ def test_names_beside_a_chart_are_short_safe_and_stay_different():
     assert found[3] == "short"
     assert len(set(found)) == 4
     assert all(len(name) <= LONGEST_LABEL + len(" (2)") for name in found)
+    assert len(axis_names(["a b (2)", "a b", "a b"])) == 3
 
 
 def test_a_name_begins_with_a_capital_and_is_else_left_alone():

@@ -31,9 +31,22 @@ def test_an_invisible_marker_lies_over_every_cell():
 def test_the_chosen_cell_is_outlined():
     edge, box = draw(selected=(7, 1)).layout.shapes
     assert (box.x0, box.x1, box.y0, box.y1) == (edge.x0, edge.x1, edge.y0, edge.y1) == (0.5, 1.5, 0.5, 1.5)
-    assert edge.line.color == "white"  # around it: red alone is lost on the scale's middle without red and green
+    assert (
+        edge.line.color == "white"
+    )  # around it: red alone is lost on the scale's middle without red and green
     assert edge.line.width > box.line.width
     assert not draw(selected=(5, 1)).layout.shapes  # a layer that is not there
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-3, 1e-2, 1.0])
+def test_the_ticks_of_differences_differ_and_are_points(scale):
+    few = {"title": "", "subtitle": "", "measure": "share", "difference": True}
+    heat = usage_heatmap(scale * VALUES, (4, 7), **few).data[0]
+    assert len(set(heat.colorbar.ticktext)) == 5
+    for said, value in zip(heat.colorbar.ticktext, heat.colorbar.tickvals, strict=True):
+        digits = len(said.partition(".")[2])
+        assert float(said) == pytest.approx(100 * value, abs=0.51 * 10**-digits)
+    assert heat.colorbar.title.text == "points"
 
 
 def test_differences_are_centred_on_zero():

@@ -12,10 +12,11 @@ from shrp.plan_edits import LayerEdit, PlanEdits
 from ui.text import escape_html, percent
 from ui.theme import MUTED, SELECTED, SEQUENTIAL, click_targets, layout
 
+_NOW = {"free": "", "pinned": "<br>pinned", "dropped": "<br>dropped by hand"}
 _NEXT = {
-    "free": "a click pins it: always kept",
-    "pinned": "pinned; a click drops it: never kept",
-    "dropped": "dropped by hand; a click leaves it to the plan again",
+    "free": "click to pin it: always kept",
+    "pinned": "click to drop it: never kept",
+    "dropped": "click to leave it to the plan again",
 }
 """What a click on a cell does, by the cell's state."""
 
@@ -129,7 +130,7 @@ def _add_cells(
                 lines.append(f"Top-1 share {percent(float(usage[layer][expert]))}")
             if edits is not None:
                 now = "pinned" if expert in edit.pinned else "dropped" if expert in edit.dropped else "free"
-                lines.append(f"<i>{_NEXT[now]}</i>")
+                lines[-1] += f"{_NOW[now]}<br><i>{_NEXT[now]}</i>"
             points.append((layer, expert, drawing))
             texts.append("<br>".join(lines))
     columns, rows = [expert for _, expert, _ in points], [f"layer {layer}" for layer, _, _ in points]

@@ -8,16 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ui.lab_views import points, points_interval
-from ui.text import (
-    LONGEST_LABEL,
-    PAIR_ORDER,
-    capital,
-    escape,
-    escape_html,
-    is_percentage,
-    metric_name,
-    shorten,
-)
+from ui.text import PAIR_ORDER, axis_names, capital, escape, escape_html, is_percentage, metric_name
 from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 FEW = 30
@@ -30,9 +21,9 @@ def unit_of(value: str) -> str:
 
 
 def group_label(name: str, n: int) -> str:
-    """A group as the axis names it: `double negation (n = 40)`, marked where n is small."""
+    """A group, its name HTML-safe, as the axis says it: `double negation (n = 40)`, marked where n is small."""
     few = ", few ⚠" if n < FEW else ""
-    return f"{escape_html(shorten(str(name), LONGEST_LABEL)).replace('_', ' ')} (n = {n:,}{few})"
+    return f"{name.replace('_', ' ')} (n = {n:,}{few})"
 
 
 def losses_by_group(
@@ -50,7 +41,11 @@ def losses_by_group(
     scale, unit, digits = (
         (100.0, "%", ".1f") if value == "recall" or is_percentage(value) else (1.0, "", ".3f")
     )
-    names = [group_label(name, n) for name, n in zip(frame["group"], frame["n"], strict=True)]
+    names = [
+        group_label(escape_html(str(name)), n) for name, n in zip(frame["group"], frame["n"], strict=True)
+    ]
+    short = axis_names(map(str, frame["group"]))
+    labels = [group_label(name, n) for name, n in zip(short, frame["n"], strict=True)]
     places = np.arange(len(frame))
     fig = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.55, 0.45], horizontal_spacing=0.04)
     for column, who, kind, shift in (
@@ -89,7 +84,7 @@ def losses_by_group(
         title_text="change (points)" if scale == 100 else f"change of {title}", zeroline=False, row=1, col=2
     )
     fig.update_yaxes(
-        range=[len(frame) - 0.5, -0.5], zeroline=False, tickmode="array", tickvals=places, ticktext=names
+        range=[len(frame) - 0.5, -0.5], zeroline=False, tickmode="array", tickvals=places, ticktext=labels
     )
     return fig
 

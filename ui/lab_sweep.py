@@ -291,6 +291,3 @@ class Section:
         st.toast(
             f"All {progress.total:,} different plans of this sweep are evaluated.", icon=":material/check:"
         )
-        st.toast(
-            f"All {progress.total:,} different plans of this sweep are evaluated.", icon=":material/check:"
-        )

@@ -109,6 +109,8 @@ def train_command(selection: Selection) -> str | None:
         if config.get(name) is value
     ]
     teacher = info.training.get("teacher")
+    if isinstance(teacher, Mapping) and isinstance(labels := teacher.get("head_labels"), list):
+        words += ["--head-labels", ",".join(map(str, labels))]
     if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
         words += ["--teacher-epochs", str(teacher["epochs"])]
         made = teacher.get("config")

@@ -162,7 +162,12 @@ def what_if_heatmap(
                 x=[expert - (BESIDE if labelled else 0) for expert, _ in forced],
                 y=[layer for _, layer in forced],
                 mode="markers",
-                marker={"symbol": "diamond", "size": 7, "color": SELECTED},
+                marker={
+                    "symbol": "diamond",
+                    "size": 8,
+                    "color": SELECTED,
+                    "line": {"width": 1.5, "color": "white"},
+                },
                 hoverinfo="skip",
                 showlegend=False,
             )

@@ -23,7 +23,7 @@ from ui.downloads import chart
 from ui.pair_views import has_pairs
 from ui.store import once
 from ui.text import LONGEST_LABEL, capital, escape_html, percent, plain, shorten
-from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, SELECTED, click_targets, layout
+from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, click_targets, layout, outline
 from ui.usage_figures import cells_height
 
 BY = "goes_by"
@@ -275,14 +275,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     ]
     places = [(layer, e) for _, e in cells]
     fig.add_trace(click_targets([e for _, e in cells], [g for g, _ in cells], places, texts, size=28))
-    fig.add_shape(
-        type="rect",
-        x0=expert - 0.5,
-        x1=expert + 0.5,
-        y0=-0.5,
-        y1=len(rows) - 0.5,
-        line={"color": SELECTED, "width": 2},
-    )
+    outline(fig, (expert - 0.5, expert + 0.5), (-0.5, len(rows) - 0.5))
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
     fig.update_xaxes(tickvals=list(experts), showgrid=False, zeroline=False)
     fig.update_yaxes(tickvals=rows, ticktext=labels, autorange="reversed", showgrid=False, zeroline=False)

@@ -124,8 +124,11 @@ def axis_names(names: Iterable[str]) -> list[str]:
     """Names, each another one, as labels of an axis: HTML-safe, no longer than `LONGEST_LABEL`, and still different."""
     found: dict[str, None] = {}
     for name in names:
-        short, again = escape_html(shorten(name, LONGEST_LABEL)), len(found)
-        found[short if short not in found else f"{short} ({again})"] = None
+        short = label = escape_html(shorten(name, LONGEST_LABEL))
+        again = 1
+        while label in found:
+            label, again = f"{short} ({again + 1})", again + 1
+        found[label] = None
     return list(found)
 
 

@@ -31,7 +31,7 @@ DIVERGING = [
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#cc7410", "#139a78", "#b86aa0", "#56b4e9"
 GREY, MUTED = "#8a8f98", "rgba(138,143,152,0.35)"
 SELECTED = "#ff2d78"
-"""Marks what is chosen. Over a colour scale it has a white edge (`outline`): without red and green it looks like the
+"""Marks what is chosen. Around a cell of a map it has a white edge (`outline`): without red and green it looks like the
 middle of one."""
 INK = "#767b85"
 """Grey for words in a chart, as far from white as from near-black."""

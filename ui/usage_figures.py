@@ -82,7 +82,8 @@ def usage_heatmap(
     if difference:
         scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0}
     ticks = [limit * part for part in (-1, -0.5, 0, 0.5, 1)]
-    said = [_cell(value, True, digits=int(limit < 0.05)).removesuffix(" points") for value in ticks]
+    digits = max(0, math.ceil(-math.log10(50 * limit)))  # so many that the ticks differ
+    said = [_cell(value, True, digits).removesuffix(" points") for value in ticks]
     rows = [str(layer) for layer in layers]
     show = len(experts) <= 16
     bold = beyond_chance(ends) if difference and ends is not None else np.zeros(values.shape, dtype=bool)

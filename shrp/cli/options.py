@@ -13,7 +13,7 @@ import typer
 from shrp.cli.output import stderr
 from shrp.data import TextData, load_data
 from shrp.errors import DataError, PlanError, TrainingError
-from shrp.tasks import TASKS, Task
+from shrp.tasks import TASKS, TEXTS, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -204,10 +204,10 @@ def own_name(name: str) -> str:
     """The name of a person's own task.
 
     Raises:
-        DataError: it is empty, or of a GLUE task, whose data it would be taken for.
+        DataError: it is empty, or of a GLUE task, whose data it would be taken for, or that of texts without labels.
     """
     name = " ".join(name.split())
-    if not name or name in TASKS:
+    if not name or name in TASKS or name == TEXTS.name:
         raise DataError(f"a task of your own needs a name of its own, not '{name}'.")
     return name
 

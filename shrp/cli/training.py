@@ -113,7 +113,7 @@ def finetune(
                 f"nothing says that {base} has a trained head of {data.task.name}, so it can't be taken as it is: give "
                 "--epochs 1 or more or, if it has one, --head-labels."
             )
-        _adopt(Checkpoint(out, info, model, tokenizer, ""), validation, max_length, as_json=json)
+        _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, max_length, as_json=json)
         return
     if not trained and (said := of_another_task(base, data.task)):
         stderr.print(said, highlight=False)
@@ -139,12 +139,14 @@ def finetune(
         stderr.print(f"wrote {out}", highlight=False)
 
 
-def _adopt(made: Checkpoint, validation: TextData, max_length: int, *, as_json: bool) -> None:
-    """Write a dense model as it is, and say what it scores."""
+def _adopt(made: Checkpoint, base: str, validation: TextData, max_length: int, *, as_json: bool) -> None:
+    """Write a dense model of `base` as it is, and say what it scores."""
     from shrp import checkpoint
     from shrp.evaluate import evaluate
 
-    info = replace(made.info, training={"adopted": True, "config": {"max_length": max_length}})
+    known = checkpoint.info_if_ours(base)
+    training = dict(known.training) if known else {"adopted": True, "config": {"max_length": max_length}}
+    info = replace(made.info, training=training)
     checkpoint.save(made.model, made.tokenizer, info, made.path)
     found = evaluate(made.model, made.tokenizer, validation, max_length=info.max_length)
     if as_json:
@@ -289,6 +291,7 @@ def train(
     from shrp.errors import PlanError
     from shrp.recipe import Recipe, Run
     from shrp.run_stages import Datasets
+    from shrp.run_state import run_folder
     from shrp.training_config import TrainConfig
 
     data, validation = training_data(
@@ -386,6 +389,7 @@ def train(
     )
     if not out.exists():  # else it will say that
         say_data(data, validation)
+    if not out.exists() and not run_folder(out).exists():  # a run that goes on has said it
         say_cut(base_config(base), run.tokenizer_of(), (data, validation), max_length)
     info = run()
     if json:
