@@ -72,7 +72,7 @@ def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
     fig.update_yaxes(
         categoryorder="array", categoryarray=[names[model] for model in reversed(models)], showgrid=True
     )
-    fig.update_xaxes(zeroline=False, ticksuffix="%")
+    fig.update_xaxes(zeroline=False)
     lines = sum(name.count("<br>") + 1 for name in names.values())
     return layout(
         fig,
