@@ -76,7 +76,8 @@ def test_one_json_object_with_a_row_for_every_model_shape_and_format(folder):
     assert limits["dense"] == 1 < limits["naive-routed"] < limits["static-m2"] < limits["static-m1"]
     assert limits["routed"] == pytest.approx(limits["static-m1"], rel=0.05)  # but for the router
     assert found["machine"]["threads"] == torch.get_num_threads()
-    assert found["versions"]["torch"] == torch.__version__
+    public = [version.partition("+")[0] for version in (found["versions"]["torch"], torch.__version__)]
+    assert public[0] == public[1]  # a build for GPUs has a suffix in one of them only
     assert found["skipped"] == []
 
 
