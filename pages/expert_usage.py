@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from shrp.data import TextData
-from shrp.errors import DataError, ShrpError
+from shrp.errors import ShrpError
 from shrp.evenness import even_experts
 from shrp.minimal_pairs import pairs_of
+from shrp.route_table import route_table
 from shrp.usage import UsageStats
 from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
 from ui import (
@@ -24,7 +27,7 @@ from ui import (
 )
 from ui.bound import fall_back
 from ui.describe import kept_experts, summary_line
-from ui.downloads import chart
+from ui.downloads import chart, downloads
 from ui.expert_details import expert_details
 from ui.store import results
 from ui.tables import row_height
@@ -59,14 +62,11 @@ def explain_no_routers(selection: state.Selection) -> None:
         )
 
 
-def groups_of(stats: UsageStats) -> dict[str, np.ndarray]:
-    """Every selection of inputs that can be looked at: all, each class, each slice."""
+def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.ndarray]:
+    """Every selection of inputs that can be looked at: all, and the groups of every grouping."""
     found = {ALL: np.ones(stats.n, dtype=bool)}
-    for by in ("class", "slice"):
-        try:
-            found |= {f"{by}: {name}": mask for name, mask in stats.groups(by).items()}
-        except DataError:
-            continue  # no labels or no slices in these data
+    for by, groups in loaders.groups(selection.checkpoint, selection.data, stats).items():
+        found |= {f"{by}: {name}": mask for name, mask in groups.items()}
     return found
 
 
@@ -77,7 +77,12 @@ def matrix(stats: UsageStats, measure: str, rows: np.ndarray) -> np.ndarray:
 
 
 def difference_of(
-    selection: state.Selection, stats: UsageStats, measure: str, group: str, against: str
+    selection: state.Selection,
+    stats: UsageStats,
+    measure: str,
+    groups: Mapping[str, np.ndarray],
+    group: str,
+    against: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`usage_difference` of two groups, kept, since a table of many thousand inputs takes seconds."""
     checkpoint, data = selection.checkpoint, selection.data
@@ -86,7 +91,6 @@ def difference_of(
         (checkpoint.fingerprint, data.fingerprint, data.pairs, measure, group, against),
     )
     if (found := store.get(key)) is None:
-        groups = groups_of(stats)
         of = "share" if measure == SHARE else "mean_probs"
         found = usage_difference(stats, groups[group], groups[against], of, pairs=pairs_of(data))
         store.put(key, found)
@@ -100,7 +104,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         The picked group's name, and which inputs are in it, `(N,)`.
     """
     name = selection.name
-    groups = groups_of(stats)
+    groups = groups_of(selection, stats)
     row = st.container(horizontal=True, gap="medium")  # in a narrow window what does not fit goes below
     measure = row.segmented_control(
         "Measure",
@@ -110,10 +114,13 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         key="measure",
         bind="query-params",
     )
+    fall_back("group", groups, ALL)
     group = row.selectbox("Inputs", list(groups), key="group", bind="query-params", width=_PICKER)
+    others = ["nothing", *groups]
+    fall_back("against", others, "nothing")
     against = row.selectbox(
         "Difference to",
-        ["nothing", *groups],
+        others,
         key="against",
         bind="query-params",
         width=_PICKER,
@@ -126,7 +133,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
     subtitle = f"{escape_html(stats.data)}, {escape_html(group)}, {n}"
     difference, ends = against != "nothing", None
     if difference:
-        values, ends = difference_of(selection, stats, measure, group, against)
+        values, ends = difference_of(selection, stats, measure, groups, group, against)
         subtitle = (
             f"percentage points<br>{escape_html(stats.data)}: {escape_html(group)} (n = {int(rows.sum()):,}) minus "
             f"{escape_html(against)} (n = {int(groups[against].sum()):,})"
@@ -178,7 +185,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
             st.caption(chance_words(ends, len(pairs_of(selection.data)) > 0))
     with bars:
         summary = stats.summary(rows)
-        of = escape_html(group.removeprefix("class: ").removeprefix("slice: "))
+        of = escape_html(group.partition(": ")[2] or group)
         of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
         counted = int(stats.counts(stats.layers[0], rows).sum())
         chart(
@@ -211,6 +218,27 @@ def chance_words(ends: np.ndarray, paired: bool) -> str:
         f"expected to choose the expert, and {FEWEST} not to (mean probability: where both groups have {SMALLEST} "
         f"inputs{'; a pair counts as one' * paired})."
     )
+
+
+def routes_of_all(selection: state.Selection, stats: UsageStats) -> None:
+    """What the map counts, input by input, to take away."""
+    checkpoint, data = selection.checkpoint, selection.data
+    words, button = st.columns([4, 1], vertical_alignment="center")
+    words.caption(
+        f"The routes of all {stats.n:,} inputs as a table: text, the model's answer, and for every layer the expert, "
+        "its probability and the router's margin."
+    )
+    with button:
+        downloads(
+            lambda: route_table(
+                stats,
+                data,
+                loaders.answers(checkpoint, data, stats),
+                loaders.token_lengths(checkpoint, data),
+            ),
+            "routes",
+            f"{selection.name}-routes",
+        )
 
 
 def slice_examples(data: TextData) -> None:
@@ -327,6 +355,7 @@ def measured(selection: state.Selection) -> None:
     layer, expert = cell_picker(stats, start)
     with above:
         group, rows = usage_map(selection, stats)
+        routes_of_all(selection, stats)
         slice_examples(selection.data)
     specialisation_section.section(selection, stats, layer, expert)
     exchanged_routes.section(selection, stats)

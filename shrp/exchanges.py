@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from shrp.data import TextData
+from shrp.groups import ANSWER, groups_by
 from shrp.routing import RoutingRecord, top_k_gates
-from shrp.specialisation import by_value
 from shrp.usage import UsageStats
 
 ALL, ALIKE = "all", "alike"
@@ -85,7 +85,7 @@ def answer_groups(answers: np.ndarray, data: TextData) -> np.ndarray:
     Args:
         answers: predictions `(N,)`.
     """
-    return np.argmax(np.stack([mask for _, mask in by_value(answers, data)]), axis=0)
+    return np.argmax(np.stack([*groups_by(ANSWER, data, answers).values()]), axis=0)
 
 
 def count_moved(record: RoutingRecord, taken: Mapping[int, Tensor], mask: Tensor) -> tuple[int, int]:

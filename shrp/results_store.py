@@ -145,9 +145,6 @@ class ResultsStore:
         return UsageStats(
             data=data.name,
             unit=about["unit"],
-            labels=data.labels,
-            label_names=data.task.label_names,
-            slices=data.slices,
             logits=tensors["logits"],
             **by_layer,
         )

@@ -24,15 +24,13 @@ from scipy.stats import false_discovery_control
 from shrp.data import TextData
 from shrp.dealing import Dealer
 from shrp.errors import DataError
+from shrp.groups import ANSWER, CLASS, LENGTH, SLICE, input_groups
 from shrp.minimal_pairs import pairs_of
 from shrp.usage import UsageStats
 
-ANSWER, LENGTH = "answer", "length"
-GROUPINGS = ("class", ANSWER, "slice", LENGTH)
+GROUPINGS = (CLASS, ANSWER, SLICE, LENGTH)
 MOST_GROUPS = 60
 """A grouping into more, as by a column of names, tells nothing that a person can read, and chance fills it."""
-PARTS = 4
-"""Numbers, lengths among them, are grouped by fourths."""
 FEWEST = 40
 """Beyond length: groups are dealt among inputs of neighbouring lengths if there are this many to deal."""
 EXPECTED = 2
@@ -129,7 +127,7 @@ def specialisation(
     pairs = pairs_of(data)
     length = np.asarray(lengths, dtype=np.float64)
     length[pairs] = length[pairs].mean(1, keepdims=True)
-    found = _groupings(stats, data, length, answers)
+    found = _groupings(data, length, answers)
     deals = max(deals // 5, round(deals * min(1, MANY / max(stats.n, 1))))
     step, steps = 0, deals * sum(1 if by == LENGTH else 2 for by in found)
 
@@ -148,39 +146,14 @@ def specialisation(
 
 
 def _groupings(
-    stats: UsageStats, data: TextData, length: np.ndarray, answers: Sequence[float] | None
+    data: TextData, length: np.ndarray, answers: Sequence[float] | None
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Groupings by name: the groups' names, and each input's group `(N,)`."""
-    known = {
-        "class": None if data.labels is None else by_value(data.labels, data),
-        ANSWER: None if answers is None else by_value(np.asarray(answers), data),
-        "slice": None if stats.slices is None else [*stats.groups("slice").items()],
-        LENGTH: _fourths(length, " tokens"),
-    }
-    found = {}
+    known, found = input_groups(data, answers, length), {}
     for by in GROUPINGS:
-        groups = [(name, mask) for name, mask in known[by] or () if mask.any()]
+        groups = known.get(by, {})
         if 2 <= len(groups) <= MOST_GROUPS:
-            names, masks = zip(*groups, strict=True)
-            found[by] = names, np.argmax(np.stack(masks), axis=0)
-    return found
-
-
-def by_value(values: np.ndarray, data: TextData) -> list[tuple[str, np.ndarray]]:
-    """Names and masks of the inputs with each class, or with each fourth of the numbers of a regression."""
-    if data.task.is_regression:
-        return _fourths(values)
-    return [(name, values == i) for i, name in enumerate(data.task.label_names)]
-
-
-def _fourths(values: np.ndarray, unit: str = "") -> list[tuple[str, np.ndarray]]:
-    """Names and masks of the inputs in each fourth of some numbers, by what these are from and to."""
-    part = np.quantile(values, np.arange(1, PARTS) / PARTS).searchsorted(values)
-    found = []
-    for at in np.unique(part):
-        low, high = values[part == at].min(), values[part == at].max()
-        name = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-        found.append((f"{name}{unit}", part == at))
+            found[by] = tuple(groups), np.argmax(np.stack([*groups.values()]), axis=0)
     return found
 
 

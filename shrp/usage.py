@@ -1,6 +1,6 @@
 """How a routed model uses its experts on a data set (method.md, "Usage and pruning" and "Failure signatures").
 
-Everything is kept an input, so that usage by class, by slice, or of any selection is a sum over rows.
+Everything is kept an input, so that usage of any group of inputs (`shrp.groups`) is a sum over rows.
 """
 
 from __future__ import annotations
@@ -64,9 +64,6 @@ class UsageStats:
     """Layer -> `(N,)`: largest minus second probability, averaged as above."""
     norms: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: mean output norm of each expert; empty unless asked for."""
-    labels: np.ndarray | None = None
-    label_names: tuple[str, ...] = ()
-    slices: tuple[str, ...] | None = None
     logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     """`(N, C)`: the model's outputs from the same passes."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
@@ -134,26 +131,6 @@ class UsageStats:
         if not (self.norms and self.gates):
             raise PlanError("output norms were not measured; measure usage with output_norms=True.")
         return {layer: (self.gates[layer] * self.norms[layer]).mean(0) for layer in self.layers}
-
-    def groups(self, by: str) -> dict[str, np.ndarray]:
-        """Masks `(N,)` of the inputs in each class or slice.
-
-        Args:
-            by: `class` or `slice`.
-
-        Raises:
-            DataError: the data have no labels, or no slices, or `by` is neither.
-        """
-        if by not in ("class", "slice"):
-            raise DataError(f"usage can be grouped by class or by slice, not by {by!r}.")
-        if by == "class":
-            if self.labels is None or not self.label_names:
-                raise DataError(f"{self.data} has no classes; usage by class needs labelled data.")
-            return {name: self.labels == i for i, name in enumerate(self.label_names)}
-        if self.slices is None:
-            raise DataError(f"{self.data} has no slices; usage by slice needs data with a slice column.")
-        values = np.array(self.slices, dtype=object)  # fixed widths would be the longest name's
-        return {name: values == name for name in dict.fromkeys(self.slices)}
 
     def entropy(self, layer: int, rows: np.ndarray | None = None) -> float:
         """Entropy of the Top-1 shares in nats, 0 to `log H`, over all inputs or those that `rows` marks."""
@@ -324,9 +301,6 @@ def measure_usage(
         probs=probs,
         margins=margins,
         norms=norms,
-        labels=data.labels,
-        label_names=data.task.label_names,
-        slices=data.slices,
         logits=logits,
         gates=gates,
     )

@@ -591,9 +591,7 @@ def test_usage_json(shrp, place):
         [stats.effective_experts(layer) for layer in (1, 2)]
     )
     assert {name: group["n"] for name, group in result["by"].items()} == {"negative": 12, "positive": 12}
-    assert result["by"]["positive"]["shares"]["1"] == pytest.approx(
-        stats.share(1, stats.groups("class")["positive"]).tolist()
-    )
+    assert result["by"]["positive"]["shares"]["1"] == pytest.approx(stats.share(1, data.labels == 1).tolist())
     assert len(result["gate_norm"]["2"]) == 4
     assert (result["warnings"], result["too_few"]) == ([], 50)
 
@@ -651,7 +649,7 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
         failed(shrp(command, place / "encoder"), r'no "shrp" section')
     failed(shrp("evaluate", routed, "--data", tmp_path / "no.csv"), r"no\.csv")
     failed(shrp("evaluate", routed, "--data", csv, "--text-column", "words"), "no column 'words'.*sentence")
-    failed(shrp("usage", routed, "--by", "author"), "by class or by slice")
+    failed(shrp("usage", routed, "--by", "author"), "class, answer, outcome, slice or length")
     failed(shrp("measure", routed, "--tokens", 0), "tokens")
     failed(shrp("measure", routed, "--latency", "--tokens", 500), "500")
     out = ("--out", tmp_path / "x")

@@ -108,9 +108,6 @@ def usage_stats(data, norms):
         by_layer["probs"],
         margins,
         by_layer["norms"] if norms else {},
-        data.labels,
-        data.task.label_names,
-        data.slices,
         logits,
         {layer: rng.random((n, 4)) for layer in (3, 7)} if norms else {},
     )
@@ -130,7 +127,6 @@ def test_usage_comes_back_as_it_was(store, norms):
             np.testing.assert_array_equal(mine[layer], theirs[layer])
             assert mine[layer].dtype == theirs[layer].dtype
     np.testing.assert_array_equal(found.logits, stats.logits)
-    assert list(found.groups("slice")) == ["plain", "other"]
     assert store.usage(CHECKPOINT, data, 2, 4, norms=not norms) is None
     assert store.usage(CHECKPOINT, data, 2, 5, norms=norms) is None
 

@@ -20,9 +20,7 @@ def of(experts, *, labels=None, slices=None, pairs=None, unit="inputs"):
     labels = np.arange(n) % 2 if labels is None else np.asarray(labels)
     data = TextData(TASKS["sst2"], "made", tuple((f"text {i}",) for i in range(n)), labels, slices, pairs)
     probs = top1 / top1.sum(1, keepdims=True)
-    stats = UsageStats("made", unit, {3: top1}, {3: probs}, {3: np.ones(n)}, {})
-    names = {"labels": labels, "label_names": data.task.label_names, "slices": slices}
-    return UsageStats(**vars(stats) | names), data
+    return UsageStats("made", unit, {3: top1}, {3: probs}, {3: np.ones(n)}, {}), data
 
 
 def told(stats, data, lengths=None, **options):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.batching import collate, encode
+from shrp.batching import collate, encode, token_counts
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.groups import input_groups
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
@@ -84,33 +85,18 @@ def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tok
     assert len(progress) == -(-30 // batch_size)
 
 
-@pytest.mark.parametrize("by", ["class", "slice"])
-def test_groups_add_up_to_the_whole(by, tiny_routed, tiny_tokenizer, tiny_data):
+def test_groups_add_up_to_the_whole(tiny_routed, tiny_tokenizer, tiny_data):
     data = tiny_data(30)
     stats = measure_usage(tiny_routed(routing="token"), tiny_tokenizer, data)
-    groups = stats.groups(by)
-    assert set(groups) == ({"negative", "positive"} if by == "class" else set(data.slices))
-    assert np.array_equal(sum(rows.astype(int) for rows in groups.values()), np.ones(30))
-    for layer in stats.layers:
-        parts = [stats.counts(layer, rows) for rows in groups.values()]
-        assert np.array_equal(sum(parts), stats.counts(layer))
-        for rows in groups.values():
-            by_hand = sum(stats.top1[layer][i] for i in range(30) if rows[i])
-            np.testing.assert_allclose(stats.share(layer, rows), by_hand / by_hand.sum())
-            np.testing.assert_allclose(stats.mean_probs(layer, rows), stats.probs[layer][rows].mean(0))
-    if by == "class":
-        assert np.array_equal(groups["positive"], data.labels == 1)
-
-
-def test_groups_that_the_data_lack(tiny_routed, tiny_tokenizer, tiny_data):
-    data = tiny_data(6, sliced=False)
-    stats = measure_usage(tiny_routed(), tiny_tokenizer, TextData(data.task, "bare", data.texts))
-    with pytest.raises(DataError, match="labelled"):
-        stats.groups("class")
-    with pytest.raises(DataError, match="slice column"):
-        stats.groups("slice")
-    with pytest.raises(DataError, match="by class or by slice"):
-        stats.groups("author")
+    lengths = token_counts(tiny_tokenizer, data.texts)
+    for groups in input_groups(data, stats.logits.argmax(-1), lengths).values():
+        for layer in stats.layers:
+            parts = [stats.counts(layer, rows) for rows in groups.values()]
+            assert np.array_equal(sum(parts), stats.counts(layer))
+            for rows in groups.values():
+                by_hand = sum(stats.top1[layer][i] for i in range(30) if rows[i])
+                np.testing.assert_allclose(stats.share(layer, rows), by_hand / by_hand.sum())
+                np.testing.assert_allclose(stats.mean_probs(layer, rows), stats.probs[layer][rows].mean(0))
 
 
 def test_an_empty_selection_has_no_shares():

@@ -12,12 +12,13 @@ import streamlit as st
 from shrp.checkpoint import Checkpoint
 from shrp.convert import router_layers
 from shrp.data import TextData
-from shrp.errors import DataError, ShrpError
+from shrp.errors import ShrpError
+from shrp.groups import ANSWER, CLASS, LENGTH, SLICE
 from shrp.metrics import share_interval
 from shrp.minimal_pairs import pairs_of, units_of
 from shrp.mixes import DEALS, FALSE_DISCOVERIES, differing
 from shrp.usage import UsageStats
-from ui import usage_figures
+from ui import loaders, usage_figures
 from ui.downloads import chart
 from ui.expert_profile_attention import attention
 from ui.expert_profile_inputs import forget_example, input_frame, inputs
@@ -39,6 +40,9 @@ INPUTS, MAP, WORDS, ATTENTION, ROLES, KNOCKED_OUT, NEAREST = (
     "knocked out",
     "nearest experts",
 )
+_DRAWN = (CLASS, SLICE, ANSWER, LENGTH)
+"""By what an expert's inputs are drawn: the first two of these that there are."""
+_MANY = {CLASS: "classes", SLICE: "slices", ANSWER: "answers", LENGTH: "lengths"}
 PARTS = "parts"
 """Key of the parts that are shown, in the session's state and in the URL."""
 
@@ -161,14 +165,11 @@ def _mixes(
     file_name: str,
 ) -> None:
     by_token, paired = stats.unit == "tokens", len(pairs_of(data)) > 0
-    columns = st.columns(2, gap="large")
-    for by, column in zip(("class", "slice"), columns):
+    known = loaders.groups(checkpoint, data, stats)
+    drawn = [by for by in _DRAWN if by in known][:2]
+    for by, column in zip(drawn, st.columns(len(drawn), gap="large")):
         with column:
-            try:
-                frame = mix(checkpoint, data, stats, layer, expert, by)
-            except DataError as error:
-                st.caption(escape(str(error)))
-                continue
+            frame = mix(checkpoint, data, stats, layer, expert, by)
             chart(
                 usage_figures.mix_bars(frame, what=by, unit=stats.unit, total=mine),
                 frame,
@@ -193,7 +194,7 @@ def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> st
         for word, groups in zip(("More", "Less"), differing(frame), strict=True)
         if groups
     ]
-    many = {"class": "classes", "slice": "slices"}[by]
+    many = _MANY[by]
     found = (
         ". ".join(parts) or f"No difference from the other experts beyond chance could be shown in its {many}"
     )

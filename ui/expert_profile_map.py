@@ -11,10 +11,11 @@ import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
-from shrp.errors import DataError
 from shrp.input_map import Plane
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
+from ui import loaders
+from ui.bound import fall_back
 from ui.downloads import chart, clicked
 from ui.expert_profile_inputs import EXAMPLE, TYPED, input_frame
 from ui.text import escape, escape_html, percent, shorten
@@ -47,7 +48,7 @@ def input_map(
     st.markdown(
         f"**Map of the inputs** at the router of layer {layer}, n = {stats.n:,} of {escape(data.name)}"
     )
-    by = _groupings(stats, layer, expert)
+    by = _groupings(checkpoint, stats, data, layer, expert)
     left, right = st.columns(2)
     with left:
         axes = st.segmented_control(
@@ -61,9 +62,8 @@ def input_map(
             "Hidden states: all that it is given, the mean over the input's tokens.",
         )
     with right:
-        coloured = st.segmented_control(
-            "Coloured by", list(by), default=THIS, required=True, key=COLOURED, bind="query-params"
-        )
+        fall_back(COLOURED, by, THIS)
+        coloured = st.selectbox("Coloured by", list(by), key=COLOURED, bind="query-params")
     drawn = made.router_planes(checkpoint, data, layer)[0 if axes == SCORES else 1]
     groups = by[coloured]
     top = stats.top1[layer].argmax(1)
@@ -102,18 +102,16 @@ def input_map(
     )
 
 
-def _groupings(stats: UsageStats, layer: int, expert: int) -> dict[str, np.ndarray]:
+def _groupings(
+    checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int
+) -> dict[str, np.ndarray]:
     """What points can be coloured by -> each input's group `(N,)`, as text."""
     top = stats.top1[layer].argmax(1)
     found = {
         THIS: np.where(top == expert, f"expert {expert}", OTHERS),
         EXPERTS: np.array([f"expert {number}" for number in top]),
     }
-    for by in ("class", "slice"):
-        try:
-            groups = stats.groups(by)
-        except DataError:
-            continue
+    for by, groups in loaders.groups(checkpoint, data, stats).items():
         if len(groups) > len(_COLORS) * len(_SYMBOLS):  # more than can be told apart
             continue
         named = np.full(stats.n, "", dtype=object)

@@ -163,11 +163,11 @@ def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
 def mix(
     checkpoint: Checkpoint, data: TextData, stats: UsageStats, layer: int, expert: int, by: str
 ) -> pd.DataFrame:
-    """The expert's inputs by `class` or `slice`. Raises as `UsageStats.groups`."""
-    groups = stats.groups(by)
+    """The expert's inputs by a grouping of `loaders.groups`."""
 
     def work(_: Progress) -> pd.DataFrame:
         top1, by_token = stats.top1[layer], stats.unit == "tokens"
+        groups = loaders.groups(checkpoint, data, stats)[by]
         return mix_frame(top1[:, expert], top1.sum(1), groups, by_token=by_token, pairs=pairs_of(data))
 
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, layer, expert, by)

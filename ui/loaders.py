@@ -351,6 +351,31 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
     return summarise(data, np.arange(len(data)), logits, with_interval)
 
 
+def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str, np.ndarray]]:
+    """Every grouping of the data that can be made, with the routed model's own answers (`shrp.groups.input_groups`).
+    Shared by all sessions: never change it.
+
+    Args:
+        stats: a `shrp.usage.UsageStats`, of the same data.
+
+    Raises:
+        DataError: the model's outputs are no numbers.
+    """
+    from shrp.groups import input_groups
+
+    def work(_: Progress) -> dict[str, dict[str, np.ndarray]]:
+        return input_groups(data, answers(checkpoint, data, stats), token_lengths(checkpoint, data))
+
+    key = (checkpoint.fingerprint, data.fingerprint)
+    return once("groups", 6, key, "Grouping the inputs", work)
+
+
+def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray:
+    """What the routed model predicts of each input, a class or a number `(N,)`; as `routed_evaluation`."""
+    found = routed_evaluation(checkpoint, data, stats, with_interval=False)
+    return found.predictions[np.argsort(found.indices)]
+
+
 def live_evaluator(checkpoint: Checkpoint, data: TextData):
     """The `shrp.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions."""
     return _live(checkpoint, data, checkpoint.fingerprint, data.fingerprint, data.name)

@@ -8,10 +8,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.data import TextData
+from shrp.groups import ANSWER, CLASS, LENGTH, SLICE
 from shrp.specialisation import (
-    ANSWER,
     EXPECTED,
-    LENGTH,
     MOST_GROUPS,
     Grouping,
     specialisation,
@@ -32,12 +31,12 @@ SURE = 0.05
 ONE = 1 + 1e-6
 """Fewer effective experts than this are one."""
 _KINDS = {
-    "class": ("circle", BLUE),
+    CLASS: ("circle", BLUE),
     ANSWER: ("diamond", PURPLE),
-    "slice": ("square", GREEN),
+    SLICE: ("square", GREEN),
     LENGTH: ("triangle-up", GREY),
 }
-_MEANT = {"class": "class", ANSWER: "the model's own answer", "slice": "slice", LENGTH: "length"}
+_MEANT = {CLASS: "class", ANSWER: "the model's own answer", SLICE: "slice", LENGTH: "length"}
 _MAP = "group-map"
 
 
@@ -71,7 +70,7 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
             )
     st.caption(explanation(selection.data))
     names = [one.by for one in found]
-    start = "slice" if "slice" in names else names[0]
+    start = SLICE if SLICE in names else names[0]
     bound.fall_back(BY, names, start)
     by = st.segmented_control(
         f"Experts of layer {layer} by", names, default=start, key=BY, bind="query-params", required=True
@@ -109,8 +108,7 @@ def measured(selection: state.Selection, stats: UsageStats) -> list[Grouping]:
     """The groupings of the picked data, once, with a progress bar the first time."""
     checkpoint, data = selection.checkpoint, selection.data
     lengths = loaders.token_lengths(checkpoint, data)
-    outputs = loaders.routed_evaluation(checkpoint, data, stats, with_interval=False)
-    answers = outputs.predictions[np.argsort(outputs.indices)]
+    answers = loaders.answers(checkpoint, data, stats)
     return once(
         "specialisation",
         16,

@@ -20,8 +20,11 @@ from shrp.cli.options import (
     say_cut,
 )
 from shrp.cli.output import bar, interval_text, print_json, print_table, provenance, stderr, write_csv
+from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    import numpy as np
+
     from shrp.checkpoint import Checkpoint
     from shrp.data import TextData
     from shrp.usage import UsageStats
@@ -43,7 +46,10 @@ def usage(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     label_means: LabelMeanings = None,
-    by: Annotated[str | None, typer.Option(help="Also by `class` or by `slice`.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Also by `class`, `answer`, `outcome` (right or wrong), `slice` or `length`."),
+    ] = None,
     explained: Annotated[
         bool, typer.Option(help="Also how much class, answer, slice and length tell of the routes.")
     ] = False,
@@ -54,13 +60,25 @@ def usage(
         ),
     ] = False,
     output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
+    routes: Annotated[
+        Path | None, typer.Option(help="Write every input's answer and experts to this CSV file.")
+    ] = None,
     max_length: EvaluatedLength = None,
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
+    from shrp.batching import token_counts
     from shrp.checkpoint import load
+    from shrp.evaluate import label_columns
+    from shrp.groups import check_grouping, groups_by
+    from shrp.metrics import to_predictions
+    from shrp.route_table import route_table
     from shrp.usage import measure_usage
 
+    if by is not None:
+        check_grouping(by)
+    if routes is not None:
+        check_free(routes, "--routes")
     loaded = load(checkpoint)
     source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
     length = max_length or loaded.info.max_length
@@ -74,9 +92,17 @@ def usage(
             output_norms=output_norms,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    groups = stats.groups(by) if by else {}
+    groups: dict[str, np.ndarray] = {}
+    if by is not None or explained or routes is not None:
+        answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
+        lengths = token_counts(loaded.tokenizer, source.texts)
+        groups = {} if by is None else groups_by(by, source, answers, lengths)
     say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
-    told = _explained(loaded, source, stats) if explained else []
+    if routes is not None:
+        write_csv(route_table(stats, source, answers, lengths), routes)
+        if not json:
+            stderr.print(f"wrote {routes}", highlight=False)
+    told = _explained(source, stats, answers, lengths) if explained else []
     scored = _exchanged(loaded, source, stats, length) if exchanged else []
     if json:
         result = {
@@ -137,25 +163,31 @@ def usage(
         stderr.print(f"{warning.kind}: {warning.text}", highlight=False)
 
 
+def check_free(file: Path, option: str) -> None:
+    """Raise `DataError` where a file can't be written, before anything is computed."""
+    if not file.parent.is_dir():
+        raise DataError(f"{file.parent} is no folder; make it first, or name another {option} file.")
+    if file.exists():
+        raise DataError(f"{file} exists already; choose another {option} file.")
+
+
 def _without_nan(rows: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The named columns, None where nothing is known."""
     return [{name: None if row[name] != row[name] else row[name] for name in names} for row in rows]
 
 
-def _explained(loaded: Checkpoint, source: TextData, stats: UsageStats) -> list[dict[str, Any]]:
+def _explained(
+    source: TextData, stats: UsageStats, answers: np.ndarray, lengths: list[int]
+) -> list[dict[str, Any]]:
     """Rows of `shrp.specialisation.specialisation_frame`."""
-    from shrp.batching import token_counts
-    from shrp.evaluate import label_columns
-    from shrp.metrics import to_predictions
     from shrp.specialisation import specialisation, specialisation_frame
 
-    answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
     with bar("groups dealt anew") as progress:
         task = progress.add_task("dealing", total=None)
         found = specialisation(
             stats,
             source,
-            token_counts(loaded.tokenizer, source.texts),
+            lengths,
             answers,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
@@ -197,17 +229,12 @@ def evaluate(
     """Score a checkpoint, routed or static, with a 95% interval, beside its dense teacher where that is known."""
     from shrp.batching import token_counts
     from shrp.checkpoint import load
-    from shrp.errors import DataError
     from shrp.evaluate import evaluate_stream
     from shrp.minimal_pairs import pair_outcomes, pairs_of
     from shrp.score_rows import rows_as_now, share_of
 
-    if predictions is not None and not predictions.parent.is_dir():  # said now, not after the evaluation
-        raise DataError(
-            f"{predictions.parent} is no folder; make it first, or name another --predictions file."
-        )
-    if predictions is not None and predictions.exists():
-        raise DataError(f"{predictions} exists already; choose another --predictions file.")
+    if predictions is not None:
+        check_free(predictions, "--predictions")
     loaded = load(checkpoint)
     source = evaluation_data(
         data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column

@@ -96,7 +96,8 @@ def test_every_cell_carries_its_layer_and_expert(page):
 
 def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
     at = open_page("expert_usage", tiny_checkpoint, group="class: positive", measure="mean probability")
-    positive, negative = (stats.labels == 1), (stats.labels == 0)
+    labels = load_probe("sst2").labels
+    positive, negative = (labels == 1), (labels == 0)
     assert heatmap(at) == pytest.approx(np.stack([stats.mean_probs(i, positive) for i in (1, 2)]))
     at.selectbox(key="against").set_value("class: negative").run()
     assert not at.exception
@@ -110,10 +111,30 @@ def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
     assert not at.exception
 
 
+def test_wrong_answers_are_a_group_and_so_are_lengths(open_page, tiny_checkpoint, stats):
+    at = open_page("expert_usage", tiny_checkpoint, group="outcome: wrong", against="outcome: right")
+    assert not at.exception
+    wrong = stats.logits.argmax(-1) != load_probe("sst2").labels
+    expected = np.stack([stats.share(i, wrong) - stats.share(i, ~wrong) for i in (1, 2)])
+    assert heatmap(at) == pytest.approx(expected, abs=1e-6)
+    subtitle = specs(at)[0]["layout"]["title"]["subtitle"]["text"]
+    assert f"outcome: wrong (n = {wrong.sum()}) minus outcome: right (n = {(~wrong).sum()})" in subtitle
+    options = at.selectbox(key="group").options
+    assert {name.partition(":")[0] for name in options} == {
+        "all inputs",
+        "class",
+        "answer",
+        "outcome",
+        "slice",
+        "length",
+    }
+    assert sum(name.startswith("length: ") for name in options) == 4
+
+
 def test_a_picked_group_is_told_of_beside_all_inputs(open_page, tiny_checkpoint, stats):
     at = open_page("expert_usage", tiny_checkpoint, group="class: positive", layer=2, expert=1)
     assert not at.exception
-    positive = stats.labels == 1
+    positive = load_probe("sst2").labels == 1
     (bars,) = [spec for spec in specs(at) if "effective" in spec["layout"]["title"]["text"].lower()][:1]
     shown = sorted(values(bars["data"][0]["x"]))
     assert shown == pytest.approx(sorted(stats.effective_experts(i, positive) for i in (1, 2)))
@@ -207,7 +228,10 @@ def test_pairs_with_numeric_labels_from_a_data_folder(open_page, save_tiny, monk
         assert at.selectbox(key="source").value == "glue"
         assert "glue/stsb validation" in texts_of(at)
     assert inputs_of(at)["sentence1"].str.startswith("w").all()
-    assert "has no classes" in texts_of(at)
+    # Numbers are grouped by fourths, and where there are no slices the answers are drawn.
+    drawn = [titled(at, f"Its inputs by {by}")["data"][0]["y"] for by in ("class", "answer")]
+    assert len(drawn[0]) == 4
+    assert drawn[0][0].startswith("0 to 1.05")
 
 
 def busiest(stats, layer=2):
@@ -428,15 +452,15 @@ def test_the_map_of_inputs_colours_what_is_asked_for(open_page, tiny_checkpoint,
     mine = int(stats.counts(2)[expert])
     assert groups() == {f"other experts ({480 - mine})": 480 - mine, f"expert {expert} ({mine})": mine}
     assert "of the variance" in drawn()["layout"]["xaxis"]["title"]["text"]
-    at.segmented_control(key="map_by").set_value("class").run()
+    at.selectbox(key="map_by").set_value("class").run()
     assert groups() == {"negative (240)": 240, "positive (240)": 240}
     by_scores = values(drawn()["data"][0]["x"])
     at.segmented_control(key="map_axes").set_value("hidden states").run()
     assert not at.exception
     assert values(drawn()["data"][0]["x"]) != pytest.approx(by_scores)
-    at.segmented_control(key="map_by").set_value("all experts").run()
+    at.selectbox(key="map_by").set_value("all experts").run()
     assert groups() == {f"expert {e} ({n})": n for e, n in enumerate(stats.counts(2)) if n}
-    at.segmented_control(key="map_by").set_value("slice").run()
+    at.selectbox(key="map_by").set_value("slice").run()
     assert len(groups()) == len(set(load_probe("sst2").slices))
     hover = drawn()["data"][0]["hovertext"][0]
     assert "slice: " in hover
