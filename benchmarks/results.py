@@ -21,6 +21,7 @@ from benchmarks.route_section import routes_section
 from benchmarks.speed_section import live_section, throughput_section
 from benchmarks.study_section import ablation_section, glue_section, selection_section, size_section
 from shrp import card
+from shrp.card_scores import score_sections
 from shrp.checkpoint import Checkpoint, discover, load
 from shrp.errors import CheckpointError, DataError
 from shrp.studies import FILES, read_rows
@@ -86,7 +87,7 @@ def _read(folder: Path, name: str, field: str) -> dict[str, Any]:
 def _section(name: str, loaded: Checkpoint) -> str:
     lines = [f"## {name}", "", f"{card.description(loaded.info)} {card.made(loaded)}", ""]
     lines += [f"- {text}" for text in card.collapsed(loaded.info)]
-    return "\n".join([*lines, "", *card.score_sections(loaded)])
+    return "\n".join([*lines, "", *score_sections(loaded)])
 
 
 if __name__ == "__main__":

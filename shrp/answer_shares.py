@@ -18,6 +18,7 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate, label_columns, summarise
 from shrp.evaluation import Evaluation
+from shrp.families import output_layer
 from shrp.prune import shallow_copy
 from shrp.tasks import Task
 
@@ -106,11 +107,10 @@ def with_output_shift(model: PreTrainedModel, task: Task, shift: np.ndarray) -> 
     Raises:
         PlanError: the model's last linear layer has no bias of the task's size to shift.
     """
-    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    outputs = [(name, m) for name, m in linear if m.out_features == task.num_labels and m.bias is not None]
-    if not outputs or len(shift) != task.num_labels:
+    found = output_layer(model, task.num_labels)
+    if found is None or found[1].bias is None or len(shift) != task.num_labels:
         raise PlanError(f"the model has no output bias for the {task.num_labels} outputs of {task.name}.")
-    path, last = outputs[-1]
+    path, last = found
     moved = copy.copy(last)
     moved._parameters = dict(last._parameters)
     bias = last.bias.detach().clone()

@@ -20,7 +20,7 @@ from transformers.utils import logging as hf_logging
 
 from shrp import checkpoint
 from shrp.errors import TrainingError, first_line
-from shrp.families import family_of
+from shrp.families import family_of, output_layer
 from shrp.tasks import TASKS, Task
 
 
@@ -163,7 +163,7 @@ def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreT
             f"labels of {task.name} differ by their case alone: {', '.join(task.label_names)}."
         )
     rows = [list(theirs).index(name) for name in wanted]
-    *_, last = (m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(rows))
+    _, last = output_layer(model, len(rows))
     with torch.no_grad():
         for parameter in (last.weight, last.bias):
             if parameter is not None:

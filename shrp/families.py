@@ -121,3 +121,13 @@ def position_bias(model: PreTrainedModel, tokens: int) -> Tensor | None:
 def positions(config: PreTrainedConfig) -> int:
     """Most tokens that a model has positions for, special tokens included."""
     return config.max_position_embeddings - family_of(config).first_position(config)
+
+
+def output_layer(model: PreTrainedModel, outputs: int) -> tuple[str, nn.Linear] | None:
+    """The last linear layer of a classifier's head: its path and itself; None where none has so many outputs."""
+    found = [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == outputs
+    ]
+    return found[-1] if found else None

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from shrp import checkpoint
-from shrp.card import CARD, card, converted, description, limits
+from shrp.card import CARD, card, description, limits
+from shrp.card_training import converted
 from shrp.config import ShrpConfig
 from shrp.measure import dense_cost, plan_cost
 from shrp.plan import make_plan

@@ -22,8 +22,7 @@ from shrp.attribution import importance
 from shrp.batching import token_counts
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.options import layer_list
-from shrp.cli.output import TrainingBar, write_csv
-from shrp.cli.training import score_line
+from shrp.cli.output import TrainingBar, score_line, write_csv
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.data import load_file

@@ -10,7 +10,8 @@ import transformers
 
 from shrp import checkpoint
 from shrp import evaluate as evaluation
-from shrp.card import card, pruned
+from shrp.card import card
+from shrp.card_pruning import pruned
 from shrp.data import load_file, load_probe
 from shrp.evaluate import evaluate
 from shrp.score_rows import score_row, share_of

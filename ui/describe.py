@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from shrp import card
+from shrp.card_pruning import kept, picked
+from shrp.card_training import converted, recovery_of, texts_in
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.plan import PruningPlan
 from ui.text import duration, escape
@@ -100,8 +101,8 @@ def training_facts(
         "temperature": "temperature",
         "seed": "seed",
     }
-    on_texts = "" if card.converted(training) else card.texts_in(history)
-    if how := card.converted(training) or on_texts:
+    on_texts = "" if converted(training) else texts_in(history)
+    if how := converted(training) or on_texts:
         facts.insert(0, ("layers", how.rstrip(".")))
     before_task = bool(on_texts) or "converted" in training
     if before_task:
@@ -116,15 +117,15 @@ def training_facts(
 def _pruning_facts(training: Mapping[str, Any], plan: PruningPlan | None) -> list[tuple[str, str]]:
     """What was kept of the experts, how they were picked, and what was trained on after."""
     facts = []
-    if kept := card.kept(training, plan):
-        facts.append(("pruned to", kept))
-    if picked := card.picked(training, plan):
-        facts.append(("experts", picked))
+    if left := kept(training, plan):
+        facts.append(("pruned to", left))
+    if how := picked(training, plan):
+        facts.append(("experts", how))
     if chosen := training.get("chosen_on"):
         facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
     if matched := training.get("shares_matched"):
         facts.append(("output bias matched on", f"{matched['data']}, n = {matched['n']:,}"))
-    recovery = card.recovery_of(training)
+    recovery = recovery_of(training)
     if not recovery:
         return facts
     config = recovery.get("config", {})

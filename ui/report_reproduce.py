@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shrp import card
+from shrp.card_training import converted, recovered_on_texts
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.measure import TOKENS
 from shrp.tasks import TEXTS
@@ -56,7 +56,7 @@ def reproduce_part(part: Section, selection: Selection) -> None:
             "doesn't store are the command's defaults, and numbers may differ a little between machines.",
             soft=True,
         )
-    elif selection.checkpoint.is_static and not card.recovered_on_texts(selection.checkpoint.info):
+    elif selection.checkpoint.is_static and not recovered_on_texts(selection.checkpoint.info):
         part.words(
             "It was pruned from a routed checkpoint, whose own report has the command that trained that one."
         )
@@ -77,7 +77,7 @@ def train_command(selection: Selection) -> str | None:
     config, before = info.training.get("config"), info.training.get("converted")
     if not isinstance(config, Mapping) or not info.config.layers or info.config.control != "none":
         return None
-    if info.plan and not card.recovered_on_texts(info):
+    if info.plan and not recovered_on_texts(info):
         return None
     made = before if isinstance(before, Mapping) else info.training
     if {"earlier", "selection"} & set(made):
@@ -95,7 +95,7 @@ def train_command(selection: Selection) -> str | None:
     words = ["python", "-m", "shrp", "train", "--base", info.base_model or "BASE", *data]
     # A setting that was not stored did not exist yet, and the plain recipe leaves it at what it was then.
     words += ["--recipe", "paper"]
-    if card.converted(info.training):
+    if converted(info.training):
         words += ["--converted", "converted"]
     else:
         words += _layers(info)
@@ -117,7 +117,7 @@ def train_command(selection: Selection) -> str | None:
         if isinstance(made, Mapping) and isinstance(rate := made.get("learning_rate"), int | float):
             words += ["--teacher-learning-rate", f"{rate:g}"]
     command = shlex.join([*words, "--out", _folder(selection)])
-    if card.converted(info.training):
+    if converted(info.training):
         return f"{_convert_command(info, before, 'converted')}\n{command}"
     return command
 

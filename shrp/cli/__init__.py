@@ -12,7 +12,17 @@ import sys
 import typer
 from rich.text import Text
 
-from shrp.cli import augmenting, cards, converting, exporting, inspecting, pruning, reference, training
+from shrp.cli import (
+    augmenting,
+    cards,
+    converting,
+    exporting,
+    finetuning,
+    inspecting,
+    pruning,
+    reference,
+    training,
+)
 from shrp.cli.output import stderr
 from shrp.errors import ShrpError
 
@@ -24,7 +34,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (training, augmenting, converting, pruning, inspecting, reference, cards, exporting):
+for module in (
+    finetuning,
+    training,
+    augmenting,
+    converting,
+    pruning,
+    inspecting,
+    reference,
+    cards,
+    exporting,
+):
     module.register(app)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from shrp.cli.options import LabelColumn, TextColumns
 from shrp.cli.output import stderr, write_csv
-from shrp.cli.training import Base, GlueTask, Seed
+from shrp.cli.training_options import Base, GlueTask, Seed
 
 
 def register(app: typer.Typer) -> None:

@@ -9,16 +9,8 @@ import typer
 
 from shrp.cli.options import AsJson, TextColumns, layer_list
 from shrp.cli.output import print_json, stderr
-from shrp.cli.training import (
-    Base,
-    BaseName,
-    BatchSize,
-    Out,
-    Precision,
-    Resume,
-    Seed,
-    base_geometry,
-)
+from shrp.cli.training import base_geometry
+from shrp.cli.training_options import Base, BaseName, BatchSize, Out, Precision, Resume, Seed
 
 CONVERSION_SIZE, FINAL_SIZE, FURTHER_SIZE = 2500, 20_000, 60_000
 

@@ -160,3 +160,17 @@ class TrainingBar:
             f"({f'{interval}, ' if interval else ''}n={row['validation_n']}), {row['seconds']:.0f} s",
             highlight=False,
         )
+
+
+def score_line(row: dict) -> dict:
+    """A row of scores, shortened for a terminal."""
+    interval = interval_text(row)
+    return {
+        "model": row["model"],
+        "data": row["data"],
+        "metric": row["metric"],
+        "score": float(row["score"]),
+        "interval": f"{interval} ({row['interval_is']})" if interval else "-",
+        "n": row["n"],
+        "of teacher": f"{row['retained']:.1%}" if "retained" in row else "-",
+    }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,19 +18,15 @@ from shrp.cli.options import (
     plan_file,
     training_data,
 )
-from shrp.cli.output import TrainingBar, bar, print_json, print_table, stderr
-from shrp.cli.training import score_line
+from shrp.cli.output import TrainingBar, bar, print_json, print_table, score_line, stderr
+from shrp.cli.pruned_scores import round_as_stored, scores_of
+from shrp.cli.recovery import recovery_of
 from shrp.data import TextData
-from shrp.errors import DataError, PlanError, ShrpError, TrainingError, first_line
-from shrp.tasks import TASKS, Task
+from shrp.errors import DataError, PlanError
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
-    import torch
-    from transformers import PreTrainedModel
-
     from shrp.checkpoint import Checkpoint
     from shrp.plan import PruningPlan
-    from shrp.training_config import TrainConfig
     from shrp.usage import UsageStats
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
@@ -41,67 +35,6 @@ Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_d
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
     app.command()(prune)
-
-
-@dataclass(frozen=True)
-class _Recovery:
-    """What a pruned model is trained on with."""
-
-    config: TrainConfig
-    training: TextData
-    validation: TextData
-    teacher: PreTrainedModel | None
-
-
-def _recovery(
-    source: Checkpoint, data: tuple[TextData, TextData], teacher: Checkpoint | None, **settings: Any
-) -> _Recovery:
-    """Put a recovery together; raises `TrainingError` where data or teacher are not of the checkpoint's task."""
-    from shrp.config import ShrpConfig
-    from shrp.training_config import TrainConfig
-
-    training, validation = data
-    _check_same_labels(source.info.task, training.task, training.name)
-    if teacher is not None:
-        _check_same_labels(source.info.task, teacher.info.task, str(teacher.path))
-        if teacher.tokenizer.get_vocab() != source.tokenizer.get_vocab():
-            raise TrainingError(
-                f"{teacher.path} reads other tokens than {source.path}, so it can't be distilled into that: name the "
-                "dense model that it was converted from."
-            )
-    config = TrainConfig.named(
-        "paper" if teacher is None else "retain",
-        shrp=ShrpConfig(()),
-        balance=0.0,
-        freeze_embeddings=True,
-        **settings,
-    )
-    return _Recovery(config, training, validation, None if teacher is None else teacher.model)
-
-
-def _check_same_labels(ours: Task, theirs: Task, whose: str) -> None:
-    """Raise `TrainingError` where labels of `whose` are not a checkpoint's. Outputs are taken by their place, so equal
-    names in another order would be learned the wrong way round; ids stand for any names, of as many classes.
-    """
-    mend = "Give data and teacher of the checkpoint's own task."
-    if ours.is_regression != theirs.is_regression:
-        raise TrainingError(
-            f"the labels of {whose} are {_labels(theirs)}, the checkpoint's are {_labels(ours)}. {mend}"
-        )
-    known, others = ([name.casefold() for name in task.label_names] for task in (ours, theirs))
-    ids = [str(number) for number in range(ours.num_labels)]
-    if known == others or (len(known) == len(others) and ids in (known, others)):
-        return
-    why = ": outputs are taken by their place, so that they would be learned for one another" * (
-        sorted(known) == sorted(others)
-    )
-    raise TrainingError(
-        f"the labels of {whose} are {_labels(theirs)}, and the checkpoint's are {_labels(ours)}{why}. {mend}"
-    )
-
-
-def _labels(task: Task) -> str:
-    return "numbers" if task.is_regression else f"{', '.join(task.label_names)}, in this order"
 
 
 def _refuse(why: str, idle: bool, options: dict[str, Any]) -> None:
@@ -138,7 +71,7 @@ def _said_of(
     seed: int,
     file: Path | None,
 ) -> dict[str, Any]:
-    """What `training["pruning"]` says of how a plan was made, which `shrp.card.picked` reads.
+    """What `training["pruning"]` says of how a plan was made, which `shrp.card_pruning.picked` reads.
 
     Args:
         counted_on: the data whose usage the plan is made of; None for the checkpoint's own.
@@ -154,90 +87,6 @@ def _said_of(
     if counted_on is not None:
         asked |= {"counted_on": counted_on.name, "counted_n": len(counted_on)}
     return asked
-
-
-def _at_hand(task: Task, known: Sequence[TextData | None]) -> list[TextData]:
-    """The data that a pruned model is scored on: those that it was made with, or else its task's probe set.
-
-    Raises:
-        DataError: none of them has labels, or there are none and no probe set of the task comes with SHRP.
-    """
-    found = {data.fingerprint: data for data in known if data is not None}
-    if found:
-        if labelled := [data for data in found.values() if data.labels is not None]:
-            return labelled
-        raise DataError(f"{next(iter(found.values())).name} has no labels.")
-    if task.name not in TASKS:
-        raise DataError(f"the task, '{task.name}', is one of your own, and no data of it were given.")
-    return [evaluation_data("probe", task, None, "label", None)]
-
-
-def _scores(
-    model: PreTrainedModel,
-    source: Checkpoint,
-    plan: PruningPlan,
-    known: Sequence[TextData | None],
-    max_length: int,
-    **how: bool,
-) -> list[dict[str, Any]]:
-    """A row of scores for each of the data at hand; why there is none is said on stderr, as the result is worth having
-    without.
-    """
-    rows = []
-    try:
-        for data in _at_hand(source.info.task, known):
-            rows.append(_scored(model, source, plan, data, max_length, **how))
-    except (ShrpError, ValueError, RuntimeError) as error:  # out of memory, for one
-        reason = f"not scored{' on all of the data' * bool(rows)}: {first_line(error).rstrip('.')}"
-        stderr.print(f"{reason}; `python -m shrp evaluate` scores it on data of yours", highlight=False)
-    return rows
-
-
-def _scored(
-    model: PreTrainedModel,
-    source: Checkpoint,
-    plan: PruningPlan,
-    data: TextData,
-    max_length: int,
-    *,
-    matched: bool,
-    recovered: bool,
-) -> dict[str, Any]:
-    """A pruned model's row of scores, as the app's pruning lab writes it.
-
-    Raises:
-        DataError: the metric is not defined on these data, or the outputs are not all numbers.
-    """
-    from shrp.batching import token_counts
-    from shrp.evaluate import evaluate_stream
-    from shrp.score_rows import rows_as_now, score_row
-    from shrp.verdicts import KINDS_OF_CONTROL
-
-    with bar("score") as shown:
-        task = shown.add_task(f"scoring on {data.name}", total=len(data))
-        for each in evaluate_stream(model, source.tokenizer, data, max_length=max_length):
-            found = each
-            shown.update(task, completed=found.n)
-    if not math.isfinite(found.score):
-        raise DataError(f"{found.metric} is not defined for what it answers on {data.name}.")
-    rows = rows_as_now(
-        source.info, data, lambda: max(token_counts(source.tokenizer, data.texts), default=0), max_length
-    )
-    teacher = [row.get("score") for row in rows if row["kind"] == "teacher"]
-    drawn = plan.selection.startswith("random")  # which stays the control that it is
-    label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
-    label += ", shares matched" * matched + ", recovered" * recovered
-    row = score_row(label, "control" if drawn else "static", [found], teacher[0] if teacher else None)
-    about = {"data_fingerprint": data.fingerprint, "max_length": max_length, "budget": plan.budget}
-    return row | about | ({"recovered": True} if recovered else {})
-
-
-def _as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
-    """Round a model's weights in place as storing them will, so that its score is that of what is written."""
-    if dtype is not None:
-        for value in model.state_dict().values():
-            if value.is_floating_point():
-                value.copy_(value.to(dtype))
 
 
 def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, Any]:
@@ -373,7 +222,7 @@ def prune(
         raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
     recovery = None
     if recover:  # before anything is measured, since it may not fit
-        recovery = _recovery(
+        recovery = recovery_of(
             source,
             training_data(
                 # The checkpoint's own task, so that labels mean what its head takes them for.
@@ -436,10 +285,10 @@ def prune(
         )
         history = joined(history, more)
     dtype = None if full_precision else torch.float16
-    _as_stored(model, dtype)
+    round_as_stored(model, dtype)
     known = (measured_on, like, None if recovery is None else recovery.validation)
     how = {"matched": match_shares, "recovered": recovery is not None}
-    scores = _scores(model, source, chosen, known, max_length, **how)
+    scores = scores_of(model, source, chosen, known, max_length, **how)
     info = replace(info, scores=(*info.scores, *scores))
     extra = {store.HISTORY: history_text(history)} if history else {}
     store.save(model, source.tokenizer, info, out, dtype=dtype, extra_files=extra, teacher=source.teacher)

@@ -1,10 +1,9 @@
-"""`finetune` and `train`."""
+"""`train`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,152 +18,29 @@ from shrp.cli.options import (
     say_data,
     training_data,
 )
-from shrp.cli.output import TrainingBar, interval_text, print_json, print_table, stderr
-
-if TYPE_CHECKING:
-    from shrp.checkpoint import Checkpoint
-    from shrp.data import TextData
-
-Base = Annotated[str, typer.Option("--base", help="A hub id (bert-base-uncased) or a folder with a model.")]
-BaseName = Annotated[str | None, typer.Option(help="What the checkpoint should call the base.")]
-HeadLabels = Annotated[
-    str | None,
-    typer.Option(
-        help="What the outputs of the base's own head stand for, in their order, such as neg,pos: needed where its "
-        "config does not say it in the data's own names. Its head is then taken as it is.",
-    ),
-]
-TaskName = Annotated[
-    str | None, typer.Option(help="What to call the task of your own files; else as the file.")
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the resulting checkpoint.")]
-GlueTask = Annotated[str | None, typer.Option("--task", help="GLUE task; or give your own files.")]
-TrainFile = Annotated[Path | None, typer.Option(help="Your own training data: CSV, TSV, JSONL or Parquet.")]
-ValidationFile = Annotated[Path | None, typer.Option(help="Your own validation data.")]
-EpochSize = Annotated[int | None, typer.Option(help="At most so many examples an epoch.")]
-BatchSize = Annotated[int, typer.Option(help="Examples a step.")]
-MaxLength = Annotated[int, typer.Option(min=4, help="Longest input, in tokens.")]
-Freeze = Annotated[bool, typer.Option(help="Leave the embeddings as they are.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is random.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch of a killed run.")]
+from shrp.cli.output import TrainingBar, print_json, print_table, score_line, stderr
+from shrp.cli.training_options import (
+    Base,
+    BaseName,
+    BatchSize,
+    EpochSize,
+    Freeze,
+    GlueTask,
+    HeadLabels,
+    MaxLength,
+    Out,
+    Precision,
+    Resume,
+    Seed,
+    TaskName,
+    TrainFile,
+    ValidationFile,
+)
 
 
 def register(app: typer.Typer) -> None:
-    """Add this module's commands to the command line."""
-    app.command()(finetune)
+    """Add this module's command to the command line."""
     app.command()(train)
-
-
-def finetune(
-    base: Base,
-    out: Out,
-    task: GlueTask = None,
-    train_file: TrainFile = None,
-    validation_file: ValidationFile = None,
-    text_column: TextColumns = None,
-    label_column: LabelColumn = "label",
-    label_means: LabelMeanings = None,
-    task_name: TaskName = None,
-    head_labels: HeadLabels = None,
-    epochs: Annotated[
-        int, typer.Option(min=0, help="Epochs; 0 takes a model that is of the task already as it is.")
-    ] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
-    epoch_size: EpochSize = None,
-    batch_size: BatchSize = 32,
-    max_length: MaxLength = 128,
-    freeze_embeddings: Freeze = False,
-    precision: Precision = "auto",
-    seed: Seed = 0,
-    base_name: BaseName = None,
-    resume: Resume = False,
-    json: AsJson = False,
-) -> None:
-    """Fine-tune a dense encoder on a task: the teacher that `train` starts from.
-
-    With `--epochs 0` a model that is of the task already becomes a dense checkpoint as it is, to be scored, explained,
-    exported and compared like any other.
-    """
-    from shrp import checkpoint
-    from shrp.base import load_base, of_another_task
-    from shrp.checkpoint import Checkpoint
-    from shrp.checkpoint_info import CheckpointInfo
-    from shrp.config import ShrpConfig
-    from shrp.errors import TrainingError
-    from shrp.history import history_text
-    from shrp.run_state import finish
-    from shrp.train import train as run
-    from shrp.training_config import TrainConfig
-
-    if Path(base).resolve() == out.resolve():
-        raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
-    checkpoint.refuse_existing(out)  # now, not after the epochs
-    data, validation = training_data(
-        task, train_file, validation_file, text_column, label_column, label_means, task_name
-    )
-    model, tokenizer, trained = load_base(base, data.task, seed, labels_of(head_labels))
-    info = CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
-    say_data(data, validation)
-    say_cut(model.config, tokenizer, (data, validation), max_length)
-    if epochs == 0:
-        if not trained:
-            raise TrainingError(
-                f"nothing says that {base} has a trained head of {data.task.name}, so it can't be taken as it is: give "
-                "--epochs 1 or more or, if it has one, --head-labels."
-            )
-        _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, max_length, as_json=json)
-        return
-    if not trained and (said := of_another_task(base, data.task)):
-        stderr.print(said, highlight=False)
-    config = TrainConfig(
-        stage2_epochs=epochs,
-        learning_rate=learning_rate,
-        epoch_size=epoch_size,
-        batch_size=batch_size,
-        max_length=max_length,
-        freeze_embeddings=freeze_embeddings,
-        precision=precision,
-        seed=seed,
-    )
-    model, info, history = run(
-        config, model, info, tokenizer, data, validation, out, resume=resume, progress=TrainingBar()
-    )
-    checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
-    finish(out)
-    last = history[-1]
-    if json:
-        print_json({"out": str(out), "task": data.task.name, "validation": validation.name, **last})
-    else:
-        stderr.print(f"wrote {out}", highlight=False)
-
-
-def _adopt(made: Checkpoint, base: str, validation: TextData, max_length: int, *, as_json: bool) -> None:
-    """Write a dense model of `base` as it is, and say what it scores."""
-    from shrp import checkpoint
-    from shrp.evaluate import evaluate
-
-    known = checkpoint.info_if_ours(base)
-    training = dict(known.training) if known else {"adopted": True, "config": {"max_length": max_length}}
-    info = replace(made.info, training=training)
-    checkpoint.save(made.model, made.tokenizer, info, made.path)
-    found = evaluate(made.model, made.tokenizer, validation, max_length=info.max_length)
-    if as_json:
-        print_json(
-            {
-                "out": str(made.path),
-                "task": info.task.name,
-                "validation": validation.name,
-                "metric": found.metric,
-                "validation_score": found.score,
-                "validation_n": found.n,
-            }
-        )
-    else:
-        stderr.print(
-            f"wrote {made.path}, the model as it is: {found.metric} {found.score:.4f} on {found.data}, n = {found.n:,}",
-            highlight=False,
-        )
 
 
 def train(
@@ -424,17 +300,3 @@ def number_list(text: str) -> tuple[int, ...]:
     if any(number < 1 for number in numbers):
         raise TrainingError(f"numbers of experts must be 1 or more, not {text!r}.")
     return numbers
-
-
-def score_line(row: dict) -> dict:
-    """A row of scores, shortened for a terminal."""
-    interval = interval_text(row)
-    return {
-        "model": row["model"],
-        "data": row["data"],
-        "metric": row["metric"],
-        "score": float(row["score"]),
-        "interval": f"{interval} ({row['interval_is']})" if interval else "-",
-        "n": row["n"],
-        "of teacher": f"{row['retained']:.1%}" if "retained" in row else "-",
-    }

@@ -1,0 +1,104 @@
+"""The rows of scores that `prune` stores with what it writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from shrp.cli.options import evaluation_data
+from shrp.cli.output import bar, stderr
+from shrp.data import TextData
+from shrp.errors import DataError, ShrpError, first_line
+from shrp.tasks import TASKS, Task
+
+if TYPE_CHECKING:  # slow to import, and not needed for --help
+    import torch
+    from transformers import PreTrainedModel
+
+    from shrp.checkpoint import Checkpoint
+    from shrp.plan import PruningPlan
+
+
+def round_as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
+    """Round a model's weights in place as storing them will, so that its score is that of what is written."""
+    if dtype is not None:
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.to(dtype))
+
+
+def scores_of(
+    model: PreTrainedModel,
+    source: Checkpoint,
+    plan: PruningPlan,
+    known: Sequence[TextData | None],
+    max_length: int,
+    **how: bool,
+) -> list[dict[str, Any]]:
+    """A row of scores for each of the data at hand; why there is none is said on stderr, as the result is worth having
+    without.
+    """
+    rows = []
+    try:
+        for data in _at_hand(source.info.task, known):
+            rows.append(_scored(model, source, plan, data, max_length, **how))
+    except (ShrpError, ValueError, RuntimeError) as error:  # out of memory, for one
+        reason = f"not scored{' on all of the data' * bool(rows)}: {first_line(error).rstrip('.')}"
+        stderr.print(f"{reason}; `python -m shrp evaluate` scores it on data of yours", highlight=False)
+    return rows
+
+
+def _at_hand(task: Task, known: Sequence[TextData | None]) -> list[TextData]:
+    """The data that a pruned model is scored on: those that it was made with, or else its task's probe set.
+
+    Raises:
+        DataError: none of them has labels, or there are none and no probe set of the task comes with SHRP.
+    """
+    found = {data.fingerprint: data for data in known if data is not None}
+    if found:
+        if labelled := [data for data in found.values() if data.labels is not None]:
+            return labelled
+        raise DataError(f"{next(iter(found.values())).name} has no labels.")
+    if task.name not in TASKS:
+        raise DataError(f"the task, '{task.name}', is one of your own, and no data of it were given.")
+    return [evaluation_data("probe", task, None, "label", None)]
+
+
+def _scored(
+    model: PreTrainedModel,
+    source: Checkpoint,
+    plan: PruningPlan,
+    data: TextData,
+    max_length: int,
+    *,
+    matched: bool,
+    recovered: bool,
+) -> dict[str, Any]:
+    """A pruned model's row of scores, as the app's pruning lab writes it.
+
+    Raises:
+        DataError: the metric is not defined on these data, or the outputs are not all numbers.
+    """
+    from shrp.batching import token_counts
+    from shrp.evaluate import evaluate_stream
+    from shrp.score_rows import rows_as_now, score_row
+    from shrp.verdicts import KINDS_OF_CONTROL
+
+    with bar("score") as shown:
+        task = shown.add_task(f"scoring on {data.name}", total=len(data))
+        for each in evaluate_stream(model, source.tokenizer, data, max_length=max_length):
+            found = each
+            shown.update(task, completed=found.n)
+    if not math.isfinite(found.score):
+        raise DataError(f"{found.metric} is not defined for what it answers on {data.name}.")
+    rows = rows_as_now(
+        source.info, data, lambda: max(token_counts(source.tokenizer, data.texts), default=0), max_length
+    )
+    teacher = [row.get("score") for row in rows if row["kind"] == "teacher"]
+    drawn = plan.selection.startswith("random")  # which stays the control that it is
+    label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
+    label += ", shares matched" * matched + ", recovered" * recovered
+    row = score_row(label, "control" if drawn else "static", [found], teacher[0] if teacher else None)
+    about = {"data_fingerprint": data.fingerprint, "max_length": max_length, "budget": plan.budget}
+    return row | about | ({"recovered": True} if recovered else {})
