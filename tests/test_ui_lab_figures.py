@@ -61,7 +61,7 @@ def exploration(text="a <b>bold</b> film", token=False, seed=0):
 def test_kept_map_shows_weights_and_what_was_dropped():
     plan = make_plan(USAGE, budget=3)
     fig = lab_figures.kept_map(plan, 4, USAGE, "usage: n = 9")
-    dropped, kept, cells = fig.data
+    dropped, kept, cells, *_ = fig.data
     assert np.isfinite(kept.z).sum() == plan.budget
     np.testing.assert_allclose(np.nansum(kept.z, axis=1), 100)
     assert (np.isfinite(dropped.z) ^ np.isfinite(kept.z)).all()

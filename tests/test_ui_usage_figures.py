@@ -18,7 +18,7 @@ def draw(**options):
 
 def test_an_invisible_marker_lies_over_every_cell():
     fig = draw(counts=np.array([[5, 3, 2], [0, 9, 0]]))
-    heat, points = fig.data
+    heat, points, *_ = fig.data
     assert heat.hoverinfo == "skip"
     assert points.marker.opacity == points.unselected.marker.opacity == 0
     assert [tuple(cell) for cell in points.customdata] == [(la, e) for la in (4, 7) for e in range(3)]
@@ -60,7 +60,7 @@ def test_differences_are_centred_on_zero():
 def test_differences_beyond_chance_are_bold_and_told_with_their_interval():
     ends = np.full((2, 3, 2), np.nan)
     ends[0, 0], ends[0, 1] = (0.1, 0.9), (-0.1, 0.7)
-    heat, points = draw(difference=True, ends=ends).data
+    heat, points, *_ = draw(difference=True, ends=ends).data
     assert heat.text[0] == ["<b>+50</b>", "+30", "+20"]
     assert "95% interval: +10.0 to +90.0" in points.hovertext[0]
     assert "95% interval: none, too few or all alike" in points.hovertext[2]

@@ -85,7 +85,6 @@ def parted_map(frame: pd.DataFrame, data: str) -> go.Figure:
             y=rows,
             text=[[f"{100 * value:.0f}" for value in row] for row in values],
             texttemplate="%{text}",
-            textfont={"size": 11},
             hovertext=hover,
             hovertemplate="%{hovertext}<extra></extra>",
             xgap=2,

@@ -248,7 +248,6 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
             y=rows,
             text=text if len(whole) <= 16 else None,
             texttemplate="%{text}" if len(whole) <= 16 else None,
-            textfont={"size": 11},
             colorscale=DIVERGING,
             zmin=-limit,
             zmax=limit,

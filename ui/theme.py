@@ -16,6 +16,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
+from ui.cell_numbers import write_numbers
+
 SEQUENTIAL = "Cividis"
 """From nothing (dark blue) to much (yellow)."""
 
@@ -145,7 +147,7 @@ def layout(
     legend: bool | None = None,
     margin: dict[str, int] | None = None,
 ) -> go.Figure:
-    """Give a figure its title, axis titles with units, size and margins; returns the figure.
+    """Give a figure its title, axis titles with units, size and margins, and its cells legible numbers; returns it.
 
     Args:
         fig: changed in place.
@@ -157,6 +159,7 @@ def layout(
         legend: show it below the plot; None leaves that to Plotly.
         margin: overrides of the margins, in pixels.
     """
+    write_numbers(fig)
     # A chart cuts what does not fit, so long lines go on below.
     lines = [part for line in subtitle.split("<br>") for part in textwrap.wrap(line, SUBTITLE_WIDTH)]
     top = 56 + 18 * len(lines)

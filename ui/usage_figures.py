@@ -99,7 +99,6 @@ def usage_heatmap(
         y=rows,
         text=cells if show else None,
         texttemplate="%{text}" if show else None,
-        textfont={"size": 11},
         xgap=2,
         ygap=2,
         hoverinfo="skip",

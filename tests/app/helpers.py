@@ -18,6 +18,11 @@ def specs(at):
     return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
 
 
+def targets(spec):
+    """The invisible markers over a map's cells, which take the clicks."""
+    return [trace for trace in spec["data"] if trace["type"] == "scatter"][-1]
+
+
 def values(array):
     """A plotly array, which is a list or a base64-coded buffer."""
     if isinstance(array, dict):

@@ -16,7 +16,7 @@ from shrp.usage import measure_usage, plan_from
 from ui import lab_editor, lab_edits, lab_export
 from ui.lab_edits import COUNT, PLAN_BYTES, Editor
 
-from .helpers import specs, texts_of
+from .helpers import specs, targets, texts_of
 
 
 def direct(folder, edits=(), **options):
@@ -33,7 +33,7 @@ def assert_shows(at, plan, evaluation):
     values = {m.label: m.value for m in at.metric}
     assert values["Experts kept"].startswith(f"{plan.budget} of")
     assert values["Accuracy"] == f"{100 * evaluation.score:.1f}%"
-    cells = specs(at)[0]["data"][-1]
+    cells = targets(specs(at)[0])
     kept = [
         cell[:2]
         for cell, text in zip(cells["customdata"], cells["hovertext"], strict=True)
@@ -50,7 +50,7 @@ def report(at, element_id, value):
 
 
 def click(at, layer, expert):
-    cells = specs(at)[0]["data"][-1]["customdata"]
+    cells = targets(specs(at)[0])["customdata"]
     cell = next(cell for cell in cells if cell[:2] == [layer, expert])
     point = {"customdata": dict(zip("012", cell, strict=True)), "curve_number": 4, "point_index": 0}
     selection = {"points": [point], "point_indices": [0], "box": [], "lasso": []}

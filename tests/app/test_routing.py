@@ -16,7 +16,7 @@ from ui import arrival, routing_attention, routing_force
 from ui.routing_views import lengths
 from ui.sentences import LONGEST_LINK
 
-from .helpers import specs, texts_of, values
+from .helpers import specs, targets, texts_of, values
 
 
 def route(at, text):
@@ -240,7 +240,7 @@ def test_a_link_restores_the_forced_route_and_the_matrix_is_relative_to_it(open_
     parts = loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2",)]
     (base,) = explore(*parts, route=ForcedRoute.parse("1.3_2.0"))
     assert f"under the forced route {base.logits[1]:+.3f}" in spec["layout"]["title"]["subtitle"]["text"]
-    cells = spec["data"][-1]
+    cells = targets(spec)
     assert cells["customdata"] == [[layer, expert] for layer in (1, 2) for expert in range(4)]
     assert "click to release it" in cells["hovertext"][3]
     (other,) = explore(*parts, route=ForcedRoute.parse("1.3_2.1"))
@@ -311,7 +311,7 @@ def test_one_token_is_forced_in_the_first_input_only(open_page, tiny_token_check
 def test_a_click_in_the_map_of_tokens_picks_one(monkeypatch, open_page, tiny_token_checkpoint):
     at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3")
     spec = next(s for s in specs(at) if s["layout"]["title"]["text"] == "Expert of every token")
-    assert spec["data"][-1]["customdata"] == [[layer, token] for layer in (1, 2) for token in range(5)]
+    assert targets(spec)["customdata"] == [[layer, token] for layer in (1, 2) for token in range(5)]
     loaded = checkpoints.load(tiny_token_checkpoint)
     (shown,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2 w3",)])
     session = {"tokens-1": {"selection": {"points": [{"customdata": [2, 3]}]}}}

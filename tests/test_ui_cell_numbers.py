@@ -1,0 +1,96 @@
+"""Numbers in cells stand out from every colour of every scale, once each, and nothing else of the map changes."""
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from plotly.colors import sample_colorscale, unlabel_rgb
+
+from ui.cell_numbers import BLACK, write_numbers
+from ui.expert_cells import EXPERT_COLORS, _discrete_scale
+from ui.theme import DIVERGING, SEQUENTIAL
+
+
+def contrast(one, two):
+    """After WCAG 2.2, of two colours of 0 to 255."""
+    lights = []
+    for color in (one, two):
+        parts = np.asarray(color) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        lights.append(float(linear @ [0.2126, 0.7152, 0.0722]))
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+@pytest.mark.parametrize("scale", [SEQUENTIAL, DIVERGING])
+def test_every_number_stands_out(scale):
+    z = np.linspace(-3, 3, 60).reshape(6, 10)
+    fig = go.Figure(
+        go.Heatmap(z=z, colorscale=scale, zmin=-3, zmax=3, text=z.round(1), texttemplate="%{text}")
+    )
+    write_numbers(fig)
+    cells, black, white = fig.data
+    assert cells.texttemplate is None
+    written = 0
+    # The named scale's colours as plotly mixes them, ours of hex stops by hand.
+    stops = fig.data[0].colorscale
+    for numbers, ink in ((black, (0, 0, 0)), (white, (255, 255, 255))):
+        for value in numbers.z[np.isfinite(numbers.z)]:
+            (mixed,) = sample_colorscale([[p, c] for p, c in as_rgb(stops)], [(value + 3) / 6])
+            assert contrast(unlabel_rgb(mixed), ink) >= 4.5
+            written += 1
+    assert written == z.size
+    assert black.textfont.color == BLACK
+
+
+def as_rgb(stops):
+    for place, color in stops:
+        if color.startswith("#"):
+            parts = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+            color = "rgb({}, {}, {})".format(*parts)
+        yield place, color
+
+
+def test_each_cell_has_its_own_number_and_an_empty_one_none():
+    z = np.array([[0.0, 1.0], [np.nan, 0.5]])
+    fig = go.Figure(
+        go.Heatmap(
+            z=z,
+            zmin=0,
+            zmax=1,
+            colorscale=SEQUENTIAL,
+            text=[["0", "<b>100</b>"], ["", "50"]],
+            texttemplate="%{text}",
+            hovertemplate="%{z}",
+            x=["a", "b"],
+        )
+    )
+    write_numbers(fig)
+    cells, black, white = fig.data
+    assert cells.hovertemplate == "%{z}"
+    assert [list(row) for row in white.text] == [["0", ""], ["", ""]]
+    assert [list(row) for row in black.text] == [["", "<b>100</b>"], ["", "50"]]
+    for numbers in (black, white):
+        assert (numbers.hoverinfo, numbers.hovertemplate, numbers.showscale) == ("skip", None, False)
+        assert list(numbers.x) == ["a", "b"]
+    np.testing.assert_array_equal(white.z, [[0, np.nan], [np.nan, np.nan]])
+
+
+def test_the_colours_of_experts_have_legible_numbers():
+    experts = len(EXPERT_COLORS)
+    z = np.arange(experts)[None]
+    fig = go.Figure(
+        go.Heatmap(
+            z=z, zmin=-0.5, zmax=experts - 0.5, colorscale=_discrete_scale(experts), texttemplate="%{z}"
+        )
+    )
+    write_numbers(fig)
+    _, black, white = fig.data
+    for at, color in enumerate(EXPERT_COLORS):
+        ink = (0, 0, 0) if np.isfinite(black.z[0, at]) else (255, 255, 255)
+        assert np.isfinite(black.z[0, at]) != np.isfinite(white.z[0, at])
+        assert contrast([int(color[i : i + 2], 16) for i in (1, 3, 5)], ink) >= 4.5
+
+
+def test_a_map_without_numbers_stays_as_it_is():
+    fig = go.Figure(go.Heatmap(z=[[1, 2]], colorscale=SEQUENTIAL))
+    write_numbers(fig)
+    assert len(fig.data) == 1
