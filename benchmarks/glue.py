@@ -78,13 +78,17 @@ class Study:
         """One evaluation for each data set."""
         return [[self.stages.evaluate(model, data)] for data in self.sets]
 
-    def shrp(self, recipe: str) -> None:
-        """For each depth the teacher's row, SHRP's own, and random experts."""
-        # All at once, so that another teacher than the table's is refused before hours of training.
+    def teacher(self, recipe: str) -> None:
+        """The teacher's row for each depth, all at once, so that another teacher than the table's is refused before
+        hours of training.
+        """
         teacher = self._teachers[0], self.dense, self.stages.teacher
         self.table.add(
             *(self._row("teacher", recipe, depth.name, *teacher) for depth in self.pipeline.chosen)
         )
+
+    def shrp(self, recipe: str) -> None:
+        """For each depth SHRP's own rows, and random experts."""
         for depth, routed in self.pipeline.conversions(recipe, "none"):
             self.made[recipe, depth.name] = routed
             found = self._all(routed.model)
@@ -226,6 +230,13 @@ def main(
     control_texts: Annotated[
         bool, typer.Option(help="Whether the controls of `retain` learn from the unlabelled texts too.")
     ] = True,
+    controls_alone: Annotated[
+        bool,
+        typer.Option(
+            "--controls-alone",
+            help="Train the controls alone, beside rows of SHRP's that the table has: no leads.",
+        ),
+    ] = False,
     depths: Annotated[str, typer.Option(help="6of12, 11of12, or both.")] = ",".join(d.name for d in DEPTHS),
     out: Annotated[Path, typer.Option(help="The table.")] = OUT,
     ship: Annotated[
@@ -240,6 +251,8 @@ def main(
         names(recipes, tuple(RECIPES), "--recipes"),
         names(controls, CONTROLS, "--controls", none=True),
     )
+    if controls_alone and (not beside or ship is not None):
+        raise TrainingError("--controls-alone needs --controls, and ships nothing.")
     if ship is not None and "," in seeds:
         raise TrainingError("a checkpoint is of one seed, so --ship takes --seeds with a single one.")
     name = name_of(base, base_name)
@@ -250,7 +263,9 @@ def main(
             stages = Stages(base, name, work, task, seed)
             study = Study(stages, general, table, task, control_texts=control_texts, chosen=chosen)
             for recipe in picked:
-                study.shrp(recipe)
+                study.teacher(recipe)
+                if not controls_alone:
+                    study.shrp(recipe)
                 for control in beside:
                     study.control(recipe, control)
             if ship is not None:

@@ -287,6 +287,17 @@ def test_controls_compute_in_the_format_of_shrp_whatever_process_trains_them(pla
     assert {row["precision"] for rows in texts for row in rows} == {"bf16"}
 
 
+def test_controls_alone_come_beside_the_rows_that_there_are(place):
+    options = ("--tasks", "rte", "--recipes", "paper", "--depths", "6of12")
+    first = run(place, *options, "--controls", "")
+    shutil.rmtree(place / "work" / "rte-s0")  # SHRP's own models are gone, their rows stay
+    rows = run(place, *options, "--controls", "uniform", "--controls-alone")
+    assert [row for row in rows if row["model"] != "uniform"] == first
+    (control,) = (row for row in rows if row["model"] == "uniform")
+    assert "lead" not in control
+    assert not any("none" in folder.name for folder in (place / "work" / "rte-s0").iterdir())
+
+
 def test_controls_without_texts_are_read_back(place):
     """Their fresh layers are the same ones each time."""
     options = ("--tasks", "rte", "--recipes", "retain", "--depths", "6of12", "--no-control-texts")
@@ -308,6 +319,11 @@ def test_what_was_finished_before_its_identity_was_kept_needs_neither_base_nor_t
 def test_a_checkpoint_is_shipped_of_one_seed(place):
     with pytest.raises(TrainingError, match="--seeds with a single one"):
         run(place, "--seeds", "0,1", "--ship", place / "ship")
+
+
+def test_controls_alone_are_some(place):
+    with pytest.raises(TrainingError, match="--controls-alone needs --controls"):
+        run(place, "--controls", "", "--controls-alone")
 
 
 def test_a_depth_alone_gets_the_same_rows_without_the_other_s_training_on_the_task(place):

@@ -19,17 +19,18 @@ from shrp import checkpoint as checkpoints
 from shrp import reference
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo
-from shrp.data import PROBES, TextData, load_glue, load_probe
+from shrp.data import PROBES, TextData, from_frame, load_glue, load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.hub import DATA_DIR
 from shrp.results_store import ROUTED
-from shrp.tabular import is_unicode
+from shrp.tabular import EXTENSIONS, is_unicode, read_table
 from shrp.tasks import TASKS, Task
 from ui.store import Progress, disk, once
 from ui.text import escape
 
-OWN, HUB = "own", "hub"
-"""The sources that are a person's own table, and GLUE over the network."""
+OWN, HUB, FOLDER = "own", "hub", "folder"
+"""The sources that are a person's own table, GLUE over the network, and a file of a task of one's own that lies in the
+folder of SHRP_DATA_DIR, for whoever runs the app to leave there."""
 OWN_DATA, OWN_CHECKPOINTS = "own-data", "own-checkpoints"
 """Keys of the session's state: its own `TextData`, and its own checkpoints' folders by name."""
 MODELS = 3
@@ -169,7 +170,10 @@ def available_sources(task: Task) -> dict[str, str]:
     mine: TextData | None = st.session_state.get(OWN_DATA)
     own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
     if not is_known(task):
-        return own
+        left = _left_for(task)
+        return (
+            {FOLDER: f"{escape(left.name)} in the data folder of {escape(task.name)}"} if left else {}
+        ) | own
     if os.path.isfile(_file_of("probe", task.name)):
         sources["probe"] = "The shipped probe set: sentences tagged by phenomenon"
     if not os.environ.get(DATA_DIR):
@@ -183,6 +187,25 @@ def is_known(task: Task) -> bool:
     """Whether data of the task's name can be of it: one of the same name but other labels can't be scored on them."""
     known = TASKS.get(task.name)
     return known is not None and known.label_names == task.label_names
+
+
+def _left_for(task: Task) -> Path | None:
+    """The validation data that lie in the data folder for a task of one's own; None where there are none.
+
+    A checkpoint, and with it the task's name, may come from anywhere: a name that leads elsewhere finds nothing.
+    """
+    folder = os.environ.get(DATA_DIR)
+    name = task.name
+    if not folder or name in (*TASKS, "", "..") or Path(name).name != name or not is_unicode(name):
+        return None
+    return next(
+        (
+            path
+            for suffix in EXTENSIONS
+            if os.path.isfile(path := Path(folder) / name / f"validation{suffix}")
+        ),
+        None,
+    )
 
 
 def default_source(sources: Iterable[str]) -> str | None:
@@ -203,7 +226,7 @@ def _describe_own(data: TextData) -> str:
     return f"Your own {escape(data.name)}: {len(data):,} inputs, {labels}; in this session only"
 
 
-def load_dataset(source: str, task_name: str) -> TextData:
+def load_dataset(source: str, task: Task) -> TextData:
     """The data of a source for a task.
 
     Raises:
@@ -211,21 +234,25 @@ def load_dataset(source: str, task_name: str) -> TextData:
     """
     if source == OWN:
         mine: TextData | None = st.session_state.get(OWN_DATA)
-        if mine is None or mine.task.name != task_name:
-            raise DataError(f"No data of your own were given for the task '{task_name}' in this session.")
+        if mine is None or mine.task.name != task.name:
+            raise DataError(f"No data of your own were given for the task '{task.name}' in this session.")
         return mine
-    file = _file_of(source, task_name)
+    file = _left_for(task) if source == FOLDER else _file_of(source, task.name)
     stamp = _stamp(file.parent, (file.name,)) if file is not None else ()
-    return _dataset(source, task_name, str(file), stamp)
+    return _dataset(source, task, str(task.to_dict()), str(file), stamp)
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the data …")
-def _dataset(source: str, task_name: str, file: str, stamp: Stamp) -> TextData:
+def _dataset(source: str, _task: Task, labels: str, file: str, stamp: Stamp) -> TextData:
     if source == "probe":
-        return load_probe(task_name)
+        return load_probe(_task.name)
     if source in ("glue", HUB):
-        return load_glue(task_name)
-    raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub and own.")
+        return load_glue(_task.name)
+    if source == FOLDER:
+        table = read_table(file)
+        label, slice_, pair = (name if name in table else None for name in ("label", "slice", "pair"))
+        return from_frame(table, _task, f"{_task.name} {Path(file).name}", label, slice_, pair_column=pair)
+    raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub, folder and own.")
 
 
 def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:

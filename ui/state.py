@@ -123,7 +123,7 @@ def _pick_source(task: Task) -> None:
         bind="query-params",
         on_change=lambda: st.session_state.pop(_OWN_LEFT, None),
         help="What usage, scores and prunings are measured on. The variable SHRP_DATA_DIR may name a folder "
-        "with <task>/validation.parquet.",
+        "with <task>/validation.parquet, of a task of your own also .csv, .tsv or .jsonl.",
     )
     not_here.notice("data source", SOURCE, asked, source)
     st.caption(sources.get(source, ""))
@@ -195,15 +195,13 @@ def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str
     hub = "pick the hub in the sidebar, which needs a network once, or " if loaders.HUB in sources else ""
     try:
         if source is None:
-            folder = (
-                ", or start the app with the variable SHRP_DATA_DIR naming a folder that holds "
-                f"{info.task.name}/validation.parquet"
-            )
+            kind = ".parquet" if loaders.is_known(info.task) else " (.csv, .tsv, .jsonl or .parquet)"
             raise DataError(
-                f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar"
-                f"{folder if loaders.is_known(info.task) else ''}."
+                f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar, or "
+                "start the app with the variable SHRP_DATA_DIR naming a folder that holds "
+                f"{info.task.name}/validation{kind}."
             )
-        return source, loaders.load_dataset(source, info.task.name), ""
+        return source, loaders.load_dataset(source, info.task), ""
     except DataError as error:
         if not needed:
             return source or "", None, str(error)

@@ -6,6 +6,7 @@ import json
 import re
 import weakref
 import zipfile
+from dataclasses import replace
 
 import pandas as pd
 import pyarrow as pa
@@ -512,6 +513,52 @@ def test_data_make_a_task_of_ones_own_usable(open_page, save_tiny, monkeypatch):
     upload(at, "table", "mine.csv", b"remark,label\n" + b"w1 w2 w3,good\nw4 w5,bad\n" * 4)
     assert not at.exception
     assert "on mine.csv" in texts_of(at)
+
+
+@pytest.fixture
+def moods(save_tiny, monkeypatch, tmp_path):
+    """Folders of a checkpoint of a task of one's own, and of data."""
+    monkeypatch.setitem(TASKS, "moods", custom_task("moods", ("remark",), ("bad", "good")))
+    folder = save_tiny("custom", task="moods")
+    monkeypatch.delitem(TASKS, "moods")
+    (tmp_path / "data" / "moods").mkdir(parents=True)
+    return folder, tmp_path / "data"
+
+
+def test_data_of_a_task_of_ones_own_may_lie_in_the_data_folder(open_page, moods):
+    folder, data = moods
+    rows = "w1 w2 w3,good,x\nw4 w5,bad,y\n" * 4
+    (data / "moods" / "validation.csv").write_text(f"remark,label,slice\n{rows}")
+    at = open_page("expert_usage", folder, data_dir=data)
+    assert not at.exception
+    assert at.selectbox(key="source").value == "folder"
+    assert "on moods validation.csv" in texts_of(at)
+    assert {"class: good", "slice: x"} <= set(at.selectbox(key="group").options)
+    upload(at, "table", "mine.csv", b"remark,label\nw1 w2,good\nw3,bad\n")
+    assert "on mine.csv" in texts_of(at)
+    at.selectbox(key="source").set_value("folder").run()
+    assert "on moods validation.csv" in texts_of(at)
+
+
+def test_data_in_the_data_folder_that_do_not_fit_are_told(open_page, moods):
+    folder, data = moods
+    (data / "moods" / "validation.csv").write_text("remark,label\nw1,awful\n")
+    at = open_page("expert_usage", folder, data_dir=data)
+    assert not at.exception
+    assert "awful" in texts_of(at)
+    (data / "moods" / "validation.csv").unlink()
+    at = open_page("expert_usage", folder, data_dir=data)
+    assert "folder that holds moods/validation (.csv, .tsv, .jsonl or .parquet)" in texts_of(at)
+
+
+@pytest.mark.parametrize("name", ["..", "", ".", "../data", "a/b", "sst2", "moods\0", "\ud800"])
+def test_no_tasks_name_leads_out_of_the_data_folder(name, tmp_path, monkeypatch):
+    for place in (tmp_path, tmp_path / "data", tmp_path / "data" / "a" / "b", tmp_path / "data" / "sst2"):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "validation.csv").write_text("sentence\nw1\n")
+    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
+    task = replace(custom_task("moods", ("sentence",), ("bad", "good")), name=name)
+    assert loaders.available_sources(task) == {}
 
 
 def test_a_slice_column_groups_inputs():
