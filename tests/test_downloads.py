@@ -36,6 +36,7 @@ def test_a_downloaded_chart_says_what_it_is_and_nothing_of_clicks(fig):
     assert "<title>sst2-6of12-usage · SHRP</title>" in own
     assert "<h1>sst2-6of12-usage</h1>" in own
     assert 'role="img" aria-label="Two bars."' in own
+    assert '"toImageButtonOptions": {"format": "svg", "filename": "sst2-6of12-usage"}' in own
     assert "Layer 8" in own
     assert "click to" not in own
     assert "click to" in fig.to_json()  # the page's own stays as it is

@@ -40,7 +40,8 @@ def chart(
         hint: where the page says or does the same without the chart, for those who can't use it.
     """
     options: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    st.plotly_chart(fig, width="stretch", key=key, alt=f"{alt} {hint}".strip(), config=_TOOLBAR, **options)
+    config = _TOOLBAR | {"toImageButtonOptions": {"filename": file_name(name), "scale": 2}}
+    st.plotly_chart(fig, width="stretch", key=key, alt=f"{alt} {hint}".strip(), config=config, **options)
     downloads(frame, key, name, fig=fig, alt=alt)
 
 
@@ -88,7 +89,8 @@ def downloads(
                 on_click="ignore",
                 type="tertiary",
                 icon=":material/download:",
-                help="This chart as one interactive file that works without a network (about 5 MB)",
+                help="This chart as one interactive file that works without a network (about 5 MB); its camera saves "
+                "SVG",
             )
 
 
@@ -102,7 +104,10 @@ def standalone(fig: go.Figure, alt: str = "", name: str = "") -> bytes:
     copy = unclickable(fig).update_layout(
         template="plotly_white", paper_bgcolor="white", plot_bgcolor="white"
     )
-    chart_html = copy.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
+    # Its camera saves what a paper can take; in the app that would be in the colours of the theme, on nothing.
+    saved = {"format": "svg", "filename": file_name(name or "chart")}
+    config = {"displaylogo": False, "toImageButtonOptions": saved}
+    chart_html = copy.to_html(full_html=False, include_plotlyjs=True, config=config)
     note = f"<p>{escape_html(alt)}</p>" if alt else ""
     head = f"<h1>{escape_html(name)}</h1>" if name else ""
     return (
