@@ -52,7 +52,8 @@ def main() -> None:
     st.header("Where they disagree")
     if data.labels is not None:
         st.caption("Changes are B minus A; a loss means that B is lower.")
-    lab_hurts.tabs(a.evaluation, b.evaluation, data, LETTERS, "from A to B", name)
+    lengths = loaders.token_lengths(a.choice.checkpoint, data)
+    lab_hurts.tabs(a.evaluation, b.evaluation, data, lengths, LETTERS, "from A to B", name)
     compare_views.costs(sides, name)
     usage(sides, selection, name)
 

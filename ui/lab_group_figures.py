@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from shrp.groups import CLASS, LENGTH, SLICE
 from ui.lab_views import points, points_interval
 from ui.text import PAIR_ORDER, axis_names, capital, escape, escape_html, is_percentage, metric_name
 from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
@@ -33,7 +34,7 @@ def losses_by_group(
 
     Args:
         frame: `shrp.paired.by_group`'s result.
-        by: `slice` or `class`.
+        by: `slice`, `class` or `length`.
         value: what is measured: a metric, `recall`, or `ui.text.PAIR_ORDER` (whose groups are of pairs).
         models: names of the reference, and of the model that is held against it.
         data: name of the data.
@@ -128,7 +129,7 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     """
     metric = "accuracy" if value == "recall" else value
     worst = frame.iloc[0]
-    many = {"slice": "slices", "class": "classes"}[by]
+    many = {SLICE: "slices", CLASS: "classes", LENGTH: "lengths"}[by]
     change = points(worst["change"], metric)
     bounds = points_interval((worst["change low"], worst["change high"]), metric)
     what = "Largest loss" if worst["change"] < 0 else f"No {by} loses; smallest gain"

@@ -1,8 +1,10 @@
-"""Where pruning hurts: losses by slice and class, and the inputs that flip, against the lab's reference."""
+"""Where pruning hurts: losses by slice, class and length, and the inputs that flip, against the lab's reference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from shrp import paired
 from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
+from shrp.groups import CLASS, LENGTH, SLICE, input_groups
 from shrp.phrases import listed
 from shrp.tasks import Task
 from ui import pair_views
@@ -31,12 +34,18 @@ _TEXT_WIDTH = {1: 270, 2: 175}  # pixels of a text column, by their number: with
 
 @st.fragment
 def section(
-    references: Sequence[Against], pruned: Evaluation, data: TextData, problem: str, name: str
+    references: Sequence[Against],
+    pruned: Evaluation,
+    data: TextData,
+    lengths: np.ndarray,
+    problem: str,
+    name: str,
 ) -> None:
-    """The whole section: what is held against what, and a tab each for slices, classes and flips.
+    """The whole section: what is held against what, and a tab each for slices, classes, lengths and flips.
 
     Args:
         references: of which one is picked, the first by default.
+        lengths: of the inputs, in tokens.
         problem: why the teacher's outputs could not be read; empty where nothing is wrong.
         name: of the files to download.
     """
@@ -45,31 +54,47 @@ def section(
         st.warning(escape(problem), icon=":material/warning:")
     against = _picked(references)
     st.caption(escape(against.why))
-    tabs(against.evaluation, pruned, data, (against.name, "pruned"), f"against the {against.name}", name)
+    names, held = (against.name, "pruned"), f"against the {against.name}"
+    tabs(against.evaluation, pruned, data, lengths, names, held, name)
 
 
 def tabs(
-    reference: Evaluation, other: Evaluation, data: TextData, names: tuple[str, str], against: str, file: str
+    reference: Evaluation,
+    other: Evaluation,
+    data: TextData,
+    lengths: np.ndarray,
+    names: tuple[str, str],
+    against: str,
+    file: str,
 ) -> None:
-    """A tab each for slices, classes, flips and, where there are any, minimal pairs; without labels the flips alone.
+    """A tab each for slices, classes, lengths, flips and, where there are any, minimal pairs; without labels the flips
+    alone. What the data lack comes after what they have.
 
-    Args as for `flips`.
+    Args as for `section` and `flips`.
     """
     if data.labels is None:
         st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
         flips(reference, other, data, names, against, file)
         return
-    labels = ["By slice", "By class", "Flipped predictions", *([PAIRS] if pair_views.has_pairs(data) else [])]
-    by_slice, by_class, flipped, *pairs = st.tabs(labels, key=TABS, bind="query-params")
-    with by_slice:
-        groups(reference, other, "slice", names, file)
-    with by_class:
-        groups(reference, other, "class", names, file)
-    with flipped:
-        flips(reference, other, data, names, against, file)
-    for place in pairs:
+    lacking = {SLICE: data.slices is None, CLASS: data.task.is_regression, LENGTH: False}
+    by = sorted(lacking, key=lacking.get)
+    drawn = {f"By {one}": partial(groups, reference, other, one, names, file) for one in by}
+    parts = input_groups(data, lengths=lengths)[LENGTH]
+    drawn["By length"] = partial(groups, *_sliced(parts, reference, other), LENGTH, names, file)
+    drawn["Flipped predictions"] = partial(flips, reference, other, data, names, against, file)
+    if pair_views.has_pairs(data):
+        drawn[PAIRS] = partial(pair_views.tab, reference, other, data, names, file)
+    for place, draw in zip(st.tabs([*drawn], key=TABS, bind="query-params"), drawn.values(), strict=True):
         with place:
-            pair_views.tab(reference, other, data, names, file)
+            draw()
+
+
+def _sliced(parts: Mapping[str, np.ndarray], *evaluations: Evaluation) -> list[Evaluation]:
+    """Evaluations with other groups of inputs, name -> mask `(N,)`, for their slices."""
+    names = np.empty(evaluations[0].total, dtype=object)
+    for name, mask in parts.items():
+        names[mask] = name
+    return [replace(one, slices=tuple(names[one.indices])) for one in evaluations]
 
 
 def _picked(references: Sequence[Against]) -> Against:
@@ -89,14 +114,18 @@ def _picked(references: Sequence[Against]) -> Against:
 
 
 def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, str], file: str) -> None:
-    """Losses within slices or classes: a sentence, and the figure. Args as for `flips`; by, `slice` or `class`."""
-    frame = paired.by_group(reference, other, by)
+    """Losses within groups of inputs: a sentence, and the figure. Args as for `flips`.
+
+    Args:
+        by: `class`, or what the evaluations' slices are: `slice` or `length`.
+    """
+    frame = paired.by_group(reference, other, CLASS if by == CLASS else SLICE)
     if frame.empty:
-        kinds = "slices" if by == "slice" else "classes"
-        own = "choose a slice column for data of your own, or " if by == "slice" else ""
+        kinds = "slices" if by == SLICE else "classes"
+        own = "choose a slice column for data of your own, or " if by == SLICE else ""
         st.info(f"{escape(other.data)} has no {kinds}: {own}pick other data in the sidebar.")
         return
-    value = other.metric if by == "slice" else "recall"
+    value = "recall" if by == CLASS else other.metric
     text = summary(frame, by, value)
     st.markdown(text)
     if value in ("matthews", "f1") and (single := without_a_class(other)):

@@ -83,7 +83,9 @@ def details(
     """Where it hurts, and the test of two settings."""
     checkpoint, data = selection.checkpoint, selection.data
     held_against = lab_reference.references(checkpoint, data, routed)
-    lab_hurts.section(held_against, pruned, data, checkpoint.problem, f"{selection.name}-{plan.budget}")
+    lengths = loaders.token_lengths(checkpoint, data)
+    name = f"{selection.name}-{plan.budget}"
+    lab_hurts.section(held_against, pruned, data, lengths, checkpoint.problem, name)
     lab_compare.section(selection, setting, plan, pruned, routed)
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from shrp import checkpoint as checkpoints
 from shrp import reference
+from shrp.batching import token_counts
 from shrp.compare import usage_distances
 from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate, summarise
+from shrp.groups import input_groups
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.paired import agreement, by_group, paired_difference
 from shrp.plan import make_plan
@@ -107,7 +109,7 @@ def test_a_link_restores_both_sides_and_usage_is_side_by_side(open_page, tiny_ch
     assert "One side counts inputs and the other tokens" in text
 
 
-def test_losses_are_told_by_slice_and_class(open_page, tiny_checkpoint):
+def test_losses_are_told_by_slice_class_and_length(open_page, tiny_checkpoint):
     at = open_page("compare", tiny_checkpoint, a_is=AS_IS, b_is=PRUNED, b_budget=2)
     assert not at.exception
     loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
@@ -115,8 +117,15 @@ def test_losses_are_told_by_slice_and_class(open_page, tiny_checkpoint):
     whole = evaluate(loaded.model, loaded.tokenizer, data)
     pruned = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
     drawn = {spec["layout"]["title"]["text"].split("<br>")[0]: spec for spec in specs(at)}
-    for by, value in (("slice", "Accuracy"), ("class", "Recall")):
-        frame = by_group(whole, pruned, by)
+    groups = input_groups(data, lengths=token_counts(loaded.tokenizer, data.texts))["length"]
+    names = [next(name for name, mask in groups.items() if mask[i]) for i in range(len(data))]
+    parted = [replace(one, slices=tuple(names[i] for i in one.indices)) for one in (whole, pruned)]
+    for by, value, models in (
+        ("slice", "Accuracy", (whole, pruned)),
+        ("class", "Recall", (whole, pruned)),
+        ("length", "Accuracy", parted),
+    ):
+        frame = by_group(*models, "slice" if by == "length" else by)
         chart = next(spec for title, spec in drawn.items() if title.startswith(f"{value} by {by}"))
         a, b = chart["data"][:2]
         assert (a["name"], b["name"]) == ("A", "B")

@@ -17,7 +17,7 @@ from shrp.usage import measure_usage, plan_from
 from ui import lab_compare, lab_group_figures, lab_hurts, lab_reference, lab_sides
 from ui.lab_reference import ROUTED, TEACHER
 
-from .helpers import specs, texts_of
+from .helpers import specs, texts_of, upload
 
 SST2 = TASKS["sst2"]
 
@@ -111,6 +111,15 @@ def test_without_the_teacher_the_routed_model_is_the_reference(open_page, tiny_c
     assert at.selectbox(key=lab_sides.FIRST).value == ROUTED
     counts = agreement(evaluate(loaded.model, loaded.tokenizer, load_probe("sst2")), pruned_by(2))
     assert metric(at, "McNemar") == lab_compare.p_text(counts.p_value)
+
+
+def test_what_the_data_lack_comes_after_what_they_have(open_page, tiny_checkpoint):
+    at = open_page("pruning_lab", tiny_checkpoint)
+    assert [tab.label for tab in at.tabs][:4] == ["By slice", "By class", "By length", "Flipped predictions"]
+    rows = b"".join(b"w%d w1,%s\n" % (i, (b"negative", b"positive")[i % 2]) for i in range(12))
+    upload(at, "table", "mine.csv", b"sentence,label\n" + rows)
+    assert not at.exception
+    assert [tab.label for tab in at.tabs][:4] == ["By class", "By length", "By slice", "Flipped predictions"]
 
 
 def test_a_broken_file_is_a_warning(open_page, tiny_checkpoint):
