@@ -3,7 +3,8 @@
 For each task and seed: the dense teacher (one for all seeds of a task); then for each recipe, 6 and 11 of 12 layers
 converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
 dropped, no router (uniform gates), random experts kept. `benchmarks.pipeline` says how they are trained; with
-`--no-control-texts` the controls of `retain` don't see its unlabelled texts, which their rows tell.
+`--no-control-texts` the controls of `retain` don't see its unlabelled texts, which their rows tell. `--controls-alone`
+adds controls to a table that has SHRP's rows; as SHRP's models may be gone by then, no lead is measured.
 
 Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder, so a killed run goes
 on with the epoch that it was in, or, on texts, with the pass over these.
@@ -86,6 +87,22 @@ class Study:
         self.table.add(
             *(self._row("teacher", recipe, depth.name, *teacher) for depth in self.pipeline.chosen)
         )
+
+    def check_alone(self, recipe: str, controls: Sequence[str]) -> None:
+        """Raise `TrainingError` where controls alone would stand beside nothing, or take a lead's place."""
+        for depth in self.pipeline.chosen:
+            here = {"task": self.task, "seed": self.stages.seed, "recipe": recipe, "depth": depth.name}
+            rows = [row for row in self.table.rows if here.items() <= row.items()]
+            place = f"{self.task}, seed {self.stages.seed}, {recipe}, {depth.name}"
+            if not any(row["model"] == "static" and row["recovered"] for row in rows):
+                raise TrainingError(
+                    f"{self.table.path.name} has no recovered rows of SHRP's for {place}: leave --controls-alone out."
+                )
+            if led := [row["model"] for row in rows if row["model"] in controls and "lead" in row]:
+                raise TrainingError(
+                    f"{self.table.path.name} has SHRP's lead over {led[0]} for {place}, which would be lost: leave it "
+                    "out of --controls."
+                )
 
     def shrp(self, recipe: str) -> None:
         """For each depth SHRP's own rows, and random experts."""
@@ -263,6 +280,8 @@ def main(
             stages = Stages(base, name, work, task, seed)
             study = Study(stages, general, table, task, control_texts=control_texts, chosen=chosen)
             for recipe in picked:
+                if controls_alone:
+                    study.check_alone(recipe, beside)
                 study.teacher(recipe)
                 if not controls_alone:
                     study.shrp(recipe)

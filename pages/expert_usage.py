@@ -185,8 +185,8 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
             st.caption(chance_words(ends, len(pairs_of(selection.data)) > 0))
     with bars:
         summary = stats.summary(rows)
-        of = escape_html(group.partition(": ")[2] or group)
-        of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
+        of = escape_html(group)
+        of = f"{of}<br>n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
         counted = int(stats.counts(stats.layers[0], rows).sum())
         chart(
             usage_figures.evenness_bars(summary, stats.num_experts, counted, subtitle=of),
@@ -226,7 +226,8 @@ def routes_of_all(selection: state.Selection, stats: UsageStats) -> None:
     words, button = st.columns([4, 1], vertical_alignment="center")
     words.caption(
         f"The routes of all {stats.n:,} inputs as a table: text, the model's answer, and for every layer the expert, "
-        "its probability and the router's margin."
+        "its probability and the router's margin"
+        + (" (the expert of most tokens, and means over tokens)." if stats.unit == "tokens" else ".")
     )
     with button:
         downloads(

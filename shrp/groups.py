@@ -19,7 +19,10 @@ PARTS = 4
 
 
 def input_groups(
-    data: TextData, answers: Sequence[float] | None = None, lengths: Sequence[float] | None = None
+    data: TextData,
+    answers: Sequence[float] | None = None,
+    lengths: Sequence[float] | None = None,
+    by: Sequence[str] = GROUPINGS,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Every grouping that can be made of the data, in the order of `GROUPINGS`: its groups' names and masks `(N,)`.
 
@@ -29,6 +32,7 @@ def input_groups(
     Args:
         answers: what a model predicts of each input, a class or a number; None leaves answer and outcome out.
         lengths: of the inputs, in tokens; None leaves them out.
+        by: those of `GROUPINGS` that are asked for.
 
     Raises:
         DataError: answers or lengths are of other inputs.
@@ -36,18 +40,17 @@ def input_groups(
     for what, values in (("answers", answers), ("lengths", lengths)):
         if values is not None and len(values) != len(data):
             raise DataError(f"{len(values)} {what} are not of the {len(data)} inputs of {data.name}.")
-    answered = None if answers is None else np.asarray(answers)
-    known = {
-        CLASS: None if data.labels is None else _values(data.labels, data),
-        ANSWER: None if answered is None else _values(answered, data),
-        OUTCOME: None if answered is None or data.labels is None else _outcomes(answered, data),
-        SLICE: None if data.slices is None else _names(data.slices),
-        LENGTH: None if lengths is None else _fourths(np.asarray(lengths), "{} tokens"),
+    makers = {
+        CLASS: lambda: _values(data.labels, data),
+        ANSWER: lambda: _values(np.asarray(answers), data),
+        OUTCOME: lambda: _outcomes(np.asarray(answers), data),
+        SLICE: lambda: _names(data.slices),
+        LENGTH: lambda: _fourths(np.asarray(lengths), "{} tokens"),
     }
     found = {}
-    for by, groups in known.items():
-        if there := {name: mask for name, mask in (groups or {}).items() if mask.any()}:
-            found[by] = there
+    for one in GROUPINGS:
+        if one in by and not lacking(one, data, answers is not None, lengths is not None):
+            found[one] = {name: mask for name, mask in makers[one]().items() if mask.any()}
     return found
 
 
@@ -62,23 +65,31 @@ def groups_by(
     Raises:
         DataError: there is no such grouping, or none of these data.
     """
-    check_grouping(by)
-    found = input_groups(data, answers, lengths)
-    if by in found:
-        return found[by]
-    lack = {
-        CLASS: "no labels; groups by class need labelled data",
-        OUTCOME: "no labels; right and wrong need labelled data",
-        SLICE: "no slices; groups by slice need data with a slice column",
-    }
-    raise DataError(f"{data.name} has {lack.get(by, f'no {by} that is known')}.")
+    if why := lacking(by, data, answers is not None, lengths is not None):
+        raise DataError(why)
+    return input_groups(data, answers, lengths, (by,))[by]
 
 
-def check_grouping(by: str) -> None:
-    """Raise `DataError` where there is no grouping of this name."""
+def lacking(by: str, data: TextData, answered: bool = True, measured: bool = True) -> str:
+    """Why these data have no groups of this kind, in a sentence; empty where they have.
+
+    Args:
+        answered: whether a model's answers are known.
+        measured: whether lengths are.
+
+    Raises:
+        DataError: there is no such grouping.
+    """
     if by not in GROUPINGS:
         known = f"{', '.join(GROUPINGS[:-1])} or {GROUPINGS[-1]}"
         raise DataError(f"inputs can be grouped by {known}, not by {by!r}.")
+    if by in (CLASS, OUTCOME) and data.labels is None:
+        return f"{data.name} has no labels; groups by {by} need labelled data."
+    if by == SLICE and data.slices is None:
+        return f"{data.name} has no slices; groups by slice need data with a slice column."
+    if by in (ANSWER, OUTCOME) and not answered:
+        return f"no answers to {data.name} are known that are numbers; groups by {by} need them."
+    return f"the lengths of {data.name} are not known." if by == LENGTH and not measured else ""
 
 
 def _values(values: np.ndarray, data: TextData) -> dict[str, np.ndarray]:
@@ -95,8 +106,9 @@ def _outcomes(answers: np.ndarray, data: TextData) -> dict[str, np.ndarray]:
 
 
 def _names(slices: Sequence[str]) -> dict[str, np.ndarray]:
-    values = np.array(slices, dtype=object)  # fixed widths would be the longest name's
-    return {name: values == name for name in dict.fromkeys(slices)}
+    places = {name: at for at, name in enumerate(dict.fromkeys(slices))}
+    codes = np.array([places[name] for name in slices])
+    return {name: codes == at for name, at in places.items()}
 
 
 def _fourths(values: np.ndarray, said: str = "{}") -> dict[str, np.ndarray]:
@@ -110,8 +122,7 @@ def _fourths(values: np.ndarray, said: str = "{}") -> dict[str, np.ndarray]:
     part = np.quantile(values, np.arange(1, PARTS) / PARTS).searchsorted(values)
     found: dict[str, np.ndarray] = {}
     for at in np.unique(part):
-        low, high = values[part == at].min(), values[part == at].max()
-        numbers = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-        name = said.format(numbers)
+        low, high = (f"{end:.4g}" for end in (values[part == at].min(), values[part == at].max()))
+        name = said.format(low if low == high else f"{low} to {high}")
         found[name] = found.get(name, False) | (part == at)  # neighbours may look alike, rounded
     return found

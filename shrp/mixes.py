@@ -1,4 +1,4 @@
-"""What an expert's inputs are made of, against all inputs: shares of classes or slices, and which differ beyond chance.
+"""What an expert's inputs are made of, against all inputs: shares of groups, and which differ beyond chance.
 
 Shapes: `N` inputs.
 """

@@ -12,21 +12,22 @@ from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluation import named
+from shrp.phrases import listed
 from shrp.usage import UsageStats
 
 
 def route_table(
-    stats: UsageStats, data: TextData, answers: Sequence[float], lengths: Sequence[int]
+    stats: UsageStats, data: TextData, answers: Sequence[float] | None, lengths: Sequence[int]
 ) -> pd.DataFrame:
     """One row an input, in the data's order.
 
     Args:
         stats: usage on `data`, row by row.
-        answers: what the routed model predicts of each input, a class or a number.
+        answers: what the routed model predicts of each input, a class or a number; None where that is not known.
         lengths: of the inputs, in tokens.
 
     Returns:
-        Columns index, the texts, (label), answer, (correct), (slice), tokens, and for each layer, as for 6, `layer 6`
+        Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer, as for 6, `layer 6`
         (its Top-1 expert; under token routing the one that most of its tokens chose), `layer 6 probability` (the
         router's, of that expert) and `layer 6 margin` (largest less second largest), means over tokens under token
         routing. Columns in brackets only where they are known.
@@ -34,18 +35,17 @@ def route_table(
     Raises:
         DataError: these are of other inputs than each other.
     """
-    if not stats.n == len(data) == len(answers) == len(lengths):
-        raise DataError(
-            f"usage of {stats.n} inputs, {len(data)} inputs, {len(answers)} answers and {len(lengths)} lengths don't "
-            "fit each other."
-        )
-    values = np.asarray(answers)
+    sizes = {"inputs with usage": stats.n, "texts": len(data), "lengths": len(lengths)}
+    sizes |= {} if answers is None else {"answers": len(answers)}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"{listed([f'{n} {what}' for what, n in sizes.items()])} don't fit each other.")
     columns: dict[str, Any] = {}
     if data.labels is not None:
         columns["label"] = named(data.task, data.labels)
-    columns["answer"] = named(data.task, values)
-    if data.labels is not None and not data.task.is_regression:
-        columns["correct"] = values == data.labels
+    if answers is not None:
+        columns["answer"] = named(data.task, np.asarray(answers))
+        if data.labels is not None and not data.task.is_regression:
+            columns["correct"] = np.asarray(answers) == data.labels
     if data.slices is not None:
         columns["slice"] = list(data.slices)
     columns["tokens"] = np.asarray(lengths)

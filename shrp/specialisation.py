@@ -149,7 +149,7 @@ def _groupings(
     data: TextData, length: np.ndarray, answers: Sequence[float] | None
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Groupings by name: the groups' names, and each input's group `(N,)`."""
-    known, found = input_groups(data, answers, length), {}
+    known, found = input_groups(data, answers, length, GROUPINGS), {}
     for by in GROUPINGS:
         groups = known.get(by, {})
         if 2 <= len(groups) <= MOST_GROUPS:

@@ -326,6 +326,19 @@ def test_controls_alone_are_some(place):
         run(place, "--controls", "", "--controls-alone")
 
 
+def test_controls_alone_stand_beside_something_and_take_no_lead(place):
+    options = ("--tasks", "rte", "--recipes", "paper", "--depths", "6of12", "--controls", "dropped")
+    with pytest.raises(
+        TrainingError, match=r"t\.json has no recovered rows of SHRP's for rte, seed 0, paper, 6of12"
+    ):
+        run(place, *options, "--controls-alone")
+    assert not (place / "t.json").exists()
+    rows = run(place, *options)
+    with pytest.raises(TrainingError, match=r"SHRP's lead over dropped .* would be lost"):
+        run(place, *options, "--controls-alone")
+    assert json.loads((place / "t.json").read_text())["rows"] == rows
+
+
 def test_a_depth_alone_gets_the_same_rows_without_the_other_s_training_on_the_task(place):
     options = ("--tasks", "rte", "--recipes", "paper", "--controls", "dropped")
     alone = run(place, *options, "--depths", "11of12")

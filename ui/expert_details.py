@@ -182,7 +182,7 @@ def _mixes(
 
 
 def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> str:
-    """Which classes or slices an expert takes more or less often than the others do, in words."""
+    """Which groups an expert takes more or less often than the others do, in words."""
     if by_token:
         return "Tokens of one input are not independent, so there are no intervals and no test."
     if frame["q"].isna().all():

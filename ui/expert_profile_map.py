@@ -65,12 +65,14 @@ def input_map(
         fall_back(COLOURED, by, THIS)
         coloured = st.selectbox("Coloured by", list(by), key=COLOURED, bind="query-params")
     drawn = made.router_planes(checkpoint, data, layer)[0 if axes == SCORES else 1]
-    groups = by[coloured]
+    groups, order = by[coloured]
+    order = [name for name in dict.fromkeys(order) if (groups == name).any()]
     top = stats.top1[layer].argmax(1)
     chart(
         map_figure(
             drawn,
             groups,
+            order,
             [_hover(data, i, int(top[i]), stats.probs[layer][i]) for i in range(stats.n)],
             title=f"Inputs at layer {layer}, by {axes}",
             subtitle=f"{escape_html(data.name)}, n = {stats.n:,}; coloured by {coloured}",
@@ -79,8 +81,7 @@ def input_map(
         key=_KEY,
         name=f"{name}-map",
         alt=f"Scatter of {stats.n:,} inputs by two principal components of the {axes} at layer {layer}'s router, "
-        f"coloured by {coloured}: "
-        + "; ".join(f"{group} {int((groups == group).sum())}" for group in _order(groups)),
+        f"coloured by {coloured}: " + "; ".join(f"{group} {int((groups == group).sum())}" for group in order),
         on_select=_pick,
     )
     mixed = (
@@ -104,12 +105,18 @@ def input_map(
 
 def _groupings(
     checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int
-) -> dict[str, np.ndarray]:
-    """What points can be coloured by -> each input's group `(N,)`, as text."""
+) -> dict[str, tuple[np.ndarray, list[str]]]:
+    """What points can be coloured by -> each input's group `(N,)`, as text, and the groups in their order: what is only
+    there for contrast first, so that it lies below.
+    """
     top = stats.top1[layer].argmax(1)
+    mine = f"expert {expert}"
     found = {
-        THIS: np.where(top == expert, f"expert {expert}", OTHERS),
-        EXPERTS: np.array([f"expert {number}" for number in top]),
+        THIS: (np.where(top == expert, mine, OTHERS), [OTHERS, mine]),
+        EXPERTS: (
+            np.array([f"expert {number}" for number in top]),
+            [f"expert {number}" for number in np.unique(top)],
+        ),
     }
     for by, groups in loaders.groups(checkpoint, data, stats).items():
         if len(groups) > len(_COLORS) * len(_SYMBOLS):  # more than can be told apart
@@ -117,26 +124,27 @@ def _groupings(
         named = np.full(stats.n, "", dtype=object)
         for name, mask in groups.items():
             named[mask] = name.replace("_", " ")
-        found[by] = named
+        found[by] = named, [name.replace("_", " ") for name in groups]
     return found
 
 
-def _order(groups: np.ndarray) -> list[str]:
-    """The groups' names: what is only there for contrast first, so that it lies below, then by length and alphabet."""
-    return sorted(set(groups), key=lambda name: (name != OTHERS, len(name), name))
-
-
 def map_figure(
-    drawn: Plane, groups: np.ndarray, hovers: Sequence[str], *, title: str, subtitle: str
+    drawn: Plane,
+    groups: np.ndarray,
+    order: Sequence[str],
+    hovers: Sequence[str],
+    *,
+    title: str,
+    subtitle: str,
 ) -> go.Figure:
     """A point an input; colours and shapes tell groups apart, and `customdata` holds the input's number.
 
     Args:
         groups: `(N,)` names.
+        order: of the groups, from the one that lies lowest.
         hovers: of each input, safe in HTML.
     """
     fig = go.Figure()
-    order = _order(groups)
     for place, name in enumerate(order):
         rows = np.flatnonzero(groups == name)
         style, muted = place - (OTHERS in order), name == OTHERS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from shrp import checkpoint as checkpoints
 from shrp import reference
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo
-from shrp.data import PROBES, TextData, from_frame, load_glue, load_probe
+from shrp.data import PROBES, TextData, load_glue, load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.hub import DATA_DIR
 from shrp.results_store import ROUTED
-from shrp.tabular import EXTENSIONS, is_unicode, read_table
+from shrp.tabular import EXTENSIONS, is_unicode
 from shrp.tasks import TASKS, Task
+from ui.own_fit import fit, guess
+from ui.own_table import read_file
 from ui.store import Progress, disk, once
 from ui.text import escape
 
@@ -189,14 +192,19 @@ def is_known(task: Task) -> bool:
     return known is not None and known.label_names == task.label_names
 
 
-def _left_for(task: Task) -> Path | None:
-    """The validation data that lie in the data folder for a task of one's own; None where there are none.
-
-    A checkpoint, and with it the task's name, may come from anywhere: a name that leads elsewhere finds nothing.
+def may_lie_in_folder(task: Task) -> bool:
+    """Whether data of a task can be left in the data folder: GLUE's can, and those of a task of one's own whose name is
+    a folder's. A checkpoint, and with it the name, may come from anywhere and must not lead elsewhere.
     """
-    folder = os.environ.get(DATA_DIR)
     name = task.name
-    if not folder or name in (*TASKS, "", "..") or Path(name).name != name or not is_unicode(name):
+    own = name not in (*TASKS, "", "..") and Path(name).name == name and name.isprintable()
+    return own or is_known(task)
+
+
+def _left_for(task: Task) -> Path | None:
+    """The validation data that lie in the data folder for a task of one's own; None where there are none."""
+    folder, name = os.environ.get(DATA_DIR), task.name
+    if not folder or is_known(task) or not may_lie_in_folder(task):
         return None
     return next(
         (
@@ -238,21 +246,32 @@ def load_dataset(source: str, task: Task) -> TextData:
             raise DataError(f"No data of your own were given for the task '{task.name}' in this session.")
         return mine
     file = _left_for(task) if source == FOLDER else _file_of(source, task.name)
+    if source == FOLDER and file is None:
+        raise DataError(f"The data of '{task.name}' are not in the data folder any more.")
     stamp = _stamp(file.parent, (file.name,)) if file is not None else ()
     return _dataset(source, task, str(task.to_dict()), str(file), stamp)
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the data …")
-def _dataset(source: str, _task: Task, labels: str, file: str, stamp: Stamp) -> TextData:
+def _dataset(
+    source: str, _task: Task, about_task: str, file: str, stamp: Stamp
+) -> TextData:  # `_task` is not hashed
     if source == "probe":
         return load_probe(_task.name)
     if source in ("glue", HUB):
         return load_glue(_task.name)
     if source == FOLDER:
-        table = read_table(file)
-        label, slice_, pair = (name if name in table else None for name in ("label", "slice", "pair"))
-        return from_frame(table, _task, f"{_task.name} {Path(file).name}", label, slice_, pair_column=pair)
+        return _left(Path(file), _task)
     raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub, folder and own.")
+
+
+def _left(file: Path, task: Task) -> TextData:
+    """A file of the data folder, under the limits of an upload and fitted as one whose columns nobody chooses."""
+    try:
+        table = read_file(file)
+    except OSError as error:
+        raise DataError(f"'{file.name}' can't be read: {error.strerror or error}.") from error
+    return fit(table, task, replace(guess(table, task), texts=task.text_columns))
 
 
 def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
@@ -384,9 +403,6 @@ def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str,
 
     Args:
         stats: a `shrp.usage.UsageStats`, of the same data.
-
-    Raises:
-        DataError: the model's outputs are no numbers.
     """
     from shrp.groups import input_groups
 
@@ -397,9 +413,14 @@ def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str,
     return once("groups", 6, key, "Grouping the inputs", work)
 
 
-def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray:
-    """What the routed model predicts of each input, a class or a number `(N,)`; as `routed_evaluation`."""
-    found = routed_evaluation(checkpoint, data, stats, with_interval=False)
+def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray | None:
+    """What the routed model predicts of each input, a class or a number `(N,)`; None where its outputs are no numbers,
+    which its score says. Args as for `routed_evaluation`.
+    """
+    try:
+        found = routed_evaluation(checkpoint, data, stats, with_interval=False)
+    except DataError:
+        return None
     return found.predictions[np.argsort(found.indices)]
 
 

@@ -65,7 +65,7 @@ def read_upload(name: str, content: bytes | memoryview) -> Table:
             path.write_bytes(content)
         except OSError as error:
             raise DataError(f"'{name}' could not be put aside for reading: {error.strerror}.") from error
-        return _read(path)
+        return read_file(path)
 
 
 def data_roots() -> list[Path]:
@@ -88,8 +88,7 @@ def read_path(text: str) -> Table:
     if found is None:
         raise DataError(f"There is no file '{text:.200}' under {named_paths(roots)}.")
     try:
-        _check_size(found.name, found.stat().st_size)
-        return _read(found)
+        return read_file(found)
     except OSError as error:
         raise DataError(f"'{found.name}' can't be read: {error.strerror or error}.") from error
 
@@ -106,7 +105,14 @@ def _check_size(name: str, size: int) -> None:
         )
 
 
-def _read(path: Path) -> Table:
+def read_file(path: Path) -> Table:
+    """Read a file of the machine.
+
+    Raises:
+        DataError: it is too large, or can't be read as a table.
+        OSError: it can't be opened.
+    """
+    _check_size(path.name, path.stat().st_size)
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         _check_parquet(path)

@@ -196,10 +196,13 @@ def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str
     try:
         if source is None:
             kind = ".parquet" if loaders.is_known(info.task) else " (.csv, .tsv, .jsonl or .parquet)"
+            folder = (
+                ", or start the app with the variable SHRP_DATA_DIR naming a folder that holds "
+                f"{info.task.name}/validation{kind}"
+            )
             raise DataError(
-                f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar, or "
-                "start the app with the variable SHRP_DATA_DIR naming a folder that holds "
-                f"{info.task.name}/validation{kind}."
+                f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar"
+                f"{folder if loaders.may_lie_in_folder(info.task) else ''}."
             )
         return source, loaders.load_dataset(source, info.task), ""
     except DataError as error:

@@ -208,7 +208,7 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, counted: int, *, subt
 
 
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:
-    """An expert's inputs by class or slice, each bar with a mark at the rate among all inputs.
+    """An expert's inputs by group, each bar with a mark at the rate among all inputs.
 
     Args:
         frame: of `shrp.mixes.mix_frame`.

@@ -61,7 +61,10 @@ def usage(
     ] = False,
     output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
     routes: Annotated[
-        Path | None, typer.Option(help="Write every input's answer and experts to this CSV file.")
+        Path | None,
+        typer.Option(
+            help="Write every input's answer and experts to this CSV file; under token routing those of most tokens."
+        ),
     ] = None,
     max_length: EvaluatedLength = None,
     json: AsJson = False,
@@ -70,17 +73,17 @@ def usage(
     from shrp.batching import token_counts
     from shrp.checkpoint import load
     from shrp.evaluate import label_columns
-    from shrp.groups import check_grouping, groups_by
+    from shrp.groups import ANSWER, LENGTH, OUTCOME, groups_by, lacking
     from shrp.metrics import to_predictions
     from shrp.route_table import route_table
     from shrp.usage import measure_usage
 
-    if by is not None:
-        check_grouping(by)
     if routes is not None:
         check_free(routes, "--routes")
     loaded = load(checkpoint)
     source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
+    if by is not None and (why := lacking(by, source)):
+        raise DataError(why)
     length = max_length or loaded.info.max_length
     with bar("usage") as progress:
         task = progress.add_task("routing", total=len(source))
@@ -92,11 +95,11 @@ def usage(
             output_norms=output_norms,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    groups: dict[str, np.ndarray] = {}
-    if by is not None or explained or routes is not None:
+    answers, lengths = None, None
+    if by in (ANSWER, OUTCOME, LENGTH) or explained or routes is not None:
         answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
         lengths = token_counts(loaded.tokenizer, source.texts)
-        groups = {} if by is None else groups_by(by, source, answers, lengths)
+    groups = {} if by is None else groups_by(by, source, answers, lengths)
     say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     if routes is not None:
         write_csv(route_table(stats, source, answers, lengths), routes)

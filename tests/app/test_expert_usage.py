@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from shrp import checkpoint as checkpoints
 from shrp.attention import layer_attention
@@ -129,6 +130,19 @@ def test_wrong_answers_are_a_group_and_so_are_lengths(open_page, tiny_checkpoint
         "length",
     }
     assert sum(name.startswith("length: ") for name in options) == 4
+
+
+def test_usage_is_shown_though_the_outputs_are_no_numbers(open_page, save_tiny, monkeypatch):
+    folder = save_tiny("spoilt")
+    loaded = checkpoints.load(folder)
+    with torch.no_grad():
+        loaded.model.classifier.bias.fill_(float("nan"))
+    checkpoints.save(loaded.model, loaded.tokenizer, loaded.info, folder.parent / "nan")
+    at = open_page("expert_usage", folder.parent / "nan")
+    assert not at.exception
+    assert np.isfinite(heatmap(at)).all()
+    by = {name.partition(":")[0] for name in at.selectbox(key="group").options}
+    assert by == {"all inputs", "class", "slice", "length"}
 
 
 def test_a_picked_group_is_told_of_beside_all_inputs(open_page, tiny_checkpoint, stats):

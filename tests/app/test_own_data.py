@@ -15,8 +15,8 @@ import pytest
 
 from shrp.errors import CheckpointError, DataError
 from shrp.tasks import TASKS, custom_task
-from ui import loaders, own_checkpoints, own_data, own_labels, own_table
-from ui.own_data import Columns, fit, guess
+from ui import loaders, own_checkpoints, own_fit, own_labels, own_table
+from ui.own_fit import Columns, fit, guess
 from ui.own_table import clean_name, read_path, read_upload
 
 from .helpers import texts_of, upload
@@ -244,7 +244,7 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     long = read_upload("t.csv", b"sentence,slice\na,x\nb," + b"y" * 201 + b"\n")
     with pytest.raises(DataError, match="a value of 201 characters; names of slices have 200 at most"):
         fit(long, SST2, Columns(("sentence",), None, "slice"))
-    monkeypatch.setattr(own_data, "MAX_CHARACTERS", 3)
+    monkeypatch.setattr(own_fit, "MAX_CHARACTERS", 3)
     with pytest.raises(DataError, match="row 1: a text has 4 characters"):
         fit(read_upload("t.csv", b"sentence\nabcd\n"), SST2, Columns(("sentence",), None, None))
 
@@ -462,7 +462,7 @@ def test_labels_can_be_asked_about_beside_a_pair_column(open_page, tiny_checkpoi
 
 
 def test_a_row_is_counted_as_it_stands_in_the_file(monkeypatch):
-    monkeypatch.setattr(own_data, "MAX_CHARACTERS", 3)
+    monkeypatch.setattr(own_fit, "MAX_CHARACTERS", 3)
     table = read_upload("t.csv", b"sentence,label\na,0\nb,left\nlong,1\n")
     meanings = (("0", "negative"), ("1", "positive"), ("left", None))
     with pytest.raises(DataError, match="row 3: a text has 4 characters"):
@@ -532,12 +532,21 @@ def test_data_of_a_task_of_ones_own_may_lie_in_the_data_folder(open_page, moods)
     at = open_page("expert_usage", folder, data_dir=data)
     assert not at.exception
     assert at.selectbox(key="source").value == "folder"
-    assert "on moods validation.csv" in texts_of(at)
+    assert "on validation.csv" in texts_of(at)
     assert {"class: good", "slice: x"} <= set(at.selectbox(key="group").options)
     upload(at, "table", "mine.csv", b"remark,label\nw1 w2,good\nw3,bad\n")
     assert "on mine.csv" in texts_of(at)
     at.selectbox(key="source").set_value("folder").run()
-    assert "on moods validation.csv" in texts_of(at)
+    assert "on validation.csv" in texts_of(at)
+
+
+def test_the_label_column_of_data_in_the_folder_may_have_another_name(open_page, moods):
+    folder, data = moods
+    (data / "moods" / "validation.csv").write_text("remark,mood\nw1 w2,good\nw3,bad\nw4 w5,bad\n")
+    at = open_page("expert_usage", folder, data_dir=data)
+    assert not at.exception
+    assert {"class: good", "outcome: right"} & set(at.selectbox(key="group").options)
+    assert "class: bad" in at.selectbox(key="group").options
 
 
 def test_data_in_the_data_folder_that_do_not_fit_are_told(open_page, moods):
@@ -546,6 +555,13 @@ def test_data_in_the_data_folder_that_do_not_fit_are_told(open_page, moods):
     at = open_page("expert_usage", folder, data_dir=data)
     assert not at.exception
     assert "awful" in texts_of(at)
+    rows = "".join(f"w{i} w1,good,{i}\n" for i in range(own_fit.MAX_SLICES + 1))
+    (data / "moods" / "validation.csv").write_text(f"remark,label,slice\n{rows}")
+    at = open_page("expert_usage", folder, data_dir=data)
+    assert "has 101 different values" in texts_of(at)
+    (data / "moods" / "validation.csv").write_text("words,label\nw1 w2,good\n")
+    at = open_page("expert_usage", folder, data_dir=data)
+    assert "no column 'remark'" in texts_of(at)
     (data / "moods" / "validation.csv").unlink()
     at = open_page("expert_usage", folder, data_dir=data)
     assert "folder that holds moods/validation (.csv, .tsv, .jsonl or .parquet)" in texts_of(at)
@@ -559,10 +575,11 @@ def test_no_tasks_name_leads_out_of_the_data_folder(name, tmp_path, monkeypatch)
     monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
     task = replace(custom_task("moods", ("sentence",), ("bad", "good")), name=name)
     assert loaders.available_sources(task) == {}
+    assert not loaders.may_lie_in_folder(task)
 
 
 def test_a_slice_column_groups_inputs():
-    rows = "".join(f"word {i},{i}\n" for i in range(own_data.MAX_SLICES + 1))
+    rows = "".join(f"word {i},{i}\n" for i in range(own_fit.MAX_SLICES + 1))
     table, columns = read_upload("t.csv", f"words,id\n{rows}".encode()), Columns(("words",), None, "id")
     with pytest.raises(DataError, match=r"'id' of 't\.csv' has 101 different values; slices group inputs"):
         fit(table, TASKS["sst2"], columns)
