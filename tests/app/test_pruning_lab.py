@@ -73,7 +73,7 @@ def assert_shows(at, plan, evaluation):
 def test_the_page_starts_with_a_pruned_model(page, loaded):
     assert page.title[0].value == "Pruning lab"
     assert_shows(page, *direct(loaded, budget=4))
-    assert len(page.get("plotly_chart")) == 4  # kept experts, curve, slices, classes
+    assert len(page.get("plotly_chart")) == 5  # kept experts, curve, slices, classes, lengths
     assert "probe/sst2" in texts_of(page)
 
 
