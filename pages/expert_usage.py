@@ -11,6 +11,7 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.errors import ShrpError
 from shrp.evenness import even_experts
+from shrp.groups import LENGTH, OUTCOME, SLICE
 from shrp.minimal_pairs import pairs_of
 from shrp.route_table import route_table
 from shrp.usage import UsageStats
@@ -185,8 +186,9 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
             st.caption(chance_words(ends, len(pairs_of(selection.data)) > 0))
     with bars:
         summary = stats.summary(rows)
-        of = escape_html(group)
-        of = f"{of}<br>n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
+        by, _, short = group.partition(": ")  # a class and an answer may have one name; there is little room
+        of = escape_html(short if by in (SLICE, OUTCOME, LENGTH) else group)
+        of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
         counted = int(stats.counts(stats.layers[0], rows).sum())
         chart(
             usage_figures.evenness_bars(summary, stats.num_experts, counted, subtitle=of),
