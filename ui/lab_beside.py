@@ -55,6 +55,7 @@ def section(
                 pd.DataFrame(rows),
                 hide_index=True,
                 width="content",
+                key=f"beside-{len(rows)}",  # drawn anew, as columns keep the width of the first row
                 alt="Scores of as many experts chosen by other selections and at random",
             )
     said = "" if setting.is_control else verdict(pruned, draws)
