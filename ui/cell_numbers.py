@@ -16,7 +16,9 @@ SIZE = 11
 
 
 def write_numbers(fig: go.Figure) -> None:
-    """Have each heatmap with a `texttemplate` write its cells' numbers in two traces of their own, drawn over it."""
+    """Have each heatmap with a `texttemplate` write its cells' numbers in two traces of their own, drawn over it; the
+    ends of its colour scale must be set.
+    """
     for heat in [trace for trace in fig.data if trace.type == "heatmap" and trace.texttemplate]:
         z = np.asarray(heat.z, dtype=float)
         light = _luminance(heat, z) > 0.179  # where black and white stand out alike
@@ -37,12 +39,7 @@ def _luminance(heat: go.Heatmap, z: np.ndarray) -> np.ndarray:
     """The relative luminance of each cell's colour, 0 to 1 (WCAG 2.2); of an empty one 1."""
     places, colors = zip(*heat.colorscale, strict=True)
     stops = np.array([_rgb(color) for color in colors], dtype=float) / 255
-    low, high = (
-        (heat.zmin, heat.zmax)
-        if heat.zmin is not None
-        else (np.nanmin(z, initial=0), np.nanmax(z, initial=1))
-    )
-    at = np.clip((z - low) / ((high - low) or 1), 0, 1)
+    at = np.clip((z - heat.zmin) / (heat.zmax - heat.zmin), 0, 1)
     rgb = np.stack([np.interp(at, places, channel) for channel in stops.T])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return np.where(np.isnan(z), 1.0, np.tensordot([0.2126, 0.7152, 0.0722], linear, 1))

@@ -77,10 +77,11 @@ def tabs(
         flips(reference, other, data, names, against, file)
         return
     lacking = {SLICE: data.slices is None, CLASS: data.task.is_regression, LENGTH: False}
-    by = sorted(lacking, key=lacking.get)
-    drawn = {f"By {one}": partial(groups, reference, other, one, names, file) for one in by}
-    parts = input_groups(data, lengths=lengths)[LENGTH]
-    drawn["By length"] = partial(groups, *_sliced(parts, reference, other), LENGTH, names, file)
+    models = dict.fromkeys(lacking, (reference, other))
+    models[LENGTH] = _sliced(input_groups(data, lengths=lengths, by=(LENGTH,))[LENGTH], reference, other)
+    drawn = {
+        f"By {by}": partial(groups, *models[by], by, names, file) for by in sorted(lacking, key=lacking.get)
+    }
     drawn["Flipped predictions"] = partial(flips, reference, other, data, names, against, file)
     if pair_views.has_pairs(data):
         drawn[PAIRS] = partial(pair_views.tab, reference, other, data, names, file)
@@ -89,12 +90,12 @@ def tabs(
             draw()
 
 
-def _sliced(parts: Mapping[str, np.ndarray], *evaluations: Evaluation) -> list[Evaluation]:
+def _sliced(parts: Mapping[str, np.ndarray], *evaluations: Evaluation) -> tuple[Evaluation, ...]:
     """Evaluations with other groups of inputs, name -> mask `(N,)`, for their slices."""
     names = np.empty(evaluations[0].total, dtype=object)
     for name, mask in parts.items():
         names[mask] = name
-    return [replace(one, slices=tuple(names[one.indices])) for one in evaluations]
+    return tuple(replace(one, slices=tuple(names[one.indices])) for one in evaluations)
 
 
 def _picked(references: Sequence[Against]) -> Against:

@@ -173,10 +173,9 @@ def available_sources(task: Task) -> dict[str, str]:
     mine: TextData | None = st.session_state.get(OWN_DATA)
     own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
     if not is_known(task):
-        left = _left_for(task)
-        return (
-            {FOLDER: f"{escape(left.name)} in the data folder of {escape(task.name)}"} if left else {}
-        ) | own
+        if left := _left_for(task):
+            sources[FOLDER] = f"{escape(left.name)} in the data folder, of {escape(task.name)}"
+        return sources | own
     if os.path.isfile(_file_of("probe", task.name)):
         sources["probe"] = "The shipped probe set: sentences tagged by phenomenon"
     if not os.environ.get(DATA_DIR):
@@ -253,9 +252,8 @@ def load_dataset(source: str, task: Task) -> TextData:
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the data …")
-def _dataset(
-    source: str, _task: Task, about_task: str, file: str, stamp: Stamp
-) -> TextData:  # `_task` is not hashed
+def _dataset(source: str, _task: Task, about_task: str, file: str, stamp: Stamp) -> TextData:
+    # Streamlit hashes all arguments but `_task`, for which `about_task` stands.
     if source == "probe":
         return load_probe(_task.name)
     if source in ("glue", HUB):
