@@ -47,6 +47,8 @@ from shrp.tasks import TEXTS
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]
+UNROUTED = "unrouted"
+"""A kind of control: trained without a router, then pruned to random experts."""
 MOST = 12_000
 """At most so many texts of each, so that the largest tasks don't crowd out the others."""
 SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 60_000}
@@ -116,7 +118,7 @@ class General:
         """A converted encoder, pruned and then trained on by `further_size` texts; a control, likewise.
 
         Args:
-            kind: what to call it; a control (`dropped`, `uniform`) is not pruned.
+            kind: what to call it; a control (`dropped`, `uniform`) is not pruned, `unrouted` is a pruned `uniform`.
             plan: what to prune it to, otherwise.
             task: the one whose usage chose what is kept.
 
@@ -129,7 +131,7 @@ class General:
         config = GeneralConfig(
             ShrpConfig((), control=control), final_size=SIZES["further_size"], **RECOVERY_RATES
         )
-        source = self(control, parts)
+        source = self("uniform" if kind == UNROUTED else control, parts)
         made_of = [source.path.name, "all layers learn"]
         if plan is not None:
             made_of += ["and each is asked", plan.to_dict()]

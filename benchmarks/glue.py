@@ -2,9 +2,10 @@
 
 For each task and seed: the dense teacher (one for all seeds of a task); then for each recipe, 6 and 11 of 12 layers
 converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
-dropped, no router (uniform gates), random experts kept. `benchmarks.pipeline` says how they are trained; with
-`--no-control-texts` the controls of `retain` don't see its unlabelled texts, which their rows tell. `--controls-alone`
-adds controls to a table that has SHRP's rows; as SHRP's models may be gone by then, no lead is measured.
+dropped, random experts kept, no router (uniform gates), and (`unrouted`) this one pruned to random experts after stage
+1. `benchmarks.pipeline` says how they are trained; with `--no-control-texts` the controls of `retain` don't see its
+unlabelled texts, which their rows tell. `--controls-alone` adds controls to a table that has SHRP's rows; as SHRP's
+models may be gone by then, no lead is measured.
 
 Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder, so a killed run goes
 on with the epoch that it was in, or, on texts, with the pass over these.
@@ -23,7 +24,7 @@ from transformers import PreTrainedModel
 from benchmarks import depths
 from benchmarks.command import name_of, names, numbers, run
 from benchmarks.depths import DEPTHS, Depth, named
-from benchmarks.general import General
+from benchmarks.general import UNROUTED, General
 from benchmarks.pipeline import Pipeline
 from benchmarks.shares import lead, of_teacher, worth_keeping
 from benchmarks.shipping import Shipping
@@ -42,7 +43,7 @@ from shrp.studies import FILES
 from shrp.training_config import RECIPES
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
-CONTROLS = ("dropped", "uniform")
+CONTROLS = ("dropped", "uniform", UNROUTED)
 RANDOM_DRAWS = 3
 KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
 OUT = FILES / "glue.json"
@@ -135,6 +136,11 @@ class Study:
 
     def control(self, recipe: str, control: str) -> None:
         """A control's rows."""
+        if control == UNROUTED:
+            for depth, made in self.pipeline.unrouted(recipe, self.stages.seed % RANDOM_DRAWS):
+                found, price = self._all(made.model), cost(made.model, TOKENS)
+                self._add(control, recipe, depth.name, found, price, made, depth.recover, recovered=True)
+            return
         for depth, made in self.pipeline.conversions(recipe, control):
             self._add(control, recipe, depth.name, self._all(made.model), cost(made.model, TOKENS), made)
 
@@ -231,7 +237,7 @@ class Study:
     def _lead(self, model: str, recipe: str, depth: str, evaluations: list[Evaluation]) -> dict[str, Any]:
         """By how much the recovered static model leads a trained control; nothing for other models."""
         mine = self.recovered.get((recipe, depth))
-        if mine is None or model not in ("random", "dropped", "uniform") or len(evaluations) > 1:
+        if mine is None or model not in ("random", *CONTROLS) or len(evaluations) > 1:
             return {}
         return lead(mine, evaluations[0], self.best[self.stages.validation.fingerprint])
 
@@ -243,7 +249,7 @@ def main(
     tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = ",".join(TASKS),
     seeds: Annotated[str, typer.Option(help="Seeds.")] = "0",
     recipes: Annotated[str, typer.Option(help="retain, paper, or both.")] = "retain,paper",
-    controls: Annotated[str, typer.Option(help="dropped, uniform, both, or nothing.")] = "dropped,uniform",
+    controls: Annotated[str, typer.Option(help=f"{', '.join(CONTROLS)}, or nothing.")] = "dropped,uniform",
     control_texts: Annotated[
         bool, typer.Option(help="Whether the controls of `retain` learn from the unlabelled texts too.")
     ] = True,

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from benchmarks import depths
 from benchmarks.depths import EPOCH_SIZE, Depth
-from benchmarks.general import General
+from benchmarks.general import UNROUTED, General
 from benchmarks.stages import Stages
 from shrp import checkpoint
 from shrp.checkpoint import Checkpoint
@@ -30,7 +31,7 @@ from shrp.convert import convert
 from shrp.data import TextData
 from shrp.general import graft
 from shrp.history import joined
-from shrp.plan import PruningPlan
+from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.training_config import TrainConfig
 
@@ -46,6 +47,16 @@ class Start:
     made_of: str = ""
     converted: Mapping[str, Any] | None = None
     """How its layers were made, where that was on texts."""
+
+    @property
+    def given(self) -> CheckpointInfo:
+        """What the model is that it begins with."""
+        return self.info or self.checkpoint.info
+
+    def pruned(self, plan: PruningPlan) -> Start:
+        """The same, of a pruning of its model."""
+        make = self.model or (lambda: self.checkpoint.model)
+        return replace(self, model=lambda: prune(make(), plan), info=replace(self.given, plan=plan))
 
 
 class Pipeline:
@@ -96,17 +107,13 @@ class Pipeline:
 
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
         """Each depth's routed model (or control), after stage 2."""
-        converted = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
-        last = max(map(depths.DEPTHS.index, self.chosen))
-        for part, (depth, start) in enumerate(zip(depths.DEPTHS[: last + 1], converted, strict=False)):
-            if depth not in self.chosen:
-                continue
+        starts = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
+        for part, depth, start in self._to_chosen(starts):
             self.before[recipe, depth.name, control] = start
             name, values, data = f"{recipe}-{control}-{depth.name}", {}, None
             epochs = depth.stage2_epochs
-            if control != "none":  # it is trained on for as long as a pruned model is
-                recovery, values, data = self.recovery(recipe, depth)
-                epochs = recovery if depth.texts_first(recipe) else epochs + recovery
+            if control != "none":
+                epochs, values, data = self._as_long(recipe, depth)
             config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth, **values)
             if control != "none":
                 config = self._at_times(config)
@@ -125,11 +132,29 @@ class Pipeline:
             further = self.general.further(kind, depth.parts, plan, self.stages.validation.task.name)
             start = self.before[recipe, depth.name, kind] = self._grafted(further)
         else:
-            info = replace(routed.info, plan=plan)
-            start = Start(routed, [], lambda: prune(routed.model, plan), info)
+            start = Start(routed, []).pruned(plan)
         epochs, values, data = self.recovery(recipe, depth)
         config = self.config(recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth, **values)
         return self._stage(f"{recipe}-{kind}-{depth.name}-{per_layer}", self._at_times(config), start, data)
+
+    def unrouted(self, recipe: str, draw: int) -> Iterator[tuple[Depth, Checkpoint]]:
+        """At each depth what is left of the control without a router, as stage 1 made it, pruned to random experts and
+        then trained on for as long as a control is.
+
+        Args:
+            draw: of the random experts.
+        """
+        starts = self._on_texts("uniform", draw) if recipe == "retain" else self._on_task(recipe, "uniform")
+        for _, depth, start in self._to_chosen(starts):
+            if start.given.plan is None:
+                start = start.pruned(self._drawn(depth, draw))
+            self.before[recipe, depth.name, UNROUTED] = start
+            epochs, values, data = self._as_long(recipe, depth)
+            config = self.config(
+                recipe, "none", (), 4, balance=0.0, stage2_epochs=epochs, depth=depth, **values
+            )
+            name = f"{recipe}-{UNROUTED}-{depth.name}-{depth.recover}"
+            yield depth, self._stage(name, self._at_times(config), start, data)
 
     def dense(self, recipe: str, depth: Depth) -> Checkpoint:
         """The task's teacher, no layer converted, trained on for as long as a control is, from labels and what it says
@@ -141,6 +166,24 @@ class Pipeline:
         config = self.config(recipe, "none", (), part, stage2_epochs=epochs, depth=depth)
         config = self._at_times(replace(config, freeze_dense=False))
         return self._stage(f"{recipe}-dense-{depth.name}", config, Start(self.stages.teacher, []))
+
+    def _to_chosen(self, starts: Iterator[Start]) -> Iterator[tuple[int, Depth, Start]]:
+        """The place of each chosen depth, the depth, and where it starts; nothing deeper is made."""
+        last = max(map(depths.DEPTHS.index, self.chosen))
+        for part, (depth, start) in enumerate(zip(depths.DEPTHS[: last + 1], starts, strict=False)):
+            if depth in self.chosen:
+                yield part, depth, start
+
+    def _as_long(self, recipe: str, depth: Depth) -> tuple[int, dict[str, float], TextData | None]:
+        """`recovery` of a control: for as long as stage 2 and the recovery of what is pruned are together."""
+        epochs, values, data = self.recovery(recipe, depth)
+        return epochs + (0 if depth.texts_first(recipe) else depth.stage2_epochs), values, data
+
+    def _drawn(self, depth: Depth, draw: int) -> PruningPlan:
+        """Random experts of a model without a router."""
+        heads = self.stages.teacher.model.config.num_attention_heads
+        alike = {layer: np.full(heads, 1 / heads) for part in depth.parts for layer in part}
+        return make_plan(alike, per_layer=depth.recover, selection="random", seed=draw)
 
     def _at_times(self, config: TrainConfig) -> TrainConfig:
         rates = ("learning_rate", "new_learning_rate")
@@ -171,15 +214,25 @@ class Pipeline:
             history = joined(history, checkpoint.read_history(done.path))
             yield Start(done, history)
 
-    def _on_texts(self, control: str) -> Iterator[Start]:
-        """The teacher with the layers that one conversion on unlabelled texts made, to each depth."""
+    def _on_texts(self, control: str, draw: int | None = None) -> Iterator[Start]:
+        """The teacher with the layers that one conversion on unlabelled texts made, to each depth.
+
+        Args:
+            draw: of the random experts to which it is pruned before it trains on there, if it is.
+        """
         teacher = self.stages.teacher
         for depth in depths.DEPTHS:
             if control == "none":
                 yield self._grafted(self.general(control, depth.parts))
             elif self.control_texts:
-                make = self.general.further if depth.recover_on_texts else self.general
-                yield self._grafted(make(control, depth.parts))
+                made = (
+                    self.general(control, depth.parts)
+                    if not depth.recover_on_texts
+                    else self.general.further(control, depth.parts)
+                    if draw is None
+                    else self.general.further(UNROUTED, depth.parts, self._drawn(depth, draw))
+                )
+                yield self._grafted(made)
             else:
                 shrp = ShrpConfig(sum(depth.parts, ()), control=control)
                 yield Start(

@@ -27,6 +27,7 @@ LABELS = {
     "random": "random experts",
     "dropped": "layers dropped",
     "uniform": "no router, all experts",
+    "unrouted": "without a router, random experts",
 }
 
 

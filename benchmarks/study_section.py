@@ -126,10 +126,11 @@ def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:
 
 
 def _beside(frame: pd.DataFrame) -> list[str]:
-    """Under a table: paired leads over trained controls, and the controls that were not measured."""
-    lines = []
+    """Under a table: what its controls are, paired leads over trained ones, and those that were not measured."""
+    about = studies.about_unrouted(frame)
+    lines = [about, ""] if about else []
     if said := studies.leads(frame):
-        lines = [
+        lines += [
             "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
             "same inputs, with the paired 95% interval (where it was kept):",
             "",

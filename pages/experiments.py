@@ -230,6 +230,8 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
             "same inputs, with the paired 95% interval, for the tasks where it is known:\n\n"
             + "\n".join(f"- {escape(one)}" for one in said)
         )
+    if about := studies.about_unrouted(rows):
+        st.caption(escape(about))
     if missing := studies.not_measured(rows):
         st.caption(f"Controls not measured: {escape(missing)}.")
     if len(lent := rows[rows["copies"] > 0]):

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from shrp.phrases import in_words, signed, with_ends
-from shrp.studies import CONTROLS, NAMES, average, trained_controls
+from shrp.studies import CONTROLS, NAMES, STANDARD, average, trained_controls
 
 HOW_FOUND = (
     "In brackets 95% intervals. “Best” is the highest mean of several models on these very data, on SHRP's side and on "
@@ -34,7 +34,7 @@ class Contest:
     rival: pd.Series | None
     """Another one; None where no control was measured on all of the tasks."""
     lacking: str
-    """Controls that were not trained and measured on all of the tasks, in words; empty for none."""
+    """Standard controls that were not trained and measured on all of the tasks, in words; empty for none."""
 
     @property
     def verdict(self) -> str:
@@ -73,7 +73,7 @@ def contest(rows: pd.DataFrame) -> Contest | None:
     controls = whole[whole["model"].isin(CONTROLS)]
     known = average(trained_controls(rows)) if len(trained_controls(rows)) else whole[:0]
     measured = set(known.loc[known["tasks"] == named, "model"])
-    lacking = [model for model in CONTROLS if model not in measured]
+    lacking = [model for model in STANDARD if model not in measured]
     return Contest(
         rows,
         whole[whole["model"] == "static"].iloc[-1],

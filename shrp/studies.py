@@ -26,9 +26,13 @@ NAMES = {
     "random": "control: random experts",
     "dropped": "control: layers dropped",
     "uniform": "control: no router",
+    "unrouted": "control: without a router, random experts",
 }
-CONTROLS = ("random", "dropped", "uniform")
-"""Kinds of models that stand beside SHRP's."""
+"""Kinds of models of the table. `unrouted` learned without a router, and was then pruned to random experts."""
+STANDARD = ("random", "dropped", "uniform")
+"""Controls that should stand beside every model of SHRP's: where one does not, it is said."""
+CONTROLS = (*STANDARD, "unrouted")
+"""Kinds that stand beside SHRP's."""
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "recovered_on_texts", "texts"]
 _DEFAULTS = {
     "texts": 0,
@@ -218,7 +222,7 @@ def describe(row: Mapping[str, Any]) -> str:
 
 def untaught(model: str, recipe: str | None, texts: int) -> bool:
     """Whether a control lacks the pass over unlabelled texts that the `retain` models which it stands beside had."""
-    return recipe == "retain" and model in ("dropped", "uniform") and not texts
+    return recipe == "retain" and model in ("dropped", "uniform", "unrouted") and not texts
 
 
 def average(frame: pd.DataFrame) -> pd.DataFrame:
@@ -300,7 +304,7 @@ def _of_seeds(known: int, seeds: int) -> str:
 def not_measured(frame: pd.DataFrame) -> str:
     """The trained controls that some of the frame's tasks lack, in words; empty where none does."""
     trained, missing = trained_controls(frame), []
-    for model in CONTROLS:
+    for model in STANDARD:
         measured = set(trained.loc[trained["model"] == model, "task"])
         if gaps := [task for task in frame["task"].unique() if task not in measured]:
             name = NAMES[model].removeprefix("control: ") + ", recovered" * (model == "random")
@@ -308,7 +312,17 @@ def not_measured(frame: pd.DataFrame) -> str:
     return "; ".join(missing)
 
 
+def about_unrouted(frame: pd.DataFrame) -> str:
+    """What random experts without a router are, for beneath a table; empty where the frame has none."""
+    if not frame["model"].eq("unrouted").any():
+        return ""
+    return (
+        "Without a router, random experts: stage 1 with all gates alike; then a draw of random experts is kept, and "
+        "trained on for as long as SHRP is in stage 2 and in recovery together."
+    )
+
+
 def trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `glue_frame` whose control was trained for as long as SHRP; draws of random experts were not."""
     drawn = frame["model"].eq("random") & frame["recovered"].astype(bool)
-    return frame[frame["model"].isin(("dropped", "uniform")) | drawn]
+    return frame[frame["model"].isin(("dropped", "uniform", "unrouted")) | drawn]

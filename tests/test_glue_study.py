@@ -19,7 +19,7 @@ from benchmarks.experiments.__main__ import app as experiments_app
 from shrp import checkpoint, studies
 from shrp import train as training
 from shrp.checkpoint_info import usage_in
-from shrp.convert import layer_kinds
+from shrp.convert import expert_layers, layer_kinds
 from shrp.data import load_data
 from shrp.errors import TrainingError
 from shrp.plan import make_plan
@@ -166,6 +166,37 @@ def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_control
     }
     dropped = checkpoint.load(next((work / "rte-s0").glob("retain-dropped-11of12-*")))
     assert recovered.info.training["epochs"] == dropped.info.training["epochs"] == 2
+
+
+def test_without_a_router_random_experts_learn_for_as_long_as_shrp(place):
+    rows = run(place, "--tasks", "rte", "--seeds", "1", "--recipes", "retain,paper", "--controls", "unrouted")
+    work = place / "work"
+    for recipe in ("retain", "paper"):
+        for depth in depths.DEPTHS:
+            here = [row for row in rows if (row["recipe"], row["depth"]) == (recipe, depth.name)]
+            (row,) = (row for row in here if row["model"] == "unrouted")
+            mine = found_recovered(rows)[recipe, depth.name]
+            same = ("per_layer", "kept", "recovered", "texts", "copies", "encoder_params", "encoder_flops")
+            assert {name: row[name] for name in same} == {name: mine[name] for name in same}
+            assert row["lead"] * row["teacher"] == pytest.approx(mine["score"] - row["score"])
+            of = {
+                kind: checkpoint.load(next((work / "rte-s1").glob(f"{recipe}-{kind}-{depth.name}-*")))
+                for kind in ("unrouted", "random", "static", "none")
+            }
+            layers = sum(map(len, depth.parts))
+            assert layer_kinds(of["unrouted"].model) == ["dense"] * (12 - layers) + ["static"] * layers
+            plans = [dict(of[kind].info.plan.layers) for kind in ("unrouted", "random")]
+            for layer, kept in plans[0].items():  # the same draw, of gates that are alike
+                assert kept.experts == plans[1][layer].experts
+                assert set(kept.weights) == {1 / depth.recover}
+            epochs = {kind: made.info.training["epochs"] for kind, made in of.items()}
+            stage2 = 0 if depth.texts_first(recipe) else epochs["none"]
+            assert epochs["unrouted"] == stage2 + epochs["static"]
+    alike = checkpoint.load(next(work.glob("general-uniform-*"))).model
+    assert {layer.routing for layer in expert_layers(alike).values()} == {"uniform"}
+    assert not list(work.glob("general-further-uniform-*"))  # it need not have learned whole
+    names = set(studies.glue_frame(rows)["name"])
+    assert "control: without a router, random experts, 1 a layer, recovered on texts and the task" in names
 
 
 def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(place, monkeypatch):

@@ -155,6 +155,24 @@ def test_draws_of_random_experts_do_not_stand_for_trained_ones():
     assert claim["best control"].endswith("; not measured on all: layers dropped, no router")
 
 
+def test_random_experts_without_a_router_are_a_control_of_their_own():
+    mine = row("cola", "static", 0.9, per_layer=2, recovered=True)
+    lead = {"lead": -0.05, "lead_interval": [-0.08, -0.02]}
+    unrouted = row("cola", "unrouted", 0.95, per_layer=2, recovered=True) | lead
+    frame = studies.glue_frame([unrouted, mine])
+    name = "without a router, random experts, 2 a layer, recovered"
+    assert frame["name"].tolist() == ["SHRP, static, 2 a layer, recovered", f"control: {name}"]
+    assert studies.leads(frame) == [f"Lead over {name}: cola -5.0 (-8.0 to -2.0)"]
+    (claim,) = claims(frame).to_dict("records")
+    assert claim["best control"].startswith(f"{name}: 95.0%")
+    assert claim["best control"].endswith("; not measured: trained random experts, layers dropped, no router")
+    assert "no tie, SHRP's lead on the same inputs is -5.0 points" in findings(frame)[1]
+    assert studies.about_unrouted(frame).startswith(
+        "Without a router, random experts: stage 1 with all gates"
+    )
+    assert studies.about_unrouted(studies.glue_frame([mine])) == ""
+
+
 def test_models_of_one_name_that_saw_other_texts_are_not_one():
     """They can't be averaged over tasks, so what is compared is over the tasks of one of them."""
     mine = [

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from shrp.phrases import ends_in_points, signed, with_ends
 from shrp.published import PUBLISHED, Published
+from shrp.studies import NAMES
 from shrp.studies import floors as floors_of
 from ui.experiments_seed_figures import between
 from ui.text import escape_html, metric_name
@@ -22,6 +23,7 @@ _LOOK = {
     "random": (ORANGE, "x"),
     "dropped": (PURPLE, "triangle-down"),
     "uniform": (SKY, "hexagon"),
+    "unrouted": (SKY, "x"),  # no router's colour, random experts' mark
 }
 
 _TRAINED = ("routed", "dropped", "uniform")
@@ -113,9 +115,7 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
     for (recipe, model, recovered), rows in mean.groupby(["recipe", "model", "recovered"], sort=False):
         color, symbol = _LOOK.get(model, (GREY, "circle"))
         rows, trained = rows.sort_values(over), recovered or model in _TRAINED
-        label = rows["name"].iloc[0].split(",")[0] if model != "routed" else "SHRP, routed"
-        label = "SHRP, static" if model == "static" else label
-        name = f"{label}{', recovered' if recovered else ''} ({recipe})"
+        name = f"{NAMES.get(model, model)}{', recovered' if recovered else ''} ({recipe})"
         fig.add_trace(
             go.Scatter(
                 x=100 * rows[over],
