@@ -63,7 +63,8 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             )
             said = f"{named}, n = {int(row.n):,}, {escape(row.data)}"
             chosen = info.training.get("chosen_on", {})
-            same = bool(chosen and info.scores_on(row.data, chosen["data_fingerprint"]))
+            there = info.scores_on(chosen["data_fingerprint"]) if chosen else []
+            same = any(one.get("data") == row.data for one in there)
             picked = "its experts were chosen on these inputs, which flatters it a little" * same
             st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric), picked))))
             for other in own.iloc[1:].itertuples():

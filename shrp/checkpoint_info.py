@@ -91,13 +91,9 @@ class CheckpointInfo:
         config = recovered or self.training.get("config", {})
         return evaluated_length(config.get("max_length"))
 
-    def scores_on(self, name: str, fingerprint: str) -> list[Mapping[str, Any]]:
-        """The rows measured on a data set of this name and content."""
-        return [
-            row
-            for row in self.scores
-            if row.get("data") == name and row.get("data_fingerprint") == fingerprint
-        ]
+    def scores_on(self, fingerprint: str) -> list[Mapping[str, Any]]:
+        """The rows measured on data of this content, whatever it was called there."""
+        return [row for row in self.scores if row.get("data_fingerprint") == fingerprint]
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CheckpointInfo:

@@ -52,7 +52,7 @@ def on_probe(loaded):
     if loaded.info.task.name not in TASKS or not (PROBES / f"{loaded.info.task.name}.jsonl").is_file():
         pytest.skip("there is no probe set for its task")
     probe = load_probe(loaded.info.task.name)
-    return probe, loaded.info.scores_on(probe.name, probe.fingerprint)
+    return probe, loaded.info.scores_on(probe.fingerprint)
 
 
 @shipped

@@ -68,7 +68,7 @@ def _cut_elsewhere(checkpoint: Checkpoint, data: TextData) -> bool:
     if cut := checkpoint.teacher[data.fingerprint].cut:
         now = checkpoint.info.max_length
         return cut != now and int(loaders.token_lengths(checkpoint, data).max()) > min(cut, now)
-    scored = {row["kind"] for row in checkpoint.info.scores_on(data.name, data.fingerprint)}
+    scored = {row["kind"] for row in checkpoint.info.scores_on(data.fingerprint)}
     now = {row["kind"] for row in loaders.score_rows(checkpoint, data)}
     return "teacher" in scored - now
 
