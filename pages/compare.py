@@ -3,7 +3,7 @@
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import compare_kept, compare_plan, compare_sides, compare_views, lab_hurts, loaders, state
+from ui import compare_kept, compare_plan, compare_sides, compare_views, lab_hurts, measurements, state
 from ui.compare_sides import Side
 from ui.compare_views import LETTERS
 from ui.floor import exact, floor_text, floor_warning
@@ -52,7 +52,7 @@ def main() -> None:
     st.header("Where they disagree")
     if data.labels is not None:
         st.caption("Changes are B minus A; a loss means that B is lower.")
-    lengths = loaders.token_lengths(a.choice.checkpoint, data)
+    lengths = measurements.token_lengths(a.choice.checkpoint, data)
     lab_hurts.tabs(a.evaluation, b.evaluation, data, lengths, LETTERS, "from A to B", name)
     compare_views.costs(sides, name)
     usage(sides, selection, name)
@@ -81,7 +81,7 @@ def usage(sides: list[Side], selection: state.Selection, name: str) -> None:
         return
     try:
         stats = [
-            loaders.usage_stats(side.choice.checkpoint, selection.data) if side.plan is None else None
+            measurements.usage_stats(side.choice.checkpoint, selection.data) if side.plan is None else None
             for side in sides
         ]
     except ShrpError as error:

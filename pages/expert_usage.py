@@ -20,6 +20,7 @@ from ui import (
     arrival,
     exchanged_routes,
     loaders,
+    measurements,
     pair_routes,
     specialisation_section,
     state,
@@ -66,7 +67,7 @@ def explain_no_routers(selection: state.Selection) -> None:
 def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.ndarray]:
     """Every selection of inputs that can be looked at: all, and the groups of every grouping."""
     found = {ALL: np.ones(stats.n, dtype=bool)}
-    for by, groups in loaders.groups(selection.checkpoint, selection.data, stats).items():
+    for by, groups in measurements.groups(selection.checkpoint, selection.data, stats).items():
         found |= {f"{by}: {name}": mask for name, mask in groups.items()}
     return found
 
@@ -236,8 +237,8 @@ def routes_of_all(selection: state.Selection, stats: UsageStats) -> None:
             lambda: route_table(
                 stats,
                 data,
-                loaders.answers(checkpoint, data, stats),
-                loaders.token_lengths(checkpoint, data),
+                measurements.answers(checkpoint, data, stats),
+                measurements.token_lengths(checkpoint, data),
             ),
             "routes",
             f"{selection.name}-routes",
@@ -339,7 +340,7 @@ def over_training(name: str, training: dict) -> None:
 def measured(selection: state.Selection) -> None:
     """Everything that the picked data show, once the model has seen them."""
     try:
-        stats = loaders.usage_stats(selection.checkpoint, selection.data)
+        stats = measurements.usage_stats(selection.checkpoint, selection.data)
     except ShrpError as error:
         state.show_error(error)
         return

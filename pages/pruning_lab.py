@@ -23,7 +23,7 @@ from ui import (
     lab_sweep,
     lab_threshold,
     lab_views,
-    loaders,
+    measurements,
     pair_views,
     state,
 )
@@ -147,7 +147,7 @@ def evaluate(
     if routed is None:
         show(evaluation, None, teacher)
         with busy.container():
-            routed = loaders.evaluation(checkpoint, data, stats)
+            routed = measurements.evaluation(checkpoint, data, stats)
         seen.put(key, routed)
     show(evaluation, routed, teacher)
     return evaluation, routed

@@ -15,7 +15,7 @@ from shrp.usage import (
     NOISY_MARGIN,
     UsageStats,
 )
-from ui import loaders, pair_views, state
+from ui import measurements, pair_views, state
 from ui.cliff import cliff_warning
 from ui.floor import floor_text
 from ui.lab_reference import teacher_on
@@ -48,7 +48,7 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
         return
     try:
         if selection.is_routed:
-            stats = loaders.usage_stats(selection.checkpoint, data)
+            stats = measurements.usage_stats(selection.checkpoint, data)
             _show_warnings(selection, stats, healthy_training)
         else:
             st.caption("It has no routers now, so there is no usage here that could collapse or be noisy.")
@@ -60,9 +60,9 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
             )
             return
         if stats is None:
-            found = loaders.evaluation(selection.checkpoint, data)
+            found = measurements.evaluation(selection.checkpoint, data)
         else:
-            found = loaders.routed_evaluation(selection.checkpoint, data, stats, with_interval=True)
+            found = measurements.routed_evaluation(selection.checkpoint, data, stats, with_interval=True)
     except ShrpError as error:
         state.show_error(error)
         return

@@ -8,7 +8,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.usage import CLIFF_SHARE
-from ui import loaders
+from ui import measurements
 from ui.floor import floor_of
 from ui.lab_reference import teacher_on
 from ui.text import escape, metric_name, percent, score_text
@@ -23,7 +23,7 @@ def cliff_warning(checkpoint: Checkpoint, data: TextData, found: Evaluation) -> 
     Args:
         found: the checkpoint's evaluation on `data`.
     """
-    stored = [row["score"] for row in loaders.score_rows(checkpoint, data) if row["kind"] == "teacher"]
+    stored = [row["score"] for row in measurements.score_rows(checkpoint, data) if row["kind"] == "teacher"]
     teacher = teacher_on(checkpoint, data)
     best = teacher.score if teacher is not None else stored[0] if stored else float("nan")
     if not best > 0:

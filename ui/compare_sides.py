@@ -16,7 +16,7 @@ from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import edits_of
 from shrp.tasks import Task
-from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, state
+from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, measurements, state
 from ui.bound import fall_back
 from ui.lab import Setting
 from ui.lab_edits import Editor
@@ -200,7 +200,7 @@ def measure(choice: Choice, data: TextData) -> Side:
     if choice.kind == TEACHER:
         return Side(choice, teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, dense)
     if choice.setting is None:
-        found = loaders.evaluation(checkpoint, data)
+        found = measurements.evaluation(checkpoint, data)
         plan = checkpoint.info.plan
         return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, TOKENS), dense, plan)
     stats = lab.usage_for(choice.setting.selection, checkpoint, data)

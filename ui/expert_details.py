@@ -18,7 +18,7 @@ from shrp.metrics import share_interval
 from shrp.minimal_pairs import pairs_of, units_of
 from shrp.mixes import DEALS, FALSE_DISCOVERIES, differing
 from shrp.usage import UsageStats
-from ui import loaders, usage_figures
+from ui import measurements, usage_figures
 from ui.downloads import chart
 from ui.expert_profile_attention import attention
 from ui.expert_profile_inputs import forget_example, input_frame, inputs
@@ -165,7 +165,7 @@ def _mixes(
     file_name: str,
 ) -> None:
     by_token, paired = stats.unit == "tokens", len(pairs_of(data)) > 0
-    known = loaders.groups(checkpoint, data, stats)
+    known = measurements.groups(checkpoint, data, stats)
     drawn = [by for by in _DRAWN if by in known][:2]
     for by, column in zip(drawn, st.columns(len(drawn), gap="large")):
         with column:

@@ -14,7 +14,7 @@ from shrp.data import TextData
 from shrp.input_map import Plane
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
-from ui import loaders
+from ui import measurements
 from ui.bound import fall_back
 from ui.downloads import chart, clicked
 from ui.expert_profile_inputs import EXAMPLE, TYPED, input_frame
@@ -118,7 +118,7 @@ def _groupings(
             [f"expert {number}" for number in np.unique(top)],
         ),
     }
-    for by, groups in loaders.groups(checkpoint, data, stats).items():
+    for by, groups in measurements.groups(checkpoint, data, stats).items():
         if len(groups) > len(_COLORS) * len(_SYMBOLS):  # more than can be told apart
             continue
         named = np.full(stats.n, "", dtype=object)

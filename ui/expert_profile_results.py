@@ -23,7 +23,7 @@ from shrp.shuffled import ShuffledRoutes, shuffle_routes
 from shrp.similarity import OutputSample, sample_outputs
 from shrp.usage import UsageStats
 from shrp.words import TokenCounts, WordCounts, count_tokens, count_words
-from ui import loaders
+from ui import measurements
 from ui.store import Progress, once
 
 
@@ -119,7 +119,7 @@ def knocked_out(
             checkpoint.model,
             checkpoint.tokenizer,
             data,
-            loaders.routed_evaluation(checkpoint, data, stats, with_interval=False),
+            measurements.routed_evaluation(checkpoint, data, stats, with_interval=False),
             layer,
             expert,
             chosen=stats.top1[layer][:, expert] > 0 if single else None,
@@ -163,11 +163,11 @@ def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
 def mix(
     checkpoint: Checkpoint, data: TextData, stats: UsageStats, layer: int, expert: int, by: str
 ) -> pd.DataFrame:
-    """The expert's inputs by a grouping of `loaders.groups`."""
+    """The expert's inputs by a grouping of `measurements.groups`."""
 
     def work(_: Progress) -> pd.DataFrame:
         top1, by_token = stats.top1[layer], stats.unit == "tokens"
-        groups = loaders.groups(checkpoint, data, stats)[by]
+        groups = measurements.groups(checkpoint, data, stats)[by]
         return mix_frame(top1[:, expert], top1.sum(1), groups, by_token=by_token, pairs=pairs_of(data))
 
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, layer, expert, by)

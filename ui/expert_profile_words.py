@@ -10,7 +10,7 @@ from shrp.data import TextData
 from shrp.usage import UsageStats
 from shrp.words import PRIOR_TERMS, Characteristic, log_odds
 from ui import expert_profile_results as made
-from ui import loaders
+from ui import measurements
 from ui.bound import clamp
 from ui.downloads import downloads
 from ui.text import escape
@@ -53,7 +53,7 @@ def words(
         here = dict(zip(counted.words, counted.inputs(mine)))
         found.frame.insert(2, "inputs here", found.frame["term"].map(here).astype(int))
         few = mine.sum() < FEW_INPUTS
-        unread, cut = loaders.cut_inputs(checkpoint, data)
+        unread, cut = measurements.cut_inputs(checkpoint, data)
         group = (
             f"{found.here:,} words in the {int(mine.sum()):,} inputs routed here against {found.elsewhere:,} in the "
             f"{int((~mine).sum()):,} others"

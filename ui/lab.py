@@ -20,7 +20,7 @@ from shrp.measure import TOKENS, Cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits
 from shrp.usage import UsageStats, plan_from
-from ui import knock_outs, loaders
+from ui import knock_outs, measurements
 from ui.store import disk, results
 from ui.text import escape
 
@@ -100,7 +100,7 @@ def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageSt
         DataError: the data are empty.
     """
     kind = SELECTIONS.get(selection)
-    stats = loaders.usage_stats(checkpoint, data, norms=kind == "gate_norm")
+    stats = measurements.usage_stats(checkpoint, data, norms=kind == "gate_norm")
     if kind == "recorded":
         if not checkpoint.info.usage:
             raise PlanError(
@@ -117,15 +117,15 @@ def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> Usage
     key, kind = (checkpoint.fingerprint, data.fingerprint, data.name), SELECTIONS.get(selection)
     if kind == "gate_norm":
         found = results("usage with norms", 8).get(key)
-        return found if found is not None else loaders.kept_usage(checkpoint, data, norms=True)
+        return found if found is not None else measurements.kept_usage(checkpoint, data, norms=True)
     if kind == "recorded":
         return usage_for(selection, checkpoint, data) if checkpoint.info.usage else None
     if kind == "ablation":
         found = knock_outs.ablation_known(checkpoint, data)
-        return None if found is None else replace(loaders.usage_stats(checkpoint, data), ablation=found)
+        return None if found is None else replace(measurements.usage_stats(checkpoint, data), ablation=found)
     if kind != "fitted" and (found := results("usage with norms", 8).get(key)) is not None:
         return found
-    stats = loaders.usage_stats(checkpoint, data)
+    stats = measurements.usage_stats(checkpoint, data)
     if kind != "fitted":
         return stats
     fitted = results("fitted gates", 8).get(key)
@@ -214,7 +214,7 @@ def stream(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Iterato
     if (found := recall(checkpoint, data, plan)) is not None:
         yield found
         return
-    with closing(loaders.live_evaluator(checkpoint, data).stream(plan)) as estimates:
+    with closing(measurements.live_evaluator(checkpoint, data).stream(plan)) as estimates:
         for estimate in estimates:
             if estimate.complete:
                 remember(checkpoint, data, plan, estimate)

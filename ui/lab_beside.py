@@ -16,7 +16,7 @@ from shrp.evaluation import Evaluation
 from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS
-from ui import lab, loaders
+from ui import lab, measurements
 from ui.downloads import downloads
 from ui.lab import GLOBAL, SELECTIONS, Setting
 from ui.lab_sides import model_key
@@ -100,7 +100,7 @@ def _evaluated(selection: Selection, plans: list[PruningPlan], label: str) -> li
     missing = list({plan.key(): plan for plan in plans if found[plan.key()] is None}.values())
     if missing:
         bar, done = st.empty(), 0
-        work = loaders.live_evaluator(checkpoint, data).sweep(
+        work = measurements.live_evaluator(checkpoint, data).sweep(
             missing, lambda: bar.progress(done / len(missing), f"{label} {done} of {len(missing)} plans")
         )
         with closing(work) as results:

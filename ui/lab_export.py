@@ -24,7 +24,7 @@ from shrp.history import history_text
 from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.score_rows import score_row
-from ui import loaders
+from ui import measurements
 from ui.lab_marks import RANDOM
 
 
@@ -52,7 +52,7 @@ def checkpoint_zip(
     drawn = plan.selection.startswith("random")  # also with edits
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):
-        known = loaders.score_rows(checkpoint, data)
+        known = measurements.score_rows(checkpoint, data)
         best = [row.get("score") for row in known if row.get("kind") == "teacher"]
         # Random experts stay the control that they are, wherever they are taken.
         label = f"{RANDOM if drawn else 'static'}, {plan.budget} in all"

@@ -17,7 +17,7 @@ from shrp.intervals import NO_INTERVAL, stored_interval
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import allocate, first_experts
 from shrp.verdicts import KINDS_OF_CONTROL
-from ui import loaders
+from ui import measurements
 
 DROPPED, RANDOM, NO_ROUTER = KINDS_OF_CONTROL
 """What the names of controls begin with."""
@@ -49,7 +49,7 @@ def marks(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> list[Ma
 def shipped(checkpoint: Checkpoint, data: TextData) -> list[Mark]:
     """The scores that the checkpoint carries for these data, but for the routed model's."""
     model, found = checkpoint.model, []
-    for row in loaders.score_rows(checkpoint, data):
+    for row in measurements.score_rows(checkpoint, data):
         if row.get("metric", data.task.metric) != data.task.metric:
             continue
         kind, price = str(row.get("kind", "")), _cost_of(row, model)

@@ -22,7 +22,7 @@ from ui import (
     lab_reference,
     lab_threshold,
     latency,
-    loaders,
+    measurements,
     state,
 )
 from ui.describe import plan_words
@@ -83,7 +83,7 @@ def details(
     """Where it hurts, and the test of two settings."""
     checkpoint, data = selection.checkpoint, selection.data
     held_against = lab_reference.references(checkpoint, data, routed)
-    lengths = loaders.token_lengths(checkpoint, data)
+    lengths = measurements.token_lengths(checkpoint, data)
     name = f"{selection.name}-{plan.budget}"
     lab_hurts.section(held_against, pruned, data, lengths, checkpoint.problem, name)
     lab_compare.section(selection, setting, plan, pruned, routed)
@@ -181,7 +181,7 @@ def not_routed(selection: Selection) -> None:
     )
     with place:  # above, but last: the plan need not wait for the score
         try:
-            evaluation = loaders.evaluation(checkpoint, selection.data)
+            evaluation = measurements.evaluation(checkpoint, selection.data)
         except ShrpError as error:
             state.show_error(error)
             return

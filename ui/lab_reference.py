@@ -8,7 +8,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation
-from ui import loaders
+from ui import measurements
 from ui.store import results
 
 TEACHER, ROUTED = "dense teacher", "routed model"
@@ -67,9 +67,9 @@ def _cut_elsewhere(checkpoint: Checkpoint, data: TextData) -> bool:
     """Whether the teacher's outputs on the data are of other cuts; of earlier versions' its score there tells."""
     if cut := checkpoint.teacher[data.fingerprint].cut:
         now = checkpoint.info.max_length
-        return cut != now and int(loaders.token_lengths(checkpoint, data).max()) > min(cut, now)
+        return cut != now and int(measurements.token_lengths(checkpoint, data).max()) > min(cut, now)
     scored = {row["kind"] for row in checkpoint.info.scores_on(data.fingerprint)}
-    now = {row["kind"] for row in loaders.score_rows(checkpoint, data)}
+    now = {row["kind"] for row in measurements.score_rows(checkpoint, data)}
     return "teacher" in scored - now
 
 

@@ -16,7 +16,7 @@ from shrp.data import TextData
 from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.plan import PruningPlan
 from shrp.usage import UsageStats
-from ui import lab, lab_curve, lab_pareto, loaders
+from ui import lab, lab_curve, lab_pareto, measurements
 from ui.downloads import chart, downloads
 from ui.floor import floor_of
 from ui.lab import GLOBAL, PER_LAYER, SELECTIONS, Setting
@@ -114,7 +114,7 @@ def run(
     yield at
     if not missing:
         return
-    with closing(loaders.live_evaluator(checkpoint, data).sweep(missing, lambda: pause(at))) as results:
+    with closing(measurements.live_evaluator(checkpoint, data).sweep(missing, lambda: pause(at))) as results:
         for plan, evaluation in results:
             lab.remember(checkpoint, data, plan, evaluation)
             for setting, same in by_plan[plan.key()]:

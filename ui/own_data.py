@@ -15,7 +15,7 @@ from shrp import tabular
 from shrp.errors import DataError
 from shrp.minimal_pairs import pairs_of
 from shrp.tasks import Task
-from ui import loaders, own_labels
+from ui import data_sources, own_labels
 from ui.own_fit import Columns, fit, guess
 from ui.own_table import MAX_BYTES, MAX_ROWS, MB, Table, data_roots, named_paths, read_path, read_upload
 from ui.text import escape
@@ -34,7 +34,7 @@ def upload_limit(ours: int) -> int:
 
 
 def draw(task: Task) -> bool:
-    """Draw the section in the sidebar and make what it holds the session's own data (`loaders.OWN_DATA`).
+    """Draw the section in the sidebar and make what it holds the session's own data (`data_sources.OWN_DATA`).
 
     Call before the picker of the data is drawn.
 
@@ -82,7 +82,7 @@ def _draw_table(table: Table, task: Task) -> bool:
     session = st.session_state
     st.markdown(f"**{escape(table.name)}**: {len(table.frame):,} rows")
     columns, new = _choose(table, task), False
-    kept = session.get(loaders.OWN_DATA)
+    kept = session.get(data_sources.OWN_DATA)
     stays = "" if kept is None or kept.task != task else f" Until then '{kept.name}' stays in use as it was."
     meanings = _meanings(table, task, columns)
     try:
@@ -94,18 +94,22 @@ def _draw_table(table: Table, task: Task) -> bool:
         elif session.get(_FITTED) != (key := (_same(table), task, replace(columns, meanings=meanings))):
             data = fit(table, task, key[-1])
             new = session.get(_FITTED, key[:0])[:1] != key[:1]
-            session[loaders.OWN_DATA], session[_FITTED] = data, key
+            session[data_sources.OWN_DATA], session[_FITTED] = data, key
         if meanings == () and columns.label is not None:
             said = own_labels.read_as(table.frame[columns.label].tolist(), task, table.name)
             if said:
                 st.caption(f":material/info: {escape(said)}")
-        if meanings is not None and columns.pair is not None and not len(pairs_of(session[loaders.OWN_DATA])):
-            names = len({name for name in session[loaders.OWN_DATA].pairs or () if name})
+        if (
+            meanings is not None
+            and columns.pair is not None
+            and not len(pairs_of(session[data_sources.OWN_DATA]))
+        ):
+            names = len({name for name in session[data_sources.OWN_DATA].pairs or () if name})
             st.caption(
                 f":material/info: none of the {names:,} names in its pair column is of two inputs with different "
                 "labels."
             )
-        if meanings and (left := len(table.frame) - len(session[loaders.OWN_DATA])):
+        if meanings and (left := len(table.frame) - len(session[data_sources.OWN_DATA])):
             st.caption(f"{left:,} of {len(table.frame):,} rows are left out.")
     except DataError as error:
         st.error(
@@ -200,7 +204,7 @@ def _take(read: Callable[[], Table]) -> None:
         st.session_state[_PROBLEM] = ""
     except DataError as error:
         kept = st.session_state.get(
-            loaders.OWN_DATA
+            data_sources.OWN_DATA
         )  # a table whose columns don't fit is shown, but not in use
         stays = f" '{kept.name}' stays in use." if kept is not None else ""
         end = "" if str(error).endswith(".") else "."
@@ -209,6 +213,6 @@ def _take(read: Callable[[], Table]) -> None:
 
 def remove() -> None:
     """Forget the session's own table and its data."""
-    for key in (_TABLE, _FITTED, _PROBLEM, loaders.OWN_DATA):
+    for key in (_TABLE, _FITTED, _PROBLEM, data_sources.OWN_DATA):
         st.session_state.pop(key, None)
     st.session_state[_PATH] = ""  # not taken out, which would leave the browser's box as it is

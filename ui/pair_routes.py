@@ -11,7 +11,7 @@ from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.minimal_pairs import ALL, PairOutcomes, pair_outcomes, route_changes, taken
 from shrp.usage import UsageStats
-from ui import loaders, pair_views
+from ui import measurements, pair_views
 from ui.downloads import chart, downloads
 from ui.state import Selection
 from ui.tables import row_height
@@ -51,7 +51,7 @@ def section(selection: Selection, stats: UsageStats, layer: int) -> None:
         + in_words(frame),
     )
     st.markdown(in_words(frame))
-    evaluation = loaders.routed_evaluation(selection.checkpoint, data, stats, with_interval=False)
+    evaluation = measurements.routed_evaluation(selection.checkpoint, data, stats, with_interval=False)
     _listed(selection, stats, layer, pair_outcomes(data, evaluation))
 
 

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.usage import UsageStats
-from ui import loaders
+from ui import measurements
 from ui.report_checkpoint import facts_part, scores_part
 from ui.report_examples import examples_part
 from ui.report_page import body, file_size, page
@@ -115,7 +115,7 @@ def build(selection: Selection, progress: Callable[[float, str], None] = lambda 
     if data is not None:
         progress(0.4, f"evaluating on {escape(data.name)}")
         with suppress(ShrpError):  # the parts that need it say so
-            evaluation = loaders.evaluation(selection.checkpoint, data, usage)
+            evaluation = measurements.evaluation(selection.checkpoint, data, usage)
     add("curve", "Score against cost", 0.6, lambda part: curve_part(part, selection, usage, evaluation))
     add("examples", "Examples", 0.8, lambda part: examples_part(part, selection, usage, evaluation))
     add("reproduce", "How to reproduce", 0.95, lambda part: reproduce_part(part, selection))

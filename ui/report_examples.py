@@ -13,7 +13,7 @@ from shrp.tasks import Task
 from shrp.usage import UsageStats
 from ui.cliff import cliff_warning
 from ui.expert_cells import routes_side_by_side
-from ui.loaders import cut_inputs
+from ui.measurements import cut_inputs
 from ui.report_parts import Section
 from ui.state import Selection
 from ui.text import percent, plain, shorten, with_interval

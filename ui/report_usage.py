@@ -20,6 +20,7 @@ from ui import (
     lab_pareto,
     lab_sweep,
     loaders,
+    measurements,
     specialisation_section,
     usage_figures,
 )
@@ -45,7 +46,7 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
     if data is None:
         part.words(f"Usage could not be measured. {selection.no_data}")
         return None
-    stats = loaders.usage_stats(selection.checkpoint, data)
+    stats = measurements.usage_stats(selection.checkpoint, data)
     warnings = stats.warnings()
     for line in warning_lines(warnings):
         part.warning(plain(line))

@@ -17,7 +17,7 @@ from shrp.specialisation import (
     specialisation_frame,
 )
 from shrp.usage import UsageStats
-from ui import bound, loaders, state
+from ui import bound, measurements, state
 from ui.downloads import chart
 from ui.pair_views import has_pairs
 from ui.store import once
@@ -107,8 +107,8 @@ def explanation(data: TextData) -> str:
 def measured(selection: state.Selection, stats: UsageStats) -> list[Grouping]:
     """The groupings of the picked data, once, with a progress bar the first time."""
     checkpoint, data = selection.checkpoint, selection.data
-    lengths = loaders.token_lengths(checkpoint, data)
-    answers = loaders.answers(checkpoint, data, stats)
+    lengths = measurements.token_lengths(checkpoint, data)
+    answers = measurements.answers(checkpoint, data, stats)
     return once(
         "specialisation",
         16,

@@ -18,7 +18,7 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from shrp.tasks import Task
-from ui import loaders, not_here, own_checkpoints, own_data
+from ui import data_sources, loaders, measurements, not_here, own_checkpoints, own_data
 from ui.downloads import clicked
 from ui.text import escape
 from ui.theme import CHART_STYLE
@@ -94,24 +94,24 @@ def draw_picker() -> None:
         return
     place = st.container()  # what a person has just given is among the data to pick, above where it is given
     if own_data.draw(info.task):
-        st.session_state[SOURCE] = loaders.OWN
+        st.session_state[SOURCE] = data_sources.OWN
     with place:
         _pick_source(info.task)
     own_checkpoints.draw()
 
 
 def _pick_source(task: Task) -> None:
-    sources = loaders.available_sources(task)
+    sources = data_sources.available_sources(task)
     if not sources:
         return
-    start = loaders.default_source(sources)
+    start = data_sources.default_source(sources)
     left = st.session_state.get(_OWN_LEFT, False)
-    if left and loaders.OWN in sources:
-        st.session_state[SOURCE], st.session_state[_OWN_LEFT] = loaders.OWN, False
+    if left and data_sources.OWN in sources:
+        st.session_state[SOURCE], st.session_state[_OWN_LEFT] = data_sources.OWN, False
     elif (kept := st.session_state.get(SOURCE, start)) not in sources and kept != start:
         st.session_state[SOURCE] = start
         st.session_state[_OWN_LEFT] = (
-            left or kept == loaders.OWN
+            left or kept == data_sources.OWN
         )  # another task's; they come back with their own
     asked = not_here.asked_for(SOURCE, sources)
     source = st.selectbox(
@@ -178,7 +178,7 @@ def current(*, needs_data: bool = True) -> Selection:
 
 def _say_cut(checkpoint: Checkpoint, data: TextData) -> None:
     """In the sidebar, how many inputs are read in part only; nothing where none is."""
-    cut, length = loaders.cut_inputs(checkpoint, data)
+    cut, length = measurements.cut_inputs(checkpoint, data)
     if cut:
         st.sidebar.caption(
             f":material/content_cut: {cut:,} of {len(data):,} inputs of {escape(data.name)} are longer than "
@@ -188,23 +188,25 @@ def _say_cut(checkpoint: Checkpoint, data: TextData) -> None:
 
 def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str]:
     """The picked source, its data, and why there are none."""
-    sources = loaders.available_sources(info.task)
+    sources = data_sources.available_sources(info.task)
     source = st.session_state.get(SOURCE)
     if source not in sources:
-        source = loaders.default_source(sources)
-    hub = "pick the hub in the sidebar, which needs a network once, or " if loaders.HUB in sources else ""
+        source = data_sources.default_source(sources)
+    hub = (
+        "pick the hub in the sidebar, which needs a network once, or " if data_sources.HUB in sources else ""
+    )
     try:
         if source is None:
-            kind = ".parquet" if loaders.is_known(info.task) else " (.csv, .tsv, .jsonl or .parquet)"
+            kind = ".parquet" if data_sources.is_known(info.task) else " (.csv, .tsv, .jsonl or .parquet)"
             folder = (
                 ", or start the app with the variable SHRP_DATA_DIR naming a folder that holds "
                 f"{info.task.name}/validation{kind}"
             )
             raise DataError(
                 f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar"
-                f"{folder if loaders.may_lie_in_folder(info.task) else ''}."
+                f"{folder if data_sources.may_lie_in_folder(info.task) else ''}."
             )
-        return source, loaders.load_dataset(source, info.task), ""
+        return source, data_sources.load_dataset(source, info.task), ""
     except DataError as error:
         if not needed:
             return source or "", None, str(error)

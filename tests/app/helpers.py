@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 
-from ui import loaders
+from ui import measurements
 from ui import store as stores
 
 
@@ -34,7 +34,7 @@ def values(array):
 def forget():
     """What a restart of the app forgets."""
     stores.results.clear()
-    loaders._live.clear()
+    measurements._live.clear()
 
 
 def row(model, kind, score, **facts):

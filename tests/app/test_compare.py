@@ -20,7 +20,7 @@ from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
-from ui import lab_compare, lab_hurts, lab_split, loaders
+from ui import data_sources, lab_compare, lab_hurts, lab_split
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
 from ui.compare_views import numbering
 from ui.lab_export import plan_json
@@ -331,7 +331,7 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
 def test_without_labels_there_are_only_disagreements(open_page, tiny_checkpoint, monkeypatch):
     probe = load_probe("sst2")
     bare = TextData(TASKS["sst2"], "my sentences", probe.texts[:80])
-    monkeypatch.setattr(loaders, "load_dataset", lambda source, task: bare)
+    monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: bare)
     at = open_page("compare", tiny_checkpoint)
     assert not at.exception
     text = texts_of(at)

@@ -3,7 +3,7 @@
 import pytest
 
 from shrp.errors import DataError
-from ui import loaders
+from ui import data_sources
 
 from .helpers import texts_of, upload
 
@@ -17,7 +17,7 @@ def asked(monkeypatch):
         names.append(task)
         raise DataError("the hub does not answer")
 
-    monkeypatch.setattr(loaders, "load_glue", load)
+    monkeypatch.setattr(data_sources, "load_glue", load)
     return names
 
 

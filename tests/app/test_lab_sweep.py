@@ -10,7 +10,7 @@ from shrp.live import LiveEvaluator
 from shrp.prune import prune
 from shrp.results_store import ROUTED, ResultsStore
 from shrp.usage import measure_usage
-from ui import lab, lab_beside, lab_sweep, loaders
+from ui import lab, lab_beside, lab_sweep, measurements
 from ui.lab import GLOBAL, PER_LAYER, Setting
 
 from .helpers import forget, specs, texts_of
@@ -156,7 +156,7 @@ def test_pausing_ends_a_sweep_within_a_batch(cache, loaded, stats):
     """`pause` is where Streamlit ends a run: no plan is finished after it, and no batch either."""
     data = load_probe("sst2")
     wanted = lab_sweep.points(Setting(GLOBAL, 2), stats)
-    batches = len(loaders.live_evaluator(loaded, data).batches)
+    batches = len(measurements.live_evaluator(loaded, data).batches)
     assert batches > 2
     calls = []
 

@@ -12,7 +12,7 @@ from shrp.minimal_pairs import ALL, pair_changes, pair_outcomes, pairs_of, route
 from shrp.prune import prune
 from shrp.tasks import TASKS, custom_task
 from shrp.usage import measure_usage, plan_from
-from ui import lab_split, loaders, pair_routes
+from ui import data_sources, lab_split, pair_routes
 from ui.lab_hurts import PAIRS, TABS
 from ui.pair_views import in_order, line
 from ui.text import p_text
@@ -189,13 +189,13 @@ def test_data_of_ones_own_may_name_pairs(open_page, tiny_checkpoint):
     box = next(box for box in at.file_uploader if "table" in box.label)
     box.set_value(("mine.csv", f"sentence,label,pair\n{rows}".encode(), "text/csv")).run()
     assert not at.exception
-    assert at.session_state[loaders.OWN_DATA].pairs == tuple(str(i // 2) for i in range(20))
+    assert at.session_state[data_sources.OWN_DATA].pairs == tuple(str(i // 2) for i in range(20))
     assert "Minimal pairs in order: this model " in plainly(at)
     assert " of 10 (" in plainly(at)
     pair = next(box for box in at.sidebar.selectbox if box.label == "Pair column")
     assert pair.value == "pair"
     pair.set_value("none").run()
     assert not at.exception
-    assert at.session_state[loaders.OWN_DATA].pairs is None
+    assert at.session_state[data_sources.OWN_DATA].pairs is None
     assert "Minimal pairs in order" not in plainly(at)
     assert TASKS["sst2"].label_names == ("negative", "positive")

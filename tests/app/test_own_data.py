@@ -15,7 +15,7 @@ import pytest
 
 from shrp.errors import CheckpointError, DataError
 from shrp.tasks import TASKS, custom_task
-from ui import loaders, own_checkpoints, own_fit, own_labels, own_table
+from ui import data_sources, loaders, own_checkpoints, own_fit, own_labels, own_table
 from ui.own_fit import Columns, fit, guess
 from ui.own_table import clean_name, read_path, read_upload
 
@@ -271,7 +271,7 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     boxes()["Slice column"].set_value("kind")
     at.run()
     assert "12 inputs, with labels" in texts_of(at)
-    data = at.session_state[loaders.OWN_DATA]
+    data = at.session_state[data_sources.OWN_DATA]
     assert data.labels.tolist() == [i % 2 for i in range(12)]
     assert set(data.slices) == {"odd", "even"}
     assert "n = 12" in texts_of(at)
@@ -279,23 +279,23 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     at.selectbox(key="source").set_value("probe").run()
     upload(at, "table", "again.csv", LABELLED.encode())  # the same under another name
     assert at.selectbox(key="source").value == "own"
-    assert at.session_state[loaders.OWN_DATA].name == "again.csv"
+    assert at.session_state[data_sources.OWN_DATA].name == "again.csv"
     upload(at, "table", "mine.csv", LABELLED.encode())
-    data = at.session_state[loaders.OWN_DATA]
+    data = at.session_state[data_sources.OWN_DATA]
 
     upload(at, "table", "broken.csv", b"\xff\xfe")
     assert "not in UTF-8; save it in that encoding. 'mine.csv' stays in use" in texts_of(at)
-    assert at.session_state[loaders.OWN_DATA] is data
+    assert at.session_state[data_sources.OWN_DATA] is data
     assert at.selectbox(key="source").value == "own"
 
     upload(at, "table", "unfit.csv", b"sentence,label\na b,\n")
     assert "the label is missing" in texts_of(at)
     assert "Until then 'mine.csv' stays in use" in texts_of(at)
-    assert at.session_state[loaders.OWN_DATA] is data
+    assert at.session_state[data_sources.OWN_DATA] is data
 
     at.button(key="own-data-remove").click().run()
     assert not at.exception
-    assert loaders.OWN_DATA not in at.session_state
+    assert data_sources.OWN_DATA not in at.session_state
     assert at.selectbox(key="source").value == "probe"
     assert at.selectbox(key="source").options == ["probe", "hub"]
     assert "The address asks" not in texts_of(at)  # whoever removes a thing knows that it is gone
@@ -317,7 +317,7 @@ def test_the_columns_that_were_chosen_come_back_with_their_task(open_page, tiny_
     at.selectbox(key="checkpoint").set_value("tiny").run()
     assert not at.exception
     assert (box("Text column").value, box("Label column").value) == ("kind", "mood")
-    assert at.session_state[loaders.OWN_DATA].texts[0] == ("even",)
+    assert at.session_state[data_sources.OWN_DATA].texts[0] == ("even",)
 
 
 def test_labels_that_are_numbers_are_said_to_be_the_ids_of_which_classes(open_page, tiny_checkpoint):
@@ -350,21 +350,21 @@ STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in ran
 def test_labels_of_another_vocabulary_are_asked_about(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "mine.csv", LABELLED.encode())
-    before = at.session_state[loaders.OWN_DATA]
+    before = at.session_state[data_sources.OWN_DATA]
     upload(at, "table", "stars.csv", STARS.encode())
     assert not at.exception
     assert "say what each label means, or take no label column. Until then 'mine.csv' stays" in texts_of(at)
-    assert at.session_state[loaders.OWN_DATA] is before
+    assert at.session_state[data_sources.OWN_DATA] is before
 
     def box(label):
         return next(box for box in at.sidebar.selectbox if box.label == f"'{label}' means")
 
     for label, meaning in ("1", "negative"), ("2", "negative"), ("3", "rows left out"), ("4", "positive"):
         box(label).set_value(meaning).run()
-        assert at.session_state[loaders.OWN_DATA] is before
+        assert at.session_state[data_sources.OWN_DATA] is before
     box("5").set_value("positive").run()
     assert not at.exception
-    data = at.session_state[loaders.OWN_DATA]
+    data = at.session_state[data_sources.OWN_DATA]
     assert data.name == "stars.csv"
     assert data.labels.tolist() == [0, 0, 1, 1] * 4
     assert [texts[0] for texts in data.texts[:3]] == ["w0 w0", "w1 w1", "w3 w3"]
@@ -378,14 +378,14 @@ def test_labels_of_another_vocabulary_are_asked_about(open_page, tiny_checkpoint
         box(label).set_value("rows left out")
     at.run()
     assert "no row is left: every label is to be left out" in texts_of(at)
-    assert at.session_state[loaders.OWN_DATA] is data
+    assert at.session_state[data_sources.OWN_DATA] is data
 
 
 def test_another_spelling_of_the_classes_is_guessed(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "mine.csv", b"sentence,label\n" + b"w1 w2,Pos\nw3,NEGATIVE\n" * 3)
     assert not at.exception
-    assert at.session_state[loaders.OWN_DATA].labels.tolist() == [1, 0] * 3
+    assert at.session_state[data_sources.OWN_DATA].labels.tolist() == [1, 0] * 3
     assert at.selectbox(key="source").value == "own"
 
 
@@ -574,8 +574,8 @@ def test_no_tasks_name_leads_out_of_the_data_folder(name, tmp_path, monkeypatch)
         (place / "validation.csv").write_text("sentence\nw1\n")
     monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
     task = replace(custom_task("moods", ("sentence",), ("bad", "good")), name=name)
-    assert loaders.available_sources(task) == {}
-    assert not loaders.may_lie_in_folder(task)
+    assert data_sources.available_sources(task) == {}
+    assert not data_sources.may_lie_in_folder(task)
 
 
 def test_a_slice_column_groups_inputs():
@@ -760,11 +760,11 @@ def test_own_data_come_back_with_a_checkpoint_of_their_task(
 ):
     save_tiny("other", task="cola")
     save_tiny("with the hub alone", task="rte")
-    sources_of = loaders.available_sources
+    sources_of = data_sources.available_sources
     monkeypatch.setattr(
-        loaders,
+        data_sources,
         "available_sources",
-        lambda task: {loaders.HUB: "hub"} if task.name == "rte" else sources_of(task),
+        lambda task: {data_sources.HUB: "hub"} if task.name == "rte" else sources_of(task),
     )
     at = open_page("overview", tiny_checkpoint)
     rows = "".join(f"w{i} w1,{'positive' if i % 2 else 'negative'}\n" for i in range(12))

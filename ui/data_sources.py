@@ -1,0 +1,131 @@
+"""Cached access to the data sets that can be had for a task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import streamlit as st
+
+from shrp.data import PROBES, TextData, load_glue, load_probe
+from shrp.errors import DataError
+from shrp.hub import DATA_DIR
+from shrp.tabular import EXTENSIONS
+from shrp.tasks import TASKS, Task
+from ui.own_fit import fit, guess
+from ui.own_table import read_file
+from ui.stamps import Stamp, stamp_of
+from ui.text import escape
+
+OWN, HUB, FOLDER = "own", "hub", "folder"
+"""The sources that are a person's own table, GLUE over the network, and a file of a task of one's own that lies in the
+folder of SHRP_DATA_DIR, for whoever runs the app to leave there."""
+OWN_DATA = "own-data"
+"""Key of the session's state: its own `TextData`."""
+
+
+def available_sources(task: Task) -> dict[str, str]:
+    """The data sets that can be had for a task: source -> label. The hub is last: one to pick, never a default."""
+    sources = {}
+    mine: TextData | None = st.session_state.get(OWN_DATA)
+    own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
+    if not is_known(task):
+        if left := _left_for(task):
+            sources[FOLDER] = f"{escape(left.name)} in the data folder, of {escape(task.name)}"
+        return sources | own
+    if os.path.isfile(_file_of("probe", task.name)):
+        sources["probe"] = "The shipped probe set: sentences tagged by phenomenon"
+    if not os.environ.get(DATA_DIR):
+        return sources | own | {HUB: "GLUE from the hub: validation split, needs a network once"}
+    if os.path.isfile(_file_of("glue", task.name)):
+        sources["glue"] = "GLUE, validation split"
+    return sources | own
+
+
+def is_known(task: Task) -> bool:
+    """Whether data of the task's name can be of it: one of the same name but other labels can't be scored on them."""
+    known = TASKS.get(task.name)
+    return known is not None and known.label_names == task.label_names
+
+
+def may_lie_in_folder(task: Task) -> bool:
+    """Whether data of a task can be left in the data folder: GLUE's can, and those of a task of one's own whose name is
+    a folder's. A checkpoint, and with it the name, may come from anywhere and must not lead elsewhere.
+    """
+    name = task.name
+    own = name not in (*TASKS, "", "..") and Path(name).name == name and name.isprintable()
+    return own or is_known(task)
+
+
+def _left_for(task: Task) -> Path | None:
+    """The validation data that lie in the data folder for a task of one's own; None where there are none."""
+    folder, name = os.environ.get(DATA_DIR), task.name
+    if not folder or is_known(task) or not may_lie_in_folder(task):
+        return None
+    return next(
+        (
+            path
+            for suffix in EXTENSIONS
+            if os.path.isfile(path := Path(folder) / name / f"validation{suffix}")
+        ),
+        None,
+    )
+
+
+def default_source(sources: Iterable[str]) -> str | None:
+    """The source that is used until a person picks one; None where there is only the hub, which may take long."""
+    return next((source for source in sources if source != HUB), None)
+
+
+def _file_of(source: str, task_name: str) -> Path | None:
+    """Where a source is read from; None for the hub, whose splits never change."""
+    if source == "probe":
+        return PROBES / f"{task_name}.jsonl"
+    folder = os.environ.get(DATA_DIR)
+    return Path(folder) / task_name / "validation.parquet" if folder else None
+
+
+def _describe_own(data: TextData) -> str:
+    labels = "with labels" if data.labels is not None else "without labels, so nothing is scored"
+    return f"Your own {escape(data.name)}: {len(data):,} inputs, {labels}; in this session only"
+
+
+def load_dataset(source: str, task: Task) -> TextData:
+    """The data of a source for a task.
+
+    Raises:
+        DataError: an unknown source, or data that can't be read; one sentence says why.
+    """
+    if source == OWN:
+        mine: TextData | None = st.session_state.get(OWN_DATA)
+        if mine is None or mine.task.name != task.name:
+            raise DataError(f"No data of your own were given for the task '{task.name}' in this session.")
+        return mine
+    file = _left_for(task) if source == FOLDER else _file_of(source, task.name)
+    if source == FOLDER and file is None:
+        raise DataError(f"The data of '{task.name}' are not in the data folder any more.")
+    stamp = stamp_of(file.parent, (file.name,)) if file is not None else ()
+    return _dataset(source, task, str(task.to_dict()), str(file), stamp)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Reading the data …")
+def _dataset(source: str, _task: Task, about_task: str, file: str, stamp: Stamp) -> TextData:
+    # Streamlit hashes all arguments but `_task`, for which `about_task` stands.
+    if source == "probe":
+        return load_probe(_task.name)
+    if source in ("glue", HUB):
+        return load_glue(_task.name)
+    if source == FOLDER:
+        return _left(Path(file), _task)
+    raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub, folder and own.")
+
+
+def _left(file: Path, task: Task) -> TextData:
+    """A file of the data folder, under the limits of an upload and fitted as one whose columns nobody chooses."""
+    try:
+        table = read_file(file)
+    except OSError as error:
+        raise DataError(f"'{file.name}' can't be read: {error.strerror or error}.") from error
+    return fit(table, task, replace(guess(table, task), texts=task.text_columns))

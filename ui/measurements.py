@@ -1,0 +1,183 @@
+"""What was measured of a checkpoint on data: lengths, usage, evaluations, groups of inputs.
+
+Everything is measured once, and keyed on fingerprints: two sessions that look at the same things share one measurement,
+which therefore nobody changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.results_store import ROUTED
+from ui.store import Progress, disk, once
+from ui.text import escape
+
+
+def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
+    """How many inputs usage and scores cut, and at how many tokens."""
+    from shrp.batching import longest_input
+
+    length = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
+    return int((token_lengths(checkpoint, data) > length).sum()), length
+
+
+def score_rows(checkpoint: Checkpoint, data: TextData) -> list[Mapping[str, Any]]:
+    """The rows of scores that a checkpoint carries of these data, measured with texts cut where they are cut here."""
+    from shrp.score_rows import rows_as_now
+
+    return rows_as_now(checkpoint.info, data, lambda: int(token_lengths(checkpoint, data).max()))
+
+
+def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
+    """Tokens of each input `(N,)`, uncut."""
+    return _lengths(checkpoint, data, checkpoint.fingerprint, data.fingerprint)
+
+
+@st.cache_data(max_entries=48, show_spinner=False)
+def _lengths(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
+    from shrp.batching import token_counts
+
+    return np.array(token_counts(_checkpoint.tokenizer, _data.texts))
+
+
+def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
+    """How the checkpoint's routers treat the data, measured once, with a progress bar the first time.
+
+    Args:
+        norms: also the norms of all experts' outputs, which takes longer.
+
+    Returns:
+        `shrp.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
+
+    Raises:
+        PlanError: the model has no routed layer.
+        DataError: the data are empty.
+    """
+    from shrp.usage import measure_usage
+
+    def work(progress: Progress):
+        if (stats := kept_usage(checkpoint, data, norms=norms)) is None:
+            stats = measure_usage(
+                checkpoint.model,
+                checkpoint.tokenizer,
+                data,
+                max_length=checkpoint.info.max_length,
+                output_norms=norms,
+                progress=progress,
+            )
+            disk().keep_usage(checkpoint.fingerprint, data, stats)
+        return stats
+
+    # The name is part of the result, and may be that of a person's own file: equal content is not enough.
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    what = "every expert's output norm" if norms else "expert usage"
+    store = ("usage with norms", 8) if norms else ("usage", 12)
+    return once(*store, key, f"Measuring {what} on {escape(data.name)}", work)
+
+
+def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
+    """Usage that was measured before this process started; None where it must be measured."""
+    from shrp.convert import num_experts_of, router_layers
+
+    layers, experts = len(router_layers(checkpoint.model)), num_experts_of(checkpoint.model)
+    return disk().usage(checkpoint.fingerprint, data, layers, experts, norms=norms)
+
+
+def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
+    """The checkpoint's own model evaluated on all of the data, once, with a progress bar the first time.
+
+    Args:
+        stats: a `shrp.usage.UsageStats` of the same data, where it is there: the passes that measured it may have kept
+            the outputs, and then the model need not run a second time.
+
+    Returns:
+        `shrp.evaluation.Evaluation`; its `indices` say which input each row is. Shared: never change it.
+
+    Raises:
+        DataError: the data are empty or do not fit the model.
+    """
+    from shrp.evaluate import evaluate_stream
+
+    def work(progress: Progress):
+        store, key = disk(), (checkpoint.fingerprint, data, ROUTED)
+        if (found := store.evaluation(*key)) is not None:
+            return found
+        if stats is not None and stats.data == data.name and len(stats.logits) == len(data):
+            estimate = routed_evaluation(checkpoint, data, stats, with_interval=True)
+            store.keep_evaluation(*key, estimate)
+            return estimate
+        length = checkpoint.info.max_length
+        for estimate in evaluate_stream(checkpoint.model, checkpoint.tokenizer, data, max_length=length):
+            progress(estimate.n, estimate.total)
+        store.keep_evaluation(*key, estimate)
+        return estimate
+
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    return once("evaluation", 24, key, f"Evaluating on {escape(data.name)}", work)
+
+
+def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_interval: bool):
+    """The routed model's `evaluation`, from the passes that measured its usage where these kept its outputs: it need
+    not run a second time.
+
+    Args:
+        stats: a `shrp.usage.UsageStats`, of the same data.
+
+    Raises:
+        DataError: the model's outputs are no numbers.
+    """
+    from shrp.evaluate import label_columns, summarise
+    from shrp.metrics import to_predictions
+
+    if len(stats.logits) != len(data):
+        return evaluation(checkpoint, data)
+    logits = stats.logits[:, label_columns(checkpoint.model, data.task)]
+    to_predictions(data.task, logits)  # says so where they are no numbers, of data without labels too
+    return summarise(data, np.arange(len(data)), logits, with_interval)
+
+
+def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str, np.ndarray]]:
+    """Every grouping of the data that can be made, with the routed model's own answers (`shrp.groups.input_groups`).
+    Shared by all sessions: never change it.
+
+    Args:
+        stats: a `shrp.usage.UsageStats`, of the same data.
+    """
+    from shrp.groups import input_groups
+
+    def work(_: Progress) -> dict[str, dict[str, np.ndarray]]:
+        return input_groups(data, answers(checkpoint, data, stats), token_lengths(checkpoint, data))
+
+    key = (checkpoint.fingerprint, data.fingerprint)
+    return once("groups", 6, key, "Grouping the inputs", work)
+
+
+def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray | None:
+    """What the routed model predicts of each input, a class or a number `(N,)`; None where its outputs are no numbers,
+    which its score says. Args as for `routed_evaluation`.
+    """
+    try:
+        found = routed_evaluation(checkpoint, data, stats, with_interval=False)
+    except DataError:
+        return None
+    return found.predictions[np.argsort(found.indices)]
+
+
+def live_evaluator(checkpoint: Checkpoint, data: TextData):
+    """The `shrp.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions."""
+    return _live(checkpoint, data, checkpoint.fingerprint, data.fingerprint, data.name)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
+def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str, name: str):
+    from shrp.live import LiveEvaluator
+
+    length = _checkpoint.info.max_length
+    return LiveEvaluator(_checkpoint.model, _checkpoint.tokenizer, _data, max_length=length)
