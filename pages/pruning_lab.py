@@ -75,7 +75,7 @@ def main() -> None:
     beside = st.container()
     known = marks(selection.checkpoint, selection.data, routed)
     lab_sweep.fill(selection.checkpoint, selection.data, setting, stats)
-    curve = lab_sweep.Section(selection, setting, stats, known)
+    curve = lab_sweep.Section(selection, setting, stats, known, routed)
     asked = curve.place()
     if asked:
         curve.sketch()
@@ -125,7 +125,15 @@ def evaluate(
                 st.warning(warned, icon=":material/warning:")
             moved = routed and lab_threshold.matched(model_key(checkpoint, plan), evaluation, routed, data)
             if moved:
-                st.caption(lab_threshold.line(moved, evaluation, routed, data))
+                said = lab_threshold.line(moved, evaluation, routed, data)
+                if data.labels is not None and lab_threshold.is_most(moved, evaluation, routed):
+                    st.info(
+                        f"{said} So most of the loss is the threshold's; *answer shares matched*, at the curve below, "
+                        "leaves it out everywhere there.",
+                        icon=":material/tune:",
+                    )
+                else:
+                    st.caption(said)
             known = {"pruned": evaluation, "routed": routed, "dense teacher": dense_model}
             if evaluation.complete and (said := pair_views.line(data, known)):
                 st.caption(said)

@@ -60,23 +60,24 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     left, right, _ = st.columns([1, 1, 2], gap="medium")
     # Of fewer inputs than before, the picked one may be gone.
     fall_back(INPUT, numbers, 1)
-    fall_back(OTHER, (None, *numbers), None)
     first = left.selectbox("Input number", numbers, key=INPUT, bind="query-params")
     first = first if first in numbers else 1
     shown = [first]
     if len(found) > 1:
+        others = [number for number in numbers if number != first]
+        fall_back(OTHER, (None, *others), None)
         second = right.selectbox(
             "Beside it",
-            numbers,
+            others,
             index=None,
             key=OTHER,
             bind="query-params",
             placeholder="Pick a second one",
         )
-        if second in numbers and second != first:
+        if second in others:
             shown.append(second)
     top = max(float(found[i - 1].mean_probs(layer).max()) for i in shown for layer in found[0].layers)
-    if len(shown) == 2:
+    if len(shown) == 2 < len(found):  # of two alone it is said above
         st.caption(views.agreement([found[i - 1] for i in shown]))
     for column, number in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
         with column:

@@ -264,11 +264,28 @@ def test_the_verdict_counts_what_cannot_be_told_from_the_best(p_values, words):
     assert "#3 6 in all" in lab_pareto.in_words(best, "accuracy", "encoder_flops")
 
 
+def test_what_is_not_above_a_constant_answer_is_never_what_to_take():
+    frame = tried_frame((2, 0.50, 100), (4, 0.85, 300), (6, 0.90, 500))
+    best = lab_pareto.pareto(frame, "encoder_flops")
+    gaps = {plan: lab_pareto.Gap(-0.1, (-0.2, 0.1), 0.5) for plan in best["plan"]}
+    text = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", frame, 0.5)
+    assert "none of the 2 others can be told from it" in text
+    assert "above a constant answer, the cheapest of these is #2, 4 in all" in text
+    text = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", frame, 0.85)
+    assert "too few to tell even a constant answer from it" in text
+    assert "the cheapest" not in text
+
+
 def test_the_cheapest_setting_is_named_for_each_loss_against_the_routed_model():
     frame = tried_frame((2, 0.80, 100), (4, 0.885, 300), (6, 0.90, 500))
     best = lab_pareto.pareto(frame, "encoder_flops")
     text = lab_pareto.cheapest_within(best, 0.9, "accuracy", "encoder_flops")
     assert "routed model's 90.0%" in text
+    assert "Scores are without matched answer shares; other ways" in text
+    matched = lab_pareto.cheapest_within(best, 0.9, "accuracy", "encoder_flops", True)
+    assert "Scores are with matched answer shares; other ways" in matched
+    numbers = lab_pareto.cheapest_within(best, 0.9, "pearson", "encoder_flops", None)
+    assert numbers.endswith(". Other ways to choose experts are included once evaluated.")
     one, two = text.split(": ", 1)[1].split(". Scores")[0].split("; ")
     assert one.startswith("within 1: #3, 6 in all")
     assert two.startswith("within 2 and 5: #2, 4 in all")

@@ -64,8 +64,14 @@ def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
     return " ".join(parts)
 
 
-def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -> go.Figure:
-    """Query tokens down, key tokens across; the same tokens in reading order on both sides."""
+def heatmap(
+    found: LayerAttention, pattern: Pattern, expert: int, source: str, top: float | None = None
+) -> go.Figure:
+    """Query tokens down, key tokens across; the same tokens in reading order on both sides.
+
+    Args:
+        top: end of the colour scale, which begins at 0; by default this map's largest.
+    """
     places = list(range(len(pattern.tokens)))
     labels = [escape_html(token) for token in pattern.tokens]
     names = _names(labels) if len(places) <= _NAMED else None  # two texts a cell, which is much of many
@@ -75,7 +81,8 @@ def heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -
             x=places,
             y=places,
             customdata=names,
-            zmin=0,
+            zmin=0,  # Plotly heeds an end of a scale only together with the other one
+            zmax=top or float(pattern.weights.max()) or 1.0,
             colorscale=SEQUENTIAL,
             colorbar={"title": {"text": "attention"}, "tickformat": ".1~%", "thickness": 12},
             hovertemplate=_HOVER if names is not None else _HOVER_PLACES,
@@ -132,7 +139,7 @@ def all_heads(
     """
     columns = min(_COLUMNS, len(patterns))
     rows = -(-len(patterns) // columns)
-    titles = [f"{head}{' · routed here' * (head == routed)}" for head in patterns]
+    titles = [f"<b>{head} (routed)</b>" if head == routed else f"{head}" for head in patterns]
     fig = make_subplots(
         rows, columns, subplot_titles=titles, horizontal_spacing=0.015, vertical_spacing=0.16 / rows
     )
@@ -164,7 +171,7 @@ def all_heads(
     return layout(
         fig,
         f"{everyone(found)} of layer {found.layer}",
-        subtitle="tokens down attend to tokens across, in reading order; framed: the one above",
+        subtitle="tokens down attend to tokens across; framed: the one above",
         height=150 + 150 * rows,
         margin={"t": 104},
     )

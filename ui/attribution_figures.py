@@ -19,6 +19,8 @@ from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
 # Less and more, as in the diverging scale of all charts; see-through, so that either theme's text stays legible.
 _LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55
+CHANGE = "change of the output"
+"""What a score is of, where an output of the model is explained."""
 _LINE = 23
 """Pixels of one bar's row."""
 _MOST_WORDS, _MOST_EXPERTS = 40, 36
@@ -53,11 +55,14 @@ def colored_words(result: WordScores, parts: Sequence[str], title: str) -> str:
     return f'<div role="group" aria-label="{title}"><div style="font-weight:600">{title}</div>{body}</div>'
 
 
-def word_bars(results: Sequence[WordScores], what: str, subtitle: str) -> tuple[go.Figure, int]:
+def word_bars(
+    results: Sequence[WordScores], what: str, subtitle: str, x: str = CHANGE
+) -> tuple[go.Figure, int]:
     """Bars of each word's score, a panel a method, in the order of the text.
 
     Args:
         what: the output that is explained, as HTML-safe text.
+        x: what a score is, with its unit.
 
     Returns:
         The figure and the number of words in it.
@@ -72,7 +77,7 @@ def word_bars(results: Sequence[WordScores], what: str, subtitle: str) -> tuple[
         note = "<br>its replacement re-routes %{customdata:.0f} layers" if result.rerouted is not None else ""
         hover = "%{hovertext}<br>" + result.method + " %{x:+.4f}" + note
         fig.add_trace(_bars(scores, hover, names, again), row=1, col=column)
-    _rows(fig, names, f"What each word adds to {what}", subtitle)
+    _rows(fig, names, f"What each word adds to {what}", subtitle, x)
     return fig, len(places)
 
 
@@ -90,7 +95,7 @@ def expert_bars(results: Sequence[ExpertScores], what: str, subtitle: str) -> tu
         hover = "%{hovertext}<br>" + result.method + " %{x:+.4f}" + note
         custom = np.zeros(len(places)) if errors is None else errors
         fig.add_trace(_bars(found[places], hover, names, custom, errors), row=1, col=column)
-    _rows(fig, names, f"What each expert adds to {what}", subtitle)
+    _rows(fig, names, f"What each expert adds to {what}", subtitle, CHANGE)
     return fig, len(places)
 
 
@@ -132,7 +137,7 @@ def _bars(
     )
 
 
-def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str) -> None:
+def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str, x: str) -> None:
     fig.update_yaxes(
         tickmode="array",
         tickvals=list(range(len(names))),
@@ -141,9 +146,7 @@ def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str) -> No
         showgrid=False,
         zeroline=False,
     )
-    fig.update_xaxes(
-        zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text="change of the output"
-    )
+    fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text=x)
     layout(
         fig,
         title,

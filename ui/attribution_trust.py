@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import streamlit as st
 
 from shrp.attribution import trust
@@ -15,7 +17,30 @@ TRUST = "trust"
 """Key of the widget, in the session's state and in the URL alike."""
 
 
-def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Options, name: str) -> None:
+def verdict(check: trust.Trust) -> str:
+    """What the check found of one attribution, as Markdown to stand beside it; empty where nothing changed."""
+    if math.isnan(check.explained):
+        return ""
+    whole = check.beaten == trust.DRAWS
+    badge = (
+        ":green-badge[:material/check: above random words]"
+        if whole
+        else ":orange-badge[:material/warning: not above all random words]"
+    )
+    return (
+        f"{badge} predicts {percent(check.explained)} of what replaced words change, more than "
+        f"{'all' if whole else f'{check.beaten} of'} {trust.DRAWS} random attributions ([the check](#trust))."
+    )
+
+
+def trust_part(
+    one: Explained, output: int, found: list[WordScores], chosen: Options, name: str
+) -> list[trust.Trust]:
+    """The check, where it is wanted.
+
+    Returns:
+        What it found of each of `found`; nothing while it is not wanted.
+    """
     """Draw the section: infidelity and sensitivity of what is shown, on request."""
     st.header("Is this trustworthy?", anchor="trust")
     st.markdown(
@@ -25,7 +50,7 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         "model routes again. Word ablation works this way too, which favours it over gradients from padding."
     )
     if not st.toggle("Run the check", key=TRUST, bind="query-params", help="Some seconds to a minute."):
-        return
+        return []
     checks = trust_checks(one, output, found, chosen)
     frame = trust.to_frame(checks)
     shown = frame.assign(
@@ -67,16 +92,16 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     *real, control = checks
     best, steady = max(real, key=lambda c: c.explained), min(real, key=lambda c: c.sensitivity)
     level = [
-        f"**{c.method}** with {percent(c.explained, 0)} ({_points(c.behind)} points less, 95% interval "
+        f"**{c.method}** with {percent(c.explained)} ({_points(c.behind)} points less, 95% interval "
         f"{_points(c.behind_low)} to {_points(c.behind_high)})"
         for c in real
         if c.behind_low <= 0
     ]
     no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS]
     st.markdown(
-        f"When a random set of words is replaced, **{best.method}** predicts {percent(best.explained, 0)} of the mean "
+        f"When a random set of words is replaced, **{best.method}** predicts {percent(best.explained)} of the mean "
         f"squared change of the output at its best scale; {trust.DRAWS} random attributions predict "
-        f"{percent(control.explained, 0)} on average. "
+        f"{percent(control.explained)} on average. "
         + (f"Not told apart from it on these sets: {listed(level)}. " if level else "")
         + (
             f"Not above all of the random ones: **{', '.join(no_better)}**. "
@@ -96,9 +121,12 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         f"methods. The control is the mean of {trust.DRAWS} random "
         f"attributions. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up to "
         f"{percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, with "
-        "its own route. Steadiness alone proves nothing: a random attribution drawn once for good would score 0."
+        "its own route. Steadiness alone proves nothing: a random attribution drawn once for good would score 0. "
+        "Infidelity without a scale also counts how large the scores are, in which methods differ by their nature; so "
+        "they are compared at their best scale."
     )
+    return real
 
 
 def _points(share: float) -> str:
-    return f"{round(100 * share):d}".replace("-", "−")
+    return f"{100 * share:.1f}".replace("-", "−")

@@ -13,7 +13,7 @@ from shrp.errors import ShrpError
 from ui import attribution_figures as figures
 from ui import state
 from ui.attribution_results import Explained, Options, word_scores
-from ui.attribution_trust import trust_part
+from ui.attribution_trust import trust_part, verdict
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.pickers import one_of
@@ -151,7 +151,7 @@ def words(one: Explained, output: int, what: str, name: str) -> Options:
 
 
 def _attributions(one: Explained, output: int, what: str, name: str, chosen: Options) -> None:
-    found = []
+    found, verdicts = [], []
     parts = [column.replace("_", " ") for column in one.instance.task.text_columns]
     try:
         # Each is drawn before the next, since one may take a minute on a long text.
@@ -161,16 +161,18 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
             st.caption(_about(result, chosen, one.preference))
             _completeness(result, chosen)
             found.append(result)
+            verdicts.append(st.empty())
     except ShrpError as error:
         state.show_error(error)
         return
     st.caption(
         f"Orange with a solid line: the word raises {escape(what)}. Blue with a dotted line: it lowers it. Each method "
         "has its own scale, the strongest colour for its largest score; hover over a word for its value, or "
-        "read the table."
+        "read the table. Whether to trust them: [the check](#trust)."
     )
     subtitle = f"n = {len(one.instance.words)} words; each panel has its own scale"
-    fig, shown = figures.word_bars(found, escape_html(what), subtitle)
+    x = "change of the log-odds (nats)" if one.preference else figures.CHANGE
+    fig, shown = figures.word_bars(found, escape_html(what), subtitle, x)
     frame = tokens.to_frame(found)
     chart(
         fig,
@@ -189,7 +191,8 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
         _table(frame, pair=len(parts) == 2, preference=one.preference)
     if len(found) > 1:
         _agreement(found)
-    trust_part(one, output, found, chosen, name)
+    for place, check in zip(verdicts, trust_part(one, output, found, chosen, name), strict=False):
+        place.markdown(verdict(check))
 
 
 def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int] | None) -> str:
@@ -252,8 +255,9 @@ def little_explained(result: WordScores, frozen: bool) -> str:
     """What it means that the baseline has most of the output already, as Markdown."""
     text = (
         f"Padding alone has {result.reference:+.3f} of the output's {result.full:+.3f}: these scores share out what is "
-        f"left, {result.full - result.reference:+.3f}, and don't say why the output is what it is, however strong "
-        "their colours. Word ablation compares with the text itself."
+        f"left, {result.full - result.reference:+.3f}, however strong their colours. They can foresee what replacing "
+        "a word changes, which [the check](#trust) tests, but not say why the output is as high as it is. Word "
+        "ablation compares with the text itself."
     )
     if frozen:
         text += (

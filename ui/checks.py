@@ -24,7 +24,6 @@ from ui.text import (
     interval_text,
     other_metrics,
     percent,
-    warning_lines,
     with_interval,
 )
 
@@ -117,7 +116,7 @@ def _show_warnings(selection: state.Selection, stats: UsageStats, healthy_traini
         st.warning(
             f"**{kind.capitalize()}** in {len({w.layer for w in some})} of {converted} converted layers on "
             f"{name} (n = {n:,}): {_MEANING.get(kind, '')}.\n\n"
-            + "\n".join(f"- {line.split(': ', 1)[1].rsplit(': ', 1)[0]}" for line in warning_lines(some)),
+            + "\n".join(f"- {escape(w.text.rsplit(': ', 1)[0])}" for w in some),
             icon=":material/warning:",
         )
     if not warnings:

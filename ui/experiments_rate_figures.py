@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -22,7 +23,8 @@ _LOOK = {
 
 
 def kept_by_rate(rows: pd.DataFrame, note: str) -> go.Figure:
-    """Retained share over multiples of the table's learning rates, a line a model; dotted: a constant answer's.
+    """Retained share over multiples of the table's learning rates, a line a model; dotted: a constant answer's. Where
+    all were trained at the same rates, a place on the axis a model.
 
     Args:
         rows: `shrp.rates.rates_frame` of one task and depth.
@@ -30,12 +32,15 @@ def kept_by_rate(rows: pd.DataFrame, note: str) -> go.Figure:
     """
     fig = go.Figure()
     multiples = sorted(rows["times"].unique())
-    models = rows["model"].nunique()
+    models, alone = rows["model"].nunique(), len(multiples) == 1
     for place, (model, part) in enumerate(rows.groupby("model", sort=False)):
         color, symbol, dash = _LOOK.get(model, (BLUE, "circle", "solid"))
         fig.add_scatter(
             # Beside each other, or the bars of one would hide those of another.
-            x=[multiples.index(times) + 0.06 * (place - (models - 1) / 2) for times in part["times"]],
+            x=[
+                place if alone else multiples.index(times) + 0.06 * (place - (models - 1) / 2)
+                for times in part["times"]
+            ],
             y=100 * part["retained"],
             error_y=whiskers(*(100 * part[end] for end in ("retained", "low", "high"))),
             mode="lines+markers",
@@ -53,14 +58,22 @@ def kept_by_rate(rows: pd.DataFrame, note: str) -> go.Figure:
     fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
     if not math.isnan(floor := rows["floor"].iloc[0]):
         add_floor(fig, 100 * floor, "%")
-    fig.update_xaxes(tickvals=list(range(len(multiples))), ticktext=[f"{times:g}" for times in multiples])
     task, depth = rows["task"].iloc[0], rows["depth"].iloc[0]
+    what, x = "by learning rate", "times the GLUE table's learning rates, in the last training"
+    ticks = [f"{times:g}" for times in multiples]
+    if alone:
+        ticks = ["<br>".join(textwrap.wrap(escape_html(name), 24)) for name in rows["name"].drop_duplicates()]
+        times = "the" if multiples[0] == 1 else f"{multiples[0]:g} times the"
+        what, x = "of several models", f"all at {times} GLUE table's learning rates"
+    fig.update_xaxes(tickvals=list(range(len(ticks))), ticktext=ticks)
+    if alone:
+        fig.update_xaxes(range=[-0.5, len(ticks) - 0.5])
     return layout(
         fig,
-        f"Kept score by learning rate: {task}, {in_words(depth)}",
+        f"Kept score {what}: {task}, {in_words(depth)}",
         subtitle=note,
-        x="times the GLUE table's learning rates, in the last training",
+        x=x,
         y="of the dense teacher's score (%)",
         height=440,
-        legend=True,
+        legend=not alone,
     )

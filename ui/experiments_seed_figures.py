@@ -303,8 +303,8 @@ def balance(rows: pd.DataFrame, note: str) -> go.Figure:
     )
     fig.update_yaxes(range=[0, 1.05 * float(rows["experts"].iloc[0])], row=1, col=1)
     fig.update_xaxes(type="category")
-    layout(fig, "Collapse and score by the balance loss's weight", subtitle=note, height=580, legend=True)
-    fig.update_layout(margin={"t": 120})
+    layout(fig, "Collapse and score by the balance loss's weight", subtitle=note, height=600, legend=True)
+    fig.update_layout(margin={"t": fig.layout.margin.t + 22})  # the upper panel has a title too
     fig.update_xaxes(title_text="weight of the balance loss in stage 1", row=2, col=1)
     return fig
 

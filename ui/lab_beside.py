@@ -27,6 +27,9 @@ from ui.store import results
 from ui.text import escape, interval_text, metric_name, score_text
 
 CHOSEN, AHEAD, MATCHED = "experts chosen by", "this plan ahead by", "shares matched"
+SAME = "the same experts"
+_WIDTHS = {CHOSEN: 225, "interval": 125, AHEAD: 175, MATCHED: 125}
+"""In pixels: by themselves columns keep the width that the first row needed."""
 
 
 def section(
@@ -48,14 +51,17 @@ def section(
     with busy:
         for name, plans in others(selection, setting, plan):
             found = _evaluated(selection, plans, f"{name}, {plan.budget} in all:")
-            rows.append(_row(name, found, pruned) | _matched(selection, plans, found, routed))
+            row = _row(name, found, pruned)
+            if [one.key() for one in plans] == [plan.key()]:
+                row[AHEAD] = SAME
+            rows.append(row | _matched(selection, plans, found, routed))
             if SELECTIONS[name] == "random":
                 draws = [one.score for one in found]
             place.dataframe(
                 pd.DataFrame(rows),
                 hide_index=True,
                 width="content",
-                key=f"beside-{len(rows)}",  # drawn anew, as columns keep the width of the first row
+                column_config={name: st.column_config.TextColumn(width=n) for name, n in _WIDTHS.items()},
                 alt="Scores of as many experts chosen by other selections and at random",
             )
     said = "" if setting.is_control else verdict(pruned, draws)

@@ -57,6 +57,7 @@ def curve(
     current: str | None = None,
     best: pd.DataFrame | None = None,
     floor: float = float("nan"),
+    matched: bool = False,
 ) -> go.Figure:
     """Score against cost: what was tried here, beside reference marks.
 
@@ -67,6 +68,7 @@ def curve(
         current: the `setting` to ring.
         best: `ui.lab_pareto.pareto`'s rows, to be marked with their numbers.
         floor: the score of the best constant answer; nan where there is none.
+        matched: whether what was tried is scored with the routed model's answer shares; the references never are.
     """
     fig = go.Figure()
     scale = 100.0 if is_percentage(metric) else 1.0
@@ -87,6 +89,8 @@ def curve(
     n = f"n = {int(references['n'].max()):,}, " if len(references) else ""
     notes = ["numbers beside squares and stars: experts a layer"] if _has_numbers(references) else []
     notes += ["#: row of the table below"] if best is not None and len(best) else []
+    if matched:
+        notes += ["evaluated here: answer shares matched; marks of the checkpoint's card are without"]
     layout(
         fig,
         f"{capital(metric_name(metric))} against cost",

@@ -146,11 +146,20 @@ def in_words(best: pd.DataFrame, metric: str, over: str) -> str:
     )
 
 
-def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str, tried: pd.DataFrame) -> str:
+def verdict(
+    best: pd.DataFrame,
+    gaps: Mapping[str, Gap],
+    metric: str,
+    over: str,
+    tried: pd.DataFrame,
+    floor: float = float("nan"),
+) -> str:
     """What the table means and how much of it may be chance, in plain text.
 
     Args:
         tried: what `best` was found in.
+        floor: the score of the best constant answer; nan where there is none. What is not above it is never named as
+            what to take.
     """
     dense = "the dense model's" if over.startswith("model") else "the dense encoder's"
     text = (
@@ -170,17 +179,23 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
     if len(below) == 1 and below["score"].iloc[0] == top["score"]:
         return f"{text} #{top['number']} and #{below['number'].iloc[0]} score the same at the same cost."
     if noise:
-        first = noise[0]
+        worth = [row for row in noise if not row.score <= floor]
         if len(noise) == len(rest):
             among = "the other one can't" if len(rest) == 1 else f"none of the {len(rest)} others can"
         else:
             among = f"{len(noise)} of the {len(rest)} others can't"
-        cheapest = "that is" if len(noise) == 1 else "the cheapest of these is"
-        text += (
-            f"{highest}, but {among} be told from it on these {top['n']:,} inputs ({test}); {cheapest} "
-            f"#{first.number}, {first.setting}, at {percent(getattr(first, over))} of {dense} "
-            f"{SHARES[over].split()[-1]}."
-        )
+        text += f"{highest}, but {among} be told from it on these {top['n']:,} inputs ({test})"
+        if worth:
+            first = worth[0]
+            cheapest = "that is" if len(noise) == 1 else "the cheapest of these is"
+            if len(worth) < len(noise):  # the cheapest of all may be no more than that
+                cheapest = "above a constant answer, the cheapest of these is"
+            text += (
+                f"; {cheapest} #{first.number}, {first.setting}, at {percent(getattr(first, over))} of {dense} "
+                f"{SHARES[over].split()[-1]}."
+            )
+        else:
+            text += ": they are too few to tell even a constant answer from it, which is all that is left of the rest."
     elif len(rest):
         others = "the other one is" if len(rest) == 1 else f"all {len(rest)} others are"
         text += f"{highest}, and {others} below it by more than chance ({test})."
@@ -195,12 +210,15 @@ def verdict(best: pd.DataFrame, gaps: Mapping[str, Gap], metric: str, over: str,
     )
 
 
-def cheapest_within(best: pd.DataFrame, routed: float, metric: str, over: str) -> str:
+def cheapest_within(
+    best: pd.DataFrame, routed: float, metric: str, over: str, matched: bool | None = False
+) -> str:
     """The cheapest setting that loses at most so much of the routed model's score, for each of `TOLERANCES`.
 
     Args:
         best: `pareto`'s.
         routed: the routed model's score on the same data; nan where it has none.
+        matched: whether scores are with matched answer shares; None where there are none to match.
     """
     if best.empty or not np.isfinite(routed):
         return ""
@@ -216,6 +234,11 @@ def cheapest_within(best: pd.DataFrame, routed: float, metric: str, over: str) -
     parts = [f"within {listed(losses)}: {name}" for name, losses in said.items()]
     return (
         f"The cheapest in {SHARES[over]} of the settings evaluated here, by allowed loss against the routed model's "
-        f"{score_text(routed, metric)} ({unit} on these inputs, no interval): {'; '.join(parts)}. Scores are without "
-        "matched answer shares (see Threshold above); other ways to choose experts are included once evaluated."
+        f"{score_text(routed, metric)} ({unit} on these inputs, no interval): {'; '.join(parts)}. "
+        + (
+            ""
+            if matched is None
+            else f"Scores are {'with' if matched else 'without'} matched answer shares; "
+        )
+        + f"{'O' if matched is None else 'o'}ther ways to choose experts are included once evaluated."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,15 +13,17 @@ import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
+from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.plan import PruningPlan
 from shrp.usage import UsageStats
-from ui import lab, lab_curve, lab_pareto, measurements
+from ui import lab, lab_curve, lab_pareto, lab_threshold, measurements
 from ui.downloads import chart, downloads
 from ui.floor import floor_of
 from ui.lab import GLOBAL, PER_LAYER, SELECTIONS, Setting
 from ui.lab_chance import against_chance
 from ui.lab_marks import Mark, marks_frame
+from ui.lab_sides import model_key
 from ui.pickers import always_one
 from ui.state import Selection
 from ui.store import disk
@@ -31,7 +33,7 @@ GLOBAL_POINTS = 67
 """Most global budgets in a sweep: with 6 layers of 12 experts, every one."""
 DRAWS = (0, 1, 2)
 """Seeds of the random control."""
-COST, SCOPE, RUN, CONTROLS = "curve_cost", "curve_of", "sweep", "sweep_controls"
+COST, SCOPE, RUN, CONTROLS, MATCHED = "curve_cost", "curve_of", "sweep", "sweep_controls", "sweep_matched"
 REDRAW = 0.7  # seconds between two drawings of the curve, each of which takes the browser about a tenth
 _COSTS, _SCOPES = {"FLOPs": "flops", "Parameters": "params"}, {"Encoder": "encoder", "Whole model": "model"}
 _CONTROL = next(label for label, selection in SELECTIONS.items() if selection == "random")
@@ -144,9 +146,18 @@ def over() -> str:
 class Section:
     """The curve's part of the page: first its places, then what is drawn into them, now or after a sweep."""
 
-    def __init__(self, selection: Selection, setting: Setting, stats: UsageStats, marks: list[Mark]) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        setting: Setting,
+        stats: UsageStats,
+        marks: list[Mark],
+        routed: Evaluation,
+    ) -> None:
         self.selection, self.setting, self.stats, self.marks = selection, setting, stats, marks
-        self.checkpoint, self.data = selection.checkpoint, selection.data
+        self.checkpoint, self.data, self.routed = selection.checkpoint, selection.data, routed
+        self.matched: bool | None = None if self.data.task.is_regression else False
+        """Whether what was tried is scored with the routed model's answer shares; None where there are none."""
         self.dense: Cost = dense_cost(self.checkpoint.model, TOKENS)
         self.sketches = 0
 
@@ -174,6 +185,14 @@ class Section:
                 bind="query-params",
                 help="Also draws experts by chance for each number a layer: what a good selection must beat.",
             )
+            if self.matched is not None:
+                self.matched = st.checkbox(
+                    "answer shares matched",
+                    key=MATCHED,
+                    bind="query-params",
+                    help="Scores all that is tried here with the output bias shifted, without labels, until each class "
+                    "is as frequent as in the routed model: what then is lost is more than the threshold.",
+                )
         st.caption(f"A sweep evaluates {describe(len(self.stats.layers), self.stats.num_experts)}.")
         self.busy, self.curve, self.table = st.empty(), st.empty(), st.empty()
         return asked
@@ -181,13 +200,37 @@ class Section:
     def _frames(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """What was tried, the references, and the Pareto-best of what was tried."""
         attempts = list(lab.tried(self.checkpoint, self.data).values())
+        if self.matched:
+            scored = [(one, self._evaluation(one.plan)) for one in attempts]
+            attempts = [
+                replace(one, score=found.score, interval=found.interval)
+                for one, found in scored
+                if found is not None  # whose outputs are no longer there
+            ]
         tried = lab.attempts_frame(attempts, self.dense)
         return tried, marks_frame(self.marks, self.dense), lab_pareto.pareto(tried, over())
+
+    def _evaluation(self, plan: PruningPlan) -> Evaluation | None:
+        """What was found of a plan, with answer shares matched where that is asked for; None where it is gone."""
+        found = lab.recall(self.checkpoint, self.data, plan)
+        if found is None or not self.matched:
+            return found
+        key = model_key(self.checkpoint, plan)
+        moved = lab_threshold.matched(key, found, self.routed, self.data)
+        return found if moved is None else moved.evaluation
 
     def _figure(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame):
         metric, name = self.data.task.metric, self.data.name
         return lab_curve.curve(
-            tried, references, over(), metric, name, self.setting.text, best, floor_of(self.data)
+            tried,
+            references,
+            over(),
+            metric,
+            name,
+            self.setting.text,
+            best,
+            floor_of(self.data),
+            bool(self.matched),
         )
 
     def _alt(self, tried: pd.DataFrame, references: pd.DataFrame, best: pd.DataFrame) -> str:
@@ -223,9 +266,10 @@ class Section:
 
     def _best(self, best: pd.DataFrame, tried: pd.DataFrame, name: str, metric: str) -> None:
         gaps = self._gaps(best)
-        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), tried)))
+        floor = floor_of(self.data)
+        st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), tried, floor)))
         routed = next((mark.score for mark in self.marks if mark.kind == "routed"), float("nan"))
-        st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over())))
+        st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over(), self.matched)))
         shown = lab_pareto.table(best, gaps, metric)
         if not shown["McNemar's test"].any():
             shown = shown.drop(columns="McNemar's test")
@@ -264,7 +308,7 @@ class Section:
     def _gaps(self, best: pd.DataFrame) -> dict[str, lab_pareto.Gap]:
         """Each setting's distance from the highest score; without those whose outputs are gone."""
         plans = {a.plan.key(): a.plan for a in lab.tried(self.checkpoint, self.data).values()}
-        found = {key: lab.recall(self.checkpoint, self.data, plans[key]) for key in best["plan"]}
+        found = {key: self._evaluation(plans[key]) for key in best["plan"]}
         top = found[best.loc[best["score"].idxmax(), "plan"]]
         if top is None:
             return {}

@@ -39,6 +39,12 @@ def matched(key: str, pruned: Evaluation, routed: Evaluation, data: TextData) ->
     return once("matched shares", 256, (key, data.fingerprint, data.name), "Matching answer shares", make)
 
 
+def is_most(found: Matched, pruned: Evaluation, routed: Evaluation) -> bool:
+    """Whether at least half of what pruning loses, and more than a point, comes back once the threshold is mended."""
+    lost, mended = routed.score - pruned.score, found.evaluation.score - pruned.score
+    return mended > 0.01 and mended >= lost / 2
+
+
 def line(found: Matched, pruned: Evaluation, routed: Evaluation, data: TextData) -> str:
     """What the threshold costs, as Markdown: how often classes are given, the score with equal shares, the ranking."""
     task, one = data.task, found.evaluation

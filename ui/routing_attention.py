@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from shrp.attention import LayerAttention
+from shrp.attention import LayerAttention, Pattern
 from shrp.convert import layer_kinds
 from shrp.errors import ShrpError
 from ui import expert_profile_results as made
@@ -79,17 +79,33 @@ def section(
     everything = row.toggle(
         f"{everyone(first)} side by side", key=ALL, bind="query-params", disabled=len(first.heads) == 1
     )
-    for column, one, number in zip(st.columns(len(found), gap="medium"), found, numbers, strict=True):
+    heads = [_start(one) if head is None else head for one in found]
+    patterns = [one.pattern(which, without_special=hide) for one, which in zip(found, heads, strict=True)]
+    top = max(float(pattern.weights.max()) for pattern in patterns)  # one scale for both
+    columns = st.columns(len(found), gap="medium")
+    for column, one, which, pattern, number in zip(columns, found, heads, patterns, numbers, strict=True):
         with column:
-            shown = _start(one) if head is None else head
-            _one(one, shown, hide, everything and len(one.heads) > 1, number, selection.name)
+            _one(one, which, pattern, top, hide, everything and len(one.heads) > 1, number, selection.name)
 
 
-def _one(found: LayerAttention, head: int, hide: bool, everything: bool, number: int, name: str) -> None:
-    """One input's map, and those of all heads."""
-    pattern, what = found.pattern(head, without_special=hide), member(found)
+def _one(
+    found: LayerAttention,
+    head: int,
+    pattern: Pattern,
+    top: float,
+    hide: bool,
+    everything: bool,
+    number: int,
+    name: str,
+) -> None:
+    """One input's map, and those of all heads.
+
+    Args:
+        top: end of the colour scale.
+    """
+    what = member(found)
     chart(
-        heatmap(found, pattern, head, f"input {number}"),
+        heatmap(found, pattern, head, f"input {number}", top),
         lambda: frame(pattern),
         f"attention-{number}",
         f"{name}-attention-{number}",

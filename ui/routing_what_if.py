@@ -40,7 +40,7 @@ def what_if_section(selection: Selection, shown: list[Exploration], numbers: Seq
     st.markdown(_explained(first))
     routing_force.controls(found, first)
     token = routing_force.picked_token(first)
-    output = _class_picker(shown)
+    output = _class_picker(shown, numbers[0])
     try:
         pairs = _under(selection, shown, found.route)
         results = _matrices(selection, [e for e, _ in pairs], found.route, token)
@@ -68,8 +68,10 @@ def _explained(first: Exploration) -> str:
     )
 
 
-def _class_picker(shown: list[Exploration]) -> int:
-    """The class whose logit is shown; 0, the only output, for regression."""
+def _class_picker(shown: list[Exploration], number: int) -> int:
+    """The class whose logit is shown, by default the one that the first input, of this number, is predicted to have; 0,
+    the only output, for regression.
+    """
     task = shown[0].task
     if not task.label_names:
         return 0
@@ -77,7 +79,8 @@ def _class_picker(shown: list[Exploration]) -> int:
     name = one_of("Class", task.label_names, key=CLASS)
     if name in task.label_names:
         return task.label_names.index(name)
-    st.caption(f"Showing the predicted class, {escape(task.label_names[shown[0].prediction])}.")
+    whose = f" of input {number}" if len(shown) > 1 else ""
+    st.caption(f"Showing the predicted class{whose}, {escape(task.label_names[shown[0].prediction])}.")
     return shown[0].prediction
 
 

@@ -1,5 +1,6 @@
 import json
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 
 from shrp import checkpoint as checkpoints
 from shrp.attribution import experts, instance, router, tokens
+from shrp.attribution.trust import Trust
 from shrp.explore import Exploration, explore
 from shrp.tasks import TASKS
 from ui import attribution_figures as figures
 from ui import attribution_results, attribution_routes, attribution_words, expert_cells, loaders
+from ui.attribution_trust import verdict
 
 from .helpers import texts_of
 
@@ -134,6 +137,19 @@ def test_the_check_shows_the_random_control_beside(page):
     frame = next(frame for frame in tables(page) if "infidelity" in frame)
     assert frame["method"].tolist() == [*tokens.METHODS, "random (control)"]
     assert "20 random attributions predict" in texts_of(page)
+    assert texts_of(page).count("of what replaced words change, more than") == len(
+        tokens.METHODS
+    )  # beside each
+
+
+def test_what_the_check_found_stands_beside_each_attribution():
+    found = Trust("word ablation", 0.5, 0.2, explained=0.913, beaten=20, sensitivity=0.1)
+    assert verdict(found).startswith(":green-badge[")
+    assert "predicts 91.3% of what replaced words change, more than all 20 random" in verdict(found)
+    worse = verdict(replace(found, beaten=7))
+    assert worse.startswith(":orange-badge[")
+    assert "more than 7 of 20 random" in worse
+    assert verdict(replace(found, explained=float("nan"))) == ""
 
 
 def test_a_data_set_shows_usage_against_effect(page):

@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from streamlit.delta_generator import DeltaGenerator
 
 from shrp import checkpoint as checkpoints
+from shrp.answer_shares import matching_shift, shifted
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.live import LiveEvaluator
@@ -12,6 +15,7 @@ from shrp.results_store import ROUTED, ResultsStore
 from shrp.usage import measure_usage
 from ui import lab, lab_beside, lab_sweep, measurements
 from ui.lab import GLOBAL, PER_LAYER, Setting
+from ui.text import score_text
 
 from .helpers import forget, specs, texts_of
 
@@ -242,6 +246,24 @@ def test_a_folder_that_cannot_be_written_is_said_and_breaks_nothing(
     at.button(key="sweep").click().run()
     assert not at.exception
     assert len(scores(at)) == 11
+
+
+def test_the_curve_can_leave_the_threshold_out(page, loaded):
+    page.button(key="sweep").click().run()
+    data, routed = load_probe("sst2"), evaluate(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    plain = {row.setting: row.accuracy for row in table(page).itertuples()}
+    page.checkbox(key="sweep_matched").check().run()
+    assert not page.exception
+    assert "Scores are with matched answer shares" in texts_of(page)
+    assert "answer shares matched; marks" in curve(page)["layout"]["title"]["subtitle"]["text"]
+    shown = table(page)
+    assert {row.setting: row.accuracy for row in shown.itertuples()} != plain
+    plans = {a.setting.text: a.plan for a in tried(page).values()}
+    for row in shown.itertuples():
+        plan = plans[re.sub(r" = [^,]*", "", row.setting)]  # of settings that are one plan, the first
+        found = lab.recall(loaded, data, plan)
+        moved = shifted(found, data, matching_shift(found.logits, routed.logits))
+        assert row.accuracy == score_text(moved.score, "accuracy")
 
 
 def test_random_controls_come_as_mean_and_range(page):

@@ -497,9 +497,14 @@ def test_as_many_experts_chosen_otherwise_stand_beside_the_score(cache, page, lo
     (frame,) = [d.value for d in page.dataframe if lab_beside.CHOSEN in d.value]
     assert list(frame[lab_beside.CHOSEN]) == ["usage", "random (control), mean of 3 draws"]
     assert frame["accuracy"][0] == f"{mine.score:.1%}"
-    _, other = direct(loaded, budget=4, selection="gate_norm")
-    ahead, _ = paired_difference(other, mine)
-    assert frame[lab_beside.AHEAD][0].startswith(f"{lab_views.points(ahead, 'accuracy')} (")
+    assert direct(loaded, budget=4, selection="gate_norm")[0] == replace(
+        direct(loaded, budget=4)[0], selection="gate_norm"
+    )
+    assert frame[lab_beside.AHEAD][0] == lab_beside.SAME
+    other = direct(loaded, budget=3)[1]
+    ahead, _ = paired_difference(mine, other)
+    row = lab_beside._row("Usage", [other], mine)
+    assert row[lab_beside.AHEAD].startswith(f"{lab_views.points(ahead, 'accuracy')} (")
     page.slider(key="budget").set_value(8).run()  # all experts are all experts
     assert not [d for d in page.dataframe if lab_beside.CHOSEN in d.value]
 
