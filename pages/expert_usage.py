@@ -291,7 +291,7 @@ def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
     fall_back(state.EXPERT, experts, start[1])
     layer = one.selectbox("Layer", stats.layers, place, key=state.LAYER, bind="query-params")
     expert = two.selectbox("Expert", experts, start[1], key=state.EXPERT, bind="query-params")
-    words.caption("Click a cell of the map, or pick here. The address of this page keeps the choice.")
+    words.caption("Click a cell of the map, or pick here: the expert's [profile](#expert) is below.")
     return layer, expert
 
 
@@ -361,11 +361,11 @@ def measured(selection: state.Selection) -> None:
         group, rows = usage_map(selection, stats)
         routes_of_all(selection, stats)
         slice_examples(selection.data)
-    specialisation_section.section(selection, stats, layer, expert)
-    exchanged_routes.section(selection, stats)
     file_name = f"{selection.name}-layer{layer}-expert{expert}"
     picked = {} if group == ALL else {group: rows}
     expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name, of=picked)
+    specialisation_section.section(selection, stats, layer, expert)
+    exchanged_routes.section(selection, stats)
     pair_routes.section(selection, stats, layer)
 
 

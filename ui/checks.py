@@ -15,7 +15,7 @@ from shrp.usage import (
     NOISY_MARGIN,
     UsageStats,
 )
-from ui import measurements, pair_views, state
+from ui import answers_table, measurements, pair_views, state
 from ui.cliff import cliff_warning
 from ui.floor import floor_text
 from ui.lab_reference import teacher_on
@@ -52,19 +52,25 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
         else:
             st.caption("It has no routers now, so there is no usage here that could collapse or be noisy.")
             stats = None
-        if data.labels is None:
-            st.caption(
-                f"The inputs of {escape(data.name)} (n = {len(data):,}) have no labels, so there is no score to "
-                "measure."
-            )
-            return
+        labelled = data.labels is not None
         if stats is None:
             found = measurements.evaluation(selection.checkpoint, data)
         else:
-            found = measurements.routed_evaluation(selection.checkpoint, data, stats, with_interval=True)
+            found = measurements.routed_evaluation(selection.checkpoint, data, stats, with_interval=labelled)
     except ShrpError as error:
         state.show_error(error)
         return
+    if labelled:
+        _score(selection, found)
+    else:
+        st.caption(
+            f"The inputs of {escape(data.name)} (n = {len(data):,}) have no labels, so there is no score to measure."
+        )
+    answers_table.section(selection, found)
+
+
+def _score(selection: state.Selection, found: Evaluation) -> None:
+    data = selection.data
     teacher = teacher_on(selection.checkpoint, data)
     if warning := cliff_warning(selection.checkpoint, data, found):
         st.warning(warning, icon=":material/warning:")

@@ -410,3 +410,20 @@ def test_the_app_opens_with_the_readmes_checkpoint_and_broken_ones_come_last(ope
     at = open_page("overview", first, checkpoint=state.START)
     assert at.sidebar.selectbox(key=state.CHECKPOINT).options == [state.START, "a-first", "0-broken"]
     assert at.sidebar.selectbox(key=state.CHECKPOINT).value == state.START
+
+
+def test_every_input_stands_with_its_answer_and_is_searched(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint, answers="wrong")
+    assert not at.exception
+    shown = next(frame.value for frame in at.dataframe if "prediction" in frame.value)
+    probe, model = load_probe("sst2"), checkpoints.load(tiny_checkpoint)
+    right = evaluate(model.model, model.tokenizer, probe).correct
+    assert len(shown) == (~right).sum()
+    assert not shown["correct"].any()
+    at.text_input(key="answers_with").set_value("never").run()
+    found = next(frame.value for frame in at.dataframe if "prediction" in frame.value)
+    assert 0 < len(found) < len(shown)
+    assert found["sentence"].str.contains("never", case=False).all()
+    at.text_input(key="answers_with").set_value("no such word").run()
+    assert not at.exception
+    assert "0 of n = 480 inputs of probe/sst2." in texts_of(at)

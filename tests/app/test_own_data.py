@@ -267,6 +267,7 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     boxes()["Label column"].set_value("none").run()
     assert "without labels, so nothing is scored" in texts_of(at)
     assert "The inputs of mine.csv (n = 12) have no labels, so there is no score" in texts_of(at)
+    assert "12 of n = 12 inputs of mine.csv. Pick a row" in texts_of(at)  # answered all the same
     boxes()["Label column"].set_value("mood")
     boxes()["Slice column"].set_value("kind")
     at.run()

@@ -1,0 +1,152 @@
+"""Every input of the picked data with what the model answers: to be searched, and looked at closer on other pages."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import streamlit as st
+
+from shrp.data import TextData
+from shrp.evaluation import Evaluation
+from ui import sentences
+from ui.downloads import downloads
+from ui.pickers import always_one
+from ui.state import Selection
+from ui.tables import row_height
+from ui.text import escape, percent
+
+WHICH, SEARCH = "answers", "answers_with"
+"""Keys of the widgets, in the session's state and in the URL alike."""
+ALL, WRONG, RIGHT, UNSURE, FARTHEST = "all", "wrong", "right", "least sure first", "farthest off first"
+MOST = 1000
+"""Rows that the table shows: a browser is slow with many more, and nobody reads them."""
+SURE, OFF = "p of the answer", "off by"
+
+
+def answers_frame(found: Evaluation, data: TextData) -> pd.DataFrame:
+    """`Evaluation.to_frame` with the texts, and in front of what depends on the task `p of the answer`, the model's
+    probability of it, or of numbers with labels `off by`, the answer less the label.
+
+    Args:
+        found: of all of `data`.
+    """
+    frame = found.to_frame(data.texts)
+    frame = frame.rename(columns={name: f"{name} (text)" for name in (SURE, OFF)})  # of a person's own texts
+    place = frame.columns.get_loc("prediction") + 1
+    if not data.task.is_regression:
+        frame.insert(place, SURE, frame[[f"p({name})" for name in data.task.label_names]].max(axis=1))
+    elif "label" in frame:
+        frame.insert(place, OFF, frame["prediction"] - frame["label"])
+    return frame
+
+
+def choices(frame: pd.DataFrame) -> list[str]:
+    """What the table can be narrowed to, or ordered by."""
+    known = {WRONG: "correct", RIGHT: "correct", FARTHEST: OFF, UNSURE: SURE}
+    return [ALL, *(name for name, column in known.items() if column in frame)]
+
+
+def narrowed(frame: pd.DataFrame, which: str, search: str, texts: list[str]) -> pd.DataFrame:
+    """The rows that are asked for, in the order that is.
+
+    Args:
+        which: one of `choices`.
+        search: what words in a row's texts begin with; every one must be found, whatever its case.
+        texts: the columns with texts.
+    """
+    if which in (WRONG, RIGHT):
+        frame = frame[frame["correct"] == (which == RIGHT)]
+    elif which == UNSURE:
+        frame = frame.sort_values(SURE, kind="stable")
+    elif which == FARTHEST:
+        frame = frame.sort_values(OFF, key=abs, ascending=False, kind="stable")
+    wanted = [re.compile(rf"(?<!\w){re.escape(word)}", re.IGNORECASE) for word in search.split()]
+    rows = frame[texts].itertuples(index=False)
+    return frame[[all(word.search(" ".join(row)) for word in wanted) for row in rows]]
+
+
+@st.fragment
+def section(selection: Selection, found: Evaluation) -> None:
+    """The table with its search, and links to the pages that look closer at the picked input.
+
+    Args:
+        found: of all of the picked data.
+    """
+    data, frame = selection.data, answers_frame(found, selection.data)
+    texts = list(frame.columns[1 : 1 + len(data.task.text_columns)])
+    st.subheader("Every input, with the model's answer", anchor="answers")
+    left, right = st.columns([2, 1], gap="medium", vertical_alignment="bottom")
+    with left:
+        which = always_one("Show", choices(frame), WHICH)
+    search = right.text_input(
+        "With these words",
+        key=SEARCH,
+        bind="query-params",
+        help="Inputs in which each of these begins a word, in capitals or not.",
+    )
+    shown = narrowed(frame, which, search, texts)
+    st.caption(said(shown, frame, data.name))
+    if len(shown):
+        part = shown.head(MOST)
+        _closer(selection, part, _table(part, texts, f"{which}-{search}-{data.fingerprint}", data.name))
+    downloads(frame, "answers-table", f"{selection.name}-answers")
+
+
+def _table(part: pd.DataFrame, texts: list[str], key: str, data: str) -> list[int]:
+    """Draw the rows; returns which of them is picked, if one is."""
+    width = 420 if len(texts) == 1 else 235
+    known = ("label", "prediction", "correct", SURE, OFF, "slice")
+    names = ["index", *texts, *(name for name in known if name in part)]
+    spaced = {"slice": part["slice"].str.replace("_", " ")} if "slice" in part else {}
+    high = row_height(int(part[texts].map(len).to_numpy().max()), width, most=67)
+    event = st.dataframe(
+        part[names].assign(**spaced),
+        key=f"answers-{key}",
+        on_select="rerun",
+        selection_mode="single-row",
+        hide_index=True,
+        width="stretch",
+        height=38 + min(high * len(part), 430),
+        row_height=high,
+        column_config={
+            "index": st.column_config.NumberColumn("no.", width=50, help=f"Row of {escape(data)}, from 0"),
+            **{name: st.column_config.TextColumn(width=width) for name in texts},
+            "label": st.column_config.Column(width=85),
+            "prediction": st.column_config.Column("answer", width=85),
+            "correct": st.column_config.CheckboxColumn("right", width=55),
+            SURE: st.column_config.NumberColumn(
+                "p", width=65, format="percent", help="The model's, of its answer"
+            ),
+            OFF: st.column_config.NumberColumn(width=70, format="%+.2f", help="The answer less the label"),
+            "slice": st.column_config.TextColumn(width=115),
+        },
+        alt="Inputs with their labels and the model's answers",
+    )
+    return [row for row in event.selection.rows if row < len(part)]
+
+
+def said(shown: pd.DataFrame, frame: pd.DataFrame, data: str) -> str:
+    """How many rows are shown, and how often the model is right in them, as Markdown."""
+    text = f"{len(shown):,} of n = {len(frame):,} inputs of {escape(data)}"
+    if len(shown) and "correct" in shown and 0 < shown["correct"].mean() < 1:
+        text += f", {percent(shown['correct'].mean())} of them answered right"
+    if len(shown) > MOST:
+        text += f"; the first {MOST:,} are listed, the CSV has all"
+    return f"{text}. Pick a row to look closer at it." if len(shown) else f"{text}."
+
+
+def _closer(selection: Selection, part: pd.DataFrame, rows: list[int]) -> None:
+    """Links that take the picked input along."""
+    if not rows:
+        return
+    number = int(part["index"].iloc[rows[0]])
+    asked = {sentences.URL: sentences.as_lines([selection.data.texts[number]])}
+    routes = [("pages/routing.py", "its route", ":material/alt_route:")] if selection.is_routed else []
+    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+        st.markdown(f"Input {number}:", width="content")
+        for page, label, icon in (
+            *routes,
+            ("pages/attribution.py", "which words moved the answer", ":material/troubleshoot:"),
+        ):
+            st.page_link(page, label=label, icon=icon, query_params=asked, width="content")
