@@ -168,10 +168,11 @@ class Study:
         start = before.get(own if own in before else (recipe, depth, "none"))
         texts = sum(row.get("texts", 0) for row in start.history) if start else 0
         evaluations = found[0]
-        on_texts = recovered and own in before
+        texts_first = {one.name: one.texts_first(recipe) for one in depths.DEPTHS}
+        on_texts = recovered and texts_first[depth]
         if not on_texts:  # else it does not come of the routed checkpoint
             layers = len(made.info.config.layers)
-            epochs = made.info.training.get("epochs") if model in ("dropped", "uniform") else None
+            epochs = made.info.training.get("epochs") if model in CONTROLS else None
             self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs)
         if model == "static" and recovered:
             self.recovered[recipe, depth] = evaluations[0]

@@ -113,15 +113,30 @@ def training_section(
         )
 
 
+def where_to_go() -> None:
+    """The other pages, by the question that each answers."""
+    questions = {
+        "expert_usage": ("Who is used, and for what?", ":material/grid_on:"),
+        "routing": ("Where does my sentence go?", ":material/alt_route:"),
+        "pruning_lab": ("What is left with fewer experts?", ":material/content_cut:"),
+        "attribution": ("Which words and experts moved it?", ":material/troubleshoot:"),
+    }
+    with st.container(horizontal=True, gap="small"):
+        for page, (question, icon) in questions.items():
+            st.page_link(f"pages/{page}.py", label=question, icon=icon, width="content")
+
+
 selection = state.current(needs_data=False)
 info, model = selection.checkpoint.info, selection.checkpoint.model
 num_layers, num_experts = model.config.num_hidden_layers, model.config.num_attention_heads
 st.title(escape(selection.name), anchor=False)
 st.markdown(summary_line(info, num_layers, num_experts))
 st.caption(
-    "In a converted layer each attention head is an *expert*, and a *router* picks one for each input or token. "
-    "Pruning keeps some experts, such as the most used, and drops the router: what is left is *static*."
+    "SHRP compresses Transformer encoders: in a converted layer each attention head is an *expert*, and a *router* "
+    "picks one for each input or token. Pruning keeps some experts, such as the most used, and drops the router: what "
+    "is left is *static*, smaller and faster. This page says what a checkpoint is; the next ones answer:"
 )
+where_to_go()
 report.section(selection)
 
 costs = overview_figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))

@@ -254,7 +254,11 @@ def load_file(
     if label_column == "label" and label_column not in frame.columns:
         label_column = None
     if meanings and label_column is None:
-        raise DataError(f"'{source}' has no labels that could mean anything; name its label column.")
+        named = ", ".join(map(str, frame.columns))
+        raise DataError(
+            f"'{source}' has no column 'label', whose labels could mean something; of its columns, {named}, name the "
+            "one with labels (label_column, --label-column)."
+        )
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")

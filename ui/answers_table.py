@@ -95,11 +95,12 @@ def section(selection: Selection, found: Evaluation) -> None:
 
 def _table(part: pd.DataFrame, texts: list[str], key: str, data: str) -> list[int]:
     """Draw the rows; returns which of them is picked, if one is."""
-    width = 420 if len(texts) == 1 else 235
+    # So that what the answers are stays in sight in a window of 1200 pixels.
+    width = (365 if "slice" not in part else 250) // len(texts)
     known = ("label", "prediction", "correct", SURE, OFF, "slice")
     names = ["index", *texts, *(name for name in known if name in part)]
     spaced = {"slice": part["slice"].str.replace("_", " ")} if "slice" in part else {}
-    high = row_height(int(part[texts].map(len).to_numpy().max()), width, most=67)
+    high = row_height(int(part[texts].map(len).to_numpy().max()), width, most=109)
     event = st.dataframe(
         part[names].assign(**spaced),
         key=f"answers-{key}",
@@ -119,7 +120,7 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: str) -> list[in
                 "p", width=65, format="percent", help="The model's, of its answer"
             ),
             OFF: st.column_config.NumberColumn(width=70, format="%+.2f", help="The answer less the label"),
-            "slice": st.column_config.TextColumn(width=115),
+            "slice": st.column_config.TextColumn(width=110),
         },
         alt="Inputs with their labels and the model's answers",
     )

@@ -28,11 +28,12 @@ def grid_height(rows: int, extra: int) -> int:
     return extra + max(4, rows) * 26
 
 
-def _expert_axis(fig: go.Figure, experts: int) -> None:
+def _expert_axis(fig: go.Figure, experts: int, step: int = 1) -> None:
+    named = list(range(0, experts, step))
     fig.update_xaxes(
         tickmode="array",
-        tickvals=list(range(experts)),
-        ticktext=[str(e) for e in range(experts)],
+        tickvals=named,
+        ticktext=[str(e) for e in named],
         tickangle=0,  # beside another chart they are narrow, and would be turned and lie upon one another
         tickfont={"size": 10},
     )
@@ -132,7 +133,7 @@ def what_if_heatmap(
             colorscale=DIVERGING,
             xgap=1,
             ygap=1,
-            colorbar={"title": {"text": f"change of {output_name(result)}"}, "thickness": 12},
+            colorbar={"title": {"text": "change"}, "thickness": 12},
             text=text,
             texttemplate="%{text}" if labelled and experts <= 16 else None,
         )
@@ -193,7 +194,7 @@ def what_if_heatmap(
         height=grid_height(len(result.layers), 183),
         margin=THREE_LINES,
     )
-    _expert_axis(fig, experts)
+    _expert_axis(fig, experts, 1 if labelled else 2)
     return fig
 
 
