@@ -176,7 +176,15 @@ def test_without_a_router_random_experts_learn_for_as_long_as_shrp(place):
             here = [row for row in rows if (row["recipe"], row["depth"]) == (recipe, depth.name)]
             (row,) = (row for row in here if row["model"] == "unrouted")
             mine = found_recovered(rows)[recipe, depth.name]
-            same = ("per_layer", "kept", "recovered", "recovered_on_texts", "texts", "copies", "encoder_params")
+            same = (
+                "per_layer",
+                "kept",
+                "recovered",
+                "recovered_on_texts",
+                "texts",
+                "copies",
+                "encoder_params",
+            )
             assert {name: row[name] for name in same} == {name: mine[name] for name in same}
             assert row["lead"] * row["teacher"] == pytest.approx(mine["score"] - row["score"])
             of = {

@@ -112,16 +112,22 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
         over: its column to count size in.
     """
     fig = go.Figure()
-    for (recipe, model, recovered), rows in mean.groupby(["recipe", "model", "recovered"], sort=False):
+    groups = list(mean.groupby(["recipe", "model", "recovered"], sort=False))
+    # One entry a model in the legend, with the mark that stands for most: of `retain`, and trained on.
+    named = {
+        key[1]: key for key, _ in sorted(groups, key=lambda group: (group[0][0] == "retain", group[0][2]))
+    }
+    for (recipe, model, recovered), rows in groups:
         color, symbol = _LOOK.get(model, (GREY, "circle"))
         rows, trained = rows.sort_values(over), recovered or model in _TRAINED
-        name = f"{NAMES.get(model, model)}{', recovered' if recovered else ''} ({recipe})"
         fig.add_trace(
             go.Scatter(
                 x=100 * rows[over],
                 y=100 * rows["retained"],
                 mode="markers",
-                name=name,
+                name=NAMES.get(model, model),
+                legendgroup=model,
+                showlegend=named[model] == (recipe, model, recovered),
                 marker={
                     "color": color,
                     "symbol": symbol if trained else f"{symbol}-open",
@@ -129,7 +135,7 @@ def pareto(mean: pd.DataFrame, over: str, note: str) -> go.Figure:
                 },
                 customdata=[
                     [
-                        row.name,
+                        f"{row.name} ({recipe})",
                         row.depth,
                         with_ends(row.retained, row.low, row.high),
                         row.tasks,
