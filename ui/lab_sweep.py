@@ -27,7 +27,7 @@ from ui.lab_sides import model_key
 from ui.pickers import always_one
 from ui.state import Selection
 from ui.store import disk
-from ui.text import count, escape, metric_name
+from ui.text import capital, count, escape, metric_name
 
 GLOBAL_POINTS = 67
 """Most global budgets in a sweep: with 6 layers of 12 experts, every one."""
@@ -276,7 +276,9 @@ class Section:
         config = {
             "#": st.column_config.NumberColumn(width=35),
             "setting": st.column_config.TextColumn(width=185),
-            metric_name(metric): st.column_config.TextColumn(width=75),
+            metric_name(metric): st.column_config.TextColumn(
+                "score", width=75, help=capital(metric_name(metric))
+            ),
             "95% interval": st.column_config.TextColumn(width=85),
             "n": st.column_config.NumberColumn(width=45),
             "McNemar's test": st.column_config.TextColumn(
