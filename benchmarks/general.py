@@ -43,12 +43,11 @@ from shrp.run_state import (
     run_folder,
     weights_digest,
 )
+from shrp.studies import UNROUTED
 from shrp.tasks import TEXTS
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]
-UNROUTED = "unrouted"
-"""A kind of control: trained without a router, then pruned to random experts."""
 MOST = 12_000
 """At most so many texts of each, so that the largest tasks don't crowd out the others."""
 SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 60_000}

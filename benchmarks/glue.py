@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from benchmarks import depths
 from benchmarks.command import name_of, names, numbers, run
 from benchmarks.depths import DEPTHS, Depth, named
-from benchmarks.general import UNROUTED, General
+from benchmarks.general import General
 from benchmarks.pipeline import Pipeline
 from benchmarks.shares import lead, of_teacher, worth_keeping
 from benchmarks.shipping import Shipping
@@ -39,7 +39,7 @@ from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import make_plan
-from shrp.studies import FILES
+from shrp.studies import FILES, UNROUTED
 from shrp.training_config import RECIPES
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
@@ -168,8 +168,8 @@ class Study:
         start = before.get(own if own in before else (recipe, depth, "none"))
         texts = sum(row.get("texts", 0) for row in start.history) if start else 0
         evaluations = found[0]
-        texts_first = {one.name: one.texts_first(recipe) for one in depths.DEPTHS}
-        on_texts = recovered and texts_first[depth]
+        first = next(one for one in depths.DEPTHS if one.name == depth).texts_first(recipe)
+        on_texts = recovered and first and (model != UNROUTED or self.pipeline.control_texts)
         if not on_texts:  # else it does not come of the routed checkpoint
             layers = len(made.info.config.layers)
             epochs = made.info.training.get("epochs") if model in CONTROLS else None

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from benchmarks import depths
 from benchmarks.depths import EPOCH_SIZE, Depth
-from benchmarks.general import UNROUTED, General
+from benchmarks.general import General
 from benchmarks.stages import Stages
 from shrp import checkpoint
 from shrp.checkpoint import Checkpoint
@@ -33,6 +33,7 @@ from shrp.general import graft
 from shrp.history import joined
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
+from shrp.studies import UNROUTED
 from shrp.training_config import TrainConfig
 
 

@@ -18,7 +18,7 @@ from shrp.evaluation import Evaluation
 from shrp.history import history_text, joined
 from shrp.reference import from_evaluation
 from shrp.score_rows import score_row
-from shrp.studies import untaught
+from shrp.studies import UNROUTED, untaught
 
 LABELS = {
     "teacher": "dense teacher",
@@ -27,7 +27,7 @@ LABELS = {
     "random": "random experts",
     "dropped": "layers dropped",
     "uniform": "no router, all experts",
-    "unrouted": "without a router, random experts",
+    UNROUTED: "without a router, random experts",
 }
 
 

@@ -256,8 +256,8 @@ def load_file(
     if meanings and label_column is None:
         named = ", ".join(map(str, frame.columns))
         raise DataError(
-            f"'{source}' has no column 'label', whose labels could mean something; of its columns, {named}, name the "
-            "one with labels (label_column, --label-column)."
+            f"'{source}' has no labels that could mean anything, as long as no column is named for them "
+            f"(label_column, --label-column); its columns: {named}."
         )
     if task is None:
         if label_column is None:

@@ -20,18 +20,20 @@ from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_training
 from shrp.phrases import ends_in_points, signed
 
 FILES = Path(__file__).parent.parent / "docs" / "data"
+UNROUTED = "unrouted"
+"""A control that learned without a router, and was then pruned to random experts."""
 NAMES = {
     "routed": "SHRP, routed",
     "static": "SHRP, static",
     "random": "control: random experts",
     "dropped": "control: layers dropped",
     "uniform": "control: no router",
-    "unrouted": "control: without a router, random experts",
+    UNROUTED: "control: without a router, random experts",
 }
-"""Kinds of models of the table. `unrouted` learned without a router, and was then pruned to random experts."""
+"""Kinds of models of the table."""
 STANDARD = ("random", "dropped", "uniform")
 """Controls that should stand beside every model of SHRP's: where one does not, it is said."""
-CONTROLS = (*STANDARD, "unrouted")
+CONTROLS = (*STANDARD, UNROUTED)
 """Kinds that stand beside SHRP's."""
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "recovered_on_texts", "texts"]
 _DEFAULTS = {
@@ -222,7 +224,7 @@ def describe(row: Mapping[str, Any]) -> str:
 
 def untaught(model: str, recipe: str | None, texts: int) -> bool:
     """Whether a control lacks the pass over unlabelled texts that the `retain` models which it stands beside had."""
-    return recipe == "retain" and model in ("dropped", "uniform", "unrouted") and not texts
+    return recipe == "retain" and model in ("dropped", "uniform", UNROUTED) and not texts
 
 
 def average(frame: pd.DataFrame) -> pd.DataFrame:
@@ -314,15 +316,15 @@ def not_measured(frame: pd.DataFrame) -> str:
 
 def about_unrouted(frame: pd.DataFrame) -> str:
     """What random experts without a router are, for beneath a table; empty where the frame has none."""
-    if not frame["model"].eq("unrouted").any():
+    if not frame["model"].eq(UNROUTED).any():
         return ""
     return (
         "Without a router, random experts: stage 1 with all gates alike; then a draw of random experts is kept, and "
-        "trained on for as long as SHRP is in stage 2 and in recovery together."
+        "trained on for as long as the other controls are."
     )
 
 
 def trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `glue_frame` whose control was trained for as long as SHRP; draws of random experts were not."""
     drawn = frame["model"].eq("random") & frame["recovered"].astype(bool)
-    return frame[frame["model"].isin(("dropped", "uniform", "unrouted")) | drawn]
+    return frame[frame["model"].isin(("dropped", "uniform", UNROUTED)) | drawn]

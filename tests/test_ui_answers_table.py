@@ -22,7 +22,7 @@ def data():
 
 def frame_of(data, logits=LOGITS, order=(0, 1, 2, 3)):
     rows = np.array(order)
-    return answers_table.answers_frame(summarise(data, rows, logits[rows], False), data)
+    return answers_table.answers_frame(summarise(data, rows, logits[rows], False), data)[0]
 
 
 def test_every_input_stands_in_its_row_with_the_answer_and_how_sure_it_is(data):
@@ -68,11 +68,24 @@ def test_of_numbers_it_says_how_far_off_they_are():
     assert answers_table.choices(unlabelled) == [ALL]
 
 
-def test_a_column_of_texts_that_is_named_like_ours_stays_a_column_of_texts(data):
-    task = replace(data.task, text_columns=(SURE,))
-    frame = frame_of(replace(data, task=task))
-    assert frame[f"{SURE} (text)"].tolist() == [text for (text,) in TEXTS]
-    assert frame[SURE].max() < 1
+@pytest.mark.parametrize(
+    "name", ["label", "correct", "slice", "prediction", "index", SURE, OFF, "p(negative)"]
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_column_of_texts_that_is_named_like_ours_stays_a_column_of_texts(data, name, labelled):
+    data = replace(data, task=replace(data.task, text_columns=(name,)))
+    data = data if labelled else replace(data, labels=None, slices=None)
+    frame, texts = answers_table.answers_frame(summarise(data, np.arange(4), LOGITS, False), data)
+    assert frame[texts[0]].tolist() == [text for (text,) in TEXTS]
+    assert frame.columns.is_unique
+    assert texts[0] not in answers_table._OURS  # which the page shows beside it
+    assert ("correct" in frame) == labelled
+
+
+def test_words_that_nothing_parts_are_found_too(data):
+    frame = frame_of(replace(data, texts=(("我觉得这部电影很好",), *TEXTS[1:])))
+    assert answers_table.narrowed(frame, ALL, "电影", ["sentence"])["index"].tolist() == [0]
+    assert list(answers_table.narrowed(frame, ALL, "nowhere", ["sentence"])) == list(frame)
 
 
 def test_it_says_how_many_there_are_and_how_many_are_right(data, monkeypatch):

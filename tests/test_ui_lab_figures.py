@@ -26,6 +26,7 @@ from ui import (
     lab_figures,
     lab_pareto,
     lab_sides,
+    lab_threshold,
     lab_views,
     routing_figures,
     routing_views,
@@ -272,8 +273,13 @@ def test_what_is_not_above_a_constant_answer_is_never_what_to_take():
     assert "none of the 2 others can be told from it" in text
     assert "above a constant answer, the cheapest of these is #2, 4 in all" in text
     text = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", frame, 0.85)
-    assert "too few to tell even a constant answer from it" in text
+    assert "can be told from it on these 200 inputs" in text
+    assert ", and of these none is above a constant answer." in text
     assert "the cheapest" not in text
+    text = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", frame, 0.95)
+    assert text.endswith("None of them is above a constant answer.")
+    within = lab_pareto.cheapest_within(best, 0.55, "accuracy", "encoder_flops", floor=0.5)
+    assert "within 1, 2 and 5: #2, 4 in all" in within  # though #1 has 50.0%
 
 
 def test_the_cheapest_setting_is_named_for_each_loss_against_the_routed_model():
@@ -364,6 +370,9 @@ def test_an_attention_map_names_as_many_tokens_as_can_be_read_and_stays_on_a_scr
     fig = attention_figures.heatmap(found, found.pattern(0), 0, "input 1")
     assert (fig.layout.xaxis.ticktext == tokens) == (fig.layout.yaxis.ticktext == tokens) == named
     assert fig.layout.height == height
+    scale = fig.data[0]
+    assert (scale.zmin, scale.zmax) == (0, pytest.approx(float(found.pattern(0).weights.max())))
+    assert attention_figures.heatmap(found, found.pattern(0), 0, "input 1", 0.9).data[0].zmax == 0.9
 
 
 def test_side_by_side_has_a_row_an_input():
@@ -390,7 +399,7 @@ def test_what_if_map_is_symmetric_about_no_change():
     number = WhatIf(TASKS["stsb"], (6, 9), np.array([1.0]), logits[:, :, :1])
     fig = routing_figures.what_if_heatmap(number, e, 0)
     assert "change of the prediction" in heading(fig)
-    assert fig.data[0].colorbar.title.text == "change of output"
+    assert fig.data[0].colorbar.title.text == "change"
     assert "logit" not in fig.to_json()
 
 
@@ -463,3 +472,19 @@ def test_a_selection_is_held_against_random_draws_of_its_size():
     )
     assert lab_chance.against_chance(pd.DataFrame([row(2, 0.8)]), "accuracy") == []
     assert lab_chance.against_chance(pd.DataFrame(), "accuracy") == []
+
+
+@pytest.mark.parametrize(
+    ("routed", "pruned", "matched", "most"),
+    [
+        (0.70, 0.50, 0.62, True),
+        (0.70, 0.50, 0.58, False),  # less than half of it
+        (0.70, 0.695, 0.70, False),  # next to nothing
+        (0.70, 0.72, 0.74, False),  # nothing is lost
+        (0.70, 0.70, 0.72, False),
+    ],
+)
+def test_most_of_a_loss_is_the_threshold_s_only_where_something_is_lost(routed, pruned, matched, most):
+    one, other = (SimpleNamespace(score=score) for score in (pruned, routed))
+    found = lab_threshold.Matched(np.zeros(2), SimpleNamespace(score=matched))
+    assert lab_threshold.is_most(found, one, other) == most

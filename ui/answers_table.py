@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from ui import sentences
@@ -22,23 +24,30 @@ ALL, WRONG, RIGHT, UNSURE, FARTHEST = "all", "wrong", "right", "least sure first
 MOST = 1000
 """Rows that the table shows: a browser is slow with many more, and nobody reads them."""
 SURE, OFF = "p of the answer", "off by"
+_OURS = ("label", "prediction", "correct", SURE, OFF, "slice")
+"""Columns beside the texts that the page shows, where they are known."""
 
 
-def answers_frame(found: Evaluation, data: TextData) -> pd.DataFrame:
+def answers_frame(found: Evaluation, data: TextData) -> tuple[pd.DataFrame, list[str]]:
     """`Evaluation.to_frame` with the texts, and in front of what depends on the task `p of the answer`, the model's
     probability of it, or of numbers with labels `off by`, the answer less the label.
 
     Args:
         found: of all of `data`.
+
+    Returns:
+        The table, and the names of its columns with texts.
     """
-    frame = found.to_frame(data.texts)
-    frame = frame.rename(columns={name: f"{name} (text)" for name in (SURE, OFF)})  # of a person's own texts
+    frame = found.to_frame()
+    texts = distinct(data.task.text_columns, (*frame.columns, *_OURS))
+    for place, name in enumerate(texts):
+        frame.insert(1 + place, name, [text[place] for text in data.texts])
     place = frame.columns.get_loc("prediction") + 1
     if not data.task.is_regression:
         frame.insert(place, SURE, frame[[f"p({name})" for name in data.task.label_names]].max(axis=1))
     elif "label" in frame:
         frame.insert(place, OFF, frame["prediction"] - frame["label"])
-    return frame
+    return frame, texts
 
 
 def choices(frame: pd.DataFrame) -> list[str]:
@@ -61,9 +70,11 @@ def narrowed(frame: pd.DataFrame, which: str, search: str, texts: list[str]) -> 
         frame = frame.sort_values(SURE, kind="stable")
     elif which == FARTHEST:
         frame = frame.sort_values(OFF, key=abs, ascending=False, kind="stable")
-    wanted = [re.compile(rf"(?<!\w){re.escape(word)}", re.IGNORECASE) for word in search.split()]
+    # Where words are written without spaces between them none has a beginning to look for.
+    start = {word: r"(?<!\w)" if word[0].isascii() else "" for word in search.split()}
+    wanted = [re.compile(before + re.escape(word), re.IGNORECASE) for word, before in start.items()]
     rows = frame[texts].itertuples(index=False)
-    return frame[[all(word.search(" ".join(row)) for word in wanted) for row in rows]]
+    return frame.loc[np.array([all(word.search(" ".join(row)) for word in wanted) for row in rows], bool)]
 
 
 @st.fragment
@@ -73,8 +84,8 @@ def section(selection: Selection, found: Evaluation) -> None:
     Args:
         found: of all of the picked data.
     """
-    data, frame = selection.data, answers_frame(found, selection.data)
-    texts = list(frame.columns[1 : 1 + len(data.task.text_columns)])
+    data = selection.data
+    frame, texts = answers_frame(found, data)
     st.subheader("Every input, with the model's answer", anchor="answers")
     left, right = st.columns([2, 1], gap="medium", vertical_alignment="bottom")
     with left:
@@ -89,7 +100,9 @@ def section(selection: Selection, found: Evaluation) -> None:
     st.caption(said(shown, frame, data.name))
     if len(shown):
         part = shown.head(MOST)
-        _closer(selection, part, _table(part, texts, f"{which}-{search}-{data.fingerprint}", data.name))
+        # What is wrong, or least sure, is another row of another model.
+        key = f"{which}-{search}-{selection.checkpoint.fingerprint}-{data.fingerprint}"
+        _closer(selection, part, _table(part, texts, key, data.name))
     downloads(frame, "answers-table", f"{selection.name}-answers")
 
 
@@ -97,8 +110,7 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: str) -> list[in
     """Draw the rows; returns which of them is picked, if one is."""
     # So that what the answers are stays in sight in a window of 1200 pixels.
     width = (365 if "slice" not in part else 250) // len(texts)
-    known = ("label", "prediction", "correct", SURE, OFF, "slice")
-    names = ["index", *texts, *(name for name in known if name in part)]
+    names = ["index", *texts, *(name for name in _OURS if name in part)]
     spaced = {"slice": part["slice"].str.replace("_", " ")} if "slice" in part else {}
     high = row_height(int(part[texts].map(len).to_numpy().max()), width, most=109)
     event = st.dataframe(

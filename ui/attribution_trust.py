@@ -27,21 +27,21 @@ def verdict(check: trust.Trust) -> str:
         if whole
         else ":orange-badge[:material/warning: not above all random words]"
     )
+    how_many = "all" if whole else f"{check.beaten or 'none'} of the"
     return (
         f"{badge} predicts {percent(check.explained)} of what replaced words change, more than "
-        f"{'all' if whole else f'{check.beaten} of'} {trust.DRAWS} random attributions ([the check](#trust))."
+        f"{how_many} {trust.DRAWS} random attributions ([the check](#trust))."
     )
 
 
 def trust_part(
     one: Explained, output: int, found: list[WordScores], chosen: Options, name: str
 ) -> list[trust.Trust]:
-    """The check, where it is wanted.
+    """Draw the section: infidelity and sensitivity of what is shown, on request.
 
     Returns:
-        What it found of each of `found`; nothing while it is not wanted.
+        What was found of each of `found`; nothing until it is asked for.
     """
-    """Draw the section: infidelity and sensitivity of what is shown, on request."""
     st.header("Is this trustworthy?", anchor="trust")
     st.markdown(
         "Two tests: does the attribution **predict** how the output changes when words are replaced (infidelity), and "
@@ -129,4 +129,4 @@ def trust_part(
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.1f}".replace("-", "−")
+    return f"{round(100 * share, 1) + 0.0:.1f}".replace("-", "−")  # + 0.0 turns -0.0 into 0.0

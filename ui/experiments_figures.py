@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from shrp.phrases import ends_in_points, signed, with_ends
 from shrp.published import PUBLISHED, Published
-from shrp.studies import NAMES
+from shrp.studies import NAMES, UNROUTED
 from shrp.studies import floors as floors_of
 from ui.experiments_seed_figures import between
 from ui.text import escape_html, metric_name
@@ -23,7 +23,7 @@ _LOOK = {
     "random": (ORANGE, "x"),
     "dropped": (PURPLE, "triangle-down"),
     "uniform": (SKY, "hexagon"),
-    "unrouted": (SKY, "x"),  # no router's colour, random experts' mark
+    UNROUTED: (SKY, "x"),  # no router's colour, random experts' mark
 }
 
 _TRAINED = ("routed", "dropped", "uniform")

@@ -178,6 +178,8 @@ def verdict(
     # At different costs one of the two would not be among the best.
     if len(below) == 1 and below["score"].iloc[0] == top["score"]:
         return f"{text} #{top['number']} and #{below['number'].iloc[0]} score the same at the same cost."
+    if top["score"] <= floor:
+        return f"{text} None of them is above a constant answer."
     if noise:
         worth = [row for row in noise if not row.score <= floor]
         if len(noise) == len(rest):
@@ -195,7 +197,7 @@ def verdict(
                 f"{SHARES[over].split()[-1]}."
             )
         else:
-            text += ": they are too few to tell even a constant answer from it, which is all that is left of the rest."
+            text += ", and of these none is above a constant answer."
     elif len(rest):
         others = "the other one is" if len(rest) == 1 else f"all {len(rest)} others are"
         text += f"{highest}, and {others} below it by more than chance ({test})."
@@ -211,7 +213,12 @@ def verdict(
 
 
 def cheapest_within(
-    best: pd.DataFrame, routed: float, metric: str, over: str, matched: bool | None = False
+    best: pd.DataFrame,
+    routed: float,
+    metric: str,
+    over: str,
+    matched: bool | None = False,
+    floor: float = float("nan"),
 ) -> str:
     """The cheapest setting that loses at most so much of the routed model's score, for each of `TOLERANCES`.
 
@@ -219,13 +226,14 @@ def cheapest_within(
         best: `pareto`'s.
         routed: the routed model's score on the same data; nan where it has none.
         matched: whether scores are with matched answer shares; None where there are none to match.
+        floor: as for `verdict`.
     """
     if best.empty or not np.isfinite(routed):
         return ""
     scale, unit = (100, "points") if is_percentage(metric) else (1, metric_name(metric))
     said: dict[str, list[str]] = {}
     for loss in TOLERANCES:
-        near = best[best["score"] >= routed - loss - 1e-12]  # cheapest first
+        near = best[(best["score"] >= routed - loss - 1e-12) & ~(best["score"] <= floor)]  # cheapest first
         name = "none"
         if len(near):
             row = near.iloc[0]

@@ -15,6 +15,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, dense_cost
+from shrp.phrases import counted
 from shrp.plan import PruningPlan
 from shrp.usage import UsageStats
 from ui import lab, lab_curve, lab_pareto, lab_threshold, measurements
@@ -254,8 +255,16 @@ class Section:
         fig, name, metric = self._figure(tried, references, best), self.selection.name, self.data.task.metric
         frame = pd.concat([tried.assign(source="tried here"), references.assign(source="reference")])
         frame["pareto"] = frame["plan"].isin(best["plan"]) if "plan" in frame else False
+        if self.matched:  # the references never are
+            frame["answer shares matched"] = frame["source"] == "tried here"
         with self.curve.container():
-            chart(fig, frame, "curve", f"{name}-curve", self._alt(tried, references, best))
+            file = f"{name}-curve{'-matched' * bool(self.matched)}"
+            chart(fig, frame, "curve", file, self._alt(tried, references, best))
+            if gone := len(lab.tried(self.checkpoint, self.data)) - len(tried):
+                st.caption(
+                    f"{counted(gone, 'setting')} tried before {'is' if gone == 1 else 'are'} left out: only the "
+                    "scores are still there, not the outputs, whose shares could be matched. A sweep makes them anew."
+                )
         with self.table.container():
             for sentence in against_chance(tried, metric):
                 st.markdown(escape(sentence))
@@ -269,7 +278,7 @@ class Section:
         floor = floor_of(self.data)
         st.markdown(escape(lab_pareto.verdict(best, gaps, metric, over(), tried, floor)))
         routed = next((mark.score for mark in self.marks if mark.kind == "routed"), float("nan"))
-        st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over(), self.matched)))
+        st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over(), self.matched, floor)))
         shown = lab_pareto.table(best, gaps, metric)
         if not shown["McNemar's test"].any():
             shown = shown.drop(columns="McNemar's test")
@@ -305,7 +314,10 @@ class Section:
         )
         far = {key: (gap.difference, *gap.interval, gap.p_value) for key, gap in gaps.items()}
         apart = pd.DataFrame.from_dict(far, orient="index", columns=lab_pareto.GAP_COLUMNS)
-        downloads(best.merge(apart, how="left", left_on="plan", right_index=True), "pareto", f"{name}-pareto")
+        table = best.merge(apart, how="left", left_on="plan", right_index=True)
+        if self.matched:
+            table["answer shares matched"] = True
+        downloads(table, "pareto", f"{name}-pareto{'-matched' * bool(self.matched)}")
 
     def _gaps(self, best: pd.DataFrame) -> dict[str, lab_pareto.Gap]:
         """Each setting's distance from the highest score; without those whose outputs are gone."""

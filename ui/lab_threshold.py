@@ -10,7 +10,7 @@ from shrp.answer_shares import answer_shares, matching_shift, shifted
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.metrics import ranking
-from ui.store import Progress, once
+from ui.store import results
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
 
@@ -32,17 +32,17 @@ def matched(key: str, pruned: Evaluation, routed: Evaluation, data: TextData) ->
     if data.task.is_regression or not (pruned.complete and routed.complete):
         return None
 
-    def make(_: Progress) -> Matched:
+    kept, place = results("matched shares", 512), (key, data.fingerprint, data.name)
+    if (found := kept.get(place)) is None:
         shift = matching_shift(pruned.logits, routed.logits)
-        return Matched(shift, shifted(pruned, data, shift))
-
-    return once("matched shares", 256, (key, data.fingerprint, data.name), "Matching answer shares", make)
+        kept.put(place, found := Matched(shift, shifted(pruned, data, shift)))
+    return found
 
 
 def is_most(found: Matched, pruned: Evaluation, routed: Evaluation) -> bool:
     """Whether at least half of what pruning loses, and more than a point, comes back once the threshold is mended."""
     lost, mended = routed.score - pruned.score, found.evaluation.score - pruned.score
-    return mended > 0.01 and mended >= lost / 2
+    return lost > 0 and mended > 0.01 and mended >= lost / 2
 
 
 def line(found: Matched, pruned: Evaluation, routed: Evaluation, data: TextData) -> str:

@@ -194,7 +194,7 @@ def what_if_heatmap(
         height=grid_height(len(result.layers), 183),
         margin=THREE_LINES,
     )
-    _expert_axis(fig, experts, 1 if labelled else 2)
+    _expert_axis(fig, experts, 1 if labelled or experts <= 8 else 2)
     return fig
 
 

@@ -148,7 +148,8 @@ def test_what_the_check_found_stands_beside_each_attribution():
     assert "predicts 91.3% of what replaced words change, more than all 20 random" in verdict(found)
     worse = verdict(replace(found, beaten=7))
     assert worse.startswith(":orange-badge[")
-    assert "more than 7 of 20 random" in worse
+    assert "more than 7 of the 20 random" in worse
+    assert "more than none of the 20" in verdict(replace(found, beaten=0))
     assert verdict(replace(found, explained=float("nan"))) == ""
 
 
