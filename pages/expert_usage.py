@@ -291,7 +291,8 @@ def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
     fall_back(state.EXPERT, experts, start[1])
     layer = one.selectbox("Layer", stats.layers, place, key=state.LAYER, bind="query-params")
     expert = two.selectbox("Expert", experts, start[1], key=state.EXPERT, bind="query-params")
-    words.caption("Click a cell of the map, or pick here: the expert's [profile](#expert) is below.")
+    # Not a caption, whose pale links are not legible.
+    words.markdown("Click a cell of the map, or pick here: the expert's [profile](#expert) is below.")
     return layer, expert
 
 

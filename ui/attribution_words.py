@@ -168,7 +168,7 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
     st.caption(
         f"Orange with a solid line: the word raises {escape(what)}. Blue with a dotted line: it lowers it. Each method "
         "has its own scale, the strongest colour for its largest score; hover over a word for its value, or "
-        "read the table. Whether to trust them: [the check](#trust)."
+        "read the table. Whether to trust them is checked below."
     )
     subtitle = f"n = {len(one.instance.words)} words; each panel has its own scale"
     x = "change of the log-odds (nats)" if one.preference else figures.CHANGE
