@@ -28,7 +28,7 @@ from ui.text import escape, interval_text, metric_name, score_text
 
 CHOSEN, AHEAD, MATCHED = "experts chosen by", "this plan ahead by", "shares matched"
 SAME = "the same experts"
-_WIDTHS = {CHOSEN: 200, "interval": 115, AHEAD: 160, MATCHED: 110}
+_WIDTHS = {CHOSEN: 215, "interval": 115, AHEAD: 160, MATCHED: 110}
 """In pixels: by themselves columns keep the width that the first row needed."""
 
 
