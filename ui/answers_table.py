@@ -29,8 +29,8 @@ _OURS = ("label", "prediction", "correct", SURE, OFF, "slice")
 
 
 def answers_frame(found: Evaluation, data: TextData) -> tuple[pd.DataFrame, list[str]]:
-    """`Evaluation.to_frame` with the texts, and in front of what depends on the task `p of the answer`, the model's
-    probability of it, or of numbers with labels `off by`, the answer less the label.
+    """`Evaluation.to_frame` with the texts and, beside the prediction, `p of the answer`, the model's probability of it,
+    or of numbers with labels `off by`, the prediction less the label.
 
     Args:
         found: of all of `data`.
