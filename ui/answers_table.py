@@ -29,8 +29,8 @@ _OURS = ("label", "prediction", "correct", SURE, OFF, "slice")
 
 
 def answers_frame(found: Evaluation, data: TextData) -> tuple[pd.DataFrame, list[str]]:
-    """`Evaluation.to_frame` with the texts and, beside the prediction, `p of the answer`, the model's probability of it,
-    or of numbers with labels `off by`, the prediction less the label.
+    """`Evaluation.to_frame` with the texts and, beside the prediction, `p of the answer`, the model's probability of
+    it, or of numbers with labels `off by`, the prediction less the label.
 
     Args:
         found: of all of `data`.
@@ -109,7 +109,7 @@ def section(selection: Selection, found: Evaluation) -> None:
 def _table(part: pd.DataFrame, texts: list[str], key: str, data: str) -> list[int]:
     """Draw the rows; returns which of them is picked, if one is."""
     # So that what the answers are stays in sight in a window of 1200 pixels.
-    width = (365 if "slice" not in part else 250) // len(texts)
+    width = (335 if "slice" not in part else 220) // len(texts)
     names = ["index", *texts, *(name for name in _OURS if name in part)]
     spaced = {"slice": part["slice"].str.replace("_", " ")} if "slice" in part else {}
     high = row_height(int(part[texts].map(len).to_numpy().max()), width, most=109)
@@ -125,8 +125,8 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: str) -> list[in
         column_config={
             "index": st.column_config.NumberColumn("no.", width=50, help=f"Row of {escape(data)}, from 0"),
             **{name: st.column_config.TextColumn(width=width) for name in texts},
-            "label": st.column_config.Column(width=85),
-            "prediction": st.column_config.Column("answer", width=85),
+            "label": st.column_config.Column(width=100),
+            "prediction": st.column_config.Column("answer", width=100),
             "correct": st.column_config.CheckboxColumn("right", width=55),
             SURE: st.column_config.NumberColumn(
                 "p", width=65, format="percent", help="The model's, of its answer"
