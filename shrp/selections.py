@@ -89,9 +89,12 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def findings(frame: pd.DataFrame) -> list[str]:
-    """What the fit is worth over all checkpoints at each size, then a sentence for each checkpoint at the smallest, and
-    what matched answer shares change there.
-    """
+    """Those of `overall`, then those of `by_checkpoint`."""
+    return [*overall(frame), *by_checkpoint(frame)]
+
+
+def overall(frame: pd.DataFrame) -> list[str]:
+    """What the fit is worth over all checkpoints at each size; what matched answer shares change at the smallest."""
     sentences, whole = [], frame
     frame = frame[~frame["matched"]] if len(frame) else frame
     for size, rows in frame.groupby("per_layer"):
@@ -115,6 +118,13 @@ def findings(frame: pd.DataFrame) -> list[str]:
             for name, like in _ELSEWHERE.items()
             if 0 < len(part := rows[rows["selection"] == name]) < all_of
         ]
+    return [*sentences, *_matched(whole)]
+
+
+def by_checkpoint(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each checkpoint at the smallest size: what usage keeps, and fitted gates."""
+    sentences = []
+    frame = frame[~frame["matched"]] if len(frame) else frame
     smallest = frame[frame["per_layer"] == frame["per_layer"].min()] if len(frame) else frame
     for checkpoint, rows in smallest.groupby("checkpoint", sort=False):
         of = rows.set_index("selection")
@@ -129,7 +139,7 @@ def findings(frame: pd.DataFrame) -> list[str]:
             f"{metric_name(fit['metric'])} of {fit['routed']:.3f}, fitted gates {fit['retained']:.1%} ({lead}; "
             f"n = {fit['n']:,})."
         )
-    return [*sentences, *_matched(whole)]
+    return sentences
 
 
 def _medians(rows: pd.DataFrame) -> str:

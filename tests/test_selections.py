@@ -82,8 +82,8 @@ def test_matched_answer_shares_stand_beside_what_they_change():
     ]
     frame = selections.frame_of([*ROWS, *moved])
     assert frame["matched"].tolist() == [False] * 3 + [True] * 2 + [False] * 3
-    *plain, last = selections.findings(frame)
-    assert plain == selections.findings(selections.frame_of(ROWS))
+    *plain, last = selections.overall(frame)
+    assert plain == selections.overall(selections.frame_of(ROWS))
     assert last.startswith("cola-6of12 with 1 a layer and the output bias shifted")
     assert (
         "only mix the classes: usage 85.0% instead of 25.0%, fitted gates 90.0% instead of 90.0% of its"

@@ -1,4 +1,4 @@
-"""Parts of the Experiments page: its headings, the studies of a recipe's parts, selections and routes."""
+"""The Experiments page's headings, and its studies of a recipe's parts, of selections and of routes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def headed(title: str, anchor: str) -> tuple[str, str]:
     return title, anchor
 
 
+def not_run(name: str) -> None:
+    """Say that a study's file is missing, and which command writes it."""
+    st.info("Not run yet. This command makes it:", icon=":material/science:")
+    st.code(f"{studies.command_of(name)}{studies.NEEDS.get(name, '')}", language="bash")
+
+
 def say(sentences: Sequence[str]) -> None:
     """What an experiment has found."""
     for sentence in sentences:
@@ -43,16 +49,17 @@ def about(task: str, sentences: Sequence[str]) -> str:
 
 
 def ablation() -> Drawn:
-    """What each part of a recipe is worth, where it was measured."""
+    """What each part of a recipe is worth."""
+    heading = headed("What each part is worth", "ablation")
     try:
         measured = studies.read_rows("ablation")
         frame = ablations.frame_of(measured)
     except DataError as error:
         show_error(error)
-        return []
+        return [heading]
     if frame.empty:
-        return []
-    heading = headed("What each part is worth", "ablation")
+        not_run("ablation")
+        return [heading]
     said = ablations.findings(frame)
     say(said)
     for task, rows in frame.groupby("task", sort=False):
@@ -70,15 +77,16 @@ def ablation() -> Drawn:
 
 
 def selection() -> Drawn:
-    """Which experts to keep, where it was measured."""
+    """Which experts to keep."""
+    heading = headed("Which experts to keep", "selection")
     try:
         frame = selections.frame_of(studies.read_rows("selection"))
     except DataError as error:
         show_error(error)
-        return []
+        return [heading]
     if frame.empty:
-        return []
-    heading = headed("Which experts to keep", "selection")
+        not_run("selection")
+        return [heading]
     st.markdown(
         "What routed models keep of their score when they are pruned by usage, as the paper does, and by the other "
         "selections of the Pruning lab, without any training on. Fitted gates learn from texts of the training split, "
@@ -86,8 +94,11 @@ def selection() -> Drawn:
         "them, as in the paper, and up to 512 of these inputs are run with each expert knocked out for “ablation”. "
         "Random experts weigh by usage unless said otherwise."
     )
-    said = selections.findings(frame)
+    said = selections.overall(frame)
     say(said)
+    if each := selections.by_checkpoint(frame):
+        with st.expander("Checkpoint by checkpoint", icon=":material/list:"):
+            say(each)
     sizes = [str(m) for m in sorted(frame["per_layer"].unique())]
     size = always_one("Experts kept in each layer", sizes, KEPT)
     rows = frame[frame["per_layer"] == int(size)]
@@ -148,22 +159,23 @@ def _routes_table(rows: pd.DataFrame) -> None:
 
 
 def routing() -> Drawn:
-    """What routes go by and are worth, where it was measured."""
+    """What routes go by and are worth."""
+    heading = headed("What routed models lose without their routes", "routes")
     try:
         worth, told = routes.frames_of(studies.read_rows("routes"))
     except DataError as error:
         show_error(error)
-        return []
+        return [heading]
     if worth.empty:
-        return []
-    heading = headed("What routed models lose without their routes", "routes")
+        not_run("routes")
+        return [heading]
     st.markdown(
         "Nothing is retrained here. **No routes**: all inputs get the same mixture of all experts, weighted by usage. "
         "**Wrong routes**: every input takes the route of another input, drawn at random. **Same answer**: of another "
         "input that the model answers alike. The last two are means of several draws, with intervals. Classifiers are "
         "scored with answer shares matched: outputs shifted, without labels, until each class is predicted as often as "
         "by the routed model, since only the threshold may have moved. Models *trained* without a router: see the "
-        "no-router control above. Any checkpoint and data: see Expert usage."
+        "no-router control under *GLUE scores*. Any checkpoint and data: see Expert usage."
     )
     said = routes.findings(worth)
     say(said)

@@ -12,10 +12,9 @@ from shrp.errors import DataError
 from shrp.experiments import Experiment
 from shrp.matching import matching_findings, matching_frame
 from shrp.rates import rates_findings, rates_frame
-from shrp.studies import command_of
 from ui import experiments_seed_figures as figures
 from ui.downloads import chart
-from ui.experiments_parts import about, say
+from ui.experiments_parts import Drawn, about, headed, not_run, say
 from ui.experiments_rate_figures import kept_by_rate
 from ui.state import show_error
 from ui.text import escape_html
@@ -23,30 +22,19 @@ from ui.text import escape_html
 _BARS = "bars: lowest and highest seed; of one seed 95% intervals; dashed: the dense teacher"
 
 
-def sections() -> list[tuple[str, str]]:
-    """All of the experiments, in order; returns their headings with their anchors."""
-    draw = {"layer": _layer, "topk": _topk, "sweep": _sweep, "overhead": _overhead, "balance": _balance}
-    for name, one in (draw | {"matching": _matching, "rates": _rates}).items():
-        section(name, one)
-    return [(title, name) for name, title in experiments.TITLES.items()]
-
-
-def section(name: str, draw: Callable[[Experiment], None]) -> None:
-    """A heading, and under it the experiment, or what would make it, or what is wrong with its file."""
-    st.subheader(experiments.TITLES[name], anchor=name)
+def section(name: str) -> Drawn:
+    """One experiment under its heading, or what would make it, or what is wrong with its file."""
+    heading = headed(experiments.TITLES[name], name)
     st.markdown(experiments.QUESTIONS[name])
     try:
         found = experiments.read(name)
-        if found is not None:
-            draw(found)
-            return
+        if found is None:
+            not_run(name)
+        else:
+            _DRAW[name](found)
     except DataError as error:
         show_error(error)
-        return
-    st.info("Not run yet. This command makes it:", icon=":material/science:")
-    # The last two have tasks of their own by default.
-    needs = {"overhead": ""} | dict.fromkeys(("matching", "rates"), " --base bert-base-uncased")
-    st.code(command_of(name) + needs.get(name, " --base bert-base-uncased --task cola"), language="bash")
+    return [heading]
 
 
 def _note(found: Experiment, task: str, *further: str) -> str:
@@ -170,3 +158,14 @@ def _rates(found: Experiment) -> None:
         alt = f"Kept score by learning rate. {about(task, sentences)}"
         name = f"rates-{task}-{depth}"
         chart(kept_by_rate(rows, note), rows, name, name, alt)
+
+
+_DRAW: dict[str, Callable[[Experiment], None]] = {
+    "layer": _layer,
+    "topk": _topk,
+    "sweep": _sweep,
+    "overhead": _overhead,
+    "balance": _balance,
+    "matching": _matching,
+    "rates": _rates,
+}

@@ -25,6 +25,14 @@ def page(open_page, tmp_path, monkeypatch):
     return go
 
 
+def all_parts(page, files):
+    """The page at each of its parts, in order."""
+    first = page(files)
+    pages = [first, *(page(files, part=name) for name in first.segmented_control(key="part").options[1:])]
+    assert not any(at.exception for at in pages)
+    return pages
+
+
 def test_the_table_its_chart_and_the_findings(page):
     at = page({"glue": json.dumps({"rows": ROWS})})
     assert not at.exception
@@ -89,10 +97,8 @@ def test_a_broken_file_is_named_in_words(page, text):
 
 
 def test_each_experiment_is_drawn_from_its_file(page):
-    at = page({name: file_of(name) for name in experiments.TITLES})
-    assert not at.exception
-    assert not at.error
-    text = texts_of(at)
+    pages = all_parts(page, {name: file_of(name) for name in experiments.TITLES})
+    text = " ".join(map(texts_of, pages))
     for said in (
         "0.65 from uniform (total variation) at the first measurement",
         "kept sets overlap (Jaccard) over 3 seeds by 0.33",
@@ -102,27 +108,27 @@ def test_each_experiment_is_drawn_from_its_file(page):
         "layers dropped 40.0% (27.5 to 52.5) at 2 times the table's rates",
     ):
         assert said in text
-    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
-    assert titles == [
+    drawn = [spec for at in pages for spec in specs(at)]
+    assert [spec["layout"]["title"]["text"] for spec in drawn] == [
+        "Kept score by learning rate: cola, 11 of 12 layers",
+        "Kept score with other experts: cola",
+        "What routing costs: time of the routed over the static model",
         "Usage of layer 6: distance from uniform",
+        "Collapse and score by the balance loss's weight",
         "Score before and after pruning",
         "Do seeds keep the same experts?",
         "Layer by layer",
         "Score against FLOPs",
-        "What routing costs: time of the routed over the static model",
-        "Collapse and score by the balance loss's weight",
-        "Kept score with other experts: cola",
-        "Kept score by learning rate: cola, 11 of 12 layers",
     ]
-    subtitles = " ".join(spec["layout"]["title"]["subtitle"]["text"] for spec in specs(at))
+    subtitles = " ".join(spec["layout"]["title"]["subtitle"]["text"] for spec in drawn)
     assert "n = 100" in subtitles
     assert "a &lt;processor&gt;" in subtitles
-    for chart in at.get("plotly_chart"):
+    for chart in (chart for at in pages for chart in at.get("plotly_chart")):
         assert len(chart.proto.alt) > 20
 
 
 def test_what_routing_contributes_is_drawn_from_its_file(page):
-    at = page({"routes": json.dumps({"rows": ROUTES})})
+    at = page({"routes": json.dumps({"rows": ROUTES})}, part="Routes")
     assert not at.exception
     (table,) = [frame.value for frame in at.dataframe]
     assert table["no routes"].tolist()[0] == "0.700 (-0.100, -0.200 to -0.050)"
@@ -133,36 +139,47 @@ def test_what_routing_contributes_is_drawn_from_its_file(page):
     ]
     at.segmented_control(key="told_by").set_value("length").run()
     assert specs(at)[1]["layout"]["title"]["text"] == "Explained by length"
-    broken = page({"routes": '{"rows": [{}]}'})
+    broken = page({"routes": '{"rows": [{}]}'}, part="Routes")
     assert not broken.exception
     assert "benchmarks.routes" in " ".join(error.value for error in broken.error).replace("\\", "")
 
 
 def test_the_contents_lead_to_what_is_there(page):
-    at = page({"glue": json.dumps({"rows": ROWS})})
-    (contents,) = [text.value for text in at.markdown if text.value.startswith("On this page: ")]
-    anchors = {heading.anchor for heading in (*at.subheader, *at.header)}
-    linked = re.findall(r"\]\(#([\w-]+)\)", contents)
-    assert {"glue", "size", "layer", "matching"} <= set(linked) <= anchors
-    assert "ablation" not in linked
-    assert "trained for this table" in texts_of(at)
+    linked = []
+    for at in all_parts(page, {"glue": json.dumps({"rows": ROWS})}):
+        found = [text.value for text in at.markdown if text.value.startswith("In this part: ")]
+        linked.append({anchor for text in found for anchor in re.findall(r"\]\(#([\w-]+)\)", text)})
+        assert linked[-1] <= {heading.anchor for heading in at.header}
+    assert linked == [
+        {"claims", "glue", "size"},
+        set(),
+        {"ablation", "rates"},
+        {"selection", "matching"},
+        {"routes", "overhead"},
+        {"layer", "balance", "topk", "sweep"},
+    ]
+    assert "trained for this table" in texts_of(page({"glue": json.dumps({"rows": ROWS})}))
 
 
 def test_what_has_not_been_run_is_said_with_its_command(page):
-    at = page({"sweep": file_of("sweep")})
-    commands = "\n".join(code.value for code in at.code)
+    commands = "\n".join(
+        code.value for at in all_parts(page, {"sweep": file_of("sweep")}) for code in at.code
+    )
     for name in set(EXPERIMENTS) - {"sweep"}:
         assert f"python -m benchmarks.experiments {name}" in commands
+    for name in ("glue", "size_check", "ablation", "selection", "routes"):
+        assert f"python -m benchmarks.{name} " in commands
     assert "benchmarks.experiments sweep" not in commands
 
 
 @pytest.mark.parametrize("text", ["{", '{"rows": [{"task": "cola"}]}'])
 def test_a_broken_experiment_leaves_the_others(page, text):
-    at = page({name: text if name == "topk" else file_of(name) for name in experiments.TITLES})
+    files = {name: text if name == "topk" else file_of(name) for name in experiments.TITLES}
+    at = page(files, part="Training and pruning")
     assert not at.exception
     assert len(at.error) == 1
     assert "benchmarks.experiments topk" in texts_of(at)
-    assert len(specs(at)) == 6
+    assert len(specs(at)) == 3
 
 
 def test_the_ablation_and_what_others_reported(page):
@@ -175,7 +192,9 @@ def test_the_ablation_and_what_others_reported(page):
     files = {"glue": json.dumps({"rows": ROWS}), "ablation": json.dumps({"rows": rows})}
     at = page(files, over="FLOPs")
     assert not at.exception
-    size, ablation = specs(at)[1:3]
+    size = specs(at)[1]
+    recipe = page(files, part="Recipe")
+    (ablation,) = specs(recipe)
     stars = next(trace for trace in size["data"] if trace["name"].startswith("as reported"))
     assert stars["text"] == ["SHRP, 11 of 12 layers", "BERT-of-Theseus", "DistilBERT"]
     whole = specs(page(files, over="Whole-model parameters"))[1]
@@ -188,11 +207,15 @@ def test_the_ablation_and_what_others_reported(page):
         "one expert a layer, recovered",
     ]
     assert ablation["layout"]["title"]["text"].startswith("What each part of the recipe is worth: cola")
-    assert "paper keeps 75.0% (62.5 to 87.5), retain keeps 75.0%" in texts_of(at)
+    assert "paper keeps 75.0% (62.5 to 87.5), retain keeps 75.0%" in texts_of(recipe)
 
 
 def test_which_experts_to_keep(page):
-    at = page({"glue": json.dumps({"rows": ROWS}), "selection": json.dumps({"rows": SELECTIONS})}, kept="2")
+    at = page(
+        {"glue": json.dumps({"rows": ROWS}), "selection": json.dumps({"rows": SELECTIONS})},
+        part="Experts",
+        kept="2",
+    )
     assert not at.exception
     assert (
         "usage keeps 25.0% of the routed model's Matthews correlation of 0.400, fitted gates 90.0%"
@@ -200,7 +223,7 @@ def test_which_experts_to_keep(page):
     )
     drawn = next(one for one in specs(at) if "2 experts kept a layer" in one["layout"]["title"]["text"])
     assert [trace["name"] for trace in drawn["data"]] == ["usage", "fitted gates", "random experts"]
-    broken = page({"selection": json.dumps({"rows": [{"task": "cola"}]})})
+    broken = page({"selection": json.dumps({"rows": [{"task": "cola"}]})}, part="Experts")
     assert "benchmarks" in broken.error[-1].value
     assert "write it anew" in broken.error[-1].value
 
@@ -211,7 +234,7 @@ def test_another_encoder_has_its_own_table(page):
         for row in ROWS
         if row["task"] == "cola" and row["seed"] == 0
     ]
-    at = page({"size": json.dumps({"rows": rows})})
+    at = page({"size": json.dumps({"rows": rows})}, part="Other encoders")
     assert not at.exception
     headings = [heading.value.replace("\\", "") for heading in (*at.header, *at.subheader)]
     assert "Another size: an encoder, 110M parameters" in headings
@@ -220,5 +243,5 @@ def test_another_encoder_has_its_own_table(page):
     assert {"control: no router", "SHRP, static, 2 a layer, recovered"} <= {
         trace.get("name") for trace in spec["data"]
     }
-    at = page({"size": json.dumps({"rows": [{"base": "an encoder"}]})})
+    at = page({"size": json.dumps({"rows": [{"base": "an encoder"}]})}, part="Other encoders")
     assert "benchmarks.size_check" in texts_of(at)

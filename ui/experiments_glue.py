@@ -1,0 +1,344 @@
+"""The GLUE part of the Experiments page: claims, the table and the chart of sizes; and the same on other encoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from shrp import studies
+from shrp.claims import claims
+from shrp.errors import DataError
+from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, both_seeds, findings, not_below
+from shrp.phrases import counted, in_words
+from shrp.published import PUBLISHED
+from ui import experiments_figures as figures
+from ui.downloads import chart, downloads
+from ui.experiments_parts import Drawn, headed, not_run, say
+from ui.pickers import always_one
+from ui.state import show_error
+from ui.text import escape, metric_name
+
+RECIPE, DEPTH, OVER = "recipe", "depth", "over"
+"""Keys of the pickers, in the session's state and in the URL."""
+ROW = 66  # pixels of a row of the table: three lines, for the longest names of models
+AXES = {
+    "Parameters": "encoder_params",
+    "FLOPs": "encoder_flops",
+    "Whole-model parameters": "model_params",
+    "Whole-model FLOPs": "model_flops",
+}
+
+
+def benchmark() -> Drawn:
+    """The GLUE table and the chart of score against size, or how to make them."""
+    try:
+        glue = studies.glue_frame(studies.read_rows("glue"))
+    except DataError as error:
+        show_error(error)
+        return []
+    if glue.empty:
+        not_run("glue")
+        return []
+    heading = standing(glue)
+    st.caption(
+        "These models were trained for this table. Checkpoints of the same names on other pages may be of other "
+        "trainings, with teachers of their own: their scores are those that Overview shows."
+    )
+    return [*heading, table(glue), size(glue)]
+
+
+def standing(glue: pd.DataFrame) -> Drawn:
+    """What each recipe and depth keeps, beside its best control and the paper's claim; then where a control wins."""
+    found = claims(glue)
+    if found.empty:
+        return []
+    heading = headed("What was measured, beside controls and the paper", "claims")
+    st.dataframe(
+        found.assign(
+            converted=found["recipe"] + ", " + found["converted"],
+            measured=[_kept(row) for row in found.itertuples()],
+        )[["converted", "measured", "best control", "verdict", "over", "reported"]],
+        hide_index=True,
+        width="stretch",
+        height="content",
+        row_height=ROW + 58,  # six lines
+        column_config={
+            "converted": st.column_config.TextColumn("setting", width=88),
+            "measured": st.column_config.TextColumn("keeps, at size", width=112),
+            "best control": st.column_config.TextColumn("best control", width=160),
+            "verdict": st.column_config.TextColumn("that control is", width=140),
+            "reported": st.column_config.TextColumn("the paper reports", width=130),
+            "over": st.column_config.TextColumn("tasks", width=100),
+        },
+        alt="The best static model of each recipe and depth beside the best control and the paper's claim",
+        placeholder="–",
+    )
+    st.caption(
+        "Keeps: the best static (pruned) model's share of the dense teacher's score, with its 95% interval over "
+        "validation inputs and, for tasks with several seeds, over trainings; size: encoder parameters left. Rows over "
+        "different tasks are not comparable. “A tie”: the interval of SHRP's lead on the same inputs contains 0 or, "
+        "where no lead was stored, the control lies in SHRP's interval. Both sides are the best of several models on "
+        "these same data. The paper used another base and other teachers, so compare only roughly. Speed: "
+        "docs/results.md."
+    )
+    with st.expander("What is left above a constant answer", icon=":material/horizontal_rule:"):
+        st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
+    higher = not_below(glue)
+    if len(higher):
+        st.markdown(
+            f"**On {len(higher)} of {len(glue.groupby(['task', 'recipe', 'depth']))}** settings of task, recipe and "
+            "layers a control keeps at least as much as the best pruned model:"
+        )
+        _higher(higher)
+    return [heading]
+
+
+def _kept(row: Any) -> str:
+    """A row of `claims` in words: what is kept, at what size, over how many tasks."""
+    return f"{row.measured} at {row.size:.1%}, over {counted(row.over.count(',') + 1, 'task')}"
+
+
+def _higher(rows: pd.DataFrame) -> None:
+    """The table of `not_below`."""
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "setting": rows["task"] + ", " + rows["recipe"] + ", " + rows["converted"],
+                "control": rows["control"] + ": " + rows["control keeps"],
+                "model": rows["model"] + ": " + rows["model keeps"],
+                "verdict": rows["verdict"],
+                "over": [f"n = {row['n']:,}; seeds: {both_seeds(row)}" for row in rows.to_dict("records")],
+            }
+        )[["setting", "control", "verdict", "model", "over"]],
+        hide_index=True,
+        width="stretch",
+        height="content",
+        row_height=ROW + 19,  # four lines
+        column_config={
+            "setting": st.column_config.TextColumn(width=100),
+            "control": st.column_config.TextColumn("the control", width=180),
+            "model": st.column_config.TextColumn("the best pruned model", width=180),
+            "verdict": st.column_config.TextColumn("that control is", width=160),
+            "over": st.column_config.TextColumn(width=80),
+        },
+        alt="Tasks where a control keeps at least as much as the best pruned model",
+    )
+
+
+def table(glue: pd.DataFrame) -> tuple[str, str]:
+    """The GLUE table of one recipe and depth."""
+    heading = headed("Kept score by task", "glue")
+    left, right = st.columns(2)
+    with left:
+        measured = glue.groupby("recipe", sort=False)["task"].nunique()
+        recipes = list(measured.sort_values(ascending=False, kind="stable").index)
+        recipe = always_one("Recipe", recipes, RECIPE)
+    with right:
+        depths = glue.loc[glue["recipe"] == recipe, "depth"].unique()
+        depths = sorted(depths, key=lambda name: int(name.split("of")[0]))
+        depth = always_one("Converted layers", depths, DEPTH)
+    rows = glue[(glue["recipe"] == recipe) & (glue["depth"] == depth)]
+    note = "percent of the dense teacher's score (dashed) on GLUE validation sets; each panel has its own axis<br>"
+    note += _bars(rows)
+    retained(
+        rows,
+        f"{recipe}, {in_words(depth)} converted",
+        note,
+        "glue",
+        f"glue-{recipe}-{depth}",
+    )
+    return heading
+
+
+def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> None:
+    """The chart and the table of one recipe and depth.
+
+    Args:
+        rows: of `studies.glue_frame`.
+        note: what the bars are.
+        key: of the elements on the page.
+        file: what downloads are called.
+    """
+    best = rows.sort_values("retained").iloc[-1]
+    chart(
+        figures.retained_panels(rows, title, note),
+        rows,
+        key,
+        file,
+        f"Retained share of the teacher's score by task and model; highest: {best['name']} on {best['task']}, "
+        f"{best['retained']:.1%}",
+    )
+    cells = rows.assign(
+        size=[_sizes(row) for row in rows.itertuples()], cell=[_with_ends(row) for row in rows.itertuples()]
+    )
+    places = {"index": ["name", "size"], "columns": "task", "sort": False}
+    wide = cells.pivot_table(values="retained", **places)
+    shown = cells.pivot_table(values="cell", aggfunc=" / ".join, **places)
+    tasks, floors = rows.drop_duplicates("task"), studies.floors(rows)
+    # Only where every task is known do averages compare like with like.
+    if len(tasks) > 1:
+        shown["mean"] = 100 * wide.mean(axis=1).where(wide.notna().all(axis=1))
+    shown = shown.reset_index().rename(columns={"name": "model"})
+    st.dataframe(
+        shown,
+        hide_index=True,
+        width="stretch",
+        height="content",
+        row_height=ROW if len(tasks) > 1 else None,  # of one task, every cell has room in a line
+        column_config={
+            # Narrow enough for six tasks in a small window.
+            "model": st.column_config.TextColumn(width=182),
+            "size": st.column_config.TextColumn(
+                width=60,
+                help="Percent of the dense encoder's parameters / of the whole dense model's, with embeddings and head",
+            ),
+            **{task: st.column_config.TextColumn(task, width=72) for task in tasks["task"]},
+            "mean": st.column_config.NumberColumn(format="%.1f%%", width=58),
+        },
+        alt="Retained share by model and task, with its interval",
+        placeholder="–",
+    )
+    if said := studies.leads(rows):
+        st.markdown(
+            "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
+            "same inputs, with the paired 95% interval, for the tasks where it is known:\n\n"
+            + "\n".join(f"- {escape(one)}" for one in said)
+        )
+    if about := studies.about_unrouted(rows):
+        st.caption(escape(about))
+    if missing := studies.not_measured(rows):
+        st.caption(f"Controls not measured: {escape(missing)}.")
+    if len(lent := rows[rows["copies"] > 0]):
+        st.caption(
+            f"On {escape(', '.join(lent['task'].unique()))} what was recovered, and its controls, learned from "
+            f"{lent['copies'].max()} changed copies of each training example too (docs/method.md)."
+        )
+    only = "; –: not measured, and the mean only where every task is" if len(tasks) > 1 else ""
+    st.caption(
+        f"Percent of the dense teacher's score kept, in brackets {_ends(rows)}; {_seeds(rows)}{only}. Teacher: "
+        + "; ".join(
+            f"{r.task} {metric_name(r.metric)} {r.teacher:.3f} (n = {r.n:,}{studies.floor_text(floors[r.task])})"
+            for r in tasks.itertuples()
+        )
+        + ". Size: percent of the dense encoder's parameters, without embeddings / of the whole dense model's."
+    )
+    downloads(rows, f"{key}-table", f"{file}-table")
+
+
+def size_check() -> Drawn:
+    """The same on other encoders."""
+    try:
+        frames = studies.size_frames(studies.read_rows("size"))
+    except DataError as error:
+        show_error(error)
+        return []
+    if not frames:
+        not_run("size")
+    drawn = []
+    for number, (name, frame) in enumerate(frames.items()):
+        drawn.append(headed(f"Another size: {name}", f"size-check-{number}"))
+        say(findings(frame))
+        st.caption(HOW_FOUND)
+        for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
+            title = f"{in_words(depth)} converted"
+            key = f"size-check-{number}-{depth}"
+            retained(
+                rows,
+                title,
+                f"{recipe}; percent of the dense teacher's score (dashed)<br>{_bars(rows)}",
+                key,
+                key,
+            )
+    return drawn
+
+
+def _bars(rows: pd.DataFrame) -> str:
+    return (
+        f"bars: {_ends(rows)}; {_seeds(rows)}; hollow: pruned without training on; dotted: a constant answer"
+    )
+
+
+def _ends(rows: pd.DataFrame) -> str:
+    """What the low and the high end of the shares are, in words."""
+    over = (
+        "over inputs"
+        if rows["seeds"].max() == 1
+        else "over inputs, and over trainings where there are several seeds"
+    )
+    return f"the 95% interval {over}, of random experts without recovery the range of draws"
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    fewest, most = rows["seeds"].min(), rows["seeds"].max()
+    if most == 1:
+        return "seeds: 1"
+    shared = " and one conversion on texts" if rows["recipe"].eq("retain").all() else ""
+    return f"seeds: {'' if fewest == most else f'{fewest} to '}{most}, from one teacher{shared}"
+
+
+def _sizes(row: Any) -> str:
+    """What is left of the encoder's parameters, and of the model's, in percent."""
+    of_model = "" if pd.isna(row.model_params) else f" / {100 * row.model_params:.1f}"
+    return f"{100 * row.encoder_params:.1f}{of_model}"
+
+
+def _with_ends(row: Any) -> str:
+    """A retained share in percent with its ends in brackets, which stay whole where a cell wraps."""
+    share = f"{100 * row.retained:.1f}"
+    if pd.isna([row.low, row.high]).any():
+        return share
+    between = "–" if row.low >= 0 else "\u00a0to\u00a0"  # a dash is short, but beside a minus sign it is none
+    return f"{share} ({100 * row.low:.0f}{between}{100 * row.high:.0f})"
+
+
+def size(glue: pd.DataFrame) -> tuple[str, str]:
+    """The Pareto chart."""
+    heading = headed("Score against size", "size")
+    over = AXES[always_one("Size counted in", list(AXES), OVER)]
+    mean = studies.average(glue)
+    note = "mean retained share over the tasks measured, which differ between marks: hover names them; "
+    note += "hollow: pruned without training on; small: the paper's plain recipe<br>"
+    if figures.published_over(over):
+        note += "stars: as reported of BERT-base, each with its own denominators and tasks"
+        if over == "encoder_flops":
+            note += "; those that tell nothing of encoder FLOPs are on the chart over parameters only"
+    else:
+        note += "embeddings and head counted in; what others report is of encoders, so it is not here"
+    top = mean.sort_values("retained").iloc[-1]
+    chart(
+        figures.pareto(mean, over, note),
+        mean,
+        "size",
+        "glue-size",
+        f"Mean retained share against {over.replace('_', ' ')}; highest: {top['name']}, {top['retained']:.1%}",
+    )
+    with st.expander("Published figures, as reported, and their sources"):
+        st.dataframe(
+            pd.DataFrame(
+                [
+                    {
+                        "method": p.name,
+                        "retained": 100 * p.retained,
+                        "encoder parameters left": _percent(p.encoder_params),
+                        "encoder FLOPs left": _percent(p.encoder_flops),
+                        "as reported": p.denominator,
+                        "source": p.source,
+                    }
+                    for p in PUBLISHED
+                ]
+            ),
+            hide_index=True,
+            column_config={
+                name: st.column_config.NumberColumn(format="%.1f%%")
+                for name in ("retained", "encoder parameters left", "encoder FLOPs left")
+            },
+            alt="Published figures with source and denominator",
+            placeholder="not reported",
+        )
+    return heading
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
