@@ -26,6 +26,7 @@ from shrp.mixes import FALSE_DISCOVERIES
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
 from shrp.routing import knock_out, top_k_gates, use_gates
+from shrp.worth import worth
 
 RESAMPLES = 2000
 DEALS, MANY = 5000, 5000
@@ -135,8 +136,7 @@ class KnockOut:
     def by_slice(self, pairs: np.ndarray | None = None) -> pd.DataFrame:
         """One row a slice: what the expert is worth there, and whether that differs from elsewhere.
 
-        An input's worth is the margin of its true class (its logit less the largest other one), of a regression minus
-        the absolute error; negative changes mean that the expert had helped.
+        An input's worth is that of `shrp.worth.worth`; negative changes mean that the expert had helped.
 
         Args:
             pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn and dealt as one.
@@ -159,7 +159,8 @@ class KnockOut:
         total, units = len(codes), units_of(len(codes), pairs)
         members = (codes == np.arange(len(names))[:, None]).astype(float)  # (slices, N)
         sizes = members.sum(1)
-        change = _worth(self.after) - _worth(self.before)
+        after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
+        change = after - before
 
         def differences(sums: np.ndarray) -> np.ndarray:
             """Mean within less mean without, of the slices' sums `(slices, ...)`."""
@@ -194,17 +195,6 @@ class KnockOut:
             rows.append([name, int(mask.sum()), affected, *turned, mine, *ends, others, mine - others])
         frame = pd.DataFrame(rows, columns=columns[:-1]).assign(p=p)
         return frame.assign(q=false_discovery_control(p) if len(names) > 1 else np.nan)
-
-
-def _worth(evaluation: Evaluation) -> np.ndarray:
-    """How far each answer is on the right side, `(N,)`: the margin of the true class, or minus the absolute error."""
-    logits, labels = evaluation.logits.astype(np.float64), evaluation.labels
-    if evaluation.task.is_regression:
-        return -np.abs(logits[:, 0] - labels)
-    rows = np.arange(len(labels))
-    others = logits.copy()
-    others[rows, labels] = -np.inf
-    return logits[rows, labels] - others.max(1)
 
 
 def knock_out_effect(

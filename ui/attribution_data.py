@@ -1,4 +1,4 @@
-"""The part of the attribution page about a whole data set: what each expert does, and whether its usage tells."""
+"""The part of the attribution page about a whole data set: what each expert does, for whom, and whether usage tells."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from shrp.errors import ShrpError
 from ui import attribution_figures as figures
 from ui import state
 from ui.attribution_results import effect_table
+from ui.attribution_where import where_part
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
 from ui.knock_outs import knocked_out
@@ -36,20 +37,20 @@ def data_part(selection: state.Selection, output: int | None) -> None:
         output: the picked class; None takes each input's predicted one.
     """
     data = selection.data
-    st.header("Is usage a good signal?", anchor="usage")
+    st.header("Experts on a whole data set", anchor="data")
     if not selection.is_routed:
-        st.caption("Without routers there is no usage that could be compared with what experts do.")
+        st.caption("Without routers no expert can be taken from the inputs that are routed to it.")
         return
     if data is None:
         st.caption(f"Experts can't be measured on data here. {escape(selection.no_data)}")
         return
     st.markdown(
-        "Pruning keeps the experts that are used most. Here every expert is knocked out on a whole data set, to see "
-        "whether those are also the ones that matter."
+        "Every expert is knocked out in turn: what it does, for which inputs it matters, and whether the experts that "
+        "are used most, which pruning keeps, are also those that matter."
     )
     if not st.toggle(f"Measure on {escape(data.name)}", key=ON, bind="query-params"):
         return
-    n, meaning, measure = _controls(len(data))
+    n, meaning = _controls(len(data))
     try:
         found = knocked_out(selection.checkpoint, data, n, meaning)
         key = selection.checkpoint.fingerprint, data.fingerprint, n, meaning
@@ -61,16 +62,15 @@ def data_part(selection: state.Selection, output: int | None) -> None:
     where = f"n = {found.n:,} of {len(data):,} inputs of {data.name}"
     name = f"{selection.name}-{meaning.replace(' ', '-')}-{found.n}"
     _map(table, what, where, meaning, name)
-    _scatter(table, measure, where, meaning, name, found)
+    where_part(selection, found, key, where, name)
+    st.subheader("Is usage a good signal?", anchor="usage")
+    _scatter(table, _measure(), where, meaning, name, found)
     with st.expander("All experts as a table, with intervals", icon=":material/table:"):
         _table(table, found, name, labelled=data.labels is not None)
 
 
-def _controls(total: int) -> tuple[int, str, str]:
-    left, _ = st.columns([2, 3], gap="medium")
-    middle, right = st.columns(
-        [2, 3], gap="medium"
-    )  # a row of their own, or a narrow window cuts their last options
+def _controls(total: int) -> tuple[int, str]:
+    left, right = st.columns([2, 3], gap="medium")
     sizes = [size for size in _SIZES if size < total] + [total]
     default = _DEFAULT if _DEFAULT in sizes else total
     fall_back(INPUTS, sizes, default)
@@ -82,7 +82,7 @@ def _controls(total: int) -> tuple[int, str, str]:
         bind="query-params",
         help="The first so many of a class-balanced random order. More inputs go on from what was measured already.",
     )
-    meaning = middle.segmented_control(
+    meaning = right.segmented_control(
         "A knocked-out expert",
         MEANINGS,
         default=MEANINGS[0],
@@ -92,8 +92,13 @@ def _controls(total: int) -> tuple[int, str, str]:
         help="**router picks the next**: the best of the other experts takes over, and the layers above route as they "
         "then would. **zeroed**: the expert's gate is 0 and all other gates stay as they are.",
     )
+    return (n if n in sizes else default), (meaning if meaning in MEANINGS else MEANINGS[0])
+
+
+def _measure() -> str:
+    """The picked one of `MEASURES`."""
     labels = list(_LABELS.values())
-    picked = right.segmented_control(
+    picked = st.segmented_control(
         "Rank usage against",
         labels,
         default=labels[0],
@@ -104,8 +109,7 @@ def _controls(total: int) -> tuple[int, str, str]:
         "use the expert. **effect where used**: the mean over the inputs that use it. **score lost**: what "
         "the task's metric loses.",
     )
-    measure = next((key for key, label in _LABELS.items() if label == picked), "effect")
-    return (n if n in sizes else default), (meaning if meaning in MEANINGS else MEANINGS[0]), measure
+    return next((key for key, label in _LABELS.items() if label == picked), "effect")
 
 
 def _what(found: KnockOuts, output: int | None) -> str:

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from shrp.attribution.experts import ExpertScores
 from shrp.attribution.tokens import WordScores
+from shrp.mixes import FALSE_DISCOVERIES
 from shrp.phrases import signed
 from ui.routing_figures import grid_height
 from ui.text import escape_html, shorten
@@ -25,6 +26,8 @@ _LINE = 23
 """Pixels of one bar's row."""
 _MOST_WORDS, _MOST_EXPERTS = 40, 36
 """Bars in a panel; the CSV has all."""
+_MOST_COLUMNS = 14
+"""Experts of a map whose numbers are to be legible in a window of 1200 pixels; the CSV has all."""
 
 
 def colored_words(result: WordScores, parts: Sequence[str], title: str) -> str:
@@ -265,4 +268,79 @@ def usage_scatter(
     for i in range(max(0, len(layers) - columns), len(layers)):
         fig.update_xaxes(title_text="usage (Top-1 share)", row=1 + i // columns, col=1 + i % columns)
     fig.update_yaxes(zeroline=True, zerolinecolor=GREY)
+    return fig
+
+
+def where_columns(frame: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
+    """The experts that differ most between groups, by place, as many as a map has room for; and how many fire at all.
+
+    Args:
+        frame: of `shrp.attribution.where.worth_by_group`.
+    """
+    used = frame.groupby(["layer", "expert"])["uses"].sum()
+    used = used[used > 0].index
+    spread = frame.set_index(["layer", "expert"])["lost"].groupby(["layer", "expert"]).agg(np.ptp)
+    most = spread[used].sort_values(ascending=False, kind="stable").index[:_MOST_COLUMNS]
+    return sorted(most), len(used)
+
+
+def where_map(
+    frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str
+) -> go.Figure:
+    """Groups x experts: what is lost in a group without the expert, in bold where that is unlike elsewhere.
+
+    Args:
+        frame: of `shrp.attribution.where.worth_by_group`.
+        experts: layer and number of those to show.
+        title, subtitle: safe in HTML.
+    """
+    groups = list(dict.fromkeys(frame["group"]))
+    cells = frame.set_index(["group", "layer", "expert"])
+    at = pd.MultiIndex.from_tuples([(group, *expert) for group in groups for expert in experts])
+    shown = cells.loc[at]
+    shape = len(groups), len(experts)
+    z = shown["lost"].to_numpy().reshape(shape)
+    limit = float(np.abs(z).max(initial=0.0)) or 1.0
+    digits = max(1, 1 - math.floor(math.log10(limit)))
+    bold = (shown["q"] <= FALSE_DISCOVERIES).to_numpy()
+    text = [
+        "" if not uses else f"<b>{signed(value, digits)}</b>" if sure else signed(value, digits)
+        for value, uses, sure in zip(shown["lost"], shown["uses"], bold, strict=True)
+    ]
+    hover = [
+        f"<b>{escape_html(group.replace('_', ' '))}</b>, n = {r.n:,}<br>layer {layer}, expert {expert}<br>"
+        f"lost without it: {r.lost:+.4f}"
+        + ("" if r.elsewhere != r.elsewhere else f", elsewhere {r.elsewhere:+.4f}")
+        + f"<br>used by {r.uses:,} of these inputs"
+        + ("" if r.q != r.q else f"<br>q = {r.q:.3f}")
+        for (group, layer, expert), r in zip(at, shown.itertuples(), strict=True)
+    ]
+    counts = frame.drop_duplicates("group").set_index("group")["n"]
+    fig = go.Figure(
+        go.Heatmap(
+            z=z,
+            x=[f"{layer}·{expert}" for layer, expert in experts],
+            y=[f"{escape_html(shorten(name.replace('_', ' '), 24))} ({counts[name]:,})" for name in groups],
+            text=np.array(text, dtype=object).reshape(shape),
+            texttemplate="%{text}",
+            hovertext=np.array(hover, dtype=object).reshape(shape),
+            hovertemplate="%{hovertext}<extra></extra>",
+            zmin=-limit,
+            zmax=limit,
+            colorscale=DIVERGING,
+            xgap=1,
+            ygap=1,
+            colorbar={"title": {"text": "lost"}, "thickness": 12},
+        )
+    )
+    layout(
+        fig,
+        title,
+        subtitle=subtitle,
+        x="layer · expert",
+        height=grid_height(len(groups), 180),
+        margin={"t": 96},
+    )
+    fig.update_xaxes(type="category", tickangle=0, tickfont={"size": 10}, showgrid=False, zeroline=False)
+    fig.update_yaxes(type="category", showgrid=False, zeroline=False, autorange="reversed")
     return fig

@@ -15,7 +15,7 @@ from ui import attribution_figures as figures
 from ui import attribution_results, attribution_routes, attribution_words, expert_cells, loaders
 from ui.attribution_trust import verdict
 
-from .helpers import texts_of
+from .helpers import specs, texts_of
 
 TYPED = "w1 w20 w33 w4 w50"
 
@@ -157,7 +157,7 @@ def test_a_data_set_shows_usage_against_effect(page):
     page.toggle(key="on_data").set_value(True).run()
     assert not page.exception
     assert not page.error
-    assert len(page.get("plotly_chart")) == 4
+    assert len(page.get("plotly_chart")) == 5
     said = texts_of(page)
     assert "by construction" in said
     assert "which is few" in said
@@ -167,6 +167,27 @@ def test_a_data_set_shows_usage_against_effect(page):
     assert len(everything) == 8
     assert everything.groupby("layer")["usage"].sum().tolist() == pytest.approx([100, 100])
     assert "n = 128 of" in page.get("plotly_chart")[2].proto.spec
+
+
+def test_which_experts_matter_for_which_inputs(open_page, tiny_checkpoint):
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, on_data="true", data_inputs="32")
+    picker = at.segmented_control(key="matters_by")
+    assert picker.options == ["class", "slice", "length"]
+    assert picker.value == "slice"
+
+    def drawn(at):
+        assert not at.exception
+        return next(s for s in specs(at) if s["layout"]["title"]["text"].startswith("Mean margin"))
+
+    by_slice = drawn(at)
+    table = next(frame for frame in tables(at) if "elsewhere" in frame)
+    assert table["uses"].min() > 0
+    assert table["difference"].abs().is_monotonic_decreasing
+    assert "experts and groups" in texts_of(at)
+    by_class = drawn(picker.set_value("class").run())
+    assert by_class["layout"]["title"]["text"].endswith("by class")
+    assert by_class["data"][0]["y"] != by_slice["data"][0]["y"]
+    assert {name.split(" (")[0] for name in by_class["data"][0]["y"]} == {"negative", "positive"}
 
 
 @pytest.mark.parametrize(
@@ -183,9 +204,9 @@ def test_the_other_ways_to_measure(open_page, tiny_checkpoint, key, value, said)
     )
     assert not at.exception
     assert not at.error
-    specs = "".join(chart.proto.spec for chart in at.get("plotly_chart"))
-    assert "n = 32 of" in specs
-    assert said in specs + texts_of(at)
+    drawn = "".join(chart.proto.spec for chart in at.get("plotly_chart"))
+    assert "n = 32 of" in drawn
+    assert said in drawn + texts_of(at)
 
 
 def test_a_lost_accuracy_is_in_points_with_its_interval(open_page, tiny_checkpoint):
@@ -247,7 +268,7 @@ def test_token_routing_and_the_uniform_control(open_page, tiny_token_checkpoint,
     at = open_page("attribution", tiny_token_checkpoint, text=TYPED, on_data="true", data_inputs="32")
     assert not at.exception
     assert not at.error
-    assert len(at.get("plotly_chart")) == 4
+    assert len(at.get("plotly_chart")) == 5
     at = open_page("attribution", save_tiny("uniform", control="uniform"), text=TYPED)
     assert not at.exception
     assert "no router" in texts_of(at)

@@ -99,7 +99,16 @@ def read_all(at, offered, wanted):
         (
             "attribution",
             {"text": "w1 w2 w3", "on_data": "true", "data_inputs": 32, "trust": "true"},
-            ("word-bars", "expert-bars", "trust-table", "effect-map", "usage-scatter", "effect-table"),
+            (
+                "word-bars",
+                "expert-bars",
+                "trust-table",
+                "effect-map",
+                "usage-scatter",
+                "effect-table",
+                "where-map",
+                "where-table",
+            ),
         ),
         (
             "compare",

@@ -1,0 +1,134 @@
+"""The part of the attribution page on which experts matter for which inputs: all layers at once, by slice or class."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.attribution.importance import KnockOuts
+from shrp.attribution.where import FEWEST, beyond_chance, worth_by_group
+from shrp.groups import CLASS, LENGTH, SLICE, input_groups
+from shrp.mixes import FALSE_DISCOVERIES
+from ui import attribution_figures as figures
+from ui import measurements, state
+from ui.bound import fall_back
+from ui.downloads import chart, downloads
+from ui.store import once
+from ui.text import escape, escape_html, percent, signed
+
+BY = "matters_by"
+"""Key of the picked grouping, in the session's state and in the URL."""
+NAMED = 6
+"""Of what is beyond chance, so many are told in words."""
+
+
+def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, where: str, name: str) -> None:
+    """Draw the part; for labelled data alone, a sentence for others.
+
+    Args:
+        key: what `found` depends on.
+        where: on what it was measured, with its n.
+        name: that downloads begin with.
+    """
+    st.subheader("Which experts matter for which inputs?", anchor="where")
+    data = selection.data
+    if data.labels is None:
+        st.caption("These data have no labels, so what an expert is worth to them can't be told.")
+        return
+    lengths = measurements.token_lengths(selection.checkpoint, data)
+    known = input_groups(data, lengths=lengths, by=(CLASS, SLICE, LENGTH))
+    known = {by: groups for by, groups in known.items() if len(groups) > 1}
+    if not known:
+        st.caption("These inputs are all of one class and one length, so there are no groups to compare.")
+        return
+    start = SLICE if SLICE in known else next(iter(known))
+    fall_back(BY, known, start)
+    by = st.segmented_control(
+        "Inputs by", list(known), default=start, key=BY, bind="query-params", required=True
+    )
+    by = by if by in known else start
+    frame = once(
+        "worth by group",
+        16,
+        (key, data.pairs, by),
+        "Dealing inputs to groups, to see what is chance",
+        lambda progress: worth_by_group(found, data, known[by], progress=progress),
+    )
+    regression = data.task.is_regression
+    worth = "nearness to the label" if regression else "margin of the true class"
+    sure = beyond_chance(frame)
+    st.markdown(_said(sure, frame, worth))
+    drawn, all_used = figures.where_columns(frame)
+    shown = f"the {len(drawn)} experts of {all_used} that differ most between groups"
+    chart(
+        figures.where_map(
+            frame,
+            drawn,
+            f"Mean {worth} lost without each expert, by {by}",
+            f"{escape_html(where)}<br>"
+            + ("" if len(drawn) == all_used else f"{shown}; ")
+            + f"in bold: beyond chance unlike elsewhere (q ≤ {FALSE_DISCOVERIES:g})",
+        ),
+        frame,
+        "where-map",
+        f"{name}-by-{by}",
+        f"Heatmap, groups of inputs by experts: mean {worth} lost without the expert. {_said(sure, frame, worth)}",
+    )
+    paired = " both of a minimal pair as one," * (data.pairs is not None)
+    what = (
+        "minus the absolute error" if regression else "the logit of the true class less the largest other one"
+    )
+    st.caption(
+        f"The {worth} is {what}; positive: the expert helps these inputs. Means over all inputs of a group that were "
+        f"run, those included that don't use the expert. Chance: inputs dealt to the groups anew,{paired} "
+        "corrected for all experts and groups (Benjamini and Hochberg); experts that fewer than "
+        f"{FEWEST} inputs use are not tested. An expert's profile, on Expert usage, shows one on all of the data."
+    )
+    with st.expander("All experts and groups as a table", icon=":material/table:"):
+        _table(frame, worth, f"{name}-by-{by}")
+
+
+def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str) -> str:
+    """What is beyond chance, in Markdown."""
+    tested = int(frame["p"].notna().sum())
+    if not tested:
+        return f"No expert is used by {FEWEST} of these inputs, so nothing can be told: take more of them."
+    if sure.empty:
+        return (
+            f"Of {tested:,} experts and groups **none** differs from elsewhere beyond chance: what an expert is worth "
+            "does not depend on the group, or these are too few inputs to tell."
+        )
+    parts = [
+        f"layer {r.layer} expert {r.expert} for **{escape(r.group.replace('_', ' '))}** ({signed(r.lost, 2)} there, "
+        f"{signed(r.elsewhere, 2)} elsewhere)"
+        for r in sure.head(NAMED).itertuples()
+    ]
+    more = len(sure) - len(parts)
+    rest = f", and {more:,} more" if more > 0 else ""
+    return (
+        f"Unlike elsewhere beyond chance, in {len(sure):,} of {tested:,} experts and groups (of which "
+        f"{percent(FALSE_DISCOVERIES, 0)} may be chance), by the {worth} that is lost: {'; '.join(parts)}{rest}."
+    )
+
+
+def _table(frame: pd.DataFrame, worth: str, name: str) -> None:
+    used = frame[frame["uses"] > 0].sort_values("difference", key=np.abs, ascending=False, kind="stable")
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        used.assign(group=used["group"].str.replace("_", " ")).drop(columns="p"),
+        hide_index=True,
+        column_config={
+            "uses": number("used by", help="Inputs of the group that use the expert."),
+            **{key: number(format="%+.4f") for key in ("lost", "elsewhere", "difference")},
+            "q": number(
+                format="%.3f", help="p of the permutation test, corrected for all experts and groups."
+            ),
+        },
+        height="content" if len(used) <= 12 else 420,
+        placeholder="–",
+        alt=f"Mean {worth} lost without each expert in each group, elsewhere, and their difference",
+    )
+    downloads(frame, "where-table", f"{name}-table")
