@@ -1,11 +1,12 @@
-"""What an expert is worth to the routed model: take it away, let the router pick the next one, and score again."""
+"""What experts are worth to the routed model: take some away, let the routers pick the next ones, and score again."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,14 @@ from shrp.dealing import Dealer
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
+from shrp.intervals import NO_INTERVAL, NO_WIDTH
+from shrp.layers import ExpertLayer
 from shrp.metrics import at_once
 from shrp.minimal_pairs import units_of
 from shrp.mixes import FALSE_DISCOVERIES
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
-from shrp.routing import knock_out, top_k_gates, use_gates
+from shrp.routing import knock_out, record_routing, top_k_gates, use_gates
 from shrp.worth import worth
 
 RESAMPLES = 2000
@@ -76,16 +79,16 @@ class Prefix:
 
 @dataclass(frozen=True, eq=False)
 class KnockOut:
-    """A routed model with and without one expert, on all of the data."""
+    """A routed model with and without some experts, on all of the data."""
 
-    layer: int
-    expert: int
+    experts: tuple[tuple[int, int], ...]
+    """Layer and number of those that were taken away."""
     before: Evaluation
     """The model as it is; rows in the data set's order."""
     after: Evaluation
-    """The model without the expert, the same rows."""
+    """The model without the experts, the same rows."""
     affected: np.ndarray
-    """Rows of the inputs that the expert was taken from, ascending; all others come out as before."""
+    """Rows of the inputs that an expert was taken from, ascending; all others come out as before."""
 
     @property
     def flipped(self) -> int:
@@ -95,7 +98,7 @@ class KnockOut:
         return int((self.before.predictions != self.after.predictions).sum())
 
     def score_change(self) -> tuple[float, tuple[float, float]]:
-        """Score without the expert minus score with it, and its paired 95% interval; nan without labels."""
+        """Score without the experts minus score with them, and its paired 95% interval; nan without labels."""
         return paired_difference(self.after, self.before, resamples=RESAMPLES)
 
     def agreement(self) -> Agreement:
@@ -133,10 +136,15 @@ class KnockOut:
             }
         )
 
-    def by_slice(self, pairs: np.ndarray | None = None) -> pd.DataFrame:
-        """One row a slice: what the expert is worth there, and whether that differs from elsewhere.
+    def changes(self) -> np.ndarray:
+        """By how much each answer's worth (`shrp.worth.worth`) changes, `(N,)`; needs labels."""
+        after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
+        return after - before
 
-        An input's worth is that of `shrp.worth.worth`; negative changes mean that the expert had helped.
+    def by_slice(self, pairs: np.ndarray | None = None) -> pd.DataFrame:
+        """One row a slice: what the experts are worth there, and whether that differs from elsewhere.
+
+        An input's worth is that of `shrp.worth.worth`; negative changes mean that the experts had helped.
 
         Args:
             pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn and dealt as one.
@@ -159,8 +167,7 @@ class KnockOut:
         total, units = len(codes), units_of(len(codes), pairs)
         members = (codes == np.arange(len(names))[:, None]).astype(float)  # (slices, N)
         sizes = members.sum(1)
-        after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
-        change = after - before
+        change = self.changes()
 
         def differences(sums: np.ndarray) -> np.ndarray:
             """Mean within less mean without, of the slices' sums `(slices, ...)`."""
@@ -197,13 +204,43 @@ class KnockOut:
         return frame.assign(q=false_discovery_control(p) if len(names) > 1 else np.nan)
 
 
+class Joint(NamedTuple):
+    """What several experts are worth together, beside the sum of what each is worth alone: means over the inputs."""
+
+    together: float
+    """The mean of `KnockOut.changes`; negative where they help."""
+    sum: float
+    """Of these means of each expert alone."""
+    interval: tuple[float, float]
+    """95%, of `beyond`, by the bootstrap over inputs; (nan, nan) where all draws are alike."""
+
+    @property
+    def beyond(self) -> float:
+        """Negative where more is lost together than one by one, as where each stands in for the other."""
+        return self.together - self.sum
+
+
+def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
+    """Set a knock-out of several experts beside those of each alone, on the same labelled data.
+
+    Args:
+        pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn as one.
+    """
+    whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
+    beyond = whole - parts
+    low, high = _bootstrap_means(
+        beyond[:, None], RESAMPLES, np.random.default_rng(0), units_of(len(beyond), pairs)
+    )
+    ends = (float(low[0]), float(high[0])) if high[0] - low[0] > NO_WIDTH else NO_INTERVAL
+    return Joint(float(whole.mean()), float(parts.mean()), ends)
+
+
 def knock_out_effect(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     data: TextData,
     before: Evaluation,
-    layer: int,
-    expert: int,
+    experts: Collection[tuple[int, int]],
     *,
     chosen: np.ndarray | None = None,
     prefix: Prefix | None = None,
@@ -211,27 +248,26 @@ def knock_out_effect(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> KnockOut:
-    """Take one expert away on all of the data.
+    """Take experts away on all of the data.
 
-    Inputs that don't use the expert can't change, so only the others run: once through the layers below, then from
-    `layer` on, where the router picks among the experts that remain and the layers above route as they then would.
+    Inputs that use none of them can't change, so only the others run: once through the layers below, then from the
+    lowest of the experts' layers on, where the routers pick among the experts that remain and the layers above route as
+    they then would.
 
     Args:
         before: the model's evaluation on all of the data.
-        chosen: mask `(N,)` of inputs that may use the expert, from usage that was measured before; it saves running
+        experts: layer and number of each, at least one.
+        chosen: mask `(N,)` of inputs that may use one of them, from usage that was measured before; it saves running
             the layers below on the others. None runs them on all. With Top-k for k > 1 it must not be the Top-1 alone.
         prefix: shared by calls on the same model and data, so that what lies below all experts runs once.
         progress: called with inputs done and to do.
 
     Raises:
-        PlanError: the layer has no router, there is no such expert, or no other one to take its place.
+        PlanError: a layer has no router, there is no such expert, none is named, or none is left to take their place.
         DataError: `before` is not of all these data.
     """
     routed = router_layers(model)
-    if layer not in routed or not 0 <= expert < routed[layer].num_experts:
-        raise PlanError(f"layer {layer} has no router with an expert {expert}.")
-    if routed[layer].num_experts == 1:
-        raise PlanError("a layer's only expert can't be taken away.")
+    removed = _removed(experts, routed)
     if before.n != len(data) or before.data != data.name:
         raise DataError(
             f"The evaluation is of {before.n} inputs of {before.data}, not of all of {data.name}."
@@ -242,20 +278,18 @@ def knock_out_effect(
     columns = label_columns(model, data.task)
     prefix = prefix or Prefix(model, limit=0)
     logits, affected, done = before.logits.copy(), [], 0
+    lowest = min(removed)
     for places in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
         inputs = collate(tokenizer, encoded, places)
         with torch.inference_mode():
             entering = prefix.entering(rows[places].tolist(), inputs)
-            if layer > prefix.first:
-                entering = run_layers(model, inputs, prefix.first, layer, entering)
-            mask = inputs["attention_mask"].bool()
-            gates = top_k_gates(routed[layer].router(entering, mask), routed[layer].top_k)
-            uses = gates[..., expert] > 0  # (B,) or (B, T)
-            uses = (uses & mask).any(1) if uses.dim() == 2 else uses
+            if lowest > prefix.first:
+                entering = run_layers(model, inputs, prefix.first, lowest, entering)
+            uses = _uses(model, inputs, entering, removed)
             if uses.any():
                 part = {name: values[uses] for name, values in inputs.items()}
-                with use_gates(knock_out({layer: expert}, routed[layer].top_k)):
-                    outputs, _ = run_from(model, part, layer, entering[uses])
+                with use_gates(knock_out(removed, routed[lowest].top_k)):
+                    outputs, _ = run_from(model, part, lowest, entering[uses])
                 here = rows[np.asarray(places)[uses.numpy()]]
                 logits[here] = outputs.float().numpy()[:, columns]
                 affected.append(here)
@@ -264,7 +298,52 @@ def knock_out_effect(
             progress(done, len(rows))
     after = summarise(data, np.arange(len(data)), logits, True)
     found = np.sort(np.concatenate(affected)) if affected else np.empty(0, dtype=np.int64)
-    return KnockOut(layer, expert, before, after, found)
+    named = tuple((layer, expert) for layer, taken in removed.items() for expert in taken)
+    return KnockOut(named, before, after, found)
+
+
+def _removed(
+    experts: Collection[tuple[int, int]], routed: Mapping[int, ExpertLayer]
+) -> dict[int, tuple[int, ...]]:
+    """Layer -> the experts to take away, both ascending. Raises as `knock_out_effect`."""
+    if not experts:
+        raise PlanError("name at least one expert to take away.")
+    removed: dict[int, set[int]] = {}
+    for layer, expert in sorted(experts):
+        if layer not in routed or not 0 <= expert < routed[layer].num_experts:
+            raise PlanError(f"layer {layer} has no router with an expert {expert}.")
+        removed.setdefault(layer, set()).add(expert)
+    for layer, taken in removed.items():
+        if len(taken) == routed[layer].num_experts:
+            raise PlanError(
+                f"all experts of layer {layer} can't be taken away: leave its router at least one."
+            )
+    return {layer: tuple(sorted(taken)) for layer, taken in removed.items()}
+
+
+def _uses(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    entering: Tensor,
+    removed: Mapping[int, Sequence[int]],
+) -> Tensor:
+    """Which inputs use one of the experts while all are there, bool `(B,)`.
+
+    Args:
+        entering: what enters the lowest layer of `removed`, `(B, T, d)`.
+    """
+    routed, lowest, mask = router_layers(model), min(removed), inputs["attention_mask"].bool()
+    if len(removed) == 1:  # the router alone says it
+        gates = {lowest: top_k_gates(routed[lowest].router(entering, mask), routed[lowest].top_k)}
+    else:
+        with record_routing() as record:
+            run_from(model, inputs, lowest, entering)
+        gates = {layer: record.last(layer).gates for layer in removed}
+    found = torch.zeros(len(mask), dtype=torch.bool)
+    for layer, taken in removed.items():
+        uses = (gates[layer][..., list(taken)] > 0).any(-1)  # (B,) or (B, T)
+        found |= (uses & mask).any(1) if uses.dim() == 2 else uses
+    return found
 
 
 def _in_order(evaluation: Evaluation, data: TextData) -> Evaluation:

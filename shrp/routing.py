@@ -10,7 +10,7 @@ and each sees only its own routes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -178,22 +178,27 @@ def force_experts(choice: Mapping[int, int], num_experts: int) -> dict[int, Tens
     return {layer: torch.eye(num_experts)[expert] for layer, expert in choice.items()}
 
 
-def knock_out(removed: Mapping[int, int | Tensor], top_k: int = 1) -> GateSource:
-    """A source for `use_gates` that takes an expert away: the router picks among those that remain.
+def knock_out(removed: Mapping[int, int | Collection[int] | Tensor], top_k: int = 1) -> GateSource:
+    """A source for `use_gates` that takes experts away: the router picks among those that remain.
 
     Args:
-        removed: layer -> the expert, or int64 `(B,)`: each input's own, -1 for none.
+        removed: layer -> the expert; or several, fewer than there are; or int64 `(B,)`: each input's own, -1 for none.
     """
+    gone = -1.0  # below every probability, so never among the top
 
     def source(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
         if layer not in removed:
             return None
-        expert = torch.as_tensor(removed[layer], device=probs.device).expand(len(probs))
+        expert = removed[layer]
+        if not isinstance(expert, Tensor):
+            taken = [expert] if isinstance(expert, int) else sorted(set(expert))
+            left = probs.clone()
+            left[..., taken] = gone
+            return top_k_gates(left, min(top_k, probs.shape[-1] - len(taken)))
+        expert = expert.to(probs.device)
         rows = torch.nonzero(expert >= 0).flatten()
         left = probs[rows]
-        left[
-            torch.arange(len(rows)), ..., expert[rows]
-        ] = -1.0  # below every probability, so never among the top
+        left[torch.arange(len(rows)), ..., expert[rows]] = gone
         picked = gates.clone()  # those that nothing is taken from keep theirs, also where k is all experts
         picked[rows] = top_k_gates(left, min(top_k, probs.shape[-1] - 1)).to(picked.dtype)
         return picked

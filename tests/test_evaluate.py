@@ -128,7 +128,7 @@ def test_every_pass_over_data_cuts_at_the_models_positions(
     assert len(layer_attention(model, tiny_tokenizer, texts[0], 1).tokens) == 40
     assert knock_outs(model, tiny_tokenizer, data, range(4)).n == 4
     before = evaluate(model, tiny_tokenizer, data)
-    assert knock_out_effect(model, tiny_tokenizer, data, before, 1, 0).after.n == 4
+    assert knock_out_effect(model, tiny_tokenizer, data, before, [(1, 0)]).after.n == 4
     config = TrainConfig(stage2_epochs=1, batch_size=4)
     info = CheckpointInfo(ShrpConfig((1, 2)), data.task, base_model="tiny")
     train(config, model, info, tiny_tokenizer, data, data, tmp_path / "out")

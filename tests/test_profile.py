@@ -14,7 +14,7 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate, evaluate_stream
 from shrp.families import encoder_layers
-from shrp.knockout import FEWEST, KnockOut, Prefix, knock_out_effect
+from shrp.knockout import FEWEST, KnockOut, Prefix, joint, knock_out_effect
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import knock_out, record_routing, use_gates
@@ -286,8 +286,7 @@ def test_knocking_out_equals_running_everything(
                 tiny_tokenizer,
                 data,
                 before,
-                layer,
-                expert,
+                [(layer, expert)],
                 chosen=chosen,
                 prefix=prefix,
                 batch_size=7,
@@ -305,11 +304,51 @@ def test_knocking_out_equals_running_everything(
     assert 10_000 < prefix.size <= 20_000
 
 
+@pytest.mark.parametrize(("routing", "top_k"), [("sequence", 1), ("sequence", 2), ("token", 1)])
+@pytest.mark.parametrize("experts", [[(1, 0), (1, 3)], [(2, 1), (1, 2)], [(0, 0), (0, 1), (0, 2), (2, 3)]])
+def test_several_experts_at_once(tiny_routed, tiny_tokenizer, tiny_data, routing, top_k, experts):
+    model, data = tiny_routed(routing=routing, top_k=top_k, layers=(0, 1, 2)), tiny_data(40)
+    before, stats = evaluate(model, tiny_tokenizer, data), measure_usage(model, tiny_tokenizer, data)
+    removed = {layer: [e for at, e in experts if at == layer] for layer, _ in experts}
+    with use_gates(knock_out(removed, top_k)), record_routing() as record:
+        direct = evaluate(model, tiny_tokenizer, data)
+    for layer, taken in removed.items():
+        assert not any(trace.gates[..., taken].any() for trace in record.traces[layer])
+    mine = np.any([stats.top1[layer][:, expert] > 0 for layer, expert in experts], axis=0)
+    for chosen in (None, mine) if top_k == 1 else (None,):
+        found = knock_out_effect(model, tiny_tokenizer, data, before, experts, chosen=chosen, batch_size=7)
+        np.testing.assert_allclose(found.after.logits, direct.logits, atol=1e-5)
+        assert found.experts == tuple(sorted(experts))
+        if top_k == 1:
+            assert found.affected.tolist() == np.flatnonzero(mine).tolist()
+        else:  # a second choice counts too
+            assert set(np.flatnonzero(mine)) <= set(found.affected)
+
+
+def test_experts_that_stand_in_for_each_other_lose_more_together(tiny_routed, tiny_tokenizer, tiny_data):
+    """Planted: without either of two nothing is lost, without both all answers get worse by one."""
+    data = tiny_data(40)
+    before = evaluate(tiny_routed(), tiny_tokenizer, data)
+    logits = before.logits.copy()
+    logits[np.arange(40), data.labels] -= np.random.default_rng(0).normal(1, 0.2, 40).astype(np.float32)
+    alone = [KnockOut((cell,), before, before, np.arange(40)) for cell in ((1, 0), (1, 1))]
+    both = KnockOut(((1, 0), (1, 1)), before, replace(before, logits=logits), np.arange(40))
+    found = joint(both, alone)
+    assert found.together == found.beyond == pytest.approx(-1, abs=0.1)
+    assert found.sum == 0
+    assert -1.15 < found.interval[0] < found.together < found.interval[1] < -0.85
+    pairs = np.arange(40).reshape(20, 2)
+    assert joint(both, alone, pairs).interval != found.interval
+    same = joint(both, [both])
+    assert same.beyond == 0
+    assert np.isnan(same.interval).all()
+
+
 def test_effects_have_paired_intervals(tiny_routed, tiny_tokenizer, tiny_data):
     model, data = tiny_routed(), tiny_data(60)
     *_, shuffled = evaluate_stream(model, tiny_tokenizer, data)  # rows in another order than the data's
     top = int(measure_usage(model, tiny_tokenizer, data).share(2).argmax())
-    found = knock_out_effect(model, tiny_tokenizer, data, shuffled, 2, top)
+    found = knock_out_effect(model, tiny_tokenizer, data, shuffled, [(2, top)])
     change, (low, high) = found.score_change()
     assert change == pytest.approx(found.after.score - found.before.score)
     assert low < change < high
@@ -329,7 +368,7 @@ def test_the_loss_in_a_slice_is_held_against_all_other_inputs(tiny_routed, tiny_
     model, data = tiny_routed(), tiny_data(60)
     before = evaluate(model, tiny_tokenizer, data)
     top = int(measure_usage(model, tiny_tokenizer, data).share(2).argmax())
-    found = knock_out_effect(model, tiny_tokenizer, data, before, 2, top)
+    found = knock_out_effect(model, tiny_tokenizer, data, before, [(2, top)])
     frame = found.by_slice().set_index("slice")
     assert sorted(frame.index) == ["long", "short"]
     assert frame["n"].sum() == 60
@@ -366,7 +405,7 @@ def test_changes_of_minimal_pairs_are_dealt_and_drawn_as_one(tiny_routed, tiny_t
     for seed in range(30):
         rng, logits = np.random.default_rng(seed), before.logits.copy()
         logits[np.arange(120), data.labels] += np.repeat(rng.normal(0, 1, 60), 2).astype(np.float32)
-        found = KnockOut(2, 0, before, replace(before, logits=logits), np.arange(120))
+        found = KnockOut(((2, 0),), before, replace(before, logits=logits), np.arange(120))
         for which, given in (("inputs", None), ("pairs", pairs)):
             frame = found.by_slice(given)
             named[which] += (frame["q"] <= 0.05).any()
@@ -386,7 +425,7 @@ def test_slices_that_an_expert_hardly_serves_are_not_found_to_differ(tiny_routed
     before = replace(
         evaluate(model, tiny_tokenizer, data), slices=tuple(f"slice {i % 12}" for i in range(240))
     )
-    found = KnockOut(2, 0, before, before, np.arange(0))
+    found = KnockOut(((2, 0),), before, before, np.arange(0))
     assert found.by_slice()["q"].min() == 1  # nothing changes anywhere
     alarms = 0
     for seed in range(20):
@@ -394,7 +433,7 @@ def test_slices_that_an_expert_hardly_serves_are_not_found_to_differ(tiny_routed
         affected = np.flatnonzero(rng.random(240) < 0.06)
         logits = before.logits.copy()
         logits[affected, data.labels[affected]] += rng.normal(-1, 1, len(affected)).astype(np.float32)
-        frame = KnockOut(2, 0, before, replace(before, logits=logits), affected).by_slice()
+        frame = KnockOut(((2, 0),), before, replace(before, logits=logits), affected).by_slice()
         assert frame.loc[frame["affected"] < FEWEST, "low"].isna().all()
         alarms += (frame["q"] <= 0.05).any()
     assert alarms <= 3
@@ -404,7 +443,7 @@ def test_data_without_labels_and_regression(tiny_routed, tiny_tokenizer, tiny_da
     model, data = tiny_routed(), tiny_data(12)
     bare = TextData(data.task, "bare", data.texts)
     before = evaluate(model, tiny_tokenizer, bare)
-    found = knock_out_effect(model, tiny_tokenizer, bare, before, 1, 0)
+    found = knock_out_effect(model, tiny_tokenizer, bare, before, [(1, 0)])
     assert np.isnan(found.score_change()[0])
     assert np.isfinite(found.logit_changes()["change"]).all()
     pairs = tuple((text[0], "w1 w2") for text in data.texts)
@@ -412,7 +451,7 @@ def test_data_without_labels_and_regression(tiny_routed, tiny_tokenizer, tiny_da
     model = tiny_routed(num_labels=1)
     before = evaluate(model, tiny_tokenizer, numbers)
     top = int(measure_usage(model, tiny_tokenizer, numbers).share(2).argmax())
-    found = knock_out_effect(model, tiny_tokenizer, numbers, before, 2, top)
+    found = knock_out_effect(model, tiny_tokenizer, numbers, before, [(2, top)])
     assert len(found.affected) > 0
     assert found.flipped == 0
     assert found.logit_changes()["class"].tolist() == ["the prediction"]
@@ -430,12 +469,16 @@ def test_what_cannot_be_knocked_out_is_refused(tiny_routed, tiny_tokenizer, tiny
     before = evaluate(model, tiny_tokenizer, data)
     for layer, expert in ((0, 0), (1, 4), (1, -1)):
         with pytest.raises(PlanError, match="no router"):
-            knock_out_effect(model, tiny_tokenizer, data, before, layer, expert)
+            knock_out_effect(model, tiny_tokenizer, data, before, [(layer, expert)])
+    with pytest.raises(PlanError, match="at least one expert"):
+        knock_out_effect(model, tiny_tokenizer, data, before, [])
+    with pytest.raises(PlanError, match="all experts of layer 2"):
+        knock_out_effect(model, tiny_tokenizer, data, before, [(2, expert) for expert in range(4)])
     with pytest.raises(DataError, match="not of all"):
-        knock_out_effect(model, tiny_tokenizer, tiny_data(9), before, 1, 0)
+        knock_out_effect(model, tiny_tokenizer, tiny_data(9), before, [(1, 0)])
     uniform = tiny_routed(control="uniform")
     with pytest.raises(PlanError):
-        knock_out_effect(uniform, tiny_tokenizer, data, before, 1, 0)
+        knock_out_effect(uniform, tiny_tokenizer, data, before, [(1, 0)])
 
 
 def test_what_lies_below_the_experts_runs_once(tiny_routed, tiny_tokenizer, tiny_data):
@@ -444,7 +487,7 @@ def test_what_lies_below_the_experts_runs_once(tiny_routed, tiny_tokenizer, tiny
     first = encoder_layers(model)[0]
     hook = first.register_forward_pre_hook(lambda _, args: ran.append(len(args[0])))
     for layer, expert in ((1, 0), (2, 1), (2, 3), (1, 2)):
-        knock_out_effect(model, tiny_tokenizer, data, before, layer, expert, prefix=prefix)
+        knock_out_effect(model, tiny_tokenizer, data, before, [(layer, expert)], prefix=prefix)
     hook.remove()
     assert sum(ran) == 16
 
@@ -454,7 +497,7 @@ def test_threads_profile_one_model_without_mixing(tiny_routed, tiny_tokenizer, t
     before, text, prefix = evaluate(model, tiny_tokenizer, data), data.texts[0], Prefix(model)
 
     def profile(layer, expert):
-        effect = knock_out_effect(model, tiny_tokenizer, data, before, layer, expert, prefix=prefix)
+        effect = knock_out_effect(model, tiny_tokenizer, data, before, [(layer, expert)], prefix=prefix)
         return effect.after.logits, layer_attention(model, tiny_tokenizer, text, layer).weights[expert]
 
     cells = [(layer, expert) for layer in (1, 2) for expert in range(4)]

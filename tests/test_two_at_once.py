@@ -128,7 +128,7 @@ def make_jobs(checkpoint, data, inputs):
         return one | {f"other {name}": value for name, value in other.items()}
 
     def knocked_out(layer, expert):
-        found = knock_out_effect(model, tokenizer, data, before, layer, expert, prefix=prefix)
+        found = knock_out_effect(model, tokenizer, data, before, [(layer, expert)], prefix=prefix)
         return of_evaluation(found.after) | {"affected": found.affected}
 
     forced = ForcedRoute((Force(1, 2), Force(2, 0, 3 if by_token else None)))

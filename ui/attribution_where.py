@@ -17,7 +17,7 @@ from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
 from ui.store import once
-from ui.text import escape, escape_html, percent, signed
+from ui.text import escape, escape_html, percent, signed, worth_meaning, worth_name
 
 BY = "matters_by"
 """Key of the picked grouping, in the session's state and in the URL."""
@@ -57,8 +57,7 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
         "Dealing inputs to groups, to see what is chance",
         lambda progress: worth_by_group(found, data, known[by], progress=progress),
     )
-    regression = data.task.is_regression
-    worth = "nearness to the label" if regression else "margin of the true class"
+    worth = worth_name(data.task)
     sure = beyond_chance(frame)
     st.markdown(_said(sure, frame, worth))
     drawn, all_used = figures.where_columns(frame)
@@ -78,11 +77,9 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
         f"Heatmap, groups of inputs by experts: mean {worth} lost without the expert. {_said(sure, frame, worth)}",
     )
     paired = " both of a minimal pair as one," * (data.pairs is not None)
-    what = (
-        "minus the absolute error" if regression else "the logit of the true class less the largest other one"
-    )
     st.caption(
-        f"The {worth} is {what}; positive: the expert helps these inputs. Means over all inputs of a group that were "
+        f"The {worth} is {worth_meaning(data.task)}; positive: the expert helps these inputs. "
+        "Means over all inputs of a group that were "
         f"run, those included that don't use the expert. Chance: inputs dealt to the groups anew,{paired} "
         "corrected for all experts and groups (Benjamini and Hochberg); experts that fewer than "
         f"{FEWEST} inputs use are not tested. An expert's profile, on Expert usage, shows one on all of the data."

@@ -1,4 +1,4 @@
-"""What the model loses without one expert, on all of the data."""
+"""What the model loses without an expert, alone or with others, on all of the data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from shrp.minimal_pairs import pairs_of
 from shrp.mixes import FALSE_DISCOVERIES
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
+from ui import expert_profile_together as together
 from ui.downloads import downloads
 from ui.lab_views import points, points_interval
-from ui.text import capital, escape, metric_name, score_text, signed
+from ui.text import capital, escape, metric_name, score_text, signed, worth_meaning, worth_name
 
 
 def knocked_out(
@@ -22,13 +23,15 @@ def knocked_out(
 ) -> None:
     """The change of the score, of predictions, and of each class's mean logit. Raises as `knock_out_effect`."""
     st.subheader("Without this expert", anchor=False)
-    st.caption("The router picks the next one in its layer.")
-    found = made.knocked_out(checkpoint, data, stats, layer, expert)
-    n, affected = found.before.n, len(found.affected)
+    st.caption(together.successors(stats, (layer, expert)))
+    others = together.pick(stats, (layer, expert))
+    found = made.knocked_out(checkpoint, data, stats, ((layer, expert), *others))
+    name += "".join(f"-layer{at}-expert{other}" for at, other in others)
+    n, affected, it = found.before.n, len(found.affected), _it(found)
     if not affected:
+        what = "any of these experts, so without them" if others else "this expert, so without it"
         st.info(
-            f"None of the n = {n:,} inputs of {escape(data.name)} uses this expert, so without it every output is the "
-            "same.",
+            f"None of the n = {n:,} inputs of {escape(data.name)} uses {what} every output is the same.",
             icon=":material/bedtime:",
         )
         return
@@ -37,7 +40,7 @@ def knocked_out(
     with one:
         _score(found, losses.score)
     with two:
-        st.metric("Inputs that it is taken from", f"{affected:,}")
+        st.metric(f"Inputs that {'they are' if others else 'it is'} taken from", f"{affected:,}")
         st.caption(f"of n = {n:,} of {escape(data.name)}; only these were run, since no other can change")
     with three:
         if data.task.is_regression:
@@ -46,48 +49,55 @@ def knocked_out(
         else:
             st.metric("Predictions that change", f"{found.flipped:,}")
             st.caption(f"of {affected:,} inputs that can, and of n = {n:,} in all{_sides(found)}")
+    if others:
+        together.beyond_the_sum(checkpoint, data, stats, found, worth_name(data.task))
     frame = losses.logits
-    together = " (both of a minimal pair drawn as one)" if len(pairs_of(data)) else ""
+    as_one = " (both of a minimal pair drawn as one)" if len(pairs_of(data)) else ""
     noun = "output" if found.before.task.is_regression else "logit"
     st.dataframe(
-        _readable(frame, noun),
+        _readable(frame, noun, it),
         hide_index=True,
         width="stretch",
         height="content",
-        alt=f"Mean {noun} of each class with and without the expert, and the change with its interval",
+        alt=f"Mean {noun} of each class with and without {it}, and the change with its interval",
     )
     st.caption(
         f"Mean {noun}s over all n = {n:,} inputs, of which {n - affected:,} can't change; 95% intervals of the change "
-        f"by a paired bootstrap over all inputs{together}, {RESAMPLES:,} resamples. The last column is the mean over "
+        f"by a paired bootstrap over all inputs{as_one}, {RESAMPLES:,} resamples. The last column is the mean over "
         f"the {affected:,} affected inputs alone."
     )
     downloads(frame, "knock-out", f"{name}-knocked-out")
-    _slices(losses.slices, data, name)
+    _slices(losses.slices, data, name, "these experts" if others else "the expert")
 
 
-def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
-    """What the expert is worth in each slice, against all other inputs; nothing where there are not several."""
+def _it(found: KnockOut) -> str:
+    return "it" if len(found.experts) == 1 else "them"
+
+
+def _slices(frame: pd.DataFrame, data: TextData, name: str, what: str) -> None:
+    """What is lost in each slice without `what`, against all other inputs; nothing where there are not several."""
     if len(frame) < 2:  # there is no elsewhere
         return
     regression, paired = data.task.is_regression, len(pairs_of(data)) > 0
-    worth = "nearness to the label" if regression else "margin of the true class"
+    worth = worth_name(data.task)
     sure = frame[frame["q"] <= FALSE_DISCOVERIES].sort_values("difference")
     helped = [escape(one) for one in sure.loc[sure["difference"] < 0, "slice"]]
     hurt = [escape(one) for one in sure.loc[sure["difference"] > 0, "slice"]][::-1]
     said = [
-        f"{what} than elsewhere in **{', '.join(names)}**"
-        for what, names in (
-            ("falls more (the expert helps more)", helped),
+        f"{how} than elsewhere in **{', '.join(names)}**"
+        for how, names in (
+            (f"falls more ({what} {'helps' if what == 'the expert' else 'help'} more)", helped),
             ("falls less, or rises more,", hurt),
         )
         if names
     ]
     st.markdown(
-        f"**By slice**: without the expert the {worth} "
+        f"**By slice**: without {what} the {worth} "
         + ("; it ".join(said) if said else "changes in no slice beyond chance differently from elsewhere")
         + "."
     )
     shown = frame.assign(
+        slice=frame["slice"].str.replace("_", " "),
         interval=[
             "–" if low != low else f"{_signed(low)} to {_signed(high)}"
             for low, high in zip(frame["low"], frame["high"], strict=True)
@@ -105,18 +115,21 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
         height="content" if len(frame) <= 12 else 460,
         column_config={
             # Narrow enough for all of them in a small window.
-            "slice": text(width=125),
+            "slice": text(width=142),
             "n": number(width=38),
-            "affected": number(width=65, help="Inputs of the slice that the expert is taken from."),
+            "affected": number(
+                width=60,
+                help=f"Inputs of the slice from which {what} can be taken.",
+            ),
             "wrong / right": text(
-                width=85, help="Predictions that become wrong without the expert, and that become right."
+                width=80, help=f"Predictions that become wrong without {what}, and that become right."
             ),
             "change": text(width=62, help=f"Mean change of the {worth}, over all inputs of the slice."),
             "elsewhere": text(width=75, help="The same over all other inputs: the control."),
             "difference": text(width=75, help="Change in the slice less the change elsewhere."),
             "interval": text(
                 "95% interval",
-                width=125,
+                width=118,
                 help=f"Of the change; none where fewer than {FEWEST} are affected{', a pair being one' * paired}.",
             ),
             "q": number(
@@ -128,17 +141,13 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
             ),
         },
         placeholder="–",
-        alt=f"Change of the {worth} without the expert in each slice, elsewhere, and their difference",
+        alt=f"Change of the {worth} without {what} in each slice, elsewhere, and their difference",
     )
-    what = (
-        "minus the absolute error, in the label's unit"
-        if regression
-        else "the logit of the true class less the largest other one"
-    )
-    together = " (both of a minimal pair drawn, and for q shuffled, as one)" if paired else ""
+    as_one = " (both of a minimal pair drawn, and for q shuffled, as one)" if paired else ""
     st.caption(
-        f"The {worth} is {what}; negative: the expert had helped. Means over all n inputs of a slice of "
-        f"{escape(data.name)}, those included that can't change; 95% intervals by the bootstrap{together}. "
+        f"The {worth} is {worth_meaning(data.task)}; negative: {what} had helped. "
+        f"Means over all n inputs of a slice of {escape(data.name)}, those included that can't change; "
+        f"95% intervals by the bootstrap{as_one}. "
         "Looking at many experts finds more."
     )
     downloads(frame, "knock-out-slices", f"{name}-knocked-out-by-slice")
@@ -159,8 +168,8 @@ def _score(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> None:
     st.metric(f"Change of {name}", points(change, metric))
     interval = f"95% interval {points_interval(bounds, metric)}, paired; " if bounds[0] == bounds[0] else ""
     st.caption(
-        f"{interval}{score_text(found.before.score, metric)} with it, {score_text(found.after.score, metric)} without, "
-        f"n = {found.before.n:,}"
+        f"{interval}{score_text(found.before.score, metric)} with {_it(found)}, "
+        f"{score_text(found.after.score, metric)} without, n = {found.before.n:,}"
     )
 
 
@@ -171,7 +180,7 @@ def _sides(found: KnockOut) -> str:
     return f"; {counts.only_b:,} become wrong, {counts.only_a:,} become right"
 
 
-def _readable(frame: pd.DataFrame, noun: str) -> pd.DataFrame:
+def _readable(frame: pd.DataFrame, noun: str, it: str) -> pd.DataFrame:
     """The table of a mean `noun` with numbers as they are read: signed changes, the interval in one column."""
 
     def plain(value: float) -> str:
@@ -184,11 +193,11 @@ def _readable(frame: pd.DataFrame, noun: str) -> pd.DataFrame:
         {
             "class": frame["class"],
             f"mean {noun}": frame["before"].map(plain),
-            "without it": frame["after"].map(plain),
+            f"without {it}": frame["after"].map(plain),
             "change": frame["change"].map(change),
             "95% interval": [
                 f"{change(low)} to {change(high)}" for low, high in zip(frame["low"], frame["high"])
             ],
-            "change among its inputs": frame["among its inputs"].map(change),
+            f"change among {'its' if it == 'it' else 'their'} inputs": frame["among its inputs"].map(change),
         }
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -16,7 +18,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.input_map import Plane, plane, router_inputs
-from shrp.knockout import KnockOut, Prefix, knock_out_effect
+from shrp.knockout import Joint, KnockOut, Prefix, joint, knock_out_effect
 from shrp.minimal_pairs import pairs_of
 from shrp.mixes import mix_frame
 from shrp.shuffled import ShuffledRoutes, shuffle_routes
@@ -109,27 +111,45 @@ def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
 
 
 def knocked_out(
-    checkpoint: Checkpoint, data: TextData, stats: UsageStats, layer: int, expert: int
+    checkpoint: Checkpoint, data: TextData, stats: UsageStats, experts: Collection[tuple[int, int]]
 ) -> KnockOut:
-    """The model without one expert, on all of the data. Raises as `shrp.knockout.knock_out_effect`."""
+    """The model without some experts, on all of the data. Raises as `shrp.knockout.knock_out_effect`."""
+    experts = tuple(sorted(experts))
 
     def work(progress: Progress) -> KnockOut:
-        single = router_layers(checkpoint.model)[layer].top_k == 1
+        routed = router_layers(checkpoint.model)
+        single = all(routed[layer].top_k == 1 for layer, _ in experts)
+        uses = [stats.top1[layer][:, expert] > 0 for layer, expert in experts]
         return knock_out_effect(
             checkpoint.model,
             checkpoint.tokenizer,
             data,
             measurements.routed_evaluation(checkpoint, data, stats, with_interval=False),
-            layer,
-            expert,
-            chosen=stats.top1[layer][:, expert] > 0 if single else None,
+            experts,
+            chosen=np.any(uses, axis=0) if single else None,
             prefix=_prefix(checkpoint, checkpoint.fingerprint, data.fingerprint),
             max_length=checkpoint.info.max_length,
             progress=progress,
         )
 
-    key = (checkpoint.fingerprint, data.fingerprint, layer, expert)
-    return once("knock-out", 128, key, "Running its inputs without it", work)
+    key = (checkpoint.fingerprint, data.fingerprint, experts)
+    return once("knock-out", 128, key, f"Running inputs without {_named(experts)}", work)
+
+
+def _named(experts: Sequence[tuple[int, int]]) -> str:
+    """One expert, or how many, in words."""
+    if len(experts) > 1:
+        return f"{len(experts)} experts"
+    return f"expert {experts[0][1]} of layer {experts[0][0]}"
+
+
+def joint_worth(
+    checkpoint: Checkpoint, data: TextData, together: KnockOut, alone: Sequence[KnockOut]
+) -> Joint:
+    """`shrp.knockout.joint` of labelled data, kept."""
+    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, together.experts)
+    label = "Weighing what is lost together"
+    return once("joint worth", 64, key, label, lambda progress: joint(together, alone, pairs_of(data)))
 
 
 class Losses(NamedTuple):
@@ -156,7 +176,7 @@ def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
             made.append(step())
         return Losses(*made)
 
-    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.layer, found.expert)
+    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
     return once("knock-out losses", 128, key, "Weighing what is lost against chance", work)
 
 

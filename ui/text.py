@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from shrp import phrases
 
 if TYPE_CHECKING:
+    from shrp.tasks import Task
     from shrp.usage import UsageWarning
 
 NOT_KNOWN = "–"
@@ -177,3 +178,15 @@ def warning_lines(warnings: Iterable[UsageWarning]) -> list[str]:
 
 def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def worth_name(task: Task) -> str:
+    """What an answer's worth (`shrp.worth.worth`) is called."""
+    return "nearness to the label" if task.is_regression else "margin of the true class"
+
+
+def worth_meaning(task: Task) -> str:
+    """What it is, to follow "is"."""
+    if task.is_regression:
+        return "minus the absolute error, in the label's unit"
+    return "the logit of the true class less the largest other one"

@@ -18,7 +18,9 @@ from shrp.specialisation import specialisation
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
+from shrp.worth import worth
 from ui import exchanged_routes, expert_profile_inputs, expert_profile_map, state
+from ui.expert_profile_together import successors
 
 from .helpers import HISTORY, specs, texts_of, upload, values
 
@@ -379,9 +381,57 @@ def test_knocking_an_expert_out(open_page, save_tiny, routing):
     ]
     assert "paired bootstrap" in texts_of(at)
     slices = next(f.value for f in at.dataframe if "elsewhere" in f.value)
-    assert slices["slice"].tolist() == sorted(set(data.slices))
+    assert slices["slice"].tolist() == [name.replace("_", " ") for name in sorted(set(data.slices))]
     assert slices["affected"].sum() == used
     assert "**By slice**: without the expert the margin of the true class" in texts_of(at)
+
+
+def test_knocking_several_experts_out_together(open_page, tiny_checkpoint, stats):
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    one, other = busiest(stats), int(stats.share(1).argmax())
+    at = open_page("expert_usage", tiny_checkpoint, layer=2, expert=one, parts="knocked out")
+    picker = at.multiselect(key="along")
+    assert f"layer 2, expert {one}" not in picker.options
+    at = picker.set_value([f"layer 1, expert {other}"]).run()
+    assert not at.exception
+    before = evaluate(loaded.model, loaded.tokenizer, data)
+    with use_gates(knock_out({1: other, 2: one})):
+        after = evaluate(loaded.model, loaded.tokenizer, data)
+    shown = {metric.label: metric.value for metric in at.metric}
+    taken = int(((stats.top1[1][:, other] > 0) | (stats.top1[2][:, one] > 0)).sum())
+    assert shown["Inputs that they are taken from"] == f"{taken:,}"
+    assert shown["Predictions that change"] == f"{(after.predictions != before.predictions).sum():,}"
+    table = next(f.value for f in at.dataframe if "without" in f.value)
+    assert table["without"].tolist() == [
+        f"layer 1, expert {other}",
+        f"layer 2, expert {one}",
+        "the sum of these",
+        "together",
+    ]
+    change = worth(data.task, after.logits, data.labels) - worth(data.task, before.logits, data.labels)
+    shown = [float(text.replace("−", "-")) for text in table["change"]]
+    assert shown[-1] == pytest.approx(change.mean(), abs=6e-5)
+    assert shown[2] == pytest.approx(sum(shown[:2]), abs=2e-4)
+    assert "without these experts the margin of the true class" in texts_of(at)
+    everyone = [name for name in picker.options if name.startswith("layer 2,")]
+    assert len(everyone) == 3
+    at = at.multiselect(key="along").set_value(everyone).run()
+    assert "all experts of layer 2 can't be taken away" in texts_of(at)
+    at = at.selectbox(key="layer").set_value(1).run().selectbox(key="expert").set_value(other).run()
+    assert not at.exception
+    assert f"layer 1, expert {other}" not in at.multiselect(key="along").value
+
+
+def test_where_inputs_go_without_their_expert(stats):
+    layer, mine = 2, busiest(stats)
+    probs = stats.probs[layer][stats.top1[layer][:, mine] > 0]
+    second = np.argsort(-probs, axis=1)[:, 1]
+    expert, count = max(((e, int((second == e).sum())) for e in set(second.tolist())), key=lambda x: x[1])
+    said = successors(stats, (layer, mine))
+    assert (
+        f"of its {len(probs):,} inputs' first choices that is expert {expert} ({count / len(probs):.0%})"
+        in said
+    )
 
 
 def test_an_unused_expert_changes_nothing_and_says_so(open_page, tiny_checkpoint, stats):
