@@ -98,3 +98,17 @@ def test_it_says_how_many_there_are_and_how_many_are_right(data, monkeypatch):
     assert answers_table.said(frame[:0], frame, "mine") == "0 of n = 4 inputs of mine."
     monkeypatch.setattr(answers_table, "MOST", 3)
     assert "; the first 3 are listed, the CSV has all. Pick" in answers_table.said(frame, frame, "mine")
+
+
+def test_the_page_shows_a_pair_in_one_column_and_marks_what_is_right():
+    texts = (("a b", "c"), ("d", "e"))
+    data = TextData(TASKS["mrpc"], "pairs", texts, np.array([1, 0]), ("x_y", "z"))
+    logits = np.array([[0.0, 1.0], [0.0, 3.0]], np.float32)
+    frame, names = answers_table.answers_frame(summarise(data, np.arange(2), logits, False), data)
+    rows = answers_table.shown_rows(frame, names)
+    assert rows.iloc[:, 1].tolist() == ["a b / c", "d / e"]
+    assert rows["correct"].tolist() == ["✓", "✗"]
+    assert rows["label"].tolist() == ["equivalent", "not equivalent"]
+    assert rows["slice"].tolist() == ["x y", "z"]
+    assert rows[SURE].tolist() == pytest.approx([100 / (1 + np.exp(-x)) for x in (1, 3)])
+    assert frame["label"].tolist() == ["equivalent", "not_equivalent"]  # the file keeps names as they are

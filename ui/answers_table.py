@@ -26,6 +26,7 @@ MOST = 1000
 SURE, OFF = "p of the answer", "off by"
 _OURS = ("label", "prediction", "correct", SURE, OFF, "slice")
 """Columns beside the texts that the page shows, where they are known."""
+_TEXT = "the text"
 
 
 def answers_frame(found: Evaluation, data: TextData) -> tuple[pd.DataFrame, list[str]]:
@@ -102,37 +103,55 @@ def section(selection: Selection, found: Evaluation) -> None:
         part = shown.head(MOST)
         # What is wrong, or least sure, is another row of another model.
         key = f"{which}-{search}-{selection.checkpoint.fingerprint}-{data.fingerprint}"
-        _closer(selection, part, _table(part, texts, key, data.name))
+        _closer(selection, part, _table(part, texts, key, data))
     downloads(frame, "answers-table", f"{selection.name}-answers")
 
 
-def _table(part: pd.DataFrame, texts: list[str], key: str, data: str) -> list[int]:
+def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
+    """The columns that the page shows, of which the first after the number is the text, or both of a pair."""
+    names = [name for name in _OURS if name in part]
+    rows = part[["index", *names]].copy()
+    rows.insert(1, _TEXT, part[texts].agg(" / ".join, axis=1))
+    for name in {"label", "prediction", "slice"} & set(rows.select_dtypes(["object", "string"])):
+        rows[name] = rows[name].str.replace("_", " ")  # a name breaks into lines at spaces alone
+    if "correct" in rows:
+        rows["correct"] = np.where(rows["correct"], "✓", "✗")
+    if SURE in rows:
+        rows[SURE] *= 100
+    return rows
+
+
+def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> list[int]:
     """Draw the rows; returns which of them is picked, if one is."""
-    # So that what the answers are stays in sight in a window of 1200 pixels.
-    width = (335 if "slice" not in part else 220) // len(texts)
-    names = ["index", *texts, *(name for name in _OURS if name in part)]
-    spaced = {"slice": part["slice"].str.replace("_", " ")} if "slice" in part else {}
-    high = row_height(int(part[texts].map(len).to_numpy().max()), width, most=109)
+    words = [word for name in data.task.label_names for word in re.split(r"[_\s]", name)]
+    wide = max(70, min(130, 30 + 7 * max(map(len, words), default=0)))  # of names of classes
+    # What is left of a window of 1200 pixels, so that what the answers are stays in sight.
+    width = 555 - 2 * wide - (95 if "slice" in part else 0)
+    rows = shown_rows(part, texts)
+    # Few long texts shall not blow up all rows: they are whole in their cells, once these are opened.
+    high = row_height(int(np.quantile(rows[_TEXT].str.len(), 0.9)), width, most=130)
     event = st.dataframe(
-        part[names].assign(**spaced),
+        rows,
         key=f"answers-{key}",
         on_select="rerun",
         selection_mode="single-row",
         hide_index=True,
         width="stretch",
-        height=38 + min(high * len(part), 430),
+        height=38 + min(high * len(part), 520),
         row_height=high,
         column_config={
-            "index": st.column_config.NumberColumn("no.", width=50, help=f"Row of {escape(data)}, from 0"),
-            **{name: st.column_config.TextColumn(width=width) for name in texts},
-            "label": st.column_config.Column(width=100),
-            "prediction": st.column_config.Column("answer", width=100),
-            "correct": st.column_config.CheckboxColumn("right", width=55),
+            "index": st.column_config.NumberColumn(
+                "no.", width=44, help=f"Row of {escape(data.name)}, from 0"
+            ),
+            _TEXT: st.column_config.TextColumn(" / ".join(data.task.text_columns), width=width),
+            "label": st.column_config.Column(width=wide),
+            "prediction": st.column_config.Column("answer", width=wide),
+            "correct": st.column_config.TextColumn("right", width=48),
             SURE: st.column_config.NumberColumn(
-                "p", width=65, format="percent", help="The model's, of its answer"
+                "p", width=58, format="%.1f%%", help="The model's, of its answer"
             ),
             OFF: st.column_config.NumberColumn(width=70, format="%+.2f", help="The answer less the label"),
-            "slice": st.column_config.TextColumn(width=110),
+            "slice": st.column_config.TextColumn(width=95),
         },
         alt="Inputs with their labels and the model's answers",
     )
