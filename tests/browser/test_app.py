@@ -50,6 +50,19 @@ def test_a_click_on_a_heatmap_cell_opens_its_profile_and_its_link_does_too(app_u
     assert metric(other, "Top-1 share").inner_text() == shown
 
 
+def test_a_picked_row_of_the_answers_leads_to_its_route(app_url, page):
+    page.goto(address(app_url, "overview", answers_with="gladly"))
+    table = page.locator("[class*=st-key-answers-all] canvas[data-testid=data-grid-canvas]")
+    table.scroll_into_view_if_needed()
+    settled(page)
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 18, box["y"] + 38 + 30)  # the mark before the first row
+    page.get_by_role("link", name="its route").click()
+    page.get_by_role("heading", name="Predictions").wait_for()
+    assert "gladly" in page.get_by_label("One sentence a line").input_value().lower()
+    no_traceback(page)
+
+
 def test_back_returns_to_the_page_and_to_what_was_typed(app_url, page):
     page.goto(address(app_url, "routing", text=SENTENCE))
     page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
