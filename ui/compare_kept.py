@@ -16,6 +16,7 @@ from ui.downloads import chart, downloads
 from ui.lab_figures import kept_map
 from ui.lab_outputs import plan_frame
 from ui.text import escape, percent
+from ui.usage_figures import cells_height
 
 
 def section(sides: Sequence[Side], stats: Sequence[UsageStats | None], name: str) -> None:
@@ -65,7 +66,14 @@ def _map(letter: str, side: Side, name: str) -> None:
     plan, experts = side.plan, num_experts_of(side.choice.checkpoint.model)
     fig = kept_map(plan, experts, measured=side.choice.text)
     fig.update_traces(textfont_size=9, selector={"type": "heatmap"})  # two maps beside each other are narrow
-    fig.update_layout(title_text=fig.layout.title.text.replace("Kept experts", f"{letter}: kept experts", 1))
+    names = [f"layer {layer}" for layer, _ in plan.layers]
+    fig.update_yaxes(tickvals=names, ticktext=[name.split()[1] for name in names], title_text="layer")
+    fig.data[1].colorbar.title.side = "right"
+    fig.update_layout(
+        title_text=fig.layout.title.text.replace("Kept experts", f"{letter}: kept experts", 1),
+        height=cells_height(len(names)),  # as a map of usage that may stand beside it
+        margin_t=92,
+    )
     chart(
         fig,
         plan_frame(plan),

@@ -126,9 +126,16 @@ def usage_heatmap(
         row = list(layers).index(selected[0])
         outline(fig, (selected[1] - 0.5, selected[1] + 0.5), (row - 0.5, row + 0.5))
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
-    fig.update_xaxes(tickvals=list(experts), showgrid=False, zeroline=False)
+    # Without a range of their own the axes leave room for whole marks around the outer cells.
+    fig.update_xaxes(
+        tickvals=list(experts),
+        tickangle=0,
+        range=[-0.6, len(experts) - 0.4],
+        showgrid=False,
+        zeroline=False,
+    )
     # The lowest layer on top, as wherever layers are rows: an input is read downwards.
-    fig.update_yaxes(type="category", autorange="reversed", showgrid=False, zeroline=False)
+    fig.update_yaxes(type="category", range=[len(rows) - 0.4, -0.6], showgrid=False, zeroline=False)
     return layout(
         fig,
         title,
