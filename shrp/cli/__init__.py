@@ -1,5 +1,5 @@
 """The command line: `python -m shrp COMMAND`, the commands being
-`finetune | augment | train | convert | usage | prune | evaluate | measure | reference | card | export`.
+`finetune | augment | train | convert | usage | knock-out | prune | evaluate | measure | reference | card | export`.
 
 Results go to stdout (one JSON object with `--json`), progress to stderr. Exit codes: 0 done, 1 an error that a
 person can mend (said in one sentence), 2 wrong usage, 130 interrupted.
@@ -19,6 +19,7 @@ from shrp.cli import (
     exporting,
     finetuning,
     inspecting,
+    knocking,
     pruning,
     reference,
     training,
@@ -41,6 +42,7 @@ for module in (
     converting,
     pruning,
     inspecting,
+    knocking,
     reference,
     cards,
     exporting,

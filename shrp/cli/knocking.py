@@ -1,0 +1,246 @@
+"""`knock-out`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrp.cli.options import (
+    AsJson,
+    DataSource,
+    EvaluatedLength,
+    LabelColumn,
+    LabelMeanings,
+    PairColumn,
+    SliceColumn,
+    TextColumns,
+    evaluation_data,
+    say_cut,
+)
+from shrp.cli.output import bar, print_json, print_table, provenance, stderr
+from shrp.errors import DataError, PlanError
+
+if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    from shrp.checkpoint import Checkpoint
+    from shrp.data import TextData
+
+_WORTH = "margin of the true class (of a number minus the error)"
+_SHOWN = 20
+"""Rows of a table on a terminal; the JSON has all."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command to the command line."""
+    app.command("knock-out")(knock_out)
+
+
+def knock_out(
+    checkpoint: Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)],
+    data: DataSource = "probe",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    slice_column: SliceColumn = None,
+    pair_column: PairColumn = None,
+    label_means: LabelMeanings = None,
+    expert: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="`LAYER.EXPERT`, such as 9.11: take this one away on all of the data; give it several times to take "
+            "several away at once. By default every expert is taken away in turn."
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Of every expert in turn: for whom it matters, by `class`, `slice` or `length`."),
+    ] = None,
+    inputs: Annotated[
+        int, typer.Option(min=1, help="Of every expert in turn: at most so many inputs, classes balanced.")
+    ] = 512,
+    max_length: EvaluatedLength = None,
+    json: AsJson = False,
+) -> None:
+    """What experts are worth: take them away, let the router pick the next ones, and compare the answers."""
+    from shrp.checkpoint import load
+    from shrp.groups import CLASS, LENGTH, SLICE, lacking
+
+    cells = [_cell(text) for text in expert or ()]
+    if cells and by is not None:
+        raise DataError("--by is for every expert in turn; leave --expert out.")
+    if by not in (None, CLASS, SLICE, LENGTH):
+        raise DataError(f"experts can be told apart by {CLASS}, {SLICE} or {LENGTH}, not by {by!r}.")
+    loaded = load(checkpoint)
+    source = evaluation_data(
+        data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column
+    )
+    if by is not None and (why := lacking(by, source)):
+        raise DataError(why)
+    length = max_length or loaded.info.max_length
+    found = (
+        _together(loaded, source, cells, length)
+        if cells
+        else _in_turn(loaded, source, by, min(inputs, len(source)), length)
+    )
+    say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
+    if json:
+        print_json(found | {"provenance": provenance(loaded, source, length)})
+    elif cells:
+        _print_together(found)
+    else:
+        _print_in_turn(found)
+
+
+def _cell(text: str) -> tuple[int, int]:
+    layer, _, expert = text.partition(".")
+    if not (layer.isdecimal() and expert.isdecimal()):
+        raise PlanError(f"write an expert as LAYER.EXPERT, such as 9.11, not as {text!r}.")
+    return int(layer), int(expert)
+
+
+def _together(
+    loaded: Checkpoint, source: TextData, cells: list[tuple[int, int]], length: int
+) -> dict[str, Any]:
+    """What is lost without all of some experts, and, where they are several, beyond the sum of each alone."""
+    from shrp.evaluate import evaluate
+    from shrp.knockout import Prefix, joint, knock_out_effect
+    from shrp.minimal_pairs import pairs_of
+
+    cells = list(dict.fromkeys(cells))
+    prefix = Prefix(loaded.model)
+    with bar("knocked out") as progress:
+        task = progress.add_task("evaluating", total=None)
+        before = evaluate(loaded.model, loaded.tokenizer, source, max_length=length)
+
+        def taken(experts: list[tuple[int, int]]):
+            progress.update(task, description="without " + ", ".join(f"{a}.{b}" for a, b in experts))
+            return knock_out_effect(
+                loaded.model,
+                loaded.tokenizer,
+                source,
+                before,
+                experts,
+                prefix=prefix,
+                max_length=length,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+
+        found = taken(cells)
+        alone = [taken([cell]) for cell in cells] if len(cells) > 1 and source.labels is not None else []
+    pairs = pairs_of(source)
+    change, ends = found.score_change()
+    result: dict[str, Any] = {
+        "experts": [f"{layer}.{number}" for layer, number in found.experts],
+        "data": source.name,
+        "n": len(source),
+        "affected": len(found.affected),
+        "metric": before.metric,
+        "score": before.score,
+        "without": found.after.score,
+        "change": change,
+        "interval": ends,
+        "flipped": found.flipped,
+        "logits": found.logit_changes(pairs=pairs).to_dict("records"),
+        "slices": found.by_slice(pairs).to_dict("records"),
+    }
+    if alone:
+        whole = joint(found, alone, pairs)
+        result["worth"] = {
+            "together": whole.together,
+            "alone": {f"{a}.{b}": one.changes().mean() for (a, b), one in zip(cells, alone, strict=True)},
+            "sum": whole.sum,
+            "beyond the sum": whole.beyond,
+            "interval": whole.interval,
+        }
+    return result
+
+
+def _print_together(found: dict[str, Any]) -> None:
+    low, high = found["interval"]
+    interval = f" ({low:+.4f} to {high:+.4f})" if low == low else ""
+    stderr.print(
+        f"taken from {found['affected']} of n = {found['n']} inputs of {found['data']}, the router picks the next",
+        highlight=False,
+    )
+    print_table(
+        f"without {', '.join(found['experts'])}",
+        [
+            {name: found[name] for name in ("metric", "score", "without")}
+            | {"change (95% interval)": f"{found['change']:+.4f}{interval}", "flipped": found["flipped"]}
+        ],
+    )
+    if "worth" in found:
+        worth = found["worth"]
+        low, high = worth["interval"]
+        ends = f" ({low:+.4f} to {high:+.4f})" if low == low else ""
+        print_table(
+            f"change of the {_WORTH}",
+            [{"without": name, "change": f"{value:+.4f}"} for name, value in worth["alone"].items()]
+            + [
+                {"without": "the sum of these", "change": f"{worth['sum']:+.4f}"},
+                {"without": "all of them", "change": f"{worth['together']:+.4f}"},
+                {"without": "beyond the sum", "change": f"{worth['beyond the sum']:+.4f}{ends}"},
+            ],
+        )
+    shown = ("slice", "n", "affected", "change", "elsewhere", "difference", "q")
+    print_table("by slice", [{name: row[name] for name in shown} for row in found["slices"]])
+
+
+def _in_turn(
+    loaded: Checkpoint, source: TextData, by: str | None, inputs: int, length: int
+) -> dict[str, Any]:
+    """Every expert's effect, and for whom it matters."""
+    from shrp.attribution.importance import blocks, knock_outs, merge
+    from shrp.attribution.where import beyond_chance, worth_by_group
+    from shrp.batching import token_counts
+    from shrp.groups import groups_by
+
+    parts = []
+    with bar("knocked out") as progress:
+        task = progress.add_task("inputs", total=inputs)
+        for rows in blocks(source, inputs):
+            parts.append(knock_outs(loaded.model, loaded.tokenizer, source, rows, max_length=length))
+            progress.update(task, completed=sum(part.n for part in parts))
+        if not parts:
+            raise DataError(f"{source.name} is empty; knocking out needs at least one input.")
+        found = merge(parts)
+        result: dict[str, Any] = {
+            "data": source.name,
+            "n": found.n,
+            "of": len(source),
+            "experts": found.table(source, None).to_dict("records"),
+        }
+        if by is not None:
+            task = progress.add_task("dealing", total=None)
+            frame = worth_by_group(
+                found,
+                source,
+                groups_by(by, source, lengths=token_counts(loaded.tokenizer, source.texts)),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+            result |= {"by": by, "groups": frame.to_dict("records")}
+            result["beyond_chance"] = beyond_chance(frame).to_dict("records")
+    return result
+
+
+def _print_in_turn(found: dict[str, Any]) -> None:
+    where = f"n = {found['n']} of {found['of']} inputs of {found['data']}"
+    rows = sorted(found["experts"], key=lambda row: -row["effect"])[:_SHOWN]
+    shown = ("layer", "expert", "usage", "uses", "effect", "signed", "score_lost")
+    print_table(
+        f"every expert in turn, {where}: mean size of its effect on the answer, and its mean; the largest {len(rows)}",
+        [{name: row[name] for name in shown} for row in rows],
+    )
+    if "by" not in found:
+        return
+    shown = ("layer", "expert", "group", "n", "uses", "lost", "elsewhere", "q")
+    sure = found["beyond_chance"]
+    tested = sum(row["p"] == row["p"] for row in found["groups"])
+    print_table(
+        f"{_WORTH} that is lost without the expert, by {found['by']}: unlike elsewhere beyond chance",
+        [{name: row[name] for name in shown} for row in sure[:_SHOWN]],
+    )
+    stderr.print(
+        f"{len(sure)} of {tested} experts and groups differ from elsewhere beyond chance (q of at most 0.05)",
+        highlight=False,
+    )

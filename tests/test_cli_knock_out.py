@@ -1,0 +1,121 @@
+"""`python -m shrp knock-out` says what the functions behind it find, and refuses what can't be asked."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shrp import checkpoint
+from shrp.attribution.importance import blocks, knock_outs, merge
+from shrp.attribution.where import worth_by_group
+from shrp.data import load_file
+from shrp.evaluate import evaluate
+from shrp.groups import groups_by
+from shrp.knockout import joint, knock_out_effect
+from shrp.minimal_pairs import pairs_of
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_routed, tiny_tokenizer, tiny_data, tiny_info):
+    """A folder with a routed checkpoint and a CSV file with slices and minimal pairs."""
+    root = tmp_path_factory.mktemp("knock-out")
+    frame = tiny_data(40, 1).to_frame().sort_values("label", kind="stable")
+    frame["twin"] = [
+        *range((frame["label"] == "negative").sum()),
+        *range((frame["label"] == "positive").sum()),
+    ]
+    frame.to_csv(root / "data.csv", index=False)
+    for name, how in (("routed", {"layers": (0, 1, 2)}), ("uniform", {"control": "uniform"})):
+        checkpoint.save(tiny_routed(**how), tiny_tokenizer, tiny_info(**how), root / name)
+    return root
+
+
+@pytest.fixture
+def options(place):
+    return (
+        place / "routed",
+        *("--data", place / "data.csv", "--slice-column", "slice", "--pair-column", "twin"),
+    )
+
+
+@pytest.fixture
+def known(place):
+    loaded = checkpoint.load(place / "routed")
+    return loaded, load_file(place / "data.csv", "sst2", slice_column="slice", pair_column="twin")
+
+
+def test_experts_taken_away_together(shrp, options, known):
+    loaded, data = known
+    code, out, err = shrp("knock-out", *options, "--expert", "2.1", "--expert", "1.0", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    before = evaluate(loaded.model, loaded.tokenizer, data)
+
+    def taken(*cells):
+        return knock_out_effect(loaded.model, loaded.tokenizer, data, before, cells)
+
+    both = taken((1, 0), (2, 1))
+    assert told["experts"] == ["1.0", "2.1"]
+    assert (told["n"], told["affected"], told["flipped"]) == (40, len(both.affected), both.flipped)
+    assert (told["score"], told["without"]) == (before.score, both.after.score)
+    assert told["change"] == pytest.approx(both.after.score - before.score)
+    assert [row["slice"] for row in told["slices"]] == sorted(set(data.slices))
+    expected = joint(both, [taken((1, 0)), taken((2, 1))], pairs_of(data))
+    assert told["worth"]["together"] == pytest.approx(expected.together, abs=1e-6)
+    assert told["worth"]["sum"] == pytest.approx(sum(told["worth"]["alone"].values()))
+    assert told["worth"]["interval"] == pytest.approx(expected.interval, abs=1e-6)
+    assert told["provenance"]["checkpoint_fingerprint"] == loaded.fingerprint
+    code, out, err = shrp("knock-out", *options, "--expert", "2.1", "--expert", "1.0")
+    assert "beyond the sum" in out
+    assert "without 1.0, 2.1" in out
+    code, out, err = shrp("knock-out", *options, "--expert", "2.1", "--expert", "2.1")
+    assert "beyond the sum" not in out  # one, named twice
+
+
+def test_every_expert_in_turn_and_for_whom_it_matters(shrp, options, known):
+    loaded, data = known
+    code, out, err = shrp("knock-out", *options, "--by", "slice", "--inputs", 32, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["n"], told["of"]) == (32, 40)
+    parts = [knock_outs(loaded.model, loaded.tokenizer, data, rows) for rows in blocks(data, 32)]
+    found = merge(parts)
+    experts, expected = pd.DataFrame(told["experts"]), found.table(data, None)
+    assert len(experts) == 12
+    np.testing.assert_allclose(experts["effect"], expected["effect"], atol=1e-6)
+    groups = pd.DataFrame(told["groups"])
+    by_slice = worth_by_group(found, data, groups_by("slice", data))
+    np.testing.assert_allclose(groups["lost"], by_slice["lost"], atol=1e-6)
+    assert groups["group"].tolist() == by_slice["group"].tolist()
+    assert len(told["beyond_chance"]) == (groups["q"].fillna(1) <= 0.05).sum()
+    code, out, err = shrp("knock-out", *options)
+    assert code == 0, err
+    assert "every expert in turn, n = 40 of 40" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--expert", "9"), "LAYER.EXPERT"),
+        (("--expert", "a.b"), "LAYER.EXPERT"),
+        (("--expert", "7.0"), "layer 7 has no router"),
+        (tuple(x for e in range(4) for x in ("--expert", f"1.{e}")), "all experts of layer 1"),
+        (("--expert", "1.0", "--by", "slice"), "leave --expert out"),
+        (("--by", "answer"), "class, slice or length"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_words(shrp, options, asked, said):
+    code, out, err = shrp("knock-out", *options, *asked)
+    assert code == 1
+    assert out == ""
+    assert said in " ".join(err.split())
+
+
+def test_without_routers_or_slices_it_says_so(shrp, place, options):
+    code, _, err = shrp("knock-out", place / "uniform", *options[1:])
+    assert code == 1
+    assert "no routed layer" in " ".join(err.split())
+    code, _, err = shrp("knock-out", place / "routed", "--data", place / "data.csv", "--by", "slice")
+    assert code == 1
+    assert "no slices" in " ".join(err.split())
