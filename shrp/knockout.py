@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,26 +16,27 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import router_layers
 from shrp.data import TextData
-from shrp.dealing import Dealer
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
-from shrp.intervals import NO_INTERVAL, NO_WIDTH
+from shrp.group_test import apart_from_others
+from shrp.intervals import NO_INTERVAL
 from shrp.layers import ExpertLayer
 from shrp.metrics import at_once
 from shrp.minimal_pairs import units_of
-from shrp.mixes import FALSE_DISCOVERIES
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
 from shrp.routing import knock_out, record_routing, top_k_gates, use_gates
 from shrp.worth import worth
 
 RESAMPLES = 2000
-DEALS, MANY = 5000, 5000
-"""Random deals of inputs to slices, by which a slice's p-value is found; of more inputs than `MANY` fewer, down to a
-fifth, or as many as it takes to tell one slice of all."""
 FEWEST = 5
 """Affected inputs of a slice, a minimal pair being one, from which on its mean change has an interval."""
+FEWEST_BEYOND = 10
+"""Inputs, a minimal pair being one, that lose more or less together than one by one, from which on the mean has an
+interval: of fewer the bootstrap is too sure."""
+_ROUNDING = 1e-5
+"""Worths that differ by less are equal: so much depends on which inputs share a batch."""
 PREFIX_BYTES = 256 * 2**20
 """Everything that one `Prefix` keeps; inputs beyond it are run anew each time."""
 
@@ -117,12 +117,15 @@ class KnockOut:
 
         Returns:
             Columns class, `before` and `after` (mean logits over all n inputs), `change`, `low, high` (95%, paired
-            bootstrap over all inputs), and `among its inputs`, the mean change over those affected (nan for none).
+            bootstrap over all inputs; nan where fewer than `FEWEST` are affected), and `among its inputs`, the mean
+            change over those affected (nan for none).
         """
         task = self.before.task
         change = (self.after.logits - self.before.logits).astype(np.float64)
         units = units_of(len(change), pairs)
-        bounds = _bootstrap_means(change, resamples, np.random.default_rng(seed), units)
+        bounds = np.full((2, change.shape[1]), np.nan)
+        if len(np.unique(units[self.affected])) >= FEWEST:
+            bounds = _bootstrap_means(change, resamples, np.random.default_rng(seed), units)
         among = change[self.affected].mean(0) if len(self.affected) else np.full(change.shape[1], np.nan)
         return pd.DataFrame(
             {
@@ -141,20 +144,22 @@ class KnockOut:
         after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
         return after - before
 
-    def by_slice(self, pairs: np.ndarray | None = None) -> pd.DataFrame:
+    def by_slice(
+        self, pairs: np.ndarray | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> pd.DataFrame:
         """One row a slice: what the experts are worth there, and whether that differs from elsewhere.
 
         An input's worth is that of `shrp.worth.worth`; negative changes mean that the experts had helped.
 
         Args:
             pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn and dealt as one.
+            progress: called with deals of the test done and in all.
 
         Returns:
             Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean over the
             slice's inputs) with `low, high` (95%, bootstrap of these; nan where fewer than `FEWEST` are affected),
-            `elsewhere` (mean over all others), `difference` of the two, p (two-sided, by dealing the inputs' changes to
-            the slices anew, which holds although most are 0) and q (p for all slices looked at, after Benjamini and
-            Hochberg 1995; nan of a single slice). Empty without slices or labels.
+            `elsewhere` (mean over all others), `difference` of the two, p (`shrp.group_test`) and q (p for all slices
+            looked at, after Benjamini and Hochberg 1995; nan of a single slice). Empty without slices or labels.
         """
         columns = ["slice", "n", "affected", "become wrong", "become right"]
         columns += ["change", "low", "high", "elsewhere", "difference", "p"]
@@ -165,33 +170,16 @@ class KnockOut:
         rng = np.random.default_rng(0)
         names, codes = np.unique(np.array(self.before.slices, dtype=str), return_inverse=True)
         total, units = len(codes), units_of(len(codes), pairs)
-        members = (codes == np.arange(len(names))[:, None]).astype(float)  # (slices, N)
-        sizes = members.sum(1)
         change = self.changes()
-
-        def differences(sums: np.ndarray) -> np.ndarray:
-            """Mean within less mean without, of the slices' sums `(slices, ...)`."""
-            n = sizes[:, None]
-            return sums / n - (change.sum() - sums) / (total - n)
-
         taken = np.zeros(total, dtype=bool)
         taken[self.affected] = True
         right = [np.zeros(total, dtype=bool)] * 2
         if not self.before.task.is_regression:
             right = [one.predictions == one.labels for one in (self.before, self.after)]
-        p = np.full(len(names), np.nan)
-        if len(names) > 1:
-            found = np.abs(differences(members @ change[:, None]))
-            reached = np.ones(len(names))  # the deal that was found is one of them
-            together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
-            # Of several slices looked at, the least p must be able to tell one.
-            least = max(DEALS // 5, math.ceil(2 * len(names) / FALSE_DISCOVERIES))
-            deals = max(least, round(DEALS * min(1, MANY / total)))
-            for dealt in Dealer(codes, together, np.zeros(total)).dealt_values(change, deals, rng):
-                reached += (np.abs(differences(members @ dealt.T)) >= found - 1e-12).sum(1)
-            p = reached / (deals + 1)
+        together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
+        p = apart_from_others(change[:, None], codes, together, progress=progress)[:, 0]
         rows = []
-        for name, mask in zip(names, members.astype(bool), strict=True):
+        for name, mask in zip(names, codes == np.arange(len(names))[:, None], strict=True):
             affected = int((taken & mask).sum())
             ends = (np.nan, np.nan)
             if len(np.unique(units[taken & mask])) >= FEWEST:
@@ -211,13 +199,10 @@ class Joint(NamedTuple):
     """The mean of `KnockOut.changes`; negative where they help."""
     sum: float
     """Of these means of each expert alone."""
+    beyond: float
+    """The one less the other; 0 where only rounding differs."""
     interval: tuple[float, float]
-    """95%, of `beyond`, by the bootstrap over inputs; (nan, nan) where all draws are alike."""
-
-    @property
-    def beyond(self) -> float:
-        """Negative where more is lost together than one by one, as where each stands in for the other."""
-        return self.together - self.sum
+    """95%, of `beyond`, by the bootstrap over inputs; (nan, nan) where it differs in fewer than `FEWEST_BEYOND`."""
 
 
 def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
@@ -228,11 +213,12 @@ def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | Non
     """
     whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
     beyond = whole - parts
-    low, high = _bootstrap_means(
-        beyond[:, None], RESAMPLES, np.random.default_rng(0), units_of(len(beyond), pairs)
-    )
-    ends = (float(low[0]), float(high[0])) if high[0] - low[0] > NO_WIDTH else NO_INTERVAL
-    return Joint(float(whole.mean()), float(parts.mean()), ends)
+    beyond[np.abs(beyond) < _ROUNDING] = 0.0
+    units, ends = units_of(len(beyond), pairs), NO_INTERVAL
+    if len(np.unique(units[beyond != 0])) >= FEWEST_BEYOND:
+        low, high = _bootstrap_means(beyond[:, None], RESAMPLES, np.random.default_rng(0), units)
+        ends = float(low[0]), float(high[0])
+    return Joint(float(whole.mean()), float(parts.mean()), float(beyond.mean()), ends)
 
 
 def knock_out_effect(

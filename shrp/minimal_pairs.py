@@ -42,6 +42,14 @@ def pairs_of(data: TextData) -> np.ndarray:
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
+def pairs_among(data: TextData, rows: np.ndarray) -> np.ndarray:
+    """Those of `pairs_of` whose inputs are both among some rows, as places in these `(P, 2)`."""
+    places = np.full(len(data), -1)
+    places[rows] = np.arange(len(rows))
+    found = places[pairs_of(data)]
+    return found[(found >= 0).all(1)]
+
+
 def units_of(n: int, pairs: np.ndarray | None) -> np.ndarray:
     """What is drawn as one where chance is asked: both inputs of a minimal pair, every other input by itself.
 

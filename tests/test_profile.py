@@ -339,6 +339,13 @@ def test_experts_that_stand_in_for_each_other_lose_more_together(tiny_routed, ti
     assert -1.15 < found.interval[0] < found.together < found.interval[1] < -0.85
     pairs = np.arange(40).reshape(20, 2)
     assert joint(both, alone, pairs).interval != found.interval
+    few = replace(
+        both, after=replace(before, logits=np.where(np.arange(40)[:, None] < 9, logits, before.logits))
+    )
+    assert joint(few, alone).beyond < -0.1
+    assert np.isnan(joint(few, alone).interval).all()  # of nine the bootstrap is too sure
+    noise = replace(both, after=replace(before, logits=before.logits + np.float32(1e-7) * np.arange(2)))
+    assert joint(noise, alone).beyond == 0
     same = joint(both, [both])
     assert same.beyond == 0
     assert np.isnan(same.interval).all()

@@ -18,6 +18,7 @@ from ui.attribution_where import where_part
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
 from ui.knock_outs import knocked_out
+from ui.pickers import always_one
 from ui.text import escape, escape_html, is_percentage, metric_name, percent
 
 ON, INPUTS, MEANING, MEASURE = "on_data", "data_inputs", "knocked_out", "rank_by"
@@ -82,34 +83,28 @@ def _controls(total: int) -> tuple[int, str]:
         bind="query-params",
         help="The first so many of a class-balanced random order. More inputs go on from what was measured already.",
     )
-    meaning = right.segmented_control(
-        "A knocked-out expert",
-        MEANINGS,
-        default=MEANINGS[0],
-        required=True,
-        key=MEANING,
-        bind="query-params",
-        help="**router picks the next**: the best of the other experts takes over, and the layers above route as they "
-        "then would. **zeroed**: the expert's gate is 0 and all other gates stay as they are.",
-    )
-    return (n if n in sizes else default), (meaning if meaning in MEANINGS else MEANINGS[0])
+    with right:
+        meaning = always_one(
+            "A knocked-out expert",
+            MEANINGS,
+            MEANING,
+            help="**router picks the next**: the best of the other experts takes over, and the layers above route as "
+            "they then would. **zeroed**: the expert's gate is 0 and all other gates stay as they are.",
+        )
+    return (n if n in sizes else default), meaning
 
 
 def _measure() -> str:
     """The picked one of `MEASURES`."""
-    labels = list(_LABELS.values())
-    picked = st.segmented_control(
+    picked = always_one(
         "Rank usage against",
-        labels,
-        default=labels[0],
-        required=True,
-        key=MEASURE,
-        bind="query-params",
+        list(_LABELS.values()),
+        MEASURE,
         help="**effect, all inputs**: mean size of the change of the output over all inputs, 0 for those that do not "
         "use the expert. **effect where used**: the mean over the inputs that use it. **score lost**: what "
         "the task's metric loses.",
     )
-    return next((key for key, label in _LABELS.items() if label == picked), "effect")
+    return next(key for key, label in _LABELS.items() if label == picked)
 
 
 def _what(found: KnockOuts, output: int | None) -> str:

@@ -15,7 +15,7 @@ from shrp.attribution.tokens import WordScores
 from shrp.mixes import FALSE_DISCOVERIES
 from shrp.phrases import signed
 from ui.routing_figures import grid_height
-from ui.text import escape_html, shorten
+from ui.text import axis_names, escape_html, shorten
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
 # Less and more, as in the diverging scale of all charts; see-through, so that either theme's text stays legible.
@@ -271,17 +271,20 @@ def usage_scatter(
     return fig
 
 
-def where_columns(frame: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
-    """The experts that differ most between groups, by place, as many as a map has room for; and how many fire at all.
+def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
+    """The experts that are beyond chance and those that differ most between groups, by place, as many as a map has room
+    for; and how many fire at all.
 
     Args:
         frame: of `shrp.attribution.where.worth_by_group`.
+        sure: of `shrp.attribution.where.beyond_chance`.
     """
     used = frame.groupby(["layer", "expert"])["uses"].sum()
     used = used[used > 0].index
     spread = frame.set_index(["layer", "expert"])["lost"].groupby(["layer", "expert"]).agg(np.ptp)
-    most = spread[used].sort_values(ascending=False, kind="stable").index[:_MOST_COLUMNS]
-    return sorted(most), len(used)
+    first = zip(sure["layer"], sure["expert"], strict=True)
+    most = dict.fromkeys([*first, *spread[used].sort_values(ascending=False, kind="stable").index])
+    return sorted([*most][:_MOST_COLUMNS]), len(used)
 
 
 def where_map(
@@ -304,7 +307,7 @@ def where_map(
     digits = max(1, 1 - math.floor(math.log10(limit)))
     bold = (shown["q"] <= FALSE_DISCOVERIES).to_numpy()
     text = [
-        "" if not uses else f"<b>{signed(value, digits)}</b>" if sure else signed(value, digits)
+        f"<b>{signed(value, digits)}</b>" if sure else signed(value, digits) if uses else ""
         for value, uses, sure in zip(shown["lost"], shown["uses"], bold, strict=True)
     ]
     hover = [
@@ -320,7 +323,7 @@ def where_map(
         go.Heatmap(
             z=z,
             x=[f"{layer}·{expert}" for layer, expert in experts],
-            y=[f"{escape_html(shorten(name.replace('_', ' '), 24))} ({counts[name]:,})" for name in groups],
+            y=axis_names(f"{name.replace('_', ' ')} ({counts[name]:,})" for name in groups),
             text=np.array(text, dtype=object).reshape(shape),
             texttemplate="%{text}",
             hovertext=np.array(hover, dtype=object).reshape(shape),

@@ -16,6 +16,7 @@ from ui.attribution_results import Explained, routes_without
 from ui.attribution_words import replaced_by
 from ui.bound import fall_back
 from ui.downloads import chart
+from ui.pickers import always_one
 from ui.text import escape, percent, plain, shorten
 
 ASPECT, LAYER, EXPERT, OTHER = "explain", "route_layer", "route_expert", "route_other"
@@ -27,13 +28,10 @@ NAMED = 8
 
 def explains_a_route() -> bool:
     """The control for what is explained; whether it is a route."""
-    picked = st.segmented_control(
+    picked = always_one(
         "Explain",
         (ANSWER, ROUTE),
-        default=ANSWER,
-        required=True,
-        key=ASPECT,
-        bind="query-params",
+        ASPECT,
         help="**the answer**: what the output is due to. **a layer's route**: which words make a router take its "
         "expert, and not another one.",
     )

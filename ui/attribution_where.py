@@ -9,15 +9,17 @@ import pandas as pd
 import streamlit as st
 
 from shrp.attribution.importance import KnockOuts
-from shrp.attribution.where import FEWEST, beyond_chance, worth_by_group
+from shrp.attribution.where import FEWEST, beyond_chance, count_tests, worth_by_group
 from shrp.groups import CLASS, LENGTH, SLICE, input_groups
+from shrp.minimal_pairs import pairs_among
 from shrp.mixes import FALSE_DISCOVERIES
+from shrp.specialisation import MOST_GROUPS
 from ui import attribution_figures as figures
 from ui import measurements, state
-from ui.bound import fall_back
 from ui.downloads import chart, downloads
+from ui.pickers import always_one
 from ui.store import once
-from ui.text import escape, escape_html, percent, signed, worth_meaning, worth_name
+from ui.text import escape, escape_html, percent, plain, signed, worth_meaning, worth_name
 
 BY = "matters_by"
 """Key of the picked grouping, in the session's state and in the URL."""
@@ -40,16 +42,15 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
         return
     lengths = measurements.token_lengths(selection.checkpoint, data)
     known = input_groups(data, lengths=lengths, by=(CLASS, SLICE, LENGTH))
-    known = {by: groups for by, groups in known.items() if len(groups) > 1}
+    present = {by: sum(mask[found.rows].any() for mask in groups.values()) for by, groups in known.items()}
+    known = {by: groups for by, groups in known.items() if 1 < present[by] <= MOST_GROUPS}
     if not known:
-        st.caption("These inputs are all of one class and one length, so there are no groups to compare.")
+        st.caption(
+            "There are no groups to compare: these inputs are of one class, slice and length each, or of more than "
+            f"{MOST_GROUPS}."
+        )
         return
-    start = SLICE if SLICE in known else next(iter(known))
-    fall_back(BY, known, start)
-    by = st.segmented_control(
-        "Inputs by", list(known), default=start, key=BY, bind="query-params", required=True
-    )
-    by = by if by in known else start
+    by = always_one("Inputs by", list(known), BY, SLICE if SLICE in known else None)
     frame = once(
         "worth by group",
         16,
@@ -59,8 +60,9 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
     )
     worth = worth_name(data.task)
     sure = beyond_chance(frame)
-    st.markdown(_said(sure, frame, worth))
-    drawn, all_used = figures.where_columns(frame)
+    said = _said(sure, frame, worth)
+    st.markdown(said)
+    drawn, all_used = figures.where_columns(frame, sure)
     shown = f"the {len(drawn)} experts of {all_used} that differ most between groups"
     chart(
         figures.where_map(
@@ -74,9 +76,9 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
         frame,
         "where-map",
         f"{name}-by-{by}",
-        f"Heatmap, groups of inputs by experts: mean {worth} lost without the expert. {_said(sure, frame, worth)}",
+        f"Heatmap, groups of inputs by experts: mean {worth} lost without the expert. {plain(said)}",
     )
-    paired = " both of a minimal pair as one," * (data.pairs is not None)
+    paired = " both of a minimal pair as one," * (len(pairs_among(data, found.rows)) > 0)
     st.caption(
         f"The {worth} is {worth_meaning(data.task)}; positive: the expert helps these inputs. "
         "Means over all inputs of a group that were "
@@ -90,12 +92,13 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
 
 def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str) -> str:
     """What is beyond chance, in Markdown."""
-    tested = int(frame["p"].notna().sum())
+    tested = count_tests(frame)
+    what = "experts" if frame["group"].nunique() == 2 else "experts and groups"
     if not tested:
         return f"No expert is used by {FEWEST} of these inputs, so nothing can be told: take more of them."
     if sure.empty:
         return (
-            f"Of {tested:,} experts and groups **none** differs from elsewhere beyond chance: what an expert is worth "
+            f"Of {tested:,} {what} **none** differs from elsewhere beyond chance: what an expert is worth "
             "does not depend on the group, or these are too few inputs to tell."
         )
     parts = [
@@ -106,7 +109,7 @@ def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str) -> str:
     more = len(sure) - len(parts)
     rest = f", and {more:,} more" if more > 0 else ""
     return (
-        f"Unlike elsewhere beyond chance, in {len(sure):,} of {tested:,} experts and groups (of which "
+        f"Unlike elsewhere beyond chance, in {len(sure):,} of {tested:,} {what} (of which "
         f"{percent(FALSE_DISCOVERIES, 0)} may be chance), by the {worth} that is lost: {'; '.join(parts)}{rest}."
     )
 

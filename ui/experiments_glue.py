@@ -241,15 +241,15 @@ def size_check() -> Drawn:
         drawn.append(headed(f"Another size: {name}", f"size-check-{number}"))
         say(findings(frame))
         st.caption(HOW_FOUND)
-        for (recipe, depth), rows in frame.groupby(["recipe", "depth"]):
+        for place, ((recipe, depth), rows) in enumerate(frame.groupby(["recipe", "depth"])):
             title = f"{in_words(depth)} converted"
-            key = f"size-check-{number}-{depth}"
+            key = f"size-check-{number}-{place}"
             retained(
                 rows,
                 title,
                 f"{recipe}; percent of the dense teacher's score (dashed)<br>{_bars(rows)}",
                 key,
-                key,
+                f"{key}-{depth}",
             )
     return drawn
 

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.checkpoint import Checkpoint
+from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.knockout import FEWEST, RESAMPLES, KnockOut
 from shrp.minimal_pairs import pairs_of
@@ -23,8 +24,11 @@ def knocked_out(
 ) -> None:
     """The change of the score, of predictions, and of each class's mean logit. Raises as `knock_out_effect`."""
     st.subheader("Without this expert", anchor=False)
-    st.caption(together.successors(stats, (layer, expert)))
     others = together.pick(stats, (layer, expert))
+    mine = sorted({expert, *(other for at, other in others if at == layer)})
+    if len(mine) < stats.num_experts:
+        top_k = router_layers(checkpoint.model)[layer].top_k
+        st.caption(together.successors(stats, layer, mine, top_k))
     found = made.knocked_out(checkpoint, data, stats, ((layer, expert), *others))
     name += "".join(f"-layer{at}-expert{other}" for at, other in others)
     n, affected, it = found.before.n, len(found.affected), _it(found)
@@ -196,7 +200,8 @@ def _readable(frame: pd.DataFrame, noun: str, it: str) -> pd.DataFrame:
             f"without {it}": frame["after"].map(plain),
             "change": frame["change"].map(change),
             "95% interval": [
-                f"{change(low)} to {change(high)}" for low, high in zip(frame["low"], frame["high"])
+                f"{change(low)} to {change(high)}" if low == low else "–"
+                for low, high in zip(frame["low"], frame["high"])
             ],
             f"change among {'its' if it == 'it' else 'their'} inputs": frame["among its inputs"].map(change),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -165,16 +164,9 @@ def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
 
     def work(progress: Progress) -> Losses:
         pairs = pairs_of(data)
-        steps = (
-            found.score_change,
-            partial(found.logit_changes, pairs=pairs),
-            partial(found.by_slice, pairs),
-        )
-        made = []
-        for step in steps:
-            progress(len(made), len(steps))
-            made.append(step())
-        return Losses(*made)
+        progress(0, 1)
+        score, logits = found.score_change(), found.logit_changes(pairs=pairs)
+        return Losses(score, logits, found.by_slice(pairs, progress))
 
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
     return once("knock-out losses", 128, key, "Weighing what is lost against chance", work)

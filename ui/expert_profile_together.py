@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
-from shrp.knockout import Joint, KnockOut
+from shrp.knockout import FEWEST_BEYOND, Joint, KnockOut
+from shrp.phrases import counted
 from shrp.usage import UsageStats
 from ui import expert_profile_results as made
+from ui.bound import leave_known
 from ui.text import signed
 
 Cell = tuple[int, int]
@@ -31,8 +36,7 @@ def pick(stats: UsageStats, cell: Cell) -> tuple[Cell, ...]:
         for expert in range(stats.num_experts)
         if (layer, expert) != cell
     }
-    if WITH in st.session_state:  # another expert, checkpoint or data may have been picked
-        st.session_state[WITH] = [name for name in st.session_state[WITH] if name in known]
+    leave_known(WITH, known)
     picked = st.multiselect(
         "Knocked out along with it",
         list(known),
@@ -45,23 +49,32 @@ def pick(stats: UsageStats, cell: Cell) -> tuple[Cell, ...]:
     return tuple(known[name] for name in picked if name in known)
 
 
-def successors(stats: UsageStats, cell: Cell) -> str:
-    """Where an expert's inputs go without it, in a sentence; only that it is told, where more than one expert is taken
-    or every token has its own.
-    """
-    layer, expert = cell
-    mine = stats.top1[layer][:, expert] > 0
-    if stats.unit == "tokens" or not mine.any():
+def successors(stats: UsageStats, layer: int, taken: Sequence[int], top_k: int = 1) -> str:
+    """Where a layer's inputs go without some of its experts, in a sentence; of tokens only that they go on."""
+    if stats.unit == "tokens":
         return "The router picks the next one in its layer."
-    left = stats.probs[layer][mine].copy()
-    left[:, expert] = -1.0
-    counts = pd.Series(left.argmax(1)).value_counts()
+    probs = stats.probs[layer]
+    left = probs.copy()
+    left[:, taken] = -1.0
+    before, after = _top(probs, top_k), _top(left, min(top_k, probs.shape[1] - len(taken)))
+    mine = before[:, taken].any(1)
+    counts = pd.Series((after & ~before)[mine].sum(0)).sort_values(ascending=False, kind="stable")
+    counts = counts[counts > 0]
+    if counts.empty:
+        return "The router picks the next one in its layer."
     named = ", ".join(f"{e} ({n / mine.sum():.0%})" for e, n in counts.head(_NAMED).items())
-    rest = f" and {len(counts) - _NAMED} others" if len(counts) > _NAMED else ""
+    rest = f" and {counted(len(counts) - _NAMED, 'other')}" if len(counts) > _NAMED else ""
     return (
-        f"The router picks the next one in its layer: of its {int(mine.sum()):,} inputs' first choices that is expert "
+        f"The router picks the next in its layer: in layer {layer}, for {int(mine.sum()):,} inputs, expert "
         f"{named}{rest}."
     )
+
+
+def _top(probs: np.ndarray, k: int) -> np.ndarray:
+    """Which experts are among the `k` most probable of each input, bool `(N, H)`."""
+    found = np.zeros(probs.shape, dtype=bool)
+    np.put_along_axis(found, np.argsort(-probs, axis=1, kind="stable")[:, :k], True, axis=1)
+    return found
 
 
 def beyond_the_sum(
@@ -102,10 +115,21 @@ def verdict(found: Joint, worth: str) -> str:
         f"sum of each alone; {signed(found.beyond, 3)} beyond the sum"
     )
     if low != low:
-        return f"{text}."
+        few = (
+            ""
+            if not found.beyond
+            else f", by fewer than {FEWEST_BEYOND} inputs, too few to tell anything of others"
+        )
+        return f"{text}{few}."
     text += f" (95% interval {signed(low, 3)} to {signed(high, 3)}, over inputs)"
-    if high < 0:
-        return f"{text}. **More is lost together**: while one is left, it does in part what the others would have done."
-    if low > 0:
-        return f"{text}. **Less is lost together** than one by one: in part it is the same loss."
-    return f"{text}, no more than chance may be."
+    if low <= 0 <= high:
+        return f"{text}, no more than chance may be."
+    if max(found.together, found.sum) <= 0:
+        return f"{text}. " + (
+            "**More is lost together**: while one is left, it does in part what the others would have done."
+            if high < 0
+            else "**Less is lost together** than one by one: in part it is the same loss."
+        )
+    if min(found.together, found.sum) >= 0:
+        return f"{text}. **{'Less' if high < 0 else 'More'} is gained together** than one by one."
+    return f"{text}."

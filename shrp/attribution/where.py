@@ -4,7 +4,6 @@ than it is worth elsewhere. Shapes: `n` inputs, `E` experts, `G` groups.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -12,16 +11,15 @@ import pandas as pd
 
 from shrp.attribution.importance import KnockOuts
 from shrp.data import TextData
-from shrp.dealing import Dealer
 from shrp.errors import DataError
-from shrp.minimal_pairs import pairs_of
+from shrp.group_test import apart_from_others
+from shrp.minimal_pairs import pairs_among, units_of
 from shrp.mixes import FALSE_DISCOVERIES
 from shrp.worth import worth
 
 FEWEST = 5
-"""Inputs that an expert fires for, from which on it is tested: of fewer no test could tell a group."""
-DEALS = 2000
-"""Random deals of inputs to groups at the least: more where there is more to test, so that one could be told of all."""
+"""Inputs that an expert fires for, a minimal pair being one, from which on it is tested: of fewer no test could tell a
+group."""
 
 
 def worth_by_group(
@@ -42,9 +40,9 @@ def worth_by_group(
     Returns:
         A row for each expert and group with inputs among `found.rows`: layer, expert, group, n, `uses` (inputs of the
         group that the expert fires for), `lost` (mean over the group's inputs, positive where the expert helps),
-        `elsewhere` (mean over all others; nan of a single group), `difference`, p (two-sided, by dealing the inputs to
-        the groups anew, both of a minimal pair as one) and q (p for all experts and groups, after Benjamini and
-        Hochberg 1995). p and q are nan of experts that fire for fewer than `FEWEST` inputs.
+        `elsewhere` (mean over all others; nan of a single group), `difference`, p (`shrp.group_test`) and q (p for all
+        experts and groups, after Benjamini and Hochberg 1995; of two groups, each of which is the other's rest, for all
+        experts). p and q are nan of experts that fire for fewer than `FEWEST` inputs.
 
     Raises:
         DataError: the data have no labels, so that no answer is better than another.
@@ -60,9 +58,12 @@ def worth_by_group(
     masks = {name: mask for name, mask in masks.items() if mask.any()}
     members = np.stack(list(masks.values())).astype(np.float64)  # (G, n)
     sums, p = members @ lost, np.full((len(masks), lost.shape[1]), np.nan)
-    tested = fires.sum(0) >= FEWEST
-    if len(masks) > 1 and tested.any():
-        p[:, tested] = _chance(lost[:, tested], members, _pairs_among(found.rows, data), seed, progress)
+    pairs = pairs_among(data, found.rows)
+    units = units_of(found.n, pairs)
+    tested = np.array([len(np.unique(units[column])) >= FEWEST for column in fires.T])
+    if tested.any():
+        codes = members.argmax(0)
+        p[:, tested] = apart_from_others(lost[:, tested], codes, pairs, seed=seed, progress=progress)
     n, uses = members.sum(1)[:, None], members @ fires
     others = np.divide(lost.sum(0) - sums, found.n - n, out=np.full(sums.shape, np.nan), where=found.n > n)
     experts = found.fires.shape[2]
@@ -80,58 +81,28 @@ def worth_by_group(
         },
         index=places,
     ).reset_index()
-    frame["q"] = np.nan
-    known = frame["p"].notna()
-    if known.any():
-        frame.loc[known, "q"] = false_discovery_control(frame.loc[known, "p"])
+    q = np.full_like(p, np.nan)
+    if np.isfinite(p).any():
+        once = p[:1] if len(p) == 2 else p
+        known = np.isfinite(once)
+        q[: len(once)][known] = false_discovery_control(once[known])
+        q = np.broadcast_to(q[:1], p.shape) if len(p) == 2 else q
+    frame["q"] = q.ravel()
     return frame.sort_values(["layer", "expert"], kind="stable", ignore_index=True)[
         ["layer", "expert", "group", "n", "uses", "lost", "elsewhere", "difference", "p", "q"]
     ]
 
 
+def count_tests(frame: pd.DataFrame) -> int:
+    """How many differences `worth_by_group` tested; two groups make one of each expert."""
+    return int(frame["p"].notna().sum()) // (2 if frame["group"].nunique() == 2 else 1)
+
+
 def beyond_chance(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `worth_by_group` that differ from elsewhere beyond chance, the largest difference first."""
+    """The rows of `worth_by_group` that differ from elsewhere beyond chance, the largest difference first; of two
+    groups the one that an expert is worth more to.
+    """
     sure = frame[frame["q"] <= FALSE_DISCOVERIES]
+    if frame["group"].nunique() == 2:
+        sure = sure[sure["difference"] > 0]
     return sure.sort_values("difference", key=np.abs, ascending=False, kind="stable")
-
-
-def _pairs_among(rows: np.ndarray, data: TextData) -> np.ndarray:
-    """The minimal pairs whose two inputs are both among the rows, as places in these `(P, 2)`."""
-    places = np.full(len(data), -1)
-    places[rows] = np.arange(len(rows))
-    pairs = places[pairs_of(data)]
-    return pairs[(pairs >= 0).all(1)]
-
-
-def _chance(
-    lost: np.ndarray,
-    members: np.ndarray,
-    pairs: np.ndarray,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-) -> np.ndarray:
-    """How often deals of the inputs give each expert and group a difference as large, `(G, E)`."""
-    count, total = members.shape
-    names, sizes, whole = np.arange(count)[:, None], members.sum(1)[:, None], lost.sum(0)
-
-    def differences(sums: np.ndarray) -> np.ndarray:
-        return np.abs(sums / sizes - (whole - sums) / (total - sizes))
-
-    found, reached = (
-        differences(members @ lost),
-        np.ones((count, lost.shape[1])),
-    )  # the deal that was found is one
-    deals = max(DEALS, math.ceil(reached.size / FALSE_DISCOVERIES))
-    codes, done = members.argmax(0), 0
-    dealer = Dealer(codes, pairs, np.zeros(total))
-    for orders in dealer.dealt_values(np.arange(total), deals, np.random.default_rng(seed)):
-        dealt = np.empty_like(orders)  # each input gets the group of the place that it comes to
-        np.put_along_axis(dealt, orders, np.broadcast_to(codes, orders.shape), 1)
-        sums = (dealt[:, None] == names).reshape(-1, total).astype(
-            float
-        ) @ lost  # as one product it is much faster
-        reached += (differences(sums.reshape(len(orders), count, -1)) >= found - 1e-12).sum(0)
-        done += len(orders)
-        if progress:
-            progress(done, deals)
-    return reached / (deals + 1)

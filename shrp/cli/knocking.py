@@ -191,7 +191,7 @@ def _in_turn(
 ) -> dict[str, Any]:
     """Every expert's effect, and for whom it matters."""
     from shrp.attribution.importance import blocks, knock_outs, merge
-    from shrp.attribution.where import beyond_chance, worth_by_group
+    from shrp.attribution.where import beyond_chance, count_tests, worth_by_group
     from shrp.batching import token_counts
     from shrp.groups import groups_by
 
@@ -218,7 +218,7 @@ def _in_turn(
                 groups_by(by, source, lengths=token_counts(loaded.tokenizer, source.texts)),
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
-            result |= {"by": by, "groups": frame.to_dict("records")}
+            result |= {"by": by, "groups": frame.to_dict("records"), "tested": count_tests(frame)}
             result["beyond_chance"] = beyond_chance(frame).to_dict("records")
     return result
 
@@ -235,12 +235,11 @@ def _print_in_turn(found: dict[str, Any]) -> None:
         return
     shown = ("layer", "expert", "group", "n", "uses", "lost", "elsewhere", "q")
     sure = found["beyond_chance"]
-    tested = sum(row["p"] == row["p"] for row in found["groups"])
     print_table(
         f"{_WORTH} that is lost without the expert, by {found['by']}: unlike elsewhere beyond chance",
         [{name: row[name] for name in shown} for row in sure[:_SHOWN]],
     )
     stderr.print(
-        f"{len(sure)} of {tested} experts and groups differ from elsewhere beyond chance (q of at most 0.05)",
+        f"{len(sure)} of {found['tested']} differences from elsewhere are beyond chance (q of at most 0.05)",
         highlight=False,
     )

@@ -139,7 +139,7 @@ def test_every_file_of_the_experiments_can_be_read(open_page, offered, tmp_path,
     monkeypatch.setattr(studies, "FILES", tmp_path)
     wanted = {
         "GLUE scores": ("glue", "glue-table", "size"),
-        "Other encoders": ("size-check-0-6of12", "size-check-0-6of12-table"),
+        "Other encoders": ("size-check-0-0", "size-check-0-0-table"),
         "Recipe": ("rates-cola-11of12",),
         "Experts": ("matching-cola",),
         "Routes": ("overhead",),

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from shrp.attention_roles import attention_roles
 from shrp.batching import token_counts
 from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate
+from shrp.knockout import Joint
 from shrp.routing import knock_out, use_gates
 from shrp.shuffled import shuffle_routes
 from shrp.specialisation import specialisation
@@ -20,7 +22,7 @@ from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
 from shrp.worth import worth
 from ui import exchanged_routes, expert_profile_inputs, expert_profile_map, state
-from ui.expert_profile_together import successors
+from ui.expert_profile_together import successors, verdict
 
 from .helpers import HISTORY, specs, texts_of, upload, values
 
@@ -427,11 +429,37 @@ def test_where_inputs_go_without_their_expert(stats):
     probs = stats.probs[layer][stats.top1[layer][:, mine] > 0]
     second = np.argsort(-probs, axis=1)[:, 1]
     expert, count = max(((e, int((second == e).sum())) for e in set(second.tolist())), key=lambda x: x[1])
-    said = successors(stats, (layer, mine))
-    assert (
-        f"of its {len(probs):,} inputs' first choices that is expert {expert} ({count / len(probs):.0%})"
-        in said
-    )
+    said = successors(stats, layer, [mine])
+    assert f"for {len(probs):,} inputs, expert {expert} ({count / len(probs):.0%})" in said
+
+
+def test_where_inputs_go_names_those_that_come_in_and_none_that_is_gone_too():
+    probs = np.array([[0.5, 0.3, 0.15, 0.05], [0.4, 0.35, 0.05, 0.2], [0.1, 0.2, 0.3, 0.4]])
+    routed = SimpleNamespace(unit="inputs", probs={0: probs})
+    assert "for 2 inputs, expert 1 (100%)." in successors(routed, 0, [0])
+    assert "for 2 inputs, expert 2 (50%), 3 (50%)." in successors(routed, 0, [0, 1])
+    assert "for 2 inputs, expert 2 (50%), 3 (50%)." in successors(
+        routed, 0, [0], top_k=2
+    )  # 1 was there before
+    assert "expert" not in successors(SimpleNamespace(unit="tokens"), 0, [0])
+
+
+@pytest.mark.parametrize(
+    ("together", "alone", "ends", "said"),
+    [
+        (-0.3, -0.1, (-0.3, -0.1), "**More is lost together**"),
+        (-0.1, -0.3, (0.1, 0.3), "**Less is lost together**"),
+        (0.3, 0.1, (0.1, 0.3), "**More is gained together**"),
+        (0.1, 0.3, (-0.3, -0.1), "**Less is gained together**"),
+        (-0.1, 0.1, (-0.3, -0.1), "−0.100 without all of them"),
+        (-0.3, -0.2, (-0.3, 0.1), "no more than chance may be"),
+        (-0.3, -0.2, (float("nan"),) * 2, "too few to tell"),
+    ],
+)
+def test_what_several_lose_or_gain_together_in_words(together, alone, ends, said):
+    found = verdict(Joint(together, alone, together - alone, ends), "margin")
+    assert said in found
+    assert found.count("**") == 2 * ("**" in said)
 
 
 def test_an_unused_expert_changes_nothing_and_says_so(open_page, tiny_checkpoint, stats):

@@ -7,12 +7,13 @@ import pytest
 
 from shrp.attribution import importance
 from shrp.attribution.importance import KnockOuts
-from shrp.attribution.where import FEWEST, beyond_chance, worth_by_group
+from shrp.attribution.where import FEWEST, beyond_chance, count_tests, worth_by_group
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.groups import SLICE, groups_by
 from shrp.tasks import TASKS
 from shrp.worth import worth
+from ui import attribution_figures as figures
 
 from .helpers import SST2
 
@@ -86,6 +87,50 @@ def test_chance_finds_little_and_pairs_are_dealt_as_one():
     )
     assert together <= 12  # 5 are expected; by the binomial distribution more than 12 come once in 700 times
     assert alone > 12
+
+
+def test_of_two_groups_each_expert_is_tested_once():
+    """One that all of a class use helps that class: one finding, though both rows say it."""
+    labels = np.repeat([0, 1], N // 2)
+    change = np.zeros((N, 8), dtype=np.float32)
+    change[:, 0] = labels
+    fires = np.zeros((N, 8), dtype=bool)
+    fires[labels == 1, 0] = True
+    fires[::2, 1:5] = True
+    data = data_of(labels, ["all"] * N)
+    frame = worth_by_group(effects(labels, change, fires), data, groups_by("class", data))
+    assert count_tests(frame) == 5
+    sure = beyond_chance(frame)
+    assert sure[["expert", "group"]].to_numpy().tolist() == [[0, "positive"]]
+    mine = frame[frame["expert"] == 0]
+    assert mine["q"].nunique() == 1
+    assert mine["q"].iloc[0] == pytest.approx(5 * mine["p"].iloc[0])  # of five, not of ten
+
+
+def test_the_map_shows_what_is_beyond_chance_even_where_it_is_never_used():
+    """The class that an expert never serves is as unlike the others as the one that it serves alone."""
+    labels, slices = np.tile([0, 1], N // 2), np.repeat(["a", "b", "b_", "b "], N // 4)
+    rng = np.random.default_rng(0)
+    change, fires = rng.normal(0, 0.01, (N, 20)).astype(np.float32), np.ones((N, 20), dtype=bool)
+    change[slices == "a", 0], fires[:, 0] = 0.05, slices == "a"
+    change[:, 1:] *= 100 * rng.permutation(np.arange(1, 20))  # much larger, and for nobody in particular
+    change[~fires] = 0
+    data = data_of(labels, slices)
+    frame = worth_by_group(effects(labels, change, fires), data, groups_by(SLICE, data))
+    sure = beyond_chance(frame)
+    assert (0, "a") in set(zip(sure["expert"], sure["group"], strict=True))
+    drawn, used = figures.where_columns(frame, sure)
+    assert used == 20
+    assert (3, 0) in drawn
+    trace = figures.where_map(frame, drawn, "t", "s").data[0]
+    column = list(trace.x).index("3·0")
+    bold = {group: "<b>" in str(row[column]) for group, row in zip(trace.y, trace.text, strict=True)}
+    assert len(bold) == 4  # names that look alike have a row each
+    assert any(bold.values())
+    for group, row in zip(frame["group"].unique(), trace.text, strict=True):
+        cell = frame[(frame["expert"] == 0) & (frame["group"] == group)].iloc[0]
+        assert ("<b>" in str(row[column])) == (cell["q"] <= 0.05)
+        assert bool(row[column]) == (cell["uses"] > 0 or cell["q"] <= 0.05)
 
 
 def test_a_part_of_the_data_and_one_group_alone(planted):
