@@ -341,8 +341,7 @@ def where_map(
         title,
         subtitle=subtitle,
         x="layer · expert",
-        height=grid_height(len(groups), 180),
-        margin={"t": 96},
+        height=grid_height(len(groups), 200),
     )
     fig.update_xaxes(type="category", tickangle=0, tickfont={"size": 10}, showgrid=False, zeroline=False)
     fig.update_yaxes(type="category", showgrid=False, zeroline=False, autorange="reversed")

@@ -86,6 +86,11 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
         "corrected for all experts and groups (Benjamini and Hochberg); experts that fewer than "
         f"{FEWEST} inputs use are not tested. An expert's profile, on Expert usage, shows one on all of the data."
     )
+    if by == CLASS and not data.task.is_regression:
+        st.caption(
+            "By class the threshold shows too: an expert that raises one class's logit for every input helps that "
+            "class and costs the other as much."
+        )
     with st.expander("All experts and groups as a table", icon=":material/table:"):
         _table(frame, worth, f"{name}-by-{by}")
 
