@@ -11,6 +11,7 @@ from shrp.attribution import importance
 from shrp.attribution.importance import ABLATED, MEANINGS, KnockOuts
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
+from ui.remaining import Remaining
 from ui.store import results
 
 
@@ -19,7 +20,7 @@ def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) ->
 
     Raises as `shrp.attribution.importance.knock_outs`.
     """
-    parts, bar = [], st.empty()
+    parts, bar, left = [], st.empty(), Remaining()
     try:
         for key, rows in _blocks(checkpoint, data, n, meaning):
             if (found := _store().get(key)) is None:
@@ -27,7 +28,9 @@ def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) ->
 
                 def show(layers: int, of: int, done: int = done, size: int = len(rows)) -> None:
                     inputs = done + size * layers / of
-                    bar.progress(min(inputs / n, 1.0), f"Knocking experts out: {inputs:,.0f} of {n:,} inputs")
+                    share = min(inputs / n, 1.0)
+                    text = f"Knocking experts out: {inputs:,.0f} of {n:,} inputs{left.said(share)}"
+                    bar.progress(share, text)
 
                 show(0, 1)
                 found = importance.knock_outs(

@@ -21,6 +21,7 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits
 from shrp.usage import UsageStats, plan_from
 from ui import knock_outs, measurements
+from ui.remaining import Remaining
 from ui.store import disk, results
 from ui.text import escape
 
@@ -155,10 +156,11 @@ def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Fitted
                 max_length=checkpoint.info.max_length,
             )
             fit = running.get_or_make(key, make)
-            bar = st.progress(0.0, text=label)
+            bar, left = st.progress(0.0, text=label), Remaining()
             try:
                 for done in fit:
-                    bar.progress(done / fit.steps, f"{label} step {done:,} of {fit.steps:,}")
+                    share = done / fit.steps
+                    bar.progress(share, f"{label} step {done:,} of {fit.steps:,}{left.said(share)}")
             finally:
                 bar.empty()
             if (found := fit.result) is None:  # an error had ended it, and was shown

@@ -26,6 +26,7 @@ from ui.lab_chance import against_chance
 from ui.lab_marks import Mark, marks_frame
 from ui.lab_sides import model_key
 from ui.pickers import always_one
+from ui.remaining import Remaining
 from ui.state import Selection
 from ui.store import disk
 from ui.text import capital, count, escape, metric_name
@@ -333,12 +334,13 @@ class Section:
         wanted = points(self.setting, self.stats)
         if st.session_state.get(CONTROLS):
             wanted += control_points(self.setting, self.stats)
-        drawn = -np.inf
+        drawn, left = -np.inf, Remaining()
 
         def show(progress: Progress) -> None:
             # Streamlit looks for a moved control whenever something is drawn, and then ends this run right here.
+            share = progress.done / progress.total
             text = f"{progress.done:,} of {progress.total:,} different plans, each on all {len(self.data):,} inputs"
-            self.busy.progress(progress.done / progress.total, text)
+            self.busy.progress(share, text + left.said(share))
 
         for progress in run(self.checkpoint, self.data, wanted, show):
             show(progress)

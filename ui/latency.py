@@ -22,6 +22,7 @@ from shrp.prune import prune
 from ui import state
 from ui.bound import clamp
 from ui.downloads import downloads
+from ui.remaining import Remaining
 from ui.store import results
 from ui.text import escape
 
@@ -118,12 +119,14 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan]) -> None:
         "anew every round. Other load makes it noisy."
     )
     if st.button("Measure on this machine", key="measure-latency", icon=":material/timer:"):
-        bar = st.progress(0.0, "Timing …")
+        bar, left = st.progress(0.0, "Timing …"), Remaining()
         try:
             found = measure(
                 checkpoint,
                 plans,
-                progress=lambda done, n: bar.progress(done / n, f"Timing: call {done} of {n}"),
+                progress=lambda done, n: bar.progress(
+                    done / n, f"Timing: call {done} of {n}{left.said(done / n)}"
+                ),
             )
         except ShrpError as error:
             state.show_error(error)

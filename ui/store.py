@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import streamlit as st
 
 from shrp.results_store import ResultsStore, cache_folder
+from ui.remaining import Remaining
 
 Made = TypeVar("Made")
 Progress = Callable[[int, int], None]
@@ -97,15 +98,16 @@ def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progre
     """
     store = results(kind, size)
     if (found := store.get(key)) is None:
-        bar = st.progress(0.0, text=f"{label} …")
+        bar, left = st.progress(0.0, text=f"{label} …"), Remaining()
+
+        def show(done: int, n: int) -> None:
+            share = min(done / max(n, 1), 1.0)
+            bar.progress(share, f"{label}: {done:,} of {n:,}{left.said(share)}")
+
         try:
             with store.making(key, lambda: bar.progress(0.0, f"{label}, which was begun before …")):
                 if (found := store.get(key)) is None:
-                    found = work(
-                        lambda done, n: bar.progress(
-                            min(done / max(n, 1), 1.0), f"{label}: {done:,} of {n:,}"
-                        )
-                    )
+                    found = work(show)
                     store.put(key, found)
         finally:
             bar.empty()
