@@ -17,6 +17,8 @@ DEALS, MANY = 5000, 5000
 """Random deals of the inputs to the groups; of more inputs than `MANY` fewer, down to a fifth. More where there is more
 to test, so that one could be told of all, up to `MOST_DEALS`: beyond, several must be as sure."""
 MOST_DEALS = 20_000
+_ROUNDING = 1e-9
+"""Means that differ by less, and spreads that are smaller, are none."""
 
 
 def apart_from_others(
@@ -29,7 +31,9 @@ def apart_from_others(
 ) -> np.ndarray:
     """How often chance makes the mean within a group as unlike the mean of all other inputs as it is found to be.
 
-    The inputs are dealt to the groups anew, which holds although most values may be 0; both of a minimal pair as one.
+    The inputs are dealt to the groups anew, both of a minimal pair as one. What is compared is Welch's t, not the plain
+    difference: where a group has most of what is not 0, and so most of the spread, dealing would spread it over all and
+    take a difference by chance for a real one (Janssen 1997).
 
     Args:
         values: `(n, E)`.
@@ -45,12 +49,25 @@ def apart_from_others(
     n, count = len(values), int(codes.max()) + 1
     if count < 2:
         return np.full((count, values.shape[1]), np.nan)
-    sizes, whole = np.bincount(codes)[:, None], values.sum(0)
+    sizes = np.bincount(codes)[:, None]
+    both = np.concatenate([values, values**2], axis=1)
+    whole = both.sum(0)
 
-    def differences(sums: np.ndarray) -> np.ndarray:
-        return np.abs(sums / sizes - (whole - sums) / (n - sizes))
+    def apart(dealt: np.ndarray) -> np.ndarray:
+        """Welch's t, its size, of each group against all other inputs: `(B, G, E)`."""
+        sums = _sums(csr_array, dealt, both, count)
+        sides = [np.split(part, 2, axis=-1) for part in (sums, whole - sums)]
+        means = [total / m for (total, _), m in zip(sides, (sizes, n - sizes), strict=True)]
+        spread = sum(
+            np.maximum(squares - m * mean**2, 0.0) / (np.maximum(m - 1, 1) * m)
+            for (_, squares), mean, m in zip(sides, means, (sizes, n - sizes), strict=True)
+        )
+        difference = np.abs(means[0] - means[1])
+        difference[difference < _ROUNDING] = 0.0
+        certain = np.where(difference > 0, np.inf, 0.0)
+        return np.divide(difference, np.sqrt(spread), out=certain, where=spread > _ROUNDING**2)
 
-    found = differences(_sums(csr_array, codes[None], values, count)[0])
+    found = apart(codes[None])[0]
     reached = np.ones_like(found)  # the deal that was found is one of them
     least = max(DEALS // 5, math.ceil(2 * found.size / FALSE_DISCOVERIES))
     deals, done = min(MOST_DEALS, max(least, round(DEALS * min(1, MANY / n)))), 0
@@ -58,7 +75,7 @@ def apart_from_others(
     for orders in dealer.dealt_values(np.arange(n), deals, np.random.default_rng(seed)):
         dealt = np.empty_like(orders)  # each input gets the group of the place that it comes to
         np.put_along_axis(dealt, orders, np.broadcast_to(codes, orders.shape), 1)
-        reached += (differences(_sums(csr_array, dealt, values, count)) >= found - 1e-12).sum(0)
+        reached += (apart(dealt) >= found * (1 - 1e-9)).sum(0)
         done += len(orders)
         if progress:
             progress(done, deals)

@@ -100,6 +100,7 @@ def test_every_expert_in_turn_and_for_whom_it_matters(shrp, options, known):
     [
         (("--expert", "9"), "LAYER.EXPERT"),
         (("--expert", "a.b"), "LAYER.EXPERT"),
+        (("--expert", "1." + "9" * 5000), "LAYER.EXPERT"),
         (("--expert", "7.0"), "layer 7 has no router"),
         (tuple(x for e in range(4) for x in ("--expert", f"1.{e}")), "all experts of layer 1"),
         (("--expert", "1.0", "--by", "slice"), "leave --expert out"),
@@ -113,10 +114,27 @@ def test_what_cannot_be_asked_is_said_in_words(shrp, options, asked, said):
     assert said in " ".join(err.split())
 
 
-def test_without_routers_or_slices_it_says_so(shrp, place, options):
-    code, _, err = shrp("knock-out", place / "uniform", *options[1:])
+@pytest.mark.parametrize("asked", [(), ("--expert", "1.0")])
+def test_without_routers_or_slices_it_says_so(shrp, place, options, asked):
+    code, _, err = shrp("knock-out", place / "uniform", *options[1:], *asked)
     assert code == 1
     assert "no routed layer" in " ".join(err.split())
     code, _, err = shrp("knock-out", place / "routed", "--data", place / "data.csv", "--by", "slice")
     assert code == 1
     assert "no slices" in " ".join(err.split())
+
+
+def test_without_labels_it_tells_what_is_known(shrp, place):
+    frame = pd.read_csv(place / "data.csv").drop(columns="label")
+    frame.to_csv(place / "bare.csv", index=False)
+    options = (place / "routed", "--data", place / "bare.csv")
+    code, out, err = shrp("knock-out", *options, "--expert", "2.1", "--expert", "1.0")
+    assert code == 0, err
+    assert "mean logits" in out
+    assert "nan" not in out
+    code, out, err = shrp("knock-out", *options, "--inputs", 8)
+    assert code == 0, err
+    assert "nan" not in out
+    code, out, err = shrp("knock-out", *options, "--slice-column", "slice", "--by", "slice")
+    assert code == 1
+    assert "no labels" in err

@@ -81,7 +81,8 @@ def _controls(total: int) -> tuple[int, str]:
         value=default,
         key=INPUTS,
         bind="query-params",
-        help="The first so many of a class-balanced random order. More inputs go on from what was measured already.",
+        help="The first so many of a random order that keeps the data's share of each class. More inputs go on from "
+        "what was measured already.",
     )
     with right:
         meaning = always_one(

@@ -319,11 +319,12 @@ def where_map(
         for (group, layer, expert), r in zip(at, shown.itertuples(), strict=True)
     ]
     counts = frame.drop_duplicates("group").set_index("group")["n"]
+    labels = axis_names(name.replace("_", " ") for name in groups)
     fig = go.Figure(
         go.Heatmap(
             z=z,
             x=[f"{layer}·{expert}" for layer, expert in experts],
-            y=axis_names(f"{name.replace('_', ' ')} ({counts[name]:,})" for name in groups),
+            y=[f"{label} ({counts[name]:,})" for label, name in zip(labels, groups, strict=True)],
             text=np.array(text, dtype=object).reshape(shape),
             texttemplate="%{text}",
             hovertext=np.array(hover, dtype=object).reshape(shape),

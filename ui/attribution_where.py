@@ -63,7 +63,7 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
     said = _said(sure, frame, worth)
     st.markdown(said)
     drawn, all_used = figures.where_columns(frame, sure)
-    shown = f"the {len(drawn)} experts of {all_used} that differ most between groups"
+    shown = f"{len(drawn)} of {all_used} experts: those beyond chance first, then those that differ most"
     chart(
         figures.where_map(
             frame,
@@ -82,8 +82,8 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
     st.caption(
         f"The {worth} is {worth_meaning(data.task)}; positive: the expert helps these inputs. "
         "Means over all inputs of a group that were "
-        f"run, those included that don't use the expert. Chance: inputs dealt to the groups anew,{paired} "
-        "corrected for all experts and groups (Benjamini and Hochberg); experts that fewer than "
+        f"run, those included that don't use the expert. Chance: Welch's t with inputs dealt to the groups "
+        f"anew,{paired} corrected for all experts and groups (Benjamini and Hochberg); experts that fewer than "
         f"{FEWEST} inputs use are not tested. An expert's profile, on Expert usage, shows one on all of the data."
     )
     if by == CLASS and not data.task.is_regression:
@@ -103,8 +103,8 @@ def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str) -> str:
         return f"No expert is used by {FEWEST} of these inputs, so nothing can be told: take more of them."
     if sure.empty:
         return (
-            f"Of {tested:,} {what} **none** differs from elsewhere beyond chance: what an expert is worth "
-            "does not depend on the group, or these are too few inputs to tell."
+            f"Of {tested:,} {what} **none** differs from elsewhere beyond chance: that what an expert is worth depends "
+            "on the group can't be shown on these inputs."
         )
     parts = [
         f"layer {r.layer} expert {r.expert} for **{escape(r.group.replace('_', ' '))}** ({signed(r.lost, 2)} there, "
@@ -120,7 +120,8 @@ def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str) -> str:
 
 
 def _table(frame: pd.DataFrame, worth: str, name: str) -> None:
-    used = frame[frame["uses"] > 0].sort_values("difference", key=np.abs, ascending=False, kind="stable")
+    fires = frame.groupby(["layer", "expert"])["uses"].transform("sum") > 0
+    used = frame[fires].sort_values("difference", key=np.abs, ascending=False, kind="stable")
     number = st.column_config.NumberColumn
     st.dataframe(
         used.assign(group=used["group"].str.replace("_", " ")).drop(columns="p"),

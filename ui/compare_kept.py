@@ -36,7 +36,7 @@ def section(sides: Sequence[Side], stats: Sequence[UsageStats | None], name: str
                 top = max(float(one.share(layer).max()) for layer in one.layers)
                 usage_map(letter, side, one, layers, top, name)
             else:
-                _map(letter, side, name)
+                _map(letter, side, layers, name)
     if two and not same_base(bases):
         st.caption(
             ":material/info: The bases differ or are not known, so expert numbers do not mean the same thing on both "
@@ -62,12 +62,19 @@ def _layers(side: Side, stats: UsageStats | None) -> list[int]:
     return stats.layers if stats is not None else [layer for layer, _ in side.plan.layers]
 
 
-def _map(letter: str, side: Side, name: str) -> None:
+def _map(letter: str, side: Side, layers: Sequence[int], name: str) -> None:
+    """One side's kept experts; rows are the layers of either side, so that both maps line up."""
     plan, experts = side.plan, num_experts_of(side.choice.checkpoint.model)
     fig = kept_map(plan, experts, measured=side.choice.text)
     fig.update_traces(textfont_size=9, selector={"type": "heatmap"})  # two maps beside each other are narrow
-    names = [f"layer {layer}" for layer, _ in plan.layers]
-    fig.update_yaxes(tickvals=names, ticktext=[name.split()[1] for name in names], title_text="layer")
+    names = [f"layer {layer}" for layer in layers]
+    fig.update_yaxes(
+        categoryarray=names,
+        tickvals=names,
+        ticktext=[str(layer) for layer in layers],
+        range=[len(names) - 0.5, -0.5],
+        title_text="layer",
+    )
     fig.data[1].colorbar.title.side = "right"
     fig.update_layout(
         title_text=fig.layout.title.text.replace("Kept experts", f"{letter}: kept experts", 1),

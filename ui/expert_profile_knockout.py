@@ -18,6 +18,9 @@ from ui.downloads import downloads
 from ui.lab_views import points, points_interval
 from ui.text import capital, escape, metric_name, score_text, signed, worth_meaning, worth_name
 
+_IN_NAME = 3
+"""Experts beside the first that a file's name tells."""
+
 
 def knocked_out(
     checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, name: str
@@ -28,9 +31,11 @@ def knocked_out(
     mine = sorted({expert, *(other for at, other in others if at == layer)})
     if len(mine) < stats.num_experts:
         top_k = router_layers(checkpoint.model)[layer].top_k
-        st.caption(together.successors(stats, layer, mine, top_k))
+        below = any(at < layer for at, _ in others)
+        st.caption(together.successors(stats, layer, mine, top_k, as_now=below))
     found = made.knocked_out(checkpoint, data, stats, ((layer, expert), *others))
-    name += "".join(f"-layer{at}-expert{other}" for at, other in others)
+    name += "".join(f"-layer{at}-expert{other}" for at, other in others[:_IN_NAME])
+    name += f"-and-{len(others) - _IN_NAME}-more" if len(others) > _IN_NAME else ""
     n, affected, it = found.before.n, len(found.affected), _it(found)
     if not affected:
         what = "any of these experts, so without them" if others else "this expert, so without it"
@@ -85,14 +90,13 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str, what: str) -> None:
     regression, paired = data.task.is_regression, len(pairs_of(data)) > 0
     worth = worth_name(data.task)
     sure = frame[frame["q"] <= FALSE_DISCOVERIES].sort_values("difference")
-    helped = [escape(one) for one in sure.loc[sure["difference"] < 0, "slice"]]
-    hurt = [escape(one) for one in sure.loc[sure["difference"] > 0, "slice"]][::-1]
+    if len(frame) == 2:  # each is the other's rest: one finding
+        sure = sure.head(1)
+    lower = [escape(one) for one in sure.loc[sure["difference"] < 0, "slice"]]
+    higher = [escape(one) for one in sure.loc[sure["difference"] > 0, "slice"]][::-1]
     said = [
         f"{how} than elsewhere in **{', '.join(names)}**"
-        for how, names in (
-            (f"falls more ({what} {'helps' if what == 'the expert' else 'help'} more)", helped),
-            ("falls less, or rises more,", hurt),
-        )
+        for how, names in (("falls more, or rises less,", lower), ("falls less, or rises more,", higher))
         if names
     ]
     st.markdown(

@@ -164,7 +164,6 @@ def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
 
     def work(progress: Progress) -> Losses:
         pairs = pairs_of(data)
-        progress(0, 1)
         score, logits = found.score_change(), found.logit_changes(pairs=pairs)
         return Losses(score, logits, found.by_slice(pairs, progress))
 

@@ -49,8 +49,14 @@ def pick(stats: UsageStats, cell: Cell) -> tuple[Cell, ...]:
     return tuple(known[name] for name in picked if name in known)
 
 
-def successors(stats: UsageStats, layer: int, taken: Sequence[int], top_k: int = 1) -> str:
-    """Where a layer's inputs go without some of its experts, in a sentence; of tokens only that they go on."""
+def successors(
+    stats: UsageStats, layer: int, taken: Sequence[int], top_k: int = 1, *, as_now: bool = False
+) -> str:
+    """Where a layer's inputs go without some of its experts, in a sentence; of tokens only that they go on.
+
+    Args:
+        as_now: experts below are taken away too, so what enters the layer will be another.
+    """
     if stats.unit == "tokens":
         return "The router picks the next one in its layer."
     probs = stats.probs[layer]
@@ -61,12 +67,12 @@ def successors(stats: UsageStats, layer: int, taken: Sequence[int], top_k: int =
     counts = pd.Series((after & ~before)[mine].sum(0)).sort_values(ascending=False, kind="stable")
     counts = counts[counts > 0]
     if counts.empty:
-        return "The router picks the next one in its layer."
+        return "The router makes do with the experts of its layer that are left."
     named = ", ".join(f"{e} ({n / mine.sum():.0%})" for e, n in counts.head(_NAMED).items())
     rest = f" and {counted(len(counts) - _NAMED, 'other')}" if len(counts) > _NAMED else ""
     return (
         f"The router picks the next in its layer: in layer {layer}, for {int(mine.sum()):,} inputs, expert "
-        f"{named}{rest}."
+        f"{named}{rest}{', by what enters the layer as it is now' * as_now}."
     )
 
 
@@ -126,9 +132,9 @@ def verdict(found: Joint, worth: str) -> str:
         return f"{text}, no more than chance may be."
     if max(found.together, found.sum) <= 0:
         return f"{text}. " + (
-            "**More is lost together**: while one is left, it does in part what the others would have done."
+            "**More is lost together**: one that is left may do in part what the others would have done."
             if high < 0
-            else "**Less is lost together** than one by one: in part it is the same loss."
+            else "**Less is lost together** than one by one: in part it may be the same loss."
         )
     if min(found.together, found.sum) >= 0:
         return f"{text}. **{'Less' if high < 0 else 'More'} is gained together** than one by one."

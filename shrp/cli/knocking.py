@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.data import TextData
 
 _WORTH = "margin of the true class (of a number minus the error)"
+_LONGEST = 12
+"""Characters of an expert that is named."""
 _SHOWN = 20
 """Rows of a table on a terminal; the JSON has all."""
 
@@ -56,13 +58,18 @@ def knock_out(
         typer.Option(help="Of every expert in turn: for whom it matters, by `class`, `slice` or `length`."),
     ] = None,
     inputs: Annotated[
-        int, typer.Option(min=1, help="Of every expert in turn: at most so many inputs, classes balanced.")
+        int,
+        typer.Option(
+            min=1,
+            help="Of every expert in turn: at most so many inputs, with the data's share of each class.",
+        ),
     ] = 512,
     max_length: EvaluatedLength = None,
     json: AsJson = False,
 ) -> None:
     """What experts are worth: take them away, let the router pick the next ones, and compare the answers."""
     from shrp.checkpoint import load
+    from shrp.convert import router_layers
     from shrp.groups import CLASS, LENGTH, SLICE, lacking
 
     cells = [_cell(text) for text in expert or ()]
@@ -71,11 +78,16 @@ def knock_out(
     if by not in (None, CLASS, SLICE, LENGTH):
         raise DataError(f"experts can be told apart by {CLASS}, {SLICE} or {LENGTH}, not by {by!r}.")
     loaded = load(checkpoint)
+    if not router_layers(loaded.model):
+        raise PlanError("this model has no routed layer, so there is no expert to knock out.")
     source = evaluation_data(
         data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column
     )
-    if by is not None and (why := lacking(by, source)):
-        raise DataError(why)
+    if by is not None:
+        if why := lacking(by, source):
+            raise DataError(why)
+        if source.labels is None:
+            raise DataError(f"{source.name} has no labels, so what an expert is worth can't be told.")
     length = max_length or loaded.info.max_length
     found = (
         _together(loaded, source, cells, length)
@@ -93,8 +105,8 @@ def knock_out(
 
 def _cell(text: str) -> tuple[int, int]:
     layer, _, expert = text.partition(".")
-    if not (layer.isdecimal() and expert.isdecimal()):
-        raise PlanError(f"write an expert as LAYER.EXPERT, such as 9.11, not as {text!r}.")
+    if not (layer.isdecimal() and expert.isdecimal() and len(text) <= _LONGEST):
+        raise PlanError(f"write an expert as LAYER.EXPERT, such as 9.11, not as {text[:_LONGEST]!r}.")
     return int(layer), int(expert)
 
 
@@ -139,7 +151,7 @@ def _together(
         "without": found.after.score,
         "change": change,
         "interval": ends,
-        "flipped": found.flipped,
+        "flipped": None if source.task.is_regression else found.flipped,
         "logits": found.logit_changes(pairs=pairs).to_dict("records"),
         "slices": found.by_slice(pairs).to_dict("records"),
     }
@@ -156,34 +168,48 @@ def _together(
 
 
 def _print_together(found: dict[str, Any]) -> None:
-    low, high = found["interval"]
-    interval = f" ({low:+.4f} to {high:+.4f})" if low == low else ""
     stderr.print(
         f"taken from {found['affected']} of n = {found['n']} inputs of {found['data']}, the router picks the next",
         highlight=False,
     )
-    print_table(
-        f"without {', '.join(found['experts'])}",
-        [
-            {name: found[name] for name in ("metric", "score", "without")}
-            | {"change (95% interval)": f"{found['change']:+.4f}{interval}", "flipped": found["flipped"]}
-        ],
-    )
+    title = f"without {', '.join(found['experts'])}"
+    if found["score"] == found["score"]:
+        row = {name: found[name] for name in ("metric", "score", "without")}
+        print_table(
+            title,
+            [row | {"change": _with_ends(found["change"], found["interval"]), "flipped": found["flipped"]}],
+        )
+    logits = [
+        {name: one[name] for name in ("class", "before", "after")}
+        | {"change": _with_ends(one["change"], (one["low"], one["high"]))}
+        for one in found["logits"]
+    ]
+    print_table(f"{title}: mean logits, over all inputs", logits)
     if "worth" in found:
         worth = found["worth"]
-        low, high = worth["interval"]
-        ends = f" ({low:+.4f} to {high:+.4f})" if low == low else ""
         print_table(
             f"change of the {_WORTH}",
             [{"without": name, "change": f"{value:+.4f}"} for name, value in worth["alone"].items()]
             + [
                 {"without": "the sum of these", "change": f"{worth['sum']:+.4f}"},
                 {"without": "all of them", "change": f"{worth['together']:+.4f}"},
-                {"without": "beyond the sum", "change": f"{worth['beyond the sum']:+.4f}{ends}"},
+                {
+                    "without": "beyond the sum",
+                    "change": _with_ends(worth["beyond the sum"], worth["interval"]),
+                },
             ],
         )
     shown = ("slice", "n", "affected", "change", "elsewhere", "difference", "q")
-    print_table("by slice", [{name: row[name] for name in shown} for row in found["slices"]])
+    if len(found["slices"]) > 1:
+        print_table(
+            f"by slice: change of the {_WORTH}",
+            [{name: row[name] for name in shown} for row in found["slices"]],
+        )
+
+
+def _with_ends(value: float, ends: tuple[float, float]) -> str:
+    low, high = ends
+    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})" if low == low else f"{value:+.4f} (too few to tell)"
 
 
 def _in_turn(
@@ -226,7 +252,8 @@ def _in_turn(
 def _print_in_turn(found: dict[str, Any]) -> None:
     where = f"n = {found['n']} of {found['of']} inputs of {found['data']}"
     rows = sorted(found["experts"], key=lambda row: -row["effect"])[:_SHOWN]
-    shown = ("layer", "expert", "usage", "uses", "effect", "signed", "score_lost")
+    shown = ("layer", "expert", "usage", "uses", "effect", "signed")
+    shown += ("score_lost",) if rows[0]["score_lost"] == rows[0]["score_lost"] else ()
     print_table(
         f"every expert in turn, {where}: mean size of its effect on the answer, and its mean; the largest {len(rows)}",
         [{name: row[name] for name in shown} for row in rows],
@@ -239,7 +266,9 @@ def _print_in_turn(found: dict[str, Any]) -> None:
         f"{_WORTH} that is lost without the expert, by {found['by']}: unlike elsewhere beyond chance",
         [{name: row[name] for name in shown} for row in sure[:_SHOWN]],
     )
+    said = (
+        f"{len(sure)} of {found['tested']} differences from elsewhere are beyond chance (q of at most 0.05)"
+    )
     stderr.print(
-        f"{len(sure)} of {found['tested']} differences from elsewhere are beyond chance (q of at most 0.05)",
-        highlight=False,
+        said if found["tested"] else "one group, or too few inputs, to tell anything by", highlight=False
     )
