@@ -46,7 +46,7 @@ WORDS = (
     "“6of12”: six of twelve layers converted. “recovered”: trained further after pruning. “paper”: the paper's recipe "
     "as implemented here. “retain”: the same with distillation, a fitted start, unlabelled texts, higher learning "
     "rates, no dropout and, on CoLA with eleven layers converted, changed copies of the examples. Controls use the "
-    "same recipe. Data: files written by `benchmarks/`."
+    "same recipe. Data: files that the commands under benchmarks/ wrote."
 )
 
 

@@ -123,14 +123,14 @@ def address(app_url, name, **query):
     return f"{app_url}/{name}?{urlencode({'checkpoint': NAME, 'source': 'probe'} | query)}"
 
 
-def address_with_charts(app_url, name):
+def address_with_charts(app_url, name, **query):
     """The address at which the page of that name has something to draw: not every page has at its plain one."""
     asked = {
         "routing": {"text": SENTENCE},
         "attribution": {"text": SENTENCE},
         "compare": {"b": "sst2-11of12", "b_is": AS_IS},  # a pruned side would have no usage to draw
     }
-    return address(app_url, name, **asked.get(name, {}))
+    return address(app_url, name, **asked.get(name, {}), **query)
 
 
 def settled(page):
@@ -259,10 +259,10 @@ def metric(page, label):
     return page.locator("[data-testid=stMetric]", has=page.get_by_text(label, exact=True)).first
 
 
-def looks_well(app_url, new_page, name):
+def looks_well(app_url, new_page, name, **query):
     """A page in a narrow window, in light and dark: charts have words, nothing is cut, and all is legible."""
     page = new_page(viewport={"width": 1200, "height": 900})
-    page.goto(address_with_charts(app_url, name))
+    page.goto(address_with_charts(app_url, name, **query))
     settled(page)
     drawn(page)
     page.wait_for_function(
