@@ -72,6 +72,18 @@ def test_kept_map_shows_weights_and_what_was_dropped():
     assert "Top-1" not in lab_figures.kept_map(plan, 4).data[2].hovertext[0]
 
 
+def test_a_kept_map_may_have_empty_rows_so_that_two_line_up():
+    plan = make_plan(USAGE, budget=3)
+    mine = [layer for layer, _ in plan.layers]
+    fig = lab_figures.kept_map(plan, 4, further=[mine[0] - 1, *mine])
+    dropped, kept, cells, *_ = fig.data
+    assert list(kept.y) == [f"layer {layer}" for layer in (mine[0] - 1, *mine)]
+    assert np.isnan([kept.z[0], dropped.z[0]]).all()
+    assert (np.isfinite(dropped.z[1:]) ^ np.isfinite(kept.z[1:])).all()
+    assert {layer for layer, *_ in cells.customdata} == set(mine)
+    assert "3 of 8 experts; grey: not kept; empty rows are not pruned" in heading(fig)
+
+
 @pytest.mark.parametrize("over", lab_curve.COSTS)
 def test_curve_places_attempts_and_references(over):
     random = attempt(5, selection="Random (control)", seed=3)

@@ -65,16 +65,10 @@ def _layers(side: Side, stats: UsageStats | None) -> list[int]:
 def _map(letter: str, side: Side, layers: Sequence[int], name: str) -> None:
     """One side's kept experts; rows are the layers of either side, so that both maps line up."""
     plan, experts = side.plan, num_experts_of(side.choice.checkpoint.model)
-    fig = kept_map(plan, experts, measured=side.choice.text)
+    fig = kept_map(plan, experts, measured=side.choice.text, further=layers)
     fig.update_traces(textfont_size=9, selector={"type": "heatmap"})  # two maps beside each other are narrow
     names = [f"layer {layer}" for layer in layers]
-    fig.update_yaxes(
-        categoryarray=names,
-        tickvals=names,
-        ticktext=[str(layer) for layer in layers],
-        range=[len(names) - 0.5, -0.5],
-        title_text="layer",
-    )
+    fig.update_yaxes(tickvals=names, ticktext=[str(layer) for layer in layers], title_text="layer")
     fig.data[1].colorbar.title.side = "right"
     fig.update_layout(
         title_text=fig.layout.title.text.replace("Kept experts", f"{letter}: kept experts", 1),

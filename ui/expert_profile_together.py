@@ -57,13 +57,16 @@ def successors(
     Args:
         as_now: experts below are taken away too, so what enters the layer will be another.
     """
+    plain = "The router picks the next one in its layer."
     if stats.unit == "tokens":
-        return "The router picks the next one in its layer."
+        return plain
     probs = stats.probs[layer]
     left = probs.copy()
     left[:, taken] = -1.0
     before, after = _top(probs, top_k), _top(left, min(top_k, probs.shape[1] - len(taken)))
     mine = before[:, taken].any(1)
+    if not mine.any():
+        return plain
     counts = pd.Series((after & ~before)[mine].sum(0)).sort_values(ascending=False, kind="stable")
     counts = counts[counts > 0]
     if counts.empty:

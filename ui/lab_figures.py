@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,6 +28,7 @@ def kept_map(
     measured: str = "",
     edits: PlanEdits | None = None,
     drawing: int = 0,
+    further: Collection[int] = (),
 ) -> go.Figure:
     """Layers x experts: the weight of each kept expert; dropped ones stay grey.
 
@@ -37,16 +38,19 @@ def kept_map(
         edits: what a person pinned and dropped, to mark; the cells can then be clicked, and the `customdata` of the
             points clicked is layer, expert and `drawing`. None for a map to look at.
         drawing: number of the drawing. A new one makes the figure differ, which takes back its selection.
+        further: layers that the plan lacks and that have empty rows, so that two maps line up.
     """
-    layers = [layer for layer, _ in plan.layers]
+    kept_in = dict(plan.layers)
+    layers = sorted({*kept_in, *further})
     weights = np.full((len(layers), experts), np.nan)
-    for row, (_, kept) in enumerate(plan.layers):
-        weights[row, list(kept.experts)] = kept.weights
+    for layer, kept in plan.layers:
+        weights[layers.index(layer), list(kept.experts)] = kept.weights
+    pruned = np.array([layer in kept_in for layer in layers])[:, None]
     columns = list(range(experts))
     cells = {"x": columns, "y": [f"layer {layer}" for layer in layers], "xgap": 1, "ygap": 1}
     fig = go.Figure()
     fig.add_heatmap(
-        z=np.where(np.isnan(weights), 0.0, np.nan),
+        z=np.where(np.isnan(weights) & pruned, 0.0, np.nan),
         colorscale=[[0, MUTED], [1, MUTED]],
         showscale=False,
         hoverinfo="skip",
@@ -64,12 +68,13 @@ def kept_map(
     )
     if edits is not None:
         _add_marks(fig, edits, layers)
-    _add_cells(fig, weights, layers, usage, edits, drawing)
+    _add_cells(fig, weights[pruned[:, 0]], sorted(kept_in), usage, edits, drawing)
     clickable = edits is not None
     layout(
         fig,
         "Kept experts and their weights",
-        subtitle=f"{plan.budget} of {len(layers) * experts} experts; grey: not kept"
+        subtitle=f"{plan.budget} of {len(kept_in) * experts} experts; grey: not kept"
+        + ("; empty rows are not pruned" if len(kept_in) < len(layers) else "")
         + (f"<br>{escape_html(measured)}" if measured else ""),
         x="expert",
         height=170 + 30 * max(4, len(layers)) + (36 if clickable else 0),

@@ -442,6 +442,9 @@ def test_where_inputs_go_names_those_that_come_in_and_none_that_is_gone_too():
         routed, 0, [0], top_k=2
     )  # 1 was there before
     assert "expert" not in successors(SimpleNamespace(unit="tokens"), 0, [0])
+    assert (
+        successors(routed, 0, [2]) == "The router picks the next one in its layer."
+    )  # nobody's first choice
 
 
 @pytest.mark.parametrize(
