@@ -10,6 +10,7 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.measure import TOKENS, cost, dense_cost
+from shrp.score_costs import with_shares
 from shrp.usage import history_warnings
 from shrp.verdicts import score_frame
 from ui import latency, loaders, overview_figures, report, score_figures, state
@@ -140,7 +141,7 @@ where_to_go()
 report.section(selection)
 
 costs = overview_figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
-scores = score_frame(info.scores)
+scores = with_shares(score_frame(info.scores), selection.checkpoint)
 own = scores_of_its_own(selection, scores)
 headline(selection, costs, own)
 

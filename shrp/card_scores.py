@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import CheckpointInfo, usage_in
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.intervals import stored_interval
-from shrp.measure import TOKENS, cost, dense_cost, plan_cost
-from shrp.plan import make_plan
+from shrp.measure import TOKENS, dense_cost
+from shrp.score_costs import row_cost
 from shrp.verdicts import score_frame, summary, verdicts
-
-DROPPED = "layers dropped"
-"""How the names of controls begin that have the checkpoint's converted layers left out."""
 
 
 def scored(info: CheckpointInfo) -> list[Mapping[str, Any]]:
@@ -24,7 +21,6 @@ def scored(info: CheckpointInfo) -> list[Mapping[str, Any]]:
 
 def score_sections(loaded: Checkpoint) -> list[str]:
     """For each data set the verdict on the controls and the table of scores."""
-    costs = _costs(loaded)
     lines = []
     found = scored(loaded.info)
     for data in dict.fromkeys(row["data"] for row in found):
@@ -35,30 +31,12 @@ def score_sections(loaded: Checkpoint) -> list[str]:
             lines += ["Only the dense teacher was scored on these data, not this model.", ""]
         else:
             lines += [_verdict(rows), "", *_floor(rows)]
-        lines += [*_table(rows, costs), ""]
+        lines += [*_table(rows, loaded), ""]
     return lines
 
 
-def _costs(loaded: Checkpoint) -> dict[Any, dict[str, float]]:
-    """Shares kept, by experts a layer (None: the routed model), and with the converted layers `DROPPED`; of a static
-    checkpoint only its own.
-    """
-    info, model = loaded.info, loaded.model
-    dense = dense_cost(model, TOKENS)
-    if info.plan is not None:
-        own = {row.get("per_layer") for row in info.scores if row.get("budget") == info.plan.budget}
-        return dict.fromkeys(own, cost(model, TOKENS).relative_to(dense))
-    if not info.usage:
-        return {}
-    shares: dict[Any, dict[str, float]] = {None: cost(model, TOKENS).relative_to(dense)}
-    shares[DROPPED] = dense_cost(model, TOKENS, dropped=len(info.config.layers)).relative_to(dense)
-    for m in {row.get("per_layer") for row in info.scores} - {None}:
-        shares[m] = plan_cost(model, make_plan(usage_in(info), per_layer=m), TOKENS).relative_to(dense)
-    return shares
-
-
-def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> list[str]:
-    metric = rows[0]["metric"]
+def _table(rows: list[dict[str, Any]], loaded: Checkpoint) -> list[str]:
+    metric, dense = rows[0]["metric"], dense_cost(loaded.model, TOKENS)
     lines = [
         f"| model | {metric} | interval | of teacher | encoder parameters | model parameters | encoder FLOPs |",
         "|---|---|---|---|---|---|---|",
@@ -68,9 +46,10 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
     for row in rows:
         low, high = stored_interval(row)
         note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
-        share = costs.get(_sized_as(row))
+        price = row_cost(row, loaded)
+        shares = price.relative_to(dense) if price else {}
         kept = [
-            f"{share[k]:.1%}" if share else "" for k in ("encoder_params", "model_params", "encoder_flops")
+            f"{shares[k]:.1%}" if shares else "" for k in ("encoder_params", "model_params", "encoder_flops")
         ]
         label = f"control: {row['model']}" if row["kind"] == "control" else row["model"]
         retained = "–" if nothing else f"{row['retained']:.1%}" if "retained" in row else ""
@@ -78,13 +57,6 @@ def _table(rows: list[dict[str, Any]], costs: dict[Any, dict[str, float]]) -> li
         cells = [label, f"{row['score']:.4f}", interval, retained, *kept]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
-
-
-def _sized_as(row: Mapping[str, Any]) -> Any:
-    """Which of `_costs` a row's model has; of the teacher, and of what else has none, a key that is not there."""
-    if row["model"].startswith(DROPPED):
-        return DROPPED
-    return "" if row["kind"] == "teacher" or "epochs" in row else row.get("per_layer")
 
 
 def _floor(rows: list[dict[str, Any]]) -> list[str]:

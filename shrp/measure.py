@@ -255,14 +255,29 @@ def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -
     if not routed:
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
     plan.check_fits(list(routed), num_experts_of(model))
-    kept = plan.keep_counts()
-    layers = [
-        _static_layer(layer.hidden_size, layer.head_size, kept[index], tokens)
-        if index in kept
-        else _layer(layer, model.config, tokens)
-        for index, layer in enumerate(encoder_layers(model))
-    ]
-    return _total(layers, _rest(model, tokens), tokens)
+    return static_cost(model, len(routed), plan.budget, tokens)
+
+
+def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TOKENS) -> Cost:
+    """Cost of the same architecture with `layers` layers static, of `kept` experts in all, however these are spread: a
+    static layer's cost is linear in its number of experts.
+
+    Raises:
+        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    rest = dense_cost(model, tokens, dropped=layers)
+    d = model.config.hidden_size
+    dh = d // num_experts_of(model)
+    none, all_in_one = _static_layer(d, dh, 0, tokens), _static_layer(d, dh, kept, tokens)
+    params, flops = ((layers - 1) * none[i] + all_in_one[i] for i in (0, 1))
+    return Cost(
+        rest.encoder_params + params,
+        rest.model_params + params,
+        rest.encoder_flops + flops,
+        rest.model_flops + flops,
+        tokens,
+    )
 
 
 def counted_params(model: nn.Module) -> int:

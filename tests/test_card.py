@@ -9,7 +9,7 @@ from shrp import checkpoint
 from shrp.card import CARD, card, description, limits
 from shrp.card_training import converted
 from shrp.config import ShrpConfig
-from shrp.measure import dense_cost, plan_cost
+from shrp.measure import dense_cost, plan_cost, static_cost
 from shrp.plan import make_plan
 from shrp.training_config import TrainConfig
 
@@ -69,7 +69,8 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     of_model = (rest + layer) / (rest + 3 * layer)
     sizes = rf"\| 33.3% \| {of_model:.1%} \| 33.3% \|"
     assert re.search(rf"\| control: layers dropped, 3 epochs \| 0.5000 .*{sizes}", text)
-    assert re.search(r"\| control: no router, 3 epochs \| 0.4000 .*\|  \|  \|  \|", text)
+    unrouted = static_cost(loaded.model, 2, 8).relative_to(dense_cost(loaded.model))["encoder_params"]
+    assert re.search(rf"\| control: no router, 3 epochs \| 0.4000 .*\| {unrouted:.1%} ", text)
     assert "the teacher has 0.600 and the routed model 0.550" in text
     assert "Weights derive from tiny: MIT" in text
 

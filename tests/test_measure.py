@@ -222,6 +222,15 @@ def test_plan_cost_is_that_of_the_pruned_model(family, routing):
     assert measure.plan_cost(model, PLAN, TOKENS) == measure.cost(prune(model, PLAN), TOKENS)
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_static_model_costs_as_much_however_its_experts_are_spread(family):
+    for counts in ({1: 1, 2: 3}, {1: 2, 2: 2}):
+        plan = PruningPlan(tuple((i, LayerPlan(tuple(range(m)), (1 / m,) * m)) for i, m in counts.items()))
+        pruned = prune(routed(family), plan)
+        assert measure.static_cost(classifier(family), 2, 4, TOKENS) == measure.cost(pruned, TOKENS)
+        assert measure.static_cost(pruned, 2, 4, TOKENS) == measure.cost(pruned, TOKENS)
+
+
 def test_plan_cost_refuses_what_prune_refuses():
     with pytest.raises(PlanError, match="no routed layer"):
         measure.plan_cost(classifier(), PLAN)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
-from transformers import PreTrainedModel
 
 from shrp.checkpoint import Checkpoint
-from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.intervals import NO_INTERVAL, stored_interval
-from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
-from shrp.plan import allocate, first_experts
+from shrp.measure import TOKENS, Cost, cost
+from shrp.score_costs import row_cost
 from shrp.verdicts import KINDS_OF_CONTROL
 from ui import measurements
 
@@ -48,11 +44,11 @@ def marks(checkpoint: Checkpoint, data: TextData, routed: Evaluation) -> list[Ma
 
 def shipped(checkpoint: Checkpoint, data: TextData) -> list[Mark]:
     """The scores that the checkpoint carries for these data, but for the routed model's."""
-    model, found = checkpoint.model, []
+    found = []
     for row in measurements.score_rows(checkpoint, data):
         if row.get("metric", data.task.metric) != data.task.metric:
             continue
-        kind, price = str(row.get("kind", "")), _cost_of(row, model)
+        kind, price = str(row.get("kind", "")), row_cost(row, checkpoint)
         if kind == "routed" or price is None or row.get("score") is None:
             continue
         found.append(
@@ -73,22 +69,6 @@ def shipped(checkpoint: Checkpoint, data: TextData) -> list[Mark]:
 def teacher_mark(found: list[Mark]) -> Mark | None:
     """The dense teacher among the references, if it was scored on these data."""
     return next((mark for mark in found if mark.kind == "teacher"), None)
-
-
-def _cost_of(row: Mapping[str, Any], model: PreTrainedModel) -> Cost | None:
-    """What the model of a score row costs; None where the row doesn't tell."""
-    if row.get("kind") == "teacher":
-        return dense_cost(model, TOKENS)
-    routed, experts = expert_layers(model), num_experts_of(model)
-    name = str(row.get("model", ""))
-    if name.startswith(DROPPED):
-        return dense_cost(model, TOKENS, dropped=len(routed))
-    # A static layer's cost is linear in its number of experts, so a budget's total is all that counts.
-    budget = row.get("budget") or (len(routed) * experts if name.startswith(NO_ROUTER) else None)
-    if not budget or not len(routed) <= budget <= len(routed) * experts:
-        return None
-    counts = allocate({layer: [1.0] * experts for layer in routed}, budget=int(budget))
-    return plan_cost(model, first_experts(counts), TOKENS)
 
 
 def marks_frame(found: list[Mark], dense: Cost) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 
 from shrp.measure import TOKENS, cost, dense_cost
+from shrp.score_costs import with_shares
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 from ui import loaders, overview_figures, score_figures
 from ui.describe import kept_experts, summary_line, training_facts
@@ -88,7 +89,7 @@ def scores_part(part: Section, selection: Selection) -> None:
     ]
     part.table(pd.DataFrame(rows), f"Costs by denominator; FLOPs of one input of {TOKENS} tokens")
     part.heading("Scores, with the controls beside them")
-    scores = score_frame(selection.checkpoint.info.scores)
+    scores = with_shares(score_frame(selection.checkpoint.info.scores), selection.checkpoint)
     if scores.empty:
         part.words(
             "No scores were stored with this checkpoint; what was measured here is below, under Examples."

@@ -53,11 +53,15 @@ _LOSSES = {
 
 
 def score_dots(frame: pd.DataFrame) -> go.Figure:
-    """Scores with their intervals on one data set, controls among SHRP's models, lines at the teacher's and at a
-    constant answer's, where that is near.
+    """Scores with their intervals on one data set, controls among SHRP's models.
+
+    Lines stand at the teacher's score and at a constant answer's, where that is near; a model's size beside its name.
+
+    Args:
+        frame: one data set's part of `shrp.score_costs.with_shares`.
     """
     metric, factor = frame["metric"].iloc[0], 100 if is_percentage(frame["metric"].iloc[0]) else 1
-    labels = [escape_html(model) for model in frame["model"]]
+    labels = [_sized(row) for row in frame.itertuples()]
     fig = go.Figure()
     for kind, name in KIND_NAMES.items():
         part = frame[frame["kind"] == kind]
@@ -90,16 +94,25 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
         said = "dashed: a constant answer" if near else floor_words(floor, metric)
         dotted += f"{', ' * bool(dotted)}{said}"
     fig.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
+    sized = ""
+    if frame["encoder_params"].notna().any():
+        sized = f"{', ' * bool(dotted)}beside names: parameters, of the dense encoder's"
     ns = sorted({int(n) for n in frame["n"].dropna()})
     spread = ", bars of averaged draws: their range" if (frame["interval_is"] != "95%").any() else ""
     return layout(
         fig,
         f"{capital(metric_name(metric))} on {escape_html(frame['data'].iloc[0])}",
-        subtitle=f"n = {' / '.join(f'{n:,}' for n in ns)}; bars: 95% intervals{spread}<br>{dotted}",
+        subtitle=f"n = {' / '.join(f'{n:,}' for n in ns)}; bars: 95% intervals{spread}<br>{dotted}{sized}",
         x=f"{metric_name(metric)}{' (%)' if factor == 100 else ''}",
         height=190 + 30 * max(len(frame), 3),
         legend=True,
     )
+
+
+def _sized(row: Any) -> str:
+    """A model's name with its size behind it, where that is known."""
+    name = escape_html(row.model)
+    return name if pd.isna(row.encoder_params) else f"{name} · {percent(row.encoder_params)}"
 
 
 def score_alt(frame: pd.DataFrame) -> str:
@@ -122,6 +135,9 @@ def score_hover(row: Any) -> str:
         text += f"<br>n = {int(row.n):,}"
     if not pd.isna(row.retained):
         text += f"<br>{percent(row.retained)} of the teacher's score"
+    if not pd.isna(row.encoder_params):
+        text += f"<br>of the dense encoder's parameters {percent(row.encoder_params)}, of the whole model's "
+        text += f"{percent(row.model_params)}, of the encoder's FLOPs {percent(row.encoder_flops)}"
     return text
 
 

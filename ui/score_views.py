@@ -89,7 +89,14 @@ def table(part: pd.DataFrame) -> pd.DataFrame:
             "n": row.n,
             "of the teacher": percent(row.retained) if not pd.isna(row.retained) else "",
             "experts kept in all": "" if pd.isna(row.budget) else str(int(row.budget)),
+            "encoder parameters": _share(row.encoder_params),
+            "whole model": _share(row.model_params),
+            "encoder FLOPs": _share(row.encoder_flops),
         }
         for row in part.itertuples()
     ]
     return pd.DataFrame(rows)
+
+
+def _share(value: float) -> str:
+    return "" if pd.isna(value) else percent(value)

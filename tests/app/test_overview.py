@@ -11,7 +11,7 @@ from shrp import checkpoint as checkpoints
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.history import history_text
-from shrp.measure import cost, dense_cost
+from shrp.measure import cost, dense_cost, static_cost
 from shrp.plan import make_plan
 from ui import state
 from ui.cliff import cliff_warning
@@ -153,6 +153,26 @@ def test_scores_stand_beside_their_controls_and_a_tie_is_said(open_page, full):
     assert any("1 is above" in warning.value for warning in at.warning)
     names = {trace.get("name") for spec in specs(at) for trace in spec["data"]}
     assert {"dense teacher", "SHRP, routed", "SHRP, static", "control"} <= names
+
+
+def test_each_scored_model_s_size_stands_beside_its_score(open_page, full):
+    at = open_page("overview", full)
+    model = checkpoints.load(full).model
+    shares = {
+        "dense teacher": dense_cost(model),
+        "routed": cost(model),
+        "static, 1 a layer": static_cost(model, 2, 2),
+        "layers dropped, 5 epochs": dense_cost(model, dropped=2),
+    }
+    labels = {label for spec in specs(at) for label in spec["layout"]["yaxis"].get("categoryarray", ())}
+    (table,) = (d.value for d in at.dataframe if "whole model" in d.value)
+    table = table.set_index("model")
+    for name, price in shares.items():
+        found = price.relative_to(dense_cost(model))
+        assert table.loc[name, "encoder parameters"] == f"{found['encoder_params']:.1%}"
+        assert table.loc[name, "whole model"] == f"{found['model_params']:.1%}"
+        assert table.loc[name, "encoder FLOPs"] == f"{found['encoder_flops']:.1%}"
+        assert f"{name} · {found['encoder_params']:.1%}" in labels
 
 
 def test_a_stored_score_stands_beside_a_constant_answers(open_page, save_tiny):

@@ -38,12 +38,14 @@ def wait_for_exact(page, budget):
 
 
 def test_a_link_restores_the_lab(app_url, page):
+    from playwright.sync_api import expect
+
     page.goto(
         address(app_url, "pruning_lab", keep="Per layer", per_layer=3, select="Random (control)", seed=7)
     )
     assert value_of(slider_of(page)) == 3
     page.get_by_text("18 of 72", exact=True).first.wait_for()
-    assert page.get_by_role("spinbutton", name="Seed of the draw").input_value() == "7"
+    expect(page.get_by_role("spinbutton", name="Seed of the draw")).to_have_value("7")
     settled(page)
 
 
