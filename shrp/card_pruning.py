@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from shrp.card_training import distilled, learned, recovery_of, settings
 from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo
+from shrp.data import TextData
 from shrp.phrases import counted
 from shrp.plan import PruningPlan
 
@@ -28,6 +30,35 @@ _PRUNING = {
     **dict.fromkeys(("budget", "per_layer", "seed", "counted_n"), int),
 }
 """What `prune` stores in `training["pruning"]`, all of it optional, and of which types."""
+
+
+def pruning_facts(
+    plan: PruningPlan,
+    *,
+    budget: int | None = None,
+    per_layer: int | None = None,
+    seed: int | None = None,
+    counted_on: TextData | None = None,
+    file: Path | None = None,
+) -> dict[str, Any]:
+    """What `training["pruning"]` says of how a plan was made; `picked` and `kept` read it.
+
+    Args:
+        budget, per_layer: as asked for; what is not given was not.
+        seed: of what is drawn, of random experts and fitted gates; other selections have none.
+        counted_on: the data whose usage the plan is made of; None for the checkpoint's own.
+        file: that the plan came from, and with it all that is said here of it.
+    """
+    asked: dict[str, Any] = {"selection": plan.selection, "combination": plan.combination}
+    if file is not None:
+        # Half of a surrogate pair in it would make the checkpoint unreadable.
+        return asked | {"plan_file": file.name.encode(errors="replace").decode()}
+    asked |= {name: n for name, n in (("budget", budget), ("per_layer", per_layer)) if n is not None}
+    if seed is not None and plan.selection.startswith(("random", "fitted")):
+        asked["seed"] = seed
+    if counted_on is not None:
+        asked |= {"counted_on": counted_on.name, "counted_n": len(counted_on)}
+    return asked
 
 
 def pruned(info: CheckpointInfo) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from shrp import checkpoint as checkpoints
 from shrp.answer_shares import with_output_shift
+from shrp.card_pruning import pruning_facts
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import PLAN_FILE, chosen_on, shares_matched
 from shrp.data import TextData
@@ -41,6 +42,7 @@ def checkpoint_zip(
     data: TextData,
     ranked_on: TextData | None,
     shift: np.ndarray | None = None,
+    seed: int | None = None,
 ) -> bytes:
     """The pruned model as a zipped checkpoint folder, weights in float16, with the score measured here.
 
@@ -48,6 +50,7 @@ def checkpoint_zip(
         data: what `evaluation` is of.
         ranked_on: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
         shift: of the output bias, found on `data` (`ui.lab_threshold`); `evaluation` is then of the shifted model.
+        seed: of the draw, where the experts were drawn here.
     """
     drawn = plan.selection.startswith("random")  # also with edits
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
@@ -62,10 +65,11 @@ def checkpoint_zip(
         about = {"data_fingerprint": data.fingerprint, "max_length": checkpoint.info.max_length}
         kept.append(row | about | {"budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
-    # What a plan from a file was chosen on is not known here.
-    from_file = plan.combination == "given weights"
-    training |= {"chosen_by": PLAN_FILE} if from_file else {}
-    training |= {} if ranked_on is None or drawn or from_file else chosen_on(ranked_on, plan.selection)
+    if plan.combination == "given weights":  # by a file: what its plan was chosen on is not known here
+        training |= {"chosen_by": PLAN_FILE}
+    else:
+        training |= {"pruning": pruning_facts(plan, seed=seed, counted_on=ranked_on)}
+        training |= {} if ranked_on is None or drawn else chosen_on(ranked_on, plan.selection)
     training |= {} if shift is None else shares_matched(data, shift)
     try:
         history = checkpoints.read_history(checkpoint.path)

@@ -117,12 +117,13 @@ def save_section(
         moved = None
     shift, scored = (None, pruned) if moved is None else (moved.shift, moved.evaluation)
     chosen_on = None if setting.selection == RECORDED else selection.ranking
+    seed = setting.seed if setting.is_control and not setting.edits.origin else None
     saved_as = name if moved is None else f"{name}-matched"
     with st.container(horizontal=True, gap="medium"):
         st.download_button(
             "Pruned checkpoint (.zip)",
             data=lambda: lab_export.checkpoint_zip(
-                checkpoint, plan, saved_as, scored, selection.data, chosen_on, shift
+                checkpoint, plan, saved_as, scored, selection.data, chosen_on, shift, seed
             ),
             file_name=f"{saved_as}.zip",
             mime="application/zip",

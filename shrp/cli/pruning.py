@@ -26,7 +26,6 @@ from shrp.errors import DataError, PlanError
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     from shrp.checkpoint import Checkpoint
-    from shrp.plan import PruningPlan
     from shrp.usage import UsageStats
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
@@ -61,32 +60,6 @@ def _counted(source: Checkpoint, data: TextData, selection: str, max_length: int
         fit = GateFit(source.model, source.tokenizer, data, stats.shares(), max_length=max_length, seed=seed)
         fitted = fit.finish(lambda done, steps: shown.update(task, completed=done, total=steps))
     return replace(stats, fitted=fitted)
-
-
-def _said_of(
-    plan: PruningPlan,
-    counted_on: TextData | None,
-    budget: int | None,
-    per_layer: int | None,
-    seed: int,
-    file: Path | None,
-) -> dict[str, Any]:
-    """What `training["pruning"]` says of how a plan was made, which `shrp.card_pruning.picked` reads.
-
-    Args:
-        counted_on: the data whose usage the plan is made of; None for the checkpoint's own.
-        file: that the plan came from, and with it all that is said here of it.
-    """
-    asked: dict[str, Any] = {"selection": plan.selection, "combination": plan.combination}
-    if file is not None:
-        # Half of a surrogate pair in it would make the checkpoint unreadable.
-        return asked | {"plan_file": file.name.encode(errors="replace").decode()}
-    asked |= {name: n for name, n in (("budget", budget), ("per_layer", per_layer)) if n is not None}
-    if plan.selection in ("random", "fitted"):
-        asked["seed"] = seed
-    if counted_on is not None:
-        asked |= {"counted_on": counted_on.name, "counted_n": len(counted_on)}
-    return asked
 
 
 def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, Any]:
@@ -164,6 +137,7 @@ def prune(
 
     import shrp.checkpoint as store
     from shrp.answer_shares import matched
+    from shrp.card_pruning import pruning_facts
     from shrp.checkpoint_info import PLAN_FILE, chosen_on, shares_matched, usage_in
     from shrp.history import history_text, joined
     from shrp.plan import make_plan
@@ -252,7 +226,8 @@ def prune(
         chosen = make_plan(usage_in(source.info), selection=selection, **options)
     by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on, selection)
     by_data |= {"chosen_by": PLAN_FILE} if plan is not None else {}
-    by_data |= {"pruning": _said_of(chosen, measured_on, budget, per_layer, seed, plan)}
+    asked = {"budget": budget, "per_layer": per_layer, "seed": seed}
+    by_data |= {"pruning": pruning_facts(chosen, **asked, counted_on=measured_on, file=plan)}
     model, like = cut(source.model, chosen), None
     if match_shares:
         like = measured_on or evaluation_data(data or "probe", source.info.task, *columns)

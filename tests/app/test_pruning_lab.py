@@ -400,12 +400,13 @@ def test_random_experts_are_taken_home_as_the_control_that_they_are(loaded, tmp_
     archive = zipfile.ZipFile(
         io.BytesIO(
             lab_export.checkpoint_zip(
-                loaded, plan, "drawn", evaluation, load_probe("sst2"), load_probe("sst2")
+                loaded, plan, "drawn", evaluation, load_probe("sst2"), load_probe("sst2"), seed=1
             )
         )
     )
     archive.extractall(tmp_path)
     found = checkpoints.load(tmp_path / "drawn")
+    assert "picked at random (seed 1)" in card("drawn", found)
     assert "chosen_on" not in found.info.training
     assert "drawn at random, as a control" in card("drawn", found)
     row = found.info.scores[-1]
