@@ -11,6 +11,7 @@ import pandas as pd
 from shrp.evaluation import Evaluation
 from shrp.paired import agreement, paired_difference
 from shrp.phrases import listed
+from shrp.sweep import LOSSES, pareto_best
 from ui.text import ALPHA, interval_text, is_percentage, metric_name, p_text, percent, score_text, signed
 
 SHARES = {
@@ -22,8 +23,6 @@ SHARES = {
 """Costs as columns of `ui.lab.attempts_frame`, each a share of the dense model's, and in words."""
 
 
-TOLERANCES = (0.01, 0.02, 0.05)
-"""Losses against the routed model that the cheapest setting is named for."""
 GAP_COLUMNS = ["minus best", "minus best low", "minus best high", "McNemar's test"]
 """A `Gap` in a file."""
 
@@ -46,13 +45,7 @@ def pareto(tried: pd.DataFrame, over: str) -> pd.DataFrame:
     if own["plan"].nunique() < 2:  # there is none to be better than
         return own[:0].assign(number=[])
     own = own.drop_duplicates("plan").assign(setting=lambda rows: rows["plan"].map(names))
-    own = own.sort_values([over, "score"], ascending=[True, False], kind="stable")
-    kept, best, price = [], -np.inf, -np.inf
-    for row, cost, score in zip(own.index, own[over], own["score"]):
-        if score > best or (score == best and cost == price):
-            kept.append(row)
-            best, price = score, cost
-    own = own.loc[kept]
+    own = own.iloc[pareto_best(own[over], own["score"])]
     return own.assign(number=np.arange(1, len(own) + 1))
 
 
@@ -220,7 +213,7 @@ def cheapest_within(
     matched: bool | None = False,
     floor: float = float("nan"),
 ) -> str:
-    """The cheapest setting that loses at most so much of the routed model's score, for each of `TOLERANCES`.
+    """The cheapest setting that loses at most so much of the routed model's score, for each of `shrp.sweep.LOSSES`.
 
     Args:
         best: `pareto`'s.
@@ -232,7 +225,7 @@ def cheapest_within(
         return ""
     scale, unit = (100, "points") if is_percentage(metric) else (1, metric_name(metric))
     said: dict[str, list[str]] = {}
-    for loss in TOLERANCES:
+    for loss in LOSSES:
         near = best[(best["score"] >= routed - loss - 1e-12) & ~(best["score"] <= floor)]  # cheapest first
         name = "none"
         if len(near):

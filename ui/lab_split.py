@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from shrp.data import TextData
-from shrp.minimal_pairs import pairs_of
+from shrp.halves import FEWEST, halves, in_halves
 from shrp.reference import Reference
 from ui.lab import RECORDED, Setting
 from ui.state import Selection
@@ -17,8 +17,6 @@ from ui.text import escape
 
 HOLD_OUT = "hold_out"
 """Key of the switch, in the session's state and in the URL alike."""
-FEWEST = 40
-"""Inputs below which there is no half to choose on."""
 
 
 def held_out(selection: Selection) -> Selection:
@@ -45,9 +43,7 @@ def _split(selection: Selection) -> Selection:
     store, key = results("halves", 8), (data.fingerprint, data.name, data.pairs)
     if (found := store.get(key)) is None:
         ranked, scored = halves(data)
-        chosen = replace(data.subset(ranked), name=f"{data.name}, half")
-        held = replace(data.subset(scored), name=f"{data.name}, other half")
-        found = chosen, held, scored
+        found = (*in_halves(data, ranked, scored), scored)
         store.put(key, found)
     chosen, held, scored = found
     if (teacher := checkpoint.teacher.get(data.fingerprint)) is not None:
@@ -64,23 +60,6 @@ def _part(fingerprint: str, data: TextData, teacher: Reference, rows: np.ndarray
         found = teacher, replace(teacher, logits=teacher.logits[rows])
         store.put(key, found)
     return found[1]
-
-
-def halves(data: TextData) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the half to choose on and of the half to score on, ascending; the same in every session."""
-    order = data.stratified_order()
-    first = np.arange(len(data))
-    pairs = pairs_of(data)
-    first[pairs[:, 1]] = pairs[:, 0]  # of the pair that an input belongs to, itself where it is alone
-    together: dict[int, list[int]] = {}
-    for i in order:  # a pair stands where the first of it comes
-        together.setdefault(int(first[i]), []).append(int(i))
-    chosen: list[int] = []
-    for inputs in together.values():
-        if len(chosen) >= len(order) // 2:
-            break
-        chosen += inputs
-    return np.sort(chosen), np.setdiff1d(order, chosen)
 
 
 def introduction(selection: Selection, setting: Setting) -> str:

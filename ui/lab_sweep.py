@@ -17,6 +17,7 @@ from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.phrases import counted
 from shrp.plan import PruningPlan
+from shrp.sweep import budgets
 from shrp.usage import UsageStats
 from ui import lab, lab_curve, lab_pareto, lab_threshold, measurements
 from ui.downloads import chart, downloads
@@ -31,8 +32,6 @@ from ui.state import Selection
 from ui.store import disk
 from ui.text import capital, count, escape, metric_name
 
-GLOBAL_POINTS = 67
-"""Most global budgets in a sweep: with 6 layers of 12 experts, every one."""
 DRAWS = (0, 1, 2)
 """Seeds of the random control."""
 COST, SCOPE, RUN, CONTROLS, MATCHED = "curve_cost", "curve_of", "sweep", "sweep_controls", "sweep_matched"
@@ -41,16 +40,6 @@ _COSTS, _SCOPES = {"FLOPs": "flops", "Parameters": "params"}, {"Encoder": "encod
 _CONTROL = next(label for label, selection in SELECTIONS.items() if selection == "random")
 
 Point = tuple[Setting, PruningPlan]
-
-
-def budgets(layers: int, experts: int) -> list[int]:
-    """The global budgets of a sweep, ascending: from one expert a layer to all, evenly spaced.
-
-    Every one where there are at most `GLOBAL_POINTS`, else every second, third, ... and the last.
-    """
-    low, high = layers, layers * experts
-    step = -(-(high - low) // max(GLOBAL_POINTS - 1, 1)) or 1
-    return sorted({*range(low, high + 1, step), high})
 
 
 def points(setting: Setting, stats: UsageStats) -> list[Point]:
@@ -281,11 +270,12 @@ class Section:
         routed = next((mark.score for mark in self.marks if mark.kind == "routed"), float("nan"))
         st.markdown(escape(lab_pareto.cheapest_within(best, routed, metric, over(), self.matched, floor)))
         shown = lab_pareto.table(best, gaps, metric)
-        if not shown["McNemar's test"].any():
+        tested = bool(shown["McNemar's test"].any())
+        if not tested:
             shown = shown.drop(columns="McNemar's test")
         config = {
             "#": st.column_config.NumberColumn(width=35),
-            "setting": st.column_config.TextColumn(width=185),
+            "setting": st.column_config.TextColumn(width=185 if tested else 270),
             metric_name(metric): st.column_config.TextColumn(
                 "score", width=75, help=capital(metric_name(metric))
             ),

@@ -1,5 +1,4 @@
-"""The command line: `python -m shrp COMMAND`, the commands being
-`finetune | augment | train | convert | usage | knock-out | prune | evaluate | measure | reference | card | export`.
+"""The command line: `python -m shrp COMMAND`, a module of this package for each command or for a few that go together.
 
 Results go to stdout (one JSON object with `--json`), progress to stderr. Exit codes: 0 done, 1 an error that a
 person can mend (said in one sentence), 2 wrong usage, 130 interrupted.
@@ -22,6 +21,7 @@ from shrp.cli import (
     knocking,
     pruning,
     reference,
+    sweeping,
     training,
 )
 from shrp.cli.output import stderr
@@ -43,6 +43,7 @@ for module in (
     pruning,
     inspecting,
     knocking,
+    sweeping,
     reference,
     cards,
     exporting,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from shrp.cli.counting import usage_counted
 from shrp.cli.options import (
     AsJson,
     EvaluatedLength,
@@ -18,15 +19,10 @@ from shrp.cli.options import (
     plan_file,
     training_data,
 )
-from shrp.cli.output import TrainingBar, bar, print_json, print_table, score_line, stderr
+from shrp.cli.output import TrainingBar, print_json, print_table, score_line, stderr
 from shrp.cli.pruned_scores import round_as_stored, scores_of
 from shrp.cli.recovery import recovery_of
-from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-
-if TYPE_CHECKING:  # slow to import, and not needed for --help
-    from shrp.checkpoint import Checkpoint
-    from shrp.usage import UsageStats
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
 
@@ -41,40 +37,6 @@ def _refuse(why: str, idle: bool, options: dict[str, Any]) -> None:
     for name, given in options.items():
         if idle and given is not None:
             raise PlanError(f"{name} {why}")
-
-
-def _counted(source: Checkpoint, data: TextData, selection: str, max_length: int, seed: int) -> UsageStats:
-    """Usage on data, with what a selection asks for beside it."""
-    from shrp.fitting import GateFit
-    from shrp.usage import measure_usage
-
-    norms = selection == "gate_norm"
-    stats = measure_usage(source.model, source.tokenizer, data, max_length=max_length, output_norms=norms)
-    if selection == "ablation":
-        return replace(stats, ablation=_ablated(source, data, max_length))
-    if selection != "fitted":
-        return stats
-    stderr.print(f"fitting gates on texts of {data.name}, some minutes …", highlight=False)
-    with bar("fitting gates") as shown:
-        task = shown.add_task("fitting gates", total=None)
-        fit = GateFit(source.model, source.tokenizer, data, stats.shares(), max_length=max_length, seed=seed)
-        fitted = fit.finish(lambda done, steps: shown.update(task, completed=done, total=steps))
-    return replace(stats, fitted=fitted)
-
-
-def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, Any]:
-    """What knocking out each expert changes, with a progress bar."""
-    from shrp.attribution.importance import ablation
-
-    with bar("experts knocked out") as shown:
-        task = shown.add_task("experts knocked out", total=None)
-        return ablation(
-            source.model,
-            source.tokenizer,
-            data,
-            max_length=max_length,
-            progress=lambda done, of: shown.update(task, completed=done, total=of),
-        )
 
 
 def prune(
@@ -220,7 +182,7 @@ def prune(
         chosen = plan_file(plan)
     elif data is not None or selection in ("gate_norm", "ablation", "fitted"):
         measured_on = evaluation_data(data or "probe", source.info.task, *columns)
-        stats = _counted(source, measured_on, selection, max_length, seed)
+        stats = usage_counted(source, measured_on, selection, max_length, seed)
         chosen = plan_from(stats, selection=selection, **options)
     else:
         chosen = make_plan(usage_in(source.info), selection=selection, **options)

@@ -14,13 +14,14 @@ from shrp.compare import usage_distances
 from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate, summarise
 from shrp.groups import input_groups
+from shrp.halves import halves
 from shrp.measure import cost, dense_cost, plan_cost
 from shrp.paired import agreement, by_group, paired_difference
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
-from ui import data_sources, lab_compare, lab_hurts, lab_split
+from ui import data_sources, lab_compare, lab_hurts
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
 from ui.compare_views import numbering
 from ui.lab_export import plan_json
@@ -247,7 +248,7 @@ def test_a_held_out_choice_of_experts_goes_whole(open_page, tiny_checkpoint):
     assert not found.exception
     assert "usage, as given" in texts_of(found)
     loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
-    half = data.subset(lab_split.halves(data)[0])
+    half = data.subset(halves(data)[0])
     plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, half), per_layer=2)
     expected = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
     assert metric(found, "B: accuracy") == f"{100 * expected.score:.1f}%"

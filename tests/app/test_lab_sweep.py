@@ -12,6 +12,7 @@ from shrp.evaluate import evaluate
 from shrp.live import LiveEvaluator
 from shrp.prune import prune
 from shrp.results_store import ROUTED, ResultsStore
+from shrp.sweep import budgets
 from shrp.usage import measure_usage
 from ui import lab, lab_beside, lab_sweep, measurements
 from ui.lab import GLOBAL, PER_LAYER, Setting
@@ -62,7 +63,7 @@ class Interrupted(Exception):  # stands for Streamlit's, which is no error eithe
     ("layers", "experts", "count", "step"), [(6, 12, 67, 1), (11, 12, 62, 2), (2, 4, 7, 1), (1, 1, 1, None)]
 )
 def test_budgets_go_from_one_a_layer_to_all_in_a_bounded_number(layers, experts, count, step):
-    grid = lab_sweep.budgets(layers, experts)
+    grid = budgets(layers, experts)
     assert (grid[0], grid[-1], len(grid)) == (layers, layers * experts, count)
     assert grid == sorted(set(grid))
     if step:

@@ -7,12 +7,13 @@ from shrp import checkpoint as checkpoints
 from shrp import reference
 from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate
+from shrp.halves import halves
 from shrp.metrics import mcnemar
 from shrp.minimal_pairs import ALL, pair_changes, pair_outcomes, pairs_of, route_changes, taken
 from shrp.prune import prune
 from shrp.tasks import TASKS, custom_task
 from shrp.usage import measure_usage, plan_from
-from ui import data_sources, lab_split, pair_routes
+from ui import data_sources, pair_routes
 from ui.lab_hurts import PAIRS, TABS
 from ui.pair_views import in_order, line
 from ui.text import p_text
@@ -143,7 +144,7 @@ class SimpleStats:
 
 
 def test_halves_keep_pairs_together(open_page, folder):
-    ranked, scored = lab_split.halves(COLA)
+    ranked, scored = halves(COLA)
     assert (len(ranked), len(scored)) == (144, 144)
     assert sorted([*ranked, *scored]) == list(range(288))
     assert not {COLA.pairs[i] for i in ranked} & {COLA.pairs[i] for i in scored}
@@ -157,7 +158,7 @@ def test_names_that_are_no_pairs_part_no_halves():
     labels = np.arange(80) % 2
     texts = tuple((f"text {i}",) for i in range(80))
     for pairs in (("x",) * 80, tuple("ab"[i % 2] for i in range(80))):
-        ranked, scored = lab_split.halves(TextData(TASKS["sst2"], "t", texts, labels, None, pairs))
+        ranked, scored = halves(TextData(TASKS["sst2"], "t", texts, labels, None, pairs))
         assert (len(ranked), len(scored)) == (40, 40)
         assert labels[ranked].sum() == 20
 

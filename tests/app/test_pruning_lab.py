@@ -19,6 +19,7 @@ from shrp.checkpoint_info import usage_in
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
+from shrp.halves import halves
 from shrp.history import history_text
 from shrp.live import FIRST_ESTIMATE
 from shrp.metrics import ranking
@@ -552,7 +553,7 @@ def test_half_of_the_data_can_choose_and_the_other_half_score(open_page, tiny_ch
     data = load_probe("sst2")
     dense = evaluate(tiny_model(seed=3), loaded.tokenizer, data)
     reference.write(loaded.path, {data.fingerprint: reference.from_evaluation(dense, "t")})
-    ranked, scored = lab_split.halves(data)
+    ranked, scored = halves(data)
     assert sorted([*ranked, *scored]) == list(range(480))
     assert abs(data.labels[ranked].sum() - data.labels[scored].sum()) <= 2
     chosen, held = data.subset(ranked), data.subset(scored)

@@ -1,0 +1,49 @@
+"""What experts are chosen by, measured with a progress bar."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from shrp.cli.output import bar, stderr
+
+if TYPE_CHECKING:  # slow to import, and not needed for --help
+    from shrp.checkpoint import Checkpoint
+    from shrp.data import TextData
+    from shrp.usage import UsageStats
+
+
+def usage_counted(
+    source: Checkpoint, data: TextData, selection: str, max_length: int, seed: int
+) -> UsageStats:
+    """Usage on data, with what a selection asks for beside it."""
+    from shrp.fitting import GateFit
+    from shrp.usage import measure_usage
+
+    norms = selection == "gate_norm"
+    stats = measure_usage(source.model, source.tokenizer, data, max_length=max_length, output_norms=norms)
+    if selection == "ablation":
+        return replace(stats, ablation=_ablated(source, data, max_length))
+    if selection != "fitted":
+        return stats
+    stderr.print(f"fitting gates on texts of {data.name}, some minutes …", highlight=False)
+    with bar("fitting gates") as shown:
+        task = shown.add_task("fitting gates", total=None)
+        fit = GateFit(source.model, source.tokenizer, data, stats.shares(), max_length=max_length, seed=seed)
+        fitted = fit.finish(lambda done, steps: shown.update(task, completed=done, total=steps))
+    return replace(stats, fitted=fitted)
+
+
+def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, Any]:
+    """What knocking out each expert changes, with a progress bar."""
+    from shrp.attribution.importance import ablation
+
+    with bar("experts knocked out") as shown:
+        task = shown.add_task("experts knocked out", total=None)
+        return ablation(
+            source.model,
+            source.tokenizer,
+            data,
+            max_length=max_length,
+            progress=lambda done, of: shown.update(task, completed=done, total=of),
+        )

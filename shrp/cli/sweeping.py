@@ -1,0 +1,208 @@
+"""`sweep`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrp.cli.counting import usage_counted
+from shrp.cli.options import (
+    AsJson,
+    DataSource,
+    EvaluatedLength,
+    LabelColumn,
+    LabelMeanings,
+    PairColumn,
+    TextColumns,
+    evaluation_data,
+    say_cut,
+)
+from shrp.cli.output import bar, print_json, print_table, provenance, stderr, write_csv
+from shrp.errors import DataError, PlanError
+from shrp.phrases import counted, listed
+
+if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    import pandas as pd
+
+    from shrp.data import TextData
+    from shrp.evaluation import Evaluation
+
+_RECORDED = "recorded"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command to the command line."""
+    app.command()(sweep)
+
+
+def sweep(
+    checkpoint: Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)],
+    data: DataSource = "probe",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    pair_column: PairColumn = None,
+    label_means: LabelMeanings = None,
+    allocation: Annotated[
+        str,
+        typer.Option(help="`per-layer`: as many experts in every layer; `budget`: so many in all, spread."),
+    ] = "per-layer",
+    selection: Annotated[
+        str,
+        typer.Option(
+            help="`usage`, `gate_norm`, `ablation` or `fitted`, measured on the data that are scored, or `recorded`: "
+            "the usage that the checkpoint carries from its training."
+        ),
+    ] = "usage",
+    combination: Annotated[
+        str | None,
+        typer.Option(help="`usage` weights, their plain `mean`, or, with that selection, `fitted` ones."),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=0, max=100, help="Draws of as many random experts a layer, the control.")
+    ] = 3,
+    held_out: Annotated[
+        bool,
+        typer.Option("--held-out", help="Choose experts on one half of the data and score on the other."),
+    ] = False,
+    match_shares: Annotated[
+        bool,
+        typer.Option(
+            "--match-shares",
+            help="Shift each output bias until classes are given as often as by the routed model; uses no labels.",
+        ),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write every pruning's row to this CSV file.")] = None,
+    max_length: EvaluatedLength = None,
+    json: AsJson = False,
+) -> None:
+    """Score a routed checkpoint's prunings of all sizes, beside random experts: what is left with how many?"""
+    from shrp.checkpoint import load
+    from shrp.checkpoint_info import usage_in
+    from shrp.convert import router_layers
+    from shrp.live import LiveEvaluator
+    from shrp.plan import SELECTIONS
+    from shrp.sweep import LOSSES, cheapest_within, match, points, run, to_frame
+
+    if allocation not in ("per-layer", "budget"):
+        raise PlanError(f"--allocation is per-layer or budget, not {allocation!r}.")
+    known = (*(name for name in SELECTIONS if name != "random"), _RECORDED)
+    if selection not in known:
+        raise PlanError(
+            f"--selection is one of {', '.join(known)}, not {selection!r}; random ones are --draws."
+        )
+    loaded = load(checkpoint)
+    if not router_layers(loaded.model):
+        raise PlanError("this model has no routed layer to prune; give a routed checkpoint.")
+    task, length = loaded.info.task, max_length or loaded.info.max_length
+    if match_shares and task.is_regression:
+        raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
+    source = evaluation_data(data, task, text_column, label_column, None, label_means, pair_column)
+    if source.labels is None:
+        raise DataError(f"{source.name} has no labels, so no pruning of it has a score.")
+    ranked, scored = _halves(source) if held_out else (source, source)
+    say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
+    stats = usage_counted(loaded, ranked, selection, length, 0)
+    if selection == _RECORDED:
+        stats = replace(stats, recorded=usage_in(loaded.info))
+    combination = combination or ("fitted" if selection == "fitted" else "usage")
+    wanted = points(stats, allocation, selection=selection, combination=combination, draws=range(draws))
+    evaluator = LiveEvaluator(loaded.model, loaded.tokenizer, scored, max_length=length)
+    with bar("prunings") as progress:
+        task_id = progress.add_task("prunings", total=len(wanted))
+        routed = evaluator.evaluate(None)
+        found = run(evaluator, wanted, lambda: progress.advance(task_id))
+    if match_shares:
+        found = [match(one, routed, scored) for one in found]
+    frame = to_frame(loaded, wanted, found, routed)
+    if out is not None:
+        write_csv(frame, out)
+    cheapest = {loss: cheapest_within(frame, routed.score, loss) for loss in LOSSES}
+    if json:
+        result = {
+            "selection": selection,
+            "combination": combination,
+            "allocation": allocation,
+            "chosen_on": loaded.info.training.get("validation_data")
+            if selection == _RECORDED
+            else ranked.name,
+            "shares_matched": match_shares,
+            "routed": {
+                "metric": routed.metric,
+                "score": routed.score,
+                "interval": routed.ends(),
+                "n": routed.n,
+            },
+            "prunings": _records(frame),
+            "cheapest": [
+                {"loss": loss} | ({} if row is None else _records(row.to_frame().T)[0])
+                for loss, row in cheapest.items()
+            ],
+        }
+        print_json(result | {"provenance": provenance(loaded, scored, length)})
+    else:
+        _print(
+            frame, routed, scored, f"{selection}, {combination} weights" + ", shares matched" * match_shares
+        )
+        _say(cheapest, routed, selection == _RECORDED or held_out)
+
+
+def _halves(source: TextData) -> tuple[TextData, TextData]:
+    from shrp.halves import FEWEST, halves, in_halves
+
+    if len(source) < FEWEST:
+        raise DataError(f"{source.name} has {len(source)} inputs; --held-out takes {FEWEST} or more.")
+    return in_halves(source, *halves(source))
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def _print(frame: pd.DataFrame, routed: Evaluation, scored: TextData, how: str) -> None:
+    drawn = frame[frame["seed"].notna()].groupby("kept")["score"].agg(["min", "max", "size"])
+    rows = []
+    for row in frame[frame["seed"].isna()].to_dict("records"):
+        line = {
+            "kept": f"{'* ' * row['pareto']}{row['kept']}",
+            routed.metric: row["score"],
+            "95%": _range(row["low"], row["high"]),
+        }
+        if len(drawn):
+            control = drawn.loc[row["kept"]] if row["kept"] in drawn.index else None
+            most = counted(int(drawn["size"].max()), "draw")
+            line[f"random, {most}"] = "" if control is None else _range(control["min"], control["max"])
+        rows.append(
+            line | {"encoder": f"{row['encoder_params']:.1%}", "FLOPs": f"{row['encoder_flops']:.1%}"}
+        )
+    print_table(
+        f"{how}, on {scored.name}, n = {routed.n:,}; the routed model has {routed.score:.4f}\n"
+        "kept: experts in all; encoder: its parameters, of the dense encoder's; FLOPs: of the dense encoder's, for one "
+        "input of 128 tokens\n"
+        "*: no other size here scores as high with no more of these FLOPs",
+        rows,
+    )
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.3f} to {high:.3f}" if low == low else ""
+
+
+def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, apart: bool) -> None:
+    said: dict[str, list[str]] = {}
+    for loss, row in cheapest.items():
+        found = "no size"
+        if row is not None:
+            found = f"{row['kept']} experts in all ({row['score']:.4f}), {row['encoder_params']:.1%} of the encoder's "
+            found += "parameters"
+        said.setdefault(found, []).append(str(loss))
+    for found, losses in said.items():
+        below = listed(losses)
+        stderr.print(f"at most {below} below the routed model's {routed.metric}: {found}", highlight=False)
+    if not apart:
+        stderr.print(
+            "experts were chosen on the data that score them, which flatters a little; --held-out parts the two",
+            highlight=False,
+        )

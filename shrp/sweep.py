@@ -1,0 +1,171 @@
+"""All sizes of a pruning, scored one after another: what is left with so many experts, beside as many at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from shrp.answer_shares import matching_shift, shifted
+from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
+from shrp.evaluation import Evaluation
+from shrp.live import LiveEvaluator
+from shrp.measure import TOKENS, dense_cost, plan_cost
+from shrp.plan import PruningPlan
+from shrp.score_rows import share_of
+from shrp.usage import UsageStats, plan_from
+
+Allocation = Literal["per-layer", "budget"]
+"""As many experts in every layer, or a number in all, spread as the selection says (method.md, "allocation")."""
+LOSSES = (0.01, 0.02, 0.05)
+"""Losses against the routed model that the cheapest pruning is named for."""
+_MOST_BUDGETS = 67
+
+
+def budgets(layers: int, experts: int) -> list[int]:
+    """The global budgets of a sweep, ascending: from one expert a layer to all, evenly spaced.
+
+    Every one where there are at most 67 (those of 6 layers of 12 experts), else every second, third, ... and the last.
+    """
+    low, high = layers, layers * experts
+    step = -(-(high - low) // (_MOST_BUDGETS - 1)) or 1
+    return sorted({*range(low, high + 1, step), high})
+
+
+def pareto_best(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """Indices of what no other one beats, cheapest first: none scores at least as high at no more cost, with one of
+    the two better. Equals are all in.
+    """
+    costs, scores = np.asarray(costs, dtype=float), np.asarray(scores, dtype=float)
+    kept: list[int] = []
+    best, price = -np.inf, -np.inf
+    for i in np.lexsort((-scores, costs)):  # stable
+        if scores[i] > best or (scores[i] == best and costs[i] == price):
+            kept.append(int(i))
+            best, price = scores[i], costs[i]
+    return kept
+
+
+@dataclass(frozen=True)
+class Point:
+    """One pruning of a sweep."""
+
+    plan: PruningPlan
+    per_layer: int | None
+    """Experts in every layer; None where a budget was spread."""
+    seed: int | None = None
+    """Of a random control's draw; None for the selection itself."""
+
+
+def points(
+    stats: UsageStats,
+    allocation: Allocation = "per-layer",
+    *,
+    selection: str = "usage",
+    combination: str = "usage",
+    draws: Sequence[int] = (0, 1, 2),
+) -> list[Point]:
+    """The prunings of a sweep, the smallest first, each with random experts of its size; of all experts there is one.
+
+    Args:
+        stats: what the selection asks for (`shrp.usage.plan_from`).
+        draws: seeds of the random experts; empty for none.
+
+    Raises:
+        PlanError: as `plan_from`.
+    """
+    layers, experts = len(stats.layers), stats.num_experts
+    each = allocation == "per-layer"
+    found = []
+    for size in range(1, experts + 1) if each else budgets(layers, experts):
+        amount = {"per_layer" if each else "budget": size}
+        plan = plan_from(stats, selection=selection, combination=combination, **amount)
+        found.append(Point(plan, size if each else None))
+        if plan.budget < layers * experts:
+            control = "mean" if combination == "mean" else "usage"
+            found += [
+                Point(
+                    plan_from(
+                        stats,
+                        selection="random",
+                        combination=control,
+                        counts=plan.keep_counts(),
+                        seed=seed,
+                    ),
+                    size if each else None,
+                    seed,
+                )
+                for seed in draws
+            ]
+    return found
+
+
+def run(
+    evaluator: LiveEvaluator, wanted: Sequence[Point], done: Callable[[], None] = lambda: None
+) -> list[Evaluation]:
+    """The exact evaluation of every point, in their order; work that they have in common is done once.
+
+    Args:
+        done: called after each.
+    """
+    by_plan: dict[str, Evaluation] = {}
+    for plan, evaluation in evaluator.sweep([point.plan for point in wanted]):
+        by_plan[plan.key()] = evaluation
+        done()
+    return [by_plan[point.plan.key()] for point in wanted]
+
+
+def match(evaluation: Evaluation, routed: Evaluation, data: TextData) -> Evaluation:
+    """A pruning's evaluation with its logits shifted, without labels, to give each class as often as the routed model
+    does on the same inputs (`shrp.answer_shares`).
+    """
+    return shifted(evaluation, data, matching_shift(evaluation.logits, routed.logits))
+
+
+def to_frame(
+    loaded: Checkpoint, wanted: Sequence[Point], found: Sequence[Evaluation], routed: Evaluation
+) -> pd.DataFrame:
+    """One row a pruning.
+
+    Returns:
+        Columns kept (experts in all), per_layer, selection, seed, metric, score, low, high (95% interval), n, retained
+        (share of the routed model's score, nan where that is not above 0), encoder_params, model_params,
+        encoder_flops, model_flops (shares of the dense model's, FLOPs of one input of 128 tokens) and pareto (whether
+        no other pruning but random ones scores at least as high at no more encoder FLOPs, with one of the two better).
+    """
+    dense = dense_cost(loaded.model, TOKENS)
+    rows = []
+    for point, evaluation in zip(wanted, found, strict=True):
+        low, high = evaluation.interval
+        retained = share_of(evaluation.score, routed.score)
+        rows.append(
+            {
+                "kept": point.plan.budget,
+                "per_layer": point.per_layer,
+                "selection": point.plan.selection,
+                "seed": point.seed,
+                "metric": evaluation.metric,
+                "score": evaluation.score,
+                "low": low,
+                "high": high,
+                "n": evaluation.n,
+                "retained": np.nan if retained is None else retained,
+            }
+            | plan_cost(loaded.model, point.plan, TOKENS).relative_to(dense)
+        )
+    frame = pd.DataFrame(rows).astype({"per_layer": "Int64", "seed": "Int64"})
+    own = frame.index[frame["seed"].isna()]
+    best = own[pareto_best(frame.loc[own, "encoder_flops"], frame.loc[own, "score"])]
+    return frame.assign(pareto=frame.index.isin(best))
+
+
+def cheapest_within(frame: pd.DataFrame, routed: float, loss: float) -> pd.Series | None:
+    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model; None where
+    none does. Random controls do not take part.
+    """
+    near = frame[frame["seed"].isna() & (frame["score"] >= routed - loss - 1e-12)]
+    return None if near.empty else near.sort_values("encoder_flops", kind="stable").iloc[0]

@@ -1,0 +1,190 @@
+"""`python -m shrp sweep` says what pruned models that are really built score, and refuses what can't be asked."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shrp import checkpoint
+from shrp.answer_shares import matching_shift, shifted
+from shrp.data import load_file
+from shrp.evaluate import evaluate
+from shrp.halves import halves
+from shrp.measure import cost, dense_cost
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.sweep import budgets, pareto_best, points
+from shrp.usage import measure_usage, plan_from
+
+USAGE = {"1": [0.1, 0.2, 0.3, 0.4], "2": [0.4, 0.3, 0.2, 0.1]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_routed, tiny_tokenizer, tiny_data, tiny_info):
+    """A folder with a routed checkpoint, a static one and a CSV file."""
+    root = tmp_path_factory.mktemp("sweep")
+    frame = tiny_data(60, 1).to_frame()
+    frame.to_csv(root / "data.csv", index=False)
+    frame.drop(columns="label").to_csv(root / "unlabelled.csv", index=False)
+    frame[:30].to_csv(root / "few.csv", index=False)
+    routed = tiny_routed()
+    checkpoint.save(routed, tiny_tokenizer, tiny_info(usage=USAGE), root / "routed")
+    plan = make_plan({int(layer): share for layer, share in USAGE.items()}, per_layer=2)
+    checkpoint.save(prune(routed, plan), tiny_tokenizer, tiny_info(plan=plan), root / "static")
+    return root
+
+
+@pytest.fixture
+def known(place):
+    loaded = checkpoint.load(place / "routed")
+    data = load_file(place / "data.csv", "sst2")
+    return loaded, data, measure_usage(loaded.model, loaded.tokenizer, data)
+
+
+def score(loaded, data, plan):
+    return evaluate(prune(loaded.model, plan), loaded.tokenizer, data).score
+
+
+def test_every_size_scores_as_the_model_that_is_built(shrp, place, known, tmp_path):
+    loaded, data, stats = known
+    code, out, err = shrp(
+        "sweep", place / "routed", "--data", place / "data.csv", "--out", tmp_path / "sweep.csv", "--json"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    routed = evaluate(loaded.model, loaded.tokenizer, data)
+    assert told["routed"]["score"] == pytest.approx(routed.score)
+    assert told["chosen_on"] == data.name
+    rows = told["prunings"]
+    assert [(row["per_layer"], row["seed"]) for row in rows] == [
+        *((m, seed) for m in (1, 2, 3) for seed in (None, 0, 1, 2)),
+        (4, None),
+    ]
+    dense = dense_cost(loaded.model)
+    for row in rows:
+        kind = "usage" if row["seed"] is None else "random"
+        plan = plan_from(stats, selection=kind, per_layer=row["per_layer"], seed=row["seed"] or 0)
+        assert row["score"] == pytest.approx(score(loaded, data, plan)), row
+        assert row["retained"] == pytest.approx(row["score"] / routed.score)
+        assert row["kept"] == plan.budget
+        assert row["encoder_params"] == pytest.approx(
+            cost(prune(loaded.model, plan)).encoder_params / dense.encoder_params
+        )
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "sweep.csv"), pd.DataFrame(rows), check_dtype=False, rtol=1e-6
+    )
+
+
+def test_the_cheapest_within_a_loss_is_of_the_selection_itself(shrp, place):
+    _, out, _ = shrp("sweep", place / "routed", "--data", place / "data.csv", "--json")
+    told = json.loads(out)
+    own = [row for row in told["prunings"] if row["seed"] is None]
+    for one in told["cheapest"]:
+        near = [row for row in own if row["score"] >= told["routed"]["score"] - one["loss"]]
+        if near:
+            assert one["kept"] == min(row["kept"] for row in near)
+        else:
+            assert set(one) == {"loss"}
+
+
+def test_budgets_by_recorded_usage_without_controls(shrp, place, known):
+    loaded, data, _ = known
+    given = ("--allocation", "budget", "--selection", "recorded", "--draws", "0", "--json")
+    code, out, err = shrp("sweep", place / "routed", "--data", place / "data.csv", *given)
+    assert code == 0, err
+    rows = json.loads(out)["prunings"]
+    assert [row["kept"] for row in rows] == list(range(2, 9))
+    usage = {int(layer): share for layer, share in USAGE.items()}
+    for row in rows:
+        assert row["score"] == pytest.approx(score(loaded, data, make_plan(usage, budget=row["kept"])))
+        assert row["per_layer"] is None
+
+
+def test_on_a_held_out_half_the_other_chooses(shrp, place, known):
+    loaded, data, _ = known
+    code, out, err = shrp(
+        "sweep", place / "routed", "--data", place / "data.csv", "--held-out", "--draws", 0, "--json"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    ranked, scored = (data.subset(rows) for rows in halves(data))
+    stats = measure_usage(loaded.model, loaded.tokenizer, ranked)
+    assert told["provenance"]["n"] == len(scored)
+    for row in told["prunings"]:
+        assert row["score"] == pytest.approx(
+            score(loaded, scored, plan_from(stats, per_layer=row["per_layer"]))
+        )
+
+
+def test_shares_are_matched_to_the_routed_model_s(shrp, place, known):
+    loaded, data, stats = known
+    code, out, err = shrp(
+        "sweep", place / "routed", "--data", place / "data.csv", "--match-shares", "--draws", 0, "--json"
+    )
+    assert code == 0, err
+    routed = evaluate(loaded.model, loaded.tokenizer, data)
+    for row in json.loads(out)["prunings"]:
+        model = prune(loaded.model, plan_from(stats, per_layer=row["per_layer"]))
+        found = evaluate(model, loaded.tokenizer, data)
+        moved = shifted(found, data, matching_shift(found.logits, routed.logits))
+        assert row["score"] == pytest.approx(moved.score)
+
+
+def test_the_table_names_its_data_and_denominators(shrp, place):
+    code, out, err = shrp("sweep", place / "routed", "--data", place / "data.csv")
+    assert code == 0, err
+    assert "n = 60" in out
+    assert "of the dense encoder's, for one input of 128 tokens" in " ".join(out.split())
+    assert "below the routed model's accuracy" in err
+    assert "--held-out" in err
+    assert "--held-out" not in shrp("sweep", place / "routed", "--data", place / "data.csv", "--held-out")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("static", (), "no routed layer"),
+        ("routed", ("--selection", "best"), "--selection is one of"),
+        ("routed", ("--selection", "random"), "--draws"),
+        ("routed", ("--allocation", "even"), "per-layer or budget"),
+        ("routed", ("--data", "unlabelled.csv"), "has no labels"),
+        ("routed", ("--data", "few.csv", "--held-out"), "takes 40 or more"),
+        ("routed", ("--combination", "max"), "combination must be one of"),
+    ],
+)
+def test_what_can_t_be_asked_is_refused(shrp, place, name, given, said):
+    given = [place / one if one.endswith(".csv") else one for one in given]
+    given = given if "--data" in given else [*given, "--data", place / "data.csv"]
+    code, out, err = shrp("sweep", place / name, *given)
+    assert code == 1
+    assert said in " ".join(err.split())
+    assert not out
+
+
+def test_pareto_best_are_those_that_nothing_beats():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        costs, scores = rng.integers(6, size=12), rng.integers(6, size=12)
+        beaten = [
+            any(
+                c <= costs[i] and s >= scores[i] and (c < costs[i] or s > scores[i])
+                for c, s in zip(costs, scores, strict=True)
+            )
+            for i in range(12)
+        ]
+        found = pareto_best(costs, scores)
+        assert sorted(found) == [i for i in range(12) if not beaten[i]]
+        assert list(costs[found]) == sorted(costs[found])
+
+
+def test_random_experts_have_the_counts_of_what_they_control(known):
+    _, _, stats = known
+    every = points(stats, "budget", draws=(0, 1))
+    by_size = {}
+    for point in every:
+        by_size.setdefault(point.plan.budget, []).append(point)
+    assert sorted(by_size) == budgets(2, 4)
+    for size, same in by_size.items():
+        assert len({tuple(point.plan.keep_counts().items()) for point in same}) == 1
+        assert [point.seed for point in same] == ([None, 0, 1] if size < 8 else [None])
