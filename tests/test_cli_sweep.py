@@ -76,6 +76,14 @@ def test_every_size_scores_as_the_model_that_is_built(shrp, place, known, tmp_pa
     )
 
 
+def test_a_file_that_is_there_is_not_written_over(shrp, place):
+    before = (place / "data.csv").read_text()
+    code, _, err = shrp("sweep", place / "routed", "--data", place / "data.csv", "--out", place / "data.csv")
+    assert code == 1
+    assert "exists already" in err
+    assert (place / "data.csv").read_text() == before
+
+
 def test_the_cheapest_within_a_loss_is_of_the_selection_itself(shrp, place):
     _, out, _ = shrp("sweep", place / "routed", "--data", place / "data.csv", "--json")
     told = json.loads(out)

@@ -14,6 +14,7 @@ from rich.text import Text
 from shrp.cli import (
     augmenting,
     cards,
+    comparing,
     converting,
     exporting,
     finetuning,
@@ -44,6 +45,7 @@ for module in (
     inspecting,
     knocking,
     sweeping,
+    comparing,
     reference,
     cards,
     exporting,

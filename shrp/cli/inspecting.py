@@ -16,6 +16,7 @@ from shrp.cli.options import (
     PairColumn,
     SliceColumn,
     TextColumns,
+    check_free,
     evaluation_data,
     say_cut,
 )
@@ -164,14 +165,6 @@ def usage(
         )
     for warning in stats.warnings():
         stderr.print(f"{warning.kind}: {warning.text}", highlight=False)
-
-
-def check_free(file: Path, option: str) -> None:
-    """Raise `DataError` where a file can't be written, before anything is computed."""
-    if not file.parent.is_dir():
-        raise DataError(f"{file.parent} is no folder; make it first, or name another {option} file.")
-    if file.exists():
-        raise DataError(f"{file} exists already; choose another {option} file.")
 
 
 def _without_nan(rows: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -217,6 +217,14 @@ def labels_of(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
+def check_free(file: Path, option: str) -> None:
+    """Raise `DataError` where a file can't be written, before anything is computed."""
+    if not file.parent.is_dir():
+        raise DataError(f"{file.parent} is no folder; make it first, or name another {option} file.")
+    if file.exists():
+        raise DataError(f"{file} exists already; choose another {option} file.")
+
+
 def say_cut(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, sets: Iterable[TextData], max_length: int
 ) -> None:

@@ -17,6 +17,7 @@ from shrp.cli.options import (
     LabelMeanings,
     PairColumn,
     TextColumns,
+    check_free,
     evaluation_data,
     say_cut,
 )
@@ -93,6 +94,8 @@ def sweep(
         raise PlanError(
             f"--selection is one of {', '.join(known)}, not {selection!r}; random ones are --draws."
         )
+    if out is not None:
+        check_free(out, "--out")
     loaded = load(checkpoint)
     if not router_layers(loaded.model):
         raise PlanError("this model has no routed layer to prune; give a routed checkpoint.")

@@ -1,0 +1,226 @@
+"""`compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrp.cli.options import (
+    AsJson,
+    DataSource,
+    EvaluatedLength,
+    LabelColumn,
+    LabelMeanings,
+    PairColumn,
+    SliceColumn,
+    TextColumns,
+    check_free,
+    evaluation_data,
+    say_cut,
+)
+from shrp.cli.output import bar, interval_text, print_json, print_table, provenance, stderr, write_csv
+from shrp.errors import DataError
+
+if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    from shrp.checkpoint import Checkpoint
+    from shrp.data import TextData
+    from shrp.evaluation import Evaluation
+
+_SHOWN = 30
+"""Rows of a table on a terminal; the JSON has all."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command to the command line."""
+    app.command()(compare)
+
+
+def compare(
+    first: Annotated[
+        Path,
+        typer.Argument(
+            help="A checkpoint, routed, static or dense: what the other is held against.", show_default=False
+        ),
+    ],
+    second: Annotated[Path, typer.Argument(help="Another one of the same task.", show_default=False)],
+    data: DataSource = "probe",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    slice_column: SliceColumn = None,
+    pair_column: PairColumn = None,
+    label_means: LabelMeanings = None,
+    flips: Annotated[
+        Path | None, typer.Option(help="Write the inputs that the two judge differently to this CSV file.")
+    ] = None,
+    max_length: EvaluatedLength = None,
+    json: AsJson = False,
+) -> None:
+    """Two checkpoints on the same inputs: the second's score minus the first's, paired, and where they differ."""
+    from shrp.checkpoint import load
+    from shrp.evaluate import evaluate
+    from shrp.paired import by_group, flip_table, paired_difference
+
+    if flips is not None:
+        check_free(flips, "--flips")
+    sides = [load(first), load(second)]
+    tasks = [side.info.task for side in sides]
+    if (tasks[0].name, tasks[0].label_names) != (tasks[1].name, tasks[1].label_names):
+        raise DataError(
+            f"{first} is for {_told(tasks[0])}, {second} for {_told(tasks[1])}; only checkpoints of one task compare."
+        )
+    source = evaluation_data(
+        data, tasks[0], text_column, label_column, slice_column, label_means, pair_column
+    )
+    # Both read as much of an input, or a difference might be the cut's.
+    length = max_length or max(side.info.max_length for side in sides)
+    found = []
+    with bar("evaluating") as progress:
+        shown = progress.add_task("evaluating", total=2)
+        for side in sides:
+            found.append(evaluate(side.model, side.tokenizer, source, max_length=length))
+            progress.advance(shown)
+    for side in sides:
+        say_cut(side.model.config, side.tokenizer, (source,), length)
+    before, after = found
+    flipped = flip_table(before, after, source)
+    if flips is not None:
+        write_csv(flipped, flips)
+    change, ends = paired_difference(after, before)
+    groups = () if source.labels is None or source.task.is_regression else ("class",)
+    groups += ("slice",) if source.labels is not None and source.slices is not None else ()
+    result = {
+        "data": source.name,
+        "first": _side(first, sides[0], before),
+        "second": _side(second, sides[1], after),
+        "change": change,
+        "interval": ends,
+        **_agreement(before, after),
+        "flipped": flipped["direction"].value_counts().to_dict(),
+        **{f"by_{name}": by_group(before, after, name).to_dict("records") for name in groups},
+        **_experts(sides, source, length),
+    }
+    if json:
+        each = {
+            name: provenance(side, source, length)
+            for name, side in zip(("first", "second"), sides, strict=True)
+        }
+        print_json(result | {"provenance": each})
+    else:
+        _print(result, source)
+
+
+def _told(task: Any) -> str:
+    return f"{task.name} ({', '.join(task.label_names)})" if task.label_names else task.name
+
+
+def _side(folder: Path, loaded: Checkpoint, found: Evaluation) -> dict[str, Any]:
+    """A checkpoint's score, and its costs as shares of the dense model's."""
+    from shrp.measure import cost, dense_cost
+
+    shares = cost(loaded.model).relative_to(dense_cost(loaded.model))
+    scored = {
+        "metric": found.metric,
+        "score": found.score,
+        "interval": found.ends(),
+        "constant": found.constant,
+        "n": found.n,
+    }
+    return {"checkpoint": str(folder)} | scored | shares
+
+
+def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """Who is right where, with McNemar's test; nothing where there are no labelled classes."""
+    from shrp.paired import agreement
+
+    if before.labels is None or before.task.is_regression:
+        return {}
+    found = agreement(before, after)
+    return {
+        "right": {
+            "both": found.both,
+            "only_first": found.only_a,
+            "only_second": found.only_b,
+            "neither": found.neither,
+        },
+        "mcnemar_p": found.p_value,
+    }
+
+
+def _experts(sides: list[Checkpoint], source: TextData, length: int) -> dict[str, Any]:
+    """How differently the two use their experts, where both route, or which both keep, where both are pruned."""
+    from shrp.compare import kept_alike, usage_distances
+    from shrp.convert import num_experts_of, router_layers
+    from shrp.minimal_pairs import pairs_of
+    from shrp.usage import measure_usage
+
+    counts = {num_experts_of(side.model) for side in sides}
+    if len(counts) > 1:
+        return {}
+    if all(side.is_static for side in sides):
+        kept = kept_alike(*(side.info.plan for side in sides), counts.pop())
+        return {"kept": kept.to_dict("records")}
+    if not all(router_layers(side.model) for side in sides):
+        return {}
+    stats = [measure_usage(side.model, side.tokenizer, source, max_length=length) for side in sides]
+    return {"usage": usage_distances(*stats, pairs=pairs_of(source)).to_dict("records")}
+
+
+def _print(result: dict[str, Any], source: TextData) -> None:
+    sides = [result["first"], result["second"]]
+    rows = [
+        {
+            "checkpoint": Path(side["checkpoint"]).name,
+            side["metric"]: side["score"],
+            "95%": interval_text({"interval": side["interval"]}) or None,
+            "encoder": f"{side['encoder_params']:.1%}",
+            "model": f"{side['model_params']:.1%}",
+            "FLOPs": f"{side['encoder_flops']:.1%}",
+        }
+        for side in sides
+    ]
+    print_table(
+        f"{source.name}, n = {len(source):,}\n"
+        "encoder, model: parameters, of the dense one's; FLOPs: of the dense encoder's, for one input of 128 tokens",
+        rows,
+    )
+    if source.labels is None:
+        stderr.print(f"{source.name} has no labels, so there are no scores", highlight=False)
+    else:
+        low, high = result["interval"]
+        ends = f" (95%: {low:+.4f} to {high:+.4f}, paired)" if low == low else ""
+        said = f"the second minus the first: {result['change']:+.4f}{ends}"
+        if "right" in result:
+            right = result["right"]
+            said += f"; right: both {right['both']}, only the first {right['only_first']}, only the second "
+            said += (
+                f"{right['only_second']}, neither {right['neither']}; McNemar's p = {result['mcnemar_p']:.3g}"
+            )
+        stderr.print(said, highlight=False)
+    flipped = ", ".join(f"{n} {way}" for way, n in result["flipped"].items()) or "none"
+    stderr.print(f"judged differently: {flipped}", highlight=False)
+    for by in ("class", "slice"):
+        shown = result.get(f"by_{by}", [])
+        print_table(
+            f"by {by}: {'recall' if by == 'class' else sides[0]['metric']}, the largest loss first",
+            [
+                {
+                    by: row["group"],
+                    "n": row["n"],
+                    "first": row["reference"],
+                    "second": row["other"],
+                    "change": f"{row['change']:+.3f}",
+                    "95%, paired": _range(row["change low"], row["change high"]),
+                }
+                for row in shown[:_SHOWN]
+            ],
+        )
+    print_table(
+        "usage by layer: total-variation distance, and what chance makes of it", result.get("usage", [])
+    )
+    print_table("experts that are kept, by layer", result.get("kept", []))
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:+.3f} to {high:+.3f}" if low == low else ""
