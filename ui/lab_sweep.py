@@ -168,7 +168,8 @@ class Section:
                 key=RUN,
                 icon=":material/stacked_line_chart:",
                 help="Evaluates all these budgets with the selection and combination above and draws them as they "
-                "come. Change any control to stop it; what is done stays, and is kept on disk.",
+                "come. Change any control to stop it; what is done stays, and is kept on disk. On "
+                "the command line: `python -m shrp sweep`.",
             )
             st.checkbox(
                 f"with random controls ({len(DRAWS)} draws each)",

@@ -45,6 +45,7 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     if selection.is_routed:
         lines.insert(1, f"python -m shrp usage {name} --data {data}")
         half = len(selection.checkpoint.info.config.layers) * 2
+        lines.append(f"python -m shrp sweep {name} --data {data}")
         lines.append(f"python -m shrp prune {name} --budget {half} --out pruned")
     part.code("\n".join([*lines, "streamlit run app.py"]))
     training = selection.checkpoint.info.training
