@@ -41,8 +41,7 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
         "",
         "    import shrp",
         f'    checkpoint = shrp.load("{name}")    # the folder; unpickles nothing and runs no code of it',
-        '    inputs = checkpoint.tokenizer([...], return_tensors="pt", padding=True, truncation=True)',
-        "    logits = checkpoint.model(**inputs).logits",
+        "    checkpoint.predict([...])    # a table of answers; texts are cut where these scores cut them",
         "",
     ]
     if licence:

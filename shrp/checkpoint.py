@@ -9,34 +9,38 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import reference, stored
 from shrp.batching import collate, encode, longest_input
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
-from shrp.errors import CheckpointError, first_line
+from shrp.errors import CheckpointError, DataError, first_line
 from shrp.evaluate import evaluate
 from shrp.evaluation import Evaluation
 from shrp.families import FAMILIES
 from shrp.phrases import counted
+from shrp.plan import PruningPlan
+from shrp.prune import prune
 from shrp.rebuild import fill, without_weights
 from shrp.reference import Reference
+from shrp.saving import CONFIG as CONFIG
+from shrp.saving import WEIGHTS as WEIGHTS
+from shrp.saving import save as save
 from shrp.tabular import is_unicode
 from shrp.tasks import TEXTS
 from shrp.usage import UsageStats, measure_usage
 
-WEIGHTS, CONFIG, HISTORY = "model.safetensors", "config.json", "history.jsonl"
+HISTORY = "history.jsonl"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 MADE_OF = (
     *(CONFIG, WEIGHTS, *VOCABULARIES),
@@ -78,10 +82,56 @@ class Checkpoint:
             An evaluation with logits `(n, num_labels)`, its rows in the data's order.
 
         Raises:
-            DataError: there are no inputs, or the model does not fit the data's task.
+            DataError: there are no inputs, or the data are of another task.
             ValueError: an `order` or a batch size that can't be.
         """
+        self._check_task(data)
         return evaluate(self.model, self.tokenizer, data, **self._at_own_length(options))
+
+    def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]], **options: Any) -> pd.DataFrame:
+        """What the model says of texts, cut as in `evaluate`.
+
+        Args:
+            texts: one text an input or, of a task on pairs, two.
+            options: as of `evaluate`.
+
+        Returns:
+            One row an input, in their order: the text's column or columns, prediction (a class by its name, or a
+            number) and a `p(<class>)` for each class (`Evaluation.to_frame`).
+
+        Raises:
+            DataError: there are no texts, or an input has not as many as the task's.
+        """
+        if isinstance(texts, str):
+            raise DataError("give a list of texts, not one text.")
+        inputs = tuple((one,) if isinstance(one, str) else tuple(one) for one in texts)
+        data = TextData(self.info.task, "texts", inputs)
+        return self.evaluate(data, **options).to_frame(inputs).drop(columns="index")
+
+    def prune(self, plan: PruningPlan) -> Checkpoint:
+        """The static checkpoint of a plan, in memory, with weights of its own; `shrp.save` writes its model,
+        tokenizer and info. Of the scores the teacher's alone go along: the others are the routed model's.
+
+        Raises:
+            PlanError: the plan does not fit, or nothing is left to prune.
+        """
+        kept = tuple(row for row in self.info.scores if row.get("kind") == "teacher")
+        training = dict(self.info.training) | {"pruned_from": self.fingerprint}
+        return replace(
+            self,
+            info=replace(self.info, plan=plan, usage={}, scores=kept, training=training),
+            model=prune(self.model, plan),
+            fingerprint=f"{self.fingerprint}-{plan.key()}",
+        )
+
+    def _check_task(self, data: TextData) -> None:
+        ours, theirs = self.info.task, data.task
+        alike = (len(ours.text_columns), ours.label_names) == (len(theirs.text_columns), theirs.label_names)
+        if not alike:
+            raise DataError(
+                f"{data.name} is data of {theirs.name}, and the model is for {ours.name}: their texts or their classes "
+                "are others."
+            )
 
     def usage(self, data: TextData, **options: Any) -> UsageStats:
         """Run over `data` and keep what the routers did, the inputs cut as in `evaluate`.
@@ -118,108 +168,6 @@ class Checkpoint:
         return f"<Checkpoint {str(self.path)!r}: task {self.info.task.name!r}, {kind}>"
 
 
-def save(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    info: CheckpointInfo,
-    folder: str | os.PathLike,
-    *,
-    dtype: torch.dtype | None = None,
-    extra_files: Mapping[str, str] | None = None,
-    teacher: Mapping[str, Reference] | None = None,
-) -> Path:
-    """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced.
-
-    Args:
-        dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
-        extra_files: further text files, name -> content (`history.jsonl`, a model card).
-        teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
-
-    Raises:
-        CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written.
-    """
-    folder = Path(folder)
-    refuse_foreign(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error.strerror}.") from error
-    try:
-        state = {
-            name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
-            for name, value in model.state_dict().items()
-        }
-        save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
-        config = model.config.to_diff_dict() | {
-            "architectures": [type(model).__name__],
-            "dtype": str(dtype or next(model.parameters()).dtype).removeprefix("torch."),
-            "shrp": info.to_dict(),
-        }
-        (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
-        (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
-        tokenizer.save_pretrained(partial)
-        for name, content in (extra_files or {}).items():
-            (partial / name).write_text(content, encoding="utf-8")
-        if teacher:
-            reference.write(partial, teacher)
-        put_in_place(partial, folder)
-    except (OSError, SafetensorError) as error:  # a full disk, for one
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def check_name(folder: Path) -> None:
-    """Raise `CheckpointError` where a folder has no name that a result and its state beside it can have (`.`, `..`)."""
-    if folder.name in ("", ".."):
-        raise CheckpointError(f"'{folder}' is no name for a result; name a folder of its own.")
-
-
-def refuse_foreign(folder: str | os.PathLike) -> None:
-    """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
-    folder = Path(folder)
-    check_name(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    try:
-        ours = "shrp" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
-        ours = False
-    if not ours:
-        raise CheckpointError(
-            f"{folder} exists and is not a checkpoint of SHRP's; choose a new or an empty folder."
-        )
-
-
-def refuse_existing(folder: str | os.PathLike) -> None:
-    """Raise `CheckpointError` where there is anything at `folder`, which a result of some work would replace."""
-    folder = Path(folder)
-    check_name(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists already; choose another folder for the result.")
-
-
-def put_in_place(partial: Path, folder: Path) -> None:
-    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails."""
-    partial.chmod(0o755)
-    if not folder.exists():
-        os.replace(partial, folder)
-        return
-    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    try:
-        os.replace(folder, retired / "old")
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            os.replace(retired / "old", folder)
-            raise
-    finally:
-        shutil.rmtree(retired, ignore_errors=True)
-
-
 def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointInfo]:
     """Read `config.json` of a checkpoint: the whole of it, and its `shrp` section. Reads no weights.
 
@@ -238,6 +186,10 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
         json.dumps(data, ensure_ascii=False).encode()
     except (OSError, UnicodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
+    if isinstance(data, dict) and data.get("format") == "shrp-onnx":
+        raise CheckpointError(
+            f"{folder} is an export to ONNX, which onnxruntime serves; give the checkpoint that it was made from."
+        )
     if not isinstance(data, dict) or not isinstance(data.get("shrp"), dict):
         raise CheckpointError(
             f'{folder} is not an SHRP checkpoint: its {CONFIG} has no "shrp" section. '

@@ -5,7 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from shrp.columns import distinct
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR, load_glue_frame
 from shrp.phrases import counted
-from shrp.tasks import TASKS, TEXTS, Task, get_task
+from shrp.tasks import LABEL, TASKS, TEXTS, Task, get_task
 
 PROBES = Path(__file__).parent / "probes"
 PROBE_PREFIX = "probe/"
@@ -238,8 +238,8 @@ def load_file(
         path: The file; its extension says what it is. Row numbers in errors count from 1, without a header.
         task: What the labels mean; None makes a task of the labels found.
         text_columns: Columns of the one or two texts; None takes the task's, or "text" without a task.
-        label_column: Column of the labels: names, ids, or numbers. No labels if it is None, or if it is
-            "label" and the file has no such column.
+        label_column: Column of the labels: names, ids, or numbers. Where it is "label" and the file has no such
+            column, the task's own (`Task.label_column`); no labels if it has none of that name either, or it is None.
         slice_column: Column of the slices, or None.
         meanings: As for `from_frame`; without a task what labels mean is a class of the new one.
         pair_column: Column that names minimal pairs, or None.
@@ -251,8 +251,9 @@ def load_file(
     source = Path(path).name
     task = get_task(task) if task is not None else None
     texts = tuple(text_columns or (task.text_columns if task else ("text",)))
-    if label_column == "label" and label_column not in frame.columns:
-        label_column = None
+    if label_column == LABEL and label_column not in frame.columns:
+        own = task.label_column if task else LABEL
+        label_column = own if own in frame.columns else None
     if meanings and label_column is None:
         named = ", ".join(map(str, frame.columns))
         raise DataError(
@@ -266,6 +267,7 @@ def load_file(
         name = Path(path).stem
         # That of texts without labels has a meaning of its own.
         task = tabular.infer_task(cells, source if name == TEXTS.name else name, texts, source)
+        task = replace(task, label_column=label_column)
     return from_frame(
         frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
     )

@@ -1,7 +1,7 @@
 """Errors that a person reads: one sentence that says what is wrong and what would be right.
 
 The command line prints them without a traceback and the app shows them in place; every other
-exception is a defect of ours.
+exception is a defect of ours. What is probably not meant, but can be done, warns instead.
 """
 
 
@@ -33,6 +33,10 @@ class PlanError(ShrpError):
 
 class TrainingError(ShrpError):
     """A training run cannot start or go on as asked."""
+
+
+class UnusedGatesWarning(UserWarning):
+    """Gates were given for a layer that has no router."""
 
 
 class ExportError(ShrpError):

@@ -21,7 +21,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.answer_shares import with_output_shift
 from shrp.batching import MODEL_INPUTS, longest_input
-from shrp.checkpoint import put_in_place
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers, layer_kinds, num_experts_of, router_layers
 from shrp.errors import ExportError, first_line
@@ -30,6 +29,7 @@ from shrp.export_check import compare, speedup
 from shrp.export_graph import count_products, quantise, write_graph
 from shrp.plan import first_experts
 from shrp.prune import prune
+from shrp.saving import put_in_place
 
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest

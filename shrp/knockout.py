@@ -253,7 +253,7 @@ def knock_out_effect(
         DataError: `before` is not of all these data.
     """
     routed = router_layers(model)
-    removed = _removed(experts, routed)
+    removed = removed_by_layer(experts, routed)
     if before.n != len(data) or before.data != data.name:
         raise DataError(
             f"The evaluation is of {before.n} inputs of {before.data}, not of all of {data.name}."
@@ -288,7 +288,7 @@ def knock_out_effect(
     return KnockOut(named, before, after, found)
 
 
-def _removed(
+def removed_by_layer(
     experts: Collection[tuple[int, int]], routed: Mapping[int, ExpertLayer]
 ) -> dict[int, tuple[int, ...]]:
     """Layer -> the experts to take away, both ascending. Raises as `knock_out_effect`."""
@@ -297,7 +297,11 @@ def _removed(
     removed: dict[int, set[int]] = {}
     for layer, expert in sorted(experts):
         if layer not in routed or not 0 <= expert < routed[layer].num_experts:
-            raise PlanError(f"layer {layer} has no router with an expert {expert}.")
+            known = ", ".join(map(str, routed))
+            most = next(iter(routed.values())).num_experts - 1 if routed else 0
+            raise PlanError(
+                f"layer {layer} has no router with an expert {expert}: layers {known} have one, of experts 0 to {most}."
+            )
         removed.setdefault(layer, set()).add(expert)
     for layer, taken in removed.items():
         if len(taken) == routed[layer].num_experts:

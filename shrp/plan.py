@@ -209,7 +209,8 @@ def make_plan(
     """Make a plan from measured usage.
 
     Args:
-        usage: layer -> `(H,)` Top-1 shares on validation data; gives the weights and, by default, the ranking.
+        usage: layer -> `(H,)` Top-1 shares on validation data; gives the weights and, by default, the ranking. Layers
+            may be texts, as in a checkpoint's `info.usage`.
         per_layer: the same number of experts in every layer.
         budget: experts in all, spread by usage.
         counts: layer -> number, instead of `per_layer` or `budget`.
@@ -232,6 +233,7 @@ def make_plan(
         raise PlanError(f"a seed is 0 or more, not {seed}.")
     if not usage:
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
+    usage = {int(layer): share for layer, share in usage.items()}
     if selection in _SCORED and scores is None:
         raise PlanError(f"selection {selection} needs the experts' {_SCORED[selection]}.")
     if (selection == "fitted") != (fitted is not None) or (combination == "fitted" and fitted is None):

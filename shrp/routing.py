@@ -10,6 +10,7 @@ and each sees only its own routes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from shrp.errors import PlanError
+from shrp.errors import PlanError, UnusedGatesWarning
 
 GateSource = Callable[[int, Tensor, Tensor], Tensor | None]
 """`(layer, probs, gates) -> gates or None`: replaces a layer's own gates; None keeps them."""
@@ -103,16 +104,27 @@ class RoutingRecord:
         return sorted(self.traces)
 
     def probs(self, layer: int) -> Tensor:
-        """Router probabilities of all passes, `(N, H)`: N inputs, or real tokens under token routing."""
-        return torch.cat([trace.rows("probs") for trace in self.traces[layer]])
+        """Router probabilities of all passes, `(N, H)`: N inputs, or real tokens under token routing.
+
+        Raises:
+            PlanError: the layer did not route in any pass that was recorded.
+        """
+        return torch.cat([trace.rows("probs") for trace in self._of(layer)])
 
     def gates(self, layer: int) -> Tensor:
         """Gates of all passes, `(N, H)`, as `probs`."""
-        return torch.cat([trace.rows("gates") for trace in self.traces[layer]])
+        return torch.cat([trace.rows("gates") for trace in self._of(layer)])
 
     def last(self, layer: int) -> LayerTrace:
-        """The trace of the latest pass."""
-        return self.traces[layer][-1]
+        """The trace of the latest pass; raises as `probs`."""
+        return self._of(layer)[-1]
+
+    def _of(self, layer: int) -> list[LayerTrace]:
+        if layer not in self.traces:
+            raise PlanError(
+                f"layer {layer} did not route in what was recorded; layers that did: {self.layers}."
+            )
+        return self.traces[layer]
 
     def balance_loss(self) -> Tensor:
         """Sum over converted layers of `balance_loss` of the latest pass; 0 where none was recorded."""
@@ -150,15 +162,30 @@ def use_gates(source: GateSource | Mapping[int, Tensor]) -> Iterator[None]:
         source: a mapping from layer to gates `(H,)`, `(B, H)` or `(B, T, H)`, or a function
             `(layer, probs, gates) -> gates`. Layers that a mapping lacks, or for which the function returns
             None, route as usual. Contexts nest: an inner one sees the outer one's gates.
+
+    Warns:
+        UnusedGatesWarning: a layer of the mapping, or of `knock_out`'s, had no router in any of these passes, as in a
+            dense layer or a pruned model, so that its gates changed nothing.
     """
-    if isinstance(source, Mapping):
-        mapping = source
-        source = lambda layer, probs, gates: mapping.get(layer)  # noqa: E731
-    token = _overrides.set((*_overrides.get(), source))
+    named = frozenset(source) if isinstance(source, Mapping) else getattr(source, "layers", frozenset())
+    seen: set[int] = set()
+
+    def gates_of(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
+        seen.add(layer)
+        return source.get(layer) if isinstance(source, Mapping) else source(layer, probs, gates)
+
+    token = _overrides.set((*_overrides.get(), gates_of))
     try:
         yield
     finally:
         _overrides.reset(token)
+    if unused := sorted(named - seen):
+        routed = f"those that did: {sorted(seen)}" if seen else "none did"
+        warnings.warn(
+            f"no router of layers {unused} ran, so their gates changed nothing ({routed}).",
+            UnusedGatesWarning,
+            stacklevel=3,
+        )
 
 
 def play_back(record: RoutingRecord) -> dict[int, Tensor]:
@@ -178,32 +205,48 @@ def force_experts(choice: Mapping[int, int], num_experts: int) -> dict[int, Tens
     return {layer: torch.eye(num_experts)[expert] for layer, expert in choice.items()}
 
 
-def knock_out(removed: Mapping[int, int | Collection[int] | Tensor], top_k: int = 1) -> GateSource:
-    """A source for `use_gates` that takes experts away: the router picks among those that remain.
+@dataclass(frozen=True)
+class _KnockedOut:
+    removed: Mapping[int, int | Collection[int] | Tensor]
+    top_k: int
 
-    Args:
-        removed: layer -> the expert; or several, fewer than there are; or int64 `(B,)`: each input's own, -1 for none.
-    """
-    gone = -1.0  # below every probability, so never among the top
+    @property
+    def layers(self) -> frozenset[int]:
+        return frozenset(self.removed)
 
-    def source(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
-        if layer not in removed:
+    def __call__(self, layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
+        if layer not in self.removed:
             return None
-        expert = removed[layer]
+        expert, num_experts = self.removed[layer], probs.shape[-1]
+        gone = -1.0  # below every probability, so never among the top
         if not isinstance(expert, Tensor):
             taken = [expert] if isinstance(expert, int) else sorted(set(expert))
+            if not all(0 <= one < num_experts for one in taken) or len(taken) >= num_experts:
+                raise PlanError(
+                    f"layer {layer} has experts 0 to {num_experts - 1}, of which at least one must be left; {taken} "
+                    "can't be taken away."
+                )
             left = probs.clone()
             left[..., taken] = gone
-            return top_k_gates(left, min(top_k, probs.shape[-1] - len(taken)))
+            return top_k_gates(left, min(self.top_k, num_experts - len(taken)))
         expert = expert.to(probs.device)
         rows = torch.nonzero(expert >= 0).flatten()
         left = probs[rows]
         left[torch.arange(len(rows)), ..., expert[rows]] = gone
         picked = gates.clone()  # those that nothing is taken from keep theirs, also where k is all experts
-        picked[rows] = top_k_gates(left, min(top_k, probs.shape[-1] - 1)).to(picked.dtype)
+        picked[rows] = top_k_gates(left, min(self.top_k, num_experts - 1)).to(picked.dtype)
         return picked
 
-    return source
+
+def knock_out(removed: Mapping[int, int | Collection[int] | Tensor], top_k: int = 1) -> GateSource:
+    """A source for `use_gates` that takes experts away: the router picks among those that remain.
+
+    In the forward pass it raises `PlanError` where a layer has no such expert, or none would be left.
+
+    Args:
+        removed: layer -> the expert; or several, fewer than there are; or int64 `(B,)`: each input's own, -1 for none.
+    """
+    return _KnockedOut(removed, top_k)
 
 
 def overridden(layer: int, probs: Tensor, gates: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import ShrpError, TrainingError
 from shrp.history import history_text
+from shrp.saving import check_name
 from shrp.training_config import TrainConfig
 
 RUN_FILE = "run.json"
@@ -34,7 +35,7 @@ def run_folder(out: str | Path) -> Path:
         CheckpointError: `out` has no name of its own, as `.`.
     """
     out = Path(out)
-    checkpoint.check_name(out)
+    check_name(out)
     return out.with_name(out.name + ".run")
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -240,10 +240,17 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
     if unknown is not None:
         raise DataError(
             f"'{source}', row {unknown + 1}: the label '{keys[unknown]:.40}' is not among those of "
-            f"'{task.name}': {', '.join(names)} (or their ids, 0 to {task.num_labels - 1}); on the command line "
+            f"'{task.name}': {_some(names)} (or their ids, 0 to {task.num_labels - 1}); on the command line "
             "--label-means says what it means."
         )
     return np.array([known[key] for key in keys], dtype=np.int64)
+
+
+def _some(names: Iterable[str], most: int = 20) -> str:
+    """The first names of a list that may be long."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
 
 
 def class_ids(cells: Sequence[Any], task: Task, source: str) -> list[int]:
@@ -339,15 +346,50 @@ def _by_key(meanings: Mapping[str, str | None], source: str) -> dict[str, str | 
     return known
 
 
+_SAID_MISSING = {
+    "nan",
+    "na",
+    "n/a",
+    "none",
+    "null",
+    "-",
+    "--",
+    "?",
+    "inf",
+    "-inf",
+    "+inf",
+    "infinity",
+    "-infinity",
+}
+"""What stands for no number among numbers."""
+_MOST_NUMBERED = 20
+"""Different numbers beyond which labels are numbers rather than classes that are numbered."""
+
+
 def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], source: str) -> Task:
     """A task that fits the labels: regression if they are numbers, not all whole; else sorted classes.
 
     Raises:
-        DataError: A label is missing, or there is only one class.
+        DataError: A label is missing, also by what it says (`nan`, `N/A`) or by being no number among more than 20 that
+            are; or there is only one class.
     """
-    keys = sorted(set(_keys(cells, source)))
+    rows = _keys(cells, source)
+    keys = sorted(set(rows))
     numbers = [_number(key) for key in keys]
+    if len(keys) == 1 and (numbers[0] is None or numbers[0].is_integer()):
+        raise DataError(
+            f"'{source}' has one label alone, {keys[0]!r:.40}; a task needs two classes at least."
+        )
     if None in numbers:
+        odd = {key for key, number in zip(keys, numbers, strict=True) if number is None}
+        said_missing = all(key.strip().lower() in _SAID_MISSING for key in odd)
+        if len(odd) < len(keys) and (said_missing or len(keys) - len(odd) > _MOST_NUMBERED):
+            row = next(row for row, key in enumerate(rows, 1) if key in odd)
+            raise DataError(
+                f"'{source}', row {row}: the label '{rows[row - 1]:.40}' is no number, as others are; mend "
+                "it or leave the "
+                "row out. If it is a class, give it another name (--label-means)."
+            )
         return custom_task(name, text_columns, keys)
     if any(not number.is_integer() for number in numbers):
         return custom_task(name, text_columns, regression=True)
@@ -368,7 +410,8 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
     for row, cell in enumerate(cells, 1):
         if is_missing(cell):
             raise DataError(
-                f"'{source}', row {row}: the label is missing; fill it in, or leave out the column."
+                f"'{source}', row {row}: the label is missing; fill it in, or leave out the row, or the whole column "
+                "(rows count from 1, without a header)."
             )
         if isinstance(cell, (dict, list)) or (isinstance(cell, float) and math.isinf(cell)):
             raise DataError(f"'{source}', row {row}: a label is a word or a number, not {cell!r:.40}.")

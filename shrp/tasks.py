@@ -5,12 +5,14 @@ terms long after the data that it was trained on is gone.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from shrp.errors import DataError
 
 METRICS = ("accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman")
+LABEL = "label"
+"""The usual column of labels."""
 REGRESSION_METRICS = ("pearson", "spearman")
 
 
@@ -24,6 +26,7 @@ class Task:
         label_names: The classes in the order of their ids; empty for a regression task.
         metric: The headline metric, one of `metrics`.
         metrics: Every metric that is reported, from `METRICS`. "f1" is the F1 of class 1, as in GLUE.
+        label_column: The column of the labels in the file that it was told from; tasks that differ in it alone are one.
 
     Raises:
         DataError: The parts do not fit together.
@@ -34,6 +37,7 @@ class Task:
     label_names: tuple[str, ...]
     metric: str
     metrics: tuple[str, ...]
+    label_column: str = field(default=LABEL, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.text_columns) not in (1, 2):
@@ -66,7 +70,10 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """The task as a JSON-able dictionary, for a checkpoint's config."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        return (
+            values if self.label_column != LABEL else {k: v for k, v in values.items() if k != "label_column"}
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Task":
@@ -82,6 +89,7 @@ class Task:
                 label_names=_strings(values["label_names"]),
                 metric=str(values["metric"]),
                 metrics=_strings(values["metrics"]),
+                label_column=str(values.get("label_column", LABEL)),
             )
         except (KeyError, TypeError) as error:
             raise DataError(

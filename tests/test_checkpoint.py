@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from shrp import checkpoint
+from shrp import checkpoint, saving
 from shrp.base import load_base
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.data import TextData
-from shrp.errors import CheckpointError, TrainingError
+from shrp.errors import CheckpointError, DataError, TrainingError
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -142,7 +142,7 @@ def test_a_failure_midway_leaves_the_old_one_whole(
 
     extra, tokenizer = {}, tiny_tokenizer
     if moment == "weights":
-        monkeypatch.setattr(checkpoint, "save_file", fail_in_rust)
+        monkeypatch.setattr(saving, "save_file", fail_in_rust)
     elif moment == "tokenizer":
         monkeypatch.setattr(type(tiny_tokenizer), "save_pretrained", fail)
     elif moment == "extra":
@@ -156,7 +156,7 @@ def test_a_failure_midway_leaves_the_old_one_whole(
                 fail()
             real(source, target)
 
-        monkeypatch.setattr(checkpoint.os, "replace", replace)
+        monkeypatch.setattr(saving.os, "replace", replace)
     with pytest.raises(
         CheckpointError, match=r"saved cannot be written: .*No (space left on device|such file)"
     ):
@@ -490,7 +490,7 @@ def test_a_checkpoint_that_changes_while_it_is_read(saved, tmp_path, monkeypatch
             return {}
         shutil.copytree(saved, tmp_path / "next")
         edit(tmp_path / "next", lambda data: data["shrp"].update(base_model="another"))
-        checkpoint.put_in_place(tmp_path / "next", saved)
+        saving.put_in_place(tmp_path / "next", saved)
         return real(*args)
 
     monkeypatch.setattr(checkpoint.reference, "read", read)
@@ -563,3 +563,72 @@ def test_fingerprint_follows_the_bytes(saved, tmp_path):
     again = checkpoint.fingerprint(copy)
     (copy / "history.jsonl").unlink()
     assert checkpoint.fingerprint(copy) == again
+
+
+def test_a_checkpoint_is_pruned_saved_and_read_again(
+    tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path
+):
+    rows = (
+        {"model": "dense teacher", "kind": "teacher", "score": 0.9},
+        {"model": "routed", "kind": "routed", "score": 0.8},
+    )
+    usage = {str(layer): share.tolist() for layer, share in USAGE.items()}
+    info = tiny_info(usage=usage, scores=rows)
+    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "routed"))
+    small = loaded.prune(make_plan(loaded.info.usage, per_layer=2))
+    assert small.is_static
+    assert not loaded.is_static
+    assert [row["kind"] for row in small.info.scores] == ["teacher"]
+    assert small.info.training["pruned_from"] == loaded.fingerprint
+    assert small.fingerprint != loaded.fingerprint
+    again = checkpoint.load(checkpoint.save(small.model, small.tokenizer, small.info, tmp_path / "small"))
+    assert again.evaluate(tiny_data()).score == small.evaluate(tiny_data()).score
+    before = loaded.evaluate(tiny_data()).logits
+    with torch.no_grad():
+        for parameter in small.model.parameters():
+            parameter.zero_()
+    assert np.array_equal(loaded.evaluate(tiny_data()).logits, before)  # its weights are its own
+
+
+def test_an_info_that_does_not_describe_the_model_is_not_saved(
+    tiny_routed, tiny_model, tiny_tokenizer, tiny_info, tmp_path
+):
+    plan = make_plan(USAGE, per_layer=2)
+    pruned = prune(tiny_routed(), plan)
+    for model, info, said in (
+        (pruned, tiny_info(), r"pruned layers are \[1, 2\].*plan for \[\]"),
+        (tiny_routed(), tiny_info(plan=plan), r"pruned layers are \[\].*plan for \[1, 2\]"),
+        (tiny_routed(), tiny_info(layers=(2,)), r"converted layers are \[1, 2\].*\[2\]"),
+        (tiny_model(), tiny_info(), r"converted layers are \[\].*\[1, 2\]"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            checkpoint.save(model, tiny_tokenizer, info, tmp_path / "wrong")
+        assert not (tmp_path / "wrong").exists()
+
+
+def test_answers_to_texts_are_those_of_an_evaluation(
+    tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path
+):
+    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "one"))
+    data = tiny_data()
+    frame = loaded.predict([text for (text,) in data.texts])
+    assert list(frame) == ["sentence", "prediction", "p(negative)", "p(positive)"]
+    found = loaded.evaluate(data)
+    assert list(frame["prediction"]) == [TASKS["sst2"].label_names[i] for i in found.predictions]
+    assert np.allclose(frame[["p(negative)", "p(positive)"]], found.probabilities)
+    for texts, said in (
+        ("one text", "a list of texts"),
+        ([("two", "texts")], "has 1 text"),
+        ([], "no inputs|at least one"),
+    ):
+        with pytest.raises(DataError, match=said):
+            loaded.predict(texts)
+
+
+def test_data_of_another_task_are_refused(tiny_routed, tiny_tokenizer, tiny_info, tmp_path):
+    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "one"))
+    for name in ("cola", "mrpc", "stsb"):
+        task = TASKS[name]
+        data = TextData(task, "other", (("a",) * len(task.text_columns),), np.array([0]))
+        with pytest.raises(DataError, match=f"data of {name}, and the model is for sst2"):
+            loaded.evaluate(data)

@@ -37,7 +37,7 @@ from shrp.run_state import run_folder
 from shrp.score_rows import score_row
 from shrp.shuffled import shuffle_routes
 from shrp.specialisation import specialisation, specialisation_frame
-from shrp.tasks import TASKS, custom_task
+from shrp.tasks import TASKS, TEXTS, custom_task
 from shrp.usage import measure_usage
 
 COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure", "reference")
@@ -858,3 +858,59 @@ def test_layer_lists():
     for text in ("12", "3,0-99999999999"):
         with pytest.raises(TrainingError, match="0 to 11 on this encoder"):
             layer_list(text, 12)
+
+
+def test_a_conversion_without_a_task_is_not_scored(shrp, place, tiny_routed, tiny_tokenizer, tmp_path):
+    info = CheckpointInfo(ShrpConfig((1, 2), expander_gain=1.0), TEXTS, base_model="tiny")
+    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "texts")
+    for command in (("evaluate",), ("export", "--out", tmp_path / "onnx", "--per-layer", 1), ("sweep",)):
+        name, *options = command
+        code, out, err = shrp(name, folder, *options)
+        assert (code, out) == (1, "")
+        if name != "export":  # (which asks for a plan first, and this one has no usage)
+            assert "has no task yet" in " ".join(err.split())
+
+
+def test_measure_tells_the_speed_up_and_how_it_was_timed(shrp, place):
+    given = ("measure", place / "routed", "--tokens", 8, "--batch", 2, "--latency", "--repeats", 2)
+    code, out, _ = shrp(*given, "--json")
+    assert code == 0
+    told = json.loads(out)["latency"]
+    assert (told["batch"], told["tokens"], told["runtime"], told["dtype"]) == (2, 8, "PyTorch", "float32")
+    assert told["threads"] >= 1
+    dense, ours = told["rows"]
+    assert dense["speedup"] == 1
+    assert ours["speedup"] == pytest.approx(dense["median_ms"] / ours["median_ms"])
+    assert ours["inputs_per_s"] == pytest.approx(2000 / ours["median_ms"])
+    code, out, _ = shrp(*given)
+    assert code == 0
+    assert "speed-up" in out
+    assert "PyTorch, float32" in " ".join(out.split())
+
+
+def test_measure_counts_nothing_that_the_model_can_t_read(shrp, place):
+    failed(shrp("measure", place / "routed", "--tokens", 100_000), "reads at most")
+
+
+def test_a_plan_is_taken_from_a_static_checkpoint_s_folder(shrp, place, tmp_path):
+    assert shrp("prune", place / "routed", "--per-layer", 2, "--out", tmp_path / "first")[0] == 0
+    for number, plan in enumerate((tmp_path / "first", tmp_path / "first" / "config.json")):
+        out = tmp_path / f"again{number}"
+        code, _, err = shrp("prune", place / "routed", "--plan", plan, "--out", out)
+        assert code == 0, err
+        assert checkpoint.load(out).info.plan.layers == checkpoint.load(tmp_path / "first").info.plan.layers
+    failed(
+        shrp("prune", place / "routed", "--plan", place / "routed", "--out", tmp_path / "x"),
+        "not a pruning plan",
+    )
+
+
+def test_every_command_s_help_ends_with_an_example(shrp):
+    code, out, _ = shrp("--help")
+    assert code == 0
+    names = re.findall(r"^│ ([a-z][a-z-]+) ", out, re.MULTILINE)
+    assert {"train", "prune", "sweep", "compare", "knock-out"} <= set(names)
+    for name in names:
+        code, out, _ = shrp(name, "--help")
+        assert code == 0
+        assert f"Example: python -m shrp {name} " in " ".join(out.split()), name

@@ -14,7 +14,7 @@ from shrp import hub, tabular
 from shrp.batching import bucketed_batches
 from shrp.data import TextData, load_data, load_file, load_glue, load_probe
 from shrp.errors import DataError
-from shrp.tasks import TASKS, custom_task
+from shrp.tasks import TASKS, Task, custom_task
 
 SST2 = TASKS["sst2"]
 
@@ -304,6 +304,43 @@ def test_what_can_be_no_label_is_said():
         tabular.infer_task([pd.Timestamp("2020-01-01"), pd.NaT], "own", ["text"], "a.parquet")
 
 
+@pytest.mark.parametrize("odd", ["nan", "N/A", "None", "inf", "?"])
+def test_what_says_that_it_is_missing_makes_no_classes_of_numbers(odd):
+    for numbers in (["0.5", "1.25", "3"], ["1", "2", "3"]):
+        with pytest.raises(
+            DataError, match=r"row 4: the label .* is no number, as others are.*--label-means"
+        ):
+            tabular.infer_task([*numbers, odd], "own", ["text"], "a.csv")
+    assert (
+        tabular.infer_task(["good", odd], "own", ["text"], "a.csv").num_labels == 2
+    )  # no number is among them
+
+
+def test_many_numbers_and_a_word_are_no_classes_but_few_may_be():
+    many = [str(n) for n in range(30)]
+    with pytest.raises(DataError, match="row 31: the label 'broken' is no number"):
+        tabular.infer_task([*many, "broken"], "own", ["text"], "a.csv")
+    assert tabular.infer_task(["0", "1", "other"], "own", ["text"], "a.csv").num_labels == 3
+
+
+def test_a_long_list_of_classes_is_cut_in_errors():
+    task = tabular.infer_task([str(n) for n in range(50)], "own", ["text"], "a.csv")
+    with pytest.raises(DataError, match=r"18, 19 and 30 more \(or their ids, 0 to 49\)"):
+        tabular.parse_labels(["x"], task, "b.csv")
+
+
+def test_the_label_column_of_one_s_own_task_is_remembered(tmp_path):
+    path = write(tmp_path / "a.csv", "text,mood\nx,bad\ny,good\n")
+    task = load_file(path, label_column="mood").task
+    assert task.label_column == "mood"
+    assert Task.from_dict(task.to_dict()) == task
+    assert Task.from_dict(task.to_dict()).label_column == "mood"
+    assert load_file(path, task).labels.tolist() == [0, 1]
+    assert load_file(write(tmp_path / "b.csv", "text,label\nx,good\n"), task).labels.tolist() == [1]
+    assert load_file(write(tmp_path / "c.csv", "text\nx\n"), task).labels is None
+    assert "label_column" not in TASKS["sst2"].to_dict()
+
+
 def test_a_number_has_no_underscores():
     assert tabular.infer_task(["0.5", "1_0"], "own", ["text"], "a.csv").label_names == ("0.5", "1_0")
     with pytest.raises(DataError, match="is a number, not '1_0'"):
@@ -355,7 +392,7 @@ def test_other_mistakes_are_explained(tmp_path, monkeypatch):
     path = write(tmp_path / "a.csv", "text,label\nx,1\ny,1\n")
     with pytest.raises(DataError, match="There is no file"):
         load_file(tmp_path / "none.csv", "sst2")
-    with pytest.raises(DataError, match="at least two classes, not 1"):
+    with pytest.raises(DataError, match="one label alone, '1'"):
         load_file(path)
     with pytest.raises(DataError, match="no column 'gold'"):
         load_file(path, "sst2", ["text"], label_column="gold")

@@ -301,7 +301,7 @@ def test_the_command_exports_a_pruned_routed_checkpoint(
     refused("can't be read", "--plan", tmp_path / "none.json")
     refused("no list of numbers", "--budget", 3, "--shift", "0.3;1")
     refused("no list of numbers", "--budget", 3, "--shift", "0.3,nan")
-    refused("no output bias for the 2 outputs", "--budget", 3, "--shift", "0.3")
+    refused(r"takes 2 numbers \(negative, positive\), not 1", "--budget", 3, "--shift", "0.3")
     code, out, err = shrp(*common, "--budget", 3, "--json")
     assert code == 0, err
     report = json.loads(out)

@@ -201,3 +201,8 @@ def test_plans_must_fit_the_model():
 def test_a_seed_below_0_is_refused_in_words():
     with pytest.raises(PlanError, match="a seed is 0 or more, not -1"):
         make_plan({1: [0.5, 0.5]}, per_layer=1, selection="random", seed=-1)
+
+
+def test_layers_may_be_texts_as_in_a_checkpoint_s_info():
+    usage = {str(layer): list(share) for layer, share in USAGE.items()}
+    assert make_plan(usage, budget=5) == make_plan(USAGE, budget=5)

@@ -2,13 +2,14 @@
 
 import math
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from shrp import routing
-from shrp.errors import PlanError
+from shrp.errors import PlanError, UnusedGatesWarning
 from shrp.routing import (
     balance_loss,
     force_experts,
@@ -326,3 +327,31 @@ def test_an_input_does_not_feel_the_lengths_of_other_rows(
 def test_an_expert_that_is_not_there_can_not_be_forced():
     with pytest.raises(PlanError, match="layer 3 has experts 0 to 3, not 7"):
         force_experts({3: 7}, num_experts=4)
+
+
+def test_gates_of_a_layer_without_a_router_are_told(tiny_routed, tiny_inputs):
+    model, inputs = tiny_routed(), tiny_inputs()
+    forced = use_gates(force_experts({0: 1, 1: 1, 9: 0}, 4))
+    with pytest.warns(UnusedGatesWarning, match=r"layers \[0, 9\].*did: \[1, 2\]"), forced:
+        model(**inputs)
+    with pytest.warns(UnusedGatesWarning, match=r"layers \[0\]"), use_gates(knock_out({0: 1})):
+        model(**inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with use_gates(force_experts({1: 1}, 4)), use_gates(knock_out({2: 1})):
+            model(**inputs)
+
+
+def test_an_expert_that_is_not_there_can_t_be_taken_away(tiny_routed, tiny_inputs):
+    model, inputs = tiny_routed(), tiny_inputs()
+    for removed in (4, -1, (0, 7), (0, 1, 2, 3)):
+        with pytest.raises(PlanError, match="layer 1 has experts 0 to 3"), use_gates(knock_out({1: removed})):
+            model(**inputs)
+
+
+def test_a_layer_that_was_not_recorded_is_told(tiny_routed, tiny_inputs):
+    with record_routing() as record:
+        tiny_routed()(**tiny_inputs())
+    for read in (record.probs, record.gates, record.last):
+        with pytest.raises(PlanError, match=r"layer 0 did not route.*\[1, 2\]"):
+            read(0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from shrp import accelerator, checkpoint, losses, run_state
+from shrp import accelerator, losses, run_state, saving
 from shrp import train as training
 from shrp.batching import epoch_rows
 from shrp.config import ShrpConfig
@@ -263,7 +263,7 @@ def test_a_killed_run_that_resumes_ends_bit_for_bit_as_if_it_had_not_been(run, k
 
 def test_killed_while_an_epoch_is_being_saved(run, monkeypatch, tmp_path):
     whole, _, _ = run(out="whole")
-    real = checkpoint.save_file
+    real = saving.save_file
 
     def die(state, path, **options):
         if "epoch-002" in str(path):
@@ -271,7 +271,7 @@ def test_killed_while_an_epoch_is_being_saved(run, monkeypatch, tmp_path):
             raise Killed
         real(state, path, **options)
 
-    monkeypatch.setattr(checkpoint, "save_file", die)
+    monkeypatch.setattr(saving, "save_file", die)
     with pytest.raises(Killed):
         run()
     monkeypatch.undo()

@@ -9,13 +9,18 @@ from typing import Annotated
 import typer
 
 from shrp.cli.options import LabelColumn, TextColumns
-from shrp.cli.output import stderr, write_csv
+from shrp.cli.output import example, stderr, write_csv
 from shrp.cli.training_options import Base, GlueTask, Seed
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(augment)
+    app.command(
+        epilog=example(
+            "augment --base bert-base-uncased --task cola --out cola-more.csv",
+            "Writes a CSV file in the task's columns, for `train --train-file`.",
+        )
+    )(augment)
 
 
 def augment(

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.output import stderr
+from shrp.cli.output import example, stderr
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(card)
+    app.command(epilog=example("card mine/my-checkpoint", "Writes README.md into the checkpoint's folder."))(
+        card
+    )
 
 
 def card(

@@ -17,10 +17,20 @@ from shrp.cli.options import (
     SliceColumn,
     TextColumns,
     check_free,
+    check_has_task,
     evaluation_data,
     say_cut,
 )
-from shrp.cli.output import bar, interval_text, print_json, print_table, provenance, stderr, write_csv
+from shrp.cli.output import (
+    bar,
+    example,
+    interval_text,
+    print_json,
+    print_table,
+    provenance,
+    stderr,
+    write_csv,
+)
 from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
@@ -34,7 +44,13 @@ _SHOWN = 30
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(compare)
+    app.command(
+        epilog=example(
+            "compare checkpoints/sst2-6of12 pruned --flips flips.csv",
+            "Prints scores, their paired difference and where it lies; writes nothing but the file of "
+            "`--flips`.",
+        )
+    )(compare)
 
 
 def compare(
@@ -68,8 +84,10 @@ def compare(
     tasks = [side.info.task for side in sides]
     if (tasks[0].name, tasks[0].label_names) != (tasks[1].name, tasks[1].label_names):
         raise DataError(
-            f"{first} is for {_told(tasks[0])}, {second} for {_told(tasks[1])}; only checkpoints of one task compare."
+            f"{first} is for {_told(tasks[0])}, {second} for {_told(tasks[1])}; only checkpoints of one "
+            "task compare."
         )
+    check_has_task(tasks[0])
     source = evaluation_data(
         data, tasks[0], text_column, label_column, slice_column, label_means, pair_column
     )
@@ -182,7 +200,8 @@ def _print(result: dict[str, Any], source: TextData) -> None:
     ]
     print_table(
         f"{source.name}, n = {len(source):,}\n"
-        "encoder, model: parameters, of the dense one's; FLOPs: of the dense encoder's, for one input of 128 tokens",
+        "encoder, model: parameters, of the dense one's; FLOPs: of the dense encoder's, for one input of "
+        "128 tokens",
         rows,
     )
     if source.labels is None:

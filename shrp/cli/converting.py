@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, TextColumns, layer_list
-from shrp.cli.output import print_json, stderr
+from shrp.cli.options import AsJson, TextColumns, layer_list, say_resume
+from shrp.cli.output import example, print_json, stderr
 from shrp.cli.training import base_geometry
 from shrp.cli.training_options import Base, BaseName, BatchSize, Out, Precision, Resume, Seed
 
@@ -17,7 +17,12 @@ CONVERSION_SIZE, FINAL_SIZE, FURTHER_SIZE = 2500, 20_000, 60_000
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(convert)
+    app.command(
+        epilog=example(
+            "convert --base bert-base-uncased --texts corpus.csv --layers upper:6 --out bert-6of12",
+            "Writes a checkpoint without a task, for `train --converted`.",
+        )
+    )(convert)
 
 
 def convert(
@@ -113,6 +118,7 @@ def convert(
 
     if out.exists():  # said now, not after the epochs
         raise TrainingError(f"{out} exists already; choose another folder for the result.")
+    say_resume(out, resume)
     geometry = base_geometry(base)
     if per_layer is not None and per_layer > geometry[1]:
         raise PlanError(f"--per-layer is for 1 to {geometry[1]} experts a layer, not {per_layer}.")

@@ -7,13 +7,20 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, numbers_of, plan_file
-from shrp.cli.output import print_json, stderr
+from shrp.cli.options import PLAN_HELP, AsJson, check_has_task, numbers_of, plan_file
+from shrp.cli.output import example, print_json, stderr
+from shrp.errors import PlanError
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(export)
+    app.command(
+        epilog=example(
+            "export checkpoints/sst2-6of12 --per-layer 2 --out exported",
+            "Writes model.onnx, tokenizer.json and config.json, and prints how far its logits are from "
+            "PyTorch's.",
+        )
+    )(export)
 
 
 def export(
@@ -26,7 +33,7 @@ def export(
     budget: Annotated[
         int | None, typer.Option(help="Experts kept in all converted layers together (M).")
     ] = None,
-    plan: Annotated[Path | None, typer.Option(help="A plan as JSON, instead of a number.")] = None,
+    plan: Annotated[Path | None, typer.Option(help=PLAN_HELP)] = None,
     shift: Annotated[
         str | None,
         typer.Option(
@@ -45,6 +52,10 @@ def export(
     check_free(out)  # before the work, not after it
     numbers = None if shift is None else numbers_of(shift)
     model, tokenizer, info, fingerprint = _model(checkpoint, per_layer, budget, plan)
+    check_has_task(info.task)
+    if numbers is not None and len(numbers) != info.task.num_labels:
+        names = ", ".join(info.task.label_names) or "the number"
+        raise PlanError(f"--shift takes {info.task.num_labels} numbers ({names}), not {len(numbers)}.")
     if not json:
         stderr.print("tracing the model, which takes up to a minute …", highlight=False)
     report = export_folder(
@@ -60,7 +71,8 @@ def export(
     if not report.checked:
         return
     stderr.print(
-        f"logits differ from PyTorch's float32 by at most {report.max_difference:.2g} on {report.checked} inputs",
+        f"logits differ from PyTorch's float32 by at most {report.max_difference:.2g} on {report.checked} "
+        "inputs",
         highlight=False,
     )
     if report.int8 and report.label_agreement is not None:
@@ -78,7 +90,7 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     import shrp.checkpoint as store
     from shrp.checkpoint_info import usage_in
     from shrp.convert import router_layers
-    from shrp.errors import ExportError, PlanError
+    from shrp.errors import ExportError
     from shrp.plan import make_plan
     from shrp.prune import prune
 
@@ -89,7 +101,8 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     routed = bool(router_layers(source.model))
     if routed and not given:
         raise ExportError(
-            f"{folder} still routes, and live routing has no ONNX form; say which experts to keep with --per-layer, "
+            f"{folder} still routes, and live routing has no ONNX form; say which experts to keep with "
+            "--per-layer, "
             "--budget or --plan."
         )
     if not routed and given:

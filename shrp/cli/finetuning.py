@@ -16,9 +16,10 @@ from shrp.cli.options import (
     labels_of,
     say_cut,
     say_data,
+    say_resume,
     training_data,
 )
-from shrp.cli.output import TrainingBar, print_json, stderr
+from shrp.cli.output import TrainingBar, example, print_json, stderr
 from shrp.cli.training_options import (
     Base,
     BaseName,
@@ -44,7 +45,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(finetune)
+    app.command(
+        epilog=example(
+            "finetune --base bert-base-uncased --task sst2 --out sst2-teacher",
+            "Writes a dense checkpoint (weights, config, tokenizer, history) and prints its validation score.",
+        )
+    )(finetune)
 
 
 def finetune(
@@ -85,12 +91,14 @@ def finetune(
     from shrp.errors import TrainingError
     from shrp.history import history_text
     from shrp.run_state import finish
+    from shrp.saving import refuse_existing
     from shrp.train import train as run
     from shrp.training_config import TrainConfig
 
     if Path(base).resolve() == out.resolve():
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
-    checkpoint.refuse_existing(out)  # now, not after the epochs
+    refuse_existing(out)  # now, not after the epochs
+    say_resume(out, resume)
     data, validation = training_data(
         task, train_file, validation_file, text_column, label_column, label_means, task_name
     )
@@ -101,7 +109,8 @@ def finetune(
     if epochs == 0:
         if not trained:
             raise TrainingError(
-                f"nothing says that {base} has a trained head of {data.task.name}, so it can't be taken as it is: give "
+                f"nothing says that {base} has a trained head of {data.task.name}, so it can't be taken as "
+                "it is: give "
                 "--epochs 1 or more or, if it has one, --head-labels."
             )
         _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, max_length, as_json=json)
@@ -153,6 +162,7 @@ def _adopt(made: Checkpoint, base: str, validation: TextData, max_length: int, *
         )
     else:
         stderr.print(
-            f"wrote {made.path}, the model as it is: {found.metric} {found.score:.4f} on {found.data}, n = {found.n:,}",
+            f"wrote {made.path}, the model as it is: {found.metric} {found.score:.4f} on {found.data}, n = "
+            f"{found.n:,}",
             highlight=False,
         )

@@ -17,10 +17,20 @@ from shrp.cli.options import (
     SliceColumn,
     TextColumns,
     check_free,
+    check_has_task,
     evaluation_data,
     say_cut,
 )
-from shrp.cli.output import bar, interval_text, print_json, print_table, provenance, stderr, write_csv
+from shrp.cli.output import (
+    bar,
+    example,
+    interval_text,
+    print_json,
+    print_table,
+    provenance,
+    stderr,
+    write_csv,
+)
 from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
@@ -35,9 +45,25 @@ Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
-    app.command()(usage)
-    app.command()(evaluate)
-    app.command()(measure)
+    app.command(
+        epilog=example(
+            "usage checkpoints/sst2-6of12 --by class --explained",
+            "Prints shares of inputs, entropies in nats and margins of router probabilities; "
+            "`--output-norms` adds each expert's gate times the norm of its output.",
+        )
+    )(usage)
+    app.command(
+        epilog=example(
+            "evaluate checkpoints/sst2-6of12 --data my.csv --predictions answers.csv",
+            "Prints the score with its 95% interval, by slice too; writes nothing but the file of "
+            "`--predictions`.",
+        )
+    )(evaluate)
+    app.command(
+        epilog=example(
+            "measure checkpoints/sst2-6of12 --latency --batch 8", "Prints a table; writes nothing."
+        )
+    )(measure)
 
 
 def usage(
@@ -154,13 +180,15 @@ def usage(
             for one in _without_nan(scored, shown)
         ]
         print_table(
-            "routes exchanged, by layer, in all, and in all among inputs answered alike, means of draws; mixture: no "
+            "routes exchanged, by layer, in all, and in all among inputs answered alike, means of draws; "
+            "mixture: no "
             "routes; matched: score with answer shares as routed",
             lines,
         )
     if stats.too_few:
         stderr.print(
-            f"{stats.n} inputs are too few to tell collapse, noisy usage or near ties by; it takes {stats.too_few}",
+            f"{stats.n} inputs are too few to tell collapse, noisy usage or near ties by; it takes "
+            f"{stats.too_few}",
             highlight=False,
         )
     for warning in stats.warnings():
@@ -232,17 +260,20 @@ def evaluate(
     if predictions is not None:
         check_free(predictions, "--predictions")
     loaded = load(checkpoint)
+    check_has_task(loaded.info.task)
     source = evaluation_data(
         data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column
     )
     if source.labels is None and predictions is None:
         raise DataError(
-            f"{source.name} has no column '{label_column}' to score by; name it with --label-column, or have the "
+            f"{source.name} has no column '{label_column}' to score by; name it with --label-column, or "
+            "have the "
             "predictions written with --predictions."
         )
     if pair_column is not None and source.labels is not None and not len(pairs_of(source)):
         raise DataError(
-            f"no name in column '{pair_column}' of {source.name} is of two inputs with different labels, so there "
+            f"no name in column '{pair_column}' of {source.name} is of two inputs with different labels, "
+            "so there "
             "are no minimal pairs."
         )
     length = max_length or loaded.info.max_length
@@ -295,7 +326,12 @@ def evaluate(
 
 def measure(
     checkpoint: Folder,
-    tokens: Annotated[int, typer.Option(help="Tokens an input.")] = 128,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens an input; by default 128, or as many as the model reads.", show_default=False
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Inputs a batch, for latency.")] = 8,
     latency: Annotated[
         bool, typer.Option(help="Also time it against the dense architecture, side by side.")
@@ -303,12 +339,23 @@ def measure(
     repeats: Annotated[int, typer.Option(help="Timed runs of each.")] = 20,
     json: AsJson = False,
 ) -> None:
-    """Parameters and FLOPs (encoder and whole model) against the dense architecture, and latency if asked."""
+    """Parameters and FLOPs (encoder and whole model) against the dense architecture, and latency if asked.
+
+    FLOPs are 2 x the multiply-accumulates of matrix products, for one input. Latency is of a batch, in PyTorch and
+    float32 on this machine: the median of the timed runs in milliseconds, with the quartiles.
+    """
+    import torch
+
     from shrp.checkpoint import load
-    from shrp.measure import cost, dense_cost, model_inputs
+    from shrp.families import positions
+    from shrp.measure import TOKENS, cost, dense_cost, model_inputs
     from shrp.measure import latency as time_side_by_side
 
     loaded = load(checkpoint)
+    most = positions(loaded.model.config)
+    tokens = min(TOKENS, most) if tokens is None else tokens
+    if tokens > most:
+        raise DataError(f"this model reads at most {most} tokens, not {tokens}.")
     ours, dense = cost(loaded.model, tokens), dense_cost(loaded.model, tokens)
     kept = ours.relative_to(dense)
     result = {"tokens": tokens, "model": vars(ours), "dense": vars(dense), "kept": kept}
@@ -318,7 +365,11 @@ def measure(
         reference = type(loaded.model)(loaded.model.config).eval()  # speed does not depend on the weights
         runs = {"dense": lambda: reference(**inputs), "checkpoint": lambda: loaded.model(**inputs)}
         frame = time_side_by_side(runs, repeats=repeats)
-        result["latency"] = {"batch": batch, "rows": frame.to_dict("records")}
+        frame["inputs_per_s"] = batch * 1000 / frame["median_ms"]
+        frame["speedup"] = frame["median_ms"].iloc[0] / frame["median_ms"]
+        how = {"batch": batch, "tokens": tokens, "runtime": "PyTorch", "dtype": "float32"}
+        how |= {"device": str(loaded.model.device), "threads": torch.get_num_threads()}
+        result["latency"] = how | {"rows": frame.to_dict("records")}
     if json:
         print_json(result)
         return
@@ -328,4 +379,19 @@ def measure(
     ]
     print_table(f"{checkpoint}, {tokens} tokens an input", rows)
     if frame is not None:
-        print_table(f"latency, batch {batch}, {tokens} tokens", frame.to_dict("records"))
+        shown = [
+            {
+                "": row["name"],
+                "ms": f"{row['median_ms']:.1f}",
+                "quartiles": f"{row['low_ms']:.1f} to {row['high_ms']:.1f}",
+                "inputs/s": f"{row['inputs_per_s']:.1f}",
+                "speed-up": f"{row['speedup']:.2f}",
+            }
+            for row in frame.to_dict("records")
+        ]
+        print_table(
+            f"latency, ms a batch of {batch} inputs of {tokens} tokens: PyTorch, float32, {torch.get_num_threads()} "
+            "threads, "
+            f"{repeats} runs each, in turns: median and quartiles",
+            shown,
+        )

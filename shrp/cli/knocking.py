@@ -16,10 +16,11 @@ from shrp.cli.options import (
     PairColumn,
     SliceColumn,
     TextColumns,
+    check_has_task,
     evaluation_data,
     say_cut,
 )
-from shrp.cli.output import bar, print_json, print_table, provenance, stderr
+from shrp.cli.output import bar, example, print_json, print_table, provenance, stderr
 from shrp.errors import DataError, PlanError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
@@ -35,7 +36,13 @@ _SHOWN = 20
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command("knock-out")(knock_out)
+    app.command(
+        "knock-out",
+        epilog=example(
+            "knock-out checkpoints/sst2-6of12 --expert 9.11 --expert 10.1",
+            "Prints changes of score, logits and margins; writes nothing.",
+        ),
+    )(knock_out)
 
 
 def knock_out(
@@ -71,6 +78,7 @@ def knock_out(
     from shrp.checkpoint import load
     from shrp.convert import router_layers
     from shrp.groups import CLASS, LENGTH, SLICE, lacking
+    from shrp.knockout import removed_by_layer
 
     cells = [_cell(text) for text in expert or ()]
     if cells and by is not None:
@@ -78,8 +86,11 @@ def knock_out(
     if by not in (None, CLASS, SLICE, LENGTH):
         raise DataError(f"experts can be told apart by {CLASS}, {SLICE} or {LENGTH}, not by {by!r}.")
     loaded = load(checkpoint)
-    if not router_layers(loaded.model):
+    if not (routed := router_layers(loaded.model)):
         raise PlanError("this model has no routed layer, so there is no expert to knock out.")
+    if cells:
+        removed_by_layer(cells, routed)  # now, not after all data were run
+    check_has_task(loaded.info.task)
     source = evaluation_data(
         data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column
     )
@@ -169,7 +180,8 @@ def _together(
 
 def _print_together(found: dict[str, Any]) -> None:
     stderr.print(
-        f"taken from {found['affected']} of n = {found['n']} inputs of {found['data']}, the router picks the next",
+        f"taken from {found['affected']} of n = {found['n']} inputs of {found['data']}, the router picks "
+        "the next",
         highlight=False,
     )
     title = f"without {', '.join(found['experts'])}"
@@ -255,7 +267,8 @@ def _print_in_turn(found: dict[str, Any]) -> None:
     shown = ("layer", "expert", "usage", "uses", "effect", "signed")
     shown += ("score_lost",) if rows[0]["score_lost"] == rows[0]["score_lost"] else ()
     print_table(
-        f"every expert in turn, {where}: mean size of its effect on the answer, and its mean; the largest {len(rows)}",
+        f"every expert in turn, {where}: mean size of its effect on the answer, and its mean; the largest "
+        f"{len(rows)}",
         [{name: row[name] for name in shown} for row in rows],
     )
     if "by" not in found:

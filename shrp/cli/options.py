@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +52,10 @@ LabelMeanings = Annotated[
         "each label that is not a class of the checkpoint.",
     ),
 ]
+PLAN_HELP = (
+    "A plan instead of a number: a static checkpoint's or an export's folder, or JSON, such as "
+    '{"layers": {"6": {"experts": [0, 3], "weights": [0.7, 0.3]}, ...}}; the app saves some.'
+)
 DataSource = Annotated[
     str,
     typer.Option(
@@ -107,6 +112,15 @@ def meanings_of(options: list[str] | None) -> dict[str, str | None] | None:
     return found or None
 
 
+def check_has_task(task: Task) -> None:
+    """Raise `DataError` of a checkpoint that was converted on texts: nothing has trained its head."""
+    if task.name == TEXTS.name:
+        raise DataError(
+            "this checkpoint was converted on texts and has no task yet, so that its head says nothing; `train "
+            "--converted` gives it one."
+        )
+
+
 def evaluation_data(
     source: str,
     task: Task,
@@ -121,7 +135,8 @@ def evaluation_data(
     if source in ("probe", "glue"):
         if task.name not in TASKS:
             raise DataError(
-                f"the checkpoint's task, '{task.name}', is one of your own, so no data for it come with SHRP: give a "
+                f"the checkpoint's task, '{task.name}', is one of your own, so no data for it come with "
+                "SHRP: give a "
                 "file with --data."
             )
         for name, given in (
@@ -225,6 +240,14 @@ def check_free(file: Path, option: str) -> None:
         raise DataError(f"{file} exists already; choose another {option} file.")
 
 
+def say_resume(out: Path, resume: bool) -> None:
+    """Say on stderr that there is nothing to go on with, where `--resume` asks for it: a mistyped `--out`, maybe."""
+    from shrp.run_state import holds_a_run, run_folder
+
+    if resume and not holds_a_run(run_folder(out)):
+        stderr.print(f"no run to resume in {run_folder(out)}; starting from the beginning", highlight=False)
+
+
 def say_cut(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, sets: Iterable[TextData], max_length: int
 ) -> None:
@@ -243,7 +266,8 @@ def say_cut(
     for data in sets:
         if cut := sum(count > length for count in token_counts(tokenizer, data.texts)):
             stderr.print(
-                f"{cut:,} of {len(data):,} inputs of {data.name} are longer than {length:,} tokens and are cut there: "
+                f"{cut:,} of {len(data):,} inputs of {data.name} are longer than {length:,} tokens and are "
+                "cut there: "
                 f"{why}",
                 highlight=False,
             )
@@ -259,7 +283,8 @@ def say_data(train: TextData, validation: TextData) -> None:
         more = f" and {task.num_labels - 6:,} more" * (task.num_labels > 6)
         what = f"{task.num_labels} classes ({', '.join(counts)}{more})"
     stderr.print(
-        f"{train.name}: {len(train):,} examples, {what}; validated on {validation.name}, n = {len(validation):,}, by "
+        f"{train.name}: {len(train):,} examples, {what}; validated on {validation.name}, n = "
+        f"{len(validation):,}, by "
         f"{task.metric}",
         highlight=False,
     )
@@ -267,6 +292,16 @@ def say_data(train: TextData, validation: TextData) -> None:
         stderr.print("training and validation data are the same, so scores will say nothing", highlight=False)
     elif not task.is_regression and len(set(validation.labels.tolist())) < 2:
         stderr.print("the validation data have one class only, so scores will say little", highlight=False)
+
+
+def _carried_plan(text: str) -> dict[str, Any] | None:
+    """The plan in a checkpoint's or an export's config; None where it is neither."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):  # said where the plan is read
+        return None
+    part = data.get("shrp", data) if isinstance(data, dict) else None
+    return part.get("plan") if isinstance(part, dict) and isinstance(part.get("plan"), dict) else None
 
 
 def numbers_of(text: str) -> list[float]:
@@ -285,15 +320,17 @@ def numbers_of(text: str) -> list[float]:
 
 
 def plan_file(path: Path):
-    """The pruning plan in a file.
+    """The pruning plan in a file, or of a folder: of a static checkpoint, or of an export.
 
     Raises:
         PlanError: it can't be read, or is not a plan.
     """
     from shrp.plan import PruningPlan
 
+    path = path / "config.json" if path.is_dir() else path
     try:
-        return PruningPlan.from_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return PruningPlan.from_json(json.dumps(carried) if (carried := _carried_plan(text)) else text)
     except OSError as error:
         raise PlanError(f"{path} can't be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

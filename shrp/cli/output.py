@@ -29,6 +29,11 @@ stdout = Console(markup=False, emoji=False)
 stderr = Console(stderr=True, markup=False, emoji=False)
 
 
+def example(command: str, says: str) -> str:
+    """The end of a command's help: how it may be used, and what it then gives."""
+    return f"Example: `python -m shrp {command}`. {says}"
+
+
 def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
     """Write a table without its index, all of it or nothing; compressed, where the name ends as of such a file. What is
     no regular file, as a pipe, is written to as it is. Texts may hold anything (`shrp.columns.csv_options`).

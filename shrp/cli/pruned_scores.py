@@ -59,7 +59,9 @@ def _at_hand(task: Task, known: Sequence[TextData | None]) -> list[TextData]:
     if found:
         if labelled := [data for data in found.values() if data.labels is not None]:
             return labelled
-        raise DataError(f"{next(iter(found.values())).name} has no labels.")
+        raise DataError(
+            f"{next(iter(found.values())).name} has no column of labels; --label-column names it."
+        )
     if task.name not in TASKS:
         raise DataError(f"the task, '{task.name}', is one of your own, and no data of it were given.")
     return [evaluation_data("probe", task, None, "label", None)]

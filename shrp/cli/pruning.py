@@ -10,6 +10,7 @@ import typer
 
 from shrp.cli.counting import usage_counted
 from shrp.cli.options import (
+    PLAN_HELP,
     AsJson,
     EvaluatedLength,
     LabelColumn,
@@ -17,9 +18,10 @@ from shrp.cli.options import (
     TextColumns,
     evaluation_data,
     plan_file,
+    say_resume,
     training_data,
 )
-from shrp.cli.output import TrainingBar, print_json, print_table, score_line, stderr
+from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
 from shrp.cli.pruned_scores import round_as_stored, scores_of
 from shrp.cli.recovery import recovery_of
 from shrp.errors import DataError, PlanError
@@ -29,7 +31,13 @@ Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_d
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
-    app.command()(prune)
+    app.command(
+        epilog=example(
+            "prune checkpoints/sst2-6of12 --budget 12 --out pruned",
+            "Writes a static checkpoint, weights in float16, and prints its score on the data that it was "
+            "made with, or else the probe set.",
+        )
+    )(prune)
 
 
 def _refuse(why: str, idle: bool, options: dict[str, Any]) -> None:
@@ -46,7 +54,7 @@ def prune(
         int | None, typer.Option(help="Experts kept in all converted layers together (M).")
     ] = None,
     per_layer: Annotated[int | None, typer.Option(help="Experts kept in every converted layer (m).")] = None,
-    plan: Annotated[Path | None, typer.Option(help="A plan as JSON, instead of a number.")] = None,
+    plan: Annotated[Path | None, typer.Option(help=PLAN_HELP)] = None,
     selection: Annotated[
         str | None,
         typer.Option(help="usage (the default), gate_norm, ablation, fitted, or random (a control)."),
@@ -73,7 +81,7 @@ def prune(
             "probe set); uses no labels.",
         ),
     ] = False,
-    recover: Annotated[int, typer.Option(help="Epochs of training on after pruning.")] = 0,
+    recover: Annotated[int, typer.Option(min=0, help="Epochs of training on after pruning.")] = 0,
     teacher: Annotated[Path | None, typer.Option(help="Dense checkpoint to distil in them.")] = None,
     task: Annotated[
         str | None, typer.Option(help="GLUE task to recover on; by default the checkpoint's.")
@@ -105,6 +113,7 @@ def prune(
     from shrp.plan import make_plan
     from shrp.prune import prune as cut
     from shrp.run_state import finish
+    from shrp.saving import refuse_existing
     from shrp.train import train
     from shrp.training_config import check_seed
     from shrp.usage import plan_from
@@ -145,7 +154,8 @@ def prune(
     )
     selection = selection or "usage"
     check_seed(seed)
-    store.refuse_existing(out)  # now, not after the epochs
+    refuse_existing(out)  # now, not after the epochs
+    say_resume(out, resume)
     source = store.load(checkpoint)
     max_length = max_length or source.info.max_length
     combination = combination or ("fitted" if selection == "fitted" else "usage")
@@ -239,4 +249,14 @@ def prune(
         counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
         stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
         print_table(f"{out}", [score_line(row) for row in scores])
-        stderr.print(f"wrote {out}", highlight=False)
+        if measured_on is not None and chosen.selection != "random":
+            stderr.print(
+                f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep "
+                "--held-out` parts the "
+                "two",
+                highlight=False,
+            )
+        stderr.print(
+            f"wrote {out}; `python -m shrp compare {checkpoint} {out}` says what pruning lost, paired",
+            highlight=False,
+        )

@@ -17,7 +17,7 @@ from shrp.cli.options import (
     TextColumns,
     evaluation_data,
 )
-from shrp.cli.output import bar, print_json, print_table
+from shrp.cli.output import bar, example, print_json, print_table
 
 SAME_SCORE = 0.005
 """A teacher whose score is further from the recorded one than this is another teacher: batching and half precision
@@ -26,7 +26,13 @@ move hardly an input in a thousand."""
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(reference)
+    app.command(
+        epilog=example(
+            "reference mine/routed --teacher mine/teacher --data probe",
+            "Writes teacher.safetensors into the checkpoint's folder, by which the app compares with the "
+            "teacher.",
+        )
+    )(reference)
 
 
 def reference(
@@ -83,7 +89,8 @@ def reference(
                 and abs(result.score - recorded) > SAME_SCORE
             ):
                 raise CheckpointError(
-                    f"{teacher} scores {result.score:.4f} on {source.name}, but {checkpoint} was made with a teacher "
+                    f"{teacher} scores {result.score:.4f} on {source.name}, but {checkpoint} was made with "
+                    "a teacher "
                     f"of {recorded:.4f}: this is another one."
                 )
         found[source.fingerprint] = references.from_evaluation(result, dense.fingerprint, length)

@@ -18,10 +18,11 @@ from shrp.cli.options import (
     PairColumn,
     TextColumns,
     check_free,
+    check_has_task,
     evaluation_data,
     say_cut,
 )
-from shrp.cli.output import bar, print_json, print_table, provenance, stderr, write_csv
+from shrp.cli.output import bar, example, print_json, print_table, provenance, stderr, write_csv
 from shrp.errors import DataError, PlanError
 from shrp.phrases import counted, listed
 
@@ -36,7 +37,12 @@ _RECORDED = "recorded"
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(sweep)
+    app.command(
+        epilog=example(
+            "sweep checkpoints/sst2-6of12 --held-out --out sweep.csv",
+            "Prints a table, and which size loses little; writes nothing but the file of `--out`.",
+        )
+    )(sweep)
 
 
 def sweep(
@@ -102,6 +108,7 @@ def sweep(
     task, length = loaded.info.task, max_length or loaded.info.max_length
     if match_shares and task.is_regression:
         raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
+    check_has_task(task)
     source = evaluation_data(data, task, text_column, label_column, None, label_means, pair_column)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels, so no pruning of it has a score.")
@@ -182,7 +189,8 @@ def _print(frame: pd.DataFrame, routed: Evaluation, scored: TextData, how: str) 
         )
     print_table(
         f"{how}, on {scored.name}, n = {routed.n:,}; the routed model has {routed.score:.4f}\n"
-        "kept: experts in all; encoder: its parameters, of the dense encoder's; FLOPs: of the dense encoder's, for one "
+        "kept: experts in all; encoder: its parameters, of the dense encoder's; FLOPs: of the dense "
+        "encoder's, for one "
         "input of 128 tokens\n"
         "*: no other size here scores as high with no more of these FLOPs",
         rows,
@@ -206,6 +214,7 @@ def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, apart: boo
         stderr.print(f"at most {below} below the routed model's {routed.metric}: {found}", highlight=False)
     if not apart:
         stderr.print(
-            "experts were chosen on the data that score them, which flatters a little; --held-out parts the two",
+            "experts were chosen on the data that score them, which flatters a little; --held-out parts "
+            "the two",
             highlight=False,
         )

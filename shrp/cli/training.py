@@ -16,9 +16,10 @@ from shrp.cli.options import (
     layer_list,
     say_cut,
     say_data,
+    say_resume,
     training_data,
 )
-from shrp.cli.output import TrainingBar, print_json, print_table, score_line, stderr
+from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
 from shrp.cli.training_options import (
     Base,
     BaseName,
@@ -40,7 +41,13 @@ from shrp.cli.training_options import (
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command()(train)
+    app.command(
+        epilog=example(
+            "train --base bert-base-uncased --task sst2 --layers upper:6 --recover 2 --out sst2-bert",
+            "Writes a routed checkpoint with its scores, the controls' and its history, weights in "
+            "float16; what a killed run left is in OUT.run.",
+        )
+    )(train)
 
 
 def train(
@@ -67,7 +74,8 @@ def train(
         Path | None,
         typer.Option(
             help="A checkpoint of `convert`: its layers take the place of stage 1, and of --layers. "
-            "Pruned there already, it gives a static checkpoint, of which nothing else can be pruned: no --per-layer, "
+            "Pruned there already, it gives a static checkpoint, of which nothing else can be pruned: no "
+            "--per-layer, "
             "--recover or random control."
         ),
     ] = None,
@@ -164,7 +172,7 @@ def train(
     from shrp.checkpoint import read_config
     from shrp.config import ShrpConfig
     from shrp.data import probe_for
-    from shrp.errors import PlanError
+    from shrp.errors import PlanError, TrainingError
     from shrp.recipe import Recipe, Run
     from shrp.run_stages import Datasets
     from shrp.run_state import run_folder
@@ -173,6 +181,7 @@ def train(
     data, validation = training_data(
         task, train_file, validation_file, text_column, label_column, label_means, task_name
     )
+    say_resume(out, resume)
     geometry = base_geometry(base)
     if converted is None:
         indices = layer_list(layers or f"upper:{max(geometry[0] // 2, 1)}", geometry[0])
@@ -228,6 +237,11 @@ def train(
         **shared,
     )
     config.shrp.check_fits(*geometry)  # now, not after the teacher's epochs
+    if teacher_epochs < 1:
+        raise TrainingError(
+            "--teacher-epochs is 1 or more; a base with a trained head is the teacher as it is, without any "
+            "(--head-labels, where its config does not name the classes)."
+        )
     teacher = TrainConfig(stage2_epochs=teacher_epochs, learning_rate=teacher_learning_rate, **shared)
     budgets = tuple(
         m for m in number_list("1,2,4,8,12" if per_layer is None else per_layer) if m <= geometry[1]

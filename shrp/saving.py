@@ -1,0 +1,150 @@
+"""Checkpoints are written all of it or nothing, and over nothing but checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp import reference
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.convert import expert_layers
+from shrp.errors import CheckpointError
+from shrp.families import encoder_layers
+from shrp.layers import DroppedLayer, StaticLayer
+from shrp.reference import Reference
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    info: CheckpointInfo,
+    folder: str | os.PathLike,
+    *,
+    dtype: torch.dtype | None = None,
+    extra_files: Mapping[str, str] | None = None,
+    teacher: Mapping[str, Reference] | None = None,
+) -> Path:
+    """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced.
+
+    Args:
+        dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
+        extra_files: further text files, name -> content (`history.jsonl`, a model card).
+        teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
+
+    Raises:
+        CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written; or `info` does
+            not describe the model, as of one that was pruned without a plan in its info.
+    """
+    folder = Path(folder)
+    refuse_foreign(folder)
+    _check_described(model, info)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error.strerror}.") from error
+    try:
+        state = {
+            name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
+            for name, value in model.state_dict().items()
+        }
+        save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+        config = model.config.to_diff_dict() | {
+            "architectures": [type(model).__name__],
+            "dtype": str(dtype or next(model.parameters()).dtype).removeprefix("torch."),
+            "shrp": info.to_dict(),
+        }
+        (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
+        (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
+        tokenizer.save_pretrained(partial)
+        for name, content in (extra_files or {}).items():
+            (partial / name).write_text(content, encoding="utf-8")
+        if teacher:
+            reference.write(partial, teacher)
+        put_in_place(partial, folder)
+    except (OSError, SafetensorError) as error:  # a full disk, for one
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
+    """Raise `CheckpointError` where the layers are not of the kinds that `info` says: it could not be loaded."""
+    static = {i for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}
+    planned = set() if info.plan is None else set(info.plan.keep_counts())
+    if static != planned:
+        raise CheckpointError(
+            f"the model's pruned layers are {sorted(static)}, and its info has a plan for {sorted(planned)}; "
+            "`Checkpoint.prune` makes both."
+        )
+    converted = (
+        set(expert_layers(model))
+        | static
+        | {i for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, DroppedLayer)}
+    )
+    if converted != set(info.config.layers):
+        raise CheckpointError(
+            f"the model's converted layers are {sorted(converted)}, and by its info they are "
+            f"{list(info.config.layers)}."
+        )
+
+
+def check_name(folder: Path) -> None:
+    """Raise `CheckpointError` where a folder has no name that a result and its state beside it can have (`.`, `..`)."""
+    if folder.name in ("", ".."):
+        raise CheckpointError(f"'{folder}' is no name for a result; name a folder of its own.")
+
+
+def refuse_foreign(folder: str | os.PathLike) -> None:
+    """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
+    folder = Path(folder)
+    check_name(folder)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        ours = "shrp" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise CheckpointError(
+            f"{folder} exists and is not a checkpoint of SHRP's; choose a new or an empty folder."
+        )
+
+
+def refuse_existing(folder: str | os.PathLike) -> None:
+    """Raise `CheckpointError` where there is anything at `folder`, which a result of some work would replace."""
+    folder = Path(folder)
+    check_name(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists already; choose another folder for the result.")
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails."""
+    partial.chmod(0o755)
+    if not folder.exists():
+        os.replace(partial, folder)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    try:
+        os.replace(folder, retired / "old")
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            os.replace(retired / "old", folder)
+            raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
