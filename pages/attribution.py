@@ -17,7 +17,7 @@ from ui.text import escape, shorten
 def main() -> None:
     selection = state.current(needs_data=False)
     task = selection.checkpoint.info.task
-    st.title("Attribution", anchor=False)
+    state.title("Attribution", selection)
     st.markdown(
         "Type a sentence and see how much each word (by several methods) and each expert on its route contributes to "
         "the output, or which words make a layer choose its expert. Below: each expert's effect on a whole data set."

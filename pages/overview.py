@@ -68,6 +68,10 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             same = any(one.get("data") == row.data for one in there)
             picked = "its experts were chosen on these inputs, which flatters it a little" * same
             st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric), picked))))
+            if selection.data is not None and selection.data.name not in set(own["data"]):
+                st.caption(
+                    f"Not of the picked data, {escape(selection.data.name)}: [measured below](#measured)."
+                )
             for other in own.iloc[1:].itertuples():
                 bounds = interval_text((other.low, other.high), other.metric)
                 said = f"on {escape(other.data)}: {score_text(other.score, other.metric)}"

@@ -38,7 +38,7 @@ REDRAW = 0.25  # seconds between two running estimates: drawing every one would 
 
 def main() -> None:
     selection = state.current()
-    st.title("Pruning lab")
+    state.title("Pruning lab", selection)
     if not selection.is_routed:
         lab_outputs.not_routed(selection)
         return

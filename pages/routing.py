@@ -19,7 +19,7 @@ OTHER = "beside"
 def main() -> None:
     selection = state.current(needs_data=False)
     info = selection.checkpoint.info
-    st.title("Routing")
+    state.title("Routing", selection)
     st.markdown(
         "Type a sentence and follow it through the model: what is predicted, which expert each converted layer "
         "sends it to, and how the prediction and the layers above would change with other experts."

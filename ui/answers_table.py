@@ -176,7 +176,7 @@ def _closer(selection: Selection, part: pd.DataFrame, rows: list[int]) -> None:
     asked = {sentences.URL: sentences.as_lines([selection.data.texts[number]])}
     routes = [("pages/routing.py", "its route", ":material/alt_route:")] if selection.is_routed else []
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
-        st.markdown(f"Input {number}:", width="content")
+        st.markdown(f"Row {number}:", width="content")
         for page, label, icon in (
             *routes,
             ("pages/attribution.py", "which words moved the answer", ":material/troubleshoot:"),

@@ -49,7 +49,7 @@ def pick_output(one: Explained) -> tuple[int, str]:
         st.markdown(f"**Output {one.logits[0]:.3f}.** The task is a regression: its one output is explained.")
         return 0, "the output"
     fall_back(TARGET, (None, *task.label_names), None)
-    name = one_of("Class whose logit is explained", task.label_names, key=TARGET)
+    name = one_of("Class whose logit is explained, where not the predicted one", task.label_names, key=TARGET)
     shares = np.exp(one.logits - one.logits.max())
     shares /= shares.sum()
     listed = ", ".join(

@@ -29,7 +29,7 @@ def attention(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, f
     one, two, three = st.columns([2, 5, 3], vertical_alignment="bottom")
     clamp(EXAMPLE, 0, len(data) - 1)
     number = one.number_input(
-        "Input no.",
+        "Row no.",
         min_value=0,
         max_value=len(data) - 1,
         value=None,
@@ -37,7 +37,7 @@ def attention(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, f
         key=EXAMPLE,
         bind="query-params",
         placeholder=f"{first}",
-        help=f"Row of {escape(data.name)}; empty takes the input with the highest router probability.",
+        help=f"Row of {escape(data.name)}, from 0; empty takes the input with the highest router probability.",
     )
     pair = len(data.task.text_columns) == 2
     typed = two.text_input(
@@ -74,7 +74,7 @@ def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | No
     """The input and where it is from; or None and what to type."""
     if not typed.strip():
         number = min(max(int(number), 0), len(data) - 1)
-        return data.texts[number], f"input {number:,} of {data.name}"
+        return data.texts[number], f"row {number:,} of {data.name}"
     inputs, notes = split_sentences(" ".join(typed[:LONGEST].split()), data.task)
     if inputs:
         return inputs[0], "typed"

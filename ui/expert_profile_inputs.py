@@ -87,7 +87,9 @@ def inputs(
         height="content",
         row_height=row_height(max(shown[name].str.len().max() for name in texts), width, most=109),
         column_config={
-            "index": st.column_config.NumberColumn("no.", width=50, help=f"Row of {escape(data.name)}"),
+            "index": st.column_config.NumberColumn(
+                "no.", width=50, help=f"Row of {escape(data.name)}, from 0"
+            ),
             # Narrow enough that the probability, which the table is sorted by, is in sight in a small window.
             **{name: st.column_config.TextColumn(width=width) for name in texts},
             "router probability": st.column_config.ProgressColumn(

@@ -10,7 +10,7 @@ from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.plan import PruningPlan
-from ui import state
+from ui import lab_threshold, state
 from ui.lab import Setting
 from ui.lab_reference import ROUTED, TEACHER
 from ui.lab_sides import CURRENT, FIRST, SECOND, follow_link, pick, sides
@@ -70,6 +70,8 @@ def paired_test(
     looked = _looked_at(data, frozenset(keys))
     _result(one, other, names, difference, bounds, counts)
     st.markdown(verdict(names, one.metric, data.name, one.n, difference, bounds, counts))
+    if threshold := lab_threshold.between(one, other, data):
+        st.markdown(threshold)
     st.caption(many_comparisons(looked, counts is not None))
 
 

@@ -104,6 +104,17 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
     return Setting(allocation, number, selection, combination, seed)
 
 
+def take(setting: Setting) -> None:
+    """Set the controls; for a button's callback."""
+    session = st.session_state
+    session[ALLOCATION], session[SELECTION] = setting.allocation, setting.selection
+    session[BUDGET if setting.allocation == GLOBAL else EACH] = setting.number
+    if setting.combination in COMBINATIONS:
+        session[COMBINATION] = setting.combination
+    if SELECTIONS.get(setting.selection) == "random":
+        session[SEED] = setting.seed
+
+
 def _slider(label: str, low: int, high: int, start: int, key: str) -> int:
     if low == high:  # a slider needs two ends
         st.markdown(f"{label}: {low}")

@@ -141,7 +141,11 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
         if worst["change"] == worst["change"]
         else f"The change of {metric_name(value)} is not defined in these {many}.",
         f"Losses whose interval excludes 0: {lost} of {len(frame)} {many}; such gains: {won}."
-        + (f" Of {known} intervals about {0.05 * known:.1f} do by chance alone." if known > 4 else ""),
+        + (
+            f" Of the {known} that have an interval about {0.05 * known:.1f} do by chance alone."
+            if known > 4
+            else ""
+        ),
     ]
     if few := int((frame["n"] < FEW).sum()):
         parts.append(f"{few} of the {many} (marked ⚠) have under {FEW} {unit_of(value)}: too few to go by.")

@@ -142,6 +142,15 @@ def save_section(
             icon=":material/description:",
         )
     st.json(plan.to_dict(), expanded=False)
+    with st.expander("Use it in Python"):
+        texts = "[...]" if len(checkpoint.info.task.text_columns) == 1 else "[(..., ...), ...]"
+        lines = (
+            "import shrp  # in SHRP's folder, or installed from it",
+            "",
+            f'checkpoint = shrp.load("{saved_as}")  # the unpacked folder',
+            f"checkpoint.predict({texts})  # a table of answers",
+        )
+        st.code("\n".join(lines), language="python")
     lab_onnx.section(checkpoint, plan, saved_as, shift)
 
 

@@ -19,7 +19,7 @@ from shrp.phrases import counted
 from shrp.plan import PruningPlan
 from shrp.sweep import budgets
 from shrp.usage import UsageStats
-from ui import lab, lab_curve, lab_pareto, lab_threshold, measurements
+from ui import lab, lab_controls, lab_curve, lab_pareto, lab_threshold, measurements
 from ui.downloads import chart, downloads
 from ui.floor import floor_of
 from ui.lab import GLOBAL, PER_LAYER, SELECTIONS, Setting
@@ -35,6 +35,8 @@ from ui.text import capital, count, escape, metric_name
 DRAWS = (0, 1, 2)
 """Seeds of the random control."""
 COST, SCOPE, RUN, CONTROLS, MATCHED = "curve_cost", "curve_of", "sweep", "sweep_controls", "sweep_matched"
+MOST_OFFERED = 8
+"""Pareto-best settings that the controls can be set to by a button."""
 REDRAW = 0.7  # seconds between two drawings of the curve, each of which takes the browser about a tenth
 _COSTS, _SCOPES = {"FLOPs": "flops", "Parameters": "params"}, {"Encoder": "encoder", "Whole model": "model"}
 _CONTROL = next(label for label, selection in SELECTIONS.items() if selection == "random")
@@ -297,6 +299,7 @@ class Section:
             height=38 + 35 * len(shown),
             alt="Pareto-best settings with score, interval, costs and distance from the best",
         )
+        self._use(best)
         dense = self.dense
         st.caption(
             f"{'Intervals in brackets are 95% and paired. ' * (len(best) > 1)}Costs are shares of the dense encoder's "
@@ -342,3 +345,23 @@ class Section:
         st.toast(
             f"All {progress.total:,} different plans of this sweep are evaluated.", icon=":material/check:"
         )
+
+    def _use(self, best: pd.DataFrame) -> None:
+        """Buttons that set the controls to a Pareto-best setting, whose model can then be looked at and saved."""
+        if self.setting.edited:  # what is edited by hand would be laid over it
+            return
+        everything = lab.tried(self.checkpoint, self.data).values()
+        made: dict[str, Setting] = {}
+        for one in everything:  # of settings that give one plan, the one that its row names first
+            if not one.setting.edited:
+                made.setdefault(one.plan.key(), one.setting)
+        offered = [(row.number, made[row.plan]) for row in best.itertuples() if row.plan in made]
+        with st.container(horizontal=True, gap="small"):
+            for number, setting in offered[:MOST_OFFERED]:
+                st.button(
+                    f"Use #{number}",
+                    key=f"use-{number}",
+                    on_click=lab_controls.take,
+                    args=(setting,),
+                    help=f"Sets the controls above to {escape(setting.text)}, to look closer at it or to save it.",
+                )

@@ -10,6 +10,8 @@ from shrp.answer_shares import answer_shares, matching_shift, shifted
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.metrics import ranking
+from shrp.paired import paired_difference
+from ui.lab_views import points, points_interval
 from ui.store import results
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
@@ -37,6 +39,32 @@ def matched(key: str, pruned: Evaluation, routed: Evaluation, data: TextData) ->
         shift = matching_shift(pruned.logits, routed.logits)
         kept.put(place, found := Matched(shift, shifted(pruned, data, shift)))
     return found
+
+
+def between(one: Evaluation, other: Evaluation, data: TextData) -> str:
+    """How much of two models' difference is where they draw the line between classes, as Markdown; empty where their
+    answers are as frequent to within a point, or there are no labelled classes.
+    """
+    task = data.task
+    if task.is_regression or data.labels is None or not (one.complete and other.complete):
+        return ""
+    a, b = answer_shares(one.logits), answer_shares(other.logits)
+    if np.abs(a - b).max() < 0.01:
+        return ""
+    most = int(np.abs(a - b).argmax()) if task.num_labels > 2 else 1
+    moved = shifted(other, data, matching_shift(other.logits, one.logits))
+    difference, bounds = paired_difference(moved, one)
+    label, metric = escape(task.label_names[most]), one.metric
+    said = (
+        f"**Threshold**: A predicts *{label}* for {percent(a[most])} of the inputs, B for {percent(b[most])}. With "
+        "answer shares matched (B's output bias shifted, without labels, until each class is as frequent as in A), B "
+        f"has {score_text(moved.score, metric)}: {points(difference, metric)} against A (95% interval "
+        f"{points_interval(bounds, metric)}), where it has {points(other.score - one.score, metric)} as it is."
+    )
+    if task.num_labels == 2:
+        areas = [score_text(ranking(e.labels, e.logits), "auc") for e in (one, other)]
+        said += f" ROC AUC, free of any threshold: A {areas[0]}, B {areas[1]}."
+    return said
 
 
 def is_most(found: Matched, pruned: Evaluation, routed: Evaluation) -> bool:

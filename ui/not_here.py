@@ -1,4 +1,4 @@
-"""What an address asks a picker for and this session does not have: a notice says so, and what is there instead."""
+"""What an address asks a picker for and this session does not have: a page says so, and what is there instead."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Container
 import streamlit as st
 
 from ui.text import escape, shorten
+
+_NOTED = "not-here"
+"""Key of what was asked for in vain: picker -> what it picks, what was asked for, what was shown then."""
 
 
 def asked_for(key: str, offered: Container[str]) -> str | None:
@@ -18,8 +21,8 @@ def asked_for(key: str, offered: Container[str]) -> str | None:
     return asked if asked and key not in st.session_state and asked not in offered else None
 
 
-def notice(what: str, key: str, asked: str | None, shown: str | None) -> None:
-    """Say what was asked for and what is shown instead, until something else is picked.
+def note(what: str, key: str, asked: str | None, shown: str | None) -> None:
+    """Keep what was asked for and what is there instead, until something else is picked; `show` says it.
 
     Args:
         what: is picked, in words.
@@ -27,18 +30,20 @@ def notice(what: str, key: str, asked: str | None, shown: str | None) -> None:
         asked: from `asked_for`, in the run that found it.
         shown: the picker's value; None where nothing is picked.
     """
-    session, kept = st.session_state, f"not-here-{key}"
+    noted = st.session_state.setdefault(_NOTED, {})
     if asked is not None:
-        session[kept] = asked, shown
-    if kept not in session:
-        return
-    asked, first = session[kept]
-    if shown != first:
-        del session[kept]
-        return
-    instead = "Nothing is picked instead" if shown is None else f"**{escape(shown)}** is shown instead"
-    st.info(
-        f"The address asks for the {what} **{escape(shorten(asked))}**, which is not here; what is uploaded belongs to "
-        f"one session alone. {instead}.",
-        icon=":material/link_off:",
-    )
+        noted[key] = what, asked, shown
+    elif key in noted and noted[key][2] != shown:
+        del noted[key]
+
+
+def show() -> None:
+    """Say, at the top of a page, what its address asks for in vain: a page of something else is easily taken for it."""
+    for what, asked, shown in st.session_state.get(_NOTED, {}).values():
+        instead = "Nothing is picked instead" if shown is None else f"**{escape(shown)}** is shown instead"
+        st.warning(
+            f"The address asks for the {what} **{escape(shorten(asked))}**, which is not here; what is "
+            "uploaded belongs "
+            f"to one session alone. {instead}.",
+            icon=":material/link_off:",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -76,7 +77,7 @@ def _class_picker(shown: list[Exploration], number: int) -> int:
     if not task.label_names:
         return 0
     fall_back(CLASS, (None, *task.label_names), None)
-    name = one_of("Class", task.label_names, key=CLASS)
+    name = one_of("Class, where not the predicted one", task.label_names, key=CLASS)
     if name in task.label_names:
         return task.label_names.index(name)
     whose = f" of input {number}" if len(shown) > 1 else ""
@@ -130,10 +131,22 @@ def _draw_matrices(
                 hint="The same as a table: the CSV below. Pick a layer and an expert in the boxes above to force one.",
                 on_select=lambda key=key: routing_force.click_cell(found, key, token),
             )
+            said = largest_move(result, output)
             if result.task.label_names:
-                st.caption(f"The prediction flips in {flips} of {cells} cells.")
+                said += f" The prediction flips in {flips} of {cells} cells."
+            st.caption(said)
     if token is not None and len(pairs) > 1:
         st.caption(f"A token of input {numbers[0]} is picked, so the matrix is of that input alone.")
+
+
+def largest_move(result: WhatIf, output: int) -> str:
+    """Which single expert moves an output most, in words."""
+    change = result.change(output)
+    row, expert = np.unravel_index(int(np.abs(change).argmax()), change.shape)
+    return (
+        f"The {figures.output_name(result)} moves most with layer {result.layers[row]}'s expert {expert}: "
+        f"{signed(float(change[row, expert]), 2)}."
+    )
 
 
 def _compare(

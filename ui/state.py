@@ -87,7 +87,7 @@ def draw_picker() -> None:
         help="Folders under checkpoints/ and in the folders that SHRP_CHECKPOINTS names, and those that you "
         "load below.",
     )
-    not_here.notice("checkpoint", CHECKPOINT, asked, name)
+    not_here.note("checkpoint", CHECKPOINT, asked, name)
     info = found.get(name)
     if not isinstance(info, CheckpointInfo):
         own_checkpoints.draw()
@@ -125,7 +125,7 @@ def _pick_source(task: Task) -> None:
         help="What usage, scores and prunings are measured on. The variable SHRP_DATA_DIR may name a folder "
         "with <task>/validation.parquet, of a task of your own also .csv, .tsv or .jsonl.",
     )
-    not_here.notice("data source", SOURCE, asked, source)
+    not_here.note("data source", SOURCE, asked, source)
     st.caption(sources.get(source, ""))
 
 
@@ -170,6 +170,7 @@ def current(*, needs_data: bool = True) -> Selection:
             icon=":material/error:",
         )
         st.stop()
+    not_here.show()
     selection = Selection(name, loaded, *_data(loaded.info, needs_data))
     if selection.data is not None:
         _say_cut(loaded, selection.data)
@@ -212,6 +213,12 @@ def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str
             return source or "", None, str(error)
         st.warning(escape(str(error)), icon=":material/database_off:")
         st.stop()
+
+
+def title(text: str, selection: Selection) -> None:
+    """A page's title with the checkpoint that it is of, without which a picture of the page says little."""
+    st.title(text, anchor=False)
+    st.caption(f"Checkpoint **{escape(selection.name)}**, task {escape(selection.checkpoint.info.task.name)}")
 
 
 def show_error(error: ShrpError) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from shrp import checkpoint as checkpoints
 from shrp import reference
+from shrp.answer_shares import matching_shift, shifted
 from shrp.batching import token_counts
 from shrp.compare import usage_distances
 from shrp.data import TextData, load_probe
@@ -16,12 +17,13 @@ from shrp.evaluate import evaluate, summarise
 from shrp.groups import input_groups
 from shrp.halves import halves
 from shrp.measure import cost, dense_cost, plan_cost
+from shrp.metrics import ranking
 from shrp.paired import agreement, by_group, paired_difference
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
-from ui import data_sources, lab_compare, lab_hurts
+from ui import data_sources, lab_compare, lab_hurts, lab_threshold
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
 from ui.compare_views import numbering
 from ui.lab_export import plan_json
@@ -349,3 +351,22 @@ def test_words_on_tasks_and_bases(both):
     assert "same number means the same thing" in numbering(("b", "b"))
     for bases in (("a", "b"), ("", ""), ("a", "")):
         assert "do not mean the same thing" in numbering(bases)
+
+
+def test_what_the_threshold_has_to_do_with_a_difference_is_told(open_page, tiny_checkpoint):
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    at = open_page("compare", tiny_checkpoint)
+    assert not at.exception
+    (said,) = (m.value for m in at.markdown if m.value.startswith("**Threshold**"))
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, data), budget=4)
+    one = evaluate(loaded.model, loaded.tokenizer, data)
+    other = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+    moved = shifted(other, data, matching_shift(other.logits, one.logits))
+    assert f"B has {moved.score:.1%}" in said
+    assert f"A {ranking(one.labels, one.logits):.3f}, B {ranking(other.labels, other.logits):.3f}" in said
+
+
+def test_models_that_answer_alike_have_no_threshold_to_tell(tiny_checkpoint):
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    one = evaluate(loaded.model, loaded.tokenizer, data)
+    assert not lab_threshold.between(one, one, data)

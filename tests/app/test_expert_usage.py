@@ -336,7 +336,7 @@ def test_attention_of_the_first_a_numbered_and_a_typed_input(open_page, tiny_che
     shown(data.texts[int(np.argmax(stats.probs[2][:, 1]))])
     at.number_input(key="example").set_value(7).run()
     shown(data.texts[7])
-    assert "input 7 of probe/sst2" in titled(at, "Attention")["layout"]["title"]["subtitle"]["text"]
+    assert "row 7 of probe/sst2" in titled(at, "Attention")["layout"]["title"]["subtitle"]["text"]
     at.text_input(key="example_text").set_value("w1 <b>w2</b> w3").run()
     shown(("w1 <b>w2</b> w3",))
     assert "<b>" not in str(titled(at, "Attention")["layout"]["xaxis"]["ticktext"])

@@ -298,3 +298,15 @@ def test_two_stores_of_one_folder_share_their_results(cache, loaded, stats):
     other = ResultsStore(cache.parent).evaluation(loaded.fingerprint, data, plan.key())
     assert other.score == last.score
     pd.testing.assert_frame_equal(other.to_frame(), last.to_frame())
+
+
+def test_a_pareto_best_setting_is_taken_by_its_button(page, loaded):
+    page.button(key="sweep").click().run()
+    best = table(page)
+    last = best.iloc[-1]
+    page.button(key=f"use-{last['#']}").click().run()
+    assert not page.exception
+    head = last["setting"].split(" = ")[0].split(",")[0]  # `4 a layer`, or `3 in all`
+    number, unit = head.split(" ", 1)
+    assert page.segmented_control(key="keep").value == (PER_LAYER if unit == "a layer" else GLOBAL)
+    assert page.slider(key="per_layer" if unit == "a layer" else "budget").value == int(number)

@@ -92,7 +92,11 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     open_page, tiny_checkpoint, save_tiny
 ):
     def said(at):
-        return [info.value.replace("\\", "").replace("**", "") for info in at.sidebar.info]
+        return [
+            info.value.replace("\\", "").replace("**", "")
+            for info in at.main.warning
+            if "address asks" in info.value
+        ]
 
     save_tiny("other")
     at = open_page("overview", tiny_checkpoint, checkpoint="mine (yours)", source="own")

@@ -12,6 +12,7 @@ from shrp.explore import MAX_SENTENCES, Exploration, explore
 from shrp.forcing import ForcedRoute
 from shrp.plan import make_plan
 from shrp.tasks import TASKS
+from shrp.whatif import what_if
 from ui import arrival, routing_attention, routing_force
 from ui.routing_views import lengths
 from ui.sentences import LONGEST_LINK
@@ -470,3 +471,20 @@ def test_attention_of_models_that_route_nothing(open_page, save_tiny, kind, laye
         assert page.toggle(key="attention_all").label == "The kept expert side by side"
         assert page.toggle(key="attention_all").disabled
     assert len(attention_specs(page)) == 1
+
+
+def test_the_largest_move_is_named(open_page, tiny_checkpoint):
+    loaded = checkpoints.load(tiny_checkpoint)
+    at = open_page("routing", tiny_checkpoint, text="w1 w2")
+    found = what_if(loaded.model, loaded.tokenizer, loaded.info.task, ("w1 w2",))
+    output = int(found.base.argmax())
+    change = found.change(output)
+    row, expert = divmod(int(abs(change).argmax()), change.shape[1])
+    said = f"moves most with layer {found.layers[row]}'s expert {expert}: {change[row, expert]:+.2f}"
+    assert said.replace("-", "\u2212") in texts_of(at).replace("-", "\u2212")
+
+
+@pytest.mark.parametrize("name", ["routing", "attribution", "pruning_lab"])
+def test_a_page_names_its_checkpoint(open_page, tiny_checkpoint, name):
+    at = open_page(name, tiny_checkpoint)
+    assert "Checkpoint **tiny**, task sst2" in [caption.value for caption in at.main.caption]
