@@ -255,6 +255,35 @@ def _part(information: np.ndarray, chance: np.ndarray, entropy: np.ndarray) -> n
     return np.divide(information - chance, room, out=np.full(len(room), np.nan), where=room > _SAME)
 
 
+def cells_frame(one: Grouping) -> pd.DataFrame:
+    """Every count of a group and an expert that was tested, over all layers, the least likely first.
+
+    Returns:
+        Columns layer, expert, group, inputs (or tokens, of the group), count, share, of_all (the share of all that
+        takes the expert), difference, and p: that of `Grouping.cells`, which holds for a layer, times the number of
+        layers (Bonferroni), at most 1.
+    """
+    rows = []
+    for at, layer in enumerate(one.layers):
+        shares, counts = one.shares(layer), one.counts[at]
+        whole = counts.sum(0) / counts.sum()
+        for g, e in np.argwhere(np.isfinite(one.cells[at])):
+            facts = (
+                layer,
+                int(e),
+                one.names[g],
+                int(counts[g].sum()),
+                int(counts[g, e]),
+                shares[g, e],
+                whole[e],
+            )
+            rows.append((*facts, shares[g, e] - whole[e], min(1.0, one.cells[at, g, e] * len(one.layers))))
+    columns = ["layer", "expert", "group", "inputs", "count", "share", "of_all", "difference", "p"]
+    frame = pd.DataFrame(rows, columns=columns)
+    order = np.lexsort((-frame["difference"].abs(), frame["p"]))
+    return frame.iloc[order].reset_index(drop=True)
+
+
 def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
     """A row for each grouping and layer: by, groups, layer, explained, its ceiling, p and q, beyond_length, p_beyond,
     q_beyond, effective_experts.

@@ -5,7 +5,7 @@ import pytest
 
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.specialisation import MOST_GROUPS, specialisation, specialisation_frame
+from shrp.specialisation import MOST_GROUPS, cells_frame, specialisation, specialisation_frame
 from shrp.tasks import TASKS
 from shrp.usage import UsageStats
 
@@ -226,3 +226,29 @@ def test_numbers_are_grouped_by_fourths():
     assert found["class"].names == ("0 to 1.229", "1.25 to 2.479", "2.5 to 3.729", "3.75 to 4.979")
     assert found["class"].explained == pytest.approx([1])
     assert found["answer"].explained == pytest.approx([1])
+
+
+def test_cells_over_all_layers_are_corrected_for_all_and_the_least_likely_come_first():
+    slices = np.arange(N) // 60
+    stats, data = of(slices, slices=named(slices))
+    other = np.eye(H, dtype=np.int64)[np.random.default_rng(0).integers(H, size=N)]
+    stats = UsageStats(
+        "made",
+        "inputs",
+        {3: stats.top1[3], 5: other},
+        {3: stats.probs[3], 5: other.astype(float)},
+        {3: np.ones(N), 5: np.ones(N)},
+        {},
+    )
+    one = told(stats, data)["slice"]
+    frame = cells_frame(one)
+    assert len(frame) == np.isfinite(one.cells).sum() == 32
+    planted = frame[frame["p"] <= 0.05]
+    assert set(planted["layer"]) == {3}
+    assert planted["p"].tolist() == pytest.approx([2 / 1001] * 16)
+    own = frame[(frame["layer"] == 3) & (frame["expert"] == 2) & (frame["group"] == "s2")].iloc[0]
+    assert (own["inputs"], own["count"], own["share"], own["of_all"]) == (60, 60, 1, 0.25)
+    assert own["difference"] == pytest.approx(0.75)
+    assert frame["p"].is_monotonic_increasing
+    assert frame["p"].max() <= 1
+    assert list(frame["difference"].abs()[:16]) == sorted(frame["difference"].abs()[:16], reverse=True)

@@ -17,8 +17,9 @@ from shrp.specialisation import (
     specialisation_frame,
 )
 from shrp.usage import UsageStats
-from ui import bound, measurements, state
+from ui import bound, group_experts, measurements, state
 from ui.downloads import chart
+from ui.group_experts import SURE
 from ui.pair_views import has_pairs
 from ui.store import once
 from ui.text import LONGEST_LABEL, capital, escape_html, percent, plain, shorten
@@ -27,7 +28,6 @@ from ui.usage_figures import cells_height
 
 BY = "goes_by"
 """Key of the picked grouping, in the session's state and in the URL."""
-SURE = 0.05
 ONE = 1 + 1e-6
 """Fewer effective experts than this are one."""
 _KINDS = {
@@ -72,10 +72,9 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
     names = [one.by for one in found]
     start = SLICE if SLICE in names else names[0]
     bound.fall_back(BY, names, start)
-    by = st.segmented_control(
-        f"Experts of layer {layer} by", names, default=start, key=BY, bind="query-params", required=True
-    )
+    by = st.segmented_control("Experts by", names, default=start, key=BY, bind="query-params", required=True)
     one = found[names.index(by if by in names else start)]
+    group_experts.section(one, selection, stats.unit)
     chart(
         group_map(one, layer, expert, stats.unit, data),
         cell_frame(one, layer),

@@ -16,7 +16,7 @@ from shrp.evaluate import evaluate
 from shrp.knockout import Joint
 from shrp.routing import knock_out, use_gates
 from shrp.shuffled import shuffle_routes
-from shrp.specialisation import specialisation
+from shrp.specialisation import cells_frame, specialisation
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage
 from shrp.words import count_words, log_odds
@@ -614,7 +614,7 @@ def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(pa
     ]
     marks = [trace for trace in layers["data"] if trace.get("hovertext")]
     assert [trace["name"] for trace in marks] == ["class", "answer", "slice", "length"]
-    _, _, by_slice, _ = specialisation(stats, data, lengths, answers)
+    _, _, by_slice, by_length = specialisation(stats, data, lengths, answers)
     assert values(marks[2]["x"]) == pytest.approx(100 * by_slice.explained)
     assert page.segmented_control(key="goes_by").value == "slice"
     cells = titled(page, "Layer 2: experts by slice")["data"][0]
@@ -623,9 +623,25 @@ def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(pa
     assert np.array(shares, dtype=float) == pytest.approx(100 * by_slice.shares(2), abs=0.51)
     assert np.array(whole, dtype=float) == pytest.approx(100 * stats.share(2), abs=0.51)
     assert "**Slice** (12 groups) tells more than chance of the expert in" in texts_of(page)
+    assert cells_frame(by_slice)["p"].min() > 0.05
+    assert (
+        "tested pairs of slice and expert (probe/sst2, 2 layers) differs from all inputs beyond chance"
+        in texts_of(page)
+    )
     page.segmented_control(key="goes_by").set_value("length").run()
     assert not page.exception
     assert len(values(titled(page, "Layer 2: experts by length")["data"][0]["z"])) == 5
+    sure = cells_frame(by_length).query("p <= 0.05")
+    assert f"**Experts for a length**: {len(sure)} of {len(cells_frame(by_length))} tested pairs" in texts_of(
+        page
+    )
+    (listed,) = (d.value for d in page.dataframe if "takes it" in d.value)
+    assert sorted(listed["difference, points"].abs(), reverse=True) == list(
+        listed["difference, points"].abs()
+    )
+    first = sure.iloc[int(sure["difference"].abs().argmax())]
+    assert (listed["layer"][0], listed["expert"][0]) == (first["layer"], first["expert"])
+    assert listed["takes it"][0] == f"{first['share']:.1%}"
 
 
 def test_of_two_inputs_there_is_nothing_to_tell_and_no_empty_chart(open_page, tiny_checkpoint):
