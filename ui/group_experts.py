@@ -25,11 +25,12 @@ def section(one: Grouping, selection: state.Selection, unit: str) -> None:
         st.markdown(f"None of {len(frame):,} {tested} differs from all inputs beyond chance.")
         return
     st.markdown(
-        f"**Experts for a {one.by}**: {len(sure):,} of {len(frame):,} {tested} differ from all inputs beyond chance (p ≤ "
-        "5%, corrected for all of them). Pick a row to go to the expert."
+        f"**Experts for a {one.by}**: {len(sure):,} of {len(frame):,} {tested} differ from all inputs beyond chance "
+        "(p ≤ 5%, corrected for all of them). Pick a row to go to the expert."
     )
     shown = sure.iloc[np.argsort(-sure["difference"].abs(), kind="stable")[:MOST]].reset_index(drop=True)
-    key = f"unlike-{one.by}"
+    # A picked row belongs to this list alone.
+    key = f"unlike-{one.by}-{selection.checkpoint.fingerprint}-{selection.data.fingerprint}"
     st.dataframe(
         pd.DataFrame(
             {
