@@ -177,7 +177,7 @@ def test_the_summary_names_the_worst_and_what_is_too_small():
     text = lab_group_figures.summary(frame_of([0.01], [40]), "class", "recall")
     assert text.startswith("No class loses; smallest gain")
     many = lab_group_figures.summary(frame_of([-0.01] * 12, [40] * 12), "slice", "accuracy")
-    assert "Of 12 intervals about 0.6 do by chance alone." in many
+    assert "Of the 12 that have an interval about 0.6 do by chance alone." in many
 
 
 def test_the_figure_has_the_largest_loss_on_top_and_marks_small_groups():
