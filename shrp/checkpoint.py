@@ -22,7 +22,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import reference, stored
 from shrp.batching import collate, encode, longest_input
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.card_pruning import pruning_facts
+from shrp.checkpoint_info import CheckpointInfo, chosen_on
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, first_line
 from shrp.evaluate import evaluate
@@ -104,19 +105,31 @@ class Checkpoint:
         """
         if isinstance(texts, str):
             raise DataError("give a list of texts, not one text.")
-        inputs = tuple((one,) if isinstance(one, str) else tuple(one) for one in texts)
+        if isinstance(texts, (pd.DataFrame, Mapping)):
+            raise DataError("give a list of texts; of a table, a column of them or rows of two.")
+        inputs = tuple((one,) if isinstance(one, str) else one for one in texts)
+        for row, one in enumerate(inputs, 1):
+            if not isinstance(one, (tuple, list)) or not all(isinstance(text, str) for text in one):
+                raise DataError(f"input {row} is no text, nor a pair of texts: {one!r:.40}.")
+        inputs = tuple(map(tuple, inputs))
         data = TextData(self.info.task, "texts", inputs)
         return self.evaluate(data, **options).to_frame(inputs).drop(columns="index")
 
-    def prune(self, plan: PruningPlan) -> Checkpoint:
+    def prune(self, plan: PruningPlan, counted_on: TextData | None = None) -> Checkpoint:
         """The static checkpoint of a plan, in memory, with weights of its own; `shrp.save` writes its model,
         tokenizer and info. Of the scores the teacher's alone go along: the others are the routed model's.
+
+        Args:
+            counted_on: the data whose usage the plan was made of, which its card then names; None for `info.usage`.
 
         Raises:
             PlanError: the plan does not fit, or nothing is left to prune.
         """
         kept = tuple(row for row in self.info.scores if row.get("kind") == "teacher")
         training = dict(self.info.training) | {"pruned_from": self.fingerprint}
+        training |= {"pruning": pruning_facts(plan, counted_on=counted_on)}
+        if counted_on is not None and not plan.selection.startswith("random"):
+            training |= chosen_on(counted_on, plan.selection)
         return replace(
             self,
             info=replace(self.info, plan=plan, usage={}, scores=kept, training=training),
@@ -126,8 +139,7 @@ class Checkpoint:
 
     def _check_task(self, data: TextData) -> None:
         ours, theirs = self.info.task, data.task
-        alike = (len(ours.text_columns), ours.label_names) == (len(theirs.text_columns), theirs.label_names)
-        if not alike:
+        if not ours.reads_as(theirs):
             raise DataError(
                 f"{data.name} is data of {theirs.name}, and the model is for {ours.name}: their texts or their classes "
                 "are others."

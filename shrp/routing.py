@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -167,7 +168,9 @@ def use_gates(source: GateSource | Mapping[int, Tensor]) -> Iterator[None]:
         UnusedGatesWarning: a layer of the mapping, or of `knock_out`'s, had no router in any of these passes, as in a
             dense layer or a pruned model, so that its gates changed nothing.
     """
-    named = frozenset(source) if isinstance(source, Mapping) else getattr(source, "layers", frozenset())
+    named = frozenset(source) if isinstance(source, Mapping) else frozenset()
+    if isinstance(source, _KnockedOut):
+        named = frozenset(source.removed)
     seen: set[int] = set()
 
     def gates_of(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
@@ -179,7 +182,7 @@ def use_gates(source: GateSource | Mapping[int, Tensor]) -> Iterator[None]:
         yield
     finally:
         _overrides.reset(token)
-    if unused := sorted(named - seen):
+    if unused := sorted(named - seen, key=str):
         routed = f"those that did: {sorted(seen)}" if seen else "none did"
         warnings.warn(
             f"no router of layers {unused} ran, so their gates changed nothing ({routed}).",
@@ -210,17 +213,13 @@ class _KnockedOut:
     removed: Mapping[int, int | Collection[int] | Tensor]
     top_k: int
 
-    @property
-    def layers(self) -> frozenset[int]:
-        return frozenset(self.removed)
-
     def __call__(self, layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
         if layer not in self.removed:
             return None
         expert, num_experts = self.removed[layer], probs.shape[-1]
         gone = -1.0  # below every probability, so never among the top
         if not isinstance(expert, Tensor):
-            taken = [expert] if isinstance(expert, int) else sorted(set(expert))
+            taken = [int(expert)] if isinstance(expert, Integral) else sorted(set(map(int, expert)))
             if not all(0 <= one < num_experts for one in taken) or len(taken) >= num_experts:
                 raise PlanError(
                     f"layer {layer} has experts 0 to {num_experts - 1}, of which at least one must be left; {taken} "
@@ -230,6 +229,11 @@ class _KnockedOut:
             left[..., taken] = gone
             return top_k_gates(left, min(self.top_k, num_experts - len(taken)))
         expert = expert.to(probs.device)
+        if num_experts < 2 or expert.max() >= num_experts:
+            raise PlanError(
+                f"layer {layer} has experts 0 to {num_experts - 1}, of which at least one must be left; "
+                f"{int(expert.max())} can't be taken away."
+            )
         rows = torch.nonzero(expert >= 0).flatten()
         left = probs[rows]
         left[torch.arange(len(rows)), ..., expert[rows]] = gone

@@ -35,9 +35,7 @@ def row_cost(row: Mapping[str, Any], loaded: Checkpoint) -> Cost | None:
     if name.startswith(_DROPPED):
         return dense_cost(model, TOKENS, dropped=layers)
     experts = layers * model.config.num_attention_heads
-    kept = (
-        experts if name.startswith(_NO_ROUTER) and _number(row, "per_layer") is None else _kept(row, layers)
-    )
+    kept = _kept(row, layers) or (experts if name.startswith(_NO_ROUTER) else None)
     return static_cost(model, layers, kept, TOKENS) if kept and layers <= kept <= experts else None
 
 

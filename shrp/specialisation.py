@@ -66,6 +66,8 @@ class Grouping:
     deviations from the group's part of the expert's total (after Westfall and Young 1993, so it holds for all of a
     layer's counts at once); nan where too few are to be expected (`EXPECTED`).
     """
+    cells_everywhere: np.ndarray
+    """The same of any count of all layers, so it holds for all of them at once `(L, G, H)`."""
     within: np.ndarray
     """As `chance`, of deals among inputs of about the same length `(L,)`; nan for the grouping by length itself, and
     of too few inputs."""
@@ -218,7 +220,7 @@ def _explain(
         information,
         chance,
         p,
-        _cells(_beyond(counts, share), left, expected >= EXPECTED),
+        *_cells(_beyond(counts, share), left, expected >= EXPECTED),
         within,
         within_p,
     )
@@ -229,14 +231,19 @@ def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
     return counts - counts.sum(2, keepdims=True) * share
 
 
-def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> np.ndarray:
-    """p-values `(L, G, H)` of what was found, by the largest that is tested in a layer of each deal `(D, L, G, H)`."""
+def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """p-values `(L, G, H)` of what was found, by the largest that is tested in a layer of each deal `(D, L, G, H)`, and
+    by the largest in all layers.
+    """
     dealt = np.concatenate([found[None].astype(np.float32), dealt])  # what was found is one of the deals
     mean, spread = dealt.mean(0), dealt.std(0)
     tested = tested & (spread > _NEAR)
     far = np.abs((dealt - mean) / np.where(tested, spread, np.inf))
-    p = (far.max((2, 3), keepdims=True) >= far[0] - _NEAR).mean(0)
-    return np.where(tested, p, np.nan)
+    most = far.max((2, 3), keepdims=True)  # of each deal and layer
+    in_layer, everywhere = (
+        (largest >= far[0] - _NEAR).mean(0) for largest in (most, most.max(1, keepdims=True))
+    )
+    return np.where(tested, in_layer, np.nan), np.where(tested, everywhere, np.nan)
 
 
 def _entropy(counts: np.ndarray) -> np.ndarray:
@@ -260,8 +267,7 @@ def cells_frame(one: Grouping) -> pd.DataFrame:
 
     Returns:
         Columns layer, expert, group, inputs (or tokens, of the group), count, share, of_all (the share of all that
-        takes the expert), difference, and p: that of `Grouping.cells`, which holds for a layer, times the number of
-        layers (Bonferroni), at most 1.
+        takes the expert), difference, and p (`Grouping.cells_everywhere`).
     """
     rows = []
     for at, layer in enumerate(one.layers):
@@ -277,7 +283,7 @@ def cells_frame(one: Grouping) -> pd.DataFrame:
                 shares[g, e],
                 whole[e],
             )
-            rows.append((*facts, shares[g, e] - whole[e], min(1.0, one.cells[at, g, e] * len(one.layers))))
+            rows.append((*facts, shares[g, e] - whole[e], one.cells_everywhere[at, g, e]))
     columns = ["layer", "expert", "group", "inputs", "count", "share", "of_all", "difference", "p"]
     frame = pd.DataFrame(rows, columns=columns)
     order = np.lexsort((-frame["difference"].abs(), frame["p"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, dense_cost, plan_cost
-from shrp.plan import PruningPlan
+from shrp.plan import PruningPlan, make_plan
 from shrp.score_rows import share_of
 from shrp.usage import UsageStats, plan_from
 
@@ -86,22 +86,21 @@ def points(
         plan = plan_from(stats, selection=selection, combination=combination, **amount)
         found.append(Point(plan, size if each else None))
         if plan.budget < layers * experts:
-            control = "mean" if combination == "mean" else "usage"
+            counts = plan.keep_counts()
             found += [
-                Point(
-                    plan_from(
-                        stats,
-                        selection="random",
-                        combination=control,
-                        counts=plan.keep_counts(),
-                        seed=seed,
-                    ),
-                    size if each else None,
-                    seed,
-                )
+                Point(_drawn(stats, selection, combination, counts, seed), size if each else None, seed)
                 for seed in draws
             ]
     return found
+
+
+def _drawn(
+    stats: UsageStats, selection: str, combination: str, counts: Mapping[int, int], seed: int
+) -> PruningPlan:
+    """As many random experts a layer, weighted by the usage that the selection goes by."""
+    shares = stats.recorded if selection == "recorded" else stats.shares()
+    weights = "mean" if combination == "mean" else "usage"
+    return make_plan(shares, counts=counts, selection="random", combination=weights, seed=seed)
 
 
 def run(
@@ -163,9 +162,10 @@ def to_frame(
     return frame.assign(pareto=frame.index.isin(best))
 
 
-def cheapest_within(frame: pd.DataFrame, routed: float, loss: float) -> pd.Series | None:
-    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model; None where
-    none does. Random controls do not take part.
+def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.Series | None:
+    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model, and above
+    the best constant answer; None where none does. Random controls do not take part.
     """
-    near = frame[frame["seed"].isna() & (frame["score"] >= routed - loss - 1e-12)]
+    near = frame[frame["seed"].isna() & (frame["score"] >= routed.score - loss - 1e-12)]
+    near = near[~(near["score"] <= routed.constant)]
     return None if near.empty else near.sort_values("encoder_flops", kind="stable").iloc[0]

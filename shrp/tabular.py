@@ -362,16 +362,16 @@ _SAID_MISSING = {
     "-infinity",
 }
 """What stands for no number among numbers."""
-_MOST_NUMBERED = 20
-"""Different numbers beyond which labels are numbers rather than classes that are numbered."""
+_MOST_FRACTIONS = 20
+"""Different numbers, some not whole, beyond which labels are numbers and not the names of classes."""
 
 
 def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], source: str) -> Task:
     """A task that fits the labels: regression if they are numbers, not all whole; else sorted classes.
 
     Raises:
-        DataError: A label is missing, also by what it says (`nan`, `N/A`) or by being no number among more than 20 that
-            are; or there is only one class.
+        DataError: A label is missing; or is no number where others are, by what it says (`nan`, `N/A`) or since these
+            are many and not all whole; or there is only one class.
     """
     rows = _keys(cells, source)
     keys = sorted(set(rows))
@@ -382,13 +382,14 @@ def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], sou
         )
     if None in numbers:
         odd = {key for key, number in zip(keys, numbers, strict=True) if number is None}
+        fractions = any(number is not None and not number.is_integer() for number in numbers)
         said_missing = all(key.strip().lower() in _SAID_MISSING for key in odd)
-        if len(odd) < len(keys) and (said_missing or len(keys) - len(odd) > _MOST_NUMBERED):
+        if len(odd) < len(keys) and (said_missing or (fractions and len(keys) - len(odd) > _MOST_FRACTIONS)):
             row = next(row for row, key in enumerate(rows, 1) if key in odd)
             raise DataError(
-                f"'{source}', row {row}: the label '{rows[row - 1]:.40}' is no number, as others are; mend "
-                "it or leave the "
-                "row out. If it is a class, give it another name (--label-means)."
+                f"'{source}', row {row}: the label '{rows[row - 1]:.40}' is no number, as others are; mend it or leave "
+                "the row out."
+                + (" If it is a class, give it another name (--label-means)." if said_missing else "")
             )
         return custom_task(name, text_columns, keys)
     if any(not number.is_integer() for number in numbers):

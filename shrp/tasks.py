@@ -63,6 +63,10 @@ class Task:
         """Whether the label is a number rather than a class."""
         return not self.label_names
 
+    def reads_as(self, other: "Task") -> bool:
+        """Whether data and models of the two can stand for each other: as many texts, and the same classes in order."""
+        return (len(self.text_columns), self.label_names) == (len(other.text_columns), other.label_names)
+
     @property
     def num_labels(self) -> int:
         """Width of the model's output: the number of classes, or 1 for regression."""

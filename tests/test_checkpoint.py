@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from shrp import checkpoint, saving
 from shrp.base import load_base
+from shrp.card_pruning import picked
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
@@ -580,6 +582,9 @@ def test_a_checkpoint_is_pruned_saved_and_read_again(
     assert not loaded.is_static
     assert [row["kind"] for row in small.info.scores] == ["teacher"]
     assert small.info.training["pruned_from"] == loaded.fingerprint
+    counted = loaded.prune(make_plan(loaded.usage(tiny_data()).shares(), per_layer=2), tiny_data())
+    assert picked(counted.info.training, counted.info.plan).endswith("measured on made 0 (n = 40)")
+    assert "made 0" not in picked(small.info.training, small.info.plan)
     assert small.fingerprint != loaded.fingerprint
     again = checkpoint.load(checkpoint.save(small.model, small.tokenizer, small.info, tmp_path / "small"))
     assert again.evaluate(tiny_data()).score == small.evaluate(tiny_data()).score
@@ -618,6 +623,9 @@ def test_answers_to_texts_are_those_of_an_evaluation(
     assert np.allclose(frame[["p(negative)", "p(positive)"]], found.probabilities)
     for texts, said in (
         ("one text", "a list of texts"),
+        (["fine", None], "input 2 is no text"),
+        ([float("nan")], "input 1 is no text"),
+        (pd.DataFrame({"sentence": ["a"]}), "a column of them"),
         ([("two", "texts")], "has 1 text"),
         ([], "no inputs|at least one"),
     ):

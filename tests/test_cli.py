@@ -901,7 +901,7 @@ def test_a_plan_is_taken_from_a_static_checkpoint_s_folder(shrp, place, tmp_path
         assert checkpoint.load(out).info.plan.layers == checkpoint.load(tmp_path / "first").info.plan.layers
     failed(
         shrp("prune", place / "routed", "--plan", place / "routed", "--out", tmp_path / "x"),
-        "not a pruning plan",
+        "carries no plan",
     )
 
 

@@ -135,7 +135,7 @@ def test_equal_models_differ_nowhere(shrp, place):
 def test_what_can_t_be_compared_is_refused(shrp, place):
     code, out, err = shrp("compare", place / "routed", place / "moods")
     assert code == 1
-    assert "only checkpoints of one task compare" in " ".join(err.split())
+    assert "only checkpoints of one kind compare" in " ".join(err.split())
     assert not out
     code, _, err = shrp(
         "compare",

@@ -1,6 +1,7 @@
 """`python -m shrp sweep` says what pruned models that are really built score, and refuses what can't be asked."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from shrp.halves import halves
 from shrp.measure import cost, dense_cost
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.sweep import budgets, pareto_best, points
+from shrp.sweep import budgets, cheapest_within, pareto_best, points
 from shrp.usage import measure_usage, plan_from
 
 USAGE = {"1": [0.1, 0.2, 0.3, 0.4], "2": [0.4, 0.3, 0.2, 0.1]}
@@ -90,6 +91,7 @@ def test_the_cheapest_within_a_loss_is_of_the_selection_itself(shrp, place):
     own = [row for row in told["prunings"] if row["seed"] is None]
     for one in told["cheapest"]:
         near = [row for row in own if row["score"] >= told["routed"]["score"] - one["loss"]]
+        near = [row for row in near if row["score"] > told["routed"]["constant"]]
         if near:
             assert one["kept"] == min(row["kept"] for row in near)
         else:
@@ -159,6 +161,7 @@ def test_the_table_names_its_data_and_denominators(shrp, place):
         ("routed", ("--data", "unlabelled.csv"), "has no labels"),
         ("routed", ("--data", "few.csv", "--held-out"), "takes 40 or more"),
         ("routed", ("--combination", "max"), "combination must be one of"),
+        ("routed", ("--selection", "recorded", "--held-out"), "does nothing for recorded usage"),
     ],
 )
 def test_what_can_t_be_asked_is_refused(shrp, place, name, given, said):
@@ -196,3 +199,28 @@ def test_random_experts_have_the_counts_of_what_they_control(known):
     for size, same in by_size.items():
         assert len({tuple(point.plan.keep_counts().items()) for point in same}) == 1
         assert [point.seed for point in same] == ([None, 0, 1] if size < 8 else [None])
+
+
+def test_what_is_no_better_than_a_constant_answer_is_not_recommended(known):
+    loaded, data, _ = known
+    routed = replace(evaluate(loaded.model, loaded.tokenizer, data), score=0.45)
+    seeds, scores, flops = pd.array([None, None, 0], dtype="Int64"), [0.4, 0.6, 0.9], [0.1, 0.2, 0.1]
+    frame = pd.DataFrame({"seed": seeds, "score": scores, "encoder_flops": flops})
+
+    def taken(positive):
+        """With so many of the 60 labels positive, so that a constant answer has that share or the rest; None: none."""
+        labels = None if positive is None else (np.arange(60) < positive).astype(int)
+        return cheapest_within(frame, replace(routed, labels=labels), 0.05)
+
+    assert taken(30)["score"] == 0.6
+    assert taken(None)["score"] == 0.4
+    assert taken(36) is None
+
+
+def test_random_experts_beside_recorded_usage_weigh_by_it_too(known):
+    _, _, stats = known
+    recorded = {int(layer): np.array(share) for layer, share in USAGE.items()}
+    every = points(replace(stats, recorded=recorded), selection="recorded", draws=(0,))
+    for point in every:
+        if point.seed is not None:
+            assert point.plan == make_plan(recorded, per_layer=point.per_layer, selection="random", seed=0)

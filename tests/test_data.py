@@ -317,10 +317,12 @@ def test_what_says_that_it_is_missing_makes_no_classes_of_numbers(odd):
 
 
 def test_many_numbers_and_a_word_are_no_classes_but_few_may_be():
-    many = [str(n) for n in range(30)]
+    many = [str(n / 8) for n in range(30)]
     with pytest.raises(DataError, match="row 31: the label 'broken' is no number"):
         tabular.infer_task([*many, "broken"], "own", ["text"], "a.csv")
     assert tabular.infer_task(["0", "1", "other"], "own", ["text"], "a.csv").num_labels == 3
+    codes = [*map(str, range(100, 130)), "7B"]
+    assert tabular.infer_task(codes, "own", ["text"], "a.csv").num_labels == 31
 
 
 def test_a_long_list_of_classes_is_cut_in_errors():

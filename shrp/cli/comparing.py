@@ -74,6 +74,7 @@ def compare(
     json: AsJson = False,
 ) -> None:
     """Two checkpoints on the same inputs: the second's score minus the first's, paired, and where they differ."""
+    from shrp.batching import longest_input
     from shrp.checkpoint import load
     from shrp.evaluate import evaluate
     from shrp.paired import by_group, flip_table, paired_difference
@@ -82,16 +83,16 @@ def compare(
         check_free(flips, "--flips")
     sides = [load(first), load(second)]
     tasks = [side.info.task for side in sides]
-    if (tasks[0].name, tasks[0].label_names) != (tasks[1].name, tasks[1].label_names):
+    if not tasks[0].reads_as(tasks[1]):
         raise DataError(
             f"{first} is for {_told(tasks[0])}, {second} for {_told(tasks[1])}; only checkpoints of one "
-            "task compare."
+            "kind compare: as many texts, the same classes."
         )
     check_has_task(tasks[0])
     source = evaluation_data(
         data, tasks[0], text_column, label_column, slice_column, label_means, pair_column
     )
-    # Both read as much of an input, or a difference might be the cut's.
+    # Both read as much of an input as they can, or a difference might be the cut's.
     length = max_length or max(side.info.max_length for side in sides)
     found = []
     with bar("evaluating") as progress:
@@ -99,7 +100,8 @@ def compare(
         for side in sides:
             found.append(evaluate(side.model, side.tokenizer, source, max_length=length))
             progress.advance(shown)
-    for side in sides:
+    reads = {longest_input(side.model, side.tokenizer, length) for side in sides}
+    for side in sides[: len(reads)]:  # (once, where both are cut alike)
         say_cut(side.model.config, side.tokenizer, (source,), length)
     before, after = found
     flipped = flip_table(before, after, source)
@@ -218,7 +220,8 @@ def _print(result: dict[str, Any], source: TextData) -> None:
             )
         stderr.print(said, highlight=False)
     flipped = ", ".join(f"{n} {way}" for way, n in result["flipped"].items()) or "none"
-    stderr.print(f"judged differently: {flipped}", highlight=False)
+    far = " (by more than 0.5)" * source.task.is_regression
+    stderr.print(f"judged differently{far}: {flipped}", highlight=False)
     for by in ("class", "slice"):
         shown = result.get(f"by_{by}", [])
         print_table(

@@ -327,10 +327,13 @@ def plan_file(path: Path):
     """
     from shrp.plan import PruningPlan
 
-    path = path / "config.json" if path.is_dir() else path
+    folder = path if path.is_dir() else None
+    path = path if folder is None else folder / "config.json"
     try:
         text = path.read_text(encoding="utf-8")
-        return PruningPlan.from_json(json.dumps(carried) if (carried := _carried_plan(text)) else text)
+        if (carried := _carried_plan(text)) is None and folder is not None:
+            raise PlanError("carries no plan: it is neither a static checkpoint nor an export of one.")
+        return PruningPlan.from_json(text if carried is None else json.dumps(carried))
     except OSError as error:
         raise PlanError(f"{path} can't be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from shrp.cli.output import TrainingBar, example, print_json, print_table, score
 from shrp.cli.pruned_scores import round_as_stored, scores_of
 from shrp.cli.recovery import recovery_of
 from shrp.errors import DataError, PlanError
+from shrp.tasks import TASKS
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
 
@@ -251,12 +253,14 @@ def prune(
         print_table(f"{out}", [score_line(row) for row in scores])
         if measured_on is not None and chosen.selection != "random":
             stderr.print(
-                f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep "
-                "--held-out` parts the "
-                "two",
+                f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
+                "parts the two",
                 highlight=False,
             )
+        of_own = "" if source.info.task.name in TASKS else " --data FILE"
         stderr.print(
-            f"wrote {out}; `python -m shrp compare {checkpoint} {out}` says what pruning lost, paired",
+            f"wrote {out}; `python -m shrp compare {shlex.join([str(checkpoint), str(out)])}{of_own}` says "
+            "what pruning "
+            "lost, paired",
             highlight=False,
         )

@@ -112,11 +112,21 @@ def sweep(
     source = evaluation_data(data, task, text_column, label_column, None, label_means, pair_column)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels, so no pruning of it has a score.")
+    recorded = None
+    if selection == _RECORDED:
+        if held_out:
+            raise PlanError("--held-out does nothing for recorded usage, which is not counted here.")
+        if not loaded.info.usage:
+            raise PlanError(
+                f"{checkpoint} carries no usage from its training; leave --selection recorded out."
+            )
+        recorded = usage_in(loaded.info)
     ranked, scored = _halves(source) if held_out else (source, source)
     say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     stats = usage_counted(loaded, ranked, selection, length, 0)
-    if selection == _RECORDED:
-        stats = replace(stats, recorded=usage_in(loaded.info))
+    if recorded is not None:
+        stats = replace(stats, recorded=recorded)
+    chosen_on = loaded.info.training.get("validation_data") if recorded is not None else ranked.name
     combination = combination or ("fitted" if selection == "fitted" else "usage")
     wanted = points(stats, allocation, selection=selection, combination=combination, draws=range(draws))
     evaluator = LiveEvaluator(loaded.model, loaded.tokenizer, scored, max_length=length)
@@ -129,20 +139,19 @@ def sweep(
     frame = to_frame(loaded, wanted, found, routed)
     if out is not None:
         write_csv(frame, out)
-    cheapest = {loss: cheapest_within(frame, routed.score, loss) for loss in LOSSES}
+    cheapest = {loss: cheapest_within(frame, routed, loss) for loss in LOSSES}
     if json:
         result = {
             "selection": selection,
             "combination": combination,
             "allocation": allocation,
-            "chosen_on": loaded.info.training.get("validation_data")
-            if selection == _RECORDED
-            else ranked.name,
+            "chosen_on": chosen_on,
             "shares_matched": match_shares,
             "routed": {
                 "metric": routed.metric,
                 "score": routed.score,
                 "interval": routed.ends(),
+                "constant": routed.constant,
                 "n": routed.n,
             },
             "prunings": _records(frame),
@@ -156,7 +165,7 @@ def sweep(
         _print(
             frame, routed, scored, f"{selection}, {combination} weights" + ", shares matched" * match_shares
         )
-        _say(cheapest, routed, selection == _RECORDED or held_out)
+        _say(cheapest, routed, chosen_on == scored.name)
 
 
 def _halves(source: TextData) -> tuple[TextData, TextData]:
@@ -201,7 +210,7 @@ def _range(low: float, high: float) -> str:
     return f"{low:.3f} to {high:.3f}" if low == low else ""
 
 
-def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, apart: bool) -> None:
+def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, chosen_here: bool) -> None:
     said: dict[str, list[str]] = {}
     for loss, row in cheapest.items():
         found = "no size"
@@ -212,7 +221,10 @@ def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, apart: boo
     for found, losses in said.items():
         below = listed(losses)
         stderr.print(f"at most {below} below the routed model's {routed.metric}: {found}", highlight=False)
-    if not apart:
+    floor = routed.constant
+    above = f", and above a constant answer's {floor:.4f}" if floor == floor else ""
+    stderr.print(f"(picked by its score on these inputs, without an interval{above})", highlight=False)
+    if chosen_here:
         stderr.print(
             "experts were chosen on the data that score them, which flatters a little; --held-out parts "
             "the two",

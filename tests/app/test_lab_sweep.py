@@ -310,3 +310,14 @@ def test_a_pareto_best_setting_is_taken_by_its_button(page, loaded):
     number, unit = head.split(" ", 1)
     assert page.segmented_control(key="keep").value == (PER_LAYER if unit == "a layer" else GLOBAL)
     assert page.slider(key="per_layer" if unit == "a layer" else "budget").value == int(number)
+    assert page.segmented_control(key="select").value == "Usage"
+
+
+def test_a_control_that_is_the_same_plan_is_not_taken_in_its_place(page, loaded):
+    page.segmented_control(key="select").set_value("Random (control)").run()
+    page.slider(key="budget").set_value(8).run()  # all experts, however they are drawn
+    page.segmented_control(key="select").set_value("Usage").run()
+    page.button(key="sweep").click().run()
+    for number in table(page)["#"]:
+        page.button(key=f"use-{number}").click().run()
+        assert page.segmented_control(key="select").value == "Usage"
