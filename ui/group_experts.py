@@ -25,7 +25,7 @@ def section(one: Grouping, selection: state.Selection, unit: str) -> None:
         st.markdown(f"None of {len(frame):,} {tested} differs from all inputs beyond chance.")
         return
     st.markdown(
-        f"**Experts for a {one.by}**: {len(sure):,} of {len(frame):,} {tested} differ from all inputs beyond chance "
+        f"**Experts by {one.by}**: {len(sure):,} of {len(frame):,} {tested} differ from all inputs beyond chance "
         "(p ≤ 5%, corrected for all of them). Pick a row to go to the expert."
     )
     shown = sure.iloc[np.argsort(-sure["difference"].abs(), kind="stable")[:MOST]].reset_index(drop=True)
@@ -65,7 +65,7 @@ def section(one: Grouping, selection: state.Selection, unit: str) -> None:
                 help="Of shuffled groups, corrected for all cells of all layers", width=70
             ),
         },
-        alt=f"Experts that a {one.by} takes more or less often than all inputs do",
+        alt=f"Experts by {one.by} that are taken more or less often than by all inputs",
     )
     downloads(frame, "unlike", f"{selection.name}-experts-by-{one.by}")
 

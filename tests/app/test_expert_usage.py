@@ -632,7 +632,7 @@ def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(pa
     assert not page.exception
     assert len(values(titled(page, "Layer 2: experts by length")["data"][0]["z"])) == 5
     sure = cells_frame(by_length).query("p <= 0.05")
-    assert f"**Experts for a length**: {len(sure)} of {len(cells_frame(by_length))} tested pairs" in texts_of(
+    assert f"**Experts by length**: {len(sure)} of {len(cells_frame(by_length))} tested pairs" in texts_of(
         page
     )
     (listed,) = (d.value for d in page.dataframe if "takes it" in d.value)
