@@ -16,6 +16,7 @@ from shrp import tabular
 from shrp.columns import distinct
 from shrp.errors import DataError
 from shrp.hub import DATA_DIR, load_glue_frame
+from shrp.labels import infer_task, parse_labels, renamed, translated
 from shrp.phrases import counted
 from shrp.tasks import LABEL, TASKS, TEXTS, Task, get_task
 
@@ -263,10 +264,10 @@ def load_file(
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
-        cells = tabular.renamed(tabular.column(frame, label_column, source), source, meanings or {})
+        cells = renamed(tabular.column(frame, label_column, source), source, meanings or {})
         name = Path(path).stem
         # That of texts without labels has a meaning of its own.
-        task = tabular.infer_task(cells, source if name == TEXTS.name else name, texts, source)
+        task = infer_task(cells, source if name == TEXTS.name else name, texts, source)
         task = replace(task, label_column=label_column)
     return from_frame(
         frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
@@ -306,12 +307,12 @@ def from_frame(
     if label_column is not None:
         cells = tabular.column(frame, label_column, name)
         if meanings:
-            classes = tabular.translated(cells, task, name, meanings)
+            classes = translated(cells, task, name, meanings)
             rows = [row for row, label in enumerate(classes) if label is not None]
             if not rows:
                 raise DataError(f"of '{name}' no row is left: every label is to be left out.")
             cells = [classes[row] for row in rows]
-        labels = tabular.parse_labels(cells, task, name)
+        labels = parse_labels(cells, task, name)
     slices, pairs = (
         None if of is None else tabular.names(frame, of, name) for of in (slice_column, pair_column)
     )

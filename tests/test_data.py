@@ -14,6 +14,7 @@ from shrp import hub, tabular
 from shrp.batching import bucketed_batches
 from shrp.data import TextData, load_data, load_file, load_glue, load_probe
 from shrp.errors import DataError
+from shrp.labels import foreign_labels, infer_task, parse_labels
 from shrp.tasks import TASKS, Task, custom_task
 
 SST2 = TASKS["sst2"]
@@ -291,17 +292,17 @@ def test_names_that_look_like_ids_are_names(tmp_path):
     ],
 )
 def test_labels_that_differ_stay_apart_and_whole_numbers_agree(cells, names):
-    task = tabular.infer_task(cells, "own", ["text"], "a.csv")
+    task = infer_task(cells, "own", ["text"], "a.csv")
     assert task.label_names == names
-    assert len(set(tabular.parse_labels(cells, task, "a.csv").tolist())) == len(names)
+    assert len(set(parse_labels(cells, task, "a.csv").tolist())) == len(names)
 
 
 def test_what_can_be_no_label_is_said():
     for cell in ({"x": 1}, [1], float("inf")):
         with pytest.raises(DataError, match="row 2: a label is a word or a number"):
-            tabular.infer_task(["a", cell], "own", ["text"], "a.jsonl")
+            infer_task(["a", cell], "own", ["text"], "a.jsonl")
     with pytest.raises(DataError, match="row 2: the label is missing"):
-        tabular.infer_task([pd.Timestamp("2020-01-01"), pd.NaT], "own", ["text"], "a.parquet")
+        infer_task([pd.Timestamp("2020-01-01"), pd.NaT], "own", ["text"], "a.parquet")
 
 
 @pytest.mark.parametrize("odd", ["nan", "N/A", "None", "inf", "?"])
@@ -310,25 +311,23 @@ def test_what_says_that_it_is_missing_makes_no_classes_of_numbers(odd):
         with pytest.raises(
             DataError, match=r"row 4: the label .* is no number, as others are.*--label-means"
         ):
-            tabular.infer_task([*numbers, odd], "own", ["text"], "a.csv")
-    assert (
-        tabular.infer_task(["good", odd], "own", ["text"], "a.csv").num_labels == 2
-    )  # no number is among them
+            infer_task([*numbers, odd], "own", ["text"], "a.csv")
+    assert infer_task(["good", odd], "own", ["text"], "a.csv").num_labels == 2  # no number is among them
 
 
 def test_many_numbers_and_a_word_are_no_classes_but_few_may_be():
     many = [str(n / 8) for n in range(30)]
     with pytest.raises(DataError, match="row 31: the label 'broken' is no number"):
-        tabular.infer_task([*many, "broken"], "own", ["text"], "a.csv")
-    assert tabular.infer_task(["0", "1", "other"], "own", ["text"], "a.csv").num_labels == 3
+        infer_task([*many, "broken"], "own", ["text"], "a.csv")
+    assert infer_task(["0", "1", "other"], "own", ["text"], "a.csv").num_labels == 3
     codes = [*map(str, range(100, 130)), "7B"]
-    assert tabular.infer_task(codes, "own", ["text"], "a.csv").num_labels == 31
+    assert infer_task(codes, "own", ["text"], "a.csv").num_labels == 31
 
 
 def test_a_long_list_of_classes_is_cut_in_errors():
-    task = tabular.infer_task([str(n) for n in range(50)], "own", ["text"], "a.csv")
+    task = infer_task([str(n) for n in range(50)], "own", ["text"], "a.csv")
     with pytest.raises(DataError, match=r"18, 19 and 30 more \(or their ids, 0 to 49\)"):
-        tabular.parse_labels(["x"], task, "b.csv")
+        parse_labels(["x"], task, "b.csv")
 
 
 def test_the_label_column_of_one_s_own_task_is_remembered(tmp_path):
@@ -344,9 +343,9 @@ def test_the_label_column_of_one_s_own_task_is_remembered(tmp_path):
 
 
 def test_a_number_has_no_underscores():
-    assert tabular.infer_task(["0.5", "1_0"], "own", ["text"], "a.csv").label_names == ("0.5", "1_0")
+    assert infer_task(["0.5", "1_0"], "own", ["text"], "a.csv").label_names == ("0.5", "1_0")
     with pytest.raises(DataError, match="is a number, not '1_0'"):
-        tabular.parse_labels(["0.5", "1_0"], TASKS_TEXT_REGRESSION, "a.csv")
+        parse_labels(["0.5", "1_0"], TASKS_TEXT_REGRESSION, "a.csv")
 
 
 def test_labels_are_optional_with_a_task(tmp_path):
@@ -445,11 +444,11 @@ def test_numbers_mean_what_is_said_and_not_ids(tmp_path):
     path = write(tmp_path / "mine.csv", "sentence,label\na,1\nb,2.0\nc,1\n")
     assert load_file(path, "sst2", meanings={"1": "negative", "2": "positive"}).labels.tolist() == [0, 1, 0]
     cells = pd.read_csv(path)["label"].tolist()
-    assert tabular.foreign_labels(cells, SST2, "mine.csv") == ["1", "2"]
-    assert tabular.foreign_labels([0, 1, "1"], SST2, "mine.csv") == []
-    assert tabular.foreign_labels(["negative"], SST2, "mine.csv") == []
-    assert tabular.foreign_labels(["negative", "1"], SST2, "mine.csv") == ["negative", "1"]
-    assert tabular.foreign_labels([3.5], TASKS["stsb"], "mine.csv") == []
+    assert foreign_labels(cells, SST2, "mine.csv") == ["1", "2"]
+    assert foreign_labels([0, 1, "1"], SST2, "mine.csv") == []
+    assert foreign_labels(["negative"], SST2, "mine.csv") == []
+    assert foreign_labels(["negative", "1"], SST2, "mine.csv") == ["negative", "1"]
+    assert foreign_labels([3.5], TASKS["stsb"], "mine.csv") == []
 
 
 @pytest.mark.parametrize(

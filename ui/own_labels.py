@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from shrp import tabular
 from shrp.errors import DataError
+from shrp.labels import class_ids, foreign_labels
 from shrp.tasks import Task
 from ui.text import escape
 
@@ -41,7 +41,7 @@ def _folded(name: str) -> str:
 def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
     """The labels of a column that a person can be asked about; none where it is the task's, or no column of labels."""
     try:
-        found = tabular.foreign_labels(cells, task, source)
+        found = foreign_labels(cells, task, source)
     except DataError:  # fitting the table says what is wrong
         return []
     if all(re.fullmatch(r"-?\d{1,9}", label) for label in found):
@@ -51,7 +51,7 @@ def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
 
 def read_as(cells: Sequence[object], task: Task, source: str) -> str:
     """A sentence on labels that are the task's ids, which say nothing of their meaning; empty where they are not."""
-    ids = tabular.class_ids(cells, task, source)
+    ids = class_ids(cells, task, source)
     if not ids:
         return ""
     named = ", ".join(f"{index} is {task.label_names[index]}" for index in ids[:MAX_LABELS])
