@@ -1,6 +1,6 @@
 """Evaluate a model on a data set, with an estimate after every batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,9 +14,10 @@ from shrp.evaluation import Evaluation
 from shrp.metrics import NO_INTERVAL, interval, score, to_predictions
 from shrp.tasks import Task
 
-__all__ = ["batch_logits", "evaluate", "evaluate_stream", "label_columns", "summarise"]
+__all__ = ["batch_logits", "evaluate", "evaluate_stream", "label_columns", "stream", "summarise"]
 
 BATCHES_PER_CHUNK = 4
+Texts = Sequence[tuple[str, ...]]
 
 
 def evaluate(model, tokenizer, data: TextData, **options) -> Evaluation:
@@ -74,25 +75,49 @@ def evaluate_stream(
         DataError: There are no inputs, or the model does not fit the task. Raised at the first `next()`.
         ValueError: `order` has repeated or impossible indices, or the batch size is below 1.
     """
+    columns, limit = label_columns(model, data.task), longest_input(model, tokenizer, max_length)
+
+    def prepare(texts: Texts) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
+        encoded = encode(tokenizer, texts, limit)
+
+        def run(places: np.ndarray) -> np.ndarray:
+            outputs = batch_logits(model, collate(tokenizer, encoded, places))
+            to_predictions(data.task, outputs)  # Raises where the model's width is not the task's.
+            return outputs[:, columns]
+
+        return [len(row["input_ids"]) for row in encoded], run
+
+    yield from stream(data, prepare, batch_size=batch_size, order=order)
+
+
+def stream(
+    data: TextData,
+    prepare: Callable[[Texts], tuple[Sequence[int], Callable[[np.ndarray], np.ndarray]]],
+    *,
+    batch_size: int,
+    order: Sequence[int] | np.ndarray | None = None,
+) -> Iterator[Evaluation]:
+    """`evaluate_stream` of whatever answers: its batches, estimates and errors.
+
+    Args:
+        prepare: takes the texts of a few batches; returns each one's tokens and a function that takes the places of a
+            batch among them, int64 `(b,)`, and returns outputs in the order of the task's labels,
+            float32 `(b, num_labels)`.
+        batch_size, order: as for `evaluate_stream`.
+    """
     rows = data.stratified_order() if order is None else np.asarray(order, dtype=np.int64)
     _check(rows, data, batch_size)
-    columns = label_columns(model, data.task)
     logits = np.empty((len(rows), data.task.num_labels), dtype=np.float32)
     indices = np.empty(len(rows), dtype=np.int64)
-    done, limit = 0, longest_input(model, tokenizer, max_length)
-    size = batch_size * BATCHES_PER_CHUNK
+    done, size = 0, batch_size * BATCHES_PER_CHUNK
     for chunk in (rows[start : start + size] for start in range(0, len(rows), size)):
         # Encoded here rather than all at once, so that the first estimate does not wait for the last text.
-        encoded = encode(tokenizer, [data.texts[i] for i in chunk], limit)
-        places = np.arange(len(chunk))
-        if order is None:
-            places = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
+        lengths, run = prepare([data.texts[i] for i in chunk])
+        places = np.arange(len(chunk)) if order is not None else np.argsort(lengths, kind="stable")
         for start in range(0, len(chunk), batch_size):
             batch = places[start : start + batch_size]
-            outputs = batch_logits(model, collate(tokenizer, encoded, batch))
-            to_predictions(data.task, outputs)  # Raises where the model's width is not the task's.
             end = done + len(batch)
-            logits[done:end], indices[done:end] = outputs[:, columns], chunk[batch]
+            logits[done:end], indices[done:end] = run(batch), chunk[batch]
             done = end
             wanted = done == len(rows) or data.task.metric == "accuracy"
             yield summarise(data, indices[:done], logits[:done], wanted)

@@ -27,6 +27,7 @@ from shrp.errors import ExportError, first_line
 from shrp.evaluate import label_columns
 from shrp.export_check import compare, speedup
 from shrp.export_graph import count_products, quantise, write_graph
+from shrp.measure import cost, dense_cost
 from shrp.plan import first_experts
 from shrp.prune import prune
 from shrp.saving import put_in_place
@@ -188,6 +189,7 @@ def export_folder(
                 "format_version": 1,
                 "model": _describe(model, info, int8),
                 "task": info.task.name,
+                "task_definition": info.task.to_dict(),
                 "texts": list(info.task.text_columns),
                 "labels": _labels(model, info),
                 "max_length": longest,
@@ -196,6 +198,7 @@ def export_folder(
                 "precision": "int8" if int8 else "float32",
                 "plan": info.plan.to_dict() if info.plan else None,
                 "output_shift": None if shift is None else [float(part) for part in shift],
+                "cost": cost(model).relative_to(dense_cost(model)),
                 "made_from": made_from,
                 "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
             }

@@ -18,7 +18,8 @@ _PROBE_STEP = 4
 _TIMED = (8, 64)
 
 
-def _session(path: Path) -> Any:
+def open_graph(path: Path) -> Any:
+    """An onnxruntime session of a graph, on as many threads as torch takes; it raises exceptions of many kinds."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -51,7 +52,7 @@ def compare(
     Args:
         pairs: whether the task has two texts, and so whether it is asked about sentence pairs.
     """
-    session, longest = _session(path), longest_input(model, tokenizer)
+    session, longest = open_graph(path), longest_input(model, tokenizer)
 
     def both(batch: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
@@ -90,7 +91,7 @@ def speedup(
     inputs, tokens = _TIMED
     batch = _random_batch(model, names, [min(tokens, longest_input(model, tokenizer))] * inputs, seed=0)
     feed = {name: tensor.numpy() for name, tensor in batch.items()}
-    sessions = {"float32": _session(float32), "int8": _session(int8)}
+    sessions = {"float32": open_graph(float32), "int8": open_graph(int8)}
     times = latency(
         {name: lambda session=session: session.run(None, feed) for name, session in sessions.items()},
         repeats=7,

@@ -22,9 +22,11 @@ import numpy as np
 import streamlit as st
 
 from shrp.checkpoint import Checkpoint
+from shrp.data import TextData
 from shrp.errors import ExportError, ShrpError
+from shrp.evaluation import Evaluation
 from shrp.plan import PruningPlan
-from ui import state
+from ui import lab_onnx_score, state
 from ui.lab_export import plan_json, zipped
 from ui.store import results
 from ui.text import duration
@@ -101,12 +103,19 @@ def build(
 
 
 def section(
-    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None = None
+    checkpoint: Checkpoint,
+    plan: PruningPlan | None,
+    name: str,
+    data: TextData,
+    scored: Evaluation,
+    shift: np.ndarray | None = None,
 ) -> None:
-    """The two offers: a button that builds, and once it is built a download with what was checked.
+    """The two offers: a button that builds, and once it is built a download, what was checked, and its score.
 
     Args:
         plan, shift: as for `build`.
+        data: what an export can be scored on.
+        scored: the model that is exported, in PyTorch, on all of `data`.
     """
     st.markdown(
         "**ONNX**, to serve with onnxruntime and tokenizers alone; the README has the ten lines. Building traces the "
@@ -114,24 +123,28 @@ def section(
     )
     for int8 in (False, True):
         precision = "int8" if int8 else "float32"
-        _offer(checkpoint, plan, f"{name}-onnx-{precision}", shift, precision)
+        of = checkpoint, plan, f"{name}-onnx-{precision}", shift, precision
+        if (made := _offer(*of)) is not None:
+            key = _key(*of)
+            lab_onnx_score.section(made.archive, key, f"onnx-{precision}", data, scored)
 
 
 def _offer(
     checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None, precision: str
-) -> None:
+) -> OnnxExport | None:
+    """One offer; returns what was built, None where nothing is yet."""
     store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
     label, place = f"ONNX ({precision})", st.empty()
     made = store.get(key)
     if made is None:
         if not place.button(f"Build {label}", key=f"build-onnx-{precision}", icon=":material/deployed_code:"):
-            return
+            return None
         try:
             made = _build_once(checkpoint, plan, name, shift, precision, place)
         except ShrpError as error:
             place.empty()
             state.show_error(error)
-            return
+            return None
     place.download_button(
         f"{label} (.zip)",
         data=made.archive,
@@ -142,6 +155,7 @@ def _offer(
         icon=":material/deployed_code:",
     )
     st.caption(summary(made.report))
+    return made
 
 
 def _key(

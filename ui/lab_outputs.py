@@ -151,7 +151,7 @@ def save_section(
             f"checkpoint.predict({texts})  # a table of answers",
         )
         st.code("\n".join(lines), language="python")
-    lab_onnx.section(checkpoint, plan, saved_as, shift)
+    lab_onnx.section(checkpoint, plan, saved_as, selection.data, scored, shift)
 
 
 def not_routed(selection: Selection) -> None:
@@ -197,11 +197,11 @@ def not_routed(selection: Selection) -> None:
             return
         scored = with_interval(evaluation.score, evaluation.interval, evaluation.metric, evaluation.n)
         st.markdown(f"**{escape(scored)}** on {escape(evaluation.data)}.")
-    onnx_section(selection)
+    onnx_section(selection, evaluation)
 
 
 @st.fragment
-def onnx_section(selection: Selection) -> None:
+def onnx_section(selection: Selection, scored: Evaluation) -> None:
     """The pruned checkpoint as it is, in a form that serves it."""
     st.header("Take it along")
-    lab_onnx.section(selection.checkpoint, None, selection.name)
+    lab_onnx.section(selection.checkpoint, None, selection.name, selection.data, scored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,6 @@ from shrp.cli.options import (
     check_free,
     check_has_task,
     evaluation_data,
-    say_cut,
 )
 from shrp.cli.output import (
     bar,
@@ -27,14 +27,13 @@ from shrp.cli.output import (
     interval_text,
     print_json,
     print_table,
-    provenance,
     stderr,
     write_csv,
 )
 from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
-    from shrp.checkpoint import Checkpoint
+    from shrp.cli.subjects import Subject
     from shrp.data import TextData
     from shrp.evaluation import Evaluation
 
@@ -57,7 +56,8 @@ def compare(
     first: Annotated[
         Path,
         typer.Argument(
-            help="A checkpoint, routed, static or dense: what the other is held against.", show_default=False
+            help="A checkpoint, routed, static or dense, or an export: what the other is held against.",
+            show_default=False,
         ),
     ],
     second: Annotated[Path, typer.Argument(help="Another one of the same task.", show_default=False)],
@@ -73,16 +73,18 @@ def compare(
     max_length: EvaluatedLength = None,
     json: AsJson = False,
 ) -> None:
-    """Two checkpoints on the same inputs: the second's score minus the first's, paired, and where they differ."""
-    from shrp.batching import longest_input
-    from shrp.checkpoint import load
-    from shrp.evaluate import evaluate
+    """Two checkpoints or exports on the same inputs: the second's score minus the first's, paired, and where they part.
+
+    An export held against the checkpoint that it was made from says what int8 costs.
+    """
+    from shrp.cli.subjects import OfCheckpoint, subject
+    from shrp.evaluate import in_order
     from shrp.paired import by_group, flip_table, paired_difference
 
     if flips is not None:
         check_free(flips, "--flips")
-    sides = [load(first), load(second)]
-    tasks = [side.info.task for side in sides]
+    sides = [subject(folder, max_length) for folder in (first, second)]
+    tasks = [side.task for side in sides]
     if not tasks[0].reads_as(tasks[1]):
         raise DataError(
             f"{first} is for {_told(tasks[0])}, {second} for {_told(tasks[1])}; only checkpoints of one "
@@ -93,16 +95,17 @@ def compare(
         data, tasks[0], text_column, label_column, slice_column, label_means, pair_column
     )
     # Both read as much of an input as they can, or a difference might be the cut's.
-    length = max_length or max(side.info.max_length for side in sides)
+    length = max(side.reads for side in sides)
+    sides = [replace(side, length=length) if isinstance(side, OfCheckpoint) else side for side in sides]
     found = []
     with bar("evaluating") as progress:
         shown = progress.add_task("evaluating", total=2)
         for side in sides:
-            found.append(evaluate(side.model, side.tokenizer, source, max_length=length))
+            *_, last = side.stream(source)
+            found.append(in_order(last))
             progress.advance(shown)
-    reads = {longest_input(side.model, side.tokenizer, length) for side in sides}
-    for side in sides[: len(reads)]:  # (once, where both are cut alike)
-        say_cut(side.model.config, side.tokenizer, (source,), length)
+    for side in sides[: len({side.reads for side in sides})]:  # (once, where both are cut alike)
+        side.say_cut(source)
     before, after = found
     flipped = flip_table(before, after, source)
     if flips is not None:
@@ -119,13 +122,10 @@ def compare(
         **_agreement(before, after),
         "flipped": flipped["direction"].value_counts().to_dict(),
         **{f"by_{name}": by_group(before, after, name).to_dict("records") for name in groups},
-        **_experts(sides, source, length),
+        **_experts(sides, source),
     }
     if json:
-        each = {
-            name: provenance(side, source, length)
-            for name, side in zip(("first", "second"), sides, strict=True)
-        }
+        each = {name: side.provenance(source) for name, side in zip(("first", "second"), sides, strict=True)}
         print_json(result | {"provenance": each})
     else:
         _print(result, source)
@@ -135,11 +135,8 @@ def _told(task: Any) -> str:
     return f"{task.name} ({', '.join(task.label_names)})" if task.label_names else task.name
 
 
-def _side(folder: Path, loaded: Checkpoint, found: Evaluation) -> dict[str, Any]:
+def _side(folder: Path, side: Subject, found: Evaluation) -> dict[str, Any]:
     """A checkpoint's score, and its costs as shares of the dense model's."""
-    from shrp.measure import cost, dense_cost
-
-    shares = cost(loaded.model).relative_to(dense_cost(loaded.model))
     scored = {
         "metric": found.metric,
         "score": found.score,
@@ -147,7 +144,7 @@ def _side(folder: Path, loaded: Checkpoint, found: Evaluation) -> dict[str, Any]
         "constant": found.constant,
         "n": found.n,
     }
-    return {"checkpoint": str(folder)} | scored | shares
+    return {"checkpoint": str(folder)} | scored | side.costs()
 
 
 def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -168,22 +165,27 @@ def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     }
 
 
-def _experts(sides: list[Checkpoint], source: TextData, length: int) -> dict[str, Any]:
+def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     """How differently the two use their experts, where both route, or which both keep, where both are pruned."""
+    from shrp.cli.subjects import OfCheckpoint
     from shrp.compare import kept_alike, usage_distances
     from shrp.convert import num_experts_of, router_layers
     from shrp.minimal_pairs import pairs_of
     from shrp.usage import measure_usage
 
-    counts = {num_experts_of(side.model) for side in sides}
+    made = [side.checkpoint for side in sides if isinstance(side, OfCheckpoint)]
+    counts = {num_experts_of(one.model) for one in made}
     if len(counts) > 1:
         return {}
-    if all(side.is_static for side in sides):
-        kept = kept_alike(*(side.info.plan for side in sides), counts.pop())
+    if counts and all(side.plan is not None for side in sides):
+        kept = kept_alike(*(side.plan for side in sides), counts.pop())
         return {"kept": kept.to_dict("records")}
-    if not all(router_layers(side.model) for side in sides):
+    if len(made) < len(sides) or not all(router_layers(one.model) for one in made):
         return {}
-    stats = [measure_usage(side.model, side.tokenizer, source, max_length=length) for side in sides]
+    stats = [
+        measure_usage(one.model, one.tokenizer, source, max_length=side.length)
+        for one, side in zip(made, sides, strict=True)
+    ]
     return {"usage": usage_distances(*stats, pairs=pairs_of(source)).to_dict("records")}
 
 

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         epilog=example(
             "export checkpoints/sst2-6of12 --per-layer 2 --out exported",
             "Writes model.onnx, tokenizer.json and config.json, and prints how far its logits are from "
-            "PyTorch's.",
+            "PyTorch's; `evaluate exported` scores it.",
         )
     )(export)
 

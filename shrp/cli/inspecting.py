@@ -42,6 +42,8 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
 
+Scored = Annotated[Path, typer.Argument(help="An SHRP checkpoint, or an export of one.", show_default=False)]
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
@@ -238,7 +240,7 @@ def _exchanged(
 
 
 def evaluate(
-    checkpoint: Folder,
+    checkpoint: Scored,
     data: DataSource = "probe",
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
@@ -250,45 +252,38 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="Write every prediction to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Score a checkpoint, routed or static, with a 95% interval, beside its dense teacher where that is known."""
-    from shrp.batching import token_counts
-    from shrp.checkpoint import load
-    from shrp.evaluate import evaluate_stream
+    """Score a checkpoint, or an export of one as it is served, with a 95% interval.
+
+    Beside it stands the dense teacher, where that is known, which it is of a checkpoint alone.
+    """
+    from shrp.cli.subjects import subject
     from shrp.minimal_pairs import pair_outcomes, pairs_of
-    from shrp.score_rows import rows_as_now, share_of
+    from shrp.score_rows import share_of
 
     if predictions is not None:
         check_free(predictions, "--predictions")
-    loaded = load(checkpoint)
-    check_has_task(loaded.info.task)
+    scored = subject(checkpoint, max_length)
+    check_has_task(scored.task)
     source = evaluation_data(
-        data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column
+        data, scored.task, text_column, label_column, slice_column, label_means, pair_column
     )
     if source.labels is None and predictions is None:
         raise DataError(
             f"{source.name} has no column '{label_column}' to score by; name it with --label-column, or "
-            "have the "
-            "predictions written with --predictions."
+            "have the predictions written with --predictions."
         )
     if pair_column is not None and source.labels is not None and not len(pairs_of(source)):
         raise DataError(
             f"no name in column '{pair_column}' of {source.name} is of two inputs with different labels, "
-            "so there "
-            "are no minimal pairs."
+            "so there are no minimal pairs."
         )
-    length = max_length or loaded.info.max_length
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
-        options = {"batch_size": batch_size, "max_length": length}
-        for result in evaluate_stream(loaded.model, loaded.tokenizer, source, **options):
+        for result in scored.stream(source, batch_size):
             shown = f"{result.metric} {result.score:.4f}"
             progress.update(task, completed=result.n, description=shown)
-    say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
-    rows = rows_as_now(
-        loaded.info, source, lambda: max(token_counts(loaded.tokenizer, source.texts), default=0), length
-    )
-    known = [row for row in rows if row["kind"] == "teacher"]
-    teacher = known[0]["score"] if known else None
+    scored.say_cut(source)
+    teacher = scored.teacher(source)
     if predictions is not None:
         write_csv(result.to_frame(source.texts), predictions)
         if not json:
@@ -301,7 +296,7 @@ def evaluate(
         "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
         "slices": slices,
         "pairs": pairs,
-        "provenance": provenance(loaded, source, length),
+        "provenance": scored.provenance(source),
     }
     if json:
         print_json(summary)

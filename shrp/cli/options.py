@@ -264,13 +264,17 @@ def say_cut(
     length = min(most, max_length)
     why = "--max-length changes that" if length < most else "the model reads no more"
     for data in sets:
-        if cut := sum(count > length for count in token_counts(tokenizer, data.texts)):
-            stderr.print(
-                f"{cut:,} of {len(data):,} inputs of {data.name} are longer than {length:,} tokens and are "
-                "cut there: "
-                f"{why}",
-                highlight=False,
-            )
+        say_cut_at(length, token_counts(tokenizer, data.texts), data, why)
+
+
+def say_cut_at(length: int, counts: Iterable[int], data: TextData, why: str) -> None:
+    """Say on stderr how many of some token counts are beyond `length`, and why inputs are cut there."""
+    if cut := sum(count > length for count in counts):
+        stderr.print(
+            f"{cut:,} of {len(data):,} inputs of {data.name} are longer than {length:,} tokens and are cut there: "
+            f"{why}",
+            highlight=False,
+        )
 
 
 def say_data(train: TextData, validation: TextData) -> None:

@@ -83,13 +83,27 @@ def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str,
 
     from shrp.batching import longest_input
 
+    versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
+    length = longest_input(loaded.model, loaded.tokenizer, max_length)
+    return provenance_of(loaded.fingerprint, data, length, versions)
+
+
+def provenance_of(
+    fingerprint: str, data: TextData, max_length: int, versions: dict[str, str]
+) -> dict[str, Any]:
+    """`provenance` of whatever was run.
+
+    Args:
+        max_length: tokens at which inputs were cut.
+        versions: of the packages that ran it.
+    """
     return {
-        "checkpoint_fingerprint": loaded.fingerprint,
+        "checkpoint_fingerprint": fingerprint,
         "data": data.name,
         "data_fingerprint": data.fingerprint,
         "n": len(data),
-        "max_length": longest_input(loaded.model, loaded.tokenizer, max_length),
-        "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
+        "max_length": max_length,
+        "versions": versions,
     }
 
 

@@ -2,6 +2,7 @@ import io
 import json
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -9,11 +10,15 @@ import pytest
 import torch
 
 from shrp import checkpoint as checkpoints
+from shrp.answer_shares import with_output_shift
 from shrp.errors import ExportError
+from shrp.evaluate import evaluate, in_order, summarise
+from shrp.paired import paired_difference
 from shrp.plan import make_plan
 from shrp.prune import prune
-from ui import lab_onnx
+from ui import lab_onnx, lab_onnx_score
 from ui.lab_onnx import OnnxExport
+from ui.lab_views import points_interval
 from ui.store import results
 
 from .helpers import ONNX_REPORT as REPORT
@@ -51,7 +56,7 @@ def onnx_captions(at):
     return [caption.value for caption in at.caption if "PyTorch's" in caption.value]
 
 
-def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tmp_path):
+def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tiny_data, tmp_path):
     loaded, ticks = checkpoints.load(tiny_checkpoint), []
     shift = np.array([0.25, -0.25])
     made = lab_onnx.build(loaded, PLAN, "mine", shift, int8=False, tick=lambda: ticks.append(1))
@@ -71,6 +76,12 @@ def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tmp_p
     with torch.no_grad():
         expected = prune(loaded.model, PLAN)(**inputs).logits.numpy() + shift
     assert np.abs(logits - expected).max() < 1e-4
+    data, seen = tiny_data(40), []
+    found = lab_onnx_score.run(made.archive, data, lambda done, n: seen.append((done, n)))
+    model = with_output_shift(prune(loaded.model, PLAN), loaded.info.task, shift)
+    same = evaluate(model, loaded.tokenizer, data)
+    assert np.abs(in_order(found).logits - same.logits).max() < 1e-4
+    assert seen == [(32, 40), (40, 40)]
 
 
 def test_a_build_that_fails_says_so_in_the_commands_words(tiny_checkpoint):
@@ -131,6 +142,54 @@ def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_check
     assert builds[1:] == [(3, "tiny-static-3-onnx-float32", False)]
     assert len(onnx_captions(at)) == 2
     assert "times as fast" not in onnx_captions(at)[0]
+
+
+def test_what_was_built_is_scored_on_request_beside_pytorch(open_page, tiny_checkpoint, builds, monkeypatch):
+    ran = []
+
+    def run(archive, data, progress):
+        ran.append((archive, data.name))
+        progress(len(data), len(data))
+        model = prune(checkpoints.load(tiny_checkpoint).model, PLAN)
+        return evaluate(model, checkpoints.load(tiny_checkpoint).tokenizer, data)
+
+    monkeypatch.setattr(lab_onnx_score, "run", run)
+    at = open_page("pruning_lab", tiny_checkpoint, budget="3")
+    assert not [button for button in at.button if button.key.startswith("score-onnx")]
+    at.button(key="build-onnx-int8").click().run()
+    assert not ran
+    at.button(key="score-onnx-int8").click().run()
+    assert not at.exception
+    assert ran == [(b"zip", "probe/sst2")]
+    (said,) = [one.value for one in at.markdown if one.value.startswith("As served")]
+    assert "against the same model in PyTorch" in said
+    assert "of 480 inputs" in said
+    at.run()  # it stays, and is not run anew
+    assert len(ran) == 1
+    assert [one.value for one in at.markdown if one.value.startswith("As served")] == [said]
+
+
+def test_an_export_that_can_not_be_run_says_so(open_page, tiny_checkpoint, builds):
+    at = open_page("pruning_lab", tiny_checkpoint, budget="3")
+    at.button(key="build-onnx-float32").click().run()  # makes a zip that is none
+    at.button(key="score-onnx-float32").click().run()
+    assert not at.exception
+    assert "can't be loaded" in texts_of(at)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_sentence_tells_the_difference(tiny_data, labelled):
+    data = tiny_data(40)
+    data = data if labelled else replace(data, labels=None)
+    right = np.eye(2, dtype=np.float32)[tiny_data(40).labels]
+    wrong = right.copy()
+    wrong[:2] = wrong[:2, ::-1]
+    same, found = (summarise(data, np.arange(40), logits, True) for logits in (right, wrong))
+    said = lab_onnx_score.sentence(found, same, data)
+    assert "its answers are others for 2 of 40 inputs" in said
+    ends = points_interval(paired_difference(found, same)[1], "accuracy")
+    assert (f"−5.0 points (95% interval {ends}, paired)" in said) == labelled
+    assert ("95\\.0\\%" in said) == labelled
 
 
 def test_a_pruned_checkpoint_is_exported_as_it_is(open_page, tiny_static_checkpoint, builds):

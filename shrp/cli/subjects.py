@@ -1,0 +1,155 @@
+"""What `evaluate` and `compare` score: a checkpoint, or an export of one as it is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shrp.cli.options import say_cut, say_cut_at
+from shrp.cli.output import provenance, provenance_of
+from shrp.errors import DataError
+
+if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    from shrp.checkpoint import Checkpoint
+    from shrp.data import TextData
+    from shrp.evaluation import Evaluation
+    from shrp.exported import Exported
+    from shrp.plan import PruningPlan
+    from shrp.tasks import Task
+
+
+@dataclass(frozen=True)
+class OfCheckpoint:
+    """A checkpoint, run by PyTorch."""
+
+    checkpoint: Checkpoint
+    length: int
+    """Tokens at which inputs are cut, where the model reads so many."""
+
+    @property
+    def task(self) -> Task:
+        """What it answers."""
+        return self.checkpoint.info.task
+
+    @property
+    def plan(self) -> PruningPlan | None:
+        """The experts that it keeps; None where none were pruned."""
+        return self.checkpoint.info.plan
+
+    @property
+    def reads(self) -> int:
+        """Most tokens of an input that it reads."""
+        from shrp.batching import longest_input
+
+        return longest_input(self.checkpoint.model, self.checkpoint.tokenizer, self.length)
+
+    def stream(self, source: TextData, batch_size: int = 32) -> Iterator[Evaluation]:
+        """Estimates, batch by batch."""
+        from shrp.evaluate import evaluate_stream
+
+        options = {"batch_size": batch_size, "max_length": self.length}
+        return evaluate_stream(self.checkpoint.model, self.checkpoint.tokenizer, source, **options)
+
+    def teacher(self, source: TextData) -> float | None:
+        """The dense teacher's score on these inputs, where that is known."""
+        from shrp.batching import token_counts
+        from shrp.score_rows import rows_as_now
+
+        def longest() -> int:
+            return max(token_counts(self.checkpoint.tokenizer, source.texts), default=0)
+
+        rows = rows_as_now(self.checkpoint.info, source, longest, self.length)
+        return next((row["score"] for row in rows if row["kind"] == "teacher"), None)
+
+    def costs(self) -> dict[str, float]:
+        """Parameters and FLOPs, as shares of the dense model's."""
+        from shrp.measure import cost, dense_cost
+
+        return cost(self.checkpoint.model).relative_to(dense_cost(self.checkpoint.model))
+
+    def say_cut(self, source: TextData) -> None:
+        """Say how many inputs are read in part only."""
+        say_cut(self.checkpoint.model.config, self.checkpoint.tokenizer, (source,), self.length)
+
+    def provenance(self, source: TextData) -> dict[str, Any]:
+        """What a result was found with."""
+        return provenance(self.checkpoint, source, self.length)
+
+
+@dataclass(frozen=True)
+class OfExport:
+    """An export, run by onnxruntime; it cuts inputs where it was made to."""
+
+    export: Exported
+
+    @property
+    def task(self) -> Task:
+        """What it answers."""
+        return self.export.task
+
+    @property
+    def plan(self) -> PruningPlan | None:
+        """The experts that it keeps; None where none were pruned."""
+        return self.export.plan
+
+    @property
+    def reads(self) -> int:
+        """Most tokens of an input that it reads."""
+        return self.export.max_length
+
+    def stream(self, source: TextData, batch_size: int = 32) -> Iterator[Evaluation]:
+        """Estimates, batch by batch."""
+        return self.export.evaluate_stream(source, batch_size=batch_size)
+
+    def teacher(self, source: TextData) -> float | None:
+        """None: an export carries no scores."""
+        return None
+
+    def costs(self) -> dict[str, float]:
+        """Parameters and FLOPs, as shares of the dense model's."""
+        return dict(self.export.costs)
+
+    def say_cut(self, source: TextData) -> None:
+        """Say how many inputs are read in part only."""
+        say_cut_at(self.reads, self.export.lengths(source.texts), source, "so the export was made")
+
+    def provenance(self, source: TextData) -> dict[str, Any]:
+        """What a result was found with."""
+        import onnxruntime
+
+        made = {
+            "made_from": self.export.made_from,
+            "precision": self.export.precision,
+            "bytes": self.export.bytes,
+        }
+        versions = {"onnxruntime": onnxruntime.__version__}
+        return provenance_of(self.export.fingerprint, source, self.reads, versions) | made
+
+
+Subject = OfCheckpoint | OfExport
+
+
+def subject(folder: Path, max_length: int | None) -> Subject:
+    """What the folder holds, loaded.
+
+    Args:
+        max_length: what `--max-length` asks for; None takes what the checkpoint was trained with.
+
+    Raises:
+        CheckpointError, ExportError: it can't be loaded.
+        DataError: `max_length` is given for an export.
+    """
+    from shrp.checkpoint import load
+    from shrp.exported import is_export, load_export
+
+    if not is_export(folder):
+        loaded = load(folder)
+        return OfCheckpoint(loaded, max_length or loaded.info.max_length)
+    export = load_export(folder)
+    if max_length is not None and max_length != export.max_length:
+        raise DataError(
+            f"{folder} is an export, which cuts inputs at {export.max_length} tokens; leave --max-length out."
+        )
+    return OfExport(export)

@@ -1,0 +1,168 @@
+"""An export as it is served: its graph run by onnxruntime, its texts cut and padded by its own tokenizer.
+
+So an export is scored by what it answers, not by what the model that it was made from does: int8 weights, in
+particular, are not that model's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from shrp.data import TextData
+from shrp.errors import DataError, ExportError, ShrpError, first_line
+from shrp.evaluate import Texts, in_order, stream
+from shrp.evaluation import Evaluation
+from shrp.export import CONFIG, FORMAT, MODEL, TOKENIZER
+from shrp.export_check import open_graph
+from shrp.phrases import counted
+from shrp.plan import PruningPlan
+from shrp.tasks import Task
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder says of itself that `shrp.export` wrote it."""
+    return _config(Path(folder)).get("format") == FORMAT
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """An export folder, loaded.
+
+    Attributes:
+        path: The folder.
+        task: What the checkpoint that it was made from answers.
+        labels: What each output stands for, in the graph's order; empty for regression.
+        max_length: Tokens at which its tokenizer cuts an input, special tokens included.
+        precision: "float32" or "int8".
+        made_from: Fingerprint of that checkpoint.
+        plan: The experts that were kept; None where none were pruned.
+        costs: Its parameters and FLOPs as shares of the dense model's (`shrp.measure`), which int8 leaves as they are.
+    """
+
+    path: Path
+    task: Task
+    labels: tuple[str, ...]
+    max_length: int
+    precision: str
+    made_from: str
+    plan: PruningPlan | None
+    costs: Mapping[str, float]
+    _fields: dict[str, str]
+    _tokenizer: Tokenizer
+    _session: Any
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the graph's file."""
+        with open(self.path / MODEL, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Size of the graph's file."""
+        return (self.path / MODEL).stat().st_size
+
+    def logits(self, texts: Texts) -> np.ndarray:
+        """Outputs for one batch of texts or pairs, in the order of the task's labels; float32 `(batch, num_labels)`.
+
+        Raises:
+            DataError: an input has not as many texts as the task.
+            ExportError: the graph can't be run on them.
+        """
+        if wrong := {len(text) for text in texts} - {len(self.task.text_columns)}:
+            reads = counted(len(self.task.text_columns), "text")
+            raise DataError(f"{self.path} reads {reads} an input, not {min(wrong)}.")
+        encoded = self._tokenizer.encode_batch(_as_read(texts))
+        inputs = {
+            name: np.array([getattr(one, field) for one in encoded], dtype=np.int64)
+            for name, field in self._fields.items()
+        }
+        try:
+            (found,) = self._session.run(["logits"], inputs)
+        except Exception as error:  # onnxruntime's have no common ancestor of their own
+            raise ExportError(f"{self.path / MODEL} can't be run: {first_line(error)}") from error
+        if found.shape != (len(texts), self.task.num_labels):
+            raise ExportError(
+                f"{self.path / MODEL} gives outputs of shape {found.shape} for {len(texts)} inputs and "
+                f"{self.task.num_labels} labels; export the checkpoint anew."
+            )
+        return found[:, [self.labels.index(name) for name in self.task.label_names] or [0]]
+
+    def lengths(self, texts: Texts) -> list[int]:
+        """Tokens of each text or pair if nothing were cut, special tokens included."""
+        whole = Tokenizer.from_str(self._tokenizer.to_str())
+        whole.no_truncation()
+        whole.no_padding()
+        return [len(one.ids) for one in whole.encode_batch(_as_read(texts))]
+
+    def evaluate_stream(self, data: TextData, *, batch_size: int = 32) -> Iterator[Evaluation]:
+        """As `shrp.evaluate.evaluate_stream`, and in the same batches, on which int8's logits depend a little."""
+
+        def prepare(texts: Texts) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+            lengths = np.minimum(self.lengths(texts), self.max_length)
+            return lengths, lambda places: self.logits([texts[i] for i in places])
+
+        yield from stream(data, prepare, batch_size=batch_size)
+
+    def evaluate(self, data: TextData, *, batch_size: int = 32) -> Evaluation:
+        """Score the export on all inputs; the rows come back in the data set's order."""
+        *_, last = self.evaluate_stream(data, batch_size=batch_size)
+        return in_order(last)
+
+
+def load_export(folder: Path) -> Exported:
+    """Load an export for scoring, with as many threads as torch has.
+
+    Raises:
+        ExportError: the folder is no export, or a file of it is missing, broken or of an earlier version.
+    """
+    folder = Path(folder)
+    config = _config(folder)
+    if config.get("format") != FORMAT:
+        raise ExportError(f"{folder} is no export: `python -m shrp export` writes some.")
+    try:
+        task = Task.from_dict(config["task_definition"])
+        plan = None if config["plan"] is None else PruningPlan.from_dict(config["plan"])
+        labels = tuple(str(label) for label in config["labels"])
+        fields = {str(name): str(field) for name, field in config["inputs"].items()}
+        costs = {str(name): float(share) for name, share in config["cost"].items()}
+        told = int(config["max_length"]), str(config["precision"]), str(config["made_from"])
+    except (KeyError, TypeError, ValueError, AttributeError, ShrpError) as error:
+        raise ExportError(
+            f"{folder / CONFIG} is not as this version writes it ({first_line(error)}); export the checkpoint anew."
+        ) from error
+    if sorted(labels) != sorted(task.label_names):
+        raise ExportError(f"{folder / CONFIG} names other labels for its outputs than for its task.")
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        graph = open_graph(folder / MODEL)
+    except ImportError as error:
+        raise ExportError(
+            "running an export needs the package onnxruntime; install requirements.txt."
+        ) from error
+    except Exception as error:  # both packages raise exceptions of many kinds for a broken file
+        raise ExportError(f"{folder} can't be loaded: {first_line(error)}") from error
+    return Exported(folder, task, labels, *told, plan, costs, fields, tokenizer, graph)
+
+
+def _as_read(texts: Texts) -> list[str | tuple[str, ...]]:
+    """Single texts out of their tuples, as tokenizers takes them."""
+    return [text if len(text) > 1 else text[0] for text in texts]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The folder's `config.json`; empty where there is none that can be read."""
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

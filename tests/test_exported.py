@@ -1,0 +1,192 @@
+"""Exports are scored by what they answer: as PyTorch's float32, in the task's order of labels, with the same cut."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shrp import checkpoint
+from shrp.data import TextData
+from shrp.errors import DataError, ExportError
+from shrp.evaluate import evaluate
+from shrp.export import export_folder
+from shrp.exported import is_export, load_export
+from shrp.measure import cost, dense_cost
+from shrp.plan import make_plan
+from shrp.prune import prune
+from shrp.tasks import TASKS, custom_task
+
+PLAN = make_plan({1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}, counts={1: 1, 2: 2})
+
+
+@pytest.fixture(scope="module")
+def static(tiny_routed):
+    """A static model that names its outputs the other way round than the task does."""
+    model = prune(tiny_routed(), PLAN)
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.config.label2id = {"positive": 0, "negative": 1}
+    return model
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, static, tiny_tokenizer, tiny_info, tiny_data):
+    """A folder with the static checkpoint, its export, and a CSV file."""
+    root, info = tmp_path_factory.mktemp("served"), tiny_info(plan=PLAN)
+    checkpoint.save(static, tiny_tokenizer, info, root / "static")
+    export_folder(static, tiny_tokenizer, info, root / "exported", made_from="abc", check=False)
+    tiny_data(60, 1).to_frame().to_csv(root / "data.csv", index=False)
+    return root
+
+
+@pytest.fixture
+def copy(place, tmp_path):
+    """A copy of the export, to break."""
+    return shutil.copytree(place / "exported", tmp_path / "copy")
+
+
+def reconfigure(folder, **changes):
+    file = folder / "config.json"
+    config = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+
+
+def test_it_knows_what_it_is(place, static):
+    export = load_export(place / "exported")
+    assert is_export(place / "exported")
+    assert not is_export(place / "static")
+    assert not is_export(place)
+    assert export.task == TASKS["sst2"]
+    assert export.labels == ("positive", "negative")
+    assert (export.precision, export.made_from, export.plan) == ("float32", "abc", PLAN)
+    assert export.costs == pytest.approx(cost(static).relative_to(dense_cost(static)))
+    assert export.bytes == (place / "exported" / "model.onnx").stat().st_size
+    assert len(export.fingerprint) == 64
+
+
+def test_it_scores_as_pytorch_does(place, static, tiny_tokenizer, tiny_data):
+    data = tiny_data(300, 2)  # more than the inputs that are encoded at once
+    expected = evaluate(static, tiny_tokenizer, data)
+    assert np.ptp(expected.logits) > 0.05  # so that equal outputs say something
+    found = load_export(place / "exported").evaluate(data)
+    assert np.array_equal(found.indices, expected.indices)
+    assert np.abs(found.logits - expected.logits).max() < 1e-4
+    assert found.score == pytest.approx(expected.score)
+    assert found.interval == pytest.approx(expected.interval)
+    assert found.slices == expected.slices
+
+
+def test_estimates_come_as_it_goes(place, tiny_data):
+    seen = [
+        found.n for found in load_export(place / "exported").evaluate_stream(tiny_data(40), batch_size=16)
+    ]
+    assert seen == [16, 32, 40]
+
+
+def test_long_texts_are_cut_where_the_export_was_made_to(place, static, tiny_tokenizer, tiny_data):
+    export, (text,) = load_export(place / "exported"), tiny_data(1).texts[0]
+    words = " ".join([text] * 400)
+    assert export.lengths([(words,)])[0] > export.max_length
+    data = TextData(TASKS["sst2"], "long", ((words,),), np.array([0]))
+    expected = evaluate(static, tiny_tokenizer, data, max_length=export.max_length)
+    assert np.abs(export.logits([(words,)]) - expected.logits).max() < 1e-4
+
+
+def test_texts_must_be_as_many_as_the_task_reads(place):
+    with pytest.raises(DataError, match="reads 1 text an input, not 2"):
+        load_export(place / "exported").logits([("one", "another")])
+
+
+def test_nothing_to_score_is_an_error(place, tiny_data):
+    with pytest.raises(DataError, match="no inputs"):
+        load_export(place / "exported").evaluate(tiny_data(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": "another"}, "is no export"),
+        (
+            {"task_definition": ...},
+            r"not as this version writes it \('task_definition'\); export the checkpoint anew",
+        ),
+        ({"task_definition": {"name": "x"}}, "not as this version writes it"),
+        ({"cost": 3}, "not as this version writes it"),
+        ({"plan": {"layers": 1}}, "not as this version writes it"),
+        ({"inputs": ["input_ids"]}, "not as this version writes it"),
+        ({"labels": ["good", "bad"]}, "names other labels"),
+    ],
+)
+def test_a_config_that_does_not_fit_says_why(copy, change, said):
+    reconfigure(copy, **change)
+    with pytest.raises(ExportError, match=said):
+        load_export(copy)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_broken_and_missing_files_say_so(copy, name):
+    (copy / name).write_text("no such thing")
+    with pytest.raises(ExportError, match="can't be loaded"):
+        load_export(copy)
+    (copy / name).unlink()
+    with pytest.raises(ExportError, match="can't be loaded"):
+        load_export(copy)
+
+
+def test_a_graph_of_other_outputs_says_so(copy):
+    three = custom_task("moods", ("sentence",), ("bad", "fair", "good")).to_dict()
+    reconfigure(copy, task_definition=three, labels=["bad", "fair", "good"])
+    with pytest.raises(ExportError, match=r"outputs of shape \(1, 2\) for 1 inputs and 3 labels"):
+        load_export(copy).logits([("a text",)])
+
+
+def test_a_graph_of_other_inputs_says_so(copy):
+    reconfigure(copy, inputs={"input_ids": "ids", "something": "ids"})
+    with pytest.raises(ExportError, match="can't be run"):
+        load_export(copy).logits([("a text",)])
+
+
+def test_the_command_line_scores_it(shrp, place, tmp_path):
+    told = {}
+    for name in ("static", "exported"):
+        file = tmp_path / f"{name}.csv"
+        arguments = ("--data", place / "data.csv", "--slice-column", "slice", "--predictions", file, "--json")
+        code, out, err = shrp("evaluate", place / name, *arguments)
+        assert code == 0, err
+        told[name] = json.loads(out)
+    for key in ("score", "interval", "n", "metrics"):
+        assert told["exported"][key] == pytest.approx(told["static"][key], nan_ok=True)
+    assert told["exported"]["slices"] == told["static"]["slices"]
+    answers = [pd.read_csv(tmp_path / f"{name}.csv")["prediction"].tolist() for name in told]
+    assert answers[0] == answers[1]
+    came = told["exported"]["provenance"]
+    assert (came["made_from"], came["precision"]) == ("abc", "float32")
+    assert came["checkpoint_fingerprint"] == load_export(place / "exported").fingerprint
+    assert came["max_length"] == told["static"]["provenance"]["max_length"]
+    assert list(came["versions"]) == ["onnxruntime"]
+
+
+def test_the_command_line_holds_it_against_its_checkpoint(shrp, place):
+    options = ("--data", place / "data.csv")
+    code, out, err = shrp("compare", place / "static", place / "exported", *options, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["change"] == 0
+    assert told["flipped"] == {}
+    assert told["second"]["encoder_params"] == pytest.approx(told["first"]["encoder_params"])
+    assert [row["jaccard"] for row in told["kept"]] == [1, 1, 1]
+    assert told["provenance"]["second"]["made_from"] == "abc"
+    code, out, err = shrp("compare", place / "exported", place / "exported", *options)
+    assert code == 0, err
+    assert "kept" not in out  # how many experts there were is not known of exports alone
+
+
+def test_a_length_of_its_own_is_refused(shrp, place):
+    cut = load_export(place / "exported").max_length
+    for given, code in ((cut, 0), (cut - 1, 1)):
+        done, _, err = shrp(
+            "evaluate", place / "exported", "--data", place / "data.csv", "--max-length", given
+        )
+        assert done == code
+    assert f"cuts inputs at {cut} tokens; leave --max-length out" in err
