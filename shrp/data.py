@@ -284,6 +284,7 @@ def from_frame(
     allow_empty: bool = False,
     meanings: Mapping[str, str | None] | None = None,
     pair_column: str | None = None,
+    skip_incomplete: bool = False,
 ) -> TextData:
     """A task's data from a table that `tabular.read_table` has read.
 
@@ -295,6 +296,7 @@ def from_frame(
         allow_empty: Whether a text may be empty, as some of GLUE's are.
         meanings: What labels of another vocabulary mean: a class of the task, or None for rows to leave out.
         pair_column: Column that names minimal pairs, or None.
+        skip_incomplete: Leave out rows that lack a text or a label (`tabular.incomplete`), instead of an error.
 
     Raises:
         DataError: A column is missing, a text is empty, a label is unknown, or no row is left.
@@ -302,20 +304,27 @@ def from_frame(
     columns = text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
         raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")
+    labels, rows = None, np.arange(len(frame))
+    if skip_incomplete:
+        lacking = tabular.incomplete(frame, columns, label_column, name)
+        rows = rows[~lacking]
+        if not len(rows):
+            raise DataError(f"of '{name}' no row is left: each lacks a text or a label.")
+        # Another row stands in for them, so that rows are counted as in the file.
+        frame = frame.iloc[np.where(lacking, rows[0], np.arange(len(frame)))]
     texts = tabular.text_rows(frame, columns, name, allow_empty)
-    labels, rows = None, None
     if label_column is not None:
         cells = tabular.column(frame, label_column, name)
         if meanings:
             classes = translated(cells, task, name, meanings)
-            rows = [row for row, label in enumerate(classes) if label is not None]
+            rows = [row for row in rows if classes[row] is not None]
             if not rows:
                 raise DataError(f"of '{name}' no row is left: every label is to be left out.")
-            cells = [classes[row] for row in rows]
-        labels = parse_labels(cells, task, name)
+            cells = [classes[rows[0]] if label is None else label for label in classes]
+        labels = parse_labels(cells, task, name)[rows]
     slices, pairs = (
         None if of is None else tabular.names(frame, of, name) for of in (slice_column, pair_column)
     )
-    if rows is not None:
+    if len(rows) < len(frame):
         texts, slices, pairs = (part and tuple(part[row] for row in rows) for part in (texts, slices, pairs))
     return TextData(task, name, texts, labels, slices, pairs)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError
@@ -163,6 +164,21 @@ def names(frame: pd.DataFrame, name: str, source: str) -> tuple[str, ...]:
                 f"'{source}', row {row}, column '{name}': the name is not valid Unicode; repair it."
             )
     return found
+
+
+def incomplete(frame: pd.DataFrame, texts: Sequence[str], label: str | None, source: str) -> np.ndarray:
+    """Which rows lack a text, or have a blank one, or lack the label, where there is a column for it; bool `(rows,)`.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    lacking = np.zeros(len(frame), dtype=bool)
+    for name in texts:
+        cells = column(frame, name, source)
+        lacking |= [not cell.strip() if isinstance(cell, str) else is_missing(cell) for cell in cells]
+    if label is not None:
+        lacking |= [is_missing(cell) for cell in column(frame, label, source)]
+    return lacking
 
 
 def text_rows(

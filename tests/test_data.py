@@ -12,7 +12,7 @@ import pytest
 import shrp.data
 from shrp import hub, tabular
 from shrp.batching import bucketed_batches
-from shrp.data import TextData, load_data, load_file, load_glue, load_probe
+from shrp.data import TextData, from_frame, load_data, load_file, load_glue, load_probe
 from shrp.errors import DataError
 from shrp.labels import foreign_labels, infer_task, parse_labels
 from shrp.tasks import TASKS, Task, custom_task
@@ -474,3 +474,50 @@ def test_a_meaning_that_can_not_be_is_refused(tmp_path, task, meanings, said):
     path = write(tmp_path / "mine.csv", "sentence,sentence1,sentence2,label\na,a,a,good\nb,b,b,bad\n")
     with pytest.raises(DataError, match=re.escape(said)):
         load_file(path, task, text_columns=("sentence",) if task is None else None, meanings=meanings)
+
+
+def gaps(**columns):
+    frame = pd.DataFrame(
+        {
+            "sentence": ["one", None, "three", " ", "five"],
+            "label": ["positive", "positive", None, "negative", "negative"],
+            "slice": list("abcde"),
+        }
+    )
+    return frame.assign(**columns)
+
+
+def test_incomplete_rows_are_left_out_where_asked():
+    found = from_frame(gaps(), TASKS["sst2"], "mine", "label", "slice", skip_incomplete=True)
+    assert found.texts == (("one",), ("five",))
+    assert found.labels.tolist() == [1, 0]
+    assert found.slices == ("a", "e")
+    unlabelled = from_frame(gaps(), TASKS["sst2"], "mine", None, None, skip_incomplete=True)
+    assert unlabelled.texts == (("one",), ("three",), ("five",))
+    assert unlabelled.labels is None
+    with pytest.raises(DataError, match="row 2, column 'sentence': the text is missing"):
+        from_frame(gaps(), TASKS["sst2"], "mine", "label", "slice")
+
+
+def test_rows_are_counted_as_in_the_file_beside_incomplete_ones():
+    odd = gaps(label=["positive", "positive", None, "negative", "up"])
+    with pytest.raises(DataError, match="'mine', row 5: the label 'up'"):
+        from_frame(odd, TASKS["sst2"], "mine", "label", None, skip_incomplete=True)
+    broken = gaps(sentence=["one", None, "three", " ", 5])
+    with pytest.raises(DataError, match="'mine', row 5, column 'sentence': a text is needed"):
+        from_frame(broken, TASKS["sst2"], "mine", "label", None, skip_incomplete=True)
+
+
+def test_incomplete_rows_go_beside_labels_that_are_left_out():
+    odd = gaps(label=["up", "up", None, "down", "maybe"])
+    meanings = {"up": "positive", "down": "negative", "maybe": None}
+    found = from_frame(odd, TASKS["sst2"], "mine", "label", "slice", meanings=meanings, skip_incomplete=True)
+    assert found.texts == (("one",),)
+    assert found.labels.tolist() == [1]
+    assert found.slices == ("a",)
+
+
+@pytest.mark.parametrize("column", ["sentence", "label"])
+def test_nothing_but_incomplete_rows_is_an_error(column):
+    with pytest.raises(DataError, match="no row is left: each lacks a text or a label"):
+        from_frame(gaps(**{column: None}), TASKS["sst2"], "mine", "label", None, skip_incomplete=True)

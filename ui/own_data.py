@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
 from shrp import tabular
 from shrp.errors import DataError
 from shrp.minimal_pairs import pairs_of
+from shrp.phrases import counted
 from shrp.tasks import Task
 from ui import data_sources, own_labels
-from ui.own_fit import Columns, fit, guess
+from ui.own_fit import Columns, complete, fit, guess
 from ui.own_table import MAX_BYTES, MAX_ROWS, MB, Table, data_roots, named_paths, read_path, read_upload
 from ui.text import escape
 
@@ -84,7 +86,9 @@ def _draw_table(table: Table, task: Task) -> bool:
     columns, new = _choose(table, task), False
     kept = session.get(data_sources.OWN_DATA)
     stays = "" if kept is None or kept.task != task else f" Until then '{kept.name}' stays in use as it was."
+    columns = _skipping(table, task, columns)
     meanings = _meanings(table, task, columns)
+    can_skip = not columns.skip_incomplete and len(complete(table, columns)) < len(table.frame)
     try:
         if meanings is None:
             st.info(
@@ -96,7 +100,7 @@ def _draw_table(table: Table, task: Task) -> bool:
             new = session.get(_FITTED, key[:0])[:1] != key[:1]
             session[data_sources.OWN_DATA], session[_FITTED] = data, key
         if meanings == () and columns.label is not None:
-            said = own_labels.read_as(table.frame[columns.label].tolist(), task, table.name)
+            said = own_labels.read_as(_labels(table, columns), task, table.name)
             if said:
                 st.caption(f":material/info: {escape(said)}")
         if (
@@ -109,11 +113,14 @@ def _draw_table(table: Table, task: Task) -> bool:
                 f":material/info: none of the {names:,} names in its pair column is of two inputs with different "
                 "labels."
             )
-        if meanings and (left := len(table.frame) - len(session[data_sources.OWN_DATA])):
+        if meanings is not None and (left := len(table.frame) - len(session[data_sources.OWN_DATA])):
             st.caption(f"{left:,} of {len(table.frame):,} rows are left out.")
     except DataError as error:
         st.error(
-            escape(f"{error} Choose other columns, or repair the file and upload it again.{stays}"),
+            escape(
+                f"{error} Choose other columns, or {'tick the box above, or ' * can_skip}repair the file and upload it "
+                f"again.{stays}"
+            ),
             icon=":material/error:",
         )
     st.button(
@@ -164,11 +171,32 @@ def _choose(table: Table, task: Task) -> Columns:
     return Columns(texts, label, piece, pair=pair)
 
 
+def _skipping(table: Table, task: Task, columns: Columns) -> Columns:
+    """The columns, and whether incomplete rows are left out: a box that is there where some are incomplete."""
+    lacking = len(table.frame) - len(complete(table, columns))
+    if not lacking:
+        return columns
+    return replace(
+        columns,
+        skip_incomplete=st.checkbox(
+            f"Leave out {counted(lacking, 'row')} without a text{' or label' * (columns.label is not None)}",
+            key=f"own-{table.fingerprint[:16]}-{task.name}-incomplete",
+            persist_state="session",
+        ),
+    )
+
+
+def _labels(table: Table, columns: Columns) -> list[Any]:
+    """The column of labels, of the rows that are taken."""
+    frame = complete(table, columns) if columns.skip_incomplete else table.frame
+    return frame[columns.label].tolist()
+
+
 def _meanings(table: Table, task: Task, columns: Columns) -> own_labels.Meanings | None:
     """What the labels mean: nothing to say where they are the task's own, None while that is open."""
     if columns.label is None:
         return ()
-    labels = own_labels.unknown(table.frame[columns.label].tolist(), task, table.name)
+    labels = own_labels.unknown(_labels(table, columns), task, table.name)
     # The key holds the column too, so that another one's boxes start at their own guesses.
     key = f"own-{table.fingerprint[:16]}-{task.name}-{columns.label}"
     return own_labels.choose(labels, task, key) if labels else ()

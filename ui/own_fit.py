@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from shrp import tabular
 from shrp.data import TextData, from_frame
 from shrp.errors import DataError
 from shrp.tasks import Task
@@ -29,6 +30,13 @@ class Columns:
     meanings: own_labels.Meanings = ()
     """Of labels that are not the task's own."""
     pair: str | None = None
+    skip_incomplete: bool = False
+    """Whether rows that lack a text or a label are left out."""
+
+
+def complete(table: Table, columns: Columns) -> pd.DataFrame:
+    """The rows that lack neither a text nor a label."""
+    return table.frame[~tabular.incomplete(table.frame, columns.texts, columns.label, table.name)]
 
 
 def guess(table: Table, task: Task) -> Columns:
@@ -95,11 +103,13 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
         columns.texts,
         meanings=dict(columns.meanings),
         pair_column=columns.pair,
+        skip_incomplete=columns.skip_incomplete,
     )
-    for row, texts in enumerate(table.frame[list(columns.texts)].itertuples(index=False), 1):
+    frame = complete(table, columns)[list(columns.texts)]
+    for row, *texts in frame.itertuples():  # row of the file, from 0
         if (longest := max(map(len, texts))) > MAX_CHARACTERS:
             raise DataError(
-                f"'{table.name}', row {row}: a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are "
+                f"'{table.name}', row {row + 1}: a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are "
                 "taken, so cut it or leave the row out."
             )
     return data

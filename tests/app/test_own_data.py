@@ -345,6 +345,47 @@ def test_labels_are_said_to_be_ids_only_where_they_are_read_so():
     assert own_labels.read_as([0.5], TASKS["stsb"], "t.csv") == ""
 
 
+GAPS = "sentence,label,slice\nw1 w2,positive,a\n,negative,b\nw3 w4,,c\n  ,positive,d\nw5 w6,negative,e\n"
+GAPS += "w7 w8,positive,f\n"
+
+
+def test_rows_without_a_text_or_a_label_can_be_left_out(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "gaps.csv", GAPS.encode())
+    assert not at.exception
+    assert data_sources.OWN_DATA not in at.session_state
+    assert "fill it in or leave the row out" in texts_of(at)
+    assert "tick the box above" in texts_of(at)
+    (box,) = [box for box in at.sidebar.checkbox if "Leave out 3 rows without a text or label" in box.label]
+    box.check().run()
+    assert not at.exception
+    data = at.session_state[data_sources.OWN_DATA]
+    assert data.texts == (("w1 w2",), ("w5 w6",), ("w7 w8",))
+    assert data.labels.tolist() == [1, 0, 1]
+    assert data.slices == ("a", "e", "f")
+    assert "3 of 6 rows are left out" in texts_of(at)
+    box = next(box for box in at.sidebar.selectbox if box.label == "Label column")
+    box.set_value("none").run()  # a label is no longer needed
+    assert [box.label for box in at.sidebar.checkbox] == ["Leave out 2 rows without a text"]
+    assert len(at.session_state[data_sources.OWN_DATA]) == 4
+
+
+def test_labels_are_asked_about_beside_rows_left_out(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "gaps.csv", GAPS.replace("positive", "up").replace("negative", "down").encode())
+    at.sidebar.checkbox[0].check().run()
+    for label, meaning in ("up", "positive"), ("down", "negative"):
+        next(b for b in at.sidebar.selectbox if b.label == f"'{label}' means").set_value(meaning).run()
+    assert not at.exception
+    assert at.session_state[data_sources.OWN_DATA].labels.tolist() == [1, 0, 1]
+
+
+def test_a_whole_table_has_no_box_for_gaps(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "mine.csv", LABELLED.encode())
+    assert not at.sidebar.checkbox
+
+
 STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in range(20))
 
 
