@@ -10,6 +10,7 @@ from ui.attribution_data import data_part
 from ui.attribution_experts import expert_part
 from ui.attribution_results import Explained, explained
 from ui.bound import fall_back
+from ui.known_labels import labels_of
 from ui.sentences import INPUT, explored, sentence_form
 from ui.text import escape, shorten
 
@@ -54,6 +55,8 @@ def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
     except ShrpError as error:
         state.show_error(error)
         return None
+    if (label := labels_of(selection.data, [text])[0]) is not None:
+        st.caption(f"Its label in {escape(selection.data.name)}: **{escape(label)}**.")
     if selection.is_routed and routes.explains_a_route():
         one_route(selection, one)
         return None

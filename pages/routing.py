@@ -35,7 +35,7 @@ def main() -> None:
     except ShrpError as error:
         state.show_error(error)
         return
-    views.predictions(found, info.max_length, selection.name)
+    views.predictions(found, info.max_length, selection.name, selection.data)
     if not found[0].layers or not selection.is_routed:
         views.no_router(selection)
         routing_attention.section(selection, [e.text for e in found], range(1, len(found) + 1), pick=True)

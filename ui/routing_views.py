@@ -8,28 +8,35 @@ import pandas as pd
 import streamlit as st
 
 from shrp.columns import distinct
+from shrp.data import TextData
 from shrp.explore import Exploration
 from ui import arrival, expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.describe import kept_experts
 from ui.downloads import chart, downloads
+from ui.known_labels import labels_of
 from ui.state import EXPERT, LAYER, Selection
 from ui.tables import row_height
 
+LABEL = "label"
 
-def predictions(found: list[Exploration], evaluated: int, name: str) -> None:
+
+def predictions(found: list[Exploration], evaluated: int, name: str, data: TextData | None) -> None:
     """The table of predictions, one row an input.
 
     Args:
         evaluated: tokens at which usage and scores cut an input.
         name: the checkpoint's.
+        data: the picked data, whose labels are told of inputs that are among them.
     """
     task = found[0].task
     classes = [f"p({name})" for name in task.label_names]
-    texts = distinct(task.text_columns, ("input", "prediction", "tokens read", *classes))
+    texts = distinct(task.text_columns, ("input", "prediction", LABEL, "tokens read", *classes))
+    labels = labels_of(data, [e.text for e in found])
     rows = []
-    for number, e in enumerate(found, 1):
+    for number, (e, label) in enumerate(zip(found, labels, strict=True), 1):
         row = {"input": number} | dict(zip(texts, e.text)) | {"prediction": e.answer}
+        row |= {} if labels == [None] * len(found) else {LABEL: label}
         row |= {name: float(p) for name, p in zip(classes, e.probabilities)}
         row["tokens read"] = (
             f"{len(e.tokens):,} of {e.full_length:,}" if e.truncated else f"{len(e.tokens):,}"
@@ -55,7 +62,15 @@ def predictions(found: list[Exploration], evaluated: int, name: str) -> None:
     st.dataframe(
         _in_percent(frame, classes),
         hide_index=True,
-        column_config=bars | widths | {"input": st.column_config.NumberColumn("input", width=60)},
+        column_config=bars
+        | widths
+        | {
+            "input": st.column_config.NumberColumn("input", width=60),
+            LABEL: st.column_config.Column(
+                help=f"In {data.name if data else 'the data'}, if it is among them"
+            ),
+        },
+        placeholder="–",
         row_height=height,
         height="content" if height * len(frame) <= 350 else 390,
         alt="Table of the inputs with their prediction and class probabilities",

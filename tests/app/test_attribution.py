@@ -9,6 +9,7 @@ import pytest
 from shrp import checkpoint as checkpoints
 from shrp.attribution import experts, instance, router, tokens
 from shrp.attribution.trust import Trust
+from shrp.data import load_probe
 from shrp.explore import Exploration, explore
 from shrp.tasks import TASKS
 from ui import attribution_figures as figures
@@ -70,6 +71,16 @@ def test_words_and_experts_are_attributed_to_as_the_library_does(page, tiny_chec
     assert "2 of 8 experts fire" in page.get("plotly_chart")[1].proto.spec
     assert "exact, from all 4 coalitions" in said
     assert len(page.get("plotly_chart")) == 2
+
+
+def test_the_label_of_an_input_of_the_data_is_told(open_page, tiny_checkpoint):
+    data = load_probe("sst2")
+    at = open_page("attribution", tiny_checkpoint, text=data.texts[0][0])
+    label = data.task.label_names[data.labels[0]]
+    (said,) = [caption.value for caption in at.caption if caption.value.startswith("Its label in")]
+    assert said.endswith(f"sst2: **{label}**.")
+    at = open_page("attribution", tiny_checkpoint, text=TYPED)
+    assert "Its label" not in texts_of(at)
 
 
 def test_a_link_restores_the_view(open_page, tiny_checkpoint):

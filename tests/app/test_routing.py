@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 from shrp import checkpoint as checkpoints
 from shrp import checkpoint_info
 from shrp.attention import layer_attention
+from shrp.data import load_probe
 from shrp.explore import MAX_SENTENCES, Exploration, explore
 from shrp.forcing import ForcedRoute
 from shrp.plan import make_plan
@@ -57,6 +58,17 @@ def test_a_typed_sentence_gets_the_models_own_prediction(page, tiny_checkpoint):
     choices = page.dataframe[1].value
     assert choices["expert"].tolist() == [found[0].choice(layer) for layer in found[0].layers]
     assert page.query_params["text"] == "w1 w2 w3\nw50 w51 w52 w53"
+
+
+def test_inputs_of_the_data_have_their_labels_beside_the_predictions(page):
+    data = load_probe("sst2")
+    picked = [int(np.flatnonzero(data.labels == label)[0]) for label in (0, 1)]
+    route(page, "w1 w2 w3")
+    assert "label" not in predictions(page)
+    route(page, "w1 w2 w3\n" + "\n".join(f"  {data.texts[i][0]} " for i in picked))
+    labels = predictions(page)["label"]
+    assert labels.isna().tolist() == [True, False, False]
+    assert labels[1:].tolist() == ["negative", "positive"]
 
 
 def test_each_chosen_expert_leads_to_what_it_is_for(page, tiny_checkpoint):
