@@ -16,6 +16,7 @@ from ui.text import capital, escape_html, is_percentage, metric_name
 from ui.theme import (
     BLUE,
     GREEN,
+    INK,
     KIND_COLORS,
     KIND_INKS,
     KIND_SYMBOLS,
@@ -24,6 +25,7 @@ from ui.theme import (
     SELECTED,
     SKY,
     add_floor,
+    floor_label,
     layout,
     whiskers,
 )
@@ -79,8 +81,6 @@ def curve(
         if len(ringed):
             _add_rings(fig, ringed, over, scale, "this setting", "circle-open", 18, SELECTED)
     _add_references(fig, references, over, scale)
-    if math.isfinite(floor):
-        add_floor(fig, scale * floor, "%" if scale == 100 else "")
     if best is not None and len(best):
         _add_rings(fig, best, over, scale, PARETO, "diamond-open", 14, _BEST)
         numbered = fig.data[-1]
@@ -103,7 +103,35 @@ def curve(
         margin={"r": 110},
     )
     _zoom(fig, tried, references, over)
+    _zoom_scores(fig, [frame for frame in (tried, references) if len(frame)], scale, floor)
     return fig
+
+
+def _zoom_scores(fig: go.Figure, frames: list[pd.DataFrame], scale: float, floor: float) -> None:
+    """Start at what scores and their intervals span; a constant answer far below is told of at the bottom."""
+    found = [scale * frame[["score", "low", "high"]].to_numpy(dtype=float).ravel() for frame in frames]
+    ends = np.concatenate([*found, [scale * floor] * (not frames)])
+    ends = ends[np.isfinite(ends)]
+    if not len(ends):
+        return
+    low, high = ends.min(), ends.max()
+    span, unit = max(high - low, 0.02 * scale), "%" if scale == 100 else ""
+    if low - scale * floor > span / 2:
+        fig.add_annotation(
+            text=f"↓ {floor_label(scale * floor, unit)}",
+            font={"size": 11, "color": INK},
+            x=0,
+            y=0,
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="bottom",
+            showarrow=False,
+        )
+    elif math.isfinite(floor):
+        add_floor(fig, scale * floor, unit)
+        low = min(low, scale * floor)
+    fig.update_yaxes(range=[low - 0.08 * span, high + 0.08 * span])
 
 
 def _zoom(fig: go.Figure, tried: pd.DataFrame, references: pd.DataFrame, over: str) -> None:

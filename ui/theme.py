@@ -76,10 +76,15 @@ def add_floor(fig: go.Figure, score: float, unit: str) -> None:
     fig.add_hline(
         score,
         line={"color": GREY, "width": 1.5, "dash": "dot"},
-        annotation_text=f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}",
+        annotation_text=floor_label(score, unit),
         annotation_position="bottom left",
         annotation_font={"size": 11, "color": INK},
     )
+
+
+def floor_label(score: float, unit: str) -> str:
+    """What a constant answer has, as `add_floor` says it."""
+    return f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}"
 
 
 def outline(fig: go.Figure, x: tuple[float, float], y: tuple[float, float], **place: Any) -> None:
