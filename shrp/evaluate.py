@@ -1,5 +1,6 @@
 """Evaluate a model on a data set, with an estimate after every batch."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,8 +15,6 @@ from shrp.evaluation import Evaluation
 from shrp.metrics import NO_INTERVAL, interval, score, to_predictions
 from shrp.tasks import Task
 
-__all__ = ["batch_logits", "evaluate", "evaluate_stream", "label_columns", "stream", "summarise"]
-
 BATCHES_PER_CHUNK = 4
 Texts = Sequence[tuple[str, ...]]
 
@@ -25,8 +24,12 @@ def evaluate(model, tokenizer, data: TextData, **options) -> Evaluation:
 
     Args and errors as for `evaluate_stream`; the interval is always computed.
     """
-    *_, last = evaluate_stream(model, tokenizer, data, **options)
-    return in_order(last)
+    return in_order(last_of(evaluate_stream(model, tokenizer, data, **options)))
+
+
+def last_of(estimates: Iterator[Evaluation]) -> Evaluation:
+    """The last of some estimates; those before are let go as they come."""
+    return deque(estimates, maxlen=1)[0]
 
 
 def in_order(evaluation: Evaluation) -> Evaluation:

@@ -37,7 +37,7 @@ TOLERANCE = 1e-4
 logit where that is above 1.
 """
 MODEL, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
-FORMAT = "shrp-onnx"
+FORMAT, FORMAT_VERSION = "shrp-onnx", 2
 _ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
 
@@ -186,7 +186,7 @@ def export_folder(
             backend.save(str(partial / TOKENIZER))
             config = {
                 "format": FORMAT,
-                "format_version": 1,
+                "format_version": FORMAT_VERSION,
                 "model": _describe(model, info, int8),
                 "task": info.task.name,
                 "task_definition": info.task.to_dict(),
@@ -198,6 +198,7 @@ def export_folder(
                 "precision": "int8" if int8 else "float32",
                 "plan": info.plan.to_dict() if info.plan else None,
                 "output_shift": None if shift is None else [float(part) for part in shift],
+                "num_experts": num_experts_of(model),
                 "cost": cost(model).relative_to(dense_cost(model)),
                 "made_from": made_from,
                 "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
@@ -218,16 +219,20 @@ def _labels(model: PreTrainedModel, info: CheckpointInfo) -> list[str]:
     return [name for _, name in sorted(zip(columns, names, strict=True))]
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """An export's `config.json`; empty where the folder holds no export."""
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
+
+
 def check_free(folder: Path) -> None:
     """Raise `ExportError` unless `folder` is new, empty, or an earlier export and nothing else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    try:
-        ours = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT
-        ours = ours and {file.name for file in folder.iterdir()} <= {MODEL, TOKENIZER, CONFIG}
-    except (OSError, ValueError, AttributeError):
-        ours = False
-    if not ours:
+    if not read_config(folder) or not {file.name for file in folder.iterdir()} <= {MODEL, TOKENIZER, CONFIG}:
         raise ExportError(
             f"{folder} exists and is not an earlier export alone; choose a new or an empty folder."
         )

@@ -7,7 +7,6 @@ particular, are not that model's.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +18,9 @@ from tokenizers import Tokenizer
 
 from shrp.data import TextData
 from shrp.errors import DataError, ExportError, ShrpError, first_line
-from shrp.evaluate import Texts, in_order, stream
+from shrp.evaluate import Texts, in_order, last_of, stream
 from shrp.evaluation import Evaluation
-from shrp.export import CONFIG, FORMAT, MODEL, TOKENIZER
+from shrp.export import CONFIG, FORMAT_VERSION, MODEL, TOKENIZER, read_config
 from shrp.export_check import open_graph
 from shrp.phrases import counted
 from shrp.plan import PruningPlan
@@ -30,7 +29,7 @@ from shrp.tasks import Task
 
 def is_export(folder: Path) -> bool:
     """Whether a folder says of itself that `shrp.export` wrote it."""
-    return _config(Path(folder)).get("format") == FORMAT
+    return bool(read_config(Path(folder)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +44,7 @@ class Exported:
         precision: "float32" or "int8".
         made_from: Fingerprint of that checkpoint.
         plan: The experts that were kept; None where none were pruned.
+        num_experts: Experts of a converted layer, of which the plan keeps some.
         costs: Its parameters and FLOPs as shares of the dense model's (`shrp.measure`), which int8 leaves as they are.
     """
 
@@ -55,6 +55,7 @@ class Exported:
     precision: str
     made_from: str
     plan: PruningPlan | None
+    num_experts: int
     costs: Mapping[str, float]
     _fields: dict[str, str]
     _tokenizer: Tokenizer
@@ -99,13 +100,27 @@ class Exported:
 
     def lengths(self, texts: Texts) -> list[int]:
         """Tokens of each text or pair if nothing were cut, special tokens included."""
+        return [len(one.ids) for one in self._uncut.encode_batch(_as_read(texts))]
+
+    @cached_property
+    def _uncut(self) -> Tokenizer:
         whole = Tokenizer.from_str(self._tokenizer.to_str())
         whole.no_truncation()
         whole.no_padding()
-        return [len(one.ids) for one in whole.encode_batch(_as_read(texts))]
+        return whole
 
     def evaluate_stream(self, data: TextData, *, batch_size: int = 32) -> Iterator[Evaluation]:
-        """As `shrp.evaluate.evaluate_stream`, and in the same batches, on which int8's logits depend a little."""
+        """As `shrp.evaluate.evaluate_stream`, and in the same batches, on which int8's logits depend a little.
+
+        Raises:
+            DataError: there are no inputs, or they are data of another task: other texts or classes.
+            ExportError: the graph can't be run on them.
+        """
+        if not self.task.reads_as(data.task):
+            raise DataError(
+                f"{data.name} is data of {data.task.name}, and {self.path} answers {self.task.name}: their texts or "
+                "their classes are others."
+            )
 
         def prepare(texts: Texts) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
             lengths = np.minimum(self.lengths(texts), self.max_length)
@@ -115,8 +130,7 @@ class Exported:
 
     def evaluate(self, data: TextData, *, batch_size: int = 32) -> Evaluation:
         """Score the export on all inputs; the rows come back in the data set's order."""
-        *_, last = self.evaluate_stream(data, batch_size=batch_size)
-        return in_order(last)
+        return in_order(last_of(self.evaluate_stream(data, batch_size=batch_size)))
 
 
 def load_export(folder: Path) -> Exported:
@@ -126,16 +140,21 @@ def load_export(folder: Path) -> Exported:
         ExportError: the folder is no export, or a file of it is missing, broken or of an earlier version.
     """
     folder = Path(folder)
-    config = _config(folder)
-    if config.get("format") != FORMAT:
+    config = read_config(folder)
+    if not config:
         raise ExportError(f"{folder} is no export: `python -m shrp export` writes some.")
+    if (version := config.get("format_version")) != FORMAT_VERSION:
+        raise ExportError(
+            f"{folder} is an export of version {version!r}, not {FORMAT_VERSION}; export the checkpoint anew."
+        )
     try:
         task = Task.from_dict(config["task_definition"])
         plan = None if config["plan"] is None else PruningPlan.from_dict(config["plan"])
         labels = tuple(str(label) for label in config["labels"])
         fields = {str(name): str(field) for name, field in config["inputs"].items()}
         costs = {str(name): float(share) for name, share in config["cost"].items()}
-        told = int(config["max_length"]), str(config["precision"]), str(config["made_from"])
+        told = (int(config["max_length"]), str(config["precision"]), str(config["made_from"]))
+        heads = int(config["num_experts"])
     except (KeyError, TypeError, ValueError, AttributeError, ShrpError) as error:
         raise ExportError(
             f"{folder / CONFIG} is not as this version writes it ({first_line(error)}); export the checkpoint anew."
@@ -151,18 +170,9 @@ def load_export(folder: Path) -> Exported:
         ) from error
     except Exception as error:  # both packages raise exceptions of many kinds for a broken file
         raise ExportError(f"{folder} can't be loaded: {first_line(error)}") from error
-    return Exported(folder, task, labels, *told, plan, costs, fields, tokenizer, graph)
+    return Exported(folder, task, labels, *told, plan, heads, costs, fields, tokenizer, graph)
 
 
 def _as_read(texts: Texts) -> list[str | tuple[str, ...]]:
     """Single texts out of their tuples, as tokenizers takes them."""
     return [text if len(text) > 1 else text[0] for text in texts]
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """The folder's `config.json`; empty where there is none that can be read."""
-    try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

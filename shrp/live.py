@@ -23,7 +23,7 @@ from shrp.batching import collate, encode, longest_input
 from shrp.convert import expert_layers, num_experts_of
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluate import label_columns, summarise
+from shrp.evaluate import label_columns, last_of, summarise
 from shrp.evaluation import Evaluation
 from shrp.families import encoder_layers, position_bias
 from shrp.packed import Packing, expert_outputs, first_token_outputs, static_output
@@ -64,7 +64,6 @@ class LiveEvaluator:
 
     Args:
         batch_size: inputs a batch, after the first.
-        dtype: how kept results are stored; bfloat16 halves the memory and costs exactness.
         memory: bound on the bytes of all results that are kept; what it has no room for is computed again.
 
     Raises:
@@ -80,8 +79,6 @@ class LiveEvaluator:
         *,
         batch_size: int = 96,
         max_length: int = 128,
-        seed: int = 0,
-        dtype: torch.dtype = torch.float32,
         memory: int = MEMORY_BYTES,
     ) -> None:
         self.routed = expert_layers(model)
@@ -89,25 +86,22 @@ class LiveEvaluator:
             raise PlanError("this model has no routed layer, so there is nothing to prune.")
         if not len(data):
             raise DataError(f"'{data.name}' holds no inputs to evaluate on; at least one is needed.")
-        self.model, self.data, self.dtype = model, data, dtype
-        self._compute_dtype = model.dtype  # a walk over the model each time that it is asked for
+        self.model, self.data = model, data
         self.first, self.top = min(self.routed), len(encoder_layers(model)) - 1
         self.columns = label_columns(model, data.task)
-        self.batches = self._split(tokenizer, batch_size, max_length, seed)
+        self.batches = self._split(tokenizer, batch_size, max_length)
         self._position_bias = position_bias(model, max(b.packing.mask.shape[1] for b in self.batches))
         self._kept = _Kept(memory)
 
-    def _split(
-        self, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int, seed: int
-    ) -> list[_Batch]:
+    def _split(self, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int) -> list[_Batch]:
         """A first stratified batch; then all others, sorted by length, in a random order of batches."""
         encoded = encode(tokenizer, self.data.texts, longest_input(self.model, tokenizer, max_length))
         lengths = np.array([len(row["input_ids"]) for row in encoded])
-        order = self.data.stratified_order(seed)
+        order = self.data.stratified_order()
         head, rest = order[:FIRST_ESTIMATE], order[FIRST_ESTIMATE:]
         rest = rest[np.argsort(lengths[rest], kind="stable")]
         parts = [rest[i : i + batch_size] for i in range(0, len(rest), batch_size)]
-        shuffled = np.random.default_rng(seed).permutation(len(parts))
+        shuffled = np.random.default_rng(0).permutation(len(parts))
         groups = [head[np.argsort(lengths[head], kind="stable")], *(parts[i] for i in shuffled)]
         batches = []
         for rows in groups:
@@ -127,8 +121,7 @@ class LiveEvaluator:
 
     def evaluate(self, plan: PruningPlan | None) -> Evaluation:
         """The exact evaluation, without the estimates on the way."""
-        *_, last = self.stream(plan)
-        return last
+        return last_of(self.stream(plan))
 
     def sweep(
         self, plans: Sequence[PruningPlan], pause: Callable[[], None] = lambda: None
@@ -213,7 +206,7 @@ class LiveEvaluator:
                 above = steps[i + 1]
                 hidden = self._between(batch, step.layer + 1, above.layer, hidden)
                 if worth_keeping is None or above.below in worth_keeping:
-                    self._kept.put((batch.number, above.below), hidden.to(self.dtype))
+                    self._kept.put((batch.number, above.below), hidden)
         if steps[-1].layer == self.top:
             return first_token_logits(self.model, batch.inputs, hidden)
         hidden = batch.packing.unpack(hidden)
@@ -225,7 +218,7 @@ class LiveEvaluator:
         known = [self._kept.get((batch.number, step.below)) for step in reversed(steps[1:])]
         for i, hidden in enumerate(known):
             if hidden is not None:
-                return len(steps) - 1 - i, hidden.to(self._compute_dtype)
+                return len(steps) - 1 - i, hidden
         return 0, self._entering(batch)
 
     def _between(self, batch: _Batch, start: int, stop: int, hidden: Tensor) -> Tensor:
@@ -244,8 +237,8 @@ class LiveEvaluator:
             outputs |= computed
             if keep:
                 for expert, output in computed.items():
-                    self._kept.put((batch.number, step.below, expert), output.to(self.dtype))
-        return [output.to(self._compute_dtype) for output in outputs.values()]
+                    self._kept.put((batch.number, step.below, expert), output)
+        return list(outputs.values())
 
     def _compute(
         self, batch: _Batch, layer: int, experts: Sequence[int], hidden: Tensor
@@ -260,13 +253,13 @@ class LiveEvaluator:
         with batch.lock:
             known = self._kept.get(key)
             if known is None:
-                known = batch.packing.pack(run_layers(self.model, batch.inputs, 0, self.first)).to(self.dtype)
+                known = batch.packing.pack(run_layers(self.model, batch.inputs, 0, self.first))
                 if self._kept.put(key, known, for_good=True):
                     experts = range(num_experts_of(self.model))
-                    outputs = self._compute(batch, self.first, experts, known.to(self._compute_dtype))
+                    outputs = self._compute(batch, self.first, experts, known)
                     for expert, output in outputs.items():
-                        self._kept.put((*key, expert), output.to(self.dtype), for_good=True)
-            return known.to(self._compute_dtype)
+                        self._kept.put((*key, expert), output, for_good=True)
+            return known
 
 
 def _effective(kept: LayerPlan) -> LayerPlan:

@@ -173,11 +173,8 @@ def incomplete(frame: pd.DataFrame, texts: Sequence[str], label: str | None, sou
         DataError: A column is missing.
     """
     lacking = np.zeros(len(frame), dtype=bool)
-    for name in texts:
-        cells = column(frame, name, source)
-        lacking |= [not cell.strip() if isinstance(cell, str) else is_missing(cell) for cell in cells]
-    if label is not None:
-        lacking |= [is_missing(cell) for cell in column(frame, label, source)]
+    for name in (*texts, *([] if label is None else [label])):
+        lacking |= [is_missing(cell) for cell in column(frame, name, source)]
     return lacking
 
 
@@ -220,7 +217,7 @@ def is_unicode(text: str) -> bool:
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell is None, NaN, NaT, or an empty string."""
+    """Whether a cell is None, NaN, NaT, or an empty or blank string."""
     if isinstance(cell, str):
-        return cell == ""
+        return not cell.strip()
     return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell))

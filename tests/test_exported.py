@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,41 @@ def test_texts_must_be_as_many_as_the_task_reads(place):
         load_export(place / "exported").logits([("one", "another")])
 
 
+@pytest.mark.parametrize(
+    "task",
+    [TASKS["mrpc"], TASKS["stsb"], custom_task("turned", ("sentence",), ("positive", "negative"))],
+    ids=lambda task: task.name,
+)
+def test_data_of_another_task_are_refused(place, tiny_data, task):
+    texts = tuple(text * len(task.text_columns) for text in tiny_data(4).texts)
+    data = TextData(task, "others", texts, np.array([0, 1, 0, 1]))
+    with pytest.raises(DataError, match=f"is data of {task.name}, and .* answers sst2"):
+        load_export(place / "exported").evaluate(data)
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory, tiny_routed, tiny_tokenizer, tiny_info):
+    """A static model of a regression of pairs, and its export in int8."""
+    folder = tmp_path_factory.mktemp("pairs") / "exported"
+    model = prune(tiny_routed(num_labels=1, seed=2), PLAN)
+    info = replace(tiny_info(plan=PLAN), task=TASKS["stsb"])
+    export_folder(model, tiny_tokenizer, info, folder, int8=True, check=False)
+    return model, folder
+
+
+def test_pairs_and_numbers_are_scored_too_in_int8(numbers, tiny_tokenizer, tiny_data):
+    model, folder = numbers
+    texts = tuple((a, b) for (a,), (b,) in zip(tiny_data(40).texts, tiny_data(40, 5).texts, strict=True))
+    data = TextData(TASKS["stsb"], "pairs", texts, np.linspace(0, 5, 40))
+    export = load_export(folder)
+    assert (export.precision, export.labels) == ("int8", ())
+    found, expected = export.evaluate(data), evaluate(model, tiny_tokenizer, data)
+    assert found.logits.shape == (40, 1)
+    gap = np.abs(found.logits - expected.logits).max()
+    assert 0 < gap < 0.2 * np.ptp(expected.logits)
+    assert found.metric == "pearson"
+
+
 def test_nothing_to_score_is_an_error(place, tiny_data):
     with pytest.raises(DataError, match="no inputs"):
         load_export(place / "exported").evaluate(tiny_data(0))
@@ -161,10 +197,10 @@ def test_the_command_line_scores_it(shrp, place, tmp_path):
     answers = [pd.read_csv(tmp_path / f"{name}.csv")["prediction"].tolist() for name in told]
     assert answers[0] == answers[1]
     came = told["exported"]["provenance"]
-    assert (came["made_from"], came["precision"]) == ("abc", "float32")
-    assert came["checkpoint_fingerprint"] == load_export(place / "exported").fingerprint
+    assert (came["checkpoint_fingerprint"], came["precision"]) == ("abc", "float32")
+    assert came["graph_fingerprint"] == load_export(place / "exported").fingerprint
     assert came["max_length"] == told["static"]["provenance"]["max_length"]
-    assert list(came["versions"]) == ["onnxruntime"]
+    assert list(came["versions"]) == ["onnxruntime", "tokenizers"]
 
 
 def test_the_command_line_holds_it_against_its_checkpoint(shrp, place):
@@ -176,10 +212,28 @@ def test_the_command_line_holds_it_against_its_checkpoint(shrp, place):
     assert told["flipped"] == {}
     assert told["second"]["encoder_params"] == pytest.approx(told["first"]["encoder_params"])
     assert [row["jaccard"] for row in told["kept"]] == [1, 1, 1]
-    assert told["provenance"]["second"]["made_from"] == "abc"
-    code, out, err = shrp("compare", place / "exported", place / "exported", *options)
+    assert told["provenance"]["second"]["checkpoint_fingerprint"] == "abc"
+    code, out, err = shrp("compare", place / "exported", place / "exported", *options, "--json")
     assert code == 0, err
-    assert "kept" not in out  # how many experts there were is not known of exports alone
+    assert json.loads(out)["kept"] == told["kept"]
+
+
+def test_plans_of_unlike_numbers_of_experts_are_not_set_side_by_side(shrp, place, copy):
+    reconfigure(copy, num_experts=12)
+    code, out, err = shrp("compare", place / "static", copy, "--data", place / "data.csv", "--json")
+    assert code == 0, err
+    assert "kept" not in json.loads(out)
+
+
+def test_an_export_says_first_that_its_cut_stays(shrp, place, tmp_path):
+    pd.DataFrame({"sentence": ["w1 " * 3000, "w2"], "label": ["positive", "negative"]}).to_csv(
+        tmp_path / "long.csv", index=False
+    )
+    for sides in (("static", "exported"), ("exported", "static")):
+        code, _, err = shrp("compare", *(place / side for side in sides), "--data", tmp_path / "long.csv")
+        assert code == 0, err
+        assert "so the export was made" in err
+        assert "--max-length" not in err
 
 
 def test_a_length_of_its_own_is_refused(shrp, place):

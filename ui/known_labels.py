@@ -17,7 +17,7 @@ def labels_of(data: TextData | None, inputs: Sequence[tuple[str, ...]]) -> list[
     """
     if data is None or data.labels is None:
         return [None] * len(inputs)
-    known = results("typed-labels", 4).get_or_make((data.fingerprint, data.task), lambda: _labels(data))
+    known = results("typed-labels", 4).get_or_make(data.fingerprint, lambda: _labels(data))
     return [known.get(_typed(texts)) for texts in inputs]
 
 

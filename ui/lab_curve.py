@@ -130,7 +130,7 @@ def _zoom_scores(fig: go.Figure, frames: list[pd.DataFrame], scale: float, floor
         )
     elif math.isfinite(floor):
         add_floor(fig, scale * floor, unit)
-        low = min(low, scale * floor)
+        low, high = min(low, scale * floor), max(high, scale * floor)
     fig.update_yaxes(range=[low - 0.08 * span, high + 0.08 * span])
 
 

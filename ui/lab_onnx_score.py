@@ -22,20 +22,20 @@ from ui.text import escape, with_interval
 KIND, KEPT = "onnx-score", 24
 
 
-def section(archive: bytes, key: tuple, name: str, data: TextData, same: Evaluation) -> None:
+def section(archive: bytes, key: tuple, button: str, data: TextData, same: Evaluation) -> None:
     """A button that scores the export on the data, and then what it found.
 
     Args:
         archive: the zipped export, in one folder.
         key: what it is of.
-        name: its folder, and of the button.
+        button: of the button's key.
         same: the PyTorch model that it was made from, on all of `data`.
     """
     key = (*key, data.fingerprint, data.name)
     place = st.empty()
     asked = results(KIND, KEPT).get(key) is not None or place.button(
         f"Score it on {escape(data.name)}",
-        key=f"score-{name}",
+        key=f"score-{button}",
         icon=":material/rule:",
         help="Runs the export itself, with onnxruntime, on all of the inputs.",
     )

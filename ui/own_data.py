@@ -6,7 +6,7 @@ chosen. What can't be read or fitted is refused in words, and the data that were
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,9 +86,11 @@ def _draw_table(table: Table, task: Task) -> bool:
     columns, new = _choose(table, task), False
     kept = session.get(data_sources.OWN_DATA)
     stays = "" if kept is None or kept.task != task else f" Until then '{kept.name}' stays in use as it was."
-    columns = _skipping(table, task, columns)
-    meanings = _meanings(table, task, columns)
-    can_skip = not columns.skip_incomplete and len(complete(table, columns)) < len(table.frame)
+    whole = complete(table, columns)
+    columns = _skipping(table, task, columns, len(table.frame) - len(whole))
+    frame = whole if columns.skip_incomplete else table.frame
+    labels = [] if columns.label is None else frame[columns.label].tolist()
+    meanings = _meanings(table, task, columns, labels)
     try:
         if meanings is None:
             st.info(
@@ -100,7 +102,7 @@ def _draw_table(table: Table, task: Task) -> bool:
             new = session.get(_FITTED, key[:0])[:1] != key[:1]
             session[data_sources.OWN_DATA], session[_FITTED] = data, key
         if meanings == () and columns.label is not None:
-            said = own_labels.read_as(_labels(table, columns), task, table.name)
+            said = own_labels.read_as(labels, task, table.name)
             if said:
                 st.caption(f":material/info: {escape(said)}")
         if (
@@ -117,10 +119,7 @@ def _draw_table(table: Table, task: Task) -> bool:
             st.caption(f"{left:,} of {len(table.frame):,} rows are left out.")
     except DataError as error:
         st.error(
-            escape(
-                f"{error} Choose other columns, or {'tick the box above, or ' * can_skip}repair the file and upload it "
-                f"again.{stays}"
-            ),
+            escape(f"{error} Choose other columns, or repair the file and upload it again.{stays}"),
             icon=":material/error:",
         )
     st.button(
@@ -171,9 +170,8 @@ def _choose(table: Table, task: Task) -> Columns:
     return Columns(texts, label, piece, pair=pair)
 
 
-def _skipping(table: Table, task: Task, columns: Columns) -> Columns:
-    """The columns, and whether incomplete rows are left out: a box that is there where some are incomplete."""
-    lacking = len(table.frame) - len(complete(table, columns))
+def _skipping(table: Table, task: Task, columns: Columns, lacking: int) -> Columns:
+    """The columns, and whether incomplete rows, which are so many, are left out: a box that is there where some are."""
     if not lacking:
         return columns
     return replace(
@@ -186,17 +184,13 @@ def _skipping(table: Table, task: Task, columns: Columns) -> Columns:
     )
 
 
-def _labels(table: Table, columns: Columns) -> list[Any]:
-    """The column of labels, of the rows that are taken."""
-    frame = complete(table, columns) if columns.skip_incomplete else table.frame
-    return frame[columns.label].tolist()
+def _meanings(table: Table, task: Task, columns: Columns, cells: Sequence[Any]) -> own_labels.Meanings | None:
+    """What the labels mean: nothing to say where they are the task's own, None while that is open.
 
-
-def _meanings(table: Table, task: Task, columns: Columns) -> own_labels.Meanings | None:
-    """What the labels mean: nothing to say where they are the task's own, None while that is open."""
-    if columns.label is None:
-        return ()
-    labels = own_labels.unknown(_labels(table, columns), task, table.name)
+    Args:
+        cells: the labels of the rows that are taken; none without a column of them.
+    """
+    labels = own_labels.unknown(cells, task, table.name)
     # The key holds the column too, so that another one's boxes start at their own guesses.
     key = f"own-{table.fingerprint[:16]}-{task.name}-{columns.label}"
     return own_labels.choose(labels, task, key) if labels else ()

@@ -17,6 +17,7 @@ from ui.downloads import chart, downloads
 from ui.known_labels import labels_of
 from ui.state import EXPERT, LAYER, Selection
 from ui.tables import row_height
+from ui.text import escape
 
 LABEL = "label"
 
@@ -31,12 +32,15 @@ def predictions(found: list[Exploration], evaluated: int, name: str, data: TextD
     """
     task = found[0].task
     classes = [f"p({name})" for name in task.label_names]
-    texts = distinct(task.text_columns, ("input", "prediction", LABEL, "tokens read", *classes))
     labels = labels_of(data, [e.text for e in found])
+    ours = ["input", "prediction", "tokens read", *classes]
+    if any(label is not None for label in labels):
+        ours.append(LABEL)
+    texts = distinct(task.text_columns, ours)
     rows = []
     for number, (e, label) in enumerate(zip(found, labels, strict=True), 1):
         row = {"input": number} | dict(zip(texts, e.text)) | {"prediction": e.answer}
-        row |= {} if labels == [None] * len(found) else {LABEL: label}
+        row |= {LABEL: label} if LABEL in ours else {}
         row |= {name: float(p) for name, p in zip(classes, e.probabilities)}
         row["tokens read"] = (
             f"{len(e.tokens):,} of {e.full_length:,}" if e.truncated else f"{len(e.tokens):,}"
@@ -67,7 +71,7 @@ def predictions(found: list[Exploration], evaluated: int, name: str, data: TextD
         | {
             "input": st.column_config.NumberColumn("input", width=60),
             LABEL: st.column_config.Column(
-                help=f"In {data.name if data else 'the data'}, if it is among them"
+                help=f"In {escape(data.name) if data else 'the data'}, if it is among them"
             ),
         },
         placeholder="–",

@@ -75,10 +75,10 @@ def compare(
 ) -> None:
     """Two checkpoints or exports on the same inputs: the second's score minus the first's, paired, and where they part.
 
-    An export held against the checkpoint that it was made from says what int8 costs.
+    An export held against the pruned checkpoint that it was made from says what int8 costs.
     """
     from shrp.cli.subjects import OfCheckpoint, subject
-    from shrp.evaluate import in_order
+    from shrp.evaluate import in_order, last_of
     from shrp.paired import by_group, flip_table, paired_difference
 
     if flips is not None:
@@ -101,10 +101,11 @@ def compare(
     with bar("evaluating") as progress:
         shown = progress.add_task("evaluating", total=2)
         for side in sides:
-            *_, last = side.stream(source)
-            found.append(in_order(last))
+            found.append(in_order(last_of(side.stream(source))))
             progress.advance(shown)
-    for side in sides[: len({side.reads for side in sides})]:  # (once, where both are cut alike)
+    # Once, where both are cut alike; an export first, whose cut can't be changed.
+    ordered = sorted(sides, key=lambda side: isinstance(side, OfCheckpoint))
+    for side in ordered[: len({side.reads for side in sides})]:
         side.say_cut(source)
     before, after = found
     flipped = flip_table(before, after, source)
@@ -169,17 +170,17 @@ def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     """How differently the two use their experts, where both route, or which both keep, where both are pruned."""
     from shrp.cli.subjects import OfCheckpoint
     from shrp.compare import kept_alike, usage_distances
-    from shrp.convert import num_experts_of, router_layers
+    from shrp.convert import router_layers
     from shrp.minimal_pairs import pairs_of
     from shrp.usage import measure_usage
 
-    made = [side.checkpoint for side in sides if isinstance(side, OfCheckpoint)]
-    counts = {num_experts_of(one.model) for one in made}
+    counts = {side.num_experts for side in sides}
     if len(counts) > 1:
         return {}
-    if counts and all(side.plan is not None for side in sides):
+    if all(side.plan is not None for side in sides):
         kept = kept_alike(*(side.plan for side in sides), counts.pop())
         return {"kept": kept.to_dict("records")}
+    made = [side.checkpoint for side in sides if isinstance(side, OfCheckpoint)]
     if len(made) < len(sides) or not all(router_layers(one.model) for one in made):
         return {}
     stats = [

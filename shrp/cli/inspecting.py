@@ -254,7 +254,7 @@ def evaluate(
 ) -> None:
     """Score a checkpoint, or an export of one as it is served, with a 95% interval.
 
-    Beside it stands the dense teacher, where that is known, which it is of a checkpoint alone.
+    A checkpoint's stands beside its dense teacher's, where that is known.
     """
     from shrp.cli.subjects import subject
     from shrp.minimal_pairs import pair_outcomes, pairs_of

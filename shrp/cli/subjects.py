@@ -39,6 +39,13 @@ class OfCheckpoint:
         return self.checkpoint.info.plan
 
     @property
+    def num_experts(self) -> int:
+        """Experts of a converted layer."""
+        from shrp.convert import num_experts_of
+
+        return num_experts_of(self.checkpoint.model)
+
+    @property
     def reads(self) -> int:
         """Most tokens of an input that it reads."""
         from shrp.batching import longest_input
@@ -95,6 +102,11 @@ class OfExport:
         return self.export.plan
 
     @property
+    def num_experts(self) -> int:
+        """Experts of a converted layer."""
+        return self.export.num_experts
+
+    @property
     def reads(self) -> int:
         """Most tokens of an input that it reads."""
         return self.export.max_length
@@ -118,14 +130,16 @@ class OfExport:
     def provenance(self, source: TextData) -> dict[str, Any]:
         """What a result was found with."""
         import onnxruntime
+        import tokenizers
 
-        made = {
-            "made_from": self.export.made_from,
-            "precision": self.export.precision,
-            "bytes": self.export.bytes,
+        export = self.export
+        versions = {"onnxruntime": onnxruntime.__version__, "tokenizers": tokenizers.__version__}
+        about = {
+            "graph_fingerprint": export.fingerprint,
+            "precision": export.precision,
+            "bytes": export.bytes,
         }
-        versions = {"onnxruntime": onnxruntime.__version__}
-        return provenance_of(self.export.fingerprint, source, self.reads, versions) | made
+        return provenance_of(export.made_from, source, self.reads, versions) | about
 
 
 Subject = OfCheckpoint | OfExport

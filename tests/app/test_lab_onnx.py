@@ -11,11 +11,13 @@ import torch
 
 from shrp import checkpoint as checkpoints
 from shrp.answer_shares import with_output_shift
+from shrp.data import TextData
 from shrp.errors import ExportError
 from shrp.evaluate import evaluate, in_order, summarise
 from shrp.paired import paired_difference
 from shrp.plan import make_plan
 from shrp.prune import prune
+from shrp.tasks import TASKS
 from ui import lab_onnx, lab_onnx_score
 from ui.lab_onnx import OnnxExport
 from ui.lab_views import points_interval
@@ -190,6 +192,17 @@ def test_the_sentence_tells_the_difference(tiny_data, labelled):
     ends = points_interval(paired_difference(found, same)[1], "accuracy")
     assert (f"−5.0 points (95% interval {ends}, paired)" in said) == labelled
     assert ("95\\.0\\%" in said) == labelled
+
+
+def test_the_sentence_tells_of_numbers(tiny_data):
+    texts = tuple(text * 2 for text in tiny_data(40).texts)
+    data = TextData(TASKS["stsb"], "pairs", texts, np.linspace(0, 5, 40))
+    outputs = np.linspace(0, 5, 40, dtype=np.float32)[:, None]
+    moved = outputs.copy()
+    moved[:3] += 0.6
+    same, found = (summarise(data, np.arange(40), logits, True) for logits in (outputs, moved))
+    said = lab_onnx_score.sentence(found, same, data)
+    assert "its answers differ by more than 0.5 in 3 of 40 inputs" in said
 
 
 def test_a_pruned_checkpoint_is_exported_as_it_is(open_page, tiny_static_checkpoint, builds):
