@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` 
     from shrp.data import load_probe as load_probe
     from shrp.errors import ShrpError as ShrpError
     from shrp.evaluation import Evaluation as Evaluation
+    from shrp.exported import load_export as load_export
     from shrp.plan import PruningPlan as PruningPlan
     from shrp.plan import make_plan as make_plan
     from shrp.routing import force_experts as force_experts
@@ -47,6 +48,7 @@ _HOMES = {
     "force_experts": "shrp.routing",
     "load": "shrp.checkpoint",
     "load_data": "shrp.data",
+    "load_export": "shrp.exported",
     "load_file": "shrp.data",
     "load_glue": "shrp.data",
     "load_probe": "shrp.data",
