@@ -161,19 +161,16 @@ def onnx_calls(
     Yields:
         By model, its call; and for those that could not be exported, the reason.
     """
-    import onnxruntime
-
     from shrp.export import export_onnx
+    from shrp.export_check import open_graph
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
     calls, reasons = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, model in models.items():
             path = Path(scratch) / f"{name}.onnx"
             try:
                 export_onnx(model, tokenizer, path, int8=int8, check=False)
-                session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                session = open_graph(path)
             except Exception as error:  # onnxruntime's have no ancestor of their own; the reason is reported
                 reasons[name] = first_line(error)
                 continue

@@ -13,7 +13,7 @@ from benchmarks.markdown import table
 from shrp import experiments
 from shrp.experiments import QUESTIONS, TITLES, Experiment
 from shrp.matching import EXCHANGES, matching_findings, matching_frame
-from shrp.phrases import in_points, with_ends
+from shrp.phrases import in_points, kept_share
 from shrp.rates import rates_findings, rates_frame
 
 INTRODUCTION = (
@@ -186,7 +186,7 @@ def _matching(found: Experiment) -> list[str]:
 
     def cells(row: Any) -> list[str]:
         shown = [str(row["seed"]), row["pruning"], EXCHANGES[row["exchange"]], row["what"]]
-        shown += [f"{row['matching']:.0%}", with_ends(row["retained"], row["low"], row["high"])]
+        shown += [f"{row['matching']:.0%}", kept_share(row)]
         drawn = row["change"] != row["change"]
         return [*shown, "" if drawn else in_points(row["change"], row["change low"], row["change high"])]
 
@@ -211,7 +211,7 @@ def _rates(found: Experiment) -> list[str]:
 
     def cells(row: Any) -> list[str]:
         rates = [f"{row[name]:g}" for name in ("times", "learning_rate", "new_learning_rate")]
-        return [row["name"], *rates, str(row["seeds"]), with_ends(row["retained"], row["low"], row["high"])]
+        return [row["name"], *rates, str(row["seeds"]), kept_share(row)]
 
     head = ["model", "times the table's", "learning rate", "of new weights", "seeds", "of teacher"]
     note = "but for the last training's rates and, if named, the start; brackets: 95% over inputs, of seeds their range"

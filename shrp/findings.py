@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.phrases import in_words, signed, with_ends
+from shrp.phrases import in_words, kept_share, signed
 from shrp.studies import CONTROLS, NAMES, STANDARD, average, trained_controls
 
 HOW_FOUND = (
@@ -194,7 +194,7 @@ def _paired(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> bool:
 def _with_ends(row: pd.Series) -> str:
     if row["model"] == "random" and not row["recovered"]:  # the ends of one task's row are the range of draws
         return f"{row['retained']:.1%} (mean of draws)"
-    return with_ends(row["retained"], row["low"], row["high"])
+    return kept_share(row)
 
 
 def both_seeds(one: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from shrp.errors import DataError
 from shrp.experiments import Experiment
 from shrp.intervals import NO_INTERVAL, stored_interval
-from shrp.phrases import counted, in_points, listed, signed, with_ends
+from shrp.phrases import counted, in_points, kept_share, listed, signed
 from shrp.studies import command_of
 
 AS_DRAWN = "as drawn"
@@ -63,9 +63,9 @@ def matching_findings(frame: pd.DataFrame) -> list[str]:
         for (seed, pruning), part in rows.groupby(["seed", "pruning"], sort=False):
             first, *others = part.to_dict("records")
             text = f"On {task}, seed {seed}, {pruning} "
-            text += f"{'keeps' if pruning == 'SHRP' else 'keep'} {_share(first)} of the teacher's score"
+            text += f"{'keeps' if pruning == 'SHRP' else 'keep'} {kept_share(first)} of the teacher's score"
             text += "".join(
-                f"; with {row['what']}, {_share(row)}, a change of "
+                f"; with {row['what']}, {kept_share(row)}, a change of "
                 f"{in_points(row['change'], row['change low'], row['change high'])} points"
                 for row in others
             )
@@ -100,7 +100,3 @@ def _exchanged(row: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
         if after[layer] != before[layer]
     ]
     return listed(parts)
-
-
-def _share(row: Mapping[str, Any]) -> str:
-    return with_ends(row["retained"], row["low"], row["high"])

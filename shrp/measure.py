@@ -27,11 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from shrp.config import Routing
-from shrp.convert import expert_layers, num_experts_of
-from shrp.errors import PlanError, ShrpError, UnsupportedModelError
+from shrp.convert import num_experts_of
+from shrp.errors import ShrpError, UnsupportedModelError
 from shrp.families import encoder_layers, family_of, positions
 from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
 from shrp.plan import PruningPlan
+from shrp.prune import prunable_layers
 
 TOKENS = 128
 """Length of the one input that FLOPs are counted for where nothing else is said (method.md, "Denominators")."""
@@ -251,10 +252,7 @@ def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -
         ShrpError: `tokens` is below 1.
     """
     _check_tokens(tokens)
-    routed = expert_layers(model)
-    if not routed:
-        raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
-    plan.check_fits(list(routed), num_experts_of(model))
+    routed = prunable_layers(model, plan)
     return static_cost(model, len(routed), plan.budget, tokens)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def listed(words: Iterable[str]) -> str:
@@ -34,6 +35,11 @@ def with_ends(share: float, low: float, high: float) -> str:
     """A share in percent with the ends of its interval, where it has one: `98.9% (90.1 to 107.3)`."""
     text = f"{share:.1%}"
     return text if low != low else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def kept_share(row: Mapping[str, Any]) -> str:
+    """`with_ends` of a study's row."""
+    return with_ends(row["retained"], row["low"], row["high"])
 
 
 def in_points(value: float, low: float, high: float) -> str:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from shrp.convert import expert_layers, num_experts_of
 from shrp.errors import PlanError
 from shrp.families import family_of
-from shrp.layers import StaticLayer
+from shrp.layers import ExpertLayer, StaticLayer
 from shrp.plan import PruningPlan
 
 
@@ -44,6 +44,19 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     return clone
 
 
+def prunable_layers(model: PreTrainedModel, plan: PruningPlan) -> dict[int, ExpertLayer]:
+    """The layers that a plan prunes, by index.
+
+    Raises:
+        PlanError: the plan does not fit, or the model has no routed layer.
+    """
+    routed = expert_layers(model)
+    if not routed:
+        raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
+    plan.check_fits(list(routed), num_experts_of(model))
+    return routed
+
+
 def prune(model: PreTrainedModel, plan: PruningPlan, *, share_weights: bool = False) -> PreTrainedModel:
     """Return the static model of `plan`; the routed `model` is left as it was.
 
@@ -54,10 +67,7 @@ def prune(model: PreTrainedModel, plan: PruningPlan, *, share_weights: bool = Fa
     Raises:
         PlanError: the plan does not fit, or the model has no routed layer.
     """
-    routed = expert_layers(model)
-    if not routed:
-        raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
-    plan.check_fits(list(routed), num_experts_of(model))
+    routed = prunable_layers(model, plan)
     static: dict[int, nn.Module] = {
         index: StaticLayer.from_expert_layer(routed[index], list(kept.experts), list(kept.weights))
         for index, kept in plan.layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from shrp.experiments import Experiment
-from shrp.phrases import counted, in_words, with_ends
+from shrp.phrases import counted, in_words, kept_share
 from shrp.studies import bounds, stored_intervals
 
 NAMES = {
@@ -56,11 +56,11 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
         for model, part in rows.groupby("model", sort=False):
             top = best[model] = part.loc[part["retained"].idxmax()]
             own = part[part["times"] == 1]
-            text = f"{top['name']} {_kept(top)} at {_rates(top)}"
+            text = f"{top['name']} {kept_share(top)} at {_rates(top)}"
             if len(part) > 1:
                 text += f", the most of {len(part)} tried"
             if len(own) and top["times"] != 1:
-                text += f", and {_kept(own.iloc[0])} at {_rates(own.iloc[0])}"
+                text += f", and {kept_share(own.iloc[0])} at {_rates(own.iloc[0])}"
             parts.append(text)
         if (floor := rows["floor"].iloc[0]) == floor:
             parts.append(f"a constant answer {floor:.1%}")
@@ -82,7 +82,3 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
 
 def _rates(row: pd.Series) -> str:
     return "the table's rates" if row["times"] == 1 else f"{row['times']:g} times the table's rates"
-
-
-def _kept(row: pd.Series) -> str:
-    return with_ends(row["retained"], row["low"], row["high"])

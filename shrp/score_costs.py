@@ -13,7 +13,7 @@ from shrp.measure import TOKENS, Cost, cost, dense_cost, static_cost
 from shrp.verdicts import KINDS_OF_CONTROL
 
 SHARES = ("encoder_params", "model_params", "encoder_flops")
-_DROPPED, _RANDOM, _NO_ROUTER = KINDS_OF_CONTROL
+_DROPPED, _, _NO_ROUTER = KINDS_OF_CONTROL
 
 
 def row_cost(row: Mapping[str, Any], loaded: Checkpoint) -> Cost | None:

@@ -2,7 +2,6 @@ import math
 
 import pytest
 
-from ui.lab_views import points, points_interval
 from ui.text import (
     LONGEST_LABEL,
     NOT_KNOWN,
@@ -11,6 +10,8 @@ from ui.text import (
     count,
     file_name,
     interval_text,
+    points,
+    points_interval,
     score_text,
     signed,
 )

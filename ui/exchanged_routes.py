@@ -15,8 +15,7 @@ from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui import state
 from ui.downloads import chart
-from ui.lab_views import points, points_interval
-from ui.text import escape_html, is_percentage, metric_name, percent, score_text
+from ui.text import escape_html, is_percentage, metric_name, percent, points, points_interval, score_text
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, layout, whiskers
 from ui.usage_figures import cells_height
 

@@ -12,7 +12,7 @@ from shrp.attribution.router import RoutesWithout
 from shrp.explore import Exploration
 from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten
-from ui.theme import SELECTED, click_targets, layout, outline
+from ui.theme import SELECTED, click_targets, layout, outline, pick_by_click
 
 EXPERT_COLORS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
@@ -129,7 +129,7 @@ def token_map(
         title="token, in reading order",
     )
     fig.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
-    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    pick_by_click(fig)
     if len(tokens) > _WINDOW:
         fig.update_xaxes(range=[-0.5, _WINDOW - 0.5])
         fig.update_layout(dragmode="pan")

@@ -15,8 +15,17 @@ from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui import expert_profile_together as together
 from ui.downloads import downloads
-from ui.lab_views import points, points_interval
-from ui.text import capital, escape, metric_name, score_text, signed, worth_meaning, worth_name
+from ui.text import (
+    capital,
+    escape,
+    metric_name,
+    points,
+    points_interval,
+    score_text,
+    signed,
+    worth_meaning,
+    worth_name,
+)
 
 _IN_NAME = 3
 """Experts beside the first that a file's name tells."""
@@ -155,8 +164,7 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str, what: str) -> None:
     st.caption(
         f"The {worth} is {worth_meaning(data.task)}; negative: {what} had helped. "
         f"Means over all n inputs of a slice of {escape(data.name)}, those included that can't change; "
-        f"95% intervals by the bootstrap{as_one}. "
-        "Looking at many experts finds more."
+        f"95% intervals by the bootstrap{as_one}. Looking at many experts finds more."
     )
     downloads(frame, "knock-out-slices", f"{name}-knocked-out-by-slice")
 

@@ -21,10 +21,9 @@ from ui.downloads import downloads
 from ui.lab import GLOBAL, SELECTIONS, Setting
 from ui.lab_sides import model_key
 from ui.lab_sweep import DRAWS
-from ui.lab_views import points, points_interval
 from ui.state import Selection
 from ui.store import results
-from ui.text import escape, interval_text, metric_name, score_text
+from ui.text import escape, interval_text, metric_name, points, points_interval, score_text
 
 CHOSEN, AHEAD, MATCHED = "experts chosen by", "this plan ahead by", "shares matched"
 SAME = "the same experts"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ui.lab import COMBINATIONS, PER_LAYER
-from ui.lab_views import points
-from ui.text import metric_name
+from ui.text import metric_name, points
 
 
 def against_chance(tried: pd.DataFrame, metric: str) -> list[str]:

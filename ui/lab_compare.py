@@ -14,9 +14,8 @@ from ui import lab_threshold, state
 from ui.lab import Setting
 from ui.lab_reference import ROUTED, TEACHER
 from ui.lab_sides import CURRENT, FIRST, SECOND, follow_link, pick, sides
-from ui.lab_views import points, points_interval
 from ui.state import Selection
-from ui.text import ALPHA, capital, escape, metric_name, p_text, percent, score_text
+from ui.text import ALPHA, capital, escape, metric_name, p_text, percent, points, points_interval, score_text
 
 RESAMPLES = 2000
 

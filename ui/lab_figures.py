@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from shrp.plan import PruningPlan
 from shrp.plan_edits import LayerEdit, PlanEdits
 from ui.text import escape_html, percent
-from ui.theme import MUTED, SELECTED, SEQUENTIAL, click_targets, layout
+from ui.theme import MUTED, SELECTED, SEQUENTIAL, click_targets, layout, pick_by_click
 
 _NOW = {"free": "", "pinned": "<br>pinned", "dropped": "<br>dropped by hand"}
 _NEXT = {
@@ -81,7 +81,7 @@ def kept_map(
         margin={"t": 96 if measured else 72} | ({"b": 84} if clickable else {}),
         legend=clickable,
     )
-    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    pick_by_click(fig)
     fig.update_xaxes(
         tickmode="array", tickvals=columns, showgrid=False, zeroline=False, range=[-0.5, experts - 0.5]
     )

@@ -8,8 +8,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from shrp.groups import CLASS, LENGTH, SLICE
-from ui.lab_views import points, points_interval
-from ui.text import PAIR_ORDER, axis_names, capital, escape, escape_html, is_percentage, metric_name
+from ui.text import (
+    PAIR_ORDER,
+    axis_names,
+    capital,
+    escape,
+    escape_html,
+    is_percentage,
+    metric_name,
+    points,
+    points_interval,
+)
 from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 FEW = 30

@@ -15,9 +15,8 @@ from shrp.evaluation import Evaluation
 from shrp.paired import flip_table, paired_difference
 from shrp.phrases import counted
 from ui import state
-from ui.lab_views import points, points_interval
 from ui.store import Progress, once, results
-from ui.text import escape, with_interval
+from ui.text import escape, points, points_interval, with_interval
 
 KIND, KEPT = "onnx-score", 24
 

@@ -11,9 +11,8 @@ from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.metrics import ranking
 from shrp.paired import paired_difference
-from ui.lab_views import points, points_interval
 from ui.store import results
-from ui.text import escape, interval_text, metric_name, percent, score_text
+from ui.text import escape, interval_text, metric_name, percent, points, points_interval, score_text
 
 
 @dataclass(frozen=True, eq=False)

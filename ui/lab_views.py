@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import streamlit as st
 
 from shrp.evaluation import Evaluation
@@ -17,28 +15,13 @@ from ui.text import (
     count,
     escape,
     interval_text,
-    is_percentage,
     metric_name,
     other_metrics,
     percent,
+    points,
+    points_interval,
     score_text,
-    signed,
 )
-
-
-def points(difference: float, metric: str) -> str:
-    """A signed difference of scores: `−1.2 points`, or `−0.012` for correlations."""
-    if difference != difference:
-        return NOT_KNOWN
-    return f"{signed(100 * difference, 1)} points" if is_percentage(metric) else signed(difference, 3)
-
-
-def points_interval(interval: Sequence[float], metric: str) -> str:
-    """The ends of a difference's interval: `−3.0 to +0.4`; a dash where there is none."""
-    if interval[0] != interval[0]:
-        return NOT_KNOWN
-    low, high = (points(end, metric).removesuffix(" points") for end in interval)
-    return f"{low} to {high}"
 
 
 def headline(

@@ -43,7 +43,6 @@ def show() -> None:
         instead = "Nothing is picked instead" if shown is None else f"**{escape(shown)}** is shown instead"
         st.warning(
             f"The address asks for the {what} **{escape(shorten(asked))}**, which is not here; what is "
-            "uploaded belongs "
-            f"to one session alone. {instead}.",
+            f"uploaded belongs to one session alone. {instead}.",
             icon=":material/link_off:",
         )

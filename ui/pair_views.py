@@ -13,8 +13,7 @@ from shrp.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes, pairs_
 from shrp.tasks import Task
 from ui.downloads import chart
 from ui.lab_group_figures import losses_by_group, summary
-from ui.lab_views import points, points_interval
-from ui.text import PAIR_ORDER, escape, p_text, percent
+from ui.text import PAIR_ORDER, escape, p_text, percent, points, points_interval
 
 
 def what_they_are(task: Task) -> str:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from shrp.explore import Exploration
 from shrp.whatif import WhatIf
 from ui.text import escape_html, shorten
-from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, layout, outline
+from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, layout, outline, pick_by_click
 
 ONE_LINE, TWO_LINES, THREE_LINES = {"t": 78}, {"t": 96}, {"t": 114}
 """Margins above a plot, by how many lines its subtitle has."""
@@ -181,7 +181,7 @@ def what_if_heatmap(
     ]
     names = [f"layer {layer}" for layer, _ in cells]
     fig.add_trace(click_targets([expert for _, expert in cells], names, cells, texts))
-    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    pick_by_click(fig)
     whose = _whose(exploration, result)
     signs = "; ".join(["✕ prediction flips"] * bool(len(rows)) + ["◆ forced"] * bool(forced))
     base = result.base[output]

@@ -23,7 +23,7 @@ from ui.group_experts import SURE
 from ui.pair_views import has_pairs
 from ui.store import once
 from ui.text import LONGEST_LABEL, capital, escape_html, percent, plain, shorten
-from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, click_targets, layout, outline
+from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, click_targets, layout, outline, pick_by_click
 from ui.usage_figures import cells_height
 
 BY = "goes_by"
@@ -272,7 +272,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     places = [(layer, e) for _, e in cells]
     fig.add_trace(click_targets([e for _, e in cells], [g for g, _ in cells], places, texts, size=28))
     outline(fig, (expert - 0.5, expert + 0.5), (-0.5, len(rows) - 0.5))
-    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    pick_by_click(fig)
     fig.update_xaxes(tickvals=list(experts), showgrid=False, zeroline=False)
     fig.update_yaxes(tickvals=rows, ticktext=labels, autorange="reversed", showgrid=False, zeroline=False)
     return layout(

@@ -96,6 +96,21 @@ def other_metrics(metrics: Mapping[str, float], headline: str) -> str:
     )
 
 
+def points(difference: float, metric: str) -> str:
+    """A signed difference of scores: `−1.2 points`, or `−0.012` for correlations."""
+    if difference != difference:
+        return NOT_KNOWN
+    return f"{signed(100 * difference, 1)} points" if is_percentage(metric) else signed(difference, 3)
+
+
+def points_interval(interval: Sequence[float], metric: str) -> str:
+    """The ends of a difference's interval: `−3.0 to +0.4`; a dash where there is none."""
+    if interval[0] != interval[0]:
+        return NOT_KNOWN
+    low, high = (points(end, metric).removesuffix(" points") for end in interval)
+    return f"{low} to {high}"
+
+
 ALPHA = 0.05
 """A p-value below this counts as a difference, and so does one of two ends of a 95% interval beyond 0."""
 

@@ -87,6 +87,13 @@ def floor_label(score: float, unit: str) -> str:
     return f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}"
 
 
+def pick_by_click(fig: go.Figure) -> None:
+    """Set a map up for clicks on its cells: a drag draws no box, and what is hovered is the mark that lies under the
+    pointer, however far from its middle.
+    """
+    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+
+
 def outline(fig: go.Figure, x: tuple[float, float], y: tuple[float, float], **place: Any) -> None:
     """A frame around what is chosen in a map, which is told from all colours by its white edge.
 

@@ -22,6 +22,7 @@ from ui.theme import (
     click_targets,
     layout,
     outline,
+    pick_by_click,
     whiskers,
 )
 
@@ -125,7 +126,7 @@ def usage_heatmap(
     if selected and selected[0] in layers:
         row = list(layers).index(selected[0])
         outline(fig, (selected[1] - 0.5, selected[1] + 0.5), (row - 0.5, row + 0.5))
-    fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
+    pick_by_click(fig)
     # Without a range of their own the axes leave room for whole marks around the outer cells.
     fig.update_xaxes(
         tickvals=list(experts),

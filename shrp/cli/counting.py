@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from shrp.cli.output import bar, stderr
+from shrp.cli.output import stderr, told
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     from shrp.checkpoint import Checkpoint
@@ -27,10 +27,9 @@ def usage_counted(
     if selection != "fitted":
         return stats
     stderr.print(f"fitting gates on texts of {data.name}, some minutes …", highlight=False)
-    with bar("fitting gates") as shown:
-        task = shown.add_task("fitting gates", total=None)
+    with told("fitting gates") as progress:
         fit = GateFit(source.model, source.tokenizer, data, stats.shares(), max_length=max_length, seed=seed)
-        fitted = fit.finish(lambda done, steps: shown.update(task, completed=done, total=steps))
+        fitted = fit.finish(progress)
     return replace(stats, fitted=fitted)
 
 
@@ -38,12 +37,5 @@ def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, A
     """What knocking out each expert changes, with a progress bar."""
     from shrp.attribution.importance import ablation
 
-    with bar("experts knocked out") as shown:
-        task = shown.add_task("experts knocked out", total=None)
-        return ablation(
-            source.model,
-            source.tokenizer,
-            data,
-            max_length=max_length,
-            progress=lambda done, of: shown.update(task, completed=done, total=of),
-        )
+    with told("experts knocked out") as progress:
+        return ablation(source.model, source.tokenizer, data, max_length=max_length, progress=progress)

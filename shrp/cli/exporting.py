@@ -71,8 +71,7 @@ def export(
     if not report.checked:
         return
     stderr.print(
-        f"logits differ from PyTorch's float32 by at most {report.max_difference:.2g} on {report.checked} "
-        "inputs",
+        f"logits differ from PyTorch's float32 by at most {report.max_difference:.2g} on {report.checked} inputs",
         highlight=False,
     )
     if report.int8 and report.label_agreement is not None:
@@ -101,8 +100,7 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     routed = bool(router_layers(source.model))
     if routed and not given:
         raise ExportError(
-            f"{folder} still routes, and live routing has no ONNX form; say which experts to keep with "
-            "--per-layer, "
+            f"{folder} still routes, and live routing has no ONNX form; say which experts to keep with --per-layer, "
             "--budget or --plan."
         )
     if not routed and given:

@@ -110,8 +110,7 @@ def finetune(
         if not trained:
             raise TrainingError(
                 f"nothing says that {base} has a trained head of {data.task.name}, so it can't be taken as "
-                "it is: give "
-                "--epochs 1 or more or, if it has one, --head-labels."
+                "it is: give --epochs 1 or more or, if it has one, --head-labels."
             )
         _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, max_length, as_json=json)
         return

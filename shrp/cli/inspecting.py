@@ -29,6 +29,7 @@ from shrp.cli.output import (
     print_table,
     provenance,
     stderr,
+    told,
     write_csv,
 )
 from shrp.errors import DataError
@@ -57,8 +58,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=example(
             "evaluate checkpoints/sst2-6of12 --data my.csv --predictions answers.csv",
-            "Prints the score with its 95% interval, by slice too; writes nothing but the file of "
-            "`--predictions`.",
+            "Prints the score with its 95% interval, by slice too; writes nothing but the file of `--predictions`.",
         )
     )(evaluate)
     app.command(
@@ -114,15 +114,14 @@ def usage(
     if by is not None and (why := lacking(by, source)):
         raise DataError(why)
     length = max_length or loaded.info.max_length
-    with bar("usage") as progress:
-        task = progress.add_task("routing", total=len(source))
+    with told("routing", len(source)) as progress:
         stats = measure_usage(
             loaded.model,
             loaded.tokenizer,
             source,
             max_length=length,
             output_norms=output_norms,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=progress,
         )
     answers, lengths = None, None
     if by in (ANSWER, OUTCOME, LENGTH) or explained or routes is not None:
@@ -134,7 +133,7 @@ def usage(
         write_csv(route_table(stats, source, answers, lengths), routes)
         if not json:
             stderr.print(f"wrote {routes}", highlight=False)
-    told = _explained(source, stats, answers, lengths) if explained else []
+    said = _explained(source, stats, answers, lengths) if explained else []
     scored = _exchanged(loaded, source, stats, length) if exchanged else []
     if json:
         result = {
@@ -153,7 +152,7 @@ def usage(
                 name: {"n": int(rows.sum()), "shares": stats.shares(rows)} for name, rows in groups.items()
             }
         if explained:
-            result["explained"] = told
+            result["explained"] = said
         if exchanged:
             result["exchanged"] = scored
         if output_norms:
@@ -169,11 +168,11 @@ def usage(
             for layer in stats.layers
         ]
         print_table(f"Top-1 share, {name}, n = {int(rows.sum())}", lines)
-    if explained and not told:
+    if explained and not said:
         stderr.print("no grouping parts these data, so nothing can explain the routes", highlight=False)
-    if told:
+    if said:
         shown = ("by", "layer", "explained", "q", "beyond_length", "q_beyond")
-        lines = _without_nan(told, shown)
+        lines = _without_nan(said, shown)
         print_table("part of the choice that groups explain beyond chance, and beyond length", lines)
     if scored:
         shown = ("layer", "draws", "moved", "score", "change", "low", "high", "matched", "flipped")
@@ -182,15 +181,13 @@ def usage(
             for one in _without_nan(scored, shown)
         ]
         print_table(
-            "routes exchanged, by layer, in all, and in all among inputs answered alike, means of draws; "
-            "mixture: no "
+            "routes exchanged, by layer, in all, and in all among inputs answered alike, means of draws; mixture: no "
             "routes; matched: score with answer shares as routed",
             lines,
         )
     if stats.too_few:
         stderr.print(
-            f"{stats.n} inputs are too few to tell collapse, noisy usage or near ties by; it takes "
-            f"{stats.too_few}",
+            f"{stats.n} inputs are too few to tell collapse, noisy usage or near ties by; it takes {stats.too_few}",
             highlight=False,
         )
     for warning in stats.warnings():
@@ -208,15 +205,8 @@ def _explained(
     """Rows of `shrp.specialisation.specialisation_frame`."""
     from shrp.specialisation import specialisation, specialisation_frame
 
-    with bar("groups dealt anew") as progress:
-        task = progress.add_task("dealing", total=None)
-        found = specialisation(
-            stats,
-            source,
-            lengths,
-            answers,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with told("groups dealt anew") as progress:
+        found = specialisation(stats, source, lengths, answers, progress=progress)
     return specialisation_frame(found).to_dict("records") if found else []
 
 
@@ -226,15 +216,9 @@ def _exchanged(
     """Rows of `shrp.shuffled.ShuffledRoutes.frame`."""
     from shrp.shuffled import shuffle_routes
 
-    with bar("routes exchanged") as progress:
-        task = progress.add_task("exchanging", total=len(source))
+    with told("routes exchanged", len(source)) as progress:
         found = shuffle_routes(
-            loaded.model,
-            loaded.tokenizer,
-            source,
-            stats,
-            max_length=max_length,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            loaded.model, loaded.tokenizer, source, stats, max_length=max_length, progress=progress
         )
     return found.frame.to_dict("records")
 
@@ -386,7 +370,6 @@ def measure(
         ]
         print_table(
             f"latency, ms a batch of {batch} inputs of {tokens} tokens: PyTorch, float32, {torch.get_num_threads()} "
-            "threads, "
-            f"{repeats} runs each, in turns: median and quartiles",
+            f"threads, {repeats} runs each, in turns: median and quartiles",
             shown,
         )

@@ -135,8 +135,7 @@ def evaluation_data(
     if source in ("probe", "glue"):
         if task.name not in TASKS:
             raise DataError(
-                f"the checkpoint's task, '{task.name}', is one of your own, so no data for it come with "
-                "SHRP: give a "
+                f"the checkpoint's task, '{task.name}', is one of your own, so no data for it come with SHRP: give a "
                 "file with --data."
             )
         for name, given in (
@@ -287,8 +286,7 @@ def say_data(train: TextData, validation: TextData) -> None:
         more = f" and {task.num_labels - 6:,} more" * (task.num_labels > 6)
         what = f"{task.num_labels} classes ({', '.join(counts)}{more})"
     stderr.print(
-        f"{train.name}: {len(train):,} examples, {what}; validated on {validation.name}, n = "
-        f"{len(validation):,}, by "
+        f"{train.name}: {len(train):,} examples, {what}; validated on {validation.name}, n = {len(validation):,}, by "
         f"{task.metric}",
         highlight=False,
     )

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,14 @@ def bar(description: str) -> Progress:
         transient=True,
         disable=not stderr.is_terminal,
     )
+
+
+@contextmanager
+def told(description: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for a function that tells what is done: gives the callback, of what is done and of how much."""
+    with bar(description) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
 class TrainingBar:

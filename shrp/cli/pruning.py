@@ -260,7 +260,6 @@ def prune(
         of_own = "" if source.info.task.name in TASKS else " --data FILE"
         stderr.print(
             f"wrote {out}; `python -m shrp compare {shlex.join([str(checkpoint), str(out)])}{of_own}` says "
-            "what pruning "
-            "lost, paired",
+            "what pruning lost, paired",
             highlight=False,
         )

@@ -29,8 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=example(
             "reference mine/routed --teacher mine/teacher --data probe",
-            "Writes teacher.safetensors into the checkpoint's folder, by which the app compares with the "
-            "teacher.",
+            "Writes teacher.safetensors into the checkpoint's folder, by which the app compares with the teacher.",
         )
     )(reference)
 
@@ -89,8 +88,7 @@ def reference(
                 and abs(result.score - recorded) > SAME_SCORE
             ):
                 raise CheckpointError(
-                    f"{teacher} scores {result.score:.4f} on {source.name}, but {checkpoint} was made with "
-                    "a teacher "
+                    f"{teacher} scores {result.score:.4f} on {source.name}, but {checkpoint} was made with a teacher "
                     f"of {recorded:.4f}: this is another one."
                 )
         found[source.fingerprint] = references.from_evaluation(result, dense.fingerprint, length)

@@ -199,8 +199,7 @@ def _print(frame: pd.DataFrame, routed: Evaluation, scored: TextData, how: str) 
     print_table(
         f"{how}, on {scored.name}, n = {routed.n:,}; the routed model has {routed.score:.4f}\n"
         "kept: experts in all; encoder: its parameters, of the dense encoder's; FLOPs: of the dense "
-        "encoder's, for one "
-        "input of 128 tokens\n"
+        "encoder's, for one input of 128 tokens\n"
         "*: no other size here scores as high with no more of these FLOPs",
         rows,
     )
@@ -226,7 +225,6 @@ def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, chosen_her
     stderr.print(f"(picked by its score on these inputs, without an interval{above})", highlight=False)
     if chosen_here:
         stderr.print(
-            "experts were chosen on the data that score them, which flatters a little; --held-out parts "
-            "the two",
+            "experts were chosen on the data that score them, which flatters a little; --held-out parts the two",
             highlight=False,
         )

@@ -75,8 +75,7 @@ def train(
         typer.Option(
             help="A checkpoint of `convert`: its layers take the place of stage 1, and of --layers. "
             "Pruned there already, it gives a static checkpoint, of which nothing else can be pruned: no "
-            "--per-layer, "
-            "--recover or random control."
+            "--per-layer, --recover or random control."
         ),
     ] = None,
     order: Annotated[

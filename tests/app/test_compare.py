@@ -27,7 +27,7 @@ from ui import data_sources, lab_compare, lab_hurts, lab_threshold
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
 from ui.compare_views import numbering
 from ui.lab_export import plan_json
-from ui.lab_views import points
+from ui.text import points
 
 from .helpers import specs, texts_of, values
 

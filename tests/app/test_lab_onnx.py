@@ -20,8 +20,8 @@ from shrp.prune import prune
 from shrp.tasks import TASKS
 from ui import lab_onnx, lab_onnx_score
 from ui.lab_onnx import OnnxExport
-from ui.lab_views import points_interval
 from ui.store import results
+from ui.text import points_interval
 
 from .helpers import ONNX_REPORT as REPORT
 from .helpers import texts_of
