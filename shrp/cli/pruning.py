@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,11 @@ from shrp.cli.pruned_scores import round_as_stored, scores_of
 from shrp.cli.recovery import recovery_of
 from shrp.errors import DataError, PlanError
 from shrp.tasks import TASKS
+
+if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    from shrp.checkpoint import Checkpoint
+    from shrp.data import TextData
+    from shrp.plan import PruningPlan
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
 
@@ -109,16 +115,13 @@ def prune(
 
     import shrp.checkpoint as store
     from shrp.answer_shares import matched
-    from shrp.card_pruning import pruning_facts
-    from shrp.checkpoint_info import PLAN_FILE, chosen_on, shares_matched, usage_in
+    from shrp.checkpoint_info import shares_matched
     from shrp.history import history_text, joined
-    from shrp.plan import make_plan
     from shrp.prune import prune as cut
     from shrp.run_state import finish
     from shrp.saving import refuse_existing
     from shrp.train import train
     from shrp.training_config import check_seed
-    from shrp.usage import plan_from
 
     if sum(option is not None for option in (budget, per_layer, plan)) != 1:
         raise PlanError("give exactly one of --budget, --per-layer and --plan.")
@@ -164,10 +167,7 @@ def prune(
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
     if match_shares and source.info.task.is_regression:
         raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
-    if not source.info.config.layers:
-        raise PlanError(f"{checkpoint} is dense: it has no converted layer to prune. `train` converts it.")
-    if source.is_static:
-        raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
+    _refuse_dense_and_static(source, checkpoint)
     recovery = None
     if recover:  # before anything is measured, since it may not fit
         recovery = recovery_of(
@@ -190,29 +190,21 @@ def prune(
             seed=seed,
         )
     measured_on = None
-    if plan is not None:
-        chosen = plan_file(plan)
-    elif data is not None or selection in ("gate_norm", "ablation", "fitted"):
+    if plan is None and (data is not None or selection in ("gate_norm", "ablation", "fitted")):
         measured_on = evaluation_data(data or "probe", source.info.task, *columns)
-        stats = usage_counted(source, measured_on, selection, max_length, seed)
-        chosen = plan_from(stats, selection=selection, **options)
-    else:
-        chosen = make_plan(usage_in(source.info), selection=selection, **options)
-    by_data = {} if measured_on is None or selection == "random" else chosen_on(measured_on, selection)
-    by_data |= {"chosen_by": PLAN_FILE} if plan is not None else {}
-    asked = {"budget": budget, "per_layer": per_layer, "seed": seed}
-    by_data |= {"pruning": pruning_facts(chosen, **asked, counted_on=measured_on, file=plan)}
+    chosen = plan_file(plan) if plan else _chosen(source, measured_on, selection, max_length, options)
+    facts = _facts(chosen, measured_on, selection, plan, options)
     model, like = cut(source.model, chosen), None
     if match_shares:
         like = measured_on or evaluation_data(data or "probe", source.info.task, *columns)
         model, shift = matched(model, source.model, source.tokenizer, like, max_length)
-        by_data |= shares_matched(like, shift)
+        facts |= shares_matched(like, shift)
     info = store.CheckpointInfo(
         config=source.info.config,
         task=source.info.task,
         plan=chosen,
         base_model=source.info.base_model,
-        training=dict(source.info.training) | {"pruned_from": source.fingerprint} | by_data,
+        training=dict(source.info.training) | {"pruned_from": source.fingerprint} | facts,
         scores=tuple(row for row in source.info.scores if row["kind"] == "teacher"),
     )
     history = store.read_history(checkpoint)
@@ -247,19 +239,61 @@ def prune(
         print_json(
             {"out": str(out), "experts_kept": chosen.budget, "plan": chosen.to_dict(), "scores": scores}
         )
-    else:
-        counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
-        stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
-        print_table(f"{out}", [score_line(row) for row in scores])
-        if measured_on is not None and chosen.selection != "random":
-            stderr.print(
-                f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
-                "parts the two",
-                highlight=False,
-            )
-        of_own = "" if source.info.task.name in TASKS else " --data FILE"
+        return
+    counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
+    stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
+    print_table(f"{out}", [score_line(row) for row in scores])
+    if measured_on is not None and chosen.selection != "random":
         stderr.print(
-            f"wrote {out}; `python -m shrp compare {shlex.join([str(checkpoint), str(out)])}{of_own}` says "
-            "what pruning lost, paired",
+            f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
+            "parts the two",
             highlight=False,
         )
+    of_own = "" if source.info.task.name in TASKS else " --data FILE"
+    stderr.print(
+        f"wrote {out}; `python -m shrp compare {shlex.join([str(checkpoint), str(out)])}{of_own}` says "
+        "what pruning lost, paired",
+        highlight=False,
+    )
+
+
+def _chosen(
+    source: Checkpoint,
+    measured_on: TextData | None,
+    selection: str,
+    max_length: int,
+    options: Mapping[str, Any],
+) -> PruningPlan:
+    """The plan that the options ask for, of usage on data or else of the checkpoint's own."""
+    from shrp.checkpoint_info import usage_in
+    from shrp.plan import make_plan
+    from shrp.usage import plan_from
+
+    if measured_on is None:
+        return make_plan(usage_in(source.info), selection=selection, **options)
+    stats = usage_counted(source, measured_on, selection, max_length, options["seed"])
+    return plan_from(stats, selection=selection, **options)
+
+
+def _facts(
+    chosen: PruningPlan,
+    measured_on: TextData | None,
+    selection: str,
+    plan: Path | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the card tells of the choice of experts."""
+    from shrp.card_pruning import pruning_facts
+    from shrp.checkpoint_info import PLAN_FILE, chosen_on
+
+    asked = {name: options[name] for name in ("budget", "per_layer", "seed")}
+    facts = {} if measured_on is None or selection == "random" else chosen_on(measured_on, selection)
+    facts |= {} if plan is None else {"chosen_by": PLAN_FILE}
+    return facts | {"pruning": pruning_facts(chosen, **asked, counted_on=measured_on, file=plan)}
+
+
+def _refuse_dense_and_static(source: Checkpoint, checkpoint: Path) -> None:
+    if not source.info.config.layers:
+        raise PlanError(f"{checkpoint} is dense: it has no converted layer to prune. `train` converts it.")
+    if source.is_static:
+        raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")
