@@ -100,6 +100,23 @@ def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
     return found
 
 
+def piece_counts(tokenizer, texts: Sequence[tuple[str, ...]], size: int) -> np.ndarray:
+    """How often each token is in some texts, nothing cut and no special tokens added; int64 `(size,)`, by id."""
+    counts = np.zeros(size, dtype=np.int64)
+    for start in range(0, len(texts), _AT_ONCE):
+        columns = [list(column) for column in zip(*texts[start : start + _AT_ONCE])]
+        with _ENCODING:
+            encoded = tokenizer(
+                *columns,
+                truncation=False,
+                add_special_tokens=False,
+                return_attention_mask=False,
+                verbose=False,
+            )
+        counts += np.bincount([i for ids in encoded["input_ids"] for i in ids], minlength=size)
+    return counts
+
+
 def collate(tokenizer, encoded: Sequence[Encoded], indices: Sequence[int] | np.ndarray) -> Batch:
     """Pad some encoded inputs to the longest of them, on the right.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shrp.card_pruning import kept_table, pruned
+from shrp.card_pruning import kept_table, pruned, trimmed
 from shrp.card_scores import score_sections, scored
 from shrp.card_training import chosen_on_texts, converted, settings, texts_in, trained, usage_of
 from shrp.checkpoint import Checkpoint, read_history
@@ -69,7 +69,13 @@ def made(loaded: Checkpoint) -> str:
     training = loaded.info.training
     texts = "" if converted(training) else texts_in(read_history(loaded.path))  # the history alone may tell
     texts = f"{texts} Then:" if texts else ""
-    parts = (texts, trained(training), settings(training.get("config", {})), pruned(loaded.info))
+    parts = (
+        texts,
+        trained(training),
+        settings(training.get("config", {})),
+        pruned(loaded.info),
+        trimmed(training),
+    )
     return " ".join(filter(None, parts))
 
 

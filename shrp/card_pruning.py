@@ -75,6 +75,18 @@ def pruned(info: CheckpointInfo) -> str:
     return " ".join(filter(None, said))
 
 
+def trimmed(training: Mapping[str, Any]) -> str:
+    """What is kept of the vocabulary, in a sentence; empty where all of it is."""
+    if not (found := training.get("vocabulary")):
+        return ""
+    often = f" {found['min_count']:,} times or more" if found["min_count"] > 1 else ""
+    common = f", the first {found['common']:,} of the whole" if found["common"] else ""
+    return (
+        f"Its vocabulary has {found['kept']:,} of {found['size']:,} tokens: those that {found['counted_on']} "
+        f"(n = {found['counted_n']:,}) has{often}{common}, special ones and single characters."
+    )
+
+
 def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
     """How many experts are kept, in words.
 

@@ -37,6 +37,9 @@ from shrp.prune import prunable_layers
 TOKENS = 128
 """Length of the one input that FLOPs are counted for where nothing else is said (method.md, "Denominators")."""
 
+WHOLE_VOCABULARY = "whole_vocab_size"
+"""Field of a model's config: how many tokens there were before `shrp.vocabulary` took some out."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -221,7 +224,7 @@ def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
 def dense_cost(
     model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int = TOKENS, *, dropped: int = 0
 ) -> Cost:
-    """Cost of the same architecture with every layer dense: the denominator of a share.
+    """Cost of the same architecture with every layer dense and its whole vocabulary: the denominator of a share.
 
     Args:
         model_or_config: a model, converted or not, whose own head counts; or a config, which stands for a
@@ -240,7 +243,12 @@ def dense_cost(
         with torch.device("meta"):  # sizes without storage
             model = AutoModelForSequenceClassification.from_config(model)
     layers = [_dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - dropped)
-    return _total(layers, _rest(model, tokens), tokens)
+    params, flops = _rest(model, tokens)
+    embeddings = model.get_input_embeddings()
+    taken = (
+        getattr(model.config, WHOLE_VOCABULARY, None) or embeddings.num_embeddings
+    ) - embeddings.num_embeddings
+    return _total(layers, (params + taken * embeddings.embedding_dim, flops), tokens)
 
 
 def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -> Cost:

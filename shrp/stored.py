@@ -16,7 +16,17 @@ from shrp.tasks import METRICS
 _NUMBER = (int, float)
 _TRAINING: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(
-        ("config", "teacher", "converted", "chosen_on", "shares_matched", "recovery", "pruning"), Mapping
+        (
+            "config",
+            "teacher",
+            "converted",
+            "chosen_on",
+            "shares_matched",
+            "recovery",
+            "pruning",
+            "vocabulary",
+        ),
+        Mapping,
     ),
     **dict.fromkeys(("train_data", "validation_data", "precision", "recipe", "chosen_by"), str),
     **dict.fromkeys(("train_examples", "epochs"), int),
@@ -43,6 +53,10 @@ _CHOSEN_ON: dict[str, type | tuple[type, ...]] = {
     "n": int,
 }
 _SHARES_MATCHED: dict[str, type | tuple[type, ...]] = {"data": str, "n": int, "shift": list}
+_VOCABULARY: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("kept", "size", "min_count", "common", "counted_n"), int),
+    "counted_on": str,
+}
 _SCORE: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("kind", "model", "data", "metric", "data_fingerprint", "interval_is"), str),
     **dict.fromkeys(("score", "retained", "constant"), _NUMBER),
@@ -75,6 +89,7 @@ def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
     for name, what, fields in (
         ("chosen_on", "choice of experts", _CHOSEN_ON),
         ("shares_matched", "shifted output bias", _SHARES_MATCHED),
+        ("vocabulary", "trimmed vocabulary", _VOCABULARY),
     ):
         if (said := known.get(name)) is not None:
             _check(what, said, fields)

@@ -52,6 +52,8 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
     parts.append(f"task **{escape(info.task.name)}**")
     if info.base_model:
         parts.append(f"from {escape(info.base_model)}")
+    if vocabulary := info.training.get("vocabulary"):
+        parts.append(f"vocabulary of {vocabulary['kept']:,} instead of {vocabulary['size']:,} tokens")
     return " · ".join(parts)
 
 
@@ -125,6 +127,13 @@ def _pruning_facts(training: Mapping[str, Any], plan: PruningPlan | None) -> lis
         facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
     if matched := training.get("shares_matched"):
         facts.append(("output bias matched on", f"{matched['data']}, n = {matched['n']:,}"))
+    if vocabulary := training.get("vocabulary"):
+        facts.append(
+            (
+                "vocabulary",
+                f"{vocabulary['kept']:,} of {vocabulary['size']:,} tokens, needed by {vocabulary['counted_on']}",
+            )
+        )
     recovery = recovery_of(training)
     if not recovery:
         return facts

@@ -24,6 +24,7 @@ from shrp.cli import (
     reference,
     sweeping,
     training,
+    trimming,
 )
 from shrp.cli.output import stderr
 from shrp.errors import ShrpError
@@ -48,6 +49,7 @@ for module in (
     comparing,
     reference,
     cards,
+    trimming,
     exporting,
 ):
     module.register(app)

@@ -1,0 +1,207 @@
+"""`trim-vocabulary`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrp.cli.options import (
+    AsJson,
+    DataSource,
+    EvaluatedLength,
+    LabelColumn,
+    LabelMeanings,
+    TextColumns,
+    evaluation_data,
+)
+from shrp.cli.output import example, interval_text, print_json, stderr, told
+from shrp.cli.pruned_scores import round_as_stored
+from shrp.errors import DataError
+from shrp.tasks import TASKS
+
+if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from shrp.checkpoint import Checkpoint
+    from shrp.checkpoint_info import CheckpointInfo
+    from shrp.data import TextData
+    from shrp.evaluation import Evaluation
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command to the command line."""
+    app.command(
+        "trim-vocabulary",
+        epilog=example(
+            "trim-vocabulary pruned --common 12000 --out small",
+            "Writes a checkpoint, weights in float16, and prints its size and its score beside those of the "
+            "whole vocabulary.",
+        ),
+    )(trim_vocabulary)
+
+
+def trim_vocabulary(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint, routed, static or dense.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the resulting checkpoint.")],
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of texts like those to be read; by default the training data of the checkpoint's GLUE task.",
+            show_default=False,
+        ),
+    ] = None,
+    min_count: Annotated[
+        int, typer.Option(min=1, help="How often a token must be in these texts to stay.")
+    ] = 1,
+    common: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Keep the vocabulary's first tokens besides, so many: in BERT's the most common words.",
+        ),
+    ] = 0,
+    data: DataSource = "probe",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    label_means: LabelMeanings = None,
+    max_length: EvaluatedLength = None,
+    full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Take the tokens out of a vocabulary that texts don't need: most of a pruned model is its embeddings.
+
+    Texts all of whose tokens stay are read and answered as before; other words fall apart into smaller pieces.
+    """
+    import torch
+
+    import shrp.checkpoint as store
+    from shrp.cli.subjects import OfCheckpoint
+    from shrp.data import load_file, load_glue
+    from shrp.history import history_text
+    from shrp.measure import cost, dense_cost
+    from shrp.saving import refuse_existing
+    from shrp.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
+
+    refuse_existing(out)
+    source = store.load(checkpoint)
+    if "vocabulary" in source.info.training:
+        raise DataError(
+            f"{checkpoint} has a trimmed vocabulary already; trim the checkpoint that it came from."
+        )
+    task, length = source.info.task, max_length or source.info.max_length
+    if texts is not None:
+        like = load_file(texts, task, text_column, None)
+    elif task.name in TASKS:
+        like = load_glue(task.name, "train")
+    else:
+        raise DataError(
+            f"the checkpoint's task, '{task.name}', is one of your own: give its texts with --texts."
+        )
+    scored = None
+    if data != "probe" or task.name in TASKS:
+        of_file = data not in ("probe", "glue")
+        columns = (text_column if of_file else None, label_column, None, label_means if of_file else None)
+        scored = evaluation_data(data, task, *columns)
+    chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
+    model, tokenizer = with_vocabulary(source.model, source.tokenizer, chosen)
+    dtype = None if full_precision else torch.float16
+    round_as_stored(model, dtype)
+    facts = vocabulary_facts(chosen, like, min_count=min_count, common=common)
+    result: dict[str, Any] = {"out": str(out)} | facts
+    shares = [cost(one).relative_to(dense_cost(one))["model_params"] for one in (source.model, model)]
+    result |= {"model_params_before": shares[0], "model_params": shares[1]}
+    rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
+    if scored is not None:
+        before, after = _scored(source, model, tokenizer, scored, length)
+        result |= _change(before, after, scored) | {"missing": chosen.missing(source.tokenizer, scored.texts)}
+        teacher = OfCheckpoint(source, length).teacher(scored)
+        rows += _row(source.info, after, scored, teacher, length)
+    training = dict(source.info.training) | {"vocabulary": facts, "trimmed_from": source.fingerprint}
+    info = replace(source.info, training=training, scores=tuple(rows))
+    history = store.read_history(checkpoint)
+    extra = {store.HISTORY: history_text(history)} if history else {}
+    store.save(model, tokenizer, info, out, dtype=dtype, extra_files=extra, teacher=source.teacher)
+    if json:
+        print_json(result)
+        return
+    stderr.print(
+        f"kept {facts['kept']:,} of {facts['size']:,} tokens: the whole model has {shares[1]:.1%} of the dense one's "
+        f"parameters instead of {shares[0]:.1%}",
+        highlight=False,
+    )
+    if scored is not None:
+        stderr.print(_said(result, scored), highlight=False)
+    stderr.print(f"wrote {out}", highlight=False)
+
+
+def _scored(
+    source: Checkpoint,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    length: int,
+) -> list[Evaluation]:
+    """The evaluations with the whole vocabulary and with the smaller one."""
+    from shrp.evaluate import evaluate
+
+    found = []
+    with told(f"scoring on {data.name}", 2) as progress:
+        for each, words in ((source.model, source.tokenizer), (model, tokenizer)):
+            found.append(evaluate(each, words, data, max_length=length))
+            progress(len(found), 2)
+    return found
+
+
+def _change(before: Evaluation, after: Evaluation, data: TextData) -> dict[str, Any]:
+    """Both scores, and what changed."""
+    from shrp.paired import flip_table, paired_difference
+
+    change, ends = paired_difference(after, before)
+    return {
+        "data": data.name,
+        "n": len(data),
+        "metric": after.metric,
+        "score_before": before.score,
+        "score": after.score,
+        "interval": after.ends(),
+        "change": change,
+        "change_interval": ends,
+        "answered_otherwise": len(flip_table(before, after, data)),
+    }
+
+
+def _row(
+    info: CheckpointInfo, found: Evaluation, data: TextData, teacher: float | None, length: int
+) -> list[dict[str, Any]]:
+    """The row of scores that the checkpoint carries; none of a dense model, of a control, or without a score."""
+    from shrp.score_rows import score_row
+
+    drawn = info.plan is not None and info.plan.selection.startswith("random")
+    studied = info.config.layers and info.config.control == "none" and not drawn
+    if not studied or not math.isfinite(found.score):
+        return []
+    kind, size = ("routed", {}) if info.plan is None else ("static", {"budget": info.plan.budget})
+    label = f"{kind}{f', {info.plan.budget} in all' if info.plan else ''}, vocabulary trimmed"
+    row = score_row(label, kind, [found], teacher)
+    return [row | {"data_fingerprint": data.fingerprint, "max_length": length} | size]
+
+
+def _said(result: dict[str, Any], data: TextData) -> str:
+    """The scores and what changed, in a sentence."""
+    few = f"{result['missing']:.1%} of its pieces are not kept, {result['answered_otherwise']:,} inputs are answered "
+    few += "otherwise"
+    if data.labels is None:
+        return f"{data.name} (n = {result['n']:,}, no labels): {few}"
+    ends = interval_text({"interval": result["change_interval"]})
+    return (
+        f"{data.name} (n = {result['n']:,}): {result['metric']} {result['score']:.4f} instead of "
+        f"{result['score_before']:.4f} ({result['change']:+.4f}"
+        + (f"; 95%: {ends}, paired" if ends else "")
+        + f"); {few}"
+    )
