@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
+from shrp.checkpoint import Checkpoint
 from shrp.convert import num_experts_of
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
-from shrp.measure import TOKENS, cost, dense_cost
+from shrp.measure import TOKENS, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import LayerEdit, PlanEdits
 from ui import (
@@ -110,7 +111,9 @@ def save_section(
     checkpoint, name = selection.checkpoint, f"{selection.name}-static-{plan.budget}"
     st.markdown(
         f"**{escape(setting.text)}** as a static checkpoint that this app and the command line read: "
-        "unpack it into a folder of checkpoints. The plan alone is what `python -m shrp prune --plan` takes."
+        "unpack it into a folder of checkpoints. The plan alone is what `python -m shrp prune --plan` takes. "
+        f"Of the model's parameters {percent(_embedded(checkpoint, plan), 0)} are the embeddings of its vocabulary: "
+        "`python -m shrp trim-vocabulary` takes out the tokens that your texts don't need."
     )
     moved = lab_threshold.matched(model_key(checkpoint, plan), pruned, routed, selection.data)
     if not (moved and st.checkbox(MATCH_LABEL, key=MATCH, bind="query-params", help=MATCH_HELP)):
@@ -152,6 +155,12 @@ def save_section(
         )
         st.code("\n".join(lines), language="python")
     lab_onnx.section(checkpoint, plan, saved_as, selection.data, scored, shift)
+
+
+def _embedded(checkpoint: Checkpoint, plan: PruningPlan) -> float:
+    """The share of a pruned model's parameters that its tokens' embeddings have."""
+    whole = plan_cost(checkpoint.model, plan, TOKENS).model_params
+    return checkpoint.model.get_input_embeddings().weight.numel() / whole
 
 
 def not_routed(selection: Selection) -> None:

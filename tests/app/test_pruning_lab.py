@@ -22,6 +22,7 @@ from shrp.fitting import GateFit
 from shrp.halves import halves
 from shrp.history import history_text
 from shrp.live import FIRST_ESTIMATE
+from shrp.measure import cost
 from shrp.metrics import ranking
 from shrp.paired import paired_difference
 from shrp.plan import PruningPlan, make_plan
@@ -30,6 +31,7 @@ from shrp.prune import prune
 from shrp.usage import measure_usage, plan_from
 from ui import lab, lab_beside, lab_edits, lab_export, lab_onnx, lab_split, lab_views
 from ui.store import results
+from ui.text import percent
 
 from .helpers import HISTORY, SCORES, specs, texts_of
 from .helpers import ONNX_REPORT as REPORT
@@ -353,6 +355,15 @@ def test_of_a_plan_from_a_file_it_is_not_known_what_it_was_chosen_on(loaded, tmp
     training = dict(other.info.training) | {"validation_data": "glue/sst2 validation"}
     other = replace(other, info=replace(other.info, training=training))
     assert "usage on glue/sst2 validation, of which none of its scores is" in card("other", other)
+
+
+def test_how_much_of_the_model_is_its_vocabulary_is_told(open_page, tiny_checkpoint):
+    at = open_page("pruning_lab", tiny_checkpoint, budget="3")
+    (said,) = [one.value for one in at.markdown if "trim-vocabulary" in one.value]
+    model = checkpoints.load(tiny_checkpoint).model
+    pruned = prune(model, make_plan({1: [1, 0, 0, 0], 2: [1, 1, 0, 0]}, counts={1: 1, 2: 2}))
+    share = model.get_input_embeddings().weight.numel() / cost(pruned).model_params
+    assert f"parameters {percent(share, 0)} are the embeddings" in said
 
 
 def test_the_history_of_its_training_goes_along(open_page, save_tiny, tmp_path):
