@@ -35,6 +35,7 @@ from shrp.prune import prune
 from shrp.rebuild import fill, without_weights
 from shrp.reference import Reference
 from shrp.saving import CONFIG as CONFIG
+from shrp.saving import GRAPH
 from shrp.saving import WEIGHTS as WEIGHTS
 from shrp.saving import save as save
 from shrp.tabular import is_unicode
@@ -189,6 +190,8 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
     folder = Path(folder)
     file = folder / CONFIG
     if not os.path.isfile(file):  # False, too, where the folder may not be looked into
+        if not os.path.lexists(folder):
+            raise CheckpointError(f"there is no {folder}; name a checkpoint's folder.")
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG} that can be read.")
     try:
         if file.stat().st_size > _MAX_JSON_BYTES:
@@ -358,8 +361,8 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
 def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointError]:
     """Every SHRP checkpoint in the folders directly under `root`, by name; a broken one maps to its error.
 
-    A folder with neither a config nor weights is no checkpoint at all and is passed over, and so is one that may not
-    be looked into, or whose name is not valid Unicode and can't be shown.
+    A folder with neither a config nor weights is no checkpoint at all and is passed over, and so is an export, or one
+    that may not be looked into, or whose name is not valid Unicode and can't be shown.
     """
     found: dict[str, CheckpointInfo | CheckpointError] = {}
     root = Path(root)
@@ -370,6 +373,8 @@ def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointEr
     for folder in folders:
         is_model = any(os.path.isfile(folder / name) for name in (CONFIG, WEIGHTS))
         if folder.name.startswith(".") or not is_model or not is_unicode(folder.name):
+            continue
+        if not os.path.isfile(folder / WEIGHTS) and os.path.isfile(folder / GRAPH):  # an export
             continue
         try:
             found[folder.name] = _describe(folder)

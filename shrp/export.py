@@ -30,13 +30,13 @@ from shrp.export_graph import count_products, quantise, write_graph
 from shrp.measure import cost, dense_cost
 from shrp.plan import first_experts
 from shrp.prune import prune
-from shrp.saving import put_in_place
+from shrp.saving import CONFIG, GRAPH, put_in_place
 
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest
 logit where that is above 1.
 """
-MODEL, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
+MODEL, TOKENIZER = GRAPH, "tokenizer.json"
 FORMAT, FORMAT_VERSION = "shrp-onnx", 2
 _ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 

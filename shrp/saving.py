@@ -23,6 +23,8 @@ from shrp.layers import DroppedLayer, StaticLayer
 from shrp.reference import Reference
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+GRAPH = "model.onnx"
+"""What an export has in place of weights (`shrp.export`)."""
 
 
 def save(

@@ -23,6 +23,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table by its file's extension.
 
     Nothing is guessed: the cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too).
+    A CSV file's cells are parted by commas, or by semicolons, as spreadsheets write them where the comma is in numbers.
     A TSV file is read as GLUE's are, a quotation mark being a character like any other.
 
     Returns:
@@ -76,7 +77,7 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     tabs = path.suffix.lower() == ".tsv"
     frame = pd.read_csv(
         path,
-        sep="\t" if tabs else ",",
+        sep=_delimiter(path),
         quoting=3 if tabs else 0,  # csv.QUOTE_NONE, csv.QUOTE_MINIMAL
         dtype=str,
         keep_default_na=False,
@@ -88,10 +89,21 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     return frame
 
 
+def _delimiter(path: Path) -> str:
+    """What parts a file's cells: tabs in TSV, in CSV commas, or semicolons where its header has these alone."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = next((line for line in file if line.strip()), "")
+    return ";" if ";" in header and "," not in header else ","
+
+
 def header_size(path: str | Path) -> int:
     """How many columns the first row of a CSV or TSV file has, without reading on; what is not to be read has 0."""
     tabs = Path(path).suffix.lower() == ".tsv"
-    options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"delimiter": ","}
+    options: dict[str, Any] = {"delimiter": _delimiter(Path(path))} | (
+        {"quoting": csv.QUOTE_NONE} if tabs else {}
+    )
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         lines: list[str] = []
         reader = csv.reader((lines.append(line) or line for line in file), **options)
@@ -143,7 +155,7 @@ def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
     if name not in frame.columns:
         names = ", ".join(map(str, frame.columns))
         hint = (
-            " Are its cells parted by semicolons? Commas (CSV) and tabs (TSV) are read."
+            " Are its cells parted by semicolons? A header that has commas too is parted by these."
             if ";" in names
             else ""
         )

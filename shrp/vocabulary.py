@@ -83,13 +83,13 @@ def vocabulary_of(
     size = 1 + max(pieces.values())
     counts = piece_counts(tokenizer, texts, size)
     keep = counts >= min_count
-    keep[:common] = True
+    used = [index for piece, index in pieces.items() if not _UNUSED.fullmatch(piece)]
+    keep[sorted(used)[:common]] = True
     seen = {character for text in texts for part in text for character in part}
     seen |= {lower for character in seen for lower in character.lower()}
     characters = seen | set(string.printable)
     for piece, index in pieces.items():
         keep[index] |= piece.removeprefix(prefix) in characters
-        keep[index] &= not _UNUSED.fullmatch(piece)
     for index in (*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()):
         keep[index] = True
     return Vocabulary(np.flatnonzero(keep), size)

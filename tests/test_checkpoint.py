@@ -278,7 +278,9 @@ def test_not_shrp(tmp_path, saved, tiny_model):
     text = refusal(tmp_path / "plain")
     assert 'no "shrp" section' in text
     assert "python -m shrp train" in text
-    assert "no config.json" in refusal(tmp_path / "nowhere")
+    assert "there is no" in refusal(tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    assert "no config.json" in refusal(tmp_path / "bare")
     (saved / "config.json").write_text("{not json")
     assert "not readable JSON" in refusal(saved)
     (saved / "config.json").write_bytes(b"\xff\xfe")

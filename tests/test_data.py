@@ -476,6 +476,17 @@ def test_a_meaning_that_can_not_be_is_refused(tmp_path, task, meanings, said):
         load_file(path, task, text_columns=("sentence",) if task is None else None, meanings=meanings)
 
 
+def test_semicolons_part_cells_where_a_header_has_these_alone(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text('\nsentence;label\nFine, mostly;positive\n"Dull; slow";negative\n', encoding="utf-8-sig")
+    data = load_file(path, "sst2")
+    assert data.texts == (("Fine, mostly",), ("Dull; slow",))
+    assert data.labels.tolist() == [1, 0]
+    assert tabular.header_size(path) == 2
+    path.write_text("sentence,label\nFine; mostly,positive\n")
+    assert load_file(path, "sst2").texts == (("Fine; mostly",),)
+
+
 def gaps(**columns):
     frame = pd.DataFrame(
         {

@@ -66,6 +66,10 @@ def test_it_knows_what_it_is(place, static):
     assert len(export.fingerprint) == 64
 
 
+def test_it_is_not_taken_for_a_checkpoint(place):
+    assert list(checkpoint.discover(place)) == ["static"]
+
+
 def test_it_scores_as_pytorch_does(place, static, tiny_tokenizer, tiny_data):
     data = tiny_data(300, 2)  # more than the inputs that are encoded at once
     expected = evaluate(static, tiny_tokenizer, data)
@@ -201,6 +205,13 @@ def test_the_command_line_scores_it(shrp, place, tmp_path):
     assert came["graph_fingerprint"] == load_export(place / "exported").fingerprint
     assert came["max_length"] == told["static"]["provenance"]["max_length"]
     assert list(came["versions"]) == ["onnxruntime", "tokenizers"]
+
+
+def test_a_score_that_a_constant_answer_has_is_told(shrp, place, tmp_path):
+    pd.read_csv(place / "data.csv").query("label == 'positive'").to_csv(tmp_path / "one.csv", index=False)
+    code, out, err = shrp("evaluate", place / "exported", "--data", tmp_path / "one.csv")
+    assert code == 0, err
+    assert "not above a constant answer, which has 1.0000" in " ".join(out.split())
 
 
 def test_the_command_line_holds_it_against_its_checkpoint(shrp, place):

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from shrp import checkpoint
+from shrp.batching import token_counts
 from shrp.card import made
 from shrp.card_pruning import trimmed
-from shrp.data import TextData
+from shrp.data import TextData, load_file
 from shrp.errors import CheckpointError, DataError, UnsupportedModelError
 from shrp.evaluate import evaluate
 from shrp.measure import cost, dense_cost
@@ -70,7 +71,7 @@ def test_kept_is_what_texts_need_and_what_other_words_fall_into(tokenizer):
 def test_rare_tokens_go_and_common_ones_stay_where_asked(tokenizer):
     assert "joy" not in kept_of(tokenizer, min_count=2)[1]
     assert {"the", "never"} <= kept_of(tokenizer, min_count=2)[1]
-    upto = PIECES.index("snow") + 1
+    upto = PIECES.index("snow")  # places that are unused don't count
     assert {"snow", "##ck"} <= kept_of(tokenizer, common=upto)[1]
     assert "rare" not in kept_of(tokenizer, common=upto)[1]
     assert "[unused0]" not in kept_of(tokenizer, common=upto)[1]
@@ -201,10 +202,10 @@ def test_the_command_writes_a_checkpoint_and_says_what_changed(shrp, saved):
 def test_the_command_speaks_to_people_too_and_trims_what_is_pruned(shrp, saved):
     code, _, err = shrp("prune", saved / "routed", "--per-layer", 1, "--out", saved / "pruned")
     assert code == 0, err
-    code, _, err = trim(shrp, saved, "--out", saved / "small", "--common", 2, source="pruned")
+    code, out, err = trim(shrp, saved, "--out", saved / "small", "--common", 2, source="pruned")
     assert code == 0, err
-    assert "of the dense one's parameters instead of" in " ".join(err.split())
-    assert "20.0% of its pieces are not kept" in " ".join(err.split())
+    assert "of the dense one's parameters instead of" in " ".join(out.split())
+    assert "20.0% of its tokens are not kept" in " ".join(out.split())
     (row,) = checkpoint.load(saved / "small").info.scores
     assert (row["model"], row["kind"], row["budget"]) == ("static, 2 in all, vocabulary trimmed", "static", 2)
     code, _, err = trim(shrp, saved, "--out", saved / "smaller", source="small")
@@ -217,10 +218,56 @@ def test_data_without_labels_tell_of_answers_alone(shrp, saved):
     pd.read_csv(saved / "data.csv").drop(columns="label").to_csv(saved / "data2.csv", index=False)
     (saved / "data.csv").unlink()
     (saved / "data2.csv").rename(saved / "data.csv")
-    code, _, err = trim(shrp, saved, "--out", saved / "small")
+    code, out, err = trim(shrp, saved, "--out", saved / "small")
     assert code == 0, err
-    assert "no labels" in err
+    assert "no labels" in out
     assert checkpoint.load(saved / "small").info.scores == ()
+
+
+def test_lines_of_a_text_file_will_do(shrp, saved):
+    (saved / "texts.txt").write_text("\n".join(["the film never drags", "", "joy"]), encoding="utf-8-sig")
+    code, out, err = shrp(
+        "trim-vocabulary",
+        saved / "routed",
+        "--texts",
+        saved / "texts.txt",
+        "--out",
+        saved / "small",
+        "--json",
+    )
+    assert code == 0, err
+    assert (json.loads(out)["counted_on"], json.loads(out)["counted_n"]) == ("texts.txt", 2)
+    kept = checkpoint.load(saved / "small").tokenizer.get_vocab()
+    assert {"the", "joy"} <= kept.keys()
+    assert "lock" not in kept
+    for name, said in (("no.txt", "can't be read"), ("other.txt", "not in UTF-8")):
+        (saved / "other.txt").write_bytes(b"\xff\xfe\x00")
+        code, _, err = shrp(
+            "trim-vocabulary", saved / "routed", "--texts", saved / name, "--out", saved / "more"
+        )
+        assert (code, said in err) == (1, True)
+
+
+def test_the_teacher_stays_known_on_data_that_it_read_whole(shrp, saved, tokenizer, tiny_routed, tiny_info):
+    data = load_file(saved / "data.csv", "sst2")
+    row = {
+        "model": "teacher",
+        "kind": "teacher",
+        "data": data.name,
+        "metric": "accuracy",
+        "score": 1.0,
+        "n": 4,
+    }
+    row |= {"data_fingerprint": data.fingerprint, "interval": [0.5, 1.0], "max_length": 6}
+    info = tiny_info(scores=(row,))
+    checkpoint.save(tiny_routed(vocab_size=len(PIECES), pad_token_id=0), tokenizer, info, saved / "scored")
+    code, _, err = trim(shrp, saved, "--out", saved / "small", source="scored")
+    assert code == 0, err
+    small = checkpoint.load(saved / "small")
+    assert max(token_counts(tokenizer, data.texts)) == 6 < max(token_counts(small.tokenizer, data.texts))
+    code, out, err = shrp("evaluate", saved / "small", "--data", saved / "data.csv", "--json")
+    assert code == 0, err
+    assert json.loads(out)["teacher"] == 1.0
 
 
 def test_an_own_task_needs_texts_of_its_own(shrp, saved, tokenizer, tiny_routed, tiny_info):

@@ -90,15 +90,17 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
     found = loaders.discover_all()
     _follow(letter, start)
     name = _checkpoint(letter, found, selection, start[0])
+    info, task = found.get(name), selection.checkpoint.info.task
+    whole = isinstance(info, CheckpointInfo) and not state.is_routed(info)  # without routers to prune by
+    kinds = tuple(kind for kind in KINDS if kind != PRUNED or not whole)
     kind = always_one(
         f"{letter}: version",
-        KINDS,
+        kinds,
         key_of(letter, "is"),
-        start[1],
-        "As it is; pruned to fewer experts, without routers; or its dense teacher, if the checkpoint holds the "
-        "teacher's outputs on these data.",
+        start[1] if start[1] in kinds else AS_IS,
+        "As it is; pruned to fewer experts, without routers, where it has some; or its dense teacher, if the "
+        "checkpoint holds the teacher's outputs on these data.",
     )
-    info, task = found.get(name), selection.checkpoint.info.task
     try:
         if isinstance(info, CheckpointError):
             raise CheckpointError(
@@ -121,13 +123,6 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         return None
     if kind != PRUNED:
         return Choice(name, checkpoint, kind)
-    if not state.is_routed(checkpoint.info):
-        st.warning(
-            f"**{escape(name)}** has no routers, so there is no usage to prune it by. Compare it as it is, or pick a "
-            "routed checkpoint.",
-            icon=":material/content_cut:",
-        )
-        return None
     model = checkpoint.model
     setting = lab_controls.controls(len(expert_layers(model)), num_experts_of(model), f"{key_of(letter)}_")
     return Choice(name, checkpoint, kind, setting, compare_plan.editor(letter, checkpoint))

@@ -28,6 +28,7 @@ from shrp.cli.output import (
     print_json,
     print_table,
     stderr,
+    stdout,
     write_csv,
 )
 from shrp.errors import DataError
@@ -145,7 +146,7 @@ def _side(folder: Path, side: Subject, found: Evaluation) -> dict[str, Any]:
         "constant": found.constant,
         "n": found.n,
     }
-    return {"checkpoint": str(folder)} | scored | side.costs()
+    return {"checkpoint": str(folder)} | scored | side.costs() | {"bytes": side.bytes}
 
 
 def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -200,13 +201,14 @@ def _print(result: dict[str, Any], source: TextData) -> None:
             "encoder": f"{side['encoder_params']:.1%}",
             "model": f"{side['model_params']:.1%}",
             "FLOPs": f"{side['encoder_flops']:.1%}",
+            "MB": f"{side['bytes'] / 1e6:.1f}",
         }
         for side in sides
     ]
     print_table(
         f"{source.name}, n = {len(source):,}\n"
         "encoder, model: parameters, of the dense one's; FLOPs: of the dense encoder's, for one input of "
-        "128 tokens",
+        "128 tokens; MB: of the file of weights",
         rows,
     )
     if source.labels is None:
@@ -221,10 +223,10 @@ def _print(result: dict[str, Any], source: TextData) -> None:
             said += (
                 f"{right['only_second']}, neither {right['neither']}; McNemar's p = {result['mcnemar_p']:.3g}"
             )
-        stderr.print(said, highlight=False)
+        stdout.print(said, highlight=False)
     flipped = ", ".join(f"{n} {way}" for way, n in result["flipped"].items()) or "none"
     far = " (by more than 0.5)" * source.task.is_regression
-    stderr.print(f"judged differently{far}: {flipped}", highlight=False)
+    stdout.print(f"judged differently{far}: {flipped}", highlight=False)
     for by in ("class", "slice"):
         shown = result.get(f"by_{by}", [])
         print_table(
@@ -244,7 +246,18 @@ def _print(result: dict[str, Any], source: TextData) -> None:
     print_table(
         "usage by layer: total-variation distance, and what chance makes of it", result.get("usage", [])
     )
-    print_table("experts that are kept, by layer", result.get("kept", []))
+    print_table(
+        "experts that are kept, by layer: how many by the first, the second and both; jaccard: both of either, and "
+        "what chance makes of it; distance: total variation of the weights",
+        [
+            {
+                "first" if name == "a" else "second" if name == "b" else name: value
+                for name, value in row.items()
+            }
+            | ({"distance": None} if row["distance"] != row["distance"] else {})
+            for row in result.get("kept", [])
+        ],
+    )
 
 
 def _range(low: float, high: float) -> str:

@@ -29,6 +29,7 @@ from shrp.cli.output import (
     print_table,
     provenance,
     stderr,
+    stdout,
     told,
     write_csv,
 )
@@ -277,6 +278,7 @@ def evaluate(
     summary = result.to_dict() | {
         "teacher": teacher,
         "retained": share_of(result.score, teacher),
+        "constant": result.constant,
         "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
         "slices": slices,
         "pairs": pairs,
@@ -294,10 +296,16 @@ def evaluate(
         "score": result.score,
         "95% interval": interval_text({"interval": result.ends()}) or None,
         "n": result.n,
+        "constant answer": result.constant,
         "teacher": teacher,
         "retained": summary["retained"],
     }
     print_table(str(checkpoint), [line])
+    if result.score <= result.constant:
+        stdout.print(
+            f"not above a constant answer, which has {result.constant:.4f}: what is retained says little",
+            highlight=False,
+        )
     print_table("by slice", slices)
     if pairs:
         print_table("minimal pairs: in order, and both inputs right", pairs)

@@ -52,6 +52,13 @@ class OfCheckpoint:
 
         return longest_input(self.checkpoint.model, self.checkpoint.tokenizer, self.length)
 
+    @property
+    def bytes(self) -> int:
+        """Size of the file of weights."""
+        from shrp.saving import WEIGHTS
+
+        return (self.checkpoint.path / WEIGHTS).stat().st_size
+
     def stream(self, source: TextData, batch_size: int = 32) -> Iterator[Evaluation]:
         """Estimates, batch by batch."""
         from shrp.evaluate import evaluate_stream
@@ -110,6 +117,11 @@ class OfExport:
     def reads(self) -> int:
         """Most tokens of an input that it reads."""
         return self.export.max_length
+
+    @property
+    def bytes(self) -> int:
+        """Size of the graph's file."""
+        return self.export.bytes
 
     def stream(self, source: TextData, batch_size: int = 32) -> Iterator[Evaluation]:
         """Estimates, batch by batch."""

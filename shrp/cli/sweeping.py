@@ -211,8 +211,9 @@ def _range(low: float, high: float) -> str:
 
 def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, chosen_here: bool) -> None:
     said: dict[str, list[str]] = {}
+    floor = routed.constant
     for loss, row in cheapest.items():
-        found = "no size"
+        found = "no size" if floor != floor else f"no size that is above a constant answer ({floor:.4f})"
         if row is not None:
             found = f"{row['kept']} experts in all ({row['score']:.4f}), {row['encoder_params']:.1%} of the encoder's "
             found += "parameters"
@@ -220,7 +221,6 @@ def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, chosen_her
     for found, losses in said.items():
         below = listed(losses)
         stderr.print(f"at most {below} below the routed model's {routed.metric}: {found}", highlight=False)
-    floor = routed.constant
     above = f", and above a constant answer's {floor:.4f}" if floor == floor else ""
     stderr.print(f"(picked by its score on these inputs, without an interval{above})", highlight=False)
     if chosen_here:

@@ -18,7 +18,7 @@ from shrp.cli.options import (
     TextColumns,
     evaluation_data,
 )
-from shrp.cli.output import example, interval_text, print_json, stderr, told
+from shrp.cli.output import example, interval_text, print_json, stderr, stdout, told
 from shrp.cli.pruned_scores import round_as_stored
 from shrp.errors import DataError
 from shrp.tasks import TASKS
@@ -52,8 +52,15 @@ def trim_vocabulary(
     texts: Annotated[
         Path | None,
         typer.Option(
-            help="A file of texts like those to be read; by default the training data of the checkpoint's GLUE task.",
+            help="Texts like those to be read: a table, or a .txt file with one a line; by default the training "
+            "data of the checkpoint's GLUE task.",
             show_default=False,
+        ),
+    ] = None,
+    texts_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of the text in --texts; by default as in the checkpoint's task; twice for pairs."
         ),
     ] = None,
     min_count: Annotated[
@@ -63,7 +70,7 @@ def trim_vocabulary(
         int,
         typer.Option(
             min=0,
-            help="Keep the vocabulary's first tokens besides, so many: in BERT's the most common words.",
+            help="Keep so many of the vocabulary's first tokens too, in BERT's the most common words.",
         ),
     ] = 0,
     data: DataSource = "probe",
@@ -95,8 +102,10 @@ def trim_vocabulary(
             f"{checkpoint} has a trimmed vocabulary already; trim the checkpoint that it came from."
         )
     task, length = source.info.task, max_length or source.info.max_length
-    if texts is not None:
-        like = load_file(texts, task, text_column, None)
+    if texts is not None and texts.suffix.lower() == ".txt":
+        like = _lines(texts)
+    elif texts is not None:
+        like = load_file(texts, task, texts_column, None)
     elif task.name in TASKS:
         like = load_glue(task.name, "train")
     else:
@@ -116,7 +125,7 @@ def trim_vocabulary(
     result: dict[str, Any] = {"out": str(out)} | facts
     shares = [cost(one).relative_to(dense_cost(one))["model_params"] for one in (source.model, model)]
     result |= {"model_params_before": shares[0], "model_params": shares[1]}
-    rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
+    rows = _of_teacher(source, length, scored)
     if scored is not None:
         before, after = _scored(source, model, tokenizer, scored, length)
         result |= _change(before, after, scored) | {"missing": chosen.missing(source.tokenizer, scored.texts)}
@@ -130,14 +139,50 @@ def trim_vocabulary(
     if json:
         print_json(result)
         return
-    stderr.print(
+    stdout.print(
         f"kept {facts['kept']:,} of {facts['size']:,} tokens: the whole model has {shares[1]:.1%} of the dense one's "
         f"parameters instead of {shares[0]:.1%}",
         highlight=False,
     )
     if scored is not None:
-        stderr.print(_said(result, scored), highlight=False)
+        stdout.print(_said(result, scored), highlight=False)
+    if scored is not None and after.score <= after.constant < before.score:
+        stdout.print(
+            f"that is not above a constant answer, which has {after.constant:.4f}: give more texts, or --common",
+            highlight=False,
+        )
     stderr.print(f"wrote {out}", highlight=False)
+
+
+def _lines(file: Path) -> TextData:
+    """The lines of a text file that are not blank, as data without a task."""
+    from shrp.data import TextData
+    from shrp.tasks import TEXTS
+
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{file} can't be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not in UTF-8; save it in that encoding.") from error
+    return TextData(TEXTS, file.name, tuple((line,) for line in lines if line.strip()))
+
+
+def _of_teacher(source: Checkpoint, length: int, scored: TextData | None) -> list[dict[str, Any]]:
+    """The teacher's rows of scores, which stay. Of those whose inputs the teacher read whole, as far as the data are at
+    hand, it is said that they are cut as now: by the smaller vocabulary a text has more tokens, but not the teacher's.
+    """
+    from shrp.batching import token_counts
+    from shrp.data import probe_for
+    from shrp.score_rows import rows_as_now
+
+    rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
+    for data in filter(None, (scored, *probe_for(source.info.task))):
+        counts = token_counts(source.tokenizer, data.texts)
+        alike = rows_as_now(source.info, data, lambda counts=counts: max(counts, default=0), length)
+        for row in rows:
+            row |= {"max_length": length} if row in [dict(one) for one in alike] else {}
+    return rows
 
 
 def _scored(
@@ -194,7 +239,7 @@ def _row(
 
 def _said(result: dict[str, Any], data: TextData) -> str:
     """The scores and what changed, in a sentence."""
-    few = f"{result['missing']:.1%} of its pieces are not kept, {result['answered_otherwise']:,} inputs are answered "
+    few = f"{result['missing']:.1%} of its tokens are not kept, {result['answered_otherwise']:,} inputs are answered "
     few += "otherwise"
     if data.labels is None:
         return f"{data.name} (n = {result['n']:,}, no labels): {few}"
