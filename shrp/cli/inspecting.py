@@ -294,9 +294,9 @@ def evaluate(
         "data": result.data,
         "metric": result.metric,
         "score": result.score,
-        "95% interval": interval_text({"interval": result.ends()}) or None,
+        "95%": interval_text({"interval": result.ends()}) or None,
         "n": result.n,
-        "constant answer": result.constant,
+        "constant": result.constant,
         "teacher": teacher,
         "retained": summary["retained"],
     }
