@@ -161,7 +161,7 @@ def test_evaluate_prints_one_json_object(shrp, place, tmp_path):
 def test_evaluate_for_people(shrp, place):
     code, out, _ = shrp("evaluate", place / "routed", "--data", place / "validation.csv")
     assert code == 0
-    for words in ("accuracy", "validation.csv", "0.7500", "24", "95% interval"):
+    for words in ("accuracy", "validation.csv", "0.7500", "24", "95%"):
         assert words in out
     code, out, _ = shrp(
         "evaluate", place / "routed", "--json"
