@@ -17,7 +17,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -242,13 +242,17 @@ def dense_cost(
     if not isinstance(model, PreTrainedModel):
         with torch.device("meta"):  # sizes without storage
             model = AutoModelForSequenceClassification.from_config(model)
-    layers = [_dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - dropped)
-    params, flops = _rest(model, tokens)
+    found = _with_dense_layers(model, tokens, dropped)
     embeddings = model.get_input_embeddings()
-    taken = (
-        getattr(model.config, WHOLE_VOCABULARY, None) or embeddings.num_embeddings
-    ) - embeddings.num_embeddings
-    return _total(layers, (params + taken * embeddings.embedding_dim, flops), tokens)
+    whole = getattr(model.config, WHOLE_VOCABULARY, None) or embeddings.num_embeddings
+    taken = (whole - embeddings.num_embeddings) * embeddings.embedding_dim
+    return replace(found, model_params=found.model_params + taken)
+
+
+def _with_dense_layers(model: PreTrainedModel, tokens: int, dropped: int) -> Cost:
+    """Cost of a model with its layers dense, but for some that are left out, and its vocabulary as it is."""
+    layers = [_dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - dropped)
+    return _total(layers, _rest(model, tokens), tokens)
 
 
 def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -> Cost:
@@ -272,7 +276,8 @@ def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TO
         UnsupportedModelError: no adapter for its family, or a head of unknown cost.
         ShrpError: `tokens` is below 1.
     """
-    rest = dense_cost(model, tokens, dropped=layers)
+    _check_tokens(tokens)
+    rest = _with_dense_layers(model, tokens, layers)
     d = model.config.hidden_size
     dh = d // num_experts_of(model)
     none, all_in_one = _static_layer(d, dh, 0, tokens), _static_layer(d, dh, kept, tokens)

@@ -23,7 +23,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table by its file's extension.
 
     Nothing is guessed: the cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too).
-    A CSV file's cells are parted by commas, or by semicolons, as spreadsheets write them where the comma is in numbers.
+    A CSV file's cells are parted by commas or, where its header is so, by semicolons; numbers have a point even then.
     A TSV file is read as GLUE's are, a quotation mark being a character like any other.
 
     Returns:
@@ -51,14 +51,23 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
     except (ValueError, OSError) as error:  # pandas' ParserError and pyarrow's errors are among these.
-        reason = _in_plain_words(" ".join(str(error).split())[:200], suffix)
+        delimiter = _delimiter(path) if suffix in (".csv", ".tsv") else ","
+        reason = _in_plain_words(" ".join(str(error).split())[:200], delimiter)
         raise DataError(f"'{path.name}' is not a well-formed {suffix[1:].upper()} file: {reason}") from error
     if frame.empty:
         raise DataError(f"'{path.name}' holds no rows; at least one is needed.")
     return frame
 
 
-def _in_plain_words(reason: str, suffix: str) -> str:
+_HINTS = {
+    "\t": "is there a tab in a text?",
+    ",": "are texts with commas quoted?",
+    ";": "are texts with semicolons quoted?",
+}
+"""Why a row may have more cells than its header, by what parts them."""
+
+
+def _in_plain_words(reason: str, delimiter: str) -> str:
     """What pandas' parser says, for one who has the file in front of them; other reasons as they are.
 
     It counts rows and not lines: a quoted text with line breaks is one row.
@@ -68,7 +77,7 @@ def _in_plain_words(reason: str, suffix: str) -> str:
         return f"a quotation mark in row {int(found[1]) + 1:,} ({counted}) is never closed"
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
         expected, row, saw = (int(number) for number in found.groups())
-        hint = "is there a tab in a text?" if suffix == ".tsv" else "are texts with commas quoted?"
+        hint = _HINTS[delimiter]
         return f"row {row:,} ({counted}) has {saw:,} cells, those before it {expected:,}; {hint}"
     return reason
 
@@ -85,7 +94,7 @@ def _read_delimited(path: Path) -> pd.DataFrame:
         encoding="utf-8-sig",
     )
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
-        raise ValueError("its rows have more fields than its header (are texts with commas quoted?)")
+        raise ValueError(f"its rows have more fields than its header ({_HINTS[_delimiter(path)]})")
     return frame
 
 
@@ -94,8 +103,11 @@ def _delimiter(path: Path) -> str:
     if path.suffix.lower() == ".tsv":
         return "\t"
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = next((line for line in file if line.strip()), "")
-    return ";" if ";" in header and "," not in header else ","
+        header = next((line for line in file if line.strip()), "").strip()
+    parts = [part.strip() for part in header.split(";")]
+    return (
+        ";" if "," not in header and len(parts) > 1 and all(parts) and len(set(parts)) == len(parts) else ","
+    )
 
 
 def header_size(path: str | Path) -> int:

@@ -1,7 +1,7 @@
 """A vocabulary without the tokens that a use does not need.
 
 Embeddings are most of what is left of a pruned encoder: with eleven of twelve layers converted and one expert kept in
-each, 82% of bge-small's parameters. WordPiece takes the longest piece that its vocabulary has. So a text of which every
+each, 81% of bge-small's parameters. WordPiece takes the longest piece that its vocabulary has. So a text of which every
 piece is kept is read exactly as before, and the model answers as before; other words fall apart into smaller pieces.
 
 TextPruner (Yang et al. 2022, arXiv 2203.15996) prunes vocabularies likewise, by the tokens that texts have.
@@ -62,8 +62,9 @@ def vocabulary_of(
 ) -> Vocabulary:
     """The tokens that some texts need.
 
-    Kept are pieces that the texts have at least `min_count` times, the first `common` of the vocabulary, special
-    tokens, and single characters, of ASCII and of the texts, of which other words can be put together.
+    Kept are pieces that the texts have at least `min_count` times, the vocabulary's first `common` of more than one
+    character, special tokens, and single characters, of ASCII and of the texts, of which other words can be put
+    together.
 
     Args:
         texts: what will be read is to be like them: a task's training data, say.
@@ -76,22 +77,32 @@ def vocabulary_of(
     """
     if min_count < 1 or common < 0:
         raise ValueError("A token that is kept is there once at least, and no fewer than 0 are common.")
-    prefix = _wordpiece(json.loads(tokenizer.backend_tokenizer.to_str()))["continuing_subword_prefix"]
+    model = _wordpiece(json.loads(tokenizer.backend_tokenizer.to_str()))
+    prefix = model["continuing_subword_prefix"]
     if not texts:
         raise DataError("there are no texts to tell from which tokens are needed.")
     pieces = tokenizer.get_vocab()
     size = 1 + max(pieces.values())
     counts = piece_counts(tokenizer, texts, size)
     keep = counts >= min_count
-    used = [index for piece, index in pieces.items() if not _UNUSED.fullmatch(piece)]
-    keep[sorted(used)[:common]] = True
+    special = {
+        *tokenizer.all_special_ids,
+        *tokenizer.get_added_vocab().values(),
+        pieces.get(model["unk_token"]),
+    }
+    special -= {None}
+    longer = [
+        index
+        for piece, index in pieces.items()
+        if index not in special and len(piece.removeprefix(prefix)) > 1 and not _UNUSED.fullmatch(piece)
+    ]
+    keep[sorted(longer)[:common]] = True
     seen = {character for text in texts for part in text for character in part}
     seen |= {lower for character in seen for lower in character.lower()}
     characters = seen | set(string.printable)
     for piece, index in pieces.items():
         keep[index] |= piece.removeprefix(prefix) in characters
-    for index in (*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()):
-        keep[index] = True
+    keep[sorted(special)] = True
     return Vocabulary(np.flatnonzero(keep), size)
 
 
@@ -142,6 +153,11 @@ def with_vocabulary(
         if (old := getattr(config, name, None)) is not None:
             setattr(config, name, place.get(old))
     return model, smaller
+
+
+def can_be_trimmed(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is of the kind that can be trimmed here."""
+    return type(getattr(tokenizer.backend_tokenizer, "model", None)).__name__ == "WordPiece"
 
 
 def _wordpiece(backend: dict[str, Any]) -> dict[str, Any]:

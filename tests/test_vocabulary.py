@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,13 @@ from shrp.card_pruning import trimmed
 from shrp.data import TextData, load_file
 from shrp.errors import CheckpointError, DataError, UnsupportedModelError
 from shrp.evaluate import evaluate
-from shrp.measure import cost, dense_cost
+from shrp.measure import cost, dense_cost, plan_cost
 from shrp.plan import make_plan
 from shrp.prune import prune
+from shrp.score_costs import row_cost
 from shrp.stored import check_training
 from shrp.tasks import TASKS
-from shrp.vocabulary import vocabulary_of, with_vocabulary
+from shrp.vocabulary import can_be_trimmed, vocabulary_of, with_vocabulary
 from ui.describe import summary_line, training_facts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
@@ -71,10 +73,9 @@ def test_kept_is_what_texts_need_and_what_other_words_fall_into(tokenizer):
 def test_rare_tokens_go_and_common_ones_stay_where_asked(tokenizer):
     assert "joy" not in kept_of(tokenizer, min_count=2)[1]
     assert {"the", "never"} <= kept_of(tokenizer, min_count=2)[1]
-    upto = PIECES.index("snow")  # places that are unused don't count
+    upto = 1 + WORDS.index("snow")  # characters, special tokens and unused places don't count
     assert {"snow", "##ck"} <= kept_of(tokenizer, common=upto)[1]
-    assert "rare" not in kept_of(tokenizer, common=upto)[1]
-    assert "[unused0]" not in kept_of(tokenizer, common=upto)[1]
+    assert not {"rare", "[unused0]", "☃"} & kept_of(tokenizer, common=upto)[1]
 
 
 def test_the_share_that_is_not_kept_is_told(tokenizer):
@@ -125,7 +126,20 @@ def test_costs_are_held_against_the_whole_vocabulary(tokenizer, tiny_routed):
     assert cost(smaller).encoder_params == cost(model).encoder_params
 
 
+def test_a_plans_cost_is_that_of_the_vocabulary_as_it_is(tokenizer, tiny_routed, tiny_info):
+    plan = make_plan({1: [1, 0, 0, 0], 2: [1, 0, 0, 0]}, per_layer=2)
+    routed, _ = with_vocabulary(
+        tiny_routed(vocab_size=len(PIECES), pad_token_id=0), tokenizer, kept_of(tokenizer)[0]
+    )
+    assert plan_cost(routed, plan) == cost(prune(routed, plan))
+    static = prune(routed, plan)
+    row = {"kind": "static", "budget": plan.budget, "model": "static, 4 in all, vocabulary trimmed"}
+    loaded = SimpleNamespace(info=tiny_info(plan=plan), model=static)
+    assert row_cost(row, loaded) == cost(static)
+
+
 def test_what_can_not_be_trimmed_is_refused(tokenizer, tiny_tokenizer):
+    assert (can_be_trimmed(tokenizer), can_be_trimmed(tiny_tokenizer)) == (True, False)
     with pytest.raises(UnsupportedModelError, match="a vocabulary of WordLevel can't be trimmed"):
         vocabulary_of(tiny_tokenizer, TEXTS)
     with pytest.raises(DataError, match="no texts"):

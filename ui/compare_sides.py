@@ -91,8 +91,8 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
     _follow(letter, start)
     name = _checkpoint(letter, found, selection, start[0])
     info, task = found.get(name), selection.checkpoint.info.task
-    whole = isinstance(info, CheckpointInfo) and not state.is_routed(info)  # without routers to prune by
-    kinds = tuple(kind for kind in KINDS if kind != PRUNED or not whole)
+    unrouted = isinstance(info, CheckpointInfo) and not state.is_routed(info)  # nothing to prune by
+    kinds = (AS_IS, TEACHER) if unrouted else KINDS
     kind = always_one(
         f"{letter}: version",
         kinds,

@@ -14,6 +14,7 @@ from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import LayerEdit, PlanEdits
+from shrp.vocabulary import can_be_trimmed
 from ui import (
     lab_compare,
     lab_export,
@@ -112,8 +113,12 @@ def save_section(
     st.markdown(
         f"**{escape(setting.text)}** as a static checkpoint that this app and the command line read: "
         "unpack it into a folder of checkpoints. The plan alone is what `python -m shrp prune --plan` takes. "
-        f"Of the model's parameters {percent(_embedded(checkpoint, plan), 0)} are the embeddings of its vocabulary: "
-        "`python -m shrp trim-vocabulary` takes out the tokens that your texts don't need."
+        f"Of the model's parameters {percent(_embedded(checkpoint, plan), 0)} are the embeddings of its vocabulary"
+        + (
+            ": `python -m shrp trim-vocabulary` takes out the tokens that your texts don't need."
+            if can_be_trimmed(checkpoint.tokenizer) and "vocabulary" not in checkpoint.info.training
+            else "."
+        )
     )
     moved = lab_threshold.matched(model_key(checkpoint, plan), pruned, routed, selection.data)
     if not (moved and st.checkbox(MATCH_LABEL, key=MATCH, bind="query-params", help=MATCH_HELP)):

@@ -303,7 +303,8 @@ def evaluate(
     print_table(str(checkpoint), [line])
     if result.score <= result.constant:
         stdout.print(
-            f"not above a constant answer, which has {result.constant:.4f}: what is retained says little",
+            f"not above a constant answer, which has {result.constant:.4f}"
+            + ": what is retained says little" * (teacher is not None),
             highlight=False,
         )
     print_table("by slice", slices)

@@ -213,7 +213,8 @@ def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, chosen_her
     said: dict[str, list[str]] = {}
     floor = routed.constant
     for loss, row in cheapest.items():
-        found = "no size" if floor != floor else f"no size that is above a constant answer ({floor:.4f})"
+        # The floor is why, where the routed model itself is not above it.
+        found = "no size" + f" above a constant answer's {floor:.4f}" * bool(routed.score <= floor)
         if row is not None:
             found = f"{row['kept']} experts in all ({row['score']:.4f}), {row['encoder_params']:.1%} of the encoder's "
             found += "parameters"

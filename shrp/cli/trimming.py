@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "trim-vocabulary",
         epilog=example(
-            "trim-vocabulary pruned --common 12000 --out small",
+            "trim-vocabulary pruned --common 12000 --out trimmed",
             "Writes a checkpoint, weights in float16, and prints its size and its score beside those of the "
             "whole vocabulary.",
         ),
@@ -70,7 +70,7 @@ def trim_vocabulary(
         int,
         typer.Option(
             min=0,
-            help="Keep so many of the vocabulary's first tokens too, in BERT's the most common words.",
+            help="Keep so many of the vocabulary's first words and pieces too, in BERT's the most common ones.",
         ),
     ] = 0,
     data: DataSource = "probe",
@@ -81,9 +81,10 @@ def trim_vocabulary(
     full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Take the tokens out of a vocabulary that texts don't need: most of a pruned model is its embeddings.
+    """Take the tokens out of a vocabulary that texts don't need: much of a pruned model is its embeddings.
 
-    Texts all of whose tokens stay are read and answered as before; other words fall apart into smaller pieces.
+    Texts all of whose tokens stay are read and answered as before (but for float16); other words fall into smaller
+    pieces.
     """
     import torch
 
@@ -95,6 +96,8 @@ def trim_vocabulary(
     from shrp.saving import refuse_existing
     from shrp.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
 
+    if texts_column and (texts is None or texts.suffix.lower() == ".txt"):
+        raise DataError("--texts-column is for a table of --texts.")
     refuse_existing(out)
     source = store.load(checkpoint)
     if "vocabulary" in source.info.training:
@@ -114,9 +117,7 @@ def trim_vocabulary(
         )
     scored = None
     if data != "probe" or task.name in TASKS:
-        of_file = data not in ("probe", "glue")
-        columns = (text_column if of_file else None, label_column, None, label_means if of_file else None)
-        scored = evaluation_data(data, task, *columns)
+        scored = evaluation_data(data, task, text_column, label_column, None, label_means)
     chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
     model, tokenizer = with_vocabulary(source.model, source.tokenizer, chosen)
     dtype = None if full_precision else torch.float16
@@ -169,8 +170,8 @@ def _lines(file: Path) -> TextData:
 
 
 def _of_teacher(source: Checkpoint, length: int, scored: TextData | None) -> list[dict[str, Any]]:
-    """The teacher's rows of scores, which stay. Of those whose inputs the teacher read whole, as far as the data are at
-    hand, it is said that they are cut as now: by the smaller vocabulary a text has more tokens, but not the teacher's.
+    """The teacher's rows of scores, which stay. Of those that hold for inputs as they are cut now, as far as the data
+    are at hand, that is said: by the smaller vocabulary a text may be longer than the cut, not as the teacher reads it.
     """
     from shrp.batching import token_counts
     from shrp.data import probe_for
@@ -240,7 +241,7 @@ def _row(
 def _said(result: dict[str, Any], data: TextData) -> str:
     """The scores and what changed, in a sentence."""
     few = f"{result['missing']:.1%} of its tokens are not kept, {result['answered_otherwise']:,} inputs are answered "
-    few += "otherwise"
+    few += "otherwise" + " (by more than 0.5)" * data.task.is_regression
     if data.labels is None:
         return f"{data.name} (n = {result['n']:,}, no labels): {few}"
     ends = interval_text({"interval": result["change_interval"]})
