@@ -188,7 +188,7 @@ def test_what_is_no_teacher_of_this_checkpoint_is_refused(
         (routed, "is not dense"),
         (teacher, "this is another one"),
         (mnli, "different labels"),
-        (tmp_path / "none", "is not a checkpoint"),
+        (tmp_path / "none", "there is no"),
     ):
         code, _, err = shrp("reference", routed, "--teacher", wrong)
         assert code == 1
