@@ -80,7 +80,7 @@ def trimmed(training: Mapping[str, Any]) -> str:
     if not (found := training.get("vocabulary")):
         return ""
     often = f" {found['min_count']:,} times or more" if found["min_count"] > 1 else ""
-    common = f", the first {found['common']:,} of the whole" if found["common"] else ""
+    common = f", the first {found['common']:,} words and pieces of the whole" if found["common"] else ""
     return (
         f"Its vocabulary has {found['kept']:,} of {found['size']:,} tokens: those that {found['counted_on']} "
         f"(n = {found['counted_n']:,}) has{often}{common}, special ones and single characters."

@@ -303,7 +303,8 @@ def test_facts_from_anywhere_are_checked_and_told(tokenizer):
     facts = {"kept": 10, "size": 1000, "min_count": 3, "common": 5, "counted_on": "mine", "counted_n": 7}
     assert trimmed({}) == ""
     assert trimmed({"vocabulary": facts}) == (
-        "Its vocabulary has 10 of 1,000 tokens: those that mine (n = 7) has 3 times or more, the first 5 of the whole, "
+        "Its vocabulary has 10 of 1,000 tokens: those that mine (n = 7) has 3 times or more, the first 5 words and "
+        "pieces of the whole, "
         "special ones and single characters."
     )
     assert check_training({"vocabulary": facts})["vocabulary"] == facts

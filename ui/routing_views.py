@@ -59,6 +59,7 @@ def predictions(found: list[Exploration], evaluated: int, name: str, data: TextD
         )
         for name in classes
     }
+    told = {LABEL: st.column_config.Column(help=f"In {escape(data.name)}")} if LABEL in ours else {}
     # Narrow enough that the probabilities are in sight in a small window; a wide one shares out what is left.
     width = 270 // len(texts)
     widths = {name: st.column_config.TextColumn(name, width=width) for name in texts}
@@ -66,14 +67,7 @@ def predictions(found: list[Exploration], evaluated: int, name: str, data: TextD
     st.dataframe(
         _in_percent(frame, classes),
         hide_index=True,
-        column_config=bars
-        | widths
-        | {
-            "input": st.column_config.NumberColumn("input", width=60),
-            LABEL: st.column_config.Column(
-                help=f"In {escape(data.name) if data else 'the data'}, if it is among them"
-            ),
-        },
+        column_config=bars | told | widths | {"input": st.column_config.NumberColumn("input", width=60)},
         placeholder="–",
         row_height=height,
         height="content" if height * len(frame) <= 350 else 390,
