@@ -1,7 +1,8 @@
-"""What the experts of one layer, or a dense layer's heads, attend to in one input."""
+"""What the experts of one layer, or a dense layer's heads, attend to in one input; or those of all layers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,8 @@ from shrp.convert import layer_kinds
 from shrp.errors import PlanError
 from shrp.explore import token_labels
 from shrp.families import encoder_layers, family_of, position_bias
-from shrp.layers import attention_probs
-from shrp.partial import run_layers
+from shrp.layers import DroppedLayer, attention_probs
+from shrp.partial import run_from
 from shrp.special import special_mask
 
 
@@ -52,6 +53,11 @@ class LayerAttention:
     probs: np.ndarray | None
     """Router probabilities in this layer, `(H,)`, or `(T, H)` under token routing; None where nothing is routed."""
 
+    @property
+    def routed_to(self) -> int | None:
+        """The expert that the input as a whole goes to; None where nothing is routed, or each token by itself."""
+        return None if self.probs is None or self.probs.ndim == 2 else int(self.probs.argmax())
+
     def pattern(self, expert: int, *, without_special: bool = False) -> Pattern:
         """One expert's attention.
 
@@ -87,36 +93,69 @@ def layer_attention(
     kinds = layer_kinds(model)
     if not 0 <= layer < len(kinds):
         raise PlanError(f"there is no layer {layer}: they are 0 to {len(kinds) - 1}.")
-    kind, module = kinds[layer], encoder_layers(model)[layer]
-    if kind == "dropped":
+    if kinds[layer] == "dropped":
         raise PlanError(f"layer {layer} was dropped, so nothing attends to anything there.")
+    return _attention(model, tokenizer, text, [layer], max_length)[0]
+
+
+def model_attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: tuple[str, ...],
+    *,
+    max_length: int = 128,
+) -> list[LayerAttention]:
+    """Attention in every layer that was not dropped, in one pass; else as `layer_attention`.
+
+    Raises:
+        DataError: the text is not one that the tokenizer can read.
+    """
+    layers = [layer for layer, kind in enumerate(layer_kinds(model)) if kind != "dropped"]
+    return _attention(model, tokenizer, text, layers, max_length) if layers else []
+
+
+def _attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: tuple[str, ...],
+    layers: Sequence[int],
+    max_length: int,
+) -> list[LayerAttention]:
+    """Attention in some layers, in rising order, from what enters them in a pass that ends below the last one."""
     encoded = encode(tokenizer, [text], longest_input(model, tokenizer, max_length))
-    with torch.inference_mode():
-        entering = run_layers(model, collate(tokenizer, encoded, [0]), 0, layer)
-        bias = position_bias(model, entering.shape[1])
-        if kind == "dense":
-            weights, heads = (
-                _dense_maps(model, layer, entering, bias),
-                range(model.config.num_attention_heads),
-            )
-        else:
-            weights = module.attention_maps(entering, position_bias=bias)
-            heads = module.heads if kind == "static" else range(module.num_experts)
-        probs = None
-        if kind == "routed" and module.routing != "uniform":
-            probs = module.router(entering, None)[0].float().cpu().numpy()
     ids = encoded[0]["input_ids"]
-    return LayerAttention(
-        layer=layer,
-        kind=kind,
-        heads=tuple(heads),
-        text=text,
-        tokens=token_labels(tokenizer, ids),
-        full_length=token_counts(tokenizer, [text])[0],
-        special=special_mask(tokenizer, ids),
-        weights=weights[0].float().cpu().numpy(),
-        probs=probs,
-    )
+    labels, special = token_labels(tokenizer, ids), special_mask(tokenizer, ids)
+    full_length = token_counts(tokenizer, [text])[0]
+    calling, last = family_of(model).calling, layers[-1]
+    above = {index: DroppedLayer(index, calling) for index in range(last, len(encoder_layers(model)))}
+    found = []
+    with torch.inference_mode():
+        inputs = collate(tokenizer, encoded, [0])
+        _, entering = run_from(model, inputs, replacements=above, watch=layers)
+        for layer in layers:
+            kind, heads, weights, probs = _maps(model, layer, entering[layer])
+            found.append(
+                LayerAttention(layer, kind, heads, text, labels, full_length, special, weights, probs)
+            )
+    return found
+
+
+def _maps(
+    model: PreTrainedModel, layer: int, hidden_states: Tensor
+) -> tuple[str, tuple[int, ...], np.ndarray, np.ndarray | None]:
+    """Of one layer, from what enters it, `(1, T, d)`: kind, heads, weights and router probabilities."""
+    kind, module = layer_kinds(model)[layer], encoder_layers(model)[layer]
+    bias = position_bias(model, hidden_states.shape[1])
+    probs = None
+    if kind == "dense":
+        weights = _dense_maps(model, layer, hidden_states, bias)
+        heads = range(model.config.num_attention_heads)
+    else:
+        weights = module.attention_maps(hidden_states, position_bias=bias)
+        heads = module.heads if kind == "static" else range(module.num_experts)
+        if kind == "routed" and module.routing != "uniform":
+            probs = module.router(hidden_states, None)[0].float().cpu().numpy()
+    return kind, tuple(heads), weights[0].float().cpu().numpy(), probs
 
 
 def _dense_maps(model: PreTrainedModel, layer: int, hidden_states: Tensor, bias: Tensor | None) -> Tensor:

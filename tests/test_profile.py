@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.attention import layer_attention
+from shrp.attention import layer_attention, model_attention
 from shrp.batching import collate, encode
 from shrp.checkpoint_info import EVALUATED_TOKENS
-from shrp.convert import expert_layers
+from shrp.convert import expert_layers, layer_kinds
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate, evaluate_stream
@@ -177,6 +177,28 @@ def test_attention_of_kept_experts_goes_by_their_numbers(tiny_family, tiny_route
     assert sorted(kept.heads) == [2, 3]
     for expert in (2, 3):
         np.testing.assert_allclose(kept.pattern(expert).weights, routed.pattern(expert).weights, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"routing": "token"}, {"control": "uniform"}, {"control": "dropped"}, {"layers": (0, 1, 2)}]
+)
+def test_all_layers_at_once_are_each_as_alone(tiny_family, tiny_routed, tiny_tokenizer, kind):
+    model, text = tiny_routed(tiny_family, **kind), ("w1 w2 nothing w4",)
+    found = model_attention(model, tiny_tokenizer, text)
+    kinds = layer_kinds(model)
+    assert [one.layer for one in found] == [layer for layer, each in enumerate(kinds) if each != "dropped"]
+    assert [one.kind for one in found] == [each for each in kinds if each != "dropped"]
+    for one in found:
+        alone = layer_attention(model, tiny_tokenizer, text, one.layer)
+        assert (one.heads, one.tokens, one.routed_to) == (alone.heads, alone.tokens, alone.routed_to)
+        np.testing.assert_allclose(one.weights, alone.weights, atol=1e-6)
+        if one.probs is not None:
+            np.testing.assert_allclose(one.probs, alone.probs, atol=1e-6)
+
+
+def test_nothing_attends_where_all_layers_are_dropped(tiny_routed, tiny_tokenizer):
+    model = tiny_routed(control="dropped", layers=(0, 1, 2))
+    assert model_attention(model, tiny_tokenizer, ("w1",)) == []
 
 
 # ---- similarity

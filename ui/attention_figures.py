@@ -17,7 +17,7 @@ _LABELLED = 80
 """Most tokens of an input whose map has them on its axes; of more, places are there."""
 _COLUMNS = 6
 MOST = 64
-"""Most tokens of an input of which all heads are drawn side by side."""
+"""Most tokens of an input of which many maps are drawn side by side."""
 _NAMED = 160
 """Most tokens of an input whose map names them under the pointer; of more it gives their places."""
 _HOVER_PLACES = "from token %{y}<br>to token %{x}<br>%{z:.1%} of its attention<extra></extra>"
@@ -127,19 +127,16 @@ def strongest(pattern: Pattern) -> str:
     return f"On average over query tokens, most goes to token {best}, {pattern.tokens[best]}: {percent(mean[best])}."
 
 
-def all_heads(
-    found: LayerAttention, patterns: dict[int, Pattern], picked: int, routed: int | None
-) -> go.Figure:
-    """A small map of every head or kept expert of the layer, on one scale.
+def all_heads(found: LayerAttention, patterns: dict[int, Pattern], picked: int) -> go.Figure:
+    """A small map of every head or kept expert of the layer, on one scale; where an input goes to one, it is named.
 
     Args:
         patterns: head -> what it attends to, all of the same tokens.
         picked: the one that is shown large elsewhere, which is framed.
-        routed: the expert that the input goes to, which is named; None where it goes to none.
     """
     columns = min(_COLUMNS, len(patterns))
     rows = -(-len(patterns) // columns)
-    titles = [f"<b>{head} (routed)</b>" if head == routed else f"{head}" for head in patterns]
+    titles = [f"<b>{head} (routed)</b>" if head == found.routed_to else f"{head}" for head in patterns]
     fig = make_subplots(
         rows, columns, subplot_titles=titles, horizontal_spacing=0.015, vertical_spacing=0.16 / rows
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.attention import LayerAttention, layer_attention
+from shrp.attention import LayerAttention, layer_attention, model_attention
 from shrp.attention_roles import AttentionRoles
 from shrp.attention_roles import attention_roles as roles_of
 from shrp.batching import longest_input
@@ -64,6 +64,17 @@ def attention(
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _attention(_checkpoint: Checkpoint, fingerprint: str, text: tuple[str, ...], layer: int, cut: int):
     return layer_attention(_checkpoint.model, _checkpoint.tokenizer, text, layer, max_length=cut)
+
+
+def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[LayerAttention]:
+    """Attention of all layers in one input, read as a typed text. Raises as `shrp.attention.model_attention`."""
+    return _everywhere(checkpoint, checkpoint.fingerprint, text)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _everywhere(_checkpoint: Checkpoint, fingerprint: str, text: tuple[str, ...]):
+    cut = longest_input(_checkpoint.model, _checkpoint.tokenizer)
+    return model_attention(_checkpoint.model, _checkpoint.tokenizer, text, max_length=cut)
 
 
 def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:

@@ -9,15 +9,16 @@ import streamlit as st
 from shrp.attention import LayerAttention, Pattern
 from shrp.convert import layer_kinds
 from shrp.errors import ShrpError
+from ui import attention_mosaic
 from ui import expert_profile_results as made
 from ui.attention_figures import MOST, all_frame, all_heads, everyone, frame, heatmap, member, said, strongest
 from ui.bound import fall_back
-from ui.downloads import chart
+from ui.downloads import chart, clicked
 from ui.expert_profile_attention import HIDE, routed
 from ui.sentences import INPUT
 from ui.state import Selection, show_error
 
-LAYER, HEAD, ALL = "attention_layer", "attention_head", "attention_all"
+LAYER, HEAD, ALL, EVERYWHERE = "attention_layer", "attention_head", "attention_all", "attention_layers"
 """Keys of the widgets, in the session's state and in the URL."""
 _UNROUTED = {
     "dense": "This layer is dense: all of its heads read every input; converted, head *h* would become expert *h*. ",
@@ -68,7 +69,7 @@ def section(
         key=HEAD,
         bind="query-params",
         width=190,
-        placeholder=f"{_start(first)}" + " (as routed)" * (_routed_to(first) is not None),
+        placeholder=f"{_start(first)}" + " (as routed)" * (first.routed_to is not None),
     )
     hide = row.toggle(
         "Hide special tokens",
@@ -79,13 +80,32 @@ def section(
     everything = row.toggle(
         f"{everyone(first)} side by side", key=ALL, bind="query-params", disabled=len(first.heads) == 1
     )
+    everywhere = row.toggle(
+        "All layers",
+        key=EVERYWHERE,
+        bind="query-params",
+        help="A small map of every head and expert of the model; click one to see it large.",
+    )
     heads = [_start(one) if head is None else head for one in found]
     patterns = [one.pattern(which, without_special=hide) for one, which in zip(found, heads, strict=True)]
     top = max(float(pattern.weights.max()) for pattern in patterns)  # one scale for both
     columns = st.columns(len(found), gap="medium")
     for column, one, which, pattern, number in zip(columns, found, heads, patterns, numbers, strict=True):
         with column:
-            _one(one, which, pattern, top, hide, everything and len(one.heads) > 1, number, selection.name)
+            _one(one, which, pattern, top, hide, number, selection.name)
+            if not (everywhere or (everything and len(one.heads) > 1)):
+                continue
+            if len(pattern.tokens) > MOST:
+                st.info(
+                    f"Maps are drawn side by side for inputs of {MOST} tokens at most; this one has "
+                    f"{len(pattern.tokens):,}.",
+                    icon=":material/grid_off:",
+                )
+                continue
+            if everything and len(one.heads) > 1:
+                _all_of_layer(one, which, hide, number, selection.name)
+            if everywhere:
+                _all_layers(selection, one, which, hide, number)
 
 
 def _one(
@@ -94,11 +114,10 @@ def _one(
     pattern: Pattern,
     top: float,
     hide: bool,
-    everything: bool,
     number: int,
     name: str,
 ) -> None:
-    """One input's map, and those of all heads.
+    """One input's map.
 
     Args:
         top: end of the colour scale.
@@ -114,18 +133,14 @@ def _one(
     )
     words = routed(found, head) if found.probs is not None else _UNROUTED[found.kind]
     st.caption(words + said(found, pattern, hide, "the most that the model reads"))
-    if not everything:
-        return
-    if len(pattern.tokens) > MOST:
-        st.info(
-            f"All {what}s are drawn side by side for inputs of {MOST} tokens at most; this one has "
-            f"{len(pattern.tokens)}.",
-            icon=":material/grid_off:",
-        )
-        return
+
+
+def _all_of_layer(found: LayerAttention, head: int, hide: bool, number: int, name: str) -> None:
+    """Those of all heads of the layer."""
+    what = member(found)
     patterns = {one: found.pattern(one, without_special=hide) for one in found.heads}
     chart(
-        all_heads(found, patterns, head, _routed_to(found)),
+        all_heads(found, patterns, head),
         lambda: all_frame(patterns, what),
         f"attention-all-{number}",
         f"{name}-attention-all-{number}",
@@ -134,12 +149,28 @@ def _one(
     )
 
 
+def _all_layers(selection: Selection, found: LayerAttention, head: int, hide: bool, number: int) -> None:
+    """Those of all heads of all layers, of which a click picks one."""
+    layers = made.attention_everywhere(selection.checkpoint, found.text)
+    patterns = [{head: one.pattern(head, without_special=hide) for head in one.heads} for one in layers]
+    key = f"attention-layers-{number}"
+    chart(
+        attention_mosaic.mosaic(layers, patterns, (found.layer, head), f"input {number}"),
+        lambda: attention_mosaic.frame(layers, patterns),
+        key,
+        f"{selection.name}-{key}",
+        f"Small heatmaps of the attention of every head and expert of {len(layers)} layers in input {number}; of each "
+        f"layer the one that gives most to a single token: {attention_mosaic.in_words(layers, patterns)}",
+        on_select=lambda: _pick(key),
+        hint="Pick a layer and a head in the boxes above.",
+    )
+
+
+def _pick(chart_key: str) -> None:
+    if cell := clicked(chart_key):
+        st.session_state[LAYER], st.session_state[HEAD] = (int(part) for part in cell)
+
+
 def _start(found: LayerAttention) -> int:
     """What is shown until a person picks: the expert that the input goes to, else the first one."""
-    chosen = _routed_to(found)
-    return found.heads[0] if chosen is None else chosen
-
-
-def _routed_to(found: LayerAttention) -> int | None:
-    """The expert that the input as a whole goes to; None where there is no such one."""
-    return None if found.probs is None or found.probs.ndim == 2 else int(found.probs.argmax())
+    return found.heads[0] if found.routed_to is None else found.routed_to

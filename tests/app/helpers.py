@@ -2,6 +2,7 @@ import base64
 import json
 
 import numpy as np
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 
 from ui import measurements
 from ui import store as stores
@@ -95,3 +96,10 @@ def upload(at, what, *file):
     """Put a file (name, content) into the box with `what` in its label."""
     box = next(box for box in at.file_uploader if what in box.label)
     return box.set_value((*file, "application/octet-stream")).run()
+
+
+def report(at, element_id, value):
+    """Run with what the browser would report for a widget that AppTest can't operate: a chart, a table."""
+    states = at._tree.get_widget_states()
+    states.widgets.append(WidgetState(id=element_id, string_value=json.dumps(value)))
+    return at._run(states)

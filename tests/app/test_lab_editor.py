@@ -1,10 +1,8 @@
 """Editing the slider's plan by hand: clicks, table, boxes, files, undo, and the page's address."""
 
-import json
 import re
 
 import pytest
-from streamlit.proto.WidgetStates_pb2 import WidgetState
 
 from shrp import checkpoint as checkpoints
 from shrp.data import load_probe
@@ -16,7 +14,7 @@ from shrp.usage import measure_usage, plan_from
 from ui import lab_editor, lab_edits, lab_export
 from ui.lab_edits import COUNT, PLAN_BYTES, Editor
 
-from .helpers import specs, targets, texts_of
+from .helpers import report, specs, targets, texts_of
 
 
 def direct(folder, edits=(), **options):
@@ -40,13 +38,6 @@ def assert_shows(at, plan, evaluation):
         if ": kept" in text
     ]
     assert kept == [[layer, expert] for layer, p in plan.layers for expert in p.experts]
-
-
-def report(at, element_id, value):
-    """Run with what the browser would report for a widget that AppTest can't operate: a chart, a table."""
-    states = at._tree.get_widget_states()
-    states.widgets.append(WidgetState(id=element_id, string_value=json.dumps(value)))
-    return at._run(states)
 
 
 def click(at, layer, expert):

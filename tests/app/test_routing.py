@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
 from shrp import checkpoint_info
-from shrp.attention import layer_attention
+from shrp.attention import layer_attention, model_attention
 from shrp.data import load_probe
 from shrp.explore import MAX_SENTENCES, Exploration, explore
 from shrp.forcing import ForcedRoute
@@ -18,7 +18,7 @@ from ui import arrival, routing_attention, routing_force
 from ui.routing_views import lengths
 from ui.sentences import LONGEST_LINK
 
-from .helpers import specs, targets, texts_of, values
+from .helpers import report, specs, targets, texts_of, values
 
 
 def route(at, text):
@@ -436,6 +436,36 @@ def test_where_any_layers_heads_look(page, tiny_checkpoint, monkeypatch):
     route(page, "w1 w2 w3")
     assert list(attention_specs(page)) == [f"Attention of layer 0, head {other}"]
     assert "side by side for inputs of 4 tokens at most; this one has 5" in texts_of(page)
+
+
+def test_all_layers_are_drawn_small_and_a_click_shows_one_large(page, tiny_checkpoint):
+    route(page, "w1 w2 w3")
+    page.toggle(key="attention_layers").set_value(True).run()
+    assert not page.exception
+    loaded = checkpoints.load(tiny_checkpoint)
+    layers = model_attention(loaded.model, loaded.tokenizer, ("w1 w2 w3",))
+    spec = next(spec for spec in specs(page) if spec["layout"]["title"]["text"] == "All layers")
+    drawn = np.array(values(spec["data"][0]["z"]), dtype=float)
+    for row, one in enumerate(layers):  # five tokens and a gap each
+        for head in range(4):
+            tile = drawn[6 * row : 6 * row + 5, 6 * head : 6 * head + 5]
+            np.testing.assert_allclose(tile**2, one.weights[head], atol=1e-5)
+    assert np.isnan(drawn[5]).all()
+    assert np.isnan(drawn[:, 5]).all()
+    assert targets(spec)["customdata"] == [[layer, head] for layer in range(3) for head in range(4)]
+    circles = spec["data"][1]
+    assert [x // 6 for x in circles["x"]] == [one.routed_to for one in layers[1:]]
+    assert [y // 6 for y in circles["y"]] == [1, 2]  # the dense layer sends nothing anywhere
+    assert spec["layout"]["yaxis"]["ticktext"] == ["layer 0, dense", "layer 1, routed", "layer 2, routed"]
+    chart = next(one for one in page.get("plotly_chart") if "All layers" in one.proto.spec)
+    assert "Layer 0, dense, head" in chart.proto.alt
+    point = {"customdata": {"0": 1, "1": 3}, "curve_number": 2, "point_index": 7}
+    selection = {"points": [point], "point_indices": [7], "box": [], "lasso": []}
+    report(page, chart.proto.id, {"selection": selection})
+    assert not page.exception
+    assert page.selectbox(key="attention_layer").value == 1
+    assert page.selectbox(key="attention_head").value == 3
+    assert "Attention of layer 1, expert 3" in attention_specs(page)
 
 
 def test_the_attention_pickers_have_the_same_default_in_every_run(page):

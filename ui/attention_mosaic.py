@@ -1,0 +1,139 @@
+"""Attention in one input, all layers at once: a small map of every head and expert, to find one worth a look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from shrp.attention import LayerAttention, Pattern
+from ui.attention_figures import all_frame, member, strongest
+from ui.text import escape_html, percent, shorten
+from ui.theme import SEQUENTIAL, click_targets, layout, outline, pick_by_click
+
+_GAP = 8
+"""A gap between two small maps is one of so many parts of a map's width, and at least one cell."""
+_TICKS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Of the colours, which go by the root of the attention: on an even scale heads that spread it would be all dark."""
+_ROW = 62
+"""Height of a row of small maps, in pixels."""
+
+
+def mosaic(
+    layers: Sequence[LayerAttention],
+    patterns: Sequence[dict[int, Pattern]],
+    picked: tuple[int, int],
+    source: str,
+) -> go.Figure:
+    """Layers down, heads and experts across, each under its number; a click's `customdata` is layer and head.
+
+    Args:
+        layers: those that attend to anything, in rising order.
+        patterns: of each, head -> what it attends to, all of the same tokens.
+        picked: layer and head of the one that is shown large elsewhere, which is framed.
+        source: what the input is called.
+    """
+    heads = 1 + max(max(one.heads) for one in layers)
+    size = len(next(iter(patterns[0].values())).tokens)
+    step = size + max(1, size // _GAP)
+    cells = np.full((len(layers) * step, heads * step), np.nan, dtype=np.float32)
+    for row, maps in enumerate(patterns):
+        for head, pattern in maps.items():
+            cells[row * step :, head * step :][:size, :size] = np.sqrt(pattern.weights)
+    middle = (size - 1) / 2
+    fig = go.Figure(
+        go.Heatmap(
+            z=cells,
+            zmin=0,
+            zmax=1,
+            colorscale=SEQUENTIAL,
+            colorbar={
+                "title": {"text": "attention"},
+                "tickmode": "array",
+                "tickvals": [np.sqrt(share) for share in _TICKS],
+                "ticktext": [f"{share:.0%}" for share in _TICKS],
+                "thickness": 12,
+            },
+            hoverinfo="skip",
+        )
+    )
+    route = [(row, one.routed_to) for row, one in enumerate(layers) if one.routed_to is not None]
+    if route:
+        fig.add_scatter(
+            x=[head * step + middle for _, head in route],
+            y=[row * step + middle for row, _ in route],
+            mode="markers",
+            marker={
+                "symbol": "circle",
+                "size": 9,
+                "color": "#ffffff",
+                "line": {"color": "#1b2430", "width": 1.5},
+            },
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    places = [(row, head) for row, one in enumerate(layers) for head in one.heads]
+    fig.add_trace(
+        click_targets(
+            [head * step + middle for _, head in places],
+            [row * step + middle for row, _ in places],
+            [(layers[row].layer, head) for row, head in places],
+            [_told(layers[row], head, patterns[row][head]) for row, head in places],
+        )
+    )
+    for row, one in enumerate(layers):
+        if one.layer == picked[0]:
+            left, top = picked[1] * step - 0.5, row * step - 0.5
+            outline(fig, (left, left + size), (top, top + size))
+    layout(
+        fig,
+        "All layers",
+        subtitle=f"{escape_html(source)}: {escape_html(shorten(' / '.join(layers[0].text), 70))}<br>"
+        "in each small map, tokens down attend to tokens across; framed: the one above"
+        + ("; ○\u00a0the route" if route else ""),
+        x="head of the dense model, or the expert made of it",
+        height=160 + _ROW * len(layers),
+    )
+    bare = {"tickmode": "array", "ticks": "", "showgrid": False, "zeroline": False, "fixedrange": True}
+    fig.update_xaxes(
+        tickvals=[head * step + middle for head in range(heads)],
+        ticktext=[str(head) for head in range(heads)],
+        range=[-0.5, heads * step - (step - size) - 0.5],
+        **bare,
+    )
+    fig.update_yaxes(
+        tickvals=[row * step + middle for row in range(len(layers))],
+        ticktext=[f"layer {one.layer}, {one.kind}" for one in layers],
+        range=[len(layers) * step - (step - size) - 0.5, -0.5],
+        **bare,
+    )
+    pick_by_click(fig)
+    return fig
+
+
+def _told(found: LayerAttention, head: int, pattern: Pattern) -> str:
+    """What is under the pointer."""
+    name = f"layer {found.layer}, {member(found)} {head}"
+    if found.probs is not None and found.probs.ndim == 1:
+        name += f", router probability {percent(float(found.probs[head]))}"
+    return f"{name}<br>{escape_html(strongest(pattern))}<br><i>click to see it above</i>"
+
+
+def in_words(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Pattern]]) -> str:
+    """The picture in words: of each layer the head or expert that gives most to a single token."""
+    parts = []
+    for one, maps in zip(layers, patterns, strict=True):
+        head = max(maps, key=lambda each: float(maps[each].weights.mean(0).max()))
+        what = f"Layer {one.layer}, {one.kind}, {member(one)} {head}"
+        parts.append(f"{what}: {strongest(maps[head])}")
+    return " ".join(parts)
+
+
+def frame(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Pattern]]) -> pd.DataFrame:
+    """One row a pair of tokens, with the layer and its head or expert."""
+    return pd.concat(
+        all_frame(maps, "head").assign(layer=one.layer, kind=one.kind)
+        for one, maps in zip(layers, patterns, strict=True)
+    )
