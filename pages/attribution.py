@@ -8,6 +8,7 @@ from ui import attribution_words as words
 from ui import state
 from ui.attribution_data import data_part
 from ui.attribution_experts import expert_part
+from ui.attribution_flips import flips_part
 from ui.attribution_results import Explained, explained
 from ui.bound import fall_back
 from ui.known_labels import labels_of
@@ -62,7 +63,8 @@ def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
         return None
     output, what = words.pick_output(one)
     words.reading_notes(one)
-    words.words(one, output, what, selection.name)
+    chosen = words.words(one, output, what, selection.name)
+    flips_part(one, chosen.replacement, selection.name)
     expert_part(one, output, what, selection.name, selection)
     return (
         output if st.session_state.get(words.TARGET) in selection.checkpoint.info.task.label_names else None

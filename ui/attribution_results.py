@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from shrp.attribution import experts, importance, router, tokens, trust
+from shrp.attribution import experts, flips, importance, router, tokens, trust
 from shrp.attribution.instance import Instance, prepare
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
@@ -100,6 +100,15 @@ def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
         return router.routes_without(one.instance, replacement, progress)
 
     return once("attribution routes", 64, key, "Routes without a word, words done", work)
+
+
+def fewest_words(one: Explained, replacement: str) -> flips.Flips:
+    """The fewest words without which the answer is another one. Raises as `shrp.attribution.flips.fewest_words`."""
+
+    def work(progress: Progress) -> flips.Flips:
+        return flips.fewest_words(one.instance, replacement=replacement, progress=progress)
+
+    return once("attribution flips", 64, (*one.key, replacement), "Sets of words tried", work)
 
 
 def trust_checks(

@@ -176,7 +176,7 @@ def ablate_words(
             words = instance.words[batch]
             with record_routing() as record:
                 changed.append(ablated(instance, words, replacement)[:, output])
-            rerouted.append(_rerouted(own, record, words, len(instance.tokens), replacement))
+            rerouted.append(layers_rerouted(own, record, words, len(instance.tokens), replacement))
             if progress:
                 progress(batch.stop, len(instance.words))
     scores = full - torch.cat(changed)
@@ -210,7 +210,7 @@ def _left(word: Word, tokens: int) -> list[int]:
     return [position for position in range(tokens) if position not in word.positions]
 
 
-def _rerouted(
+def layers_rerouted(
     own: RoutingRecord, record: RoutingRecord, words: tuple[Word, ...], tokens: int, replacement: str
 ) -> np.ndarray:
     """Layers in which an input, or under token routing any token that is left, took other experts; `(B,)`."""

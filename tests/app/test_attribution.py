@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 from shrp import checkpoint as checkpoints
-from shrp.attribution import experts, instance, router, tokens
+from shrp.attribution import experts, flips, instance, router, tokens
 from shrp.attribution.trust import Trust
 from shrp.data import load_probe
 from shrp.explore import Exploration, explore
 from shrp.tasks import TASKS
 from ui import attribution_figures as figures
-from ui import attribution_results, attribution_routes, attribution_words, expert_cells, loaders
+from ui import (
+    attribution_flips,
+    attribution_results,
+    attribution_routes,
+    attribution_words,
+    expert_cells,
+    loaders,
+)
 from ui.attribution_trust import verdict
 
 from .helpers import specs, texts_of
@@ -437,3 +444,80 @@ def test_a_very_long_word_does_not_fill_the_memory_or_the_chart():
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
     assert max(map(len, fig.layout.xaxis.ticktext)) < 40
+
+
+# ---- the fewest words that change the answer
+
+
+def test_the_fewest_words_that_change_the_answer_are_named(open_page, save_tiny, tiny_model):
+    folder = save_tiny("tiny")
+    found = flips.fewest_words(made(folder))
+    at = open_page("attribution", folder, text=TYPED)
+    assert not at.exception
+    assert "Fewest words that change the answer" in [header.value for header in at.header]
+    said = texts_of(at)
+    assert attribution_flips.sentence(found, TASKS["sst2"].label_names).replace("\\", "") in said
+    assert attribution_flips.tried(found, "mask") in said
+
+
+def a_flip(*places, answer=1, margin=-0.5):
+    return flips.Flip(places, answer, 0.622, margin, 2)
+
+
+def some_flips(*found, size=1, smallest=True, random=(1, 5)):
+    words = tuple(instance.Word(f"w{i}", 0, (i + 1,)) for i in range(5))
+    return flips.Flips(words, 0, size, found, smallest, 25, random)
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "how"),
+    [
+        (
+            some_flips(a_flip(1)),
+            "Without **w1** the answer is **good** (62.2%) instead of bad.",
+            "Of n = 5 words, 1 changes it alone.",
+        ),
+        (
+            some_flips(a_flip(1), a_flip(0), a_flip(4), random=(3, 5)),
+            "Without **w1** the answer is **good** (62.2%) instead of bad. 2 other words do so too.",
+            "Of n = 5 words, 3 change it alone.",
+        ),
+        (
+            some_flips(a_flip(1, 3), a_flip(0, 3), size=2, random=(7, 100)),
+            "No word alone changes the answer. Without **w1** and **w3** together the answer is **good** (62.2%) "
+            "instead of bad. 1 other set of as many does too.",
+            "No smaller set does it. Control: of n = 100 random sets of 2 words, 7 change it.",
+        ),
+        (
+            some_flips(a_flip(0, 1, 2), size=3, smallest=False, random=(1, 100)),
+            "Without **w0**, **w1** and **w2** together",
+            "A smaller set may exist. Control: of n = 100 random sets of 3 words, 1 changes it.",
+        ),
+        (
+            some_flips(size=5, smallest=False, random=(0, 100)),
+            "No word alone changes the answer. Nothing that was tried does: even without 5 of its 5 words it is still "
+            "**bad**.",
+            "that lower the answer's margin most alone. Control: of n = 100 random sets of 5 words, 0 change it.",
+        ),
+    ],
+)
+def test_what_is_said_of_them(found, said, how):
+    assert said in attribution_flips.sentence(found, ("bad", "good"))
+    assert how in attribution_flips.tried(found, "mask")
+
+
+def test_one_word_alone_may_not_change_it():
+    found = flips.Flips((instance.Word("w1", 0, (1,)),), 0, 1, (), True, 1, (0, 1))
+    said = attribution_flips.sentence(found, ("bad", "good"))
+    assert said == "Without its one word the answer is still **bad**."
+
+
+def test_sets_that_do_as_well_stand_in_a_table(open_page, tiny_checkpoint, monkeypatch):
+    found = some_flips(a_flip(1, 3), a_flip(0, 3, margin=-0.1), size=2, random=(7, 100))
+    monkeypatch.setattr(flips, "fewest_words", lambda *_, **__: found)
+    at = open_page("attribution", tiny_checkpoint, text="w2 w3 w7 w8 w9")
+    assert not at.exception
+    table = next(frame for frame in tables(at) if "places" in frame)
+    assert table["words"].tolist() == ["w1 + w3", "w0 + w3"]
+    assert table["places"].tolist() == ["2, 4", "1, 4"]
+    assert table["layers routed anew"].tolist() == [2, 2]
