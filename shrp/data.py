@@ -152,8 +152,8 @@ def load_data(source: str | Path, task: str | Task | None, split: str = "validat
         source: "probe", "glue", or the path of a table.
         task: A GLUE task's name, or a `Task`; None only with a path.
         split: "train" or "validation"; only GLUE has splits.
-        columns: `text_columns`, `label_column`, `slice_column`, `meanings`, `pair_column` of `load_file`; only
-            with a path.
+        columns: `text_columns`, `label_column`, `slice_column`, `meanings`, `pair_column`, `skip_incomplete` of
+            `load_file`; only with a path.
 
     Raises:
         DataError: As the loaders below.
@@ -232,11 +232,45 @@ def load_file(
     slice_column: str | None = None,
     meanings: Mapping[str, str | None] | None = None,
     pair_column: str | None = None,
+    skip_incomplete: bool = False,
 ) -> TextData:
     """A person's own CSV, TSV, JSONL or Parquet file.
 
     Args:
         path: The file; its extension says what it is. Row numbers in errors count from 1, without a header.
+        others: As for `from_table`.
+
+    Raises:
+        DataError: The file can't be read; or as `from_table`.
+    """
+    return from_table(
+        tabular.read_table(path),
+        Path(path).name,
+        task,
+        text_columns,
+        label_column,
+        slice_column,
+        meanings,
+        pair_column,
+        skip_incomplete,
+    )
+
+
+def from_table(
+    frame: pd.DataFrame,
+    source: str,
+    task: str | Task | None = None,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = "label",
+    slice_column: str | None = None,
+    meanings: Mapping[str, str | None] | None = None,
+    pair_column: str | None = None,
+    skip_incomplete: bool = False,
+) -> TextData:
+    """What a person's own file holds, once `tabular.read_table` has read it.
+
+    Args:
+        source: The file's name, which the data get, and the task too where it is made of the labels.
         task: What the labels mean; None makes a task of the labels found.
         text_columns: Columns of the one or two texts; None takes the task's, or "text" without a task.
         label_column: Column of the labels: names, ids, or numbers. Where it is "label" and the file has no such
@@ -244,12 +278,11 @@ def load_file(
         slice_column: Column of the slices, or None.
         meanings: As for `from_frame`; without a task what labels mean is a class of the new one.
         pair_column: Column that names minimal pairs, or None.
+        skip_incomplete: As for `from_frame`.
 
     Raises:
-        DataError: The file can't be read, a column is missing, a text is empty, or a label is unknown.
+        DataError: A column is missing, a text is empty, or a label is unknown.
     """
-    frame = tabular.read_table(path)
-    source = Path(path).name
     task = get_task(task) if task is not None else None
     texts = tuple(text_columns or (task.text_columns if task else ("text",)))
     if label_column == LABEL and label_column not in frame.columns:
@@ -264,14 +297,39 @@ def load_file(
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
-        cells = renamed(tabular.column(frame, label_column, source), source, meanings or {})
-        name = Path(path).stem
+        whole = _complete(frame, texts, label_column, source)[0] if skip_incomplete else frame
+        cells = renamed(tabular.column(whole, label_column, source), source, meanings or {})
+        name = Path(source).stem
         # That of texts without labels has a meaning of its own.
         task = infer_task(cells, source if name == TEXTS.name else name, texts, source)
         task = replace(task, label_column=label_column)
     return from_frame(
-        frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
+        frame,
+        task,
+        source,
+        label_column,
+        slice_column,
+        texts,
+        meanings=meanings,
+        pair_column=pair_column,
+        skip_incomplete=skip_incomplete,
     )
+
+
+def _complete(
+    frame: pd.DataFrame, texts: Sequence[str], label_column: str | None, name: str
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table with a complete row in place of each that lacks a text or a label, so that errors count rows as the
+    file does; and the places of those that don't, int64.
+
+    Raises:
+        DataError: A column is missing, or no row is complete.
+    """
+    lacking = tabular.incomplete(frame, texts, label_column, name)
+    rows = np.flatnonzero(~lacking)
+    if not len(rows):
+        raise DataError(f"of '{name}' no row is left: each lacks a text or a label.")
+    return frame.iloc[np.where(lacking, rows[0], np.arange(len(frame)))], rows
 
 
 def from_frame(
@@ -306,12 +364,7 @@ def from_frame(
         raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")
     labels, rows = None, np.arange(len(frame))
     if skip_incomplete:
-        lacking = tabular.incomplete(frame, columns, label_column, name)
-        rows = rows[~lacking]
-        if not len(rows):
-            raise DataError(f"of '{name}' no row is left: each lacks a text or a label.")
-        # Another row stands in for them, so that rows are counted as in the file.
-        frame = frame.iloc[np.where(lacking, rows[0], np.arange(len(frame)))]
+        frame, rows = _complete(frame, columns, label_column, name)
     texts = tabular.text_rows(frame, columns, name, allow_empty)
     if label_column is not None:
         cells = tabular.column(frame, label_column, name)

@@ -27,6 +27,10 @@ class DataError(ShrpError):
     """A data source cannot be read, or lacks the columns that the task needs."""
 
 
+class IncompleteError(DataError):
+    """A row lacks a text or a label; loaders can leave such rows out."""
+
+
 class PlanError(ShrpError):
     """A pruning plan does not fit the model, or asks for an impossible budget."""
 

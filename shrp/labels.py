@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shrp.errors import DataError
+from shrp.errors import DataError, IncompleteError
 from shrp.tabular import is_missing, is_unicode
 from shrp.tasks import Task, custom_task
 
@@ -211,7 +211,7 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
     keys = []
     for row, cell in enumerate(cells, 1):
         if is_missing(cell):
-            raise DataError(
+            raise IncompleteError(
                 f"'{source}', row {row}: the label is missing; fill it in, or leave out the row, or the whole column "
                 "(rows count from 1, without a header)."
             )

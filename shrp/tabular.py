@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shrp.errors import DataError
+from shrp.errors import DataError, IncompleteError
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 200 * 2**20
@@ -208,14 +208,15 @@ def text_rows(
     """The texts of each row, exactly as they stand.
 
     Raises:
-        DataError: A column is missing, or a cell is not a string of valid Unicode, or (unless `allow_empty`)
-            is empty or blank.
+        IncompleteError: A cell is missing or, unless `allow_empty`, empty or blank.
+        DataError: A column is missing, or a cell is not a string of valid Unicode.
     """
     columns = [column(frame, name, source) for name in names]
     for name, cells in zip(names, columns):
         for row, cell in enumerate(cells, 1):
             if wrong := _text_fault(cell, allow_empty):
-                raise DataError(f"'{source}', row {row}, column '{name}': {wrong}")
+                kind = IncompleteError if is_missing(cell) else DataError
+                raise kind(f"'{source}', row {row}, column '{name}': {wrong}")
     return tuple(zip(*columns))
 
 

@@ -429,6 +429,53 @@ def test_labels_of_another_vocabulary(shrp, place, tmp_path):
     assert code == 0, err
 
 
+def test_rows_that_lack_a_text_or_a_label_are_left_out_where_asked(shrp, place, tmp_path):
+    frame = pd.read_csv(place / "validation.csv")
+    frame[3:].to_csv(tmp_path / "ours.csv", index=False)
+    frame.loc[0, "label"], frame.loc[1:2, "sentence"] = "", " "
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    mine, skip = ("--data", tmp_path / "mine.csv"), "--skip-incomplete"
+    left = f"left out 3 of {len(frame)} rows of mine.csv"
+    out = ("--per-layer", 1, "--out", tmp_path / "pruned")
+    for command in (("evaluate",), ("usage",), ("knock-out",), ("sweep", "--keep", 1), ("prune", *out)):
+        asked = (command[0], place / "routed", *command[1:], *mine)
+        failed(shrp(*asked), "row [12].*--skip-incomplete leaves out all rows that lack a text or a label")
+        code, _, err = shrp(*asked, skip)
+        assert code == 0, err
+        assert left in " ".join(err.split())
+    found = []
+    for options in ((*mine, skip), ("--data", tmp_path / "ours.csv")):
+        code, out, err = shrp("evaluate", place / "routed", *options, "--json")
+        assert code == 0, err
+        found.append(json.loads(out))
+    assert found[0]["n"] == found[1]["n"] == len(frame) - 3
+    assert found[0]["score"] == found[1]["score"]
+    failed(shrp("evaluate", place / "routed", skip), "--skip-incomplete is for a file of your own")
+
+
+def test_own_training_files_without_their_incomplete_rows(shrp, place, tmp_path):
+    frame = pd.read_csv(place / "train.csv")
+    frame.loc[0, "label"] = ""
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    files = ("--train-file", tmp_path / "train.csv", "--validation-file", place / "validation.csv")
+    asked = ("finetune", "--base", place / "encoder", *files, "--text-column", "sentence", "--epochs", 1)
+    failed(shrp(*asked, "--out", tmp_path / "a"), "label is missing.*--skip-incomplete leaves out")
+    code, _, err = shrp(*asked, "--out", tmp_path / "b", "--skip-incomplete")
+    assert code == 0, err
+    assert f"left out 1 of {len(frame)} rows of train.csv" in " ".join(err.split())
+    glue = (
+        "finetune",
+        "--base",
+        place / "encoder",
+        "--task",
+        "sst2",
+        "--out",
+        tmp_path / "c",
+        "--skip-incomplete",
+    )
+    failed(shrp(*glue), "--skip-incomplete is for files of your own")
+
+
 def test_prune_with_matched_answer_shares(shrp, place, tmp_path):
     on = ("--data", place / "validation.csv", "--per-layer", 1, "--full-precision")
     for name, more in (("plain", ()), ("matched", ("--match-shares",))):

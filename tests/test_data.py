@@ -13,7 +13,7 @@ import shrp.data
 from shrp import hub, tabular
 from shrp.batching import bucketed_batches
 from shrp.data import TextData, from_frame, load_data, load_file, load_glue, load_probe
-from shrp.errors import DataError
+from shrp.errors import DataError, IncompleteError
 from shrp.labels import foreign_labels, infer_task, parse_labels
 from shrp.tasks import TASKS, Task, custom_task
 
@@ -526,6 +526,22 @@ def test_incomplete_rows_go_beside_labels_that_are_left_out():
     assert found.texts == (("one",),)
     assert found.labels.tolist() == [1]
     assert found.slices == ("a",)
+
+
+def test_a_file_is_read_without_its_incomplete_rows(tmp_path):
+    path = tmp_path / "mine.csv"
+    gaps().to_csv(path, index=False)
+    found = load_file(path, "sst2", slice_column="slice", skip_incomplete=True)
+    assert (found.texts, found.slices) == ((("one",), ("five",)), ("a", "e"))
+    own = load_file(path, None, ["sentence"], skip_incomplete=True)  # a task is made of what is left
+    assert own.task.label_names == ("negative", "positive")
+    assert own.labels.tolist() == [1, 0]
+    for task in ("sst2", None):
+        with pytest.raises(IncompleteError, match=r"row [23]"):
+            load_file(path, task, ["sentence"])
+    gaps(label=["1.5", "2", None, "x", "nan"]).to_csv(path, index=False)
+    with pytest.raises(DataError, match="row 5: the label 'nan' is no number"):  # counted as in the file
+        load_file(path, None, ["sentence"], skip_incomplete=True)
 
 
 @pytest.mark.parametrize("column", ["sentence", "label"])

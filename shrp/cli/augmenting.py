@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import LabelColumn, TextColumns
+from shrp.cli.data_options import (
+    LabelColumn,
+    TextColumns,
+)
 from shrp.cli.output import example, stderr, write_csv
 from shrp.cli.training_options import Base, GlueTask, Seed
 

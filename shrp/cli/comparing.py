@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
+from shrp.cli.data_options import (
     DataSource,
-    EvaluatedLength,
     LabelColumn,
     LabelMeanings,
+    OwnFile,
     PairColumn,
+    SkipIncomplete,
     SliceColumn,
     TextColumns,
+    evaluation_data,
+)
+from shrp.cli.options import (
+    AsJson,
+    EvaluatedLength,
     check_free,
     check_has_task,
-    evaluation_data,
 )
 from shrp.cli.output import (
     bar,
@@ -68,6 +72,7 @@ def compare(
     slice_column: SliceColumn = None,
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     flips: Annotated[
         Path | None, typer.Option(help="Write the inputs that the two judge differently to this CSV file.")
     ] = None,
@@ -92,9 +97,8 @@ def compare(
             "kind compare: as many texts, the same classes."
         )
     check_has_task(tasks[0])
-    source = evaluation_data(
-        data, tasks[0], text_column, label_column, slice_column, label_means, pair_column
-    )
+    own = OwnFile(text_column, label_column, slice_column, pair_column, label_means, skip_incomplete)
+    source = evaluation_data(data, tasks[0], own)
     # Both read as much of an input as they can, or a difference might be the cut's.
     length = max(side.reads for side in sides)
     sides = [replace(side, length=length) if isinstance(side, OfCheckpoint) else side for side in sides]

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
+from shrp.cli.data_options import (
     LabelColumn,
     LabelMeanings,
+    OwnFile,
+    SkipIncomplete,
     TextColumns,
+    say_data,
+    training_data,
+)
+from shrp.cli.options import (
+    AsJson,
     labels_of,
     say_cut,
-    say_data,
     say_resume,
-    training_data,
 )
 from shrp.cli.output import TrainingBar, example, print_json, stderr
 from shrp.cli.training_options import (
@@ -62,6 +66,7 @@ def finetune(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     task_name: TaskName = None,
     head_labels: HeadLabels = None,
     epochs: Annotated[
@@ -99,9 +104,8 @@ def finetune(
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
     refuse_existing(out)  # now, not after the epochs
     say_resume(out, resume)
-    data, validation = training_data(
-        task, train_file, validation_file, text_column, label_column, label_means, task_name
-    )
+    own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
+    data, validation = training_data(task, train_file, validation_file, own, task_name)
     model, tokenizer, trained = load_base(base, data.task, seed, labels_of(head_labels))
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
     say_data(data, validation)

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
+from shrp.cli.data_options import (
     DataSource,
-    EvaluatedLength,
     LabelColumn,
     LabelMeanings,
+    OwnFile,
     PairColumn,
+    SkipIncomplete,
     SliceColumn,
     TextColumns,
+    evaluation_data,
+)
+from shrp.cli.options import (
+    AsJson,
+    EvaluatedLength,
     check_free,
     check_has_task,
-    evaluation_data,
     say_cut,
 )
 from shrp.cli.output import (
@@ -76,6 +80,7 @@ def usage(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     by: Annotated[
         str | None,
         typer.Option(help="Also by `class`, `answer`, `outcome` (right or wrong), `slice` or `length`."),
@@ -111,7 +116,8 @@ def usage(
     if routes is not None:
         check_free(routes, "--routes")
     loaded = load(checkpoint)
-    source = evaluation_data(data, loaded.info.task, text_column, label_column, slice_column, label_means)
+    own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
+    source = evaluation_data(data, loaded.info.task, own)
     if by is not None and (why := lacking(by, source)):
         raise DataError(why)
     length = max_length or loaded.info.max_length
@@ -231,6 +237,7 @@ def evaluate(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     pair_column: PairColumn = None,
     max_length: EvaluatedLength = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs a batch.")] = 32,
@@ -249,9 +256,8 @@ def evaluate(
         check_free(predictions, "--predictions")
     scored = subject(checkpoint, max_length)
     check_has_task(scored.task)
-    source = evaluation_data(
-        data, scored.task, text_column, label_column, slice_column, label_means, pair_column
-    )
+    own = OwnFile(text_column, label_column, slice_column, pair_column, label_means, skip_incomplete)
+    source = evaluation_data(data, scored.task, own)
     if source.labels is None and predictions is None:
         raise DataError(
             f"{source.name} has no column '{label_column}' to score by; name it with --label-column, or "

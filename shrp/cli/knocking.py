@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
+from shrp.cli.data_options import (
     DataSource,
-    EvaluatedLength,
     LabelColumn,
     LabelMeanings,
+    OwnFile,
     PairColumn,
+    SkipIncomplete,
     SliceColumn,
     TextColumns,
-    check_has_task,
     evaluation_data,
+)
+from shrp.cli.options import (
+    AsJson,
+    EvaluatedLength,
+    check_has_task,
     say_cut,
 )
 from shrp.cli.output import bar, example, print_json, print_table, provenance, stderr
@@ -53,6 +57,7 @@ def knock_out(
     slice_column: SliceColumn = None,
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     expert: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,9 +96,8 @@ def knock_out(
     if cells:
         removed_by_layer(cells, routed)  # now, not after all data were run
     check_has_task(loaded.info.task)
-    source = evaluation_data(
-        data, loaded.info.task, text_column, label_column, slice_column, label_means, pair_column
-    )
+    own = OwnFile(text_column, label_column, slice_column, pair_column, label_means, skip_incomplete)
+    source = evaluation_data(data, loaded.info.task, own)
     if by is not None:
         if why := lacking(by, source):
             raise DataError(why)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shrp.cli.options import evaluation_data
+from shrp.cli.data_options import (
+    evaluation_data,
+)
 from shrp.cli.output import bar, stderr
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError, first_line
@@ -64,7 +66,7 @@ def _at_hand(task: Task, known: Sequence[TextData | None]) -> list[TextData]:
         )
     if task.name not in TASKS:
         raise DataError(f"the task, '{task.name}', is one of your own, and no data of it were given.")
-    return [evaluation_data("probe", task, None, "label", None)]
+    return [evaluation_data("probe", task)]
 
 
 def _scored(

@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shrp.cli.counting import usage_counted
+from shrp.cli.data_options import (
+    LabelColumn,
+    LabelMeanings,
+    OwnFile,
+    SkipIncomplete,
+    TextColumns,
+    evaluation_data,
+    training_data,
+)
 from shrp.cli.options import (
     PLAN_HELP,
     AsJson,
     EvaluatedLength,
-    LabelColumn,
-    LabelMeanings,
-    TextColumns,
-    evaluation_data,
     plan_file,
     say_resume,
-    training_data,
 )
 from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
 from shrp.cli.pruned_scores import round_as_stored, scores_of
 from shrp.cli.recovery import recovery_of
-from shrp.errors import DataError, PlanError
+from shrp.errors import PlanError
 from shrp.tasks import TASKS
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
@@ -81,6 +85,7 @@ def prune(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     match_shares: Annotated[
         bool,
         typer.Option(
@@ -130,10 +135,10 @@ def prune(
             f"--out {out} is the routed checkpoint itself; choose another folder for the static one."
         )
     from_file = data not in (None, "probe", "glue")  # else columns and meanings are of the training files
-    for name, given in (("--label-means", label_means), ("--text-column", text_column)):
-        if given and not from_file and train_file is None:
-            raise DataError(f"{name} is for a file of your own; give one with --data or --train-file.")
-    columns = (text_column if from_file else None, label_column, None, label_means if from_file else None)
+    own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
+    if not from_file and train_file is None:
+        own.refuse("is for a file of your own; give one with --data or --train-file.")
+    of_data = own if from_file else OwnFile()
     if match_shares and recover:
         raise PlanError(
             "--match-shares is for what is not trained on: with --recover the training finds the bias."
@@ -177,9 +182,7 @@ def prune(
                 task or source.info.task,
                 train_file,
                 validation_file,
-                text_column,
-                label_column,
-                label_means if train_file is not None else None,
+                own if train_file is not None else OwnFile(),
             ),
             None if teacher is None else store.load(teacher),
             stage2_epochs=recover,
@@ -191,12 +194,12 @@ def prune(
         )
     measured_on = None
     if plan is None and (data is not None or selection in ("gate_norm", "ablation", "fitted")):
-        measured_on = evaluation_data(data or "probe", source.info.task, *columns)
+        measured_on = evaluation_data(data or "probe", source.info.task, of_data)
     chosen = plan_file(plan) if plan else _chosen(source, measured_on, selection, max_length, options)
     facts = _facts(chosen, measured_on, selection, plan, options)
     model, like = cut(source.model, chosen), None
     if match_shares:
-        like = measured_on or evaluation_data(data or "probe", source.info.task, *columns)
+        like = measured_on or evaluation_data(data or "probe", source.info.task, of_data)
         model, shift = matched(model, source.model, source.tokenizer, like, max_length)
         facts |= shares_matched(like, shift)
     info = store.CheckpointInfo(

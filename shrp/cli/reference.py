@@ -8,14 +8,18 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
-    EvaluatedLength,
+from shrp.cli.data_options import (
     LabelColumn,
     LabelMeanings,
+    OwnFile,
+    SkipIncomplete,
     SliceColumn,
     TextColumns,
     evaluation_data,
+)
+from shrp.cli.options import (
+    AsJson,
+    EvaluatedLength,
 )
 from shrp.cli.output import bar, example, print_json, print_table
 
@@ -51,6 +55,7 @@ def reference(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     max_length: EvaluatedLength = None,
     json: AsJson = False,
 ) -> None:
@@ -69,10 +74,10 @@ def reference(
         raise CheckpointError(f"{teacher} and {checkpoint} are for tasks with different labels.")
     found, rows = dict(loaded.teacher), []
     length = max_length or loaded.info.max_length
+    own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
     for name in dict.fromkeys(data or ["probe"]):
         of_files = name not in ("probe", "glue")
-        options = (text_column, label_column, slice_column, label_means) if of_files else (None, "", None)
-        source = evaluation_data(name, loaded.info.task, *options)
+        source = evaluation_data(name, loaded.info.task, own if of_files else OwnFile())
         with bar("reference") as progress:
             task = progress.add_task(f"evaluating on {source.name}", total=len(source))
             for result in evaluate_stream(dense.model, dense.tokenizer, source, max_length=length):

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shrp.cli.counting import usage_counted
-from shrp.cli.options import (
-    AsJson,
+from shrp.cli.data_options import (
     DataSource,
-    EvaluatedLength,
     LabelColumn,
     LabelMeanings,
+    OwnFile,
     PairColumn,
+    SkipIncomplete,
     TextColumns,
+    evaluation_data,
+)
+from shrp.cli.options import (
+    AsJson,
+    EvaluatedLength,
     check_free,
     check_has_task,
-    evaluation_data,
     say_cut,
 )
 from shrp.cli.output import bar, example, print_json, print_table, provenance, stderr, write_csv
@@ -52,6 +56,7 @@ def sweep(
     label_column: LabelColumn = "label",
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     allocation: Annotated[
         str,
         typer.Option(help="`per-layer`: as many experts in every layer; `budget`: so many in all, spread."),
@@ -109,7 +114,8 @@ def sweep(
     if match_shares and task.is_regression:
         raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
     check_has_task(task)
-    source = evaluation_data(data, task, text_column, label_column, None, label_means, pair_column)
+    own = OwnFile(text_column, label_column, None, pair_column, label_means, skip_incomplete)
+    source = evaluation_data(data, task, own)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels, so no pruning of it has a score.")
     recorded = None

@@ -7,17 +7,21 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
+from shrp.cli.data_options import (
     LabelColumn,
     LabelMeanings,
+    OwnFile,
+    SkipIncomplete,
     TextColumns,
+    say_data,
+    training_data,
+)
+from shrp.cli.options import (
+    AsJson,
     labels_of,
     layer_list,
     say_cut,
-    say_data,
     say_resume,
-    training_data,
 )
 from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
 from shrp.cli.training_options import (
@@ -66,6 +70,7 @@ def train(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     task_name: TaskName = None,
     head_labels: HeadLabels = None,
     routing: Annotated[str | None, typer.Option(help="sequence (the default) or token.")] = None,
@@ -177,9 +182,8 @@ def train(
     from shrp.run_state import run_folder
     from shrp.training_config import TrainConfig
 
-    data, validation = training_data(
-        task, train_file, validation_file, text_column, label_column, label_means, task_name
-    )
+    own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
+    data, validation = training_data(task, train_file, validation_file, own, task_name)
     say_resume(out, resume)
     geometry = base_geometry(base)
     if converted is None:

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
+from shrp.cli.data_options import (
     DataSource,
-    EvaluatedLength,
     LabelColumn,
     LabelMeanings,
+    OwnFile,
+    SkipIncomplete,
     TextColumns,
     evaluation_data,
+)
+from shrp.cli.options import (
+    AsJson,
+    EvaluatedLength,
 )
 from shrp.cli.output import example, interval_text, print_json, stderr, stdout, told
 from shrp.cli.pruned_scores import round_as_stored
@@ -77,6 +81,7 @@ def trim_vocabulary(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
+    skip_incomplete: SkipIncomplete = False,
     max_length: EvaluatedLength = None,
     full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
     json: AsJson = False,
@@ -116,8 +121,9 @@ def trim_vocabulary(
             f"the checkpoint's task, '{task.name}', is one of your own: give its texts with --texts."
         )
     scored = None
+    own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
     if data != "probe" or task.name in TASKS:
-        scored = evaluation_data(data, task, text_column, label_column, None, label_means)
+        scored = evaluation_data(data, task, own)
     chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
     model, tokenizer = with_vocabulary(source.model, source.tokenizer, chosen)
     dtype = None if full_precision else torch.float16
