@@ -87,16 +87,43 @@ class Exported:
             name: np.array([getattr(one, field) for one in encoded], dtype=np.int64)
             for name, field in self._fields.items()
         }
-        try:
-            (found,) = self._session.run(["logits"], inputs)
-        except Exception as error:  # onnxruntime's have no common ancestor of their own
-            raise ExportError(f"{self.path / MODEL} can't be run: {first_line(error)}") from error
+        found = self.run(inputs)
         if found.shape != (len(texts), self.task.num_labels):
             raise ExportError(
                 f"{self.path / MODEL} gives outputs of shape {found.shape} for {len(texts)} inputs and "
                 f"{self.task.num_labels} labels; export the checkpoint anew."
             )
         return found[:, [self.labels.index(name) for name in self.task.label_names] or [0]]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The graph's outputs, in its own order; float32 `(batch, num_labels)`.
+
+        Args:
+            inputs: `input_ids`, `attention_mask`, ..., int64, each `(batch, tokens)`.
+
+        Raises:
+            ExportError: the graph can't be run on them.
+        """
+        try:
+            (found,) = self._session.run(["logits"], dict(inputs))
+        except Exception as error:  # onnxruntime's have no common ancestor of their own
+            raise ExportError(f"{self.path / MODEL} can't be run: {first_line(error)}") from error
+        return found
+
+    def random_inputs(self, batch: int, tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
+        """Inputs to time it on, without padding, for `run`: as `shrp.measure.model_inputs`.
+
+        Raises:
+            ShrpError: a size is below 1.
+        """
+        if batch < 1 or tokens < 1:
+            raise ShrpError(f"batch and tokens must be 1 or more, not {batch} and {tokens}.")
+        padding = self._tokenizer.padding or {}
+        pad, size = padding.get("pad_id", 0), self._tokenizer.get_vocab_size()
+        ids = np.random.default_rng(seed).integers(size - 1, size=(batch, tokens))
+        ids += ids >= pad  # skip the padding id
+        of = {"ids": ids, "attention_mask": np.ones_like(ids), "type_ids": np.zeros_like(ids)}
+        return {name: of[field] for name, field in self._fields.items()}
 
     def lengths(self, texts: Texts) -> list[int]:
         """Tokens of each text or pair if nothing were cut, special tokens included."""

@@ -1,4 +1,4 @@
-"""`usage`, `evaluate` and `measure`."""
+"""`usage` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -66,11 +66,6 @@ def register(app: typer.Typer) -> None:
             "Prints the score with its 95% interval, by slice too; writes nothing but the file of `--predictions`.",
         )
     )(evaluate)
-    app.command(
-        epilog=example(
-            "measure checkpoints/sst2-6of12 --latency --batch 8", "Prints a table; writes nothing."
-        )
-    )(measure)
 
 
 def usage(
@@ -316,75 +311,3 @@ def evaluate(
     print_table("by slice", slices)
     if pairs:
         print_table("minimal pairs: in order, and both inputs right", pairs)
-
-
-def measure(
-    checkpoint: Folder,
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens an input; by default 128, or as many as the model reads.", show_default=False
-        ),
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Inputs a batch, for latency.")] = 8,
-    latency: Annotated[
-        bool, typer.Option(help="Also time it against the dense architecture, side by side.")
-    ] = False,
-    repeats: Annotated[int, typer.Option(help="Timed runs of each.")] = 20,
-    json: AsJson = False,
-) -> None:
-    """Parameters and FLOPs (encoder and whole model) against the dense architecture, and latency if asked.
-
-    FLOPs are 2 x the multiply-accumulates of matrix products, for one input. Latency is of a batch, in PyTorch and
-    float32 on this machine: the median of the timed runs in milliseconds, with the quartiles.
-    """
-    import torch
-
-    from shrp.checkpoint import load
-    from shrp.families import positions
-    from shrp.measure import TOKENS, cost, dense_cost, model_inputs
-    from shrp.measure import latency as time_side_by_side
-
-    loaded = load(checkpoint)
-    most = positions(loaded.model.config)
-    tokens = min(TOKENS, most) if tokens is None else tokens
-    if tokens > most:
-        raise DataError(f"this model reads at most {most} tokens, not {tokens}.")
-    ours, dense = cost(loaded.model, tokens), dense_cost(loaded.model, tokens)
-    kept = ours.relative_to(dense)
-    result = {"tokens": tokens, "model": vars(ours), "dense": vars(dense), "kept": kept}
-    frame = None
-    if latency:
-        inputs = model_inputs(loaded.model, batch, tokens)
-        reference = type(loaded.model)(loaded.model.config).eval()  # speed does not depend on the weights
-        runs = {"dense": lambda: reference(**inputs), "checkpoint": lambda: loaded.model(**inputs)}
-        frame = time_side_by_side(runs, repeats=repeats)
-        frame["inputs_per_s"] = batch * 1000 / frame["median_ms"]
-        frame["speedup"] = frame["median_ms"].iloc[0] / frame["median_ms"]
-        how = {"batch": batch, "tokens": tokens, "runtime": "PyTorch", "dtype": "float32"}
-        how |= {"device": str(loaded.model.device), "threads": torch.get_num_threads()}
-        result["latency"] = how | {"rows": frame.to_dict("records")}
-    if json:
-        print_json(result)
-        return
-    rows = [
-        {"quantity": name, "model": getattr(ours, name), "dense": getattr(dense, name), "kept": kept[name]}
-        for name in ("encoder_params", "model_params", "encoder_flops", "model_flops")
-    ]
-    print_table(f"{checkpoint}, {tokens} tokens an input", rows)
-    if frame is not None:
-        shown = [
-            {
-                "": row["name"],
-                "ms": f"{row['median_ms']:.1f}",
-                "quartiles": f"{row['low_ms']:.1f} to {row['high_ms']:.1f}",
-                "inputs/s": f"{row['inputs_per_s']:.1f}",
-                "speed-up": f"{row['speedup']:.2f}",
-            }
-            for row in frame.to_dict("records")
-        ]
-        print_table(
-            f"latency, ms a batch of {batch} inputs of {tokens} tokens: PyTorch, float32, {torch.get_num_threads()} "
-            f"threads, {repeats} runs each, in turns: median and quartiles",
-            shown,
-        )
