@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from shrp import checkpoint, checkpoint_info, cli
 from shrp.answer_shares import answer_shares
@@ -976,10 +978,23 @@ def test_a_plan_is_taken_from_a_static_checkpoint_s_folder(shrp, place, tmp_path
     )
 
 
+def test_help_cuts_nothing_in_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    group = get_command(cli.app)
+    shown = CliRunner().invoke(cli.app, ["--help"], prog_name="shrp").output
+    for name, command in group.commands.items():
+        assert re.search(rf"^  {name} +{re.escape(command.short_help)}$", shown, re.MULTILINE), name
+        out = CliRunner().invoke(cli.app, [name, "--help"], prog_name="shrp").output
+        for option in (
+            option for param in command.params for option in param.opts if option.startswith("--")
+        ):
+            assert re.search(rf"^  (-h, )?{option}\b", out, re.MULTILINE), (name, option)
+
+
 def test_every_command_s_help_ends_with_an_example(shrp):
     code, out, _ = shrp("--help")
     assert code == 0
-    names = re.findall(r"^│ ([a-z][a-z-]+) ", out, re.MULTILINE)
+    names = re.findall(r"^  ([a-z][a-z-]+)  ", out.split("Commands:")[1], re.MULTILINE)
     assert {"train", "prune", "sweep", "compare", "knock-out"} <= set(names)
     for name in names:
         code, out, _ = shrp(name, "--help")

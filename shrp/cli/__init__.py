@@ -34,9 +34,9 @@ app = typer.Typer(
     name="shrp",
     help="Specialised head routing and pruning (SHRP) of Transformer encoders: train, inspect, prune, evaluate.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # rich's table of options cuts their names where the terminal is narrow
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for module in (
     finetuning,

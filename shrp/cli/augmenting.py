@@ -19,10 +19,11 @@ from shrp.cli.training_options import Base, GlueTask, Seed
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="Training data, with changed copies of its examples",
         epilog=example(
             "augment --base bert-base-uncased --task cola --out cola-more.csv",
             "Writes a CSV file in the task's columns, for `train --train-file`.",
-        )
+        ),
     )(augment)
 
 

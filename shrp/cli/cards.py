@@ -12,9 +12,10 @@ from shrp.cli.output import example, stderr
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
-    app.command(epilog=example("card mine/my-checkpoint", "Writes README.md into the checkpoint's folder."))(
-        card
-    )
+    app.command(
+        short_help="Write the model card of a checkpoint",
+        epilog=example("card mine/my-checkpoint", "Writes README.md into the checkpoint's folder."),
+    )(card)
 
 
 def card(

@@ -49,11 +49,12 @@ _SHOWN = 30
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="Two checkpoints or exports on the same inputs",
         epilog=example(
             "compare checkpoints/sst2-6of12 pruned --flips flips.csv",
             "Prints scores, their paired difference and where it lies; writes nothing but the file of "
             "`--flips`.",
-        )
+        ),
     )(compare)
 
 

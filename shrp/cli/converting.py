@@ -25,10 +25,11 @@ CONVERSION_SIZE, FINAL_SIZE, FURTHER_SIZE = 2500, 20_000, 60_000
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="Convert layers on unlabelled texts, for several tasks",
         epilog=example(
             "convert --base bert-base-uncased --texts corpus.csv --layers upper:6 --out bert-6of12",
             "Writes a checkpoint without a task, for `train --converted`.",
-        )
+        ),
     )(convert)
 
 

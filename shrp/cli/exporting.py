@@ -15,11 +15,12 @@ from shrp.errors import PlanError
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="ONNX, to serve without torch; int8 too",
         epilog=example(
             "export checkpoints/sst2-6of12 --per-layer 2 --out exported",
             "Writes model.onnx, tokenizer.json and config.json, and prints how far its logits are from "
             "PyTorch's; `evaluate exported` scores it.",
-        )
+        ),
     )(export)
 
 

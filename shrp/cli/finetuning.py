@@ -50,10 +50,11 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="Fine-tune a dense encoder: the teacher",
         epilog=example(
             "finetune --base bert-base-uncased --task sst2 --out sst2-teacher",
             "Writes a dense checkpoint (weights, config, tokenizer, history) and prints its validation score.",
-        )
+        ),
     )(finetune)
 
 

@@ -54,17 +54,19 @@ Scored = Annotated[Path, typer.Argument(help="An SHRP checkpoint, or an export o
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
     app.command(
+        short_help="Which experts the routers choose, and by what",
         epilog=example(
             "usage checkpoints/sst2-6of12 --by class --explained",
             "Prints shares of inputs, entropies in nats and margins of router probabilities; "
             "`--output-norms` adds each expert's gate times the norm of its output.",
-        )
+        ),
     )(usage)
     app.command(
+        short_help="Score a checkpoint, or an export of one, on data",
         epilog=example(
             "evaluate checkpoints/sst2-6of12 --data my.csv --predictions answers.csv",
             "Prints the score with its 95% interval, by slice too; writes nothing but the file of `--predictions`.",
-        )
+        ),
     )(evaluate)
 
 
@@ -81,15 +83,17 @@ def usage(
         typer.Option(help="Also by `class`, `answer`, `outcome` (right or wrong), `slice` or `length`."),
     ] = None,
     explained: Annotated[
-        bool, typer.Option(help="Also how much class, answer, slice and length tell of the routes.")
+        bool,
+        typer.Option("--explained", help="Also how much class, answer, slice and length tell of the routes."),
     ] = False,
     exchanged: Annotated[
         bool,
         typer.Option(
-            help="Also scores with routes exchanged among inputs, among those answered alike, and with none."
+            "--exchanged",
+            help="Also scores with routes exchanged among inputs, among those answered alike, and with none.",
         ),
     ] = False,
-    output_norms: Annotated[bool, typer.Option(help="Also gate x norm (slower).")] = False,
+    output_norms: Annotated[bool, typer.Option("--output-norms", help="Also gate x norm (slower).")] = False,
     routes: Annotated[
         Path | None,
         typer.Option(

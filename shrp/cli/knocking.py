@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
         "knock-out",
+        short_help="What is lost without an expert, and for whom",
         epilog=example(
             "knock-out checkpoints/sst2-6of12 --expert 9.11 --expert 10.1",
             "Prints changes of score, logits and margins; writes nothing.",

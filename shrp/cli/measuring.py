@@ -20,10 +20,11 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="Parameters, FLOPs and latency, beside dense",
         epilog=example(
             "measure pruned --latency --beside checkpoints/sst2-6of12 --beside exported",
             "Prints tables; writes nothing.",
-        )
+        ),
     )(measure)
 
 
@@ -40,7 +41,7 @@ def measure(
     ] = None,
     batch: Annotated[int, typer.Option(help="Inputs a batch, for latency.")] = 8,
     latency: Annotated[
-        bool, typer.Option(help="Also time it against the dense architecture, side by side.")
+        bool, typer.Option("--latency", help="Also time it against the dense architecture, side by side.")
     ] = False,
     beside: Annotated[
         list[Path] | None,

@@ -32,7 +32,7 @@ stderr = Console(stderr=True, markup=False, emoji=False)
 
 def example(command: str, says: str) -> str:
     """The end of a command's help: how it may be used, and what it then gives."""
-    return f"Example: `python -m shrp {command}`. {says}"
+    return f"Example: python -m shrp {command}. {says}"
 
 
 def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:

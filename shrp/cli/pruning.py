@@ -24,6 +24,7 @@ from shrp.cli.options import (
     PLAN_HELP,
     AsJson,
     EvaluatedLength,
+    FullPrecision,
     plan_file,
     say_resume,
 )
@@ -44,11 +45,12 @@ Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_d
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
     app.command(
+        short_help="A static checkpoint of the experts that are kept",
         epilog=example(
             "prune checkpoints/sst2-6of12 --budget 12 --out pruned",
             "Writes a static checkpoint, weights in float16, and prints its score on the data that it was "
             "made with, or else the probe set.",
-        )
+        ),
     )(prune)
 
 
@@ -111,7 +113,7 @@ def prune(
         float | None, typer.Option(help="For the Expander, in recovery; 1e-3 by default.")
     ] = None,
     max_length: EvaluatedLength = None,
-    full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
+    full_precision: FullPrecision = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed recovery.")] = False,
     json: AsJson = False,
 ) -> None:

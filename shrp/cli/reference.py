@@ -31,10 +31,11 @@ move hardly an input in a thousand."""
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="Keep the teacher's outputs on data, for Overview",
         epilog=example(
             "reference mine/routed --teacher mine/teacher --data probe",
             "Writes teacher.safetensors into the checkpoint's folder, by which the app compares with the teacher.",
-        )
+        ),
     )(reference)
 
 

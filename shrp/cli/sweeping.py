@@ -42,10 +42,11 @@ _RECORDED = "recorded"
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="Scores of prunings of all sizes, beside random ones",
         epilog=example(
             "sweep checkpoints/sst2-6of12 --held-out --out sweep.csv",
             "Prints a table, and which size loses little; writes nothing but the file of `--out`.",
-        )
+        ),
     )(sweep)
 
 

@@ -18,6 +18,7 @@ from shrp.cli.data_options import (
 )
 from shrp.cli.options import (
     AsJson,
+    FullPrecision,
     labels_of,
     layer_list,
     say_cut,
@@ -46,11 +47,12 @@ from shrp.cli.training_options import (
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
+        short_help="A routed checkpoint of a dense encoder, by both stages",
         epilog=example(
             "train --base bert-base-uncased --task sst2 --layers upper:6 --recover 2 --out sst2-bert",
             "Writes a routed checkpoint with its scores, the controls' and its history, weights in "
             "float16; what a killed run left is in OUT.run.",
-        )
+        ),
     )(train)
 
 
@@ -155,7 +157,7 @@ def train(
     precision: Precision = "auto",
     seed: Seed = 0,
     base_name: BaseName = None,
-    full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
+    full_precision: FullPrecision = False,
     keep_stages: Annotated[
         bool,
         typer.Option(

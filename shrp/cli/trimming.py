@@ -21,6 +21,7 @@ from shrp.cli.data_options import (
 from shrp.cli.options import (
     AsJson,
     EvaluatedLength,
+    FullPrecision,
 )
 from shrp.cli.output import example, interval_text, print_json, stderr, stdout, told
 from shrp.cli.pruned_scores import round_as_stored
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
         "trim-vocabulary",
+        short_help="Take out tokens that your texts don't need",
         epilog=example(
             "trim-vocabulary pruned --common 12000 --out trimmed",
             "Writes a checkpoint, weights in float16, and prints its size and its score beside those of the "
@@ -83,7 +85,7 @@ def trim_vocabulary(
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
     max_length: EvaluatedLength = None,
-    full_precision: Annotated[bool, typer.Option(help="Store float32 weights instead of float16.")] = False,
+    full_precision: FullPrecision = False,
     json: AsJson = False,
 ) -> None:
     """Take the tokens out of a vocabulary that texts don't need: much of a pruned model is its embeddings.
