@@ -439,7 +439,7 @@ def test_rows_that_lack_a_text_or_a_label_are_left_out_where_asked(shrp, place, 
     mine, skip = ("--data", tmp_path / "mine.csv"), "--skip-incomplete"
     left = f"left out 3 of {len(frame)} rows of mine.csv"
     out = ("--per-layer", 1, "--out", tmp_path / "pruned")
-    for command in (("evaluate",), ("usage",), ("knock-out",), ("sweep", "--keep", 1), ("prune", *out)):
+    for command in (("evaluate",), ("usage",), ("knock-out",), ("sweep",), ("prune", *out)):
         asked = (command[0], place / "routed", *command[1:], *mine)
         failed(shrp(*asked), "row [12].*--skip-incomplete leaves out all rows that lack a text or a label")
         code, _, err = shrp(*asked, skip)
