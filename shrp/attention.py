@@ -30,6 +30,15 @@ class Pattern:
     hidden: float
     """Share of the rows' attention that went to tokens left out, mean over rows; 0 where none was."""
 
+    @property
+    def spread(self) -> float:
+        """Effective number of tokens that a token attends to, 1 to `T`: exp of a row's entropy, mean over the rows that
+        attend to anything; nan where none does.
+        """
+        rows = self.weights[self.weights.sum(1) > 0].astype(np.float64)
+        logs = np.log(rows, out=np.zeros_like(rows), where=rows > 0)
+        return float(np.exp(-(rows * logs).sum(1)).mean()) if len(rows) else float("nan")
+
 
 @dataclass(frozen=True, eq=False)
 class LayerAttention:

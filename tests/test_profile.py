@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.attention import layer_attention, model_attention
+from shrp.attention import Pattern, layer_attention, model_attention
 from shrp.batching import collate, encode
 from shrp.checkpoint_info import EVALUATED_TOKENS
 from shrp.convert import expert_layers, layer_kinds
@@ -142,6 +142,17 @@ def test_hiding_special_tokens_renormalises_and_says_how_much_went(tiny_routed, 
         inner = found.weights[expert][1:4, 1:4]
         assert part.hidden == pytest.approx(1 - inner.sum(1).mean(), abs=1e-6)
         np.testing.assert_allclose(part.weights[0] / part.weights[0, 0], inner[0] / inner[0, 0], rtol=1e-5)
+
+
+def test_the_spread_of_attention_is_an_effective_number_of_tokens():
+    even, one = np.full((3, 4), 0.25), np.eye(3, 4)
+    assert Pattern(even, ("a",) * 4, 0.0).spread == pytest.approx(4)
+    assert Pattern(one, ("a",) * 4, 0.0).spread == pytest.approx(1)
+    half = np.array(
+        [[0.5, 0.5, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+    )  # a row whose attention is all hidden is left out
+    assert Pattern(half, ("a",) * 4, 0.5).spread == pytest.approx(1.5)
+    assert np.isnan(Pattern(np.zeros((2, 2)), ("a", "b"), 1.0).spread)
 
 
 def test_attention_of_odd_inputs(tiny_routed, tiny_tokenizer):

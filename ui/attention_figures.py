@@ -52,6 +52,11 @@ def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
         why: what cuts a text there, in words.
     """
     parts = ["Computed by the layer from what enters it, n = 1 input; each row sums to 100%."]
+    if pattern.spread > 0:  # nan where all attention is hidden
+        parts.append(
+            f"A token attends to {pattern.spread:.1f} of {len(pattern.tokens):,} tokens, in effect (exp of a row's "
+            "entropy, mean of rows)."
+        )
     if hide and found.special.all():
         parts.append("There are only special tokens, so none is hidden.")
     elif hide:

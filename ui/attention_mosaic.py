@@ -118,7 +118,22 @@ def _told(found: LayerAttention, head: int, pattern: Pattern) -> str:
     name = f"layer {found.layer}, {member(found)} {head}"
     if found.probs is not None and found.probs.ndim == 1:
         name += f", router probability {percent(float(found.probs[head]))}"
-    return f"{name}<br>{escape_html(strongest(pattern))}<br><i>click to see it above</i>"
+    spread = f"A token attends to {pattern.spread:.1f} of {len(pattern.tokens):,} tokens, in effect."
+    parts = [name, escape_html(strongest(pattern)), *([spread] if pattern.spread > 0 else [])]
+    return "<br>".join([*parts, "<i>click to see it above</i>"])
+
+
+def spreads(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Pattern]]) -> str:
+    """How far each layer's attention is spread, in words; empty where all attention is hidden somewhere."""
+    means = [float(np.mean([pattern.spread for pattern in maps.values()])) for maps in patterns]
+    if np.isnan(means).any():
+        return ""
+    tokens = len(next(iter(patterns[0].values())).tokens)
+    each = ", ".join(f"layer {one.layer} {mean:.1f}" for one, mean in zip(layers, means, strict=True))
+    return (
+        f"How many of the {tokens} tokens a token attends to, in effect (exp of a row's entropy, mean of rows and "
+        f"heads): {each}. n = 1 input."
+    )
 
 
 def in_words(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Pattern]]) -> str:

@@ -164,6 +164,8 @@ def _all_layers(selection: Selection, found: LayerAttention, head: int, hide: bo
         on_select=lambda: _pick(key),
         hint="Pick a layer and a head in the boxes above.",
     )
+    if told := attention_mosaic.spreads(layers, patterns):
+        st.caption(told)
 
 
 def _pick(chart_key: str) -> None:

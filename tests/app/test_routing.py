@@ -459,6 +459,9 @@ def test_all_layers_are_drawn_small_and_a_click_shows_one_large(page, tiny_check
     assert spec["layout"]["yaxis"]["ticktext"] == ["layer 0, dense", "layer 1, routed", "layer 2, routed"]
     chart = next(one for one in page.get("plotly_chart") if "All layers" in one.proto.spec)
     assert "Layer 0, dense, head" in chart.proto.alt
+    spread = np.mean([layers[2].pattern(head).spread for head in range(4)])
+    assert f"layer 2 {spread:.1f}. n = 1 input" in texts_of(page)
+    assert "in effect.<br><i>click" in targets(spec)["hovertext"][0]
     point = {"customdata": {"0": 1, "1": 3}, "curve_number": 2, "point_index": 7}
     selection = {"points": [point], "point_indices": [7], "box": [], "lasso": []}
     report(page, chart.proto.id, {"selection": selection})
