@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import streamlit as st
 
 from shrp.attribution import flips
@@ -12,7 +14,8 @@ from shrp.phrases import listed
 from ui.attribution_results import Explained, fewest_words
 from ui.attribution_words import replaced_by
 from ui.downloads import downloads
-from ui.state import show_error
+from ui.sentences import LONGEST_LINK, URL, as_lines
+from ui.state import Selection, show_error
 from ui.text import escape, percent, shorten
 
 NAMED = 12
@@ -20,12 +23,11 @@ NAMED = 12
 _ROWS = 10
 
 
-def flips_part(one: Explained, replacement: str, name: str) -> None:
+def flips_part(one: Explained, replacement: str, selection: Selection) -> None:
     """The section; none for a regression, whose output has nothing to flip to.
 
     Args:
         replacement: what stands for a word, of `shrp.attribution.tokens.REPLACEMENTS`.
-        name: what downloads are called.
     """
     if one.instance.task.is_regression:
         return
@@ -38,8 +40,25 @@ def flips_part(one: Explained, replacement: str, name: str) -> None:
     labels = one.instance.task.label_names
     st.markdown(sentence(found, labels))
     if len(found.found) > 1:
-        _table(found, one, name)
+        _table(found, one, selection.name)
     st.caption(tried(found, replacement))
+    if found.found and selection.is_routed:
+        _both_routes(one, found.found[0], replacement)
+
+
+def _both_routes(one: Explained, best: Flip, replacement: str) -> None:
+    """A link to the routes of the input and of what is left of it."""
+    tokenizer = one.checkpoint.tokenizer
+    instead = {"mask": tokenizer.mask_token, "pad": tokenizer.pad_token}.get(replacement, "")
+    left = one.instance.text_without(best.places, instead)
+    lines = as_lines([one.instance.text, left])
+    if all(part.strip() for part in left) and len(quote(lines)) <= LONGEST_LINK:
+        st.page_link(
+            "pages/routing.py",
+            label="Both routes, with these words and without",
+            icon=":material/alt_route:",
+            query_params={URL: lines},
+        )
 
 
 def sentence(found: Flips, labels: tuple[str, ...]) -> str:

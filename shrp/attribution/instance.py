@@ -6,7 +6,7 @@ Shapes: `B` perturbed copies, `T` tokens, `W` words, `C` classes, `e` size of th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,8 @@ class Word:
     """Which text of a pair it is in, 0 or 1."""
     positions: tuple[int, ...]
     """Its tokens' places in the sequence, at least one."""
+    span: tuple[int, int] = (0, 0)
+    """Where it stands in its text: its first character and the one after its last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,14 @@ class Instance:
             known = " or ".join(sorted(self.replacements))
             raise DataError(f"This model's tokenizer has no token to use as '{name}'; use {known}.")
         return self.replacements[name]
+
+    def text_without(self, places: Collection[int], instead: str = "") -> tuple[str, ...]:
+        """The text with the words at these places taken out, or something else in place of each."""
+        texts = list(self.text)
+        for word in sorted((self.words[place] for place in places), key=lambda word: word.span, reverse=True):
+            start, end = word.span
+            texts[word.part] = texts[word.part][:start] + instead + texts[word.part][end:]
+        return tuple(texts)
 
     def per_word(self, by_token: Tensor) -> Tensor:
         """Sum values of tokens `(..., T)` over each word, `(..., W)`."""
@@ -192,7 +202,12 @@ def _words(
         ends[key] = max(ends.get(key, 0), word[1], end)
         groups.setdefault(key, []).append(position)
     words = tuple(
-        Word(text[part][start : ends[part, start]] or "□", part, tuple(positions))
+        Word(
+            text[part][start : ends[part, start]] or "□",
+            part,
+            tuple(positions),
+            (start, ends[part, start]),
+        )
         for (part, start), positions in groups.items()
     )
     unknown = [word.text for word in words if any(ids[p] == unknown_id for p in word.positions)]

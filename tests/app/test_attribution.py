@@ -2,6 +2,7 @@ import json
 import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -458,6 +459,24 @@ def test_the_fewest_words_that_change_the_answer_are_named(open_page, save_tiny,
     said = texts_of(at)
     assert attribution_flips.sentence(found, TASKS["sst2"].label_names).replace("\\", "") in said
     assert attribution_flips.tried(found, "mask") in said
+
+
+@pytest.mark.parametrize("replaced", ["mask token", "padding", "nothing"])
+def test_a_link_leads_to_both_routes(open_page, tiny_checkpoint, replaced):
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, replaced_by=replaced)
+    assert not at.exception
+    word = attribution_words.REPLACEMENTS[replaced]
+    found = flips.fewest_words(made(tiny_checkpoint), replacement=word)
+    links = [one.proto for one in at.get("page_link") if one.proto.label.startswith("Both routes")]
+    loaded = checkpoints.load(tiny_checkpoint)
+    assert bool(links) == bool(found.found)
+    assert found.found  # else this checkpoint is no test of it
+    (lines,) = parse_qs(links[0].query_string)["text"]
+    asked, left = lines.split("\n")
+    assert asked == TYPED
+    (e,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [(left,)])
+    assert e.prediction == found.found[0].answer
+    np.testing.assert_allclose(e.probabilities[e.prediction], found.found[0].probability, atol=1e-5)
 
 
 def a_flip(*places, answer=1, margin=-0.5):

@@ -35,6 +35,16 @@ def test_wordpieces_and_pairs_are_grouped(made, tiny_model):
     np.testing.assert_allclose(pair.per_word(total), [w.positions[0] for w in pair.words])
 
 
+def test_words_are_taken_out_of_their_texts(made, routed, tiny_model):
+    one = made(routed, ("I don't, well-made w1!!! 東京 w2",))
+    places = [place for place, word in enumerate(one.words) if word.text in ("don't", "!!!", "w2")]
+    assert one.text_without(places) == ("I , well-made w1 東京 ",)
+    assert one.text_without(places[::-1], "[MASK]") == ("I [MASK], well-made w1[MASK] 東京 [MASK]",)
+    assert one.text_without([]) == one.text
+    pair = made(tiny_model(num_labels=2), ("w1 w2", "w1 w3"), MRPC)
+    assert pair.text_without([1, 2]) == ("w1 ", " w3")
+
+
 @pytest.mark.parametrize("text", [("",), ("  \n",)])
 def test_a_text_without_words_is_refused(made, routed, text):
     with pytest.raises(DataError, match="no word"):
