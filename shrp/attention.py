@@ -15,8 +15,8 @@ from shrp.convert import layer_kinds
 from shrp.errors import PlanError
 from shrp.explore import token_labels
 from shrp.families import encoder_layers, family_of, position_bias
-from shrp.layers import DroppedLayer, attention_probs
-from shrp.partial import run_from
+from shrp.layers import attention_probs
+from shrp.partial import layer_inputs
 from shrp.special import special_mask
 
 
@@ -61,11 +61,22 @@ class LayerAttention:
     """`(m, T, T)`: the layer's attention probabilities, rows are queries."""
     probs: np.ndarray | None
     """Router probabilities in this layer, `(H,)`, or `(T, H)` under token routing; None where nothing is routed."""
+    top_k: int = 1
+    """How many experts fire together."""
 
     @property
     def routed_to(self) -> int | None:
-        """The expert that the input as a whole goes to; None where nothing is routed, or each token by itself."""
-        return None if self.probs is None or self.probs.ndim == 2 else int(self.probs.argmax())
+        """The expert that the input as a whole goes to, of several that with the largest gate; None where nothing is
+        routed, or each token by itself.
+        """
+        return self.firing[0] if self.firing else None
+
+    @property
+    def firing(self) -> tuple[int, ...]:
+        """The experts that fire for the input as a whole, the likeliest first; none as for `routed_to`."""
+        if self.probs is None or self.probs.ndim == 2:
+            return ()
+        return tuple(np.argsort(-self.probs, kind="stable")[: self.top_k].tolist())
 
     def pattern(self, expert: int, *, without_special: bool = False) -> Pattern:
         """One expert's attention.
@@ -135,16 +146,14 @@ def _attention(
     ids = encoded[0]["input_ids"]
     labels, special = token_labels(tokenizer, ids), special_mask(tokenizer, ids)
     full_length = token_counts(tokenizer, [text])[0]
-    calling, last = family_of(model).calling, layers[-1]
-    above = {index: DroppedLayer(index, calling) for index in range(last, len(encoder_layers(model)))}
     found = []
     with torch.inference_mode():
-        inputs = collate(tokenizer, encoded, [0])
-        _, entering = run_from(model, inputs, replacements=above, watch=layers)
+        entering = layer_inputs(model, collate(tokenizer, encoded, [0]), layers)
         for layer in layers:
             kind, heads, weights, probs = _maps(model, layer, entering[layer])
+            top_k = 1 if probs is None else encoder_layers(model)[layer].top_k
             found.append(
-                LayerAttention(layer, kind, heads, text, labels, full_length, special, weights, probs)
+                LayerAttention(layer, kind, heads, text, labels, full_length, special, weights, probs, top_k)
             )
     return found
 

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 
 from shrp import tabular
 from shrp.columns import distinct
-from shrp.errors import DataError
+from shrp.errors import DataError, RowError
 from shrp.hub import DATA_DIR, load_glue_frame
 from shrp.labels import infer_task, parse_labels, renamed, translated
 from shrp.phrases import counted
@@ -247,12 +248,12 @@ def load_file(
         tabular.read_table(path),
         Path(path).name,
         task,
-        text_columns,
-        label_column,
-        slice_column,
-        meanings,
-        pair_column,
-        skip_incomplete,
+        text_columns=text_columns,
+        label_column=label_column,
+        slice_column=slice_column,
+        meanings=meanings,
+        pair_column=pair_column,
+        skip_incomplete=skip_incomplete,
     )
 
 
@@ -294,42 +295,47 @@ def from_table(
             f"'{source}' has no labels that could mean anything, as long as no column is named for them "
             f"(label_column, --label-column); its columns: {named}."
         )
+    if skip_incomplete:
+        with _complete(frame, texts, label_column, source) as complete:
+            return from_table(
+                complete,
+                source,
+                task,
+                text_columns=texts,
+                label_column=label_column,
+                slice_column=slice_column,
+                meanings=meanings,
+                pair_column=pair_column,
+            )
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
-        whole = _complete(frame, texts, label_column, source)[0] if skip_incomplete else frame
-        cells = renamed(tabular.column(whole, label_column, source), source, meanings or {})
+        cells = renamed(tabular.column(frame, label_column, source), source, meanings or {})
         name = Path(source).stem
         # That of texts without labels has a meaning of its own.
         task = infer_task(cells, source if name == TEXTS.name else name, texts, source)
         task = replace(task, label_column=label_column)
     return from_frame(
-        frame,
-        task,
-        source,
-        label_column,
-        slice_column,
-        texts,
-        meanings=meanings,
-        pair_column=pair_column,
-        skip_incomplete=skip_incomplete,
+        frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
     )
 
 
+@contextmanager
 def _complete(
     frame: pd.DataFrame, texts: Sequence[str], label_column: str | None, name: str
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """The table with a complete row in place of each that lacks a text or a label, so that errors count rows as the
-    file does; and the places of those that don't, int64.
+) -> Iterator[pd.DataFrame]:
+    """The rows that lack neither a text nor a label; errors inside count rows as the whole table does.
 
     Raises:
         DataError: A column is missing, or no row is complete.
     """
-    lacking = tabular.incomplete(frame, texts, label_column, name)
-    rows = np.flatnonzero(~lacking)
+    rows = np.flatnonzero(~tabular.incomplete(frame, texts, label_column, name))
     if not len(rows):
         raise DataError(f"of '{name}' no row is left: each lacks a text or a label.")
-    return frame.iloc[np.where(lacking, rows[0], np.arange(len(frame)))], rows
+    try:
+        yield frame.iloc[rows]
+    except RowError as error:
+        raise error.at(int(rows[error.row - 1]) + 1) from None
 
 
 def from_frame(
@@ -362,9 +368,20 @@ def from_frame(
     columns = text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
         raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")
-    labels, rows = None, np.arange(len(frame))
     if skip_incomplete:
-        frame, rows = _complete(frame, columns, label_column, name)
+        with _complete(frame, columns, label_column, name) as complete:
+            return from_frame(
+                complete,
+                task,
+                name,
+                label_column,
+                slice_column,
+                columns,
+                allow_empty=allow_empty,
+                meanings=meanings,
+                pair_column=pair_column,
+            )
+    labels, rows = None, np.arange(len(frame))
     texts = tabular.text_rows(frame, columns, name, allow_empty)
     if label_column is not None:
         cells = tabular.column(frame, label_column, name)

@@ -27,7 +27,25 @@ class DataError(ShrpError):
     """A data source cannot be read, or lacks the columns that the task needs."""
 
 
-class IncompleteError(DataError):
+class RowError(DataError):
+    """A row of a table is not as it should be.
+
+    Args:
+        source: What the table is called.
+        row: Its number, from 1, without a header.
+        wrong: What is wrong, as it goes on after these two.
+    """
+
+    def __init__(self, source: str, row: int, wrong: str) -> None:
+        super().__init__(f"'{source}', row {row}{wrong}")
+        self.source, self.row, self.wrong = source, row, wrong
+
+    def at(self, row: int) -> "RowError":
+        """The same of a row that has another number, as where the table is a part of a larger one."""
+        return type(self)(self.source, row, self.wrong)
+
+
+class IncompleteError(RowError):
     """A row lacks a text or a label; loaders can leave such rows out."""
 
 

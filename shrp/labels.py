@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shrp.errors import DataError, IncompleteError
+from shrp.errors import DataError, IncompleteError, RowError
 from shrp.tabular import is_missing, is_unicode
 from shrp.tasks import Task, custom_task
 
@@ -30,19 +30,19 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
         numbers = [_number(key) for key in keys]
         for row, (key, number) in enumerate(zip(keys, numbers), 1):
             if number is None:
-                raise DataError(
-                    f"'{source}', row {row}: the label of '{task.name}' is a number, not '{key}'."
-                )
+                raise RowError(source, row, f": the label of '{task.name}' is a number, not '{key}'.")
         return np.array(numbers, dtype=np.float64)
     names = {name: index for index, name in enumerate(task.label_names)}
     ids = {str(index): index for index in range(task.num_labels)}
     known = ids if names.keys().isdisjoint(keys) else names
     unknown = next((row for row, key in enumerate(keys) if key not in known), None)
     if unknown is not None:
-        raise DataError(
-            f"'{source}', row {unknown + 1}: the label '{keys[unknown]:.40}' is not among those of "
+        raise RowError(
+            source,
+            unknown + 1,
+            f": the label '{keys[unknown]:.40}' is not among those of "
             f"'{task.name}': {_some(names)} (or their ids, 0 to {task.num_labels - 1}); on the command line "
-            "--label-means says what it means."
+            "--label-means says what it means.",
         )
     return np.array([known[key] for key in keys], dtype=np.int64)
 
@@ -110,9 +110,11 @@ def translated(
     known = {name: name for name in task.label_names} | _by_key(meanings, source)
     found = _keys(cells, source)
     if (unknown := next((row for row, key in enumerate(found) if key not in known), None)) is not None:
-        raise DataError(
-            f"'{source}', row {unknown + 1}: nothing says what the label '{found[unknown]:.40}' means in "
-            f"'{task.name}': {classes}, or that it is to be left out."
+        raise RowError(
+            source,
+            unknown + 1,
+            f": nothing says what the label '{found[unknown]:.40}' means in '{task.name}': {classes}, or that it is to "
+            "be left out.",
         )
     return [known[key] for key in found]
 
@@ -187,10 +189,11 @@ def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], sou
         said_missing = all(key.strip().lower() in _SAID_MISSING for key in odd)
         if len(odd) < len(keys) and (said_missing or (fractions and len(keys) - len(odd) > _MOST_FRACTIONS)):
             row = next(row for row, key in enumerate(rows, 1) if key in odd)
-            raise DataError(
-                f"'{source}', row {row}: the label '{rows[row - 1]:.40}' is no number, as others are; mend it or leave "
-                "the row out."
-                + (" If it is a class, give it another name (--label-means)." if said_missing else "")
+            raise RowError(
+                source,
+                row,
+                f": the label '{rows[row - 1]:.40}' is no number, as others are; mend it or leave the row out."
+                + (" If it is a class, give it another name (--label-means)." if said_missing else ""),
             )
         return custom_task(name, text_columns, keys)
     if any(not number.is_integer() for number in numbers):
@@ -212,13 +215,15 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
     for row, cell in enumerate(cells, 1):
         if is_missing(cell):
             raise IncompleteError(
-                f"'{source}', row {row}: the label is missing; fill it in, or leave out the row, or the whole column "
-                "(rows count from 1, without a header)."
+                source,
+                row,
+                ": the label is missing; fill it in, or leave out the row, or the whole column (rows count from 1, "
+                "without a header).",
             )
         if isinstance(cell, (dict, list)) or (isinstance(cell, float) and math.isinf(cell)):
-            raise DataError(f"'{source}', row {row}: a label is a word or a number, not {cell!r:.40}.")
+            raise RowError(source, row, f": a label is a word or a number, not {cell!r:.40}.")
         if isinstance(cell, str) and not is_unicode(cell):
-            raise DataError(f"'{source}', row {row}: the label is not valid Unicode; repair it.")
+            raise RowError(source, row, ": the label is not valid Unicode; repair it.")
         whole = _whole(cell)
         keys.append(str(cell if whole is None else whole))
     return keys

@@ -55,10 +55,23 @@ def run_layers(
     Returns:
         What enters layer `stop`, `(B, T, d)`; at least one layer lies above, so `stop` is one of the layers.
     """
-    calling = family_of(model).calling
+    return layer_inputs(model, inputs, [stop], start, hidden_states)[stop]
+
+
+def layer_inputs(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    layers: Collection[int],
+    start: int = 0,
+    hidden_states: Tensor | None = None,
+) -> dict[int, Tensor]:
+    """What enters some layers, each `(B, T, d)`, in a pass from layer `start` on that ends below the topmost of them.
+
+    Args and errors as for `run_from`.
+    """
+    calling, stop = family_of(model).calling, max(layers)
     above = {index: DroppedLayer(index, calling) for index in range(stop, len(encoder_layers(model)))}
-    _, entering = run_from(model, inputs, start, hidden_states, replacements=above, watch=[stop])
-    return entering[stop]
+    return run_from(model, inputs, start, hidden_states, replacements=above, watch=layers)[1]
 
 
 def first_token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], hidden_states: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shrp.errors import DataError, IncompleteError
+from shrp.errors import DataError, IncompleteError, RowError
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 200 * 2**20
@@ -184,9 +184,7 @@ def names(frame: pd.DataFrame, name: str, source: str) -> tuple[str, ...]:
     found = tuple("" if is_missing(cell) else str(cell) for cell in column(frame, name, source))
     for row, one in enumerate(found, 1):
         if not is_unicode(one):
-            raise DataError(
-                f"'{source}', row {row}, column '{name}': the name is not valid Unicode; repair it."
-            )
+            raise RowError(source, row, f", column '{name}': the name is not valid Unicode; repair it.")
     return found
 
 
@@ -209,14 +207,15 @@ def text_rows(
 
     Raises:
         IncompleteError: A cell is missing or, unless `allow_empty`, empty or blank.
-        DataError: A column is missing, or a cell is not a string of valid Unicode.
+        RowError: A cell is not a string of valid Unicode.
+        DataError: A column is missing.
     """
     columns = [column(frame, name, source) for name in names]
     for name, cells in zip(names, columns):
         for row, cell in enumerate(cells, 1):
             if wrong := _text_fault(cell, allow_empty):
-                kind = IncompleteError if is_missing(cell) else DataError
-                raise kind(f"'{source}', row {row}, column '{name}': {wrong}")
+                kind = IncompleteError if is_missing(cell) else RowError
+                raise kind(source, row, f", column '{name}': {wrong}")
     return tuple(zip(*columns))
 
 

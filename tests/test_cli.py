@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -437,7 +438,7 @@ def test_rows_that_lack_a_text_or_a_label_are_left_out_where_asked(shrp, place, 
     frame.loc[0, "label"], frame.loc[1:2, "sentence"] = "", " "
     frame.to_csv(tmp_path / "mine.csv", index=False)
     mine, skip = ("--data", tmp_path / "mine.csv"), "--skip-incomplete"
-    left = f"left out 3 of {len(frame)} rows of mine.csv"
+    left = f"left out 3 of {len(frame)} rows of mine.csv, without a text or a label"
     out = ("--per-layer", 1, "--out", tmp_path / "pruned")
     for command in (("evaluate",), ("usage",), ("knock-out",), ("sweep",), ("prune", *out)):
         asked = (command[0], place / "routed", *command[1:], *mine)
@@ -934,11 +935,11 @@ def test_measure_tells_the_speed_up_and_how_it_was_timed(shrp, place):
     assert ours["inputs_per_s"] == pytest.approx(2000 / ours["median_ms"])
     code, out, _ = shrp(*given)
     assert code == 0
-    assert "speed-up" in out
+    assert "times dense" in out
     assert "PyTorch, float32" in " ".join(out.split())
 
 
-def test_checkpoints_and_exports_are_timed_beside_each_other(shrp, place, tmp_path):
+def test_checkpoints_and_exports_are_timed_beside_each_other(shrp, place, tmp_path, monkeypatch):
     pruned, exported = tmp_path / "pruned", tmp_path / "exported"
     assert shrp("prune", place / "routed", "--per-layer", 1, "--out", pruned)[0] == 0
     assert shrp("export", pruned, "--int8", "--out", exported)[0] == 0
@@ -953,6 +954,13 @@ def test_checkpoints_and_exports_are_timed_beside_each_other(shrp, place, tmp_pa
         assert row["speedup"] == pytest.approx(rows[0]["median_ms"] / row["median_ms"])
     failed(shrp(*timed, *both), "--beside is for what is to be timed too")
     failed(shrp(*timed, "--latency", *both, *both[:2]), "is timed already")
+    failed(shrp(*timed, "--latency", "--beside", pruned / ".." / "pruned"), "is timed already")
+    named = tmp_path / "dense"
+    shutil.copytree(pruned, named)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = shrp(*timed, "--latency", "--beside", "dense", "--json")
+    assert code == 0, err
+    assert [row["name"] for row in json.loads(out)["latency"]["rows"]] == ["dense", "checkpoint", "dense"]
     failed(shrp("measure", exported), "is an export: time it beside the checkpoint")
     failed(shrp(*timed, "--latency", "--beside", tmp_path / "no"), "there is no .*no")
     long = ("measure", pruned, "--latency", "--tokens", 32, "--beside", exported)
@@ -999,4 +1007,6 @@ def test_every_command_s_help_ends_with_an_example(shrp):
     for name in names:
         code, out, _ = shrp(name, "--help")
         assert code == 0
-        assert f"Example: python -m shrp {name} " in " ".join(out.split()), name
+        assert re.search(rf"^  Example:\n\n    python -m shrp {name} .*[^.\n]\n\n  \w", out, re.MULTILINE), (
+            name
+        )

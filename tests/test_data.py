@@ -544,6 +544,17 @@ def test_a_file_is_read_without_its_incomplete_rows(tmp_path):
         load_file(path, None, ["sentence"], skip_incomplete=True)
 
 
+def test_rows_after_incomplete_ones_are_counted_as_in_the_file(tmp_path):
+    path = tmp_path / "mine.csv"
+    for label, task, wrong in (
+        (["", "", "N/A", "1.5", "2.5"], None, "row 3: the label 'N/A' is no number"),
+        (["", "wat", "positive", "negative", "positive"], "sst2", "row 2: the label 'wat' is not among"),
+    ):
+        pd.DataFrame({"sentence": list("abcde"), "label": label}).to_csv(path, index=False)
+        with pytest.raises(DataError, match=wrong):
+            load_file(path, task, ["sentence"], skip_incomplete=True)
+
+
 @pytest.mark.parametrize("column", ["sentence", "label"])
 def test_nothing_but_incomplete_rows_is_an_error(column):
     with pytest.raises(DataError, match="no row is left: each lacks a text or a label"):

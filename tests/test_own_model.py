@@ -12,9 +12,7 @@ from shrp import card, checkpoint
 from shrp.base import load_base, of_another_task
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli import app
-from shrp.cli.data_options import (
-    own_name,
-)
+from shrp.cli.data_options import own_name
 from shrp.config import ShrpConfig
 from shrp.data import load_file
 from shrp.errors import DataError, TrainingError

@@ -207,6 +207,18 @@ def test_all_layers_at_once_are_each_as_alone(tiny_family, tiny_routed, tiny_tok
             np.testing.assert_allclose(one.probs, alone.probs, atol=1e-6)
 
 
+def test_all_experts_that_fire_are_told(tiny_routed, tiny_tokenizer):
+    model, text = tiny_routed(top_k=2, layers=(0, 2)), ("w1 w2 w3",)
+    with torch.no_grad(), record_routing() as record:
+        model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))
+    for one in model_attention(model, tiny_tokenizer, text):
+        if one.layer in (0, 2):
+            assert set(one.firing) == set(np.flatnonzero(record.last(one.layer).gates[0]).tolist())
+            assert one.routed_to == one.firing[0] == int(one.probs.argmax())
+        else:
+            assert (one.firing, one.routed_to) == ((), None)
+
+
 def test_nothing_attends_where_all_layers_are_dropped(tiny_routed, tiny_tokenizer):
     model = tiny_routed(control="dropped", layers=(0, 1, 2))
     assert model_attention(model, tiny_tokenizer, ("w1",)) == []

@@ -141,7 +141,7 @@ def all_heads(found: LayerAttention, patterns: dict[int, Pattern], picked: int) 
     """
     columns = min(_COLUMNS, len(patterns))
     rows = -(-len(patterns) // columns)
-    titles = [f"<b>{head} (routed)</b>" if head == found.routed_to else f"{head}" for head in patterns]
+    titles = [f"<b>{head} (routed)</b>" if head in found.firing else f"{head}" for head in patterns]
     fig = make_subplots(
         rows, columns, subplot_titles=titles, horizontal_spacing=0.015, vertical_spacing=0.16 / rows
     )

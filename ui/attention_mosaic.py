@@ -59,7 +59,7 @@ def mosaic(
             hoverinfo="skip",
         )
     )
-    route = [(row, one.routed_to) for row, one in enumerate(layers) if one.routed_to is not None]
+    route = [(row, expert) for row, one in enumerate(layers) for expert in one.firing]
     if route:
         fig.add_scatter(
             x=[head * step + middle for _, head in route],
@@ -71,6 +71,7 @@ def mosaic(
                 "color": "#ffffff",
                 "line": {"color": "#1b2430", "width": 1.5},
             },
+            unselected={"marker": {"opacity": 1}},  # Streamlit dims what isn't selected
             hoverinfo="skip",
             showlegend=False,
         )

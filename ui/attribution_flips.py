@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from math import comb
 from urllib.parse import quote
 
 import streamlit as st
 
 from shrp.attribution import flips
 from shrp.attribution.flips import Flip, Flips
-from shrp.convert import expert_layers
+from shrp.convert import router_layers
 from shrp.errors import ShrpError
 from shrp.phrases import listed
+from shrp.tasks import Task
 from ui.attribution_results import Explained, fewest_words
 from ui.attribution_words import replaced_by
 from ui.downloads import downloads
@@ -18,8 +20,10 @@ from ui.sentences import LONGEST_LINK, URL, as_lines
 from ui.state import Selection, show_error
 from ui.text import escape, percent, shorten
 
-NAMED = 12
-"""Words that a sentence names at most."""
+FLIPS = "flips"
+"""Key of the widget, in the session's state and in the URL alike."""
+_SHORT = 64
+"""Inputs of at most so many tokens are searched unasked; longer ones take many seconds."""
 _ROWS = 10
 
 
@@ -32,90 +36,108 @@ def flips_part(one: Explained, replacement: str, selection: Selection) -> None:
     if one.instance.task.is_regression:
         return
     st.header("Fewest words that change the answer", anchor="flips")
+    if len(one.instance.tokens) > _SHORT and not st.toggle(
+        "Search", key=FLIPS, bind="query-params", help="Of a long input it takes up to a minute."
+    ):
+        return
     try:
         found = fewest_words(one, replacement)
     except ShrpError as error:
         show_error(error)
         return
-    labels = one.instance.task.label_names
-    st.markdown(sentence(found, labels))
+    task, routed = one.instance.task, bool(router_layers(one.instance.model))
+    st.markdown(sentence(found, task))
     if len(found.found) > 1:
-        _table(found, one, selection.name)
-    st.caption(tried(found, replacement))
-    if found.found and selection.is_routed:
+        _table(found, task, routed, selection.name)
+    st.caption(tried(found, replacement, routed=routed))
+    if found.found and routed:
         _both_routes(one, found.found[0], replacement)
 
 
 def _both_routes(one: Explained, best: Flip, replacement: str) -> None:
-    """A link to the routes of the input and of what is left of it."""
-    tokenizer = one.checkpoint.tokenizer
-    instead = {"mask": tokenizer.mask_token, "pad": tokenizer.pad_token}.get(replacement, "")
-    left = one.instance.text_without(best.places, instead)
-    lines = as_lines([one.instance.text, left])
-    if all(part.strip() for part in left) and len(quote(lines)) <= LONGEST_LINK:
-        st.page_link(
-            "pages/routing.py",
-            label="Both routes, with these words and without",
-            icon=":material/alt_route:",
-            query_params={URL: lines},
-        )
+    """A link to the routes of the input and of what is left of it, where that can be typed."""
+    left = flips.left_text(one.instance, one.checkpoint.tokenizer, best.places, replacement)
+    if left is None or len(quote(lines := as_lines([one.instance.text, left]))) > LONGEST_LINK:
+        return
+    st.page_link(
+        "pages/routing.py",
+        label="Both routes, with these words and without",
+        icon=":material/alt_route:",
+        query_params={URL: lines},
+    )
 
 
-def sentence(found: Flips, labels: tuple[str, ...]) -> str:
+def sentence(found: Flips, task: Task) -> str:
     """What was found, as Markdown."""
-    own = escape(labels[found.answer])
-    alone = "" if found.size == 1 else "No word alone changes the answer. "
+    own = escape(task.label_names[found.answer])
     if not found.found and len(found.words) == 1:
         return f"Without its one word the answer is still **{own}**."
+    alone = "" if found.size == 1 else "No word alone changes the answer. "
     if not found.found:
         return (
             f"{alone}Nothing that was tried does: even without {found.size:,} of its {len(found.words):,} words it is "
             f"still **{own}**."
         )
     best = found.found[0]
-    then = f"the answer is **{escape(labels[best.answer])}** ({percent(best.probability)}) instead of {own}"
+    then = f"the answer is **{escape(task.label_names[best.answer])}** ({percent(best.probability)}) instead of {own}"
     together = " together" if found.size > 1 else ""
     others = len(found.found) - 1
-    more = (
-        f" {others:,} other word{'s do' if others > 1 else ' does'} so too."
-        if found.size == 1
-        else f" {others:,} other set{'s' if others > 1 else ''} of as many {'do' if others > 1 else 'does'} too."
-    )
-    return f"{alone}Without {_named(found, best)}{together} {then}.{more if others else ''}"
+    what = "other word" if found.size == 1 else "other set of as many, of those tried,"
+    if others > 1:
+        what = what.replace("word", "words").replace("set", "sets")
+    more = f" {others:,} {what} change{'s' if others == 1 else ''} it too." if others else ""
+    return f"{alone}Without {_named(found, best, task)}{together} {then}.{more}"
 
 
-def _named(found: Flips, one: Flip) -> str:
-    words = [f"**{escape(shorten(found.words[place].text, 24))}**" for place in one.places[:NAMED]]
-    if len(one.places) > NAMED:
-        words.append(f"{len(one.places) - NAMED:,} more")
+def _named(found: Flips, one: Flip, task: Task) -> str:
+    """The words of a set, each with the text that it is in where there are two."""
+    words = []
+    for word in (found.words[place] for place in one.places):
+        part = f" ({escape(task.text_columns[word.part])})" if len(task.text_columns) == 2 else ""
+        words.append(f"**{escape(shorten(word.text, 24))}**{part}")
     return listed(words)
 
 
-def tried(found: Flips, replacement: str) -> str:
-    """How the sets were looked for, and the control."""
-    parts = [
-        f"Words are replaced by {replaced_by(replacement)}, as set above, and the model routes anew; {found.tried:,} "
-        "sets were tried."
-    ]
-    among = min(flips.AMONG, len(found.words))
+def tried(found: Flips, replacement: str, *, routed: bool) -> str:
+    """How the sets were looked for, and the control.
+
+    Args:
+        routed: whether the model has routers.
+    """
+    sets = "1 set was" if found.tried == 1 else f"{found.tried:,} sets were"
+    anew = ", and the model routes anew" if routed else ""
+    parts = [f"Words are replaced by {replaced_by(replacement)}, as set above{anew}; {sets} tried."]
     if found.size > 1:
-        parts.append(
-            f"Single words were all tried, larger sets among the {among} that lower the answer's margin most alone."
-        )
-        if found.found:
-            parts.append("No smaller set does it." if found.smallest else "A smaller set may exist.")
+        parts.append(_how(found))
     flipped, of = found.random
     changes = "changes" if flipped == 1 else "change"
     if found.size == 1:
-        parts.append(f"Of n = {of:,} words, {flipped:,} {changes} it alone.")
+        parts.append(f"Of n = {of:,} {'word' if of == 1 else 'words'}, {flipped:,} {changes} it alone.")
+    elif of == comb(len(found.words), found.size):
+        parts.append(f"Of all n = {of:,} sets of {found.size:,} words, {flipped:,} {changes} it.")
     else:
         parts.append(f"Control: of n = {of:,} random sets of {found.size:,} words, {flipped:,} {changes} it.")
     return " ".join(parts)
 
 
-def _table(found: Flips, one: Explained, name: str) -> None:
-    frame = found.to_frame(one.instance.task.label_names)
-    if not expert_layers(one.instance.model):
+def _how(found: Flips) -> str:
+    """How sets of several words were looked for."""
+    among = ""
+    if len(found.words) > flips.AMONG:
+        among = f", of the {flips.AMONG} words whose loss alone leaves the smallest margins"
+    text = f"All single words were tried, then all pairs{' and triples' * (found.size > 2)}{among}"
+    if found.size > flips.ALL_OF:
+        text += "; larger sets grew from the best triple, a word at a time"
+    if found.by_chance:
+        return f"{text}. None of these changes it; the one above is of the random sets, so a smaller one may exist."
+    if found.found and not found.smallest:
+        return f"{text}. A smaller set may exist."
+    return f"{text}."
+
+
+def _table(found: Flips, task: Task, routed: bool, name: str) -> None:
+    frame = found.to_frame(task.label_names)
+    if not routed:
         frame = frame.drop(columns="layers routed anew")
     st.dataframe(
         frame.assign(probability=100 * frame["probability"]),

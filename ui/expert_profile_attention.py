@@ -8,6 +8,7 @@ from shrp.attention import LayerAttention
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.explore import PAIR_SEPARATOR, split_sentences
+from shrp.phrases import listed
 from ui import expert_profile_results as made
 from ui.attention_figures import frame, heatmap, said, strongest
 from ui.bound import clamp
@@ -89,11 +90,11 @@ def routed(found: LayerAttention, expert: int) -> str:
             f"{mine:,} of the input's {len(found.tokens):,} tokens are routed to this expert here; the map shows what "
             "it attends to from every token. "
         )
-    best = int(found.probs.argmax())
     probability = percent(float(found.probs[expert]))
-    if best == expert:
+    if expert in found.firing:
         return f"The router sends this input here, with probability {probability}. "
+    names = listed([str(one) for one in found.firing])
     return (
-        f"The router sends this input to expert {best}; it gives this expert {probability}. The map shows what this "
-        "expert would attend to. "
+        f"The router sends this input to expert{'s' * (found.top_k > 1)} {names}; it gives this expert {probability}. "
+        "The map shows what this expert would attend to. "
     )

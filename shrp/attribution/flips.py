@@ -1,7 +1,7 @@
 """The fewest words without which the answer is another one.
 
-Ablation of single words misses those that say the same thing twice: each alone can go. So sets of words are replaced,
-small ones first, until the prediction flips; the model routes each copy anew.
+Sets of words are replaced, small ones first, until the prediction flips; the model computes each copy anew, routes
+included. Words that say the same thing twice may each go alone, and together not.
 """
 
 from __future__ import annotations
@@ -9,29 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from shrp.attribution.instance import Instance, Word
+from shrp.attribution.instance import POSITIONS_WITHOUT_PADDING, Instance, Word
 from shrp.attribution.tokens import REPLACEMENTS, ablated, layers_rerouted
+from shrp.batching import encode, longest_input
 from shrp.errors import DataError
 from shrp.routing import record_routing
 
 AMONG = 12
-"""Sets of two words and more are made of so many: those that lower the answer's margin most when they alone go."""
+"""Sets of two words and more are made of so many: those whose loss alone leaves the smallest margins."""
 ALL_OF = 3
 """Up to so many of them are tried in every combination; larger sets grow by the word that lowers the margin most."""
 RANDOM = 100
-"""Random sets of as many words, the control."""
+"""Random sets of as many words, the control, where not all there are were tried."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A set of words without which the answer is another one."""
+    """What is left without a set of words; in what `fewest_words` finds, one whose answer is another."""
 
     places: tuple[int, ...]
     """Of the words, among the input's."""
@@ -55,13 +58,16 @@ class Flips:
     size: int
     """Words in each of `found`; where nothing flips, in the largest set that was tried."""
     found: tuple[Flip, ...]
-    """All sets of that size that flip it among those tried, the clearest first; empty where nothing does."""
+    """All sets of that size that flip it among those tried, the clearest first; empty where nothing does. Where the
+    search found none, those of the random sets that do."""
+    by_chance: bool
+    """Whether `found` are random sets."""
     smallest: bool
     """Whether every smaller set was tried, so that none can flip it."""
     tried: int
     """Sets that were tried, the random ones left out."""
     random: tuple[int, int]
-    """How many random sets of as many words flip it, and of how many; of single words, all of them."""
+    """How many random sets of as many words flip it, and of how many; of all there are, where the search tried them."""
 
     def to_frame(self, labels: Sequence[str]) -> pd.DataFrame:
         """One row a set.
@@ -87,12 +93,13 @@ def fewest_words(
     """Look for the fewest words without which the predicted class is another one.
 
     Single words are all tried; pairs and triples of the `AMONG` words that lower the margin most alone; larger sets
-    grow from the best triple, word by word, among the same. The first size at which anything flips ends the search.
+    grow from the best triple, word by word, among the same. The first size at which anything flips ends the search, and
+    random sets follow.
 
     Args:
         replacement: of `shrp.attribution.tokens.REPLACEMENTS`.
         seed: of the random sets.
-        progress: called with sets tried and, as far as is known, in all.
+        progress: called with sets tried and the most that may be, and at the end with as many as were.
 
     Raises:
         DataError: the task is a regression, which has no classes; or as `ablate_words`.
@@ -101,13 +108,13 @@ def fewest_words(
         raise DataError(f"'{instance.task.name}' is a regression: it has no class that could flip.")
     if replacement not in REPLACEMENTS:
         raise DataError(f"A word can be replaced by {', '.join(REPLACEMENTS)}, not by '{replacement}'.")
-    search = _Search(instance, replacement, progress)
     count = len(instance.words)
+    search = _Search(instance, replacement, progress, _most(count))
     sets: list[tuple[int, ...]] = [(place,) for place in range(count)]
     tries = search.all(sets)
     first = sorted(range(count), key=lambda place: tries[place].margin)[:AMONG]
     size = 1
-    while not (flips := [one for one in tries if one.answer != search.answer]) and size < len(first):
+    while not (flips := search.flips(tries)) and size < len(first):
         size += 1
         if size <= ALL_OF:
             sets = list(combinations(sorted(first), size))
@@ -115,23 +122,43 @@ def fewest_words(
             best = min(tries, key=lambda one: one.margin).places
             sets = [tuple(sorted((*best, place))) for place in first if place not in best]
         tries = search.all(sets)
-    flips.sort(key=lambda one: one.margin)
+    tried, random = search.tried, (len(flips), len(sets))
+    chance: list[Flip] = []
+    if comb(count, size) > len(sets):
+        chance = search.flips(search.all(_random_sets(count, size, seed)))
+        random = len(chance), RANDOM
+    if progress:
+        progress(search.tried, search.tried)
+    found = {one.places: one for one in flips or chance}  # a random set may be drawn twice
     return Flips(
         instance.words,
         search.answer,
         size,
-        tuple(flips),
+        tuple(sorted(found.values(), key=lambda one: one.margin)),
+        not flips and bool(chance),
         size <= 2 or (count <= AMONG and size <= ALL_OF + 1),  # single words are all tried
-        search.tried,
-        (len(flips), count) if size == 1 else search.by_chance(size, seed),
+        tried,
+        random,
     )
+
+
+def _most(count: int) -> int:
+    """Sets that are tried at most, of so many words."""
+    first = min(AMONG, count)
+    grown = sum(first - size + 1 for size in range(ALL_OF + 1, first + 1))
+    return count + sum(comb(first, size) for size in range(2, ALL_OF + 1)) + grown + RANDOM
+
+
+def _random_sets(count: int, size: int, seed: int) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(seed)
+    return [tuple(sorted(rng.choice(count, size, replace=False).tolist())) for _ in range(RANDOM)]
 
 
 class _Search:
     """The model as a function of which words are replaced."""
 
-    def __init__(self, instance: Instance, replacement: str, progress: Progress | None) -> None:
-        self.instance, self.replacement, self.progress = instance, replacement, progress
+    def __init__(self, instance: Instance, replacement: str, progress: Progress | None, most: int) -> None:
+        self.instance, self.replacement, self.progress, self.most = instance, replacement, progress, most
         with torch.no_grad(), record_routing() as self.own:
             self.answer = int(instance.outputs(instance.embeddings)[0].argmax())
         self.tried = 0
@@ -142,9 +169,13 @@ class _Search:
         for batch in self.instance.batches(len(sets)):
             found += self._some(sets[batch])
             if self.progress:
-                self.progress(self.tried + len(found), self.tried + len(sets))
+                self.progress(self.tried + len(found), self.most)
         self.tried += len(sets)
         return found
+
+    def flips(self, tries: Sequence[Flip]) -> list[Flip]:
+        """Those that flip the answer."""
+        return [one for one in tries if one.answer != self.answer]
 
     def _some(self, sets: Sequence[tuple[int, ...]]) -> list[Flip]:
         words = tuple(self._together(places) for places in sets)
@@ -167,8 +198,21 @@ class _Search:
         words = [self.instance.words[place] for place in places]
         return Word("", 0, tuple(position for word in words for position in word.positions))
 
-    def by_chance(self, size: int, seed: int) -> tuple[int, int]:
-        """How many random sets of as many words flip the answer."""
-        rng, count = np.random.default_rng(seed), len(self.instance.words)
-        sets = [tuple(sorted(rng.choice(count, size, replace=False).tolist())) for _ in range(RANDOM)]
-        return sum(one.answer != self.answer for one in self.all(sets)), RANDOM
+
+def left_text(
+    instance: Instance, tokenizer: PreTrainedTokenizerBase, places: Sequence[int], replacement: str
+) -> tuple[str, ...] | None:
+    """The text that the model reads as it does the input with some words replaced; None where none is found.
+
+    There is none where words that move together make other tokens, or where the model's positions skip padding.
+    """
+    token = {"mask": tokenizer.mask_token, "pad": tokenizer.pad_token, "remove": ""}[replacement]
+    ids = instance.inputs["input_ids"][0].tolist()
+    gone = {position for place in places for position in instance.words[place].positions}
+    new = None if replacement == "remove" else tokenizer.convert_tokens_to_ids(token)
+    wanted = [new if i in gone else one for i, one in enumerate(ids) if i not in gone or new is not None]
+    if replacement == "pad" and instance.model.config.model_type in POSITIONS_WITHOUT_PADDING:
+        return None
+    text = instance.text_without(places, token)
+    found = encode(tokenizer, [text], longest_input(instance.model, tokenizer))[0]["input_ids"]
+    return text if list(found) == wanted and all(part.strip() for part in text) else None

@@ -32,7 +32,7 @@ _WORD = re.compile(
 )
 
 
-_POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "mpnet")
+POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "mpnet")
 """Model types whose positions count past padding tokens, by their ids."""
 
 
@@ -98,11 +98,12 @@ class Instance:
         return self.replacements[name]
 
     def text_without(self, places: Collection[int], instead: str = "") -> tuple[str, ...]:
-        """The text with the words at these places taken out, or something else in place of each."""
+        """The text with the words at these places taken out, or something else in place of each of their tokens."""
         texts = list(self.text)
         for word in sorted((self.words[place] for place in places), key=lambda word: word.span, reverse=True):
             start, end = word.span
-            texts[word.part] = texts[word.part][:start] + instead + texts[word.part][end:]
+            gap = " ".join([instead] * len(word.positions)) if instead else ""
+            texts[word.part] = texts[word.part][:start] + gap + texts[word.part][end:]
         return tuple(texts)
 
     def per_word(self, by_token: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ def prepare(
     words, unknown = _words(text, ids, token_spans(tokenizer, text, limit), tokenizer.unk_token_id)
     if not words:
         raise DataError("There is no word in this input to attribute anything to; type at least one.")
-    if tokenizer.pad_token_id in ids and model.config.model_type in _POSITIONS_WITHOUT_PADDING:
+    if tokenizer.pad_token_id in ids and model.config.model_type in POSITIONS_WITHOUT_PADDING:
         raise DataError(
             f"The text holds the padding token {tokenizer.pad_token}; take it out to have words explained."
         )

@@ -8,10 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.data_options import (
-    LabelColumn,
-    TextColumns,
-)
+from shrp.cli.data_options import LabelColumn, OwnFile, SkipIncomplete, TextColumns
 from shrp.cli.output import example, stderr, write_csv
 from shrp.cli.training_options import Base, GlueTask, Seed
 
@@ -36,6 +33,7 @@ def augment(
     ] = None,
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
+    skip_incomplete: SkipIncomplete = False,
     copies: Annotated[int, typer.Option(min=1, help="Changed copies of each example.")] = 6,
     seed: Seed = 0,
 ) -> None:
@@ -57,10 +55,12 @@ def augment(
         raise DataError(f"--out is for a CSV file, so its name must end in .csv; {out.name} does not.")
     if out.exists():
         raise DataError(f"{out} exists already; choose another file for the result.")
+    own = OwnFile(text_column, label_column, skip_incomplete=skip_incomplete)
     if train_file is None:
+        own.refuse("is for a file of your own; what GLUE holds is known.")
         data = load_data("glue", task, "train")
     else:
-        data = load_data(str(train_file), None, text_columns=text_column, label_column=label_column)
+        data = own.load(train_file, None)
     check_seed(seed)
     model, tokenizer, _ = load_base(base, data.task, seed)
     more = augmented(data, copies, tokenizer, model.get_input_embeddings().weight, seed)

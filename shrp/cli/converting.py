@@ -7,14 +7,8 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.data_options import (
-    TextColumns,
-)
-from shrp.cli.options import (
-    AsJson,
-    layer_list,
-    say_resume,
-)
+from shrp.cli.data_options import TextColumns
+from shrp.cli.options import AsJson, layer_list, say_resume
 from shrp.cli.output import example, print_json, stderr
 from shrp.cli.training import base_geometry
 from shrp.cli.training_options import Base, BaseName, BatchSize, Out, Precision, Resume, Seed

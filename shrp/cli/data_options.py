@@ -85,7 +85,11 @@ class OwnFile:
                 f"{error} --skip-incomplete leaves out all rows that lack a text or a label."
             ) from error
         if left := len(frame) - len(data):
-            stderr.print(f"left out {left:,} of {len(frame):,} rows of {name}", highlight=False)
+            why = ["without a text or a label"] * self.skip_incomplete
+            why += ["with a label that stands for none"] * (None in (meanings or {}).values())
+            stderr.print(
+                f"left out {left:,} of {len(frame):,} rows of {name}, {' or '.join(why)}", highlight=False
+            )
         return data
 
     def refuse(self, why: str) -> None:

@@ -56,7 +56,7 @@ def measure(
 
     FLOPs are 2 x the multiply-accumulates of matrix products, for one input. Latency is of a batch on this machine, of
     checkpoints by PyTorch in float32, of exports by onnxruntime: the median of the timed runs in milliseconds, with the
-    quartiles, all taken in turns.
+    quartiles, all taken in turns, and how many times as fast as the first checkpoint's dense architecture that is.
     """
     from shrp.checkpoint import load
     from shrp.exported import is_export
@@ -102,14 +102,17 @@ def _timed(
 
     inputs = model_inputs(loaded.model, batch, tokens)
     dense = type(loaded.model)(loaded.model.config).eval()  # speed does not depend on the weights
-    runs = {"dense": lambda: dense(**inputs), "checkpoint": lambda: loaded.model(**inputs)}
-    runtimes = dict.fromkeys(runs, IN_PYTORCH)
-    for folder in beside:
-        if str(folder) in runs:
+    runs = [lambda: dense(**inputs), lambda: loaded.model(**inputs)]
+    names, runtimes = ["dense", "checkpoint"], [IN_PYTORCH] * 2
+    folders = [loaded.path, *beside]
+    for i, folder in enumerate(beside, 1):
+        if any(folder.resolve() == other.resolve() for other in folders[:i]):
             raise DataError(f"{folder} is timed already; name another folder, or leave it out.")
-        runs[str(folder)], runtimes[str(folder)] = _run_of(folder, batch, tokens)
-    frame = latency(runs, repeats=repeats)
-    frame["runtime"] = frame["name"].map(runtimes)
+        run, runtime = _run_of(folder, batch, tokens)
+        runs.append(run)
+        names.append(str(folder))
+        runtimes.append(runtime)
+    frame = latency(dict(enumerate(runs)), repeats=repeats).assign(name=names, runtime=runtimes)
     frame["inputs_per_s"] = batch * 1000 / frame["median_ms"]
     frame["speedup"] = frame["median_ms"].iloc[0] / frame["median_ms"]
     how = {"batch": batch, "tokens": tokens, "device": str(loaded.model.device)}
@@ -124,7 +127,7 @@ def _print_timed(told: Mapping[str, Any], repeats: int) -> None:
             "ms": f"{row['median_ms']:.1f}",
             "quartiles": f"{row['low_ms']:.1f} to {row['high_ms']:.1f}",
             "inputs/s": f"{row['inputs_per_s']:.1f}",
-            "speed-up": f"{row['speedup']:.2f}",
+            "times dense": f"{row['speedup']:.2f}",
         }
         for row in told["rows"]
     ]

@@ -31,8 +31,8 @@ stderr = Console(stderr=True, markup=False, emoji=False)
 
 
 def example(command: str, says: str) -> str:
-    """The end of a command's help: how it may be used, and what it then gives."""
-    return f"Example: python -m shrp {command}. {says}"
+    """The end of a command's help: how it may be used, on a line of its own (click's `\\b`), and what it then gives."""
+    return f"Example:\n\n\b\n  python -m shrp {command}\n\n{says}"
 
 
 def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:

@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shrp.cli.data_options import (
-    evaluation_data,
-)
+from shrp.cli.data_options import evaluation_data
 from shrp.cli.output import bar, stderr
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError, first_line

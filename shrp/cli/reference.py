@@ -76,7 +76,10 @@ def reference(
     found, rows = dict(loaded.teacher), []
     length = max_length or loaded.info.max_length
     own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
-    for name in dict.fromkeys(data or ["probe"]):
+    names = list(dict.fromkeys(data or ["probe"]))
+    if all(name in ("probe", "glue") for name in names):
+        own.refuse("is for a file of your own; give one with --data.")
+    for name in names:
         of_files = name not in ("probe", "glue")
         source = evaluation_data(name, loaded.info.task, own if of_files else OwnFile())
         with bar("reference") as progress:

@@ -126,6 +126,8 @@ def trim_vocabulary(
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
     if data != "probe" or task.name in TASKS:
         scored = evaluation_data(data, task, own)
+    else:
+        own.refuse("is for a file of your own; give one with --data.")
     chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
     model, tokenizer = with_vocabulary(source.model, source.tokenizer, chosen)
     dtype = None if full_precision else torch.float16

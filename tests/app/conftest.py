@@ -28,14 +28,17 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
         *,
         routing="sequence",
         control="none",
+        top_k=1,
         plan=None,
         history=None,
         task="sst2",
         num_labels=2,
         **info,
     ):
-        model = tiny_routed("bert", layers=LAYERS, routing=routing, control=control, num_labels=num_labels)
-        config = ShrpConfig(LAYERS, routing, expander_gain=1.0, control=control)
+        model = tiny_routed(
+            "bert", layers=LAYERS, routing=routing, control=control, top_k=top_k, num_labels=num_labels
+        )
+        config = ShrpConfig(LAYERS, routing, top_k=top_k, expander_gain=1.0, control=control)
         if plan is not None:
             model = prune(model, plan)
         return checkpoints.save(

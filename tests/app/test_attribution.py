@@ -12,7 +12,7 @@ from shrp.attribution import experts, flips, instance, router, tokens
 from shrp.attribution.trust import Trust
 from shrp.data import load_probe
 from shrp.explore import Exploration, explore
-from shrp.tasks import TASKS
+from shrp.tasks import TASKS, custom_task
 from ui import attribution_figures as figures
 from ui import (
     attribution_flips,
@@ -457,8 +457,8 @@ def test_the_fewest_words_that_change_the_answer_are_named(open_page, save_tiny,
     assert not at.exception
     assert "Fewest words that change the answer" in [header.value for header in at.header]
     said = texts_of(at)
-    assert attribution_flips.sentence(found, TASKS["sst2"].label_names).replace("\\", "") in said
-    assert attribution_flips.tried(found, "mask") in said
+    assert attribution_flips.sentence(found, TASKS["sst2"]).replace("\\", "") in said
+    assert attribution_flips.tried(found, "mask", routed=True) in said
 
 
 @pytest.mark.parametrize("replaced", ["mask token", "padding", "nothing"])
@@ -483,9 +483,12 @@ def a_flip(*places, answer=1, margin=-0.5):
     return flips.Flip(places, answer, 0.622, margin, 2)
 
 
-def some_flips(*found, size=1, smallest=True, random=(1, 5)):
-    words = tuple(instance.Word(f"w{i}", 0, (i + 1,)) for i in range(5))
-    return flips.Flips(words, 0, size, found, smallest, 25, random)
+def some_flips(*found, size=1, smallest=True, random=(1, 5), words=5, by_chance=False):
+    words = tuple(instance.Word(f"w{i}", i % 2, (i + 1,)) for i in range(words))
+    return flips.Flips(words, 0, size, found, by_chance, smallest, 25, random)
+
+
+GOOD = custom_task("good", ("sentence",), ("bad", "good", "fine"))
 
 
 @pytest.mark.parametrize(
@@ -494,49 +497,73 @@ def some_flips(*found, size=1, smallest=True, random=(1, 5)):
         (
             some_flips(a_flip(1)),
             "Without **w1** the answer is **good** (62.2%) instead of bad.",
-            "Of n = 5 words, 1 changes it alone.",
+            "25 sets were tried. Of n = 5 words, 1 changes it alone.",
         ),
         (
-            some_flips(a_flip(1), a_flip(0), a_flip(4), random=(3, 5)),
-            "Without **w1** the answer is **good** (62.2%) instead of bad. 2 other words do so too.",
+            some_flips(a_flip(1), a_flip(0, answer=2), a_flip(4), random=(3, 5)),
+            "Without **w1** the answer is **good** (62.2%) instead of bad. 2 other words change it too.",
             "Of n = 5 words, 3 change it alone.",
         ),
         (
-            some_flips(a_flip(1, 3), a_flip(0, 3), size=2, random=(7, 100)),
+            some_flips(a_flip(1, 3), a_flip(0, 3), size=2, random=(2, 10)),
             "No word alone changes the answer. Without **w1** and **w3** together the answer is **good** (62.2%) "
-            "instead of bad. 1 other set of as many does too.",
-            "No smaller set does it. Control: of n = 100 random sets of 2 words, 7 change it.",
+            "instead of bad. 1 other set of as many, of those tried, changes it too.",
+            "All single words were tried, then all pairs. Of all n = 10 sets of 2 words, 2 change it.",
         ),
         (
-            some_flips(a_flip(0, 1, 2), size=3, smallest=False, random=(1, 100)),
+            some_flips(a_flip(0, 1, 2), size=3, smallest=False, random=(1, 100), words=20),
             "Without **w0**, **w1** and **w2** together",
-            "A smaller set may exist. Control: of n = 100 random sets of 3 words, 1 changes it.",
+            "pairs and triples, of the 12 words whose loss alone leaves the smallest margins. A smaller set may exist. "
+            "Control: of n = 100 random sets of 3 words, 1 changes it.",
         ),
         (
-            some_flips(size=5, smallest=False, random=(0, 100)),
+            some_flips(size=5, smallest=False, random=(0, 1)),
             "No word alone changes the answer. Nothing that was tried does: even without 5 of its 5 words it is still "
             "**bad**.",
-            "that lower the answer's margin most alone. Control: of n = 100 random sets of 5 words, 0 change it.",
+            "larger sets grew from the best triple, a word at a time. Of all n = 1 sets of 5 words, 0 change it.",
+        ),
+        (
+            some_flips(a_flip(0, 13), size=2, random=(1, 100), words=20, by_chance=True),
+            "Without **w0** and **w13** together",
+            "None of these changes it; the one above is of the random sets, so a smaller one may exist.",
+        ),
+        (
+            some_flips(words=1, random=(0, 1)),
+            "Without its one word the answer is still **bad**.",
+            "Of n = 1 word, 0",
         ),
     ],
 )
 def test_what_is_said_of_them(found, said, how):
-    assert said in attribution_flips.sentence(found, ("bad", "good"))
-    assert how in attribution_flips.tried(found, "mask")
+    assert said in attribution_flips.sentence(found, GOOD)
+    told = attribution_flips.tried(found, "mask", routed=True)
+    assert how in told
+    assert "the model routes anew" in told
+    assert "routes" not in attribution_flips.tried(found, "mask", routed=False)
 
 
-def test_one_word_alone_may_not_change_it():
-    found = flips.Flips((instance.Word("w1", 0, (1,)),), 0, 1, (), True, 1, (0, 1))
-    said = attribution_flips.sentence(found, ("bad", "good"))
-    assert said == "Without its one word the answer is still **bad**."
+def test_a_word_of_a_pair_is_named_with_its_text():
+    said = attribution_flips.sentence(some_flips(a_flip(0, 1), size=2, random=(1, 10)), TASKS["mrpc"])
+    assert "Without **w0** (sentence1) and **w1** (sentence2) together" in said
 
 
 def test_sets_that_do_as_well_stand_in_a_table(open_page, tiny_checkpoint, monkeypatch):
-    found = some_flips(a_flip(1, 3), a_flip(0, 3, margin=-0.1), size=2, random=(7, 100))
-    monkeypatch.setattr(flips, "fewest_words", lambda *_, **__: found)
-    at = open_page("attribution", tiny_checkpoint, text="w2 w3 w7 w8 w9")
+    found = some_flips(a_flip(1, 3), a_flip(0, 3, margin=-0.1), size=2, random=(2, 10))
+    monkeypatch.setattr("ui.attribution_flips.fewest_words", lambda *_: found)
+    monkeypatch.setattr(flips, "left_text", lambda *_: None)
+    at = open_page("attribution", tiny_checkpoint, text=TYPED)
     assert not at.exception
     table = next(frame for frame in tables(at) if "places" in frame)
     assert table["words"].tolist() == ["w1 + w3", "w0 + w3"]
     assert table["places"].tolist() == ["2, 4", "1, 4"]
     assert table["layers routed anew"].tolist() == [2, 2]
+
+
+def test_a_long_input_is_searched_on_request(open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(attribution_flips, "_SHORT", 4)
+    at = open_page("attribution", tiny_checkpoint, text=TYPED)
+    assert not at.exception
+    assert "sets were tried" not in texts_of(at)
+    at.toggle(key="flips").set_value(True).run()
+    assert not at.exception
+    assert "sets were tried" in texts_of(at)

@@ -471,6 +471,30 @@ def test_all_layers_are_drawn_small_and_a_click_shows_one_large(page, tiny_check
     assert "Attention of layer 1, expert 3" in attention_specs(page)
 
 
+@pytest.mark.parametrize(
+    ("kind", "circles", "missing"),
+    [
+        ({"top_k": 2}, 4, 0),
+        ({"routing": "token"}, 0, 0),
+        ({"plan": make_plan({1: [1, 0, 0, 0], 2: [0, 0, 3, 1]}, counts={1: 1, 2: 2})}, 0, 5),
+    ],
+)
+def test_all_layers_of_other_models(open_page, save_tiny, kind, circles, missing):
+    page = open_page(
+        "routing", save_tiny("other", **kind), text="w1 w2 w3", attention_layers="true", hide_special="true"
+    )
+    assert not page.exception
+    spec = next(spec for spec in specs(page) if spec["layout"]["title"]["text"] == "All layers")
+    drawn = np.array(values(spec["data"][0]["z"]), dtype=float)
+    tiles = [drawn[4 * row : 4 * row + 3, 4 * head : 4 * head + 3] for row in range(3) for head in range(4)]
+    assert sum(bool(np.isnan(tile).all()) for tile in tiles) == missing  # experts that were not kept
+    kept = [tile for tile in tiles if not np.isnan(tile).all()]
+    np.testing.assert_allclose([(tile**2).sum(1) for tile in kept], 1, atol=1e-5)  # special tokens are hidden
+    assert len(targets(spec)["x"]) == 12 - missing
+    marked = [trace for trace in spec["data"] if trace["type"] == "scatter"][:-1]
+    assert sum(len(trace["x"]) for trace in marked) == circles
+
+
 def test_the_attention_pickers_have_the_same_default_in_every_run(page):
     """Else a link would leave out what is picked, or bring back something else."""
 
