@@ -40,7 +40,7 @@ from shrp.checkpoint import Checkpoint, discover, load
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.errors import CheckpointError
 from shrp.families import positions
-from shrp.measure import latency, model_inputs
+from shrp.timing import latency, model_inputs
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 EAGER, COMPILE, ONNX = "pytorch", "torch.compile", "onnxruntime"

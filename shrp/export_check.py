@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data import load_probe
-from shrp.measure import latency
+from shrp.timing import latency
 
 _PROBE_STEP = 4
 _TIMED = (8, 64)

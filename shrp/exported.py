@@ -111,7 +111,7 @@ class Exported:
         return found
 
     def random_inputs(self, batch: int, tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Inputs to time it on, without padding, for `run`: as `shrp.measure.model_inputs`.
+        """Inputs to time it on, without padding, for `run`: as `shrp.timing.model_inputs`.
 
         Raises:
             ShrpError: a size is below 1.

@@ -21,13 +21,13 @@ from shrp.convert import convert
 from shrp.data import load_data
 from shrp.errors import DataError
 from shrp.evaluate import evaluate
-from shrp.measure import model_inputs
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
 from shrp.run_state import weights_digest
 from shrp.stability import overlaps
 from shrp.tasks import TASKS
+from shrp.timing import model_inputs
 
 N = 20
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from shrp import checkpoint
 from shrp.data import TextData
-from shrp.errors import DataError, ExportError
+from shrp.errors import DataError, ExportError, ShrpError
 from shrp.evaluate import evaluate
 from shrp.export import export_folder
 from shrp.exported import is_export, load_export
@@ -255,3 +256,19 @@ def test_a_length_of_its_own_is_refused(shrp, place):
         )
         assert done == code
     assert f"cuts inputs at {cut} tokens; leave --max-length out" in err
+
+
+def test_inputs_to_time_it_on(place, static, tiny_tokenizer):
+    export = load_export(place / "exported")
+    inputs = export.random_inputs(40, 9)
+    ids = inputs["input_ids"]
+    assert ids.shape == (40, 9)
+    # Every id but the padding one, and none beyond the table.
+    assert set(ids.ravel().tolist()) == set(range(len(tiny_tokenizer))) - {tiny_tokenizer.pad_token_id}
+    assert inputs["attention_mask"].all()
+    with torch.no_grad():
+        wanted = static(**{name: torch.from_numpy(one) for name, one in inputs.items()}).logits.numpy()
+    np.testing.assert_allclose(export.run(inputs), wanted, atol=1e-5)
+    for sizes in ((0, 9), (2, 0)):
+        with pytest.raises(ShrpError, match="must be 1 or more"):
+            export.random_inputs(*sizes)

@@ -15,10 +15,11 @@ from shrp.batching import longest_input
 from shrp.checkpoint import Checkpoint
 from shrp.convert import layer_kinds, num_experts_of
 from shrp.errors import ShrpError
-from shrp.measure import TOKENS, cost, dense_cost, latency, model_inputs
+from shrp.measure import TOKENS, cost, dense_cost
 from shrp.phrases import counted, listed
 from shrp.plan import PruningPlan, first_experts
 from shrp.prune import prune
+from shrp.timing import latency, model_inputs
 from ui import state
 from ui.bound import clamp
 from ui.downloads import downloads
@@ -48,7 +49,7 @@ def measure(
         progress: called with timed calls done and in all.
 
     Returns:
-        One row a model and batch size: `shrp.measure.latency`'s columns, `batch`, `tokens`, and `flop_share`, the
+        One row a model and batch size: `shrp.timing.latency`'s columns, `batch`, `tokens`, and `flop_share`, the
         model's FLOPs over the dense model's, whole models.
 
     Raises:

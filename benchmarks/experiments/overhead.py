@@ -25,11 +25,12 @@ from shrp.cli.output import stderr
 from shrp.convert import expert_layers
 from shrp.errors import ShrpError
 from shrp.families import encoder_layers
-from shrp.measure import cost, latency, model_inputs
+from shrp.measure import cost
 from shrp.plan import first_experts, make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
 from shrp.studies import FILES
+from shrp.timing import latency, model_inputs
 
 WARMUP = 2
 

@@ -98,7 +98,7 @@ def _timed(
     """Times of the dense architecture, of the checkpoint, and of what else is asked for, in turns."""
     import torch
 
-    from shrp.measure import latency, model_inputs
+    from shrp.timing import latency, model_inputs
 
     inputs = model_inputs(loaded.model, batch, tokens)
     dense = type(loaded.model)(loaded.model.config).eval()  # speed does not depend on the weights
@@ -148,7 +148,7 @@ def _run_of(folder: Path, batch: int, tokens: int) -> tuple[Callable[[], Any], s
     from shrp.checkpoint import load
     from shrp.exported import is_export, load_export
     from shrp.families import positions
-    from shrp.measure import model_inputs
+    from shrp.timing import model_inputs
 
     if is_export(folder):
         export = load_export(folder)
