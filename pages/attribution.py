@@ -64,7 +64,7 @@ def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
     output, what = words.pick_output(one)
     words.reading_notes(one)
     chosen = words.words(one, output, what, selection.name)
-    flips_part(one, chosen.replacement, selection)
+    flips_part(one, chosen.replacement, selection.name)
     expert_part(one, output, what, selection.name, selection)
     return (
         output if st.session_state.get(words.TARGET) in selection.checkpoint.info.task.label_names else None

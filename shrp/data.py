@@ -279,7 +279,7 @@ def from_table(
         slice_column: Column of the slices, or None.
         meanings: As for `from_frame`; without a task what labels mean is a class of the new one.
         pair_column: Column that names minimal pairs, or None.
-        skip_incomplete: As for `from_frame`.
+        skip_incomplete: Leave out rows that lack a text or a label (`complete_rows`), instead of an error.
 
     Raises:
         DataError: A column is missing, a text is empty, or a label is unknown.
@@ -296,7 +296,7 @@ def from_table(
             f"(label_column, --label-column); its columns: {named}."
         )
     if skip_incomplete:
-        with _complete(frame, texts, label_column, source) as complete:
+        with complete_rows(frame, texts, label_column, source) as complete:
             return from_table(
                 complete,
                 source,
@@ -321,7 +321,7 @@ def from_table(
 
 
 @contextmanager
-def _complete(
+def complete_rows(
     frame: pd.DataFrame, texts: Sequence[str], label_column: str | None, name: str
 ) -> Iterator[pd.DataFrame]:
     """The rows that lack neither a text nor a label; errors inside count rows as the whole table does.
@@ -348,7 +348,6 @@ def from_frame(
     allow_empty: bool = False,
     meanings: Mapping[str, str | None] | None = None,
     pair_column: str | None = None,
-    skip_incomplete: bool = False,
 ) -> TextData:
     """A task's data from a table that `tabular.read_table` has read.
 
@@ -360,7 +359,6 @@ def from_frame(
         allow_empty: Whether a text may be empty, as some of GLUE's are.
         meanings: What labels of another vocabulary mean: a class of the task, or None for rows to leave out.
         pair_column: Column that names minimal pairs, or None.
-        skip_incomplete: Leave out rows that lack a text or a label (`tabular.incomplete`), instead of an error.
 
     Raises:
         DataError: A column is missing, a text is empty, a label is unknown, or no row is left.
@@ -368,19 +366,6 @@ def from_frame(
     columns = text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
         raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")
-    if skip_incomplete:
-        with _complete(frame, columns, label_column, name) as complete:
-            return from_frame(
-                complete,
-                task,
-                name,
-                label_column,
-                slice_column,
-                columns,
-                allow_empty=allow_empty,
-                meanings=meanings,
-                pair_column=pair_column,
-            )
     labels, rows = None, np.arange(len(frame))
     texts = tabular.text_rows(frame, columns, name, allow_empty)
     if label_column is not None:

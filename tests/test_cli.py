@@ -454,6 +454,22 @@ def test_rows_that_lack_a_text_or_a_label_are_left_out_where_asked(shrp, place, 
     assert found[0]["n"] == found[1]["n"] == len(frame) - 3
     assert found[0]["score"] == found[1]["score"]
     failed(shrp("evaluate", place / "routed", skip), "--skip-incomplete is for a file of your own")
+    teacher = ("reference", place / "routed", "--teacher", place / "teacher", "--data", "probe")
+    failed(shrp(*teacher, skip), "--skip-incomplete is for a file of your own")
+    more = (
+        "augment",
+        "--base",
+        place / "encoder",
+        "--text-column",
+        "sentence",
+        "--out",
+        tmp_path / "more.csv",
+    )
+    failed(shrp(*more, "--task", "sst2", skip), "--text-column is for a file of your own")
+    failed(shrp(*more, "--train-file", tmp_path / "mine.csv"), "--skip-incomplete leaves out all rows")
+    code, _, err = shrp(*more, "--train-file", tmp_path / "mine.csv", skip)
+    assert code == 0, err
+    assert left in " ".join(err.split())
 
 
 def test_own_training_files_without_their_incomplete_rows(shrp, place, tmp_path):
@@ -960,7 +976,7 @@ def test_checkpoints_and_exports_are_timed_beside_each_other(shrp, place, tmp_pa
     monkeypatch.chdir(tmp_path)
     code, out, err = shrp(*timed, "--latency", "--beside", "dense", "--json")
     assert code == 0, err
-    assert [row["name"] for row in json.loads(out)["latency"]["rows"]] == ["dense", "checkpoint", "dense"]
+    assert [row["name"] for row in json.loads(out)["latency"]["rows"]] == ["dense", "checkpoint", "./dense"]
     failed(shrp("measure", exported), "is an export: time it beside the checkpoint")
     failed(shrp(*timed, "--latency", "--beside", tmp_path / "no"), "there is no .*no")
     long = ("measure", pruned, "--latency", "--tokens", 32, "--beside", exported)

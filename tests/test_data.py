@@ -12,7 +12,7 @@ import pytest
 import shrp.data
 from shrp import hub, tabular
 from shrp.batching import bucketed_batches
-from shrp.data import TextData, from_frame, load_data, load_file, load_glue, load_probe
+from shrp.data import TextData, complete_rows, from_frame, load_data, load_file, load_glue, load_probe
 from shrp.errors import DataError, IncompleteError
 from shrp.labels import foreign_labels, infer_task, parse_labels
 from shrp.tasks import TASKS, Task, custom_task
@@ -487,6 +487,11 @@ def test_semicolons_part_cells_where_a_header_has_these_alone(tmp_path):
     assert load_file(path, "sst2").texts == (("Fine; mostly",),)
 
 
+def without_gaps(frame, task, name, label, piece, **options):
+    with complete_rows(frame, task.text_columns, label, name) as whole:
+        return from_frame(whole, task, name, label, piece, **options)
+
+
 def gaps(**columns):
     frame = pd.DataFrame(
         {
@@ -499,11 +504,11 @@ def gaps(**columns):
 
 
 def test_incomplete_rows_are_left_out_where_asked():
-    found = from_frame(gaps(), TASKS["sst2"], "mine", "label", "slice", skip_incomplete=True)
+    found = without_gaps(gaps(), TASKS["sst2"], "mine", "label", "slice")
     assert found.texts == (("one",), ("five",))
     assert found.labels.tolist() == [1, 0]
     assert found.slices == ("a", "e")
-    unlabelled = from_frame(gaps(), TASKS["sst2"], "mine", None, None, skip_incomplete=True)
+    unlabelled = without_gaps(gaps(), TASKS["sst2"], "mine", None, None)
     assert unlabelled.texts == (("one",), ("three",), ("five",))
     assert unlabelled.labels is None
     with pytest.raises(DataError, match="row 2, column 'sentence': the text is missing"):
@@ -513,16 +518,16 @@ def test_incomplete_rows_are_left_out_where_asked():
 def test_rows_are_counted_as_in_the_file_beside_incomplete_ones():
     odd = gaps(label=["positive", "positive", None, "negative", "up"])
     with pytest.raises(DataError, match="'mine', row 5: the label 'up'"):
-        from_frame(odd, TASKS["sst2"], "mine", "label", None, skip_incomplete=True)
+        without_gaps(odd, TASKS["sst2"], "mine", "label", None)
     broken = gaps(sentence=["one", None, "three", " ", 5])
     with pytest.raises(DataError, match="'mine', row 5, column 'sentence': a text is needed"):
-        from_frame(broken, TASKS["sst2"], "mine", "label", None, skip_incomplete=True)
+        without_gaps(broken, TASKS["sst2"], "mine", "label", None)
 
 
 def test_incomplete_rows_go_beside_labels_that_are_left_out():
     odd = gaps(label=["up", "up", None, "down", "maybe"])
     meanings = {"up": "positive", "down": "negative", "maybe": None}
-    found = from_frame(odd, TASKS["sst2"], "mine", "label", "slice", meanings=meanings, skip_incomplete=True)
+    found = without_gaps(odd, TASKS["sst2"], "mine", "label", "slice", meanings=meanings)
     assert found.texts == (("one",),)
     assert found.labels.tolist() == [1]
     assert found.slices == ("a",)
@@ -558,4 +563,4 @@ def test_rows_after_incomplete_ones_are_counted_as_in_the_file(tmp_path):
 @pytest.mark.parametrize("column", ["sentence", "label"])
 def test_nothing_but_incomplete_rows_is_an_error(column):
     with pytest.raises(DataError, match="no row is left: each lacks a text or a label"):
-        from_frame(gaps(**{column: None}), TASKS["sst2"], "mine", "label", None, skip_incomplete=True)
+        without_gaps(gaps(**{column: None}), TASKS["sst2"], "mine", "label", None)

@@ -17,27 +17,28 @@ from ui.attribution_results import Explained, fewest_words
 from ui.attribution_words import replaced_by
 from ui.downloads import downloads
 from ui.sentences import LONGEST_LINK, URL, as_lines
-from ui.state import Selection, show_error
+from ui.state import show_error
 from ui.text import escape, percent, shorten
 
 FLIPS = "flips"
 """Key of the widget, in the session's state and in the URL alike."""
 _SHORT = 64
-"""Inputs of at most so many tokens are searched unasked; longer ones take many seconds."""
+"""Inputs of at most so many tokens are searched unasked, in some seconds; longer ones may take minutes."""
 _ROWS = 10
 
 
-def flips_part(one: Explained, replacement: str, selection: Selection) -> None:
+def flips_part(one: Explained, replacement: str, name: str) -> None:
     """The section; none for a regression, whose output has nothing to flip to.
 
     Args:
         replacement: what stands for a word, of `shrp.attribution.tokens.REPLACEMENTS`.
+        name: what downloads are called.
     """
     if one.instance.task.is_regression:
         return
     st.header("Fewest words that change the answer", anchor="flips")
     if len(one.instance.tokens) > _SHORT and not st.toggle(
-        "Search", key=FLIPS, bind="query-params", help="Of a long input it takes up to a minute."
+        "Search", key=FLIPS, bind="query-params", help="Of a long input it may take minutes."
     ):
         return
     try:
@@ -48,7 +49,7 @@ def flips_part(one: Explained, replacement: str, selection: Selection) -> None:
     task, routed = one.instance.task, bool(router_layers(one.instance.model))
     st.markdown(sentence(found, task))
     if len(found.found) > 1:
-        _table(found, task, routed, selection.name)
+        _table(found, task, routed, name)
     st.caption(tried(found, replacement, routed=routed))
     if found.found and routed:
         _both_routes(one, found.found[0], replacement)
@@ -74,18 +75,20 @@ def sentence(found: Flips, task: Task) -> str:
         return f"Without its one word the answer is still **{own}**."
     alone = "" if found.size == 1 else "No word alone changes the answer. "
     if not found.found:
-        return (
-            f"{alone}Nothing that was tried does: even without {found.size:,} of its {len(found.words):,} words it is "
-            f"still **{own}**."
-        )
+        what = f"even without {found.size:,} of its {len(found.words):,} words it is still **{own}**"
+        if not found.random[0]:
+            return f"{alone}Nothing that was tried does: {what}."
+        return f"{alone}The search found nothing that does: {what}. Random sets say that there is something (below)."
     best = found.found[0]
     then = f"the answer is **{escape(task.label_names[best.answer])}** ({percent(best.probability)}) instead of {own}"
     together = " together" if found.size > 1 else ""
     others = len(found.found) - 1
-    what = "other word" if found.size == 1 else "other set of as many, of those tried,"
-    if others > 1:
-        what = what.replace("word", "words").replace("set", "sets")
-    more = f" {others:,} {what} change{'s' if others == 1 else ''} it too." if others else ""
+    more = ""
+    if others and found.size == 1:
+        more = f" {others:,} other {'word changes' if others == 1 else 'words change'} it too."
+    elif others:
+        more = f" {others:,} other {'set' if others == 1 else 'sets'} of as many, of those tried, also "
+        more += "does." if others == 1 else "do."
     return f"{alone}Without {_named(found, best, task)}{together} {then}.{more}"
 
 
@@ -122,16 +125,15 @@ def tried(found: Flips, replacement: str, *, routed: bool) -> str:
 
 def _how(found: Flips) -> str:
     """How sets of several words were looked for."""
+    count, size = len(found.words), found.size
     among = ""
-    if len(found.words) > flips.AMONG:
+    if count > flips.AMONG:
         among = f", of the {flips.AMONG} words whose loss alone leaves the smallest margins"
-    text = f"All single words were tried, then all pairs{' and triples' * (found.size > 2)}{among}"
-    if found.size > flips.ALL_OF:
-        text += "; larger sets grew from the best triple, a word at a time"
-    if found.by_chance:
-        return f"{text}. None of these changes it; the one above is of the random sets, so a smaller one may exist."
+    text = f"All single words were tried, then all pairs{' and triples' * (size > 2)}{among}"
+    if size > flips.ALL_OF:
+        text += "; larger sets, where there are too many to try all, grew from the best one before, a word at a time"
     if found.found and not found.smallest:
-        return f"{text}. A smaller set may exist."
+        text += ". A smaller set may exist"
     return f"{text}."
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pandas as pd
 
 from shrp import tabular
-from shrp.data import TextData, from_frame
-from shrp.errors import DataError
+from shrp.data import TextData, complete_rows, from_frame
+from shrp.errors import DataError, RowError
 from shrp.tasks import Task
 from ui import own_labels
 from ui.own_table import Table
@@ -94,22 +95,28 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
                 f"Column '{columns.slice}' of '{table.name}' has a value of {longest:,} characters; names of slices "
                 f"have {MAX_SLICE_NAME} at most, so choose another column, or none."
             )
-    data = from_frame(
-        table.frame,
-        task,
-        table.name,
-        columns.label,
-        columns.slice,
-        columns.texts,
-        meanings=dict(columns.meanings),
-        pair_column=columns.pair,
-        skip_incomplete=columns.skip_incomplete,
+    whole = (
+        complete_rows(table.frame, columns.texts, columns.label, table.name)
+        if columns.skip_incomplete
+        else nullcontext(table.frame)
     )
-    frame = complete(table, columns)[list(columns.texts)]
-    for row, *texts in frame.itertuples():  # row of the file, from 0
-        if (longest := max(map(len, texts))) > MAX_CHARACTERS:
-            raise DataError(
-                f"'{table.name}', row {row + 1}: a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are "
-                "taken, so cut it or leave the row out."
-            )
+    with whole as frame:
+        data = from_frame(
+            frame,
+            task,
+            table.name,
+            columns.label,
+            columns.slice,
+            columns.texts,
+            meanings=dict(columns.meanings),
+            pair_column=columns.pair,
+        )
+        for row, texts in enumerate(frame[list(columns.texts)].itertuples(index=False), 1):
+            if (longest := max(map(len, texts))) > MAX_CHARACTERS:
+                raise RowError(
+                    table.name,
+                    row,
+                    f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it or leave "
+                    "the row out.",
+                )
     return data

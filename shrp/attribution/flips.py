@@ -27,7 +27,7 @@ AMONG = 12
 ALL_OF = 3
 """Up to so many of them are tried in every combination; larger sets grow by the word that lowers the margin most."""
 RANDOM = 100
-"""Random sets of as many words, the control, where not all there are were tried."""
+"""Random sets of as many words, the control; where there are no more than so many in all, all of them are tried."""
 
 Progress = Callable[[int, int], None]
 
@@ -43,7 +43,7 @@ class Flip:
     probability: float
     """Of that class, by the softmax over the logits."""
     margin: float
-    """Logit of the input's own answer less the largest other one, 0 at most; largely negative: a clear flip."""
+    """Logit of the input's own answer less the largest other one; below 0 the answer is another."""
     rerouted: int
     """Routed layers in which what is left takes other experts."""
 
@@ -58,10 +58,7 @@ class Flips:
     size: int
     """Words in each of `found`; where nothing flips, in the largest set that was tried."""
     found: tuple[Flip, ...]
-    """All sets of that size that flip it among those tried, the clearest first; empty where nothing does. Where the
-    search found none, those of the random sets that do."""
-    by_chance: bool
-    """Whether `found` are random sets."""
+    """The sets of that size that flip it among those tried, the clearest first; empty where the search finds none."""
     smallest: bool
     """Whether every smaller set was tried, so that none can flip it."""
     tried: int
@@ -92,9 +89,9 @@ def fewest_words(
 ) -> Flips:
     """Look for the fewest words without which the predicted class is another one.
 
-    Single words are all tried; pairs and triples of the `AMONG` words that lower the margin most alone; larger sets
-    grow from the best triple, word by word, among the same. The first size at which anything flips ends the search, and
-    random sets follow.
+    Single words are all tried, and larger sets where there are at most `RANDOM` of a size. Else it is pairs and triples
+    of the `AMONG` words that leave the smallest margins alone, and sets that grow from the best one before, word by
+    word, among the same. The first size at which anything flips ends the search; random sets of that size follow.
 
     Args:
         replacement: of `shrp.attribution.tokens.REPLACEMENTS`.
@@ -110,43 +107,41 @@ def fewest_words(
         raise DataError(f"A word can be replaced by {', '.join(REPLACEMENTS)}, not by '{replacement}'.")
     count = len(instance.words)
     search = _Search(instance, replacement, progress, _most(count))
-    sets: list[tuple[int, ...]] = [(place,) for place in range(count)]
-    tries = search.all(sets)
+    tries = search.all([(place,) for place in range(count)])
     first = sorted(range(count), key=lambda place: tries[place].margin)[:AMONG]
-    size = 1
+    size, whole, smallest = 1, True, True  # whether all sets of the size were tried, and of all smaller ones
     while not (flips := search.flips(tries)) and size < len(first):
-        size += 1
-        if size <= ALL_OF:
-            sets = list(combinations(sorted(first), size))
-        else:
-            best = min(tries, key=lambda one: one.margin).places
-            sets = [tuple(sorted((*best, place))) for place in first if place not in best]
-        tries = search.all(sets)
-    tried, random = search.tried, (len(flips), len(sets))
-    chance: list[Flip] = []
-    if comb(count, size) > len(sets):
-        chance = search.flips(search.all(_random_sets(count, size, seed)))
-        random = len(chance), RANDOM
+        size, smallest = size + 1, smallest and whole
+        sets = _sets(count, size, first, min(tries, key=lambda one: one.margin).places)
+        tries, whole = search.all(sets), len(sets) == comb(count, size)
+    tried, random = search.tried, (len(flips), len(tries))
+    if not whole:
+        random = len(search.flips(search.all(_random_sets(count, size, seed)))), RANDOM
     if progress:
         progress(search.tried, search.tried)
-    found = {one.places: one for one in flips or chance}  # a random set may be drawn twice
-    return Flips(
-        instance.words,
-        search.answer,
-        size,
-        tuple(sorted(found.values(), key=lambda one: one.margin)),
-        not flips and bool(chance),
-        size <= 2 or (count <= AMONG and size <= ALL_OF + 1),  # single words are all tried
-        tried,
-        random,
-    )
+    flips.sort(key=lambda one: one.margin)
+    return Flips(instance.words, search.answer, size, tuple(flips), smallest, tried, random)
+
+
+def _sets(count: int, size: int, first: Sequence[int], best: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The sets of two words and more that are tried.
+
+    Args:
+        first: the words that they are made of where there are too many sets.
+        best: the set of one word less that leaves the smallest margin.
+    """
+    if comb(count, size) <= RANDOM:
+        return list(combinations(range(count), size))
+    if size <= ALL_OF:
+        return list(combinations(sorted(first), size))
+    return [tuple(sorted((*best, place))) for place in first if place not in best]
 
 
 def _most(count: int) -> int:
     """Sets that are tried at most, of so many words."""
-    first = min(AMONG, count)
-    grown = sum(first - size + 1 for size in range(ALL_OF + 1, first + 1))
-    return count + sum(comb(first, size) for size in range(2, ALL_OF + 1)) + grown + RANDOM
+    first = tuple(range(min(AMONG, count)))
+    larger = sum(len(_sets(count, size, first, first[: size - 1])) for size in range(2, len(first) + 1))
+    return count + larger + RANDOM
 
 
 def _random_sets(count: int, size: int, seed: int) -> list[tuple[int, ...]]:
@@ -202,17 +197,18 @@ class _Search:
 def left_text(
     instance: Instance, tokenizer: PreTrainedTokenizerBase, places: Sequence[int], replacement: str
 ) -> tuple[str, ...] | None:
-    """The text that the model reads as it does the input with some words replaced; None where none is found.
+    """The text that the model reads as it does the input with some words replaced, without needless spaces.
 
-    There is none where words that move together make other tokens, or where the model's positions skip padding.
+    None where there is none: nothing is left of a text, words that move together make other tokens, or padding stands
+    for them and the model's positions skip it.
     """
-    token = {"mask": tokenizer.mask_token, "pad": tokenizer.pad_token, "remove": ""}[replacement]
-    ids = instance.inputs["input_ids"][0].tolist()
-    gone = {position for place in places for position in instance.words[place].positions}
-    new = None if replacement == "remove" else tokenizer.convert_tokens_to_ids(token)
-    wanted = [new if i in gone else one for i, one in enumerate(ids) if i not in gone or new is not None]
     if replacement == "pad" and instance.model.config.model_type in POSITIONS_WITHOUT_PADDING:
         return None
-    text = instance.text_without(places, token)
+    token = {"mask": tokenizer.mask_token, "pad": tokenizer.pad_token, "remove": ""}[replacement]
+    new = None if replacement == "remove" else tokenizer.convert_tokens_to_ids(token)
+    gone = {position for place in places for position in instance.words[place].positions}
+    ids = enumerate(instance.inputs["input_ids"][0].tolist())
+    wanted = [new if i in gone else one for i, one in ids if i not in gone or new is not None]
+    text = tuple(" ".join(part.split()) for part in instance.text_without(places, token))
     found = encode(tokenizer, [text], longest_input(instance.model, tokenizer))[0]["input_ids"]
-    return text if list(found) == wanted and all(part.strip() for part in text) else None
+    return text if list(found) == wanted and all(text) else None

@@ -86,7 +86,7 @@ class OwnFile:
             ) from error
         if left := len(frame) - len(data):
             why = ["without a text or a label"] * self.skip_incomplete
-            why += ["with a label that stands for none"] * (None in (meanings or {}).values())
+            why += ["with a label that --label-means leaves out"] * (None in (meanings or {}).values())
             stderr.print(
                 f"left out {left:,} of {len(frame):,} rows of {name}, {' or '.join(why)}", highlight=False
             )

@@ -110,7 +110,7 @@ def _timed(
             raise DataError(f"{folder} is timed already; name another folder, or leave it out.")
         run, runtime = _run_of(folder, batch, tokens)
         runs.append(run)
-        names.append(str(folder))
+        names.append(f"./{folder}" if str(folder) in names else str(folder))
         runtimes.append(runtime)
     frame = latency(dict(enumerate(runs)), repeats=repeats).assign(name=names, runtime=runtimes)
     frame["inputs_per_s"] = batch * 1000 / frame["median_ms"]

@@ -68,6 +68,10 @@ def reference(
     from shrp.evaluate import evaluate_stream
     from shrp.score_rows import rows_as_now
 
+    own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
+    names = list(dict.fromkeys(data or ["probe"]))
+    if all(name in ("probe", "glue") for name in names):
+        own.refuse("is for a file of your own; give one with --data.")
     loaded, dense = load(checkpoint), load(teacher)
     if dense.info.config.layers:
         raise CheckpointError(f"{teacher} is not dense: it has converted layers, so it is nobody's teacher.")
@@ -75,10 +79,6 @@ def reference(
         raise CheckpointError(f"{teacher} and {checkpoint} are for tasks with different labels.")
     found, rows = dict(loaded.teacher), []
     length = max_length or loaded.info.max_length
-    own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
-    names = list(dict.fromkeys(data or ["probe"]))
-    if all(name in ("probe", "glue") for name in names):
-        own.refuse("is for a file of your own; give one with --data.")
     for name in names:
         of_files = name not in ("probe", "glue")
         source = evaluation_data(name, loaded.info.task, own if of_files else OwnFile())

@@ -483,9 +483,9 @@ def a_flip(*places, answer=1, margin=-0.5):
     return flips.Flip(places, answer, 0.622, margin, 2)
 
 
-def some_flips(*found, size=1, smallest=True, random=(1, 5), words=5, by_chance=False):
+def some_flips(*found, size=1, smallest=True, random=(1, 5), words=5):
     words = tuple(instance.Word(f"w{i}", i % 2, (i + 1,)) for i in range(words))
-    return flips.Flips(words, 0, size, found, by_chance, smallest, 25, random)
+    return flips.Flips(words, 0, size, found, smallest, 25, random)
 
 
 GOOD = custom_task("good", ("sentence",), ("bad", "good", "fine"))
@@ -507,7 +507,7 @@ GOOD = custom_task("good", ("sentence",), ("bad", "good", "fine"))
         (
             some_flips(a_flip(1, 3), a_flip(0, 3), size=2, random=(2, 10)),
             "No word alone changes the answer. Without **w1** and **w3** together the answer is **good** (62.2%) "
-            "instead of bad. 1 other set of as many, of those tried, changes it too.",
+            "instead of bad. 1 other set of as many, of those tried, also does.",
             "All single words were tried, then all pairs. Of all n = 10 sets of 2 words, 2 change it.",
         ),
         (
@@ -520,12 +520,13 @@ GOOD = custom_task("good", ("sentence",), ("bad", "good", "fine"))
             some_flips(size=5, smallest=False, random=(0, 1)),
             "No word alone changes the answer. Nothing that was tried does: even without 5 of its 5 words it is still "
             "**bad**.",
-            "larger sets grew from the best triple, a word at a time. Of all n = 1 sets of 5 words, 0 change it.",
+            "grew from the best one before, a word at a time. Of all n = 1 sets of 5 words, 0 change it.",
         ),
         (
-            some_flips(a_flip(0, 13), size=2, random=(1, 100), words=20, by_chance=True),
-            "Without **w0** and **w13** together",
-            "None of these changes it; the one above is of the random sets, so a smaller one may exist.",
+            some_flips(size=12, smallest=False, random=(3, 100), words=20),
+            "The search found nothing that does: even without 12 of its 20 words it is still **bad**. Random "
+            "sets say that there is something (below).",
+            "Control: of n = 100 random sets of 12 words, 3 change it.",
         ),
         (
             some_flips(words=1, random=(0, 1)),
