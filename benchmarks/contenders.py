@@ -170,7 +170,7 @@ def onnx_calls(
             path = Path(scratch) / f"{name}.onnx"
             try:
                 export_onnx(model, tokenizer, path, int8=int8, check=False)
-                session = open_graph(path)
+                session = open_graph(path, spin=False)
             except Exception as error:  # onnxruntime's have no ancestor of their own; the reason is reported
                 reasons[name] = first_line(error)
                 continue

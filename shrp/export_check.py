@@ -18,11 +18,18 @@ _PROBE_STEP = 4
 _TIMED = (8, 64)
 
 
-def open_graph(path: Path) -> Any:
-    """An onnxruntime session of a graph, on as many threads as torch takes; it raises exceptions of many kinds."""
+def open_graph(path: Path, *, spin: bool = True) -> Any:
+    """An onnxruntime session of a graph, on as many threads as torch takes; it raises exceptions of many kinds.
+
+    Args:
+        spin: whether its threads go on spinning after a run, which makes its next one a little faster; what else is
+            timed in turns with it they slow down, PyTorch by half.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -91,7 +98,7 @@ def speedup(
     inputs, tokens = _TIMED
     batch = _random_batch(model, names, [min(tokens, longest_input(model, tokenizer))] * inputs, seed=0)
     feed = {name: tensor.numpy() for name, tensor in batch.items()}
-    sessions = {"float32": open_graph(float32), "int8": open_graph(int8)}
+    sessions = {"float32": open_graph(float32, spin=False), "int8": open_graph(int8, spin=False)}
     times = latency(
         {name: lambda session=session: session.run(None, feed) for name, session in sessions.items()},
         repeats=7,

@@ -160,8 +160,11 @@ class Exported:
         return in_order(last_of(self.evaluate_stream(data, batch_size=batch_size)))
 
 
-def load_export(folder: Path) -> Exported:
+def load_export(folder: Path, *, spin: bool = True) -> Exported:
     """Load an export for scoring, with as many threads as torch has.
+
+    Args:
+        spin: False, for timing in turns with others, as in `shrp.export_check.open_graph`.
 
     Raises:
         ExportError: the folder is no export, or a file of it is missing, broken or of an earlier version.
@@ -190,7 +193,7 @@ def load_export(folder: Path) -> Exported:
         raise ExportError(f"{folder / CONFIG} names other labels for its outputs than for its task.")
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        graph = open_graph(folder / MODEL)
+        graph = open_graph(folder / MODEL, spin=spin)
     except ImportError as error:
         raise ExportError(
             "running an export needs the package onnxruntime; install requirements.txt."

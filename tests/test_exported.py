@@ -258,6 +258,16 @@ def test_a_length_of_its_own_is_refused(shrp, place):
     assert f"cuts inputs at {cut} tokens; leave --max-length out" in err
 
 
+def test_its_threads_rest_where_it_is_timed_beside_others(place):
+    entry = "session.intra_op.allow_spinning"
+    usual, resting = (
+        load_export(place / "exported", spin=spin)._session.get_session_options() for spin in (True, False)
+    )
+    assert resting.get_session_config_entry(entry) == "0"
+    with pytest.raises(RuntimeError, match="does not exist|not found|not have"):
+        usual.get_session_config_entry(entry)
+
+
 def test_inputs_to_time_it_on(place, static, tiny_tokenizer):
     export = load_export(place / "exported")
     inputs = export.random_inputs(40, 9)

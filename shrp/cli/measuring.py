@@ -151,7 +151,7 @@ def _run_of(folder: Path, batch: int, tokens: int) -> tuple[Callable[[], Any], s
     from shrp.timing import model_inputs
 
     if is_export(folder):
-        export = load_export(folder)
+        export = load_export(folder, spin=False)
         if tokens > export.max_length:
             raise DataError(
                 f"{folder} reads at most {export.max_length} tokens, not {tokens}; give --tokens."
