@@ -264,7 +264,7 @@ def test_its_threads_rest_where_it_is_timed_beside_others(place):
         load_export(place / "exported", spin=spin)._session.get_session_options() for spin in (True, False)
     )
     assert resting.get_session_config_entry(entry) == "0"
-    with pytest.raises(RuntimeError, match="does not exist|not found|not have"):
+    with pytest.raises(RuntimeError, match=r"does not exist|not found|not have"):
         usual.get_session_config_entry(entry)
 
 
