@@ -12,7 +12,7 @@ from shrp.attribution.router import RoutesWithout
 from shrp.explore import Exploration
 from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten
-from ui.theme import SELECTED, click_targets, layout, outline, pick_by_click
+from ui.theme import SELECTED, circles, click_targets, layout, outline, pick_by_click
 
 EXPERT_COLORS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
@@ -81,19 +81,7 @@ def token_map(
     if before is not None:
         moved = taken != np.stack([before.taken(layer) for layer in layers])
         rows, columns = np.nonzero(moved)
-        fig.add_scatter(
-            x=columns + 0.3,
-            y=[f"layer {layers[row]}" for row in rows],
-            mode="markers",
-            marker={
-                "symbol": "circle",
-                "size": 7,
-                "color": "#ffffff",
-                "line": {"color": "#1b2430", "width": 1.5},
-            },
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        fig.add_trace(circles(columns + 0.3, [f"layer {layers[row]}" for row in rows], size=7))
     cells = [(layer, place) for layer in layers for place in range(len(tokens))]
     texts = [
         f"layer {layer}, token {place}: <b>{names[place]}</b><br>expert {taken[i, place]}, probability "

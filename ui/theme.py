@@ -106,6 +106,29 @@ def outline(fig: go.Figure, x: tuple[float, float], y: tuple[float, float], **pl
         fig.add_shape(**ends, line={"color": color, "width": width})
 
 
+def circles(x: Sequence[Any], y: Sequence[Any], size: int) -> go.Scatter:
+    """White circles that mark cells of a map, legible on all of its colours.
+
+    Args:
+        x, y: their places.
+        size: in pixels.
+    """
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={
+            "symbol": "circle",
+            "size": size,
+            "color": "#ffffff",
+            "line": {"color": "#1b2430", "width": 1.5},
+        },
+        unselected={"marker": {"opacity": 1}},  # Streamlit dims what isn't selected
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
 def click_targets(
     x: Sequence[Any], y: Sequence[Any], cells: Sequence[Sequence[Any]], texts: Sequence[str], size: int = 24
 ) -> go.Scatter:
