@@ -126,10 +126,14 @@ def tried(found: Flips, replacement: str, *, routed: bool) -> str:
 def _how(found: Flips) -> str:
     """How sets of several words were looked for."""
     count, size = len(found.words), found.size
-    among = ""
-    if count > flips.AMONG:
-        among = f", of the {flips.AMONG} words whose loss alone leaves the smallest margins"
-    text = f"All single words were tried, then all pairs{' and triples' * (size > 2)}{among}"
+    among = f", of the {flips.AMONG} words whose loss alone leaves the smallest margins" * (
+        count > flips.AMONG
+    )
+    text = "All single words were tried, then all pairs"
+    if count > flips.AMONG and comb(count, 2) <= flips.RANDOM:  # of 13 and 14 words there are few enough
+        text += f", then all triples{among}" * (size > 2)
+    else:
+        text += f"{' and triples' * (size > 2)}{among}"
     if size > flips.ALL_OF:
         text += "; larger sets, where there are too many to try all, grew from the best one before, a word at a time"
     if found.found and not found.smallest:

@@ -543,6 +543,22 @@ def test_what_is_said_of_them(found, said, how):
     assert "routes" not in attribution_flips.tried(found, "mask", routed=False)
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (2, "All single words were tried, then all pairs. Of all n = 78 sets"),
+        (
+            3,
+            "then all pairs, then all triples, of the 12 words whose loss alone leaves the smallest margins.",
+        ),
+    ],
+)
+def test_all_pairs_of_13_words_are_tried(size, said):
+    random = (1, 78) if size == 2 else (1, 100)
+    found = some_flips(a_flip(*range(size)), size=size, random=random, words=13)
+    assert said in attribution_flips.tried(found, "mask", routed=True)
+
+
 def test_a_word_of_a_pair_is_named_with_its_text():
     said = attribution_flips.sentence(some_flips(a_flip(0, 1), size=2, random=(1, 10)), TASKS["mrpc"])
     assert "Without **w0** (sentence1) and **w1** (sentence2) together" in said
