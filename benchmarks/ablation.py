@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command import name_of, run
-from benchmarks.shares import lead
+from benchmarks.shares import lead, worth_keeping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
 from shrp.checkpoint_info import usage_in
@@ -166,7 +166,7 @@ def main(
         raise DataError(f"there is no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}.")
     for task in tasks.split(","):
         stages = Stages(base, name_of(base, base_name), work, task, seed)
-        best = stages.evaluate(stages.teacher.model)
+        best = worth_keeping(stages.evaluate(stages.teacher.model))
         depth = f"{len(LAYERS)}of{stages.teacher.model.config.num_hidden_layers}"
         rows, said = {}, {}
         for name in names:

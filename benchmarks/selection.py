@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from benchmarks.command import numbers, run
-from benchmarks.shares import lead
+from benchmarks.shares import lead, worth_keeping
 from benchmarks.table import Table
 from shrp import checkpoint
 from shrp.answer_shares import matching_shift, shifted
@@ -36,35 +36,41 @@ from shrp.studies import FILES
 from shrp.usage import UsageStats, measure_usage, plan_from
 
 DRAWS = 3
+SAME = 5e-4
+"""Scores that differ by less may be of one routed model, on two kinds of processor."""
 KEY = ("checkpoint", "per_layer", "selection", "matched")
 OUT = FILES / "selection.json"
 
 
-def study(path: Path, sizes: list[int], table: Table) -> None:
+def study(path: Path, sizes: list[int], table: Table, done: set[str]) -> None:
     """Add a checkpoint's rows.
 
+    Args:
+        done: names of checkpoints that this run has measured; its own is added.
+
     Raises:
-        PlanError: it has no router, or not so many experts.
+        PlanError: it has no router, or not so many experts; or the table has rows of another one of its name.
+        TrainingError: as routed it has no score of which there could be shares.
     """
     made = checkpoint.load(path)
     if not router_layers(made.model):
         raise PlanError(
             f"{path} has no routed layer, so there is nothing to select; name routed checkpoints."
         )
-    task = made.info.task.name
+    task, cut = made.info.task.name, made.info.max_length
     validation, training = load_data("glue", task), load_data("glue", task, "train")
-    stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True)
-    gates = GateFit(made.model, made.tokenizer, training, stats.shares()).finish()
-    fit = {"fitted_on": gates.data, "fitted_texts": gates.n}
-    knocked_out = ablation(made.model, made.tokenizer, validation)
-    stats = replace(stats, fitted=gates, ablation=knocked_out)
-    live = LiveEvaluator(made.model, made.tokenizer, validation)
-    few = training.subset(training.stratified_order()[:TEXTS])
-    texts = None if few.task.is_regression else LiveEvaluator(made.model, made.tokenizer, few)
-    routed, dense = live.evaluate(None), dense_cost(made.model, TOKENS)
-    layers = made.model.config.num_hidden_layers
-    depth = f"{len(stats.layers)}of{layers}"
+    live = LiveEvaluator(made.model, made.tokenizer, validation, max_length=cut)
+    routed, dense = worth_keeping(live.evaluate(None), f"{path}, routed,"), dense_cost(made.model, TOKENS)
+    depth = f"{len(router_layers(made.model))}of{made.model.config.num_hidden_layers}"
     common = {"checkpoint": f"{task}-{depth}", "task": task, "depth": depth, "routed": routed.score}
+    _check_alone(common, path, table, done)
+    stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True, max_length=cut)
+    gates = GateFit(made.model, made.tokenizer, training, stats.shares(), max_length=cut).finish()
+    fit = {"fitted_on": gates.data, "fitted_texts": gates.n}
+    knocked_out = ablation(made.model, made.tokenizer, validation, max_length=cut)
+    stats = replace(stats, fitted=gates, ablation=knocked_out)
+    few = training.subset(training.stratified_order()[:TEXTS])
+    texts = None if few.task.is_regression else LiveEvaluator(made.model, made.tokenizer, few, max_length=cut)
     for m in sizes:
         plans = _plans(stats, m)
         found = {name: [live.evaluate(plan) for plan in drawn] for name, drawn in plans.items()}
@@ -86,6 +92,17 @@ def study(path: Path, sizes: list[int], table: Table) -> None:
             table.add(row)
             said = f"{name}{', matched' * is_matched}: {row['score']:.4f}"
             stderr.print(f"{row['checkpoint']}, {m} a layer, {said}", highlight=False)
+
+
+def _check_alone(common: dict[str, Any], path: Path, table: Table, done: set[str]) -> None:
+    """Raise `PlanError` where rows would stand under the name of another checkpoint's; else add the name to `done`."""
+    name = common["checkpoint"]
+    known = [row["routed"] for row in table.rows if row["checkpoint"] == name]
+    if name in done or not np.allclose(known, common["routed"], atol=SAME):
+        raise PlanError(
+            f"{path} is another {name} than {table.path.name} has rows of; name another file with --out."
+        )
+    done.add(name)
 
 
 def _plans(stats: UsageStats, per_layer: int) -> dict[str, list[PruningPlan]]:
@@ -127,8 +144,9 @@ def main(
 ) -> None:
     """Fill the file on selections."""
     table = Table(out, "python -m benchmarks.selection", KEY)
+    done: set[str] = set()
     for path in checkpoints:
-        study(path, numbers(per_layer), table)
+        study(path, numbers(per_layer), table, done)
 
 
 if __name__ == "__main__":

@@ -25,23 +25,26 @@ def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[s
     }
 
 
-def worth_keeping(teacher: Evaluation) -> Evaluation:
-    """A teacher's evaluation, of whose score there can be shares.
+def worth_keeping(found: Evaluation, model: str = "the teacher") -> Evaluation:
+    """The evaluation of a model, of whose score there can be shares.
+
+    Args:
+        model: what an error calls it.
 
     Raises:
         TrainingError: there can't, as of Matthews' correlation where all inputs get one answer.
     """
-    if not teacher.score > 0:
+    if not found.score > 0:
         raise TrainingError(
-            f"the teacher has a score of {teacher.score:g} on {teacher.data}, so there is nothing to retain; "
+            f"{model} has a score of {found.score:g} on {found.data}, so there is nothing to retain; "
             "have it learn for longer."
         )
-    return teacher
+    return found
 
 
 def lead(mine: Evaluation, control: Evaluation, teacher: Evaluation) -> dict[str, Any]:
     """By what share of the teacher's score one model leads another on the same inputs, with the paired 95% interval;
-    None for that where both give every answer alike.
+    None for that where a bootstrap's draws are all alike, as of two models that give every answer alike.
     """
     value, ends = paired_difference(mine, control)
     known = [end / teacher.score for end in ends] if all(map(math.isfinite, ends)) else None

@@ -128,7 +128,7 @@ def _paired_changes(task: str, found: pd.DataFrame) -> list[str]:
     changes = _changes(found).dropna(subset="change").sort_values("change")
     if changes.empty:
         return []
-    # One without an interval has every answer alike.
+    # One without an interval has every answer alike (of a bootstrapped metric).
     worse, better = changes["change high"] < 0, changes["change low"] > 0
     kinds = {"worse": changes[worse], "better": changes[better], "within chance": changes[~worse & ~better]}
     said = [

@@ -137,10 +137,16 @@ class GateFit:
             yield done
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> FittedGates:
-        """Do all steps that are left; `progress` is called with steps done and in all."""
+        """Do all steps that are left; `progress` is called with steps done and in all.
+
+        Raises:
+            PlanError: an error ended this fit before.
+        """
         for done in self:
             if progress:
                 progress(done, self.steps)
+        if self.result is None:
+            raise PlanError("an error ended this fit of gates before; begin another one.")
         return self.result
 
     def _walks(self, make: Callable[[], _Walk], name: str) -> Iterator[None]:

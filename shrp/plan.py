@@ -29,7 +29,9 @@ COMBINATIONS = ("usage", "mean", "fitted")
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The experts that one layer keeps, ascending, and their combination weights (`make_plan` makes them sum to 1)."""
+    """The experts that one layer keeps, ascending, and their combination weights, which sum to 1 (`make_plan`), or
+    nearly so where a file has them rounded.
+    """
 
     experts: tuple[int, ...]
     weights: tuple[float, ...]

@@ -166,7 +166,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
 def _lead(group: pd.DataFrame) -> dict[str, float]:
     """Lead over a control with its interval, over the seeds that were paired, and how many these are.
 
-    Two models with every answer alike have a lead of 0 without an interval, and then the mean has none.
+    A bootstrap's lead of two models with every answer alike is 0 without an interval, and then the mean has none.
     """
     leads = group[["lead", "lead_interval"]].to_dict("records")  # (of all columns it takes ten times as long)
     known = [row for row in leads if pd.notna(row["lead"])]

@@ -95,6 +95,21 @@ def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed,
             assert all((mine[size][layer] == gates).all() for layer, gates in found.items())
 
 
+def test_a_fit_that_an_error_ended_has_no_gates(short, routed, tiny_tokenizer, tiny_data, monkeypatch):
+    data = tiny_data(24)
+    stopped = GateFit(routed, tiny_tokenizer, data, measure_usage(routed, tiny_tokenizer, data).shares())
+
+    def fail(*_):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting._Walk, "_step", fail)
+        with pytest.raises(MemoryError):
+            stopped.finish()
+    with pytest.raises(PlanError, match="an error ended this fit of gates before"):
+        stopped.finish()
+
+
 def test_threads_share_the_steps_of_a_fit(short, routed, tiny_tokenizer, tiny_data):
     """As when a slider is moved: the page's next run begins before the last one has noticed that it is to end."""
     data = tiny_data(24)

@@ -174,7 +174,7 @@ def test_a_date_is_a_seed(converted):
     assert len(history) == 2
 
 
-def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted):
+def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted, monkeypatch):
     _, upper, _ = converted((2,))
     _, whole, _ = converted((1,), start=upper)
     assert layer_kinds(whole) == ["dense", "routed", "routed"]
@@ -182,8 +182,13 @@ def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted):
     _, again, _ = converted((1,), start=upper)
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
-    with pytest.raises(Exception, match="converted already"):
+    with pytest.raises(TrainingError, match="layer 2 is converted already"):
         converted((2,), start=upper)
+    _, lower, _ = converted((1,))
+    with monkeypatch.context() as patch:
+        patch.setattr(general._OnText, "_epoch", lambda *_, **__: pytest.fail("it trained before it refused"))
+        with pytest.raises(TrainingError, match="layer 1 is converted already"):
+            converted((1, 2), start=lower)
 
 
 def test_with_layers_dropped_those_left_learn_to_make_up_for_them(converted, tiny_inputs):

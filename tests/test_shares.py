@@ -44,6 +44,8 @@ def test_of_a_teacher_that_gives_one_answer_there_are_no_shares():
     assert worth_keeping(teacher) is teacher
     with pytest.raises(TrainingError, match="score of 0 on made, so there is nothing to retain"):
         worth_keeping(evaluation([1, 1, 1, 1], "cola"))
+    with pytest.raises(TrainingError, match="the routed model has a score of 0 on made"):
+        worth_keeping(evaluation([1, 1, 1, 1], "cola"), "the routed model")
 
 
 def test_constant_answers():

@@ -45,7 +45,7 @@ def one_seed(
         change, interval = paired_difference(static, routed)
         rows.append(
             {"model": "static", "budget": budget, **scored(static)}
-            # There is none where the pruned model answers every input as the routed one does.
+            # There is none of a bootstrapped metric where the pruned model answers all as the routed one does.
             | {"change": change, "change_interval": list(interval) if math.isfinite(interval[0]) else None}
             | {"kept": {str(layer): list(kept.experts) for layer, kept in plan.layers}}
             | {"used": {str(layer): experts for layer, experts in used_experts(plan).items()}}

@@ -27,7 +27,7 @@ AMONG = 12
 ALL_OF = 3
 """Up to so many of them are tried in every combination; larger sets grow by the word that lowers the margin most."""
 RANDOM = 100
-"""Random sets of as many words, the control; where there are no more than so many in all, all of them are tried."""
+"""Random sets of as many words, the control; where the search tried all there are, those."""
 
 Progress = Callable[[int, int], None]
 
@@ -89,9 +89,10 @@ def fewest_words(
 ) -> Flips:
     """Look for the fewest words without which the predicted class is another one.
 
-    Single words are all tried, and larger sets where there are at most `RANDOM` of a size. Else it is pairs and triples
-    of the `AMONG` words that leave the smallest margins alone, and sets that grow from the best one before, word by
-    word, among the same. The first size at which anything flips ends the search; random sets of that size follow.
+    Single words are all tried, and larger sets, of up to `AMONG` words, where there are at most `RANDOM` of a size.
+    Else it is pairs and triples of the `AMONG` words that leave the smallest margins alone, and sets that grow from the
+    best one before, word by word, among the same. The first size at which anything flips ends the search; random sets
+    of that size follow.
 
     Args:
         replacement: of `shrp.attribution.tokens.REPLACEMENTS`.
