@@ -3,9 +3,9 @@
 import streamlit as st
 
 from shrp.errors import ShrpError
+from ui import arrival, state
 from ui import attribution_routes as routes
 from ui import attribution_words as words
-from ui import state
 from ui.attribution_data import data_part
 from ui.attribution_experts import expert_part
 from ui.attribution_flips import flips_part
@@ -20,6 +20,7 @@ def main() -> None:
     selection = state.current(needs_data=False)
     task = selection.checkpoint.info.task
     state.title("Attribution", selection)
+    arrival.arrive({INPUT: int, routes.ASPECT: str})
     st.markdown(
         "Type a sentence and see how much each word (by several methods) and each expert on its route contributes to "
         "the output, or which words make a layer choose its expert. Below: each expert's effect on a whole data set."

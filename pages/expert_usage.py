@@ -50,7 +50,7 @@ def explain_no_routers(selection: state.Selection) -> None:
     )
     config = model.config
     st.markdown(summary_line(selection.checkpoint.info, config.num_hidden_layers, config.num_attention_heads))
-    st.page_link("pages/overview.py", label="What it keeps, costs and scores: Overview")
+    arrival.page_link("pages/overview.py", "What it keeps, costs and scores: Overview")
     plan = selection.checkpoint.info.plan
     if plan is not None:
         st.subheader("What it keeps", anchor=False)

@@ -13,7 +13,7 @@ from shrp.measure import TOKENS, cost, dense_cost
 from shrp.score_costs import with_shares
 from shrp.usage import history_warnings
 from shrp.verdicts import score_frame
-from ui import latency, loaders, overview_figures, report, score_figures, state
+from ui import arrival, latency, loaders, overview_figures, report, score_figures, state
 from ui.checks import measured_now
 from ui.describe import summary_line, training_facts
 from ui.downloads import chart
@@ -128,7 +128,7 @@ def where_to_go() -> None:
     }
     with st.container(horizontal=True, gap="small"):
         for page, (question, icon) in questions.items():
-            st.page_link(f"pages/{page}.py", label=question, icon=icon, width="content")
+            arrival.page_link(f"pages/{page}.py", question, icon)
 
 
 selection = state.current(needs_data=False)

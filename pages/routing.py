@@ -5,21 +5,20 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.explore import Exploration
-from ui import attribution_routes, expert_cells, routing_attention, state
+from ui import arrival, attribution_routes, expert_cells, routing_attention, state
 from ui import routing_views as views
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.routing_what_if import what_if_section
-from ui.sentences import INPUT, explored, sentence_form
+from ui.sentences import BESIDE, INPUT, explored, sentence_form
 from ui.text import escape
-
-OTHER = "beside"
 
 
 def main() -> None:
     selection = state.current(needs_data=False)
     info = selection.checkpoint.info
     state.title("Routing", selection)
+    arrival.arrive({INPUT: int, BESIDE: int})
     st.markdown(
         "Type a sentence and follow it through the model: what is predicted, which expert each converted layer "
         "sends it to, and how the prediction and the layers above would change with other experts."
@@ -65,12 +64,12 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     shown = [first]
     if len(found) > 1:
         others = [number for number in numbers if number != first]
-        fall_back(OTHER, (None, *others), None)
+        fall_back(BESIDE, (None, *others), None)
         second = right.selectbox(
             "Beside it",
             others,
             index=None,
-            key=OTHER,
+            key=BESIDE,
             bind="query-params",
             placeholder="Pick a second one",
         )
@@ -82,12 +81,11 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     for column, number in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
         with column:
             views.one_input(selection, found[number - 1], number, top, pick=number == first)
-    st.page_link(
+    arrival.page_link(
         "pages/attribution.py",
-        label="Why these experts? Attribution explains a layer's route word by word",
-        icon=":material/troubleshoot:",
-        query_params={attribution_routes.ASPECT: attribution_routes.ROUTE}
-        | ({INPUT: str(first)} if first > 1 else {}),
+        "Why these experts? Attribution explains a layer's route word by word",
+        ":material/troubleshoot:",
+        arrival.link({attribution_routes.ASPECT: attribution_routes.ROUTE, INPUT: first}),
     )
     what_if_section(selection, [found[i - 1] for i in shown], shown)
     routing_attention.section(selection, [found[i - 1].text for i in shown], shown)

@@ -11,7 +11,7 @@ import streamlit as st
 from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
-from ui import sentences
+from ui import arrival, attribution_routes, sentences
 from ui.downloads import downloads
 from ui.pickers import always_one
 from ui.state import Selection
@@ -174,11 +174,12 @@ def _closer(selection: Selection, part: pd.DataFrame, rows: list[int]) -> None:
         return
     number = int(part["index"].iloc[rows[0]])
     asked = {sentences.URL: sentences.as_lines([selection.data.texts[number]])}
-    routes = [("pages/routing.py", "its route", ":material/alt_route:")] if selection.is_routed else []
+    routes = [("pages/routing.py", "its route", ":material/alt_route:", {})] if selection.is_routed else []
+    answer = arrival.link({attribution_routes.ASPECT: attribution_routes.ANSWER})
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         st.markdown(f"Row {number}:", width="content")
-        for page, label, icon in (
+        for page, label, icon, further in (
             *routes,
-            ("pages/attribution.py", "which words moved the answer", ":material/troubleshoot:"),
+            ("pages/attribution.py", "which words moved the answer", ":material/troubleshoot:", answer),
         ):
-            st.page_link(page, label=label, icon=icon, query_params=asked, width="content")
+            arrival.page_link(page, label, icon, asked | further)

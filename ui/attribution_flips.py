@@ -13,10 +13,11 @@ from shrp.convert import router_layers
 from shrp.errors import ShrpError
 from shrp.phrases import listed
 from shrp.tasks import Task
+from ui import arrival
 from ui.attribution_results import Explained, fewest_words
 from ui.attribution_words import replaced_by
 from ui.downloads import downloads
-from ui.sentences import LONGEST_LINK, URL, as_lines
+from ui.sentences import BESIDE, INPUT, LONGEST_LINK, URL, as_lines
 from ui.state import show_error
 from ui.text import escape, percent, shorten
 
@@ -60,11 +61,11 @@ def _both_routes(one: Explained, best: Flip, replacement: str) -> None:
     left = flips.left_text(one.instance, one.checkpoint.tokenizer, best.places, replacement)
     if left is None or len(quote(lines := as_lines([one.instance.text, left]))) > LONGEST_LINK:
         return
-    st.page_link(
+    arrival.page_link(
         "pages/routing.py",
-        label="Both routes, with these words and without",
-        icon=":material/alt_route:",
-        query_params={URL: lines},
+        "Both routes, with these words and without",
+        ":material/alt_route:",
+        {URL: lines} | arrival.link({INPUT: 1, BESIDE: 2}),
     )
 
 

@@ -147,11 +147,11 @@ def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
     }
     if lab.SELECTIONS[setting.selection] == "random":
         values[lab_controls.SEED] = setting.seed
-    st.page_link(
+    arrival.page_link(
         "pages/compare.py",
-        label="Hold this pruning against another checkpoint: Compare",
-        icon=":material/compare_arrows:",
-        query_params=arrival.link({key_of(LETTER_OF_PRUNING, key): value for key, value in values.items()})
+        "Hold this pruning against another checkpoint: Compare",
+        ":material/compare_arrows:",
+        arrival.link({key_of(LETTER_OF_PRUNING, key): value for key, value in values.items()})
         | {
             key_of(LETTER_OF_PRUNING, compare_plan.PLAN): compare_plan.link_of(
                 edits_of(plan) if held_out else setting.edits

@@ -195,9 +195,8 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float, *, 
     with st.container(horizontal=True, gap="small"):
         for layer in e.layers:
             expert = e.choice(layer)
-            st.page_link(
+            arrival.page_link(
                 "pages/expert_usage.py",
-                label=f"layer {layer}, expert {expert}",
-                query_params=arrival.link({LAYER: layer, EXPERT: expert}),
-                width="content",
+                f"layer {layer}, expert {expert}",
+                asked=arrival.link({LAYER: layer, EXPERT: expert}),
             )

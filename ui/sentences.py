@@ -20,8 +20,8 @@ from ui.store import once
 from ui.text import escape
 
 URL = "text"
-INPUT = "input"
-"""Key of the box for one of several inputs, which the pages that have one share."""
+INPUT, BESIDE = "input", "beside"
+"""Keys of the boxes for one of several inputs, which the pages that have one share, and for one beside it."""
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
 """Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""

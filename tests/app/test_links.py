@@ -197,3 +197,37 @@ def test_nonsense_falls_back(open_page, tiny_checkpoint, params):
     assert not at.error
     assert at.multiselect(key=lab_hurts.DIRECTION).value == []
     assert at.selectbox(key="edit_layer").value == 1
+
+
+def asked_by(at, label):
+    (query,) = {one.proto.query_string for one in at.get("page_link") if one.proto.label.startswith(label)}
+    return {key: values[0] for key, values in parse_qs(query).items()}
+
+
+def test_a_link_in_a_new_tab_has_the_checkpoint_and_the_data(open_page, tiny_checkpoint, save_tiny):
+    save_tiny("another")
+    at = open_page("routing", tiny_checkpoint, checkpoint="another", text="w1 w2\nw3 w4", input=2)
+    for label in ("layer 2, expert", "Why these experts?"):
+        assert {"checkpoint": "another", "source": "probe"}.items() <= asked_by(at, label).items()
+    fresh = open_page("expert_usage", tiny_checkpoint, **asked_by(at, "layer 2, expert"))
+    assert not fresh.exception
+    assert fresh.selectbox(key="checkpoint").value == "another"
+    assert fresh.selectbox(key="layer").value == 2
+    assert open_page("expert_usage", tiny_checkpoint).selectbox(key="checkpoint").value == "tiny"  # unasked
+
+
+def test_links_to_attribution_say_what_is_to_be_explained(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text="w1 w2\nw3 w4", input=2)
+    why = asked_by(at, "Why these experts?")
+
+    def follow(query):
+        at.query_params.clear()
+        at.query_params.update(query)
+        at.switch_page("pages/attribution.py").run()
+        assert not at.exception
+        return at.session_state["explain"], at.session_state["input"]
+
+    assert follow(why) == ("a layer's route", 2)
+    answer = {"text": "w5 w6\nw7 w8"} | arrival.link({"explain": "the answer", "input": 1})
+    assert follow(answer) == ("the answer", 1)
+    assert follow(why | {"open": "explain=nonsense&input=many"})[0] == "the answer"

@@ -80,7 +80,8 @@ def test_each_chosen_expert_leads_to_what_it_is_for(page, tiny_checkpoint):
         link = links[f"layer {layer}, expert {found.choice(layer)}"]
         assert link.page == "expert_usage"
         values = {"layer": str(layer), "expert": str(found.choice(layer))}
-        assert parse_qs(link.query_string) == {key: [value] for key, value in arrival.link(values).items()}
+        asked = arrival.link(values) | {"checkpoint": "tiny", "source": "probe"}
+        assert parse_qs(link.query_string) == {key: [value] for key, value in asked.items()}
 
 
 def test_the_url_restores_text_input_and_comparison(open_page, tiny_checkpoint):
