@@ -23,6 +23,8 @@ from ui.own_table import MAX_BYTES, MAX_ROWS, MB, Table, data_roots, named_paths
 from ui.text import escape
 
 _TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
+_FIRST = "own-table-first"
+"""The table and the task that it was first fitted to, whose its labels are taken to be where they are mere numbers."""
 _UPLOADS, _PATH = "own-data-uploads", "own-data-path"
 _NO_COLUMN = "none"
 
@@ -91,10 +93,14 @@ def _draw_table(table: Table, task: Task) -> bool:
     frame = whole if columns.skip_incomplete else table.frame
     labels = [] if columns.label is None else frame[columns.label].tolist()
     meanings = _meanings(table, task, columns, labels)
+    numbers = columns.label is not None and meanings == () and _mere_numbers(labels, task, table)
+    open_question = "say what each label means" if meanings is None else ""
+    if numbers and not _of_this_task(table, task):
+        meanings, open_question = None, "say whose labels they are"
     try:
         if meanings is None:
             st.info(
-                escape(f"Not in use yet: say what each label means, or take no label column.{stays}"),
+                escape(f"Not in use yet: {open_question}, or take no label column.{stays}"),
                 icon=":material/label:",
             )
         elif session.get(_FITTED) != (key := (_same(table), task, replace(columns, meanings=meanings))):
@@ -126,6 +132,27 @@ def _draw_table(table: Table, task: Task) -> bool:
         f"Remove {escape(table.name)}", key="own-data-remove", on_click=remove, icon=":material/delete:"
     )
     return new
+
+
+def _mere_numbers(labels: Sequence[Any], task: Task, table: Table) -> bool:
+    """Whether labels are class ids or values, which would fit another task of as many classes as well."""
+    try:
+        return task.is_regression or bool(own_labels.read_as(labels, task, table.name))
+    except DataError:  # fitting the table says what is wrong
+        return False
+
+
+def _of_this_task(table: Table, task: Task) -> bool:
+    """Whether labels that are mere numbers are the task's: they are the first one's, and of others a box says it."""
+    if st.session_state.get(_FIRST, (None,))[0] != _same(table):
+        st.session_state[_FIRST] = _same(table), task
+    first: Task = st.session_state[_FIRST][1]
+    return first == task or st.checkbox(
+        escape(f"Its labels are {task.name}'s too, as they were {first.name}'s"),
+        key=f"own-{table.fingerprint[:16]}-{task.name}-labels",
+        persist_state="session",
+        help="They are numbers, which say nothing of their meaning.",
+    )
 
 
 def _choose(table: Table, task: Task) -> Columns:
@@ -235,6 +262,6 @@ def _take(read: Callable[[], Table]) -> None:
 
 def remove() -> None:
     """Forget the session's own table and its data."""
-    for key in (_TABLE, _FITTED, _PROBLEM, data_sources.OWN_DATA):
+    for key in (_TABLE, _FITTED, _FIRST, _PROBLEM, data_sources.OWN_DATA):
         st.session_state.pop(key, None)
     st.session_state[_PATH] = ""  # not taken out, which would leave the browser's box as it is

@@ -28,8 +28,8 @@ CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
-_OWN_LEFT = "own-data-left"
-"""Whether a person's own data were picked until a checkpoint came that they don't fit."""
+_LEFT = "source-left"
+"""The source that was picked until a checkpoint came that does not have it."""
 _APP = Path(__file__).parent.parent / "app.py"
 HOW_TO_TRAIN = """python -m shrp finetune --help
 python -m shrp train --help"""
@@ -105,14 +105,11 @@ def _pick_source(task: Task) -> None:
     if not sources:
         return
     start = data_sources.default_source(sources)
-    left = st.session_state.get(_OWN_LEFT, False)
-    if left and data_sources.OWN in sources:
-        st.session_state[SOURCE], st.session_state[_OWN_LEFT] = data_sources.OWN, False
+    left = st.session_state.get(_LEFT)
+    if left in sources:
+        st.session_state[SOURCE], st.session_state[_LEFT] = left, None
     elif (kept := st.session_state.get(SOURCE, start)) not in sources and kept != start:
-        st.session_state[SOURCE] = start
-        st.session_state[_OWN_LEFT] = (
-            left or kept == data_sources.OWN
-        )  # another task's; they come back with their own
+        st.session_state[SOURCE], st.session_state[_LEFT] = start, left or kept  # to come back to
     asked = not_here.asked_for(SOURCE, sources)
     source = st.selectbox(
         "Data",
@@ -121,7 +118,7 @@ def _pick_source(task: Task) -> None:
         placeholder="choose data …",
         key=SOURCE,
         bind="query-params",
-        on_change=lambda: st.session_state.pop(_OWN_LEFT, None),
+        on_change=lambda: st.session_state.pop(_LEFT, None),
         help="What usage, scores and prunings are measured on. The variable SHRP_DATA_DIR may name a folder "
         "with <task>/validation.parquet, of a task of your own also .csv, .tsv or .jsonl.",
     )

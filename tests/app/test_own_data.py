@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from shrp.data import load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.tasks import TASKS, custom_task
 from ui import data_sources, loaders, own_checkpoints, own_fit, own_labels, own_table
@@ -837,3 +838,45 @@ def test_own_data_come_back_with_a_checkpoint_of_their_task(
     assert switch("tiny", "own") == "own"
     assert switch("other", "hub") == "hub"
     assert switch("tiny") != "own"  # likewise
+
+
+def test_labels_that_are_numbers_are_not_taken_for_another_tasks_unasked(
+    open_page, tiny_checkpoint, save_tiny
+):
+    save_tiny("other", task="cola")
+    at = open_page("overview", tiny_checkpoint)
+    rows = "".join(f"w{i} w1,{i % 2}\n" for i in range(12))
+    upload(at, "table", "mine.csv", f"sentence,label\n{rows}".encode())
+    assert at.selectbox(key="source").value == "own"
+
+    def switch(checkpoint):
+        at.selectbox(key="checkpoint").set_value(checkpoint).run()
+        assert not at.exception
+        return at.selectbox(key="source").value
+
+    assert switch("other") == "probe"
+    assert "Not in use yet: say whose labels they are, or take no label column." in texts_of(at)
+    (box,) = [one for one in at.checkbox if one.key.endswith("-cola-labels")]
+    assert box.label.replace("\\", "") == "Its labels are cola's too, as they were sst2's"
+    box.check().run()
+    assert not at.exception
+    assert at.selectbox(key="source").value == "own"
+    assert "0 is unacceptable, 1 is acceptable" in texts_of(at)
+    assert switch("tiny") == "own"  # whose they were from the start
+    assert switch("other") == "own"  # as was said
+
+
+def test_data_that_were_left_for_another_task_come_back(open_page, tiny_checkpoint, save_tiny, monkeypatch):
+    save_tiny("other", task="cola")
+    sources_of = data_sources.available_sources
+    monkeypatch.setattr(
+        data_sources,
+        "available_sources",
+        lambda task: sources_of(task) | ({"glue": "GLUE"} if task.name == "sst2" else {}),
+    )
+    monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: load_probe(task.name))
+    at = open_page("overview", tiny_checkpoint, source="glue")
+    for checkpoint, source in (("tiny", "glue"), ("other", "probe"), ("tiny", "glue")):
+        at.selectbox(key="checkpoint").set_value(checkpoint).run()
+        assert not at.exception
+        assert at.selectbox(key="source").value == source
