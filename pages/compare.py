@@ -1,5 +1,6 @@
 """Compare: two models on the same data, input by input. Which is better, where they part, what each costs and uses."""
 
+import numpy as np
 import streamlit as st
 
 from shrp.errors import ShrpError
@@ -52,7 +53,9 @@ def main() -> None:
     st.header("Where they disagree")
     if data.labels is not None:
         st.caption("Changes are B minus A; a loss means that B is lower.")
-    lengths = measurements.token_lengths(a.choice.checkpoint, data)
+    lengths, others = (measurements.token_lengths(one.choice.checkpoint, data) for one in (a, b))
+    if not np.array_equal(lengths, others):
+        st.caption("Lengths are counted in tokens of A's tokenizer; B's cuts some texts into others.")
     lab_hurts.tabs(a.evaluation, b.evaluation, data, lengths, LETTERS, "from A to B", name)
     compare_views.costs(sides, name)
     usage(sides, selection, name)

@@ -32,7 +32,17 @@ from ui import (
     routing_views,
     sentences,
 )
-from ui.lab import GLOBAL, PER_LAYER, Attempt, Setting, attempts_frame, plan_of
+from ui.lab import (
+    COMBINATIONS,
+    FITTED,
+    GLOBAL,
+    PER_LAYER,
+    SELECTIONS,
+    Attempt,
+    Setting,
+    attempts_frame,
+    plan_of,
+)
 from ui.lab_marks import Mark, marks_frame, teacher_mark
 from ui.store import ResultStore
 
@@ -46,8 +56,8 @@ def heading(fig):
     return f"{fig.layout.title.text} {fig.layout.title.subtitle.text}"
 
 
-def attempt(number=4, **options):
-    setting = Setting(GLOBAL, number, **options)
+def attempt(number=4, allocation=GLOBAL, **options):
+    setting = Setting(allocation, number, **options)
     return Attempt(setting, make_plan(USAGE, budget=number), 0.8, (0.75, 0.85), 200, HALF)
 
 
@@ -155,6 +165,30 @@ def test_a_picked_setting_stays_when_the_slider_reaches_its_plan(monkeypatch):
 def curve_of(tried, references=()):
     frames = attempts_frame(tried, DENSE), marks_frame(list(references), DENSE)
     return lab_curve.curve(*frames, next(iter(lab_curve.COSTS)), "accuracy", "d")
+
+
+def test_every_selection_has_marks_of_its_own_whatever_else_was_tried():
+    def marks(selections):
+        tried = [
+            attempt(4 + kind, allocation=allocation, selection=selection, combination=combination, **more)
+            for selection in selections
+            for combination in (COMBINATIONS if selection != FITTED else ("Fitted weights",))
+            for kind, (allocation, more) in enumerate(
+                ((GLOBAL, {}), (PER_LAYER, {}), (GLOBAL, {"edited": "edit"}))
+            )
+        ]
+        return {
+            trace.name: (trace.marker.symbol, trace.marker.color, trace.marker.line.width, trace.line.dash)
+            for trace in curve_of(tried, [ROUTED]).data
+            if trace.name != "routed model"
+        }
+
+    every = marks([name for name, kind in SELECTIONS.items() if kind != "random"])
+    assert len(every) == 3 * 9
+    assert len({*every.values()}) == len(every)
+    assert len({symbol for symbol, *_ in every.values()}) == 3 * 5  # colour is not the only sign
+    alone = marks(["Ablation"])
+    assert alone == {name: mark for name, mark in every.items() if name in alone}
 
 
 def test_random_draws_of_one_size_are_averaged_and_edited_ones_are_not():

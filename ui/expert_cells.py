@@ -12,7 +12,7 @@ from shrp.attribution.router import RoutesWithout
 from shrp.explore import Exploration
 from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten
-from ui.theme import SELECTED, circles, click_targets, layout, outline, pick_by_click
+from ui.theme import circles, click_targets, edged_line, layout, outline, pick_by_click
 
 EXPERT_COLORS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
@@ -201,7 +201,7 @@ def routes_without_words(found: RoutesWithout, words: Sequence[Word], by: str) -
     fig.add_trace(_expert_cells(new, found.experts, customdata=other, **common))
     second = next((place for place, word in enumerate(words) if word.part), None)
     if second:
-        fig.add_vline(second - 0.5, line={"color": SELECTED, "width": 2})
+        edged_line(fig, second - 0.5)
     first = "" if found.top_k == 1 else f"; of its {found.top_k} experts the one with the largest gate"
     layout(
         fig,

@@ -65,7 +65,8 @@ def ablation_known(checkpoint: Checkpoint, data: TextData) -> dict[int, np.ndarr
 
 
 def _store():
-    return results("expert knock-outs", 512)
+    """Of blocks; the largest validation data at hand, QQP's, make 1,264, or a second look at them would begin anew."""
+    return results("expert knock-outs", 1300)
 
 
 def _blocks(

@@ -10,12 +10,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.measure import TOKENS
-from ui.lab import GLOBAL
+from ui.lab import COMBINATIONS, FITTED, GLOBAL, RECORDED
 from ui.lab_marks import DROPPED, NO_ROUTER, RANDOM
 from ui.text import capital, escape_html, is_percentage, metric_name
 from ui.theme import (
     BLUE,
     GREEN,
+    GREY,
     INK,
     KIND_COLORS,
     KIND_INKS,
@@ -23,7 +24,6 @@ from ui.theme import (
     ORANGE,
     PURPLE,
     SELECTED,
-    SKY,
     add_floor,
     floor_label,
     layout,
@@ -39,7 +39,16 @@ COSTS = {
 """Columns that the curve can be drawn over, with the axis title that names the denominator."""
 
 PARETO = "Pareto-best"
-_SERIES = (GREEN, PURPLE, SKY, "#a6761d")
+_STYLES = {
+    "Usage": (GREEN, "circle"),
+    RECORDED: ("#a6761d", "triangle-up"),
+    "Gate × norm": (PURPLE, "diamond"),
+    "Ablation": ("#7d8600", "pentagon"),
+    FITTED: ("#1b8fc0", "hexagon"),
+}
+"""Colour and mark of a selection, the same whatever else was tried."""
+_GIVEN = (GREY, "hexagram")
+"""Of what a file chose by other means."""
 _BEST = "#a87e00"
 _MANY = re.compile(r"(\d+) a layer")
 _SYMBOLS = {
@@ -145,24 +154,32 @@ def _zoom(fig: go.Figure, tried: pd.DataFrame, references: pd.DataFrame, over: s
 
 
 def _add_tried(fig: go.Figure, tried: pd.DataFrame, over: str, scale: float) -> None:
-    """Global budgets as a line in a band, the same number in each layer as dots, plans edited by hand as crosses."""
+    """Global budgets as a line in a band, the same number in each layer as hollow marks, with a dot in plans edited by
+    hand; a plain mean of the experts has a thick edge.
+    """
     combinations = list(dict.fromkeys(zip(tried["selection"], tried["combination"])))
-    for place, (selection, combination) in enumerate(sorted(combinations)):
-        color, name = _SERIES[place % len(_SERIES)], f"{selection.lower()}, {combination.lower()}"
+    for selection, combination in sorted(combinations):
+        name = f"{selection.lower()}, {combination.lower()}"
+        color, mark = _STYLES.get(selection, _GIVEN)
+        is_mean = COMBINATIONS.get(combination) == "mean"
         rows = tried[(tried["selection"] == selection) & (tried["combination"] == combination)]
         rows = rows.sort_values(over)
         edited, budgets = rows["edited"], rows["allocation"] == GLOBAL
         for kind, part, symbol, mode in (
-            ("global budget", rows[~edited & budgets], "circle", "lines+markers"),
-            ("per layer", rows[~edited & ~budgets], "square-open", "markers"),
-            ("edited by hand", rows[edited], "cross", "markers"),
+            ("global budget", rows[~edited & budgets], mark, "lines+markers"),
+            ("per layer", rows[~edited & ~budgets], f"{mark}-open", "markers"),
+            ("edited by hand", rows[edited], f"{mark}-open-dot", "markers"),
         ):
             if part.empty:
                 continue
             trace = _points(part, over, scale, f"{name}: {kind}", color, symbol, mode)
+            if is_mean:
+                edge = color if "open" in symbol else INK  # a hollow mark is its edge
+                trace.marker.line, trace.line.dash = {"width": 2.5, "color": edge}, "dash"
             if kind == "global budget" and len(part) > 12:  # that many bars would hide one another
                 fig.add_trace(_band(part, over, scale, color, f"{trace.name}, 95% interval"))
-                trace.error_y, trace.marker.size, trace.line.dash = None, 5, "solid"
+                trace.error_y, trace.marker.size = None, 5
+                trace.line.dash = "longdash" if is_mean else "solid"
             fig.add_trace(trace)
 
 

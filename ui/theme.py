@@ -33,7 +33,7 @@ DIVERGING = [
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#cc7410", "#139a78", "#b86aa0", "#56b4e9"
 GREY, MUTED = "#8a8f98", "rgba(138,143,152,0.35)"
 SELECTED = "#ff2d78"
-"""Marks what is chosen. Around a cell of a map it has a white edge (`outline`): without red and green it looks like the
+"""Marks what is chosen. In a map it has a white edge (`outline`, `edged_line`): without red and green it looks like the
 middle of one."""
 INK = "#767b85"
 """Grey for words in a chart, as far from white as from near-black."""
@@ -104,6 +104,16 @@ def outline(fig: go.Figure, x: tuple[float, float], y: tuple[float, float], **pl
     ends = {"type": "rect", "x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1]} | place
     for color, width in (("white", 6), (SELECTED, 3)):
         fig.add_shape(**ends, line={"color": color, "width": width})
+
+
+def edged_line(fig: go.Figure, x: float, **place: Any) -> None:
+    """A line down a map at `x`, told from all colours by its white edges.
+
+    Args:
+        place: further arguments of `add_vline`, such as the subplot.
+    """
+    for color, width in (("white", 4.5), (SELECTED, 1.5)):
+        fig.add_vline(x, line={"color": color, "width": width}, **place)
 
 
 def circles(x: Sequence[Any], y: Sequence[Any], size: int) -> go.Scatter:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from ui.theme import DASHES, GREY, SELECTED, SEQUENTIAL, SYMBOLS, layout
+from ui.theme import DASHES, GREY, SEQUENTIAL, SYMBOLS, edged_line, layout
 
 _PANELS = 4  # small multiples a row
 
@@ -58,7 +58,7 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     logs = np.log(frame["share"].where(frame["share"] > 0, 1.0))
     entropy = (-frame["share"] * logs).groupby([frame["layer"], frame["epoch"]]).sum()
     layers = sorted(frame["layer"].unique())
-    colors = sample_colorscale("Viridis", np.linspace(0.3, 0.8, max(len(layers), 2)).tolist())
+    colors = sample_colorscale("Viridis", np.linspace(0.3, 0.6, max(len(layers), 2)).tolist())
     fig = go.Figure()
     for i, (layer, color) in enumerate(zip(layers, colors)):
         series = np.exp(entropy[layer])
@@ -119,7 +119,7 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
             **place,
         )
         for boundary in boundaries:
-            fig.add_vline(x=boundary, line={"color": SELECTED, "width": 1.5}, **place)
+            edged_line(fig, boundary, **place)
     epochs = sorted(frame["epoch"].unique())
     fig.update_layout(
         coloraxis={
