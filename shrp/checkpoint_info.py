@@ -38,7 +38,7 @@ def chosen_on(data: TextData, selection: str) -> dict[str, Any]:
 
     parts = {"ablation": ABLATED, "fitted": TEXTS}
     n = min([len(data), *(most for name, most in parts.items() if selection.startswith(name))])
-    return {"chosen_on": {"data": data.name, "n": n, "data_fingerprint": data.fingerprint}}
+    return {"chosen_on": {"data": data.name, "n": n, "data_fingerprint": data.source_fingerprint}}
 
 
 def shares_matched(data: TextData, shift: Sequence[float]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class TextData:
         slices: The phenomenon of each input, such as "negation", or None.
         pairs: A name for each input, or None: two inputs of one name are a minimal pair (`shrp.minimal_pairs`); one
             without a name ("") belongs to no other.
+        origin: Of data that were given other slices: the fingerprint that they had before.
 
     Raises:
         DataError: The parts differ in length, or a label is not one of the task's, such as a class id with a fraction.
@@ -50,6 +51,7 @@ class TextData:
     labels: np.ndarray | None = None
     slices: tuple[str, ...] | None = None
     pairs: tuple[str, ...] | None = None
+    origin: str = ""
 
     def __post_init__(self) -> None:
         for part, values in (
@@ -94,6 +96,11 @@ class TextData:
         labels = None if self.labels is None else self.labels.tolist()
         content = json.dumps([self.task.to_dict(), self.texts, labels, self.slices])
         return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def source_fingerprint(self) -> str:
+        """By which scores of these data are stored and found, whatever slices they were given since."""
+        return self.origin or self.fingerprint
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "TextData":
         """The inputs of these indices, in this order; its name says how many of how many they are."""

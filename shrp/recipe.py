@@ -372,7 +372,7 @@ class Run:
             teacher = [r["score"] for r in self.scores if r["kind"] == "teacher" and r["data"] == data.name]
             row = score_row(label, kind, evaluations, teacher[0] if teacher else None)
             # A data set may change under its name: readers compare scores only where the content is the same.
-            about = {"data_fingerprint": data.fingerprint, "max_length": self.cut}
+            about = {"data_fingerprint": data.source_fingerprint, "max_length": self.cut}
             self.scores.append(row | about | facts)
 
     def tokenizer_of(self) -> PreTrainedTokenizerBase:

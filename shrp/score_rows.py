@@ -69,4 +69,4 @@ def rows_as_now(
         cut = row.get("max_length") or before  # rows of earlier versions don't say
         return cut == now or longest() <= min(cut, now)
 
-    return [row for row in info.scores_on(data.fingerprint) if alike(row)]
+    return [row for row in info.scores_on(data.source_fingerprint) if alike(row)]

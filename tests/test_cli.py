@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from shrp.cli.options import layer_list
 from shrp.cli.output import TrainingBar, score_line, write_csv
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
-from shrp.data import load_file
+from shrp.data import load_file, load_probe
 from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
@@ -39,6 +40,7 @@ from shrp.prune import prune
 from shrp.run_state import run_folder
 from shrp.score_rows import score_row
 from shrp.shuffled import shuffle_routes
+from shrp.slices import parse_slices, sliced_by_words
 from shrp.specialisation import specialisation, specialisation_frame
 from shrp.tasks import TASKS, TEXTS, custom_task
 from shrp.usage import measure_usage
@@ -659,6 +661,26 @@ def test_usage_json(shrp, place):
     assert result["by"]["positive"]["shares"]["1"] == pytest.approx(stats.share(1, data.labels == 1).tolist())
     assert len(result["gate_norm"]["2"]) == 4
     assert (result["warnings"], result["too_few"]) == ([], 50)
+
+
+def test_slices_of_ones_own(shrp, place):
+    words = ("--slice", "some: w1, w2", "--slice", "w3")
+    for command in (("evaluate",), ("usage", "--by", "slice")):
+        code, out, _ = shrp(*command[:1], place / "routed", *command[1:], *words, "--json")
+        assert code == 0
+        result = json.loads(out)
+        data = sliced_by_words(load_probe("sst2"), parse_slices("some: w1, w2\nw3"))
+        assert result["provenance"]["data_fingerprint"] == load_probe("sst2").fingerprint
+        by = result.get("by") or {row["slice"]: row for row in result["slices"]}
+        assert {name: row["n"] for name, row in by.items()} == dict(Counter(data.slices))
+    code, out, _ = shrp("evaluate", place / "routed", "--data", place / "validation.csv", *words, "--json")
+    assert {row["slice"] for row in json.loads(out)["slices"]} >= {"some"}
+    for command in ("evaluate", "usage", "knock-out"):
+        failed(shrp(command, place / "routed", "--slice", "x:"), "'x:' is no slice; write a name, a colon")
+    own = ("--data", place / "validation.csv", "--slice-column", "slice", *words)
+    failed(
+        shrp("evaluate", place / "routed", *own), "--slice and --slice-column each say what the slices are"
+    )
 
 
 def test_usage_for_people(shrp, place):

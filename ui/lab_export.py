@@ -62,7 +62,7 @@ def checkpoint_zip(
         label += ", shares matched" * (shift is not None)
         kind = "control" if drawn else "static"
         row = score_row(label, kind, [evaluation], best[0] if best else None)
-        about = {"data_fingerprint": data.fingerprint, "max_length": checkpoint.info.max_length}
+        about = {"data_fingerprint": data.source_fingerprint, "max_length": checkpoint.info.max_length}
         kept.append(row | about | {"budget": plan.budget})
     training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
     if plan.combination == "given weights":  # by a file: what its plan was chosen on is not known here

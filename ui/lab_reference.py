@@ -16,7 +16,7 @@ TEACHER, ROUTED = "dense teacher", "routed model"
 
 def teacher_key(checkpoint: Checkpoint, data: TextData) -> str:
     """What tells the dense teacher from other models: its own fingerprint, where that is known."""
-    known = checkpoint.teacher.get(data.fingerprint)
+    known = checkpoint.teacher.get(data.source_fingerprint)
     return known.teacher if known is not None and known.teacher else f"{checkpoint.fingerprint} {TEACHER}"
 
 
@@ -34,7 +34,7 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
     """The dense teacher's evaluation on exactly these data, or None where the checkpoint doesn't carry it, or made it
     of texts that were cut elsewhere than they are here.
     """
-    known = checkpoint.teacher.get(data.fingerprint)
+    known = checkpoint.teacher.get(data.source_fingerprint)
     if known is None or _cut_elsewhere(checkpoint, data):
         return None
     # The outputs may be made anew beside the same weights, so the object itself is part of the key.
@@ -55,7 +55,7 @@ def why_no_teacher(checkpoint: Checkpoint, data: TextData) -> str:
     """Why `teacher_on` gives none, as a clause of plain text."""
     if checkpoint.problem:
         return f"the teacher's outputs can't be used ({checkpoint.problem.rstrip('.')})"
-    if data.fingerprint not in checkpoint.teacher:
+    if data.source_fingerprint not in checkpoint.teacher:
         return f"the checkpoint carries no outputs of its dense teacher on {data.name}"
     return (
         f"the outputs of its dense teacher on {data.name} are of texts that were cut elsewhere than here, at "
@@ -65,7 +65,7 @@ def why_no_teacher(checkpoint: Checkpoint, data: TextData) -> str:
 
 def _cut_elsewhere(checkpoint: Checkpoint, data: TextData) -> bool:
     """Whether the teacher's outputs on the data are of other cuts; of earlier versions' its score there tells."""
-    if cut := checkpoint.teacher[data.fingerprint].cut:
+    if cut := checkpoint.teacher[data.source_fingerprint].cut:
         now = checkpoint.info.max_length
         return cut != now and int(measurements.token_lengths(checkpoint, data).max()) > min(cut, now)
     scored = {row["kind"] for row in checkpoint.info.scores_on(data.fingerprint)}

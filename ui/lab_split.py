@@ -46,7 +46,7 @@ def _split(selection: Selection) -> Selection:
         found = (*in_halves(data, ranked, scored), scored)
         store.put(key, found)
     chosen, held, scored = found
-    if (teacher := checkpoint.teacher.get(data.fingerprint)) is not None:
+    if (teacher := checkpoint.teacher.get(data.source_fingerprint)) is not None:
         part = _part(checkpoint.fingerprint, data, teacher, scored)
         checkpoint = replace(checkpoint, teacher={**checkpoint.teacher, held.fingerprint: part})
     return replace(selection, checkpoint=checkpoint, data=held, ranked_on=chosen)

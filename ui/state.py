@@ -18,7 +18,7 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from shrp.tasks import Task
-from ui import data_sources, loaders, measurements, not_here, own_checkpoints, own_data
+from ui import data_sources, loaders, measurements, not_here, own_checkpoints, own_data, own_slices
 from ui.downloads import clicked
 from ui.text import escape
 from ui.theme import CHART_STYLE
@@ -97,6 +97,7 @@ def draw_picker() -> None:
         st.session_state[SOURCE] = data_sources.OWN
     with place:
         _pick_source(info.task)
+    own_slices.draw()
     own_checkpoints.draw()
 
 
@@ -171,6 +172,7 @@ def current(*, needs_data: bool = True) -> Selection:
     selection = Selection(name, loaded, *_data(loaded.info, needs_data))
     if selection.data is not None:
         _say_cut(loaded, selection.data)
+        own_slices.say(selection.data)
     return selection
 
 
@@ -204,7 +206,7 @@ def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str
                 f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar"
                 f"{folder if data_sources.may_lie_in_folder(info.task) else ''}."
             )
-        return source, data_sources.load_dataset(source, info.task), ""
+        return source, own_slices.applied(data_sources.load_dataset(source, info.task)), ""
     except DataError as error:
         if not needed:
             return source or "", None, str(error)

@@ -16,6 +16,7 @@ from shrp.cli.data_options import (
     PairColumn,
     SkipIncomplete,
     SliceColumn,
+    SliceWords,
     TextColumns,
     evaluation_data,
 )
@@ -71,6 +72,7 @@ def compare(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
+    slice_words: SliceWords = None,
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
@@ -98,7 +100,9 @@ def compare(
             "kind compare: as many texts, the same classes."
         )
     check_has_task(tasks[0])
-    own = OwnFile(text_column, label_column, slice_column, pair_column, label_means, skip_incomplete)
+    own = OwnFile(
+        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words
+    )
     source = evaluation_data(data, tasks[0], own)
     # Both read as much of an input as they can, or a difference might be the cut's.
     length = max(side.reads for side in sides)

@@ -11,6 +11,7 @@ import typer
 from shrp.cli.output import stderr
 from shrp.data import TextData, from_table, load_data
 from shrp.errors import DataError, IncompleteError
+from shrp.slices import parse_slices, sliced_by_words
 from shrp.tabular import read_table
 from shrp.tasks import LABEL, TASKS, TEXTS, Task
 
@@ -21,6 +22,14 @@ TextColumns = Annotated[
 LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the label in your own file.")]
 SliceColumn = Annotated[
     str | None, typer.Option("--slice-column", help="Column of a tag to score by, in your own file.")
+]
+SliceWords = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slice",
+        help="A slice of your own, of any data: its name and the words that make it, such as 'negation: not, *n't'. "
+        "Once for each; an input is in the first one of which it has a word.",
+    ),
 ]
 PairColumn = Annotated[
     str | None,
@@ -60,6 +69,8 @@ class OwnFile:
     pair_column: str | None = None
     label_means: list[str] | None = None
     skip_incomplete: bool = False
+    slices: list[str] | None = None
+    """By words, of any data, not of files alone."""
 
     def load(self, path: Path | str, task: str | Task | None) -> TextData:
         """What the file holds; rows that are left out are counted on stderr.
@@ -114,8 +125,17 @@ def evaluation_data(source: str, task: Task, own: OwnFile = OwnFile()) -> TextDa
 
     Args:
         source: `probe`, `glue` or a file.
-        own: how a file is read; nothing of it may be given for the others.
+        own: how a file is read; nothing of it but slices may be given for the others.
     """
+    slices = parse_slices("\n".join(own.slices or ()))
+    if slices and own.slice_column is not None:
+        raise DataError("--slice and --slice-column each say what the slices are; give one of them.")
+    data = _whole(source, task, own)
+    return sliced_by_words(data, slices) if slices else data
+
+
+def _whole(source: str, task: Task, own: OwnFile) -> TextData:
+    """`evaluation_data` with the slices that the data have."""
     if source not in ("probe", "glue"):
         return own.load(source, task)
     if task.name not in TASKS:

@@ -15,6 +15,7 @@ from shrp.cli.data_options import (
     PairColumn,
     SkipIncomplete,
     SliceColumn,
+    SliceWords,
     TextColumns,
     evaluation_data,
 )
@@ -76,6 +77,7 @@ def usage(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
+    slice_words: SliceWords = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
     by: Annotated[
@@ -115,7 +117,7 @@ def usage(
     if routes is not None:
         check_free(routes, "--routes")
     loaded = load(checkpoint)
-    own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
+    own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete, slice_words)
     source = evaluation_data(data, loaded.info.task, own)
     if by is not None and (why := lacking(by, source)):
         raise DataError(why)
@@ -235,6 +237,7 @@ def evaluate(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
+    slice_words: SliceWords = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
     pair_column: PairColumn = None,
@@ -255,7 +258,9 @@ def evaluate(
         check_free(predictions, "--predictions")
     scored = subject(checkpoint, max_length)
     check_has_task(scored.task)
-    own = OwnFile(text_column, label_column, slice_column, pair_column, label_means, skip_incomplete)
+    own = OwnFile(
+        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words
+    )
     source = evaluation_data(data, scored.task, own)
     if source.labels is None and predictions is None:
         raise DataError(

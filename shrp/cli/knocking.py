@@ -15,6 +15,7 @@ from shrp.cli.data_options import (
     PairColumn,
     SkipIncomplete,
     SliceColumn,
+    SliceWords,
     TextColumns,
     evaluation_data,
 )
@@ -56,6 +57,7 @@ def knock_out(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
+    slice_words: SliceWords = None,
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
@@ -97,7 +99,9 @@ def knock_out(
     if cells:
         removed_by_layer(cells, routed)  # now, not after all data were run
     check_has_task(loaded.info.task)
-    own = OwnFile(text_column, label_column, slice_column, pair_column, label_means, skip_incomplete)
+    own = OwnFile(
+        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words
+    )
     source = evaluation_data(data, loaded.info.task, own)
     if by is not None:
         if why := lacking(by, source):

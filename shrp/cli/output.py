@@ -101,7 +101,7 @@ def provenance_of(
     return {
         "checkpoint_fingerprint": fingerprint,
         "data": data.name,
-        "data_fingerprint": data.fingerprint,
+        "data_fingerprint": data.source_fingerprint,
         "n": len(data),
         "max_length": max_length,
         "versions": versions,

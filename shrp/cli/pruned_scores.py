@@ -102,5 +102,5 @@ def _scored(
     label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
     label += ", shares matched" * matched + ", recovered" * recovered
     row = score_row(label, "control" if drawn else "static", [found], teacher[0] if teacher else None)
-    about = {"data_fingerprint": data.fingerprint, "max_length": max_length, "budget": plan.budget}
+    about = {"data_fingerprint": data.source_fingerprint, "max_length": max_length, "budget": plan.budget}
     return row | about | ({"recovered": True} if recovered else {})

@@ -245,7 +245,7 @@ def _row(
     kind, size = ("routed", {}) if info.plan is None else ("static", {"budget": info.plan.budget})
     label = f"{kind}{f', {info.plan.budget} in all' if info.plan else ''}, vocabulary trimmed"
     row = score_row(label, kind, [found], teacher)
-    return [row | {"data_fingerprint": data.fingerprint, "max_length": length} | size]
+    return [row | {"data_fingerprint": data.source_fingerprint, "max_length": length} | size]
 
 
 def _said(result: dict[str, Any], data: TextData) -> str:

@@ -213,7 +213,6 @@ def test_a_link_in_a_new_tab_has_the_checkpoint_and_the_data(open_page, tiny_che
     assert not fresh.exception
     assert fresh.selectbox(key="checkpoint").value == "another"
     assert fresh.selectbox(key="layer").value == 2
-    assert open_page("expert_usage", tiny_checkpoint).selectbox(key="checkpoint").value == "tiny"  # unasked
 
 
 def test_links_to_attribution_say_what_is_to_be_explained(open_page, tiny_checkpoint):

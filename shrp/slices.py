@@ -1,0 +1,97 @@
+"""Slices of one's own: groups of inputs by words that their texts contain.
+
+A line names a slice and the words that make it, `negation: not, *n't, never`; an input is in the first slice of which
+it has a word. Words are whole, in either case, and may be several in a row; a `*` stands for letters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from shrp.data import TextData
+from shrp.errors import DataError
+
+REST = "none of these"
+"""The slice of inputs that have none of the words."""
+MOST = 24
+"""Slices at most."""
+_STARS = 2
+_LETTERS = r"\w{0,40}"
+"""What a star stands for; were there no limit, a text without spaces could take hours."""
+
+
+@dataclass(frozen=True)
+class WordSlice:
+    """A slice by its words, each a word, several in a row, or with stars for letters.
+
+    Raises:
+        DataError: a word is nothing but stars, or has more than two.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for word in self.words:
+            if not word.replace("*", "").strip():
+                raise DataError(f"slice '{self.name}': '{word}' would be in every text; give it letters.")
+            if word.count("*") > _STARS:
+                raise DataError(f"slice '{self.name}': '{word}' has more than {_STARS} stars; take some out.")
+
+    @property
+    def pattern(self) -> re.Pattern:
+        """Finds any of the words in a text (`plain`)."""
+        return re.compile("|".join(map(_pattern, self.words)), re.IGNORECASE)
+
+
+def parse_slices(text: str) -> tuple[WordSlice, ...]:
+    """Slices of a text with one a line, `name: word, word`; a line without a name is named by its words.
+
+    Raises:
+        DataError: a line has no words or the name of another one, or there are more than `MOST`.
+    """
+    found: list[WordSlice] = []
+    for line in filter(str.strip, text.splitlines()):
+        name, colon, words = line.rpartition(":") if ":" in line else ("", "", line)
+        words = [" ".join(word.split()) for word in plain(words).split(",")]
+        words = tuple(dict.fromkeys(filter(None, words)))
+        name = " ".join(name.split()) if colon else ", ".join(words)
+        if not words or not name:
+            raise DataError(
+                f"'{line.strip()}' is no slice; write a name, a colon and words: negation: not, never"
+            )
+        if name in (REST, *(one.name for one in found)):
+            raise DataError(f"there are two slices named '{name}'; give each a name of its own.")
+        found.append(WordSlice(name, words))
+    if len(found) > MOST:
+        raise DataError(f"these are {len(found)} slices; at most {MOST} are taken.")
+    return tuple(found)
+
+
+def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
+    """The data with these slices in place of their own: each input in the first one of which a text has a word, others
+    in `REST`. Scores that are stored of the data are still theirs.
+    """
+    names = np.full(len(data), REST, dtype=object)
+    texts = ["\n".join(map(plain, parts)) for parts in data.texts]
+    for one in reversed(slices):
+        search = one.pattern.search
+        names[[search(text) is not None for text in texts]] = one.name
+    return replace(data, slices=tuple(names.tolist()), origin=data.source_fingerprint)
+
+
+def plain(text: str) -> str:
+    """With straight apostrophes, as people type them."""
+    return text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+
+
+def _pattern(word: str) -> str:
+    """Finds a word, whole where it begins or ends with a letter or a star."""
+    inner = r"\s+".join(re.escape(part).replace(r"\*", _LETTERS) for part in word.split())
+    start = r"(?<!\w)" if re.match(r"[\w*]", word) else ""
+    end = r"(?!\w)" if re.search(r"[\w*]$", word) else ""
+    return start + inner + end

@@ -1,0 +1,60 @@
+"""Slices by words, typed in the sidebar, on the pages."""
+
+from collections import Counter
+from urllib.parse import parse_qs
+
+from shrp import checkpoint as checkpoints
+from shrp import reference
+from shrp.data import load_probe
+from shrp.evaluate import evaluate
+from shrp.slices import REST, parse_slices, sliced_by_words
+from ui.lab_reference import teacher_on
+from ui.own_slices import SLICES
+
+from .helpers import texts_of
+
+RULES = "negation: not, *n't, never\ncontrast: but"
+NAMES = ("negation", "contrast", REST)
+
+
+def sliced():
+    return sliced_by_words(load_probe("sst2"), parse_slices(RULES))
+
+
+def groups(at):
+    return [one for one in at.selectbox(key="group").options if one.startswith("slice: ")]
+
+
+def test_they_take_the_place_of_the_datas_own_until_the_box_is_emptied(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint)
+    own = groups(at)
+    assert len(own) == len(set(load_probe("sst2").slices))
+    at.text_area(key=SLICES).set_value(RULES).run()
+    assert not at.exception
+    assert groups(at) == [f"slice: {name}" for name in dict.fromkeys(sliced().slices)]
+    counts = Counter(sliced().slices)
+    assert min(counts[name] for name in NAMES) > 0  # else it is no test of them
+    said = ", ".join(f"{name} {counts[name]}" for name in NAMES)
+    assert f"Slices of your own (n = 480): {said}." in texts_of(at)
+    at.text_area(key=SLICES).set_value("negation:").run()
+    assert not at.exception
+    assert "Not in use: 'negation:' is no slice; write a name, a colon and words" in texts_of(at)
+    assert groups(at) == own
+    at.text_area(key=SLICES).set_value("").run()
+    assert "Slices of your own (" not in texts_of(at)
+    assert groups(at) == own
+
+
+def test_a_link_has_them_and_the_lab_scores_by_them_beside_the_teacher(open_page, tiny_checkpoint):
+    loaded, probe = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    found = evaluate(loaded.model, loaded.tokenizer, probe)
+    reference.write(tiny_checkpoint, {probe.fingerprint: reference.from_evaluation(found, "t")})
+    at = open_page("pruning_lab", tiny_checkpoint, word_slices=RULES, budget=3)
+    assert not at.exception
+    tables = [one.value for one in at.dataframe if "slice" in one.value]
+    assert any(set(NAMES) == set(table["slice"]) for table in tables)
+    teacher = teacher_on(checkpoints.load(tiny_checkpoint), sliced())
+    assert (teacher.score, tuple(teacher.slices)) == (found.score, sliced().slices)
+    links = [one.proto for one in at.get("page_link")]
+    assert links
+    assert all(parse_qs(link.query_string)[SLICES] == [RULES] for link in links)

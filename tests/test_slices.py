@@ -1,0 +1,90 @@
+"""Slices of one's own by words."""
+
+import numpy as np
+import pytest
+
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.slices import MOST, REST, parse_slices, sliced_by_words
+from shrp.tasks import TASKS
+
+
+def data_of(*texts, **parts):
+    return TextData(TASKS["sst2"], "mine", tuple((text,) for text in texts), **parts)
+
+
+def slices_of(rules, *texts):
+    return sliced_by_words(data_of(*texts), parse_slices(rules)).slices
+
+
+def test_lines_are_names_and_words_and_a_line_without_a_name_is_named_by_its_words():
+    found = parse_slices("negation:  not,*n't ,not\n\n  but,  at  all \na: b: c")
+    assert [(one.name, one.words) for one in found] == [
+        ("negation", ("not", "*n't")),
+        ("but, at all", ("but", "at all")),
+        ("a: b", ("c",)),
+    ]
+    assert parse_slices(" \n") == ()
+
+
+def test_words_are_whole_in_either_case_with_stars_for_letters():
+    texts = (
+        "Not here",
+        "nothing, a knot",
+        "It isn\N{RIGHT SINGLE QUOTATION MARK}t",
+        "it isn't!",
+        "one NOT",
+        "n't",
+    )
+    assert slices_of("negation: not, *n't", *texts) == ("negation", REST, *["negation"] * 4)
+    assert slices_of("un: un*", "undone", "fun", "Un") == ("un", REST, "un")
+    assert slices_of("both: at all", "not at\n all", "at allowed") == ("both", REST)
+    assert slices_of("asks: ?", "why?", "why") == ("asks", REST)
+    assert slices_of("numbers: 3", "3 of 13", "13") == ("numbers", REST)
+    assert slices_of("é: *é*", "caféine", "cafe") == ("é", REST)
+    assert slices_of("signs: (.+", "a (.+", "aaa") == ("signs", REST)  # not a pattern
+
+
+def test_an_input_is_in_the_first_slice_of_which_either_text_has_a_word():
+    rules = parse_slices("first: a\nsecond: b")
+    pairs = TextData(TASKS["mrpc"], "pairs", (("b", "a"), ("x", "b"), ("x", "ab")), np.array([0, 1, 1]))
+    sliced = sliced_by_words(pairs, rules)
+    assert sliced.slices == ("first", "second", REST)
+    assert (sliced.labels == pairs.labels).all()
+    assert slices_of("over: b a", "b") == (REST,)
+    assert sliced_by_words(TextData(TASKS["mrpc"], "p", (("b", "a"),)), parse_slices("x: b a")).slices == (
+        "x",
+    )
+
+
+def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given():
+    own = data_of("a", "b", slices=("one", "two"))
+    sliced = sliced_by_words(own, parse_slices("x: a"))
+    assert sliced.fingerprint != own.fingerprint
+    assert sliced.source_fingerprint == own.source_fingerprint == own.fingerprint
+    again = sliced_by_words(sliced, parse_slices("y: b"))
+    assert (again.slices, again.source_fingerprint) == ((REST, "y"), own.fingerprint)
+    part = sliced.subset([0])
+    assert part.source_fingerprint == part.fingerprint  # other data, of which nothing is stored
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("negation:", "'negation:' is no slice; write a name, a colon and words"),
+        (": not", "is no slice"),
+        (",", "is no slice"),
+        ("x: *", "would be in every text"),
+        ("x: *a*b*", "more than 2 stars"),
+        ("x: a\nx: b", "two slices named 'x'"),
+        (f"{REST}: a", f"two slices named '{REST}'"),
+        ("\n".join(f"n{i}: w{i}" for i in range(MOST + 1)), f"these are {MOST + 1} slices; at most {MOST}"),
+    ],
+)
+def test_what_is_no_slice_is_refused(rules, said):
+    with pytest.raises(DataError, match=said.replace("*", r"\*")):
+        parse_slices(rules)
+
+
+def test_a_text_without_spaces_takes_no_hours():
+    assert slices_of("x: *a*b", "a" * 200_000) == (REST,)  # else the suite hangs here
