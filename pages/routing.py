@@ -10,7 +10,7 @@ from ui import routing_views as views
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.routing_what_if import what_if_section
-from ui.sentences import BESIDE, INPUT, explored, sentence_form
+from ui.sentences import BESIDE, INPUT, URL, explored, sentence_form
 from ui.text import escape
 
 
@@ -81,11 +81,12 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
     for column, number in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
         with column:
             views.one_input(selection, found[number - 1], number, top, pick=number == first)
+    typed = {URL: st.query_params[URL]} if URL in st.query_params else {}
     arrival.page_link(
         "pages/attribution.py",
         "Why these experts? Attribution explains a layer's route word by word",
         ":material/troubleshoot:",
-        arrival.link({attribution_routes.ASPECT: attribution_routes.ROUTE, INPUT: first}),
+        typed | arrival.link({attribution_routes.ASPECT: attribution_routes.ROUTE, INPUT: first}),
     )
     what_if_section(selection, [found[i - 1] for i in shown], shown)
     routing_attention.section(selection, [found[i - 1].text for i in shown], shown)

@@ -39,7 +39,8 @@ class TextData:
         slices: The phenomenon of each input, such as "negation", or None.
         pairs: A name for each input, or None: two inputs of one name are a minimal pair (`shrp.minimal_pairs`); one
             without a name ("") belongs to no other.
-        origin: Of data that were given other slices: the fingerprint that they had before.
+        origin: Of data that were given slices by words: the fingerprint that they had before.
+        slice_words: What these slices are, a line each (`shrp.slices`).
 
     Raises:
         DataError: The parts differ in length, or a label is not one of the task's, such as a class id with a fraction.
@@ -52,6 +53,7 @@ class TextData:
     slices: tuple[str, ...] | None = None
     pairs: tuple[str, ...] | None = None
     origin: str = ""
+    slice_words: str = ""
 
     def __post_init__(self) -> None:
         for part, values in (
@@ -99,7 +101,7 @@ class TextData:
 
     @property
     def source_fingerprint(self) -> str:
-        """By which scores of these data are stored and found, whatever slices they were given since."""
+        """Of the data without slices by words. By this is kept what does not hang on slices, such as scores."""
         return self.origin or self.fingerprint
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "TextData":

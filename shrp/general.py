@@ -123,7 +123,9 @@ def convert_on_text(
     """
     if not config.shrp.layers:
         raise TrainingError("name at least one layer to convert.")
-    order = tuple(reversed(config.shrp.layers))
+    order, kinds = tuple(reversed(config.shrp.layers)), layer_kinds(start or base)
+    if there := [layer for layer in order if layer < len(kinds) and kinds[layer] != "dense"]:
+        raise TrainingError(f"layer {there[0]} is converted already; name layers that are still dense.")
     return _OnText(config, base, tokenizer, texts, teacher_outputs, state).run(
         start or base, order, progress, state
     )
@@ -251,11 +253,6 @@ class _OnText:
         state: RunState | None = None,
     ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
         """Convert the layers of `order`, an epoch after each, and end with an epoch of all; `start` is not changed."""
-        kinds = layer_kinds(start)
-        if done_already := [layer for layer in order if layer < len(kinds) and kinds[layer] != "dense"]:
-            raise TrainingError(
-                f"layer {done_already[0]} is converted already; name layers that are still dense."
-            )
         model, history = (state and state.last()) or (copy.deepcopy(start), [])
         model = model.to(self.device)
         done = sum(row["texts"] for row in history)  # used up; epochs walk through all of them

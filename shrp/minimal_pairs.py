@@ -165,8 +165,10 @@ def pair_changes(reference: PairOutcomes, other: PairOutcomes) -> pd.DataFrame:
 
 
 def slices_of(data: TextData, pairs: np.ndarray) -> tuple[str, ...] | None:
-    """The slice of each pair, which is that of its first input; None without slices."""
-    return None if data.slices is None else tuple(data.slices[first] for first, _ in pairs)
+    """The slice of each pair, or of its inputs, the first one's first, where they are in two; None without slices."""
+    if data.slices is None:
+        return None
+    return tuple(" / ".join(dict.fromkeys(data.slices[one] for one in pair)) for pair in pairs)
 
 
 def pair_groups(slices: tuple[str, ...] | None, n: int) -> dict[str, np.ndarray]:

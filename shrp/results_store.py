@@ -279,7 +279,7 @@ def _key(kind: str, checkpoint: str, data: TextData, plan: str = "") -> dict[str
         "version": str(FORMAT_VERSION),
         "kind": kind,
         "checkpoint": checkpoint,
-        "data": data.fingerprint,
+        "data": data.source_fingerprint,
         "plan": plan,
     }
 

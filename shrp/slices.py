@@ -17,11 +17,15 @@ from shrp.errors import DataError
 
 REST = "none of these"
 """The slice of inputs that have none of the words."""
-MOST = 24
-"""Slices at most."""
+TAKEN = (REST, "all pairs")
+"""Names that no slice may have: this one, and what a table calls all of the data (`shrp.minimal_pairs.ALL`)."""
+MOST, LONGEST = 24, 200
+"""Slices at most, and characters of a name."""
 _STARS = 2
 _LETTERS = r"\w{0,40}"
 """What a star stands for; were there no limit, a text without spaces could take hours."""
+_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Signs that would turn around what stands after a name."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +56,21 @@ def parse_slices(text: str) -> tuple[WordSlice, ...]:
     """Slices of a text with one a line, `name: word, word`; a line without a name is named by its words.
 
     Raises:
-        DataError: a line has no words or the name of another one, or there are more than `MOST`.
+        DataError: a line has no words, or a name that is another's or too long; or there are more than `MOST`.
     """
     found: list[WordSlice] = []
-    for line in filter(str.strip, text.splitlines()):
-        name, colon, words = line.rpartition(":") if ":" in line else ("", "", line)
-        words = [" ".join(word.split()) for word in plain(words).split(",")]
-        words = tuple(dict.fromkeys(filter(None, words)))
-        name = " ".join(name.split()) if colon else ", ".join(words)
+    for line in filter(None, map(plain, _DIRECTIONS.sub("", text).splitlines())):
+        before, colon, after = line.partition(":")
+        words = tuple(dict.fromkeys(filter(None, map(plain, (after if colon else before).split(",")))))
+        name = before.strip() if colon else ", ".join(words)
         if not words or not name:
+            said = "write a name, a colon and words: negation: not, never"
+            raise DataError(f"'{line[:LONGEST]}' is no slice; {said}.")
+        if len(name) > LONGEST:
             raise DataError(
-                f"'{line.strip()}' is no slice; write a name, a colon and words: negation: not, never"
+                f"the name '{name[:40]} …' is longer than {LONGEST} characters; give a shorter one."
             )
-        if name in (REST, *(one.name for one in found)):
+        if name in (*TAKEN, *(one.name for one in found)):
             raise DataError(f"there are two slices named '{name}'; give each a name of its own.")
         found.append(WordSlice(name, words))
     if len(found) > MOST:
@@ -77,21 +83,22 @@ def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
     in `REST`. Scores that are stored of the data are still theirs.
     """
     names = np.full(len(data), REST, dtype=object)
-    texts = ["\n".join(map(plain, parts)) for parts in data.texts]
+    texts = ["\n".join(map(plain, parts)) for parts in data.texts]  # no words go over from one to the other
     for one in reversed(slices):
         search = one.pattern.search
         names[[search(text) is not None for text in texts]] = one.name
-    return replace(data, slices=tuple(names.tolist()), origin=data.source_fingerprint)
+    words = "\n".join(f"{one.name}: {', '.join(one.words)}" for one in slices)
+    return replace(data, slices=tuple(names.tolist()), origin=data.source_fingerprint, slice_words=words)
 
 
 def plain(text: str) -> str:
-    """With straight apostrophes, as people type them."""
-    return text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    """With straight apostrophes, as people type them, and single spaces."""
+    return " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
 
 
 def _pattern(word: str) -> str:
     """Finds a word, whole where it begins or ends with a letter or a star."""
-    inner = r"\s+".join(re.escape(part).replace(r"\*", _LETTERS) for part in word.split())
+    inner = re.escape(word).replace(r"\*", _LETTERS)
     start = r"(?<!\w)" if re.match(r"[\w*]", word) else ""
     end = r"(?!\w)" if re.search(r"[\w*]$", word) else ""
     return start + inner + end

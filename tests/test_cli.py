@@ -675,6 +675,9 @@ def test_slices_of_ones_own(shrp, place):
         assert {name: row["n"] for name, row in by.items()} == dict(Counter(data.slices))
     code, out, _ = shrp("evaluate", place / "routed", "--data", place / "validation.csv", *words, "--json")
     assert {row["slice"] for row in json.loads(out)["slices"]} >= {"some"}
+    code, out, _ = shrp("knock-out", place / "routed", "--expert", "2.1", *words, "--json")
+    assert code == 0
+    assert {row["slice"] for row in json.loads(out)["slices"]} == {*data.slices}
     for command in ("evaluate", "usage", "knock-out"):
         failed(shrp(command, place / "routed", "--slice", "x:"), "'x:' is no slice; write a name, a colon")
     own = ("--data", place / "validation.csv", "--slice-column", "slice", *words)

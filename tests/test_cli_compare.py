@@ -1,6 +1,7 @@
 """`python -m shrp compare` says what the functions behind it find, and refuses what can't be compared."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from shrp.measure import cost, dense_cost
 from shrp.paired import agreement, by_group, flip_table, paired_difference
 from shrp.plan import make_plan
 from shrp.prune import prune
+from shrp.slices import parse_slices, sliced_by_words
 from shrp.tasks import custom_task
 from shrp.usage import measure_usage
 
@@ -45,7 +47,7 @@ def place(tmp_path_factory, tiny_routed, tiny_tokenizer, tiny_data, tiny_info):
 
 
 def compared(shrp, place, first, second, *given, data="data.csv"):
-    slices = () if data == "unlabelled.csv" else ("--slice-column", "slice")
+    slices = () if data == "unlabelled.csv" or "--slice" in given else ("--slice-column", "slice")
     code, out, err = shrp(
         "compare", place / first, place / second, "--data", place / data, *slices, *given, "--json"
     )
@@ -87,6 +89,14 @@ def test_two_models_are_paired(shrp, place, tmp_path):
     distances = usage_distances(*stats)
     assert [row["distance"] for row in told["usage"]] == pytest.approx(list(distances["distance"]))
     assert "kept" not in told
+
+
+def test_slices_by_words_take_the_place_of_the_columns(shrp, place):
+    told = compared(shrp, place, "routed", "other", "--slice", "some: w1, w2, w3")
+    data = sliced_by_words(load_file(place / "data.csv", "sst2"), parse_slices("some: w1, w2, w3"))
+    assert {row["group"]: row["n"] for row in told["by_slice"]} == dict(Counter(data.slices))
+    assert len(told["by_slice"]) == 2
+    assert {one["slice_words"] for one in told["provenance"].values()} == {"some: w1, w2, w3"}
 
 
 def test_of_two_prunings_what_both_keep_is_told(shrp, place):

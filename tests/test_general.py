@@ -186,7 +186,7 @@ def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted, mo
         converted((2,), start=upper)
     _, lower, _ = converted((1,))
     with monkeypatch.context() as patch:
-        patch.setattr(general._OnText, "_epoch", lambda *_, **__: pytest.fail("it trained before it refused"))
+        patch.setattr(general, "_OnText", lambda *_: pytest.fail("it began before it refused"))
         with pytest.raises(TrainingError, match="layer 1 is converted already"):
             converted((1, 2), start=lower)
 

@@ -166,11 +166,11 @@ def test_a_checkpoint_is_measured_with_every_selection(
     again = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
     assert again.exit_code == 0
     assert json.loads((tmp_path / "selection.json").read_text())["rows"] == rows
-    of_another = [one | {"routed": one["routed"] + 0.1} for one in rows]
+    of_another = [one | {"routed": one["routed"] + 0.2} for one in rows]
     (tmp_path / "other.json").write_text(json.dumps({"command": "", "rows": of_another}))
     for places, out in (([tmp_path / "model"] * 2, "selection.json"), ([tmp_path / "model"], "other.json")):
         with pytest.raises(
-            PlanError, match=f"is another sst2-2of3 than {out} has rows of; name another file"
+            PlanError, match=f"is one more sst2-2of3, and {out} has rows of one; name another file"
         ):
             run(*places, "--per-layer", "1", "--out", tmp_path / out)
     assert json.loads((tmp_path / "other.json").read_text())["rows"] == of_another

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from shrp import minimal_pairs
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.slices import MOST, REST, parse_slices, sliced_by_words
+from shrp.slices import MOST, REST, TAKEN, WordSlice, parse_slices, sliced_by_words
 from shrp.tasks import TASKS
 
 
@@ -18,11 +19,12 @@ def slices_of(rules, *texts):
 
 
 def test_lines_are_names_and_words_and_a_line_without_a_name_is_named_by_its_words():
-    found = parse_slices("negation:  not,*n't ,not\n\n  but,  at  all \na: b: c")
+    found = parse_slices("negation:  not,*n't ,not\n\n  but,  at  all \na: b: c\nsmile: :)")
     assert [(one.name, one.words) for one in found] == [
         ("negation", ("not", "*n't")),
         ("but, at all", ("but", "at all")),
-        ("a: b", ("c",)),
+        ("a", ("b: c",)),
+        ("smile", (":)",)),
     ]
     assert parse_slices(" \n") == ()
 
@@ -45,6 +47,12 @@ def test_words_are_whole_in_either_case_with_stars_for_letters():
     assert slices_of("signs: (.+", "a (.+", "aaa") == ("signs", REST)  # not a pattern
 
 
+def test_the_names_that_are_taken_and_signs_that_turn_text_around():
+    assert minimal_pairs.ALL in TAKEN
+    (found,) = parse_slices("\u202ename\u2066: word")
+    assert found == WordSlice("name", ("word",))
+
+
 def test_an_input_is_in_the_first_slice_of_which_either_text_has_a_word():
     rules = parse_slices("first: a\nsecond: b")
     pairs = TextData(TASKS["mrpc"], "pairs", (("b", "a"), ("x", "b"), ("x", "ab")), np.array([0, 1, 1]))
@@ -52,15 +60,15 @@ def test_an_input_is_in_the_first_slice_of_which_either_text_has_a_word():
     assert sliced.slices == ("first", "second", REST)
     assert (sliced.labels == pairs.labels).all()
     assert slices_of("over: b a", "b") == (REST,)
-    assert sliced_by_words(TextData(TASKS["mrpc"], "p", (("b", "a"),)), parse_slices("x: b a")).slices == (
-        "x",
-    )
+    apart = sliced_by_words(TextData(TASKS["mrpc"], "p", (("b", "a"),)), parse_slices("x: b a"))
+    assert apart.slices == (REST,)  # words in a row are of one text
 
 
 def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given():
     own = data_of("a", "b", slices=("one", "two"))
     sliced = sliced_by_words(own, parse_slices("x: a"))
     assert sliced.fingerprint != own.fingerprint
+    assert sliced.slice_words == "x: a"
     assert sliced.source_fingerprint == own.source_fingerprint == own.fingerprint
     again = sliced_by_words(sliced, parse_slices("y: b"))
     assert (again.slices, again.source_fingerprint) == ((REST, "y"), own.fingerprint)
@@ -77,7 +85,9 @@ def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given
         ("x: *", "would be in every text"),
         ("x: *a*b*", "more than 2 stars"),
         ("x: a\nx: b", "two slices named 'x'"),
-        (f"{REST}: a", f"two slices named '{REST}'"),
+        *((f"{name}: a", f"two slices named '{name}'") for name in TAKEN),
+        (f"{'long ' * 50}: a", "is longer than 200 characters"),
+        (", ".join(f"w{i}" for i in range(90)), "is longer than 200 characters"),
         ("\n".join(f"n{i}: w{i}" for i in range(MOST + 1)), f"these are {MOST + 1} slices; at most {MOST}"),
     ],
 )
@@ -88,3 +98,5 @@ def test_what_is_no_slice_is_refused(rules, said):
 
 def test_a_text_without_spaces_takes_no_hours():
     assert slices_of("x: *a*b", "a" * 200_000) == (REST,)  # else the suite hangs here
+    assert slices_of("x: * * b", "a" + " " * 20_000, "a b") == (REST, REST)
+    assert slices_of("x: * * b", "a " * 10_000) == (REST,)

@@ -45,6 +45,7 @@ from ui.lab import (
 )
 from ui.lab_marks import Mark, marks_frame, teacher_mark
 from ui.store import ResultStore
+from ui.theme import KIND_SYMBOLS
 
 DENSE = Cost(1000, 2000, 10_000, 20_000, 128)
 HALF = Cost(500, 1500, 4_000, 14_000, 128)
@@ -186,7 +187,9 @@ def test_every_selection_has_marks_of_its_own_whatever_else_was_tried():
     every = marks([name for name, kind in SELECTIONS.items() if kind != "random"])
     assert len(every) == 3 * 9
     assert len({*every.values()}) == len(every)
-    assert len({symbol for symbol, *_ in every.values()}) == 3 * 5  # colour is not the only sign
+    symbols = {symbol for symbol, *_ in every.values()}
+    assert len(symbols) == 3 * 5  # colour is not the only sign
+    assert not symbols & {*KIND_SYMBOLS.values(), *lab_curve._SYMBOLS.values(), "diamond-open", "circle-open"}
     alone = marks(["Ablation"])
     assert alone == {name: mark for name, mark in every.items() if name in alone}
 

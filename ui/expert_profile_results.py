@@ -30,7 +30,7 @@ from ui.store import Progress, once
 
 def words(data: TextData) -> WordCounts:
     """Words of every input."""
-    return _words(data, data.fingerprint)
+    return _words(data, data.source_fingerprint)
 
 
 @st.cache_resource(max_entries=6, show_spinner="Counting words …")
@@ -45,7 +45,7 @@ def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
         cut = checkpoint.info.max_length
         return count_tokens(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
 
-    key = (checkpoint.fingerprint, data.fingerprint)
+    key = (checkpoint.fingerprint, data.source_fingerprint)
     return once("expert-tokens", 3, key, "Counting tokens", work)
 
 
@@ -84,7 +84,7 @@ def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
         cut = checkpoint.info.max_length
         return sample_outputs(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
 
-    key = (checkpoint.fingerprint, data.fingerprint)
+    key = (checkpoint.fingerprint, data.source_fingerprint)
     return once("expert-outputs", 2, key, "Computing every expert's outputs", work)
 
 
@@ -105,7 +105,7 @@ def router_planes(checkpoint: Checkpoint, data: TextData, layer: int) -> tuple[P
         )
         return plane(found.scores), plane(found.states)
 
-    key = (checkpoint.fingerprint, data.fingerprint, layer)
+    key = (checkpoint.fingerprint, data.source_fingerprint, layer)
     return once("router-planes", 16, key, f"Running the inputs up to layer {layer}", work)
 
 
@@ -116,7 +116,7 @@ def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
         cut = checkpoint.info.max_length
         return roles_of(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
 
-    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.name)
     return once("attention-roles", 6, key, "Seeing where every expert attends to", work)
 
 

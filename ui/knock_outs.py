@@ -73,5 +73,5 @@ def _blocks(
     checkpoint: Checkpoint, data: TextData, n: int, meaning: str
 ) -> list[tuple[Hashable, np.ndarray]]:
     """Each block's place in the store, and its rows of the data."""
-    of = checkpoint.fingerprint, data.fingerprint, meaning
+    of = checkpoint.fingerprint, data.source_fingerprint, meaning
     return [((*of, i, len(rows)), rows) for i, rows in enumerate(importance.blocks(data, n))]

@@ -115,7 +115,7 @@ def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageSt
 
 def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats | None:
     """What `usage_for` would give, where nothing must be measured for it first; the plain usage is always there."""
-    key, kind = (checkpoint.fingerprint, data.fingerprint, data.name), SELECTIONS.get(selection)
+    key, kind = (checkpoint.fingerprint, data.source_fingerprint, data.name), SELECTIONS.get(selection)
     if kind == "gate_norm":
         found = results("usage with norms", 8).get(key)
         return found if found is not None else measurements.kept_usage(checkpoint, data, norms=True)
@@ -138,7 +138,7 @@ def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> Usage
 def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:
     """Gates fitted on the data, once, with a progress bar."""
     # The name is part of the result, as that of the usage is.
-    store, key = results("fitted gates", 8), (checkpoint.fingerprint, data.fingerprint, data.name)
+    store, key = results("fitted gates", 8), (checkpoint.fingerprint, data.source_fingerprint, data.name)
     if (found := store.get(key)) is None:
         layers, experts = len(stats.layers), stats.num_experts
         if (found := disk().fitted(checkpoint.fingerprint, data, layers, experts)) is None:
@@ -226,7 +226,7 @@ def stream(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Iterato
 def tried(checkpoint: Checkpoint, data: TextData) -> dict[str, Attempt]:
     """What this session has tried on this checkpoint and data, by plan and setting; add to it with `keep`."""
     everything = st.session_state.setdefault("lab-tried", {})
-    return everything.setdefault((checkpoint.fingerprint, data.fingerprint), {})
+    return everything.setdefault((checkpoint.fingerprint, data.source_fingerprint), {})
 
 
 def keep(

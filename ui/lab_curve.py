@@ -40,14 +40,14 @@ COSTS = {
 
 PARETO = "Pareto-best"
 _STYLES = {
-    "Usage": (GREEN, "circle"),
+    "Usage": (GREEN, "cross"),
     RECORDED: ("#a6761d", "triangle-up"),
-    "Gate × norm": (PURPLE, "diamond"),
+    "Gate × norm": (PURPLE, "triangle-left"),
     "Ablation": ("#7d8600", "pentagon"),
-    FITTED: ("#1b8fc0", "hexagon"),
+    FITTED: ("#1b8fc0", "triangle-right"),
 }
 """Colour and mark of a selection, the same whatever else was tried."""
-_GIVEN = (GREY, "hexagram")
+_GIVEN = (GREY, "star-square")
 """Of what a file chose by other means."""
 _BEST = "#a87e00"
 _MANY = re.compile(r"(\d+) a layer")

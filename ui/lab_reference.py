@@ -68,7 +68,7 @@ def _cut_elsewhere(checkpoint: Checkpoint, data: TextData) -> bool:
     if cut := checkpoint.teacher[data.source_fingerprint].cut:
         now = checkpoint.info.max_length
         return cut != now and int(measurements.token_lengths(checkpoint, data).max()) > min(cut, now)
-    scored = {row["kind"] for row in checkpoint.info.scores_on(data.fingerprint)}
+    scored = {row["kind"] for row in checkpoint.info.scores_on(data.source_fingerprint)}
     now = {row["kind"] for row in measurements.score_rows(checkpoint, data)}
     return "teacher" in scored - now
 

@@ -121,7 +121,8 @@ def run(
 def fill(checkpoint: Checkpoint, data: TextData, setting: Setting, stats: UsageStats) -> None:
     """Put on the curve what was evaluated before this session, once for each selection and combination."""
     looked = st.session_state.setdefault("sweep-looked", set())
-    key = (checkpoint.fingerprint, data.fingerprint, setting.selection, setting.combination, setting.seed)
+    of = checkpoint.fingerprint, data.source_fingerprint
+    key = (*of, setting.selection, setting.combination, setting.seed)
     if key in looked:
         return
     for step, plan in [*points(setting, stats), *control_points(setting, stats)]:

@@ -37,7 +37,7 @@ def score_rows(checkpoint: Checkpoint, data: TextData) -> list[Mapping[str, Any]
 
 def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
     """Tokens of each input `(N,)`, uncut."""
-    return _lengths(checkpoint, data, checkpoint.fingerprint, data.fingerprint)
+    return _lengths(checkpoint, data, checkpoint.fingerprint, data.source_fingerprint)
 
 
 @st.cache_data(max_entries=48, show_spinner=False)
@@ -76,7 +76,7 @@ def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
         return stats
 
     # The name is part of the result, and may be that of a person's own file: equal content is not enough.
-    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.name)
     what = "every expert's output norm" if norms else "expert usage"
     store = ("usage with norms", 8) if norms else ("usage", 12)
     return once(*store, key, f"Measuring {what} on {escape(data.name)}", work)

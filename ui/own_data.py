@@ -93,10 +93,9 @@ def _draw_table(table: Table, task: Task) -> bool:
     frame = whole if columns.skip_incomplete else table.frame
     labels = [] if columns.label is None else frame[columns.label].tolist()
     meanings = _meanings(table, task, columns, labels)
-    numbers = columns.label is not None and meanings == () and _mere_numbers(labels, task, table)
-    open_question = "say what each label means" if meanings is None else ""
-    if numbers and not _of_this_task(table, task):
-        meanings, open_question = None, "say whose labels they are"
+    open_question = "say what each label means"
+    if columns.label is not None and not _of_this_task(table, task, labels, meanings):
+        meanings, open_question = None, "say whether its labels are this task's"
     try:
         if meanings is None:
             st.info(
@@ -110,7 +109,7 @@ def _draw_table(table: Table, task: Task) -> bool:
         if meanings == () and columns.label is not None:
             said = own_labels.read_as(labels, task, table.name)
             if said:
-                st.caption(f":material/info: {escape(said)}")
+                st.caption(f":material/info: Its labels are taken for class ids: {escape(said)}.")
         if (
             meanings is not None
             and columns.pair is not None
@@ -134,24 +133,28 @@ def _draw_table(table: Table, task: Task) -> bool:
     return new
 
 
-def _mere_numbers(labels: Sequence[Any], task: Task, table: Table) -> bool:
-    """Whether labels are class ids or values, which would fit another task of as many classes as well."""
-    try:
-        return task.is_regression or bool(own_labels.read_as(labels, task, table.name))
-    except DataError:  # fitting the table says what is wrong
-        return False
-
-
-def _of_this_task(table: Table, task: Task) -> bool:
-    """Whether labels that are mere numbers are the task's: they are the first one's, and of others a box says it."""
+def _of_this_task(
+    table: Table, task: Task, labels: Sequence[Any], meanings: own_labels.Meanings | None
+) -> bool:
+    """Whether labels that are mere numbers are the task's: they are of the one that they were first read for, and of
+    others a box says it. Others have names.
+    """
     if st.session_state.get(_FIRST, (None,))[0] != _same(table):
         st.session_state[_FIRST] = _same(table), task
-    first: Task = st.session_state[_FIRST][1]
-    return first == task or st.checkbox(
-        escape(f"Its labels are {task.name}'s too, as they were {first.name}'s"),
+    if meanings != () or st.session_state[_FIRST][1] == task:
+        return True
+    try:
+        ids = own_labels.read_as(labels, task, table.name)
+    except DataError:  # fitting the table says what is wrong
+        return True
+    if not ids and not task.is_regression:
+        return True
+    what = f"labels of {task.name}: {ids}" if ids else f"values of {task.name}"
+    return st.checkbox(
+        escape(f"Its numbers are {what}"),
         key=f"own-{table.fingerprint[:16]}-{task.name}-labels",
         persist_state="session",
-        help="They are numbers, which say nothing of their meaning.",
+        help="They were read for another task before, and numbers say nothing of their meaning.",
     )
 
 

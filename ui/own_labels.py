@@ -50,12 +50,12 @@ def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
 
 
 def read_as(cells: Sequence[object], task: Task, source: str) -> str:
-    """A sentence on labels that are the task's ids, which say nothing of their meaning; empty where they are not."""
+    """What labels that are the task's ids are taken for, since they don't say it; empty where they are not."""
     ids = class_ids(cells, task, source)
     if not ids:
         return ""
     named = ", ".join(f"{index} is {task.label_names[index]}" for index in ids[:MAX_LABELS])
-    return f"Its labels are taken for class ids: {named}{', …' * (len(ids) > MAX_LABELS)}."
+    return f"{named}{', …' * (len(ids) > MAX_LABELS)}"
 
 
 def choose(labels: Sequence[str], task: Task, key: str) -> Meanings | None:

@@ -9,7 +9,7 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.slices import MOST, REST, WordSlice, parse_slices, sliced_by_words
-from ui.store import results
+from ui.store import once
 from ui.text import escape
 
 SLICES = "word_slices"
@@ -25,8 +25,7 @@ _HELP = (
 
 def draw() -> None:
     """Draw the section in the sidebar."""
-    problem = _read()[1]
-    with st.expander("Slices of your own", icon=":material/label:", expanded=bool(problem)):
+    with st.expander("Slices of your own", icon=":material/label:"):
         st.text_area(
             "Slices by words",
             key=SLICES,
@@ -36,8 +35,8 @@ def draw() -> None:
             placeholder="negation: not, never, *n't\ncontrast: but, although",
             help=_HELP,
         )
-        if problem:
-            st.error(escape(f"Not in use: {problem}"), icon=":material/error:")
+    if problem := _read()[1]:  # also what a link has: the box takes it from the address when it is drawn
+        st.error(escape(f"Slices of your own are not in use: {problem}"), icon=":material/error:")
 
 
 def applied(data: TextData) -> TextData:
@@ -45,8 +44,8 @@ def applied(data: TextData) -> TextData:
     slices, _ = _read()
     if not slices:
         return data
-    key = data.fingerprint, data.name, slices
-    return results("own slices", 8).get_or_make(key, lambda: sliced_by_words(data, slices))
+    key = data.fingerprint, data.name, data.pairs, slices
+    return once("own slices", 8, key, "Making the slices", lambda progress: sliced_by_words(data, slices))
 
 
 def say(data: TextData) -> None:

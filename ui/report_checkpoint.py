@@ -47,7 +47,8 @@ def facts_part(part: Section, selection: Selection, made: str) -> None:
         "routing": f"{info.config.routing}, top-{info.config.top_k}" if selection.is_routed else "none",
         "data of this report": f"{data.name}, n = {len(data):,}" if data is not None else "none at hand",
         "fingerprint (SHA-256)": checkpoint.fingerprint,
-        "fingerprint of the data": data.fingerprint if data is not None else "",
+        "fingerprint of the data": data.source_fingerprint if data is not None else "",
+        "slices by words": "; ".join(data.slice_words.splitlines()) if data is not None else "",
         "made": made,
         "versions": _versions(),
     }

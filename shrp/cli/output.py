@@ -102,6 +102,7 @@ def provenance_of(
         "checkpoint_fingerprint": fingerprint,
         "data": data.name,
         "data_fingerprint": data.source_fingerprint,
+        **({"slice_words": data.slice_words} if data.slice_words else {}),
         "n": len(data),
         "max_length": max_length,
         "versions": versions,

@@ -227,6 +227,10 @@ def test_links_to_attribution_say_what_is_to_be_explained(open_page, tiny_checkp
         return at.session_state["explain"], at.session_state["input"]
 
     assert follow(why) == ("a layer's route", 2)
+    fresh = open_page("attribution", tiny_checkpoint, **why)  # in a new tab
+    assert not fresh.exception
+    assert fresh.query_params["text"] in ("w1 w2\nw3 w4", ["w1 w2\nw3 w4"])
+    assert (fresh.session_state["explain"], fresh.session_state["input"]) == ("a layer's route", 2)
     answer = {"text": "w5 w6\nw7 w8"} | arrival.link({"explain": "the answer", "input": 1})
     assert follow(answer) == ("the answer", 1)
     assert follow(why | {"open": "explain=nonsense&input=many"})[0] == "the answer"

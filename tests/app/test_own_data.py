@@ -339,10 +339,8 @@ def test_labels_are_said_to_be_ids_only_where_they_are_read_so():
         own_labels.read_as([1.0, 2.0, 5.0], stars, "t.csv") == ""
     )  # names, written as pandas reads a gap's column
     many = custom_task("many", ("text",), tuple(f"class {i}" for i in range(40)))
-    assert own_labels.read_as([3, 1.0, "1"], many, "t.csv") == (
-        "Its labels are taken for class ids: 1 is class 1, 3 is class 3."
-    )
-    assert own_labels.read_as(list(range(40)), many, "t.csv").endswith("11 is class 11, ….")
+    assert own_labels.read_as([3, 1.0, "1"], many, "t.csv") == ("1 is class 1, 3 is class 3")
+    assert own_labels.read_as(list(range(40)), many, "t.csv").endswith("11 is class 11, …")
     assert own_labels.read_as([0.5], TASKS["stsb"], "t.csv") == ""
 
 
@@ -855,9 +853,10 @@ def test_labels_that_are_numbers_are_not_taken_for_another_tasks_unasked(
         return at.selectbox(key="source").value
 
     assert switch("other") == "probe"
-    assert "Not in use yet: say whose labels they are, or take no label column." in texts_of(at)
+    said = "Not in use yet: say whether its labels are this task's, or take no label column."
+    assert said in texts_of(at)
     (box,) = [one for one in at.checkbox if one.key.endswith("-cola-labels")]
-    assert box.label.replace("\\", "") == "Its labels are cola's too, as they were sst2's"
+    assert box.label.replace("\\", "") == "Its numbers are labels of cola: 0 is unacceptable, 1 is acceptable"
     box.check().run()
     assert not at.exception
     assert at.selectbox(key="source").value == "own"

@@ -1,13 +1,18 @@
 """Slices by words, typed in the sidebar, on the pages."""
 
 from collections import Counter
+from dataclasses import replace
 from urllib.parse import parse_qs
 
+import pytest
+
 from shrp import checkpoint as checkpoints
-from shrp import reference
+from shrp import evaluate as evaluate_module
+from shrp import reference, usage
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.slices import REST, parse_slices, sliced_by_words
+from ui import own_slices
 from ui.lab_reference import teacher_on
 from ui.own_slices import SLICES
 
@@ -38,7 +43,10 @@ def test_they_take_the_place_of_the_datas_own_until_the_box_is_emptied(open_page
     assert f"Slices of your own (n = 480): {said}." in texts_of(at)
     at.text_area(key=SLICES).set_value("negation:").run()
     assert not at.exception
-    assert "Not in use: 'negation:' is no slice; write a name, a colon and words" in texts_of(at)
+    assert (
+        "Slices of your own are not in use: 'negation:' is no slice; write a name, a colon and words"
+        in texts_of(at)
+    )
     assert groups(at) == own
     at.text_area(key=SLICES).set_value("").run()
     assert "Slices of your own (" not in texts_of(at)
@@ -58,3 +66,30 @@ def test_a_link_has_them_and_the_lab_scores_by_them_beside_the_teacher(open_page
     links = [one.proto for one in at.get("page_link")]
     assert links
     assert all(parse_qs(link.query_string)[SLICES] == [RULES] for link in links)
+
+
+def test_a_link_with_what_is_no_slice_says_so(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint, word_slices="negation:")
+    assert not at.exception
+    assert "Slices of your own are not in use: 'negation:' is no slice" in texts_of(at)
+
+
+def test_what_does_not_hang_on_slices_is_not_measured_again(open_page, tiny_checkpoint, monkeypatch):
+    at = open_page("pruning_lab", tiny_checkpoint, budget=3)
+    assert not at.exception
+    tried = at.session_state["lab-tried"]
+    assert len(tried) == 1
+    for module, name in ((usage, "measure_usage"), (evaluate_module, "evaluate_stream")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it is measured again"))
+    at.text_area(key=SLICES).set_value(RULES).run()
+    assert not at.exception
+    assert at.session_state["lab-tried"].keys() == tried.keys()
+
+
+def test_pairs_that_are_given_later_are_there_with_the_same_slices(tiny_data, monkeypatch):
+    one = tiny_data(4)
+    monkeypatch.setattr(own_slices.st, "session_state", {SLICES: "some: w1"})
+    assert own_slices.applied(one).pairs is None
+    paired = replace(one, pairs=("a", "a", "b", "b"))
+    assert own_slices.applied(paired).pairs == paired.pairs
+    assert own_slices.applied(paired).slices == own_slices.applied(one).slices
