@@ -7,6 +7,8 @@ from ui.compare_sides import AS_IS
 
 NAME = "sst2-6of12"
 SENTENCE = "I would gladly sit through it all again tomorrow."
+TYPED = "[data-testid=stMain] textarea"
+"""The box for sentences; the sidebar has another one, of slices."""
 PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare", "experiments")
 
 _CELL = """

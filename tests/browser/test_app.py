@@ -16,6 +16,7 @@ from .steps import (
     NAME,
     PAGES,
     SENTENCE,
+    TYPED,
     address,
     click_cell,
     metric,
@@ -73,7 +74,9 @@ def test_back_returns_to_the_page_and_to_what_was_typed(app_url, page):
     page.go_back()
     page.get_by_role("heading", name="Routing").first.wait_for()
     page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
-    page.wait_for_function("text => document.querySelector('textarea')?.value === text", arg=SENTENCE)
+    page.wait_for_function(
+        "([box, text]) => document.querySelector(box)?.value === text", arg=[TYPED, SENTENCE]
+    )
     no_traceback(page)
 
 
@@ -145,7 +148,7 @@ def test_attribution_runs_and_finishes(app_url, page, shipped, timing):
     total = experts.shapley_values(experts.Coalitions(one, output)).values.sum()
     page.goto(address(app_url, "attribution"))
     settled(page)
-    page.locator("textarea").first.fill(SENTENCE)
+    page.locator(TYPED).first.fill(SENTENCE)
     started = time.perf_counter()
     page.get_by_role("button", name="Explain", exact=True).click()
     page.get_by_text("Completeness: words sum to").wait_for()
@@ -161,7 +164,7 @@ def test_typed_text_goes_along_to_other_pages(app_url, page):
     from playwright.sync_api import expect
 
     second = "A dull mess from start to finish."
-    box, number = page.locator("textarea").first, page.get_by_label("Input number").first
+    box, number = page.locator(TYPED).first, page.get_by_label("Input number").first
 
     def to(name):
         page.locator("[data-testid=stSidebarNavLink]").filter(has_text=name).click()

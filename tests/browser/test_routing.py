@@ -9,6 +9,7 @@ from shrp.forcing import Force, ForcedRoute
 
 from .steps import (
     SENTENCE,
+    TYPED,
     address,
     click_cell,
     no_traceback,
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 def test_a_typed_sentence_is_routed(app_url, page):
     page.goto(address(app_url, "routing"))
     settled(page)  # or the examples, which the first run puts in, could come after what is typed
-    page.locator("textarea").first.fill(f"{SENTENCE}\n<b>dull</b> 🙂")
+    page.locator(TYPED).first.fill(f"{SENTENCE}\n<b>dull</b> 🙂")
     page.get_by_role("button", name="Route", exact=True).click()
     page.get_by_text("One input in detail").wait_for()
     page.locator(".js-plotly-plot").first.wait_for()
