@@ -19,7 +19,7 @@ REST = "none of these"
 """The slice of inputs that have none of the words."""
 TAKEN = (REST, "all pairs")
 """Names that no slice may have: this one, and what a table calls all of the data (`shrp.minimal_pairs.ALL`)."""
-MOST, LONGEST = 24, 200
+MOST, LONGEST = 24, 60
 """Slices at most, and characters of a name."""
 _STARS = 2
 _LETTERS = r"\w{0,40}"
@@ -65,7 +65,7 @@ def parse_slices(text: str) -> tuple[WordSlice, ...]:
         name = before.strip() if colon else ", ".join(words)
         if not words or not name:
             said = "write a name, a colon and words: negation: not, never"
-            raise DataError(f"'{line[:LONGEST]}' is no slice; {said}.")
+            raise DataError(f"'{line[: 2 * LONGEST]}' is no slice; {said}.")
         if len(name) > LONGEST:
             raise DataError(
                 f"the name '{name[:40]} …' is longer than {LONGEST} characters; give a shorter one."

@@ -86,8 +86,8 @@ def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given
         ("x: *a*b*", "more than 2 stars"),
         ("x: a\nx: b", "two slices named 'x'"),
         *((f"{name}: a", f"two slices named '{name}'") for name in TAKEN),
-        (f"{'long ' * 50}: a", "is longer than 200 characters"),
-        (", ".join(f"w{i}" for i in range(90)), "is longer than 200 characters"),
+        (f"{'long ' * 50}: a", "is longer than 60 characters"),
+        (", ".join(f"w{i}" for i in range(90)), "is longer than 60 characters"),
         ("\n".join(f"n{i}: w{i}" for i in range(MOST + 1)), f"these are {MOST + 1} slices; at most {MOST}"),
     ],
 )

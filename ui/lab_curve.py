@@ -155,7 +155,7 @@ def _zoom(fig: go.Figure, tried: pd.DataFrame, references: pd.DataFrame, over: s
 
 def _add_tried(fig: go.Figure, tried: pd.DataFrame, over: str, scale: float) -> None:
     """Global budgets as a line in a band, the same number in each layer as hollow marks, with a dot in plans edited by
-    hand; a plain mean of the experts has a thick edge.
+    hand; a plain mean of the experts has an edge, or a thick one.
     """
     combinations = list(dict.fromkeys(zip(tried["selection"], tried["combination"])))
     for selection, combination in sorted(combinations):
@@ -174,8 +174,9 @@ def _add_tried(fig: go.Figure, tried: pd.DataFrame, over: str, scale: float) -> 
                 continue
             trace = _points(part, over, scale, f"{name}: {kind}", color, symbol, mode)
             if is_mean:
-                edge = color if "open" in symbol else INK  # a hollow mark is its edge
-                trace.marker.line, trace.line.dash = {"width": 2.5, "color": edge}, "dash"
+                hollow = "open" in symbol  # and so all edge
+                trace.marker.line = {"width": 2.5, "color": color} if hollow else {"width": 1, "color": INK}
+                trace.line.dash = "dash"
             if kind == "global budget" and len(part) > 12:  # that many bars would hide one another
                 fig.add_trace(_band(part, over, scale, color, f"{trace.name}, 95% interval"))
                 trace.error_y, trace.marker.size = None, 5
