@@ -8,6 +8,7 @@ each class as often as the routed model does on as many texts of the training sp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,8 +37,8 @@ from shrp.studies import FILES
 from shrp.usage import UsageStats, measure_usage, plan_from
 
 DRAWS = 3
-SAME = 3
-"""Answers in which one routed model may differ on two kinds of processor."""
+SAME = 5e-4
+"""Scores that differ by less may be of one routed model; of rows that don't say which one they are of."""
 KEY = ("checkpoint", "per_layer", "selection", "matched")
 OUT = FILES / "selection.json"
 
@@ -63,6 +64,7 @@ def study(path: Path, sizes: list[int], table: Table, done: set[str]) -> None:
     routed, dense = worth_keeping(live.evaluate(None), f"{path}, routed,"), dense_cost(made.model, TOKENS)
     depth = f"{len(router_layers(made.model))}of{made.model.config.num_hidden_layers}"
     common = {"checkpoint": f"{task}-{depth}", "task": task, "depth": depth, "routed": routed.score}
+    common |= {"fingerprint": made.fingerprint}
     _check_alone(common, path, table, done)
     stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True, max_length=cut)
     gates = GateFit(made.model, made.tokenizer, training, stats.shares(), max_length=cut).finish()
@@ -97,13 +99,19 @@ def study(path: Path, sizes: list[int], table: Table, done: set[str]) -> None:
 def _check_alone(common: dict[str, Any], path: Path, table: Table, done: set[str]) -> None:
     """Raise `PlanError` where rows would stand under the name of another checkpoint's; else add the name to `done`."""
     name = common["checkpoint"]
-    rows = [row for row in table.rows if row["checkpoint"] == name]
-    others = any(abs(row["routed"] - common["routed"]) > SAME / row["n"] for row in rows)
+    others = [row for row in table.rows if row["checkpoint"] == name and not _alike(row, common)]
     if name in done or others:
         raise PlanError(
             f"{path} is one more {name}, and {table.path.name} has rows of one; name another file with --out."
         )
     done.add(name)
+
+
+def _alike(row: Mapping[str, Any], common: Mapping[str, Any]) -> bool:
+    """Whether a row is of the same checkpoint, as far as it says."""
+    if "fingerprint" in row:
+        return row["fingerprint"] == common["fingerprint"]
+    return abs(row["routed"] - common["routed"]) <= SAME
 
 
 def _plans(stats: UsageStats, per_layer: int) -> dict[str, list[PruningPlan]]:

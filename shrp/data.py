@@ -39,7 +39,7 @@ class TextData:
         slices: The phenomenon of each input, such as "negation", or None.
         pairs: A name for each input, or None: two inputs of one name are a minimal pair (`shrp.minimal_pairs`); one
             without a name ("") belongs to no other.
-        origin: Of data that were given slices by words: the fingerprint that they had before.
+        origin: Of data that were given slices by words: what they were before.
         slice_words: What these slices are, a line each (`shrp.slices`).
 
     Raises:
@@ -52,7 +52,7 @@ class TextData:
     labels: np.ndarray | None = None
     slices: tuple[str, ...] | None = None
     pairs: tuple[str, ...] | None = None
-    origin: str = ""
+    origin: "TextData | None" = None
     slice_words: str = ""
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class TextData:
     @property
     def source_fingerprint(self) -> str:
         """Of the data without slices by words. By this is kept what does not hang on slices, such as scores."""
-        return self.origin or self.fingerprint
+        return self.fingerprint if self.origin is None else self.origin.fingerprint
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "TextData":
         """The inputs of these indices, in this order; its name says how many of how many they are."""
@@ -114,6 +114,8 @@ class TextData:
             None if self.labels is None else self.labels[rows],
             None if self.slices is None else tuple(self.slices[i] for i in rows),
             None if self.pairs is None else tuple(self.pairs[i] for i in rows),
+            None if self.origin is None else self.origin.subset(rows),
+            self.slice_words,
         )
 
     def stratified_order(self, seed: int = 0) -> np.ndarray:

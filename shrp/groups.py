@@ -86,7 +86,9 @@ def lacking(by: str, data: TextData, answered: bool = True, measured: bool = Tru
     if by in (CLASS, OUTCOME) and data.labels is None:
         return f"{data.name} has no labels; groups by {by} need labelled data."
     if by == SLICE and data.slices is None:
-        return f"{data.name} has no slices; groups by slice need data with a slice column."
+        return (
+            f"{data.name} has no slices; groups by slice need a slice column, or slices by words (--slice)."
+        )
     if by in (ANSWER, OUTCOME) and not answered:
         return f"no answers to {data.name} are known that are numbers; groups by {by} need them."
     return f"the lengths of {data.name} are not known." if by == LENGTH and not measured else ""

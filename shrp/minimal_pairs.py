@@ -19,7 +19,8 @@ from shrp.evaluation import Evaluation
 from shrp.metrics import paired_interval, wilson
 from shrp.usage import UsageStats
 
-ALL = "all pairs"
+ALL, MIXED = "all pairs", "in two slices"
+MOST_MIXED = 24
 _TIE = 1e-5
 """Outputs that differ by less are equal: so much depends on which inputs share a batch."""
 
@@ -165,10 +166,15 @@ def pair_changes(reference: PairOutcomes, other: PairOutcomes) -> pd.DataFrame:
 
 
 def slices_of(data: TextData, pairs: np.ndarray) -> tuple[str, ...] | None:
-    """The slice of each pair, or of its inputs, the first one's first, where they are in two; None without slices."""
+    """The slice of each pair, or of its inputs, the first one's first, where they are in two; None without slices.
+
+    Were these more than `MOST_MIXED`, as where slices have nothing to do with pairs, all of them are in `MIXED`.
+    """
     if data.slices is None:
         return None
-    return tuple(" / ".join(dict.fromkeys(data.slices[one] for one in pair)) for pair in pairs)
+    found = [tuple(dict.fromkeys(data.slices[one] for one in pair)) for pair in pairs]
+    many = len({names for names in found if len(names) > 1}) > MOST_MIXED
+    return tuple(MIXED if many and len(names) > 1 else " / ".join(names) for names in found)
 
 
 def pair_groups(slices: tuple[str, ...] | None, n: int) -> dict[str, np.ndarray]:

@@ -17,8 +17,8 @@ from shrp.errors import DataError
 
 REST = "none of these"
 """The slice of inputs that have none of the words."""
-TAKEN = (REST, "all pairs")
-"""Names that no slice may have: this one, and what a table calls all of the data (`shrp.minimal_pairs.ALL`)."""
+TAKEN = (REST, "all pairs", "in two slices")
+"""Names that no slice may have: this one, and those that tables of minimal pairs have (`shrp.minimal_pairs`)."""
 MOST, LONGEST = 24, 60
 """Slices at most, and characters of a name."""
 _STARS = 2
@@ -67,10 +67,11 @@ def parse_slices(text: str) -> tuple[WordSlice, ...]:
             said = "write a name, a colon and words: negation: not, never"
             raise DataError(f"'{line[: 2 * LONGEST]}' is no slice; {said}.")
         if len(name) > LONGEST:
-            raise DataError(
-                f"the name '{name[:40]} …' is longer than {LONGEST} characters; give a shorter one."
-            )
-        if name in (*TAKEN, *(one.name for one in found)):
+            asked = "give it a shorter one" if colon else "write a name and a colon before the words"
+            raise DataError(f"the name of '{name[:40]} …' is longer than {LONGEST} characters: {asked}.")
+        if name in TAKEN:
+            raise DataError(f"'{name}' stands for something else in tables; give that slice another name.")
+        if name in (one.name for one in found):
             raise DataError(f"there are two slices named '{name}'; give each a name of its own.")
         found.append(WordSlice(name, words))
     if len(found) > MOST:
@@ -88,7 +89,8 @@ def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
         search = one.pattern.search
         names[[search(text) is not None for text in texts]] = one.name
     words = "\n".join(f"{one.name}: {', '.join(one.words)}" for one in slices)
-    return replace(data, slices=tuple(names.tolist()), origin=data.source_fingerprint, slice_words=words)
+    origin = data if data.origin is None else data.origin
+    return replace(data, slices=tuple(names.tolist()), origin=origin, slice_words=words)
 
 
 def plain(text: str) -> str:

@@ -7,7 +7,17 @@ from shrp.data import TextData, load_file, load_probe
 from shrp.errors import DataError
 from shrp.evaluate import evaluate, summarise
 from shrp.metrics import paired_interval, wilson
-from shrp.minimal_pairs import ALL, pair_changes, pair_outcomes, pairs_of, route_changes, units_of
+from shrp.minimal_pairs import (
+    ALL,
+    MIXED,
+    MOST_MIXED,
+    pair_changes,
+    pair_outcomes,
+    pairs_of,
+    route_changes,
+    slices_of,
+    units_of,
+)
 from shrp.tasks import TASKS, custom_task
 from shrp.usage import UsageStats, measure_usage
 
@@ -164,3 +174,13 @@ def test_pairs_are_read_from_a_file_and_change_no_fingerprint(tmp_path):
     assert data.fingerprint == load_file(path, "sst2", meanings=means).fingerprint
     with pytest.raises(DataError, match="no column 'pair'"):
         load_file(path, "sst2", meanings=means, pair_column="pair")
+
+
+def test_a_pair_in_two_slices_is_named_by_both_unless_that_makes_very_many():
+    texts = tuple((f"w{i}",) for i in range(2 * (MOST_MIXED + 2)))
+    pairs = np.arange(len(texts)).reshape(-1, 2)
+    alike = TextData(TASKS["cola"], "made", texts, slices=("a", "b") * len(pairs))
+    assert set(slices_of(alike, pairs)) == {"a / b"}
+    own = [f"s{i}" for i in range(len(texts) - 2)]
+    apart = TextData(TASKS["cola"], "made", texts, slices=(*own, "a", "a"))
+    assert slices_of(apart, pairs) == (*[MIXED] * (len(pairs) - 1), "a")

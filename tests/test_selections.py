@@ -166,9 +166,17 @@ def test_a_checkpoint_is_measured_with_every_selection(
     again = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
     assert again.exit_code == 0
     assert json.loads((tmp_path / "selection.json").read_text())["rows"] == rows
-    of_another = [one | {"routed": one["routed"] + 0.2} for one in rows]
-    (tmp_path / "other.json").write_text(json.dumps({"command": "", "rows": of_another}))
-    for places, out in (([tmp_path / "model"] * 2, "selection.json"), ([tmp_path / "model"], "other.json")):
+    older = [{name: one[name] for name in one if name != "fingerprint"} for one in rows]
+    for name, others in (
+        ("another.json", [one | {"fingerprint": "another"} for one in rows]),
+        ("other.json", of_another := [one | {"routed": one["routed"] + 0.01} for one in older]),
+    ):
+        (tmp_path / name).write_text(json.dumps({"command": "", "rows": others}))
+    for places, out in (
+        ([tmp_path / "model"] * 2, "selection.json"),
+        ([tmp_path / "model"], "another.json"),
+        ([tmp_path / "model"], "other.json"),
+    ):
         with pytest.raises(
             PlanError, match=f"is one more sst2-2of3, and {out} has rows of one; name another file"
         ):

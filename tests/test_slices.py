@@ -6,6 +6,8 @@ import pytest
 from shrp import minimal_pairs
 from shrp.data import TextData
 from shrp.errors import DataError
+from shrp.evaluate import summarise
+from shrp.results_store import ResultsStore
 from shrp.slices import MOST, REST, TAKEN, WordSlice, parse_slices, sliced_by_words
 from shrp.tasks import TASKS
 
@@ -48,7 +50,7 @@ def test_words_are_whole_in_either_case_with_stars_for_letters():
 
 
 def test_the_names_that_are_taken_and_signs_that_turn_text_around():
-    assert minimal_pairs.ALL in TAKEN
+    assert {minimal_pairs.ALL, minimal_pairs.MIXED} < {*TAKEN}
     (found,) = parse_slices("\u202ename\u2066: word")
     assert found == WordSlice("name", ("word",))
 
@@ -64,6 +66,16 @@ def test_an_input_is_in_the_first_slice_of_which_either_text_has_a_word():
     assert apart.slices == (REST,)  # words in a row are of one text
 
 
+def test_what_a_model_said_of_data_is_kept_whatever_slices_they_are_given(tmp_path):
+    own = data_of("a", "b", labels=np.array([0, 1]), slices=("one", "two"))
+    logits = np.array([[1.0, 0.0], [1.0, 0.0]], dtype=np.float32)
+    store = ResultsStore(tmp_path)
+    store.keep_evaluation("checkpoint", own, "plan", summarise(own, np.arange(2), logits, False))
+    sliced = sliced_by_words(own, parse_slices("x: a"))
+    found = store.evaluation("checkpoint", sliced, "plan")
+    assert (found.score, tuple(found.slices)) == (0.5, ("x", REST))
+
+
 def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given():
     own = data_of("a", "b", slices=("one", "two"))
     sliced = sliced_by_words(own, parse_slices("x: a"))
@@ -73,7 +85,8 @@ def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given
     again = sliced_by_words(sliced, parse_slices("y: b"))
     assert (again.slices, again.source_fingerprint) == ((REST, "y"), own.fingerprint)
     part = sliced.subset([0])
-    assert part.source_fingerprint == part.fingerprint  # other data, of which nothing is stored
+    assert part.source_fingerprint == own.subset([0]).fingerprint
+    assert part.slice_words == "x: a"
 
 
 @pytest.mark.parametrize(
@@ -85,9 +98,9 @@ def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given
         ("x: *", "would be in every text"),
         ("x: *a*b*", "more than 2 stars"),
         ("x: a\nx: b", "two slices named 'x'"),
-        *((f"{name}: a", f"two slices named '{name}'") for name in TAKEN),
-        (f"{'long ' * 50}: a", "is longer than 60 characters"),
-        (", ".join(f"w{i}" for i in range(90)), "is longer than 60 characters"),
+        *((f"{name}: a", f"'{name}' stands for something else in tables") for name in TAKEN),
+        (f"{'long ' * 50}: a", "is longer than 60 characters: give it a shorter one"),
+        (", ".join(f"w{i}" for i in range(90)), "60 characters: write a name and a colon before the words"),
         ("\n".join(f"n{i}: w{i}" for i in range(MOST + 1)), f"these are {MOST + 1} slices; at most {MOST}"),
     ],
 )

@@ -76,7 +76,7 @@ def paired_test(
 
 def _looked_at(data: TextData, pair: frozenset[str]) -> int:
     """How many different pairs of models this session has compared on these data, this one included."""
-    pairs = st.session_state.setdefault("compared", {}).setdefault(data.fingerprint, set())
+    pairs = st.session_state.setdefault("compared", {}).setdefault(data.source_fingerprint, set())
     pairs.add(pair)
     return len(pairs)
 

@@ -123,7 +123,7 @@ def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, 
     frame = paired.by_group(reference, other, CLASS if by == CLASS else SLICE)
     if frame.empty:
         kinds = "slices" if by == SLICE else "classes"
-        own = "choose a slice column for data of your own, or " if by == SLICE else ""
+        own = "type slices by words in the sidebar, or " if by == SLICE else ""
         st.info(f"{escape(other.data)} has no {kinds}: {own}pick other data in the sidebar.")
         return
     value = "recall" if by == CLASS else other.metric

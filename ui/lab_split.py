@@ -48,7 +48,7 @@ def _split(selection: Selection) -> Selection:
     chosen, held, scored = found
     if (teacher := checkpoint.teacher.get(data.source_fingerprint)) is not None:
         part = _part(checkpoint.fingerprint, data, teacher, scored)
-        checkpoint = replace(checkpoint, teacher={**checkpoint.teacher, held.fingerprint: part})
+        checkpoint = replace(checkpoint, teacher={**checkpoint.teacher, held.source_fingerprint: part})
     return replace(selection, checkpoint=checkpoint, data=held, ranked_on=chosen)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 from plotly.offline import get_plotlyjs
 
+from shrp.data import TextData
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.usage import UsageStats
@@ -49,10 +50,15 @@ class Report:
         return page(self.title, self.content)
 
 
+def _of(data: TextData | None) -> str:
+    """What tells the data of a report from others."""
+    return "" if data is None else f"{data.fingerprint} {data.slice_words}"
+
+
 def section(selection: Selection) -> None:
     """A button that makes the report, and once it is made its download; the report stays in the person's session."""
     data = selection.data
-    key = (selection.checkpoint.fingerprint, data.fingerprint if data is not None else "")
+    key = (selection.checkpoint.fingerprint, _of(data))
     place = st.container(horizontal=True, vertical_alignment="center", gap="small")
     busy = st.empty()
     kept: Report | None = st.session_state.get(_KEPT)
@@ -122,5 +128,4 @@ def build(selection: Selection, progress: Callable[[float, str], None] = lambda 
     add("limits", "Limits", 0.98, lambda part: limits_part(part, selection))
     title = f"{selection.name}: SHRP report"
     about = f"Made {made} of the checkpoint with the fingerprint {selection.checkpoint.fingerprint[:12]}."
-    fingerprint = data.fingerprint if data is not None else ""
-    return Report(selection.checkpoint.fingerprint, fingerprint, title, made, body(title, about, sections))
+    return Report(selection.checkpoint.fingerprint, _of(data), title, made, body(title, about, sections))

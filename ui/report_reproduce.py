@@ -38,12 +38,14 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     known = {"probe": "probe", "glue": "glue", "hub": "glue"}
     data = known.get(selection.source, "YOUR_FILE")
     part.words("From SHRP's folder, with the checkpoint's folder in place of its name:")
+    words = selection.data.slice_words.splitlines() if selection.data is not None else []
+    sliced = "".join(f" --slice {shlex.quote(line)}" for line in words)
     lines = [
-        f"python -m shrp evaluate {name} --data {data}",
+        f"python -m shrp evaluate {name} --data {data}{sliced}",
         f"python -m shrp measure {name} --tokens {TOKENS}",
     ]
     if selection.is_routed:
-        lines.insert(1, f"python -m shrp usage {name} --data {data}")
+        lines.insert(1, f"python -m shrp usage {name} --data {data}{sliced}")
         half = len(selection.checkpoint.info.config.layers) * 2
         lines.append(f"python -m shrp sweep {name} --data {data}")
         lines.append(f"python -m shrp prune {name} --budget {half} --out pruned")
