@@ -193,7 +193,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         counted = int(stats.counts(stats.layers[0], rows).sum())
         chart(
             usage_figures.evenness_bars(summary, stats.num_experts, counted, subtitle=of),
-            summary,
+            summary.assign(group=group, n=int(rows.sum()), data=stats.data),
             key="evenness",
             name=f"{name}-evenness",
             alt="Effective experts: "
@@ -367,7 +367,10 @@ def measured(selection: state.Selection) -> None:
     expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name, of=picked)
     specialisation_section.section(selection, stats, layer, expert)
     exchanged_routes.section(selection, stats)
-    pair_routes.section(selection, stats, layer)
+    try:
+        pair_routes.section(selection, stats, layer)
+    except ShrpError as error:  # outputs that are no numbers say nothing of which input of a pair is which
+        state.show_error(error)
 
 
 selection = state.current()

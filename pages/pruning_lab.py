@@ -75,7 +75,9 @@ def main() -> None:
     beside = st.container()
     known = marks(selection.checkpoint, selection.data, routed)
     lab_sweep.fill(selection.checkpoint, selection.data, setting, stats)
-    curve = lab_sweep.Section(selection, setting, stats, known, routed)
+    curve = lab_sweep.Section(
+        selection, setting, stats, known, routed, by_hand=editor.edits != lab_edits.NO_EDITS
+    )
     asked = curve.place()
     if asked:
         curve.sketch()
@@ -85,7 +87,10 @@ def main() -> None:
     compare_sides.offer(setting, plan, held_out=selection.ranked_on is not None)
     lab_outputs.take_along(selection, setting, plan, pruned, routed)
     if asked:  # late, so that everything else is there meanwhile
-        curve.sweep()
+        try:
+            curve.sweep()
+        except ShrpError as error:  # what was scored until then stays
+            state.show_error(error)
         curve.draw()
     with beside:
         try:

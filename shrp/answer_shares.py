@@ -55,7 +55,7 @@ def matching_shift(logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
         return reference.astype(np.float64).mean(0) - logits.mean(0)
     wanted, shift = answer_shares(reference), np.zeros(classes)
     for _ in range(_ROUNDS):
-        for c in range(1, classes):  # the first one's share is what is left
+        for c in range(classes == 2, classes):  # of two, the first one's share is what the other leaves
             moved = logits + shift
             rivals = np.delete(moved, c, axis=1).max(1)
             shift[c] += _threshold(moved[:, c] - rivals, wanted[c])

@@ -87,7 +87,6 @@ def attention_roles(
     *,
     inputs: int = INPUTS,
     max_length: int = 128,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttentionRoles:
     """Run a model, routed or pruned, on some inputs of each class and see where every expert attends to.
@@ -106,7 +105,7 @@ def attention_roles(
     if not len(data):
         raise DataError(f"{data.name} is empty; attention needs at least one input.")
     limit = longest_input(model, tokenizer, max_length)
-    sampled = [data.texts[i] for i in data.stratified_order(seed)[:inputs]]
+    sampled = [data.texts[i] for i in data.stratified_order()[:inputs]]
     encoded = encode(tokenizer, sampled, limit)
     parts = [
         [None if span is None else span[0] for span in token_spans(tokenizer, text, limit)]

@@ -1,5 +1,6 @@
 """From texts to padded batches of tensors, for training and evaluation alike."""
 
+import os
 import threading
 from collections.abc import Sequence
 
@@ -72,14 +73,22 @@ def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list
     """Where in its text each token of one encoded input comes from.
 
     Args:
-        tokenizer: A fast one; a slow one does not know.
+        tokenizer: A fast one.
         text: One text, or a pair.
         max_length: As for `encode`, whose tokens these are.
 
     Returns:
         For each token `(text, start, end)`: which text of the pair, and its characters there. None for special
         tokens that the tokenizer added.
+
+    Raises:
+        DataError: The tokenizer is a slow one, which does not know.
     """
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{type(tokenizer).__name__} has no fast form (tokenizer.json), which alone tells from where in a text a "
+            "token comes."
+        )
     limit = min(max_length, tokenizer.model_max_length)
     with _ENCODING:
         encoded = tokenizer(*text, truncation=True, max_length=limit, return_offsets_mapping=True)
@@ -98,6 +107,17 @@ def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
             encoded = tokenizer(*columns, truncation=False, return_attention_mask=False, verbose=False)
         found += [len(ids) for ids in encoded["input_ids"]]
     return found
+
+
+def save_tokenizer(tokenizer, folder: str | os.PathLike) -> None:
+    """Write a tokenizer's files as they would be had it never encoded anything: a fast one keeps, and would write out,
+    how the last texts were cut and padded.
+    """
+    with _ENCODING:
+        if tokenizer.is_fast:
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
+        tokenizer.save_pretrained(folder)
 
 
 def piece_counts(tokenizer, texts: Sequence[tuple[str, ...]], size: int) -> np.ndarray:

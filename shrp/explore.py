@@ -41,7 +41,8 @@ class Exploration:
     logits: np.ndarray
     """`(C,)`, in the order of the task's labels."""
     probs: Mapping[int, np.ndarray]
-    """Routed layer -> router probabilities, `(H,)`, or `(T, H)` under token routing; none without one."""
+    """Layer of experts -> router probabilities, `(H,)`, or `(T, H)` under token routing; even ones where a layer has
+    no router, and nothing where none has experts."""
     unknown: int = 0
     """How many of the tokens stand for what the vocabulary lacks."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)

@@ -229,7 +229,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_free(folder: Path) -> None:
-    """Raise `ExportError` unless `folder` is new, empty, or an earlier export and nothing else."""
+    """Raise `ExportError` unless `folder` has a name and is new, empty, or an earlier export and nothing else."""
+    if folder.name in ("", ".."):
+        raise ExportError(f"'{folder}' is no name for an export; name a folder of its own.")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not read_config(folder) or not {file.name for file in folder.iterdir()} <= {MODEL, TOKENIZER, CONFIG}:

@@ -30,8 +30,6 @@ class RouterInputs:
     A router is linear, so under token routing the scores of the mean state are the mean of the tokens' scores.
     """
 
-    data: str
-    layer: int
     states: np.ndarray
     """`(N, d)` float32: each input's hidden states at the layer's entry, averaged over its real tokens."""
     scores: np.ndarray
@@ -95,7 +93,7 @@ def router_inputs(
         raise DataError(
             f"What layer {layer}'s router is given is not all finite numbers: the weights are spoilt."
         )
-    return RouterInputs(data.name, layer, states, scores)
+    return RouterInputs(states, scores)
 
 
 def plane(table: np.ndarray) -> Plane:

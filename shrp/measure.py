@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 
-import pandas as pd
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -52,14 +51,6 @@ class Cost:
     """FLOPs of everything."""
     tokens: int
     """Length of the one input that the FLOPs are for."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """Two rows, `scope` encoder and model, with columns `params`, `flops` and `tokens`."""
-        rows = [
-            ("encoder", self.encoder_params, self.encoder_flops, self.tokens),
-            ("model", self.model_params, self.model_flops, self.tokens),
-        ]
-        return pd.DataFrame(rows, columns=["scope", "params", "flops", "tokens"])
 
     def relative_to(self, other: Cost) -> dict[str, float]:
         """Shares kept: each figure of this cost over `other`'s, 1.0 meaning equal (nan where `other` has 0).

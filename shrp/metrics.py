@@ -45,6 +45,10 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     return {name: float(_FROM_CONFUSION[name](matrix)) for name in task.metrics}
 
 
+_EQUAL = 5
+"""Decimals of logits that count: the same text in another batch has other ones further on."""
+
+
 def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
     """Area under the ROC curve of a classifier of two classes, 0.5 by chance: the share of all couples of an input of
     each class that its logits have in order, whatever its threshold. nan where one class is missing.
@@ -57,7 +61,8 @@ def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
     ones, zeros = int(one.sum()), int((~one).sum())
     if not ones or not zeros:
         return float("nan")
-    ranks = rankdata(logits[:, 1].astype(np.float64) - logits[:, 0])  # equal ones share theirs, so count half
+    margins = (logits[:, 1].astype(np.float64) - logits[:, 0]).round(_EQUAL)
+    ranks = rankdata(margins)  # equal ones share theirs, so count half
     return float((ranks[one].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 

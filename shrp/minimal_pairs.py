@@ -172,9 +172,14 @@ def slices_of(data: TextData, pairs: np.ndarray) -> tuple[str, ...] | None:
     """
     if data.slices is None:
         return None
-    found = [tuple(dict.fromkeys(data.slices[one] for one in pair)) for pair in pairs]
+    found = [tuple(dict.fromkeys(_named(data.slices[one]) for one in pair)) for pair in pairs]
     many = len({names for names in found if len(names) > 1}) > MOST_MIXED
     return tuple(MIXED if many and len(names) > 1 else " / ".join(names) for names in found)
+
+
+def _named(name: str) -> str:
+    """The name of a slice, told from those of all pairs and of mixed ones."""
+    return f"{name} (slice)" if name in (ALL, MIXED) else name
 
 
 def pair_groups(slices: tuple[str, ...] | None, n: int) -> dict[str, np.ndarray]:

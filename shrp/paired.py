@@ -37,19 +37,20 @@ FLIP_COLUMNS = (
 )
 """The columns of `flip_table` beside the texts'."""
 
+_MEANS_RESAMPLES = 1000
+"""Of the bootstrap of a mean over draws."""
 _FURTHER = 0.5
 """Predictions of numbers that are further apart than this differ, in the label's units."""
 
 
 def paired_difference(
-    a: Evaluation, b: Evaluation, *, resamples: int = 2000, seed: int = 0
+    a: Evaluation, b: Evaluation, *, resamples: int = 2000
 ) -> tuple[float, tuple[float, float]]:
     """Headline score of `a` minus that of `b` on the inputs that both have seen.
 
     Args:
         resamples: draws of the bootstrap over inputs; 0 leaves the interval out. Accuracy takes Agresti and Min's
             interval instead, which stays honest where no input changes sides (the bootstrap then gives 0 to 0).
-        seed: makes the interval reproducible.
 
     Returns:
         The difference and its 95% interval; nan without labels or shared inputs, the interval also where no draw of
@@ -70,12 +71,10 @@ def paired_difference(
         ours, theirs = ours == labels, theirs == labels
         return value, paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(labels))
     draw = _draw_correlations if task.is_regression else _draw_confusions
-    return value, of_draws(draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(seed)))
+    return value, of_draws(draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(0)))
 
 
-def mean_difference(
-    draws: Sequence[Evaluation], b: Evaluation, *, resamples: int = 1000, seed: int = 0
-) -> tuple[float, tuple[float, float]]:
+def mean_difference(draws: Sequence[Evaluation], b: Evaluation) -> tuple[float, tuple[float, float]]:
     """Mean headline score of several random draws of one change, minus that of `b` on the same inputs.
 
     What a single draw owes to its luck with each input is averaged too, so that nothing need be added for it: accuracy
@@ -89,16 +88,16 @@ def mean_difference(
         DataError: the evaluations are not of the same inputs in the same order.
     """
     if len(draws) == 1:
-        return paired_difference(draws[0], b, resamples=resamples, seed=seed)
+        return paired_difference(draws[0], b, resamples=_MEANS_RESAMPLES)
     if any(one.data != b.data or not np.array_equal(one.indices, b.indices) for one in draws):
         raise DataError(f"Evaluations on '{b.data}' are not of the same inputs in the same order.")
     value = float(np.mean([one.score for one in draws])) - b.score
-    if b.labels is None or not resamples:
+    if b.labels is None:
         return value, NO_INTERVAL
     if b.metric == "accuracy":
         return value, paired_mean_interval(np.mean([one.correct for one in draws], axis=0) - b.correct)
-    generator, n, found = np.random.default_rng(seed), len(b.labels), []
-    for size in at_once(resamples, n):
+    generator, n, found = np.random.default_rng(0), len(b.labels), []
+    for size in at_once(_MEANS_RESAMPLES, n):
         rows = generator.integers(n, size=(size, n))
         scores = [_resampled(one, rows) for one in (b, *draws)]
         found.append(np.mean(scores[1:], axis=0) - scores[0])

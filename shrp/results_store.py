@@ -52,9 +52,9 @@ _PUTS_A_COUNT = 256
 
 def cache_folder() -> Path | None:
     """The folder that SHRP_CACHE names, or the platform's place for caches; None where there is no home folder."""
-    if named := os.environ.get(FOLDER, "").strip():
-        return Path(named).expanduser().absolute()
     try:
+        if named := os.environ.get(FOLDER, "").strip():
+            return Path(named).expanduser().absolute()
         home = Path.home()
     except RuntimeError:
         return None

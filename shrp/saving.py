@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import reference
+from shrp.batching import save_tokenizer
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers
 from shrp.errors import CheckpointError
@@ -69,7 +70,7 @@ def save(
         }
         (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
-        tokenizer.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial)
         for name, content in (extra_files or {}).items():
             (partial / name).write_text(content, encoding="utf-8")
         if teacher:

@@ -266,8 +266,8 @@ def cells_frame(one: Grouping) -> pd.DataFrame:
     """Every count of a group and an expert that was tested, over all layers, the least likely first.
 
     Returns:
-        Columns layer, expert, group, inputs (or tokens, of the group), count, share, of_all (the share of all that
-        takes the expert), difference, and p (`Grouping.cells_everywhere`).
+        Columns layer, expert, group, n (inputs of the group, or tokens where these route), count, share, of_all (the
+        share of all that takes the expert), difference, and p (`Grouping.cells_everywhere`).
     """
     rows = []
     for at, layer in enumerate(one.layers):
@@ -284,7 +284,7 @@ def cells_frame(one: Grouping) -> pd.DataFrame:
                 whole[e],
             )
             rows.append((*facts, shares[g, e] - whole[e], one.cells_everywhere[at, g, e]))
-    columns = ["layer", "expert", "group", "inputs", "count", "share", "of_all", "difference", "p"]
+    columns = ["layer", "expert", "group", "n", "count", "share", "of_all", "difference", "p"]
     frame = pd.DataFrame(rows, columns=columns)
     order = np.lexsort((-frame["difference"].abs(), frame["p"]))
     return frame.iloc[order].reset_index(drop=True)

@@ -23,7 +23,7 @@ import numpy as np
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import piece_counts
+from shrp.batching import piece_counts, save_tokenizer
 from shrp.data import TextData
 from shrp.errors import DataError, UnsupportedModelError
 from shrp.measure import WHOLE_VOCABULARY
@@ -77,7 +77,7 @@ def vocabulary_of(
     """
     if min_count < 1 or common < 0:
         raise ValueError("A token that is kept is there once at least, and no fewer than 0 are common.")
-    model = _wordpiece(json.loads(tokenizer.backend_tokenizer.to_str()))
+    model = _wordpiece(_core(tokenizer))
     prefix = model["continuing_subword_prefix"]
     if not texts:
         raise DataError("there are no texts to tell from which tokens are needed.")
@@ -97,7 +97,10 @@ def vocabulary_of(
         if index not in special and len(piece.removeprefix(prefix)) > 1 and not _UNUSED.fullmatch(piece)
     ]
     keep[sorted(longer)[:common]] = True
+    normalizer = tokenizer.backend_tokenizer.normalizer
     seen = {character for text in texts for part in text for character in part}
+    if normalizer is not None:  # which may take a character apart
+        seen |= {part for character in seen for part in normalizer.normalize_str(character)}
     seen |= {lower for character in seen for lower in character.lower()}
     characters = seen | set(string.printable)
     for piece, index in pieces.items():
@@ -157,7 +160,19 @@ def with_vocabulary(
 
 def can_be_trimmed(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer is of the kind that can be trimmed here."""
-    return type(getattr(tokenizer.backend_tokenizer, "model", None)).__name__ == "WordPiece"
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    return type(getattr(core, "model", None)).__name__ == "WordPiece"
+
+
+def _core(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A fast tokenizer's JSON."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:
+        raise UnsupportedModelError(
+            "a tokenizer without a fast form (tokenizer.json) can't be trimmed here; WordPiece's can, of BERT, "
+            "DistilBERT, ELECTRA and MPNet."
+        )
+    return json.loads(core.to_str())
 
 
 def _wordpiece(backend: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +189,7 @@ def _wordpiece(backend: dict[str, Any]) -> dict[str, Any]:
 def _smaller_tokenizer(tokenizer: PreTrainedTokenizerBase, place: dict[int, int]) -> PreTrainedTokenizerBase:
     """The tokenizer with the tokens whose old ids are in `place`, at their new ids."""
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         path = Path(folder) / _FILE
         backend = json.loads(path.read_text(encoding="utf-8"))
         model = _wordpiece(backend)

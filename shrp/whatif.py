@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import collate, encode, longest_input
+from shrp.batching import Batch, collate, encode, longest_input
 from shrp.convert import expert_layers
 from shrp.errors import PlanError
 from shrp.evaluate import label_columns
@@ -91,17 +91,21 @@ def what_if(
             raise PlanError("this model routes whole inputs, so nothing can be forced for one token.")
         if not 0 <= token < (length := len(encoded[0]["input_ids"])):
             raise PlanError(f"the input has tokens 0 to {length - 1}, not {token}.")
+
+    def inputs(rows: list[int]) -> Batch:
+        return {name: values.to(model.device) for name, values in collate(tokenizer, encoded, rows).items()}
+
     forced = []
     with torch.inference_mode(), use_gates(route.gates):
-        base, entering = run_from(model, collate(tokenizer, encoded, [0]), watch=list(routed))
+        base, entering = run_from(model, inputs([0]), watch=list(routed))
         for done, (layer, module) in enumerate(routed.items(), 1):
-            batch = collate(tokenizer, encoded, [0] * module.num_experts)
+            batch = inputs([0] * module.num_experts)
             with use_gates(_each_expert(layer, token)):
                 logits, _ = run_from(model, batch, layer, entering[layer])
-            forced.append(logits.float().numpy()[:, columns])
+            forced.append(logits.float().cpu().numpy()[:, columns])
             if progress:
                 progress(done, len(routed))
-    return WhatIf(task, tuple(routed), base.float().numpy()[0, columns], np.stack(forced), route, token)
+    return WhatIf(task, tuple(routed), base.float().cpu().numpy()[0, columns], np.stack(forced), route, token)
 
 
 def _each_expert(layer: int, token: int | None) -> GateSource:

@@ -51,6 +51,15 @@ def test_more_classes_too(classes):
     assert np.abs(answer_shares(moved) - answer_shares(reference)).max() <= 1.5 / 300
 
 
+def test_a_model_that_answers_all_inputs_almost_alike_gets_the_shares_too():
+    """The class that is never answered lies many spreads of the logits below the others."""
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(300, 3))
+    own = rng.normal(size=(300, 3)) * 0.01 + [-2, 0, 0.5]
+    moved = own + matching_shift(own, reference)
+    assert np.abs(answer_shares(moved) - answer_shares(reference)).max() <= 1.5 / 300
+
+
 def test_equal_outputs_stay_on_one_side():
     own = logits(2, 1, 1 + 1e-7, 1, 0)
     for reference, share in ((logits(1, 1, -1, -1, -1), 0.2), (logits(1, 1, 1, -1, -1), 0.8)):

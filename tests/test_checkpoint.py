@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from shrp import checkpoint, saving
 from shrp.base import load_base
+from shrp.batching import encode
 from shrp.card_pruning import picked
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
@@ -96,6 +97,19 @@ def test_round_trip(
     stored = loaded.model.state_dict()
     assert all(torch.equal(stored[name], value.half().float()) for name, value in model.state_dict().items())
     torch.testing.assert_close(tiny_logits(loaded.model, inputs), expected, atol=0.1, rtol=0)
+
+
+def test_what_a_tokenizer_read_last_makes_no_other_checkpoint(
+    tmp_path, tiny_routed, tiny_tokenizer, tiny_info
+):
+    """It keeps inside how texts were cut, which is nobody's choice but that of who encoded last."""
+    model, kept = tiny_routed(), []
+    for limit in (8, 16):
+        encode(tiny_tokenizer, [("w1 w2",)], limit)
+        folder = checkpoint.save(model, tiny_tokenizer, tiny_info(), tmp_path / str(limit))
+        kept.append(checkpoint.load(folder).fingerprint)
+    assert kept[0] == kept[1]
+    assert json.loads((tmp_path / "8" / "tokenizer.json").read_text())["truncation"] is None
 
 
 def test_saving_leaves_the_model_as_it_was(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from shrp.batching import collate, encode, longest_input, token_counts
+from shrp.batching import collate, encode, longest_input, token_counts, token_spans
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
 from shrp.errors import DataError, PlanError
@@ -345,3 +346,8 @@ def test_routes_are_compared_and_consequences_told_from_causes(tokenizer, routin
         np.testing.assert_allclose(outputs["change"], after.logits - before.logits, atol=1e-6)
         assert outputs["forced probability"].sum() == pytest.approx(1)
     assert False in seen  # some route above did change because of it
+
+
+def test_a_tokenizer_that_does_not_know_where_its_tokens_come_from_is_refused():
+    with pytest.raises(DataError, match="SimpleNamespace has no fast form"):
+        token_spans(SimpleNamespace(is_fast=False), ("w1",))

@@ -271,6 +271,10 @@ def test_only_an_earlier_export_is_replaced(
     for place in (thesis, beside, tmp_path / "file", ROOT / "checkpoints" / "sst2-6of12"):
         with pytest.raises(ExportError, match="exists and is not an earlier export"):
             export_folder(*save, place)
+    monkeypatch.chdir(tmp_path)
+    for nameless in (Path(), Path("..")):
+        with pytest.raises(ExportError, match="is no name for an export"):
+            export_folder(*save, nameless)
     assert (thesis / "thesis.txt").read_text() == "years of work"
     assert not calls
     (beside / "mine.txt").unlink()

@@ -28,11 +28,13 @@ from shrp.tasks import TASKS
 ROWS = 24
 
 
-@pytest.fixture
-def place(tmp_path, tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
-    """An encoder of 12 layers x 12 heads, and a folder of data in GLUE's columns."""
-    tiny_model(num_hidden_layers=12, num_attention_heads=12).base_model.save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data):
+    """An encoder of 12 layers x 12 heads, a folder of data in GLUE's columns, and what SHRP's rows of RTE by
+    `retain` are made of, as one run of the command left it: `place` has the first two alone."""
+    folder = tmp_path_factory.mktemp("origin")
+    tiny_model(num_hidden_layers=12, num_attention_heads=12).base_model.save_pretrained(folder / "encoder")
+    tiny_tokenizer.save_pretrained(folder / "encoder")
     for name in general.SOURCES:
         task = TASKS[name]
         for split, seed in (("train", 0), ("validation", 1)):
@@ -41,14 +43,47 @@ def place(tmp_path, tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
             frame["label"] = (
                 np.arange(ROWS) % task.num_labels if task.label_names else np.linspace(0, 5, ROWS)
             )
-            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
-            frame.to_parquet(tmp_path / "data" / name / f"{split}.parquet")
-    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(general, "SIZES", {"conversion_size": 8, "final_size": 8, "further_size": 8})
+            (folder / "data" / name).mkdir(parents=True, exist_ok=True)
+            frame.to_parquet(folder / "data" / name / f"{split}.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch, folder)
+        run(folder, "--tasks", "rte", "--recipes", "retain", "--controls", "")
+    return folder
+
+
+def shorten(patch, folder):
+    """Data of this folder, and trainings of a few steps on them."""
+    patch.setenv("SHRP_DATA_DIR", str(folder / "data"))
+    patch.setattr(general, "SIZES", {"conversion_size": 8, "final_size": 8, "further_size": 8})
     short = (replace(depth, recovery_examples=2 * ROWS, recovery_tokens=0) for depth in depths.DEPTHS)
-    monkeypatch.setattr(depths, "DEPTHS", tuple(short))
-    monkeypatch.setattr(depths, "FEW", 0)  # so no copies
+    patch.setattr(depths, "DEPTHS", tuple(short))
+    patch.setattr(depths, "FEW", 0)  # so no copies
+
+
+@pytest.fixture
+def place(origin, tmp_path, monkeypatch):
+    """The encoder and the data, of which nothing is made yet."""
+    for name in ("encoder", "data"):
+        shutil.copytree(origin / name, tmp_path / name)
+    shorten(monkeypatch, tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def begun(origin, place):
+    """The same with the teacher of RTE and the conversion on texts."""
+    shutil.copytree(origin / "work" / "rte", place / "work" / "rte")
+    for folder in (origin / "work").glob("general-*"):
+        if not folder.name.startswith("general-further"):
+            shutil.copytree(folder, place / "work" / folder.name)
+    return place
+
+
+@pytest.fixture
+def done(origin, place):
+    """The same with all that SHRP's own rows of RTE by `retain` are made of, seed 0, but not the rows."""
+    shutil.copytree(origin / "work", place / "work")
+    return place
 
 
 def run(place, *options):
@@ -76,7 +111,7 @@ def found_recovered(rows):
     }
 
 
-def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
+def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
     options = (
         "--tasks",
         "rte",
@@ -85,9 +120,9 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
         "--controls",
         "dropped",
         "--ship",
-        place / "ship",
+        begun / "ship",
     )
-    rows = run(place, *options)
+    rows = run(begun, *options)
     frame = studies.glue_frame(rows)
     for recipe in ("retain", "paper"):
         for depth in depths.DEPTHS:
@@ -108,11 +143,11 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
         assert row["lead"] * row["teacher"] == pytest.approx(gap)
     assert any(row["lead"] for row in leads)
     assert {row["constant"] for row in rows} == {0.5}
-    dropped = next((place / "work" / "rte-s0").glob("retain-dropped-11of12-*"))
+    dropped = next((begun / "work" / "rte-s0").glob("retain-dropped-11of12-*"))
     assert layer_kinds(checkpoint.load(dropped).model) == ["dense"] + ["dropped"] * 11
     trained = {
         path.parent.name.rsplit("-", 1)[0]: checkpoint.read_config(path.parent)[1].training
-        for path in (place / "work").glob("rte*/*/config.json")
+        for path in (begun / "work").glob("rte*/*/config.json")
     }
     assert len(trained) == 1 + 2 * 2 + 4 * 2 * 2  # the teacher, stage 1 of `paper`, and four at each depth
     for name, facts in trained.items():
@@ -123,11 +158,11 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
         stage2, recovery = epochs[f"{recipe}-none-{depth}"], epochs[f"{recipe}-static-{depth}-{m}"]
         assert epochs[f"{recipe}-random-{depth}-{m}"] == recovery == 2
         assert epochs[f"{recipe}-dropped-{depth}"] == stage2 + recovery == 4  # a control learns for as long
-    made = {path: path.stat().st_mtime_ns for path in (place / "work").rglob("model.safetensors")}
-    assert run(place, *options) == rows
-    assert {p: p.stat().st_mtime_ns for p in (place / "work").rglob("model.safetensors")} == made
+    made = {path: path.stat().st_mtime_ns for path in (begun / "work").rglob("model.safetensors")}
+    assert run(begun, *options) == rows
+    assert {p: p.stat().st_mtime_ns for p in (begun / "work").rglob("model.safetensors")} == made
     for depth, dense in (("6of12", 6), ("11of12", 1)):
-        shipped = checkpoint.load(place / "ship" / f"rte-{depth}")
+        shipped = checkpoint.load(begun / "ship" / f"rte-{depth}")
         assert layer_kinds(shipped.model) == ["dense"] * dense + ["routed"] * (12 - dense)
         assert {row["kind"] for row in shipped.info.scores} == {"teacher", "routed", "static", "control"}
         card = (shipped.path / "README.md").read_text(encoding="utf-8")
@@ -135,8 +170,8 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(place):
         assert card.count("texts (of glue/mrpc train, glue/rte train, ") == 1  # the same at both depths
 
 
-def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_controls_see_as_many(place):
-    rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped,uniform")
+def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_controls_see_as_many(done):
+    rows = run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped,uniform")
     deep = [row for row in rows if row["depth"] == "11of12" and row["model"] != "teacher"]
     conversion = 8 * (len(depths.UPPER) + len(depths.LOWER) + len(depths.DEPTHS))
     texts = {(row["model"], row["recovered"]): row["texts"] for row in deep}
@@ -149,7 +184,7 @@ def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_control
         ("dropped", False): conversion + 8,
         ("uniform", False): conversion + 8,
     }
-    work = place / "work"
+    work = done / "work"
     pruned, random = (
         checkpoint.load(next(work.glob(f"general-further-{kind}-*"))) for kind in ("static", "random")
     )
@@ -168,9 +203,9 @@ def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_control
     assert recovered.info.training["epochs"] == dropped.info.training["epochs"] == 2
 
 
-def test_without_a_router_random_experts_learn_for_as_long_as_shrp(place):
-    rows = run(place, "--tasks", "rte", "--seeds", "1", "--recipes", "retain,paper", "--controls", "unrouted")
-    work = place / "work"
+def test_without_a_router_random_experts_learn_for_as_long_as_shrp(begun):
+    rows = run(begun, "--tasks", "rte", "--seeds", "1", "--recipes", "retain,paper", "--controls", "unrouted")
+    work = begun / "work"
     for recipe in ("retain", "paper"):
         for depth in depths.DEPTHS:
             here = [row for row in rows if (row["recipe"], row["depth"]) == (recipe, depth.name)]
@@ -207,11 +242,11 @@ def test_without_a_router_random_experts_learn_for_as_long_as_shrp(place):
     assert "control: without a router, random experts, 1 a layer, recovered on texts and the task" in names
 
 
-def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(place, monkeypatch):
+def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(begun, monkeypatch):
     monkeypatch.setattr(depths, "FEW", 10**9)
     deep = replace(depths.DEPTHS[1], copies=3)
     monkeypatch.setattr(depths, "DEPTHS", (depths.DEPTHS[0], deep))
-    rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped", "--depths", "11of12")
+    rows = run(begun, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped", "--depths", "11of12")
     copies = {(row["model"], row["recovered"]): row["copies"] for row in rows}
     assert {what for what, number in copies.items() if number == 3} == {
         ("static", True),
@@ -226,7 +261,7 @@ def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(p
         ("random-11of12-1", True),
         ("dropped", True),
     ):
-        made = checkpoint.load(next((place / "work" / "rte-s0").glob(f"retain-{stage}-*"))).info.training
+        made = checkpoint.load(next((begun / "work" / "rte-s0").glob(f"retain-{stage}-*"))).info.training
         assert made["train_examples"] == ROWS * (4 if more else 1)
         assert made["train_data"].endswith("and 3 changed copies of each") == more
         assert made["config"]["distill_logits"] == (1.0 if more else 0.5)
@@ -244,10 +279,10 @@ def test_a_depth_asks_for_whole_epochs_of_about_as_many_examples_or_tokens():
     assert deep.copies_of("paper", 9) == depths.DEPTHS[0].copies_of("retain", 9) == 0
 
 
-def test_seeds_share_the_teacher_and_the_conversion_on_texts(place):
-    rows = run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--seeds", "0,1")
+def test_seeds_share_the_teacher_and_the_conversion_on_texts(done):
+    rows = run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--seeds", "0,1")
     assert len({row["teacher"] for row in rows}) == 1
-    work = place / "work"
+    work = done / "work"
     assert len(list(work.glob("general-none-*"))) == len(depths.DEPTHS)
     routed = [checkpoint.load(next((work / f"rte-s{s}").glob("retain-none-6of12-*"))) for s in (0, 1)]
     assert routed[0].fingerprint != routed[1].fingerprint
@@ -283,30 +318,30 @@ def test_a_killed_conversion_on_texts_goes_on(place, monkeypatch, control):
     assert not list((place / "work").glob("*.run"))
 
 
-def test_what_was_made_of_other_data_is_not_read_back(place):
+def test_what_was_made_of_other_data_is_not_read_back(done):
     """As many rows under the same name: only their bytes tell."""
     options = ("--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "6of12")
-    run(place, *options)
-    assert run(place, *options)
+    run(done, *options)
+    assert run(done, *options)
     for split, part in (("validation", "teacher is of another run .its validation"), ("train", "its train")):
-        file = place / "data" / "rte" / f"{split}.parquet"
+        file = done / "data" / "rte" / f"{split}.parquet"
         frame = pd.read_parquet(file)
         frame.assign(label=1 - frame["label"]).to_parquet(file)
         with pytest.raises(TrainingError, match=part):
-            run(place, *options)
+            run(done, *options)
         frame.to_parquet(file)
-    file = place / "data" / "cola" / "train.parquet"  # other texts to convert on
+    file = done / "data" / "cola" / "train.parquet"  # other texts to convert on
     frame = pd.read_parquet(file)
     frame.assign(sentence="w1 w2").to_parquet(file)
     with pytest.raises(TrainingError, match=r"general-none-\S+ is of another run .its texts differ"):
-        run(place, *options)
+        run(done, *options)
     frame.to_parquet(file)
-    shutil.rmtree(place / "work" / "rte" / "teacher")
-    model = checkpoint.load(next((place / "work" / "rte-s0").glob("retain-none-6of12-*"))).model
+    shutil.rmtree(done / "work" / "rte" / "teacher")
+    model = checkpoint.load(next((done / "work" / "rte-s0").glob("retain-none-6of12-*"))).model
     other = AutoModelForSequenceClassification.from_config(model.config)
-    other.base_model.save_pretrained(place / "encoder")
+    other.base_model.save_pretrained(done / "encoder")
     with pytest.raises(TrainingError, match="its weights differ"):
-        run(place, *options)
+        run(done, *options)
 
 
 def test_controls_compute_in_the_format_of_shrp_whatever_process_trains_them(place, monkeypatch):
@@ -326,33 +361,33 @@ def test_controls_compute_in_the_format_of_shrp_whatever_process_trains_them(pla
     assert {row["precision"] for rows in texts for row in rows} == {"bf16"}
 
 
-def test_controls_alone_come_beside_the_rows_that_there_are(place):
+def test_controls_alone_come_beside_the_rows_that_there_are(begun):
     options = ("--tasks", "rte", "--recipes", "paper", "--depths", "6of12")
-    first = run(place, *options, "--controls", "")
-    shutil.rmtree(place / "work" / "rte-s0")  # SHRP's own models are gone, their rows stay
-    rows = run(place, *options, "--controls", "uniform", "--controls-alone")
+    first = run(begun, *options, "--controls", "")
+    shutil.rmtree(begun / "work" / "rte-s0")  # SHRP's own models are gone, their rows stay
+    rows = run(begun, *options, "--controls", "uniform", "--controls-alone")
     assert [row for row in rows if row["model"] != "uniform"] == first
     (control,) = (row for row in rows if row["model"] == "uniform")
     assert "lead" not in control
-    assert not any("none" in folder.name for folder in (place / "work" / "rte-s0").iterdir())
+    assert not any("none" in folder.name for folder in (begun / "work" / "rte-s0").iterdir())
 
 
-def test_controls_without_texts_are_read_back(place):
+def test_controls_without_texts_are_read_back(done):
     """Their fresh layers are the same ones each time."""
     options = ("--tasks", "rte", "--recipes", "retain", "--depths", "6of12", "--no-control-texts")
-    first = run(place, *options, "--controls", "uniform")
+    first = run(done, *options, "--controls", "uniform")
     torch.manual_seed(99)
-    assert run(place, *options, "--controls", "uniform") == first
+    assert run(done, *options, "--controls", "uniform") == first
 
 
-def test_what_was_finished_before_its_identity_was_kept_needs_neither_base_nor_texts(place, monkeypatch):
+def test_what_was_finished_before_its_identity_was_kept_needs_neither_base_nor_texts(done, monkeypatch):
     options = ("--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "6of12")
-    first = run(place, *options)
-    for file in (place / "work").rglob("run.json"):
+    first = run(done, *options)
+    for file in (done / "work").rglob("run.json"):
         file.unlink()
-    shutil.rmtree(place / "encoder")
-    shutil.rmtree(place / "data" / "cola")
-    assert run(place, *options) == first
+    shutil.rmtree(done / "encoder")
+    shutil.rmtree(done / "data" / "cola")
+    assert run(done, *options) == first
 
 
 def test_a_checkpoint_is_shipped_of_one_seed(place):
@@ -365,29 +400,29 @@ def test_controls_alone_are_some(place):
         run(place, "--controls", "", "--controls-alone")
 
 
-def test_controls_alone_stand_beside_something_and_take_no_lead(place):
+def test_controls_alone_stand_beside_something_and_take_no_lead(begun):
     options = ("--tasks", "rte", "--recipes", "paper", "--depths", "6of12", "--controls", "dropped")
     with pytest.raises(
         TrainingError, match=r"t\.json has no recovered rows of SHRP's for rte, seed 0, paper, 6of12"
     ):
-        run(place, *options, "--controls-alone")
-    assert not (place / "t.json").exists()
-    rows = run(place, *options)
+        run(begun, *options, "--controls-alone")
+    assert not (begun / "t.json").exists()
+    rows = run(begun, *options)
     with pytest.raises(TrainingError, match=r"SHRP's lead over dropped .* would be lost"):
-        run(place, *options, "--controls-alone")
-    assert json.loads((place / "t.json").read_text())["rows"] == rows
+        run(begun, *options, "--controls-alone")
+    assert json.loads((begun / "t.json").read_text())["rows"] == rows
 
 
-def test_a_depth_alone_gets_the_same_rows_without_the_other_s_training_on_the_task(place):
+def test_a_depth_alone_gets_the_same_rows_without_the_other_s_training_on_the_task(begun):
     options = ("--tasks", "rte", "--recipes", "paper", "--controls", "dropped")
-    alone = run(place, *options, "--depths", "11of12")
+    alone = run(begun, *options, "--depths", "11of12")
     assert {row["depth"] for row in alone} == {"11of12"}
-    trained = {path.name for path in (place / "work" / "rte-s0").iterdir()}
+    trained = {path.name for path in (begun / "work" / "rte-s0").iterdir()}
     assert {name.rsplit("-", 1)[0] for name in trained if "6of12" in name} == {
         "paper-none-6of12-stage1",
         "paper-dropped-6of12-stage1",
     }
-    both = run(place, *options)
+    both = run(begun, *options)
     assert [row for row in both if row["depth"] == "11of12"] == alone
     assert {row["depth"] for row in both} == {"6of12", "11of12"}
 
@@ -416,16 +451,16 @@ def test_an_option_is_refused_before_anything_is_trained(place, option, text, sa
     assert not (place / "work").exists()
 
 
-def test_prunings_of_the_table_with_other_experts(place, monkeypatch):
+def test_prunings_of_the_table_with_other_experts(done, monkeypatch):
     """The experiment `matching` reads the table's own trainings back, and exchanges what it says."""
-    run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "11of12")
+    run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "11of12")
     shares = {layer: np.linspace(0.5, 0.0, 12) for layer in range(1, 12)}  # expert 0 matches most, 11 least
     monkeypatch.setattr(matching, "matching_shares", lambda found: shares)
-    (of_table,) = (place / "work" / "rte-s0").glob("retain-random-11of12-1-*")
+    (of_table,) = (done / "work" / "rte-s0").glob("retain-random-11of12-1-*")
     plan = checkpoint.load(of_table).info.plan
-    made = set((place / "work").rglob("model.safetensors"))
-    options = ["--base", place / "encoder", "--base-name", "tiny", "--work", place / "work", "--seeds", "0"]
-    out = place / "matching.json"
+    made = set((done / "work").rglob("model.safetensors"))
+    options = ["--base", done / "encoder", "--base-name", "tiny", "--work", done / "work", "--seeds", "0"]
+    out = done / "matching.json"
     arguments = [
         "matching",
         *options,
@@ -450,8 +485,8 @@ def test_prunings_of_the_table_with_other_experts(place, monkeypatch):
         assert rows[kind]["kept"] == drawn | other
         gap = rows[kind]["score"] - rows["as drawn"]["score"]
         assert rows[kind]["change"] * rows[kind]["teacher"] == pytest.approx(gap)
-    assert len(set((place / "work").rglob("model.safetensors")) - made) == 4  # two on texts, two on the task
-    text = experiments_section(place)
+    assert len(set((done / "work").rglob("model.safetensors")) - made) == 4  # two on texts, two on the task
+    text = experiments_section(done)
     assert "layer 1's expert 0 (matching: 50%)" in text
     refused = CliRunner().invoke(experiments_app, [str(a) for a in [*arguments, "--task", "sst2"]])
     assert isinstance(refused.exception, TrainingError)
@@ -485,12 +520,12 @@ def test_exchanges_that_can_not_be_made_are_refused_before_anything_is_trained(p
     assert not (place / "work").exists()
 
 
-def test_controls_at_other_learning_rates(place):
+def test_controls_at_other_learning_rates(done):
     """The experiment `rates` reads the table's own trainings back, and trains the last of them at other rates."""
-    run(place, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped", "--depths", "11of12")
-    made = set((place / "work").rglob("model.safetensors"))
-    out = place / "rates.json"
-    options = ["--base", place / "encoder", "--base-name", "tiny", "--work", place / "work", "--task", "rte"]
+    run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped", "--depths", "11of12")
+    made = set((done / "work").rglob("model.safetensors"))
+    out = done / "rates.json"
+    options = ["--base", done / "encoder", "--base-name", "tiny", "--work", done / "work", "--task", "rte"]
     options += ["--models", "dropped,random,static", "--times", "1,2", "--out", out]
     found = CliRunner().invoke(experiments_app, ["rates", *map(str, options)], catch_exceptions=False)
     assert found.exit_code == 0, found.output
@@ -499,21 +534,21 @@ def test_controls_at_other_learning_rates(place):
     assert file["data"]["rte"]["constant"] == np.bincount(labels).max() / len(labels)
     rows = {(row["model"], row["times"]): row for row in file["rows"]}
     assert list(rows) == [(model, times) for model in ("dropped", "random", "static") for times in (1, 2)]
-    of_table = {row["model"]: row for row in json.loads((place / "t.json").read_text())["rows"]}
+    of_table = {row["model"]: row for row in json.loads((done / "t.json").read_text())["rows"]}
     for (model, times), row in rows.items():
         rates = depths.DEPTHS[-1].rates
         assert row["learning_rate"] == pytest.approx(times * rates["learning_rate"])
         assert row["new_learning_rate"] == pytest.approx(times * rates["new_learning_rate"])
         if times == 1 and model == "dropped":
             assert row["score"] == of_table[model]["score"]
-    new = [path.parent.name for path in set((place / "work").rglob("model.safetensors")) - made]
+    new = [path.parent.name for path in set((done / "work").rglob("model.safetensors")) - made]
     of = ["retain-dropped-11of12", "retain-random-11of12-1", "retain-static-11of12-1"]
     assert sorted(name.rsplit("-", 1)[0] for name in new) == of
     # From another start: the task's teacher without texts, its layers dropped or none converted.
-    made = set((place / "work").rglob("model.safetensors"))
+    made = set((done / "work").rglob("model.safetensors"))
     other = ["rates", *map(str, options), "--models", "taught,dense", "--times", "1"]
     assert CliRunner().invoke(experiments_app, other, catch_exceptions=False).exit_code == 0
-    new = {path.parent for path in set((place / "work").rglob("model.safetensors")) - made}
+    new = {path.parent for path in set((done / "work").rglob("model.safetensors")) - made}
     taught, dense = sorted(new, key=lambda path: "dense" in path.name)
     for folder, control, layers in ((taught, "dropped", tuple(range(1, 12))), (dense, "none", ())):
         config = checkpoint.read_config(folder)[1].config
@@ -521,7 +556,7 @@ def test_controls_at_other_learning_rates(place):
         assert not any("texts" in row for row in checkpoint.read_history(folder))
     epochs = [len(checkpoint.read_history(folder)) for folder in (taught, dense)]
     assert epochs[0] == epochs[1]
-    said = experiments_section(place)
+    said = experiments_section(done)
     assert "layers dropped" in said
     assert "layers dropped from the task's teacher, without texts" in said
     assert "the dense teacher trained on for as long" in said

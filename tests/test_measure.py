@@ -249,16 +249,6 @@ def test_counting_needs_evaluation_mode():
         measure.counted_flops(routed().train(), TOKENS)
 
 
-def test_cost_to_frame():
-    frame = measure.Cost(10, 30, 200, 220, 128).to_frame()
-    assert frame.to_dict("list") == {
-        "scope": ["encoder", "model"],
-        "params": [10, 30],
-        "flops": [200, 220],
-        "tokens": [128, 128],
-    }
-
-
 def test_relative_to():
     base = measure.Cost(100, 400, 1000, 2000, 128)
     assert measure.Cost(10, 310, 110, 1110, 128).relative_to(base) == {

@@ -16,6 +16,7 @@ from shrp.metrics import (
     mcnemar,
     paired_interval,
     paired_mean_interval,
+    ranking,
     score,
     share_interval,
     to_predictions,
@@ -307,3 +308,9 @@ def test_outputs_that_are_no_numbers_are_refused(name):
     outputs = np.full((3, task.num_labels), np.nan)
     with pytest.raises(DataError, match="not all finite numbers"):
         to_predictions(task, outputs)
+
+
+def test_what_equal_texts_have_in_other_batches_is_a_tie():
+    labels, noise = [0, 1, 0, 1], np.array([0, 1e-7, -1e-7, -2e-7])
+    logits = np.stack([np.zeros(4), 0.3 + noise], axis=1)
+    assert ranking(labels, logits) == 0.5

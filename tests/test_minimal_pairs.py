@@ -184,3 +184,11 @@ def test_a_pair_in_two_slices_is_named_by_both_unless_that_makes_very_many():
     own = [f"s{i}" for i in range(len(texts) - 2)]
     apart = TextData(TASKS["cola"], "made", texts, slices=(*own, "a", "a"))
     assert slices_of(apart, pairs) == (*[MIXED] * (len(pairs) - 1), "a")
+
+
+def test_slices_named_as_all_pairs_or_as_mixed_ones_keep_their_figures():
+    named = made([1, 0, 0, 1, 0, 1], tuple("aabbcc"), slices=(ALL, ALL, MIXED, MIXED, "x", "x"))
+    frame = pair_outcomes(named, logits(1, 0, 1, 0, 0, 1)).by_slice()
+    assert frame["slice"].tolist() == [ALL, f"{ALL} (slice)", f"{MIXED} (slice)", "x"]
+    assert frame["n"].tolist() == [3, 1, 1, 1]
+    assert frame["in_order"].tolist() == [2, 1, 0, 1]

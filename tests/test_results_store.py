@@ -303,6 +303,11 @@ def test_threads_and_processes_may_write_the_same(store):
     assert [file.name for file in store.folder.iterdir()] == [files(store)[0].name]
 
 
+def test_a_folder_of_somebody_that_there_is_not_is_none(monkeypatch):
+    monkeypatch.setenv(FOLDER, "~there-is-no-such-user/results")
+    assert cache_folder() is None
+
+
 def test_the_variable_names_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv(FOLDER, str(tmp_path / "here"))
     assert cache_folder() == tmp_path / "here"

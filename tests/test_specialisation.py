@@ -248,7 +248,7 @@ def test_cells_over_all_layers_are_corrected_for_all_and_the_least_likely_come_f
     assert planted["p"].tolist() == pytest.approx([1 / 1001] * 16)
     assert (one.cells_everywhere >= one.cells)[np.isfinite(one.cells)].all()
     own = frame[(frame["layer"] == 3) & (frame["expert"] == 2) & (frame["group"] == "s2")].iloc[0]
-    assert (own["inputs"], own["count"], own["share"], own["of_all"]) == (60, 60, 1, 0.25)
+    assert (own["n"], own["count"], own["share"], own["of_all"]) == (60, 60, 1, 0.25)
     assert own["difference"] == pytest.approx(0.75)
     assert frame["p"].is_monotonic_increasing
     assert frame["p"].max() <= 1

@@ -70,6 +70,20 @@ def test_kept_is_what_texts_need_and_what_other_words_fall_into(tokenizer):
     assert "☃" in {PIECES[i] for i in vocabulary_of(tokenizer, [("a ☃",)]).kept}
 
 
+def test_characters_are_kept_as_the_tokenizer_reads_them(tokenizer):
+    core = tokenizer.backend_tokenizer
+    core.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase()])
+    vocabulary = {
+        **core.get_vocab(),
+        "\u0301": len(PIECES),
+        "##\u0301": len(PIECES) + 1,
+    }  # an accent by itself
+    core.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    kept = set(vocabulary_of(tokenizer, [("né",)], min_count=9).kept.tolist())
+    assert {vocabulary["\u0301"], vocabulary["##\u0301"]} <= kept
+    assert vocabulary["☃"] not in kept
+
+
 def test_rare_tokens_go_and_common_ones_stay_where_asked(tokenizer):
     assert "joy" not in kept_of(tokenizer, min_count=2)[1]
     assert {"the", "never"} <= kept_of(tokenizer, min_count=2)[1]
@@ -144,6 +158,10 @@ def test_what_can_not_be_trimmed_is_refused(tokenizer, tiny_tokenizer):
         vocabulary_of(tiny_tokenizer, TEXTS)
     with pytest.raises(DataError, match="no texts"):
         vocabulary_of(tokenizer, [])
+    slow = SimpleNamespace()  # has no core of the fast kind
+    assert not can_be_trimmed(slow)
+    with pytest.raises(UnsupportedModelError, match="without a fast form"):
+        vocabulary_of(slow, TEXTS)
     for wrong in ({"min_count": 0}, {"common": -1}):
         with pytest.raises(ValueError, match="once at least"):
             vocabulary_of(tokenizer, TEXTS, **wrong)

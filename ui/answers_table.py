@@ -104,7 +104,7 @@ def section(selection: Selection, found: Evaluation) -> None:
         # What is wrong, or least sure, is another row of another model.
         key = f"{which}-{search}-{selection.checkpoint.fingerprint}-{data.fingerprint}"
         _closer(selection, part, _table(part, texts, key, data))
-    downloads(frame, "answers-table", f"{selection.name}-answers")
+    downloads(shown, "answers-table", f"{selection.name}-answers")
 
 
 def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
@@ -164,7 +164,7 @@ def said(shown: pd.DataFrame, frame: pd.DataFrame, data: str) -> str:
     if len(shown) and "correct" in shown and 0 < shown["correct"].mean() < 1:
         text += f", {percent(shown['correct'].mean())} of them answered right"
     if len(shown) > MOST:
-        text += f"; the first {MOST:,} are listed, the CSV has all"
+        text += f"; the first {MOST:,} are listed, the CSV has them all"
     return f"{text}. Pick a row to look closer at it." if len(shown) else f"{text}."
 
 

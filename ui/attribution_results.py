@@ -13,6 +13,7 @@ from shrp.attribution.instance import Instance, prepare
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import PlanError
+from shrp.metrics import to_predictions
 from ui import loaders
 from ui.store import Progress, once
 
@@ -61,12 +62,18 @@ class Options:
 
 
 def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
-    """One input, encoded and run once. Raises as `shrp.attribution.instance.prepare`."""
+    """One input, encoded and run once.
+
+    Raises:
+        DataError: as `shrp.attribution.instance.prepare`, or the model's outputs are not finite.
+    """
 
     def work(progress: Progress) -> Explained:
         instance = prepare(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text)
         with torch.inference_mode():
-            return Explained(checkpoint, instance, instance.outputs(instance.embeddings)[0].numpy())
+            logits = instance.outputs(instance.embeddings)[0].numpy()
+        to_predictions(instance.task, logits[None])  # outputs that are no numbers are no answer to explain
+        return Explained(checkpoint, instance, logits)
 
     # No more than there are models, since each holds one, and a pass over one input is soon done again.
     return once(

@@ -23,7 +23,8 @@ def cliff_warning(checkpoint: Checkpoint, data: TextData, found: Evaluation) -> 
     Args:
         found: the checkpoint's evaluation on `data`.
     """
-    stored = [row["score"] for row in measurements.score_rows(checkpoint, data) if row["kind"] == "teacher"]
+    rows = measurements.score_rows(checkpoint, data)
+    stored = [row["score"] for row in rows if row["kind"] == "teacher" and row.get("score") is not None]
     teacher = teacher_on(checkpoint, data)
     best = teacher.score if teacher is not None else stored[0] if stored else float("nan")
     if not best > 0:

@@ -175,9 +175,9 @@ def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
         picked: the sidebar's checkpoint, whose task the data are of.
     """
     other = info.task
-    if (other.name, other.label_names) == (task.name, task.label_names):
+    if other.name == task.name and other.reads_as(task):
         return ""
-    labels = "" if other.name != task.name else " with other classes"
+    labels = "" if other.name != task.name else " with other classes or texts"
     return (
         f"**{escape(name)}** is for the task {escape(other.name)}{labels}, **{escape(picked)}** in the sidebar and its "
         f"data are for {escape(task.name)}. Two models can be compared on one task only: pick a checkpoint of "

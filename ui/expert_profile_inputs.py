@@ -109,8 +109,9 @@ def inputs(
 
 def forget_example(data: TextData) -> None:
     """Take the picked example back where it is another data set's: its number says nothing here."""
-    if st.session_state.setdefault(_OF, data.fingerprint) != data.fingerprint:
-        st.session_state[_OF], st.session_state[EXAMPLE] = data.fingerprint, None
+    now = data.source_fingerprint  # slices by words leave the numbers as they are
+    if st.session_state.setdefault(_OF, now) != now:
+        st.session_state[_OF], st.session_state[EXAMPLE] = now, None
 
 
 def _pick(key: str, numbers: list[int]) -> None:

@@ -200,7 +200,7 @@ def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Shuff
     """The model with its routes exchanged among inputs. Raises as `shrp.shuffled.shuffle_routes`."""
 
     def work(progress: Progress) -> ShuffledRoutes:
-        return shuffle_routes(
+        found = shuffle_routes(
             checkpoint.model,
             checkpoint.tokenizer,
             data,
@@ -209,6 +209,8 @@ def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Shuff
             max_length=checkpoint.info.max_length,
             progress=progress,
         )
+        _ = found.frame  # whose intervals take seconds too: now, while others wait for it
+        return found
 
     key = (checkpoint.fingerprint, data.fingerprint, data.name)
     return once("exchanged routes", 16, key, "Exchanging routes", work)

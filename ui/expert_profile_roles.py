@@ -132,7 +132,7 @@ def role_bars(found: AttentionRoles, stats: UsageStats, layer: int, expert: int,
             ],
             hovertemplate="%{hovertext}<extra></extra>",
         )
-    fig.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal")
+    fig.update_layout(barmode="stack", bargap=0.25)
     fig.update_xaxes(range=[0, 100], ticksuffix="%", zeroline=False)
     fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return layout(

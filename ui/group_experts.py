@@ -26,7 +26,9 @@ def section(one: Grouping, selection: state.Selection, unit: str) -> None:
         return
     st.markdown(
         f"**Experts by {one.by}**: {len(sure):,} of {len(frame):,} {tested} differ from all inputs beyond chance "
-        "(p ≤ 5%, corrected for all of them). Pick a row to go to the expert."
+        "(p ≤ 5%, corrected for all of them). "
+        + f"Listed are the {MOST} that differ most; the CSV has all. " * (len(sure) > MOST)
+        + "Pick a row to go to the expert."
     )
     shown = sure.iloc[np.argsort(-sure["difference"].abs(), kind="stable")[:MOST]].reset_index(drop=True)
     # A picked row belongs to this list alone.
@@ -38,9 +40,7 @@ def section(one: Grouping, selection: state.Selection, unit: str) -> None:
                 "expert": shown["expert"],
                 one.by: [plain(str(name)).replace("_", " ") for name in shown["group"]],
                 "takes it": [percent(share) for share in shown["share"]],
-                "of": [
-                    f"{count:,} of {n:,}" for count, n in zip(shown["count"], shown["inputs"], strict=True)
-                ],
+                "of": [f"{count:,} of {n:,}" for count, n in zip(shown["count"], shown["n"], strict=True)],
                 "of all": [percent(share) for share in shown["of_all"]],
                 "difference, points": 100 * shown["difference"],
                 "p": [p_text(p).removeprefix("p ").removeprefix("= ") for p in shown["p"]],

@@ -13,10 +13,9 @@ import streamlit as st
 from shrp.answer_shares import matching_shift, shifted
 from shrp.convert import num_experts_of
 from shrp.evaluation import Evaluation
-from shrp.paired import paired_difference
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS
-from ui import lab, measurements
+from ui import lab, measurements, paired_results
 from ui.downloads import downloads
 from ui.lab import GLOBAL, SELECTIONS, Setting
 from ui.lab_sides import model_key
@@ -65,8 +64,9 @@ def section(
             )
     said = "" if setting.is_control else verdict(pruned, draws)
     st.caption(
-        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; 95% intervals, of “ahead” paired; shares matched: see "
-        "Threshold above. Gate × norm, ablation and fitted appear once you have picked each under *Which experts*."
+        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; 95% intervals, of “ahead” paired"
+        f"{'; shares matched: see Threshold above' * (not pruned.task.is_regression)}. Gate × norm, ablation and "
+        "fitted appear once you have picked each under *Which experts*."
     )
     downloads(
         pd.DataFrame(rows).assign(data=pruned.data, n=pruned.n), "beside", f"{selection.name}-selections"
@@ -160,7 +160,10 @@ def _row(name: str, found: list[Evaluation], pruned: Evaluation) -> dict[str, st
     if len(found) > 1:
         row[CHOSEN] += f", mean of {len(found)} draws"
         spread = interval_text((min(scores), max(scores)), metric)
-        return row | {"interval": f"range {spread}", AHEAD: points(pruned.score - mean, metric)}
-    value, ends = paired_difference(pruned, found[0])
+        return row | {
+            "interval": f"range {spread}" if spread else "",
+            AHEAD: points(pruned.score - mean, metric),
+        }
+    value, ends = paired_results.difference(pruned, found[0])
     ahead = points(value, metric) + (f" ({points_interval(ends, metric)})" if ends[0] == ends[0] else "")
     return row | {"interval": interval_text(found[0].interval, metric), AHEAD: ahead}

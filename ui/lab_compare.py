@@ -8,9 +8,9 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
-from shrp.paired import Agreement, agreement, paired_difference
+from shrp.paired import Agreement, agreement
 from shrp.plan import PruningPlan
-from ui import lab_threshold, state
+from ui import lab_threshold, paired_results, state
 from ui.lab import Setting
 from ui.lab_reference import ROUTED, TEACHER
 from ui.lab_sides import CURRENT, FIRST, SECOND, follow_link, pick, sides
@@ -64,7 +64,7 @@ def paired_test(
     Raises:
         DataError: the evaluations are not of the same data.
     """
-    difference, bounds = paired_difference(other, one, resamples=RESAMPLES)
+    difference, bounds = paired_results.difference(other, one, resamples=RESAMPLES)
     counts = None if data.task.is_regression else agreement(one, other)
     looked = _looked_at(data, frozenset(keys))
     _result(one, other, names, difference, bounds, counts)

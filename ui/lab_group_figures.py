@@ -30,6 +30,17 @@ def unit_of(value: str) -> str:
     return "pairs" if value == PAIR_ORDER else "inputs"
 
 
+def with_names(frame: pd.DataFrame, by: str, models: tuple[str, str]) -> pd.DataFrame:
+    """`shrp.paired.by_group`'s or `pair_changes`' table for a file: columns by the names of groups and models."""
+    known = {"group": by, "reference": models[0], "other": models[1]}
+    known |= {f"only_{key}": f"only {known[key]}" for key in ("reference", "other")}
+    names = {}
+    for column in frame.columns:
+        first, *rest = column.split()
+        names[column] = " ".join([known.get(first, first), *rest])
+    return frame.rename(columns=names)
+
+
 def group_label(name: str, n: int) -> str:
     """A group, its name HTML-safe, as the axis says it: `double negation (n = 40)`, marked where n is small."""
     few = ", few ⚠" if n < FEW else ""

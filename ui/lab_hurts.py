@@ -17,10 +17,10 @@ from shrp.evaluation import Evaluation
 from shrp.groups import CLASS, LENGTH, SLICE, input_groups
 from shrp.phrases import listed
 from shrp.tasks import Task
-from ui import pair_views
+from ui import pair_views, paired_results
 from ui.bound import leave_known
 from ui.downloads import chart, downloads
-from ui.lab_group_figures import FEW, losses_by_group, summary
+from ui.lab_group_figures import FEW, losses_by_group, summary, with_names
 from ui.lab_reference import ROUTED, TEACHER, Against
 from ui.tables import row_height
 from ui.text import escape, metric_name, percent
@@ -120,7 +120,7 @@ def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, 
     Args:
         by: `class`, or what the evaluations' slices are: `slice` or `length`.
     """
-    frame = paired.by_group(reference, other, CLASS if by == CLASS else SLICE)
+    frame = paired_results.groups(reference, other, CLASS if by == CLASS else SLICE)
     if frame.empty:
         kinds = "slices" if by == SLICE else "classes"
         own = "type slices by words in the sidebar, or " if by == SLICE else ""
@@ -135,15 +135,7 @@ def groups(reference: Evaluation, other: Evaluation, by: str, names: tuple[str, 
             f":material/info: Of {what}, so that {metric_name(value)} is 0 whatever is answered: "
             f"{escape(listed(single))}."
         )
-    renamed = {"group": by, "reference": names[0], "other": names[1]}
-    table = frame.rename(
-        columns={
-            column: column.replace(old, new)
-            for old, new in renamed.items()
-            for column in frame.columns
-            if column.split()[0] == old
-        }
-    ).assign(few=frame["n"] < FEW, measure=value, data=other.data)
+    table = with_names(frame, by, names).assign(few=frame["n"] < FEW, measure=value, data=other.data)
     chart(
         losses_by_group(frame, by, value, names, other.data),
         table,

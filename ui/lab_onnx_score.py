@@ -12,9 +12,9 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.errors import ExportError, ShrpError, first_line
 from shrp.evaluation import Evaluation
-from shrp.paired import flip_table, paired_difference
+from shrp.paired import flip_table
 from shrp.phrases import counted
-from ui import state
+from ui import paired_results, state
 from ui.store import Progress, once, results
 from ui.text import escape, points, points_interval, with_interval
 
@@ -80,7 +80,7 @@ def sentence(found: Evaluation, same: Evaluation, data: TextData) -> str:
     answers = f"its answers {what} {flips:,} of {counted(found.n, 'input')}"
     if data.labels is None:
         return f"As served, {answers}, {escape(data.name)}."
-    change, ends = paired_difference(found, same)
+    change, ends = paired_results.difference(found, same)
     interval = f" (95% interval {points_interval(ends, found.metric)}, paired)" if ends[0] == ends[0] else ""
     return (
         f"As served: **{escape(with_interval(found.score, found.interval, found.metric, found.n))}**, "

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from shrp.evaluation import Evaluation
-from shrp.paired import agreement, paired_difference
+from shrp.paired import agreement
 from shrp.phrases import listed
 from shrp.sweep import LOSSES, pareto_best
+from ui import paired_results
 from ui.text import ALPHA, interval_text, is_percentage, metric_name, p_text, percent, score_text, signed
 
 SHARES = {
@@ -83,7 +84,7 @@ class Gap:
 
 def gap(one: Evaluation, best: Evaluation) -> Gap:
     """The paired difference of two evaluations on the same data; for accuracy with McNemar's test."""
-    difference, bounds = paired_difference(one, best)
+    difference, bounds = paired_results.difference(one, best)
     tested = one.metric == "accuracy" and one.labels is not None
     return Gap(difference, bounds, agreement(one, best).p_value if tested else np.nan)
 

@@ -11,6 +11,7 @@ from shrp.data import TextData
 from shrp.halves import FEWEST, halves, in_halves
 from shrp.reference import Reference
 from ui.lab import RECORDED, Setting
+from ui.lab_reference import teacher_on
 from ui.state import Selection
 from ui.store import results
 from ui.text import escape
@@ -46,7 +47,8 @@ def _split(selection: Selection) -> Selection:
         found = (*in_halves(data, ranked, scored), scored)
         store.put(key, found)
     chosen, held, scored = found
-    if (teacher := checkpoint.teacher.get(data.source_fingerprint)) is not None:
+    if teacher_on(checkpoint, data) is not None:  # of the whole: a half has no score that could tell
+        teacher = checkpoint.teacher[data.source_fingerprint]
         part = _part(checkpoint.fingerprint, data, teacher, scored)
         checkpoint = replace(checkpoint, teacher={**checkpoint.teacher, held.source_fingerprint: part})
     return replace(selection, checkpoint=checkpoint, data=held, ranked_on=chosen)

@@ -13,6 +13,7 @@ import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
+from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.phrases import counted
@@ -147,7 +148,13 @@ class Section:
         stats: UsageStats,
         marks: list[Mark],
         routed: Evaluation,
+        *,
+        by_hand: bool,
     ) -> None:
+        """Args:
+        by_hand: whether anything is edited by hand, though it may change nothing at this setting.
+        """
+        self.by_hand = by_hand
         self.selection, self.setting, self.stats, self.marks = selection, setting, stats, marks
         self.checkpoint, self.data, self.routed = selection.checkpoint, selection.data, routed
         self.matched: bool | None = None if self.data.task.is_regression else False
@@ -325,7 +332,11 @@ class Section:
         return {key: lab_pareto.gap(one, top) for key, one in found.items() if one is not None}
 
     def sweep(self) -> None:
-        """Evaluate all points, drawing the curve as it fills in."""
+        """Evaluate all points, drawing the curve as it fills in.
+
+        Raises:
+            ShrpError: a model can't be evaluated, as one whose outputs are not finite; what was scored before is kept.
+        """
         wanted = points(self.setting, self.stats)
         if st.session_state.get(CONTROLS):
             wanted += control_points(self.setting, self.stats)
@@ -337,11 +348,15 @@ class Section:
             text = f"{progress.done:,} of {progress.total:,} different plans, each on all {len(self.data):,} inputs"
             self.busy.progress(share, text + left.said(share))
 
-        for progress in run(self.checkpoint, self.data, wanted, show):
-            show(progress)
-            if time.monotonic() - drawn > REDRAW:
-                self.sketch()
-                drawn = time.monotonic()
+        try:
+            for progress in run(self.checkpoint, self.data, wanted, show):
+                show(progress)
+                if time.monotonic() - drawn > REDRAW:
+                    self.sketch()
+                    drawn = time.monotonic()
+        except ShrpError:
+            self.busy.empty()
+            raise
         self.busy.empty()
         st.toast(
             f"All {progress.total:,} different plans of this sweep are evaluated.", icon=":material/check:"
@@ -349,7 +364,7 @@ class Section:
 
     def _use(self, best: pd.DataFrame) -> None:
         """Buttons that set the controls to a Pareto-best setting, whose model can then be looked at and saved."""
-        if self.setting.edited:  # what is edited by hand would be laid over it
+        if self.by_hand:  # which would be laid over it
             return
         everything = lab.tried(self.checkpoint, self.data).values()
         made: dict[str, Setting] = {}

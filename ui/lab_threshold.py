@@ -10,7 +10,7 @@ from shrp.answer_shares import answer_shares, matching_shift, shifted
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.metrics import ranking
-from shrp.paired import paired_difference
+from ui import paired_results
 from ui.store import results
 from ui.text import escape, interval_text, metric_name, percent, points, points_interval, score_text
 
@@ -52,7 +52,7 @@ def between(one: Evaluation, other: Evaluation, data: TextData) -> str:
         return ""
     most = int(np.abs(a - b).argmax()) if task.num_labels > 2 else 1
     moved = shifted(other, data, matching_shift(other.logits, one.logits))
-    difference, bounds = paired_difference(moved, one)
+    difference, bounds = paired_results.difference(moved, one)
     label, metric = escape(task.label_names[most]), one.metric
     said = (
         f"**Threshold**: A predicts *{label}* for {percent(a[most])} of the inputs, B for {percent(b[most])}. With "

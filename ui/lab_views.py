@@ -7,7 +7,7 @@ import streamlit as st
 from shrp.evaluation import Evaluation
 from shrp.measure import Cost
 from shrp.metrics import wilson
-from shrp.paired import paired_difference
+from ui import paired_results
 from ui.lab_marks import Mark
 from ui.text import (
     NOT_KNOWN,
@@ -118,7 +118,7 @@ def _difference(evaluation: Evaluation, reference: Evaluation, title: str, name:
         _agreement(evaluation, reference, title, name)
         return
     resamples = 2000 if evaluation.complete else 0
-    value, bounds = paired_difference(evaluation, reference, resamples=resamples)
+    value, bounds = paired_results.difference(evaluation, reference, resamples=resamples)
     st.metric(title, points(value, metric))
     # Of the same inputs as the score beside it, as long as that is an estimate.
     text = f"{name} {score_text(evaluation.score - value, metric)}, n = {evaluation.n:,}"

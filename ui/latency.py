@@ -66,7 +66,10 @@ def measure(
     shares = {name: cost(one, tokens).relative_to(dense)["model_flops"] for name, one in models.items()}
     per_batch = len(models) * (REPEATS + WARMUP)
     frames = []
-    with _ONE_AT_A_TIME:
+    while not _ONE_AT_A_TIME.acquire(timeout=0.5):
+        if progress is not None:
+            progress(0, len(BATCHES) * per_batch)  # which may raise: who moves on waits no longer
+    try:
         for number, batch in enumerate(BATCHES):
             inputs = model_inputs(model, batch, tokens)
             before = number * per_batch
@@ -82,6 +85,8 @@ def measure(
                 progress=step,
             )
             frames.append(times.assign(batch=batch, tokens=tokens, flop_share=times["name"].map(shares)))
+    finally:
+        _ONE_AT_A_TIME.release()
     return pd.concat(frames, ignore_index=True)
 
 

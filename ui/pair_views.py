@@ -12,7 +12,7 @@ from shrp.metrics import mcnemar
 from shrp.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes, pairs_of
 from shrp.tasks import Task
 from ui.downloads import chart
-from ui.lab_group_figures import losses_by_group, summary
+from ui.lab_group_figures import losses_by_group, summary, with_names
 from ui.text import PAIR_ORDER, escape, p_text, percent, points, points_interval
 
 
@@ -84,9 +84,7 @@ def tab(reference: Evaluation, other: Evaluation, data: TextData, names: tuple[s
     st.markdown(text)
     chart(
         losses_by_group(slices, "slice", PAIR_ORDER, names, other.data),
-        frame.rename(columns={"group": "slice", "reference": names[0], "other": names[1]}).assign(
-            data=other.data
-        ),
+        with_names(frame, "slice", names).assign(data=other.data),
         "by-pairs",
         f"{file}-minimal-pairs",
         f"Dots: minimal pairs in order, of both models, {names[0]} and {names[1]}, in each slice.",

@@ -121,7 +121,7 @@ def train_command(selection: Selection) -> str | None:
             words += ["--teacher-learning-rate", f"{rate:g}"]
     command = shlex.join([*words, "--out", _folder(selection)])
     if converted(info.training):
-        return f"{_convert_command(info, before, 'converted')}\n{command}"
+        return f"{_convert_command(info, made, 'converted')}\n{command}"
     return command
 
 

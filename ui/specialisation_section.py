@@ -205,15 +205,25 @@ def said(frame: pd.DataFrame) -> list[str]:
 
 
 def cell_frame(one: Grouping, layer: int) -> pd.DataFrame:
-    """A row for each group and expert: group, inputs, expert, count, share, p."""
+    """A row for each group and expert: group, inputs, n (what shares are of: these, or their tokens), expert, count,
+    share, p.
+    """
     at, shares = one.layers.index(layer), one.shares(layer)
     return pd.DataFrame(
         [
-            (name, int(one.sizes[g]), e, int(one.counts[at, g, e]), shares[g, e], one.cells[at, g, e])
+            (
+                name,
+                int(one.sizes[g]),
+                int(one.counts[at, g].sum()),
+                e,
+                int(one.counts[at, g, e]),
+                shares[g, e],
+                one.cells[at, g, e],
+            )
             for g, name in enumerate(one.names)
             for e in range(shares.shape[1])
         ],
-        columns=[one.by, "inputs", "expert", "count (Top-1)", "share", "p"],
+        columns=[one.by, "inputs", "n", "expert", "count (Top-1)", "share", "p"],
     )
 
 
@@ -232,7 +242,7 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     p = np.vstack([np.full(len(whole), np.nan), one.cells[at]])
     names = ["all inputs", *(escape_html(name) or "(no name)" for name in one.names)]
     short = [escape_html(shorten(name, LONGEST_LABEL)) or "(no name)" for name in one.names]
-    labels = [f"{name} (n = {int(n):,})" for name, n in zip(["all", *short], [one.sizes.sum(), *one.sizes])]
+    labels = [f"{name} (n = {int(n):,})" for name, n in zip(["all", *short], counts.sum(1))]
     rows = list(range(len(labels)))  # two groups may look alike
     text = [
         [f"<b>{_whole(share)}</b>" if bold else _whole(share) for share, bold in zip(*line)]

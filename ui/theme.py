@@ -209,6 +209,7 @@ def layout(
     lines = [part for line in subtitle.split("<br>") for part in textwrap.wrap(line, SUBTITLE_WIDTH)]
     top = 56 + 18 * len(lines)
     fig.update_layout(
+        overwrite=True,  # which plotly does several times faster than to merge
         title={
             "text": title,
             "font": {"size": 16},

@@ -1,8 +1,10 @@
 """The app's pages on tiny checkpoints, without a server: AppTest runs app.py and switches to the page."""
 
+import functools
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from shrp import checkpoint as checkpoints
@@ -19,6 +21,18 @@ ROOT = Path(__file__).parent.parent.parent
 LAYERS = (1, 2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _packages_are_read_once():
+    """Every new AppTest reads the metadata of every installed package anew, which takes as long as most pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            manifest_scanner,
+            "scan_component_manifests",
+            functools.cache(manifest_scanner.scan_component_manifests),
+        )
+        yield
+
+
 @pytest.fixture
 def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
     """A factory of checkpoint folders: `save_tiny(name, ...)`, with anything of `CheckpointInfo` on top."""
@@ -33,12 +47,13 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
         history=None,
         task="sst2",
         num_labels=2,
+        layers=LAYERS,
         **info,
     ):
         model = tiny_routed(
-            "bert", layers=LAYERS, routing=routing, control=control, top_k=top_k, num_labels=num_labels
+            "bert", layers=layers, routing=routing, control=control, top_k=top_k, num_labels=num_labels
         )
-        config = ShrpConfig(LAYERS, routing, top_k=top_k, expander_gain=1.0, control=control)
+        config = ShrpConfig(layers, routing, top_k=top_k, expander_gain=1.0, control=control)
         if plan is not None:
             model = prune(model, plan)
         return checkpoints.save(

@@ -268,9 +268,10 @@ def test_ten_thousand_words_are_cut_and_it_says_so(page):
     [{"target": "no"}, {"ig_steps": "7"}, {"coalitions": "x"}, {"methods": "zebra"}, {"input": "99"}],
 )
 def test_nonsense_in_the_url_falls_back(open_page, tiny_checkpoint, params):
-    at = open_page("attribution", tiny_checkpoint, text=TYPED, **params)
+    at = open_page("attribution", tiny_checkpoint, text=f"{TYPED}\nw2 w3", **params)
     assert not at.exception
     assert not at.error
+    assert len(words_table(at)) == 5  # of the first of the two
 
 
 def test_static_checkpoints_have_words_and_say_why_no_experts(open_page, tiny_static_checkpoint):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from shrp import checkpoint as checkpoints
 from shrp import reference
@@ -200,3 +201,15 @@ def test_data_of_ones_own_may_name_pairs(open_page, tiny_checkpoint):
     assert at.session_state[data_sources.OWN_DATA].pairs is None
     assert "Minimal pairs in order" not in plainly(at)
     assert TASKS["sst2"].label_names == ("negative", "positive")
+
+
+@pytest.mark.parametrize(
+    "page", ["overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare"]
+)
+def test_outputs_that_are_no_numbers_are_told_in_words(open_page, folder, loaded, page):
+    with torch.no_grad():
+        loaded.model.classifier.bias.fill_(float("nan"))
+    checkpoints.save(loaded.model, loaded.tokenizer, loaded.info, folder.parent / "nan")
+    at = open_page(page, folder.parent / "nan", text="w1 w2 w3")
+    assert not at.exception
+    assert any("finite numbers" in error.value for error in at.error), texts_of(at)

@@ -243,7 +243,8 @@ def test_a_link_opens_its_setting(open_page, tiny_checkpoint, loaded):
     [
         {"budget": "9999"},
         {"budget": "x"},
-        {"keep": "none", "per_layer": "0"},
+        {"keep": "none"},
+        {"keep": "Per layer", "per_layer": "0"},
         {"select": "best"},
         {"select": "Random (control)", "seed": "-5"},
         {"select": "Random (control)", "seed": "-inf"},
@@ -253,6 +254,8 @@ def test_a_link_opens_its_setting(open_page, tiny_checkpoint, loaded):
 def test_nonsense_in_the_url_falls_back(open_page, tiny_checkpoint, params):
     at = open_page("pruning_lab", tiny_checkpoint, **params)
     assert not at.exception
+    assert not at.error
+    assert metric(at, "Experts kept").startswith("4 of 8")  # by default half of all
     assert metric(at, "Accuracy").endswith("%")
 
 
