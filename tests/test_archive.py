@@ -1,9 +1,11 @@
 """Zip files of checkpoints: what is taken, and a sentence for each kind that is not."""
 
 import io
+import shutil
 import stat
 import struct
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -162,3 +164,9 @@ def test_a_zip_that_was_cut_off_or_damaged(tmp_path):
     assert "not a zip archive" in refusal(io.BytesIO(data[:-30]), tmp_path)
     broken = patched(data, bytes(range(256)), bytes(256))
     assert "damaged" in refusal(broken, tmp_path)
+
+
+def test_what_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=64 * MB))
+    assert "more than is free; nothing was unpacked" in refusal(zipped(FILES), tmp_path)
+    assert not list(tmp_path.iterdir())

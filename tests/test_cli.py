@@ -20,7 +20,7 @@ import torch
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from shrp import checkpoint, checkpoint_info, cli
+from shrp import checkpoint, checkpoint_info, cli, recipe
 from shrp.answer_shares import answer_shares
 from shrp.attribution import importance
 from shrp.batching import token_counts
@@ -37,6 +37,7 @@ from shrp.measure import cost, dense_cost
 from shrp.minimal_pairs import pair_outcomes
 from shrp.plan import make_plan
 from shrp.prune import prune
+from shrp.route_table import route_table
 from shrp.run_state import run_folder
 from shrp.score_rows import score_row
 from shrp.shuffled import shuffle_routes
@@ -1051,3 +1052,78 @@ def test_every_command_s_help_ends_with_an_example(shrp):
         assert re.search(rf"^  Example:\n\n    python -m shrp {name} .*[^.\n]\n\n  \w", out, re.MULTILINE), (
             name
         )
+
+
+def test_every_option_of_a_training_reaches_its_recipe(shrp, place, tmp_path, monkeypatch):
+    seen = {}
+
+    def run(steps, *_, **options):
+        seen.update(steps=steps, **options)
+        raise TrainingError("seen")
+
+    monkeypatch.setattr(recipe, "Run", run)
+    of_config = {
+        **{"balance": 0.2, "learning_rate": 1e-4, "new_learning_rate": 1e-3, "stage2_epochs": 3},
+        **{"distill_logits": 0.7, "distill_hidden": 0.4, "expander_init": "least_squares", "swap": 0.3},
+        **{"exploration": 0.6, "conversion_size": 40, "epoch_size": 30, "batch_size": 8, "max_length": 20},
+        **{"precision": "fp32", "seed": 5},
+    }
+    others = {"teacher_epochs": 4, "teacher_learning_rate": 2e-4, "recovery_epochs": 6}
+    texts = {"order": "bottom-up", "layers": "1,2", "routing": "token", "top_k": 2, "recipe": "paper"}
+    texts |= {"per_layer": "1,3", "recover": "2,4", "controls": "uniform,dropped", "head_labels": "a,b"}
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in (of_config | others | texts).items()]
+    flags = ("--no-dropout", "--freeze-dense", "--freeze-embeddings", "--keep-stages", "--full-precision")
+    files = [part for name in ("train", "validation") for part in (f"--{name}-file", place / f"{name}.csv")]
+    command = ("train", "--base", place / "encoder", "--out", tmp_path / "out", "--task", "sst2", *files)
+    failed(shrp(*command, *(part for option in options for part in option), *flags), "seen")
+    steps, config = seen["steps"], seen["steps"].config
+    assert {name: getattr(config, name) for name in of_config} == of_config
+    assert (config.order, config.dropout) == ((1, 2), False)
+    assert config.freeze_dense
+    assert config.freeze_embeddings
+    assert config.shrp == ShrpConfig((1, 2), "token", 2, expander_gain=config.shrp.expander_gain)
+    assert (steps.per_layer, steps.recover, steps.recovery_epochs) == ((1, 3), (2, 4), 6)
+    assert steps.controls == ("uniform", "dropped")
+    assert (steps.teacher.stage2_epochs, steps.teacher.learning_rate) == (4, 2e-4)
+    shared = ("epoch_size", "batch_size", "max_length", "freeze_embeddings", "precision", "seed")
+    assert [getattr(steps.teacher, name) for name in shared] == [getattr(config, name) for name in shared]
+    assert seen["head_labels"] == ("a", "b")
+    assert (seen["keep_stages"], seen["dtype"], seen["resume"]) == (True, None, False)
+
+
+def test_every_inputs_route_is_written(shrp, place, tmp_path):
+    file, data = tmp_path / "routes.csv", load_file(place / "validation.csv", "sst2")
+    command = ("usage", place / "routed", "--data", place / "validation.csv", "--routes", file)
+    code, _, err = shrp(*command)
+    assert code == 0, err
+    assert f"wrote {file}" in "".join(err.split("\n"))
+    loaded = checkpoint.load(place / "routed")
+    stats = measure_usage(loaded.model, loaded.tokenizer, data)
+    answers = evaluate(loaded.model, loaded.tokenizer, data).predictions
+    expected = route_table(stats, data, answers, token_counts(loaded.tokenizer, data.texts))
+    pd.testing.assert_frame_equal(pd.read_csv(file), expected, check_dtype=False)
+    failed(shrp(*command), "routes.csv exists already; choose another --routes file")
+
+
+def test_numbers_have_no_answer_shares_to_match(shrp, tiny_routed, tiny_tokenizer, tmp_path):
+    usage = {str(layer): [0.4, 0.3, 0.2, 0.1] for layer in (1, 2)}
+    config = ShrpConfig((1, 2), expander_gain=1.0)
+    info = CheckpointInfo(config, TASKS["stsb"], base_model="tiny", usage=usage)
+    folder = checkpoint.save(tiny_routed(num_labels=1), tiny_tokenizer, info, tmp_path / "numbers")
+    for command in (
+        ("prune", folder, "--per-layer", 1, "--out", tmp_path / "p", "--match-shares"),
+        ("sweep", folder, "--match-shares"),
+    ):
+        failed(shrp(*command), "--match-shares is for classes")
+
+
+def test_a_run_that_there_is_not_can_not_go_on_and_pairs_must_be_some(shrp, place, tmp_path):
+    files = [part for name in ("train", "validation") for part in (f"--{name}-file", place / f"{name}.csv")]
+    out = ("--per-layer", 1, "--recover", 1, "--task", "sst2", "--out", tmp_path / "p", "--resume")
+    code, _, err = shrp("prune", place / "routed", *files, *out)
+    assert code == 0, err
+    assert "no run to resume in" in " ".join(err.split())
+    frame = pd.read_csv(place / "validation.csv").assign(twin=range(24))
+    frame.to_csv(tmp_path / "single.csv", index=False)
+    command = ("evaluate", place / "routed", "--data", tmp_path / "single.csv", "--pair-column", "twin")
+    failed(shrp(*command), "no name in column 'twin' .* so there are no minimal pairs")

@@ -246,6 +246,18 @@ def test_the_command_speaks_to_people_too_and_trims_what_is_pruned(shrp, saved):
     assert not (saved / "smaller").exists()
 
 
+def test_rare_tokens_and_another_column_by_their_options(shrp, saved, tokenizer):
+    pd.read_csv(saved / "texts.csv").rename(columns={"sentence": "review"}).to_csv(
+        saved / "texts.csv", index=False
+    )
+    options = ("--texts-column", "review", "--min-count", 2, "--full-precision")
+    code, _, err = trim(shrp, saved, "--out", saved / "small", *options)
+    assert code == 0, err
+    after = checkpoint.load(saved / "small")
+    assert set(after.tokenizer.get_vocab()) == kept_of(tokenizer, min_count=2)[1]
+    assert after.info.training["vocabulary"]["min_count"] == 2
+
+
 def test_data_without_labels_tell_of_answers_alone(shrp, saved):
     pd.read_csv(saved / "data.csv").drop(columns="label").to_csv(saved / "data2.csv", index=False)
     (saved / "data.csv").unlink()

@@ -324,7 +324,11 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
     frame = pd.DataFrame({"sentence1": rows[0], "sentence2": rows[1], "label": rng.uniform(0, 5, 60)})
     (tmp_path / "glue" / "stsb").mkdir(parents=True)
     frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
-    at = open_page("compare", save_tiny("numbers", task="stsb", num_labels=1), data_dir=tmp_path / "glue")
+    folder = save_tiny("numbers", task="stsb", num_labels=1)
+    at = open_page("pruning_lab", folder, data_dir=tmp_path / "glue")
+    assert not at.exception
+    assert "of “ahead” paired. Gate × norm" in texts_of(at)  # a number has no answer shares to match
+    at = open_page("compare", folder, data_dir=tmp_path / "glue")
     assert not at.exception
     assert not at.error
     assert metric(at, "B − A").lstrip("+−").startswith("0.")
@@ -349,6 +353,8 @@ def test_words_on_tasks_and_bases(both):
     info = both[0].info
     assert refusal("x", info, TASKS["sst2"], "y") == ""
     assert "the task sst2, **y** in the sidebar" in refusal("x", info, TASKS["mrpc"], "y")
+    of_pairs = replace(TASKS["sst2"], text_columns=("sentence", "another"))
+    assert "the task sst2 with other classes or texts" in refusal("x", info, of_pairs, "y")
     assert "same number means the same thing" in numbering(("b", "b"))
     for bases in (("a", "b"), ("", ""), ("a", "")):
         assert "do not mean the same thing" in numbering(bases)

@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 
+import pandas as pd
 import pytest
 import streamlit
 
@@ -123,6 +124,26 @@ def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, quer
     if page == "pruning_lab":  # of two prunings one may be the better
         at.slider(key="budget").set_value(5).run()
     read_all(at, offered, wanted)
+
+
+def test_what_is_narrowed_down_is_what_its_file_holds(open_page, folder, offered):
+    at = open_page("overview", folder, answers="wrong", answers_with="the")
+    assert not at.exception
+    shown = next(frame.value for frame in at.dataframe if "the text" in frame.value)
+    _, data = offered["answers-table-csv"]
+    rows = pd.read_csv(io.StringIO(data().decode("utf-8-sig")))
+    assert rows["index"].tolist() == shown["index"].tolist()
+    assert not rows["correct"].any()
+    assert 0 < len(rows) < 480
+
+
+def test_the_evenness_of_a_group_says_of_which(open_page, folder, offered):
+    at = open_page("expert_usage", folder, group="class: positive")
+    assert not at.exception
+    _, data = offered["evenness-csv"]
+    rows = pd.read_csv(io.StringIO(data().decode("utf-8-sig")))
+    assert set(rows["group"]) == {"class: positive"}
+    assert set(rows["n"]) == {240}
 
 
 def test_every_file_of_the_experts_profiles_can_be_read(open_page, folder, offered):

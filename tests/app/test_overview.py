@@ -13,7 +13,7 @@ from shrp.evaluate import evaluate
 from shrp.history import history_text
 from shrp.measure import cost, dense_cost, static_cost
 from shrp.plan import make_plan
-from ui import state
+from ui import latency, state
 from ui.cliff import cliff_warning
 from ui.text import count, plain
 
@@ -80,6 +80,10 @@ def test_a_score_far_below_the_teachers_is_a_cliff(open_page, save_tiny):
         return cliff_warning(known, probe, replace(found, score=score, interval=interval))
 
     assert "counts" in said(0.71)
+    unscored = replace(
+        loaded, info=replace(loaded.info, scores=({"model": "dense teacher", "kind": "teacher"},))
+    )
+    assert cliff_warning(unscored, probe, found) == ""
     assert "counts" in said(0.65, (0.6, 0.71))
     assert not said(0.65, (0.6, 0.73))  # within chance of four fifths
     assert not said(0.72)
@@ -447,3 +451,17 @@ def test_every_input_stands_with_its_answer_and_is_searched(open_page, tiny_chec
     at.text_input(key="answers_with").set_value("no such word").run()
     assert not at.exception
     assert "0 of n = 480 inputs of probe/sst2." in texts_of(at)
+
+
+def test_whoever_waits_for_another_ones_timing_may_move_on(tiny_checkpoint):
+    class Gone(Exception):
+        pass
+
+    def progress(done, n):
+        assert (done, n) == (0, 2 * 2 * (latency.REPEATS + latency.WARMUP))
+        raise Gone
+
+    loaded = checkpoints.load(tiny_checkpoint)
+    with latency._ONE_AT_A_TIME, pytest.raises(Gone):
+        latency.measure(loaded, {}, progress=progress)
+    assert not latency._ONE_AT_A_TIME.locked()
