@@ -91,6 +91,12 @@ def browser():
         browser.close()
 
 
+def _patient(page):
+    page.set_default_timeout(TIMEOUT_MS)
+    page.set_default_navigation_timeout(TIMEOUT_MS)
+    return page
+
+
 @pytest.fixture
 def new_page(browser):
     """A factory of sessions, each with a browser profile of its own: nothing is shared but the server."""
@@ -99,14 +105,33 @@ def new_page(browser):
     def build(**options):
         context = browser.new_context(**{"viewport": {"width": 1400, "height": 1100}} | options)
         contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT_MS)
-        page.set_default_navigation_timeout(TIMEOUT_MS)
-        return page
+        return _patient(context.new_page())
 
     yield build
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="module")
+def _narrow(browser):
+    """One profile of a narrow window, so that each tab need not fetch the same scripts anew."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def new_tab(_narrow):
+    """A factory of sessions in a narrow window; they share a browser's cache."""
+    tabs = []
+
+    def build():
+        tabs.append(_patient(_narrow.new_page()))
+        return tabs[-1]
+
+    yield build
+    for tab in tabs:
+        tab.close()
 
 
 @pytest.fixture

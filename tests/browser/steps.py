@@ -261,9 +261,9 @@ def metric(page, label):
     return page.locator("[data-testid=stMetric]", has=page.get_by_text(label, exact=True)).first
 
 
-def looks_well(app_url, new_page, name, **query):
+def looks_well(app_url, new_tab, name, **query):
     """A page in a narrow window, in light and dark: charts have words, nothing is cut, and all is legible."""
-    page = new_page(viewport={"width": 1200, "height": 900})
+    page = new_tab()
     page.goto(address_with_charts(app_url, name, **query))
     settled(page)
     drawn(page)

@@ -8,5 +8,5 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("name", PAGES[::2])
-def test_a_page_is_legible_its_charts_have_words_and_1200_pixels_cut_nothing(app_url, new_page, name):
-    looks_well(app_url, new_page, name)
+def test_a_page_is_legible_its_charts_have_words_and_1200_pixels_cut_nothing(app_url, new_tab, name):
+    looks_well(app_url, new_tab, name)
