@@ -281,15 +281,6 @@ def test_costs_name_their_denominators(page):
     assert metric(page, "Encoder FLOPs").endswith("%")
 
 
-def test_a_sweep_fills_the_curve(page):
-    page.button(key="sweep").click().run()
-    assert not page.exception
-    tried = next(iter(page.session_state["lab-tried"].values()))
-    per_layer = {attempt.plan.budget for attempt in tried.values()}
-    assert {2, 4, 6, 8} <= per_layer
-    assert not page.get("progress")
-
-
 def test_flips_are_those_of_the_two_evaluations(page, loaded):
     page.slider(key="budget").set_value(2).run()
     _, pruned = direct(loaded, budget=2)
