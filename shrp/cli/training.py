@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,9 @@ from shrp.cli.training_options import (
     TrainFile,
     ValidationFile,
 )
+
+DEFAULT_BUDGETS = (1, 2, 4, 8, 12)
+"""Experts a layer at which static models are scored where nothing else is asked for."""
 
 
 def register(app: typer.Typer) -> None:
@@ -190,20 +194,17 @@ def train(
     geometry = base_geometry(base)
     if converted is None:
         indices = layer_list(layers or f"upper:{max(geometry[0] // 2, 1)}", geometry[0])
+        layered = ShrpConfig(indices, routing or "sequence", 1 if top_k is None else top_k)
     else:
-        for name, given in (("--layers", layers), ("--routing", routing), ("--top-k", top_k)):
-            if given is not None:
-                raise PlanError(f"{name}: {converted} has its own already, so leave the option out.")
-        of_stage1 = {
-            **{"--order": order, "--balance": balance, "--expander-init": expander_init, "--swap": swap},
-            **{"--exploration": exploration, "--conversion-size": conversion_size},
-        }
-        if not {"uniform", "dropped"} & {name.strip() for name in (controls or "").split(",")}:
-            for name, given in of_stage1.items():
-                if given is not None:
-                    raise PlanError(
-                        f"{name} is for stage 1, which {converted} has behind it; leave the option out."
-                    )
+        refuse_what_is_decided(
+            converted,
+            {"--layers": layers, "--routing": routing, "--top-k": top_k},
+            {
+                **{"--order": order, "--balance": balance, "--expander-init": expander_init, "--swap": swap},
+                **{"--exploration": exploration, "--conversion-size": conversion_size},
+            },
+            controls or "",
+        )
         _, made = read_config(converted)
         if made.plan is not None:
             if per_layer is not None or recover or "random" in (controls or ""):
@@ -211,7 +212,7 @@ def train(
                     f"{converted} is pruned already: leave out --per-layer, --recover and the random control."
                 )
             per_layer, controls = "", controls or ""
-        indices, routing, top_k = made.config.layers, made.config.routing, made.config.top_k
+        layered = ShrpConfig(made.config.layers, made.config.routing, made.config.top_k)
     shared = {
         "epoch_size": epoch_size,
         "batch_size": batch_size,
@@ -235,8 +236,8 @@ def train(
     }
     config = TrainConfig.named(
         recipe,
-        shrp=ShrpConfig(indices, routing=routing or "sequence", top_k=1 if top_k is None else top_k),
-        order=conversion_order(order or "top-down", indices, geometry[0]),
+        shrp=layered,
+        order=conversion_order(order or "top-down", layered.layers, geometry[0]),
         stage2_epochs=stage2_epochs,
         **{name: value for name, value in chosen.items() if value is not None},
         **shared,
@@ -248,20 +249,17 @@ def train(
             "(--head-labels, where its config does not name the classes)."
         )
     teacher = TrainConfig(stage2_epochs=teacher_epochs, learning_rate=teacher_learning_rate, **shared)
-    budgets = tuple(
-        m for m in number_list("1,2,4,8,12" if per_layer is None else per_layer) if m <= geometry[1]
-    )
-    if per_layer and (most := max(number_list(per_layer), default=1)) > geometry[1]:
-        raise PlanError(f"--per-layer is for 1 to {geometry[1]} experts a layer, not {most}.")
-    recovered = number_list(recover)
-    if recovered and max(recovered) > geometry[1]:
-        raise PlanError(f"--recover is for 1 to {geometry[1]} experts a layer, not {max(recovered)}.")
+    recovered = experts_a_layer("--recover", recover, geometry[1])
     if recovery_epochs is not None and not recovered:
         raise PlanError("--recovery-epochs is for models that --recover names: give it too.")
     steps = Recipe(
         config,
         teacher=teacher,
-        per_layer=budgets,
+        per_layer=(
+            tuple(m for m in DEFAULT_BUDGETS if m <= geometry[1])
+            if per_layer is None
+            else experts_a_layer("--per-layer", per_layer, geometry[1])
+        ),
         recover=recovered,
         recovery_epochs=recovery_epochs or 1,
         converted=None if converted is None else str(converted),
@@ -291,6 +289,37 @@ def train(
         print_json({"out": str(out), "task": info.task.name, "scores": list(info.scores)})
     else:
         print_table(f"{out}", [score_line(row) for row in info.scores])
+
+
+def refuse_what_is_decided(
+    converted: Path, own: Mapping[str, object], of_stage1: Mapping[str, object], controls: str
+) -> None:
+    """Raise `PlanError` for options that a checkpoint of `convert` leaves nothing to decide for.
+
+    Args:
+        own: options for what the checkpoint has its own of -> what was given, or None.
+        of_stage1: the same of stage 1, which only controls that train again still go through.
+    """
+    from shrp.errors import PlanError
+
+    for name, given in own.items():
+        if given is not None:
+            raise PlanError(f"{name}: {converted} has its own already, so leave the option out.")
+    if {"uniform", "dropped"} & {name.strip() for name in controls.split(",")}:
+        return
+    for name, given in of_stage1.items():
+        if given is not None:
+            raise PlanError(f"{name} is for stage 1, which {converted} has behind it; leave the option out.")
+
+
+def experts_a_layer(option: str, text: str, experts: int) -> tuple[int, ...]:
+    """Numbers of experts a layer from `1,2,4`, none of them above what a layer has."""
+    from shrp.errors import PlanError
+
+    numbers = number_list(text)
+    if numbers and max(numbers) > experts:
+        raise PlanError(f"{option} is for 1 to {experts} experts a layer, not {max(numbers)}.")
+    return numbers
 
 
 def base_geometry(base: str) -> tuple[int, int]:
