@@ -21,6 +21,7 @@ from shrp.usage import UsageStats
 
 ALL, MIXED = "all pairs", "in two slices"
 MOST_MIXED = 24
+"""Couples of slices at most by which pairs in two are named; where there are more, all such pairs are one group."""
 _TIE = 1e-5
 """Outputs that differ by less are equal: so much depends on which inputs share a batch."""
 

@@ -1,5 +1,6 @@
 """The report as the Overview page makes it, for each kind of checkpoint."""
 
+import html
 import json
 
 import pytest
@@ -151,6 +152,14 @@ def test_an_uploads_commands_name_the_checkpoint_and_not_its_temporary_folder(op
     assert f"shrp evaluate {name} --data probe" in said
     assert f"--out {name}" in said
     assert "shrp-checkpoint-" not in said
+
+
+def test_its_commands_count_by_the_slices_that_were_typed(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint, word_slices="negation: not, *n't\ncontrast: but")
+    file, _, said = make(at)
+    command = "python -m shrp evaluate tiny --data probe --slice 'negation: not, *n'\"'\"'t' --slice 'contrast: but'"
+    assert command in html.unescape(file)
+    assert "negation: not, *n't; contrast: but" in said
 
 
 def test_a_broken_history_costs_the_report_that_part_alone(open_page, tiny_checkpoint):
