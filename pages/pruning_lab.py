@@ -90,7 +90,8 @@ def main() -> None:
         try:
             curve.sweep()
         except ShrpError as error:  # what was scored until then stays
-            state.show_error(error)
+            with curve.busy:
+                state.show_error(error)
         curve.draw()
     with beside:
         try:

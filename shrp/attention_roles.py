@@ -97,7 +97,7 @@ def attention_roles(
 
     Raises:
         PlanError: the model has no layer with experts.
-        DataError: the data are empty, or no input has a token.
+        DataError: the data are empty, or no input has a token; or the tokenizer is a slow one.
     """
     layers = expert_layers(model) | static_layers(model)
     if not layers:

@@ -110,8 +110,8 @@ def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
 
 
 def save_tokenizer(tokenizer, folder: str | os.PathLike) -> None:
-    """Write a tokenizer's files as they would be had it never encoded anything: a fast one keeps, and would write out,
-    how the last texts were cut and padded.
+    """Write a tokenizer's files without how texts are cut and padded, which it forgets too: a fast one keeps that of
+    the texts it read last, whoever's they were.
     """
     with _ENCODING:
         if tokenizer.is_fast:

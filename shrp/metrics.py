@@ -45,8 +45,8 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     return {name: float(_FROM_CONFUSION[name](matrix)) for name in task.metrics}
 
 
-_EQUAL = 5
-"""Decimals of logits that count: the same text in another batch has other ones further on."""
+_EQUAL = 1e-5
+"""Margins that differ by less are equal: so much depends on which inputs share a batch."""
 
 
 def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -61,9 +61,20 @@ def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
     ones, zeros = int(one.sum()), int((~one).sum())
     if not ones or not zeros:
         return float("nan")
-    margins = (logits[:, 1].astype(np.float64) - logits[:, 0]).round(_EQUAL)
-    ranks = rankdata(margins)  # equal ones share theirs, so count half
+    margins = logits[:, 1].astype(np.float64) - logits[:, 0]
+    ranks = rankdata(_one_of_equals(margins))  # equal ones share theirs, so count half
     return float((ranks[one].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+def _one_of_equals(values: np.ndarray) -> np.ndarray:
+    """Each value, or the least one that it equals: groups are cut from below, each within `_EQUAL` of its first."""
+    order = np.argsort(values, kind="stable")
+    found, first = values.copy(), -np.inf
+    for at, value in zip(order, values[order].tolist()):
+        if value - first > _EQUAL:
+            first = value
+        found[at] = first
+    return found
 
 
 def constant_score(task: Task, labels: np.ndarray) -> float:

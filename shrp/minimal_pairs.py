@@ -8,6 +8,7 @@ still have every pair in order. Guessing has half of them in order; a model that
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,14 +174,18 @@ def slices_of(data: TextData, pairs: np.ndarray) -> tuple[str, ...] | None:
     """
     if data.slices is None:
         return None
-    found = [tuple(dict.fromkeys(_named(data.slices[one]) for one in pair)) for pair in pairs]
+    known = {name: _told_apart(name, set(data.slices)) for name in (ALL, MIXED)}
+    slices = [known.get(name, name) for name in data.slices]
+    found = [tuple(dict.fromkeys(slices[one] for one in pair)) for pair in pairs]
     many = len({names for names in found if len(names) > 1}) > MOST_MIXED
     return tuple(MIXED if many and len(names) > 1 else " / ".join(names) for names in found)
 
 
-def _named(name: str) -> str:
-    """The name of a slice, told from those of all pairs and of mixed ones."""
-    return f"{name} (slice)" if name in (ALL, MIXED) else name
+def _told_apart(name: str, slices: Collection[str]) -> str:
+    """A name for a slice that is called as all pairs or as mixed ones are, and as no other slice is."""
+    while name in (ALL, MIXED) or name in slices:
+        name = f"{name} (slice)"
+    return name
 
 
 def pair_groups(slices: tuple[str, ...] | None, n: int) -> dict[str, np.ndarray]:

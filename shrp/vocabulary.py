@@ -200,8 +200,6 @@ def _smaller_tokenizer(tokenizer: PreTrainedTokenizerBase, place: dict[int, int]
         }
         for token in backend["added_tokens"]:
             token["id"] = place[token["id"]]
-        if backend.get("padding"):
-            backend["padding"]["pad_id"] = place[backend["padding"]["pad_id"]]
         _renumber(backend.get("post_processor"), place)
         path.write_text(json.dumps(backend, ensure_ascii=False), encoding="utf-8")
         for file in Path(folder).glob("vocab.*"):  # the whole one, by which some classes would go

@@ -187,8 +187,9 @@ def test_a_pair_in_two_slices_is_named_by_both_unless_that_makes_very_many():
 
 
 def test_slices_named_as_all_pairs_or_as_mixed_ones_keep_their_figures():
-    named = made([1, 0, 0, 1, 0, 1], tuple("aabbcc"), slices=(ALL, ALL, MIXED, MIXED, "x", "x"))
+    names = (ALL, ALL, MIXED, MIXED, f"{ALL} (slice)", f"{ALL} (slice)")
+    named = made([1, 0, 0, 1, 0, 1], tuple("aabbcc"), slices=names)
     frame = pair_outcomes(named, logits(1, 0, 1, 0, 0, 1)).by_slice()
-    assert frame["slice"].tolist() == [ALL, f"{ALL} (slice)", f"{MIXED} (slice)", "x"]
+    assert frame["slice"].tolist() == [ALL, f"{ALL} (slice) (slice)", f"{MIXED} (slice)", f"{ALL} (slice)"]
     assert frame["n"].tolist() == [3, 1, 1, 1]
     assert frame["in_order"].tolist() == [2, 1, 0, 1]

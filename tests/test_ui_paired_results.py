@@ -1,4 +1,4 @@
-"""Paired comparisons that are made once, whoever asks."""
+"""Paired comparisons that are kept, whoever asks."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from shrp.data import TextData
 from shrp.evaluate import summarise
 from shrp.paired import by_group, paired_difference
-from shrp.tasks import TASKS
+from shrp.tasks import TASKS, custom_task
 from ui import paired_results
 
 
@@ -22,7 +22,7 @@ def two():
     return [summarise(data, np.arange(40), outputs, False) for outputs in noisy]
 
 
-def test_they_are_those_of_the_library_and_are_made_once(two, monkeypatch):
+def test_they_are_those_of_the_library_and_are_kept(two, monkeypatch):
     expected, groups = paired_difference(*two), by_group(*two, "slice")
     assert paired_results.difference(*two) == expected
     found = paired_results.groups(*two, "slice")
@@ -42,6 +42,13 @@ def test_other_outputs_labels_slices_or_draws_are_others(two):
     assert paired_results.difference(one, other, resamples=100) != known
     shifted = replace(other, labels=other.labels[::-1].copy())
     assert paired_results.difference(replace(one, labels=shifted.labels), shifted)[0] != known[0]
+    classes = []
+    for names in (("bad", "good"), ("sad", "glad")):  # of one task, whose names were corrected meanwhile
+        task = custom_task("moods", ("review",), names)
+        data = TextData(task, "made", (("a",),) * 4, np.array([0, 1, 0, 1]))
+        same = summarise(data, np.arange(4), np.eye(2, dtype=np.float32)[[0, 1, 1, 1]], False)
+        classes.append(paired_results.groups(same, same, "class")["group"].tolist())
+    assert [set(names) for names in classes] == [{"bad", "good"}, {"sad", "glad"}]
     by_own = [replace(each, slices=("z",) * 40) for each in two]
     assert paired_results.groups(*two, "slice")["group"].tolist() != ["z"]
     assert paired_results.groups(*by_own, "slice")["group"].tolist() == ["z"]

@@ -16,7 +16,7 @@ from ui.downloads import downloads
 from ui.pickers import always_one
 from ui.state import Selection
 from ui.tables import row_height
-from ui.text import escape, percent
+from ui.text import escape, percent, shorten
 
 WHICH, SEARCH = "answers", "answers_with"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -104,7 +104,8 @@ def section(selection: Selection, found: Evaluation) -> None:
         # What is wrong, or least sure, is another row of another model.
         key = f"{which}-{search}-{selection.checkpoint.fingerprint}-{data.fingerprint}"
         _closer(selection, part, _table(part, texts, key, data))
-    downloads(shown, "answers-table", f"{selection.name}-answers")
+    rows = [part for part in (which * (which != ALL), f"with {search}" * bool(search.strip())) if part]
+    downloads(shown, "answers-table", shorten("-".join([selection.name, "answers", *rows])))
 
 
 def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:

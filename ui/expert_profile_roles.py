@@ -135,7 +135,7 @@ def role_bars(found: AttentionRoles, stats: UsageStats, layer: int, expert: int,
     fig.update_layout(barmode="stack", bargap=0.25)
     fig.update_xaxes(range=[0, 100], ticksuffix="%", zeroline=False)
     fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    return layout(
+    layout(
         fig,
         f"Where the attention of layer {layer}'s experts goes",
         subtitle=f"{escape_html(of)}; in brackets: the expert's Top-1 share of all {stats.unit}",
@@ -144,6 +144,7 @@ def role_bars(found: AttentionRoles, stats: UsageStats, layer: int, expert: int,
         height=210 + 24 * max(len(mean), 4),
         legend=True,
     )
+    return fig.update_layout(legend_traceorder="normal")  # by itself that of stacked bars goes backwards
 
 
 def role_frame(found: AttentionRoles, stats: UsageStats) -> pd.DataFrame:

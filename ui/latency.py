@@ -39,6 +39,7 @@ def measure(
     plans: Mapping[str, PruningPlan],
     tokens: int = TOKENS,
     progress: Callable[[int, int], None] | None = None,
+    waiting: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
     """Dense, the checkpoint's own model and its prunings, in float32, in one interleaved run a batch size.
 
@@ -47,6 +48,7 @@ def measure(
     Args:
         plans: name -> pruning, of a routed checkpoint.
         progress: called with timed calls done and in all.
+        waiting: called now and then while another session's models are timed; it may raise, which ends the waiting.
 
     Returns:
         One row a model and batch size: `shrp.timing.latency`'s columns, `batch`, `tokens`, and `flop_share`, the
@@ -67,8 +69,7 @@ def measure(
     per_batch = len(models) * (REPEATS + WARMUP)
     frames = []
     while not _ONE_AT_A_TIME.acquire(timeout=0.5):
-        if progress is not None:
-            progress(0, len(BATCHES) * per_batch)  # which may raise: who moves on waits no longer
+        waiting()
     try:
         for number, batch in enumerate(BATCHES):
             inputs = model_inputs(model, batch, tokens)
@@ -133,6 +134,7 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan]) -> None:
                 progress=lambda done, n: bar.progress(
                     done / n, f"Timing: call {done} of {n}{left.said(done / n)}"
                 ),
+                waiting=lambda: bar.progress(0.0, "Timing, once another session's is done …"),
             )
         except ShrpError as error:
             state.show_error(error)

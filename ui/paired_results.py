@@ -1,8 +1,9 @@
-"""Paired comparisons of two evaluations, made once: of many numbers, or of F1, their bootstraps take seconds."""
+"""Paired comparisons of two evaluations, kept: of many numbers, or of F1, their bootstraps take seconds."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 
 import pandas as pd
 
@@ -31,11 +32,12 @@ def groups(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
     return found.copy()
 
 
-def _content(one: Evaluation) -> tuple[str, str, str, str]:
+def _content(one: Evaluation) -> tuple[Hashable, ...]:
     """What a comparison takes from an evaluation; slices by other words may stand beside the same outputs."""
     digest = hashlib.sha1(one.logits.tobytes(), usedforsecurity=False)
     digest.update(one.indices.tobytes())
     if one.labels is not None:
         digest.update(one.labels.tobytes())
-    digest.update("\0".join(one.slices or ()).encode())
-    return one.data, one.task.name, one.metric, digest.hexdigest()
+    if one.slices is not None:
+        digest.update("\0".join(("", *one.slices)).encode())
+    return one.task, one.data, one.total, one.metric, digest.hexdigest()

@@ -116,8 +116,8 @@ def train_command(selection: Selection) -> str | None:
         words += ["--head-labels", ",".join(map(str, labels))]
     if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
         words += ["--teacher-epochs", str(teacher["epochs"])]
-        made = teacher.get("config")
-        if isinstance(made, Mapping) and isinstance(rate := made.get("learning_rate"), int | float):
+        tuned = teacher.get("config")
+        if isinstance(tuned, Mapping) and isinstance(rate := tuned.get("learning_rate"), int | float):
             words += ["--teacher-learning-rate", f"{rate:g}"]
     command = shlex.join([*words, "--out", _folder(selection)])
     if converted(info.training):

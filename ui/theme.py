@@ -194,6 +194,8 @@ def layout(
 ) -> go.Figure:
     """Give a figure its title, axis titles with units, size and margins, and its cells legible numbers; returns it.
 
+    What it had of title, margins, legend and labels on hovering before is replaced.
+
     Args:
         fig: changed in place.
         title: what the chart shows, as HTML-safe text.

@@ -146,7 +146,7 @@ def prepare(
 
     Raises:
         DataError: the input has no word, or not the task's number of texts; or it holds the padding token and the model
-            counts positions without it, which it can't do from embeddings.
+            counts positions without it, which it can't do from embeddings; or the tokenizer is a slow one.
     """
     text = tuple(text)
     if len(text) != len(task.text_columns):

@@ -587,6 +587,7 @@ def test_the_roles_of_attention_are_those_that_were_measured(open_page, tiny_che
     assert not at.exception
     bars = titled(at, "Where the attention of layer 1's experts goes")
     assert [trace["name"] for trace in bars["data"]] == list(found.roles)
+    assert bars["layout"]["legend"]["traceorder"] == "normal"  # as the bars' parts stand
     shown = np.stack([values(trace["x"]) for trace in bars["data"]], axis=1)
     assert shown == pytest.approx(100 * found.mean(1), abs=1e-3)
     assert "n = 96 of the 480 inputs of probe/sst2" in bars["layout"]["title"]["subtitle"]["text"].replace(

@@ -457,11 +457,10 @@ def test_whoever_waits_for_another_ones_timing_may_move_on(tiny_checkpoint):
     class Gone(Exception):
         pass
 
-    def progress(done, n):
-        assert (done, n) == (0, 2 * 2 * (latency.REPEATS + latency.WARMUP))
+    def waiting():
         raise Gone
 
     loaded = checkpoints.load(tiny_checkpoint)
     with latency._ONE_AT_A_TIME, pytest.raises(Gone):
-        latency.measure(loaded, {}, progress=progress)
+        latency.measure(loaded, {}, waiting=waiting)
     assert not latency._ONE_AT_A_TIME.locked()

@@ -632,7 +632,9 @@ def test_a_slice_column_groups_inputs():
         fit(table, TASKS["sst2"], columns)
 
 
-@pytest.mark.parametrize("column", ["index", "p(good)"])  # of either table one; `test_columns.py` has the rule
+@pytest.mark.parametrize(
+    "column", ["index", "p(good)"]
+)  # of either table one; `test_columns.py` has the rule
 def test_a_text_column_named_as_one_of_the_apps_own_keeps_its_place(
     open_page, save_tiny, monkeypatch, column
 ):
