@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.data import TextData
 from shrp.errors import ShrpError
 from shrp.measure import TOKENS, cost, dense_cost
 from shrp.score_costs import with_shares
@@ -42,6 +44,20 @@ def scores_of_its_own(selection: state.Selection, scores: pd.DataFrame) -> pd.Da
     return scores[(scores["kind"] == kind) & (scores["budget"] == plan.budget)]
 
 
+def of_other_data(info: CheckpointInfo, own: pd.DataFrame, data: TextData) -> str:
+    """That no stored score is of the picked data, as Markdown; empty where one is.
+
+    Args:
+        own: the checkpoint's own rows, which don't say of which file of a name they are, where `info.scores` may.
+    """
+    if data.name not in set(own["data"]):
+        return f"Not of the picked data, {escape(data.name)}"
+    files = {row.get("data_fingerprint") for row in info.scores if row.get("data") == data.name}
+    if files & {None, data.source_fingerprint}:
+        return ""
+    return f"Of other inputs than the picked {escape(data.name)} has"
+
+
 def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame) -> None:
     """The four numbers to know first, each with its denominator."""
     info = selection.checkpoint.info
@@ -68,10 +84,8 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             same = any(one.get("data") == row.data for one in there)
             picked = "its experts were chosen on these inputs, which flatters it a little" * same
             st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric), picked))))
-            if selection.data is not None and selection.data.name not in set(own["data"]):
-                st.caption(
-                    f"Not of the picked data, {escape(selection.data.name)}: [measured below](#measured)."
-                )
+            if selection.data is not None and (why := of_other_data(info, own, selection.data)):
+                st.caption(f"{why}: [measured below](#measured).")
             for other in own.iloc[1:].itertuples():
                 bounds = interval_text((other.low, other.high), other.metric)
                 said = f"on {escape(other.data)}: {score_text(other.score, other.metric)}"

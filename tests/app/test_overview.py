@@ -453,6 +453,25 @@ def test_every_input_stands_with_its_answer_and_is_searched(open_page, tiny_chec
     assert "0 of n = 480 inputs of probe/sst2." in texts_of(at)
 
 
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"data": "glue/sst2 validation"}, "Not of the picked data, probe/sst2"),
+        (
+            {"data": "probe/sst2", "data_fingerprint": "0" * 16},
+            "Of other inputs than the picked probe/sst2 has",
+        ),
+        ({"data": "probe/sst2", "data_fingerprint": load_probe("sst2").fingerprint}, ""),
+        ({"data": "probe/sst2"}, ""),  # of before fingerprints were stored
+    ],
+)
+def test_a_stored_score_says_where_it_is_not_of_the_picked_data(open_page, save_tiny, stored, said):
+    at = open_page("overview", save_tiny("scored", scores=(row("routed", "routed", 0.8) | stored,)))
+    assert not at.exception
+    told = [text for text in (e.value.replace("\\", "") for e in at.caption) if "measured below" in text]
+    assert [text.partition(":")[0] for text in told] == ([said] if said else [])
+
+
 def test_whoever_waits_for_another_ones_timing_may_move_on(tiny_checkpoint):
     class Gone(Exception):
         pass
