@@ -97,7 +97,7 @@ def test_it_says_how_many_there_are_and_how_many_are_right(data, monkeypatch):
     assert answers_table.said(wrong, frame, "a_b*").startswith("2 of n = 4 inputs of a\\_b\\*. Pick a row")
     assert answers_table.said(frame[:0], frame, "mine") == "0 of n = 4 inputs of mine."
     monkeypatch.setattr(answers_table, "MOST", 3)
-    assert "; the first 3 are listed, the CSV has all. Pick" in answers_table.said(frame, frame, "mine")
+    assert "; the first 3 are listed, the CSV has them all. Pick" in answers_table.said(frame, frame, "mine")
 
 
 def test_the_page_shows_a_pair_in_one_column_and_marks_what_is_right():
