@@ -59,9 +59,9 @@ def predictions(found: list[Exploration], evaluated: int, name: str, data: TextD
         )
         for name in classes
     }
-    told = {LABEL: st.column_config.Column(help=f"In {escape(data.name)}")} if LABEL in ours else {}
-    # Narrow enough that the probabilities are in sight in a small window; a wide one shares out what is left.
-    width = 270 // len(texts)
+    told = {LABEL: st.column_config.Column(help=f"In {escape(data.name)}", width=65)} if LABEL in ours else {}
+    # Narrow enough that all is in sight in a window of 1200 pixels; a wide one shares out what is left.
+    width = (205 if told else 270) // len(texts)
     widths = {name: st.column_config.TextColumn(name, width=width) for name in texts}
     height = row_height(max(frame[name].str.len().max() for name in texts), width, most=130)
     st.dataframe(
