@@ -1,9 +1,13 @@
 """Attribution: which words and which experts an output is due to, and whether one can believe it."""
 
+from ui import state  # first: two new sessions must not import transformers piecemeal at once
+
+# isort: split
+
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import arrival, state
+from ui import arrival
 from ui import attribution_routes as routes
 from ui import attribution_words as words
 from ui.attribution_data import data_part

@@ -1,10 +1,14 @@
 """Compare: two models on the same data, input by input. Which is better, where they part, what each costs and uses."""
 
+from ui import state  # first: two new sessions must not import transformers piecemeal at once
+
+# isort: split
+
 import numpy as np
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import compare_kept, compare_plan, compare_sides, compare_views, lab_hurts, measurements, state
+from ui import compare_kept, compare_plan, compare_sides, compare_views, lab_hurts, measurements
 from ui.compare_sides import Side
 from ui.compare_views import LETTERS
 from ui.floor import exact, floor_text, floor_warning

@@ -1,11 +1,14 @@
 """The studies, a part at a time: the GLUE table with its controls, other encoders, and experiments on the method."""
 
+from ui import state  # first: two new sessions must not import transformers piecemeal at once
+
+# isort: split
+
 from collections.abc import Callable
 from functools import partial
 
 import streamlit as st
 
-from ui import state
 from ui.experiments_glue import benchmark, size_check
 from ui.experiments_parts import Drawn, ablation, routing, selection
 from ui.experiments_sections import section

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ui import state  # first: two new sessions must not import transformers piecemeal at once
+
+# isort: split
+
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,7 +27,6 @@ from ui import (
     measurements,
     pair_routes,
     specialisation_section,
-    state,
     usage_figures,
     usage_history_figures,
 )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ui import state  # first: two new sessions must not import transformers piecemeal at once
+
+# isort: split
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +19,7 @@ from shrp.measure import TOKENS, cost, dense_cost
 from shrp.score_costs import with_shares
 from shrp.usage import history_warnings
 from shrp.verdicts import score_frame
-from ui import arrival, latency, loaders, overview_figures, report, score_figures, state
+from ui import arrival, latency, loaders, overview_figures, report, score_figures
 from ui.checks import measured_now
 from ui.describe import summary_line, training_facts
 from ui.downloads import chart

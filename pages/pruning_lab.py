@@ -1,5 +1,9 @@
 """Prune the routed model by a slider, see at once what it costs and saves, and take the result along."""
 
+from ui import state  # first: two new sessions must not import transformers piecemeal at once
+
+# isort: split
+
 import time
 
 import streamlit as st
@@ -25,7 +29,6 @@ from ui import (
     lab_views,
     measurements,
     pair_views,
-    state,
 )
 from ui.lab import Setting
 from ui.lab_controls import controls

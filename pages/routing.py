@@ -1,11 +1,15 @@
 """Type sentences; see what the model predicts, which experts it takes, and what other experts would do."""
 
+from ui import state  # first: two new sessions must not import transformers piecemeal at once
+
+# isort: split
+
 import pandas as pd
 import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.explore import Exploration
-from ui import arrival, attribution_routes, expert_cells, routing_attention, state
+from ui import arrival, attribution_routes, expert_cells, routing_attention
 from ui import routing_views as views
 from ui.bound import fall_back
 from ui.downloads import chart

@@ -1,3 +1,4 @@
+import ast
 import json
 import math
 import subprocess
@@ -483,3 +484,13 @@ def test_whoever_waits_for_another_ones_timing_may_move_on(tiny_checkpoint):
     with latency._ONE_AT_A_TIME, pytest.raises(Gone):
         latency.measure(loaded, {}, waiting=waiting)
     assert not latency._ONE_AT_A_TIME.locked()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "pages").glob("*.py")), ids=lambda page: page.stem)
+def test_a_page_imports_the_shared_state_before_anything_else(page):
+    """Its module's lock lets one session import transformers, whose modules two threads at once get half of."""
+    imports = [
+        node for node in ast.parse(page.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    first = next(node for node in imports if getattr(node, "module", "") != "__future__")
+    assert ast.unparse(first) == "from ui import state"
