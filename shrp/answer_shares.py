@@ -19,11 +19,12 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate, label_columns, summarise
 from shrp.evaluation import Evaluation
 from shrp.families import output_layer
+from shrp.metrics import EQUAL
 from shrp.prune import shallow_copy
 from shrp.tasks import Task
 
-_EQUAL, _EDGE = 1e-5, 1e-3
-"""Margins that differ by less are equal, so no threshold parts them; how far beyond the last one a threshold stands."""
+_EDGE = 1e-3
+"""How far beyond the last margin a threshold stands."""
 _ROUNDS = 100
 """Rounds over the classes until their shares agree; two classes take one."""
 
@@ -68,7 +69,7 @@ def _threshold(margins: np.ndarray, share: float) -> float:
     """What to add to margins so that about this share of them is above 0: half way between two that are not equal."""
     ordered = np.sort(margins)[::-1]
     ends = np.concatenate([[ordered[0] + 2 * _EDGE], ordered, [ordered[-1] - 2 * _EDGE]])
-    places = np.flatnonzero(ends[:-1] - ends[1:] > _EQUAL)  # so many are above, were the threshold here
+    places = np.flatnonzero(ends[:-1] - ends[1:] > EQUAL)  # so many are above, were the threshold here
     above = places[np.abs(places - share * len(ordered)).argmin()]
     return -(ends[above] + ends[above + 1]) / 2
 

@@ -22,7 +22,7 @@ from shrp.evaluation import Evaluation
 from shrp.group_test import apart_from_others
 from shrp.intervals import NO_INTERVAL
 from shrp.layers import ExpertLayer
-from shrp.metrics import at_once
+from shrp.metrics import EQUAL, at_once
 from shrp.minimal_pairs import units_of
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
@@ -35,8 +35,6 @@ FEWEST = 5
 FEWEST_BEYOND = 10
 """Inputs, a minimal pair being one, that lose more or less together than one by one, from which on the mean has an
 interval: of fewer the bootstrap is too sure."""
-_ROUNDING = 1e-5
-"""Worths that differ by less are equal: so much depends on which inputs share a batch."""
 PREFIX_BYTES = 256 * 2**20
 """Everything that one `Prefix` keeps; inputs beyond it are run anew each time."""
 
@@ -213,7 +211,7 @@ def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | Non
     """
     whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
     beyond = whole - parts
-    beyond[np.abs(beyond) < _ROUNDING] = 0.0
+    beyond[np.abs(beyond) < EQUAL] = 0.0
     units, ends = units_of(len(beyond), pairs), NO_INTERVAL
     if len(np.unique(units[beyond != 0])) >= FEWEST_BEYOND:
         low, high = _bootstrap_means(beyond[:, None], RESAMPLES, np.random.default_rng(0), units)

@@ -45,8 +45,8 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     return {name: float(_FROM_CONFUSION[name](matrix)) for name in task.metrics}
 
 
-_EQUAL = 1e-5
-"""Margins that differ by less are equal: so much depends on which inputs share a batch."""
+EQUAL = 1e-5
+"""Outputs, margins and worths that differ by less are equal: so much depends on which inputs share a batch."""
 
 
 def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -67,11 +67,11 @@ def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def _one_of_equals(values: np.ndarray) -> np.ndarray:
-    """Each value, or the least one that it equals: groups are cut from below, each within `_EQUAL` of its first."""
+    """Each value, or the least one that it equals: groups are cut from below, each within `EQUAL` of its first."""
     order = np.argsort(values, kind="stable")
     found, first = values.copy(), -np.inf
     for at, value in zip(order, values[order].tolist()):
-        if value - first > _EQUAL:
+        if value - first > EQUAL:
             first = value
         found[at] = first
     return found

@@ -17,14 +17,12 @@ import pandas as pd
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluation import Evaluation
-from shrp.metrics import paired_interval, wilson
+from shrp.metrics import EQUAL, paired_interval, wilson
 from shrp.usage import UsageStats
 
 ALL, MIXED = "all pairs", "in two slices"
 MOST_MIXED = 24
 """Couples of slices at most by which pairs in two are named; where there are more, all such pairs are one group."""
-_TIE = 1e-5
-"""Outputs that differ by less are equal: so much depends on which inputs share a batch."""
 
 
 def pairs_of(data: TextData) -> np.ndarray:
@@ -133,7 +131,7 @@ def pair_outcomes(data: TextData, outputs: Evaluation | np.ndarray) -> PairOutco
         low, high = data.labels[pairs].T[:, :, None]
         margins = outputs[pairs, high] - outputs[pairs, low]
         both_right = (outputs[pairs].argmax(-1) == data.labels[pairs]).all(1)
-    return PairOutcomes(pairs, margins[:, 1] - margins[:, 0] > _TIE, both_right, slices_of(data, pairs))
+    return PairOutcomes(pairs, margins[:, 1] - margins[:, 0] > EQUAL, both_right, slices_of(data, pairs))
 
 
 def pair_changes(reference: PairOutcomes, other: PairOutcomes) -> pd.DataFrame:

@@ -584,7 +584,7 @@ def test_what_a_conversion_made_before_decides_is_not_asked_for_again(shrp, tmp_
         code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed, *options)
         assert code == 1
         assert said in error
-    for converted, said in ((task, "is of the task"), (tmp_path / "no", "no")):
+    for converted, said in ((task, "is of the task"), (tmp_path / "no", "name a checkpoint's folder")):
         code, _, error = shrp(*command, "--per-layer", 1, "--converted", converted)
         assert code == 1
         assert said in error

@@ -9,6 +9,7 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.exchanges import ALIKE, ALL
+from shrp.metrics import EQUAL
 from shrp.shuffled import DRAWS, MIXTURE, ShuffledRoutes
 from shrp.tasks import Task
 from shrp.usage import UsageStats
@@ -115,7 +116,7 @@ def _of_the_same(found: ShuffledRoutes, row: pd.Series) -> str:
     answers, among = found.before.predictions, f"among inputs {_alike(found.before.task)}"
     if not found.before.task.is_regression and len(set(answers.tolist())) == 1:
         return "the model gives all inputs one answer, so these are the wrong routes once more."
-    if all(np.allclose(one.logits, found.before.logits, atol=1e-5) for one in found.after[ALIKE]):
+    if all(np.allclose(one.logits, found.before.logits, atol=EQUAL) for one in found.after[ALIKE]):
         return f"exchanged {among}, they change no output, so there is nothing to tell."
     return f"with those of all layers exchanged {among}, {_moved(row)}, {_changes(found, row)}"
 

@@ -47,8 +47,10 @@ def test_a_picked_hub_is_asked_and_why_it_fails_is_shown(open_page, folder, aske
     assert not at.exception
     assert asked == ["qnli"]
     assert "the hub does not answer" in texts_of(at)
-    open_page(page, folder, source="hub")
+    linked = open_page(page, folder, source="hub")
+    assert not linked.exception
     assert asked == ["qnli", "qnli"]
+    assert "the hub does not answer" in texts_of(linked)
 
 
 def test_ones_own_data_come_before_the_hub(open_page, folder, asked):
