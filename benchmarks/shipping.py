@@ -27,7 +27,7 @@ LABELS = {
     "random": "random experts",
     "dropped": "layers dropped",
     "uniform": "no router, all experts",
-    UNROUTED: "without a router, random experts",
+    UNROUTED: "no router, then random experts",
 }
 
 

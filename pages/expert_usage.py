@@ -317,7 +317,7 @@ def over_training(name: str, training: dict) -> None:
     counted = usage_history_figures.counted_on(frame, data)
     subtitle = f"Top-1 shares by epoch, {counted}; a layer appears with its conversion"
     st.caption(
-        "Stage 1 converts the layers under a loss that keeps usage even; stage 2 drops that loss, and usage may become "
+        "Stage 1 converts the layers under a loss that evens usage; stage 2 drops that loss, and usage may become "
         "uneven. That an expert is chosen for some inputs does not show that it does anything special for them: see "
         "what knocking it out changes, in its profile and, for all experts, on Attribution."
     )

@@ -163,12 +163,21 @@ def _over(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
 
 
 def _verdict(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
-    """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own."""
-    if rival["lead_low"] == rival["lead_low"] and _paired(rows, best, rival):
-        value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
-        points = f"{signed(value)} points ({signed(low)} to {signed(high)})"
-        tie = rival["lead_low"] <= 0 <= rival["lead_high"]
-        return f"{'a tie' if tie else 'no tie'}, SHRP's lead on the same inputs is {points}"
+    """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own. A paired
+    one of SHRP's recovered model, where another is its best, is told beside it.
+    """
+    if rival["lead_low"] != rival["lead_low"]:
+        return _by_intervals(best, rival)
+    value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
+    points = f"{signed(value)} points ({signed(low)} to {signed(high)})"
+    if not _paired(rows, best, rival):
+        return f"{_by_intervals(best, rival)}; the recovered model's lead is {points}"
+    tie = rival["lead_low"] <= 0 <= rival["lead_high"]
+    return f"{'a tie' if tie else 'no tie'}, SHRP's lead on the same inputs is {points}"
+
+
+def _by_intervals(best: pd.Series, rival: pd.Series) -> str:
+    """Whether a control lies in the interval of SHRP's best model, in words."""
     if best["low"] != best["low"]:
         return "no interval to tell a tie by"
     if best["low"] <= rival["retained"] <= best["high"]:

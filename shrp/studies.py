@@ -28,7 +28,7 @@ NAMES = {
     "random": "control: random experts",
     "dropped": "control: layers dropped",
     "uniform": "control: no router",
-    UNROUTED: "control: without a router, random experts",
+    UNROUTED: "control: no router, then random experts",
 }
 """Kinds of models of the table."""
 STANDARD = ("random", "dropped", "uniform")
@@ -331,7 +331,7 @@ def about_unrouted(frame: pd.DataFrame) -> str:
     if not frame["model"].eq(UNROUTED).any():
         return ""
     return (
-        "Without a router, random experts: stage 1 with all gates alike; then a draw of random experts is kept, and "
+        "No router, then random experts: stage 1 with all gates alike; then a draw of random experts is kept, and "
         "trained on for as long as the other controls are."
     )
 

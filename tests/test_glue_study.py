@@ -239,7 +239,7 @@ def test_without_a_router_random_experts_learn_for_as_long_as_shrp(begun):
     assert {layer.routing for layer in expert_layers(alike).values()} == {"uniform"}
     assert not list(work.glob("general-further-uniform-*"))  # it need not have learned whole
     names = set(studies.glue_frame(rows)["name"])
-    assert "control: without a router, random experts, 1 a layer, recovered on texts and the task" in names
+    assert "control: no router, then random experts, 1 a layer, recovered on texts and the task" in names
 
 
 def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(begun, monkeypatch):

@@ -160,16 +160,14 @@ def test_random_experts_without_a_router_are_a_control_of_their_own():
     lead = {"lead": -0.05, "lead_interval": [-0.08, -0.02]}
     unrouted = row("cola", "unrouted", 0.95, per_layer=2, recovered=True) | lead
     frame = studies.glue_frame([unrouted, mine])
-    name = "without a router, random experts, 2 a layer, recovered"
+    name = "no router, then random experts, 2 a layer, recovered"
     assert frame["name"].tolist() == ["SHRP, static, 2 a layer, recovered", f"control: {name}"]
     assert studies.leads(frame) == [f"Lead over {name}: cola -5.0 (-8.0 to -2.0)"]
     (claim,) = claims(frame).to_dict("records")
     assert claim["best control"].startswith(f"{name}: 95.0%")
     assert claim["best control"].endswith("; not measured: trained random experts, layers dropped, no router")
     assert "no tie, SHRP's lead on the same inputs is -5.0 points" in findings(frame)[1]
-    assert studies.about_unrouted(frame).startswith(
-        "Without a router, random experts: stage 1 with all gates"
-    )
+    assert studies.about_unrouted(frame).startswith("No router, then random experts: stage 1 with all gates")
     assert studies.about_unrouted(studies.glue_frame([mine])) == ""
 
 
@@ -185,6 +183,17 @@ def test_models_of_one_name_that_saw_other_texts_are_not_one():
     assert claim["over"] in ("cola", "rte")
     assert claim["measured"].startswith({"cola": "90.0%", "rte": "80.0%"}[claim["over"]])
     assert f", on {claim['over']}; the best control (layers dropped" in findings(frame)[0]
+
+
+def test_a_lead_over_the_recovered_model_is_told_where_another_one_is_the_best():
+    rows = [
+        row("cola", "static", 0.9, per_layer=2),
+        row("cola", "static", 0.85, per_layer=2, recovered=True),
+        row("cola", "dropped", 0.91) | {"lead": -0.06, "lead_interval": [-0.09, -0.03]},
+    ]
+    said = findings(studies.glue_frame(rows))[1]
+    assert "the best pruned model, SHRP, static, 2 a layer, 90.0%" in said
+    assert "a tie, within SHRP's interval; the recovered model's lead is -6.0 points (-9.0 to -3.0) (" in said
 
 
 def test_draws_that_are_not_below_have_no_interval():
