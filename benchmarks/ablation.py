@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command import name_of, run
+from benchmarks.command import run
 from benchmarks.shares import lead, worth_keeping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
+from shrp.base import name_of
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.config import ShrpConfig

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -51,13 +50,3 @@ def names(text: str, known: Sequence[str], option: str, *, none: bool = False) -
     if not found and not none:
         raise typer.BadParameter(f"name at least one of {', '.join(known)}.", param_hint=option)
     return found
-
-
-def name_of(base: str, base_name: str | None) -> str:
-    """What a base is called in files that are passed on: of a folder its own name, never where it lies.
-
-    A path is known by its looks too: a run may go on after the folder is gone.
-    """
-    path = Path(base)
-    local = path.is_dir() or path.is_absolute() or base.startswith((".", "~"))
-    return base_name or (path.resolve().name if local else base)

@@ -22,7 +22,7 @@ import typer
 from transformers import PreTrainedModel
 
 from benchmarks import depths
-from benchmarks.command import name_of, names, numbers, run
+from benchmarks.command import names, numbers, run
 from benchmarks.depths import DEPTHS, Depth, named
 from benchmarks.general import General
 from benchmarks.pipeline import Pipeline
@@ -30,6 +30,7 @@ from benchmarks.shares import lead, of_teacher, worth_keeping
 from benchmarks.shipping import Shipping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
+from shrp.base import name_of
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr

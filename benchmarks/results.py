@@ -57,7 +57,15 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of kept measurements.")] = FILES,
     out: Annotated[Path, typer.Option(help="File to write.")] = ROOT / "docs" / "results.md",
 ) -> None:
-    """Write the results page."""
+    """Write the results page.
+
+    Raises:
+        DataError: a folder is not there, or neither holds anything.
+        CheckpointError: a checkpoint can't be read.
+    """
+    for folder, option in ((checkpoints, "--checkpoints"), (data, "--data")):
+        if not folder.is_dir():
+            raise DataError(f"{folder} is no folder; name another with {option}.")
     studies = [write(rows) for name, write in STUDIES if (rows := read_rows(name, data))]
     parts = [HEAD, *studies, experiments_section(data)]
     for name, info in discover(checkpoints).items():
@@ -65,7 +73,11 @@ def main(
             raise info
         parts.append(_section(name, load(checkpoints / name)))
     parts += [write(found) for name, field, write in SPEED if (found := _read(data, name, field))]
-    out.write_text("\n".join(parts), encoding="utf-8")
+    if not any(parts[1:]):
+        raise DataError(f"neither {data} nor {checkpoints} holds any results; name others.")
+    partial = out.with_name(f".{out.name}.partial")
+    partial.write_text("\n".join(parts), encoding="utf-8")
+    partial.replace(out)
 
 
 def _read(folder: Path, name: str, field: str) -> dict[str, Any]:

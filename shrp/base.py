@@ -24,6 +24,21 @@ from shrp.families import family_of, output_layer
 from shrp.tasks import TASKS, Task
 
 
+def name_of(base: str, given: str | None = None) -> str:
+    """What checkpoints call a base, where no name is given: what it calls its own base, if it is a checkpoint of ours;
+    of a folder its own name, never where it lies; else the hub's id.
+
+    A path is known by its looks too: a run may go on after the folder is gone.
+    """
+    if given:
+        return given
+    if known := checkpoint.info_if_ours(base):
+        return known.base_model
+    path = Path(base)
+    local = path.is_dir() or path.is_absolute() or base.startswith((".", "~"))
+    return path.resolve().name if local else base
+
+
 def base_config(base: str) -> PreTrainedConfig:
     """The config of a base of a supported family, without its weights.
 

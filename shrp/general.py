@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -83,8 +84,8 @@ class GeneralConfig:
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")
         for name in ("learning_rate", "new_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} must be more than 0, not {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be a number above 0, not {getattr(self, name)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""

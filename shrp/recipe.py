@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint, reference
-from shrp.base import load_base, of_another_task
+from shrp.base import load_base, name_of, of_another_task
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo, evaluated_length, usage_in
 from shrp.config import ShrpConfig
@@ -40,6 +40,7 @@ from shrp.run_state import (
     holds_a_run,
     run_folder,
 )
+from shrp.saving import round_as_stored
 from shrp.score_rows import score_row
 from shrp.train import Progress
 from shrp.training_config import TrainConfig
@@ -106,8 +107,7 @@ class Run:
         """
         self.recipe, self.base, self.data, self.out = recipe, base, data, Path(out)
         self.keep_stages, self.announce, self.head_labels = keep_stages, announce, tuple(head_labels)
-        known = checkpoint.info_if_ours(base)
-        self.base_name = base_name or (known.base_model if known else base)
+        self.base_name = name_of(base, base_name)
         self.dtype, self.resume = dtype, resume
         self.stages = RunStages(
             run_folder(self.out),
@@ -174,11 +174,12 @@ class Run:
                     one, teacher.fingerprint, self.cut
                 )
         made = self._converted(teacher, source)
+        written = replace(made, model=self._as_stored(made.model))
         if made.is_static:
-            self._score_static(made)
+            self._score_static(written)
         else:
-            self._score("routed", "routed", made.model)
-            self._prune(made)
+            self._score("routed", "routed", written.model)
+            self._prune(written)
         self._save(made)
         for _ in self._train_further(teacher, made):
             self._save(made)
@@ -186,6 +187,14 @@ class Run:
             finish(self.out)
         self.result = made.path.name
         return self._info(made)
+
+    def _as_stored(self, model: PreTrainedModel) -> PreTrainedModel:
+        """A model as whoever loads the result has it; what is trained on goes on from the one that is not rounded."""
+        if self.dtype is None:
+            return model
+        model = copy.deepcopy(model)
+        round_as_stored(model, self.dtype)
+        return model
 
     def _leave_stages(self, result: str) -> None:
         """Leave the teacher, what was recovered and the controls, each a checkpoint, beside the result.

@@ -84,6 +84,14 @@ def save(
     return folder
 
 
+def round_as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
+    """Round a model's weights in place as storing them will, so that its score is that of what is written."""
+    if dtype is not None:
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.to(dtype))
+
+
 def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
     """Raise `CheckpointError` where the layers are not of the kinds that `info` says: it could not be loaded."""
     static = {i for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}

@@ -113,7 +113,7 @@ def train(
         teacher = None
     longest = longest_input(model, tokenizer, config.max_length)
     run = _Run(config, longest, info, tokenizer, train_data, validation, run_folder(out), progress)
-    with alone_in(run.state.folder):
+    with alone_in(run.state.folder), run.state.only_if_begun():
         model, history = run.start(model, teacher, resume, precision)
         remaining = list(config.schedule())[len(history) :]
         ask = run.teacher(teacher, teacher_outputs) if teacher is not None and remaining else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -119,11 +120,11 @@ class TrainConfig:
             raise TrainingError(f"expander_init must be one of {', '.join(get_args(ExpanderInit))}.")
         positive = ("batch_size", "max_length", "learning_rate", "new_learning_rate", "temperature")
         for name in positive:
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} must be more than 0, not {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be a number above 0, not {getattr(self, name)}.")
         for name in ("balance", "distill_hidden", "weight_decay", "stage2_epochs", "exploration"):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be a number from 0 on, not {getattr(self, name)}.")
         for name in ("distill_logits", "warmup", "swap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")

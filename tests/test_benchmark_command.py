@@ -7,7 +7,7 @@ import threading
 import pytest
 import typer
 
-from benchmarks.command import name_of, names, numbers, run
+from benchmarks.command import names, numbers, run
 from benchmarks.table import Table
 from shrp.errors import DataError
 
@@ -31,17 +31,6 @@ def test_a_full_disk_ends_in_a_sentence(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(main)
     assert capsys.readouterr().err == "error: rows.json: No space left on device.\n"
-
-
-def test_a_base_is_called_by_its_name_and_never_by_where_it_lies(tmp_path, monkeypatch):
-    (tmp_path / "bert").mkdir()
-    monkeypatch.chdir(tmp_path)
-    for base in ("bert", "./bert", str(tmp_path / "bert"), str(tmp_path / "gone" / "bert")):
-        assert name_of(base, None) == "bert"
-    assert name_of("org/bert", None) == "org/bert"
-    assert name_of(str(tmp_path), "mine") == "mine"
-    monkeypatch.chdir(tmp_path / "bert")
-    assert name_of(".", None) == "bert"
 
 
 def test_lists_of_options():

@@ -727,6 +727,10 @@ def test_json_has_no_nan(shrp, place, tmp_path):
     assert code == 0
     assert len(pd.read_csv(tmp_path / "p.csv")) == 24
     failed(shrp(*bare, *written), "p.csv exists already; choose another --predictions file")
+    failed(
+        shrp(*bare, "--predictions", tmp_path / "p.csv.zst"),
+        "would be compressed by zstd, which is not to be had",
+    )
     result = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert result["score"] is None
     assert result["n"] == 24
@@ -766,7 +770,9 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
     failed(shrp(*base, *files, "--layers", "1,2", "--recovery-epochs", 2), "that --recover names")
     failed(shrp(*base, *files, "--layers", "1,2", "--per-layer", "one"), '"1,2,4"')
     failed(shrp(*base, *files, "--layers", "1,2", "--controls", "magic"), "random, uniform, dropped")
-    failed(shrp(*base, *files, "--layers", "1,2", "--learning-rate", 0), "learning_rate must be more than 0")
+    failed(
+        shrp(*base, *files, "--layers", "1,2", "--learning-rate", 0), "learning_rate must be a number above 0"
+    )
     missing = ("train", "--base", tmp_path / "no-model", *out, *files)
     failed(shrp(*missing), "neither a folder with a model")
     failed(shrp("finetune", *missing[1:]), "neither a folder with a model")

@@ -227,7 +227,7 @@ def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model
     [
         ({"seed": -1}, "seed must be between 0"),
         ({"final_size": 0}, "final_size must be 1 or more"),
-        ({"learning_rate": 0.0}, "learning_rate must be more than 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number above 0"),
     ],
 )
 def test_configs_that_cannot_be(values, said):

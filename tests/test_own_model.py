@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from shrp import card, checkpoint
-from shrp.base import load_base, of_another_task
+from shrp.base import load_base, name_of, of_another_task
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli import app
 from shrp.cli.data_options import own_name
@@ -186,3 +186,19 @@ def test_labels_that_differ_by_their_case_alone_are_not_put_in_order(tmp_path, t
 def test_names_that_mean_something_else_are_none_for_ones_own_task(name):
     with pytest.raises(DataError, match="needs a name of its own"):
         own_name(name)
+
+
+def test_a_base_is_called_by_its_name_and_never_by_where_it_lies(
+    tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_info
+):
+    (tmp_path / "bert").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for base in ("bert", "./bert", str(tmp_path / "bert"), str(tmp_path / "gone" / "bert")):
+        assert name_of(base, None) == "bert"
+    assert name_of("org/bert", None) == "org/bert"
+    assert name_of(str(tmp_path), "mine") == "mine"
+    monkeypatch.chdir(tmp_path / "bert")
+    assert name_of(".", None) == "bert"
+    info = replace(tiny_info(layers=()), base_model="org/theirs")
+    ours = checkpoint.save(tiny_model(), tiny_tokenizer, info, tmp_path / "ours")
+    assert name_of(str(ours), None) == "org/theirs"  # what it calls its own base

@@ -79,12 +79,13 @@ class Watched(Run):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.kinds, self.recovered, self.plans = {}, {}, []
-        """Row -> its model's layers and how many of them have a router; stage of a recovery -> what it keeps; plans in
-        the order in which they are made."""
+        self.kinds, self.models, self.recovered, self.plans = {}, {}, {}, []
+        """Row -> its model's layers and how many of them have a router; row -> that model; stage of a recovery -> what
+        it keeps; plans in the order in which they are made."""
 
     def _score(self, label, kind, model, **facts):
         self.kinds[label] = layer_kinds(model), len(router_layers(model))
+        self.models[label] = model
         return super()._score(label, kind, model, **facts)
 
     def _stage(self, name, config, start, info, teacher):
@@ -136,6 +137,14 @@ def test_stages_and_what_is_left_behind(place, finished):
     assert loaded.info.usage == history[-1]["usage"]
     assert loaded.info.training["config"] == RECIPE.config.to_dict()
     assert loaded.info.training["teacher"]["config"] == RECIPE.teacher.to_dict()
+
+
+def test_scores_are_of_the_model_as_it_is_written(place, watched):
+    scored, written = watched[0].models["routed"].state_dict(), checkpoint.load(place / "whole").model
+    assert scored.keys() == written.state_dict().keys()
+    assert all(torch.equal(scored[name], value) for name, value in written.state_dict().items())
+    trained_on = watched[0].models["static, 1 a layer, recovered"].state_dict()
+    assert any(not torch.equal(value, value.half().float()) for value in trained_on.values())
 
 
 def test_the_teachers_outputs_travel_only_for_probe_sets(place, finished):

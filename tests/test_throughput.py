@@ -284,6 +284,23 @@ def test_results_are_written_from_what_is_kept(folder, tmp_path):
     assert live_section(json.loads((data / "live.json").read_text())) in text
 
 
+def test_a_folder_that_is_not_there_costs_no_page(folder, tmp_path):
+    out, empty = tmp_path / "results.md", tmp_path / "empty"
+    out.write_text("kept")
+    empty.mkdir()
+    for options, said in (
+        (
+            {"checkpoints": tmp_path / "typo", "data": empty},
+            "typo is no folder; name another with --checkpoints",
+        ),
+        ({"checkpoints": folder, "data": tmp_path / "typo"}, "typo is no folder; name another with --data"),
+        ({"checkpoints": empty, "data": empty}, "holds any results"),
+    ):
+        with pytest.raises(DataError, match=said):
+            results.main(**options, out=out)
+    assert out.read_text() == "kept"
+
+
 @pytest.mark.parametrize(
     ("name", "again"),
     [

@@ -261,6 +261,20 @@ def test_a_killed_run_that_resumes_ends_bit_for_bit_as_if_it_had_not_been(run, k
     assert [row["epoch"] for row in watch.rows] == list(range(done, 4))  # no finished epoch is done again
 
 
+def test_what_ends_before_its_first_epoch_stands_in_the_way_of_nothing(run, monkeypatch, tmp_path):
+    """What it says, to lower the learning rates, can be done: there is no run to go on with."""
+    for stop in ("diverges", "killed"):
+        if stop == "diverges":
+            with pytest.raises(TrainingError, match="lower the learning rates"):
+                run(replace(CONFIG, learning_rate=1e30, new_learning_rate=1e30))
+            assert not run_folder(tmp_path / "out").exists()
+        else:
+            with pytest.raises(Killed):
+                run(replace(CONFIG, learning_rate=1e-4), progress=Watch(at_step=(0, 2)))
+        assert len(run()[2]) == 4
+        finish(tmp_path / "out")
+
+
 def test_killed_while_an_epoch_is_being_saved(run, monkeypatch, tmp_path):
     whole, _, _ = run(out="whole")
     real = saving.save_file
@@ -515,9 +529,10 @@ def test_a_diverging_run_stops_with_advice(run):
         ({"order": (1,)}, r"each of the layers \[1, 2\] once"),
         ({"order": (1, 1)}, "once"),
         ({"precision": "fp8"}, "auto, fp32, bf16"),
-        ({"batch_size": 0}, "batch_size must be more than 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be more than 0"),
-        ({"balance": -1}, "balance must be 0 or more"),
+        ({"batch_size": 0}, "batch_size must be a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number above 0"),
+        ({"balance": -1}, "balance must be a number from 0 on"),
         ({"distill_logits": 1.5}, "between 0 and 1"),
         ({"seed": -1}, "seed must be between 0 and 4294967295, not -1"),
         ({"seed": 2**32}, "seed must be between 0"),

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from benchmarks import depths
-from benchmarks.command import name_of, names, numbers
+from benchmarks.command import names, numbers
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.experiments.study import data_of, scored
 from benchmarks.general import General
@@ -27,6 +27,7 @@ from benchmarks.pipeline import Pipeline
 from benchmarks.shares import lead, worth_keeping
 from benchmarks.stages import Stages
 from shrp.attention_roles import MATCHING, AttentionRoles, attention_roles
+from shrp.base import name_of
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command import name_of, names, numbers
+from benchmarks.command import names, numbers
 from benchmarks.depths import Depth, named
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.experiments.study import data_of, scored
@@ -29,6 +29,7 @@ from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
 from benchmarks.shares import worth_keeping
 from benchmarks.stages import Stages
+from shrp.base import name_of
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr

@@ -14,9 +14,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from transformers import PreTrainedModel
 
-from benchmarks.command import name_of, numbers
+from benchmarks.command import numbers
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.stages import Stages
+from shrp.base import name_of
 from shrp.checkpoint import Checkpoint
 from shrp.cli.options import layer_list
 from shrp.config import ShrpConfig

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from shrp.cli.data_options import LabelColumn, OwnFile, SkipIncomplete, TextColumns
+from shrp.cli.options import check_free
 from shrp.cli.output import example, stderr, write_csv
 from shrp.cli.training_options import Base, GlueTask, Seed
 
@@ -53,8 +54,7 @@ def augment(
         raise DataError("give a GLUE --task or your own --train-file, one of the two.")
     if out.suffix.lower() != ".csv":
         raise DataError(f"--out is for a CSV file, so its name must end in .csv; {out.name} does not.")
-    if out.exists():
-        raise DataError(f"{out} exists already; choose another file for the result.")
+    check_free(out, "--out")
     own = OwnFile(text_column, label_column, skip_incomplete=skip_incomplete)
     if train_file is None:
         own.refuse("is for a file of your own; what GLUE holds is known.")

@@ -97,7 +97,7 @@ def convert(
     from dataclasses import replace
 
     from shrp import checkpoint
-    from shrp.base import load_base
+    from shrp.base import load_base, name_of
     from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
     from shrp.conversions import load_conversion, task_usage
@@ -121,13 +121,13 @@ def convert(
     if out.exists():  # said now, not after the epochs
         raise TrainingError(f"{out} exists already; choose another folder for the result.")
     say_resume(out, resume)
-    geometry = base_geometry(base)
+    geometry, called = base_geometry(base), name_of(base, base_name)
     if per_layer is not None and per_layer > geometry[1]:
         raise PlanError(f"--per-layer is for 1 to {geometry[1]} experts a layer, not {per_layer}.")
     of_pruning = {"--further-size": further_size, "--usage-of": usage_of, "--converted": converted}
     if per_layer is None and (given := [name for name, value in of_pruning.items() if value is not None]):
         raise PlanError(f"{given[0]} is for a pruned encoder: give --per-layer too.")
-    before = load_conversion(converted, base, base_name or base) if converted else None
+    before = load_conversion(converted, base, called) if converted else None
     if before is None:
         indices = layer_list(layers or f"upper:{max(geometry[0] // 2, 1)}", geometry[0])
         shrp = ShrpConfig(indices, routing=routing or "sequence", top_k=1 if top_k is None else top_k)
@@ -143,7 +143,7 @@ def convert(
         shrp = before.info.config
     task = usage = None
     if usage_of is not None:
-        task, usage = task_usage(usage_of, shrp, geometry[1], base_name or base)
+        task, usage = task_usage(usage_of, shrp, geometry[1], called)
     elif before is not None:
         usage = usage_on_text(checkpoint.read_history(before.path))
     config = GeneralConfig(
@@ -193,7 +193,7 @@ def convert(
             training["recovery_sources"] = sources
             if task is not None:
                 training["usage_of"] = task
-        info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=base_name or base, training=training)
+        info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=called, training=training)
         checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
         finish(out)
     if json:

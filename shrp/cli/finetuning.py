@@ -90,7 +90,7 @@ def finetune(
     exported and compared like any other.
     """
     from shrp import checkpoint
-    from shrp.base import load_base, of_another_task
+    from shrp.base import load_base, name_of, of_another_task
     from shrp.checkpoint import Checkpoint
     from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
@@ -108,7 +108,7 @@ def finetune(
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
     data, validation = training_data(task, train_file, validation_file, own, task_name)
     model, tokenizer, trained = load_base(base, data.task, seed, labels_of(head_labels))
-    info = CheckpointInfo(ShrpConfig(()), data.task, base_model=base_name or base)
+    info = CheckpointInfo(ShrpConfig(()), data.task, base_model=name_of(base, base_name))
     say_data(data, validation)
     say_cut(model.config, tokenizer, (data, validation), max_length)
     if epochs == 0:

@@ -85,6 +85,10 @@ def check_free(file: Path, option: str) -> None:
         raise DataError(f"{file.parent} is no folder; make it first, or name another {option} file.")
     if file.exists():
         raise DataError(f"{file} exists already; choose another {option} file.")
+    if file.suffix.lower() == ".zst":  # pandas would infer it from the name, and lack a package
+        raise DataError(
+            f"{file.name} would be compressed by zstd, which is not to be had; .gz, .bz2 and .xz are."
+        )
 
 
 def say_resume(out: Path, resume: bool) -> None:

@@ -13,19 +13,10 @@ from shrp.errors import DataError, ShrpError, first_line
 from shrp.tasks import TASKS, Task
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
-    import torch
     from transformers import PreTrainedModel
 
     from shrp.checkpoint import Checkpoint
     from shrp.plan import PruningPlan
-
-
-def round_as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
-    """Round a model's weights in place as storing them will, so that its score is that of what is written."""
-    if dtype is not None:
-        for value in model.state_dict().values():
-            if value.is_floating_point():
-                value.copy_(value.to(dtype))
 
 
 def scores_of(

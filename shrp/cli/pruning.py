@@ -29,7 +29,7 @@ from shrp.cli.options import (
     say_resume,
 )
 from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
-from shrp.cli.pruned_scores import round_as_stored, scores_of
+from shrp.cli.pruned_scores import scores_of
 from shrp.cli.recovery import recovery_of
 from shrp.errors import PlanError
 from shrp.tasks import TASKS
@@ -126,7 +126,7 @@ def prune(
     from shrp.history import history_text, joined
     from shrp.prune import prune as cut
     from shrp.run_state import finish
-    from shrp.saving import refuse_existing
+    from shrp.saving import refuse_existing, round_as_stored
     from shrp.train import train
     from shrp.training_config import check_seed
 

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 Base = Annotated[str, typer.Option("--base", help="A hub id (bert-base-uncased) or a folder with a model.")]
-BaseName = Annotated[str | None, typer.Option(help="What the checkpoint should call the base.")]
+BaseName = Annotated[
+    str | None, typer.Option(help="What the checkpoint should call the base; a folder's own name by default.")
+]
 HeadLabels = Annotated[
     str | None,
     typer.Option(

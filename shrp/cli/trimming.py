@@ -24,7 +24,6 @@ from shrp.cli.options import (
     FullPrecision,
 )
 from shrp.cli.output import example, interval_text, print_json, stderr, stdout, told
-from shrp.cli.pruned_scores import round_as_stored
 from shrp.errors import DataError
 from shrp.tasks import TASKS
 
@@ -100,7 +99,7 @@ def trim_vocabulary(
     from shrp.data import load_file, load_glue
     from shrp.history import history_text
     from shrp.measure import cost, dense_cost
-    from shrp.saving import refuse_existing
+    from shrp.saving import refuse_existing, round_as_stored
     from shrp.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
 
     if texts_column and (texts is None or texts.suffix.lower() == ".txt"):
