@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command import run
+from benchmarks.command import names, run
 from benchmarks.shares import lead, worth_keeping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
@@ -27,6 +27,7 @@ from shrp.evaluation import Evaluation
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.studies import FILES
+from shrp.tasks import TASKS
 from shrp.training_config import TrainConfig
 
 LAYERS = tuple(range(1, 12))
@@ -162,15 +163,16 @@ def main(
     schedule = {"conversion_size": conversion_size, "stage2_epochs": stage2_epochs}
     if any(row.get(name) != value for row in table.rows for name, value in schedule.items()):
         raise DataError(f"{out.name} has rows of another schedule: take them out, or name another file.")
-    names = [v.strip() for v in variants.split(";") if v.strip()] or list(VARIANTS)
-    if unknown := [name for name in names if name not in VARIANTS]:
+    wanted = names(tasks, tuple(TASKS), "--tasks")
+    chosen = [v.strip() for v in variants.split(";") if v.strip()] or list(VARIANTS)
+    if unknown := [name for name in chosen if name not in VARIANTS]:
         raise DataError(f"there is no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}.")
-    for task in tasks.split(","):
+    for task in wanted:
         stages = Stages(base, name_of(base, base_name), work, task, seed)
         best = worth_keeping(stages.evaluate(stages.teacher.model))
         depth = f"{len(LAYERS)}of{stages.teacher.model.config.num_hidden_layers}"
         rows, said = {}, {}
-        for name in names:
+        for name in chosen:
             found, said[name] = measure(stages, VARIANTS[name], conversion_size, stage2_epochs)
             row = {"task": task, "seed": seed, "variant": name, "metric": best.metric, "n": best.n}
             row |= {

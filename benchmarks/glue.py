@@ -41,6 +41,7 @@ from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import make_plan
 from shrp.studies import FILES, UNROUTED
+from shrp.tasks import TASKS as GLUE
 from shrp.training_config import RECIPES
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
@@ -73,8 +74,8 @@ class Study:
         self._teachers = [[self.best[data.fingerprint]] for data in self.sets]
         self.shipping = Shipping(stages, self.sets, self.best)
         self.made: dict[tuple[str, str], Checkpoint] = {}
-        self.recovered: dict[tuple[str, str], Evaluation] = {}
-        """Recipe and depth -> SHRP's recovered static model on the validation data."""
+        self.recovered: dict[tuple[str, str], tuple[Evaluation, str]] = {}
+        """Recipe and depth -> SHRP's recovered static model on the validation data, and its stage."""
         self.shipping.note("teacher", None, None, self._teachers, 0, None, False, 0)
 
     def _all(self, model: PreTrainedModel) -> list[list[Evaluation]]:
@@ -176,7 +177,7 @@ class Study:
             epochs = made.info.training.get("epochs") if model in CONTROLS else None
             self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs)
         if model == "static" and recovered:
-            self.recovered[recipe, depth] = evaluations[0]
+            self.recovered[recipe, depth] = evaluations[0], made.path.name
         self.table.add(
             self._row(
                 model,
@@ -237,11 +238,14 @@ class Study:
         return known[0].copies_of(recipe, self.stages.tokens) if known else 0
 
     def _lead(self, model: str, recipe: str, depth: str, evaluations: list[Evaluation]) -> dict[str, Any]:
-        """By how much the recovered static model leads a trained control; nothing for other models."""
-        mine = self.recovered.get((recipe, depth))
+        """By how much the recovered static model leads a trained control, and the stage that it is `against`, since a
+        later row of another training makes the lead void (`shrp.studies`); nothing for other models.
+        """
+        mine, stage = self.recovered.get((recipe, depth), (None, ""))
         if mine is None or model not in ("random", *CONTROLS) or len(evaluations) > 1:
             return {}
-        return lead(mine, evaluations[0], self.best[self.stages.validation.fingerprint])
+        found = lead(mine, evaluations[0], self.best[self.stages.validation.fingerprint])
+        return found | {"against": stage}
 
 
 def main(
@@ -280,11 +284,11 @@ def main(
         raise TrainingError("--controls-alone needs --controls, and ships nothing.")
     if ship is not None and "," in seeds:
         raise TrainingError("a checkpoint is of one seed, so --ship takes --seeds with a single one.")
-    name = name_of(base, base_name)
+    name, wanted = name_of(base, base_name), names(tasks, tuple(GLUE), "--tasks")
     table = Table(out, "python -m benchmarks.glue", KEY, base=name)
     general = General(base, name, work)
     for seed in numbers(seeds):
-        for task in tasks.split(","):
+        for task in wanted:
             stages = Stages(base, name, work, task, seed)
             study = Study(stages, general, table, task, control_texts=control_texts, chosen=chosen)
             for recipe in picked:

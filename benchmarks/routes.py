@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.checkpoint_rows import check_alone
 from benchmarks.command import run
 from benchmarks.table import Table
 from shrp import checkpoint
@@ -49,29 +50,27 @@ def study(path: Path, table: Table, done: set[str]) -> None:
         done: names of checkpoints that this run has measured; its own is added.
 
     Raises:
-        PlanError: it has no router, or one of its name was measured already.
+        PlanError: it has no router, or the file has rows of another one of its name.
     """
     made = checkpoint.load(path)
     if not router_layers(made.model):
         raise PlanError(f"{path} has no routed layer, so there are no routes; name routed checkpoints.")
     task, cut = made.info.task, made.info.max_length
     data = load_data("glue", task.name)
+    common = {
+        "checkpoint": f"{task.name}-{len(router_layers(made.model))}of{made.model.config.num_hidden_layers}",
+        "distilled": bool(made.info.training.get("config", {}).get("distill_hidden")),
+        "metric": task.metric,
+        "n": len(data),
+        "routed": made.evaluate(data).score,
+        "fingerprint": made.fingerprint,
+    }
+    check_alone(common, path, table, done)
     stats = measure_usage(made.model, made.tokenizer, data, max_length=cut)
     found = shuffle_routes(made.model, made.tokenizer, data, stats, max_length=cut)
     lengths = token_counts(made.tokenizer, data.texts)
     told = specialisation_frame(specialisation(stats, data, lengths, found.before.predictions))
-    common = {
-        "checkpoint": f"{task.name}-{len(stats.layers)}of{made.model.config.num_hidden_layers}",
-        "distilled": bool(made.info.training.get("config", {}).get("distill_hidden")),
-        "metric": task.metric,
-        "n": len(data),
-        "routed": found.before.score,
-    }
-    if common["checkpoint"] in done:
-        raise PlanError(
-            f"{path} is another {common['checkpoint']}, and rows have one of a name; measure it alone."
-        )
-    done.add(common["checkpoint"])
+    lines = []
     for row in found.frame.to_dict("records"):
         groups = (
             told[told["layer"] == row["layer"]].to_dict("records") if row["layer"] in stats.layers else []
@@ -81,7 +80,8 @@ def study(path: Path, table: Table, done: set[str]) -> None:
         line |= {name: _number(row[name]) for name in ("moved", "score", "change", "flipped")}
         line |= {name: _number(row[name]) for name in ("matched", "matched_change")}
         line |= {"told": {one["by"]: {name: _number(one[name]) for name in _TOLD} for one in groups}}
-        table.add(common | line)
+        lines.append(common | line)
+    table.add(*lines)
     score = {case: sum(one.score for one in of) / len(of) for case, of in found.after.items()}
     stderr.print(
         f"{common['checkpoint']}: {found.before.score:.4f}, exchanged {score[ALL]:.4f}, among inputs answered alike "

@@ -8,7 +8,6 @@ each class as often as the routed model does on as many texts of the training sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from benchmarks.checkpoint_rows import check_alone
 from benchmarks.command import numbers, run
 from benchmarks.shares import lead, worth_keeping
 from benchmarks.table import Table
@@ -37,8 +37,6 @@ from shrp.studies import FILES
 from shrp.usage import UsageStats, measure_usage, plan_from
 
 DRAWS = 3
-SAME = 5e-4
-"""Scores that differ by less may be of one routed model; of rows that don't say which one they are of."""
 KEY = ("checkpoint", "per_layer", "selection", "matched")
 OUT = FILES / "selection.json"
 
@@ -65,7 +63,7 @@ def study(path: Path, sizes: list[int], table: Table, done: set[str]) -> None:
     depth = f"{len(router_layers(made.model))}of{made.model.config.num_hidden_layers}"
     common = {"checkpoint": f"{task}-{depth}", "task": task, "depth": depth, "routed": routed.score}
     common |= {"fingerprint": made.fingerprint}
-    _check_alone(common, path, table, done)
+    check_alone(common, path, table, done)
     stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True, max_length=cut)
     gates = GateFit(made.model, made.tokenizer, training, stats.shares(), max_length=cut).finish()
     fit = {"fitted_on": gates.data, "fitted_texts": gates.n}
@@ -94,24 +92,6 @@ def study(path: Path, sizes: list[int], table: Table, done: set[str]) -> None:
             table.add(row)
             said = f"{name}{', matched' * is_matched}: {row['score']:.4f}"
             stderr.print(f"{row['checkpoint']}, {m} a layer, {said}", highlight=False)
-
-
-def _check_alone(common: dict[str, Any], path: Path, table: Table, done: set[str]) -> None:
-    """Raise `PlanError` where rows would stand under the name of another checkpoint's; else add the name to `done`."""
-    name = common["checkpoint"]
-    others = [row for row in table.rows if row["checkpoint"] == name and not _alike(row, common)]
-    if name in done or others:
-        raise PlanError(
-            f"{path} is one more {name}, and {table.path.name} has rows of one; name another file with --out."
-        )
-    done.add(name)
-
-
-def _alike(row: Mapping[str, Any], common: Mapping[str, Any]) -> bool:
-    """Whether a row is of the same checkpoint, as far as it says."""
-    if "fingerprint" in row:
-        return row["fingerprint"] == common["fingerprint"]
-    return abs(row["routed"] - common["routed"]) <= SAME
 
 
 def _plans(stats: UsageStats, per_layer: int) -> dict[str, list[PruningPlan]]:

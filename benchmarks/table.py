@@ -36,21 +36,28 @@ class Table:
         others = [one for one in found.get("machines", ()) if one != here]
         self.about = {"command": command, **about, "versions": versions(), "machines": [*others, here]}
         self.rows: list[dict[str, Any]] = found.get("rows", [])
-        for name, value in about.items():
-            if self.rows and found.get(name, value) != value:
+        self._of = about
+        self._check(found)
+
+    def _check(self, found: Mapping[str, Any]) -> None:
+        """Raise `DataError` where a file's rows are of something else than these."""
+        for name, value in self._of.items():
+            if found.get("rows") and found.get(name, value) != value:
                 raise DataError(
-                    f"{path.name} has rows with {name} {found[name]}, not {value}: name another file."
+                    f"{self.path.name} has rows with {name} {found[name]}, not {value}: name another file."
                 )
 
     def add(self, *rows: Mapping[str, Any]) -> None:
         """Add rows, all or none, in place of earlier ones of the same things; those that others added meanwhile stay.
 
         Raises:
-            DataError: rows of the same base, task, recipe and depth stand beside another teacher's score, so that
-                shares of it can't be compared.
+            DataError: the file's rows are of something else by now; or rows of the same base, task, recipe and depth
+                stand beside another teacher's score, so that shares of it can't be compared.
         """
         with rows_file.alone(self.path):
-            found = rows_file.read(self.path).get("rows", [])
+            file = rows_file.read(self.path)
+            self._check(file)  # another command may have begun it meanwhile
+            found = file.get("rows", [])
             for row in rows:
                 found = self._with(found, row)
             self.rows = found

@@ -156,7 +156,10 @@ def _build(name: str, checkpoints: Path, wanted: list[str] | None) -> dict[str, 
         built = of_checkpoint(checkpoint)
     if not wanted:
         return built
-    return {key: model for key, model in built.items() if key == DENSE or key.startswith(tuple(wanted))}
+    chosen = {key: model for key, model in built.items() if key == DENSE or key.startswith(tuple(wanted))}
+    if len(chosen) == 1:
+        raise typer.BadParameter(f"{name} has no model {' or '.join(wanted)}; there are {', '.join(built)}.")
+    return chosen
 
 
 def _runs(

@@ -238,8 +238,10 @@ def make_plan(
     usage = {int(layer): share for layer, share in usage.items()}
     if selection in _SCORED and scores is None:
         raise PlanError(f"selection {selection} needs the experts' {_SCORED[selection]}.")
-    if (selection == "fitted") != (fitted is not None) or (combination == "fitted" and fitted is None):
-        raise PlanError("selection and combination fitted need fitted gates, and other selections take none.")
+    if combination == "fitted" and selection != "fitted":
+        raise PlanError(f"the combination fitted goes with the selection fitted, not with {selection}.")
+    if (selection == "fitted") != (fitted is not None):
+        raise PlanError("the selection fitted needs fitted gates, and other selections take none.")
     if counts is None:
         counts = allocate(usage, per_layer=per_layer, budget=budget)
         if fitted is not None:

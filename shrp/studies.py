@@ -120,7 +120,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     Raises:
         DataError: a row lacks something.
     """
-    frame = pd.DataFrame([_DEFAULTS | dict(row) for row in rows])
+    frame = pd.DataFrame([_DEFAULTS | dict(row) | _void(row, rows) for row in rows])
     if frame.empty:
         return frame
     if missing := sorted(_NEEDED - set(frame.columns)):
@@ -161,6 +161,15 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     order = {model: place for place, model in enumerate(NAMES)}
     found.sort(key=lambda row: (order.get(row["model"], len(order)), row["encoder_params"], row["recovered"]))
     return pd.DataFrame(found)
+
+
+def _void(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, None]:
+    """No lead, where that of a row is over another training of SHRP's than the file has; a row may not tell."""
+    if row.get("against") is None:
+        return {}
+    mine = {"model": "static", "recovered": True} | {k: row[k] for k in ("task", "seed", "recipe", "depth")}
+    known = [one.get("stage") for one in rows if mine.items() <= one.items()]
+    return {} if row["against"] in known else {"lead": None, "lead_interval": None}
 
 
 def _lead(group: pd.DataFrame) -> dict[str, float]:

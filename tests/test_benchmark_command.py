@@ -124,6 +124,12 @@ def test_rows_of_another_base_are_not_added_to(tmp_path):
     Table(path, "a command", key, base="one").add(row(model="static"))
     with pytest.raises(DataError, match="rows with base one, not another"):
         Table(path, "a command", key, base="another")
+    late = tmp_path / "late.json"
+    one, other = (Table(late, "a command", key, base=base) for base in ("one", "another"))
+    one.add(row())
+    with pytest.raises(DataError, match="rows with base one, not another"):
+        other.add(row(model="static"))
+    assert len(Table(late, "a command", key, base="one").rows) == 1
 
 
 def test_a_teacher_that_another_processor_rounds_otherwise_is_the_same(tmp_path):

@@ -370,6 +370,8 @@ def test_recovery_takes_neither_data_nor_a_teacher_of_other_labels(
     )
     said = "the labels of .*number are numbers, the checkpoint's are negative, positive, in this order. Give"
     failed(shrp("prune", place / "routed", *out, *files, "--teacher", tmp_path / "number"), said)
+    said = "routed is converted, and a dense teacher is distilled: name the dense model that"
+    failed(shrp("prune", place / "routed", *out, *files, "--teacher", place / "routed"), said)
     three = custom_task("three", ("sentence",), ("a", "b", "c"))
     checkpoint.save(tiny_model(num_labels=3), tiny_tokenizer, replace(dense, task=three), tmp_path / "three")
     said = "of .*three are a, b, c, in this order, and the checkpoint's are negative, positive, in this order. Give"
@@ -1000,7 +1002,10 @@ def test_checkpoints_and_exports_are_timed_beside_each_other(shrp, place, tmp_pa
     assert [row["runtime"] for row in rows] == ["PyTorch, float32"] * 3 + ["onnxruntime, int8"]
     for row in rows:
         assert row["speedup"] == pytest.approx(rows[0]["median_ms"] / row["median_ms"])
-    failed(shrp(*timed, *both), "--beside is for what is to be timed too")
+    failed(shrp(*timed, *both), "--beside is for what is to be timed: give --latency with it")
+    for option in ("--batch", "--repeats"):
+        said = f"{option} is for what is to be timed: give --latency with it"
+        failed(shrp("measure", pruned, option, 3), said)
     failed(shrp(*timed, "--latency", *both, *both[:2]), "is timed already")
     failed(shrp(*timed, "--latency", "--beside", pruned / ".." / "pruned"), "is timed already")
     named = tmp_path / "dense"

@@ -103,7 +103,8 @@ def test_every_expert_in_turn_and_for_whom_it_matters(shrp, options, known):
         (("--expert", "1." + "9" * 5000), "LAYER.EXPERT"),
         (("--expert", "7.0"), "layer 7 has no router"),
         (tuple(x for e in range(4) for x in ("--expert", f"1.{e}")), "all experts of layer 1"),
-        (("--expert", "1.0", "--by", "slice"), "leave --expert out"),
+        (("--expert", "1.0", "--by", "slice"), "--by is for every expert in turn; leave --expert out"),
+        (("--expert", "1.0", "--inputs", 9), "--inputs is for every expert in turn; leave --expert out"),
         (("--by", "answer"), "class, slice or length"),
     ],
 )

@@ -182,7 +182,7 @@ def test_topk_scores_prunings_and_names_what_is_kept(run, place):
 
 
 def test_an_impossible_budget_is_said_before_anything_is_trained(run, place):
-    outcome = run("topk", "--layers", "1,2", "--budgets", "2,99", "--seeds", "77", fails=True)
+    outcome = run("topk", "--layers", "1,2", "--budgets", "2,99", "--seeds", "77", "--top-k", "1", fails=True)
     assert "2 (one expert a layer) to 8" in str(outcome.exception)
 
 
@@ -284,6 +284,32 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     again.describe("cola", {"n": 3}, {"layers": (1, 2)})
     with pytest.raises(DataError, match="another layers"):
         again.describe("cola", {"n": 3}, {"layers": (1,)})
+    names = tmp_path / "late.json", "python -m benchmarks.experiments topk --base x"
+    late = [ResultsFile(*names), ResultsFile(*names)]  # both before there are rows
+    for one, layers in zip(late, ((1, 2), (1,)), strict=True):
+        one.describe("cola", {"n": 3}, {"layers": layers})
+    late[0].put([{"score": 0.5}], task="cola", seed=0)
+    with pytest.raises(DataError, match="another layers"):
+        late[1].put([{"score": 0.6}], task="cola", seed=0)
+    assert [row["score"] for row in ResultsFile(*names).rows] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        ("topk", ("--layers", "upper:6"), "upper:N is for N from 1 to 3 on this encoder, not 6"),
+        ("topk", ("--layers", "1,2", "--top-k", "1,99"), "top_k is 99"),
+        ("sweep", ("--layers", "1,9"), "9"),
+        ("balance", ("--layers", "1,2", "--weights", "0,-1"), "--weights takes numbers from 0 on, not 0,-1"),
+        ("layer", ("--seeds", "x"), "separated by commas"),
+        ("layer", ("--task", "cola,typo"), "'typo' is none of"),
+        ("layer", ("--recipe", "foo"), "'foo' is none of"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_trained(run, tmp_path, command, options, said):
+    outcome = run(command, "--work", tmp_path / "fresh", *options, fails=True)
+    assert said in f"{outcome.exception} {outcome.output}"
+    assert not (tmp_path / "fresh").exists()
 
 
 def test_another_base_is_refused_before_its_teacher_is_trained(run, place, tmp_path):

@@ -256,7 +256,7 @@ def test_fitted_needs_gates_and_others_take_none(options):
 
 def test_statistics_without_a_fit_say_so(tiny_routed, tiny_tokenizer, tiny_data):
     stats = measure_usage(tiny_routed("bert"), tiny_tokenizer, tiny_data(6))
-    with pytest.raises(PlanError, match="need fitted gates"):
+    with pytest.raises(PlanError, match="needs fitted gates"):
         plan_from(stats, selection="fitted", combination="fitted", per_layer=1)
 
 

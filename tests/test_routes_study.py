@@ -146,7 +146,7 @@ def test_a_checkpoint_is_measured_layer_by_layer_and_in_all(
     for _ in range(2):  # the second time its rows take the place of the first one's
         found = run(tmp_path / "model", "--out", tmp_path / "routes.json")
         assert found.exit_code == 0, found.output
-    with pytest.raises(PlanError, match="another sst2-2of3"):
+    with pytest.raises(PlanError, match="one more sst2-2of3"):
         run(tmp_path / "model", tmp_path / "model", "--out", tmp_path / "routes.json")
     rows = json.loads((tmp_path / "routes.json").read_text())["rows"]
     assert {str(one["layer"]): one["draws"] for one in rows} == {"1": 1, "2": 1, ALL: 5, ALIKE: 5, MIXTURE: 1}

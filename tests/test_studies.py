@@ -185,6 +185,19 @@ def test_models_of_one_name_that_saw_other_texts_are_not_one():
     assert f", on {claim['over']}; the best control (layers dropped" in findings(frame)[0]
 
 
+def test_a_lead_over_a_model_that_is_there_no_more_is_void():
+    mine = row("cola", "static", 0.9, per_layer=2, recovered=True) | {"stage": "static-2"}
+    lead = {"lead": -0.05, "lead_interval": [-0.08, -0.02], "against": "static-2"}
+    control = row("cola", "uniform", 0.95) | lead
+    assert studies.leads(studies.glue_frame([mine, control])) == [
+        "Lead over no router: cola -5.0 (-8.0 to -2.0)"
+    ]
+    again = mine | {"stage": "static-3"}
+    assert not studies.leads(studies.glue_frame([again, control]))
+    older = {name: value for name, value in control.items() if name != "against"}  # does not tell
+    assert len(studies.leads(studies.glue_frame([again, older]))) == 1
+
+
 def test_a_lead_over_the_recovered_model_is_told_where_another_one_is_the_best():
     rows = [
         row("cola", "static", 0.9, per_layer=2),

@@ -19,6 +19,7 @@ from benchmarks.experiments.study import (
 from shrp import checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
+from shrp.errors import TrainingError
 from shrp.evenness import distance_from_uniform, effective_experts
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -65,11 +66,13 @@ def main(
 ) -> None:
     """Collapse and score by the weight of the balance loss."""
     file = results_file(options, "balance")
+    converted, chosen = options.converted(layers), numbers(weights, float)
+    if not all(0 <= weight < float("inf") for weight in chosen):
+        raise TrainingError(f"--weights takes numbers from 0 on, not {weights}.")
     for study in studies(options):
-        converted = study.layers(layers)
         study.describe(file, converted, per_layer=per_layer)
         for seed in study.seeds:
-            for weight in numbers(weights, float):
+            for weight in chosen:
                 row = one_run(study, converted, weight, seed, per_layer)
                 file.put([row], task=study.task, seed=seed, balance=weight)
                 stderr.print(

@@ -151,8 +151,8 @@ def main(
 ) -> None:
     """Usage of one converted layer through stage 1 and after stage 2, as a distance from uniform."""
     file = results_file(options, "layer")
+    layers = options.converted(str(layer))
     for study in studies(options):
-        layers = study.layers(str(layer))
         validation = study.stages.validation
         data = validation.subset(validation.stratified_order()[:usage_size])
         study.describe(file, layers, times=times, usage_n=len(data))

@@ -36,6 +36,7 @@ from shrp.cli.output import stderr
 from shrp.errors import TrainingError
 from shrp.plan import make_plan
 from shrp.studies import FILES
+from shrp.tasks import TASKS
 
 MODELS = ("dropped", "taught", "uniform", "random", "static", "dense")
 
@@ -101,7 +102,7 @@ def main(
         raise TrainingError(f"--times takes numbers above 0, not {times}.")
     general = General(base, name, work)
     for seed in numbers(seeds):
-        for one in task.split(","):
+        for one in names(task, tuple(TASKS), "--task"):
             search = Search(Stages(base, name, work, one, seed), general, chosen)
             _describe(file, search, name)
             for model in picked:

@@ -24,6 +24,8 @@ class ResultsFile:
         self.data: dict[str, Any] = {}
         self.settings: dict[str, Any] = {}
         self.rows: list[dict[str, Any]] = []
+        self._described: dict[str, Mapping[str, Any]] = {}
+        """Task -> the settings that this command makes its rows with."""
         self._read()
 
     def refuse_another(self, base: str) -> None:
@@ -39,14 +41,25 @@ class ResultsFile:
             DataError: the file has rows of that task that were made otherwise.
         """
         settings = json.loads(json.dumps(settings))  # lists for tuples, as in the file
-        theirs = self.settings.get(task)
-        if theirs is not None and theirs != settings and any(row["task"] == task for row in self.rows):
-            names = sorted(k for k in {*theirs, *settings} if theirs.get(k) != settings.get(k))
+        self._check(task, settings, self.settings, self.rows)
+        self.data[task], self.settings[task] = dict(data), settings
+        self._described[task] = settings
+
+    def _check(
+        self,
+        task: str,
+        ours: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Raise `DataError` where some rows of a task were made otherwise."""
+        theirs = settings.get(task)
+        if theirs is not None and theirs != ours and any(row["task"] == task for row in rows):
+            names = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
             raise DataError(
                 f"{self.path} has rows of {task} with another {', '.join(names)}; "
                 "repeat those options, or name another --out."
             )
-        self.data[task], self.settings[task] = dict(data), settings
 
     def put(self, rows: Sequence[Mapping[str, Any]], **which: Any) -> None:
         """Add rows in place of those that an earlier run wrote of the same `which` (task, seed and so on)."""
@@ -74,6 +87,8 @@ class ResultsFile:
         theirs = found["command"]
         if theirs.split(" --")[0] != self.command.split(" --")[0]:
             raise DataError(f"{self.path} was written by {theirs}; name another --out.")
+        for task, ours in self._described.items():  # another command may have begun the file meanwhile
+            self._check(task, ours, found.get("settings", {}), found["rows"])
         # What was described here and has no rows yet is not in the file.
         self.data = {**found.get("data", {}), **self.data}
         self.settings = {**found.get("settings", {}), **self.settings}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -14,18 +14,20 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from transformers import PreTrainedModel
 
-from benchmarks.command import numbers
+from benchmarks.command import names, numbers
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.stages import Stages
 from shrp.base import name_of
 from shrp.checkpoint import Checkpoint
 from shrp.cli.options import layer_list
+from shrp.cli.training import base_geometry
 from shrp.config import ShrpConfig
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.studies import FILES
+from shrp.tasks import TASKS
 from shrp.train import Progress
-from shrp.training_config import TrainConfig
+from shrp.training_config import RECIPES, TrainConfig
 
 Layers = Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')]
 
@@ -62,8 +64,42 @@ class Options:
     ] = None
 
     def __post_init__(self) -> None:
+        """What can be told from the options alone is told before anything is trained.
+
+        Raises:
+            BadParameter: a task or recipe is not known, or seeds are no numbers.
+        """
+        names(self.recipe, tuple(RECIPES), "--recipe")
+        names(self.task, tuple(TASKS), "--task")
+        numbers(self.seeds)
         if self.freeze_dense is None:
             object.__setattr__(self, "freeze_dense", self.recipe == "retain")
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that `task` names."""
+        return names(self.task, tuple(TASKS), "--task")
+
+    @property
+    def seed_numbers(self) -> list[int]:
+        """The numbers in `seeds`."""
+        return numbers(self.seeds)
+
+    def converted(self, text: str, top_k: Sequence[int] = (1,)) -> tuple[int, ...]:
+        """Layers from the text of an option, checked against the base, without its weights.
+
+        Args:
+            top_k: how many experts a gate is to let through, checked too.
+
+        Raises:
+            PlanError: the base has no such layer, or not so many experts.
+            TrainingError: as `shrp.base.base_config`.
+        """
+        layers, heads = base_geometry(self.base)
+        found = layer_list(text, layers)
+        for k in top_k:
+            ShrpConfig(found, top_k=k).check_fits(layers, heads)
+        return found
 
     @property
     def name(self) -> str:
@@ -112,14 +148,7 @@ class Study:
         self.teacher = self.stages.evaluate(self.stages.teacher.model)
         self.dense: Cost = dense_cost(self.stages.teacher.model, TOKENS)
         self.num_experts: int = self.stages.teacher.model.config.num_attention_heads
-        self.seeds: list[int] = numbers(options.seeds)
-
-    def layers(self, text: str) -> tuple[int, ...]:
-        """Layers from the text of an option, checked against the encoder."""
-        config = self.stages.teacher.model.config
-        layers = layer_list(text, config.num_hidden_layers)
-        ShrpConfig(layers).check_fits(config.num_hidden_layers, self.num_experts)
-        return layers
+        self.seeds = options.seed_numbers
 
     def describe(self, file: ResultsFile, layers: tuple[int, ...], **own: Any) -> None:
         """Put the data, the teacher and the settings of this task into the file."""
@@ -159,7 +188,7 @@ class Study:
 def studies(options: Options) -> Iterator[Study]:
     """A study for each task that the options name."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for task in options.task.split(","):
+    for task in options.tasks:
         yield Study(options, task)
 
 

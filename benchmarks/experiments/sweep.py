@@ -78,8 +78,8 @@ def main(
 ) -> None:
     """Score against FLOPs over all global budgets, beside random experts; without recovery."""
     file = results_file(options, "sweep")
+    converted = options.converted(layers)
     for study in studies(options):
-        converted = study.layers(layers)
         study.describe(file, converted, step=step, draws=draws, tokens=TOKENS)
         for seed in study.seeds:
             file.put(one_seed(study, converted, seed, step, draws), task=study.task, seed=seed)

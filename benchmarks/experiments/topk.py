@@ -19,6 +19,7 @@ from benchmarks.experiments.study import (
 )
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
+from shrp.cli.training import base_geometry
 from shrp.evenness import effective_experts
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, cost, plan_cost
@@ -64,14 +65,14 @@ def main(
 ) -> None:
     """Top-k routing by k: scores before and after pruning, and the overlap of what seeds keep."""
     file = results_file(options, "topk")
-    kept = numbers(budgets)
+    kept, gates = numbers(budgets), numbers(top_k)
+    converted, experts = options.converted(layers, gates), base_geometry(options.base)[1]
+    for budget in kept:  # an impossible one is better known before the trainings than after
+        allocate({layer: [1.0] * experts for layer in converted}, budget=budget)
     for study in studies(options):
-        converted = study.layers(layers)
-        for budget in kept:  # an impossible one is better known before the trainings than after
-            allocate({layer: [1.0] * study.num_experts for layer in converted}, budget=budget)
         study.describe(file, converted, budgets=kept)
         for seed in study.seeds:
-            for k in numbers(top_k):
+            for k in gates:
                 rows = one_seed(study, converted, k, seed, kept)
                 file.put(rows, task=study.task, seed=seed, top_k=k)
                 stderr.print(

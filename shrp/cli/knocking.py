@@ -73,12 +73,13 @@ def knock_out(
         typer.Option(help="Of every expert in turn: for whom it matters, by `class`, `slice` or `length`."),
     ] = None,
     inputs: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
-            help="Of every expert in turn: at most so many inputs, with the data's share of each class.",
+            help="Of every expert in turn: at most so many inputs (512 by default), in the data's shares of classes.",
+            show_default=False,
         ),
-    ] = 512,
+    ] = None,
     max_length: EvaluatedLength = None,
     json: AsJson = False,
 ) -> None:
@@ -89,8 +90,10 @@ def knock_out(
     from shrp.knockout import removed_by_layer
 
     cells = [_cell(text) for text in expert or ()]
-    if cells and by is not None:
-        raise DataError("--by is for every expert in turn; leave --expert out.")
+    of_all = {"--by": by, "--inputs": inputs}
+    if cells and (given := [name for name, value in of_all.items() if value is not None]):
+        raise DataError(f"{given[0]} is for every expert in turn; leave --expert out.")
+    inputs = inputs or 512
     if by not in (None, CLASS, SLICE, LENGTH):
         raise DataError(f"experts can be told apart by {CLASS}, {SLICE} or {LENGTH}, not by {by!r}.")
     loaded = load(checkpoint)

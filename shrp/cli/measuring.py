@@ -39,7 +39,9 @@ def measure(
             help="Tokens an input; by default 128, or as many as the model reads.", show_default=False
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Inputs a batch, for latency.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Inputs a batch, for latency; 8 by default.", show_default=False)
+    ] = None,
     latency: Annotated[
         bool, typer.Option("--latency", help="Also time it against the dense architecture, side by side.")
     ] = False,
@@ -49,7 +51,9 @@ def measure(
             help="Another checkpoint, or an export, to time too; give it several times for several."
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Timed runs of each.")] = 20,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Timed runs of each; 20 by default.", show_default=False)
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Parameters and FLOPs (encoder and whole model) against the dense architecture, and latency if asked.
@@ -63,8 +67,10 @@ def measure(
     from shrp.families import positions
     from shrp.measure import TOKENS, cost, dense_cost
 
-    if beside and not latency:
-        raise DataError("--beside is for what is to be timed too: give --latency with it, or leave it out.")
+    of_latency = {"--beside": beside, "--batch": batch, "--repeats": repeats}
+    if not latency and (given := [name for name, value in of_latency.items() if value]):
+        raise DataError(f"{given[0]} is for what is to be timed: give --latency with it, or leave it out.")
+    batch, repeats = batch or 8, repeats or 20
     if is_export(checkpoint):
         raise DataError(
             f"{checkpoint} is an export: time it beside the checkpoint that it was made from, `measure CHECKPOINT "

@@ -248,7 +248,7 @@ def prune(
     counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
     stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
     print_table(f"{out}", [score_line(row) for row in scores])
-    if measured_on is not None and chosen.selection != "random":
+    if scores and measured_on is not None and chosen.selection != "random":
         stderr.print(
             f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
             "parts the two",

@@ -36,6 +36,11 @@ def recovery_of(
     training, validation = data
     _check_same_labels(source.info.task, training.task, training.name)
     if teacher is not None:
+        if teacher.info.config.layers:
+            raise TrainingError(
+                f"{teacher.path} is converted, and a dense teacher is distilled: name the dense model that "
+                f"{source.path} was converted from."
+            )
         _check_same_labels(source.info.task, teacher.info.task, str(teacher.path))
         if teacher.tokenizer.get_vocab() != source.tokenizer.get_vocab():
             raise TrainingError(

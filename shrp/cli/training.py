@@ -338,11 +338,11 @@ def conversion_order(text: str, layers: tuple[int, ...], num_layers: int) -> tup
 
 
 def number_list(text: str) -> tuple[int, ...]:
-    """Positive numbers from `1,2,4`."""
+    """Positive numbers from `1,2,4`, each once."""
     from shrp.errors import TrainingError
 
     try:
-        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
     except ValueError as error:
         raise TrainingError(f'expected numbers such as "1,2,4", not {text!r}.') from error
     if any(number < 1 for number in numbers):

@@ -1,0 +1,37 @@
+"""Rows of checkpoints, which stand under the names of their tasks and depths: those of two of a name don't mix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.table import Table
+from shrp.errors import PlanError
+
+SAME = 5e-4
+"""Scores that differ by less may be of one routed model; of rows that don't say which one they are of."""
+
+
+def check_alone(common: Mapping[str, Any], path: Path, table: Table, done: set[str]) -> None:
+    """Raise `PlanError` where rows would stand under the name of another checkpoint's; else add the name to `done`.
+
+    Args:
+        common: of the rows to come: `checkpoint`, the name; `routed`, its score; `fingerprint`.
+        path: the checkpoint's.
+        done: names of checkpoints that this run has measured.
+    """
+    name = common["checkpoint"]
+    others = [row for row in table.rows if row["checkpoint"] == name and not _alike(row, common)]
+    if name in done or others:
+        raise PlanError(
+            f"{path} is one more {name}, and {table.path.name} has rows of one; name another file with --out."
+        )
+    done.add(name)
+
+
+def _alike(row: Mapping[str, Any], common: Mapping[str, Any]) -> bool:
+    """Whether a row is of the same checkpoint, as far as it says."""
+    if "fingerprint" in row:
+        return row["fingerprint"] == common["fingerprint"]
+    return abs(row["routed"] - common["routed"]) <= SAME
