@@ -116,6 +116,11 @@ def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:
             f"task, for about {one.recovery_examples:,} examples or {one.recovery_tokens / 1e6:g} million tokens, "
             "whichever is more, in whole epochs."
         )
+        if (frame["model"].eq("uniform") & frame["texts"].gt(0)).any():
+            text += (
+                " Without a router, unpruned, the dense layer does not learn on the texts: it begins as the task's "
+                "teacher has it."
+            )
     if with_copies := list(frame.loc[frame["copies"] > 0, "task"].unique()):
         text += (
             f" In {', '.join(with_copies)} these examples, and those of the controls, are the task's and "
