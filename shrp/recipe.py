@@ -23,15 +23,14 @@ from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo, evaluated_length, usage_in
 from shrp.config import ShrpConfig
 from shrp.conversions import load_conversion
-from shrp.data import TextData, is_probe
+from shrp.data import is_probe
 from shrp.errors import TrainingError
-from shrp.evaluate import evaluate
 from shrp.evaluation import Evaluation
 from shrp.general import graft
 from shrp.history import history_text, joined
-from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
+from shrp.run_scores import RunScores
 from shrp.run_stages import Datasets, RunStages
 from shrp.run_state import (
     RUN_FILE,
@@ -41,7 +40,6 @@ from shrp.run_state import (
     run_folder,
 )
 from shrp.saving import round_as_stored
-from shrp.score_rows import score_row
 from shrp.train import Progress
 from shrp.training_config import TrainConfig
 
@@ -121,7 +119,7 @@ class Run:
         """Tokens at which scores cut an input, as whoever reads the checkpoint does (`CheckpointInfo.max_length`)."""
         self.own_head = False
         """Whether the teacher is the base with the head that it came with."""
-        self.scores: list[dict[str, Any]] = []
+        self.scores = RunScores((data.validation, *data.also), self.cut, len(recipe.config.shrp.layers))
         self.references: dict[str, reference.Reference] = {}
         self.stage1: list[dict[str, Any]] = []
         """History of a conversion that was made before."""
@@ -168,7 +166,7 @@ class Run:
         self.teacher_training = teacher.info.training
         scored = self._score("dense teacher", "teacher", teacher.model)
         _warn_of_a_bad_teacher(scored[0], self.base if self.own_head else "")
-        for data, one in zip(self._sets, scored, strict=True):
+        for data, one in zip(self.scores.sets, scored, strict=True):
             if is_probe(data):  # shipped with the project, so whoever has the checkpoint has them
                 self.references[data.fingerprint] = reference.from_evaluation(
                     one, teacher.fingerprint, self.cut
@@ -179,7 +177,8 @@ class Run:
             self._score_static(written)
         else:
             self._score("routed", "routed", written.model)
-            self._prune(written)
+            draws = self.recipe.random_seeds * ("random" in self.recipe.controls)
+            self.scores.prunings(written, self.recipe.per_layer, self._plan, draws)
         self._save(made)
         for _ in self._train_further(teacher, made):
             self._save(made)
@@ -294,22 +293,6 @@ class Run:
         how = "recovered on texts and the task" if by_task else "pruned on texts"
         self._score(f"static, {kept}, {how}", "static", made.model, budget=plan.budget, recovered=True)
 
-    def _prune(self, routed: Checkpoint) -> None:
-        """Score static models at each budget without recovery, and random experts beside them."""
-        live = [
-            LiveEvaluator(routed.model, routed.tokenizer, data, max_length=self.cut) for data in self._sets
-        ]
-        for m in self.recipe.per_layer:
-            plan = self._plan(routed, m)
-            self._add(f"static, {m} a layer", "static", [[one.evaluate(plan)] for one in live], per_layer=m)
-            if "random" not in self.recipe.controls or m == routed.model.config.num_attention_heads:
-                continue
-            drawn = [
-                self._plan(routed, m, selection="random", seed=s) for s in range(self.recipe.random_seeds)
-            ]
-            found = [[one.evaluate(plan) for plan in drawn] for one in live]
-            self._add(f"random experts, {m} a layer", "control", found, per_layer=m)
-
     def _train_further(self, teacher: Checkpoint, routed: Checkpoint) -> Iterator[None]:
         """Train and score recovered static models, then the controls; yields after each.
 
@@ -361,28 +344,8 @@ class Run:
                 self._score(f"{label}, {epochs} epochs{untaught}", "control", model, epochs=epochs)
                 yield
 
-    @property
-    def _sets(self) -> tuple[TextData, ...]:
-        """The data that models are scored on."""
-        return self.data.validation, *self.data.also
-
     def _score(self, label: str, kind: str, model: PreTrainedModel, **facts: Any) -> list[Evaluation]:
-        """Evaluate a model on each data set and add a row for each; returns the evaluations."""
-        tokenizer = self.tokenizer_of()
-        found = [evaluate(model, tokenizer, data, max_length=self.cut) for data in self._sets]
-        self._add(label, kind, [[one] for one in found], **facts)
-        return found
-
-    def _add(self, label: str, kind: str, found: list[list[Evaluation]], **facts: Any) -> None:
-        """Add a row for each data set from its evaluations; several (draws of one control) are averaged."""
-        if "per_layer" in facts:
-            facts["budget"] = facts["per_layer"] * len(self.recipe.config.shrp.layers)
-        for data, evaluations in zip(self._sets, found, strict=True):
-            teacher = [r["score"] for r in self.scores if r["kind"] == "teacher" and r["data"] == data.name]
-            row = score_row(label, kind, evaluations, teacher[0] if teacher else None)
-            # A data set may change under its name: readers compare scores only where the content is the same.
-            about = {"data_fingerprint": data.source_fingerprint, "max_length": self.cut}
-            self.scores.append(row | about | facts)
+        return self.scores.score(label, kind, model, self.tokenizer_of(), **facts)
 
     def tokenizer_of(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer, loaded once."""
@@ -392,7 +355,7 @@ class Run:
 
     def _info(self, made: Checkpoint) -> CheckpointInfo:
         training = dict(made.info.training) | {"teacher": dict(self.teacher_training)} | self.provenance
-        return replace(made.info, scores=tuple(self.scores), training=training)
+        return replace(made.info, scores=tuple(self.scores.rows), training=training)
 
     def _save(self, made: Checkpoint) -> None:
         history = history_text(joined(self.stage1, checkpoint.read_history(made.path)))
