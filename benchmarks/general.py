@@ -23,6 +23,7 @@ from shrp.config import Control, ShrpConfig
 from shrp.data import load_data
 from shrp.errors import TrainingError
 from shrp.general import (
+    FURTHER_SIZE,
     RECOVERY_RATES,
     GeneralConfig,
     convert_on_text,
@@ -50,7 +51,11 @@ SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]
 MOST = 12_000
 """At most so many texts of each, so that the largest tasks don't crowd out the others."""
-SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 60_000}
+SIZES = {
+    "conversion_size": GeneralConfig.conversion_size,
+    "final_size": GeneralConfig.final_size,
+    "further_size": FURTHER_SIZE,
+}
 
 
 def corpus() -> list[tuple[str, ...]]:
@@ -135,8 +140,20 @@ class General:
         if plan is not None:
             made_of += ["and each is asked", plan.to_dict()]
         folder = self._folder(f"further-{kind}", config, made_of)
-        if (found := self._found(folder, source)) is not None:
-            return found
+        with alone_in(run_folder(folder)):
+            if (found := self._found(folder, source)) is not None:
+                return found
+            return self._further(folder, config, source, plan, task)
+
+    def _further(
+        self,
+        folder: Path,
+        config: GeneralConfig,
+        source: Checkpoint,
+        plan: PruningPlan | None,
+        task: str | None,
+    ) -> Checkpoint:
+        """What `further` makes, in a folder that this process holds."""
         same = self._identity(folder, source)
         base, tokenizer = self._base(folder)
         model = source.model if plan is None else prune(source.model, plan)

@@ -48,6 +48,8 @@ from shrp.usage import usage_of
 
 RECOVERY_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
 """For `recover_on_text`: a pruned layer is small, and its steps are many."""
+FURTHER_SIZE = 60_000
+"""Texts, likewise, where no other number is asked for."""
 Texts = Sequence[tuple[str, ...]]
 
 
@@ -61,9 +63,9 @@ class GeneralConfig:
 
     shrp: ShrpConfig
     """What is converted, or with no layers: nothing more."""
-    conversion_size: int = 3000
+    conversion_size: int = 2500
     """Texts of the epoch after each conversion."""
-    final_size: int = 24_000
+    final_size: int = 20_000
     """Texts of the last epoch, in which the learning rate falls to 0."""
     batch_size: int = 32
     max_length: int = 64

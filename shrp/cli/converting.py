@@ -13,8 +13,6 @@ from shrp.cli.output import example, print_json, stderr
 from shrp.cli.training import base_geometry
 from shrp.cli.training_options import Base, BaseName, BatchSize, Out, Precision, Resume, Seed
 
-CONVERSION_SIZE, FINAL_SIZE, FURTHER_SIZE = 2500, 20_000, 60_000
-
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
@@ -103,6 +101,7 @@ def convert(
     from shrp.conversions import load_conversion, task_usage
     from shrp.errors import PlanError, TrainingError
     from shrp.general import (
+        FURTHER_SIZE,
         RECOVERY_RATES,
         TEXTS,
         GeneralConfig,
@@ -146,10 +145,10 @@ def convert(
         task, usage = task_usage(usage_of, shrp, geometry[1], called)
     elif before is not None:
         usage = usage_on_text(checkpoint.read_history(before.path))
+    sizes = {"conversion_size": conversion_size, "final_size": final_size}
     config = GeneralConfig(
         shrp,
-        conversion_size=CONVERSION_SIZE if conversion_size is None else conversion_size,
-        final_size=FINAL_SIZE if final_size is None else final_size,
+        **{name: size for name, size in sizes.items() if size is not None},
         batch_size=batch_size,
         max_length=max_length,
         precision=precision,
