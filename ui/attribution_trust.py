@@ -1,4 +1,4 @@
-"""The check of the attribution page: infidelity and sensitivity of each attribution, beside a random one's."""
+"""The check of the attribution page: infidelity and sensitivity of each attribution, beside its shuffled scores."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ def verdict(check: trust.Trust) -> str:
         return ""
     whole = check.beaten == trust.DRAWS
     badge = (
-        ":green-badge[:material/check: above random words]"
+        ":green-badge[:material/check: above its shuffles]"
         if whole
-        else ":orange-badge[:material/warning: not above all random words]"
+        else ":orange-badge[:material/warning: not above all its shuffles]"
     )
     how_many = "all" if whole else f"{check.beaten or 'none'} of the"
     return (
-        f"{badge} predicts {percent(check.explained)} of what replaced words change, more than "
-        f"{how_many} {trust.DRAWS} random attributions ([the check](#trust))."
+        f"{badge} predicts {percent(check.explained)} of what replaced words change; the same scores shuffled over the "
+        f"words predict {percent(check.shuffled)} on average, less in {how_many} {trust.DRAWS} shuffles "
+        "([the check](#trust))."
     )
 
 
@@ -45,9 +46,11 @@ def trust_part(
     st.header("Is this trustworthy?", anchor="trust")
     st.markdown(
         "Two tests: does the attribution **predict** how the output changes when words are replaced (infidelity), and "
-        "does it **stay the same** under tiny changes (sensitivity)? Random attributions are tested too; a method that "
-        "does no better says nothing about replaced words. Words are replaced as set above (“replaced by”) and the "
-        "model routes again. Word ablation works this way too, which favours it over gradients from padding."
+        "does it **stay the same** under tiny changes (sensitivity)? In the first, each is held against its own scores "
+        "shuffled over the words: one that does no better does not know which word matters, though it may know which "
+        "way words move the output. How much that alone predicts, one score for every word shows. Words are replaced "
+        "as set above (“replaced by”) and the model routes again. Word ablation works this way too, which favours it "
+        "over gradients from padding."
     )
     if not st.toggle("Run the check", key=TRUST, bind="query-params", help="Some seconds to a minute."):
         return []
@@ -55,7 +58,8 @@ def trust_part(
     frame = trust.to_frame(checks)
     shown = frame.assign(
         explained=100 * frame["explained"],
-        beaten=[None if c.method == trust.RANDOM else c.beaten for c in checks],
+        shuffled=100 * frame["shuffled"],
+        beaten=[None if math.isnan(c.shuffled) else c.beaten for c in checks],
     ).rename(columns={"scaled_infidelity": "infidelity, best scale", "explained": "predicted"})
     shown = shown.drop(columns=["behind", "behind_low", "behind_high"])  # told below
     unit = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
@@ -77,19 +81,23 @@ def trust_part(
                 format="%.0f%%",
                 help="Part of the mean squared real change that the scores, at their best scale, predict.",
             ),
+            "shuffled": st.column_config.NumberColumn(
+                "its shuffles predict",
+                format="%.0f%%",
+                help=f"The same of its scores, shuffled over the words in {trust.DRAWS} ways: their mean.",
+            ),
             "beaten": st.column_config.NumberColumn(
-                f"beats, of {trust.DRAWS} random",
-                help=f"How many of {trust.DRAWS} random attributions predict less, at their best scale.",
+                f"beats, of {trust.DRAWS} shuffles", help="How many of its shuffles predict less."
             ),
             "sensitivity": st.column_config.NumberColumn(
                 format="%.2f",
                 help="Largest change of the scores under small noise, as a part of their size; 0 is perfectly stable.",
             ),
         },
-        alt="Infidelity and sensitivity of each attribution and of a random one",
+        alt="Infidelity and sensitivity of each attribution, of its shuffled scores and of one score for every word",
     )
     downloads(frame, "trust-table", f"{name}-trust")
-    *real, control = checks
+    *real, alike, control = checks
     best, steady = max(real, key=lambda c: c.explained), min(real, key=lambda c: c.sensitivity)
     level = [
         f"**{c.method}** with {percent(c.explained)} ({_points(c.behind)} points less, 95% interval "
@@ -100,16 +108,16 @@ def trust_part(
     no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS]
     st.markdown(
         f"When a random set of words is replaced, **{best.method}** predicts {percent(best.explained)} of the mean "
-        f"squared change of the output at its best scale; {trust.DRAWS} random attributions predict "
-        f"{percent(control.explained)} on average. "
+        f"squared change of the output at its best scale, its shuffles {percent(best.shuffled)} on average; one score "
+        f"for every word predicts {percent(alike.explained)}. "
         + (f"Not told apart from it on these sets: {listed(level)}. " if level else "")
         + (
-            f"Not above all of the random ones: **{', '.join(no_better)}**. "
+            f"Not above all of its {trust.DRAWS} shuffles: **{', '.join(no_better)}**. "
             if no_better
-            else "Each attribution shown predicts more than every one of the random ones. "
+            else "Each attribution shown predicts more than every one of its shuffles. "
         )
         + f"Steadiest is **{steady.method}**: small noise moves its scores by at most "
-        f"{percent(steady.sensitivity, 0)} of their size (the control, drawn anew each time: "
+        f"{percent(steady.sensitivity, 0)} of their size (shuffled anew each time: "
         f"{percent(control.sensitivity, 0)})."
     )
     substitute = (
@@ -118,10 +126,11 @@ def trust_part(
     st.caption(
         f"Infidelity: n = {trust.SAMPLES} random sets, each word in a set with a chance of "
         f"{percent(trust.SHARE_REPLACED, 0)}, replaced by {substitute}, the model routing anew; the same sets for all "
-        f"methods. The control is the mean of {trust.DRAWS} random "
-        f"attributions. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up to "
+        f"methods. Shuffled: {trust.DRAWS} times; of few words some shuffles are the attribution itself, "
+        "which then is not above all of them. One score for every word: the change by replacing all of them, spread "
+        f"evenly. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up to "
         f"{percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, with "
-        "its own route. Steadiness alone proves nothing: a random attribution drawn once for good would score 0. "
+        "its own route. Steadiness alone proves nothing: one score for every word does not move at all. "
         "Infidelity without a scale also counts how large the scores are, in which methods differ by their nature; so "
         "they are compared at their best scale."
     )

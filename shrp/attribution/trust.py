@@ -1,7 +1,9 @@
 """Whether an attribution can be trusted: does it foresee what the model does, and does it stay when nothing changes?
 
-Infidelity and sensitivity are captum's; the infidelity at the best scale is computed here. A random attribution is
-measured beside the real ones: what does no better than it says nothing about the model.
+Infidelity and sensitivity are captum's; the infidelity at the best scale is computed here. Each attribution is held
+against its own scores dealt to the words at random: what does no better than these does not know which word matters,
+though it may well know which way words move the output. How much that alone foresees, a control with one score for all
+words says: replacing words mostly moves an output one way, so scores of one sign, whatever they are, foresee a lot.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from shrp.attribution.tokens import (
     integrated_gradients,
 )
 
-RANDOM = "random (control)"
+ALIKE, SHUFFLED = "every word alike (control)", "shuffled (control)"
 DRAWS = 20
-"""Random attributions, whose mean is the control."""
+"""Ways in which the scores of each attribution are shuffled over the words."""
 SAMPLES, NOISES = 64, 5
 """Random sets of words replaced, and slightly moved copies of the input."""
 RESAMPLES = 2000
@@ -35,8 +37,8 @@ SHARE_REPLACED = 0.3
 NOISE = 0.05
 """Largest move of each embedding coordinate, in standard deviations of the input's own coordinates."""
 _ROUNDING = 1e-6
-"""Part of the mean squared change by which random attributions must be worse to count as beaten: of one word, all with
-the right sign are the same at their best scale.
+"""Part of the mean squared change by which shuffled scores must be worse to count as beaten: where words have equal
+scores, or there are few words, shuffled ones may be the same.
 """
 
 Progress = Callable[[int, int], None]
@@ -55,12 +57,14 @@ class Trust:
     wrong sign."""
     explained: float
     """Part of the mean squared real change that the so scaled scores foresee, 0 to 1; nan if nothing changes."""
+    shuffled: float
+    """The same of its scores shuffled over the words, at their best scales: the mean of `DRAWS`; nan of controls."""
     beaten: int
-    """How many of `DRAWS` random attributions foresee less, at their best scale; of the control itself 0."""
+    """How many of these foresee less; of controls 0."""
     sensitivity: float
     """Largest change of the attribution under small noise, relative to its own size (Euclidean norms)."""
     behind: float = float("nan")
-    """By how much less it foresees than the one that foresees most, the control left out; nan of these two."""
+    """By how much less it foresees than the one that foresees most; nan of this one and of controls."""
     behind_low: float = float("nan")
     behind_high: float = float("nan")
     """Ends of its 95% interval, by a paired bootstrap over the random sets that takes as given which one is best and at
@@ -78,7 +82,7 @@ def check(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Trust]:
-    """Check attributions of one input, and random ones of equal size as a control: their mean comes last.
+    """Check attributions of one input, and two controls, which come last: one score for all words, and shuffled ones.
 
     Words are replaced by `replacement` (by the mask token, where that is `remove`) and the model routes anew, in the
     same random sets for all methods. For the sensitivity, each attribution is made anew on each noisy copy, with that
@@ -90,59 +94,82 @@ def check(
         frozen: of integrated gradients.
         replacement: of ablation.
         progress: called with attributions checked and in all, and in between.
+
+    Returns:
+        One an attribution; of `ALIKE`, whose scores are the output's change by replacing all words, spread evenly; and
+        of `SHUFFLED`, the mean over all shuffles of all attributions, dealt anew for each copy.
     """
     rng = np.random.default_rng(seed)
-    size = max((float(np.abs(r.scores).max()) for r in results), default=1.0) or 1.0
-    draws = rng.normal(size=(DRAWS, len(instance.words))) * size
-    control = replace(results[0], method=RANDOM, scores=draws[0], reference=None)
-    checked = [*results, control]
-    total, found = len(checked) * (1 + NOISES), []
     usual = "mask" if "mask" in instance.replacements else "pad"
     substitute = replacement if replacement in instance.replacements else usual
     present = _Presence(instance, output, substitute)
     replaced = _Replaced(present, seed)
     changes = float(np.mean(replaced.changes**2))
-    random = np.array([[replaced.infidelity(draw), replaced.scaled(draw)] for draw in draws])
-    for i, result in enumerate(checked):
-        before = i * (1 + NOISES)
-        if result is control:
-            raw, scaled = random.mean(0)
-        else:
-            raw, scaled = replaced.infidelity(result.scores), replaced.scaled(result.scores)
+    total, found = (len(results) + 1) * (1 + NOISES), []
+
+    def explained(misses: float) -> float:
+        return float(1 - misses / changes) if changes > 0 else float("nan")
+
+    def sensitivity(explain: Callable[[Instance], np.ndarray]) -> float:
+        before = len(found) * (1 + NOISES) + 1
         if progress:
-            progress(before + 1, total)
+            progress(before, total)
+        tick = (lambda done: progress(before + done, total)) if progress else (lambda done: None)
+        return _sensitivity(instance, explain, seed, tick)
 
-        def explain(moved: Instance, method: str = result.method) -> np.ndarray:
-            if method == METHODS[0]:
-                return input_x_gradient(moved, output).scores
-            if method == METHODS[1]:
-                return integrated_gradients(moved, output, steps=steps, frozen=frozen).scores
-            if method == METHODS[2]:
-                return ablate_words(moved, output, replacement=replacement).scores
-            return rng.normal(size=len(moved.words)) * size
-
-        def tick(done: int, before: int = before) -> None:
-            if progress:
-                progress(before + 1 + done, total)
-
+    shuffles = [rng.permuted(np.tile(result.scores, (DRAWS, 1)), axis=1) for result in results]
+    dealt = [np.array([replaced.scaled(scores) for scores in draws]) for draws in shuffles]
+    for result, others in zip(results, dealt, strict=True):
+        scaled = replaced.scaled(result.scores)
         found.append(
             Trust(
                 result.method,
-                float(raw),
-                float(scaled),
-                float(1 - scaled / changes) if changes > 0 else float("nan"),
-                0 if result is control else int((random[:, 1] > scaled + _ROUNDING * changes).sum()),
-                _sensitivity(instance, explain, seed, tick),
+                replaced.infidelity(result.scores),
+                scaled,
+                explained(scaled),
+                explained(float(others.mean())),
+                int((others > scaled + _ROUNDING * changes).sum()),
+                sensitivity(_again(result.method, output, steps, frozen, replacement)),
             )
         )
-    return _beside_the_best(found, results, replaced, rng) if changes > 0 else found
+    shuffled = Trust(
+        SHUFFLED,
+        float(np.mean([replaced.infidelity(scores) for draws in shuffles for scores in draws])),
+        float(np.mean(dealt)),
+        explained(float(np.mean(dealt))),
+        float("nan"),
+        0,
+        sensitivity(lambda moved: rng.permutation(results[0].scores)),
+    )
+    words = len(instance.words)
+    there = torch.stack([torch.ones(words), torch.zeros(words)])
+    whole, none = present(there).tolist()
+    even = np.full(words, (whole - none) / words)
+    misses = replaced.scaled(even)
+    alike = Trust(ALIKE, replaced.infidelity(even), misses, explained(misses), float("nan"), 0, float("nan"))
+    real = _beside_the_best(found, results, replaced, rng) if changes > 0 else found
+    return [*real, alike, shuffled]
+
+
+def _again(
+    method: str, output: int, steps: int, frozen: bool, replacement: str
+) -> Callable[[Instance], np.ndarray]:
+    """A method as a function of a moved copy of the input."""
+
+    def explain(moved: Instance) -> np.ndarray:
+        if method == METHODS[0]:
+            return input_x_gradient(moved, output).scores
+        if method == METHODS[1]:
+            return integrated_gradients(moved, output, steps=steps, frozen=frozen).scores
+        return ablate_words(moved, output, replacement=replacement).scores
+
+    return explain
 
 
 def _beside_the_best(
-    found: list[Trust], results: Sequence[WordScores], replaced: _Replaced, rng: np.random.Generator
+    real: list[Trust], results: Sequence[WordScores], replaced: _Replaced, rng: np.random.Generator
 ) -> list[Trust]:
-    """The checks with how far each is behind the best one; the control, which comes last, stays as it is."""
-    *real, control = found
+    """The checks with how far each is behind the best one."""
     misses = np.array([replaced.misses(result.scores) for result in results])  # (methods, SAMPLES)
     best = int(misses.mean(1).argmin())
     rows = rng.integers(SAMPLES, size=(RESAMPLES, SAMPLES))
@@ -157,7 +184,7 @@ def _beside_the_best(
         low, high = np.quantile(drawn, (0.025, 0.975))
         behind = float(more.mean() / np.mean(replaced.changes**2))
         beside.append(replace(one, behind=behind, behind_low=float(low), behind_high=float(high)))
-    return [*beside, control]
+    return beside
 
 
 class _Presence:
@@ -265,5 +292,5 @@ def _sensitivity(
 
 
 def to_frame(checks: Sequence[Trust]) -> pd.DataFrame:
-    """One row an attribution, the control last."""
+    """One row an attribution, the controls last."""
     return pd.DataFrame([vars(check) for check in checks])

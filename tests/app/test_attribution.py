@@ -150,25 +150,26 @@ def test_no_method_picked_says_what_to_do(page):
     assert "Pick at least one method" in texts_of(page)
 
 
-def test_the_check_shows_the_random_control_beside(page):
+def test_the_check_shows_the_controls_beside(page):
     page.toggle(key="trust").set_value(True).run()
     assert not page.exception
     frame = next(frame for frame in tables(page) if "infidelity" in frame)
-    assert frame["method"].tolist() == [*tokens.METHODS, "random (control)"]
-    assert "20 random attributions predict" in texts_of(page)
-    assert texts_of(page).count("of what replaced words change, more than") == len(
+    assert frame["method"].tolist() == [*tokens.METHODS, "every word alike (control)", "shuffled (control)"]
+    assert "one score for every word predicts" in texts_of(page)
+    assert texts_of(page).count("of what replaced words change; the same scores shuffled") == len(
         tokens.METHODS
     )  # beside each
 
 
 def test_what_the_check_found_stands_beside_each_attribution():
-    found = Trust("word ablation", 0.5, 0.2, explained=0.913, beaten=20, sensitivity=0.1)
+    found = Trust("word ablation", 0.5, 0.2, explained=0.913, shuffled=0.402, beaten=20, sensitivity=0.1)
     assert verdict(found).startswith(":green-badge[")
-    assert "predicts 91.3% of what replaced words change, more than all 20 random" in verdict(found)
+    assert "predicts 91.3% of what replaced words change; the same scores shuffled" in verdict(found)
+    assert "predict 40.2% on average, less in all 20 shuffles" in verdict(found)
     worse = verdict(replace(found, beaten=7))
     assert worse.startswith(":orange-badge[")
-    assert "more than 7 of the 20 random" in worse
-    assert "more than none of the 20" in verdict(replace(found, beaten=0))
+    assert "less in 7 of the 20 shuffles" in worse
+    assert "less in none of the 20" in verdict(replace(found, beaten=0))
     assert verdict(replace(found, explained=float("nan"))) == ""
 
 

@@ -19,7 +19,7 @@ def everything(one, data, tokenizer):
         experts.zero_experts(coalitions).values,
         experts.next_experts(coalitions).values,
         experts.shapley_values(coalitions).values,
-        np.array([[c.infidelity, c.sensitivity] for c in checks]),
+        np.array([[c.infidelity, c.sensitivity] for c in checks if c.method != trust.ALIKE]),
         importance.knock_outs(one.model, tokenizer, data, range(4)).knocked_out,
     ]
 
