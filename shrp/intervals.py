@@ -25,6 +25,28 @@ def of_draws(draws: np.ndarray) -> tuple[float, float]:
     return (low, high) if high - low > NO_WIDTH else NO_INTERVAL
 
 
+def of_mean(values: np.ndarray, units: np.ndarray | None = None) -> tuple[float, float]:
+    """The 95% interval of a mean, by the normal approximation; of few values that are not 0 the percentile bootstrap is
+    too sure. (nan, nan) for fewer than two units, and where none differs: that is no certainty of others.
+
+    Args:
+        values: `(n,)`.
+        units: of each value what it belongs together with, `(n,)`, such as the other input of its minimal pair; None
+            takes each by itself.
+    """
+    if not len(values):
+        return NO_INTERVAL
+    mean = values.mean()
+    apart = values - mean
+    if units is not None:
+        apart = np.bincount(np.unique(units, return_inverse=True)[1], apart)
+    n = len(apart)
+    if n < 2:
+        return NO_INTERVAL
+    half = 1.96 * np.sqrt(n / (n - 1) * (apart**2).sum()) / len(values)
+    return (float(mean - half), float(mean + half)) if half > NO_WIDTH else NO_INTERVAL
+
+
 def stored_interval(row: Mapping[str, Any]) -> tuple[float, float]:
     """The two ends of the `interval` of a row that was saved; (nan, nan) where it has none.
 

@@ -20,9 +20,9 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.evaluation import Evaluation
 from shrp.group_test import apart_from_others
-from shrp.intervals import NO_INTERVAL
+from shrp.intervals import NO_INTERVAL, of_mean
 from shrp.layers import ExpertLayer
-from shrp.metrics import EQUAL, at_once
+from shrp.metrics import EQUAL
 from shrp.minimal_pairs import units_of
 from shrp.paired import Agreement, agreement, paired_difference
 from shrp.partial import run_from, run_layers
@@ -34,7 +34,7 @@ FEWEST = 5
 """Affected inputs of a slice, a minimal pair being one, from which on its mean change has an interval."""
 FEWEST_BEYOND = 10
 """Inputs, a minimal pair being one, that lose more or less together than one by one, from which on the mean has an
-interval: of fewer the bootstrap is too sure."""
+interval."""
 PREFIX_BYTES = 256 * 2**20
 """Everything that one `Prefix` keeps; inputs beyond it are run anew each time."""
 
@@ -103,27 +103,23 @@ class KnockOut:
         """Who is right where, `after` first; needs labelled classes."""
         return agreement(self.after, self.before)
 
-    def logit_changes(
-        self, *, pairs: np.ndarray | None = None, resamples: int = RESAMPLES, seed: int = 0
-    ) -> pd.DataFrame:
+    def logit_changes(self, *, pairs: np.ndarray | None = None) -> pd.DataFrame:
         """One row a class: how its mean logit changes.
 
         Args:
-            pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn as one.
-            resamples: draws of the bootstrap.
-            seed: makes the intervals reproducible.
+            pairs: rows of minimal pairs `(P, 2)`, of which both inputs count as one.
 
         Returns:
-            Columns class, `before` and `after` (mean logits over all n inputs), `change`, `low, high` (95%, paired
-            bootstrap over all inputs; nan where fewer than `FEWEST` are affected), and `among its inputs`, the mean
-            change over those affected (nan for none).
+            Columns class, `before` and `after` (mean logits over all n inputs), `change`, `low, high` (95% over
+            inputs, `shrp.intervals.of_mean`; nan where fewer than `FEWEST` are affected), and `among its inputs`, the
+            mean change over those affected (nan for none).
         """
         task = self.before.task
         change = (self.after.logits - self.before.logits).astype(np.float64)
         units = units_of(len(change), pairs)
         bounds = np.full((2, change.shape[1]), np.nan)
         if len(np.unique(units[self.affected])) >= FEWEST:
-            bounds = _bootstrap_means(change, resamples, np.random.default_rng(seed), units)
+            bounds = np.transpose([of_mean(column, units) for column in change.T])
         among = change[self.affected].mean(0) if len(self.affected) else np.full(change.shape[1], np.nan)
         return pd.DataFrame(
             {
@@ -150,12 +146,12 @@ class KnockOut:
         An input's worth is that of `shrp.worth.worth`; negative changes mean that the experts had helped.
 
         Args:
-            pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn and dealt as one.
+            pairs: rows of minimal pairs `(P, 2)`, of which both inputs count, and are dealt, as one.
             progress: called with deals of the test done and in all.
 
         Returns:
             Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean over the
-            slice's inputs) with `low, high` (95%, bootstrap of these; nan where fewer than `FEWEST` are affected),
+            slice's inputs) with `low, high` (95%, over these; nan where fewer than `FEWEST` are affected),
             `elsewhere` (mean over all others), `difference` of the two, p (`shrp.group_test`) and q (p for all slices
             looked at, after Benjamini and Hochberg 1995; nan of a single slice). Empty without slices or labels.
         """
@@ -165,7 +161,6 @@ class KnockOut:
             return pd.DataFrame(columns=[*columns, "q"])
         from scipy.stats import false_discovery_control
 
-        rng = np.random.default_rng(0)
         names, codes = np.unique(np.array(self.before.slices, dtype=str), return_inverse=True)
         total, units = len(codes), units_of(len(codes), pairs)
         change = self.changes()
@@ -181,8 +176,7 @@ class KnockOut:
             affected = int((taken & mask).sum())
             ends = (np.nan, np.nan)
             if len(np.unique(units[taken & mask])) >= FEWEST:
-                low, high = _bootstrap_means(change[mask, None], RESAMPLES, rng, units[mask])
-                ends = float(low[0]), float(high[0])
+                ends = of_mean(change[mask], units[mask])
             turned = [int((right[a] & ~right[b] & mask).sum()) for a, b in ((0, 1), (1, 0))]
             mine, others = change[mask].mean(), change[~mask].mean() if (~mask).any() else np.nan
             rows.append([name, int(mask.sum()), affected, *turned, mine, *ends, others, mine - others])
@@ -200,22 +194,21 @@ class Joint(NamedTuple):
     beyond: float
     """The one less the other; 0 where only rounding differs."""
     interval: tuple[float, float]
-    """95%, of `beyond`, by the bootstrap over inputs; (nan, nan) where it differs in fewer than `FEWEST_BEYOND`."""
+    """95%, of `beyond`, over inputs; (nan, nan) where it differs in fewer than `FEWEST_BEYOND`."""
 
 
 def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
     """Set a knock-out of several experts beside those of each alone, on the same labelled data.
 
     Args:
-        pairs: rows of minimal pairs `(P, 2)`, of which both inputs are drawn as one.
+        pairs: rows of minimal pairs `(P, 2)`, of which both inputs count as one.
     """
     whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
     beyond = whole - parts
     beyond[np.abs(beyond) < EQUAL] = 0.0
     units, ends = units_of(len(beyond), pairs), NO_INTERVAL
     if len(np.unique(units[beyond != 0])) >= FEWEST_BEYOND:
-        low, high = _bootstrap_means(beyond[:, None], RESAMPLES, np.random.default_rng(0), units)
-        ends = float(low[0]), float(high[0])
+        ends = of_mean(beyond, units)
     return Joint(float(whole.mean()), float(parts.mean()), float(beyond.mean()), ends)
 
 
@@ -338,23 +331,3 @@ def _in_order(evaluation: Evaluation, data: TextData) -> Evaluation:
     """The same evaluation, its rows in the data set's order."""
     order = np.argsort(evaluation.indices, kind="stable")
     return summarise(data, np.arange(len(data)), evaluation.logits[order], False)
-
-
-def _bootstrap_means(
-    values: np.ndarray, resamples: int, generator: np.random.Generator, units: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """95% percentile intervals of the means of `values` `(n, C)` over inputs, each end `(C,)`.
-
-    Args:
-        units: of each input what it is drawn with `(n,)`; None draws every input by itself.
-    """
-    unit = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
-    sizes = np.bincount(unit)
-    sums = np.stack([np.bincount(unit, column) for column in values.T])
-    n, means = len(sizes), []
-    for size in at_once(resamples, n):
-        drawn = generator.integers(n, size=(size, n))
-        inputs = sizes[drawn].sum(1)
-        means.append(np.stack([column[drawn].sum(1) / inputs for column in sums], axis=1))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5], axis=0)
-    return low, high

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from shrp.dealing import Dealer
 from shrp.intervals import NO_WIDTH
 from shrp.metrics import at_once
 from shrp.minimal_pairs import units_of
@@ -54,13 +55,9 @@ def usage_difference(
     ends = np.full((*shape, 2), np.nan)
     if not (group.any() and other.any()):
         return values, ends
-    each = stats.top1 if measure == "share" else stats.probs
-    table = np.concatenate([each[layer] for layer in stats.layers], axis=1).astype(np.float64)  # (N, L * H)
-    weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)  # (N,)
+    table, weight = _table(stats, measure)
     units = units_of(stats.n, pairs)
-    drawn = _draws(
-        table, weight.astype(np.float64), group, other, units, resamples, np.random.default_rng(seed)
-    )
+    drawn = _draws(table, weight, group, other, units, resamples, np.random.default_rng(seed))
     smaller = min(len(np.unique(units[mask])) for mask in (group, other))
     known = np.full(shape, smaller >= SMALLEST)
     if measure == "share":
@@ -71,6 +68,54 @@ def usage_difference(
         known &= found[..., 1] - found[..., 0] > NO_WIDTH
         ends[known] = found[known]
     return values, ends
+
+
+def beyond_by_chance(
+    stats: UsageStats,
+    group: np.ndarray,
+    other: np.ndarray,
+    ends: np.ndarray,
+    measure: Literal["share", "mean_probs"] = "share",
+    *,
+    pairs: np.ndarray | None = None,
+    deals: int = 400,
+    seed: int = 0,
+) -> np.ndarray:
+    """How many of the differences that have an interval would leave 0 out, were the groups dealt to the inputs anew.
+
+    About a twentieth do on average. But they are not independent: a share that one expert has more another has less,
+    and layers route alike. So there may be none, or many at once.
+
+    Args:
+        group, other, measure, pairs: as for `usage_difference`; both of a pair are dealt as one, or change places.
+        ends: what that found.
+        deals: how often.
+        seed: makes the counts reproducible.
+
+    Returns:
+        One count a deal, `(deals,)`: differences of more than 1.96 standard deviations of all deals.
+    """
+    table, weight = _table(stats, measure)
+    together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
+    dealer = Dealer(group + 2 * other, together, np.zeros(stats.n))
+    generator, found = np.random.default_rng(seed), []
+    for size in at_once(deals, len(table)):
+        codes = np.stack([dealer.deal(generator, neighbours=False) for _ in range(size)])
+        means = []
+        for mask in (codes & 1, codes & 2):
+            inside = (mask > 0).astype(np.float64)
+            means.append(inside @ table / (inside @ weight)[:, None])
+        found.append(means[0] - means[1])
+    apart = np.concatenate(found)[:, np.isfinite(ends[..., 0]).ravel()]
+    return (np.abs(apart) > 1.96 * apart.std(0)).sum(1)
+
+
+def _table(stats: UsageStats, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """What inputs have of all experts, `(N, L * H)`, and how much each of them weighs, `(N,)`."""
+    each = stats.top1 if measure == "share" else stats.probs
+    table = np.concatenate([each[layer] for layer in stats.layers], axis=1).astype(np.float64)
+    weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)
+    return table, weight.astype(np.float64)
 
 
 def _draws(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shrp.usage import UsageStats
-from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
+from shrp.usage_difference import FEWEST, SMALLEST, beyond_by_chance, usage_difference
 
 N = 240
 
@@ -126,3 +126,39 @@ def test_where_there_is_no_interval():
     for groups in ((first, nobody), (nobody, rest)):
         assert all(np.isnan(found).all() for found in usage_difference(stats_of(top1), *groups))
     assert np.isnan(usage_difference(stats_of(top1), first, rest, resamples=0)[1]).all()
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_cells_that_move_together_leave_0_out_together(paired):
+    """Of six layers that route alike none does, or many do at once; of independent ones a few do each time."""
+    rng, share = np.random.default_rng(0), (0.3, 0.3, 0.2, 0.2)
+    pairs = np.arange(N).reshape(-1, 2) if paired else None
+    group = np.repeat(np.arange(N // 2) % 2 == 0, 2) if paired else np.arange(N) % 2 == 0
+    one = choices(share, N, rng)
+    apart = {layer: choices(share, N, rng) for layer in range(6)}
+    most = []
+    for top1 in (dict.fromkeys(range(6), one), apart):
+        probs = {layer: rows.astype(float) for layer, rows in top1.items()}
+        stats = UsageStats("made", "inputs", top1, probs, {layer: np.ones(N) for layer in top1}, {})
+        _, ends = usage_difference(stats, group, ~group, pairs=pairs, resamples=300)
+        known = np.isfinite(ends[..., 0]).sum()
+        counts = beyond_by_chance(stats, group, ~group, ends, pairs=pairs)
+        assert counts.mean() == pytest.approx(0.05 * known, rel=0.5)
+        most.append(np.quantile(counts, 0.95))
+    alike, independent = most
+    assert alike >= 6 > independent > 0.05 * known
+
+
+def test_where_the_groups_are_dealt_by_chance_the_count_is_among_those_by_chance():
+    rng, beyond = np.random.default_rng(1), 0
+    top1 = {layer: choices((0.4, 0.3, 0.2, 0.1), N, rng) for layer in range(3)}
+    top1[3] = top1[2]
+    probs = {layer: rng.dirichlet(np.ones(4), N) for layer in top1}
+    stats = UsageStats("made", "inputs", top1, probs, {layer: np.ones(N) for layer in top1}, {})
+    for _ in range(60):
+        group = rng.permutation(np.arange(N) < 80)
+        _, ends = usage_difference(stats, group, np.ones(N, dtype=bool), resamples=300)
+        found = ((ends[..., 0] > 0) | (ends[..., 1] < 0)).sum()
+        counts = beyond_by_chance(stats, group, np.ones(N, dtype=bool), ends)
+        beyond += found > np.quantile(counts, 0.95)
+    assert beyond <= 8

@@ -8,7 +8,7 @@ import streamlit as st
 from shrp.checkpoint import Checkpoint
 from shrp.convert import router_layers
 from shrp.data import TextData
-from shrp.knockout import FEWEST, RESAMPLES, KnockOut
+from shrp.knockout import FEWEST, KnockOut
 from shrp.minimal_pairs import pairs_of
 from shrp.mixes import FALSE_DISCOVERIES
 from shrp.usage import UsageStats
@@ -70,7 +70,7 @@ def knocked_out(
     if others:
         together.beyond_the_sum(checkpoint, data, stats, found, worth_name(data.task))
     frame = losses.logits
-    as_one = " (both of a minimal pair drawn as one)" if len(pairs_of(data)) else ""
+    as_one = " (both of a minimal pair count as one)" if len(pairs_of(data)) else ""
     noun = "output" if found.before.task.is_regression else "logit"
     st.dataframe(
         _readable(frame, noun, it),
@@ -81,8 +81,8 @@ def knocked_out(
     )
     st.caption(
         f"Mean {noun}s over all n = {n:,} inputs, of which {n - affected:,} can't change; 95% intervals of the change "
-        f"by a paired bootstrap over all inputs{as_one}, {RESAMPLES:,} resamples. The last column is the mean over "
-        f"the {affected:,} affected inputs alone."
+        f"over all inputs{as_one}, rough where under some 20 are affected. The last column is the mean over the "
+        f"{affected:,} affected inputs alone."
     )
     downloads(frame, "knock-out", f"{name}-knocked-out")
     _slices(losses.slices, data, name, "these experts" if others else "the expert")
@@ -160,11 +160,11 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str, what: str) -> None:
         placeholder="–",
         alt=f"Change of the {worth} without {what} in each slice, elsewhere, and their difference",
     )
-    as_one = " (both of a minimal pair drawn, and for q shuffled, as one)" if paired else ""
+    as_one = " (both of a minimal pair count, and for q are shuffled, as one)" if paired else ""
     st.caption(
         f"The {worth} is {worth_meaning(data.task)}; negative: {what} had helped. "
         f"Means over all n inputs of a slice of {escape(data.name)}, those included that can't change; "
-        f"95% intervals by the bootstrap{as_one}. Looking at many experts finds more."
+        f"95% intervals over these{as_one}, rough where under some 20 are affected. Looking at many experts finds more."
     )
     downloads(frame, "knock-out-slices", f"{name}-knocked-out-by-slice")
 

@@ -22,8 +22,8 @@ from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
-from shrp.intervals import NO_WIDTH
-from shrp.metrics import NO_INTERVAL, to_predictions
+from shrp.intervals import NO_INTERVAL, of_mean
+from shrp.metrics import to_predictions
 from shrp.paired import paired_difference
 from shrp.partial import run_from
 from shrp.ranks import spearman
@@ -105,8 +105,8 @@ class KnockOuts:
             for expert in range(self.fires.shape[2]):
                 mine = self.fires[:, i, expert]
                 found = effects[:, i, expert]
-                low, high = _mean_interval(found)
-                size_low, size_high = _mean_interval(np.abs(found))
+                low, high = of_mean(found)
+                size_low, size_high = of_mean(np.abs(found))
                 lost, lost_low, lost_high = self._score_lost(data, i, expert)
                 changed = to_predictions(self.task, self.knocked_out[:, i, expert]) != predictions
                 records.append(
@@ -119,7 +119,7 @@ class KnockOuts:
                         "signed_low": low,
                         "signed_high": high,
                         "effect": np.abs(found).mean(),
-                        "effect_low": size_low,
+                        "effect_low": max(size_low, 0.0),  # a size is not below it; (nan stays)
                         "effect_high": size_high,
                         "effect_per_use": np.abs(found[mine]).mean() if mine.any() else np.nan,
                         "score_lost": lost,
@@ -282,15 +282,3 @@ def _zeroed(
     gates = {layer: record.last(layer).gates[who] for layer in layers}
     gates[layers[0]][torch.arange(len(who)), ..., what] = 0.0
     return gates
-
-
-def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """95% interval of a mean by the normal approximation; (nan, nan) for fewer than two values, and where all are
-    alike: that an expert does nothing for these inputs is no certainty of others.
-    """
-    if len(values) < 2:
-        return NO_INTERVAL
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    if half <= NO_WIDTH:
-        return NO_INTERVAL
-    return float(values.mean() - half), float(values.mean() + half)

@@ -381,7 +381,7 @@ def test_knocking_an_expert_out(open_page, save_tiny, routing):
     assert next(f.value for f in at.dataframe if "change" in f.value)["change"].tolist() == [
         f"{c:+.4f}".replace("-", "−") for c in change
     ]
-    assert "paired bootstrap" in texts_of(at)
+    assert "95% intervals of the change over all inputs" in texts_of(at)
     slices = next(f.value for f in at.dataframe if "elsewhere" in f.value)
     assert slices["slice"].tolist() == [name.replace("_", " ") for name in sorted(set(data.slices))]
     assert slices["affected"].sum() == used
