@@ -16,7 +16,7 @@ from shrp.data import TextData
 from shrp.errors import ShrpError
 from shrp.evenness import even_experts
 from shrp.groups import LENGTH, OUTCOME, SLICE
-from shrp.minimal_pairs import pairs_of
+from shrp.minimal_pairs import pairs_of, units_of
 from shrp.route_table import route_table
 from shrp.usage import UsageStats
 from shrp.usage_difference import FEWEST, SMALLEST, beyond_by_chance, usage_difference
@@ -197,6 +197,8 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         of = escape_html(short if by in (SLICE, OUTCOME, LENGTH) else group)
         of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
         counted = int(stats.counts(stats.layers[0], rows).sum())
+        if stats.unit == "inputs" and len(pairs := pairs_of(selection.data)):  # which route much alike
+            counted = len(np.unique(units_of(stats.n, pairs)[rows]))
         chart(
             usage_figures.evenness_bars(summary, stats.num_experts, counted, subtitle=of),
             summary.assign(group=group, n=int(rows.sum()), data=stats.data),

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -126,11 +125,6 @@ class Characteristic:
         """Different terms that are frequent enough."""
         return len(self.frame)
 
-    @property
-    def threshold(self) -> float:
-        """|z| beyond which a term stands out though `tested` were looked at (Bonferroni, 5% two-sided)."""
-        return NormalDist().inv_cdf(1 - 0.025 / max(self.tested, 1))
-
 
 def log_odds(
     terms: Sequence[str],
@@ -144,7 +138,7 @@ def log_odds(
 
     The prior of a term is its rate in both groups together, times `prior_terms`, which draws every ratio towards no
     difference; dividing by the standard error then keeps rare terms from the top. The variance takes every occurrence
-    for independent, which the occurrences within one input are not: z is a ranking before it is a test.
+    for independent, which the occurrences within one input are not: z ranks terms, and is no test.
 
     Args:
         terms: the `V` terms.

@@ -153,6 +153,7 @@ def _routes_table(rows: pd.DataFrame) -> None:
     st.caption(
         "Explained: how much of a layer's choices the input's class, the model's own answer, or length "
         "explains beyond chance, in the layer where it is most; of STS-B, class and answer are quartiles of a number. "
+        "Alone: of layers whose routes change nothing about one in 20 would be counted by chance. "
         "Not distilled: the paper's recipe. Checkpoints of the same names elsewhere on this page may be other "
         "trainings."
     )

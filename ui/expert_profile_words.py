@@ -79,14 +79,12 @@ def words(
             f":material/info: Words of whole texts, though {unread:,} of n = {len(data):,} are longer than {cut} "
             "tokens, where the router stops reading."
         )
-    beyond = int((found.frame["z"].abs() > found.threshold).sum())
     st.caption(
         f"Log-odds ratio with an informative Dirichlet prior (Monroe et al. 2008) worth {PRIOR_TERMS} {what}s at "
-        f"their rates in all of the data; z is the ratio over its standard error. {found.tested:,} {what}s with at "
-        f"least {minimum} occurrences were tested, so about {0.05 * found.tested:.0f} would pass |z| > 1.96 by chance; "
-        f"{beyond if beyond else 'none'} pass{'es' if beyond == 1 else ''} |z| > {found.threshold:.1f}, which allows "
-        f"for that (Bonferroni). Occurrences within one input are not independent: take z for a ranking first. The "
-        "CSV has the ratios, with 95% intervals, and the rates."
+        f"their rates in all of the data; z is the ratio over its standard error, of {found.tested:,} {what}s with at "
+        f"least {minimum} occurrences. It takes every occurrence for independent, which those within one input are "
+        f"not: z ranks {what}s, and is no test. The largest of so many is large by chance, too. The CSV has the "
+        "ratios, with such intervals, and the rates."
     )
     downloads(found.frame, "words", f"{file_name}-{what}s")
 

@@ -200,9 +200,10 @@ def verdict(
         return f"{text}{highest}{alone}."
     if untested:
         text += f" {untested} more could not be tested."
-    return text + (
-        " The tests are one by one, and the highest was picked on these same inputs, so its own score is a little "
-        "flattering."
+    equal = " That two can't be told apart does not show that they are equal." * bool(noise)
+    return (
+        f"{text}{equal} The tests are one by one, and the highest was picked on these same inputs, which flatters its "
+        "score, and the gaps to it, a little."
     )
 
 

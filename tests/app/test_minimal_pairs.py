@@ -8,6 +8,7 @@ from shrp import checkpoint as checkpoints
 from shrp import reference
 from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate
+from shrp.evenness import even_experts
 from shrp.halves import halves
 from shrp.metrics import mcnemar
 from shrp.minimal_pairs import ALL, pair_changes, pair_outcomes, pairs_of, route_changes, taken
@@ -213,3 +214,12 @@ def test_outputs_that_are_no_numbers_are_told_in_words(open_page, folder, loaded
     at = open_page(page, folder.parent / "nan", text="w1 w2 w3")
     assert not at.exception
     assert any("finite numbers" in error.value for error in at.error), texts_of(at)
+
+
+def test_both_of_a_pair_count_as_one_where_even_use_is_marked(open_page, folder):
+    """They route much alike, so counting both would take use for more uneven than it is."""
+    at = open_page("expert_usage", folder)
+    assert not at.exception
+    mark = titled(at, "Effective experts")["layout"]["shapes"][0]["x0"]
+    assert mark == pytest.approx(even_experts(len(pairs_of(COLA)), 4))
+    assert mark < even_experts(len(COLA), 4)
