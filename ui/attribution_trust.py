@@ -60,7 +60,7 @@ def trust_part(
         explained=100 * frame["explained"],
         shuffled=100 * frame["shuffled"],
         beaten=[None if math.isnan(c.shuffled) else c.beaten for c in checks],
-    ).rename(columns={"scaled_infidelity": "infidelity, best scale", "explained": "predicted"})
+    ).rename(columns={"scaled_infidelity": "at best scale", "explained": "predicted"})
     shown = shown.drop(columns=["behind", "behind_low", "behind_high"])  # told below
     unit = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
     st.dataframe(
@@ -73,7 +73,7 @@ def trust_part(
                 format="%.3f",
                 help=f"Mean squared miss (squared {unit}) of the predicted change of the output; 0 is perfect.",
             ),
-            "infidelity, best scale": st.column_config.NumberColumn(
+            "at best scale": st.column_config.NumberColumn(
                 format="%.3f",
                 help="The same with the scores times the one factor, 0 or more, that suits them best.",
             ),
@@ -82,12 +82,12 @@ def trust_part(
                 help="Part of the mean squared real change that the scores, at their best scale, predict.",
             ),
             "shuffled": st.column_config.NumberColumn(
-                "its shuffles predict",
+                "its shuffles",
                 format="%.0f%%",
                 help=f"The same of its scores, shuffled over the words in {trust.DRAWS} ways: their mean.",
             ),
             "beaten": st.column_config.NumberColumn(
-                f"beats, of {trust.DRAWS} shuffles", help="How many of its shuffles predict less."
+                f"beats, of {trust.DRAWS}", help="How many of its shuffles predict less."
             ),
             "sensitivity": st.column_config.NumberColumn(
                 format="%.2f",
