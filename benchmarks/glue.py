@@ -97,11 +97,13 @@ class Study:
             here = {"task": self.task, "seed": self.stages.seed, "recipe": recipe, "depth": depth.name}
             rows = [row for row in self.table.rows if here.items() <= row.items()]
             place = f"{self.task}, seed {self.stages.seed}, {recipe}, {depth.name}"
-            if not any(row["model"] == "static" and row["recovered"] for row in rows):
+            static = [row.get("stage") for row in rows if row["model"] == "static" and row["recovered"]]
+            if not static:
                 raise TrainingError(
                     f"{self.table.path.name} has no recovered rows of SHRP's for {place}: leave --controls-alone out."
                 )
-            if led := [row["model"] for row in rows if row["model"] in controls and "lead" in row]:
+            leads = [row for row in rows if "lead" in row and row.get("against") in (None, *static)]
+            if led := [row["model"] for row in leads if row["model"] in controls]:
                 raise TrainingError(
                     f"{self.table.path.name} has SHRP's lead over {led[0]} for {place}, which would be lost: leave it "
                     "out of --controls."

@@ -92,11 +92,16 @@ def main(
     tokenizer = load(checkpoints / next(iter(found))).tokenizer if found else None
     for name in geometry or known:
         built = _build(name, checkpoints, models)
+        if models and len(built) == 1 and DENSE not in models:
+            stderr.print(f"{name} has no model that begins with {' or '.join(models)}", highlight=False)
+            continue
         stderr.print(f"{name}: {', '.join(built)}", highlight=False)
         seconds = 0.0 if quick else SECONDS
         measured, left_out = measure(built, tokenizer, shapes, chosen, repeats=repeats, seconds=seconds)
         rows += [{"geometry": name, **row} for row in measured]
         skipped += [{"geometry": name, **row} for row in left_out]
+    if not rows and not skipped:
+        raise typer.BadParameter(f"no geometry has a model that begins with {' or '.join(models or ())}.")
     result = {
         "command": " ".join(["python -m benchmarks.throughput", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
@@ -156,10 +161,7 @@ def _build(name: str, checkpoints: Path, wanted: list[str] | None) -> dict[str, 
         built = of_checkpoint(checkpoint)
     if not wanted:
         return built
-    chosen = {key: model for key, model in built.items() if key == DENSE or key.startswith(tuple(wanted))}
-    if len(chosen) == 1:
-        raise typer.BadParameter(f"{name} has no model {' or '.join(wanted)}; there are {', '.join(built)}.")
-    return chosen
+    return {key: model for key, model in built.items() if key == DENSE or key.startswith(tuple(wanted))}
 
 
 def _runs(

@@ -16,7 +16,7 @@ from shrp.data import TextData
 from shrp.errors import ShrpError
 from shrp.evenness import even_experts
 from shrp.groups import LENGTH, OUTCOME, SLICE
-from shrp.minimal_pairs import pairs_of, units_of
+from shrp.minimal_pairs import independent_choices, pairs_of
 from shrp.route_table import route_table
 from shrp.usage import UsageStats
 from shrp.usage_difference import FEWEST, SMALLEST, beyond_by_chance, usage_difference
@@ -197,8 +197,9 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         of = escape_html(short if by in (SLICE, OUTCOME, LENGTH) else group)
         of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
         counted = int(stats.counts(stats.layers[0], rows).sum())
-        if stats.unit == "inputs" and len(pairs := pairs_of(selection.data)):  # which route much alike
-            counted = len(np.unique(units_of(stats.n, pairs)[rows]))
+        paired = pairs_of(selection.data)
+        if stats.unit == "inputs":
+            counted = independent_choices(stats, rows, paired)
         chart(
             usage_figures.evenness_bars(summary, stats.num_experts, counted, subtitle=of),
             summary.assign(group=group, n=int(rows.sum()), data=stats.data),
@@ -206,7 +207,9 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
             name=f"{name}-evenness",
             alt="Effective experts: "
             + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples())
-            + f"; even use would show {even_experts(counted, stats.num_experts):.1f}" * bool(counted),
+            + f"; even use would show {even_experts(counted, stats.num_experts):.1f}" * bool(counted)
+            + ", counting both inputs of a minimal pair as one as far as they route alike"
+            * bool(len(paired)),
         )
     return group, rows
 
@@ -225,8 +228,8 @@ def chance_words(ends: np.ndarray, by_chance: np.ndarray, paired: bool) -> str:
     found = int(usage_figures.beyond_chance(ends).sum())
     over = "bootstrap over inputs" + (", both of a minimal pair drawn as one" if paired else "")
     return (
-        f"In bold: the {found} of {known} differences whose 95% interval ({over}) excludes 0. Were the groups dealt to "
-        f"the inputs by chance, on average {by_chance.mean():.1f} would, but up to "
+        f"In bold: the {found} of {known} differences whose 95% interval ({over}) excludes 0. Were there no "
+        f"differences, by chance {by_chance.mean():.1f} would on average, but up to "
         f"{np.quantile(by_chance, 0.95, method='higher'):.0f} in 19 of 20 cases, as experts and layers move together. "
         f"An interval is given where at least {FEWEST} inputs of the smaller group are expected to choose the expert, "
         f"and {FEWEST} not to (mean probability: where both groups have {SMALLEST} inputs"

@@ -67,6 +67,26 @@ def units_of(n: int, pairs: np.ndarray | None) -> np.ndarray:
     return np.unique(units, return_inverse=True)[1]
 
 
+def independent_choices(stats: UsageStats, rows: np.ndarray, pairs: np.ndarray) -> int:
+    """How many inputs that choose independently say as much of how even usage is as some inputs, of which both of a
+    minimal pair route much alike: by Kish's design effect, with the agreement of pairs beyond that of even choices,
+    the mean over the layers.
+
+    Args:
+        stats: of routing by inputs.
+        rows: mask `(N,)`.
+        pairs: as `pairs_of`.
+    """
+    among = pairs[rows[pairs].all(1)]
+    n = int(rows.sum())
+    if not len(among):
+        return n
+    even = 1 / stats.num_experts
+    same = [(top1[among[:, 0]] * top1[among[:, 1]]).sum(1).mean() for top1 in stats.top1.values()]
+    alike = max(0.0, (float(np.mean(same)) - even) / (1 - even))
+    return round(n - 2 * len(among) * alike / (1 + alike))
+
+
 @dataclass(frozen=True, eq=False)
 class PairOutcomes:
     """What a model makes of minimal pairs; `P` of them.

@@ -179,6 +179,7 @@ class Run:
             self._score("routed", "routed", written.model)
             draws = self.recipe.random_seeds * ("random" in self.recipe.controls)
             self.scores.prunings(written, self.recipe.per_layer, self._plan, draws)
+        del written  # a second model, which what comes now does not need
         self._save(made)
         for _ in self._train_further(teacher, made):
             self._save(made)

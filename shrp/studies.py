@@ -167,7 +167,8 @@ def _void(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str
     """No lead, where that of a row is over another training of SHRP's than the file has; a row may not tell."""
     if row.get("against") is None:
         return {}
-    mine = {"model": "static", "recovered": True} | {k: row[k] for k in ("task", "seed", "recipe", "depth")}
+    mine = {"model": "static", "recovered": True}
+    mine |= {name: row.get(name) for name in ("task", "seed", "recipe", "depth")}
     known = [one.get("stage") for one in rows if mine.items() <= one.items()]
     return {} if row["against"] in known else {"lead": None, "lead_interval": None}
 

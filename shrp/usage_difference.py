@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from shrp.dealing import Dealer
 from shrp.intervals import NO_WIDTH
 from shrp.metrics import at_once
 from shrp.minimal_pairs import units_of
@@ -78,36 +77,26 @@ def beyond_by_chance(
     measure: Literal["share", "mean_probs"] = "share",
     *,
     pairs: np.ndarray | None = None,
-    deals: int = 400,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:
-    """How many of the differences that have an interval would leave 0 out, were the groups dealt to the inputs anew.
+    """How many of the differences that have an interval would leave 0 out by chance, were there none at all.
 
     About a twentieth do on average. But they are not independent: a share that one expert has more another has less,
     and layers route alike. So there may be none, or many at once.
 
     Args:
-        group, other, measure, pairs: as for `usage_difference`; both of a pair are dealt as one, or change places.
+        group, other, measure, pairs, resamples, seed: as for `usage_difference`, whose bootstrap this is.
         ends: what that found.
-        deals: how often.
-        seed: makes the counts reproducible.
 
     Returns:
-        One count a deal, `(deals,)`: differences of more than 1.96 standard deviations of all deals.
+        One count a bootstrap sample that misses neither group: of differences that are more than 1.96 standard
+        deviations from their mean over the samples.
     """
-    table, weight = _table(stats, measure)
-    together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
-    dealer = Dealer(group + 2 * other, together, np.zeros(stats.n))
-    generator, found = np.random.default_rng(seed), []
-    for size in at_once(deals, len(table)):
-        codes = np.stack([dealer.deal(generator, neighbours=False) for _ in range(size)])
-        means = []
-        for mask in (codes & 1, codes & 2):
-            inside = (mask > 0).astype(np.float64)
-            means.append(inside @ table / (inside @ weight)[:, None])
-        found.append(means[0] - means[1])
-    apart = np.concatenate(found)[:, np.isfinite(ends[..., 0]).ravel()]
-    return (np.abs(apart) > 1.96 * apart.std(0)).sum(1)
+    units = units_of(stats.n, pairs)
+    drawn = _draws(*_table(stats, measure), group, other, units, resamples, np.random.default_rng(seed))
+    drawn = drawn[:, np.isfinite(ends[..., 0]).ravel()]
+    return (np.abs(drawn - drawn.mean(0)) > 1.96 * drawn.std(0)).sum(1)
 
 
 def _table(stats: UsageStats, measure: str) -> tuple[np.ndarray, np.ndarray]:

@@ -121,7 +121,7 @@ def fewest_words(one: Explained, replacement: str) -> flips.Flips:
 def trust_checks(
     one: Explained, output: int, found: list[tokens.WordScores], options: Options
 ) -> list[trust.Trust]:
-    """Infidelity and sensitivity of each attribution that is shown, and of a random one."""
+    """Infidelity and sensitivity of each attribution that is shown, and of the controls."""
 
     def work(progress: Progress) -> list[trust.Trust]:
         return trust.check(

@@ -21,6 +21,11 @@ def verdict(check: trust.Trust) -> str:
     """What the check found of one attribution, as Markdown to stand beside it; empty where nothing changed."""
     if math.isnan(check.explained):
         return ""
+    if check.few:
+        return (
+            f":gray-badge[too few words to tell] predicts {percent(check.explained)} of what replaced words change "
+            "([the check](#trust))."
+        )
     whole = check.beaten == trust.DRAWS
     badge = (
         ":green-badge[:material/check: above its shuffles]"
@@ -59,9 +64,9 @@ def trust_part(
     shown = frame.assign(
         explained=100 * frame["explained"],
         shuffled=100 * frame["shuffled"],
-        beaten=[None if math.isnan(c.shuffled) else c.beaten for c in checks],
+        beaten=[None if math.isnan(c.shuffled) or c.few else c.beaten for c in checks],
     ).rename(columns={"scaled_infidelity": "at best scale", "explained": "predicted"})
-    shown = shown.drop(columns=["behind", "behind_low", "behind_high"])  # told below
+    shown = shown.drop(columns=["few", "behind", "behind_low", "behind_high"])  # told below
     unit = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
     st.dataframe(
         shown,
@@ -105,7 +110,7 @@ def trust_part(
         for c in real
         if c.behind_low <= 0
     ]
-    no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS]
+    no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS and not c.few]
     st.markdown(
         f"When a random set of words is replaced, **{best.method}** predicts {percent(best.explained)} of the mean "
         f"squared change of the output at its best scale, its shuffles {percent(best.shuffled)} on average; one score "
@@ -114,6 +119,8 @@ def trust_part(
         + (
             f"Not above all of its {trust.DRAWS} shuffles: **{', '.join(no_better)}**. "
             if no_better
+            else f"Of fewer than {trust.FEWEST_WORDS} words shuffles tell nothing. "
+            if real[0].few
             else "Each attribution shown predicts more than every one of its shuffles. "
         )
         + f"Steadiest is **{steady.method}**: small noise moves its scores by at most "
@@ -126,9 +133,8 @@ def trust_part(
     st.caption(
         f"Infidelity: n = {trust.SAMPLES} random sets, each word in a set with a chance of "
         f"{percent(trust.SHARE_REPLACED, 0)}, replaced by {substitute}, the model routing anew; the same sets for all "
-        f"methods. Shuffled: {trust.DRAWS} times; of few words some shuffles are the attribution itself, "
-        "which then is not above all of them. One score for every word: the change by replacing all of them, spread "
-        f"evenly. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up to "
+        f"methods. Shuffled: in {trust.DRAWS} ways. One score for every word: the change by replacing all of them, "
+        f"spread evenly. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up to "
         f"{percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, with "
         "its own route. Steadiness alone proves nothing: one score for every word does not move at all. "
         "Infidelity without a scale also counts how large the scores are, in which methods differ by their nature; so "

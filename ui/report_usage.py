@@ -10,6 +10,7 @@ import pandas as pd
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, dense_cost
+from shrp.minimal_pairs import independent_choices, pairs_of
 from shrp.phrases import listed
 from shrp.specialisation import specialisation_frame
 from shrp.usage import UsageStats, history_warnings
@@ -74,11 +75,12 @@ def usage_part(part: Section, selection: Selection) -> UsageStats | None:
         f"layer {row.layer} expert {row.top_expert} ({percent(row.top_share)})" for row in layers.itertuples()
     )
     part.figure(heat, f"Top-1 share of each expert in each routed layer. Most used: {tops}.", measured)
+    every, counted = np.ones(stats.n, dtype=bool), int(counts[0].sum())
+    if stats.unit == "inputs":
+        counted = independent_choices(stats, every, pairs_of(data))
     effective = "; ".join(f"layer {row.layer} {row.effective_experts:.1f}" for row in layers.itertuples())
     part.figure(
-        usage_figures.evenness_bars(
-            layers, stats.num_experts, int(counts[0].sum()), subtitle=f"{n}; dotted: even use"
-        ),
+        usage_figures.evenness_bars(layers, stats.num_experts, counted, subtitle=f"{n}; dotted: even use"),
         f"Effective experts of each layer: {effective}.",
         measured,
     )

@@ -19,9 +19,10 @@ from benchmarks.experiments.study import (
 from shrp import checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
+from shrp.cli.training import base_geometry
 from shrp.errors import TrainingError
 from shrp.evenness import distance_from_uniform, effective_experts
-from shrp.plan import make_plan
+from shrp.plan import allocate, make_plan
 from shrp.prune import prune
 
 
@@ -69,6 +70,7 @@ def main(
     converted, chosen = options.converted(layers), numbers(weights, float)
     if not all(0 <= weight < float("inf") for weight in chosen):
         raise TrainingError(f"--weights takes numbers from 0 on, not {weights}.")
+    allocate(dict.fromkeys(converted, [1.0] * base_geometry(options.base)[1]), per_layer=per_layer)
     for study in studies(options):
         study.describe(file, converted, per_layer=per_layer)
         for seed in study.seeds:

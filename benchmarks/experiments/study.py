@@ -69,7 +69,10 @@ class Options:
         Raises:
             BadParameter: a task or recipe is not known, or seeds are no numbers.
         """
-        names(self.recipe, tuple(RECIPES), "--recipe")
+        if self.recipe not in RECIPES:
+            raise typer.BadParameter(
+                f"{self.recipe!r} is none of {', '.join(RECIPES)}.", param_hint="--recipe"
+            )
         names(self.task, tuple(TASKS), "--task")
         numbers(self.seeds)
         if self.freeze_dense is None:

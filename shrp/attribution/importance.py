@@ -24,6 +24,7 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, summarise
 from shrp.intervals import NO_INTERVAL, of_mean
 from shrp.metrics import to_predictions
+from shrp.minimal_pairs import pairs_among, units_of
 from shrp.paired import paired_difference
 from shrp.partial import run_from
 from shrp.ranks import spearman
@@ -86,7 +87,8 @@ class KnockOuts:
         return dict(zip(self.layers, effects, strict=True))
 
     def table(self, data: TextData, output: int | None) -> pd.DataFrame:
-        """One row an expert, with 95% intervals over the inputs.
+        """One row an expert, with 95% intervals over the inputs, of which both of a minimal pair count as one but for
+        `score_lost`.
 
         `signed` is the mean effect on the output and `effect` the mean of its size, over all inputs; `effect_per_use`
         is over the `uses` inputs that the expert fires for (nan without one). `score_lost` is the headline metric's
@@ -100,13 +102,14 @@ class KnockOuts:
         counts = self.top1.sum(0)
         uses, usage = self.fires.sum(0), counts / counts.sum(-1, keepdims=True)
         predictions = to_predictions(self.task, self.base)
+        units = units_of(len(self.base), pairs_among(data, self.rows))
         records = []
         for i, layer in enumerate(self.layers):
             for expert in range(self.fires.shape[2]):
                 mine = self.fires[:, i, expert]
                 found = effects[:, i, expert]
-                low, high = of_mean(found)
-                size_low, size_high = of_mean(np.abs(found))
+                low, high = of_mean(found, units)
+                size_low, size_high = of_mean(np.abs(found), units)
                 lost, lost_low, lost_high = self._score_lost(data, i, expert)
                 changed = to_predictions(self.task, self.knocked_out[:, i, expert]) != predictions
                 records.append(

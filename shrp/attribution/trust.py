@@ -30,6 +30,8 @@ DRAWS = 20
 """Ways in which the scores of each attribution are shuffled over the words."""
 SAMPLES, NOISES = 64, 5
 """Random sets of words replaced, and slightly moved copies of the input."""
+FEWEST_WORDS = 5
+"""Of fewer there are hardly other orders, so that no attribution can be told from its shuffles."""
 RESAMPLES = 2000
 """Draws of the random sets, for intervals."""
 SHARE_REPLACED = 0.3
@@ -63,6 +65,8 @@ class Trust:
     """How many of these foresee less; of controls 0."""
     sensitivity: float
     """Largest change of the attribution under small noise, relative to its own size (Euclidean norms)."""
+    few: bool = False
+    """Whether there are fewer than `FEWEST_WORDS` words, so that the shuffles tell nothing."""
     behind: float = float("nan")
     """By how much less it foresees than the one that foresees most; nan of this one and of controls."""
     behind_low: float = float("nan")
@@ -96,8 +100,8 @@ def check(
         progress: called with attributions checked and in all, and in between.
 
     Returns:
-        One an attribution; of `ALIKE`, whose scores are the output's change by replacing all words, spread evenly; and
-        of `SHUFFLED`, the mean over all shuffles of all attributions, dealt anew for each copy.
+        One an attribution; of `ALIKE`, whose scores are the output's change by replacing all words, spread evenly, of
+        the better sign; and of `SHUFFLED`, the mean over all shuffles of all attributions, dealt anew for each copy.
     """
     rng = np.random.default_rng(seed)
     usual = "mask" if "mask" in instance.replacements else "pad"
@@ -117,7 +121,8 @@ def check(
         tick = (lambda done: progress(before + done, total)) if progress else (lambda done: None)
         return _sensitivity(instance, explain, seed, tick)
 
-    shuffles = [rng.permuted(np.tile(result.scores, (DRAWS, 1)), axis=1) for result in results]
+    words = len(instance.words)
+    shuffles = [[_shuffled(result.scores, rng) for _ in range(DRAWS)] for result in results]
     dealt = [np.array([replaced.scaled(scores) for scores in draws]) for draws in shuffles]
     for result, others in zip(results, dealt, strict=True):
         scaled = replaced.scaled(result.scores)
@@ -130,6 +135,7 @@ def check(
                 explained(float(others.mean())),
                 int((others > scaled + _ROUNDING * changes).sum()),
                 sensitivity(_again(result.method, output, steps, frozen, replacement)),
+                words < FEWEST_WORDS,
             )
         )
     shuffled = Trust(
@@ -141,14 +147,22 @@ def check(
         0,
         sensitivity(lambda moved: rng.permutation(results[0].scores)),
     )
-    words = len(instance.words)
     there = torch.stack([torch.ones(words), torch.zeros(words)])
     whole, none = present(there).tolist()
     even = np.full(words, (whole - none) / words)
+    even = min(even, -even, key=replaced.scaled)  # replacing all may move the output the other way
     misses = replaced.scaled(even)
     alike = Trust(ALIKE, replaced.infidelity(even), misses, explained(misses), float("nan"), 0, float("nan"))
     real = _beside_the_best(found, results, replaced, rng) if changes > 0 else found
     return [*real, alike, shuffled]
+
+
+def _shuffled(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The scores on other words; as they are only where no other order is found."""
+    for _ in range(10):
+        if not np.array_equal(found := rng.permutation(scores), scores):
+            break
+    return found
 
 
 def _again(

@@ -171,6 +171,7 @@ def test_what_the_check_found_stands_beside_each_attribution():
     assert "less in 7 of the 20 shuffles" in worse
     assert "less in none of the 20" in verdict(replace(found, beaten=0))
     assert verdict(replace(found, explained=float("nan"))) == ""
+    assert verdict(replace(found, few=True)).startswith(":gray-badge[too few words to tell]")
 
 
 def test_a_data_set_shows_usage_against_effect(page):

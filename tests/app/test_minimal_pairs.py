@@ -1,5 +1,7 @@
 """Minimal pairs in the app, against figures made without it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,15 @@ from shrp.evaluate import evaluate
 from shrp.evenness import even_experts
 from shrp.halves import halves
 from shrp.metrics import mcnemar
-from shrp.minimal_pairs import ALL, pair_changes, pair_outcomes, pairs_of, route_changes, taken
+from shrp.minimal_pairs import (
+    ALL,
+    independent_choices,
+    pair_changes,
+    pair_outcomes,
+    pairs_of,
+    route_changes,
+    taken,
+)
 from shrp.prune import prune
 from shrp.tasks import TASKS, custom_task
 from shrp.usage import measure_usage, plan_from
@@ -216,10 +226,18 @@ def test_outputs_that_are_no_numbers_are_told_in_words(open_page, folder, loaded
     assert any("finite numbers" in error.value for error in at.error), texts_of(at)
 
 
-def test_both_of_a_pair_count_as_one_where_even_use_is_marked(open_page, folder):
-    """They route much alike, so counting both would take use for more uneven than it is."""
+def test_pairs_that_route_alike_count_as_one_where_even_use_is_marked(open_page, folder, loaded):
+    """Counting both would take use for more uneven than it is."""
     at = open_page("expert_usage", folder)
     assert not at.exception
+    stats, pairs = measure_usage(loaded.model, loaded.tokenizer, COLA), pairs_of(COLA)
+    n, every = len(COLA), np.ones(len(COLA), dtype=bool)
+    counted = independent_choices(stats, every, pairs)
+    assert n / 2 <= counted < n
     mark = titled(at, "Effective experts")["layout"]["shapes"][0]["x0"]
-    assert mark == pytest.approx(even_experts(len(pairs_of(COLA)), 4))
-    assert mark < even_experts(len(COLA), 4)
+    assert mark == pytest.approx(even_experts(counted, 4))
+    assert independent_choices(stats, every, pairs[:0]) == n
+    alike = replace(stats, top1={1: np.eye(4, dtype=int)[np.zeros(n, dtype=int)]})
+    assert independent_choices(alike, every, pairs) == n - len(pairs)
+    one_each = np.isin(np.arange(n), pairs[:, 0])
+    assert independent_choices(alike, one_each, pairs) == len(pairs)  # of no pair are both there

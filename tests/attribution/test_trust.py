@@ -81,6 +81,7 @@ def test_a_turned_sign_is_not_forgiven_and_one_word_beats_nobody(made, routed):
         result = tokens.ablate_words(alone, 0)
         single, alike, _ = trust.check(alone, [result], 0, seed=seed)
         assert single.explained == single.shuffled == alike.explained == pytest.approx(1, abs=1e-5)
+        assert single.few
         assert single.beaten == 0  # its shuffles are itself
 
 
