@@ -134,9 +134,9 @@ def trust_part(
         f"Infidelity: n = {trust.SAMPLES} random sets, each word in a set with a chance of "
         f"{percent(trust.SHARE_REPLACED, 0)}, replaced by {substitute}, the model routing anew; the same sets for all "
         f"methods. Shuffled: in {trust.DRAWS} ways. One score for every word: the change by replacing all of them, "
-        f"spread evenly. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up to "
-        f"{percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, with "
-        "its own route. Steadiness alone proves nothing: one score for every word does not move at all. "
+        f"spread evenly. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up "
+        f"to {percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, "
+        "with its own route. Steadiness alone proves nothing: one score for every word does not move at all. "
         "Infidelity without a scale also counts how large the scores are, in which methods differ by their nature; so "
         "they are compared at their best scale."
     )
