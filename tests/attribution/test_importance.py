@@ -119,3 +119,25 @@ def test_another_metric_than_accuracy_falls_as_far_as_the_scores_are_apart(
     assert (low <= table["score_lost"] + 1e-9)[~unknown].all()
     assert (table["score_lost"] <= high + 1e-9)[~unknown].all()
     assert (low < high)[table["flips"] > 0].all()
+
+
+def test_both_of_a_minimal_pair_count_as_one_in_the_intervals(routed, tiny_data, tiny_tokenizer):
+    """Here they are the same text twice, so the second one of each says nothing more."""
+    single = tiny_data(30)
+    twice = replace(
+        single,
+        texts=tuple(text for text in single.texts for _ in (0, 1)),
+        labels=np.tile([0, 1], 30),
+        slices=None,
+        pairs=tuple(f"pair {i // 2}" for i in range(60)),
+    )
+    rows = np.random.default_rng(0).permutation(60)
+    found = importance.knock_outs(routed, tiny_tokenizer, twice, rows).table(twice, 1)
+    once = importance.knock_outs(routed, tiny_tokenizer, single, np.arange(30)).table(single, 1)
+    for end in ("signed_low", "signed_high", "effect_low", "effect_high"):
+        np.testing.assert_allclose(found[end], once[end], atol=1e-5)
+    bare = replace(twice, pairs=None)
+    alone = importance.knock_outs(routed, tiny_tokenizer, bare, rows).table(bare, 1)
+    known = alone["signed_low"].notna()
+    widths = [(one["signed_high"] - one["signed_low"])[known] for one in (found, alone)]
+    assert (widths[0] > 1.3 * widths[1]).all()
