@@ -19,7 +19,7 @@ from shrp.groups import LENGTH, OUTCOME, SLICE
 from shrp.minimal_pairs import independent_choices, pairs_of
 from shrp.route_table import route_table
 from shrp.usage import UsageStats
-from shrp.usage_difference import FEWEST, SMALLEST, beyond_by_chance, usage_difference
+from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
 from ui import (
     arrival,
     exchanged_routes,
@@ -89,7 +89,7 @@ def difference_of(
     group: str,
     against: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`usage_difference` of two groups and `beyond_by_chance`, kept: a table of many thousand inputs takes seconds."""
+    """`usage_difference` of two groups, kept: a table of many thousand inputs takes seconds."""
     checkpoint, data = selection.checkpoint, selection.data
     store, key = (
         results("usage differences", 32),
@@ -97,10 +97,7 @@ def difference_of(
     )
     if (found := store.get(key)) is None:
         of = "share" if measure == SHARE else "mean_probs"
-        pair, pairs = (groups[group], groups[against]), pairs_of(data)
-        values, ends = usage_difference(stats, *pair, of, pairs=pairs)
-        known = np.isfinite(ends).any()
-        found = values, ends, beyond_by_chance(stats, *pair, ends, of, pairs=pairs) if known else np.empty(0)
+        found = usage_difference(stats, groups[group], groups[against], of, pairs=pairs_of(data))
         store.put(key, found)
     return found
 
@@ -219,7 +216,7 @@ def chance_words(ends: np.ndarray, by_chance: np.ndarray, paired: bool) -> str:
 
     Args:
         ends: their intervals.
-        by_chance: as `beyond_by_chance`.
+        by_chance: counts, as of `usage_difference`.
         paired: whether the data have minimal pairs.
     """
     known = int(np.isfinite(ends[..., 0]).sum())

@@ -31,10 +31,12 @@ def usage_difference(
     pairs: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The group's usage less the other's, expert by expert.
 
     An interval leaves 0 out by chance about once in 20 times, for groups of any size that has one (a test draws them).
+    But they are not independent: a share that one expert has more another has less, and layers route alike. So by
+    chance there may be none that does, or many at once.
 
     Args:
         group, other: masks `(N,)`; they may overlap, as a class does with all inputs.
@@ -46,15 +48,20 @@ def usage_difference(
 
     Returns:
         Differences `(L, H)`, nan where a group is empty, and their 95% percentile intervals `(L, H, 2)`, nan where
-        there is none: by `FEWEST` and `SMALLEST`, and where all draws are alike.
+        there is none: by `FEWEST` and `SMALLEST`, and where all draws are alike. Then how many of these would leave 0
+        out by chance, were there no differences at all: a count a draw that misses neither group, of differences more
+        than 1.96 standard deviations from their mean over the draws.
     """
     of = stats.share if measure == "share" else stats.mean_probs
     values = np.stack([of(layer, group) - of(layer, other) for layer in stats.layers])
     shape = values.shape
     ends = np.full((*shape, 2), np.nan)
     if not (group.any() and other.any()):
-        return values, ends
-    table, weight = _table(stats, measure)
+        return values, ends, np.empty(0)
+    each = stats.top1 if measure == "share" else stats.probs
+    table = np.concatenate([each[layer] for layer in stats.layers], axis=1).astype(np.float64)  # (N, L * H)
+    weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)  # (N,)
+    weight = weight.astype(np.float64)
     units = units_of(stats.n, pairs)
     drawn = _draws(table, weight, group, other, units, resamples, np.random.default_rng(seed))
     smaller = min(len(np.unique(units[mask])) for mask in (group, other))
@@ -62,49 +69,13 @@ def usage_difference(
     if measure == "share":
         share = np.stack([stats.share(layer, group | other) for layer in stats.layers])
         known = np.minimum(share, 1 - share) * smaller >= FEWEST - NO_WIDTH
-    if len(drawn):
-        found = np.moveaxis(np.percentile(drawn, [2.5, 97.5], axis=0), 0, -1).reshape(*shape, 2)
-        known &= found[..., 1] - found[..., 0] > NO_WIDTH
-        ends[known] = found[known]
-    return values, ends
-
-
-def beyond_by_chance(
-    stats: UsageStats,
-    group: np.ndarray,
-    other: np.ndarray,
-    ends: np.ndarray,
-    measure: Literal["share", "mean_probs"] = "share",
-    *,
-    pairs: np.ndarray | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> np.ndarray:
-    """How many of the differences that have an interval would leave 0 out by chance, were there none at all.
-
-    About a twentieth do on average. But they are not independent: a share that one expert has more another has less,
-    and layers route alike. So there may be none, or many at once.
-
-    Args:
-        group, other, measure, pairs, resamples, seed: as for `usage_difference`, whose bootstrap this is.
-        ends: what that found.
-
-    Returns:
-        One count a bootstrap sample that misses neither group: of differences that are more than 1.96 standard
-        deviations from their mean over the samples.
-    """
-    units = units_of(stats.n, pairs)
-    drawn = _draws(*_table(stats, measure), group, other, units, resamples, np.random.default_rng(seed))
-    drawn = drawn[:, np.isfinite(ends[..., 0]).ravel()]
-    return (np.abs(drawn - drawn.mean(0)) > 1.96 * drawn.std(0)).sum(1)
-
-
-def _table(stats: UsageStats, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    """What inputs have of all experts, `(N, L * H)`, and how much each of them weighs, `(N,)`."""
-    each = stats.top1 if measure == "share" else stats.probs
-    table = np.concatenate([each[layer] for layer in stats.layers], axis=1).astype(np.float64)
-    weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)
-    return table, weight.astype(np.float64)
+    if not len(drawn):
+        return values, ends, np.empty(0)
+    found = np.moveaxis(np.percentile(drawn, [2.5, 97.5], axis=0), 0, -1).reshape(*shape, 2)
+    known &= found[..., 1] - found[..., 0] > NO_WIDTH
+    ends[known] = found[known]
+    drawn = drawn[:, known.ravel()]
+    return values, ends, (np.abs(drawn - drawn.mean(0)) > 1.96 * drawn.std(0)).sum(1)
 
 
 def _draws(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shrp.usage import UsageStats
-from shrp.usage_difference import FEWEST, SMALLEST, beyond_by_chance, usage_difference
+from shrp.usage_difference import FEWEST, SMALLEST, usage_difference
 
 N = 240
 
@@ -30,7 +30,7 @@ def test_about_95_of_100_intervals_hold_the_true_difference(measure):
     rng, held, first = np.random.default_rng(0), [], halves()
     for _ in range(200):
         top1 = np.concatenate([choices(p, N // 2, rng) for p in ((0.5, 0.3, 0.2), (0.3, 0.5, 0.2))])
-        values, ends = usage_difference(stats_of(top1), *first, measure, resamples=300)
+        values, ends, _ = usage_difference(stats_of(top1), *first, measure, resamples=300)
         truth = np.array([0.2, -0.2, 0.0])
         held.append((ends[0, :, 0] <= truth) & (truth <= ends[0, :, 1]))
         assert values.shape == (1, 3)
@@ -50,7 +50,7 @@ def test_of_groups_that_do_not_differ_about_one_interval_in_20_leaves_0_out(size
     for _ in range(60):
         top1 = choices(share, N, rng)
         probs = rng.dirichlet(2 * share, N) if measure == "mean_probs" else None
-        _, ends = usage_difference(stats_of(top1, probs), group, other, measure, resamples=300)
+        _, ends, _ = usage_difference(stats_of(top1, probs), group, other, measure, resamples=300)
         known += int(np.isfinite(ends[..., 0]).sum())
         out += int(((ends[..., 0] > 0) | (ends[..., 1] < 0)).sum())
     if size < (24 if measure == "share" else SMALLEST):
@@ -63,8 +63,8 @@ def test_of_groups_that_do_not_differ_about_one_interval_in_20_leaves_0_out(size
 def test_a_group_against_all_inputs_is_the_difference_to_the_rest_scaled():
     rng, (first, rest) = np.random.default_rng(1), halves()
     stats = stats_of(np.concatenate([choices(p, N // 2, rng) for p in ((0.5, 0.5), (0.2, 0.8))]))
-    apart, ends = usage_difference(stats, first, rest)
-    whole, scaled = usage_difference(stats, first, np.ones(N, dtype=bool))
+    apart, ends, _ = usage_difference(stats, first, rest)
+    whole, scaled, _ = usage_difference(stats, first, np.ones(N, dtype=bool))
     assert whole == pytest.approx(apart / 2)
     assert scaled == pytest.approx(ends / 2, abs=0.02)
     assert (ends[0, 0] > 0).all()
@@ -77,7 +77,7 @@ def test_pairs_that_route_alike_are_drawn_as_one():
     for _ in range(60):
         stats = stats_of(np.repeat(choices((0.5, 0.3, 0.2), N // 2, rng), 2, axis=0))
         for paired in out:
-            _, ends = usage_difference(stats, *halves(), pairs=pairs if paired else None, resamples=300)
+            _, ends, _ = usage_difference(stats, *halves(), pairs=pairs if paired else None, resamples=300)
             known[paired] += int(np.isfinite(ends[..., 0]).sum())
             out[paired] += int(((ends[..., 0] > 0) | (ends[..., 1] < 0)).sum())
     assert min(known.values()) == 180
@@ -114,7 +114,7 @@ def test_where_there_is_no_interval():
     top1[:, 0] = 1
     chosen = 2 * FEWEST
     top1[:chosen] = [0, 1, 0]
-    values, ends = usage_difference(stats_of(top1), first, rest)
+    values, ends, _ = usage_difference(stats_of(top1), first, rest)
     assert values[0, 1] == pytest.approx(chosen / (N // 2))
     assert np.isfinite(ends[0, :2]).all()
     assert np.isnan(ends[0, 2]).all()  # nobody chose it
@@ -141,9 +141,8 @@ def test_cells_that_move_together_leave_0_out_together(paired):
     for top1 in (dict.fromkeys(range(6), one), apart):
         probs = {layer: rows.astype(float) for layer, rows in top1.items()}
         stats = UsageStats("made", "inputs", top1, probs, {layer: np.ones(N) for layer in top1}, {})
-        _, ends = usage_difference(stats, group, ~group, pairs=pairs, resamples=300)
+        _, ends, counts = usage_difference(stats, group, ~group, pairs=pairs, resamples=300)
         known = np.isfinite(ends[..., 0]).sum()
-        counts = beyond_by_chance(stats, group, ~group, ends, pairs=pairs)
         assert counts.mean() == pytest.approx(0.05 * known, rel=0.5)
         most.append(np.quantile(counts, 0.95))
     alike, independent = most
@@ -159,8 +158,7 @@ def test_where_the_groups_are_dealt_by_chance_the_count_is_among_those_by_chance
     stats = UsageStats("made", "inputs", top1, probs, {layer: np.ones(N) for layer in top1}, {})
     for _ in range(60):
         group = rng.permutation(np.arange(N) < 80)
-        _, ends = usage_difference(stats, group, np.ones(N, dtype=bool), resamples=300)
+        _, ends, counts = usage_difference(stats, group, np.ones(N, dtype=bool), resamples=300)
         found = ((ends[..., 0] > 0) | (ends[..., 1] < 0)).sum()
-        counts = beyond_by_chance(stats, group, np.ones(N, dtype=bool), ends)
         beyond += found > np.quantile(counts, 0.95)
     assert beyond <= 8
