@@ -14,6 +14,7 @@ from ui.attribution_data import data_part
 from ui.attribution_experts import expert_part
 from ui.attribution_flips import flips_part
 from ui.attribution_results import Explained, explained
+from ui.attribution_unit import in_unit, unit_control
 from ui.bound import fall_back
 from ui.known_labels import labels_of
 from ui.sentences import INPUT, explored, sentence_form
@@ -63,7 +64,15 @@ def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
         return None
     if (label := labels_of(selection.data, [text])[0]) is not None:
         st.caption(f"Its label in {escape(selection.data.name)}: **{escape(label)}**.")
-    if selection.is_routed and routes.explains_a_route():
+    of_a_route, right = False, st.container()
+    if selection.is_routed:
+        left, right = right.columns([2, 3], gap="medium")
+        with left:
+            of_a_route = routes.explains_a_route()
+    with right:
+        unit = unit_control()
+    one = in_unit(one, unit)
+    if of_a_route:
         one_route(selection, one)
         return None
     output, what = words.pick_output(one)

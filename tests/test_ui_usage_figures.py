@@ -176,7 +176,7 @@ def test_escaped_text_has_no_markup_left():
     assert ":smile:" not in escaped
     assert "->" not in escaped.replace("\\", "")  # it would become an arrow
     assert text.escape("plain words") == "plain words"
-    assert text.escape_html("<b>&\"'") == "&lt;b&gt;&amp;&quot;&#x27;"
+    assert text.escape_html("<b>&\"'") == "&lt;b&gt;&amp;&#34;&#x27;"
 
 
 def test_usage_over_training_says_what_it_was_counted_on():

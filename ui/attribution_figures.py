@@ -72,7 +72,8 @@ def word_bars(
     """
     words = results[0].words
     places = _largest([result.scores for result in results], _MOST_WORDS)
-    names = [f"{place + 1}. {escape_html(shorten(words[place].text, 24))}" for place in places]
+    length = 24 if results[0].unit == "word" else 40
+    names = [f"{place + 1}. {escape_html(shorten(words[place].text, length))}" for place in places]
     fig = _panels([result.method for result in results])
     for column, result in enumerate(results, 1):
         scores = result.scores[places]
@@ -80,7 +81,7 @@ def word_bars(
         note = "<br>its replacement re-routes %{customdata:.0f} layers" if result.rerouted is not None else ""
         hover = "%{hovertext}<br>" + result.method + " %{x:+.4f}" + note
         fig.add_trace(_bars(scores, hover, names, again), row=1, col=column)
-    _rows(fig, names, f"What each word adds to {what}", subtitle, x)
+    _rows(fig, names, f"What each {results[0].unit} adds to {what}", subtitle, x)
     return fig, len(places)
 
 

@@ -37,7 +37,7 @@ def flips_part(one: Explained, replacement: str, name: str) -> None:
     """
     if one.instance.task.is_regression:
         return
-    st.header("Fewest words that change the answer", anchor="flips")
+    st.header(f"Fewest {one.instance.unit}s that change the answer", anchor="flips")
     if len(one.instance.tokens) > _SHORT and not st.toggle(
         "Search", key=FLIPS, bind="query-params", help="Of a long input it may take minutes."
     ):
@@ -63,7 +63,7 @@ def _both_routes(one: Explained, best: Flip, replacement: str) -> None:
         return
     arrival.page_link(
         "pages/routing.py",
-        "Both routes, with these words and without",
+        f"Both routes, with these {one.instance.unit}s and without",
         ":material/alt_route:",
         {URL: lines} | arrival.link({INPUT: 1, BESIDE: 2}),
     )
@@ -71,12 +71,12 @@ def _both_routes(one: Explained, best: Flip, replacement: str) -> None:
 
 def sentence(found: Flips, task: Task) -> str:
     """What was found, as Markdown."""
-    own = escape(task.label_names[found.answer])
+    own, unit = escape(task.label_names[found.answer]), found.unit
     if not found.found and len(found.words) == 1:
-        return f"Without its one word the answer is still **{own}**."
-    alone = "" if found.size == 1 else "No word alone changes the answer. "
+        return f"Without its one {unit} the answer is still **{own}**."
+    alone = "" if found.size == 1 else f"No {unit} alone changes the answer. "
     if not found.found:
-        what = f"even without {found.size:,} of its {len(found.words):,} words it is still **{own}**"
+        what = f"even without {found.size:,} of its {len(found.words):,} {unit}s it is still **{own}**"
         if not found.random[0]:
             return f"{alone}Nothing that was tried does: {what}."
         return f"{alone}The search found nothing that does: {what}. Random sets say that there is something (below)."
@@ -86,7 +86,7 @@ def sentence(found: Flips, task: Task) -> str:
     others = len(found.found) - 1
     more = ""
     if others and found.size == 1:
-        more = f" {others:,} other {'word changes' if others == 1 else 'words change'} it too."
+        more = f" {others:,} other {f'{unit} changes' if others == 1 else f'{unit}s change'} it too."
     elif others:
         more = f" {others:,} other {'set' if others == 1 else 'sets'} of as many, of those tried, also "
         more += "does." if others == 1 else "do."
@@ -98,7 +98,7 @@ def _named(found: Flips, one: Flip, task: Task) -> str:
     words = []
     for word in (found.words[place] for place in one.places):
         part = f" ({escape(task.text_columns[word.part])})" if len(task.text_columns) == 2 else ""
-        words.append(f"**{escape(shorten(word.text, 24))}**{part}")
+        words.append(f"**{escape(shorten(word.text, 24 if found.unit == 'word' else 60))}**{part}")
     return listed(words)
 
 
@@ -110,33 +110,38 @@ def tried(found: Flips, replacement: str, *, routed: bool) -> str:
     """
     sets = "1 set was" if found.tried == 1 else f"{found.tried:,} sets were"
     anew = ", and the model routes anew" if routed else ""
-    parts = [f"Words are replaced by {replaced_by(replacement)}, as set above{anew}; {sets} tried."]
+    unit = found.unit
+    parts = [
+        f"{unit.capitalize()}s are replaced by {replaced_by(replacement)}, as set above{anew}; {sets} tried."
+    ]
     if found.size > 1:
         parts.append(_how(found))
     flipped, of = found.random
     changes = "changes" if flipped == 1 else "change"
     if found.size == 1:
-        parts.append(f"Of n = {of:,} {'word' if of == 1 else 'words'}, {flipped:,} {changes} it alone.")
+        parts.append(f"Of n = {of:,} {unit if of == 1 else f'{unit}s'}, {flipped:,} {changes} it alone.")
     elif of == comb(len(found.words), found.size):
-        parts.append(f"Of all n = {of:,} sets of {found.size:,} words, {flipped:,} {changes} it.")
+        parts.append(f"Of all n = {of:,} sets of {found.size:,} {unit}s, {flipped:,} {changes} it.")
     else:
-        parts.append(f"Control: of n = {of:,} random sets of {found.size:,} words, {flipped:,} {changes} it.")
+        parts.append(
+            f"Control: of n = {of:,} random sets of {found.size:,} {unit}s, {flipped:,} {changes} it."
+        )
     return " ".join(parts)
 
 
 def _how(found: Flips) -> str:
     """How sets of several words were looked for."""
-    count, size = len(found.words), found.size
-    among = f", of the {flips.AMONG} words whose loss alone leaves the smallest margins" * (
+    count, size, unit = len(found.words), found.size, found.unit
+    among = f", of the {flips.AMONG} {unit}s whose loss alone leaves the smallest margins" * (
         count > flips.AMONG
     )
-    text = "All single words were tried, then all pairs"
+    text = f"All single {unit}s were tried, then all pairs"
     if count > flips.AMONG and comb(count, 2) <= flips.RANDOM:  # of 13 and 14 words there are few enough
         text += f", then all triples{among}" * (size > 2)
     else:
         text += f"{' and triples' * (size > 2)}{among}"
     if size > flips.ALL_OF:
-        text += "; larger sets, where there are too many to try all, grew from the best one before, a word at a time"
+        text += f"; larger sets, where there are too many to try all, grew from the best one before, a {unit} at a time"
     if found.found and not found.smallest:
         text += ". A smaller set may exist"
     return f"{text}."
@@ -152,7 +157,7 @@ def _table(found: Flips, task: Task, routed: bool, name: str) -> None:
         width="content",
         height="content" if len(frame) <= _ROWS else 390,
         column_config={
-            "places": st.column_config.TextColumn(help="Which words of the input they are, from 1"),
+            "places": st.column_config.TextColumn(help=f"Which {found.unit}s of the input they are, from 1"),
             "answer": st.column_config.TextColumn(help="The class that is predicted without them"),
             "probability": st.column_config.NumberColumn(format="%.1f%%", help="Of that class"),
             "margin": st.column_config.NumberColumn(
@@ -163,6 +168,6 @@ def _table(found: Flips, task: Task, routed: bool, name: str) -> None:
                 help="Routed layers in which what is left takes other experts"
             ),
         },
-        alt="The sets of words without which the answer is another one",
+        alt=f"The sets of {found.unit}s without which the answer is another one",
     )
     downloads(frame, "flips-table", f"{name}-flips")

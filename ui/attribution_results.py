@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from shrp.attribution import experts, flips, importance, router, tokens, trust
+from shrp.attribution import experts, flips, importance, router, tokens, trust, units
 from shrp.attribution.instance import Instance, prepare
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
@@ -32,7 +32,11 @@ class Explained:
     @property
     def key(self) -> tuple[Hashable, ...]:
         """What results are kept under."""
-        return self.checkpoint.fingerprint, self.instance.text, self.preference
+        return self.checkpoint.fingerprint, self.instance.text, self.instance.unit, self.preference
+
+    def by(self, unit: str) -> Explained:
+        """The same input in longer pieces than words. Raises as `shrp.attribution.units.in_units`."""
+        return replace(self, instance=units.in_units(self.instance, unit))
 
     def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
         """The same input with a router's preference to explain. Raises as `shrp.attribution.router.prefer`."""
@@ -94,19 +98,20 @@ def word_scores(one: Explained, output: int, method: str, options: Options) -> t
             )
         return tokens.ablate_words(instance, output, replacement=options.replacement, progress=progress)
 
-    unit = "words" if method == tokens.METHODS[2] else "steps"
-    label = f"{method.capitalize()}, {unit} done"
+    what = f"{instance.unit}s" if method == tokens.METHODS[2] else "steps"
+    label = f"{method.capitalize()}, {what} done"
     return once("attribution words", 256, (*one.key, output, *options.of(method)), label, work)
 
 
 def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
     """Where the input is routed without each word. Raises as `shrp.attribution.router.routes_without`."""
-    key = (one.checkpoint.fingerprint, one.instance.text, replacement)
+    unit = one.instance.unit
+    key = (one.checkpoint.fingerprint, one.instance.text, unit, replacement)
 
     def work(progress: Progress) -> router.RoutesWithout:
         return router.routes_without(one.instance, replacement, progress)
 
-    return once("attribution routes", 64, key, "Routes without a word, words done", work)
+    return once("attribution routes", 64, key, f"Routes without a {unit}, {unit}s done", work)
 
 
 def fewest_words(one: Explained, replacement: str) -> flips.Flips:
@@ -115,7 +120,7 @@ def fewest_words(one: Explained, replacement: str) -> flips.Flips:
     def work(progress: Progress) -> flips.Flips:
         return flips.fewest_words(one.instance, replacement=replacement, progress=progress)
 
-    return once("attribution flips", 64, (*one.key, replacement), "Sets of words tried", work)
+    return once("attribution flips", 64, (*one.key, replacement), f"Sets of {one.instance.unit}s tried", work)
 
 
 def trust_checks(

@@ -126,15 +126,15 @@ def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> N
     Raises:
         DataError: as `shrp.attribution.router.routes_without`.
     """
-    st.header("Which words decide a route", anchor="routes")
+    st.header(f"Which {one.instance.unit}s decide a route", anchor="routes")
     found = routes_without(one, replacement)
-    words = one.instance.words
+    words, unit = one.instance.words, one.instance.unit
     frame = pd.DataFrame(
         [
             {
                 "place": place + 1,
                 "text": word.part + 1,
-                "word": word.text,
+                unit: word.text,
                 "layer": row,
                 "expert": own,
                 "expert without it": new[place],
@@ -143,30 +143,33 @@ def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> N
             for place, word in enumerate(words)
         ]
     )
-    said = _sentence(found, [word.text for word in words], layer)
+    said = _sentence(found, [word.text for word in words], layer, unit)
     chart(
-        expert_cells.routes_without_words(found, words, replaced_by(replacement)),
+        expert_cells.routes_without_words(found, words, replaced_by(replacement), unit),
         frame,
         "routes-without",
         f"{name}-routes-without-words",
-        f"Heatmap, layers by words: where a layer takes another expert without the word. {plain(said)}",
+        f"Heatmap, layers by {unit}s: where a layer takes another expert without the {unit}. {plain(said)}",
     )
     st.markdown(said)
 
 
-def _sentence(found: RoutesWithout, words: Sequence[str], layer: int) -> str:
-    """Which words decide the route in one layer."""
+def _sentence(found: RoutesWithout, words: Sequence[str], layer: int, unit: str = "word") -> str:
+    """Which words, or longer pieces of the input, decide the route in one layer."""
     row = found.layers.index(layer)
     own, without = int(found.own[row]), found.without[row]
     changed = np.flatnonzero(without != own)
     left = len(words) - len(changed)
     if not len(changed):
-        return f"No word decides alone: without any one of them layer {layer} still takes expert {own}."
+        return f"No {unit} decides alone: without any one of them layer {layer} still takes expert {own}."
+    length = 24 if unit == "word" else 60
     named = ", ".join(
-        f"**{escape(shorten(words[i], 24))}** (then expert {without[i]})" for i in changed[:NAMED]
+        f"**{escape(shorten(words[i], length))}** (then expert {without[i]})" for i in changed[:NAMED]
     )
     more = f" and {len(changed) - NAMED:,} more" if len(changed) > NAMED else ""
     rest = (
-        f"Without any other word it still takes expert {own}." if left else "That is every word of the input."
+        f"Without any other {unit} it still takes expert {own}."
+        if left
+        else f"That is every {unit} of the input."
     )
-    return f"Words without which layer {layer} takes another expert than {own}: {named}{more}. {rest}"
+    return f"{unit.capitalize()}s without which layer {layer} takes another expert than {own}: {named}{more}. {rest}"

@@ -17,13 +17,17 @@ TRUST = "trust"
 """Key of the widget, in the session's state and in the URL alike."""
 
 
-def verdict(check: trust.Trust) -> str:
-    """What the check found of one attribution, as Markdown to stand beside it; empty where nothing changed."""
+def verdict(check: trust.Trust, unit: str = "word") -> str:
+    """What the check found of one attribution, as Markdown to stand beside it; empty where nothing changed.
+
+    Args:
+        unit: what has a score, of `shrp.attribution.units.UNITS`.
+    """
     if math.isnan(check.explained):
         return ""
     if check.few:
         return (
-            f":gray-badge[too few words to tell] predicts {percent(check.explained)} of what replaced words change "
+            f":gray-badge[too few {unit}s to tell] predicts {percent(check.explained)} of what replaced {unit}s change "
             "([the check](#trust))."
         )
     whole = check.beaten == trust.DRAWS
@@ -34,8 +38,8 @@ def verdict(check: trust.Trust) -> str:
     )
     how_many = "all" if whole else f"{check.beaten or 'none'} of the"
     return (
-        f"{badge} predicts {percent(check.explained)} of what replaced words change; the same scores shuffled over the "
-        f"words predict {percent(check.shuffled)} on average, less in {how_many} {trust.DRAWS} shuffles "
+        f"{badge} predicts {percent(check.explained)} of what replaced {unit}s change; the same scores shuffled over "
+        f"the {unit}s predict {percent(check.shuffled)} on average, less in {how_many} {trust.DRAWS} shuffles "
         "([the check](#trust))."
     )
 
@@ -49,13 +53,14 @@ def trust_part(
         What was found of each of `found`; nothing until it is asked for.
     """
     st.header("Is this trustworthy?", anchor="trust")
+    unit = one.instance.unit
     st.markdown(
-        "Two tests: does the attribution **predict** how the output changes when words are replaced (infidelity), and "
-        "does it **stay the same** under tiny changes (sensitivity)? In the first, each is held against its own scores "
-        "shuffled over the words: one that does no better does not know which word matters, though it may know which "
-        "way words move the output. How much that alone predicts, one score for every word shows. Words are replaced "
-        "as set above (“replaced by”) and the model routes again. Word ablation works this way too, which favours it "
-        "over gradients from padding."
+        f"Two tests: does the attribution **predict** how the output changes when {unit}s are replaced (infidelity), "
+        "and does it **stay the same** under tiny changes (sensitivity)? In the first, each is held against its own "
+        f"scores shuffled over the {unit}s: one that does no better does not know which {unit} matters, though it may "
+        f"know which way {unit}s move the output. How much that alone predicts, one score for every {unit} shows. They "
+        "are replaced as set above (“replaced by”) and the model routes again. Word ablation works this way too, which "
+        "favours it over gradients from padding."
     )
     if not st.toggle("Run the check", key=TRUST, bind="query-params", help="Some seconds to a minute."):
         return []
@@ -67,7 +72,7 @@ def trust_part(
         beaten=[None if math.isnan(c.shuffled) or c.few else c.beaten for c in checks],
     ).rename(columns={"scaled_infidelity": "at best scale", "explained": "predicted"})
     shown = shown.drop(columns=["few", "behind", "behind_low", "behind_high"])  # told below
-    unit = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
+    measure = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
     st.dataframe(
         shown,
         hide_index=True,
@@ -76,7 +81,7 @@ def trust_part(
         column_config={
             "infidelity": st.column_config.NumberColumn(
                 format="%.3f",
-                help=f"Mean squared miss (squared {unit}) of the predicted change of the output; 0 is perfect.",
+                help=f"Mean squared miss (squared {measure}) of the predicted change of the output; 0 is perfect.",
             ),
             "at best scale": st.column_config.NumberColumn(
                 format="%.3f",
@@ -89,7 +94,7 @@ def trust_part(
             "shuffled": st.column_config.NumberColumn(
                 "its shuffles",
                 format="%.0f%%",
-                help=f"The same of its scores, shuffled over the words in {trust.DRAWS} ways: their mean.",
+                help=f"The same of its scores, shuffled over the {unit}s in {trust.DRAWS} ways: their mean.",
             ),
             "beaten": st.column_config.NumberColumn(
                 f"beats, of {trust.DRAWS}", help="How many of its shuffles predict less."
@@ -99,7 +104,8 @@ def trust_part(
                 help="Largest change of the scores under small noise, as a part of their size; 0 is perfectly stable.",
             ),
         },
-        alt="Infidelity and sensitivity of each attribution, of its shuffled scores and of one score for every word",
+        alt="Infidelity and sensitivity of each attribution, of its shuffled scores and of one score for every "
+        + unit,
     )
     downloads(frame, "trust-table", f"{name}-trust")
     *real, alike, control = checks
@@ -112,14 +118,14 @@ def trust_part(
     ]
     no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS and not c.few]
     st.markdown(
-        f"When a random set of words is replaced, **{best.method}** predicts {percent(best.explained)} of the mean "
+        f"When a random set of {unit}s is replaced, **{best.method}** predicts {percent(best.explained)} of the mean "
         f"squared change of the output at its best scale, its shuffles {percent(best.shuffled)} on average; one score "
-        f"for every word predicts {percent(alike.explained)}. "
+        f"for every {unit} predicts {percent(alike.explained)}. "
         + (f"Not told apart from it on these sets: {listed(level)}. " if level else "")
         + (
             f"Not above all of its {trust.DRAWS} shuffles: **{', '.join(no_better)}**. "
             if no_better
-            else f"Of fewer than {trust.FEWEST_WORDS} words shuffles tell nothing. "
+            else f"Of fewer than {trust.FEWEST_WORDS} {unit}s shuffles tell nothing. "
             if real[0].few
             else "Each attribution shown predicts more than every one of its shuffles. "
         )
@@ -131,12 +137,12 @@ def trust_part(
         "the mask token" if chosen.replacement != "pad" and "mask" in one.instance.replacements else "padding"
     )
     st.caption(
-        f"Infidelity: n = {trust.SAMPLES} random sets, each word in a set with a chance of "
+        f"Infidelity: n = {trust.SAMPLES} random sets, each {unit} in a set with a chance of "
         f"{percent(trust.SHARE_REPLACED, 0)}, replaced by {substitute}, the model routing anew; the same sets for all "
-        f"methods. Shuffled: in {trust.DRAWS} ways. One score for every word: the change by replacing all of them, "
+        f"methods. Shuffled: in {trust.DRAWS} ways. One score for every {unit}: the change by replacing all of them, "
         f"spread evenly. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up "
         f"to {percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, "
-        "with its own route. Steadiness alone proves nothing: one score for every word does not move at all. "
+        f"with its own route. Steadiness alone proves nothing: one score for every {unit} does not move at all. "
         "Infidelity without a scale also counts how large the scores are, in which methods differ by their nature; so "
         "they are compared at their best scale."
     )

@@ -69,7 +69,8 @@ def reading_notes(one: Explained) -> None:
     if instance.truncated:
         st.caption(
             f":material/content_cut: The text has {instance.full_length:,} tokens and the model reads at most "
-            f"{len(instance.tokens):,}; only the beginning, {len(instance.words):,} words, is explained."
+            f"{len(instance.tokens):,}; only the beginning, {len(instance.words):,} "
+            f"{instance.unit}s, is explained."
         )
     if instance.unknown:
         shown = ", ".join(escape(word) for word in instance.unknown[:8])
@@ -107,15 +108,15 @@ def options(one: Explained) -> Options:
     ]
     fall_back(REPLACED, known, known[0])
     replaced = right.segmented_control(
-        "An ablated word is replaced by",
+        f"An ablated {one.instance.unit} is replaced by",
         known,
         default=known[0],
         required=True,
         key=REPLACED,
         bind="query-params",
-        help="**mask token**: what the model was pretrained to see in place of an unknown word. **padding**: the "
-        "padding token, which the model attends to here; the baseline of integrated gradients. **nothing**: the "
-        "word is taken out and the others move up.",
+        help="**mask token**: what the model was pretrained to see in place of an unknown word, once for each token. "
+        "**padding**: the padding token, which the model attends to here; the baseline of integrated gradients. "
+        "**nothing**: it is taken out and the others move up.",
     )
     frozen = True
     if expert_layers(one.instance.model):
@@ -141,7 +142,7 @@ def words(one: Explained, output: int, what: str, name: str) -> Options:
     Returns:
         The options that it was made with.
     """
-    st.header("Words", anchor="words")
+    st.header(f"{one.instance.unit.capitalize()}s", anchor="words")
     chosen = options(one)
     if chosen.methods:
         _attributions(one, output, what, name, chosen)
@@ -152,7 +153,7 @@ def words(one: Explained, output: int, what: str, name: str) -> Options:
 
 def _attributions(one: Explained, output: int, what: str, name: str, chosen: Options) -> None:
     found, verdicts = [], []
-    parts = [column.replace("_", " ") for column in one.instance.task.text_columns]
+    parts, unit = [column.replace("_", " ") for column in one.instance.task.text_columns], one.instance.unit
     try:
         # Each is drawn before the next, since one may take a minute on a long text.
         for method in chosen.methods:
@@ -166,11 +167,11 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
         state.show_error(error)
         return
     st.caption(
-        f"Orange with a solid line: the word raises {escape(what)}. Blue with a dotted line: it lowers it. Each method "
-        "has its own scale, the strongest colour for its largest score; hover over a word for its value, or "
+        f"Orange with a solid line: the {unit} raises {escape(what)}. Blue with a dotted line: it lowers it. Each "
+        f"method has its own scale, the strongest colour for its largest score; hover over a {unit} for its value, or "
         "read the table. Whether to trust them is checked below."
     )
-    subtitle = f"n = {len(one.instance.words)} words; each panel has its own scale"
+    subtitle = f"n = {len(one.instance.words)} {unit}s; each panel has its own scale"
     x = "change of the log-odds (nats)" if one.preference else figures.CHANGE
     fig, shown = figures.word_bars(found, escape_html(what), subtitle, x)
     frame = tokens.to_frame(found)
@@ -179,20 +180,20 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
         frame,
         "word-bars",
         f"{name}-words",
-        f"Bars of {len(found)} attribution(s) of {what} to {shown} words. "
+        f"Bars of {len(found)} attribution(s) of {what} to {shown} {unit}s. "
         + " ".join(f"Largest by {result.method}: {_largest(result)}." for result in found)
         + " The table under it has all values.",
     )
     if shown < len(frame):
         st.caption(
-            f"The chart shows the {shown} of {len(frame):,} words with the largest scores; the CSV has all."
+            f"The chart shows the {shown} of {len(frame):,} {unit}s with the largest scores; the CSV has all."
         )
     with st.expander("All values as a table", icon=":material/table:"):
-        _table(frame, pair=len(parts) == 2, preference=one.preference)
+        _table(frame, unit, pair=len(parts) == 2, preference=one.preference)
     if len(found) > 1:
         _agreement(found)
     for place, check in zip(verdicts, trust_part(one, output, found, chosen, name), strict=False):
-        place.markdown(verdict(check))
+        place.markdown(verdict(check, unit))
 
 
 def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int] | None) -> str:
@@ -206,14 +207,15 @@ def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int]
             f"From a baseline of padding tokens (the special tokens at the ends and between texts kept), in "
             f"{result.steps} steps. "
         )
-    text = f"Each word in turn is replaced by {replaced_by(chosen.replacement)}"
+    unit = result.unit
+    text = f"Each {unit} in turn is replaced by {replaced_by(chosen.replacement)}"
     if result.rerouted is None:
-        return f"{text}. These need not add up: words act together."
+        return f"{text}. These need not add up: {unit}s act together."
     some = int((result.rerouted > 0).sum())
     where = "some layer" if preference is None else f"some layer up to {preference[0]}"
     return (
-        f"{text}, and the model routes anew; {some} of {len(result.words)} words change the route of what is left in "
-        f"{where}. These need not add up: words act together."
+        f"{text}, and the model routes anew; {some} of {len(result.words)} {unit}s change the route of what is left "
+        f"in {where}. These need not add up: {unit}s act together."
     )
 
 
@@ -230,8 +232,10 @@ def _completeness(result: WordScores, chosen: Options) -> None:
     difference = result.full - result.reference
     part = result.error_part
     sums = (
-        f"words sum to **{result.total:+.4f}**; output {result.full:+.4f} less baseline {result.reference:+.4f} is "
-        f"**{difference:+.4f}**; completeness error **{result.error:+.4f}** ({percent(part)} of the difference)"
+        f"{result.unit}s sum to **{result.total:+.4f}**; output {result.full:+.4f} less baseline "
+        f"{result.reference:+.4f} is **{difference:+.4f}**; completeness error "
+        f"**{result.error:+.4f}** ({percent(part)} of the "
+        "difference)"
     )
     if part <= tokens.LARGE_ERROR:
         st.markdown(f":material/check: Completeness: {sums}, after {result.steps} steps.")
@@ -256,8 +260,8 @@ def little_explained(result: WordScores, frozen: bool) -> str:
     text = (
         f"Padding alone has {result.reference:+.3f} of the output's {result.full:+.3f}: these scores share out what is "
         f"left, {result.full - result.reference:+.3f}, however strong their colours. They can foresee what replacing "
-        "a word changes, which [the check](#trust) tests, but not say why the output is as high as it is. Word "
-        "ablation compares with the text itself."
+        f"a {result.unit} changes, which [the check](#trust) tests, but not say why the output is as high as it is. "
+        "Word ablation compares with the text itself."
     )
     if frozen:
         text += (
@@ -272,11 +276,11 @@ def _largest(result: WordScores) -> str:
     return f"{result.words[place].text} {result.scores[place]:+.3f}"
 
 
-def _table(frame: pd.DataFrame, *, pair: bool, preference: tuple[int, int, int] | None) -> None:
+def _table(frame: pd.DataFrame, unit: str, *, pair: bool, preference: tuple[int, int, int] | None) -> None:
     columns = {name: st.column_config.NumberColumn(format="%+.4f") for name in tokens.METHODS}
-    columns["tokens"] = st.column_config.NumberColumn(help="How many tokens the word is made of")
+    columns["tokens"] = st.column_config.NumberColumn(help=f"How many tokens the {unit} is made of")
     columns["layers routed anew"] = st.column_config.NumberColumn(
-        help="In how many routed layers replacing the word changes the route of what is left"
+        help=f"In how many routed layers replacing the {unit} changes the route of what is left"
         + ("" if preference is None else f", up to layer {preference[0]}")
     )
     st.dataframe(
@@ -284,20 +288,20 @@ def _table(frame: pd.DataFrame, *, pair: bool, preference: tuple[int, int, int] 
         hide_index=True,
         column_config=columns,
         height="content" if len(frame) <= 15 else 420,
-        alt="Every word's score by every method",
+        alt=f"Every {unit}'s score by every method",
     )
 
 
 def _agreement(found: list[WordScores]) -> None:
-    frame = tokens.agreement(found)
+    frame, unit = tokens.agreement(found), found[0].unit
     st.subheader("Do the methods agree?", anchor=False)
-    st.caption("Rank correlation over words: 1 the same order, −1 the reverse.")
+    st.caption(f"Rank correlation over {unit}s: 1 the same order, −1 the reverse.")
     st.dataframe(
         frame.rename(
             columns={
                 "a": "method",
                 "b": "and",
-                "n": "n words",
+                "n": f"n {unit}s",
                 "spearman": "Spearman ρ",
                 "spearman p": "p of ρ",
                 "kendall": "Kendall τ",
@@ -311,7 +315,7 @@ def _agreement(found: list[WordScores]) -> None:
         }
         | {
             name: st.column_config.NumberColumn(
-                format="%.3f", help="Two-sided: how often words in a random order would correlate so much"
+                format="%.3f", help=f"Two-sided: how often {unit}s in a random order would correlate so much"
             )
             for name in ("p of ρ", "p of τ")
         },
@@ -320,6 +324,6 @@ def _agreement(found: list[WordScores]) -> None:
     n = len(found[0].words)
     if n < FEW_WORDS:
         st.caption(
-            f":material/warning: {n} words are few: large correlations arise by chance. Read the p-values, or take "
-            "a longer sentence."
+            f":material/warning: {n} {unit}s are few: large correlations arise by chance. Read the p-values, or take "
+            "a longer text."
         )

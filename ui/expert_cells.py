@@ -168,13 +168,16 @@ def routes_side_by_side(
     return fig
 
 
-def routes_without_words(found: RoutesWithout, words: Sequence[Word], by: str) -> go.Figure:
+def routes_without_words(
+    found: RoutesWithout, words: Sequence[Word], by: str, unit: str = "word"
+) -> go.Figure:
     """Layers x words: the expert that a layer takes without the word, where that is another one than with it.
 
     Args:
         found: the routes.
         words: the `W` words, in reading order.
         by: what stands for a word, for the subtitle.
+        unit: what `words` are, of `shrp.attribution.units.UNITS`.
     """
     changed = found.without != found.own[:, None]
     names = [escape_html(shorten(word.text, _WORD)) for word in words]  # a word may be as long as a text
@@ -205,9 +208,9 @@ def routes_without_words(found: RoutesWithout, words: Sequence[Word], by: str) -
     first = "" if found.top_k == 1 else f"; of its {found.top_k} experts the one with the largest gate"
     layout(
         fig,
-        "Experts taken without a word",
-        subtitle=f"{int(changed.sum()):,} of {changed.size:,} cells name another expert, taken without the word; grey: "
-        f"the same{first}<br>n = {len(words):,} words, one at a time replaced by {by}, the model routing anew"
+        f"Experts taken without a {unit}",
+        subtitle=f"{int(changed.sum()):,} of {changed.size:,} cells name another expert, taken without the {unit}; "
+        f"grey: the same{first}<br>n = {len(words):,} {unit}s, one at a time replaced by {by}, the model routing anew"
         + ("; line: the second text begins" if second else ""),
         height=grid_height(len(rows), 215),
         margin=TWO_LINES,
@@ -217,6 +220,6 @@ def routes_without_words(found: RoutesWithout, words: Sequence[Word], by: str) -
     )
     fig.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
     if len(words) > _WINDOW:
-        fig.update_xaxes(range=[-0.5, _WINDOW - 0.5], title="word, in reading order; drag to move")
+        fig.update_xaxes(range=[-0.5, _WINDOW - 0.5], title=f"{unit}, in reading order; drag to move")
         fig.update_layout(dragmode="pan")
     return fig

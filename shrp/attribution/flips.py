@@ -65,6 +65,8 @@ class Flips:
     """Sets that were tried, the random ones left out."""
     random: tuple[int, int]
     """How many random sets of as many words flip it, and of how many; of all there are, where the search tried them."""
+    unit: str = "word"
+    """What `words` are, as of the instance."""
 
     def to_frame(self, labels: Sequence[str]) -> pd.DataFrame:
         """One row a set.
@@ -74,7 +76,9 @@ class Flips:
         """
         return pd.DataFrame(
             {
-                "words": [" + ".join(self.words[place].text for place in one.places) for one in self.found],
+                f"{self.unit}s": [
+                    " + ".join(self.words[place].text for place in one.places) for one in self.found
+                ],
                 "places": [", ".join(str(place + 1) for place in one.places) for one in self.found],
                 "answer": [labels[one.answer] for one in self.found],
                 "probability": [one.probability for one in self.found],
@@ -121,7 +125,7 @@ def fewest_words(
     if progress:
         progress(search.tried, search.tried)
     flips.sort(key=lambda one: one.margin)
-    return Flips(instance.words, search.answer, size, tuple(flips), smallest, tried, random)
+    return Flips(instance.words, search.answer, size, tuple(flips), smallest, tried, random, instance.unit)
 
 
 def _sets(count: int, size: int, first: Sequence[int], best: tuple[int, ...]) -> list[tuple[int, ...]]:

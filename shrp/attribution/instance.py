@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -69,6 +69,8 @@ class Instance:
     replacements: dict[str, Tensor]
     """Embedding `(e,)` of the tokens that may stand for a word: `pad`, and `mask` if there is such a token."""
     columns: tuple[int, ...]
+    unit: str = field(default="word", kw_only=True)
+    """What `words` are: words, or longer pieces that `shrp.attribution.units` put together."""
 
     @property
     def truncated(self) -> bool:

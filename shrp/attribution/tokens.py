@@ -50,6 +50,8 @@ class WordScores:
     """Ablation: in how many routed layers the word's replacement changed the route of what is left, `(W,)`."""
     steps: int | None = None
     """Integrated gradients: points that were summed over."""
+    unit: str = "word"
+    """What `words` are, as of the instance."""
 
     @property
     def total(self) -> float:
@@ -83,7 +85,8 @@ def input_x_gradient(instance: Instance, output: int) -> WordScores:
         # Of the embeddings alone: `.backward()` would leave gradients on parameters that others use.
         (gradient,) = torch.autograd.grad(value, embeddings)
     by_token = (embeddings.detach() * gradient).sum(-1)[0]
-    return WordScores(METHODS[0], instance.words, _numpy(instance.per_word(by_token)), float(value.detach()))
+    scores = _numpy(instance.per_word(by_token))
+    return WordScores(METHODS[0], instance.words, scores, float(value.detach()), unit=instance.unit)
 
 
 def integrated_gradients(
@@ -130,7 +133,7 @@ def integrated_gradients(
             full, reference = instance.outputs(torch.cat([instance.embeddings, baseline]))[:, output].tolist()
     by_token = by_embedding.detach().sum(-1)[0]
     scores = _numpy(instance.per_word(by_token))
-    return WordScores(METHODS[1], instance.words, scores, full, reference, steps=steps)
+    return WordScores(METHODS[1], instance.words, scores, full, reference, steps=steps, unit=instance.unit)
 
 
 def converged_gradients(
@@ -186,6 +189,7 @@ def ablate_words(
         _numpy(scores),
         full,
         rerouted=np.concatenate(rerouted) if own.layers else None,
+        unit=instance.unit,
     )
 
 
@@ -251,13 +255,13 @@ def agreement(results: list[WordScores]) -> pd.DataFrame:
 
 
 def to_frame(results: list[WordScores]) -> pd.DataFrame:
-    """One row a word: its place, text, which text of a pair, and its score by every method."""
-    words = results[0].words if results else ()
+    """One row a word, or a phrase or sentence: its place, text, which text of a pair, and its score by every method."""
+    words, unit = (results[0].words, results[0].unit) if results else ((), "word")
     frame = pd.DataFrame(
         {
             "place": range(1, len(words) + 1),
             "text": [word.part + 1 for word in words],
-            "word": [word.text for word in words],
+            unit: [word.text for word in words],
             "tokens": [len(word.positions) for word in words],
         }
     )

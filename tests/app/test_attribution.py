@@ -10,6 +10,7 @@ import pytest
 from shrp import checkpoint as checkpoints
 from shrp.attribution import experts, flips, instance, router, tokens
 from shrp.attribution.trust import Trust
+from shrp.attribution.units import in_units
 from shrp.data import load_probe
 from shrp.explore import Exploration, explore
 from shrp.tasks import TASKS, custom_task
@@ -18,6 +19,7 @@ from ui import (
     attribution_flips,
     attribution_results,
     attribution_routes,
+    attribution_unit,
     attribution_words,
     expert_cells,
     loaders,
@@ -91,6 +93,36 @@ def test_the_label_of_an_input_of_the_data_is_told(open_page, tiny_checkpoint):
     assert "Its label" not in texts_of(at)
 
 
+@pytest.mark.parametrize("explain", ["the answer", "a layer's route"])
+def test_longer_pieces_than_words_are_explained(open_page, tiny_checkpoint, explain):
+    at = open_page("attribution", tiny_checkpoint, text="w1 w2, w3 w4. w5", unit="phrase", explain=explain)
+    assert not at.exception
+    assert not at.error
+    frame = next(frame for frame in tables(at) if "phrase" in frame)
+    assert frame["phrase"].tolist() == ["w1 w2,", "w3 w4.", "w5"]
+    if explain == "the answer":
+        one = in_units(made(tiny_checkpoint, ("w1 w2, w3 w4. w5",)), "phrase")
+        expected = tokens.ablate_words(one, int(one.outputs(one.embeddings)[0].argmax()))
+        np.testing.assert_allclose(frame[tokens.METHODS[2]], expected.scores, atol=1e-5)
+    said = texts_of(at)
+    assert "Each phrase in turn is replaced by the mask token" in said
+    assert "3 phrases are few" in said
+    assert "phrases sum to" in said
+    assert at.header[0].value == "Phrases"
+
+
+def test_of_many_words_phrases_are_explained_unless_words_are_picked(open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(attribution_unit, "fitting_unit", lambda one: "phrase")
+    monkeypatch.setattr(attribution_unit, "MOST", 4)
+    at = open_page("attribution", tiny_checkpoint, text="w1 w2, w3 w4. w5")
+    said = texts_of(at)
+    assert "The model reads 7 words of this input" in said
+    assert "its 3 phrases are explained; pick *word*" in said
+    at = open_page("attribution", tiny_checkpoint, text="w1 w2, w3 w4. w5", unit="word")
+    assert "7 words, each with passes of its own" in texts_of(at)
+    assert len(words_table(at)) == 7
+
+
 def test_a_link_restores_the_view(open_page, tiny_checkpoint):
     at = open_page(
         "attribution",
@@ -126,7 +158,7 @@ def test_without_freezing_the_sum_is_off_and_it_says_why(page):
 
 @pytest.mark.parametrize(("frozen", "route"), [(True, True), (False, False)])
 def test_scores_of_little_of_the_output_are_said_to_be(frozen, route):
-    words = SimpleNamespace(full=2.945, reference=2.862)
+    words = SimpleNamespace(full=2.945, reference=2.862, unit="word")
     said = attribution_words.little_explained(words, frozen)
     assert said.startswith(
         "Padding alone has +2.862 of the output's +2.945: these scores share out what is left, +0.083"
