@@ -138,25 +138,29 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
     return low, high
 
 
-def share_interval(hits: np.ndarray, units: np.ndarray) -> tuple[float, float]:
-    """Wilson's 95% interval of the share of inputs that are hits, where those of one unit may be alike.
+def share_interval(hits: np.ndarray, units: np.ndarray, of: np.ndarray | None = None) -> tuple[float, float]:
+    """Wilson's 95% interval of the share of inputs, or of their tokens, that are hits, where those of one unit may be
+    alike.
 
-    It is Wilson's for as many independent inputs as say as much (the effective sample size of Kish 1965): the variance
-    of the share from the units' totals tells how many. Never more than there are inputs, so that units which happen to
-    differ within claim nothing; where all or none are hits, as many as units.
+    It is Wilson's for as many independent ones as say as much (the effective sample size of Kish 1965): the variance
+    of the share from the units' totals tells how many. Never more than there are, so that units which happen to differ
+    within claim nothing; where all or none are hits, as many as units.
 
     Args:
-        hits: bool `(n,)`.
-        units: which unit each input belongs to, `(n,)`, such as `shrp.minimal_pairs.units_of`.
+        hits: bool `(N,)`; with `of`, how many of each input's tokens are hits.
+        units: which unit each input belongs to, `(N,)`, such as `shrp.minimal_pairs.units_of`.
+        of: the tokens of each input `(N,)`; those of one input are one unit.
     """
-    n = len(hits)
+    of = np.ones(len(hits), dtype=int) if of is None else of
+    n = int(of.sum())
     if n == 0:
         return NO_INTERVAL
-    _, unit = np.unique(units, return_inverse=True)
-    size = np.bincount(unit)
+    _, unit = np.unique(units[of > 0], return_inverse=True)
+    hits, of = hits[of > 0], of[of > 0]
+    size = np.bincount(unit, of)
     if len(size) == n:
         return wilson(int(hits.sum()), n)
-    share, effective = hits.mean(), float(len(size))
+    share, effective = hits.sum() / n, float(len(size))
     if 0 < share < 1:
         residual = np.bincount(unit, hits) - share * size
         scale = len(size) / max(len(size) - 1, 1)

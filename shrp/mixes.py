@@ -25,7 +25,6 @@ def mix_frame(
     everything: np.ndarray,
     groups: Mapping[str, np.ndarray],
     *,
-    by_token: bool = False,
     pairs: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """How an expert's inputs (or tokens) split over groups, against all of them.
@@ -34,33 +33,33 @@ def mix_frame(
         mine: `(N,)`: of each input, what was routed to the expert.
         everything: `(N,)`: of each input, what was routed at all.
         groups: name -> mask `(N,)`; each input is in one of them.
-        by_token: whether what is counted is tokens. Those of one input are not independent, so they have no intervals
-            and no test.
         pairs: rows of minimal pairs `(P, 2)`. Where there are some, a test that took their two inputs, which route much
-            alike, for independent would find too much: groups are dealt anew instead, `DEALS` times.
+            alike, for independent would find too much: groups are dealt anew instead, `DEALS` times. So they are where
+            tokens are counted: whole inputs move, with what the expert has of each beyond its share of all.
 
     Returns:
         Columns group, count (of the expert's), here (its share of the expert's), low and high (the share's 95%
-        interval, `shrp.metrics.share_interval` with both inputs of a pair as one unit), n (of all), base, lift, p
-        (Fisher's exact test of the expert against all other experts, two-sided, or that of the deals) and q (p for all
-        groups looked at, after Benjamini and Hochberg 1995). nan where there is nothing to say.
+        interval, `shrp.metrics.share_interval` with an input, or both of a pair, as one unit), n (of all), base, lift,
+        p (Fisher's exact test of the expert against all other experts, two-sided, or that of the deals) and q (p for
+        all groups looked at, after Benjamini and Hochberg 1995). nan where there is nothing to say.
     """
     from scipy.stats import false_discovery_control, fisher_exact
 
     total, whole = int(mine.sum()), int(everything.sum())
-    tested = not by_token and 0 < total < whole
-    paired = pairs is not None and len(pairs) > 0
-    units, taken = units_of(len(mine), pairs), mine > 0
+    tested, by_token = 0 < total < whole, len(everything) > 0 and everything.max() > 1
+    pairs = np.empty((0, 2), dtype=int) if pairs is None else pairs
+    dealt, units = by_token or len(pairs) > 0, units_of(len(mine), pairs)
     rows = []
     for name, mask in groups.items():
         count, n = int(mine[mask].sum()), int(everything[mask].sum())
-        low, high = share_interval(mask[taken], units[taken]) if tested else (np.nan, np.nan)
+        low, high = share_interval(mine * mask, units, mine) if tested else (np.nan, np.nan)
         table = [[count, total - count], [n - count, whole - total - (n - count)]]
-        p = float(fisher_exact(table).pvalue) if tested and not paired else np.nan
+        p = float(fisher_exact(table).pvalue) if tested and not dealt else np.nan
         rows.append((name, count, count / max(total, 1), low, high, n, n / max(whole, 1), p))
     frame = pd.DataFrame(rows, columns=["group", "count", "here", "low", "high", "n", "base", "p"])
-    if tested and paired:
-        frame["p"] = _dealt(mine, np.argmax(np.stack(list(groups.values())), axis=0), len(groups), pairs)
+    if tested and dealt:
+        beyond = mine - everything * (total / whole)
+        frame["p"] = _dealt(beyond, np.argmax(np.stack(list(groups.values())), axis=0), len(groups), pairs)
     lift = frame["here"] / frame["base"].where(frame["base"] > 0)
     q = false_discovery_control(frame["p"]) if tested and len(frame) else np.nan
     return frame.assign(lift=lift, q=q)[
@@ -68,16 +67,18 @@ def mix_frame(
     ]
 
 
-def _dealt(mine: np.ndarray, codes: np.ndarray, groups: int, pairs: np.ndarray) -> np.ndarray:
-    """For each group how often dealing the groups anew, pairs together, gives it a count as far from the mean, `(G,)`.
+def _dealt(beyond: np.ndarray, codes: np.ndarray, groups: int, pairs: np.ndarray) -> np.ndarray:
+    """For each group how often dealing the groups anew, pairs together, gives it a count as far from what is expected,
+    `(G,)`.
 
     Args:
+        beyond: of each input, what the expert has of it more than its share of all, `(N,)`.
         codes: each input's group `(N,)`.
     """
     members = np.eye(groups)[codes]  # (N, G)
     dealer, generator = Dealer(codes, pairs, np.zeros(len(codes))), np.random.default_rng(0)
-    dealt = np.concatenate([block @ members for block in dealer.dealt_values(mine, DEALS, generator)])
-    far = np.abs(dealt - dealt.mean(0)) >= np.abs(mine @ members - dealt.mean(0)) - 1e-9
+    dealt = np.concatenate([block @ members for block in dealer.dealt_values(beyond, DEALS, generator)])
+    far = np.abs(dealt - dealt.mean(0)) >= np.abs(beyond @ members - dealt.mean(0)) - 1e-9
     return (1 + far.sum(0)) / (1 + DEALS)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, hypergeom
+from scipy.stats import false_discovery_control, fisher_exact, hypergeom
 
 from shrp import mixes
 from shrp.metrics import wilson
@@ -64,10 +64,43 @@ def test_pairs_that_route_alike_are_no_more_than_one_input_each(monkeypatch):
     assert differing(frame) == (["even"], ["odd"])
 
 
-@pytest.mark.parametrize(
-    ("mine", "by_token"), [(np.zeros(60, int), False), (np.ones(60, int), False), (taken(18, 8, 1), True)]
-)
-def test_without_a_contrast_or_of_tokens_there_is_no_test(mine, by_token):
-    frame = mix_frame(mine, np.ones(60, int), GROUPS, by_token=by_token)
+def tokens_of(generator, rates):
+    """Of 60 inputs: an expert's tokens, and all; those of one input go together."""
+    everything = generator.integers(4, 30, 60)
+    return generator.binomial(everything, generator.beta(4 * rates, 4 * (1 - rates))), everything
+
+
+def test_tokens_of_one_input_are_no_draws_of_their_own(monkeypatch):
+    monkeypatch.setattr(mixes, "DEALS", 500)
+    rng, alike = np.random.default_rng(0), np.full(60, 0.3)
+    named, naive, covered, times = 0, 0, 0, 150
+    for _ in range(times):
+        mine, everything = tokens_of(rng, alike)
+        frame = mix_frame(mine, everything, GROUPS)
+        named += any(differing(frame))
+        row = frame.iloc[0]
+        table = [[row["count"], mine.sum() - row["count"]], [row["n"], everything.sum() - row["n"]]]
+        table[1] = [table[1][0] - table[0][0], table[1][1] - table[0][1]]
+        naive += fisher_exact(table).pvalue < 0.05
+        covered += row["low"] <= 1 / 3 <= row["high"]  # inputs of all groups are as long, on average
+    assert named <= 0.08 * times
+    assert naive > 0.2 * times
+    assert (
+        covered >= 0.93 * times
+    )  # as groups have fixed sizes, which the interval takes for chance, more than 95%
+    mine, everything = tokens_of(rng, np.repeat([0.6, 0.2, 0.2], 20))
+    assert differing(mix_frame(mine, everything, GROUPS))[0] == ["negation"]
+
+
+def test_a_group_of_longer_inputs_has_more_tokens_and_no_larger_part_of_them():
+    everything = np.repeat([20, 5, 5], 20)
+    frame = mix_frame(everything // 5, everything, GROUPS)  # a fifth of every input
+    assert frame["count"].tolist() == [80, 20, 20]
+    assert differing(frame) == ([], [])
+
+
+@pytest.mark.parametrize("mine", [np.zeros(60, int), np.ones(60, int)])
+def test_without_a_contrast_there_is_no_test(mine):
+    frame = mix_frame(mine, np.ones(60, int), GROUPS)
     assert frame[["low", "high", "p", "q"]].isna().all(axis=None)
     assert differing(frame) == ([], [])

@@ -45,7 +45,9 @@ def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
     tasks, models = list(frame["task"].unique()), list(frame["name"].unique())
     names = {model: _wrapped(model) for model in models}
     floors = floors_of(frame)
-    fig = make_subplots(cols=len(tasks), shared_yaxes=True, horizontal_spacing=0.015, subplot_titles=tasks)
+    sizes = frame.drop_duplicates("task").set_index("task")["n"]
+    titles = [f"{task}<br><sup>n = {sizes[task]:,}</sup>" for task in tasks]
+    fig = make_subplots(cols=len(tasks), shared_yaxes=True, horizontal_spacing=0.015, subplot_titles=titles)
     for place, task in enumerate(tasks, 1):
         part = frame[frame["task"] == task]
         for row in part.itertuples():
@@ -82,7 +84,7 @@ def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
         subtitle=note,
         height=230 + 12 * lines + 20 * len(models),
         legend=False,
-        margin={"t": 150},
+        margin={"t": 162},
     )
 
 

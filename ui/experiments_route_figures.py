@@ -45,7 +45,7 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
         values, low, high = (100 * rows[column] for column in columns)
         fig.add_scatter(
             x=values,
-            y=rows["checkpoint"],
+            y=_with_n(rows),
             error_x=None if alone else whiskers(values, low, high),
             mode="markers",
             name=name,
@@ -71,6 +71,11 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
     )
 
 
+def _with_n(rows: pd.DataFrame) -> list[str]:
+    """Each row's checkpoint, with the inputs that its scores are over."""
+    return [f"{escape_html(row.checkpoint)}<br>n = {row.n:,}" for row in rows.itertuples()]
+
+
 def told_lines(told: pd.DataFrame, by: str, note: str) -> go.Figure:
     """Layer by layer, what part of the choice one grouping explains: a line a checkpoint, a colour a task.
 
@@ -89,7 +94,7 @@ def told_lines(told: pd.DataFrame, by: str, note: str) -> go.Figure:
             x=rows["layer"],
             y=100 * rows["explained"],
             mode="lines+markers",
-            name=escape_html(name),
+            name=f"{escape_html(name)}, n = {int(rows['n'].max()):,}",
             marker={"symbol": [symbol if p <= 0.05 else f"{symbol}-open" for p in rows["p"]], "size": 8},
             line={"color": color, "dash": _DASHES[depth % len(_DASHES)]},
             customdata=rows[["p", "n"]].assign(

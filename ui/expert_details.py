@@ -119,31 +119,25 @@ def _numbers(
     one, two, three = st.columns(3, border=True)
     with one:
         st.metric("Top-1 share", percent(stats.share(layer)[expert]))
-        if stats.unit == "inputs":
-            chose, units = stats.top1[layer][:, expert] > 0, units_of(stats.n, pairs)
-            bounds = interval_text(share_interval(chose, units), "accuracy")
-            st.caption(f"{mine:,} of n = {total:,} inputs of {escape(stats.data)}; 95% interval {bounds}")
-            for name, rows in of.items():
-                here, among = int(stats.counts(layer, rows)[expert]), int(rows.sum())
-                ends = share_interval(chose[rows], units[rows])
-                bounds = interval_text(ends, "accuracy") if among else "none"
-                share = percent(here / among) if among else "none"
-                st.caption(f"{escape(name)}: **{share}**, {here:,} of n = {among:,}; 95% interval {bounds}")
-            if len(pairs):
-                st.caption(
-                    "For the intervals a minimal pair is drawn as one: both of its inputs route much alike."
-                )
-        else:
-            # Tokens of one input are not independent, so an interval from their number would be too narrow.
-            inputs = int((stats.top1[layer][:, expert] > 0).sum())
+        took, of_all, units = stats.top1[layer][:, expert], stats.top1[layer].sum(1), units_of(stats.n, pairs)
+        by_token = stats.unit == "tokens"
+        where = f", in {int((took > 0).sum()):,} of {stats.n:,} inputs" if by_token else ""
+        what = "real tokens" if by_token else "inputs"
+        bounds = interval_text(share_interval(took, units, of_all), "accuracy")
+        st.caption(f"{mine:,} of n = {total:,} {what} of {escape(stats.data)}{where}; 95% interval {bounds}")
+        for name, rows in of.items():
+            here, among = int(took[rows].sum()), int(of_all[rows].sum())
+            bounds = interval_text(share_interval(took[rows], units[rows], of_all[rows]), "accuracy")
+            said = f"**{percent(here / among)}**, {here:,}" if among else "**none**, 0"
+            end = f"; 95% interval {bounds}" if among else ""
+            st.caption(f"{escape(name)}: {said} of n = {among:,} {what}{end}")
+        drawn = ["The tokens of an input"] if by_token else []
+        if len(pairs):
+            drawn.append("both inputs of a minimal pair" if by_token else "Both inputs of a minimal pair")
+        if drawn:
             st.caption(
-                f"{mine:,} of n = {total:,} real tokens of {escape(stats.data)}, in {inputs:,} of "
-                f"{stats.n:,} inputs"
+                f"For the intervals: {' and '.join(drawn)} are drawn as one, for they route much alike."
             )
-            for name, rows in of.items():
-                counts_here = stats.counts(layer, rows)
-                share = percent(stats.share(layer, rows)[expert]) if counts_here.sum() else "none"
-                st.caption(f"{escape(name)}: **{share}** of n = {int(counts_here.sum()):,} real tokens")
     with two:
         st.metric("Mean router probability", percent(stats.mean_probs(layer)[expert]))
         st.caption(f"over all n = {stats.n:,} inputs, chosen or not; even: {percent(1 / stats.num_experts)}")
@@ -183,8 +177,6 @@ def _mixes(
 
 def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> str:
     """Which groups an expert takes more or less often than the others do, in words."""
-    if by_token:
-        return "Tokens of one input are not independent, so there are no intervals and no test."
     if frame["q"].isna().all():
         return "One expert takes all inputs, so there is none to compare it with, and no test."
     lifts = dict(zip(frame["group"], frame["lift"], strict=True))
@@ -199,10 +191,11 @@ def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> st
         ". ".join(parts) or f"No difference from the other experts beyond chance could be shown in its {many}"
     )
     how = f"Fisher's exact test of each of {len(frame)} {many}"
-    if paired:
+    if by_token or paired:
+        moved = ["the tokens of an input"] * by_token + ["both inputs of a minimal pair"] * paired
         how = (
-            f"Permutation test of {len(frame)} {many}, {DEALS:,} shuffles; both inputs of a minimal pair move "
-            "together, as they route much alike"
+            f"Permutation test of {len(frame)} {many}, {DEALS:,} shuffles; {' and '.join(moved)} move together, as "
+            "they route much alike"
         )
     return (
         f"{found}. {how}; {percent(FALSE_DISCOVERIES, 0)} of those named may be chance in this chart, and more over "

@@ -188,9 +188,9 @@ def mix(
     """The expert's inputs by a grouping of `measurements.groups`."""
 
     def work(_: Progress) -> pd.DataFrame:
-        top1, by_token = stats.top1[layer], stats.unit == "tokens"
+        top1 = stats.top1[layer]
         groups = measurements.groups(checkpoint, data, stats)[by]
-        return mix_frame(top1[:, expert], top1.sum(1), groups, by_token=by_token, pairs=pairs_of(data))
+        return mix_frame(top1[:, expert], top1.sum(1), groups, pairs=pairs_of(data))
 
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, layer, expert, by)
     return once("mixes", 256, key, "Comparing its inputs with all others", work)

@@ -172,7 +172,9 @@ def plain(markdown: str) -> str:
 
 def escape_html(text: str) -> str:
     """Text for HTML and for Plotly's labels and hover texts, which read a subset of HTML."""
-    return html.escape(str(text), quote=True).replace("&quot;", "&#34;")  # Plotly knows numbers, but not this name
+    return html.escape(str(text), quote=True).replace(
+        "&quot;", "&#34;"
+    )  # Plotly knows numbers, but not this name
 
 
 def file_name(text: str) -> str:
