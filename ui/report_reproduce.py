@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,6 +74,8 @@ def reproduce_part(part: Section, selection: Selection) -> None:
 def train_command(selection: Selection) -> str | None:
     """The command that a checkpoint's stored settings make; None where they are not stored or it was pruned from one.
 
+    A comment above it names a base that no command could find by its name.
+
     Of layers that were converted on texts before the task there are two, `shrp convert` and `shrp train`; three where a
     task's routed model chose among them before that.
     """
@@ -87,15 +90,16 @@ def train_command(selection: Selection) -> str | None:
         return None  # `shrp convert` converts in one, and draws no experts at random
     if not isinstance(before, Mapping) and info.task.name != TEXTS.name and _converted_none(config):
         return None  # its layers were converted before, and how is not stored
+    named = "" if _base(info) == info.base_model else f"# YOUR_BASE is {info.base_model or 'not stored'}.\n"
     if info.task.name == TEXTS.name:
-        return _convert_command(info, before or info.training, _folder(selection))
+        return named + _convert_command(info, before or info.training, _folder(selection))
     trained_on = str(info.training.get("train_data", ""))
     data = (
         ["--task", info.task.name]
         if trained_on == f"glue/{info.task.name} train"
         else ["--train-file", "YOUR_TRAINING_FILE", "--validation-file", "YOUR_VALIDATION_FILE"]
     )
-    words = ["python", "-m", "shrp", "train", "--base", info.base_model or "BASE", *data]
+    words = ["python", "-m", "shrp", "train", "--base", _base(info), *data]
     # A setting that was not stored did not exist yet, and the plain recipe leaves it at what it was then.
     words += ["--recipe", "paper"]
     if converted(info.training):
@@ -121,8 +125,13 @@ def train_command(selection: Selection) -> str | None:
             words += ["--teacher-learning-rate", f"{rate:g}"]
     command = shlex.join([*words, "--out", _folder(selection)])
     if converted(info.training):
-        return f"{_convert_command(info, made, 'converted')}\n{command}"
-    return command
+        return f"{named}{_convert_command(info, made, 'converted')}\n{command}"
+    return named + command
+
+
+def _base(info: CheckpointInfo) -> str:
+    """The base, where it is called what the hub could know it by."""
+    return info.base_model if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", info.base_model or "") else "YOUR_BASE"
 
 
 def _folder(selection: Selection) -> str:
@@ -134,7 +143,7 @@ def _convert_command(info: CheckpointInfo, made: Mapping[str, Any], out: str) ->
     """The `shrp convert` command, from what it stored; two where a task said which experts to keep, with a comment on
     what lies between them.
     """
-    words = ["python", "-m", "shrp", "convert", "--base", info.base_model or "BASE", "--texts", "YOUR_TEXTS"]
+    words = ["python", "-m", "shrp", "convert", "--base", _base(info), "--texts", "YOUR_TEXTS"]
     routed = [*words, *_layers(info), *_settings(made.get("config", {}), _CONVERT_OPTIONS)]
     if not info.plan:
         return shlex.join([*routed, "--out", out])
