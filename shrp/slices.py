@@ -1,13 +1,14 @@
-"""Slices of one's own: groups of inputs by words that their texts contain.
+"""Slices of one's own: groups of inputs by words that their texts contain, or by their numbers.
 
 A line names a slice and the words that make it, `negation: not, *n't, never`; an input is in the first slice of which
-it has a word. Words are whole, in either case, and may be several in a row; a `*` stands for letters.
+it has a word. Words are whole, in either case, and may be several in a row; a `*` stands for letters. `#12` is the
+input of that number, from 0, and `#12-20` are nine in a row.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,16 +25,17 @@ MOST, LONGEST = 24, 60
 _STARS = 2
 _LETTERS = r"\w{0,40}"
 """What a star stands for; were there no limit, a text without spaces could take hours."""
+_NUMBERS = re.compile(r"#(\d{1,9})(?: ?[-\N{EN DASH}] ?#?(\d{1,9}))?")
 _DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Signs that would turn around what stands after a name."""
 
 
 @dataclass(frozen=True)
 class WordSlice:
-    """A slice by its words, each a word, several in a row, or with stars for letters.
+    """A slice by its words, each a word, several in a row, or with stars for letters; or inputs' numbers.
 
     Raises:
-        DataError: a word is nothing but stars, or has more than two.
+        DataError: a word is nothing but stars, or has more than two; or numbers run backwards.
     """
 
     name: str
@@ -45,11 +47,41 @@ class WordSlice:
                 raise DataError(f"slice '{self.name}': '{word}' would be in every text; give it letters.")
             if word.count("*") > _STARS:
                 raise DataError(f"slice '{self.name}': '{word}' has more than {_STARS} stars; take some out.")
+        for numbers in self.numbers:
+            if not numbers:
+                said = f"#{numbers.stop - 1}-{numbers.start}"
+                raise DataError(f"slice '{self.name}': its numbers run backwards; write {said}.")
 
     @property
-    def pattern(self) -> re.Pattern:
-        """Finds any of the words in a text (`plain`)."""
-        return re.compile("|".join(map(_pattern, self.words)), re.IGNORECASE)
+    def numbers(self) -> tuple[range, ...]:
+        """Of inputs that are in it whatever they say."""
+        found = filter(None, map(_NUMBERS.fullmatch, self.words))
+        return tuple(range(int(one[1]), int(one[2] or one[1]) + 1) for one in found)
+
+    @property
+    def pattern(self) -> re.Pattern | None:
+        """Finds any of the words in a text (`plain`); None if there are only numbers."""
+        words = [word for word in self.words if not _NUMBERS.fullmatch(word)]
+        return re.compile("|".join(map(_pattern, words)), re.IGNORECASE) if words else None
+
+    def of(self, data: TextData) -> np.ndarray:
+        """Which inputs are in it, `(N,)`, be they in an earlier one as well or not.
+
+        Raises:
+            DataError: the data have no input of a number.
+        """
+        mask = np.zeros(len(data), dtype=bool)
+        if pattern := self.pattern:
+            texts = (
+                "\n".join(map(plain, parts)) for parts in data.texts
+            )  # no words go over from one to the other
+            mask[[i for i, text in enumerate(texts) if pattern.search(text)]] = True
+        for numbers in self.numbers:
+            if numbers.stop > len(data):
+                said = f"it has {len(data):,}, and they count from 0"
+                raise DataError(f"slice '{self.name}': {data.name} has no input #{numbers.stop - 1}: {said}.")
+            mask[numbers.start : numbers.stop] = True
+        return mask
 
 
 def parse_slices(text: str) -> tuple[WordSlice, ...]:
@@ -80,17 +112,29 @@ def parse_slices(text: str) -> tuple[WordSlice, ...]:
 
 
 def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
-    """The data with these slices in place of their own: each input in the first one of which a text has a word, others
-    in `REST`. Scores that are stored of the data are still theirs.
+    """The data with these slices in place of their own: each input in the first one that it is in, others in `REST`.
+    Scores that are stored of the data are still theirs.
+
+    Raises:
+        DataError: the data have no input of a number.
     """
     names = np.full(len(data), REST, dtype=object)
-    texts = ["\n".join(map(plain, parts)) for parts in data.texts]  # no words go over from one to the other
     for one in reversed(slices):
-        search = one.pattern.search
-        names[[search(text) is not None for text in texts]] = one.name
+        names[one.of(data)] = one.name
     words = "\n".join(f"{one.name}: {', '.join(one.words)}" for one in slices)
     origin = data if data.origin is None else data.origin
     return replace(data, slices=tuple(names.tolist()), origin=origin, slice_words=words)
+
+
+def by_numbers(numbers: Iterable[int]) -> str:
+    """What makes a slice of these inputs: `#3, #17-25`."""
+    ordered, runs = sorted(set(numbers)), []
+    for number in ordered:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"#{first}" if first == last else f"#{first}-{last}" for first, last in runs)
 
 
 def plain(text: str) -> str:

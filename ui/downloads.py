@@ -13,10 +13,8 @@ from shrp.columns import csv_options
 from ui.text import escape_html, file_name
 from ui.theme import unclickable
 
-_TOOLBAR = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
-}
+_TOOLBAR = {"displaylogo": False}
+_UNNEEDED, _AREAS = ["autoScale2d", "zoomIn2d", "zoomOut2d"], ["select2d", "lasso2d"]
 
 
 def chart(
@@ -27,6 +25,7 @@ def chart(
     alt: str,
     on_select: Callable[[], None] | None = None,
     hint: str = "",
+    areas: bool = False,
 ) -> None:
     """Show a chart and, under it, its downloads.
 
@@ -37,10 +36,13 @@ def chart(
         name: of the files, without extension.
         alt: what the chart shows, in words, for those who can't see it.
         on_select: called when points are clicked, and when that changes; `clicked(key)` says what was.
+        areas: whether a box or a lasso may select points too; `selected(key)` says which.
         hint: where the page says or does the same without the chart, for those who can't use it.
     """
-    options: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    config = _TOOLBAR | {"toImageButtonOptions": {"filename": file_name(name), "scale": 2}}
+    modes = ["points", "box", "lasso"] if areas else ["points"]
+    options: dict[str, Any] = {"on_select": on_select, "selection_mode": modes} if on_select else {}
+    hidden = {"modeBarButtonsToRemove": _UNNEEDED if areas else [*_UNNEEDED, *_AREAS]}
+    config = _TOOLBAR | hidden | {"toImageButtonOptions": {"filename": file_name(name), "scale": 2}}
     st.plotly_chart(fig, width="stretch", key=key, alt=f"{alt} {hint}".strip(), config=config, **options)
     downloads(frame, key, name, fig=fig, alt=alt)
 
@@ -51,9 +53,19 @@ def clicked(key: str) -> list[Any]:
     Args:
         key: the chart's, whose points each carry a list.
     """
-    points = st.session_state[key]["selection"]["points"]
-    found = points[0].get("customdata") if points else None
-    # Streamlit hands a list over as an object whose keys are the places in it.
+    found = selected(key)
+    return found[0] if found else []
+
+
+def selected(key: str) -> list[list[Any]]:
+    """The `customdata` of all points that are selected in a chart. As for `clicked`."""
+    state = st.session_state.get(key)
+    points = state["selection"]["points"] if state else []
+    return [_as_list(point.get("customdata")) for point in points]
+
+
+def _as_list(found: Any) -> list[Any]:
+    """Streamlit hands a list over as an object whose keys are the places in it."""
     return [found[name] for name in sorted(found, key=int)] if isinstance(found, dict) else list(found or ())
 
 

@@ -16,8 +16,9 @@ from shrp.usage import UsageStats
 from ui import expert_profile_results as made
 from ui import measurements
 from ui.bound import fall_back
-from ui.downloads import chart, clicked
+from ui.downloads import chart, selected
 from ui.expert_profile_inputs import EXAMPLE, TYPED, input_frame
+from ui.expert_profile_selection import selection
 from ui.text import escape, escape_html, percent, shorten
 from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SELECTED, SKY, layout
 
@@ -83,6 +84,7 @@ def input_map(
         alt=f"Scatter of {stats.n:,} inputs by two principal components of the {axes} at layer {layer}'s router, "
         f"coloured by {coloured}: " + "; ".join(f"{group} {int((groups == group).sum())}" for group in order),
         on_select=_pick,
+        areas=True,
     )
     mixed = (
         " Here each token is routed for itself: an input lies at the mean of its tokens, and counts for the expert "
@@ -96,11 +98,14 @@ def input_map(
         if sum(drawn.held)
         else "Here all inputs are alike: they lie at one point."
     )
-    pick = " Pick a point to see this expert's attention in that input, below." * followed
+    pick = " Click a point to see this expert's attention in that input, below." * followed
+    pick += " Select several with the box or the lasso in the chart's bar, to make a slice of them."
     st.caption(
         "The nearer, the more alike, in the two directions in which these inputs differ most, each drawn on a scale of "
         f"its own. {rest}{mixed}{pick}"
     )
+    picked = [int(point[0]) for point in selected(_KEY) if point]
+    selection(picked, lambda: _table(stats, data, layer, expert, drawn), stats, data, layer, name)
 
 
 def _groupings(
@@ -167,7 +172,7 @@ def map_figure(
             hovertemplate="%{hovertext}<extra></extra>",
         )
     first, second = (percent(part, 0) for part in drawn.held)
-    fig.update_layout(hovermode="closest", dragmode="pan")
+    fig.update_layout(hovermode="closest", dragmode="pan", newselection={"line": {"color": GREY, "width": 2}})
     return layout(
         fig,
         title,
@@ -198,5 +203,6 @@ def _table(stats: UsageStats, data: TextData, layer: int, expert: int, drawn: Pl
 
 
 def _pick() -> None:
-    if cell := clicked(_KEY):
-        st.session_state[EXAMPLE], st.session_state[TYPED] = int(cell[0]), ""
+    found = selected(_KEY)
+    if len(found) == 1 and found[0]:  # several are no example; a redrawn chart's have no number
+        st.session_state[EXAMPLE], st.session_state[TYPED] = int(found[0][0]), ""

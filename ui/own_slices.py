@@ -1,14 +1,15 @@
-"""Slices of a person's own, by words: typed in the sidebar, and in place of the data's own on every page."""
+"""Slices of a person's own, by words or numbers: in the sidebar, and in place of the data's own on every page."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import streamlit as st
 
 from shrp.data import TextData
 from shrp.errors import DataError
-from shrp.slices import MOST, REST, WordSlice, parse_slices, sliced_by_words
+from shrp.slices import MOST, REST, WordSlice, by_numbers, parse_slices, sliced_by_words
 from ui.store import once
 from ui.text import escape
 
@@ -19,7 +20,8 @@ MAX_CHARACTERS = 1_500
 _HELP = (
     f"One a line, at most {MOST}: a name, a colon and words. An input is in the first slice of which it has a word; "
     "the others are in *none of these*. Words are whole, in either case, may be several in a row, and a star stands "
-    "for letters. They take the place of the data's own slices on every page; empty the box to have those back."
+    "for letters. `#12` is the input of that number, from 0, and `#12-20` are nine in a row. They take the place of "
+    "the data's own slices on every page; empty the box to have those back."
 )
 
 
@@ -40,22 +42,50 @@ def draw() -> None:
 
 
 def applied(data: TextData) -> TextData:
-    """The data with the slices that are typed; as they are where there are none, or none that can be read."""
+    """The data with the slices that are typed; as they are where there are none, or none that these data have."""
     slices, _ = _read()
     if not slices:
         return data
     key = data.fingerprint, data.name, data.pairs, slices
-    return once("own slices", 8, key, "Making the slices", lambda progress: sliced_by_words(data, slices))
+    try:
+        return once("own slices", 8, key, "Making the slices", lambda progress: sliced_by_words(data, slices))
+    except DataError:
+        return data  # `say` says why
 
 
 def say(data: TextData) -> None:
-    """In the sidebar, how many inputs are in each of the slices that are typed."""
+    """In the sidebar, how many inputs are in each of the slices that are typed, or why they are not in use."""
     slices, _ = _read()
     if not slices:
+        return
+    try:
+        for one in slices:
+            one.of(data)
+    except DataError as error:
+        st.sidebar.error(f"Slices of your own are not in use: {escape(str(error))}", icon=":material/error:")
         return
     counts = Counter(data.slices)
     said = ", ".join(f"{escape(name)} {counts[name]:,}" for name in (*(one.name for one in slices), REST))
     st.sidebar.caption(f":material/label: Slices of your own (n = {len(data):,}): {said}.")
+
+
+def with_numbers(name: str, numbers: Iterable[int]) -> str:
+    """What the box would have with a slice of these inputs, in place of any of that name; before all others, since an
+    input is in the first one that it is in.
+
+    Raises:
+        DataError: these are no slices, or more than the page's address can hold.
+    """
+    lines = (st.session_state.get(SLICES) or "").splitlines()
+    others = [line for line in lines if line.strip() and line.partition(":")[0].strip() != name.strip()]
+    text = "\n".join([f"{name.strip()}: {by_numbers(numbers)}", *others])
+    if len(text) > MAX_CHARACTERS:
+        raise DataError(
+            f"these inputs are too many, and too far apart, for the page's address, which has to name them: "
+            f"{len(text):,} characters of at most {MAX_CHARACTERS:,}."
+        )
+    parse_slices(text)
+    return text
 
 
 def _read() -> tuple[tuple[WordSlice, ...], str]:
