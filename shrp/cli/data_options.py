@@ -27,8 +27,8 @@ SliceWords = Annotated[
     list[str] | None,
     typer.Option(
         "--slice",
-        help="A slice of your own, of any data: its name and the words that make it, such as 'negation: not, *n't'. "
-        "Once for each; an input is in the first one of which it has a word.",
+        help="A slice of your own, of any data: its name and the words that make it, such as 'negation: not, *n't', or "
+        "inputs' numbers from 0, 'odd: #12, #30-41'. Once for each; an input is in the first one that it is in.",
     ),
 ]
 PairColumn = Annotated[
