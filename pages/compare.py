@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import compare_kept, compare_plan, compare_sides, compare_views, lab_hurts, measurements
+from ui import compare_kept, compare_plan, compare_sides, compare_views, lab_hurts, measurements, not_here
 from ui.compare_sides import Side
 from ui.compare_views import LETTERS
 from ui.floor import exact, floor_text, floor_warning
@@ -25,6 +25,7 @@ def main() -> None:
         "as it is, a pruning of it, or the dense teacher that it comes from."
     )
     compare_sides.arrive()
+    missing = st.container()
     starts, choices, places = compare_sides.starts(selection), [], []
     for letter, start, column in zip(LETTERS, starts, st.columns(2, gap="large"), strict=True):
         with column.container(border=True):
@@ -33,6 +34,8 @@ def main() -> None:
             places.append(st.container())
             if choice is not None and choice.editor is not None:
                 compare_plan.section(choice.editor, choice.checkpoint.fingerprint)
+    with missing:
+        not_here.show(*map(compare_sides.key_of, LETTERS))
     if None in choices:
         return
     sides = []

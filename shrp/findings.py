@@ -34,7 +34,8 @@ class Contest:
     rival: pd.Series | None
     """Another one; None where no control was measured on all of the tasks."""
     lacking: str
-    """Standard controls that were not trained and measured on all of the tasks, in words; empty for none."""
+    """Standard controls that were not trained and measured on all of the tasks, in words, with what they keep on those
+    where they were, beside SHRP's best there; empty for none."""
 
     @property
     def verdict(self) -> str:
@@ -73,15 +74,26 @@ def contest(rows: pd.DataFrame) -> Contest | None:
     controls = whole[whole["model"].isin(CONTROLS)]
     known = average(trained_controls(rows)) if len(trained_controls(rows)) else whole[:0]
     measured = set(known.loc[known["tasks"] == named, "model"])
-    lacking = [model for model in STANDARD if model not in measured]
-    return Contest(
-        rows,
-        whole[whole["model"] == "static"].iloc[-1],
-        controls.iloc[-1] if len(controls) else None,
-        ", ".join(
-            "trained " * (model == "random") + NAMES[model].removeprefix("control: ") for model in lacking
-        ),
-    )
+    best = whole[whole["model"] == "static"].iloc[-1]
+    mine = rows[rows["name"] == best["name"]]
+    lacking = ", ".join(_lacking(model, known, mine) for model in STANDARD if model not in measured)
+    return Contest(rows, best, controls.iloc[-1] if len(controls) else None, lacking)
+
+
+def _lacking(model: str, known: pd.DataFrame, best: pd.DataFrame) -> str:
+    """A control that lacks tasks, in words, and what it keeps on those that it has.
+
+    Args:
+        known: `average` of trained controls.
+        best: rows of SHRP's best model.
+    """
+    name = "trained " * (model == "random") + NAMES[model].removeprefix("control: ")
+    found = known[known["model"] == model].sort_values("retained")
+    if found.empty:
+        return name
+    there = found.iloc[-1]
+    mine = average(best[best["task"].isin(there["tasks"].split(", "))])["retained"].iloc[0]
+    return f"{name}, which on {there['tasks']} has {there['retained']:.1%} where SHRP has {mine:.1%}"
 
 
 def findings(frame: pd.DataFrame) -> list[str]:

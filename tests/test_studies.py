@@ -106,8 +106,8 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
         "(intervals over inputs and not over trainings)." in sentence
     )  # of the control, there is one of each
     assert (
-        "(layers dropped; not measured on all of these: trained random experts, no router) keeps 98.0% "
-        "(96.6 to 99.4) at 52.5%" in sentence
+        "(layers dropped; not measured on all of these: trained random experts, no router, which on cola has 105.0% "
+        "where SHRP has 98.0%) keeps 98.0% (96.6 to 99.4) at 52.5%" in sentence
     )
     drawn = studies.average(studies.glue_frame([row("cola", "random", 0.9, per_layer=2)])).iloc[0]
     assert drawn[["low", "high"]].isna().all()
@@ -116,7 +116,9 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
 def test_a_claim_names_the_controls_that_lack_a_task():
     (claim,) = claims(studies.glue_frame(ROWS)).to_dict("records")
     assert claim["best control"].startswith("layers dropped: 98.0%")
-    assert claim["best control"].endswith("; not measured on all: trained random experts, no router")
+    assert claim["best control"].endswith(
+        "; not measured on all: trained random experts, no router, which on cola has 105.0% where SHRP has 98.0%"
+    )
     alone = [one for one in ROWS if one["model"] in ("teacher", "static", "uniform")]
     (claim,) = claims(studies.glue_frame(alone)).to_dict("records")
     assert claim["best control"] == "none measured on all"
@@ -224,7 +226,7 @@ def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
     assert "(SHRP, static, 2 a layer, recovered) keeps 94.0% (81.2 to 106.8) of the" in sentence
     assert (
         "mean over cola, rte; the best control (layers dropped; not measured on all of these: trained "
-        "random experts, no router) keeps 98.0%" in sentence
+        "random experts, no router, which on cola has 105.0% where SHRP has 98.0%) keeps 98.0%" in sentence
     )  # not 82.0, over three
 
 

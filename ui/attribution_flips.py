@@ -98,7 +98,7 @@ def _named(found: Flips, one: Flip, task: Task) -> str:
     words = []
     for word in (found.words[place] for place in one.places):
         part = f" ({escape(task.text_columns[word.part])})" if len(task.text_columns) == 2 else ""
-        words.append(f"**{escape(shorten(word.text, 24 if found.unit == 'word' else 60))}**{part}")
+        words.append(f"**{escape(shorten(word.text, 24 if found.unit == 'word' else 120))}**{part}")
     return listed(words)
 
 

@@ -16,6 +16,7 @@ from shrp.errors import PlanError
 from shrp.metrics import to_predictions
 from ui import loaders
 from ui.store import Progress, once
+from ui.text import percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,20 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
     return once(
         "attribution inputs", loaders.MODELS, (checkpoint.fingerprint, text), "Reading the input", work
     )
+
+
+def answer_as_scored(one: Explained) -> str:
+    """What the model says of the input where usage and scores cut it, with the probability of a class."""
+
+    def work(progress: Progress) -> str:
+        (row,) = one.checkpoint.predict([one.instance.text]).to_dict("records")
+        if one.instance.task.is_regression:
+            return f"{row['prediction']:.3f}"
+        answer = row["prediction"]
+        return f"{answer} ({percent(row[f'p({answer})'])})"
+
+    key = one.checkpoint.fingerprint, one.instance.text
+    return once("attribution answers as scored", 64, key, "Reading the beginning", work)
 
 
 def word_scores(one: Explained, output: int, method: str, options: Options) -> tokens.WordScores:

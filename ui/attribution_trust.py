@@ -17,40 +17,41 @@ TRUST = "trust"
 """Key of the widget, in the session's state and in the URL alike."""
 
 
-def verdict(check: trust.Trust, unit: str = "word") -> str:
+def verdict(check: trust.Trust, alike: float, unit: str = "word") -> str:
     """What the check found of one attribution, as Markdown to stand beside it; empty where nothing changed.
 
     Args:
+        alike: the part that one score for all words predicts.
         unit: what has a score, of `shrp.attribution.units.UNITS`.
     """
     if math.isnan(check.explained):
         return ""
+    predicts = f"Predicts **{_share(check.explained)}** of what replaced {unit}s change"
     if check.few:
-        return (
-            f":gray-badge[too few {unit}s to tell] predicts {percent(check.explained)} of what replaced {unit}s change "
-            "([the check](#trust))."
-        )
-    whole = check.beaten == trust.DRAWS
-    badge = (
-        ":green-badge[:material/check: above its shuffles]"
-        if whole
-        else ":orange-badge[:material/warning: not above all its shuffles]"
-    )
+        return f"{predicts} ([the check](#trust)). :gray-badge[too few {unit}s to tell]"
+    whole, beats = check.beaten == trust.DRAWS, check.explained > alike
+    if whole and beats:
+        badge = ":green-badge[:material/check: above its shuffles]"
+    else:
+        missed = ["its shuffles"] * (not whole) + [f"one score for every {unit}"] * (not beats)
+        badge = f":orange-badge[:material/warning: not above {' or '.join(missed)}]"
     how_many = "all" if whole else f"{check.beaten or 'none'} of the"
     return (
-        f"{badge} predicts {percent(check.explained)} of what replaced {unit}s change; the same scores shuffled over "
-        f"the {unit}s predict {percent(check.shuffled)} on average, less in {how_many} {trust.DRAWS} shuffles "
-        "([the check](#trust))."
+        f"{predicts}; one score for every {unit} predicts {_share(alike)}, the same scores shuffled "
+        f"{_share(check.shuffled)} on average, less in {how_many} {trust.DRAWS} shuffles ([the check](#trust)). {badge}"
     )
 
 
-def trust_part(
-    one: Explained, output: int, found: list[WordScores], chosen: Options, name: str
-) -> list[trust.Trust]:
+def _share(part: float) -> str:
+    """A share that may be a hair below 0."""
+    return percent(round(part, 3) + 0.0)  # + 0.0 turns -0.0 into 0.0
+
+
+def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Options, name: str) -> list[str]:
     """Draw the section: infidelity and sensitivity of what is shown, on request.
 
     Returns:
-        What was found of each of `found`; nothing until it is asked for.
+        The `verdict` on each of `found`; nothing until it is asked for.
     """
     st.header("Is this trustworthy?", anchor="trust")
     unit = one.instance.unit
@@ -66,9 +67,10 @@ def trust_part(
         return []
     checks = trust_checks(one, output, found, chosen)
     frame = trust.to_frame(checks)
+    frame["method"] = frame["method"].str.replace("every word", f"every {unit}", regex=False)
     shown = frame.assign(
-        explained=100 * frame["explained"],
-        shuffled=100 * frame["shuffled"],
+        explained=100 * frame["explained"].round(4) + 0.0,  # not -0
+        shuffled=100 * frame["shuffled"].round(4) + 0.0,
         beaten=[None if math.isnan(c.shuffled) or c.few else c.beaten for c in checks],
     ).rename(columns={"scaled_infidelity": "at best scale", "explained": "predicted"})
     shown = shown.drop(columns=["few", "behind", "behind_low", "behind_high"])  # told below
@@ -111,16 +113,16 @@ def trust_part(
     *real, alike, control = checks
     best, steady = max(real, key=lambda c: c.explained), min(real, key=lambda c: c.sensitivity)
     level = [
-        f"**{c.method}** with {percent(c.explained)} ({_points(c.behind)} points less, 95% interval "
+        f"**{c.method}** with {_share(c.explained)} ({_points(c.behind)} points less, 95% interval "
         f"{_points(c.behind_low)} to {_points(c.behind_high)})"
         for c in real
         if c.behind_low <= 0
     ]
     no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS and not c.few]
     st.markdown(
-        f"When a random set of {unit}s is replaced, **{best.method}** predicts {percent(best.explained)} of the mean "
-        f"squared change of the output at its best scale, its shuffles {percent(best.shuffled)} on average; one score "
-        f"for every {unit} predicts {percent(alike.explained)}. "
+        f"When a random set of {unit}s is replaced, **{best.method}** predicts {_share(best.explained)} of the mean "
+        f"squared change of the output at its best scale, its shuffles {_share(best.shuffled)} on average; one score "
+        f"for every {unit} predicts {_share(alike.explained)}. "
         + (f"Not told apart from it on these sets: {listed(level)}. " if level else "")
         + (
             f"Not above all of its {trust.DRAWS} shuffles: **{', '.join(no_better)}**. "
@@ -146,7 +148,7 @@ def trust_part(
         "Infidelity without a scale also counts how large the scores are, in which methods differ by their nature; so "
         "they are compared at their best scale."
     )
-    return real
+    return [verdict(check, alike.explained, unit) for check in real]
 
 
 def _points(share: float) -> str:

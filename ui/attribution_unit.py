@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from shrp.attribution.units import MOST, UNITS, fitting_unit
+from shrp.attribution.units import LONGEST_PHRASE, MOST, UNITS, fitting_unit
 from ui.attribution_results import Explained
 from ui.pickers import always_one
 
@@ -21,8 +21,9 @@ def unit_control() -> str:
         UNIT,
         help=f"**{FITTING}**: each word; of inputs with more than {MOST} words, the shortest pieces of which there are "
         f"fewer, since every word takes passes of its own through the model. **phrase**: up to a comma, semicolon, "
-        "colon, dash or bracket, or a sentence's end. **sentence**: up to a full stop, question or exclamation mark, "
-        "ellipsis or line's end. The tokens of a piece are replaced together, and their gradients summed.",
+        f"colon, dash, bracket or a sentence's end, and at most {LONGEST_PHRASE} words. **sentence**: up to a full "
+        "stop, question or exclamation mark, ellipsis or line's end. The tokens of a piece are replaced together, and "
+        "their gradients summed.",
     )
 
 
@@ -33,9 +34,9 @@ def in_unit(one: Explained, picked: str) -> Explained:
     words, pieces = len(one.instance.words), len(grouped.instance.words)
     if picked == FITTING and unit != UNITS[0]:
         st.caption(
-            f":material/segment: The model reads {words:,} words of this input, too many to explain in seconds or to "
-            f"read at a glance, so its {pieces:,} {unit}s are explained; pick *word* for each word, which may take "
-            "minutes."
+            f":material/segment: The model reads {words:,} words and marks of this input, too many to explain in "
+            f"seconds or to read at a glance, so its {pieces:,} {unit}s are explained; pick *word* for each word, "
+            "which may take minutes."
         )
     elif pieces > MOST:
         st.caption(

@@ -10,10 +10,11 @@ from shrp.attribution import tokens
 from shrp.attribution.tokens import WordScores
 from shrp.convert import expert_layers
 from shrp.errors import ShrpError
+from shrp.phrases import counted
 from ui import attribution_figures as figures
 from ui import state
-from ui.attribution_results import Explained, Options, word_scores
-from ui.attribution_trust import trust_part, verdict
+from ui.attribution_results import Explained, Options, answer_as_scored, word_scores
+from ui.attribution_trust import trust_part
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.pickers import one_of
@@ -71,6 +72,12 @@ def reading_notes(one: Explained) -> None:
             f":material/content_cut: The text has {instance.full_length:,} tokens and the model reads at most "
             f"{len(instance.tokens):,}; only the beginning, {len(instance.words):,} "
             f"{instance.unit}s, is explained."
+        )
+    elif len(instance.tokens) > (evaluated := one.checkpoint.info.max_length):
+        st.caption(
+            f":material/content_cut: This page reads all {len(instance.tokens):,} tokens of the text; usage and "
+            f"scores, and the answers on Overview, read {evaluated:,} of them, which give "
+            f"**{escape(answer_as_scored(one))}**."
         )
     if instance.unknown:
         shown = ", ".join(escape(word) for word in instance.unknown[:8])
@@ -171,7 +178,7 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
         f"method has its own scale, the strongest colour for its largest score; hover over a {unit} for its value, or "
         "read the table. Whether to trust them is checked below."
     )
-    subtitle = f"n = {len(one.instance.words)} {unit}s; each panel has its own scale"
+    subtitle = f"n = {counted(len(one.instance.words), unit)}; each panel has its own scale"
     x = "change of the log-odds (nats)" if one.preference else figures.CHANGE
     fig, shown = figures.word_bars(found, escape_html(what), subtitle, x)
     frame = tokens.to_frame(found)
@@ -190,10 +197,10 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
         )
     with st.expander("All values as a table", icon=":material/table:"):
         _table(frame, unit, pair=len(parts) == 2, preference=one.preference)
-    if len(found) > 1:
+    if len(found) > 1 and len(found[0].words) > 2:  # two are in the same order or the reverse
         _agreement(found)
-    for place, check in zip(verdicts, trust_part(one, output, found, chosen, name), strict=False):
-        place.markdown(verdict(check, unit))
+    for place, said in zip(verdicts, trust_part(one, output, found, chosen, name), strict=False):
+        place.markdown(said)
 
 
 def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int] | None) -> str:

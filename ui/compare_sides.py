@@ -16,7 +16,7 @@ from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import edits_of
 from shrp.tasks import Task
-from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, measurements, state
+from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, measurements, not_here, state
 from ui.bound import fall_back
 from ui.lab import Setting
 from ui.lab_edits import Editor
@@ -235,6 +235,7 @@ def _follow(letter: str, start: tuple[str, str]) -> None:
 def _checkpoint(letter: str, found: dict[str, object], selection: Selection, start: str) -> str:
     """The name of a side's checkpoint, from all that there are."""
     key, options = key_of(letter), [SIDEBAR, *found]
+    asked = not_here.asked_for(key, options)
     fall_back(key, options, SIDEBAR)  # it is gone from the disk
     picked = st.selectbox(
         f"{letter}: checkpoint",
@@ -245,6 +246,7 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
         help="Both sides must be of the task that the sidebar's checkpoint and data are of. Their tokenizers and "
         "bases may differ.",
     )
+    not_here.note(f"checkpoint of side {letter}", key, asked, picked)
     return selection.name if picked == SIDEBAR or picked not in found else picked
 
 

@@ -73,7 +73,7 @@ def exchanged_marks(worth: pd.DataFrame, note: str) -> go.Figure:
 
 def _with_n(rows: pd.DataFrame) -> list[str]:
     """Each row's checkpoint, with the inputs that its scores are over."""
-    return [f"{escape_html(row.checkpoint)}<br>n = {row.n:,}" for row in rows.itertuples()]
+    return [f"{escape_html(row.checkpoint)} (n = {row.n:,})" for row in rows.itertuples()]
 
 
 def told_lines(told: pd.DataFrame, by: str, note: str) -> go.Figure:

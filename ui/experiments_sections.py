@@ -57,6 +57,10 @@ def _topk(found: Experiment) -> None:
     scores, stability = experiments.topk_scores(found), experiments.topk_stability(found)
     sentences = experiments.topk_findings(scores, stability)
     say(sentences)
+    st.caption(
+        "A routed model with k above 1 computes all experts of a layer, so Top-3 and Top-5 cost the same FLOPs; with "
+        "Top-1 the one that is taken."
+    )
     for task, rows in scores.groupby("task", sort=False):
         alt = about(task, sentences)
         fig = figures.topk_scores(rows, _note(found, task, _BARS))

@@ -37,9 +37,10 @@ def note(what: str, key: str, asked: str | None, shown: str | None) -> None:
         del noted[key]
 
 
-def show() -> None:
-    """Say, at the top of a page, what its address asks for in vain: a page of something else is easily taken for it."""
-    for what, asked, shown in st.session_state.get(_NOTED, {}).values():
+def show(*keys: str) -> None:
+    """Say what the address asks these pickers for in vain: a page of something else is easily taken for it."""
+    noted = st.session_state.get(_NOTED, {})
+    for what, asked, shown in (noted[key] for key in keys if key in noted):
         instead = "Nothing is picked instead" if shown is None else f"**{escape(shown)}** is shown instead"
         st.warning(
             f"The address asks for the {what} **{escape(shorten(asked))}**, which is not here; what is "

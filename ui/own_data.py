@@ -121,7 +121,7 @@ def _draw_table(table: Table, task: Task) -> bool:
                 "labels."
             )
         if meanings is not None and (left := len(table.frame) - len(session[data_sources.OWN_DATA])):
-            st.caption(f"{left:,} of {len(table.frame):,} rows are left out.")
+            st.caption(f"{left:,} of {len(table.frame):,} rows {'is' if left == 1 else 'are'} left out.")
     except DataError as error:
         st.error(
             escape(f"{error} Choose other columns, or repair the file and upload it again.{stays}"),

@@ -10,6 +10,7 @@ import streamlit as st
 from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.explore import Exploration
+from shrp.usage import NOISY_MARGIN
 from ui import arrival, expert_cells, routing_force
 from ui import routing_figures as figures
 from ui.describe import kept_experts
@@ -17,7 +18,7 @@ from ui.downloads import chart, downloads
 from ui.known_labels import labels_of
 from ui.state import EXPERT, LAYER, Selection
 from ui.tables import row_height
-from ui.text import escape
+from ui.text import escape, percent
 
 LABEL = "label"
 
@@ -140,13 +141,24 @@ def agreement(found: list[Exploration]) -> str:
     how = " (by the expert that most of their tokens choose)" if found[0].by_token else ""
     if not differ:
         return f"{who} take the same expert in every one of the {len(layers)} routed layers{how}."
-    if len(differ) == len(layers):
-        return f"In none of the {len(layers)} routed layers do they all take the same expert{how}."
-    same, names = len(layers) - len(differ), ", ".join(map(str, differ))
-    where = f"layer{'s' if len(differ) > 1 else ''} {names}"
-    return (
-        f"{who} take the same expert in {same} of {len(layers)} routed layers{how}; they differ in {where}."
+    near = [layer for layer in differ if min(e.margin(layer) for e in found) < NOISY_MARGIN]
+    close = (
+        f" In {_layers(near)} that is a close call: an input's two largest router probabilities are less than "
+        f"{percent(NOISY_MARGIN, 0)} apart, so little may change its route."
+        if near
+        else ""
     )
+    if len(differ) == len(layers):
+        return f"In none of the {len(layers)} routed layers do they all take the same expert{how}.{close}"
+    same = len(layers) - len(differ)
+    return (
+        f"{who} take the same expert in {same} of {len(layers)} routed layers{how}; they differ in "
+        f"{_layers(differ)}.{close}"
+    )
+
+
+def _layers(numbers: Sequence[int]) -> str:
+    return f"layer{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def one_input(selection: Selection, e: Exploration, number: int, top: float, *, pick: bool = False) -> None:

@@ -168,7 +168,7 @@ def current(*, needs_data: bool = True) -> Selection:
             icon=":material/error:",
         )
         st.stop()
-    not_here.show()
+    not_here.show(CHECKPOINT, SOURCE)
     selection = Selection(name, loaded, *_data(loaded.info, needs_data))
     if selection.data is not None:
         _say_cut(loaded, selection.data)
@@ -181,8 +181,8 @@ def _say_cut(checkpoint: Checkpoint, data: TextData) -> None:
     cut, length = measurements.cut_inputs(checkpoint, data)
     if cut:
         st.sidebar.caption(
-            f":material/content_cut: {cut:,} of {len(data):,} inputs of {escape(data.name)} are longer than "
-            f"{length:,} tokens: usage and scores read their beginning only."
+            f":material/content_cut: {cut:,} of {len(data):,} inputs of {escape(data.name)} "
+            f"{'is' if cut == 1 else 'are'} longer than {length:,} tokens: usage and scores read no more."
         )
 
 

@@ -144,7 +144,10 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     experts = int(frame["expert"].max()) + 1
     fig.update_yaxes(range=[-0.5, experts - 0.5], showgrid=False, zeroline=False)
     for column in range(1, columns + 1):
-        fig.update_xaxes(title_text="epoch", row=rows, col=column)
+        lowest = (
+            rows if (rows - 1) * columns + column <= len(layers) else rows - 1
+        )  # the last row may be shorter
+        fig.update_xaxes(title_text="epoch", showticklabels=True, row=lowest, col=column)
     for row in range(1, rows + 1):
         fig.update_yaxes(title_text="expert", row=row, col=1)
     return fig

@@ -15,8 +15,10 @@ from shrp.attribution.instance import Instance, Word
 from shrp.errors import DataError
 
 UNITS = ("word", "phrase", "sentence")
-"""A phrase ends at a comma, semicolon, colon, dash or bracket, and where a sentence does: after a full stop, question
-or exclamation mark, ellipsis or end of line."""
+"""A phrase ends at a comma, semicolon, colon, dash or bracket, after `LONGEST_PHRASE` words, and where a sentence does:
+after a full stop, question or exclamation mark, ellipsis or end of line."""
+LONGEST_PHRASE = 12
+"""Words; of text without punctuation phrases would be no shorter than the text."""
 MOST = 128
 """Of more pieces than this an explanation takes long, and is long to read."""
 
@@ -96,7 +98,7 @@ def _begins(text: str, run: Sequence[Word], word: Word, unit: str) -> bool:
         return True
     if _is_punctuation(word) and not _opens(text, run[-1], word):
         return False  # it belongs to what is before it
-    if unit == UNITS[1] and _kind(word) == "Ps":
+    if unit == UNITS[1] and (_kind(word) == "Ps" or _words(run) >= LONGEST_PHRASE):
         return True
     return any(_ends(run[: i + 1], word, unit) for i in _marks_at_the_end(run))
 
@@ -127,6 +129,10 @@ def _abbreviated(run: Sequence[Word]) -> bool:
         return False
     word = run[-2].text.lower()
     return word in _ABBREVIATED or (len(word) == 1 and word.isalpha() and word != "i")
+
+
+def _words(run: Sequence[Word]) -> int:
+    return sum(not _is_punctuation(word) for word in run)
 
 
 def _is_punctuation(word: Word) -> bool:

@@ -116,7 +116,7 @@ def test_of_many_words_phrases_are_explained_unless_words_are_picked(open_page, 
     monkeypatch.setattr(attribution_unit, "MOST", 4)
     at = open_page("attribution", tiny_checkpoint, text="w1 w2, w3 w4. w5")
     said = texts_of(at)
-    assert "The model reads 7 words of this input" in said
+    assert "The model reads 7 words and marks of this input" in said
     assert "its 3 phrases are explained; pick *word*" in said
     at = open_page("attribution", tiny_checkpoint, text="w1 w2, w3 w4. w5", unit="word")
     assert "7 words, each with passes of its own" in texts_of(at)
@@ -188,22 +188,31 @@ def test_the_check_shows_the_controls_beside(page):
     frame = next(frame for frame in tables(page) if "infidelity" in frame)
     assert frame["method"].tolist() == [*tokens.METHODS, "every word alike (control)", "shuffled (control)"]
     assert "one score for every word predicts" in texts_of(page)
-    assert texts_of(page).count("of what replaced words change; the same scores shuffled") == len(
+    assert texts_of(page).count("of what replaced words change; one score for every word") == len(
         tokens.METHODS
     )  # beside each
 
 
 def test_what_the_check_found_stands_beside_each_attribution():
     found = Trust("word ablation", 0.5, 0.2, explained=0.913, shuffled=0.402, beaten=20, sensitivity=0.1)
-    assert verdict(found).startswith(":green-badge[")
-    assert "predicts 91.3% of what replaced words change; the same scores shuffled" in verdict(found)
-    assert "predict 40.2% on average, less in all 20 shuffles" in verdict(found)
-    worse = verdict(replace(found, beaten=7))
-    assert worse.startswith(":orange-badge[")
+    good = verdict(found, 0.5)
+    assert good.startswith(
+        "Predicts **91.3%** of what replaced words change; one score for every word predicts 50.0%"
+    )
+    assert "the same scores shuffled 40.2% on average, less in all 20 shuffles" in good
+    assert good.endswith(":green-badge[:material/check: above its shuffles]")
+    worse = verdict(replace(found, beaten=7), 0.5)
+    assert worse.endswith(":orange-badge[:material/warning: not above its shuffles]")
     assert "less in 7 of the 20 shuffles" in worse
-    assert "less in none of the 20" in verdict(replace(found, beaten=0))
-    assert verdict(replace(found, explained=float("nan"))) == ""
-    assert verdict(replace(found, few=True)).startswith(":gray-badge[too few words to tell]")
+    assert verdict(found, 0.95).endswith(
+        "not above one score for every word]"
+    )  # what knows nothing of words does better
+    none = verdict(replace(found, beaten=0, explained=-0.0001), 0.95, "phrase")
+    assert none.startswith("Predicts **0.0%** of what replaced phrases change")
+    assert none.endswith("not above its shuffles or one score for every phrase]")
+    assert "less in none of the 20" in none
+    assert verdict(replace(found, explained=float("nan")), 0.5) == ""
+    assert verdict(replace(found, few=True), 0.5).endswith(":gray-badge[too few words to tell]")
 
 
 def test_a_data_set_shows_usage_against_effect(page):

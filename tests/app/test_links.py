@@ -109,6 +109,11 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     at.selectbox(key="checkpoint").set_value("tiny").run()
     assert len(said(at)) == 1
     assert not said(open_page("overview", tiny_checkpoint, source="probe"))
+    sides = open_page("compare", tiny_checkpoint, a="mine (yours)", b="other")
+    assert not sides.exception
+    (told,) = said(sides)
+    assert told.startswith("The address asks for the checkpoint of side A mine (yours), which is not here")
+    assert not said(open_page("compare", tiny_checkpoint, a="other"))
 
 
 @pytest.mark.parametrize("page", ["pruning_lab", "overview", "routing"])

@@ -12,6 +12,8 @@ from shrp.tasks import TASKS
 from ui.expert_details import INPUTS, PARTS, WORDS
 from ui.lab import FITTED
 
+from .helpers import texts_of
+
 TRAINED, READS = 12, 32
 """Tokens that the checkpoint learned from, and that its model can read."""
 
@@ -106,3 +108,15 @@ def test_so_is_every_selection_of_the_lab(open_page, trained_shorter, cache, cut
         at.segmented_control(key="select").set_value(selection).run(timeout=120)
         assert not at.exception
         assert set(cuts) == {TRAINED}, selection
+
+
+def test_attribution_says_what_the_scores_read_of_a_longer_input(open_page, trained_shorter):
+    folder = trained_shorter()
+    text = " ".join(f"w{i}" for i in range(20))
+    at = open_page("attribution", folder, text=text)
+    assert not at.exception
+    (row,) = load(folder).predict([text]).to_dict("records")
+    answer = f"{row['prediction']} ({100 * row['p(' + row['prediction'] + ')']:.1f}%)"
+    said = f"This page reads all 22 tokens of the text; usage and scores, and the answers on Overview, read {TRAINED}"
+    assert f"{said} of them, which give **{answer}**." in texts_of(at)
+    assert "usage and scores, and" not in texts_of(open_page("attribution", folder, text="w1 w2"))

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -14,7 +15,7 @@ from shrp.forcing import ForcedRoute
 from shrp.plan import make_plan
 from shrp.tasks import TASKS
 from shrp.whatif import what_if
-from ui import arrival, routing_attention, routing_force
+from ui import arrival, routing_attention, routing_force, routing_views
 from ui.routing_views import lengths
 from ui.sentences import LONGEST_LINK
 
@@ -558,3 +559,26 @@ def test_the_largest_move_is_named(open_page, tiny_checkpoint):
 def test_a_page_names_its_checkpoint(open_page, tiny_checkpoint, name):
     at = open_page(name, tiny_checkpoint)
     assert "Checkpoint **tiny**, task sst2" in [caption.value for caption in at.main.caption]
+
+
+def walk(choices, margins):
+    return SimpleNamespace(
+        layers=sorted(choices), by_token=False, choice=choices.__getitem__, margin=margins.__getitem__
+    )
+
+
+def test_where_routes_differ_says_which_of_them_are_close_calls():
+    one = walk({6: 1, 8: 2, 10: 3}, {6: 0.01, 8: 0.0, 10: 0.4})
+    other = walk({6: 5, 8: 2, 10: 4}, {6: 0.5, 8: 0.0, 10: 0.3})
+    said = routing_views.agreement([one, other])
+    assert said.startswith(
+        "Both inputs take the same expert in 1 of 3 routed layers; they differ in layers 6, 10. In "
+    )
+    assert "In layer 6 that is a close call" in said
+    assert "less than 10% apart" in said
+    sure = walk({6: 5, 8: 2, 10: 4}, {6: 0.5, 8: 0.0, 10: 0.3})
+    clear = walk({6: 1, 8: 2, 10: 3}, dict.fromkeys((6, 8, 10), 0.2))
+    assert "close call" not in routing_views.agreement([clear, sure])
+    all_near = walk({6: 0, 8: 1, 10: 2}, dict.fromkeys((6, 8, 10), 0.05))
+    assert routing_views.agreement([all_near, sure]).startswith("In none of the 3 routed layers")
+    assert "In layers 6, 8, 10 that is a close call" in routing_views.agreement([all_near, sure])

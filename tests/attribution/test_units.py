@@ -28,6 +28,7 @@ TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
         ("Great! 👍", ["Great!", "👍"], ["Great!", "👍"]),
         ("...", ["..."], ["..."]),
         ("no marks at all", ["no marks at all"], ["no marks at all"]),
+        ("a b c d e f g h i j k l m, n", ["a b c d e f g h i j k l", "m,", "n"], ["a b c d e f g h i j k l m, n"]),
     ],
 )  # fmt: skip
 def test_where_phrases_and_sentences_end(made, routed, text, phrases, sentences):
