@@ -220,7 +220,7 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
                 ": the label is missing; fill it in, or leave out the row, or the whole column (rows count from 1, "
                 "without a header).",
             )
-        if isinstance(cell, (dict, list)) or (isinstance(cell, float) and math.isinf(cell)):
+        if isinstance(cell, (dict, list, np.ndarray)) or (isinstance(cell, float) and math.isinf(cell)):
             raise RowError(source, row, f": a label is a word or a number, not {cell!r:.40}.")
         if isinstance(cell, str) and not is_unicode(cell):
             raise RowError(source, row, ": the label is not valid Unicode; repair it.")

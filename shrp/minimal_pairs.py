@@ -79,7 +79,7 @@ def independent_choices(stats: UsageStats, rows: np.ndarray, pairs: np.ndarray) 
     """
     among = pairs[rows[pairs].all(1)]
     n = int(rows.sum())
-    if not len(among):
+    if not len(among) or stats.num_experts == 1:
         return n
     even = 1 / stats.num_experts
     same = [(top1[among[:, 0]] * top1[among[:, 1]]).sum(1).mean() for top1 in stats.top1.values()]

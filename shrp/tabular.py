@@ -4,7 +4,8 @@ import csv
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,16 @@ def _in_plain_words(reason: str, delimiter: str) -> str:
 
 def _read_delimited(path: Path) -> pd.DataFrame:
     tabs = path.suffix.lower() == ".tsv"
-    frame = pd.read_csv(
-        path,
-        sep=_delimiter(path),
-        quoting=3 if tabs else 0,  # csv.QUOTE_NONE, csv.QUOTE_MINIMAL
-        dtype=str,
-        keep_default_na=False,
-        na_filter=False,
-        encoding="utf-8-sig",
-    )
+    options = {
+        "sep": _delimiter(path),
+        "quoting": 3 if tabs else 0,  # csv.QUOTE_NONE, csv.QUOTE_MINIMAL
+        "dtype": str,
+        "keep_default_na": False,
+        "na_filter": False,
+        "encoding": "utf-8-sig",
+    }
+    _check_names(pd.read_csv(path, header=None, nrows=1, **options).iloc[0])
+    frame = pd.read_csv(path, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
         raise ValueError(f"its rows have more fields than its header ({_HINTS[_delimiter(path)]})")
     return frame
@@ -125,11 +127,19 @@ def header_size(path: str | Path) -> int:
             return lines[-1].count(options["delimiter"]) + 1
 
 
+def _check_names(names: Iterable[str]) -> None:
+    """Raises `ValueError` where two columns are called alike: which one is meant nobody can tell."""
+    twice = [name for name, times in Counter(names).items() if times > 1 and name]
+    if twice:
+        raise ValueError(f"it has more than one column '{twice[0]}'; give each a name of its own")
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     """A Parquet file's columns as they stand: what pandas noted of an index, and of types, is not followed."""
     import pyarrow.parquet as pq
 
     try:
+        _check_names(pq.read_schema(path).names)
         frame = pq.read_table(path).to_pandas(ignore_metadata=True, integer_object_nulls=True)
     except (KeyError, TypeError, NotImplementedError) as error:
         raise ValueError(str(error)) from error

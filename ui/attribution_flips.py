@@ -25,6 +25,8 @@ FLIPS = "flips"
 """Key of the widget, in the session's state and in the URL alike."""
 _SHORT = 64
 """Inputs of at most so many tokens are searched unasked, in some seconds; longer ones may take minutes."""
+_FEW = 6
+"""Words, or longer pieces: they have so few sets that any input is soon searched."""
 _ROWS = 10
 
 
@@ -38,7 +40,8 @@ def flips_part(one: Explained, replacement: str, name: str) -> None:
     if one.instance.task.is_regression:
         return
     st.header(f"Fewest {one.instance.unit}s that change the answer", anchor="flips")
-    if len(one.instance.tokens) > _SHORT and not st.toggle(
+    slow = len(one.instance.tokens) > _SHORT and len(one.instance.words) > _FEW
+    if slow and not st.toggle(
         "Search", key=FLIPS, bind="query-params", help="Of a long input it may take minutes."
     ):
         return

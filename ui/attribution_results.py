@@ -174,7 +174,8 @@ def expert_scores(one: Explained, output: int, budget: int) -> tuple[list[expert
             note = str(error)
         return [*found, experts.shapley_values(coalitions, budget=budget, progress=progress)], note
 
-    return once("attribution experts", 128, (*one.key, output, budget), "Coalitions of experts", work)
+    key = one.checkpoint.fingerprint, one.instance.text, output, budget  # the same by any unit
+    return once("attribution experts", 128, key, "Coalitions of experts", work)
 
 
 def effect_table(found: importance.KnockOuts, key: Hashable, data: TextData, output: int | None):

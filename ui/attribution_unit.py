@@ -22,8 +22,8 @@ def unit_control() -> str:
         help=f"**{FITTING}**: each word; of inputs with more than {MOST} words, the shortest pieces of which there are "
         f"fewer, since every word takes passes of its own through the model. **phrase**: up to a comma, semicolon, "
         f"colon, dash, bracket or a sentence's end, and at most {LONGEST_PHRASE} words. **sentence**: up to a full "
-        "stop, question or exclamation mark, ellipsis or line's end. The tokens of a piece are replaced together, and "
-        "their gradients summed.",
+        "stop, question or exclamation mark or ellipsis. The tokens of a piece are replaced together, and their "
+        "gradients summed.",
     )
 
 

@@ -70,8 +70,8 @@ def reading_notes(one: Explained) -> None:
     if instance.truncated:
         st.caption(
             f":material/content_cut: The text has {instance.full_length:,} tokens and the model reads at most "
-            f"{len(instance.tokens):,}; only the beginning, {len(instance.words):,} "
-            f"{instance.unit}s, is explained."
+            f"{len(instance.tokens):,}; only the beginning, "
+            f"{counted(len(instance.words), instance.unit)}, is explained."
         )
     elif len(instance.tokens) > (evaluated := one.checkpoint.info.max_length):
         st.caption(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
 
 from shrp.attribution.instance import Instance, Word
@@ -22,35 +23,17 @@ LONGEST_PHRASE = 12
 MOST = 128
 """Of more pieces than this an explanation takes long, and is long to read."""
 
-_SENTENCE_END = re.compile(r"[.!?…。！？｡]")
-_PHRASE_END = re.compile(r"[,;:，、；：–—]|^--?$")
-_ABBREVIATED = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "st",
-        "vs",
-        "jr",
-        "sr",
-        "inc",
-        "ltd",
-        "co",
-        "corp",
-        "etc",
-        "eg",
-        "ie",
-        "cf",
-        "approx",
-        "dept",
-        "est",
-        "fig",
-        "no",
-    ]
-)
-"""Words whose full stop does not end a sentence."""
+# What touches a mark goes with it, such as a closing quote or an emoji, and so do closing quotes that stand alone.
+_WITH_IT = r"[^\w\s<(\[{“‘«「『`]*(?:\s+(?:''|[\"”’»)\]}])(?=\s|$))*"
+_SENTENCE_END = re.compile(rf"(?P<mark>[.!?…。！？｡؟।]+){_WITH_IT}")
+_PHRASE_END = re.compile(rf"(?P<mark>[,;:，、；：،]+|--+|[–—]|(?<=\s)-(?=\s)|[)\]}}）」』]){_WITH_IT}")
+_PHRASE_START = re.compile(r"(?:(?<=\s)|^)[(\[{]|[（「『]")
+_TITLES = frozenset(["mr", "mrs", "ms", "dr", "prof", "vs", "eg", "ie", "cf", "approx"])
+"""Words whose full stop never ends a sentence; a single letter's, such as an initial's, does not either."""
+_NUMBERED = frozenset(["no", "fig", "nos", "figs", "vol", "pp"])
+"""Words whose full stop does not before a number."""
+_CUT_SHORT = frozenset(["etc", "st", "jr", "sr", "inc", "ltd", "co", "corp", "dept", "est"])
+"""Words whose full stop does only before a capital."""
 
 
 def in_units(instance: Instance, unit: str) -> Instance:
@@ -74,82 +57,80 @@ def in_units(instance: Instance, unit: str) -> Instance:
 
 
 def fitting_unit(instance: Instance, most: int = MOST) -> str:
-    """The shortest unit of which an instance in words has at most so many, and more than one; else words."""
-    for unit in UNITS:
-        if 1 < len(in_units(instance, unit).words) <= most:
-            return unit
-    return UNITS[0]
+    """The shortest unit of which an instance in words has at most so many, and more than one; else the one of which it
+    has the fewest, but more than one; words, if there is none.
+    """
+    counts = {unit: len(in_units(instance, unit).words) for unit in UNITS}
+    several = [unit for unit, count in counts.items() if count > 1]
+    short = [unit for unit in several if counts[unit] <= most]
+    return next(iter(short), min(several, key=counts.__getitem__, default=UNITS[0]))
 
 
-def _runs(instance: Instance, unit: str) -> Iterator[list[Word]]:
-    """The words of each piece."""
-    run = [instance.words[0]]
-    for word in instance.words[1:]:
-        if word.part != run[-1].part or _begins(instance.text[word.part], run, word, unit):
-            yield run
-            run = []
-        run.append(word)
-    yield run
+def _runs(instance: Instance, unit: str) -> list[list[Word]]:
+    """The words of each piece; one of punctuation alone goes to the one before."""
+    begin = [_beginnings(text, unit) for text in instance.text]
+    runs: list[list[Word]] = []
+    place = None
+    for word in instance.words:
+        before, place = place, (word.part, bisect_right(begin[word.part], word.span[0]))
+        too_long = unit == UNITS[1] and not _is_punctuation(word) and _length(runs[-1:]) >= LONGEST_PHRASE
+        if place == before and not too_long:
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+    merged: list[list[Word]] = []
+    for run in runs:
+        if merged and not _length([run]) and merged[-1][0].part == run[0].part:
+            merged[-1] += run
+        else:
+            merged.append(run)
+    return merged
 
 
-def _begins(text: str, run: Sequence[Word], word: Word, unit: str) -> bool:
-    """Whether a new piece begins with a word; `run` are the words of the piece so far."""
-    if "\n" in text[run[-1].span[1] : word.span[0]]:
+def _length(runs: Sequence[Sequence[Word]]) -> int:
+    """Words in all, without punctuation."""
+    return sum(not _is_punctuation(word) for run in runs for word in run)
+
+
+def _beginnings(text: str, unit: str) -> list[int]:
+    """Places of a text at which a piece begins, the first one left out."""
+    found = {match.end() for match in re.finditer(r"\n", text)}
+    found |= {m.end() for m in _SENTENCE_END.finditer(text) if _ends_sentence(text, m)}
+    if unit == UNITS[1]:
+        found |= {m.end() for m in _PHRASE_END.finditer(text) if _ends_phrase(text, m)}
+        found |= {m.start() for m in _PHRASE_START.finditer(text)}
+    return sorted(found)
+
+
+def _ends_sentence(text: str, match: re.Match) -> bool:
+    following = text[match.end() :].lstrip()[:1]
+    if match["mark"][-1].isascii() and text[match.end() : match.end() + 1].isalnum():
+        return False  # 3.5 is one; Chinese has no spaces
+    before = re.search(r"\w+$", text[: match.start()])
+    if match[0] != "." or before is None:
         return True
-    if _is_punctuation(word) and not _opens(text, run[-1], word):
-        return False  # it belongs to what is before it
-    if unit == UNITS[1] and (_kind(word) == "Ps" or _words(run) >= LONGEST_PHRASE):
-        return True
-    return any(_ends(run[: i + 1], word, unit) for i in _marks_at_the_end(run))
-
-
-def _marks_at_the_end(run: Sequence[Word]) -> Iterator[int]:
-    """Places of the marks that a piece ends with so far, the last one first."""
-    for place in range(len(run) - 1, -1, -1):
-        if not _is_punctuation(run[place]):
-            return
-        yield place
-
-
-def _ends(run: Sequence[Word], following: Word, unit: str) -> bool:
-    """Whether the mark at the end of `run` ends a piece."""
-    mark = run[-1]
-    if mark.text.isascii() and mark.span[1] == following.span[0]:
-        return False  # 3.5 and 1,000 are one; Chinese has no spaces
-    if _SENTENCE_END.search(mark.text):
-        return not _abbreviated(run)
-    if unit == UNITS[2]:
+    word = before[0].lower()
+    if word in _TITLES or (len(word) == 1 and word.isalpha() and word != "i"):
         return False
-    return bool(_PHRASE_END.search(mark.text)) or any(unicodedata.category(c) == "Pe" for c in mark.text)
+    if word in _NUMBERED:
+        return not following.isdigit()
+    return word not in _CUT_SHORT or not following or following.isupper()
 
 
-def _abbreviated(run: Sequence[Word]) -> bool:
-    """Whether the full stop at the end of these words is an abbreviation's, such as "Dr." or "J."."""
-    if len(run) < 2 or run[-1].text != "." or run[-2].span[1] != run[-1].span[0]:
-        return False
-    word = run[-2].text.lower()
-    return word in _ABBREVIATED or (len(word) == 1 and word.isalpha() and word != "i")
-
-
-def _words(run: Sequence[Word]) -> int:
-    return sum(not _is_punctuation(word) for word in run)
+def _ends_phrase(text: str, match: re.Match) -> bool:
+    before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
+    mark = match["mark"]
+    if mark[0] in "-–—":
+        return not (before.isdigit() and after.isdigit())  # 1990–2000
+    if mark in ")]}":  # a plural's, as of film(s), ends nothing
+        opened = text.rfind("([{"[")]}".index(mark)], 0, match.start())
+        return opened <= 0 or text[opened - 1].isspace()
+    return not (mark[-1].isascii() and after.isalnum())  # 1,000 and 12:30 are one
 
 
 def _is_punctuation(word: Word) -> bool:
     """Whether it has nothing but punctuation; emoji and mathematical signs are none."""
     return all(unicodedata.category(character).startswith("P") for character in word.text)
-
-
-def _opens(text: str, before: Word, mark: Word) -> bool:
-    """Whether a mark belongs to what follows it: an opening bracket or quote."""
-    if _kind(mark) in ("Ps", "Pi"):
-        return True
-    following = text[mark.span[1] : mark.span[1] + 1]
-    return before.span[1] < mark.span[0] and bool(following.strip())  # the quotes that have but one form
-
-
-def _kind(word: Word) -> str:
-    return unicodedata.category(word.text[0])
 
 
 def _as_one(text: Sequence[str], run: Sequence[Word]) -> Word:

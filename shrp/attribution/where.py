@@ -83,10 +83,8 @@ def worth_by_group(
     ).reset_index()
     q = np.full_like(p, np.nan)
     if np.isfinite(p).any():
-        once = p[:1] if len(p) == 2 else p
-        known = np.isfinite(once)
-        q[: len(once)][known] = false_discovery_control(once[known])
-        q = np.broadcast_to(q[:1], p.shape) if len(p) == 2 else q
+        known = np.isfinite(p)
+        q[known] = false_discovery_control(p[known])  # of two groups each has the same p, which changes none
     frame["q"] = q.ravel()
     return frame.sort_values(["layer", "expert"], kind="stable", ignore_index=True)[
         ["layer", "expert", "group", "n", "uses", "lost", "elsewhere", "difference", "p", "q"]

@@ -1,9 +1,11 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
 
 from shrp.attribution import flips, router, tokens, trust
-from shrp.attribution.units import UNITS, fitting_unit, in_units
+from shrp.attribution.units import MOST, UNITS, fitting_unit, in_units
 from shrp.errors import DataError
 
 from .helpers import MRPC
@@ -26,6 +28,16 @@ TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
         ("a well-made film\nanother line", ["a well-made film", "another line"], ["a well-made film", "another line"]),
         ("你好，世界。好吗", ["你好，", "世界。", "好吗"], ["你好，世界。", "好吗"]),
         ("Great! 👍", ["Great!", "👍"], ["Great!", "👍"]),
+        ("Great!👍 It was 30°. C++. Bye", ["Great!👍", "It was 30°.", "C++.", "Bye"],
+         ["Great!👍", "It was 30°.", "C++.", "Bye"]),
+        ("A film--fast and loud--that works, 1990–2000.", ["A film--", "fast and loud--", "that works,", "1990–2000."],
+         ["A film--fast and loud--that works, 1990–2000."]),
+        ("Again? No. It is no. 5, etc. of St. John. I", ["Again?", "No.", "It is no. 5,", "etc. of St.", "John.", "I"],
+         ["Again?", "No.", "It is no. 5, etc. of St.", "John.", "I"]),
+        ("It ends ( well ) . '' So", ["It ends", "( well ) . ''", "So"], ["It ends ( well ) . ''", "So"]),
+        ("film(s) e.g. U.S. dogs. . . ok", ["film(s) e.g. U.S. dogs. . .", "ok"],
+         ["film(s) e.g. U.S. dogs. . .", "ok"]),
+        ("कैसा है। ठीक", ["कैसा है।", "ठीक"], ["कैसा है।", "ठीक"]),
         ("...", ["..."], ["..."]),
         ("no marks at all", ["no marks at all"], ["no marks at all"]),
         ("a b c d e f g h i j k l m, n", ["a b c d e f g h i j k l", "m,", "n"], ["a b c d e f g h i j k l m, n"]),
@@ -108,6 +120,8 @@ def test_the_shortest_unit_that_is_quick_to_explain(made, tiny_model):
     assert fitting_unit(made(model, ("w1 " * 9,)), 8) == "word"  # nothing ends a phrase
     assert fitting_unit(made(model, ("w1 w2 w3, " * 5,)), 8) == "phrase"
     assert fitting_unit(made(model, ("w1, " * 5 + ". " + "w2, " * 5,)), 8) == "sentence"
+    assert fitting_unit(made(model, ("w1 w2. " * 9,)), 3) == "phrase"  # too many of all: as few as can be
+    assert inspect.signature(fitting_unit).parameters["most"].default == MOST == 128
 
 
 def test_units_that_can_not_be_made_are_told(made, routed):
