@@ -93,7 +93,7 @@ def _read_delimited(path: Path) -> pd.DataFrame:
         "na_filter": False,
         "encoding": "utf-8-sig",
     }
-    _check_names(pd.read_csv(path, header=None, nrows=1, **options).iloc[0])
+    check_names(pd.read_csv(path, header=None, nrows=1, **options).iloc[0], path.name)
     frame = pd.read_csv(path, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
         raise ValueError(f"its rows have more fields than its header ({_HINTS[_delimiter(path)]})")
@@ -127,11 +127,14 @@ def header_size(path: str | Path) -> int:
             return lines[-1].count(options["delimiter"]) + 1
 
 
-def _check_names(names: Iterable[str]) -> None:
-    """Raises `ValueError` where two columns are called alike: which one is meant nobody can tell."""
-    twice = [name for name, times in Counter(names).items() if times > 1 and name]
-    if twice:
-        raise ValueError(f"it has more than one column '{twice[0]}'; give each a name of its own")
+def check_names(names: Iterable[str], source: str) -> None:
+    """Refuse columns that are called alike, but those without a name: which one is meant nobody can tell.
+
+    Raises:
+        DataError: so are two.
+    """
+    if twice := [name for name, times in Counter(names).items() if times > 1 and name]:
+        raise DataError(f"'{source}' has two columns named '{twice[0]:.80}'; give each its own name.")
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -139,7 +142,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        _check_names(pq.read_schema(path).names)
+        check_names(pq.read_schema(path).names, path.name)
         frame = pq.read_table(path).to_pandas(ignore_metadata=True, integer_object_nulls=True)
     except (KeyError, TypeError, NotImplementedError) as error:
         raise ValueError(str(error)) from error

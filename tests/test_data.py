@@ -564,3 +564,11 @@ def test_rows_after_incomplete_ones_are_counted_as_in_the_file(tmp_path):
 def test_nothing_but_incomplete_rows_is_an_error(column):
     with pytest.raises(DataError, match="no row is left: each lacks a text or a label"):
         without_gaps(gaps(**{column: None}), TASKS["sst2"], "mine", "label", None)
+
+
+def test_the_first_of_each_ten_numbers_are_one_of_each_tenth():
+    labels = np.random.default_rng(1).exponential(size=1000)
+    order = made(labels, TASKS_TEXT_REGRESSION).stratified_order()
+    tenth = np.argsort(np.argsort(labels)) // 100
+    first = np.bincount(tenth[order[:100]], minlength=10)
+    assert (np.abs(first - 10) <= 1).all()  # a plain shuffle is off by about 3

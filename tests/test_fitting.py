@@ -276,3 +276,15 @@ def test_a_fit_is_kept_on_disk_and_a_broken_file_is_no_fit(tmp_path, routed, tin
     (file,) = (tmp_path / "results").iterdir()
     file.write_bytes(file.read_bytes()[:-9])
     assert store.fitted("a checkpoint", data, *sizes) is None
+
+
+def test_fits_are_by_the_divergence_from_what_the_routed_model_says():
+    """KL of the routed model's answer against the fitted one's, and not the other way round."""
+    said, outputs = (
+        torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.5, 1.0]]),
+        torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),
+    )
+    p, q = said.softmax(-1), outputs.softmax(-1)
+    expected = (p * (p / q).log()).sum(-1).mean()
+    assert fitting._distance(outputs, said, False) == pytest.approx(float(expected), abs=1e-6)
+    assert float((q * (q / p).log()).sum(-1).mean()) != pytest.approx(float(expected), abs=1e-2)

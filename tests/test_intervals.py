@@ -54,3 +54,9 @@ def test_a_task_with_one_training_adds_what_its_inputs_leave_open():
     assert mean.value == 2
     assert mean.ends == pytest.approx((2 - 0.2 / 2**0.5, 2 + 0.4 / 2**0.5))
     assert np.isnan(over_tasks([Mean(1.0, *NO_INTERVAL), Mean(3.0, 0.2, 0.4)]).ends).all()
+
+
+def test_trainings_of_tasks_that_vary_unlike_have_degrees_between():
+    """Welch's and Satterthwaite's: near those of the task that varies most."""
+    means = [Mean(0.0, 0.1, 0.1, variance=0.09, freedom=2), Mean(0.0, 0.1, 0.1, variance=0.01, freedom=4)]
+    assert over_tasks(means).freedom == pytest.approx(0.1**2 / (0.09**2 / 2 + 0.01**2 / 4))

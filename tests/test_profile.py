@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from shrp import knockout
 from shrp.attention import Pattern, layer_attention, model_attention
 from shrp.batching import collate, encode
 from shrp.checkpoint_info import EVALUATED_TOKENS
@@ -589,3 +590,16 @@ def test_threads_profile_one_model_without_mixing(tiny_routed, tiny_tokenizer, t
 def test_the_length_that_pages_name_is_the_one_that_is_measured():
     for function in (measure_usage, evaluate_stream, knock_out_effect, layer_attention, count_tokens):
         assert inspect.signature(function).parameters["max_length"].default == EVALUATED_TOKENS
+
+
+def test_an_input_is_not_affected_by_its_padding(tiny_routed, tiny_inputs):
+    model = tiny_routed("bert", layers=(1,), routing="token").eval()
+    inputs = tiny_inputs((9, 2), seed=3)
+    with torch.no_grad(), record_routing() as record:
+        entering = model(**inputs, output_hidden_states=True).hidden_states[1]
+    gates, mask = record.last(1).gates, inputs["attention_mask"].bool()
+    for expert in range(gates.shape[-1]):
+        found = knockout._uses(model, inputs, entering, {1: (expert,)})
+        assert found.tolist() == ((gates[..., expert] > 0) & mask).any(1).tolist()
+    padded = (gates > 0) & ~mask.unsqueeze(-1)
+    assert (padded.any(1) & ~((gates > 0) & mask.unsqueeze(-1)).any(1)).any()  # else it is no test

@@ -17,6 +17,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from shrp import results_store
 from shrp.data import TextData
 from shrp.evaluate import summarise
 from shrp.results_store import FOLDER, ROUTED, ResultsStore, cache_folder
@@ -326,3 +327,12 @@ def test_the_variable_names_the_folder(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Path, "home", homeless)
     assert cache_folder() is None
+
+
+def test_a_score_by_another_definition_counts_as_none(store, monkeypatch):
+    data = made()
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
+    assert store.evaluation(CHECKPOINT, data, PLAN) is not None
+    other = replace(summarise(data, np.arange(len(data)), evaluated(data)[1], False), score=-0.5)
+    monkeypatch.setattr(results_store, "summarise", lambda *_: other)
+    assert store.evaluation(CHECKPOINT, data, PLAN) is None

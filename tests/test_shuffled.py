@@ -11,10 +11,10 @@ from shrp.batching import bucketed_batches, collate, encode
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
-from shrp.exchanges import ALIKE, ALL
+from shrp.exchanges import ALIKE, ALL, count_moved
 from shrp.knockout import Prefix
 from shrp.prune import prune
-from shrp.routing import record_routing, top_k_gates, use_gates
+from shrp.routing import LayerTrace, RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.shuffled import MIXTURE, shuffle_routes
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
@@ -259,3 +259,15 @@ def test_tokens_exchange_their_routes_with_those_of_inputs_answered_alike(exchan
                     same &= counts[0] == counts[1]
                 moved.append(same and not torch.equal(routed.gates, trace.gates))
             assert any(moved)  # a pass that deals gates anew and leaves each answer's usage as it is
+
+
+def test_padding_makes_no_choice_that_could_move():
+    """Of two inputs of three and one real tokens; the gates of padding differ and are not counted."""
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    own, taken = torch.zeros(2, 3, 2), torch.zeros(2, 3, 2)
+    own[..., 0], taken[..., 1] = 1, 1  # all move,
+    taken[0, 0] = torch.tensor([1.0, 0.0])  # but one
+    record = RoutingRecord(traces={1: [LayerTrace(own, own, mask)]})
+    assert count_moved(record, {1: taken}, mask) == (3, 4)
+    by_input = RoutingRecord(traces={1: [LayerTrace(own[:, 0], own[:, 0], None)]})
+    assert count_moved(by_input, {1: taken[:, 0]}, mask) == (1, 2)

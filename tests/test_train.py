@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from shrp import accelerator, losses, run_state, saving
 from shrp import train as training
 from shrp.batching import epoch_rows
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import convert, layer_kinds
 from shrp.data import TextData
@@ -698,3 +699,29 @@ def test_where_the_lower_layers_are_not_the_teachers_a_step_starts_at_the_bottom
     with torch.no_grad():
         model.base_model.embeddings.LayerNorm.bias += 1
     assert training.same_start(model, teacher) == 0
+
+
+def test_usage_beside_a_score_counts_every_input_once(tiny_routed, tiny_tokenizer, tiny_data):
+    """The usage that a checkpoint carries, by which it is pruned, is that which is measured of it later."""
+    for routing in ("sequence", "token"):
+        model, data = tiny_routed("bert", layers=(0, 2), routing=routing).eval(), tiny_data(300)
+        evaluation, usage = training.evaluate_with_usage(model, tiny_tokenizer, data, 32)
+        assert evaluation.n == 300
+        stats = measure_usage(model, tiny_tokenizer, data, max_length=32)
+        assert sorted(usage) == [str(layer) for layer in stats.layers]
+        for layer in stats.layers:
+            np.testing.assert_allclose(usage[str(layer)], stats.share(layer), atol=1e-6)
+
+
+def test_a_run_is_another_with_another_teacher(tiny_model, tiny_routed, tiny_data):
+    model, data = tiny_routed("bert", layers=(1,)), tiny_data()
+    info = CheckpointInfo(ShrpConfig((1,)), data.task)
+
+    def identity(teacher, **options):
+        config = TrainConfig(shrp=ShrpConfig((1,)), **options)
+        return run_state.identity_of(config, model, info, data, data, teacher)
+
+    one, other = tiny_model(num_labels=2, seed=1), tiny_model(num_labels=2, seed=2)
+    assert identity(one, distill_logits=0.5) == identity(copy.deepcopy(one), distill_logits=0.5)
+    assert identity(one, distill_logits=0.5) != identity(other, distill_logits=0.5)
+    assert identity(one, distill_logits=0.0) == identity(other, distill_logits=0.0)  # it has no part in it

@@ -148,8 +148,7 @@ def _check_count(name: str, columns: int) -> None:
 
 def _check_columns(name: str, columns: list[str]) -> None:
     _check_count(name, len(columns))
-    if twice := next((c for c in columns if columns.count(c) > 1), None):
-        raise DataError(f"'{name}' has two columns named '{twice:.80}'; give each its own name.")
+    tabular.check_names(columns, name)
 
 
 def _refuse_nested(name: str, columns: list[str]) -> None:

@@ -111,6 +111,16 @@ def test_longer_pieces_than_words_are_explained(open_page, tiny_checkpoint, expl
     assert at.header[0].value == "Phrases"
 
 
+def test_a_long_input_of_few_pieces_is_searched_unasked(open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(attribution_flips, "_SHORT", 4)
+    text = "w1 w2 w9 w8, w3 w4. w5"
+    assert open_page("attribution", tiny_checkpoint, text=text).toggle(key="flips").label == "Search"
+    at = open_page("attribution", tiny_checkpoint, text=text, unit="sentence")
+    assert "Of n = 2 sentences" in texts_of(at) or "Without" in texts_of(at)
+    assert not any(one.key == "flips" for one in at.toggle)
+    assert len({one.key for one in at.toggle}) > 0
+
+
 def test_of_many_words_phrases_are_explained_unless_words_are_picked(open_page, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(attribution_unit, "fitting_unit", lambda one: "phrase")
     monkeypatch.setattr(attribution_unit, "MOST", 4)
@@ -622,6 +632,7 @@ def test_sets_that_do_as_well_stand_in_a_table(open_page, tiny_checkpoint, monke
 
 def test_a_long_input_is_searched_on_request(open_page, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(attribution_flips, "_SHORT", 4)
+    monkeypatch.setattr(attribution_flips, "_FEW", 4)
     at = open_page("attribution", tiny_checkpoint, text=TYPED)
     assert not at.exception
     assert "sets were tried" not in texts_of(at)

@@ -1,6 +1,7 @@
 """Minimal pairs in the app, against figures made without it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -241,3 +242,20 @@ def test_pairs_that_route_alike_count_as_one_where_even_use_is_marked(open_page,
     assert independent_choices(alike, every, pairs) == n - len(pairs)
     one_each = np.isin(np.arange(n), pairs[:, 0])
     assert independent_choices(alike, one_each, pairs) == len(pairs)  # of no pair are both there
+
+
+def test_pairs_that_agree_half_the_time_count_between_one_and_two_inputs():
+    """Kish's effective number: of pairs whose choices correlate by r, 2 / (1 + r) inputs each."""
+    pairs = np.arange(40).reshape(20, 2)
+    top1 = np.zeros((40, 4))
+    top1[:, 0] = 1
+    top1[pairs[:10, 1]] = np.eye(4)[1]  # half of the pairs agree; by chance a fourth would
+    stats = SimpleNamespace(num_experts=4, top1={0: top1})
+    correlation = (0.5 - 0.25) / 0.75
+    assert independent_choices(stats, np.ones(40, bool), pairs) == round(20 * 2 / (1 + correlation))
+
+
+def test_one_expert_a_layer_leaves_nothing_to_agree_on():
+    pairs = np.arange(40).reshape(20, 2)
+    stats = SimpleNamespace(num_experts=1, top1={0: np.ones((40, 1))})
+    assert independent_choices(stats, np.ones(40, bool), pairs) == 40

@@ -136,6 +136,23 @@ def test_sizes_are_checked_here_and_not_only_in_the_browser(monkeypatch, tmp_pat
     assert "nested" in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
 
 
+def test_two_columns_of_one_name(tmp_path):
+    said = "has two columns named 'label'; give each its own name"
+    for name, content in (
+        ("t.csv", b"text,label,label\na,0,1\n"),
+        ("t.tsv", b"text\tlabel\tlabel\na\t0\t1\n"),
+    ):
+        assert said in said_on_reading(name, content)
+    table = pa.Table.from_arrays(
+        [pa.array(["a"]), pa.array([0]), pa.array([1])], names=["text", "label", "label"]
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert said in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
+    assert (
+        len(read_upload("t.csv", b"text,,\na,b,c\n").frame.columns) == 3
+    )  # columns without a name are no trouble
+
+
 def test_nested_cells_in_json_lines():
     for cell in ("[1]", "{}"):
         lines = f'{{"sentence": "a", "slice": "b"}}\n{{"sentence": "a", "slice": {cell}}}\n'

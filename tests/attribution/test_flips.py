@@ -244,3 +244,14 @@ def test_a_regression_or_unknown_replacement_is_refused(made, tiny_model, routed
         fewest_words(made(tiny_model(num_labels=1), ("w1", "w2"), STSB))
     with pytest.raises(DataError, match="not by 'nothing'"):
         fewest_words(made(routed), replacement="nothing")
+
+
+def test_larger_sets_are_of_the_words_whose_loss_alone_leaves_the_smallest_margins(made, routed, monkeypatch):
+    monkeypatch.setattr(flips, "AMONG", 3)
+    monkeypatch.setattr(flips, "RANDOM", 14)
+    one = stuck(made, routed)
+    lost = [1, 1, 1, 4, 5, 6]  # the last ones, and of the first three no pair flips
+    lay_out(monkeypatch, lambda places: 10.5 - sum(lost[place] for place in places))
+    found = fewest_words(one)
+    assert [each.places for each in found.found] == [(4, 5)]
+    assert found.tried == 6 + 3

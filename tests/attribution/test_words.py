@@ -257,3 +257,25 @@ def test_integrated_gradients_take_more_steps_until_they_add_up(monkeypatch):
     asked.clear()
     tokens.converged_gradients(None, 0, steps=16, frozen=False)
     assert asked == [16]  # jumps of the route are no matter of steps
+
+
+def test_what_is_left_without_a_word_is_compared_token_by_token(made, tiny_routed, tiny_tokenizer):
+    """Under token routing, with the word taken out, a later token's route is the one at its new place."""
+    model = tiny_routed("bert", layers=(0, 1, 2), routing="token")
+    with torch.no_grad():
+        model.bert.embeddings.position_embeddings.weight.mul_(0.2)  # or else every move changes some route
+    one = made(model)
+    found = tokens.ablate_words(one, 0, replacement="remove").rerouted
+
+    def gates(text):
+        with torch.no_grad(), record_routing() as record:
+            direct(model, tiny_tokenizer, text)
+        return {layer: record.last(layer).gates[0] != 0 for layer in record.layers}
+
+    whole, expected = gates(TEXT), []
+    for place, word in enumerate(one.words):
+        left = gates(one.text_without([place]))
+        kept = [position for position in range(len(one.tokens)) if position not in word.positions]
+        expected.append(sum(bool((left[layer] != whole[layer][kept]).any()) for layer in whole))
+    assert found.tolist() == expected
+    assert len(set(expected)) > 1
