@@ -38,6 +38,7 @@ def against_chance(tried: pd.DataFrame, metric: str) -> list[str]:
             f"Against chance: {selection.lower()} ({combination.lower()}) is above the mean of {counted} random "
             f"{'draw' if most == 1 else 'draws'} ({like.lower()}) at {(ahead > 0).sum()} of {len(sizes)} numbers of "
             f"experts a layer (mean lead, {metric_name(metric)}: {points(ahead.mean(), metric)}), and above the best "
-            f"draw at {(own[sizes] > highest[sizes]).sum()}. Sizes share their inputs, so they are not independent."
+            f"draw at {(own[sizes] > highest[sizes]).sum()}. Sizes share their inputs, so they are not independent, "
+            "and there is no interval here: Compare pairs two of them."
         )
     return sentences
