@@ -34,6 +34,8 @@ _NUMBERED = frozenset(["no", "fig", "nos", "figs", "vol", "pp"])
 """Words whose full stop does not before a number."""
 _CUT_SHORT = frozenset(["etc", "st", "jr", "sr", "inc", "ltd", "co", "corp", "dept", "est"])
 """Words whose full stop does only before a capital."""
+_NEAR = 16
+"""Characters around a full stop that are looked at, lest a long text take long."""
 
 
 def in_units(instance: Instance, unit: str) -> Instance:
@@ -103,10 +105,10 @@ def _beginnings(text: str, unit: str) -> list[int]:
 
 
 def _ends_sentence(text: str, match: re.Match) -> bool:
-    following = text[match.end() :].lstrip()[:1]
+    following = text[match.end() : match.end() + _NEAR].lstrip()[:1]
     if match["mark"][-1].isascii() and text[match.end() : match.end() + 1].isalnum():
         return False  # 3.5 is one; Chinese has no spaces
-    before = re.search(r"\w+$", text[: match.start()])
+    before = re.search(r"\w+$", text[max(0, match.start() - _NEAR) : match.start()])
     if match[0] != "." or before is None:
         return True
     word = before[0].lower()
