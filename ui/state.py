@@ -21,7 +21,7 @@ from shrp.tasks import Task
 from ui import data_sources, loaders, measurements, not_here, own_checkpoints, own_data, own_slices
 from ui.downloads import clicked
 from ui.text import escape
-from ui.theme import CHART_STYLE
+from ui.theme import STYLE
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -67,7 +67,7 @@ def is_routed(info: CheckpointInfo) -> bool:
 
 def draw_picker() -> None:
     """Draw the checkpoint and data pickers; for `app.py`, in the sidebar."""
-    st.html(CHART_STYLE)
+    st.html(STYLE)
     found = loaders.discover_all()
     if not found:
         own_checkpoints.draw()

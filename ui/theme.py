@@ -37,10 +37,13 @@ SELECTED = "#ff2d78"
 middle of one."""
 INK = "#767b85"
 """Grey for words in a chart, as far from white as from near-black."""
-CHART_STYLE = """<style>
+STYLE = """<style>
 .js-plotly-plot text[style*="rgb(128, 132, 149)"] {fill: #555867 !important}
+[data-testid=stMultiSelectTagsContainer] span:not(:has(*)) {background-color: rgba(0, 0, 0, .18)}
 </style>"""
-"""On white, Streamlit's grey for the scales and small print of charts is too faint to read; its dark theme's is not."""
+"""On white, Streamlit's grey for the scales and small print of charts is too faint to read; its dark theme's is not. So
+is white on the dark theme's blue, of what is picked of a list.
+"""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 """Lines and marks of a chart's series, so that colour is not the only sign."""

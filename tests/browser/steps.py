@@ -23,6 +23,13 @@ _CELL = """
 }
 """
 # Contrast as WCAG 2 defines it: of every text on the page against what is painted behind it.
+_IN_SCHEME = """
+(scheme) => {
+  const app = document.querySelector("[data-testid=stApp]");
+  const light = getComputedStyle(app).backgroundColor.match(/[0-9.]+/g).slice(0, 3).every((v) => +v > 200);
+  return light === (scheme === "light");
+}
+"""
 _LOW_CONTRAST = """
 (least) => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
@@ -276,6 +283,7 @@ def looks_well(app_url, new_tab, name, **query):
     assert not cut
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(_IN_SCHEME, arg=scheme)  # what was legible before would pass for what comes
         low, texts = low_contrast(page)
         assert texts > 20
         assert not low, f"{len(low)} of {texts} texts in {scheme}: {low[:8]}"
