@@ -58,12 +58,14 @@ def say(data: TextData) -> None:
     slices, _ = _read()
     if not slices:
         return
-    try:
-        for one in slices:
-            one.of(data)
-    except DataError as error:
-        st.sidebar.error(f"Slices of your own are not in use: {escape(str(error))}", icon=":material/error:")
-        return
+    if not data.slice_words:  # they are not these data's, so there is a reason
+        try:
+            sliced_by_words(data, slices)
+        except DataError as error:
+            st.sidebar.error(
+                f"Slices of your own are not in use: {escape(str(error))}", icon=":material/error:"
+            )
+            return
     counts = Counter(data.slices)
     said = ", ".join(f"{escape(name)} {counts[name]:,}" for name in (*(one.name for one in slices), REST))
     st.sidebar.caption(f":material/label: Slices of your own (n = {len(data):,}): {said}.")
@@ -74,8 +76,10 @@ def with_numbers(name: str, numbers: Iterable[int]) -> str:
     input is in the first one that it is in.
 
     Raises:
-        DataError: these are no slices, or more than the page's address can hold.
+        DataError: these are no slices, or more than the page's address can hold; or the name has a colon.
     """
+    if ":" in name:
+        raise DataError("a name ends at its colon; give it one without.")
     lines = (st.session_state.get(SLICES) or "").splitlines()
     others = [line for line in lines if line.strip() and line.partition(":")[0].strip() != name.strip()]
     text = "\n".join([f"{name.strip()}: {by_numbers(numbers)}", *others])

@@ -118,6 +118,9 @@ def test_no_slice_is_made_of_too_many_inputs_or_by_a_name_that_is_none(open_page
     at.text_input(key=NAME).set_value(" ").run()
     select(at, [1, 2])
     assert "No slice can be made of them: ': #1-2' is no slice" in texts_of(at)
+    at.text_input(key=NAME).set_value("a: b").run()
+    select(at, [1, 2])
+    assert "No slice can be made of them: a name ends at its colon" in texts_of(at)
 
 
 def test_numbers_that_the_data_do_not_have_are_told_and_its_own_slices_stay(open_page, tiny_checkpoint):
