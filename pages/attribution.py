@@ -18,7 +18,7 @@ from ui.attribution_unit import in_unit, unit_control
 from ui.bound import fall_back
 from ui.known_labels import labels_of
 from ui.sentences import INPUT, explored, sentence_form
-from ui.text import escape, shorten
+from ui.text import escape, shorten_texts
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def pick_input(inputs: list[tuple[str, ...]]) -> tuple[str, ...]:
     left, right = st.columns([1, 5], gap="medium", vertical_alignment="bottom")
     number = left.selectbox("Input number", numbers, key=INPUT, bind="query-params")
     text = inputs[(number if number in numbers else 1) - 1]
-    right.markdown(f"**{escape(shorten(' / '.join(text), 160))}**")
+    right.markdown(f"**{escape(shorten_texts(text, 160))}**")
     return text
 
 

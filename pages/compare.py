@@ -63,7 +63,7 @@ def main() -> None:
     lengths, others = (measurements.token_lengths(one.choice.checkpoint, data) for one in (a, b))
     if data.labels is not None and not np.array_equal(lengths, others):
         st.caption("Lengths are counted in tokens of A's tokenizer; B's makes more or fewer of some texts.")
-    lab_hurts.tabs(a.evaluation, b.evaluation, data, lengths, LETTERS, "from A to B", name)
+    lab_hurts.tabs(a.evaluation, b.evaluation, selection, lengths, LETTERS, "from A to B", name)
     compare_views.costs(sides, name)
     usage(sides, selection, name)
 

@@ -13,6 +13,7 @@ from ui.text import (
     points,
     points_interval,
     score_text,
+    shorten_texts,
     signed,
 )
 
@@ -67,3 +68,19 @@ def test_names_beside_a_chart_are_short_safe_and_stay_different():
 
 def test_a_name_begins_with_a_capital_and_is_else_left_alone():
     assert [capital(name) for name in ("macro F1", "F1", "")] == ["Macro F1", "F1", ""]
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (("a b  c",), "a b c"),
+        (("one", "two"), "one / two"),
+        (("x" * 30,), "x" * 19 + "…"),
+        (("a" * 30, "b" * 30), "a" * 7 + "… / " + "b" * 8 + "…"),
+        (("a" * 30, "bb"), "a" * 14 + "… / bb"),
+        (("bb", "a" * 30), "bb / " + "a" * 14 + "…"),
+    ],
+)
+def test_of_a_pair_both_texts_have_a_beginning(texts, said):
+    assert shorten_texts(texts, 20) == said
+    assert len(said) <= 20

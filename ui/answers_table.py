@@ -11,7 +11,7 @@ import streamlit as st
 from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
-from ui import arrival, attribution_routes, sentences
+from ui import closer
 from ui.downloads import downloads
 from ui.pickers import always_one
 from ui.state import Selection
@@ -103,7 +103,8 @@ def section(selection: Selection, found: Evaluation) -> None:
         part = shown.head(MOST)
         # What is wrong, or least sure, is another row of another model.
         key = f"{which}-{search}-{selection.checkpoint.fingerprint}-{data.fingerprint}"
-        _closer(selection, part, _table(part, texts, key, data))
+        if rows := _table(part, texts, key, data):
+            closer.links(data, part["index"].iloc[rows[:1]].tolist(), routed=selection.is_routed)
     rows = [part for part in (which * (which != ALL), f"with {search}" * bool(search.strip())) if part]
     downloads(shown, "answers-table", shorten("-".join([selection.name, "answers", *rows])))
 
@@ -167,20 +168,3 @@ def said(shown: pd.DataFrame, frame: pd.DataFrame, data: str) -> str:
     if len(shown) > MOST:
         text += f"; the first {MOST:,} are listed, the CSV has them all"
     return f"{text}. Pick a row to look closer at it." if len(shown) else f"{text}."
-
-
-def _closer(selection: Selection, part: pd.DataFrame, rows: list[int]) -> None:
-    """Links that take the picked input along."""
-    if not rows:
-        return
-    number = int(part["index"].iloc[rows[0]])
-    asked = {sentences.URL: sentences.as_lines([selection.data.texts[number]])}
-    routes = [("pages/routing.py", "its route", ":material/alt_route:", {})] if selection.is_routed else []
-    answer = arrival.link({attribution_routes.ASPECT: attribution_routes.ANSWER})
-    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
-        st.markdown(f"Row {number}:", width="content")
-        for page, label, icon, further in (
-            *routes,
-            ("pages/attribution.py", "which words moved the answer", ":material/troubleshoot:", answer),
-        ):
-            arrival.page_link(page, label, icon, asked | further)

@@ -11,6 +11,7 @@ import streamlit as st
 from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.usage import UsageStats
+from ui import closer
 from ui.downloads import downloads
 from ui.tables import row_height
 from ui.text import escape
@@ -102,8 +103,10 @@ def inputs(
         },
         alt=f"Inputs with the {ranked or HIGHEST} router probability for this expert",
     )
-    pick = "Pick a row to see this expert's attention in it, below. " * followed
-    st.caption(f"{pick}The CSV holds all inputs.")
+    below = ", and this expert's attention in it below" * followed
+    st.caption(f"Pick a row to look closer at it{below}. The CSV holds all inputs.")
+    if (picked := st.session_state.get(EXAMPLE)) in shown["index"].to_numpy():
+        closer.links(data, [picked], routed=True)
     downloads(frame, "top-inputs", f"{file_name}-inputs")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,12 @@ from shrp.evaluation import Evaluation
 from shrp.groups import CLASS, LENGTH, SLICE, input_groups
 from shrp.phrases import listed
 from shrp.tasks import Task
-from ui import pair_views, paired_results
+from ui import closer, pair_views, paired_results
 from ui.bound import leave_known
 from ui.downloads import chart, downloads
 from ui.lab_group_figures import FEW, losses_by_group, summary, with_names
 from ui.lab_reference import ROUTED, TEACHER, Against
+from ui.state import Selection
 from ui.tables import row_height
 from ui.text import escape, metric_name, percent
 
@@ -36,7 +38,7 @@ _TEXT_WIDTH = {1: 270, 2: 175}  # pixels of a text column, by their number: with
 def section(
     references: Sequence[Against],
     pruned: Evaluation,
-    data: TextData,
+    selection: Selection,
     lengths: np.ndarray,
     problem: str,
     name: str,
@@ -45,6 +47,7 @@ def section(
 
     Args:
         references: of which one is picked, the first by default.
+        selection: whose data both are evaluated on, and whose checkpoint looks closer at an input.
         lengths: of the inputs, in tokens.
         problem: why the teacher's outputs could not be read; empty where nothing is wrong.
         name: of the files to download.
@@ -55,13 +58,13 @@ def section(
     against = _picked(references)
     st.caption(escape(against.why))
     names, held = (against.name, "pruned"), f"against the {against.name}"
-    tabs(against.evaluation, pruned, data, lengths, names, held, name)
+    tabs(against.evaluation, pruned, selection, lengths, names, held, name)
 
 
 def tabs(
     reference: Evaluation,
     other: Evaluation,
-    data: TextData,
+    selection: Selection,
     lengths: np.ndarray,
     names: tuple[str, str],
     against: str,
@@ -72,9 +75,10 @@ def tabs(
 
     Args as for `section` and `flips`.
     """
+    data = selection.data
     if data.labels is None:
         st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
-        flips(reference, other, data, names, against, file)
+        flips(reference, other, selection, names, against, file)
         return
     lacking = {SLICE: data.slices is None, CLASS: data.task.is_regression, LENGTH: False}
     models = dict.fromkeys(lacking, (reference, other))
@@ -82,7 +86,7 @@ def tabs(
     drawn = {
         f"By {by}": partial(groups, *models[by], by, names, file) for by in sorted(lacking, key=lacking.get)
     }
-    drawn["Flipped predictions"] = partial(flips, reference, other, data, names, against, file)
+    drawn["Flipped predictions"] = partial(flips, reference, other, selection, names, against, file)
     if pair_views.has_pairs(data):
         drawn[PAIRS] = partial(pair_views.tab, reference, other, data, names, file)
     for place, draw in zip(st.tabs([*drawn], key=TABS, bind="query-params"), drawn.values(), strict=True):
@@ -158,15 +162,22 @@ def without_a_class(evaluation: Evaluation) -> list[str]:
 
 @st.fragment
 def flips(
-    reference: Evaluation, other: Evaluation, data: TextData, names: tuple[str, str], against: str, file: str
+    reference: Evaluation,
+    other: Evaluation,
+    selection: Selection,
+    names: tuple[str, str],
+    against: str,
+    file: str,
 ) -> None:
-    """The inputs that two models judge differently, to be filtered and taken along.
+    """The inputs that two models judge differently, to be filtered, looked closer at, and taken along.
 
     Args:
+        selection: as for `section`.
         names: of both, short enough for the heads of columns.
         against: the reference as the end of a sentence.
         file: name of the file to download.
     """
+    data = selection.data
     frame = paired.flip_table(reference, other, data)
     regression = data.task.is_regression
     what = "differ by more than 0.5" if regression else "flip"
@@ -187,7 +198,10 @@ def flips(
     if shown.empty:
         st.info("No flipped prediction fits these filters; take one away.")
         return
-    _table(shown, data, names)
+    st.caption("Pick a row to look closer at it.")
+    if rows := _table(shown, data, names):
+        whose = f"by {selection.name} as it is"
+        closer.links(data, shown["index"].iloc[rows].tolist(), routed=selection.is_routed, whose=whose)
     downloads(_taken_along(shown, data.task, names), "flips", f"{file}-flips")
 
 
@@ -223,8 +237,12 @@ def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:
     return frame
 
 
-def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:
-    """The flips as a table in which nothing is cut: texts wrap, and both predictions share a column."""
+def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[int]:
+    """The flips as a table in which nothing is cut: texts wrap, and both predictions share a column.
+
+    Returns:
+        The place of the picked row, if one is.
+    """
     task, (reference, other) = data.task, names
     arrow, short = f"{reference} → {other}", {TEACHER: "teacher", ROUTED: "routed"}.get(reference, reference)
     probabilities = {f"p {short}": "p_reference", f"p {other}": "p_other"}
@@ -261,11 +279,16 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> None:
     if "slice" in frame:
         shown["slice"] = frame["slice"].str.replace("_", " ")
         config["slice"] = st.column_config.TextColumn(width=105)
-    st.dataframe(
+    listed_here = crc32(frame["index"].to_numpy().tobytes())
+    event = st.dataframe(
         shown,
+        key=f"flips-{data.fingerprint}-{reference}-{other}-{listed_here}",  # a picked row belongs to this list alone
+        on_select="rerun",
+        selection_mode="single-row",
         hide_index=True,
         column_config=config,
         row_height=height,
         height=min(560, 40 + height * len(shown)),
         alt=f"Inputs whose prediction differs between two models, {reference} and {other}",
     )
+    return [row for row in event.selection.rows if row < len(frame)]

@@ -87,7 +87,7 @@ def details(
     held_against = lab_reference.references(checkpoint, data, routed)
     lengths = measurements.token_lengths(checkpoint, data)
     name = f"{selection.name}-{plan.budget}"
-    lab_hurts.section(held_against, pruned, data, lengths, checkpoint.problem, name)
+    lab_hurts.section(held_against, pruned, selection, lengths, checkpoint.problem, name)
     lab_compare.section(selection, setting, plan, pruned, routed)
 
 

@@ -11,7 +11,7 @@ from shrp.columns import distinct
 from shrp.data import TextData
 from shrp.minimal_pairs import ALL, PairOutcomes, pair_outcomes, route_changes, taken
 from shrp.usage import UsageStats
-from ui import measurements, pair_views
+from ui import closer, measurements, pair_views
 from ui.downloads import chart, downloads
 from ui.state import Selection
 from ui.tables import row_height
@@ -142,8 +142,14 @@ def in_words(frame: pd.DataFrame) -> str:
     return f"{text}." if most["layer"] == least["layer"] else f"{text}; least often in {said(least)}."
 
 
-def pair_table(stats: UsageStats, layer: int, found: PairOutcomes, data: TextData) -> pd.DataFrame:
-    """The pairs whose routes part in a layer, one a row: slice, both texts, both experts, whether in order."""
+def pair_table(
+    stats: UsageStats, layer: int, found: PairOutcomes, data: TextData
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The pairs whose routes part in a layer, one a row: slice, both texts, both experts, whether in order.
+
+    Returns:
+        The table, and of each row the numbers of both inputs in the data, `(rows, 2)`, in the texts' order.
+    """
     low, high = found.pairs.T
     chosen = taken(stats, layer)
     apart = np.flatnonzero(chosen[low] != chosen[high])
@@ -156,12 +162,12 @@ def pair_table(stats: UsageStats, layer: int, found: PairOutcomes, data: TextDat
         columns[head] = [" / ".join(data.texts[which[i]]) for i in apart]
     columns["experts"] = [f"{chosen[high[i]]}, {chosen[low[i]]}" for i in apart]
     columns["in order"] = ["yes" if found.ahead[i] else "no" for i in apart]
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns), found.pairs[apart, ::-1]
 
 
 def _listed(selection: Selection, stats: UsageStats, layer: int, found: PairOutcomes) -> None:
     data = selection.data
-    table = pair_table(stats, layer, found, data)
+    table, numbers = pair_table(stats, layer, found, data)
     apart = len(table)
     if not apart:
         st.info(f"In layer {layer} the two inputs of every pair take the same expert.")
@@ -171,12 +177,16 @@ def _listed(selection: Selection, stats: UsageStats, layer: int, found: PairOutc
     beside = f"; of the other {rest:,}, {others:,}" if rest else ""
     st.markdown(
         f"**Layer {layer}**, the one picked above: routes part in {apart:,} of {found.n:,} pairs of "
-        f"{escape(data.name)}. The model has {hits:,} of these {apart:,} in order{beside}."
+        f"{escape(data.name)}. The model has {hits:,} of these {apart:,} in order{beside}. "
+        "Pick a row to see both routes."
     )
     texts = [name for name in table.columns if name not in ("slice", "experts", "in order")]
     longest = max(int(table[name].str.len().max()) for name in texts)
-    st.dataframe(
+    event = st.dataframe(
         table,
+        key=f"pairs-{selection.checkpoint.fingerprint}-{data.fingerprint}-{layer}",
+        on_select="rerun",
+        selection_mode="single-row",
         hide_index=True,
         width="stretch",
         height="content" if apart <= 8 else 420,
@@ -191,4 +201,6 @@ def _listed(selection: Selection, stats: UsageStats, layer: int, found: PairOutc
         },
         alt=f"Minimal pairs whose routes part in layer {layer}",
     )
+    if rows := [row for row in event.selection.rows if row < apart]:
+        closer.links(data, numbers[rows[0]].tolist(), routed=True)
     downloads(table, "pair-list", f"{selection.name}-layer{layer}-pairs")

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from shrp.explore import Exploration
 from shrp.whatif import WhatIf
-from ui.text import escape_html, shorten
+from ui.text import escape_html, shorten_texts
 from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, layout, outline, pick_by_click
 
 ONE_LINE, TWO_LINES, THREE_LINES = {"t": 78}, {"t": 96}, {"t": 114}
@@ -44,7 +44,7 @@ def _expert_axis(fig: go.Figure, experts: int, step: int = 1) -> None:
 def title_text(exploration: Exploration, number: int | None = None) -> str:
     """An input's number and text, shortened and safe in HTML."""
     head = f"{number}. " if number is not None else ""
-    return head + escape_html(shorten(" / ".join(exploration.text), 70))
+    return head + escape_html(shorten_texts(exploration.text, 70))
 
 
 def router_heatmap(

@@ -188,6 +188,16 @@ def shorten(text: str, limit: int = 90) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
+def shorten_texts(texts: Sequence[str], limit: int = 90) -> str:
+    """An input in one line, of a pair both texts: each has its beginning there, however long the other is."""
+    texts = [" ".join(str(text).split()) for text in texts]
+    left, parts = limit - 3 * (len(texts) - 1), [""] * len(texts)
+    for done, place in enumerate(sorted(range(len(texts)), key=lambda i: len(texts[i]))):
+        parts[place] = shorten(texts[place], left // (len(texts) - done))
+        left -= len(parts[place])
+    return " / ".join(parts)
+
+
 def warning_lines(warnings: Iterable[UsageWarning]) -> list[str]:
     """Failure signatures as sentences for Markdown, each with its kind."""
     return [f"**{warning.kind.capitalize()}**: {escape(warning.text)}" for warning in warnings]

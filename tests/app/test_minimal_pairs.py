@@ -145,7 +145,8 @@ def test_the_table_of_other_tasks_names_no_classes():
     top1 = np.eye(2)
     stats = SimpleStats(top1)
     found = pair_outcomes(data, np.eye(3, dtype=np.float32)[[0, 2]])
-    table = pair_routes.pair_table(stats, 5, found, data)
+    table, numbers = pair_routes.pair_table(stats, 5, found, data)
+    assert numbers.tolist() == [[1, 0]]
     assert table.to_dict("records") == [
         {"greater label": "y", "smaller label": "x", "experts": "1, 0", "in order": "yes"}
     ]

@@ -1,0 +1,91 @@
+"""Links from a row of a table to the pages that look closer at its input."""
+
+from urllib.parse import parse_qs
+
+import numpy as np
+import pytest
+
+from shrp.data import TextData, load_probe
+from shrp.tasks import TASKS
+from ui import closer, expert_profile_inputs, lab_hurts
+
+from .helpers import texts_of
+
+SST2, COLA = load_probe("sst2"), load_probe("cola")
+
+
+def pick_row(at, start, row):
+    """Pick a row of the table whose key starts so, as a click does; run the page."""
+    known = at.session_state._state.filtered_state
+    (key,) = (k for k, value in known.items() if k.startswith(start) and "selection" in str(value))
+    at.session_state[key] = {"selection": {"rows": [row], "columns": [], "cells": []}}
+    return at.run()
+
+
+def links(at):
+    """What each link asks of its page, by label."""
+    return {one.proto.label: parse_qs(one.proto.query_string) for one in at.get("page_link")}
+
+
+def test_a_row_of_all_answers_leads_to_its_route_and_its_words(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    assert closer.ROUTE not in links(at)
+    at = pick_row(at, "answers-all", 3)
+    assert not at.exception
+    for label in (closer.ROUTE, closer.WORDS):
+        assert links(at)[label]["text"] == list(SST2.texts[3])
+        assert links(at)[label]["checkpoint"] == ["tiny"]
+    assert "Row 3:" in texts_of(at)
+
+
+def test_a_flipped_prediction_leads_on_by_the_checkpoint_as_it_is(open_page, tiny_checkpoint):
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, **{lab_hurts.TABS: "Flipped predictions"})
+    table = next(frame.value for frame in at.dataframe if "p pruned" in frame.value)
+    at = pick_row(at, "flips-", len(table) - 1)
+    assert not at.exception
+    assert links(at)[closer.ROUTE]["text"] == [table["sentence"].iloc[-1]]
+    row = SST2.texts.index((table["sentence"].iloc[-1],))
+    assert f"Row {row} (by tiny as it is):" in texts_of(at)
+
+
+def test_of_a_model_without_routers_there_is_no_route_to_look_at(open_page, tiny_static_checkpoint):
+    at = pick_row(open_page("overview", tiny_static_checkpoint), "answers-all", 0)
+    assert not at.exception
+    assert closer.WORDS in links(at)
+    assert closer.ROUTE not in links(at)
+
+
+def test_a_pair_leads_to_both_its_routes(open_page, save_tiny):
+    at = open_page("expert_usage", save_tiny("pairs", task="cola"))
+    table = next(frame.value for frame in at.dataframe if "experts" in frame.value)
+    at = pick_row(at, "pairs-", 1)
+    assert not at.exception
+    asked = links(at)[closer.ROUTES]
+    first, second = (table[name].iloc[1] for name in ("acceptable", "unacceptable"))
+    assert asked["text"] == [f"{first}\n{second}"]
+    assert (asked["input"], asked["beside"]) == (["1"], ["2"])
+    rows = [COLA.texts.index((text,)) for text in (first, second)]
+    assert f"Rows {rows[0]} and {rows[1]}:" in texts_of(at)
+
+
+def test_an_experts_input_leads_on_while_it_is_in_the_table(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=0)
+    table = next(frame.value for frame in at.dataframe if "router probability" in frame.value)
+    number = int(table["index"].iloc[2])
+    at = pick_row(at, "inputs-", 2)  # its callback runs in a browser alone
+    at.session_state[expert_profile_inputs.EXAMPLE] = number
+    at.run()
+    assert not at.exception
+    assert links(at)[closer.ROUTE]["text"] == list(SST2.texts[number])
+    other = int(np.setdiff1d(np.arange(len(SST2)), table["index"])[0])
+    at.session_state[expert_profile_inputs.EXAMPLE] = other
+    assert closer.ROUTE not in links(at.run())
+
+
+def test_a_text_that_no_address_holds_is_said_to_be_too_long(monkeypatch):
+    said = []
+    monkeypatch.setattr(closer.st, "caption", said.append)
+    monkeypatch.setattr(closer.arrival, "page_link", lambda *_: pytest.fail("linked"))
+    data = TextData(TASKS["sst2"], "made", (("word " * 2000,),))
+    closer.links(data, [0], routed=True)
+    assert "Row 0: too long for a link" in said[0]

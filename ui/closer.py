@@ -1,0 +1,45 @@
+"""Links that take an input of a table, or both of a pair, along to the pages that look closer at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import streamlit as st
+
+from shrp.data import TextData
+from ui import arrival, attribution_routes
+from ui.sentences import BESIDE, INPUT, LONGEST_LINK, URL, as_lines
+from ui.text import escape
+
+ROUTE, ROUTES = "its route", "both routes, side by side"
+WORDS = "which words moved the answer"
+
+
+def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "") -> None:
+    """Draw the links.
+
+    Args:
+        rows: numbers of the inputs in the data: one, or the two of a pair.
+        routed: whether the picked checkpoint, which is looked at there, has routers.
+        whose: what to say of the model that is looked at, where it may not be the one that the table is about; plain
+            text.
+    """
+    asked = {URL: as_lines(data.texts[row] for row in rows)}
+    name = f"Row{'s' * (len(rows) > 1)} {' and '.join(map(str, rows))}"
+    if len(quote(asked[URL])) > LONGEST_LINK:
+        st.caption(
+            f":material/info: {name}: too long for a link. Copy the text into *Routing* or *Attribution*."
+        )
+        return
+    pages = []
+    if routed:
+        several = arrival.link({INPUT: 1, BESIDE: 2}) if len(rows) > 1 else {}
+        label = ROUTES if len(rows) > 1 else ROUTE
+        pages.append(("pages/routing.py", label, ":material/alt_route:", several))
+    answer = arrival.link({attribution_routes.ASPECT: attribution_routes.ANSWER, INPUT: 1})
+    pages.append(("pages/attribution.py", WORDS, ":material/troubleshoot:", answer))
+    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+        st.markdown(f"{name}{f' ({escape(whose)})' * bool(whose)}:", width="content")
+        for page, label, icon, further in pages:
+            arrival.page_link(page, label, icon, asked | further)
