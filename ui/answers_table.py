@@ -15,7 +15,7 @@ from ui import closer
 from ui.downloads import downloads
 from ui.pickers import always_one
 from ui.state import Selection
-from ui.tables import row_height
+from ui.tables import class_width, row_height
 from ui.text import escape, percent, shorten
 
 WHICH, SEARCH = "answers", "answers_with"
@@ -125,8 +125,7 @@ def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
 
 def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> list[int]:
     """Draw the rows; returns which of them is picked, if one is."""
-    words = [word for name in data.task.label_names for word in re.split(r"[_\s]", name)]
-    wide = max(70, min(130, 30 + 7 * max(map(len, words), default=0)))  # of names of classes
+    wide = class_width(data.task.label_names)
     # What is left of a window of 1200 pixels, so that what the answers are stays in sight.
     width = 555 - 2 * wide - (95 if "slice" in part else 0)
     rows = shown_rows(part, texts)

@@ -24,14 +24,15 @@ from ui.downloads import chart, downloads
 from ui.lab_group_figures import FEW, losses_by_group, summary, with_names
 from ui.lab_reference import ROUTED, TEACHER, Against
 from ui.state import Selection
-from ui.tables import row_height
+from ui.tables import class_width, row_height
 from ui.text import escape, metric_name, percent
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
 AGAINST = "hurts_against"
 PAIRS = "Minimal pairs"
 """The tab of that name."""
-_TEXT_WIDTH = {1: 270, 2: 175}  # pixels of a text column, by their number: with the others they fill the page
+_PAGE = 740  # pixels that a table has in a window of 1200
+_PICKED, _CHANGE, _P, _SLICE, _LEAST = 35, 132, 75, 95, 120  # of its columns, and of a text's at least
 
 
 @st.fragment
@@ -198,7 +199,6 @@ def flips(
     if shown.empty:
         st.info("No flipped prediction fits these filters; take one away.")
         return
-    st.caption("Pick a row to look closer at it.")
     if rows := _table(shown, data, names):
         whose = f"by {selection.name} as it is"
         closer.links(data, shown["index"].iloc[rows].tolist(), routed=selection.is_routed, whose=whose)
@@ -252,33 +252,39 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[
     )
     if "label" in frame:
         shown["label"] = frame["label"]
-    width = _TEXT_WIDTH[len(texts)]
+    wide = class_width(task.label_names)
+    others = _PICKED + wide * ("label" in frame) + _CHANGE + 2 * _P + _SLICE * ("slice" in frame)
+    width = max(_LEAST, (_PAGE - others) // len(texts))
     config = {name: st.column_config.TextColumn(name, width=width) for name in texts}
     height = row_height(max(shown[name].str.len().max() for name in texts), width)
-    if "label" in frame:
-        config["label"] = st.column_config.TextColumn(width=65)
+    pick = "Pick a row to look closer at it."
     if task.is_regression:
+        st.caption(pick)
         shown[reference], shown[other] = frame["reference"], frame["other"]
         number = {"format": "%.2f", "width": "small"}
         config |= {
             name: st.column_config.NumberColumn(name, **number) for name in ("label", reference, other)
         }
     else:
-        shown[arrow] = frame["reference"] + " → " + frame["other"]
-        longest = max(len(name) for name in task.label_names)
-        config[arrow] = st.column_config.TextColumn(arrow, width=min(150 + 8 * max(0, longest - 8), 240))
+        # Names of classes take several lines, and these break at spaces alone.
+        shown[arrow] = (frame["reference"] + " → " + frame["other"]).str.replace("_", " ")
+        height = max(height, row_height(int(shown[arrow].str.len().max()), _CHANGE))
+        config[arrow] = st.column_config.TextColumn(f"{short} → {other}", width=_CHANGE)
+        if "label" in frame:
+            shown["label"] = frame["label"].str.replace("_", " ")
+            config["label"] = st.column_config.TextColumn(width=wide)
         whose = "the label" if "label" in frame else f"the prediction on the left ({reference})"
         for name, column in probabilities.items():
             shown[name] = 100 * frame[column]
             config[name] = st.column_config.NumberColumn(
-                name, format="%.1f%%", width=75, help=f"Probability of the class of {whose}"
+                name, format="%.1f%%", width=_P, help=f"Probability of the class of {whose}"
             )
         st.caption(
-            f"Both probabilities are of the same class, that of {whose}; n = {len(frame):,} inputs in the table."
+            f"Both probabilities are of the same class, that of {whose}; n = {len(frame):,} inputs in the table. {pick}"
         )
     if "slice" in frame:
         shown["slice"] = frame["slice"].str.replace("_", " ")
-        config["slice"] = st.column_config.TextColumn(width=105)
+        config["slice"] = st.column_config.TextColumn(width=_SLICE)
     listed_here = crc32(frame["index"].to_numpy().tobytes())
     event = st.dataframe(
         shown,
