@@ -20,8 +20,9 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns recipe, converted, measured (the best static model's retained share with its interval), size (its
-        encoder parameters), best control (with its share, and those that lack a task), verdict (whether that control
-        ties; empty without one), reported (the paper's claim; None where it has none of this depth), over (the tasks).
+        encoder parameters), best control (with its share), verdict (whether that control ties; empty without one),
+        lacking (the controls that were not measured on all of the tasks, with what they keep; empty for none),
+        reported (the paper's claim; None where it has none of this depth), over (the tasks).
     """
     reported = {one.name.removeprefix(OWN): one.denominator for one in PUBLISHED if one.name.startswith(OWN)}
     rows = []
@@ -35,6 +36,7 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
                 "size": best["encoder_params"],
                 "best control": _control(found),
                 "verdict": found.verdict,
+                "lacking": found.lacking,
                 "reported": reported.get(converted),
                 "over": best["tasks"],
             }
@@ -43,8 +45,6 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _control(found: Contest) -> str:
-    rival, on_all = found.rival, " on all" if ", " in found.best["tasks"] else ""
-    if rival is None:
-        return f"none measured{on_all}"
-    text = f"{found.rival_name}: {with_ends(rival['retained'], rival['low'], rival['high'])}"
-    return f"{text}; not measured{on_all}: {found.lacking}" if found.lacking else text
+    if (rival := found.rival) is None:
+        return f"none measured{' on all' * (', ' in found.best['tasks'])}"
+    return f"{found.rival_name}: {with_ends(rival['retained'], rival['low'], rival['high'])}"

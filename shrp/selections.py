@@ -89,13 +89,13 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def findings(frame: pd.DataFrame) -> list[str]:
-    """Those of `overall`, then those of `by_checkpoint`."""
-    return [*overall(frame), *by_checkpoint(frame)]
+    """Those of `overall`, `matched` and `by_checkpoint`."""
+    return [*overall(frame), *matched(frame), *by_checkpoint(frame)]
 
 
 def overall(frame: pd.DataFrame) -> list[str]:
-    """What the fit is worth over all checkpoints at each size; what matched answer shares change at the smallest."""
-    sentences, whole = [], frame
+    """What the fit is worth over all checkpoints at each size, without what matched answer shares change."""
+    sentences = []
     frame = frame[~frame["matched"]] if len(frame) else frame
     for size, rows in frame.groupby("per_layer"):
         fitted = rows[rows["selection"] == NAMES["fitted"]]
@@ -118,7 +118,7 @@ def overall(frame: pd.DataFrame) -> list[str]:
             for name, like in _ELSEWHERE.items()
             if 0 < len(part := rows[rows["selection"] == name]) < all_of
         ]
-    return [*sentences, *_matched(whole)]
+    return sentences
 
 
 def by_checkpoint(frame: pd.DataFrame) -> list[str]:
@@ -157,7 +157,7 @@ def _against_usage(rows: pd.DataFrame) -> str:
     return f"; ahead of usage by more than chance on {ahead}, behind on {behind}"
 
 
-def _matched(frame: pd.DataFrame) -> list[str]:
+def matched(frame: pd.DataFrame) -> list[str]:
     """What matched answer shares change, a sentence for each checkpoint at its smallest size."""
     said = []
     for checkpoint, rows in frame[frame["matched"]].groupby("checkpoint", sort=False) if len(frame) else ():

@@ -19,7 +19,7 @@ from shrp.metrics import ranking
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.usage import measure_usage
-from ui.experiments_figures import selection_marks
+from ui.experiments_figures import selection_panels
 
 
 def row(name, per_layer, score, **fields):
@@ -82,8 +82,9 @@ def test_matched_answer_shares_stand_beside_what_they_change():
     ]
     frame = selections.frame_of([*ROWS, *moved])
     assert frame["matched"].tolist() == [False] * 3 + [True] * 2 + [False] * 3
-    *plain, last = selections.overall(frame)
-    assert plain == selections.overall(selections.frame_of(ROWS))
+    (last,) = selections.matched(frame)
+    assert selections.overall(frame) == selections.overall(selections.frame_of(ROWS))
+    assert last in selections.findings(frame)
     assert last.startswith("cola-6of12 with 1 a layer and the output bias shifted")
     assert (
         "only mix the classes: usage 85.0% instead of 25.0%, fitted gates 90.0% instead of 90.0% of its"
@@ -91,8 +92,14 @@ def test_matched_answer_shares_stand_beside_what_they_change():
     )
     text = selection_section([*ROWS, *moved])
     assert "| 100 | 1, shares matched | 50.0% | 0.770 | 85.0 (60.0 to 110.0) | 90.0" in text
-    names = [trace.name for trace in selection_marks(frame[frame["per_layer"] == 1], "n", 1).data]
-    assert names[-2:] == ["usage, shares matched", "fitted gates, shares matched"]
+    figure = selection_panels(frame[frame["per_layer"] == 1], "n", 1)
+    names = {trace.name: trace for trace in figure.data}
+    assert [*names][-2:] == ["usage, shares matched", "fitted gates, shares matched"]
+    plain, hollow = names["usage"], names["usage, shares matched"]
+    assert (plain.marker.symbol, hollow.marker.symbol) == ("circle", "circle-open")
+    assert (*plain.x, *hollow.x) == pytest.approx((25.0, 85.0))
+    assert plain.y == hollow.y
+    assert "hollow" in figure.layout.title.subtitle.text
 
 
 @pytest.mark.parametrize("broken", [{"task": "cola"}, row("best", 1, 0.3), row("usage", 1, 0.3, routed=0.0)])

@@ -238,8 +238,9 @@ def _against_retain(row: pd.Series) -> str:
     return f"{signed(100 * row['change'])} points against retain, paired ({ends})"
 
 
-def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
-    """Share of the routed model's score by checkpoint, a mark a selection, with its interval.
+def selection_panels(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
+    """Share of the routed model's score: a row a selection, a panel a checkpoint with an axis of its own, marks with
+    their intervals, hollow where answer shares were matched.
 
     Args:
         frame: `shrp.selections.frame_of`, of one number of experts a layer.
@@ -253,32 +254,59 @@ def selection_marks(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
         "random experts": (ORANGE, "x"),
         "random experts, weighed alike": (ORANGE, "cross"),
     }
-    fig = go.Figure()
-    for (matched, name), rows in frame.groupby(["matched", "selection"], observed=True, sort=True):
-        color, symbol = looks[name]
-        name, symbol = (f"{name}, shares matched", f"{symbol}-open") if matched else (name, symbol)
-        fig.add_trace(
-            go.Scatter(
-                x=rows["checkpoint"],
-                y=100 * rows["retained"],
-                error_y=whiskers(*(100 * rows[name] for name in ("retained", "low", "high"))),
+    sizes = frame.drop_duplicates("checkpoint").set_index("checkpoint")["n"]
+    across = min(5, len(sizes))
+    down = -(-len(sizes) // across)
+    fig = make_subplots(
+        rows=down,
+        cols=across,
+        shared_yaxes=True,
+        horizontal_spacing=0.015,
+        vertical_spacing=0.3 / down,
+        subplot_titles=[f"{name}<br>n = {n:,}" for name, n in sizes.items()],
+    )
+    fig.update_annotations(font={"size": 11})
+    for place, checkpoint in enumerate(sizes.index):
+        part = frame[frame["checkpoint"] == checkpoint]
+        where = {"row": 1 + place // across, "col": 1 + place % across}
+        for row in part.itertuples():
+            color, symbol = looks[row.selection]
+            # Beside the plain one of its row, so that neither covers the other: they are of different groups.
+            named = f"{row.selection}{', shares matched' * row.matched}"
+            fig.add_scatter(
+                x=[100 * row.retained],
+                y=[_wrapped(row.selection)],
+                error_x=whiskers(*([100 * end] for end in (row.retained, row.low, row.high))),
                 mode="markers",
-                name=name,
-                marker={"color": color, "symbol": symbol, "size": 10},
-                customdata=rows[["metric", "score", "routed", "n"]].assign(
-                    metric=rows["metric"].map(metric_name)
-                ),
-                hovertemplate=f"{escape_html(name)}<br>%{{x}}: %{{y:.1f}}% of the routed model's %{{customdata[0]}} "
-                "(%{customdata[1]:.4f} of %{customdata[2]:.4f}, n = %{customdata[3]:,})<extra></extra>",
+                orientation="h",
+                name=named,
+                offsetgroup=str(row.matched),
+                marker={
+                    "color": color,
+                    "symbol": f"{symbol}{'-open' * row.matched}",
+                    "size": 8 + row.matched,
+                },
+                hovertext=f"{escape_html(named)}<br>{escape_html(checkpoint)}: "
+                f"{with_ends(row.retained, row.low, row.high)} of the routed model's {metric_name(row.metric)} "
+                f"({row.score:.4f} of {row.routed:.4f}, n = {row.n:,})",
+                hovertemplate="%{hovertext}<extra></extra>",
+                **where,
             )
-        )
-    fig.add_hline(100, line={"color": GREY, "dash": "dash", "width": 1})
-    fig.update_layout(scattermode="group", scattergap=0.3)
+        ends = pd.concat([part["low"], part["high"], part["retained"], pd.Series([1.0])]).dropna() * 100
+        margin = 0.06 * max(ends.max() - ends.min(), 2)
+        fig.update_xaxes(range=[ends.min() - margin, ends.max() + margin], nticks=4, **where)
+        fig.add_vline(100, line={"color": GREY, "dash": "dash", "width": 1}, **where)
+    order = [_wrapped(name) for name in looks if (frame["selection"] == name).any()]
+    fig.update_yaxes(categoryorder="array", categoryarray=order[::-1], range=[-0.6, len(order) - 0.4])
+    fig.update_xaxes(zeroline=False)
+    fig.update_layout(scattermode="group", scattergap=0.4)
+    hollow = "; hollow: answer shares matched" * bool(frame["matched"].any())
     return layout(
         fig,
         f"{size} expert{'s' * (size > 1)} kept a layer, no training on",
-        subtitle=f"{note}<br>bars: 95% intervals, of random experts the range of three draws; dashed: the routed model",
-        y="of the routed model's score (%)",
-        height=480,
-        legend=True,
+        subtitle=f"percent of the routed model's score (dashed); each panel has its own axis<br>{note}<br>bars: 95% "
+        f"intervals, of random experts the range of three draws{hollow}",
+        height=190 + down * (60 + 38 * len(order)),
+        legend=False,
+        margin={"t": 172},
     )

@@ -63,18 +63,21 @@ def standing(glue: pd.DataFrame) -> Drawn:
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=ROW + 58,  # six lines
+        row_height=ROW + 40,  # five lines
         column_config={
             "converted": st.column_config.TextColumn("setting", width=88),
             "measured": st.column_config.TextColumn("keeps, at size", width=112),
             "best control": st.column_config.TextColumn("best control", width=160),
             "verdict": st.column_config.TextColumn("that control is", width=140),
-            "reported": st.column_config.TextColumn("the paper reports", width=130),
-            "over": st.column_config.TextColumn("tasks", width=100),
+            "reported": st.column_config.TextColumn("the paper reports", width=150),
+            "over": st.column_config.TextColumn("tasks", width=90),
         },
         alt="The best static model of each recipe and depth beside the best control and the paper's claim",
         placeholder="–",
     )
+    for row in found[found["lacking"] != ""].itertuples():
+        on_all = " on all of these" * (", " in row.over)
+        st.markdown(f"- {row.recipe}, {row.converted}: not measured{on_all}: {escape(row.lacking)}.")
     st.caption(
         "Keeps: the best static (pruned) model's share of the dense teacher's score, with its 95% interval over "
         "validation inputs and, for tasks with several seeds, over trainings; size: encoder parameters left. Rows over "

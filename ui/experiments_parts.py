@@ -94,23 +94,21 @@ def selection() -> Drawn:
         "them, as in the paper, and up to 512 of these inputs are run with each expert knocked out for “ablation”. "
         "Random experts weigh by usage unless said otherwise."
     )
-    said = selections.overall(frame)
-    say(said)
-    if each := selections.by_checkpoint(frame):
-        with st.expander("Checkpoint by checkpoint", icon=":material/list:"):
-            say(each)
     sizes = [str(m) for m in sorted(frame["per_layer"].unique())]
     size = always_one("Experts kept in each layer", sizes, KEPT)
     rows = frame[frame["per_layer"] == int(size)]
-    note = "; ".join(f"{r.checkpoint} n = {r.n:,}" for r in rows.drop_duplicates("checkpoint").itertuples())
-    note = f"{_ON}: {note}"
+    said = selections.overall(rows)
+    say(said)
     chart(
-        figures.selection_marks(rows, note, int(size)),
+        figures.selection_panels(rows, _ON, int(size)),
         frame,
         "selection",
         "selection",
         f"Share of the routed model's score by checkpoint and selection. {' '.join(said)}",
     )
+    if each := [*selections.by_checkpoint(rows), *selections.matched(rows)]:
+        with st.expander("Checkpoint by checkpoint", icon=":material/list:"):
+            say(each)
     return [heading]
 
 

@@ -51,6 +51,10 @@ def test_the_papers_claims_stand_beside_what_was_measured(page):
     assert row["best control"].startswith("layers dropped")
     assert row["verdict"] == "a tie, within SHRP's interval"
     assert row["over"] == "cola, rte"
+    assert (
+        "retain, 6 of 12 layers: not measured on all of these: trained random experts, no router, which on cola has "
+        "105.0% where SHRP has"
+    ) in texts_of(at)
 
 
 def test_where_a_control_is_not_below_is_told_task_by_task(page):
@@ -217,8 +221,10 @@ def test_which_experts_to_keep(page):
         kept="2",
     )
     assert not at.exception
+    assert "With 2 a layer and no training on, the share of the routed model's score" in texts_of(at)
+    assert "With 1 a layer" not in texts_of(at)
     assert (
-        "usage keeps 25.0% of the routed model's Matthews correlation of 0.400, fitted gates 90.0%"
+        "with 2 a layer: usage keeps 95.0% of the routed model's Matthews correlation of 0.400, fitted gates 92.5%"
         in texts_of(at)
     )
     drawn = next(one for one in specs(at) if "2 experts kept a layer" in one["layout"]["title"]["text"])
