@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ def alone(path: Path) -> FileLock:
     return FileLock(path.with_name(f".{path.name}.lock"))
 
 
-def write(path: Path, data: Mapping[str, Any]) -> None:
-    """Put `data` in place of what is there, all of it or nothing."""
+def write(path: Path, data: Any) -> None:
+    """Put `data`, of what JSON has, in place of what is there, all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")  # its own: another command may be writing too
     partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

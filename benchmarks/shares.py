@@ -9,7 +9,7 @@ from typing import Any
 from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.paired import paired_difference
-from shrp.score_rows import measured
+from shrp.score_rows import measured, share_of
 
 
 def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[s
     floor = teacher.constant
     return row | {
         "teacher": teacher.score,
-        "retained": row["score"] / teacher.score if teacher.score else None,
+        "retained": share_of(row["score"], teacher.score),
         "constant": None if math.isnan(floor) else floor,
     }
 

@@ -13,7 +13,7 @@ from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
 from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, findings
 from shrp.general import RECOVERY_RATES
-from shrp.phrases import ends_in_points, in_words, listed, metric_name, signed, with_ends
+from shrp.phrases import by_chance, ends_in_points, in_words, listed, metric_name, signed, with_ends
 from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
 
@@ -137,7 +137,8 @@ def _beside(frame: pd.DataFrame) -> list[str]:
     if said := studies.leads(frame):
         lines += [
             "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
-            "same inputs, with the paired 95% interval (where it was kept):",
+            "same inputs, with the paired 95% interval (where it was kept)."
+            f"{by_chance(studies.leads_measured(frame))}",
             "",
             *(f"- {sentence}" for sentence in said),
             "",

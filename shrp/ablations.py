@@ -9,7 +9,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_trainings, stored_interval
-from shrp.phrases import ends_in_points, in_words, signed, with_ends
+from shrp.phrases import by_chance, ends_in_points, in_words, signed, with_ends
 from shrp.studies import bounds, command_of
 
 
@@ -141,7 +141,7 @@ def _paired_changes(task: str, found: pd.DataFrame) -> list[str]:
     ]
     return [
         f"On {task}, single changes to retain, recovered, in points of the teacher's score on the same inputs, each "
-        f"with its 95% interval; {'; '.join(said)}.{_by_chance(int(changes['change low'].notna().sum()))}"
+        f"with its 95% interval; {'; '.join(said)}.{by_chance(changes['change low'].notna().sum())}"
     ]
 
 
@@ -151,13 +151,6 @@ def _share(share: float, low: float, high: float) -> str:
 
 def _ends(row: Mapping[str, Any]) -> str:
     return ends_in_points(row["change low"], row["change high"])
-
-
-def _by_chance(looks: int) -> str:
-    """What so many intervals lead to by chance, as a further sentence."""
-    if looks < 2:
-        return " One interval excludes 0 by chance once in 20 times." * looks
-    return f" Of {looks} such intervals about {0.05 * looks:.1f} exclude 0 by chance alone."
 
 
 def _changes(found: pd.DataFrame) -> pd.DataFrame:

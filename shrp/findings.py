@@ -170,8 +170,9 @@ def _over(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
     if seeds.max() == 1:
         return "over inputs and not over trainings"
     several = seeds[seeds > 1]
-    where = "" if len(several) == len(seeds) else f" of {', '.join(sorted(several.index))}"
-    return f"over inputs, and over the trainings{where}"
+    if len(several) == len(seeds):
+        return "over inputs, and over the trainings"
+    return f"over inputs, and over the trainings of {', '.join(sorted(several.index))}, single ones taken to vary alike"
 
 
 def _verdict(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:

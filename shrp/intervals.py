@@ -108,14 +108,18 @@ def over_trainings(values: Sequence[float], intervals: Sequence[tuple[float, flo
 def over_tasks(means: Sequence[Mean]) -> Mean:
     """The mean of several tasks' means, each of inputs and trainings of its own, so that their errors are independent.
 
-    The degrees of freedom are Welch's and Satterthwaite's. A task with one training adds nothing to the variance over
-    trainings, since nothing is known of it.
+    A task with one training, beside others with several, is taken to vary over trainings as these do on average (their
+    variances pooled): its one value has all of what a training leaves open. Where all tasks have one, nothing is known
+    of that, and the interval is over inputs alone. The degrees of freedom are Welch's and Satterthwaite's.
     """
     n = len(means)
     below, above = (
         float(np.sqrt(sum(getattr(m, side) ** 2 for m in means)) / n) for side in ("below", "above")
     )
-    parts = [(m.variance, m.freedom) for m in means if m.variance > 0]
+    several = [m for m in means if m.freedom]
+    alone, known = n - len(several), sum(m.freedom for m in several)
+    # What each adds to the sum's variance: that of its own mean, and its share in the pooled one of the others.
+    parts = [(m.variance * (1 + alone * (m.freedom + 1) * m.freedom / known), m.freedom) for m in several]
     total = sum(variance for variance, _ in parts)
-    freedom = total**2 / sum(variance**2 / df for variance, df in parts) if parts else 0.0
+    freedom = total**2 / sum(variance**2 / df for variance, df in parts) if total else 0.0
     return Mean(sum(m.value for m in means) / n, below, above, total / n**2, freedom)

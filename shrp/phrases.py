@@ -53,6 +53,13 @@ def ends_in_points(low: float, high: float) -> str:
     return "no interval" if low != low else f"{signed(100 * low)} to {signed(100 * high)}"
 
 
+def by_chance(looks: int) -> str:
+    """What so many 95% intervals lead to by chance, as a further sentence; empty for none."""
+    if looks < 2:
+        return " One interval excludes 0 by chance once in 20 times." * looks
+    return f" Of {looks} such intervals about {0.05 * looks:.1f} exclude 0 by chance alone."
+
+
 def signed(value: float, digits: int = 1) -> str:
     """A number with its sign, but for what rounds to zero, which has none: `+0.3`, `-0.3`, `0.0`."""
     return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"

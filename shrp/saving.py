@@ -154,7 +154,7 @@ def put_in_place(partial: Path, folder: Path) -> None:
         os.replace(folder, retired / "old")
         try:
             os.replace(partial, folder)
-        except OSError:
+        except BaseException:  # an interruption too: both would be lost with what is removed below
             os.replace(retired / "old", folder)
             raise
     finally:

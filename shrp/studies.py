@@ -303,7 +303,8 @@ def floor_text(share: float) -> str:
 
 
 def leads(frame: pd.DataFrame) -> list[str]:
-    """A clause for each trained control: by how many points of the teacher's score SHRP's recovered model leads it.
+    """A clause for each trained control: by how many points of the teacher's score SHRP's recovered model leads it, by
+    task. Of so many intervals some exclude 0 by chance: `shrp.phrases.by_chance` of `leads_measured`.
 
     Args:
         frame: rows of `glue_frame` of one recipe and depth.
@@ -317,6 +318,11 @@ def leads(frame: pd.DataFrame) -> list[str]:
         ]
         said.append(f"Lead over {name.removeprefix('control: ')}: {', '.join(of)}")
     return said
+
+
+def leads_measured(frame: pd.DataFrame) -> int:
+    """How many of the leads that `leads` tells have an interval."""
+    return int(trained_controls(frame)["lead_low"].notna().sum())
 
 
 def _of_seeds(known: int, seeds: int) -> str:

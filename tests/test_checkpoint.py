@@ -519,6 +519,25 @@ def test_a_checkpoint_that_changes_while_it_is_read(saved, tmp_path, monkeypatch
         assert checkpoint.load(saved).info.base_model == "another"
 
 
+def test_a_checkpoint_is_there_still_when_its_replacement_is_interrupted(saved, tmp_path, monkeypatch):
+    shutil.copytree(saved, tmp_path / "next")
+    real, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(source, target)
+
+    monkeypatch.setattr(saving.os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        saving.put_in_place(tmp_path / "next", saved)
+    monkeypatch.undo()
+    assert checkpoint.load(saved).fingerprint
+    assert (tmp_path / "next").is_dir()
+    assert len(list(saved.parent.glob(".saved.old*"))) == 0
+
+
 def test_a_folder_whose_name_cant_be_shown_is_passed_over(saved):
     try:
         shutil.copytree(saved, saved.parent / os.fsdecode(b"caf\xe9"))

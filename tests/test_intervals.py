@@ -56,6 +56,31 @@ def test_a_task_with_one_training_adds_what_its_inputs_leave_open():
     assert np.isnan(over_tasks([Mean(1.0, *NO_INTERVAL), Mean(3.0, 0.2, 0.4)]).ends).all()
 
 
+def test_a_single_training_is_taken_to_vary_as_those_beside_it():
+    """One of 3 trainings, whose mean has a third of a training's variance, and one of 1."""
+    three = over_trainings([0.0, 1.0, 2.0], [(-0.1, 0.1), (0.9, 1.1), (1.9, 2.1)])
+    one = over_trainings([1.0], [(0.9, 1.1)])
+    mean = over_tasks([three, one])
+    assert three.variance == pytest.approx(1 / 3)
+    assert mean.variance == pytest.approx((1 / 3 + 1) / 2**2)
+    assert mean.freedom == pytest.approx(2)  # all that is known is from the three
+
+
+def test_the_interval_covers_the_truth_where_some_tasks_have_one_training():
+    rng = np.random.default_rng(0)
+    for of_inputs, of_trainings in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0)):
+        hits = []
+        for _ in range(1500):
+            means = []
+            for trainings in (3, 3, 3, 3, 1, 1):
+                values = rng.normal(scale=of_inputs) + rng.normal(scale=of_trainings, size=trainings)
+                half = 1.96 * of_inputs
+                means.append(over_trainings(values, [(v - half, v + half) for v in values]))
+            low, high = over_tasks(means).ends
+            hits.append(low <= 0 <= high)
+        assert 0.935 <= np.mean(hits) <= 0.985
+
+
 def test_trainings_of_tasks_that_vary_unlike_have_degrees_between():
     """Welch's and Satterthwaite's: near those of the task that varies most."""
     means = [Mean(0.0, 0.1, 0.1, variance=0.09, freedom=2), Mean(0.0, 0.1, 0.1, variance=0.01, freedom=4)]

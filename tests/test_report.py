@@ -1,5 +1,6 @@
 """The report's own pieces: HTML that escapes, loads nothing, and shows the right examples."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.tasks import TASKS, custom_task
+from ui import report
 from ui.report_examples import example_frame, groups
 from ui.report_page import body, file_size, page
 from ui.report_parts import Section
@@ -122,3 +124,14 @@ def test_an_example_keeps_a_text_whose_column_is_named_as_one_of_its_own(column)
 @pytest.mark.parametrize(("number", "text"), [(4_912_345, "4.9 MB"), (1_500, "2 kB")])
 def test_sizes_are_short(number, text):
     assert file_size(number) == text
+
+
+def test_a_report_is_of_data_with_their_name_pairs_and_slices():
+    data = TextData(TASKS["sst2"], "mine", (("a",), ("b",)), None)
+    others = [
+        replace(data, name="yours"),
+        replace(data, pairs=("p", "p")),
+        replace(data, texts=(("a",), ("c",))),
+        None,
+    ]
+    assert len({report._of(one) for one in (data, *others)}) == 5

@@ -31,6 +31,14 @@ def test_shares_of_a_teacher_and_of_the_best_constant_answer():
     )
 
 
+def test_of_a_teacher_below_0_nothing_is_a_share():
+    """Of two negative correlations the quotient would call the worse one the better."""
+    numbers = np.array([1.0, 2.0, 3.0])
+    teacher = evaluation([3.0, 1.0, 2.0], "stsb", numbers)
+    assert teacher.score < 0
+    assert of_teacher([evaluation([3.0, 2.0, 1.0], "stsb", numbers)], teacher)["retained"] is None
+
+
 def test_a_lead_is_on_the_same_inputs_and_in_shares_of_the_teacher():
     teacher = evaluation([1, 1, 0, 0])
     found = lead(evaluation([1, 1, 1, 1]), evaluation([0, 0, 1, 1]), teacher)

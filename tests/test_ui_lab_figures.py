@@ -536,6 +536,12 @@ def test_a_selection_is_held_against_random_draws_of_its_size():
         "2 numbers of experts a layer (mean lead, accuracy: +3.8 points), and above the best draw at 1."
     )
     assert lab_chance.against_chance(pd.DataFrame([row(2, 0.8)]), "accuracy") == []
+    # With one expert a layer a random draw is one plan by either combination, and a control of both.
+    both = [row(1, 0.7, 0, plan="drawn"), row(1, 0.7, 0, plan="drawn", combination="Plain mean")]
+    both += [row(1, 0.8, combination=name) for name in ("Usage weights", "Plain mean")]
+    for said in (found := lab_chance.against_chance(pd.DataFrame(both), "accuracy")):
+        assert "at 1 of 1 numbers of experts a layer" in said
+    assert len(found) == 2
     assert lab_chance.against_chance(pd.DataFrame(), "accuracy") == []
 
 

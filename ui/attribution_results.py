@@ -180,4 +180,5 @@ def expert_scores(one: Explained, output: int, budget: int) -> tuple[list[expert
 
 def effect_table(found: importance.KnockOuts, key: Hashable, data: TextData, output: int | None):
     """`KnockOuts.table`, kept: its intervals take a moment."""
-    return once("expert effects", 64, (key, output), "Intervals", lambda progress: found.table(data, output))
+    key = key, data.pairs, output  # of a minimal pair both inputs are drawn together
+    return once("expert effects", 64, key, "Intervals", lambda progress: found.table(data, output))

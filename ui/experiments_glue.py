@@ -11,7 +11,7 @@ from shrp import studies
 from shrp.claims import claims
 from shrp.errors import DataError
 from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, both_seeds, findings, not_below
-from shrp.phrases import counted, in_words
+from shrp.phrases import by_chance, counted, in_words
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
 from ui.downloads import chart, downloads
@@ -80,7 +80,8 @@ def standing(glue: pd.DataFrame) -> Drawn:
         st.markdown(f"- {row.recipe}, {row.converted}: not measured{on_all}: {escape(row.lacking)}.")
     st.caption(
         "Keeps: the best static (pruned) model's share of the dense teacher's score, with its 95% interval over "
-        "validation inputs and, for tasks with several seeds, over trainings; size: encoder parameters left. Rows over "
+        "validation inputs and, where tasks have several seeds, over trainings, single ones taken to vary alike; size: "
+        "encoder parameters left. Rows over "
         "different tasks are not comparable. “A tie”: the interval of SHRP's lead on the same inputs contains 0 or, "
         "where no lead was stored, the control lies in SHRP's interval. Both sides are the best of several models on "
         "these same data. The paper used another base and other teachers, so compare only roughly. Speed: "
@@ -206,8 +207,8 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     if said := studies.leads(rows):
         st.markdown(
             "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
-            "same inputs, with the paired 95% interval, for the tasks where it is known:\n\n"
-            + "\n".join(f"- {escape(one)}" for one in said)
+            "same inputs, with the paired 95% interval, for the tasks where it is known."
+            f"{by_chance(studies.leads_measured(rows))}\n\n" + "\n".join(f"- {escape(one)}" for one in said)
         )
     if about := studies.about_unrouted(rows):
         st.caption(escape(about))

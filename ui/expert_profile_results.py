@@ -137,7 +137,7 @@ def knocked_out(
             measurements.routed_evaluation(checkpoint, data, stats, with_interval=False),
             experts,
             chosen=np.any(uses, axis=0) if single else None,
-            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.fingerprint),
+            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.source_fingerprint),
             max_length=checkpoint.info.max_length,
             progress=progress,
         )
@@ -205,7 +205,7 @@ def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Shuff
             checkpoint.tokenizer,
             data,
             stats,
-            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.fingerprint),
+            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.source_fingerprint),
             max_length=checkpoint.info.max_length,
             progress=progress,
         )

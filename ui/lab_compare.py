@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_DOWN, Context, Decimal
+
 import pandas as pd
 import streamlit as st
 
@@ -176,11 +178,16 @@ def verdict(
     return f"{head} {tail}{note}"
 
 
+def rounded_down(value: float) -> str:
+    """A number with two digits, none of which makes it larger; for a limit that what is below it must be below."""
+    return f"{Decimal(value).normalize(Context(prec=2, rounding=ROUND_DOWN)):f}"
+
+
 def many_comparisons(looked: int, tested: bool) -> str:
     """The warning that belongs under every test that can be repeated at will, as Markdown."""
     which = "This is the only comparison so far" if looked == 1 else f"{looked:,} comparisons so far"
     if tested:
-        limit = f"p < {ALPHA / looked:.2g}" if looked > 1 else f"p < {ALPHA}"
+        limit = f"p < {rounded_down(ALPHA / looked)}"
         rule = f"count only {limit} as a difference" + f" (Bonferroni, {ALPHA} / {looked})" * (looked > 1)
     else:
         rule = "one interval in 20 excludes 0 by chance alone"

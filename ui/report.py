@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,8 +34,8 @@ class Report:
 
     checkpoint: str
     """Fingerprint of what it is of."""
-    data: str
-    """Fingerprint of the data, or empty."""
+    data: Hashable
+    """What tells its data from others; None where there are none."""
     title: str
     made: str
     content: str
@@ -50,9 +50,9 @@ class Report:
         return page(self.title, self.content)
 
 
-def _of(data: TextData | None) -> str:
+def _of(data: TextData | None) -> Hashable:
     """What tells the data of a report from others."""
-    return "" if data is None else f"{data.fingerprint} {data.slice_words}"
+    return None if data is None else (data.fingerprint, data.name, data.slice_words, data.pairs)
 
 
 def section(selection: Selection) -> None:

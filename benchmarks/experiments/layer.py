@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from transformers import PreTrainedModel
 
+from benchmarks import rows_file
 from benchmarks.experiments.study import Options, Study, command, results_file, scored, studies
 from shrp import checkpoint
 from shrp.checkpoint import Checkpoint
@@ -41,8 +42,7 @@ class Watch(TrainingBar):
             return
         found = read(self.path) if step > 1 else []
         found.append({"step": step, "steps": steps} | self.measure())
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        rows_file.write(self.path, found)
 
 
 def moments(steps: int, times: int) -> set[int]:

@@ -20,7 +20,7 @@ from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
-from shrp.score_rows import measured
+from shrp.score_rows import measured, share_of
 
 
 def one_seed(study: Study, layers: tuple[int, ...], seed: int, step: int, draws: int) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def _row(
     row, teacher = measured(found) | {"model": model, "budget": budget}, study.teacher.score
     return row | {
         "teacher": teacher,
-        "retained": row["score"] / teacher if teacher else None,
+        "retained": share_of(row["score"], teacher),
         **price,
     }
 

@@ -25,6 +25,7 @@ from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, cost, plan_cost
 from shrp.paired import paired_difference
 from shrp.plan import allocate, make_plan
+from shrp.score_rows import share_of
 from shrp.stability import used_experts
 
 
@@ -53,7 +54,7 @@ def one_seed(
             | plan_cost(made.model, plan, TOKENS).relative_to(study.dense)
         )
     shared = {"teacher": teacher, "experts": study.num_experts}
-    return [{**row, **shared, "retained": row["score"] / teacher if teacher else None} for row in rows]
+    return [{**row, **shared, "retained": share_of(row["score"], teacher)} for row in rows]
 
 
 @command

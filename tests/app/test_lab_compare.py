@@ -142,7 +142,7 @@ def test_tried_settings_can_be_compared_and_are_counted(open_page, tiny_checkpoi
     counts = agreement(pruned_by(2), pruned_by(6))
     assert metric(at, "McNemar") == lab_compare.p_text(counts.p_value)
     assert "3 comparisons so far" in texts_of(at)
-    assert "p < 0.017 as a difference (Bonferroni, 0.05 / 3)" in texts_of(at)
+    assert "p < 0.016 as a difference (Bonferroni, 0.05 / 3)" in texts_of(at)
     at.selectbox(key=lab_sides.SECOND).select(earlier).run()
     assert "A and B are the same" in texts_of(at)
 
@@ -229,6 +229,8 @@ def test_the_verdict_on_regression(difference, bounds, words):
 def test_many_comparisons_ask_for_more():
     assert "count only p < 0.05 as a difference." in lab_compare.many_comparisons(1, True)
     assert "p < 0.005 as a difference (Bonferroni, 0.05 / 10)" in lab_compare.many_comparisons(10, True)
+    assert "p < 0.016 as a difference (Bonferroni, 0.05 / 3)" in lab_compare.many_comparisons(3, True)
+    assert "p < 0.00005 as" in lab_compare.many_comparisons(1000, True)
     assert "one interval in 20" in lab_compare.many_comparisons(10, False)
     assert lab_compare.p_text(0.00001) == "p < 0.001"
     assert lab_compare.p_text(0.0414) == "p = 0.041"

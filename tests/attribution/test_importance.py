@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
@@ -9,6 +10,7 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage
+from ui import attribution_results
 
 from .helpers import SST2
 
@@ -137,7 +139,12 @@ def test_both_of_a_minimal_pair_count_as_one_in_the_intervals(routed, tiny_data,
     for end in ("signed_low", "signed_high", "effect_low", "effect_high"):
         np.testing.assert_allclose(found[end], once[end], atol=1e-5)
     bare = replace(twice, pairs=None)
-    alone = importance.knock_outs(routed, tiny_tokenizer, bare, rows).table(bare, 1)
+    outputs = importance.knock_outs(routed, tiny_tokenizer, bare, rows)
+    alone = outputs.table(bare, 1)
     known = alone["signed_low"].notna()
     widths = [(one["signed_high"] - one["signed_low"])[known] for one in (found, alone)]
     assert (widths[0] > 1.3 * widths[1]).all()
+    # The app keeps the tables by what the outputs depend on, which pairs are no part of.
+    kept = [attribution_results.effect_table(outputs, "outputs", data, 1) for data in (twice, bare)]
+    for shown, made in zip(kept, (found, alone), strict=True):
+        pd.testing.assert_frame_equal(shown, made)
