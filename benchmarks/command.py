@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from shrp.errors import ShrpError
 
 def run(main: Callable[..., Any]) -> None:
     """Run a function with typer's options, or a whole `typer.Typer`, as the program."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or every process that is forked warns
     try:
         main() if isinstance(main, typer.Typer) else typer.run(main)
     except ShrpError as error:

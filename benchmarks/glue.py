@@ -13,7 +13,6 @@ on with the epoch that it was in, or, on texts, with the pass over these.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -276,7 +275,6 @@ def main(
     licence: Annotated[str, typer.Option(help="Of the base's weights, for the checkpoints' cards.")] = "",
 ) -> None:
     """Fill the table; trainings that are done are read back, and their scores measured again."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     chosen = named(depths)
     picked, beside = (
         names(recipes, tuple(RECIPES), "--recipes"),

@@ -8,7 +8,6 @@ row goes to a JSON file as soon as it is measured, in the form of `benchmarks.gl
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -197,7 +196,6 @@ def main(
     json_out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
 ) -> None:
     """Train, prune and score one base-size encoder; trainings that are done are read back and scored again."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if task not in TASKS:
         raise typer.BadParameter(f"the size check knows {' and '.join(TASKS)}, not {task!r}.")
     protocol = Protocol(stage2_epochs, recovery_epochs, epoch_size, conversion_size, max_length, freeze_dense)

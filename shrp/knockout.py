@@ -273,7 +273,9 @@ def knock_out_effect(
         done += len(places)
         if progress:
             progress(done, len(rows))
-    after = summarise(data, np.arange(len(data)), logits, True)
+    after = summarise(
+        data, np.arange(len(data)), logits, False
+    )  # of the change there is an interval, not of this
     found = np.sort(np.concatenate(affected)) if affected else np.empty(0, dtype=np.int64)
     named = tuple((layer, expert) for layer, taken in removed.items() for expert in taken)
     return KnockOut(named, before, after, found)

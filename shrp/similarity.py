@@ -24,6 +24,7 @@ from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.families import position_bias
+from shrp.intervals import NO_INTERVAL, of_draws, of_mean
 from shrp.partial import run_from
 
 INPUTS, TOKENS_OF_EACH = 96, 16
@@ -113,21 +114,17 @@ def nearest_in_layer(sample: OutputSample, layer: int, expert: int, top: int = 5
 
     Returns:
         Columns expert, `cosine` (mean over tokens) and its 95% interval `low, high` over inputs (the tokens of one
-        are not independent), highest first; empty for a layer of one expert.
+        are not independent; `shrp.intervals.of_mean`), highest first; empty for a layer of one expert.
     """
     outputs = sample.outputs[layer]
     unit = outputs / np.maximum(np.linalg.norm(outputs, axis=-1, keepdims=True), 1e-12)
     cosines = np.einsum("hnd,nd->hn", unit, unit[expert])  # (H, N)
-    per_input = np.bincount(sample.inputs)
     rows = []
     for other, values in enumerate(cosines):
         if other == expert:
             continue
-        # The mean over tokens is a ratio of sums over inputs; its spread is that of the inputs' deviations.
-        mean = float(values.mean())
-        deviations = np.bincount(sample.inputs, weights=values - mean)
-        half = 1.96 * _cluster_error(deviations, per_input)
-        rows.append((other, mean, max(mean - half, -1.0), min(mean + half, 1.0)))
+        low, high = of_mean(values, sample.inputs)
+        rows.append((other, float(values.mean()), max(low, -1.0), min(high, 1.0)))
     frame = pd.DataFrame(rows, columns=["expert", "cosine", "low", "high"])
     return frame.sort_values("cosine", ascending=False, kind="stable", ignore_index=True).head(top)
 
@@ -157,14 +154,6 @@ def nearest_anywhere(
     return frame
 
 
-def _cluster_error(deviations: np.ndarray, sizes: np.ndarray) -> float:
-    """Standard error of a mean over tokens that come in inputs of these `sizes`; nan for a single input."""
-    count = len(sizes)
-    if count < 2:
-        return float("nan")
-    return float(np.sqrt(count / (count - 1) * (deviations**2).sum()) / sizes.sum())
-
-
 def _centred(x: np.ndarray) -> np.ndarray:
     return x - x.mean(0)
 
@@ -178,9 +167,9 @@ def _cka(x: np.ndarray, y: np.ndarray) -> float:
 def _cka_interval(
     sample: OutputSample, one: tuple[int, int], other: tuple[int, int], resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Percentiles of CKA over bootstrap samples of inputs."""
+    """Percentiles of CKA over bootstrap samples of inputs; (nan, nan) for one input, and where all samples agree."""
     if sample.n_inputs < 2:
-        return float("nan"), float("nan")
+        return NO_INTERVAL
     both = np.concatenate([sample.outputs[layer][expert] for layer, expert in (one, other)], axis=1)
     split = both.shape[1] // 2
     starts = np.searchsorted(sample.inputs, np.arange(sample.n_inputs + 1))
@@ -198,5 +187,4 @@ def _cka_interval(
         covariance = (weights @ products).reshape(both.shape[1], -1) - np.outer(mean, mean) / n
         scale = np.linalg.norm(covariance[:split, :split]) * np.linalg.norm(covariance[split:, split:])
         values.append(np.linalg.norm(covariance[:split, split:]) ** 2 / scale if scale > 0 else np.nan)
-    low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan, np.nan)
-    return float(low), float(high)
+    return of_draws(np.array(values))

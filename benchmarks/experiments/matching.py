@@ -9,7 +9,6 @@ texts, before any pruning, on the task's validation inputs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,7 +161,6 @@ def main(
     out: Annotated[Path, typer.Option(help="The file of results.")] = FILES / "matching.json",
 ) -> None:
     """What one matching expert decides: prunings of the GLUE table, trained once more with other experts."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     name = name_of(base, base_name)
     file = ResultsFile(out, f"python -m benchmarks.experiments matching --base {name}")
     file.refuse_another(name)

@@ -14,7 +14,6 @@ doing.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,7 +89,6 @@ def main(
     out: Annotated[Path, typer.Option(help="The file of results.")] = FILES / "rates.json",
 ) -> None:
     """What the last training keeps at multiples of the GLUE table's learning rates, or from another start."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     name = name_of(base, base_name)
     file = ResultsFile(out, f"python -m benchmarks.experiments rates --base {name}")
     file.refuse_another(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
@@ -190,7 +189,6 @@ class Study:
 
 def studies(options: Options) -> Iterator[Study]:
     """A study for each task that the options name."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for task in options.tasks:
         yield Study(options, task)
 
