@@ -266,9 +266,11 @@ def test_cka_sees_through_turned_coordinates_across_layers():
     assert (frame["layer"] == 4).all()
     assert frame["expert"].iloc[0] == 1
     assert frame["cka"].iloc[0] == pytest.approx(1, abs=1e-4)
-    assert frame["low"].iloc[0] == pytest.approx(1, abs=1e-4)
+    assert np.isnan(
+        frame[["low", "high"]].iloc[0]
+    ).all()  # 1 in every resample, which is no certainty of other inputs
     assert frame["cka"].iloc[1] < 0.3
-    assert (frame["low"] <= frame["high"]).all()
+    assert (frame["low"] < frame["high"])[1:].all()
     only = OutputSample("made", {3: made_sample().outputs[3]}, made_sample().inputs)
     assert nearest_anywhere(only, 3, 0).empty
 
