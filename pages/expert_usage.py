@@ -36,7 +36,7 @@ from ui.downloads import chart, downloads
 from ui.expert_details import expert_details
 from ui.store import results
 from ui.tables import row_height
-from ui.text import capital, escape, escape_html, percent
+from ui.text import capital, escape, escape_html, percent, shorten
 
 ALL = "all inputs"
 SHARE, PROBABILITY = "Top-1 share", "mean probability"
@@ -192,7 +192,8 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         summary = stats.summary(rows)
         by, _, short = group.partition(": ")  # a class and an answer may have one name; there is little room
         of = escape_html(short if by in (SLICE, OUTCOME, LENGTH) else group)
-        of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(stats.data)}"
+        # The chart is narrow, and the map beside it has the whole name.
+        of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(shorten(stats.data, 26))}"
         counted = int(stats.counts(stats.layers[0], rows).sum())
         paired = pairs_of(selection.data)
         if stats.unit == "inputs":

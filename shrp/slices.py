@@ -22,6 +22,8 @@ TAKEN = (REST, "all pairs", "in two slices")
 """Names that no slice may have: this one, and those that tables of minimal pairs have (`shrp.minimal_pairs`)."""
 MOST, LONGEST = 24, 60
 """Slices at most, and characters of a name."""
+_NAMED = 3
+"""Slices that the name of their data tells."""
 _STARS = 2
 _LETTERS = r"\w{0,40}"
 """What a star stands for; were there no limit, a text without spaces could take hours."""
@@ -124,6 +126,23 @@ def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
     words = "\n".join(f"{one.name}: {', '.join(one.words)}" for one in slices)
     origin = data if data.origin is None else data.origin
     return replace(data, slices=tuple(names.tolist()), origin=origin, slice_words=words)
+
+
+def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
+    """The inputs of some slices, as data whose name says so, and their numbers in the whole, int64 `(n,)`.
+
+    Raises:
+        DataError: the data have no slices, or none of a name.
+    """
+    known = sorted(set(data.slices or ()))
+    if not known:
+        raise DataError(f"{data.name} has no slices of which some could be looked at alone.")
+    if unknown := [name for name in names if name not in known]:
+        raise DataError(f"{data.name} has no slice '{unknown[0]}'; it has {', '.join(known)}.")
+    rows = np.flatnonzero(np.isin(np.array(data.slices, dtype=object), list(names)))
+    wanted = [name for name in known if name in names]
+    said = ", ".join(wanted[:_NAMED]) + f" and {len(wanted) - _NAMED} more" * (len(wanted) > _NAMED)
+    return replace(data.subset(rows), name=f"{data.name}, only {said} ({len(rows)} of {len(data)})"), rows
 
 
 def by_numbers(numbers: Iterable[int]) -> str:

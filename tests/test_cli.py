@@ -41,10 +41,10 @@ from shrp.route_table import route_table
 from shrp.run_state import run_folder
 from shrp.score_rows import score_row
 from shrp.shuffled import shuffle_routes
-from shrp.slices import parse_slices, sliced_by_words
+from shrp.slices import only, parse_slices, sliced_by_words
 from shrp.specialisation import specialisation, specialisation_frame
 from shrp.tasks import TASKS, TEXTS, custom_task
-from shrp.usage import measure_usage
+from shrp.usage import measure_usage, plan_from
 
 COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure", "reference")
 
@@ -686,6 +686,39 @@ def test_slices_of_ones_own(shrp, place):
     own = ("--data", place / "validation.csv", "--slice-column", "slice", *words)
     failed(
         shrp("evaluate", place / "routed", *own), "--slice and --slice-column each say what the slices are"
+    )
+
+
+def test_only_some_slices(shrp, place, tmp_path):
+    """Every command that runs data takes the same inputs, and what it says is of these."""
+    some, n = ("--only", "negation", "--only", "idiom"), 80
+    part = only(load_probe("sst2"), ["negation", "idiom"])[0]
+    for command in (("evaluate",), ("usage",), ("knock-out", "--expert", "2.1"), ("sweep", "--draws", 0)):
+        code, out, err = shrp(command[0], place / "routed", *command[1:], *some, "--json")
+        assert code == 0, err
+        made = json.loads(out)["provenance"]
+        assert (made["data"], made["n"], made["data_fingerprint"]) == (part.name, n, part.source_fingerprint)
+    loaded = checkpoint.load(place / "routed")
+    expected = evaluate(loaded.model, loaded.tokenizer, part, max_length=loaded.info.max_length)
+    assert json.loads(shrp("evaluate", place / "routed", *some, "--json")[1])["score"] == expected.score
+    code, out, _ = shrp("compare", place / "routed", place / "routed", *some, "--json")
+    assert json.loads(out)["provenance"]["first"]["n"] == n
+    words = ("--slice", "some: the", "--only", "some")
+    code, out, _ = shrp("evaluate", place / "routed", *words, "--json")
+    mine = only(sliced_by_words(load_probe("sst2"), parse_slices("some: the")), ["some"])[0]
+    assert json.loads(out)["n"] == len(mine) > 0
+    out = tmp_path / "pruned"
+    assert shrp("prune", place / "routed", "--budget", 3, "--data", "probe", *some, "--out", out)[0] == 0
+    usage = measure_usage(loaded.model, loaded.tokenizer, part, max_length=loaded.info.max_length)
+    assert checkpoint.load(out).info.plan.key() == plan_from(usage, budget=3).key()
+    failed(
+        shrp("evaluate", place / "routed", "--only", "nothing"), "probe/sst2 has no slice 'nothing'; it has"
+    )
+    own = ("--data", place / "validation.csv", "--only", "negation")
+    failed(shrp("usage", place / "routed", *own), "has no slices of which some could be looked at alone")
+    failed(
+        shrp("prune", place / "routed", "--budget", 3, "--only", "negation", "--out", tmp_path / "two"),
+        "--only is for what usage is measured on: name that with --data",
     )
 
 

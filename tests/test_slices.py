@@ -8,7 +8,7 @@ from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.evaluate import summarise
 from shrp.results_store import ResultsStore
-from shrp.slices import MOST, REST, TAKEN, WordSlice, by_numbers, parse_slices, sliced_by_words
+from shrp.slices import MOST, REST, TAKEN, WordSlice, by_numbers, only, parse_slices, sliced_by_words
 from shrp.tasks import TASKS
 
 
@@ -132,3 +132,22 @@ def test_a_text_without_spaces_takes_no_hours():
     assert slices_of("x: *a*b", "a" * 200_000) == (REST,)  # else the suite hangs here
     assert slices_of("x: * * b", "a" + " " * 20_000, "a b") == (REST, REST)
     assert slices_of("x: * * b", "a " * 10_000) == (REST,)
+
+
+def test_some_slices_alone_are_data_of_their_own():
+    whole = data_of("a", "b", "c", "d", labels=np.array([0, 1, 1, 0]), slices=("x", "y", "x", "z"))
+    part, rows = only(whole, ["z", "x"])
+    assert rows.tolist() == [0, 2, 3]
+    assert (part.name, part.texts) == ("mine, only x, z (3 of 4)", (("a",), ("c",), ("d",)))
+    assert (part.labels.tolist(), part.slices) == ([0, 1, 0], ("x", "x", "z"))
+    mine = sliced_by_words(whole, parse_slices("first: a, b"))
+    part, rows = only(mine, ["first"])
+    assert rows.tolist() == [0, 1]
+    # What is kept of the whole by its content is not taken for what is of a part.
+    assert part.source_fingerprint == whole.subset(rows).fingerprint != mine.source_fingerprint
+    many = data_of(*"abcde", slices=tuple("abcde"))
+    assert only(many, list("abcde"))[0].name == "mine, only a, b, c and 2 more (5 of 5)"
+    with pytest.raises(DataError, match="no slice 'w'; it has x, y, z"):
+        only(whole, ["x", "w"])
+    with pytest.raises(DataError, match="has no slices"):
+        only(data_of("a"), ["x"])

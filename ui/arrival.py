@@ -6,7 +6,7 @@ carry what they ask for in a parameter of its own too, which the page takes out 
 own parameters stay there, for what a page sets by itself in its first run does not get into the address.
 
 A link that is opened in a new tab, or copied, begins a session of its own: so each carries the picked checkpoint, data
-and slices.
+and slices, and which of these alone are looked at.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import streamlit as st
 
+from ui.only import ONLY
 from ui.own_slices import SLICES
 from ui.state import CHECKPOINT, SOURCE
 
@@ -25,7 +26,7 @@ PARAM = "open"
 
 def page_link(page: str, label: str, icon: str | None = None, asked: Mapping[str, str] | None = None) -> None:
     """Draw a link to a page of the app, with the parameters that it asks for beside the sidebar's picks."""
-    picked = {key: st.session_state.get(key) for key in (CHECKPOINT, SOURCE, SLICES)}
+    picked = {key: st.session_state.get(key) for key in (CHECKPOINT, SOURCE, SLICES, ONLY)}
     params = {key: value for key, value in picked.items() if value} | dict(asked or {})
     st.page_link(page, label=label, icon=icon, query_params=params, width="content")
 

@@ -109,7 +109,7 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         if problem := refusal(name, info, task, selection.name):
             st.warning(problem, icon=":material/block:")
             return None
-        checkpoint = loaders.load_checkpoint(name)
+        checkpoint = selection.with_teacher(loaders.load_checkpoint(name))
     except CheckpointError as error:
         st.error(f"**{escape(name)}** can't be loaded: {escape(str(error))}", icon=":material/error:")
         return None

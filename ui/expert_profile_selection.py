@@ -12,6 +12,7 @@ from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.usage import UsageStats
 from ui.downloads import downloads
+from ui.only import ONLY
 from ui.own_slices import SLICES, with_numbers
 from ui.text import escape, percent
 
@@ -53,6 +54,12 @@ def selection(
         alt=f"The {len(rows)} selected inputs",
     )
     downloads(frame, "selection", f"{file_name}-selection")
+    if st.session_state.get(ONLY):
+        st.caption(
+            ":material/block: Only some slices are looked at, whose inputs have other numbers among all: to make a "
+            "slice of these, take back what is picked under *Only these slices*."
+        )
+        return
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     name = left.text_input("Name of the slice", _FIRST, key=NAME, max_chars=60)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
@@ -49,6 +51,29 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
             return None
         store.put(key, found)
     return found
+
+
+def with_part(checkpoint: Checkpoint, data: TextData, part: TextData, rows: np.ndarray) -> Checkpoint:
+    """The checkpoint with its teacher's outputs on some inputs of the data, where it has them on all, which have the
+    score that tells whether they fit.
+
+    Args:
+        part: those inputs.
+        rows: their numbers in the data.
+    """
+    if teacher_on(checkpoint, data) is None:
+        return checkpoint
+    teacher = checkpoint.teacher[data.source_fingerprint]
+    # The same object each time, by which its evaluation is kept.
+    store, key = (
+        results("parts of teachers", 16),
+        (checkpoint.fingerprint, data.fingerprint, part.fingerprint),
+    )
+    found = store.get(key)
+    if found is None or found[0] is not teacher:  # made anew beside the same weights
+        found = teacher, replace(teacher, logits=teacher.logits[rows])
+        store.put(key, found)
+    return replace(checkpoint, teacher={**checkpoint.teacher, part.source_fingerprint: found[1]})
 
 
 def why_no_teacher(checkpoint: Checkpoint, data: TextData) -> str:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import streamlit as st
 
-from shrp.data import TextData
 from shrp.halves import FEWEST, halves, in_halves
-from shrp.reference import Reference
 from ui.lab import RECORDED, Setting
-from ui.lab_reference import teacher_on
+from ui.lab_reference import with_part
 from ui.state import Selection
 from ui.store import results
 from ui.text import escape
@@ -47,21 +44,8 @@ def _split(selection: Selection) -> Selection:
         found = (*in_halves(data, ranked, scored), scored)
         store.put(key, found)
     chosen, held, scored = found
-    if teacher_on(checkpoint, data) is not None:  # of the whole: a half has no score that could tell
-        teacher = checkpoint.teacher[data.source_fingerprint]
-        part = _part(checkpoint.fingerprint, data, teacher, scored)
-        checkpoint = replace(checkpoint, teacher={**checkpoint.teacher, held.source_fingerprint: part})
+    checkpoint = with_part(checkpoint, data, held, scored)
     return replace(selection, checkpoint=checkpoint, data=held, ranked_on=chosen)
-
-
-def _part(fingerprint: str, data: TextData, teacher: Reference, rows: np.ndarray) -> Reference:
-    """The teacher's outputs for some rows of the data: the same object each time, by which its evaluation is kept."""
-    store, key = results("halves of teachers", 8), (fingerprint, data.fingerprint, data.name, data.pairs)
-    found = store.get(key)
-    if found is None or found[0] is not teacher:  # made anew beside the same weights
-        found = teacher, replace(teacher, logits=teacher.logits[rows])
-        store.put(key, found)
-    return found[1]
 
 
 def introduction(selection: Selection, setting: Setting) -> str:

@@ -40,7 +40,9 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     data = known.get(selection.source, "YOUR_FILE")
     part.words("From SHRP's folder, with the checkpoint's folder in place of its name:")
     words = selection.data.slice_words.splitlines() if selection.data is not None else []
-    sliced = "".join(f" --slice {shlex.quote(line)}" for line in words)
+    wanted = sorted(set(selection.data.slices)) if selection.rows is not None else []
+    alone = "".join(f" --only {shlex.quote(name)}" for name in wanted)
+    sliced = "".join(f" --slice {shlex.quote(line)}" for line in words) + alone
     lines = [
         f"python -m shrp evaluate {name} --data {data}{sliced}",
         f"python -m shrp measure {name} --tokens {TOKENS}",
@@ -48,8 +50,10 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     if selection.is_routed:
         lines.insert(1, f"python -m shrp usage {name} --data {data}{sliced}")
         half = len(selection.checkpoint.info.config.layers) * 2
-        lines.append(f"python -m shrp sweep {name} --data {data}")
-        lines.append(f"python -m shrp prune {name} --budget {half} --out pruned")
+        of_some = sliced * bool(alone)
+        lines.append(f"python -m shrp sweep {name} --data {data}{of_some}")
+        on = f" --data {data}{of_some}" * bool(alone)
+        lines.append(f"python -m shrp prune {name} --budget {half}{on} --out pruned")
     part.code("\n".join([*lines, "streamlit run app.py"]))
     training = selection.checkpoint.info.training
     if (command := train_command(selection)) is not None:

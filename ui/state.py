@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
@@ -18,8 +19,9 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from shrp.tasks import Task
-from ui import data_sources, loaders, measurements, not_here, own_checkpoints, own_data, own_slices
+from ui import data_sources, loaders, measurements, not_here, only, own_checkpoints, own_data, own_slices
 from ui.downloads import clicked
+from ui.lab_reference import with_part
 from ui.text import escape
 from ui.theme import STYLE
 
@@ -28,6 +30,8 @@ CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
+_READ = "source-read"
+"""What this run has of `_data`: where the hub doesn't answer, asking it takes a while, so it is done once."""
 _LEFT = "source-left"
 """The source that was picked until a checkpoint came that does not have it."""
 _APP = Path(__file__).parent.parent / "app.py"
@@ -46,6 +50,10 @@ class Selection:
     """None only for a page that can do without."""
     no_data: str = ""
     """Why there are none, in plain text."""
+    whole: TextData | None = None
+    """All of the picked data, of which `data` may be only some slices."""
+    rows: np.ndarray | None = None
+    """The numbers of `data` in the whole, where they are only some slices of it."""
     ranked_on: TextData | None = None
     """What experts are ranked on, where that is not `data`: the pruning lab can hold half of the data out."""
 
@@ -59,6 +67,12 @@ class Selection:
         """Whether there are routers to look at."""
         return is_routed(self.checkpoint.info)
 
+    def with_teacher(self, checkpoint: Checkpoint) -> Checkpoint:
+        """A checkpoint with its teacher's outputs on `data`, where it has them on the whole."""
+        if self.rows is None:
+            return checkpoint
+        return with_part(checkpoint, self.whole, self.data, self.rows)
+
 
 def is_routed(info: CheckpointInfo) -> bool:
     """Whether a checkpoint has routers: not pruned, not dense, and not one of the controls without them."""
@@ -68,6 +82,7 @@ def is_routed(info: CheckpointInfo) -> bool:
 def draw_picker() -> None:
     """Draw the checkpoint and data pickers; for `app.py`, in the sidebar."""
     st.html(STYLE)
+    st.session_state[_READ] = None
     found = loaders.discover_all()
     if not found:
         own_checkpoints.draw()
@@ -98,6 +113,9 @@ def draw_picker() -> None:
     with place:
         _pick_source(info.task)
     own_slices.draw()
+    with place:  # below the data that have them
+        st.session_state[_READ] = _data(info)
+        only.draw(st.session_state[_READ][1])
     own_checkpoints.draw()
 
 
@@ -169,11 +187,18 @@ def current(*, needs_data: bool = True) -> Selection:
         )
         st.stop()
     not_here.show(CHECKPOINT, SOURCE)
-    selection = Selection(name, loaded, *_data(loaded.info, needs_data))
-    if selection.data is not None:
-        _say_cut(loaded, selection.data)
-        own_slices.say(selection.data)
-    return selection
+    source, whole, why = st.session_state.get(_READ) or _data(loaded.info)
+    if whole is None:
+        if needs_data:
+            st.warning(escape(why), icon=":material/database_off:")
+            st.stop()
+        return Selection(name, loaded, source, None, why)
+    data, rows = only.applied(whole)
+    selection = Selection(name, loaded, source, data, whole=whole, rows=rows)
+    _say_cut(loaded, data)
+    own_slices.say(whole)
+    only.say(data, whole)
+    return replace(selection, checkpoint=selection.with_teacher(loaded))
 
 
 def _say_cut(checkpoint: Checkpoint, data: TextData) -> None:
@@ -186,8 +211,8 @@ def _say_cut(checkpoint: Checkpoint, data: TextData) -> None:
         )
 
 
-def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str]:
-    """The picked source, its data, and why there are none."""
+def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
+    """The picked source, all of its data, and why there are none."""
     sources = data_sources.available_sources(info.task)
     source = st.session_state.get(SOURCE)
     if source not in sources:
@@ -208,10 +233,7 @@ def _data(info: CheckpointInfo, needed: bool) -> tuple[str, TextData | None, str
             )
         return source, own_slices.applied(data_sources.load_dataset(source, info.task)), ""
     except DataError as error:
-        if not needed:
-            return source or "", None, str(error)
-        st.warning(escape(str(error)), icon=":material/database_off:")
-        st.stop()
+        return source or "", None, str(error)
 
 
 def title(text: str, selection: Selection) -> None:

@@ -39,7 +39,7 @@ INK = "#767b85"
 """Grey for words in a chart, as far from white as from near-black."""
 STYLE = """<style>
 .js-plotly-plot text[style*="rgb(128, 132, 149)"] {fill: #555867 !important}
-[data-testid=stMultiSelectTagsContainer] span:not(:has(*)) {background-color: rgba(0, 0, 0, .18)}
+[data-testid=stMultiSelectTagsContainer] [data-tag] {background-color: #1f6fb2}
 </style>"""
 """On white, Streamlit's grey for the scales and small print of charts is too faint to read; its dark theme's is not. So
 is white on the dark theme's blue, of what is picked of a list.

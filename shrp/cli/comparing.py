@@ -12,6 +12,7 @@ from shrp.cli.data_options import (
     DataSource,
     LabelColumn,
     LabelMeanings,
+    OnlySlices,
     OwnFile,
     PairColumn,
     SkipIncomplete,
@@ -73,6 +74,7 @@ def compare(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     slice_words: SliceWords = None,
+    only: OnlySlices = None,
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
@@ -101,7 +103,7 @@ def compare(
         )
     check_has_task(tasks[0])
     own = OwnFile(
-        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words
+        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words, only
     )
     source = evaluation_data(data, tasks[0], own)
     # Both read as much of an input as they can, or a difference might be the cut's.

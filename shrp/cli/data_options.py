@@ -11,7 +11,7 @@ import typer
 from shrp.cli.output import stderr
 from shrp.data import TextData, from_table, load_data
 from shrp.errors import DataError, IncompleteError
-from shrp.slices import parse_slices, sliced_by_words
+from shrp.slices import only, parse_slices, sliced_by_words
 from shrp.tabular import read_table
 from shrp.tasks import LABEL, TASKS, TEXTS, Task
 
@@ -29,6 +29,12 @@ SliceWords = Annotated[
         "--slice",
         help="A slice of your own, of any data: its name and the words that make it, such as 'negation: not, *n't', or "
         "inputs' numbers from 0, 'odd: #12, #30-41'. Once for each; an input is in the first one that it is in.",
+    ),
+]
+OnlySlices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", help="Only inputs of this slice, of any data that have slices. Once for each of several."
     ),
 ]
 PairColumn = Annotated[
@@ -71,6 +77,8 @@ class OwnFile:
     skip_incomplete: bool = False
     slices: list[str] | None = None
     """By words, of any data, not of files alone."""
+    only: list[str] | None = None
+    """Slices whose inputs are looked at alone, likewise."""
 
     def load(self, path: Path | str, task: str | Task | None) -> TextData:
         """What the file holds; rows that are left out are counted on stderr.
@@ -125,13 +133,14 @@ def evaluation_data(source: str, task: Task, own: OwnFile = OwnFile()) -> TextDa
 
     Args:
         source: `probe`, `glue` or a file.
-        own: how a file is read; nothing of it but slices may be given for the others.
+        own: how a file is read; nothing of it but `slices` and `only` may be given for the others.
     """
     slices = parse_slices("\n".join(own.slices or ()))
     if slices and own.slice_column is not None:
         raise DataError("--slice and --slice-column each say what the slices are; give one of them.")
     data = _whole(source, task, own)
-    return sliced_by_words(data, slices) if slices else data
+    data = sliced_by_words(data, slices) if slices else data
+    return only(data, own.only)[0] if own.only else data
 
 
 def _whole(source: str, task: Task, own: OwnFile) -> TextData:

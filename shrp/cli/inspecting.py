@@ -11,6 +11,7 @@ from shrp.cli.data_options import (
     DataSource,
     LabelColumn,
     LabelMeanings,
+    OnlySlices,
     OwnFile,
     PairColumn,
     SkipIncomplete,
@@ -78,6 +79,7 @@ def usage(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     slice_words: SliceWords = None,
+    only: OnlySlices = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
     by: Annotated[
@@ -117,7 +119,9 @@ def usage(
     if routes is not None:
         check_free(routes, "--routes")
     loaded = load(checkpoint)
-    own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete, slice_words)
+    own = OwnFile(
+        text_column, label_column, slice_column, None, label_means, skip_incomplete, slice_words, only
+    )
     source = evaluation_data(data, loaded.info.task, own)
     if by is not None and (why := lacking(by, source)):
         raise DataError(why)
@@ -238,6 +242,7 @@ def evaluate(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     slice_words: SliceWords = None,
+    only: OnlySlices = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
     pair_column: PairColumn = None,
@@ -259,7 +264,7 @@ def evaluate(
     scored = subject(checkpoint, max_length)
     check_has_task(scored.task)
     own = OwnFile(
-        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words
+        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words, only
     )
     source = evaluation_data(data, scored.task, own)
     if source.labels is None and predictions is None:

@@ -11,6 +11,7 @@ from shrp.cli.data_options import (
     DataSource,
     LabelColumn,
     LabelMeanings,
+    OnlySlices,
     OwnFile,
     PairColumn,
     SkipIncomplete,
@@ -58,6 +59,7 @@ def knock_out(
     label_column: LabelColumn = "label",
     slice_column: SliceColumn = None,
     slice_words: SliceWords = None,
+    only: OnlySlices = None,
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
@@ -103,7 +105,7 @@ def knock_out(
         removed_by_layer(cells, routed)  # now, not after all data were run
     check_has_task(loaded.info.task)
     own = OwnFile(
-        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words
+        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words, only
     )
     source = evaluation_data(data, loaded.info.task, own)
     if by is not None:

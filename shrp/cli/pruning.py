@@ -14,8 +14,10 @@ from shrp.cli.counting import usage_counted
 from shrp.cli.data_options import (
     LabelColumn,
     LabelMeanings,
+    OnlySlices,
     OwnFile,
     SkipIncomplete,
+    SliceWords,
     TextColumns,
     evaluation_data,
     training_data,
@@ -88,6 +90,8 @@ def prune(
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
+    slice_words: SliceWords = None,
+    only: OnlySlices = None,
     match_shares: Annotated[
         bool,
         typer.Option(
@@ -138,9 +142,14 @@ def prune(
         )
     from_file = data not in (None, "probe", "glue")  # else columns and meanings are of the training files
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
+    for name, given in (("--slice", slice_words), ("--only", only)):
+        if given and data is None:
+            raise PlanError(
+                f"{name} is for what usage is measured on: name that with --data, or leave it out."
+            )
     if not from_file and train_file is None:
         own.refuse("is for a file of your own; give one with --data or --train-file.")
-    of_data = own if from_file else OwnFile()
+    of_data = replace(own if from_file else OwnFile(), slices=slice_words, only=only)
     if match_shares and recover:
         raise PlanError(
             "--match-shares is for what is not trained on: with --recover the training finds the bias."

@@ -13,9 +13,11 @@ from shrp.cli.data_options import (
     DataSource,
     LabelColumn,
     LabelMeanings,
+    OnlySlices,
     OwnFile,
     PairColumn,
     SkipIncomplete,
+    SliceWords,
     TextColumns,
     evaluation_data,
 )
@@ -58,6 +60,8 @@ def sweep(
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
+    slice_words: SliceWords = None,
+    only: OnlySlices = None,
     allocation: Annotated[
         str,
         typer.Option(help="`per-layer`: as many experts in every layer; `budget`: so many in all, spread."),
@@ -115,7 +119,9 @@ def sweep(
     if match_shares and task.is_regression:
         raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
     check_has_task(task)
-    own = OwnFile(text_column, label_column, None, pair_column, label_means, skip_incomplete)
+    own = OwnFile(
+        text_column, label_column, None, pair_column, label_means, skip_incomplete, slice_words, only
+    )
     source = evaluation_data(data, task, own)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels, so no pruning of it has a score.")

@@ -1,0 +1,102 @@
+"""Only some slices of the data: every page is of their inputs alone, and links, reports and teachers are too."""
+
+import html
+from urllib.parse import parse_qs
+
+import numpy as np
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp import reference
+from shrp.data import load_probe
+from shrp.evaluate import evaluate
+from shrp.prune import prune
+from shrp.slices import only
+from shrp.usage import measure_usage, plan_from
+from ui.only import ONLY
+
+from .helpers import texts_of
+from .test_own_slices import map_of, select
+from .test_report import make
+
+SST2 = load_probe("sst2")
+PART, ROWS = only(SST2, ["negation", "idiom"])
+PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare")
+
+
+def pick(at, *names):
+    at.sidebar.multiselect(key=ONLY).set_value(list(names)).run()
+    assert not at.exception
+    return at
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_of_their_inputs_alone(open_page, tiny_checkpoint, page):
+    at = pick(open_page(page, tiny_checkpoint), "negation", "idiom")
+    said = texts_of(at)
+    assert "80 of 480 inputs of probe/sst2 are looked at" in said
+    assert "n = 480" not in said
+    assert page in ("routing", "attribution") or "n = 80" in said
+    links = [parse_qs(one.proto.query_string) for one in at.get("page_link")]
+    assert all(one[ONLY] == ["negation", "idiom"] for one in links)
+    again = pick(at)
+    assert "are looked at" not in texts_of(again)
+
+
+def test_the_lab_chooses_experts_for_them_and_scores_them_beside_the_teacher(open_page, tiny_checkpoint):
+    loaded = checkpoints.load(tiny_checkpoint)
+    teacher = evaluate(loaded.model, loaded.tokenizer, SST2)
+    reference.write(tiny_checkpoint, {SST2.fingerprint: reference.from_evaluation(teacher, "t")})
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, PART), budget=3)
+    found = evaluate(prune(loaded.model, plan), loaded.tokenizer, PART)
+    at = open_page("pruning_lab", tiny_checkpoint, budget=3)
+    whole = {one.label: one.value for one in at.metric}
+    at = pick(at, "negation", "idiom")
+    shown = {one.label: one.value for one in at.metric}
+    assert shown["Accuracy"] == f"{found.score:.1%}" != whole["Accuracy"]
+    right = (teacher.predictions == teacher.labels)[np.argsort(teacher.indices)][ROWS].mean()
+    assert shown["vs dense teacher"].replace("−", "-") == f"{100 * (found.score - right):+.1f} points"
+
+
+def test_compare_holds_the_teacher_of_another_checkpoint_against_it(open_page, save_tiny, tiny_model):
+    save_tiny("one")
+    folder = save_tiny("two")
+    loaded = checkpoints.load(folder)
+    teacher = evaluate(tiny_model(seed=3), loaded.tokenizer, SST2)
+    reference.write(folder, {SST2.fingerprint: reference.from_evaluation(teacher, "t")})
+    at = open_page("compare", folder.parent / "one", b="two", b_is="Dense teacher", only="negation")
+    assert not at.exception
+    right = (teacher.predictions == teacher.labels)[np.argsort(teacher.indices)]
+    right = right[only(SST2, ["negation"])[1]].mean()
+    assert next(one.value for one in at.metric if one.label.startswith("B:")) == f"{right:.1%}"
+
+
+def test_an_address_that_asks_for_a_slice_in_vain_says_so(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint, only="nothing")
+    assert not at.exception
+    assert (
+        "asks for only the slice **nothing**, which these data don't have. All inputs" in at.warning[0].value
+    )
+    assert "n = 480" in texts_of(at)
+    assert not any("asks for" in one.value for one in pick(at, "idiom").warning)
+
+
+def test_a_report_repeats_it_with_them(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint, only="negation")
+    file, _, said = make(at)
+    assert "probe/sst2, only negation (40 of 480)" in said
+    lines = html.unescape(file)
+    assert "python -m shrp evaluate tiny --data probe --only negation\n" in lines
+    assert "python -m shrp sweep tiny --data probe --only negation\n" in lines
+    assert "--data probe --only negation --out pruned" in lines
+
+
+def test_no_numbered_slice_is_made_of_them(open_page, tiny_checkpoint):
+    """Their numbers are others than in the whole, by which such a slice goes."""
+    at = open_page("expert_usage", tiny_checkpoint, layer=2, parts="map of inputs", only="negation")
+    assert map_of(at)
+    select(at, [3, 4, 5])
+    assert not at.exception
+    assert "3 of 40 inputs are selected" in texts_of(at)
+    assert "take back what is picked under *Only these slices*" in texts_of(at)
+    assert not any(button.label == "Make it a slice of your own" for button in at.button)

@@ -1,0 +1,71 @@
+"""Only some slices of the data: in the sidebar, and in place of all inputs on every page."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.slices import only
+from ui.bound import leave_known
+from ui.store import once
+from ui.text import escape
+
+ONLY = "only"
+"""Key of the picker, in the session's state and in the URL alike."""
+_MISSED = "only-missed"
+"""Key of the slices that an address asks for and the data don't have."""
+
+
+def draw(data: TextData | None) -> None:
+    """Draw the picker, where the data have slices to tell apart.
+
+    Args:
+        data: all of the picked data; None where there are none.
+    """
+    options = sorted(set(data.slices or ())) if data is not None else []
+    if ONLY not in st.session_state:  # as in `ui.not_here`: what a session starts with
+        asked = st.query_params.get_all(ONLY)
+        st.session_state[_MISSED] = [name for name in asked if name not in options]
+    leave_known(ONLY, options)
+    if len(options) < 2:
+        st.session_state.pop(ONLY, None)
+        return
+    st.multiselect(
+        "Only these slices",
+        options,
+        key=ONLY,
+        bind="query-params",
+        placeholder="all inputs",
+        on_change=lambda: st.session_state.pop(_MISSED, None),
+        help="Everything on every page is then of their inputs alone: usage, and so the experts that a pruning keeps, "
+        "scores, what is compared and what is saved.",
+    )
+
+
+def applied(data: TextData) -> tuple[TextData, np.ndarray | None]:
+    """The inputs that are looked at, and their numbers in the whole; None for all of them."""
+    picked = tuple(name for name in st.session_state.get(ONLY) or () if name in (data.slices or ()))
+    if not picked:
+        return data, None
+    key = data.fingerprint, data.name, data.pairs, data.slice_words, picked
+    try:
+        return once("only", 8, key, "Taking the slices", lambda progress: only(data, picked))
+    except DataError:  # they went with the data that had them
+        return data, None
+
+
+def say(data: TextData, whole: TextData) -> None:
+    """That not all inputs are looked at, in the sidebar; and on the page, that an address asks for slices in vain."""
+    if len(data) < len(whole):
+        st.sidebar.caption(
+            f":material/filter_alt: {len(data):,} of {len(whole):,} inputs of {escape(whole.name)} are looked at."
+        )
+    if missed := st.session_state.get(_MISSED):
+        instead = "All inputs are" if len(data) == len(whole) else "The others are"
+        st.warning(
+            f"The address asks for only the slice{'s' * (len(missed) > 1)} **{escape(', '.join(missed))}**, which "
+            f"these data don't have. {instead} looked at instead.",
+            icon=":material/link_off:",
+        )
