@@ -273,9 +273,8 @@ def knock_out_effect(
         done += len(places)
         if progress:
             progress(done, len(rows))
-    after = summarise(
-        data, np.arange(len(data)), logits, False
-    )  # of the change there is an interval, not of this
+    # What changes has an interval of its own; nobody asks for that of what is left.
+    after = summarise(data, np.arange(len(data)), logits, False)
     found = np.sort(np.concatenate(affected)) if affected else np.empty(0, dtype=np.int64)
     named = tuple((layer, expert) for layer, taken in removed.items() for expert in taken)
     return KnockOut(named, before, after, found)
