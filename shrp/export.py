@@ -23,9 +23,10 @@ from shrp.answer_shares import with_output_shift
 from shrp.batching import MODEL_INPUTS, longest_input
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers, layer_kinds, num_experts_of, router_layers
+from shrp.data import TextData, load_probe
 from shrp.errors import ExportError, first_line
 from shrp.evaluate import label_columns
-from shrp.export_check import compare, speedup
+from shrp.export_check import compare, probe_of, speedup
 from shrp.export_graph import count_products, quantise, write_graph
 from shrp.measure import cost, dense_cost
 from shrp.plan import first_experts
@@ -59,9 +60,11 @@ class ExportReport:
     max_difference: float | None = None
     """Largest absolute difference in logits over them."""
     label_agreement: float | None = None
-    """Share of the compared probe sentences, or pairs, with the same highest logit; None for regression."""
+    """Share of `sentences` with the same highest logit; None for regression."""
     sentences: int = 0
-    """The probe sentences (of sst2) or pairs (of mrpc) among the inputs compared, which `label_agreement` is of."""
+    """Texts of a probe set among the inputs compared, or pairs of them."""
+    compared_on: str = ""
+    """The name of that probe set: the task's own, if it has one."""
     speedup: float | None = None
     """For int8: how many times as fast as the float32 graph, 8 inputs of 64 tokens (or the most it reads), here."""
 
@@ -77,7 +80,7 @@ def export_onnx(
     *,
     int8: bool = False,
     check: bool = True,
-    pairs: bool = False,
+    data: TextData | None = None,
 ) -> ExportReport:
     """Write a dense or static classifier to the ONNX file `path`; `model` is left as it was.
 
@@ -86,7 +89,7 @@ def export_onnx(
 
     Args:
         check: compare with PyTorch on `ExportReport.checked` inputs, and time int8 against float32.
-        pairs: whether the task has two texts: the probe sentences to compare on are pairs then.
+        data: whose texts they are compared on; None for sentences of the probe set of sst2.
 
     Raises:
         ExportError: the model still routes, the graph can't be made or written, it differs from PyTorch (in float32:
@@ -115,7 +118,7 @@ def export_onnx(
                 raise ExportError("no product of this model could be quantised; export it without --int8.")
             found: dict[str, Any] = {}
             if check:
-                found = compare(model, tokenizer, names, written, pairs)
+                found = compare(model, tokenizer, names, written, data or load_probe("sst2"))
                 if not np.isfinite(found["max_difference"]):
                     raise ExportError(
                         "the model's logits, or its graph's, are not finite numbers: nothing was written."
@@ -181,8 +184,8 @@ def export_folder(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             partial = Path(scratch) / "export"
             partial.mkdir()
-            pairs = len(info.task.text_columns) == 2
-            report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check, pairs=pairs)
+            data = probe_of(info.task)
+            report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check, data=data)
             backend.save(str(partial / TOKENIZER))
             config = {
                 "format": FORMAT,

@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import bucketed_batches, collate, encode, longest_input
-from shrp.data import load_probe
+from shrp.data import TextData, load_probe, probe_for
+from shrp.tasks import Task
 from shrp.timing import latency
 
-_PROBE_STEP = 4
+_STEP = 4  # of what no score can be had on, a fourth will do
 _TIMED = (8, 64)
 
 
@@ -50,14 +51,22 @@ def _random_batch(
     return {name: batch[name] for name in names}
 
 
+def probe_of(task: Task) -> TextData:
+    """What an export of a task is compared on: its shipped probe set, or where it has none a fourth of another's."""
+    if own := probe_for(task):
+        return own[0]
+    other = load_probe("mrpc" if len(task.text_columns) == 2 else "sst2")
+    return other.subset(range(0, len(other), _STEP))
+
+
 def compare(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], path: Path, pairs: bool
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], path: Path, data: TextData
 ) -> dict[str, Any]:
-    """`checked`, `max_difference`, `label_agreement` and `sentences` of `shrp.export.ExportReport`, and the size of the
-    `largest_logit`.
+    """`checked`, `max_difference`, `label_agreement`, `sentences` and `compared_on` of `shrp.export.ExportReport`, and
+    the size of the `largest_logit`.
 
     Args:
-        pairs: whether the task has two texts, and so whether it is asked about sentence pairs.
+        data: what both are asked about, beside random tokens.
     """
     session, longest = open_graph(path), longest_input(model, tokenizer)
 
@@ -72,8 +81,7 @@ def compare(
     sizes = [[min(length, longest) for length in lengths] for lengths in sizes]
     found = [both(_random_batch(model, names, lengths, seed)) for seed, lengths in enumerate(sizes)]
     made = len(found)
-    texts = load_probe("mrpc" if pairs else "sst2").texts[::_PROBE_STEP]
-    encoded = encode(tokenizer, texts, max_length=longest)
+    encoded = encode(tokenizer, data.texts, max_length=longest)
     for indices in bucketed_batches([len(one["input_ids"]) for one in encoded], 32, shuffle_seed=0):
         batch = collate(tokenizer, encoded, indices)
         found.append(both({name: batch[name] for name in names}))
@@ -87,7 +95,8 @@ def compare(
         "max_difference": float(np.max(differences)),
         "largest_logit": float(np.max([np.abs(reference).max() for reference, _ in found])),
         "label_agreement": agreement,
-        "sentences": len(texts),
+        "sentences": len(data),
+        "compared_on": data.name,
     }
 
 

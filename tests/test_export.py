@@ -23,11 +23,13 @@ from tokenizers import Tokenizer
 
 from shrp import checkpoint, export_check
 from shrp import export as exporting
-from shrp.data import load_probe
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.config import ShrpConfig
 from shrp.errors import ExportError
 from shrp.export import export_folder, export_onnx
 from shrp.plan import make_plan
 from shrp.prune import prune
+from shrp.tasks import TASKS, custom_task
 
 ROOT = Path(__file__).parent.parent
 USAGE = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
@@ -109,7 +111,7 @@ def test_every_family_gives_pytorchs_logits_on_any_batch(
     assert report.bytes == report.path.stat().st_size
     assert report.inputs == ("input_ids", "attention_mask")
     assert report.max_difference < 1e-4
-    assert report.checked == 138
+    assert report.checked == 498
     assert (report.int8, report.int8_products, report.speedup) == (False, 0, None)
     for inputs in batches(tiny_inputs):
         assert difference(model, report.path, inputs) < 1e-4
@@ -162,7 +164,7 @@ def test_int8_quantises_every_product_with_weights(static, tiny_tokenizer, tiny_
     kinds = Counter(node.op_type for node in onnx.load(report.path).graph.node)
     assert kinds["MatMulInteger"] == report.int8_products
     assert report.speedup > 0
-    assert report.sentences == 120
+    assert (report.sentences, report.compared_on) == (480, "probe/sst2")
     assert 0 <= report.label_agreement <= 1
     found = max(difference(model, report.path, inputs) for inputs in batches(tiny_inputs))
     assert 1e-4 < found < 5  # quantised, and still the model: logits here go from about -6 to 6
@@ -319,7 +321,7 @@ def test_the_command_exports_a_pruned_routed_checkpoint(
     code, _, err = shrp(*common, "--plan", tmp_path / "plan.json", "--int8")  # over the earlier export
     assert code == 0, err
     assert "12 of 12 products with weights run in int8" in err
-    assert re.search(r"same label on \d+ of 120", err)
+    assert re.search(r"same label on \d+ of 480 inputs of probe/sst2", err)
     config = json.loads((tmp_path / "onnx" / "config.json").read_text())
     assert (config["precision"], config["plan"]) == ("int8", PLAN.to_dict())
 
@@ -416,9 +418,21 @@ def test_token_types_are_compared_too(static, tiny_tokenizer, tmp_path, monkeypa
         export_onnx(static(), tokenizer, tmp_path / "wrong.onnx")
 
 
-@pytest.mark.parametrize("pairs", [False, True])
-def test_a_pair_task_is_compared_on_pairs(static, tiny_tokenizer, tmp_path, monkeypatch, pairs):
-    asked = []
-    monkeypatch.setattr(export_check, "load_probe", lambda name: asked.append(name) or load_probe(name))
-    export_onnx(static(), tiny_tokenizer, tmp_path / "m.onnx", pairs=pairs)
-    assert asked == ["mrpc" if pairs else "sst2"]
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        (TASKS["cola"], "probe/cola"),
+        (TASKS["qnli"], "probe/mrpc (78 of 312)"),
+        (custom_task("mine", ("review",), ("good", "bad")), "probe/sst2 (120 of 480)"),
+        (custom_task("cola", ("review",), ("good", "bad")), "probe/sst2 (120 of 480)"),
+    ],
+)
+def test_a_model_is_compared_on_its_own_tasks_probe_set_or_else_on_like_texts(
+    static, tiny_tokenizer, tmp_path, task, name
+):
+    data = export_check.probe_of(task)
+    assert data.name == name
+    assert len(data.texts[0]) == len(task.text_columns)
+    info = CheckpointInfo(ShrpConfig(()), task, base_model="tiny")
+    report = export_folder(static(), tiny_tokenizer, info, tmp_path / "out")
+    assert (report.compared_on, report.sentences) == (name, len(data))

@@ -204,7 +204,7 @@ def summary(report: Mapping[str, Any]) -> str:
     if report["int8"]:
         if report["label_agreement"] is not None:
             same = round(report["label_agreement"] * report["sentences"])
-            parts.append(f"same label on {same} of {report['sentences']} inputs of a shipped probe set")
+            parts.append(f"same label on {same} of {report['sentences']} inputs of {report['compared_on']}")
         parts.append(
             f"{report['speedup']:.2f} times as fast as the float32 graph here (8 short inputs, medians of 7)"
         )

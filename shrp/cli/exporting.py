@@ -77,7 +77,11 @@ def export(
     )
     if report.int8 and report.label_agreement is not None:
         same = round(report.label_agreement * report.sentences)
-        stderr.print(f"same label on {same} of {report.sentences} probe inputs", highlight=False)
+        stderr.print(
+            f"same label on {same} of {report.sentences} inputs of {report.compared_on}; `python -m shrp compare` of a "
+            "checkpoint and its export says what the score loses, paired",
+            highlight=False,
+        )
     if report.speedup is not None:
         word = "" if report.speedup > 1.05 else ", so int8 is no gain on this machine"
         stderr.print(f"{report.speedup:.2f} times as fast as the float32 graph{word}", highlight=False)

@@ -1,0 +1,179 @@
+"""`explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrp.cli.options import AsJson, check_has_task
+from shrp.cli.output import example, print_json, print_table, provenance, stderr, stdout
+from shrp.data import TextData
+from shrp.errors import DataError
+from shrp.phrases import signed
+from shrp.tasks import Task
+
+if TYPE_CHECKING:
+    from shrp.attribution.tokens import WordScores
+    from shrp.checkpoint import Checkpoint
+    from shrp.explore import Exploration
+
+_SHOWN = 12
+"""Words, or longer pieces, that are printed; JSON has all."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command to the command line."""
+    app.command(
+        short_help="The answer, route and words of texts that you give",
+        epilog=example(
+            'explain checkpoints/sst2-6of12 --text "A joy." --text "Anything but a joy."',
+            "Prints for each text the answer, the expert that every layer takes, and how far the answer's logit falls "
+            "without each word.",
+        ),
+    )(explain)
+
+
+def explain(
+    checkpoint: Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)],
+    text: Annotated[
+        list[str],
+        typer.Option(help="A text; of a pair both, with ||| between them. Once for each of several."),
+    ],
+    output: Annotated[
+        str | None, typer.Option(help="The class to explain, by name; by default the one that is answered.")
+    ] = None,
+    words: Annotated[bool, typer.Option(help="Also what is lost without each word.")] = True,
+    json: AsJson = False,
+) -> None:
+    """What a model makes of texts that you give: its answer, its route, and the words that the answer is due to.
+
+    Texts are read as far as the model has positions. Words are taken out one by one, a mask in their place, and the
+    model routes what is left anew; of long texts it is phrases or sentences.
+    """
+    from shrp.checkpoint import load
+    from shrp.convert import router_layers
+    from shrp.explore import explore
+
+    loaded = load(checkpoint)
+    task = loaded.info.task
+    check_has_task(task)
+    texts = [_parts(one, task) for one in text]
+    if output is not None and output not in task.label_names:
+        known = ", ".join(task.label_names) or "none: it answers with a number"
+        raise DataError(f"'{output}' is no class of '{task.name}'; its classes are {known}.")
+    found = explore(loaded.model, loaded.tokenizer, task, texts)
+    routed = bool(router_layers(loaded.model))
+    told = []
+    for one in found:
+        which = one.prediction if output is None else task.label_names.index(output)
+        scores = _word_scores(loaded, one, which) if words else None
+        told.append((one, scores, which))
+    if json:
+        made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
+        print_json({"inputs": [_as_json(*each, routed=routed) for each in told], "provenance": made})
+        return
+    for number, each in enumerate(told, 1):
+        _print(number, *each, routed=routed)
+
+
+def _parts(text: str, task: Task) -> tuple[str, ...]:
+    """The texts of an input as it is given.
+
+    Raises:
+        DataError: it has not as many as the task's inputs have, or one of them is empty.
+    """
+    from shrp.explore import PAIR_SEPARATOR, split_sentences
+
+    inputs, _ = split_sentences(" ".join(text.split()), task)
+    if inputs:
+        return inputs[0]
+    of_two = " and a ".join(task.text_columns)
+    wanted = f"a {of_two}, with {PAIR_SEPARATOR} between them" if len(task.text_columns) == 2 else "some text"
+    raise DataError(f"--text '{text[:60]}' is no input of '{task.name}': give {wanted}.")
+
+
+def _word_scores(loaded: Checkpoint, one: Exploration, output: int) -> WordScores | None:
+    """What is lost without each word, or longer piece; None where there is no word."""
+    from shrp.attribution.instance import prepare
+    from shrp.attribution.tokens import ablate_words
+    from shrp.attribution.units import fitting_unit, in_units
+
+    try:
+        instance = prepare(loaded.model, loaded.tokenizer, one.task, one.text)
+    except DataError as error:
+        stderr.print(f"no words of '{' / '.join(one.text)[:60]}': {error}", highlight=False)
+        return None
+    replacement = "mask" if "mask" in instance.replacements else "pad"
+    return ablate_words(in_units(instance, fitting_unit(instance)), output, replacement=replacement)
+
+
+def _answers(one: Exploration) -> dict[str, float]:
+    names = one.task.label_names or ("output",)
+    return dict(zip(names, map(float, one.probabilities), strict=True))
+
+
+def _as_json(one: Exploration, scores: WordScores | None, which: int, *, routed: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "text": list(one.text),
+        "answer": float(one.logits[0]) if one.task.is_regression else one.answer,
+        ("outputs" if one.task.is_regression else "probabilities"): _answers(one),
+        "logits": one.logits,
+        "tokens_read": len(one.tokens),
+        "tokens": one.full_length,
+        "unknown_tokens": one.unknown,
+    }
+    if routed:
+        named = {"runner-up": "runner_up", "its probability": "runner_up_probability"}
+        named["share of tokens"] = "share_of_tokens"
+        found["route"] = one.choices().rename(columns=named).to_dict("records")
+    if scores is not None:
+        places = range(len(scores.words))
+        found["words"] = {
+            "unit": scores.unit,
+            "of": _named(one.task, which),
+            "method": scores.method,
+            "full": scores.full,
+            "scores": [
+                {"text": scores.words[i].text, "part": scores.words[i].part + 1, "score": scores.scores[i]}
+                | ({} if scores.rerouted is None else {"layers_rerouted": scores.rerouted[i]})
+                for i in places
+            ],
+        }
+    return found
+
+
+def _named(task: Task, output: int) -> str:
+    return task.label_names[output] if task.label_names else "output"
+
+
+def _print(number: int, one: Exploration, scores: WordScores | None, which: int, *, routed: bool) -> None:
+    stdout.print(f"{number}. {' / '.join(one.text)}", highlight=False)
+    read = f"{len(one.tokens):,} tokens read" + f" of {one.full_length:,}" * one.truncated
+    if one.task.is_regression:
+        stdout.print(f"   {one.answer}; {read}", highlight=False)
+    else:
+        ranked = sorted(_answers(one).items(), key=lambda each: -each[1])
+        stdout.print(f"   {', '.join(f'{name} {p:.1%}' for name, p in ranked)}; {read}", highlight=False)
+    if routed:
+        columns = {"probability": "p", "runner-up": "next", "its probability": "its p"}
+        print_table("route", one.choices().rename(columns=columns).astype(object).to_dict("records"))
+    if scores is not None:
+        print_table(_title(one.task, scores, which), _rows(scores))
+
+
+def _title(task: Task, scores: WordScores, which: int) -> str:
+    of = "output" if task.is_regression else f"logit of {_named(task, which)}"
+    some = f"; the {_SHOWN} that change it most" * (len(scores.words) > _SHOWN)
+    return f"what the {of}, {scores.full:.2f}, loses without each {scores.unit}{some}"
+
+
+def _rows(scores: WordScores) -> list[dict[str, Any]]:
+    order: Sequence[int] = sorted(range(len(scores.words)), key=lambda i: -abs(float(scores.scores[i])))
+    return [
+        {scores.unit: scores.words[i].text, "loses": signed(float(scores.scores[i]), 2)}
+        | ({} if scores.rerouted is None else {"layers routed anew": str(scores.rerouted[i])})
+        for i in order[:_SHOWN]
+    ]

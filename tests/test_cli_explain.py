@@ -1,0 +1,105 @@
+"""`python -m shrp explain` says of typed texts what the library finds, and refuses what is no input."""
+
+import json
+
+import numpy as np
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp.attribution.instance import prepare
+from shrp.attribution.tokens import ablate_words
+from shrp.checkpoint_info import CheckpointInfo
+from shrp.config import ShrpConfig
+from shrp.explore import explore
+from shrp.tasks import TASKS
+
+TEXTS = ("w1 w2 w3 w4", "w5 [b] w1")
+
+
+@pytest.fixture
+def save(tmp_path, tiny_model, tiny_routed, tiny_tokenizer):
+    """`save(kind, task)`: the folder of a `routed` or a `dense` checkpoint of a task."""
+
+    def made(kind, task="sst2"):
+        layers = (1, 2) if kind == "routed" else ()
+        labels = TASKS[task].num_labels
+        model = tiny_routed(num_labels=labels) if layers else tiny_model(num_labels=labels)
+        info = CheckpointInfo(ShrpConfig(layers, expander_gain=1.0), TASKS[task], base_model="tiny")
+        return checkpoints.save(model, tiny_tokenizer, info, tmp_path / f"{kind}-{task}")
+
+    return made
+
+
+@pytest.fixture
+def folder(save):
+    return save("routed")
+
+
+def asked(*texts):
+    return [part for text in texts for part in ("--text", text)]
+
+
+def test_what_is_told_is_what_the_library_finds(shrp, folder):
+    code, out, err = shrp("explain", folder, *asked(*TEXTS), "--json")
+    assert code == 0, err
+    told, loaded = json.loads(out), checkpoints.load(folder)
+    task = loaded.info.task
+    expected = explore(loaded.model, loaded.tokenizer, task, [(text,) for text in TEXTS])
+    assert told["provenance"]["checkpoint_fingerprint"] == loaded.fingerprint
+    for one, e in zip(told["inputs"], expected, strict=True):
+        assert (one["answer"], one["tokens_read"]) == (e.answer, len(e.tokens))
+        assert list(one["probabilities"].values()) == pytest.approx(e.probabilities.tolist())
+        assert [(row["layer"], row["expert"]) for row in one["route"]] == [(n, e.choice(n)) for n in e.layers]
+        instance = prepare(loaded.model, loaded.tokenizer, task, e.text)
+        scores = ablate_words(instance, e.prediction)
+        assert one["words"]["of"] == e.answer
+        assert [row["text"] for row in one["words"]["scores"]] == [word.text for word in instance.words]
+        np.testing.assert_allclose([row["score"] for row in one["words"]["scores"]], scores.scores, atol=1e-5)
+
+
+def test_another_class_and_no_words_can_be_asked_for(shrp, folder):
+    _, out, _ = shrp("explain", folder, *asked(TEXTS[0]), "--output", "negative", "--json")
+    assert json.loads(out)["inputs"][0]["words"]["of"] == "negative"
+    _, out, _ = shrp("explain", folder, *asked(TEXTS[0]), "--no-words", "--json")
+    assert "words" not in json.loads(out)["inputs"][0]
+    code, _, err = shrp("explain", folder, *asked(TEXTS[0]), "--output", "good")
+    assert code == 1
+    assert "'good' is no class of 'sst2'; its classes are negative, positive" in err
+
+
+def test_it_is_printed_as_it_was_typed(shrp, folder):
+    code, out, err = shrp("explain", folder, *asked(*TEXTS))
+    assert code == 0, err
+    assert "2. w5 [b] w1" in out
+    assert "layers routed anew" in out
+    assert "what the logit of" in out
+
+
+def test_a_pair_has_a_number_or_a_class_and_both_its_texts(shrp, save):
+    folder = save("routed", "stsb")
+    code, out, err = shrp("explain", folder, *asked("w1 w2 ||| w3"), "--json")
+    assert code == 0, err
+    (one,) = json.loads(out)["inputs"]
+    assert one["text"] == ["w1 w2", "w3"]
+    assert one["answer"] == pytest.approx(one["outputs"]["output"])
+    assert {row["part"] for row in one["words"]["scores"]} == {1, 2}
+    assert shrp("explain", folder, *asked("w1 w2 ||| w3"))[0] == 0
+    code, _, err = shrp("explain", folder, *asked("w1 w2"))
+    assert code == 1
+    assert "give a sentence1 and a sentence2, with ||| between them" in err
+
+
+def test_a_model_without_routers_has_words_alone(shrp, save):
+    code, out, err = shrp("explain", save("dense"), *asked(TEXTS[0]), "--json")
+    assert code == 0, err
+    (one,) = json.loads(out)["inputs"]
+    assert "route" not in one
+    assert "layers_rerouted" not in one["words"]["scores"][0]
+
+
+def test_what_is_no_text_is_refused(shrp, folder):
+    code, _, err = shrp("explain", folder, *asked("\u200b "))
+    assert code == 1
+    assert "is no input of 'sst2': give some text" in err
+    assert shrp("explain", folder)[0] == 2
+    assert "At most 32 inputs" in shrp("explain", folder, *asked(*TEXTS * 17))[2]
