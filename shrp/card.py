@@ -15,6 +15,15 @@ from shrp.verdicts import HOW_COMPARED
 CARD = "README.md"
 
 
+_LICENCE, _DERIVED = "## Licence", "Weights derive from"
+
+
+def licence_in(text: str, base: str) -> str:
+    """The licence that a card of a checkpoint of this base tells; empty where it tells none. The weights don't."""
+    _, _, after = text.partition(f"\n{_LICENCE}\n\n{_DERIVED} {base}: ")
+    return after.split("\n", 1)[0]
+
+
 def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
     """The card as Markdown; every figure in it comes from the checkpoint itself.
 
@@ -45,7 +54,7 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
         "",
     ]
     if licence:
-        lines += ["## Licence", "", f"Weights derive from {info.base_model}: {licence}", ""]
+        lines += [_LICENCE, "", f"{_DERIVED} {info.base_model}: {licence}", ""]
     return "\n".join(lines)
 
 

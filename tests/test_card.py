@@ -176,3 +176,20 @@ def test_a_conversion_names_its_texts_and_those_it_learned_on_from_where_they_ar
     assert converted(made | {"earlier": made}).count("a.csv") == 1
     del made["sources"]  # as those of before had it
     assert converted(made).startswith("Converted on 40 unlabelled texts, 8 for each of 2 layers")
+
+
+def test_what_is_in_the_cards_place_is_not_lost_and_its_licence_stays(shrp, folder):
+    file = folder / "README.md"
+    assert shrp("card", folder, "--licence", "MIT (see NOTICE)")[0] == 0
+    first = file.read_text()
+    assert shrp("card", folder)[0] == 0  # the same words
+    assert file.read_text() == first
+    file.write_text(first + "MY NOTES\n")
+    code, _, err = shrp("card", folder)
+    assert code == 1
+    assert "--replace writes over it, and keeps the licence that it tells" in err
+    assert "MY NOTES" in file.read_text()
+    assert shrp("card", folder, "--replace")[0] == 0
+    assert file.read_text() == first
+    assert shrp("card", folder, "--replace", "--licence", "Apache")[0] == 0
+    assert "Weights derive from tiny: Apache" in file.read_text()

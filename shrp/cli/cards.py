@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from shrp.cli.output import example, stderr
+from shrp.errors import CheckpointError
 
 
 def register(app: typer.Typer) -> None:
@@ -22,12 +23,22 @@ def card(
     checkpoint: Annotated[
         Path, typer.Argument(help="The checkpoint that gets the card.", show_default=False)
     ],
-    licence: Annotated[str, typer.Option(help="Of the base's weights, in words.")] = "",
+    licence: Annotated[
+        str, typer.Option(help="Of the base's weights, in words; by default as an earlier card tells it.")
+    ] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a README.md that is there.")] = False,
 ) -> None:
     """Write a checkpoint's model card, README.md in its folder: data, recipe, scores with controls, limits."""
     from shrp import card as cards
     from shrp.checkpoint import load
 
-    text = cards.card(checkpoint.resolve().name, load(checkpoint), licence)
-    (checkpoint / cards.CARD).write_text(text, encoding="utf-8")
-    stderr.print(f"wrote {checkpoint / cards.CARD}", highlight=False)
+    loaded, file = load(checkpoint), checkpoint / cards.CARD
+    before = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    licence = licence or cards.licence_in(before, loaded.info.base_model)
+    text = cards.card(checkpoint.resolve().name, loaded, licence)
+    if before not in ("", text) and not replace:
+        raise CheckpointError(
+            f"{file} is there already, with other words; --replace writes over it, and keeps the licence that it tells."
+        )
+    file.write_text(text, encoding="utf-8")
+    stderr.print(f"wrote {file}", highlight=False)
