@@ -41,13 +41,15 @@ def chosen_on(data: TextData, selection: str) -> dict[str, Any]:
     return {"chosen_on": {"data": data.name, "n": n, "data_fingerprint": data.source_fingerprint}}
 
 
-def shares_matched(data: TextData, shift: Sequence[float]) -> dict[str, Any]:
-    """What `training` says of an output bias that was shifted (`shrp.answer_shares`).
+def shares_of(data: TextData | None, shift: Sequence[float] | None) -> dict[str, Any]:
+    """What `training` says of an output bias that was shifted (`shrp.answer_shares`); nothing of one that was not.
 
     Args:
         data: on which the routed model said how often each class is to be given.
         shift: `(C,)`, in the order of the task's labels.
     """
+    if data is None or shift is None:
+        return {}
     return {"shares_matched": {"data": data.name, "n": len(data), "shift": [float(part) for part in shift]}}
 
 

@@ -27,6 +27,14 @@ class DataError(ShrpError):
     """A data source cannot be read, or lacks the columns that the task needs."""
 
 
+class ColumnError(DataError):
+    """A table has no column of a name, which `column` tells."""
+
+    def __init__(self, column: str, text: str) -> None:
+        super().__init__(text)
+        self.column = column
+
+
 class RowError(DataError):
     """A row of a table is not as it should be.
 
@@ -47,6 +55,10 @@ class RowError(DataError):
 
 class IncompleteError(RowError):
     """A row lacks a text or a label; loaders can leave such rows out."""
+
+
+class OptionError(ShrpError):
+    """A command's options don't go together."""
 
 
 class PlanError(ShrpError):

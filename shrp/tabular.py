@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shrp.errors import DataError, IncompleteError, RowError
+from shrp.errors import ColumnError, DataError, IncompleteError, RowError
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 200 * 2**20
@@ -184,7 +184,7 @@ def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
             if ";" in names
             else ""
         )
-        raise DataError(f"'{source}' has no column '{name}'; its columns are {names}.{hint}")
+        raise ColumnError(name, f"'{source}' has no column '{name}'; its columns are {names}.{hint}")
     return frame[name].tolist()
 
 

@@ -623,8 +623,8 @@ def test_finetune_then_train_from_it(shrp, place, tmp_path):
     loaded = checkpoint.load(tmp_path / "r")
     assert loaded.info.config.layers == (2,)
     assert {row["data"] for row in loaded.info.scores} == {"validation.csv", "probe/sst2"}
-    files = (*files, "--out", tmp_path / "p", "--recover", 1, "--per-layer", 2)
-    code, _, err = shrp("prune", tmp_path / "r", "--teacher", tmp_path / "t", *files)
+    files = (*files, "--recover", 1, "--per-layer", 2)
+    code, _, err = shrp("prune", tmp_path / "r", "--teacher", tmp_path / "t", *files, "--out", tmp_path / "p")
     assert code == 0, err
     assert checkpoint.read_history(tmp_path / "p")[-1]["distill_hidden_loss"] > 0
     (tmp_path / "p2").mkdir()
@@ -1171,3 +1171,82 @@ def test_a_run_that_there_is_not_can_not_go_on_and_pairs_must_be_some(shrp, plac
     frame.to_csv(tmp_path / "single.csv", index=False)
     command = ("evaluate", place / "routed", "--data", tmp_path / "single.csv", "--pair-column", "twin")
     failed(shrp(*command), "no name in column 'twin' .* so there are no minimal pairs")
+
+
+def test_an_option_of_one_value_is_given_once(shrp, place):
+    """The last one would win, and nobody would know."""
+    own = ("--data", place / "validation.csv", f"--data={place / 'train.csv'}")
+    failed(shrp("evaluate", place / "routed", *own), "--data is given 2 times, and takes one value")
+    twice = ("--only", "negation", "--only", "idiom", "--json")
+    assert shrp("evaluate", place / "routed", *twice)[0] == 0
+
+
+def test_prune_says_by_what_it_chose_and_what_a_score_is_not_above(shrp, place, tmp_path):
+    def pruned(name, *more):
+        code, _, err = shrp("prune", place / "routed", "--budget", 3, *more, "--out", tmp_path / name)
+        assert code == 0, err
+        return " ".join(err.split()), checkpoint.load(tmp_path / name).info
+
+    said, plain = pruned("plain")
+    assert "experts were chosen by the usage that the checkpoint carries" in said
+    recorded = pruned("recorded", "--selection", "recorded")[1]
+    assert recorded.plan.key() == plain.plan.key()
+    said, measured = pruned("measured", "--data", "probe")
+    assert "that the checkpoint carries" not in said
+    assert "experts were chosen on probe/sst2" in said
+    # Which is what a sweep of these data has, and what it says to make one of its rows by.
+    _, out, _ = shrp("sweep", place / "routed", "--allocation", "budget", "--draws", 0, "--json")
+    loaded = checkpoint.load(place / "routed")
+    usage = measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    assert measured.plan.key() == plan_from(usage, budget=3).key()
+    score = next(row["score"] for row in json.loads(out)["prunings"] if row["kept"] == 3)
+    assert next(row["score"] for row in measured.scores if row["kind"] == "static") == pytest.approx(
+        score, abs=0.01
+    )
+    _, _, err = shrp("sweep", place / "routed", "--draws", 0, "--only", "negation")
+    command = (
+        "shrp prune " + f"{place / 'routed'} --per-layer N --selection usage --data probe --only negation"
+    )
+    assert command in " ".join(err.split())
+    both = ("--selection", "recorded", "--data", "probe", "--out", tmp_path / "none")
+    failed(
+        shrp("prune", place / "routed", "--budget", 3, *both), "goes by the usage that the checkpoint carries"
+    )
+    _, out, _ = shrp(
+        "prune", place / "routed", "--budget", 3, "--match-shares", "--out", tmp_path / "matched", "--json"
+    )
+    shift = checkpoint.load(tmp_path / "matched").info.training["shares_matched"]["shift"]
+    assert json.loads(out)["shares_matched"]["shift"] == shift
+    assert json.loads(out)["pruned_from"] == checkpoint.load(place / "routed").fingerprint
+
+
+def test_what_is_given_of_a_table_is_used_or_refused(shrp, place, tmp_path):
+    failed(
+        shrp("evaluate", place / "routed", "--label-column", "mood"),
+        "--label-column is for a file of your own",
+    )
+    _, _, err = shrp("evaluate", place / "routed", "--slice", "rare: qqqq", "--slice", "some: the")
+    assert "no input of probe/sst2 is in the slice rare" in err
+    frame = pd.read_csv(place / "validation.csv").rename(columns={"sentence": "review"})
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    own = ("--data", tmp_path / "mine.csv")
+    failed(shrp("evaluate", place / "routed", *own), "has no column 'sentence'")
+    assert "Name yours with --text-column." in " ".join(shrp("evaluate", place / "routed", *own)[2].split())
+    assert shrp("evaluate", place / "routed", *own, "--text-column", "review", "--json")[0] == 0
+    failed(shrp("evaluate", place / "routed", *own, "--text-column", "x"), "has no column 'x'")
+    assert "--text-column" not in shrp("evaluate", place / "routed", *own, "--text-column", "x")[2]
+
+
+def test_usage_counts_minimal_pairs_as_one(shrp, place, tmp_path):
+    frame = pd.read_csv(place / "validation.csv")
+    frame.assign(label=[0, 1] * (len(frame) // 2), twin=[i // 2 for i in range(len(frame))]).to_csv(
+        tmp_path / "pairs.csv", index=False
+    )
+    own = ("--data", tmp_path / "pairs.csv", "--explained", "--json")
+    code, out, err = shrp("usage", place / "routed", *own, "--pair-column", "twin")
+    assert code == 0, err
+    data = load_file(tmp_path / "pairs.csv", "sst2", pair_column="twin")
+    loaded = checkpoint.load(place / "routed")
+    stats = measure_usage(loaded.model, loaded.tokenizer, data, max_length=loaded.info.max_length)
+    assert json.loads(out)["explained"] != json.loads(shrp("usage", place / "routed", *own)[1])["explained"]
+    assert len(stats.layers) == 2

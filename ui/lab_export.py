@@ -17,7 +17,7 @@ from shrp import checkpoint as checkpoints
 from shrp.answer_shares import with_output_shift
 from shrp.card_pruning import pruning_facts
 from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import PLAN_FILE, chosen_on, shares_matched
+from shrp.checkpoint_info import PLAN_FILE, chosen_on, shares_of
 from shrp.data import TextData
 from shrp.errors import CheckpointError
 from shrp.evaluation import Evaluation
@@ -70,7 +70,7 @@ def checkpoint_zip(
     else:
         training |= {"pruning": pruning_facts(plan, seed=seed, counted_on=ranked_on)}
         training |= {} if ranked_on is None or drawn else chosen_on(ranked_on, plan.selection)
-    training |= {} if shift is None else shares_matched(data, shift)
+    training |= shares_of(data, shift)
     try:
         history = checkpoints.read_history(checkpoint.path)
     except CheckpointError:  # which Overview tells of

@@ -7,6 +7,7 @@ person can mend (said in one sentence), 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 
 import typer
 from rich.text import Text
@@ -29,7 +30,7 @@ from shrp.cli import (
     trimming,
 )
 from shrp.cli.output import stderr
-from shrp.errors import ShrpError
+from shrp.errors import OptionError, ShrpError
 
 app = typer.Typer(
     name="shrp",
@@ -62,6 +63,7 @@ for module in (
 def main() -> None:
     """Run the command line; errors meant for people become one sentence and exit code 1."""
     try:
+        _refuse_repeated(sys.argv[1:])
         app(prog_name="python -m shrp")
     except ShrpError as error:
         _say_error(str(error))
@@ -73,6 +75,23 @@ def main() -> None:
     except KeyboardInterrupt:
         stderr.print("interrupted", highlight=False)
         sys.exit(130)
+
+
+def _refuse_repeated(arguments: list[str]) -> None:
+    """Raise `OptionError` where an option that takes one value is given twice: the last one would win in silence."""
+    commands = typer.main.get_command(app).commands
+    if not arguments or arguments[0] not in commands:
+        return
+    single = {
+        name: option.opts[0]
+        for option in commands[arguments[0]].params
+        if option.param_type_name == "option" and not (option.multiple or option.is_flag)
+        for name in option.opts
+    }
+    given = Counter(single.get(one.partition("=")[0]) for one in arguments[1:])
+    for name, times in given.items():
+        if name is not None and times > 1:
+            raise OptionError(f"{name} is given {times} times, and takes one value; leave the others out.")
 
 
 def _say_error(text: str) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from shrp.cli.output import stderr
 from shrp.data import TextData, from_table, load_data
-from shrp.errors import DataError, IncompleteError
+from shrp.errors import ColumnError, DataError, IncompleteError
 from shrp.slices import only, parse_slices, sliced_by_words
 from shrp.tabular import read_table
 from shrp.tasks import LABEL, TASKS, TEXTS, Task
@@ -99,6 +99,10 @@ class OwnFile:
                 pair_column=self.pair_column,
                 skip_incomplete=self.skip_incomplete,
             )
+        except ColumnError as error:
+            if self.text_columns or error.column in (self.label_column, self.slice_column, self.pair_column):
+                raise
+            raise DataError(f"{error} Name yours with --text-column.") from error
         except IncompleteError as error:
             raise DataError(
                 f"{error} --skip-incomplete leaves out all rows that lack a text or a label."
@@ -112,13 +116,14 @@ class OwnFile:
         return data
 
     def refuse(self, why: str) -> None:
-        """Refuse all that is given, the label's column left out, which has a default.
+        """Refuse all that is given.
 
         Raises:
             DataError: something is given.
         """
         for name, given in (
             ("--text-column", self.text_columns),
+            ("--label-column", self.label_column != LABEL),
             ("--slice-column", self.slice_column),
             ("--pair-column", self.pair_column),
             ("--label-means", self.label_means),
@@ -140,6 +145,8 @@ def evaluation_data(source: str, task: Task, own: OwnFile = OwnFile()) -> TextDa
         raise DataError("--slice and --slice-column each say what the slices are; give one of them.")
     data = _whole(source, task, own)
     data = sliced_by_words(data, slices) if slices else data
+    if none := [one.name for one in slices if one.name not in data.slices]:
+        stderr.print(f"no input of {data.name} is in the slice {' or '.join(none)}", highlight=False)
     return only(data, own.only)[0] if own.only else data
 
 

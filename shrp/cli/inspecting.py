@@ -82,6 +82,7 @@ def usage(
     only: OnlySlices = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
+    pair_column: PairColumn = None,
     by: Annotated[
         str | None,
         typer.Option(help="Also by `class`, `answer`, `outcome` (right or wrong), `slice` or `length`."),
@@ -120,7 +121,7 @@ def usage(
         check_free(routes, "--routes")
     loaded = load(checkpoint)
     own = OwnFile(
-        text_column, label_column, slice_column, None, label_means, skip_incomplete, slice_words, only
+        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words, only
     )
     source = evaluation_data(data, loaded.info.task, own)
     if by is not None and (why := lacking(by, source)):

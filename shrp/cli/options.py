@@ -33,7 +33,7 @@ FullPrecision = Annotated[
     bool, typer.Option("--full-precision", help="Store float32 weights instead of float16.")
 ]
 PLAN_HELP = (
-    "A plan instead of a number: a static checkpoint's or an export's folder, or JSON, such as "
+    "A plan instead of a number: a static checkpoint's or an export's folder, or a JSON file, such as one of "
     '{"layers": {"6": {"experts": [0, 3], "weights": [0.7, 0.3]}, ...}}; the app saves some.'
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ from shrp.cli.data_options import (
     SliceWords,
     TextColumns,
     evaluation_data,
+    say_data,
     training_data,
 )
 from shrp.cli.options import (
@@ -34,12 +35,15 @@ from shrp.cli.output import TrainingBar, example, print_json, print_table, score
 from shrp.cli.pruned_scores import scores_of
 from shrp.cli.recovery import recovery_of
 from shrp.errors import PlanError
+from shrp.phrases import signed
 from shrp.tasks import TASKS
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.checkpoint import Checkpoint
     from shrp.data import TextData
     from shrp.plan import PruningPlan
+
+_RECORDED = "recorded"
 
 Folder = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
 
@@ -73,7 +77,10 @@ def prune(
     plan: Annotated[Path | None, typer.Option(help=PLAN_HELP)] = None,
     selection: Annotated[
         str | None,
-        typer.Option(help="usage (the default), gate_norm, ablation, fitted, or random (a control)."),
+        typer.Option(
+            help="usage (the default), gate_norm, ablation, fitted, random (a control), or recorded: the checkpoint's "
+            "own usage, which without --data is what usage means here."
+        ),
     ] = None,
     combination: Annotated[
         str | None, typer.Option(help="usage weights, their plain mean, or fitted; by default as selected.")
@@ -126,7 +133,7 @@ def prune(
 
     import shrp.checkpoint as store
     from shrp.answer_shares import matched
-    from shrp.checkpoint_info import shares_matched
+    from shrp.checkpoint_info import shares_of
     from shrp.history import history_text, joined
     from shrp.prune import prune as cut
     from shrp.run_state import finish
@@ -173,7 +180,12 @@ def prune(
         plan is not None,
         {"--selection": selection, "--combination": combination, "--data": None if match_shares else data},
     )
-    selection = selection or "usage"
+    recorded = selection == _RECORDED
+    if recorded and data is not None and not match_shares:
+        raise PlanError(
+            "--selection recorded goes by the usage that the checkpoint carries, not by --data: leave one out."
+        )
+    selection = "usage" if recorded else selection or "usage"
     check_seed(seed)
     refuse_existing(out)  # now, not after the epochs
     say_resume(out, resume)
@@ -204,15 +216,19 @@ def prune(
             seed=seed,
         )
     measured_on = None
-    if plan is None and (data is not None or selection in ("gate_norm", "ablation", "fitted")):
+    if (
+        plan is None
+        and not recorded
+        and (data is not None or selection in ("gate_norm", "ablation", "fitted"))
+    ):
         measured_on = evaluation_data(data or "probe", source.info.task, of_data)
     chosen = plan_file(plan) if plan else _chosen(source, measured_on, selection, max_length, options)
     facts = _facts(chosen, measured_on, selection, plan, options)
-    model, like = cut(source.model, chosen), None
+    model, like, shift = cut(source.model, chosen), None, None
     if match_shares:
         like = measured_on or evaluation_data(data or "probe", source.info.task, of_data)
         model, shift = matched(model, source.model, source.tokenizer, like, max_length)
-        facts |= shares_matched(like, shift)
+        facts |= shares_of(like, shift)
     info = store.CheckpointInfo(
         config=source.info.config,
         task=source.info.task,
@@ -223,6 +239,7 @@ def prune(
     )
     history = store.read_history(checkpoint)
     if recovery is not None:
+        say_data(recovery.training, recovery.validation)
         model, recovered, more = train(
             recovery.config,
             model,
@@ -250,17 +267,20 @@ def prune(
     if recover:
         finish(out)
     if json:
-        print_json(
-            {"out": str(out), "experts_kept": chosen.budget, "plan": chosen.to_dict(), "scores": scores}
-        )
+        told = {"out": str(out), "pruned_from": source.fingerprint, "experts_kept": chosen.budget}
+        print_json(told | {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift))
         return
     counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
     stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
     print_table(f"{out}", [score_line(row) for row in scores])
-    if scores and measured_on is not None and chosen.selection != "random":
+    for line in _told(source, chosen, measured_on, scores, by_file=plan is not None):
+        stderr.print(line, highlight=False)
+    if shift is not None:
+        parts = zip(source.info.task.label_names, shift, strict=True)
+        by = ", ".join(f"{name} {signed(part, 3)}" for name, part in parts)
         stderr.print(
-            f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
-            "parts the two",
+            f"output bias shifted ({by}) to give each class as often as the routed model does on {like.name}, so a "
+            "score there is of the inputs that it was fitted to",
             highlight=False,
         )
     of_own = "" if source.info.task.name in TASKS else " --data FILE"
@@ -269,6 +289,34 @@ def prune(
         "what pruning lost, paired",
         highlight=False,
     )
+
+
+def _told(
+    source: Checkpoint,
+    chosen: PruningPlan,
+    measured_on: TextData | None,
+    scores: Sequence[Mapping[str, Any]],
+    *,
+    by_file: bool,
+) -> list[str]:
+    """What to know of a pruning's scores: by what its experts were chosen, and what is no better than no model."""
+    said = []
+    if measured_on is not None and chosen.selection != "random":
+        said.append(
+            f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
+            "parts the two"
+        )
+    elif measured_on is None and not by_file and chosen.selection == "usage":
+        of = source.info.training.get("validation_data", "its training's validation data")
+        said.append(
+            f"experts were chosen by the usage that the checkpoint carries, of {of}; --data probe counts it on that, "
+            "as `sweep` does unless it is told --selection recorded"
+        )
+    for row in scores:
+        if (constant := row.get("constant")) is not None and row["score"] <= constant:
+            hint = "" if source.info.task.is_regression else "; --match-shares may mend it, or --recover"
+            said.append(f"on {row['data']} it is not above a constant answer's {constant:.4f}{hint}")
+    return said
 
 
 def _chosen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -179,6 +180,23 @@ def sweep(
             frame, routed, scored, f"{selection}, {combination} weights" + ", shares matched" * match_shares
         )
         _say(cheapest, routed, chosen_on == scored.name)
+        if not held_out:  # of which no command chooses on just one half
+            given = {"--selection": selection, "--combination": combination, "--data": data}
+            given |= {"--match-shares": match_shares, "--slice": slice_words, "--only": only}
+            command = _command(checkpoint, given, "--per-layer" if allocation == "per-layer" else "--budget")
+            stderr.print(f"`{command}` makes one of them", highlight=False)
+
+
+def _command(checkpoint: Path, given: dict[str, Any], size: str) -> str:
+    """The command that makes a pruning of the sweep, where its number of experts is put in."""
+    words = ["python", "-m", "shrp", "prune", str(checkpoint), size, "N", "--selection", given["--selection"]]
+    if given["--combination"] != ("fitted" if given["--selection"] == "fitted" else "usage"):
+        words += ["--combination", given["--combination"]]
+    if given["--selection"] != _RECORDED or given["--match-shares"]:
+        words += ["--data", given["--data"]]
+        words += [part for name in ("--slice", "--only") for one in given[name] or () for part in (name, one)]
+    words += ["--match-shares"] * given["--match-shares"]
+    return shlex.join([*words, "--out", "pruned"])
 
 
 def _halves(source: TextData) -> tuple[TextData, TextData]:
