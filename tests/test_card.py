@@ -180,8 +180,11 @@ def test_a_conversion_names_its_texts_and_those_it_learned_on_from_where_they_ar
 
 def test_what_is_in_the_cards_place_is_not_lost_and_its_licence_stays(shrp, folder):
     file = folder / "README.md"
+    printed = shrp("card", folder, "--licence", "MIT (see NOTICE)", "--print")[1]
+    assert not file.exists()
     assert shrp("card", folder, "--licence", "MIT (see NOTICE)")[0] == 0
     first = file.read_text()
+    assert first == printed
     assert shrp("card", folder)[0] == 0  # the same words
     assert file.read_text() == first
     file.write_text(first + "MY NOTES\n")

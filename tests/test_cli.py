@@ -734,6 +734,7 @@ def test_usage_for_people(shrp, place):
 
 def test_measure_json(shrp, place):
     code, out, _ = shrp("measure", place / "routed", "--tokens", 16, "--json")
+    assert json.loads(out)["checkpoint_fingerprint"] == checkpoint.load(place / "routed").fingerprint
     assert code == 0
     result, model = json.loads(out), checkpoint.load(place / "routed").model
     ours, dense = cost(model, 16), dense_cost(model, 16)

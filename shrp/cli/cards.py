@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def card(
         str, typer.Option(help="Of the base's weights, in words; by default as an earlier card tells it.")
     ] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Write over a README.md that is there.")] = False,
+    show: Annotated[bool, typer.Option("--print", help="Print it, and write nothing.")] = False,
 ) -> None:
     """Write a checkpoint's model card, README.md in its folder: data, recipe, scores with controls, limits."""
     from shrp import card as cards
@@ -36,6 +38,9 @@ def card(
     before = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     licence = licence or cards.licence_in(before, loaded.info.base_model)
     text = cards.card(checkpoint.resolve().name, loaded, licence)
+    if show:
+        sys.stdout.write(text)
+        return
     if before not in ("", text) and not replace:
         raise CheckpointError(
             f"{file} is there already, with other words; --replace writes over it, and keeps the licence that it tells."

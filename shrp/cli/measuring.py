@@ -83,7 +83,8 @@ def measure(
         raise DataError(f"this model reads at most {most} tokens, not {tokens}.")
     ours, dense = cost(loaded.model, tokens), dense_cost(loaded.model, tokens)
     kept = ours.relative_to(dense)
-    result = {"tokens": tokens, "model": vars(ours), "dense": vars(dense), "kept": kept}
+    of = {"checkpoint": str(checkpoint), "checkpoint_fingerprint": loaded.fingerprint}
+    result = of | {"tokens": tokens, "model": vars(ours), "dense": vars(dense), "kept": kept}
     if latency:
         result["latency"] = _timed(loaded, beside or [], batch, tokens, repeats)
     if json:
