@@ -42,5 +42,5 @@ st.set_page_config(page_title=f"{page.title} · SHRP")  # a title set above hide
 with st.sidebar:
     with st.spinner("Starting …"):  # the first import of torch takes some seconds
         from ui import state
-    state.draw_picker()
+    state.draw_picker(of_data=page.url_path != PAGES[-1][0])
 page.run()

@@ -165,14 +165,22 @@ def _sentence(found: Contest) -> str:
 
 def _over(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
     """What the intervals of two models are over, of which `rows` has one for each task."""
-    both = rows[rows["name"].isin((best["name"], rival["name"]))]
-    seeds = both.groupby("task")["seeds"].min()
-    if seeds.max() == 1:
-        return "over inputs and not over trainings"
+    mine, theirs = (_over_trainings(rows[rows["name"] == one["name"]]) for one in (best, rival))
+    if mine == theirs:
+        return f"over inputs, and over {mine}" if mine else "over inputs and not over trainings"
+    of = (("SHRP's", mine), ("the control's", theirs))
+    return "over inputs, " + ", ".join(f"{whose} also over {told}" for whose, told in of if told)
+
+
+def _over_trainings(rows: pd.DataFrame) -> str:
+    """Over which trainings the interval of a model's mean over tasks is, in words; empty for none."""
+    seeds = rows.groupby("task")["seeds"].min()
     several = seeds[seeds > 1]
+    if several.empty:
+        return ""
     if len(several) == len(seeds):
-        return "over inputs, and over the trainings"
-    return f"over inputs, and over the trainings of {', '.join(sorted(several.index))}, single ones taken to vary alike"
+        return "the trainings"
+    return f"the trainings of {', '.join(sorted(several.index))}, single ones taken to vary alike"
 
 
 def _verdict(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:

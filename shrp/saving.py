@@ -152,10 +152,10 @@ def put_in_place(partial: Path, folder: Path) -> None:
     retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
     try:
         os.replace(folder, retired / "old")
-        try:
-            os.replace(partial, folder)
-        except BaseException:  # an interruption too: both would be lost with what is removed below
+        os.replace(partial, folder)
+    except BaseException:  # an interruption too: what was there would be lost with what is removed below
+        if not folder.exists():
             os.replace(retired / "old", folder)
-            raise
+        raise
     finally:
         shutil.rmtree(retired, ignore_errors=True)

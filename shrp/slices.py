@@ -7,6 +7,7 @@ input of that number, from 0, and `#12-20` are nine in a row.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +23,8 @@ TAKEN = (REST, "all pairs", "in two slices")
 """Names that no slice may have: this one, and those that tables of minimal pairs have (`shrp.minimal_pairs`)."""
 MOST, LONGEST = 24, 60
 """Slices at most, and characters of a name."""
-_NAMED = 3
-"""Slices that the name of their data tells."""
+_NAME = 150
+"""Characters that names of slices take in that of their data; longer ones are cut, and told apart by a digest."""
 _STARS = 2
 _LETTERS = r"\w{0,40}"
 """What a star stands for; were there no limit, a text without spaces could take hours."""
@@ -140,8 +141,9 @@ def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
     if unknown := [name for name in names if name not in known]:
         raise DataError(f"{data.name} has no slice '{unknown[0]}'; it has {', '.join(known)}.")
     rows = np.flatnonzero(np.isin(np.array(data.slices, dtype=object), list(names)))
-    wanted = [name for name in known if name in names]
-    said = ", ".join(wanted[:_NAMED]) + f" and {len(wanted) - _NAMED} more" * (len(wanted) > _NAMED)
+    said = ", ".join(name for name in known if name in names)
+    if len(said) > _NAME:
+        said = f"{said[:_NAME].rstrip()}… [{hashlib.sha256(said.encode()).hexdigest()[:6]}]"
     return replace(data.subset(rows), name=f"{data.name}, only {said} ({len(rows)} of {len(data)})"), rows
 
 

@@ -711,6 +711,21 @@ def test_only_some_slices(shrp, place, tmp_path):
     assert shrp("prune", place / "routed", "--budget", 3, "--data", "probe", *some, "--out", out)[0] == 0
     usage = measure_usage(loaded.model, loaded.tokenizer, part, max_length=loaded.info.max_length)
     assert checkpoint.load(out).info.plan.key() == plan_from(usage, budget=3).key()
+    sliced = ("--data", place / "validation.csv", "--slice-column", "slice", "--only", "short")
+    n = int((pd.read_csv(place / "validation.csv")["slice"] == "short").sum())
+    for command in ("evaluate", "usage", "sweep"):
+        code, out, err = shrp(command, place / "routed", *sliced, "--json")
+        assert code == 0, err
+        assert json.loads(out)["provenance"]["n"] == n > 0
+    where = ("--budget", 3, "--out", tmp_path / "own")
+    code, _, err = shrp("prune", place / "routed", *where, *sliced)
+    assert code == 0, err
+    vain = ("--data", "probe", "--slice", "a: the")
+    failed(shrp("sweep", place / "routed", *vain), "--only says which of them")
+    failed(
+        shrp("prune", place / "routed", "--budget", 3, "--out", tmp_path / "no", *vain),
+        "--only says which of them",
+    )
     failed(
         shrp("evaluate", place / "routed", "--only", "nothing"), "probe/sst2 has no slice 'nothing'; it has"
     )

@@ -146,7 +146,12 @@ def test_some_slices_alone_are_data_of_their_own():
     # What is kept of the whole by its content is not taken for what is of a part.
     assert part.source_fingerprint == whole.subset(rows).fingerprint != mine.source_fingerprint
     many = data_of(*"abcde", slices=tuple("abcde"))
-    assert only(many, list("abcde"))[0].name == "mine, only a, b, c and 2 more (5 of 5)"
+    assert only(many, list("abcde"))[0].name == "mine, only a, b, c, d, e (5 of 5)"
+    long = [f"{letter * 100}{end}" for letter in "ab" for end in "12"]
+    named = data_of(*"abcd", slices=tuple(long))
+    names = {only(named, [long[0], one])[0].name for one in long[1:]}
+    assert len(names) == 3  # alike as far as they are told, and not the same data
+    assert max(map(len, names)) < 200
     with pytest.raises(DataError, match="no slice 'w'; it has x, y, z"):
         only(whole, ["x", "w"])
     with pytest.raises(DataError, match="has no slices"):

@@ -103,15 +103,13 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     trainings = t.ppf(0.975, 1) * np.std([0.96, 1.0], ddof=1) * (1 / 2 + 1) ** 0.5 / 2
     half = np.hypot(0.02 / 2**0.5, trainings)
     assert mean.loc["static", ["low", "high"]].tolist() == pytest.approx([0.94 - half, 0.94 + half])
+    # Of the control there is one of each, so its own is over inputs alone.
     assert (
-        "(intervals over inputs and not over trainings)." in sentence
-    )  # of the control, there is one of each
-    assert (
-        "(layers dropped; not measured on all of these: trained random experts, no router, which on cola has 105.0% "
-        "where SHRP has 98.0%) keeps 98.0% (96.6 to 99.4) at 52.5%" in sentence
+        "(intervals over inputs, SHRP's also over the trainings of cola, single ones taken to vary alike)."
+        in sentence
     )
-    drawn = studies.average(studies.glue_frame([row("cola", "random", 0.9, per_layer=2)])).iloc[0]
-    assert drawn[["low", "high"]].isna().all()
+    single = findings(studies.glue_frame([one for one in ROWS if one["seed"] == 0]))[0]
+    assert "(intervals over inputs and not over trainings)." in single
 
 
 def test_a_claim_names_the_controls_that_lack_a_task():

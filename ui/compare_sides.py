@@ -114,7 +114,7 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         st.error(f"**{escape(name)}** can't be loaded: {escape(str(error))}", icon=":material/error:")
         return None
     if kind == TEACHER and teacher_on(checkpoint, selection.data) is None:
-        why = why_no_teacher(checkpoint, selection.data)
+        why = why_no_teacher(checkpoint, selection.whole or selection.data)
         st.warning(
             f"The dense teacher of **{escape(name)}** can't be compared on these data: {escape(why)}. Pick other data "
             "in the sidebar, or the teacher's own checkpoint where you have it.",

@@ -71,7 +71,7 @@ def with_part(checkpoint: Checkpoint, data: TextData, part: TextData, rows: np.n
     )
     found = store.get(key)
     if found is None or found[0] is not teacher:  # made anew beside the same weights
-        found = teacher, replace(teacher, logits=teacher.logits[rows])
+        found = teacher, replace(teacher, data=part.name, logits=teacher.logits[rows])
         store.put(key, found)
     return replace(checkpoint, teacher={**checkpoint.teacher, part.source_fingerprint: found[1]})
 

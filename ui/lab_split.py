@@ -45,7 +45,8 @@ def _split(selection: Selection) -> Selection:
         store.put(key, found)
     chosen, held, scored = found
     checkpoint = with_part(checkpoint, data, held, scored)
-    return replace(selection, checkpoint=checkpoint, data=held, ranked_on=chosen)
+    rows = None if selection.rows is None else selection.rows[scored]
+    return replace(selection, checkpoint=checkpoint, data=held, rows=rows, ranked_on=chosen)
 
 
 def introduction(selection: Selection, setting: Setting) -> str:

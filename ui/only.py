@@ -10,12 +10,12 @@ from shrp.errors import DataError
 from shrp.slices import only
 from ui.bound import leave_known
 from ui.store import once
-from ui.text import escape
+from ui.text import escape, shorten
 
 ONLY = "only"
 """Key of the picker, in the session's state and in the URL alike."""
 _MISSED = "only-missed"
-"""Key of the slices that an address asks for and the data don't have."""
+"""Key of the slices that an address asks for in vain, and the fingerprint of the data that don't have them."""
 
 
 def draw(data: TextData | None) -> None:
@@ -24,10 +24,13 @@ def draw(data: TextData | None) -> None:
     Args:
         data: all of the picked data; None where there are none.
     """
-    options = sorted(set(data.slices or ())) if data is not None else []
+    if data is None:
+        keep()
+        return
+    options = sorted(set(data.slices or ()))
     if ONLY not in st.session_state:  # as in `ui.not_here`: what a session starts with
-        asked = st.query_params.get_all(ONLY)
-        st.session_state[_MISSED] = [name for name in asked if name not in options]
+        missed = [name for name in st.query_params.get_all(ONLY) if name not in options]
+        st.session_state[_MISSED] = missed, data.fingerprint
     leave_known(ONLY, options)
     if len(options) < 2:
         st.session_state.pop(ONLY, None)
@@ -42,6 +45,12 @@ def draw(data: TextData | None) -> None:
         help="Everything on every page is then of their inputs alone: usage, and so the experts that a pruning keeps, "
         "scores, what is compared and what is saved.",
     )
+
+
+def keep() -> None:
+    """Hold on to what is picked where the picker is not drawn: by itself Streamlit forgets a widget's value then."""
+    if ONLY in st.session_state:
+        st.session_state[ONLY] = st.session_state[ONLY]
 
 
 def applied(data: TextData) -> tuple[TextData, np.ndarray | None]:
@@ -60,12 +69,14 @@ def say(data: TextData, whole: TextData) -> None:
     """That not all inputs are looked at, in the sidebar; and on the page, that an address asks for slices in vain."""
     if len(data) < len(whole):
         st.sidebar.caption(
-            f":material/filter_alt: {len(data):,} of {len(whole):,} inputs of {escape(whole.name)} are looked at."
+            f":material/filter_alt: {len(data):,} of {len(whole):,} inputs of {escape(whole.name)} are looked at. "
+            "Tables number these alone; *Slices of your own* number all."
         )
-    if missed := st.session_state.get(_MISSED):
+    missed, of = st.session_state.get(_MISSED) or ((), "")
+    if missed and of == whole.fingerprint:
         instead = "All inputs are" if len(data) == len(whole) else "The others are"
+        names = f"the slice{'s' * (len(missed) > 1)} **{escape(shorten(', '.join(missed)))}**"
         st.warning(
-            f"The address asks for only the slice{'s' * (len(missed) > 1)} **{escape(', '.join(missed))}**, which "
-            f"these data don't have. {instead} looked at instead.",
+            f"The address asks for only {names}, which these data don't have. {instead} looked at instead.",
             icon=":material/link_off:",
         )

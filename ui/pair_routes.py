@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -184,7 +186,7 @@ def _listed(selection: Selection, stats: UsageStats, layer: int, found: PairOutc
     longest = max(int(table[name].str.len().max()) for name in texts)
     event = st.dataframe(
         table,
-        key=f"pairs-{selection.checkpoint.fingerprint}-{data.fingerprint}-{layer}",
+        key=f"pairs-{selection.checkpoint.fingerprint}-{data.fingerprint}-{layer}-{crc32(numbers.tobytes())}",
         on_select="rerun",
         selection_mode="single-row",
         hide_index=True,

@@ -42,7 +42,8 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     words = selection.data.slice_words.splitlines() if selection.data is not None else []
     wanted = sorted(set(selection.data.slices)) if selection.rows is not None else []
     alone = "".join(f" --only {shlex.quote(name)}" for name in wanted)
-    sliced = "".join(f" --slice {shlex.quote(line)}" for line in words) + alone
+    by_column = " --slice-column YOUR_SLICE_COLUMN" * bool(alone and not words and data == "YOUR_FILE")
+    sliced = by_column + "".join(f" --slice {shlex.quote(line)}" for line in words) + alone
     lines = [
         f"python -m shrp evaluate {name} --data {data}{sliced}",
         f"python -m shrp measure {name} --tokens {TOKENS}",

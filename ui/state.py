@@ -79,8 +79,12 @@ def is_routed(info: CheckpointInfo) -> bool:
     return info.plan is None and bool(info.config.layers) and info.config.control == "none"
 
 
-def draw_picker() -> None:
-    """Draw the checkpoint and data pickers; for `app.py`, in the sidebar."""
+def draw_picker(*, of_data: bool) -> None:
+    """Draw the checkpoint and data pickers; for `app.py`, in the sidebar.
+
+    Args:
+        of_data: whether the page shows anything of the data. One that doesn't is not to wait for the hub.
+    """
     st.html(STYLE)
     st.session_state[_READ] = None
     found = loaders.discover_all()
@@ -114,8 +118,11 @@ def draw_picker() -> None:
         _pick_source(info.task)
     own_slices.draw()
     with place:  # below the data that have them
-        st.session_state[_READ] = _data(info)
-        only.draw(st.session_state[_READ][1])
+        if of_data or st.session_state.get(SOURCE) != data_sources.HUB:
+            st.session_state[_READ] = _data(info)
+            only.draw(st.session_state[_READ][1])
+        else:
+            only.keep()
     own_checkpoints.draw()
 
 

@@ -128,6 +128,7 @@ def _as_json(one: Exploration, scores: WordScores | None, which: int, *, routed:
     if routed:
         named = {"runner-up": "runner_up", "its probability": "runner_up_probability"}
         named["share of tokens"] = "share_of_tokens"
+        found["route_of"] = "tokens, means over them" if one.by_token else "the input"
         found["route"] = one.choices().rename(columns=named).to_dict("records")
     if scores is not None:
         places = range(len(scores.words))
@@ -138,7 +139,7 @@ def _as_json(one: Exploration, scores: WordScores | None, which: int, *, routed:
             "full": scores.full,
             "scores": [
                 {"text": scores.words[i].text, "part": scores.words[i].part + 1, "score": scores.scores[i]}
-                | ({} if scores.rerouted is None else {"layers_rerouted": scores.rerouted[i]})
+                | ({} if scores.rerouted is None or not routed else {"layers_rerouted": scores.rerouted[i]})
                 for i in places
             ],
         }
@@ -159,9 +160,17 @@ def _print(number: int, one: Exploration, scores: WordScores | None, which: int,
         stdout.print(f"   {', '.join(f'{name} {p:.1%}' for name, p in ranked)}; {read}", highlight=False)
     if routed:
         columns = {"probability": "p", "runner-up": "next", "its probability": "its p"}
-        print_table("route", one.choices().rename(columns=columns).astype(object).to_dict("records"))
+        print_table(_route(one), one.choices().rename(columns=columns).astype(object).to_dict("records"))
     if scores is not None:
-        print_table(_title(one.task, scores, which), _rows(scores))
+        print_table(_title(one.task, scores, which), _rows(scores, routed=routed))
+
+
+def _route(one: Exploration) -> str:
+    """The title of the table of a route."""
+    of_tokens = (
+        "; every token routes by itself: p and its p are means over tokens, the margin the mean of their own"
+    )
+    return "route" + of_tokens * one.by_token
 
 
 def _title(task: Task, scores: WordScores, which: int) -> str:
@@ -170,10 +179,10 @@ def _title(task: Task, scores: WordScores, which: int) -> str:
     return f"what the {of}, {scores.full:.2f}, loses without each {scores.unit}{some}"
 
 
-def _rows(scores: WordScores) -> list[dict[str, Any]]:
+def _rows(scores: WordScores, *, routed: bool) -> list[dict[str, Any]]:
     order: Sequence[int] = sorted(range(len(scores.words)), key=lambda i: -abs(float(scores.scores[i])))
     return [
         {scores.unit: scores.words[i].text, "loses": signed(float(scores.scores[i]), 2)}
-        | ({} if scores.rerouted is None else {"layers routed anew": str(scores.rerouted[i])})
+        | ({} if scores.rerouted is None or not routed else {"layers routed anew": str(scores.rerouted[i])})
         for i in order[:_SHOWN]
     ]

@@ -17,6 +17,7 @@ from shrp.cli.data_options import (
     OnlySlices,
     OwnFile,
     SkipIncomplete,
+    SliceColumn,
     SliceWords,
     TextColumns,
     evaluation_data,
@@ -97,6 +98,7 @@ def prune(
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
+    slice_column: SliceColumn = None,
     slice_words: SliceWords = None,
     only: OnlySlices = None,
     match_shares: Annotated[
@@ -148,7 +150,13 @@ def prune(
             f"--out {out} is the routed checkpoint itself; choose another folder for the static one."
         )
     from_file = data not in (None, "probe", "glue")  # else columns and meanings are of the training files
-    own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
+    own = OwnFile(
+        text_column, label_column, slice_column, label_means=label_means, skip_incomplete=skip_incomplete
+    )
+    if (slice_words or slice_column) and not only:
+        raise PlanError(
+            "--slice and --slice-column say what slices there are: --only says which of them to choose by."
+        )
     for name, given in (("--slice", slice_words), ("--only", only)):
         if given and data is None:
             raise PlanError(
@@ -273,7 +281,8 @@ def prune(
     counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
     stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
     print_table(f"{out}", [score_line(row) for row in scores])
-    for line in _told(source, chosen, measured_on, scores, by_file=plan is not None):
+    mended = match_shares or recovery is not None
+    for line in _told(source, chosen, measured_on, scores, by_file=plan is not None, mended=mended):
         stderr.print(line, highlight=False)
     if shift is not None:
         parts = zip(source.info.task.label_names, shift, strict=True)
@@ -284,8 +293,10 @@ def prune(
             highlight=False,
         )
     of_own = "" if source.info.task.name in TASKS else " --data FILE"
+    named = (("--slice", slice_words), ("--only", only))
+    alone = [part for name, each in named for one in each or () for part in (name, one)]
     stderr.print(
-        f"wrote {out}; `python -m shrp compare {shlex.join([str(checkpoint), str(out)])}{of_own}` says "
+        f"wrote {out}; `python -m shrp compare {shlex.join([str(checkpoint), str(out), *alone])}{of_own}` says "
         "what pruning lost, paired",
         highlight=False,
     )
@@ -298,10 +309,15 @@ def _told(
     scores: Sequence[Mapping[str, Any]],
     *,
     by_file: bool,
+    mended: bool,
 ) -> list[str]:
-    """What to know of a pruning's scores: by what its experts were chosen, and what is no better than no model."""
-    said = []
-    if measured_on is not None and chosen.selection != "random":
+    """What to know of a pruning's scores: by what its experts were chosen, and what is no better than no model.
+
+    Args:
+        mended: whether its threshold was matched, or it was trained on.
+    """
+    said, task = [], source.info.task
+    if measured_on is not None and scores and chosen.selection != "random":
         said.append(
             f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
             "parts the two"
@@ -309,12 +325,12 @@ def _told(
     elif measured_on is None and not by_file and chosen.selection == "usage":
         of = source.info.training.get("validation_data", "its training's validation data")
         said.append(
-            f"experts were chosen by the usage that the checkpoint carries, of {of}; --data probe counts it on that, "
-            "as `sweep` does unless it is told --selection recorded"
+            f"experts were chosen by the usage that the checkpoint carries, of {of}; --data counts it on what you "
+            "name, as `sweep` does unless it is told --selection recorded"
         )
     for row in scores:
         if (constant := row.get("constant")) is not None and row["score"] <= constant:
-            hint = "" if source.info.task.is_regression else "; --match-shares may mend it, or --recover"
+            hint = "; --match-shares may mend it, or --recover" * (not mended and not task.is_regression)
             said.append(f"on {row['data']} it is not above a constant answer's {constant:.4f}{hint}")
     return said
 

@@ -18,6 +18,7 @@ from shrp.cli.data_options import (
     OwnFile,
     PairColumn,
     SkipIncomplete,
+    SliceColumn,
     SliceWords,
     TextColumns,
     evaluation_data,
@@ -32,6 +33,7 @@ from shrp.cli.options import (
 from shrp.cli.output import bar, example, print_json, print_table, provenance, stderr, write_csv
 from shrp.errors import DataError, PlanError
 from shrp.phrases import counted, listed
+from shrp.tasks import LABEL
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     import pandas as pd
@@ -61,6 +63,7 @@ def sweep(
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
+    slice_column: SliceColumn = None,
     slice_words: SliceWords = None,
     only: OnlySlices = None,
     allocation: Annotated[
@@ -121,8 +124,12 @@ def sweep(
         raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
     check_has_task(task)
     own = OwnFile(
-        text_column, label_column, None, pair_column, label_means, skip_incomplete, slice_words, only
+        text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words, only
     )
+    if (slice_words or slice_column) and not only:
+        raise PlanError(
+            "--slice and --slice-column say what slices there are: --only says which of them to score."
+        )
     source = evaluation_data(data, task, own)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels, so no pruning of it has a score.")
@@ -183,8 +190,18 @@ def sweep(
         if not held_out:  # of which no command chooses on just one half
             given = {"--selection": selection, "--combination": combination, "--data": data}
             given |= {"--match-shares": match_shares, "--slice": slice_words, "--only": only}
-            command = _command(checkpoint, given, "--per-layer" if allocation == "per-layer" else "--budget")
-            stderr.print(f"`{command}` makes one of them", highlight=False)
+            given |= {
+                "--text-column": text_column,
+                "--label-means": label_means,
+                "--slice-column": slice_column,
+            }
+            given |= {"--label-column": label_column if label_column != LABEL else None}
+            given |= {"--skip-incomplete": skip_incomplete, "--max-length": max_length}
+            layers = len(router_layers(loaded.model))
+            each = allocation == "per-layer"
+            command = _command(checkpoint, given, "--per-layer" if each else "--budget")
+            which = f"kept, divided by the {layers} layers," * each or "kept"
+            stderr.print(f"`{command}` makes one of them, N being what is {which} above", highlight=False)
 
 
 def _command(checkpoint: Path, given: dict[str, Any], size: str) -> str:
@@ -194,7 +211,12 @@ def _command(checkpoint: Path, given: dict[str, Any], size: str) -> str:
         words += ["--combination", given["--combination"]]
     if given["--selection"] != _RECORDED or given["--match-shares"]:
         words += ["--data", given["--data"]]
-        words += [part for name in ("--slice", "--only") for one in given[name] or () for part in (name, one)]
+        several = ("--text-column", "--label-means", "--slice", "--only")
+        words += [part for name in several for one in given[name] or () for part in (name, one)]
+        for name in ("--label-column", "--slice-column"):
+            words += [name, given[name]] if given[name] else []
+        words += ["--skip-incomplete"] * given["--skip-incomplete"]
+    words += ["--max-length", str(given["--max-length"])] if given["--max-length"] else []
     words += ["--match-shares"] * given["--match-shares"]
     return shlex.join([*words, "--out", "pruned"])
 

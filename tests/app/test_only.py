@@ -13,6 +13,7 @@ from shrp.evaluate import evaluate
 from shrp.prune import prune
 from shrp.slices import only
 from shrp.usage import measure_usage, plan_from
+from ui import data_sources
 from ui.only import ONLY
 
 from .helpers import texts_of
@@ -38,6 +39,7 @@ def test_every_page_is_of_their_inputs_alone(open_page, tiny_checkpoint, page):
     assert "n = 480" not in said
     assert page in ("routing", "attribution") or "n = 80" in said
     links = [parse_qs(one.proto.query_string) for one in at.get("page_link")]
+    assert links or page in ("expert_usage", "compare")
     assert all(one[ONLY] == ["negation", "idiom"] for one in links)
     again = pick(at)
     assert "are looked at" not in texts_of(again)
@@ -79,6 +81,27 @@ def test_an_address_that_asks_for_a_slice_in_vain_says_so(open_page, tiny_checkp
     )
     assert "n = 480" in texts_of(at)
     assert not any("asks for" in one.value for one in pick(at, "idiom").warning)
+
+
+def test_that_a_slice_was_not_there_is_said_of_the_data_that_lacked_it(open_page, save_tiny, tiny_checkpoint):
+    at = open_page("overview", save_tiny("grammar", task="cola"), only="negation")
+    assert "asks for only the slice **negation**" in at.warning[0].value
+    at.sidebar.selectbox(key="checkpoint").set_value("tiny").run()
+    assert not any("asks for only" in one.value for one in at.warning)
+    assert "negation" in at.sidebar.multiselect(key=ONLY).options
+
+
+def test_what_is_picked_stays_on_a_page_that_reads_no_data(open_page, save_tiny, monkeypatch):
+    """The hub may not answer, and Experiments shows nothing of data: it does not wait for it."""
+    asked = []
+    monkeypatch.setattr(data_sources, "load_glue", lambda task: asked.append(task) or SST2)
+    folder = save_tiny("reviews")
+    at = open_page("overview", folder, source="hub", only="idiom")
+    assert "40 of 480 inputs" in texts_of(at)
+    asked.clear()
+    at = open_page("experiments", folder, source="hub")
+    assert not at.exception
+    assert not asked
 
 
 def test_a_report_repeats_it_with_them(open_page, tiny_checkpoint):
