@@ -262,7 +262,9 @@ def slice_examples(data: TextData) -> None:
     frame = slice_frame(data)
     if frame.empty:
         return
-    with st.expander(f"What the {frame['slice'].nunique()} slices are, by examples", icon=":material/label:"):
+    count = frame["slice"].nunique()
+    what = "the slice is" if count == 1 else f"the {count} slices are"
+    with st.expander(f"What {what}, by examples", icon=":material/label:"):
         st.dataframe(
             frame,
             hide_index=True,

@@ -114,6 +114,11 @@ def test_a_report_repeats_it_with_them(open_page, tiny_checkpoint):
     assert "--data probe --only negation --out pruned" in lines
 
 
+def test_one_slice_is_told_of_as_one(open_page, tiny_checkpoint):
+    labels = [one.label for one in open_page("expert_usage", tiny_checkpoint, only="negation").expander]
+    assert "What the slice is, by examples" in labels
+
+
 def test_no_numbered_slice_is_made_of_them(open_page, tiny_checkpoint):
     """Their numbers are others than in the whole, by which such a slice goes."""
     at = open_page("expert_usage", tiny_checkpoint, layer=2, parts="map of inputs", only="negation")
