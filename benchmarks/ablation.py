@@ -188,7 +188,7 @@ def main(
                 if AGAINST in said and other != AGAINST:
                     rows[other] |= _change(said[other], said[AGAINST], best, rows[AGAINST])
                 table.add(rows[other])
-            stderr.print(f"{task}, {name}: {found}", highlight=False)
+            stderr.print(f"{task}, {name}: {found}")
 
 
 if __name__ == "__main__":

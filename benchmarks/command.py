@@ -25,7 +25,7 @@ def run(main: Callable[..., Any]) -> None:
 
 
 def _say(text: str) -> None:
-    stderr.print(f"error: {text}", highlight=False, markup=False, soft_wrap=True)
+    stderr.print(f"error: {text}")
     sys.exit(1)
 
 

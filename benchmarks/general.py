@@ -212,7 +212,7 @@ class General:
         return self.work / f"general-{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def _base(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        stderr.print(f"stage: {folder.name}", highlight=False)
+        stderr.print(f"stage: {folder.name}")
         base, tokenizer, _ = load_base(self.base, TEXTS)
         return base, tokenizer
 

@@ -302,7 +302,7 @@ def main(
             if ship is not None:
                 for depth in chosen:
                     study.ship(picked[0], depth.name, ship / f"{task}-{depth.name}", licence)
-            stderr.print(f"{task}, seed {seed}: done", highlight=False)
+            stderr.print(f"{task}, seed {seed}: done")
 
 
 if __name__ == "__main__":

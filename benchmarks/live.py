@@ -52,7 +52,7 @@ def main(
     }
     rows = []
     for name in found:
-        stderr.print(f"measuring {name}", highlight=False)
+        stderr.print(f"measuring {name}")
         rows.append({"checkpoint": name, **_measure(load(checkpoints / name), per_layer, repeats)})
     result = {"threads": torch.get_num_threads(), "torch": torch.__version__, "checkpoints": rows}
     if json:

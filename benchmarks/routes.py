@@ -85,8 +85,7 @@ def study(path: Path, table: Table, done: set[str]) -> None:
     score = {case: sum(one.score for one in of) / len(of) for case, of in found.after.items()}
     stderr.print(
         f"{common['checkpoint']}: {found.before.score:.4f}, exchanged {score[ALL]:.4f}, among inputs answered alike "
-        f"{score[ALIKE]:.4f}, the mixture {score[MIXTURE]:.4f}",
-        highlight=False,
+        f"{score[ALIKE]:.4f}, the mixture {score[MIXTURE]:.4f}"
     )
 
 

@@ -91,7 +91,7 @@ def study(path: Path, sizes: list[int], table: Table, done: set[str]) -> None:
                 row["ranking"] = float(np.mean([ranking(e.labels, e.logits) for e in evaluations]))
             table.add(row)
             said = f"{name}{', matched' * is_matched}: {row['score']:.4f}"
-            stderr.print(f"{row['checkpoint']}, {m} a layer, {said}", highlight=False)
+            stderr.print(f"{row['checkpoint']}, {m} a layer, {said}")
 
 
 def _plans(stats: UsageStats, per_layer: int) -> dict[str, list[PruningPlan]]:

@@ -210,8 +210,7 @@ def main(
         label = " ".join(str(row[k]) for k in ("model", "per_layer") if row[k])
         stderr.print(
             f"{label}{', recovered' if row['recovered'] else ''}: {row['score']:.4f} "
-            f"({interval_text(row) or 'no interval'}, n = {row['n']})",
-            highlight=False,
+            f"({interval_text(row) or 'no interval'}, n = {row['n']})"
         )
 
 

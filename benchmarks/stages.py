@@ -125,7 +125,7 @@ class Stages:
         if checkpoint.info_if_ours(folder) is not None:
             check_identity(folder, identity)
             return checkpoint.load(folder)
-        stderr.print(f"stage: {folder.parent.name}/{folder.name}", highlight=False)
+        stderr.print(f"stage: {folder.parent.name}/{folder.name}")
         model, info, history = train(
             config,
             model,

@@ -93,9 +93,9 @@ def main(
     for name in geometry or known:
         built = _build(name, checkpoints, models)
         if models and len(built) == 1 and DENSE not in models:
-            stderr.print(f"{name} has no model that begins with {' or '.join(models)}", highlight=False)
+            stderr.print(f"{name} has no model that begins with {' or '.join(models)}")
             continue
-        stderr.print(f"{name}: {', '.join(built)}", highlight=False)
+        stderr.print(f"{name}: {', '.join(built)}")
         seconds = 0.0 if quick else SECONDS
         measured, left_out = measure(built, tokenizer, shapes, chosen, repeats=repeats, seconds=seconds)
         rows += [{"geometry": name, **row} for row in measured]
@@ -144,7 +144,7 @@ def measure(
             if tokens > longest:
                 skipped.append(_left_out(f"{tokens} tokens", "all", f"it reads at most {longest} tokens"))
                 continue
-            stderr.print(f"  batch {batch}, {tokens} tokens, {len(runs)} models", highlight=False)
+            stderr.print(f"  batch {batch}, {tokens} tokens, {len(runs)} models")
             limits = flop_limits(models, tokens)
             contenders = [
                 Contender(name, dtype, runtime, limits[name], call) for name, dtype, runtime, call in runs

@@ -9,6 +9,7 @@ from typing import Any
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
+from shrp.intervals import NO_INTERVAL
 
 
 def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -33,6 +34,14 @@ def share_of(score: float, teacher_score: float | None) -> float | None:
     be: of two negative ones the quotient would call the worse one the better.
     """
     return score / teacher_score if teacher_score is not None and teacher_score > 0 else None
+
+
+def share_ends(interval: tuple[float, float], teacher_score: float | None) -> tuple[float, float]:
+    """The interval of `share_of` that a score's interval gives, with a teacher's score that counts as exact; (nan, nan)
+    where either is missing.
+    """
+    low, high = (share_of(end, teacher_score) for end in interval)
+    return NO_INTERVAL if low is None or high is None else (low, high)
 
 
 def score_row(

@@ -79,6 +79,5 @@ def main(
                 file.put([row], task=study.task, seed=seed, balance=weight)
                 stderr.print(
                     f"{study.task}, seed {seed}, {weight:g}: routed {row['routed']['score']:.4f}, "
-                    f"static {row['static']['score']:.4f}",
-                    highlight=False,
+                    f"static {row['static']['score']:.4f}"
                 )

@@ -106,7 +106,7 @@ def _through_stage_1(
 ) -> list[dict[str, Any]]:
     size = _sizes(study, config)[0]
     if not found:
-        stderr.print("this training was not watched: stage 1 has its last epoch only", highlight=False)
+        stderr.print("this training was not watched: stage 1 has its last epoch only")
         return [_of_history(checkpoint.read_history(made.path)[0], layer, size)]
     rows = []
     for row in found:
@@ -160,6 +160,5 @@ def main(
             rows = trajectory(study, study.config(seed, layers), layer, times, data)
             file.put(rows, task=study.task, seed=seed, layer=layer)
             stderr.print(
-                f"{study.task}, seed {seed}: distance {rows[0]['distance']:.3f} to {rows[-1]['distance']:.3f}",
-                highlight=False,
+                f"{study.task}, seed {seed}: distance {rows[0]['distance']:.3f} to {rows[-1]['distance']:.3f}"
             )

@@ -183,8 +183,7 @@ def main(
                 which = {"task": task, "seed": seed, "origin": origin, "exchange": row["exchange"]}
                 file.put([row], **which, layers=given)
                 stderr.print(
-                    f"{task}, seed {seed}, {origin}, {row['exchange']}: {row['retained']:.1%} of the teacher",
-                    highlight=False,
+                    f"{task}, seed {seed}, {origin}, {row['exchange']}: {row['retained']:.1%} of the teacher"
                 )
 
 

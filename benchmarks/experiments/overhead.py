@@ -122,6 +122,5 @@ def main(
                     file.put([row], geometry=name, depth=depth, batch=size, tokens=length)
                     stderr.print(
                         f"{name}, {depth}, batch {size}, {length} tokens: routed {row['ratio']:.3f} times static "
-                        f"({row['ratio_low']:.3f} to {row['ratio_high']:.3f})",
-                        highlight=False,
+                        f"({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
                     )

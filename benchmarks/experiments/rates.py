@@ -108,8 +108,7 @@ def main(
                     row = search.row(model, each)
                     file.put([row], task=one, seed=seed, depth=chosen.name, model=model, times=each)
                     stderr.print(
-                        f"{one}, seed {seed}, {model}, {each:g} times the rates: {row['retained']:.1%} of the teacher",
-                        highlight=False,
+                        f"{one}, seed {seed}, {model}, {each:g} times the rates: {row['retained']:.1%} of the teacher"
                     )
 
 

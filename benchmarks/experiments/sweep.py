@@ -83,4 +83,4 @@ def main(
         study.describe(file, converted, step=step, draws=draws, tokens=TOKENS)
         for seed in study.seeds:
             file.put(one_seed(study, converted, seed, step, draws), task=study.task, seed=seed)
-            stderr.print(f"{study.task}, seed {seed}: done", highlight=False)
+            stderr.print(f"{study.task}, seed {seed}: done")

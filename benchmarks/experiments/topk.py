@@ -77,6 +77,5 @@ def main(
                 rows = one_seed(study, converted, k, seed, kept)
                 file.put(rows, task=study.task, seed=seed, top_k=k)
                 stderr.print(
-                    f"{study.task}, seed {seed}, Top-{k}: {[round(row['score'], 4) for row in rows]}",
-                    highlight=False,
+                    f"{study.task}, seed {seed}, Top-{k}: {[round(row['score'], 4) for row in rows]}"
                 )

@@ -73,7 +73,7 @@ def main() -> None:
         _say_error(f"{where}{error.strerror or error}.")
         sys.exit(1)
     except KeyboardInterrupt:
-        stderr.print("interrupted", highlight=False)
+        stderr.print("interrupted")
         sys.exit(130)
 
 
@@ -95,4 +95,4 @@ def _refuse_repeated(arguments: list[str]) -> None:
 
 
 def _say_error(text: str) -> None:
-    stderr.print(Text.assemble(("error:", "bold red"), " ", text), highlight=False)
+    stderr.print(Text.assemble(("error:", "bold red"), " ", text))

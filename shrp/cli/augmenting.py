@@ -75,6 +75,5 @@ def augment(
     left_out = len(more) - len(kept)
     stderr.print(
         f"wrote {out}: {examples:,} examples and {len(kept) - examples:,} changed copies"
-        + (f"; left out {left_out:,} with an empty text" if left_out else ""),
-        highlight=False,
+        + (f"; left out {left_out:,} with an empty text" if left_out else "")
     )

@@ -46,4 +46,4 @@ def card(
             f"{file} is there already, with other words; --replace writes over it, and keeps the licence that it tells."
         )
     file.write_text(text, encoding="utf-8")
-    stderr.print(f"wrote {file}", highlight=False)
+    stderr.print(f"wrote {file}")

@@ -223,7 +223,7 @@ def _print(result: dict[str, Any], source: TextData) -> None:
         rows,
     )
     if source.labels is None:
-        stderr.print(f"{source.name} has no labels, so there are no scores", highlight=False)
+        stderr.print(f"{source.name} has no labels, so there are no scores")
     else:
         low, high = result["interval"]
         ends = f" (95%: {low:+.4f} to {high:+.4f}, paired)" if low == low else ""
@@ -234,10 +234,10 @@ def _print(result: dict[str, Any], source: TextData) -> None:
             said += (
                 f"{right['only_second']}, neither {right['neither']}; McNemar's p = {result['mcnemar_p']:.3g}"
             )
-        stdout.print(said, highlight=False)
+        stdout.print(said)
     flipped = ", ".join(f"{n} {way}" for way, n in result["flipped"].items()) or "none"
     far = " (by more than 0.5)" * source.task.is_regression
-    stdout.print(f"judged differently{far}: {flipped}", highlight=False)
+    stdout.print(f"judged differently{far}: {flipped}")
     for by in ("class", "slice"):
         shown = result.get(f"by_{by}", [])
         print_table(

@@ -198,7 +198,7 @@ def convert(
     if json:
         print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})
     else:
-        stderr.print(f"wrote {out}", highlight=False)
+        stderr.print(f"wrote {out}")
 
 
 def say_conversion(row: dict) -> None:
@@ -207,6 +207,5 @@ def say_conversion(row: dict) -> None:
     stderr.print(
         f"{what}: {row['texts']:,} texts, hidden states off by {row['distill_hidden_loss']:.4f}, "
         f"balance {row['balance_loss']:.4f}, {row['seconds']:.0f} s",
-        highlight=False,
         soft_wrap=True,
     )

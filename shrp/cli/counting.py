@@ -26,7 +26,7 @@ def usage_counted(
         return replace(stats, ablation=_ablated(source, data, max_length))
     if selection != "fitted":
         return stats
-    stderr.print(f"fitting gates on texts of {data.name}, some minutes …", highlight=False)
+    stderr.print(f"fitting gates on texts of {data.name}, some minutes …")
     with told("fitting gates") as progress:
         fit = GateFit(source.model, source.tokenizer, data, stats.shares(), max_length=max_length, seed=seed)
         fitted = fit.finish(progress)

@@ -110,9 +110,7 @@ class OwnFile:
         if left := len(frame) - len(data):
             why = ["without a text or a label"] * self.skip_incomplete
             why += ["with a label that --label-means leaves out"] * (None in (meanings or {}).values())
-            stderr.print(
-                f"left out {left:,} of {len(frame):,} rows of {name}, {' or '.join(why)}", highlight=False
-            )
+            stderr.print(f"left out {left:,} of {len(frame):,} rows of {name}, {' or '.join(why)}")
         return data
 
     def refuse(self, why: str) -> None:
@@ -146,7 +144,7 @@ def evaluation_data(source: str, task: Task, own: OwnFile = OwnFile()) -> TextDa
     data = _whole(source, task, own)
     data = sliced_by_words(data, slices) if slices else data
     if none := [one.name for one in slices if one.name not in data.slices]:
-        stderr.print(f"no input of {data.name} is in the slice {' or '.join(none)}", highlight=False)
+        stderr.print(f"no input of {data.name} is in the slice {' or '.join(none)}")
     return only(data, own.only)[0] if own.only else data
 
 
@@ -251,10 +249,9 @@ def say_data(train: TextData, validation: TextData) -> None:
         what = f"{task.num_labels} classes ({', '.join(counts)}{more})"
     stderr.print(
         f"{train.name}: {len(train):,} examples, {what}; validated on {validation.name}, n = {len(validation):,}, by "
-        f"{task.metric}",
-        highlight=False,
+        f"{task.metric}"
     )
     if train.fingerprint == validation.fingerprint:
-        stderr.print("training and validation data are the same, so scores will say nothing", highlight=False)
+        stderr.print("training and validation data are the same, so scores will say nothing")
     elif not task.is_regression and len(set(validation.labels.tolist())) < 2:
-        stderr.print("the validation data have one class only, so scores will say little", highlight=False)
+        stderr.print("the validation data have one class only, so scores will say little")

@@ -104,7 +104,7 @@ def _word_scores(loaded: Checkpoint, one: Exploration, output: int) -> WordScore
     try:
         instance = prepare(loaded.model, loaded.tokenizer, one.task, one.text)
     except DataError as error:
-        stderr.print(f"no words of '{' / '.join(one.text)[:60]}': {error}", highlight=False)
+        stderr.print(f"no words of '{' / '.join(one.text)[:60]}': {error}")
         return None
     replacement = "mask" if "mask" in instance.replacements else "pad"
     return ablate_words(in_units(instance, fitting_unit(instance)), output, replacement=replacement)
@@ -151,13 +151,13 @@ def _named(task: Task, output: int) -> str:
 
 
 def _print(number: int, one: Exploration, scores: WordScores | None, which: int, *, routed: bool) -> None:
-    stdout.print(f"{number}. {' / '.join(one.text)}", highlight=False)
+    stdout.print(f"{number}. {' / '.join(one.text)}")
     read = f"{len(one.tokens):,} tokens read" + f" of {one.full_length:,}" * one.truncated
     if one.task.is_regression:
-        stdout.print(f"   {one.answer}; {read}", highlight=False)
+        stdout.print(f"   {one.answer}; {read}")
     else:
         ranked = sorted(_answers(one).items(), key=lambda each: -each[1])
-        stdout.print(f"   {', '.join(f'{name} {p:.1%}' for name, p in ranked)}; {read}", highlight=False)
+        stdout.print(f"   {', '.join(f'{name} {p:.1%}' for name, p in ranked)}; {read}")
     if routed:
         columns = {"probability": "p", "runner-up": "next", "its probability": "its p"}
         print_table(_route(one), one.choices().rename(columns=columns).astype(object).to_dict("records"))

@@ -58,33 +58,31 @@ def export(
         names = ", ".join(info.task.label_names) or "the number"
         raise PlanError(f"--shift takes {info.task.num_labels} numbers ({names}), not {len(numbers)}.")
     if not json:
-        stderr.print("tracing the model, which takes up to a minute …", highlight=False)
+        stderr.print("tracing the model, which takes up to a minute …")
     report = export_folder(
         model, tokenizer, info, out, made_from=fingerprint, shift=numbers, int8=int8, check=check
     )
     if json:
         print_json(report.to_dict() | {"out": str(out), "made_from": fingerprint})
         return
-    stderr.print(f"wrote {out}: {report.path.name} of {report.bytes / 1e6:.1f} MB", highlight=False)
+    stderr.print(f"wrote {out}: {report.path.name} of {report.bytes / 1e6:.1f} MB")
     if report.int8:
         total = report.int8_products + report.products
-        stderr.print(f"{report.int8_products} of {total} products with weights run in int8", highlight=False)
+        stderr.print(f"{report.int8_products} of {total} products with weights run in int8")
     if not report.checked:
         return
     stderr.print(
-        f"logits differ from PyTorch's float32 by at most {report.max_difference:.2g} on {report.checked} inputs",
-        highlight=False,
+        f"logits differ from PyTorch's float32 by at most {report.max_difference:.2g} on {report.checked} inputs"
     )
     if report.int8 and report.label_agreement is not None:
         same = round(report.label_agreement * report.sentences)
         stderr.print(
             f"same label on {same} of {report.sentences} inputs of {report.compared_on}; `python -m shrp compare` of a "
-            "checkpoint and its export says what the score loses, paired",
-            highlight=False,
+            "checkpoint and its export says what the score loses, paired"
         )
     if report.speedup is not None:
         word = "" if report.speedup > 1.05 else ", so int8 is no gain on this machine"
-        stderr.print(f"{report.speedup:.2f} times as fast as the float32 graph{word}", highlight=False)
+        stderr.print(f"{report.speedup:.2f} times as fast as the float32 graph{word}")
 
 
 def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path | None):

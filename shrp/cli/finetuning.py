@@ -120,7 +120,7 @@ def finetune(
         _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, max_length, as_json=json)
         return
     if not trained and (said := of_another_task(base, data.task)):
-        stderr.print(said, highlight=False)
+        stderr.print(said)
     config = TrainConfig(
         stage2_epochs=epochs,
         learning_rate=learning_rate,
@@ -140,7 +140,7 @@ def finetune(
     if json:
         print_json({"out": str(out), "task": data.task.name, "validation": validation.name, **last})
     else:
-        stderr.print(f"wrote {out}", highlight=False)
+        stderr.print(f"wrote {out}")
 
 
 def _adopt(made: Checkpoint, base: str, validation: TextData, max_length: int, *, as_json: bool) -> None:
@@ -167,6 +167,5 @@ def _adopt(made: Checkpoint, base: str, validation: TextData, max_length: int, *
     else:
         stderr.print(
             f"wrote {made.path}, the model as it is: {found.metric} {found.score:.4f} on {found.data}, n = "
-            f"{found.n:,}",
-            highlight=False,
+            f"{found.n:,}"
         )

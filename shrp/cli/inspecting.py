@@ -34,6 +34,7 @@ from shrp.cli.output import (
     print_json,
     print_table,
     provenance,
+    share_text,
     stderr,
     stdout,
     told,
@@ -145,7 +146,7 @@ def usage(
     if routes is not None:
         write_csv(route_table(stats, source, answers, lengths), routes)
         if not json:
-            stderr.print(f"wrote {routes}", highlight=False)
+            stderr.print(f"wrote {routes}")
     said = _explained(source, stats, answers, lengths) if explained else []
     scored = _exchanged(loaded, source, stats, length) if exchanged else []
     if json:
@@ -182,7 +183,7 @@ def usage(
         ]
         print_table(f"Top-1 share, {name}, n = {int(rows.sum())}", lines)
     if explained and not said:
-        stderr.print("no grouping parts these data, so nothing can explain the routes", highlight=False)
+        stderr.print("no grouping parts these data, so nothing can explain the routes")
     if said:
         shown = ("by", "layer", "explained", "q", "beyond_length", "q_beyond")
         lines = _without_nan(said, shown)
@@ -200,11 +201,10 @@ def usage(
         )
     if stats.too_few:
         stderr.print(
-            f"{stats.n} inputs are too few to tell collapse, noisy usage or near ties by; it takes {stats.too_few}",
-            highlight=False,
+            f"{stats.n} inputs are too few to tell collapse, noisy usage or near ties by; it takes {stats.too_few}"
         )
     for warning in stats.warnings():
-        stderr.print(f"{warning.kind}: {warning.text}", highlight=False)
+        stderr.print(f"{warning.kind}: {warning.text}")
 
 
 def _without_nan(rows: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -258,7 +258,7 @@ def evaluate(
     """
     from shrp.cli.subjects import subject
     from shrp.minimal_pairs import pair_outcomes, pairs_of
-    from shrp.score_rows import share_of
+    from shrp.score_rows import share_ends, share_of
 
     if predictions is not None:
         check_free(predictions, "--predictions")
@@ -288,12 +288,13 @@ def evaluate(
     if predictions is not None:
         write_csv(result.to_frame(source.texts), predictions)
         if not json:
-            stderr.print(f"wrote {predictions}", highlight=False)
+            stderr.print(f"wrote {predictions}")
     slices = result.by_slice().to_dict("records")
     pairs = pair_outcomes(source, result).by_slice().to_dict("records") if len(pairs_of(source)) else []
     summary = result.to_dict() | {
         "teacher": teacher,
         "retained": share_of(result.score, teacher),
+        "retained_interval": share_ends(result.interval, teacher),
         "constant": result.constant,
         "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
         "slices": slices,
@@ -304,7 +305,7 @@ def evaluate(
         print_json(summary)
         return
     if source.labels is None:
-        stderr.print(f"{source.name} has no labels, so there is no score", highlight=False)
+        stderr.print(f"{source.name} has no labels, so there is no score")
         return
     line = {
         "data": result.data,
@@ -314,14 +315,13 @@ def evaluate(
         "n": result.n,
         "constant": result.constant,
         "teacher": teacher,
-        "retained": summary["retained"],
+        "of teacher": share_text(summary),
     }
     print_table(str(checkpoint), [line])
     if result.score <= result.constant:
         stdout.print(
             f"not above a constant answer, which has {result.constant:.4f}"
-            + ": what is retained says little" * (teacher is not None),
-            highlight=False,
+            + ": what is retained says little" * (teacher is not None)
         )
     print_table("by slice", slices)
     if pairs:

@@ -195,8 +195,7 @@ def _together(
 def _print_together(found: dict[str, Any]) -> None:
     stderr.print(
         f"taken from {found['affected']} of n = {found['n']} inputs of {found['data']}, the router picks "
-        "the next",
-        highlight=False,
+        "the next"
     )
     title = f"without {', '.join(found['experts'])}"
     if found["score"] == found["score"]:
@@ -296,6 +295,4 @@ def _print_in_turn(found: dict[str, Any]) -> None:
     said = (
         f"{len(sure)} of {found['tested']} differences from elsewhere are beyond chance (q of at most 0.05)"
     )
-    stderr.print(
-        said if found["tested"] else "one group, or too few inputs, to tell anything by", highlight=False
-    )
+    stderr.print(said if found["tested"] else "one group, or too few inputs, to tell anything by")

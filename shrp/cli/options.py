@@ -96,7 +96,7 @@ def say_resume(out: Path, resume: bool) -> None:
     from shrp.run_state import holds_a_run, run_folder
 
     if resume and not holds_a_run(run_folder(out)):
-        stderr.print(f"no run to resume in {run_folder(out)}; starting from the beginning", highlight=False)
+        stderr.print(f"no run to resume in {run_folder(out)}; starting from the beginning")
 
 
 def say_cut(
@@ -123,8 +123,7 @@ def say_cut_at(length: int, counts: Iterable[int], data: TextData, why: str) -> 
     if cut := sum(count > length for count in counts):
         stderr.print(
             f"{cut:,} of {len(data):,} inputs of {data.name} are longer than {length:,} tokens and are cut there: "
-            f"{why}",
-            highlight=False,
+            f"{why}"
         )
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from shrp.columns import csv_options
 from shrp.intervals import stored_interval
+from shrp.phrases import with_ends
 from shrp.training_config import Epoch
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
@@ -26,8 +27,12 @@ if TYPE_CHECKING:  # slow to import, and not needed for --help
     from shrp.data import TextData
 
 # What is written is a person's as often as ours: a slice called `[/x]` or a folder `[v2]` is no markup, `:x:` no emoji.
-stdout = Console(markup=False, emoji=False)
-stderr = Console(stderr=True, markup=False, emoji=False)
+# Long lines are left to the terminal to wrap: a command that is named in one can be copied whole.
+_PLAIN = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
+stdout = Console(**_PLAIN)
+stderr = Console(stderr=True, **_PLAIN)
+_PIPED = 200
+"""Width of a table, in characters, where there is no terminal whose width it could be."""
 
 
 def example(command: str, says: str) -> str:
@@ -110,17 +115,19 @@ def provenance_of(
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as a table to stdout."""
+    """Write rows with the same keys as a table to stdout. What a narrow terminal has no room for goes to a next line,
+    and is never cut.
+    """
     if not rows:
         return
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
-        table.add_column(
-            column.replace("_", " "), justify="left" if isinstance(rows[0][column], str) else "right"
-        )
+        side = "left" if isinstance(rows[0][column], str) else "right"
+        table.add_column(column.replace("_", " "), justify=side, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in rows[0]))
-    stdout.print(table)
+    known = stdout.is_terminal or "COLUMNS" in os.environ
+    (stdout if known else Console(**_PLAIN, width=_PIPED)).print(table, soft_wrap=False)
 
 
 def _cell(value: Any) -> str:
@@ -133,6 +140,16 @@ def interval_text(row: Mapping[str, Any]) -> str:
     """The interval of a row of scores; empty where it has none."""
     low, high = stored_interval(row)
     return f"{low:.4f} to {high:.4f}" if low == low else ""
+
+
+def share_text(row: Mapping[str, Any]) -> str:
+    """A row's share of its teacher's score, which counts as exact, with the interval of the score; `-` for none."""
+    from shrp.score_rows import share_ends
+
+    if (share := row.get("retained")) is None:
+        return "-"
+    teacher = row["score"] / share if share else None  # of a score of 0 the share doesn't tell it
+    return with_ends(share, *share_ends(stored_interval(row), row.get("teacher", teacher)))
 
 
 def bar(description: str) -> Progress:
@@ -186,8 +203,7 @@ class TrainingBar:
         stderr.print(
             f"epoch {row['epoch'] + 1} (stage {row['stage']}{converted}): loss {row['loss']:.4f}, "
             f"balance {row['balance_loss']:.4f}, {row['metric']} {row['validation_score']:.4f} "
-            f"({f'{interval}, ' if interval else ''}n={row['validation_n']}), {row['seconds']:.0f} s",
-            highlight=False,
+            f"({f'{interval}, ' if interval else ''}n={row['validation_n']}), {row['seconds']:.0f} s"
         )
 
 
@@ -201,5 +217,5 @@ def score_line(row: dict) -> dict:
         "score": float(row["score"]),
         "interval": f"{interval} ({row['interval_is']})" if interval else "-",
         "n": row["n"],
-        "of teacher": f"{row['retained']:.1%}" if "retained" in row else "-",
+        "of teacher": share_text(row),
     }

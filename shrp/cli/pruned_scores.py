@@ -36,7 +36,7 @@ def scores_of(
             rows.append(_scored(model, source, plan, data, max_length, **how))
     except (ShrpError, ValueError, RuntimeError) as error:  # out of memory, for one
         reason = f"not scored{' on all of the data' * bool(rows)}: {first_line(error).rstrip('.')}"
-        stderr.print(f"{reason}; `python -m shrp evaluate` scores it on data of yours", highlight=False)
+        stderr.print(f"{reason}; `python -m shrp evaluate` scores it on data of yours")
     return rows
 
 

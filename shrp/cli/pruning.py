@@ -279,26 +279,24 @@ def prune(
         print_json(told | {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift))
         return
     counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
-    stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}", highlight=False)
+    stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}")
     print_table(f"{out}", [score_line(row) for row in scores])
     mended = match_shares or recovery is not None
     for line in _told(source, chosen, measured_on, scores, by_file=plan is not None, mended=mended):
-        stderr.print(line, highlight=False)
+        stderr.print(line)
     if shift is not None:
         parts = zip(source.info.task.label_names, shift, strict=True)
         by = ", ".join(f"{name} {signed(part, 3)}" for name, part in parts)
         stderr.print(
             f"output bias shifted ({by}) to give each class as often as the routed model does on {like.name}, so a "
-            "score there is of the inputs that it was fitted to",
-            highlight=False,
+            "score there is of the inputs that it was fitted to"
         )
     of_own = "" if source.info.task.name in TASKS else " --data FILE"
     named = (("--slice", slice_words), ("--only", only))
     alone = [part for name, each in named for one in each or () for part in (name, one)]
     stderr.print(
         f"wrote {out}; `python -m shrp compare {shlex.join([str(checkpoint), str(out), *alone])}{of_own}` says "
-        "what pruning lost, paired",
-        highlight=False,
+        "what pruning lost, paired"
     )
 
 

@@ -201,7 +201,7 @@ def sweep(
             each = allocation == "per-layer"
             command = _command(checkpoint, given, "--per-layer" if each else "--budget")
             which = f"kept, divided by the {layers} layers," * each or "kept"
-            stderr.print(f"`{command}` makes one of them, N being what is {which} above", highlight=False)
+            stderr.print(f"`{command}` makes one of them, N being what is {which} above")
 
 
 def _command(checkpoint: Path, given: dict[str, Any], size: str) -> str:
@@ -274,11 +274,10 @@ def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, chosen_her
         said.setdefault(found, []).append(str(loss))
     for found, losses in said.items():
         below = listed(losses)
-        stderr.print(f"at most {below} below the routed model's {routed.metric}: {found}", highlight=False)
+        stderr.print(f"at most {below} below the routed model's {routed.metric}: {found}")
     above = f", and above a constant answer's {floor:.4f}" if floor == floor else ""
-    stderr.print(f"(picked by its score on these inputs, without an interval{above})", highlight=False)
+    stderr.print(f"(picked by its score on these inputs, without an interval{above})")
     if chosen_here:
         stderr.print(
-            "experts were chosen on the data that score them, which flatters a little; --held-out parts the two",
-            highlight=False,
+            "experts were chosen on the data that score them, which flatters a little; --held-out parts the two"
         )

@@ -278,7 +278,7 @@ def train(
         keep_stages=keep_stages,
         resume=resume,
         progress=TrainingBar(),
-        announce=lambda text: stderr.print(f"stage: {text}", highlight=False),
+        announce=lambda text: stderr.print(f"stage: {text}"),
     )
     if not out.exists():  # else it will say that
         say_data(data, validation)

@@ -151,17 +151,15 @@ def trim_vocabulary(
         return
     stdout.print(
         f"kept {facts['kept']:,} of {facts['size']:,} tokens: the whole model has {shares[1]:.1%} of the dense one's "
-        f"parameters instead of {shares[0]:.1%}",
-        highlight=False,
+        f"parameters instead of {shares[0]:.1%}"
     )
     if scored is not None:
-        stdout.print(_said(result, scored), highlight=False)
+        stdout.print(_said(result, scored))
     if scored is not None and after.score <= after.constant < before.score:
         stdout.print(
-            f"that is not above a constant answer, which has {after.constant:.4f}: give more texts, or --common",
-            highlight=False,
+            f"that is not above a constant answer, which has {after.constant:.4f}: give more texts, or --common"
         )
-    stderr.print(f"wrote {out}", highlight=False)
+    stderr.print(f"wrote {out}")
 
 
 def _lines(file: Path) -> TextData:
