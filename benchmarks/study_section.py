@@ -13,7 +13,17 @@ from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
 from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, findings
 from shrp.general import RECOVERY_RATES
-from shrp.phrases import by_chance, ends_in_points, in_words, listed, metric_name, signed, with_ends
+from shrp.leads import MEAN, lead_frame, leads_measured
+from shrp.phrases import (
+    by_chance,
+    ends_in_points,
+    in_points,
+    in_words,
+    listed,
+    metric_name,
+    signed,
+    with_ends,
+)
 from shrp.published import PUBLISHED
 from shrp.training_config import TrainConfig
 
@@ -134,17 +144,39 @@ def _beside(frame: pd.DataFrame) -> list[str]:
     """Under a table: what its controls are, paired leads over trained ones, and those that were not measured."""
     about = studies.about_unrouted(frame)
     lines = [about, ""] if about else []
-    if said := studies.leads(frame):
-        lines += [
-            "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
-            "same inputs, with the paired 95% interval (where it was kept)."
-            f"{by_chance(studies.leads_measured(frame))}",
-            "",
-            *(f"- {sentence}" for sentence in said),
-            "",
-        ]
+    leads = lead_frame(frame)
+    if len(leads):
+        lines += [*_leads(leads), ""]
     missing = studies.not_measured(frame)
     return [*lines, f"Controls not measured: {missing}.", ""] if missing else lines
+
+
+def _leads(leads: pd.DataFrame) -> list[str]:
+    """The table of `lead_frame`."""
+    tasks = [task for task in leads["task"].unique() if task != MEAN]
+    tasks += [MEAN] * bool(leads["task"].eq(MEAN).any())
+    cells = {(row.name, row.task): _lead(row) for row in leads.itertuples(index=False)}
+    rows = [[name, *(cells.get((name, task), "") for task in tasks)] for name in leads["name"].unique()]
+    apart = (
+        " *In italics* what was not measured on the same inputs: the difference of two scores, each with what it "
+        "leaves open; what both share is counted twice, so that these intervals are rather too wide. Of two "
+        "numbers of seeds the first is SHRP's." * (not leads["paired"].all())
+    )
+    return [
+        "By how many points of the teacher's score SHRP's recovered static model leads a trained control, with the "
+        "paired 95% interval: of one seed over inputs, of several over trainings too, a single one beside several "
+        f"taken to vary as they do.{apart}{by_chance(leads_measured(leads))}",
+        "",
+        *table(["lead over", *tasks], rows),
+    ]
+
+
+def _lead(row: Any) -> str:
+    """A lead in points; in italics where it is not paired."""
+    text = in_points(row.lead, row.low, row.high)
+    text = text if row.low == row.low else f"{text} (no interval)"
+    text += f"; seeds: {row.seeds}" * (row.seeds not in ("", "1"))
+    return text if row.paired else f"*{text}*"
 
 
 def _size(frame: pd.DataFrame) -> list[str]:

@@ -20,7 +20,7 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns recipe, converted, measured (the best static model's retained share with its interval), size (its
-        encoder parameters), best control (with its share), verdict (whether that control ties; empty without one),
+        encoder parameters), best control (with its share), lead (SHRP's over it; empty without one),
         lacking (the controls that were not measured on all of the tasks, with what they keep; empty for none),
         reported (the paper's claim; None where it has none of this depth), over (the tasks).
     """
@@ -35,7 +35,7 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
                 "measured": with_ends(best["retained"], best["low"], best["high"]),
                 "size": best["encoder_params"],
                 "best control": _control(found),
-                "verdict": found.verdict,
+                "lead": found.lead,
                 "lacking": found.lacking,
                 "reported": reported.get(converted),
                 "over": best["tasks"],

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.phrases import in_words, kept_share, signed
+from shrp.leads import Lead, held_against, lead_over
+from shrp.phrases import in_words, kept_share
 from shrp.studies import CONTROLS, NAMES, STANDARD, average, trained_controls
 
 HOW_FOUND = (
@@ -40,7 +41,12 @@ class Contest:
     @property
     def verdict(self) -> str:
         """Whether the best control ties, in words; empty where there is none."""
-        return "" if self.rival is None else _verdict(self.rows, self.best, self.rival)
+        return "" if self.rival is None else _said(_leads(self.rows, self.best, self.rival))
+
+    @property
+    def lead(self) -> str:
+        """The same for a cell of a table."""
+        return "" if self.rival is None else _short(_leads(self.rows, self.best, self.rival))
 
     @property
     def over(self) -> str:
@@ -183,42 +189,28 @@ def _over_trainings(rows: pd.DataFrame) -> str:
     return f"the trainings of {', '.join(sorted(several.index))}, single ones taken to vary alike"
 
 
-def _verdict(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> str:
-    """Whether a control ties: by the paired interval where both are what that compares, else by SHRP's own. A paired
-    one of SHRP's recovered model, where another is its best, is told beside it.
+def _leads(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> list[Lead]:
+    """The lead of SHRP's best model over a control, and behind it, where this is another one and was scored on the same
+    inputs, that of its recovered model.
     """
-    if rival["lead_low"] != rival["lead_low"]:
-        return _by_intervals(best, rival)
-    value, low, high = (100 * rival[name] for name in ("lead", "lead_low", "lead_high"))
-    points = f"{signed(value)} points ({signed(low)} to {signed(high)})"
-    if not _paired(rows, best, rival):
-        return f"{_by_intervals(best, rival)}; the recovered model's lead is {points}"
-    tie = rival["lead_low"] <= 0 <= rival["lead_high"]
-    return f"{'a tie' if tie else 'no tie'}, SHRP's lead on the same inputs is {points}"
+    mine, control = (
+        rows[(rows["name"] == one["name"]) & (rows["texts"] == one["texts"])] for one in (best, rival)
+    )
+    reference = held_against(rows, rival)
+    is_best = bool(reference["name"].eq(best["name"]).any())
+    found = [lead_over(mine, control, is_of_mine=is_best)]
+    if is_best or set(reference["task"]) != set(control["task"]):
+        return found
+    other = lead_over(reference, control, is_of_mine=True)
+    return found if other.apart else [*found, other]
 
 
-def _by_intervals(best: pd.Series, rival: pd.Series) -> str:
-    """Whether a control lies in the interval of SHRP's best model, in words."""
-    if best["low"] != best["low"]:
-        return "no interval to tell a tie by"
-    if best["low"] <= rival["retained"] <= best["high"]:
-        return "a tie, within SHRP's interval"
-    below = rival["retained"] < best["low"]
-    drawn = rival["model"] == "random" and not rival["recovered"]  # its ends are the range of draws
-    overlap = not drawn and (rival["high"] >= best["low"] if below else rival["low"] <= best["high"])
-    text = f"{'below' if below else 'above'} SHRP's interval"
-    return f"{text}, though the two intervals overlap" if overlap else text
+def _said(leads: list[Lead]) -> str:
+    return "; the recovered model: ".join(one.said for one in leads)
 
 
-def _paired(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> bool:
-    """Whether a control's lead is that of `best`: it is of the recovered model that keeps as many experts a layer, or
-    of the largest one where the control keeps none.
-    """
-    if not best["recovered"]:
-        return False
-    recovered = rows[(rows["model"] == "static") & rows["recovered"].astype(bool)]
-    of = rival["per_layer"] if pd.notna(rival["per_layer"]) else recovered["per_layer"].max()
-    return bool(best["per_layer"] == of)
+def _short(leads: list[Lead]) -> str:
+    return "; recovered: ".join(one.short for one in leads)
 
 
 def _with_ends(row: pd.Series) -> str:
@@ -235,7 +227,8 @@ def both_seeds(one: Mapping[str, Any]) -> str:
 
 def not_below(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each task, recipe and depth of `glue_frame` where a control keeps at least as much as the best pruned
-    model: task, converted, recipe, control, control keeps, model, model keeps, verdict, n, seeds, control seeds.
+    model: task, converted, recipe, control, control keeps, model, model keeps, verdict, lead (the verdict in short), n,
+    seeds, control seeds.
     """
     rows = []
     for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
@@ -244,6 +237,7 @@ def not_below(frame: pd.DataFrame) -> pd.DataFrame:
         if mine.empty or controls.empty or controls["retained"].iloc[-1] < mine["retained"].iloc[-1]:
             continue
         best, rival = mine.iloc[-1], controls.iloc[-1]
+        leads = _leads(group, best, rival)
         rows.append(
             {
                 "task": task,
@@ -253,7 +247,8 @@ def not_below(frame: pd.DataFrame) -> pd.DataFrame:
                 "control keeps": _with_ends(rival),
                 "model": best["name"],
                 "model keeps": _with_ends(best),
-                "verdict": _verdict(group, best, rival),
+                "verdict": _said(leads),
+                "lead": _short(leads),
                 "n": best["n"],
                 "seeds": best["seeds"],
                 "control seeds": rival["seeds"],

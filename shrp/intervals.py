@@ -73,6 +73,8 @@ class Mean:
     """Of the mean, over trainings; 0 where each task has one."""
     freedom: float = 0.0
     """Degrees of freedom of that variance."""
+    single: float = 0.0
+    """Variance of one training's figure, of which `variance` is the mean's; 0 where it is not known."""
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -101,8 +103,29 @@ def over_trainings(values: Sequence[float], intervals: Sequence[tuple[float, flo
     found, ends = np.asarray(values, dtype=float), np.asarray(intervals, dtype=float)
     below, above = np.abs(ends - found[:, None]).mean(0).tolist()
     n = len(found)
-    variance = float(found.var(ddof=1) / n) if n > 1 else 0.0
-    return Mean(float(found.mean()), below, above, variance, n - 1.0)
+    single = float(found.var(ddof=1)) if n > 1 else 0.0
+    return Mean(float(found.mean()), below, above, single / n, n - 1.0, single)
+
+
+def difference(mine: Mean, other: Mean) -> Mean:
+    """How far one mean is above another, of trainings of its own; what inputs leave open is taken to be independent
+    too, which on the same inputs counts as open what both share.
+
+    One that is of a single training, beside one that is of several, is taken to vary over trainings as that does. The
+    degrees of freedom are Welch's and Satterthwaite's.
+    """
+    below, above = np.hypot([mine.below, mine.above], [other.above, other.below]).tolist()
+    value = mine.value - other.value
+    several = [m for m in (mine, other) if m.freedom]
+    if not several:
+        return Mean(value, below, above)
+    if len(several) == 1:
+        (known,) = several
+        return Mean(value, below, above, known.variance + known.single, known.freedom, 2 * known.single)
+    variance = mine.variance + other.variance
+    parts = sum(m.variance**2 / m.freedom for m in several)
+    freedom = variance**2 / parts if parts else mine.freedom + other.freedom
+    return Mean(value, below, above, variance, freedom, mine.single + other.single)
 
 
 def over_tasks(means: Sequence[Mean]) -> Mean:
@@ -119,7 +142,7 @@ def over_tasks(means: Sequence[Mean]) -> Mean:
     several = [m for m in means if m.freedom]
     alone, known = n - len(several), sum(m.freedom for m in several)
     # What each adds to the sum's variance: that of its own mean, and its share in the pooled one of the others.
-    parts = [(m.variance * (1 + alone * (m.freedom + 1) * m.freedom / known), m.freedom) for m in several]
+    parts = [(m.variance + alone * m.single * m.freedom / known, m.freedom) for m in several]
     total = sum(variance for variance, _ in parts)
     freedom = total**2 / sum(variance**2 / df for variance, df in parts) if total else 0.0
     return Mean(sum(m.value for m in means) / n, below, above, total / n**2, freedom)

@@ -17,7 +17,6 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_trainings, stored_interval
-from shrp.phrases import ends_in_points, signed
 
 FILES = Path(__file__).parent.parent / "docs" / "data"
 UNROUTED = "unrouted"
@@ -200,7 +199,13 @@ def _parts(mean: Mean, of: str) -> dict[str, float]:
     return {f"{of}{field.name}": getattr(mean, field.name) for field in fields(Mean)[1:]}
 
 
-def _means_in(rows: pd.DataFrame, of: str, value: str) -> list[Mean]:
+def means_in(rows: pd.DataFrame, of: str, value: str) -> list[Mean]:
+    """The means that rows of `glue_frame` hold.
+
+    Args:
+        of: what the columns of their parts begin with: nothing, or `lead `.
+        value: the column of their values.
+    """
     parts = [rows[f"{of}{field.name}"] for field in fields(Mean)[1:]]
     return [Mean(*row) for row in zip(rows[value], *parts, strict=True)]
 
@@ -257,16 +262,13 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
     keys = [key for key in _KEYS if key not in ("task", "kept")]
     found = []
     for key, group in frame.groupby(keys, dropna=False, sort=False):
-        mean = over_tasks(_means_in(group, "", "retained"))
-        led = over_tasks(_means_in(group, "lead ", "lead"))
+        mean = over_tasks(means_in(group, "", "retained"))
         found.append(
             dict(zip(keys, key, strict=True))
             | {
                 "name": group["name"].iloc[0],
                 "retained": mean.value,
                 **dict(zip(("low", "high"), mean.ends, strict=True)),
-                "lead": led.value,
-                **dict(zip(("lead_low", "lead_high"), led.ends, strict=True)),
                 "worst": group["retained"].min(),
                 "best": group["retained"].max(),
                 **{size: group[size].mean() for size in _SIZES},
@@ -300,35 +302,6 @@ def floors(frame: pd.DataFrame) -> pd.Series:
 def floor_text(share: float) -> str:
     """A clause on a teacher: what share of its score the best constant answer has; empty for nan."""
     return "" if share != share else f", a constant answer has {share:.1%} of it"
-
-
-def leads(frame: pd.DataFrame) -> list[str]:
-    """A clause for each trained control: by how many points of the teacher's score SHRP's recovered model leads it, by
-    task. Of so many intervals some exclude 0 by chance: `shrp.phrases.by_chance` of `leads_measured`.
-
-    Args:
-        frame: rows of `glue_frame` of one recipe and depth.
-    """
-    said = []
-    for name, group in trained_controls(frame).dropna(subset="lead").groupby("name", sort=False):
-        of = [
-            f"{r.task} {signed(100 * r.lead)} ({ends_in_points(r.lead_low, r.lead_high)}"
-            f"{_of_seeds(r.lead_seeds, r.seeds)})"
-            for r in group.itertuples()
-        ]
-        said.append(f"Lead over {name.removeprefix('control: ')}: {', '.join(of)}")
-    return said
-
-
-def leads_measured(frame: pd.DataFrame) -> int:
-    """How many of the leads that `leads` tells have an interval."""
-    return int(trained_controls(frame)["lead_low"].notna().sum())
-
-
-def _of_seeds(known: int, seeds: int) -> str:
-    if seeds == 1:
-        return ""
-    return f"; {seeds} seeds" if known == seeds else f"; {known} of {seeds} seeds"
 
 
 def not_measured(frame: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from shrp.intervals import NO_INTERVAL, Mean, over_tasks, over_trainings
+from shrp.intervals import NO_INTERVAL, Mean, difference, over_tasks, over_trainings
 
 
 def test_one_training_keeps_its_own_interval():
@@ -79,6 +79,31 @@ def test_the_interval_covers_the_truth_where_some_tasks_have_one_training():
             low, high = over_tasks(means).ends
             hits.append(low <= 0 <= high)
         assert 0.935 <= np.mean(hits) <= 0.985
+
+
+@pytest.mark.parametrize("trainings", [(3, 3), (3, 1), (1, 3), (2, 5)])
+@pytest.mark.parametrize("tasks", [1, 6])
+def test_the_interval_of_a_difference_covers_the_truth_where_both_vary_alike(tasks, trainings):
+    """On inputs of their own; on several tasks two have one training of either."""
+    rng = np.random.default_rng(0)
+
+    def mean(n, of_inputs, of_trainings):
+        values = rng.normal(scale=of_inputs) + rng.normal(scale=of_trainings, size=n)
+        return over_trainings(values, [(v - 1.96 * of_inputs, v + 1.96 * of_inputs) for v in values])
+
+    for scales in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0)):
+        hits = []
+        for _ in range(1000):
+            sizes = [trainings if task < 4 else (1, 1) for task in range(tasks)]
+            low, high = over_tasks([difference(*(mean(n, *scales) for n in pair)) for pair in sizes]).ends
+            hits.append(low <= 0 <= high)
+        assert 0.93 <= np.mean(hits) <= 0.99
+
+
+def test_a_difference_of_single_trainings_is_open_as_their_inputs_are():
+    found = difference(Mean(0.9, 0.03, 0.01), Mean(0.7, 0.04, 0.02))
+    assert found.ends == pytest.approx((0.2 - np.hypot(0.03, 0.02), 0.2 + np.hypot(0.01, 0.04)))
+    assert np.isnan(difference(Mean(0.9, *NO_INTERVAL), Mean(0.7, 0.04, 0.02)).ends).all()
 
 
 def test_trainings_of_tasks_that_vary_unlike_have_degrees_between():

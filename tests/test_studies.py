@@ -91,7 +91,7 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     assert "no router keeps 105.0% (103.0 to 107.0)" in on_cola
     assert (
         "layers dropped keeps 97.0% (95.0 to 99.0), the best pruned model, SHRP, static, 2 a layer, recovered, 90.0% "
-        "(88.0 to 92.0): above SHRP's interval (n = 100, seeds: 1)."
+        "(88.0 to 92.0): no tie, SHRP's lead, not paired, is -7.0 points (-9.8 to -4.2) (n = 100, seeds: 1)."
     ) in on_rte
     # The uniform control is known on one task only, so the best control that is known on both is named.
     assert "keeps 94.0%" in sentence
@@ -133,7 +133,8 @@ def test_each_setting_stands_beside_its_verdict_and_the_papers_claim_if_there_is
         ["retain", "6 of 12 layers"],
         ["paper", "6 of 12 layers"],
     ]
-    assert found["verdict"].tolist() == ["", "a tie, within SHRP's interval", ""]
+    tie = "a tie: -4.0 (-37.7 to +29.7), not paired"
+    assert found["lead"].tolist() == ["", tie, ""]
     assert found["reported"].isna().tolist() == [True, False, False]
     assert "93% of BERT-base" in found["reported"][2]
 
@@ -146,8 +147,8 @@ def test_draws_of_random_experts_do_not_stand_for_trained_ones():
     assert claim["best control"] == "random experts, 2 a layer: 50.0%"
     assert claim["lacking"] == "trained random experts, layers dropped, no router"
     assert (
-        "layers dropped, no router) keeps 50.0% (mean of draws) at 52.5%: below SHRP's interval ("
-        in findings(frame)[0]
+        "layers dropped, no router) keeps 50.0% (mean of draws) at 52.5%: SHRP's lead, not paired, is +44.0 points "
+        "(no interval) (" in findings(frame)[0]
     )
     trained = [row(task, "random", 0.5, per_layer=2, recovered=True) for task in ("cola", "rte")]
     (claim,) = claims(studies.glue_frame([*ROWS[1:4], *trained])).to_dict("records")
@@ -161,7 +162,6 @@ def test_random_experts_without_a_router_are_a_control_of_their_own():
     frame = studies.glue_frame([unrouted, mine])
     name = "no router, then random experts, 2 a layer, recovered"
     assert frame["name"].tolist() == ["SHRP, static, 2 a layer, recovered", f"control: {name}"]
-    assert studies.leads(frame) == [f"Lead over {name}: cola -5.0 (-8.0 to -2.0)"]
     (claim,) = claims(frame).to_dict("records")
     assert claim["best control"].startswith(f"{name}: 95.0%")
     assert claim["lacking"] == "trained random experts, layers dropped, no router"
@@ -184,37 +184,12 @@ def test_models_of_one_name_that_saw_other_texts_are_not_one():
     assert f", on {claim['over']}; the best control (layers dropped" in findings(frame)[0]
 
 
-def test_a_lead_over_a_model_that_is_there_no_more_is_void():
-    mine = row("cola", "static", 0.9, per_layer=2, recovered=True) | {"stage": "static-2"}
-    lead = {"lead": -0.05, "lead_interval": [-0.08, -0.02], "against": "static-2"}
-    control = row("cola", "uniform", 0.95) | lead
-    assert studies.leads(studies.glue_frame([mine, control])) == [
-        "Lead over no router: cola -5.0 (-8.0 to -2.0)"
-    ]
-    assert studies.leads_measured(studies.glue_frame([mine, control])) == 1
-    again = mine | {"stage": "static-3"}
-    assert not studies.leads(studies.glue_frame([again, control]))
-    older = {name: value for name, value in control.items() if name != "against"}  # does not tell
-    assert len(studies.leads(studies.glue_frame([again, older]))) == 1
-
-
-def test_a_lead_over_the_recovered_model_is_told_where_another_one_is_the_best():
-    rows = [
-        row("cola", "static", 0.9, per_layer=2),
-        row("cola", "static", 0.85, per_layer=2, recovered=True),
-        row("cola", "dropped", 0.91) | {"lead": -0.06, "lead_interval": [-0.09, -0.03]},
-    ]
-    said = findings(studies.glue_frame(rows))[1]
-    assert "the best pruned model, SHRP, static, 2 a layer, 90.0%" in said
-    assert "a tie, within SHRP's interval; the recovered model's lead is -6.0 points (-9.0 to -3.0) (" in said
-
-
 def test_draws_that_are_not_below_have_no_interval():
     drawn = row("cola", "random", 0.95, per_layer=2) | {"interval": [0.3, 0.6]}
     mine = row("cola", "static", 0.9, per_layer=2, recovered=True)
     said = findings(studies.glue_frame([mine, drawn]))[1]
     assert "random experts, 2 a layer keeps 95.0% (mean of draws), the best pruned model" in said
-    assert "overlap" not in said
+    assert "SHRP's lead, not paired, is -5.0 points (no interval) (" in said
 
 
 def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
@@ -226,34 +201,6 @@ def test_what_was_trained_on_says_over_which_tasks_all_are_compared():
         "mean over cola, rte; the best control (layers dropped; not measured on all of these: trained "
         "random experts, no router, which on cola has 105.0% where SHRP has 98.0%) keeps 98.0%" in sentence
     )  # not 82.0, over three
-
-
-def test_a_paired_lead_tells_a_tie_where_there_is_one():
-    mine = [row(task, "static", 0.97, per_layer=2, recovered=True) for task in ("cola", "rte")]
-    for lead, said in (
-        (0.004, "a tie, SHRP's lead on the same inputs is +0.4 points (-0.3 to +1.1)"),
-        (0.03, "no tie, SHRP's lead on the same inputs is +3.0 points (+2.3 to +3.7)"),
-    ):
-        ends = {"lead": lead, "lead_interval": [lead - 0.01, lead + 0.01]}
-        rows = [*mine, *(row(task, "dropped", 0.97 - lead) | ends for task in ("cola", "rte"))]
-        assert said in findings(studies.glue_frame(rows))[0]
-    rows = [*mine, row("cola", "dropped", 0.96) | ends, row("rte", "dropped", 0.96)]
-    assert "a tie, within SHRP's interval" in findings(studies.glue_frame(rows))[0]  # one lead lacks
-
-
-def test_a_lead_is_told_of_the_model_that_it_is_of_alone():
-    sizes = {
-        1: 0.99,
-        2: 0.97,
-    }  # the smaller one is best, and the lead over dropped layers is the larger one's
-    mine = [row("rte", "static", score, per_layer=m, recovered=True) for m, score in sizes.items()]
-    ends = {"lead": 0.01, "lead_interval": [0.005, 0.02]}
-    found = findings(studies.glue_frame([*mine, row("rte", "dropped", 0.96) | ends]))[0]
-    assert "SHRP's lead" not in found
-    found = findings(studies.glue_frame([mine[1], row("rte", "dropped", 0.96) | ends]))[0]
-    assert "SHRP's lead on the same inputs is +1.0 points" in found
-    drawn = row("rte", "random", 0.96, per_layer=1, recovered=True) | ends
-    assert "SHRP's lead" in findings(studies.glue_frame([*mine, drawn]))[0]
 
 
 def test_a_control_that_was_not_trained_on_texts_says_so_and_is_a_row_of_its_own():
@@ -308,21 +255,3 @@ def test_intervals_say_over_which_trainings_they_are():
     again.append(row("rte", "static", 0.9, seed=1, per_layer=2, recovered=True))
     sentence = findings(studies.glue_frame([*ROWS, *again]))[0]
     assert "(intervals over inputs, and over the trainings)." in sentence
-
-
-def test_a_lead_is_over_the_seeds_whose_was_kept():
-    seeds = [row("cola", "dropped", 0.9, seed=s) for s in range(3)]
-    seeds[1] |= {"lead": 0.02, "lead_interval": [0.01, 0.04]}
-    seeds[2] |= {"lead": 0.02, "lead_interval": [0.0, 0.04]}
-    frame = studies.glue_frame([*ROWS[1:3], *seeds])
-    said = studies.leads(frame)
-    assert said == ["Lead over layers dropped: cola +2.0 (+0.5 to +4.0; 2 of 3 seeds)"]
-
-
-def test_a_seed_with_all_answers_alike_counts_and_leaves_no_interval():
-    seeds = [row("cola", "dropped", 0.9, seed=s) for s in range(2)]
-    seeds[0] |= {"lead": 0.03, "lead_interval": [0.01, 0.05]}
-    seeds[1] |= {"lead": 0.0, "lead_interval": None}
-    frame = studies.glue_frame([*ROWS[1:3], *seeds])
-    assert studies.leads(frame) == ["Lead over layers dropped: cola +1.5 (no interval; 2 seeds)"]
-    assert studies.leads_measured(frame) == 0

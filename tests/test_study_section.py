@@ -25,7 +25,10 @@ def test_a_table_for_each_recipe_and_depth_with_seeds_and_intervals():
 def test_under_a_table_are_paired_leads_floors_and_the_controls_that_lack():
     led = [row("cola", "dropped", 0.99) | {"lead": 0.011, "lead_interval": [-0.02, 0.04], "constant": 0.4}]
     text = glue_section([*ROWS[1:4], *led, row("rte", "dropped", 0.97)])
-    assert "- Lead over layers dropped: cola +1.1 (-2.0 to +4.0)\n" in text  # not kept of rte
+    lines = text[text.index("| lead over | cola | rte | mean |") :].splitlines()
+    assert lines[2].startswith(
+        "| layers dropped | +1.1 (-2.0 to +4.0) | *-7.0 (-9.8 to -4.2)* | *"
+    )  # one is paired
     assert "Controls not measured: random experts, recovered on cola, rte; no router on cola, rte." in text
     assert (
         "cola accuracy 0.800 (n = 100, a constant answer has 50.0% of it); rte accuracy 0.800 (n = 100)"
@@ -46,7 +49,7 @@ def test_what_never_varies_is_called_one_class(interval):
     text = glue_section([perfect, row("cola", "dropped", 0.9)])
     assert "| 125.0 (no interval) |" in text
     assert "keeps 125.0% of the teacher's score" in text
-    assert ": no interval to tell a tie by" in text
+    assert ": SHRP's lead, not paired, is +35.0 points (no interval)" in text
     assert "nan" not in text
 
 

@@ -2,9 +2,12 @@
 
 from types import SimpleNamespace
 
+import pytest
+
+from shrp.leads import lead_frame
 from shrp.rates import rates_frame
 from shrp.studies import NAMES, average, glue_frame
-from ui.experiments_figures import pareto
+from ui.experiments_figures import lead_panels, pareto
 from ui.experiments_rate_figures import kept_by_rate
 
 from .test_experiments import rates_row
@@ -43,3 +46,21 @@ def test_models_at_one_rate_have_a_place_each_and_no_axis_of_rates():
     several = kept_by_rate(frame(("dropped", 1.0, 0.1), ("static", 1.0, 0.3), ("static", 2.0, 0.2)), "")
     assert list(several.layout.xaxis.ticktext) == ["1", "2"]
     assert "by learning rate" in several.layout.title.text
+
+
+def test_leads_have_a_panel_a_task_filled_where_they_are_paired():
+    led = {"lead": 0.1, "lead_interval": [0.08, 0.12]}
+    mine = [row(task, "static", 0.9, per_layer=2, recovered=True) for task in ("cola", "rte")]
+    rows = [*mine, row("cola", "dropped", 0.8) | led, row("rte", "dropped", 0.7), row("cola", "uniform", 1.0)]
+    fig = lead_panels(lead_frame(glue_frame(rows)), "SHRP's lead", "")
+    assert [one.text for one in fig.layout.annotations] == ["cola", "rte", "mean"]
+    marks = {(one.name, one.xaxis): (one.x[0], one.marker.symbol) for one in fig.data}
+    assert marks == {
+        ("layers dropped", "x"): (pytest.approx(10), "triangle-down"),
+        ("layers dropped", "x2"): (pytest.approx(20), "triangle-down-open"),
+        ("layers dropped", "x3"): (pytest.approx(15), "triangle-down-open"),
+        ("no router", "x"): (pytest.approx(-10), "hexagon-open"),
+    }
+    (cola,) = (one for one in fig.data if one.xaxis == "x" and one.name == "layers dropped")
+    assert "cola: +10.0 (+8.0 to +12.0) points (on the same inputs, seeds: 1)" in cola.hovertext
+    assert fig.layout.xaxis.range[0] < 0 < fig.layout.xaxis.range[1]  # nobody's lead is in every panel

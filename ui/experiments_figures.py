@@ -9,13 +9,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from shrp.phrases import ends_in_points, signed, with_ends
+from shrp.leads import MEAN
+from shrp.phrases import ends_in_points, in_points, signed, with_ends
 from shrp.published import PUBLISHED, Published
 from shrp.studies import NAMES, UNROUTED
 from shrp.studies import floors as floors_of
 from ui.experiments_seed_figures import between
 from ui.text import escape_html, metric_name
-from ui.theme import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, layout, whiskers
+from ui.theme import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, layout, title_height, whiskers
 
 _LOOK = {
     "routed": (BLUE, "circle"),
@@ -77,15 +78,66 @@ def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
         categoryorder="array", categoryarray=[names[model] for model in reversed(models)], showgrid=True
     )
     fig.update_xaxes(zeroline=False)
-    lines = sum(name.count("<br>") + 1 for name in names.values())
-    return layout(
-        fig,
-        title,
-        subtitle=note,
-        height=230 + 12 * lines + 20 * len(models),
-        legend=False,
-        margin={"t": 162},
+    return _panels(fig, title, note, list(names.values()), above=38)
+
+
+def lead_panels(leads: pd.DataFrame, title: str, note: str) -> go.Figure:
+    """SHRP's lead over each trained control: a row a control, a panel a task with an axis of its own, in which what is
+    right of 0 is SHRP's; hollow where the two were not scored as pairs.
+
+    Args:
+        leads: `shrp.leads.lead_frame`.
+    """
+    tasks = [task for task in leads["task"].unique() if task != MEAN]
+    tasks += [MEAN] if leads["task"].eq(MEAN).any() else []
+    names = {name: _wrapped(name) for name in leads["name"].unique()}
+    fig = make_subplots(cols=len(tasks), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=tasks)
+    for place, task in enumerate(tasks, 1):
+        part = leads[leads["task"] == task]
+        for row in part.itertuples():
+            color, symbol = _LOOK.get(row.model, (GREY, "circle"))
+            mark = symbol if row.paired else f"{symbol}-open"
+            how = "on the same inputs" if row.paired else "not paired" + " on all tasks" * (task == MEAN)
+            seeds = f", seeds: {row.seeds}" if row.seeds else ""
+            fig.add_scatter(
+                x=[100 * row.lead],
+                y=[names[row.name]],
+                error_x=whiskers(*([100 * end] for end in (row.lead, row.low, row.high))),
+                mode="markers",
+                name=row.name,
+                marker={
+                    "color": color,
+                    "symbol": mark,
+                    "size": 10,
+                    "line": {"width": 0 if row.paired else 2},
+                },
+                hovertext=f"lead over {escape_html(row.name)}<br>{task}: {in_points(row.lead, row.low, row.high)} "
+                f"points ({how}{seeds})",
+                hovertemplate="%{hovertext}<extra></extra>",
+                row=1,
+                col=place,
+            )
+        ends = pd.concat([part["low"], part["high"], part["lead"], pd.Series([0.0])]).dropna() * 100
+        margin = 0.08 * max(ends.max() - ends.min(), 2)
+        fig.update_xaxes(range=[ends.min() - margin, ends.max() + margin], nticks=4, row=1, col=place)
+        fig.add_vline(0, line={"color": GREY, "dash": "dash", "width": 1}, row=1, col=place)
+    fig.update_yaxes(
+        categoryorder="array", categoryarray=[names[name] for name in reversed(names)], showgrid=True
     )
+    fig.update_xaxes(zeroline=False)
+    return _panels(fig, title, note, list(names.values()), above=24)
+
+
+def _panels(fig: go.Figure, title: str, note: str, names: list[str], *, above: int) -> go.Figure:
+    """The layout of panels with a row a name.
+
+    Args:
+        names: with their line breaks.
+        above: pixels for the panels' own titles.
+    """
+    top = title_height(note) + above
+    height = top + 68 + 12 * sum(name.count("<br>") + 1 for name in names) + 20 * len(names)
+    return layout(fig, title, subtitle=note, height=height, legend=False, margin={"t": top})
 
 
 def _marker(row: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,8 @@ from shrp import studies
 from shrp.claims import claims
 from shrp.errors import DataError
 from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, both_seeds, findings, not_below
-from shrp.phrases import by_chance, counted, in_words
+from shrp.leads import lead_frame, leads_measured
+from shrp.phrases import by_chance, counted, in_words, listed
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
 from ui.downloads import chart, downloads
@@ -22,7 +24,10 @@ from ui.text import escape, metric_name
 
 RECIPE, DEPTH, OVER = "recipe", "depth", "over"
 """Keys of the pickers, in the session's state and in the URL."""
-ROW = 66  # pixels of a row of the table: three lines, for the longest names of models
+ROW = 66
+"""Pixels of a row of three lines."""
+MODEL_CHARS = 22
+"""Characters that fit into a line of a model's name in the table."""
 AXES = {
     "Parameters": "encoder_params",
     "FLOPs": "encoder_flops",
@@ -59,7 +64,7 @@ def standing(glue: pd.DataFrame) -> Drawn:
         found.assign(
             converted=found["recipe"] + ", " + found["converted"],
             measured=[_kept(row) for row in found.itertuples()],
-        )[["converted", "measured", "best control", "verdict", "over", "reported"]],
+        )[["converted", "measured", "best control", "lead", "over", "reported"]],
         hide_index=True,
         width="stretch",
         height="content",
@@ -68,7 +73,11 @@ def standing(glue: pd.DataFrame) -> Drawn:
             "converted": st.column_config.TextColumn("setting", width=88),
             "measured": st.column_config.TextColumn("keeps, at size", width=112),
             "best control": st.column_config.TextColumn("best control", width=160),
-            "verdict": st.column_config.TextColumn("that control is", width=140),
+            "lead": st.column_config.TextColumn(
+                "SHRP's lead",
+                width=140,
+                help="Over that control, in percentage points of the teacher's score",
+            ),
             "reported": st.column_config.TextColumn("the paper reports", width=150),
             "over": st.column_config.TextColumn("tasks", width=90),
         },
@@ -81,11 +90,10 @@ def standing(glue: pd.DataFrame) -> Drawn:
     st.caption(
         "Keeps: the best static (pruned) model's share of the dense teacher's score, with its 95% interval over "
         "validation inputs and, where tasks have several seeds, over trainings, single ones taken to vary alike; size: "
-        "encoder parameters left. Rows over "
-        "different tasks are not comparable. “A tie”: the interval of SHRP's lead on the same inputs contains 0 or, "
-        "where no lead was stored, the control lies in SHRP's interval. Both sides are the best of several models on "
-        "these same data. The paper used another base and other teachers, so compare only roughly. Speed: "
-        "docs/results.md."
+        "encoder parameters left. Rows over different tasks are not comparable. “A tie”: the interval of the lead "
+        "contains 0; not paired: it was not measured on the same inputs, but follows from both scores. Both sides are "
+        "the best of several models on these same data. The paper used another base and other teachers, so compare "
+        "only roughly. Speed: docs/results.md."
     )
     with st.expander("What is left above a constant answer", icon=":material/horizontal_rule:"):
         st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
@@ -112,10 +120,10 @@ def _higher(rows: pd.DataFrame) -> None:
                 "setting": rows["task"] + ", " + rows["recipe"] + ", " + rows["converted"],
                 "control": rows["control"] + ": " + rows["control keeps"],
                 "model": rows["model"] + ": " + rows["model keeps"],
-                "verdict": rows["verdict"],
+                "lead": rows["lead"],
                 "over": [f"n = {row['n']:,}; seeds: {both_seeds(row)}" for row in rows.to_dict("records")],
             }
-        )[["setting", "control", "verdict", "model", "over"]],
+        )[["setting", "control", "model", "lead", "over"]],
         hide_index=True,
         width="stretch",
         height="content",
@@ -124,7 +132,7 @@ def _higher(rows: pd.DataFrame) -> None:
             "setting": st.column_config.TextColumn(width=100),
             "control": st.column_config.TextColumn("the control", width=180),
             "model": st.column_config.TextColumn("the best pruned model", width=180),
-            "verdict": st.column_config.TextColumn("that control is", width=160),
+            "lead": st.column_config.TextColumn("SHRP's lead, points", width=160),
             "over": st.column_config.TextColumn(width=80),
         },
         alt="Tasks where a control keeps at least as much as the best pruned model",
@@ -190,26 +198,25 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=ROW if len(tasks) > 1 else None,  # of one task, every cell has room in a line
+        row_height=_row_height(rows)
+        if len(tasks) > 1
+        else None,  # of one task, every cell has room in a line
         column_config={
             # Narrow enough for six tasks in a small window.
-            "model": st.column_config.TextColumn(width=182),
+            "model": st.column_config.TextColumn(width=158),
             "size": st.column_config.TextColumn(
                 width=60,
                 help="Percent of the dense encoder's parameters / of the whole dense model's, with embeddings and head",
             ),
-            **{task: st.column_config.TextColumn(task, width=72) for task in tasks["task"]},
+            **{task: st.column_config.TextColumn(task, width=76) for task in tasks["task"]},
             "mean": st.column_config.NumberColumn(format="%.1f%%", width=58),
         },
         alt="Retained share by model and task, with its interval",
         placeholder="–",
     )
-    if said := studies.leads(rows):
-        st.markdown(
-            "By how many points of the teacher's score SHRP's recovered static model leads a trained control on the "
-            "same inputs, with the paired 95% interval, for the tasks where it is known."
-            f"{by_chance(studies.leads_measured(rows))}\n\n" + "\n".join(f"- {escape(one)}" for one in said)
-        )
+    leads = lead_frame(rows)
+    if len(leads):
+        _leads(leads, title, key, file)
     if about := studies.about_unrouted(rows):
         st.caption(escape(about))
     if missing := studies.not_measured(rows):
@@ -229,6 +236,42 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         + ". Size: percent of the dense encoder's parameters, without embeddings / of the whole dense model's."
     )
     downloads(rows, f"{key}-table", f"{file}-table")
+
+
+def _leads(leads: pd.DataFrame, title: str, key: str, file: str) -> None:
+    """The chart of leads over controls."""
+    above, below = leads[leads["low"] > 0], leads[leads["high"] < 0]
+    ends = "; ".join(
+        f"beyond chance {where} {listed(f'{row.name} on {row.task}' for row in part.itertuples())}"
+        for where, part in (("ahead of", above), ("behind", below))
+        if len(part)
+    )
+    chart(
+        figures.lead_panels(
+            leads,
+            f"SHRP's lead over its controls: {title}",
+            "percentage points of the dense teacher's score by which the recovered pruned model is ahead (right of 0) "
+            "or behind; each panel has its own axis<br>bars: 95% intervals, on the same inputs; hollow: not paired",
+        ),
+        leads,
+        f"{key}-leads",
+        f"{file}-leads",
+        f"SHRP's lead over each trained control by task; {ends or 'none beyond chance'}",
+    )
+    apart = (
+        " Hollow ones are differences of two scores, each with what it leaves open; what both share is counted twice, "
+        "so that their intervals are rather too wide. Of two numbers of seeds the first is SHRP's."
+    ) * (not leads["paired"].all())
+    st.caption(
+        "Of one training an interval is over inputs; of several over trainings too, and a single one beside several "
+        f"is taken to vary as they do.{apart}{by_chance(leads_measured(leads))}"
+    )
+
+
+def _row_height(rows: pd.DataFrame) -> int:
+    """Pixels of a row of the table that has room for the longest name of a model."""
+    lines = max(len(textwrap.wrap(name, MODEL_CHARS)) for name in rows["name"])
+    return ROW + 19 * max(lines - 3, 0)
 
 
 def size_check() -> Drawn:

@@ -184,6 +184,16 @@ SUBTITLE_WIDTH = 80
 """Characters of a subtitle that fit beside the sidebar in a window of 800 pixels."""
 
 
+def _lines(subtitle: str) -> list[str]:
+    # A chart cuts what does not fit, so long lines go on below.
+    return [part for line in subtitle.split("<br>") for part in textwrap.wrap(line, SUBTITLE_WIDTH)]
+
+
+def title_height(subtitle: str) -> int:
+    """Pixels that `layout` gives a title and this subtitle, above the plot."""
+    return 56 + 18 * len(_lines(subtitle))
+
+
 def layout(
     fig: go.Figure,
     title: str,
@@ -210,9 +220,7 @@ def layout(
         margin: overrides of the margins, in pixels.
     """
     write_numbers(fig)
-    # A chart cuts what does not fit, so long lines go on below.
-    lines = [part for line in subtitle.split("<br>") for part in textwrap.wrap(line, SUBTITLE_WIDTH)]
-    top = 56 + 18 * len(lines)
+    lines, top = _lines(subtitle), title_height(subtitle)
     fig.update_layout(
         overwrite=True,  # which plotly does several times faster than to merge
         title={

@@ -36,7 +36,7 @@ def all_parts(page, files):
 def test_the_table_its_chart_and_the_findings(page):
     at = page({"glue": json.dumps({"rows": ROWS})})
     assert not at.exception
-    assert len(specs(at)) == 2
+    assert len(specs(at)) == 3  # the table's, its leads', and sizes
     names = {trace["name"] for trace in specs(at)[0]["data"]}
     assert {"SHRP, static, 2 a layer, recovered", "control: layers dropped"} <= names
 
@@ -49,7 +49,7 @@ def test_the_papers_claims_stand_beside_what_was_measured(page):
     assert "93% of BERT-base" in row["reported"]
     assert row["measured"] == "94.0% (71.9 to 116.1) at 52.5%, over 2 tasks"
     assert row["best control"].startswith("layers dropped")
-    assert row["verdict"] == "a tie, within SHRP's interval"
+    assert row["lead"] == "a tie: -4.0 (-37.7 to +29.7), not paired"
     assert row["over"] == "cola, rte"
     assert (
         "retain, 6 of 12 layers: not measured on all of these: trained random experts, no router, which on cola has "
@@ -62,7 +62,7 @@ def test_where_a_control_is_not_below_is_told_task_by_task(page):
     (told,) = [frame.value for frame in at.dataframe if "setting" in frame.value]
     assert told["setting"].tolist() == ["cola, retain, 6 of 12 layers", "rte, retain, 6 of 12 layers"]
     assert told["control"][1] == "layers dropped: 97.0% (95.0 to 99.0)"
-    assert told["verdict"][1] == "above SHRP's interval"
+    assert told["lead"][1] == "no tie: -7.0 (-9.8 to -4.2), not paired"
     assert "**On 2 of 2** settings" in texts_of(at)
 
 
@@ -196,12 +196,12 @@ def test_the_ablation_and_what_others_reported(page):
     files = {"glue": json.dumps({"rows": ROWS}), "ablation": json.dumps({"rows": rows})}
     at = page(files, over="FLOPs")
     assert not at.exception
-    size = specs(at)[1]
+    size = specs(at)[2]
     recipe = page(files, part="Recipe")
     (ablation,) = specs(recipe)
     stars = next(trace for trace in size["data"] if trace["name"].startswith("as reported"))
     assert stars["text"] == ["SHRP, 11 of 12 layers", "BERT-of-Theseus", "DistilBERT"]
-    whole = specs(page(files, over="Whole-model parameters"))[1]
+    whole = specs(page(files, over="Whole-model parameters"))[2]
     assert all(values(trace["x"]) == pytest.approx([69.7]) for trace in whole["data"])
     assert "% of the dense model's" in whole["layout"]["xaxis"]["title"]["text"]
     assert "as reported" not in " ".join(trace["name"] for trace in whole["data"])
@@ -244,7 +244,8 @@ def test_another_encoder_has_its_own_table(page):
     assert not at.exception
     headings = [heading.value.replace("\\", "") for heading in (*at.header, *at.subheader)]
     assert "Another size: an encoder, 110M parameters" in headings
-    (spec,) = specs(at)
+    spec, leads = specs(at)
+    assert leads["layout"]["title"]["text"].startswith("SHRP's lead over its controls: 6 of 12 layers")
     assert spec["layout"]["title"]["text"].startswith("6 of 12 layers converted")
     assert {"control: no router", "SHRP, static, 2 a layer, recovered"} <= {
         trace.get("name") for trace in spec["data"]
