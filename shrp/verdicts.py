@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from shrp.intervals import stored_interval
+from shrp.intervals import Mean, difference, stored_interval
 from shrp.phrases import listed
 
 SHRP_KINDS = ("routed", "static")
@@ -22,9 +22,10 @@ NONE_CLOSE = "Every control that was measured is below SHRP on these data."
 KINDS_OF_CONTROL = ("layers dropped", "random experts", "no router")
 """What the names of controls begin with; all three belong beside an SHRP model (docs/method.md, "Controls")."""
 HOW_COMPARED = (
-    "A tie: the control's score lies in the SHRP model's 95% interval; above or below: outside it (not paired, so the "
-    "two intervals may overlap). Random experts are compared with the static model of the same size and recovery "
-    "(training after pruning), the other controls with every SHRP model."
+    "A tie: the 95% interval of the two scores' difference holds 0. It follows from the scores' own intervals, not "
+    "from pairs of answers, and so is rather too wide; a mean of random draws, which has none, is taken as exact. "
+    "Random experts are compared with the static model of the same size and recovery (training after pruning), the "
+    "other controls with every SHRP model."
 )
 _MOST_NAMED = 3
 _NEEDED = ("model", "data", "metric", "n")
@@ -44,7 +45,7 @@ class Verdict:
     wins: tuple[str, ...]
     """SHRP models that the control is above."""
     ties: tuple[str, ...]
-    """Those that it can't be told apart from: its score lies within their interval."""
+    """Those that it can't be told apart from: the interval of the difference holds 0."""
     trails: tuple[str, ...]
     """Those that it is below."""
     score: str
@@ -114,7 +115,7 @@ def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> l
             continue
         sides: dict[str, list[str]] = {"wins": [], "ties": [], "trails": []}
         for model in ours.itertuples():
-            sides[_side(control.score, model)].append(model.model)
+            sides[_side(control, model)].append(model.model)
         result.append(
             Verdict(
                 control=control.model,
@@ -181,10 +182,18 @@ def _finite(value: Any) -> float:
         return math.nan
 
 
-def _side(score: float, model: Any) -> Outcome:
-    if model.low <= score <= model.high:
+def _side(control: Any, model: Any) -> Outcome:
+    exact = control.low != control.low or not control.interval_is.startswith("95%")  # draws have a range
+    theirs = Mean(control.score, 0.0, 0.0) if exact else _mean(control)
+    found = difference(_mean(model), theirs)
+    low, high = found.ends
+    if low <= 0 <= high:
         return "ties"
-    return "wins" if score > model.score else "trails"
+    return "wins" if found.value < 0 else "trails"
+
+
+def _mean(row: Any) -> Mean:
+    return Mean(row.score, row.score - row.low, row.high - row.score)
 
 
 def _listed(models: tuple[str, ...], everything: int) -> str:
