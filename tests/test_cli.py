@@ -155,6 +155,7 @@ def test_evaluate_prints_one_json_object(shrp, place, tmp_path):
     assert result["interval_is"] == "95%, Wilson"
     assert result["teacher"] == 0.75
     assert result["retained"] == pytest.approx(expected.score / 0.75)
+    assert result["retained_interval"] == pytest.approx([end / 0.75 for end in expected.interval])
     assert {row["slice"]: row["n"] for row in result["slices"]} == pd.Series(
         data.slices
     ).value_counts().to_dict()

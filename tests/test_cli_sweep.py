@@ -1,6 +1,7 @@
 """`python -m shrp sweep` says what pruned models that are really built score, and refuses what can't be asked."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -149,6 +150,10 @@ def test_the_table_names_its_data_and_denominators(shrp, place):
     assert "below the routed model's accuracy" in err
     assert "--held-out" in err
     assert "--held-out" not in shrp("sweep", place / "routed", "--data", place / "data.csv", "--held-out")[2]
+    one = shrp("sweep", place / "routed", "--data", place / "data.csv", "--draws", "1")[1]
+    cells = [line.split("│")[4].strip() for line in one.splitlines() if line.startswith("│")]
+    assert all(re.fullmatch(r"0\.\d{3}", cell) for cell in cells[:-1])  # of one draw there is no range
+    assert cells[-1] == ""
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,9 @@ def _print(frame: pd.DataFrame, routed: Evaluation, scored: TextData, how: str) 
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:.3f} to {high:.3f}" if low == low else ""
+    if low != low:
+        return ""
+    return f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"  # of one draw
 
 
 def _say(cheapest: dict[float, pd.Series | None], routed: Evaluation, chosen_here: bool) -> None:

@@ -1,0 +1,52 @@
+"""How commands write tables and shares: nothing is cut, and intervals follow the scores'."""
+
+import re
+
+import pytest
+
+from shrp.cli.output import print_table, score_line, share_text, stderr
+
+ROW = {
+    "model": "static, 12 in all, shares matched",
+    "data": "a-name-that-has-no-break",
+    "n": 12345,
+    "score": 0.5,
+}
+
+
+def letters(text):
+    return re.sub(r"[^\w,.-]", "", text)
+
+
+@pytest.mark.parametrize("columns", ["40", "80", None])
+def test_no_cell_is_cut(capsys, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    print_table("what", [ROW])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns or 200)
+    cells = [[part.strip() for part in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    whole = ["".join(parts) for parts in zip(*cells, strict=True)]
+    assert [letters(cell) for cell in whole] == [
+        letters(text) for text in (ROW["model"], ROW["data"], "12,345", "0.5000")
+    ]
+    assert (len(cells) == 1) == (columns is None)  # where nothing says how wide it may be
+
+
+def test_a_long_line_is_left_to_the_terminal(capsys):
+    said = "`python -m shrp compare one two` says what it lost " * 6
+    stderr.print(said)
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_a_share_has_the_interval_of_its_score():
+    row = {"model": "m", "data": "d", "metric": "accuracy", "score": 0.6, "n": 10, "interval": [0.44, 0.72]}
+    assert share_text(row) == "-"
+    row |= {"retained": 0.75, "interval_is": "95%"}  # of a teacher's 0.8
+    assert share_text(row) == "75.0% (55.0 to 90.0)"
+    assert score_line(row)["of teacher"] == share_text(row)
+    assert share_text(row | {"interval": None}) == "75.0%"
+    assert share_text(row | {"score": 0.0, "retained": 0.0, "interval": [-0.1, 0.1], "teacher": 0.8}) == (
+        "0.0% (-12.5 to 12.5)"
+    )
