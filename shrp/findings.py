@@ -227,8 +227,8 @@ def both_seeds(one: Mapping[str, Any]) -> str:
 
 def not_below(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each task, recipe and depth of `glue_frame` where a control keeps at least as much as the best pruned
-    model: task, converted, recipe, control, control keeps, model, model keeps, verdict, lead (the verdict in short), n,
-    seeds, control seeds.
+    model: task, converted, recipe, control, control keeps, model, model keeps, verdict, lead (the verdict in short),
+    beyond_chance (whether the interval of the lead excludes 0), n, seeds, control seeds.
     """
     rows = []
     for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
@@ -249,6 +249,7 @@ def not_below(frame: pd.DataFrame) -> pd.DataFrame:
                 "model keeps": _with_ends(best),
                 "verdict": _said(leads),
                 "lead": _short(leads),
+                "beyond_chance": leads[0].is_tie is False,
                 "n": best["n"],
                 "seeds": best["seeds"],
                 "control seeds": rival["seeds"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import pandas as pd
@@ -20,14 +19,15 @@ from ui.downloads import chart, downloads
 from ui.experiments_parts import Drawn, headed, not_run, say
 from ui.pickers import always_one
 from ui.state import show_error
+from ui.tables import row_height
 from ui.text import escape, metric_name
 
 RECIPE, DEPTH, OVER = "recipe", "depth", "over"
 """Keys of the pickers, in the session's state and in the URL."""
 ROW = 66
 """Pixels of a row of three lines."""
-MODEL_CHARS = 22
-"""Characters that fit into a line of a model's name in the table."""
+MODEL = 158
+"""Pixels of the column of models' names."""
 AXES = {
     "Parameters": "encoder_params",
     "FLOPs": "encoder_flops",
@@ -99,11 +99,17 @@ def standing(glue: pd.DataFrame) -> Drawn:
         st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
     higher = not_below(glue)
     if len(higher):
+        sure = higher[higher["beyond_chance"]]
+        which = listed(
+            f"{row.control} on {row.task} ({row.recipe}, {row.converted})" for row in sure.itertuples()
+        )
         st.markdown(
             f"**On {len(higher)} of {len(glue.groupby(['task', 'recipe', 'depth']))}** settings of task, recipe and "
-            "layers a control keeps at least as much as the best pruned model:"
+            "layers a control keeps at least as much as the best pruned model, "
+            + (f"beyond chance {escape(which)}." if which else "on none of them beyond chance.")
         )
-        _higher(higher)
+        with st.expander(f"All {len(higher)}" if len(higher) > 1 else "Which", icon=":material/table_rows:"):
+            _higher(higher)
     return [heading]
 
 
@@ -198,12 +204,12 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
         hide_index=True,
         width="stretch",
         height="content",
-        row_height=_row_height(rows)
+        row_height=max(ROW, row_height(int(rows["name"].str.len().max()), MODEL))
         if len(tasks) > 1
         else None,  # of one task, every cell has room in a line
         column_config={
             # Narrow enough for six tasks in a small window.
-            "model": st.column_config.TextColumn(width=158),
+            "model": st.column_config.TextColumn(width=MODEL),
             "size": st.column_config.TextColumn(
                 width=60,
                 help="Percent of the dense encoder's parameters / of the whole dense model's, with embeddings and head",
@@ -266,12 +272,6 @@ def _leads(leads: pd.DataFrame, title: str, key: str, file: str) -> None:
         "Of one training an interval is over inputs; of several over trainings too, and a single one beside several "
         f"is taken to vary as they do.{apart}{by_chance(leads_measured(leads))}"
     )
-
-
-def _row_height(rows: pd.DataFrame) -> int:
-    """Pixels of a row of the table that has room for the longest name of a model."""
-    lines = max(len(textwrap.wrap(name, MODEL_CHARS)) for name in rows["name"])
-    return ROW + 19 * max(lines - 3, 0)
 
 
 def size_check() -> Drawn:
