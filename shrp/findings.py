@@ -104,14 +104,27 @@ def _lacking(model: str, known: pd.DataFrame, best: pd.DataFrame) -> str:
 
 def findings(frame: pd.DataFrame) -> list[str]:
     """A sentence for each recipe and depth of `glue_frame`, `retain` and few layers first, then one for each task where
-    a control is not below.
+    a control is above the best pruned model, or its recovered one, beyond chance, and one for all where it ties.
     """
-    return [_sentence(one) for one in contests(frame)] + [
+    higher = not_below(frame).to_dict("records")
+    said = [_sentence(one) for one in contests(frame)] + [
         f"On {one['task']} at {one['converted']} ({one['recipe']}) a control is not below: {one['control']} keeps "
         f"{one['control keeps']}, the best pruned model, {one['model']}, {one['model keeps']}: {one['verdict']} "
         f"(n = {one['n']:,}, seeds: {both_seeds(one)})."
-        for one in not_below(frame).to_dict("records")
+        for one in higher
+        if not one["ties"]
     ]
+    tied = [f"{in_setting(one)}, {one['lead'].replace('a tie: ', '')}" for one in higher if one["ties"]]
+    if tied:
+        said.append(
+            f"A control has as much or more, and ties, with SHRP's lead in points: {'; '.join(tied)}."
+        )
+    return said
+
+
+def in_setting(one: Mapping[str, Any]) -> str:
+    """A row of `not_below` in words: the control, and where."""
+    return f"{one['control']} on {one['task']} at {one['converted']} ({one['recipe']})"
 
 
 def above_constant(frame: pd.DataFrame) -> list[str]:
@@ -228,7 +241,8 @@ def both_seeds(one: Mapping[str, Any]) -> str:
 def not_below(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each task, recipe and depth of `glue_frame` where a control keeps at least as much as the best pruned
     model: task, converted, recipe, control, control keeps, model, model keeps, verdict, lead (the verdict in short),
-    beyond_chance (whether the interval of the lead excludes 0), n, seeds, control seeds.
+    ties (whether the intervals of all that was compared hold 0), beyond_chance (whether one excludes it; of draws there
+    is none), n, seeds, control seeds.
     """
     rows = []
     for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
@@ -249,7 +263,8 @@ def not_below(frame: pd.DataFrame) -> pd.DataFrame:
                 "model keeps": _with_ends(best),
                 "verdict": _said(leads),
                 "lead": _short(leads),
-                "beyond_chance": leads[0].is_tie is False,
+                "ties": all(lead.is_tie for lead in leads),
+                "beyond_chance": any(lead.is_tie is False for lead in leads),
                 "n": best["n"],
                 "seeds": best["seeds"],
                 "control seeds": rival["seeds"],

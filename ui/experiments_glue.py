@@ -10,7 +10,15 @@ import streamlit as st
 from shrp import studies
 from shrp.claims import claims
 from shrp.errors import DataError
-from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, both_seeds, findings, not_below
+from shrp.findings import (
+    ABOVE_CONSTANT,
+    HOW_FOUND,
+    above_constant,
+    both_seeds,
+    findings,
+    in_setting,
+    not_below,
+)
 from shrp.leads import lead_frame, leads_measured
 from shrp.phrases import by_chance, counted, in_words, listed
 from shrp.published import PUBLISHED
@@ -99,14 +107,11 @@ def standing(glue: pd.DataFrame) -> Drawn:
         st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
     higher = not_below(glue)
     if len(higher):
-        sure = higher[higher["beyond_chance"]]
-        which = listed(
-            f"{row.control} on {row.task} ({row.recipe}, {row.converted})" for row in sure.itertuples()
-        )
+        which = listed(in_setting(row) for row in higher.to_dict("records") if row["beyond_chance"])
         st.markdown(
             f"**On {len(higher)} of {len(glue.groupby(['task', 'recipe', 'depth']))}** settings of task, recipe and "
-            "layers a control keeps at least as much as the best pruned model, "
-            + (f"beyond chance {escape(which)}." if which else "on none of them beyond chance.")
+            "layers a control keeps at least as much as the best pruned model; "
+            + (f"beyond chance: {escape(which)}." if which else "nowhere beyond chance.")
         )
         with st.expander(f"All {len(higher)}" if len(higher) > 1 else "Which", icon=":material/table_rows:"):
             _higher(higher)
