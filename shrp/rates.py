@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from shrp.experiments import Experiment
-from shrp.phrases import counted, in_words, kept_share
+from shrp.intervals import Mean, difference
+from shrp.phrases import counted, ends_in_points, in_words, kept_share, signed
 from shrp.studies import bounds, stored_intervals
 
 NAMES = {
@@ -69,15 +70,25 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
         controls = [row for model, row in best.items() if model not in ("static", "dense")]
         if "static" in best and controls:
             rival = max(controls, key=lambda row: row["retained"])
-            gap = 100 * (best["static"]["retained"] - rival["retained"])
             several = rows["times"].nunique() > 1
+            found = _lead(best["static"], rival)
+            about = [ends_in_points(*found.ends)] if rows["seeds"].iloc[0] == 1 else []
+            about += ["not paired"] + ["the best of several on the data that score them"] * several
             text += (
-                f" {'Each at its best, ' * several}SHRP is {abs(gap):.1f} points "
-                f"{'ahead of' if gap >= 0 else 'behind'} {rival['name']} (not paired"
-                f"{'; the best of several on the data that score them' * several})."
+                f" {'Each at its best, ' * several}SHRP's lead over {rival['name']} is "
+                f"{signed(100 * found.value)} points ({'; '.join(about)})."
             )
         sentences.append(text)
     return sentences
+
+
+def _lead(mine: pd.Series, rival: pd.Series) -> Mean:
+    """Its ends are an interval's where those of the two are, and not of several seeds."""
+    sides = (
+        Mean(row["retained"], row["retained"] - row["low"], row["high"] - row["retained"])
+        for row in (mine, rival)
+    )
+    return difference(*sides)
 
 
 def _rates(row: pd.Series) -> str:

@@ -361,8 +361,8 @@ def test_models_are_told_at_the_table_s_rates_and_at_their_best(read, tmp_path):
         "On cola (11 of 12 layers, 1 seed) what is kept of the teacher's score: SHRP, recovered 75.0% (62.5 to 87.5) "
         "at the table's rates, the most of 2 tried; layers dropped 40.0% (27.5 to 52.5) at 2 times the table's rates, "
         "the most of 3 tried, and 30.0% (17.5 to 42.5) at the table's rates; a constant answer 25.0%. Each at its "
-        "best, SHRP is 35.0 points ahead of layers dropped (not paired; the best of several on the data that score "
-        "them)."
+        "best, SHRP's lead over layers dropped is +35.0 points (+17.3 to +52.7; not paired; the best of several on the "
+        "data that score them)."
     )
     ahead = [rates_row("random", 1.0, 0.36), rates_row("random", 1.0, 0.32, seed=1), *found.rows[3:]]
     (tmp_path / "rates.json").write_text(json.dumps({"rows": ahead}))
@@ -377,6 +377,10 @@ def test_models_are_told_at_the_table_s_rates_and_at_their_best(read, tmp_path):
         "90.0) at the table's rates."
     )
     frame = rates_frame(replace(found, rows=[ahead[0], *found.rows[3:]]))
-    assert "SHRP is 15.0 points behind random experts, recovered" in rates_findings(frame)[0]
+    said = "SHRP's lead over random experts, recovered is -15.0 points (-32.7 to +2.7; not paired"
+    assert said in rates_findings(frame)[0]
+    rows = [ahead[0], rates_row("static", 1.0, 0.3, seed=1), *ahead[1:2], rates_row("static", 1.0, 0.3)]
+    said = rates_findings(rates_frame(replace(found, rows=rows)))[0]
+    assert "is -10.0 points (not paired)." in said  # of several seeds no interval is known
     alone = rates_findings(frame[frame["model"] == "static"])[0]
     assert "points" not in alone
