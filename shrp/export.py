@@ -32,6 +32,7 @@ from shrp.measure import cost, dense_cost
 from shrp.plan import first_experts
 from shrp.prune import prune
 from shrp.saving import CONFIG, GRAPH, put_in_place
+from shrp.score_rows import teacher_rows
 
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest
@@ -204,6 +205,7 @@ def export_folder(
                 "num_experts": num_experts_of(model),
                 "cost": cost(model).relative_to(dense_cost(model)),
                 "made_from": made_from,
+                "teacher": teacher_rows(info),
                 "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
             }
             (partial / CONFIG).write_text(

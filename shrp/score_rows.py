@@ -72,10 +72,25 @@ def rows_as_now(
         length: tokens at which texts are cut now; None for where the checkpoint's usage and scores cut them.
     """
     now = length or info.max_length
-    before = info.training.get("config", {}).get("max_length") or info.max_length
+    return [
+        row for row in info.scores_on(data.source_fingerprint) if cut_alike(_cut(info, row), now, longest)
+    ]
 
-    def alike(row: Mapping[str, Any]) -> bool:
-        cut = row.get("max_length") or before  # rows of earlier versions don't say
-        return cut == now or longest() <= min(cut, now)
 
-    return [row for row in info.scores_on(data.source_fingerprint) if alike(row)]
+def cut_alike(before: int, now: int, longest: Callable[[], int]) -> bool:
+    """Whether texts that were cut at so many tokens before are the same as cut now.
+
+    Args:
+        longest: as for `rows_as_now`.
+    """
+    return before == now or longest() <= min(before, now)
+
+
+def teacher_rows(info: CheckpointInfo) -> list[dict[str, Any]]:
+    """A checkpoint's rows of its teacher's scores, each with the `max_length` at which texts were cut."""
+    return [dict(row) | {"max_length": _cut(info, row)} for row in info.scores if row["kind"] == "teacher"]
+
+
+def _cut(info: CheckpointInfo, row: Mapping[str, Any]) -> int:
+    # Rows of earlier versions don't say.
+    return row.get("max_length") or info.training.get("config", {}).get("max_length") or info.max_length

@@ -254,7 +254,7 @@ def evaluate(
 ) -> None:
     """Score a checkpoint, or an export of one as it is served, with a 95% interval.
 
-    A checkpoint's stands beside its dense teacher's, where that is known.
+    It stands beside its dense teacher's, where that is known.
     """
     from shrp.cli.subjects import subject
     from shrp.minimal_pairs import pair_outcomes, pairs_of

@@ -128,8 +128,8 @@ class OfExport:
         return self.export.evaluate_stream(source, batch_size=batch_size)
 
     def teacher(self, source: TextData) -> float | None:
-        """None: an export carries no scores."""
-        return None
+        """The dense teacher's score on these inputs, where the export carries it."""
+        return self.export.teacher_score(source)
 
     def costs(self) -> dict[str, float]:
         """Parameters and FLOPs, as shares of the dense model's."""
