@@ -13,7 +13,7 @@ from shrp import ablations, selections, studies
 from shrp.config import ShrpConfig
 from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, findings
 from shrp.general import RECOVERY_RATES
-from shrp.leads import MEAN, lead_frame, leads_measured
+from shrp.leads import HOW_APART, HOW_OPEN, MEAN, lead_frame, leads_measured
 from shrp.phrases import (
     by_chance,
     ends_in_points,
@@ -141,7 +141,7 @@ def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:
 
 
 def _beside(frame: pd.DataFrame) -> list[str]:
-    """Under a table: what its controls are, paired leads over trained ones, and those that were not measured."""
+    """Under a table: what its controls are, SHRP's leads over trained ones, and those that were not measured."""
     about = studies.about_unrouted(frame)
     lines = [about, ""] if about else []
     leads = lead_frame(frame)
@@ -157,15 +157,10 @@ def _leads(leads: pd.DataFrame) -> list[str]:
     tasks += [MEAN] * bool(leads["task"].eq(MEAN).any())
     cells = {(row.name, row.task): _lead(row) for row in leads.itertuples(index=False)}
     rows = [[name, *(cells.get((name, task), "") for task in tasks)] for name in leads["name"].unique()]
-    apart = (
-        " *In italics* what was not measured on the same inputs: the difference of two scores, each with what it "
-        "leaves open; what both share is counted twice, so that these intervals are rather too wide. Of two "
-        "numbers of seeds the first is SHRP's." * (not leads["paired"].all())
-    )
+    apart = f" *In italics* what {HOW_APART}" * (not leads["paired"].all())
     return [
-        "By how many points of the teacher's score SHRP's recovered static model leads a trained control, with the "
-        "paired 95% interval: of one seed over inputs, of several over trainings too, a single one beside several "
-        f"taken to vary as they do.{apart}{by_chance(leads_measured(leads))}",
+        "By how many points of the teacher's score SHRP's recovered static model leads a trained control, with its 95% "
+        f"interval, paired on the same inputs. {HOW_OPEN}{apart}{by_chance(leads_measured(leads))}",
         "",
         *table(["lead over", *tasks], rows),
     ]

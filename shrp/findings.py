@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from shrp.leads import Lead, held_against, lead_over
-from shrp.phrases import in_words, kept_share
+from shrp.phrases import in_words, kept_share, listed
 from shrp.studies import CONTROLS, NAMES, STANDARD, average, trained_controls
 
 HOW_FOUND = (
@@ -104,7 +104,8 @@ def _lacking(model: str, known: pd.DataFrame, best: pd.DataFrame) -> str:
 
 def findings(frame: pd.DataFrame) -> list[str]:
     """A sentence for each recipe and depth of `glue_frame`, `retain` and few layers first, then one for each task where
-    a control is above the best pruned model, or its recovered one, beyond chance, and one for all where it ties.
+    a control is above the best pruned model, or its recovered one, and is not shown to tie, and one for all where it
+    ties.
     """
     higher = not_below(frame).to_dict("records")
     said = [_sentence(one) for one in contests(frame)] + [
@@ -210,11 +211,10 @@ def _leads(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> list[Lead]:
         rows[(rows["name"] == one["name"]) & (rows["texts"] == one["texts"])] for one in (best, rival)
     )
     reference = held_against(rows, rival)
-    is_best = bool(reference["name"].eq(best["name"]).any())
-    found = [lead_over(mine, control, is_of_mine=is_best)]
-    if is_best or set(reference["task"]) != set(control["task"]):
+    found = [lead_over(rows, mine, control)]
+    if reference["name"].eq(best["name"]).any() or set(reference["task"]) != set(control["task"]):
         return found
-    other = lead_over(reference, control, is_of_mine=True)
+    other = lead_over(rows, reference, control)
     return found if other.apart else [*found, other]
 
 
@@ -241,8 +241,8 @@ def both_seeds(one: Mapping[str, Any]) -> str:
 def not_below(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each task, recipe and depth of `glue_frame` where a control keeps at least as much as the best pruned
     model: task, converted, recipe, control, control keeps, model, model keeps, verdict, lead (the verdict in short),
-    ties (whether the intervals of all that was compared hold 0), beyond_chance (whether one excludes it; of draws there
-    is none), n, seeds, control seeds.
+    ties (whether the intervals of all that was compared hold 0), beaten (which of SHRP's models the control is above
+    beyond chance, in words; empty for none), n, seeds, control seeds.
     """
     rows = []
     for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
@@ -264,7 +264,11 @@ def not_below(frame: pd.DataFrame) -> pd.DataFrame:
                 "verdict": _said(leads),
                 "lead": _short(leads),
                 "ties": all(lead.is_tie for lead in leads),
-                "beyond_chance": any(lead.is_tie is False for lead in leads),
+                "beaten": listed(
+                    of
+                    for lead, of in zip(leads, ("the best", "the recovered one"), strict=False)
+                    if lead.is_tie is False and lead.mean.value < 0
+                ),
                 "n": best["n"],
                 "seeds": best["seeds"],
                 "control seeds": rival["seeds"],

@@ -76,6 +76,11 @@ class Mean:
     single: float = 0.0
     """Variance of one training's figure, of which `variance` is the mean's; 0 where it is not known."""
 
+    @classmethod
+    def of_ends(cls, value: float, low: float, high: float) -> Mean:
+        """A figure with the ends of its interval over inputs."""
+        return cls(value, value - low, high - value)
+
     @property
     def ends(self) -> tuple[float, float]:
         """Of the 95% interval over inputs and trainings: what both leave open adds in squares, trainings by Student's
@@ -111,8 +116,8 @@ def difference(mine: Mean, other: Mean) -> Mean:
     """How far one mean is above another, of trainings of its own; what inputs leave open is taken to be independent
     too, which on the same inputs counts as open what both share.
 
-    One that is of a single training, beside one that is of several, is taken to vary over trainings as that does. The
-    degrees of freedom are Welch's and Satterthwaite's.
+    One that is of a single training, beside one that is of several, is taken to vary over trainings as that does, which
+    is too sure where it varies more. The degrees of freedom are Welch's and Satterthwaite's.
     """
     below, above = np.hypot([mine.below, mine.above], [other.above, other.below]).tolist()
     value = mine.value - other.value

@@ -4,17 +4,28 @@ what each of the two leaves open by itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from shrp.intervals import Mean, difference, over_tasks
 from shrp.phrases import ends_in_points, listed, signed
-from shrp.studies import means_in, trained_controls
+from shrp.studies import UNROUTED, means_in, trained_controls
 
 MEAN = "mean"
 """What `lead_frame` has as the task of a mean over all of them."""
+HOW_OPEN = (
+    "Of one training an interval is over inputs, of several over trainings too; one beside several is taken to vary as "
+    "they do, a random draw as draws do where that is more."
+)
+"""What the intervals of `lead_frame` are over, to stand beside them."""
+HOW_APART = (
+    "was not measured on the same inputs, but follows from two scores: as to inputs its interval is too wide, since "
+    "what both share counts twice. Of two numbers of seeds the first is SHRP's."
+)
+"""The same of leads that are not paired; what comes before says which these are."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +36,8 @@ class Lead:
     paired: tuple[str, ...]
     """The tasks on which it was measured on the same inputs."""
     apart: tuple[str, ...]
-    """Those on which it is the difference of two scores, each with what it leaves open: errors that both share, as on
-    inputs that are hard for any model, are counted twice, so that the interval is rather too wide."""
+    """Those on which it is the difference of two scores, each with what it leaves open. As to inputs that is too wide:
+    what both share, as inputs that are hard for any model, counts twice."""
 
     @property
     def is_tie(self) -> bool | None:
@@ -55,23 +66,67 @@ class Lead:
         return f"{signed(100 * self.mean.value)}{unit} ({ends_in_points(*self.mean.ends)})"
 
 
-def lead_over(mine: pd.DataFrame, control: pd.DataFrame, *, is_of_mine: bool) -> Lead:
-    """By how much a model leads a control.
+def lead_over(frame: pd.DataFrame, mine: pd.DataFrame, control: pd.DataFrame) -> Lead:
+    """By how much a model of SHRP's leads a control, on the tasks that the model has.
+
+    It is paired on a task where all trainings of the control were scored beside those of this very model. One training
+    beside several of the other side is taken to vary as these do, and a draw of random experts as those that were drawn
+    and trained on do where that is more. Of a control that has no interval, but the range of its draws, this stands for
+    one; one without either, as where all inputs get one answer, is taken as exact.
 
     Args:
-        mine: rows of `glue_frame`, one a task.
-        control: rows of the same tasks.
-        is_of_mine: whether the leads that the control's rows have are over this model (`held_against`).
+        frame: rows of `glue_frame`, of one recipe and depth, for what these tell of trainings.
+        mine: some of them, one a task.
+        control: some of them, of at least the same tasks.
+
+    Raises:
+        ValueError: there are none.
     """
+    if mine.empty:
+        raise ValueError("no row of SHRP's to compare")
     mine, control = (rows.drop_duplicates("task").set_index("task", drop=False) for rows in (mine, control))
     control = control.loc[mine.index]
-    measured = control["lead"].notna() & is_of_mine
-    pairs = zip(means_in(mine, "", "retained"), means_in(control, "", "retained"), strict=True)
-    found = [
-        known if paired else difference(*pair)
-        for pair, known, paired in zip(pairs, means_in(control, "lead ", "lead"), measured, strict=True)
-    ]
+    is_of_mine = held_against(frame, control.iloc[0])["name"].eq(mine["name"].iloc[0]).any()
+    measured = control["lead"].notna() & (control["lead_seeds"] == control["seeds"]) & is_of_mine
+    found = []
+    for task in mine.index:
+        our, their = (_mean(rows.loc[[task]]) for rows in (mine, control))
+        if np.isnan(their.below):
+            their = Mean(their.value, 0.0, 0.0)
+        their = _varying(their, our, _draws(frame, control.loc[task]))
+        if not measured[task]:
+            found.append(difference(our, their))
+            continue
+        (lead,) = means_in(control.loc[[task]], "lead ", "lead")
+        if not lead.freedom and our.freedom:
+            trainings = difference(replace(our, variance=our.single), their)
+            parts = {name: getattr(trainings, name) for name in ("variance", "freedom", "single")}
+            lead = replace(lead, **parts)
+        found.append(lead)
     return Lead(over_tasks(found), tuple(mine.index[measured]), tuple(mine.index[~measured]))
+
+
+def _mean(row: pd.DataFrame) -> Mean:
+    """The share that a row has, with the range of draws for an interval where it has none."""
+    (mean,) = means_in(row, "", "retained")
+    low, high = float(row["low"].iloc[0]), float(row["high"].iloc[0])
+    return replace(mean, below=mean.value - low, above=high - mean.value) if np.isnan(mean.below) else mean
+
+
+def _draws(frame: pd.DataFrame, control: pd.Series) -> Mean | None:
+    """Of a control that keeps a random draw, the mean of those of its task and size that were trained on; else None."""
+    if control["model"] not in ("random", UNROUTED):
+        return None
+    drawn = frame["model"].eq("random") & frame["recovered"].astype(bool) & frame["task"].eq(control["task"])
+    found = means_in(frame[drawn & frame["per_layer"].eq(control["per_layer"])], "", "retained")
+    return found[0] if found else None
+
+
+def _varying(control: Mean, mine: Mean, drawn: Mean | None) -> Mean:
+    """A control of a single training with the variance of draws, where these vary more than SHRP's trainings."""
+    if control.freedom or drawn is None or drawn.single <= mine.single:
+        return control
+    return replace(control, variance=drawn.single, freedom=drawn.freedom, single=drawn.single)
 
 
 def held_against(rows: pd.DataFrame, control: pd.Series) -> pd.DataFrame:
@@ -106,7 +161,7 @@ def lead_frame(frame: pd.DataFrame) -> pd.DataFrame:
         groups = [[task] for task in shared] + ([shared] if len(shared) == len(tasks) > 1 else [])
         for group in groups:
             theirs = control[control["task"].isin(group)]
-            found = lead_over(mine[mine["task"].isin(group)], theirs, is_of_mine=True)
+            found = lead_over(frame, mine[mine["task"].isin(group)], theirs)
             low, high = found.mean.ends
             rows.append(
                 {
@@ -117,18 +172,17 @@ def lead_frame(frame: pd.DataFrame) -> pd.DataFrame:
                     "low": low,
                     "high": high,
                     "paired": not found.apart,
-                    "seeds": _seeds(mine[mine["task"] == group[0]], theirs) if len(group) == 1 else "",
+                    "seeds": ""
+                    if len(group) > 1
+                    else _seeds(mine[mine["task"] == group[0]], theirs, paired=not found.apart),
                 }
             )
     return pd.DataFrame(rows, columns=["name", "model", "task", "lead", "low", "high", "paired", "seeds"])
 
 
-def _seeds(mine: pd.DataFrame, control: pd.DataFrame) -> str:
-    of, theirs = int(mine["seeds"].iloc[0]), control.iloc[0]
-    if theirs["lead_seeds"]:
-        known, seeds = int(theirs["lead_seeds"]), int(theirs["seeds"])
-        return f"{known}" if known == seeds else f"{known} of {seeds}"
-    return f"{of}" if of == theirs["seeds"] else f"{of} and {int(theirs['seeds'])}"
+def _seeds(mine: pd.DataFrame, control: pd.DataFrame, *, paired: bool) -> str:
+    of, theirs = int(mine["seeds"].iloc[0]), int(control["seeds"].iloc[0])
+    return f"{theirs}" if paired or of == theirs else f"{of} and {theirs}"
 
 
 def leads_measured(frame: pd.DataFrame) -> int:

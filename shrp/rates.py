@@ -84,11 +84,7 @@ def rates_findings(frame: pd.DataFrame) -> list[str]:
 
 def _lead(mine: pd.Series, rival: pd.Series) -> Mean:
     """Its ends are an interval's where those of the two are, and not of several seeds."""
-    sides = (
-        Mean(row["retained"], row["retained"] - row["low"], row["high"] - row["retained"])
-        for row in (mine, rival)
-    )
-    return difference(*sides)
+    return difference(*(Mean.of_ends(row["retained"], row["low"], row["high"]) for row in (mine, rival)))
 
 
 def _rates(row: pd.Series) -> str:

@@ -87,8 +87,15 @@ def cut_alike(before: int, now: int, longest: Callable[[], int]) -> bool:
 
 
 def teacher_rows(info: CheckpointInfo) -> list[dict[str, Any]]:
-    """A checkpoint's rows of its teacher's scores, each with the `max_length` at which texts were cut."""
-    return [dict(row) | {"max_length": _cut(info, row)} for row in info.scores if row["kind"] == "teacher"]
+    """What a checkpoint tells of its teacher's scores, but where one is not known: of which data, by their fingerprint,
+    and at how many tokens texts were cut.
+    """
+    names = ("data_fingerprint", "metric", "score", "n")
+    return [
+        {name: row.get(name) for name in names} | {"max_length": _cut(info, row)}
+        for row in info.scores
+        if row["kind"] == "teacher" and row.get("score") is not None and math.isfinite(row["score"])
+    ]
 
 
 def _cut(info: CheckpointInfo, row: Mapping[str, Any]) -> int:

@@ -122,6 +122,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame([_DEFAULTS | dict(row) | _void(row, rows) for row in rows])
     if frame.empty:
         return frame
+    frame = frame.assign(texts=frame["texts"].fillna(0))
     if missing := sorted(_NEEDED - set(frame.columns)):
         raise DataError(
             f"the results lack {', '.join(missing)}; write them anew with python -m benchmarks.glue."
@@ -195,7 +196,7 @@ def _lead(group: pd.DataFrame) -> dict[str, float]:
 
 
 def _parts(mean: Mean, of: str) -> dict[str, float]:
-    """What leaves a mean open, as columns of a row; `_means_in` reads them back."""
+    """What leaves a mean open, as columns of a row; `means_in` reads them back."""
     return {f"{of}{field.name}": getattr(mean, field.name) for field in fields(Mean)[1:]}
 
 

@@ -23,9 +23,9 @@ KINDS_OF_CONTROL = ("layers dropped", "random experts", "no router")
 """What the names of controls begin with; all three belong beside an SHRP model (docs/method.md, "Controls")."""
 HOW_COMPARED = (
     "A tie: the 95% interval of the two scores' difference holds 0. It follows from the scores' own intervals, not "
-    "from pairs of answers, and so is rather too wide; a mean of random draws, which has none, is taken as exact. "
-    "Random experts are compared with the static model of the same size and recovery (training after pruning), the "
-    "other controls with every SHRP model."
+    "from pairs of answers, and so is too wide as to inputs; of random draws the range stands for an interval, and a "
+    "score without any, as where all inputs get one answer, is taken as exact. Random experts are compared with the "
+    "static model of the same size and recovery (training after pruning), the other controls with every SHRP model."
 )
 _MOST_NAMED = 3
 _NEEDED = ("model", "data", "metric", "n")
@@ -183,8 +183,7 @@ def _finite(value: Any) -> float:
 
 
 def _side(control: Any, model: Any) -> Outcome:
-    exact = control.low != control.low or not control.interval_is.startswith("95%")  # draws have a range
-    theirs = Mean(control.score, 0.0, 0.0) if exact else _mean(control)
+    theirs = _mean(control) if control.low == control.low else Mean(control.score, 0.0, 0.0)
     found = difference(_mean(model), theirs)
     low, high = found.ends
     if low <= 0 <= high:
@@ -193,7 +192,7 @@ def _side(control: Any, model: Any) -> Outcome:
 
 
 def _mean(row: Any) -> Mean:
-    return Mean(row.score, row.score - row.low, row.high - row.score)
+    return Mean.of_ends(row.score, row.low, row.high)
 
 
 def _listed(models: tuple[str, ...], everything: int) -> str:

@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from shrp import cli
 from shrp.checkpoint_info import CheckpointInfo
-from shrp.cli import output
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
 from shrp.data import TextData
@@ -230,8 +229,7 @@ def shrp(monkeypatch, capsys):
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])
-        for console in (output.stdout, output.stderr):  # made when first imported, for whatever that was wide
-            monkeypatch.setattr(console, "width", 200)
+        monkeypatch.delenv("COLUMNS", raising=False)  # by which tables would be as wide as a terminal is
         code = 0
         try:
             cli.main()

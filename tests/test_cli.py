@@ -989,7 +989,7 @@ def test_a_constant_model_is_scored_without_an_interval(
     command = ("evaluate", tmp_path / "constant", "--data", tmp_path / "texts.csv")
     code, out, err = shrp(*command)
     assert code == 0, err
-    assert "matthews 0.0000 (n=24)" in err  # the epoch's line
+    assert "matthews 0.0000 (n = 24)" in err  # the epoch's line
     assert "nan" not in out
     result = json.loads(shrp(*command, "--json")[1], parse_constant=pytest.fail)
     assert (result["score"], result["interval"]) == (0.0, [None, None])

@@ -47,6 +47,8 @@ def test_a_share_has_the_interval_of_its_score():
     assert share_text(row) == "75.0% (55.0 to 90.0)"
     assert score_line(row)["of teacher"] == share_text(row)
     assert share_text(row | {"interval": None}) == "75.0%"
+    assert share_text(row | {"interval_is": "range of 3 draws"}) == "75.0%"
+    assert share_text(row | {"kind": "teacher", "retained": 1.0}) == "100.0%"  # which counts as exact
     assert share_text(row | {"score": 0.0, "retained": 0.0, "interval": [-0.1, 0.1], "teacher": 0.8}) == (
         "0.0% (-12.5 to 12.5)"
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shrp import checkpoint
-from shrp.data import TextData
+from shrp.data import TextData, load_file
 from shrp.errors import DataError, ExportError, ShrpError
 from shrp.evaluate import evaluate
 from shrp.export import export_folder
@@ -79,13 +79,12 @@ def test_it_carries_its_teachers_scores(tmp_path, static, tiny_tokenizer, tiny_i
     }
     row |= {"n": 60, "interval": [0.6, 0.9], "data_fingerprint": data.source_fingerprint, "max_length": 16}
     info = tiny_info(plan=PLAN)
-    info = replace(info, scores=(row, row | {"kind": "static", "score": 0.5}))
+    odd = [row | {"data_fingerprint": "other", "score": score} for score in (float("nan"), None)]
+    info = replace(info, scores=(row, row | {"kind": "static", "score": 0.5}, *odd))
     export_folder(static, tiny_tokenizer, info, tmp_path / "with", made_from="abc", check=False)
     export = load_export(tmp_path / "with")
     assert len(export.teacher) == 1
     longest = max(export.lengths(data.texts))
-    known = longest <= min(16, export.max_length) or export.max_length == 16
-    assert export.teacher_score(data) == (0.75 if known else None)
     assert replace(export, max_length=16).teacher_score(data) == 0.75
     assert replace(export, max_length=longest - 1).teacher_score(data) is None
     assert export.teacher_score(tiny_data(60, 2)) is None
@@ -232,6 +231,30 @@ def test_the_command_line_scores_it(shrp, place, tmp_path):
     assert came["graph_fingerprint"] == load_export(place / "exported").fingerprint
     assert came["max_length"] == told["static"]["provenance"]["max_length"]
     assert list(came["versions"]) == ["onnxruntime", "tokenizers"]
+
+
+def test_the_command_line_sets_it_beside_its_teacher(
+    shrp, place, tmp_path, static, tiny_tokenizer, tiny_info
+):
+    data = load_file(place / "data.csv", "sst2")
+    row = {
+        "model": "dense teacher",
+        "kind": "teacher",
+        "data": "data.csv",
+        "metric": "accuracy",
+        "score": 0.8,
+    }
+    row |= {"n": 60, "interval": None, "data_fingerprint": data.source_fingerprint, "max_length": 128}
+    info = replace(tiny_info(plan=PLAN), scores=(row,))
+    export_folder(static, tiny_tokenizer, info, tmp_path / "with", made_from="abc", check=False)
+    code, out, err = shrp("evaluate", tmp_path / "with", "--data", place / "data.csv", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["teacher"], found["retained"]) == (0.8, pytest.approx(found["score"] / 0.8))
+    assert found["retained_interval"] == pytest.approx([end / 0.8 for end in found["interval"]])
+    out = shrp("evaluate", tmp_path / "with", "--data", place / "data.csv")[1]
+    low, high = (100 * end for end in found["retained_interval"])
+    assert f"{100 * found['retained']:.1f}% ({low:.1f} to {high:.1f})" in out
 
 
 def test_a_score_that_a_constant_answer_has_is_told(shrp, place, tmp_path):

@@ -149,8 +149,8 @@ def test_draws_of_random_experts_do_not_stand_for_trained_ones():
     assert claim["best control"] == "random experts, 2 a layer: 50.0%"
     assert claim["lacking"] == "trained random experts, layers dropped, no router"
     assert (
-        "layers dropped, no router) keeps 50.0% (mean of draws) at 52.5%: SHRP's lead, not paired, is +44.0 points "
-        "(no interval) (" in findings(frame)[0]
+        "layers dropped, no router) keeps 50.0% (mean of draws) at 52.5%: no tie, SHRP's lead, not paired, is +44.0 "
+        "points (+10.3 to +77.7) (" in findings(frame)[0]
     )
     trained = [row(task, "random", 0.5, per_layer=2, recovered=True) for task in ("cola", "rte")]
     (claim,) = claims(studies.glue_frame([*ROWS[1:4], *trained])).to_dict("records")
@@ -186,12 +186,14 @@ def test_models_of_one_name_that_saw_other_texts_are_not_one():
     assert f", on {claim['over']}; the best control (layers dropped" in findings(frame)[0]
 
 
-def test_draws_that_are_not_below_have_no_interval():
+def test_draws_that_are_not_below_have_their_range():
     drawn = row("cola", "random", 0.95, per_layer=2) | {"interval": [0.3, 0.6]}
     mine = row("cola", "static", 0.9, per_layer=2, recovered=True)
     said = findings(studies.glue_frame([mine, drawn]))[1]
-    assert "random experts, 2 a layer keeps 95.0% (mean of draws), the best pruned model" in said
-    assert "SHRP's lead, not paired, is -5.0 points (no interval) (" in said
+    assert said == (
+        "A control has as much or more, and ties, with SHRP's lead in points: random experts, 2 a layer on cola at 6 "
+        "of 12 layers (retain), -5.0 (-25.1 to +52.5), not paired."
+    )
 
 
 def test_what_was_trained_on_says_over_which_tasks_all_are_compared():

@@ -34,13 +34,15 @@ def test_a_control_stands_against_its_own_size_and_recovery():
     assert found["r1"].text == "The control “r1” (80.0%) is above “s1”."
 
 
-def test_what_a_control_leaves_open_counts_too_but_for_draws_which_are_taken_as_exact():
-    """Of two scores with 5 points to either side the difference has 7.1."""
+def test_what_a_control_leaves_open_counts_too():
+    """Of two scores with 5 points to either side the difference has 7.1; of draws the range stands for an interval, and
+    what has neither is taken as exact.
+    """
     rows = [score("s", "static", 0.7), score("trained", "control", 0.76), score("far", "control", 0.78)]
-    rows += [score("drawn", "control", 0.76, interval=[0.6, 0.9], interval_is="range of 3 draws")]
-    rows += [score("alike", "control", 0.74, interval=None)]
+    rows += [score("drawn", "control", 0.78, interval=[0.6, 0.9], interval_is="range of 3 draws")]
+    rows += [score("alike", "control", 0.76, interval=None)]
     found = {v.control: v.outcome for v in verdicts(score_frame(rows), score_text)}
-    assert found == {"trained": "ties", "far": "wins", "drawn": "wins", "alike": "ties"}
+    assert found == {"trained": "ties", "far": "wins", "drawn": "ties", "alike": "wins"}
 
 
 def test_odd_scores_are_left_out():

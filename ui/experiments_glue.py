@@ -19,7 +19,7 @@ from shrp.findings import (
     in_setting,
     not_below,
 )
-from shrp.leads import lead_frame, leads_measured
+from shrp.leads import HOW_APART, HOW_OPEN, MEAN, lead_frame, leads_measured
 from shrp.phrases import by_chance, counted, in_words, listed
 from shrp.published import PUBLISHED
 from ui import experiments_figures as figures
@@ -107,7 +107,9 @@ def standing(glue: pd.DataFrame) -> Drawn:
         st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
     higher = not_below(glue)
     if len(higher):
-        which = listed(in_setting(row) for row in higher.to_dict("records") if row["beyond_chance"])
+        which = listed(
+            f"{in_setting(row)}, above {row['beaten']}" for row in higher.to_dict("records") if row["beaten"]
+        )
         st.markdown(
             f"**On {len(higher)} of {len(glue.groupby(['task', 'recipe', 'depth']))}** settings of task, recipe and "
             "layers a control keeps at least as much as the best pruned model; "
@@ -253,7 +255,7 @@ def _leads(leads: pd.DataFrame, title: str, key: str, file: str) -> None:
     """The chart of leads over controls."""
     above, below = leads[leads["low"] > 0], leads[leads["high"] < 0]
     ends = "; ".join(
-        f"beyond chance {where} {listed(f'{row.name} on {row.task}' for row in part.itertuples())}"
+        f"beyond chance {where} {listed(f'{row.name} {_where(row.task)}' for row in part.itertuples())}"
         for where, part in (("ahead of", above), ("behind", below))
         if len(part)
     )
@@ -269,14 +271,12 @@ def _leads(leads: pd.DataFrame, title: str, key: str, file: str) -> None:
         f"{file}-leads",
         f"SHRP's lead over each trained control by task; {ends or 'none beyond chance'}",
     )
-    apart = (
-        " Hollow ones are differences of two scores, each with what it leaves open; what both share is counted twice, "
-        "so that their intervals are rather too wide. Of two numbers of seeds the first is SHRP's."
-    ) * (not leads["paired"].all())
-    st.caption(
-        "Of one training an interval is over inputs; of several over trainings too, and a single one beside several "
-        f"is taken to vary as they do.{apart}{by_chance(leads_measured(leads))}"
-    )
+    apart = f" Hollow is what {HOW_APART}" * (not leads["paired"].all())
+    st.caption(f"{HOW_OPEN}{apart}{by_chance(leads_measured(leads))}")
+
+
+def _where(task: str) -> str:
+    return "on average" if task == MEAN else f"on {task}"
 
 
 def size_check() -> Drawn:

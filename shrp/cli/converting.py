@@ -206,6 +206,5 @@ def say_conversion(row: dict) -> None:
     what = "all layers" if row["converted_layer"] is None else f"layer {row['converted_layer']} converted"
     stderr.print(
         f"{what}: {row['texts']:,} texts, hidden states off by {row['distill_hidden_loss']:.4f}, "
-        f"balance {row['balance_loss']:.4f}, {row['seconds']:.0f} s",
-        soft_wrap=True,
+        f"balance {row['balance_loss']:.4f}, {row['seconds']:.0f} s"
     )

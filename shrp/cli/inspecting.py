@@ -174,14 +174,14 @@ def usage(
         print_json(result)
         return
     print_table(
-        f"{stats.data}: n = {stats.n} inputs, counted in {stats.unit}", stats.summary().to_dict("records")
+        f"{stats.data}: n = {stats.n:,} inputs, counted in {stats.unit}", stats.summary().to_dict("records")
     )
     for name, rows in groups.items():
         lines = [
             {"layer": layer} | {f"e{e}": f"{share:.0%}" for e, share in enumerate(stats.share(layer, rows))}
             for layer in stats.layers
         ]
-        print_table(f"Top-1 share, {name}, n = {int(rows.sum())}", lines)
+        print_table(f"Top-1 share, {name}, n = {int(rows.sum()):,}", lines)
     if explained and not said:
         stderr.print("no grouping parts these data, so nothing can explain the routes")
     if said:

@@ -194,7 +194,7 @@ def _together(
 
 def _print_together(found: dict[str, Any]) -> None:
     stderr.print(
-        f"taken from {found['affected']} of n = {found['n']} inputs of {found['data']}, the router picks "
+        f"taken from {found['affected']:,} of n = {found['n']:,} inputs of {found['data']}, the router picks "
         "the next"
     )
     title = f"without {', '.join(found['experts'])}"
@@ -275,7 +275,7 @@ def _in_turn(
 
 
 def _print_in_turn(found: dict[str, Any]) -> None:
-    where = f"n = {found['n']} of {found['of']} inputs of {found['data']}"
+    where = f"n = {found['n']:,} of {found['of']:,} inputs of {found['data']}"
     rows = sorted(found["experts"], key=lambda row: -row["effect"])[:_SHOWN]
     shown = ("layer", "expert", "usage", "uses", "effect", "signed")
     shown += ("score_lost",) if rows[0]["score_lost"] == rows[0]["score_lost"] else ()

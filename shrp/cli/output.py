@@ -126,7 +126,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(column.replace("_", " "), justify=side, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in rows[0]))
-    known = stdout.is_terminal or "COLUMNS" in os.environ
+    known = stdout.file.isatty() or os.environ.get("COLUMNS", "").isdigit()
     (stdout if known else Console(**_PLAIN, width=_PIPED)).print(table, soft_wrap=False)
 
 
@@ -145,11 +145,15 @@ def interval_text(row: Mapping[str, Any]) -> str:
 
 
 def share_text(row: Mapping[str, Any]) -> str:
-    """A row's share of its teacher's score, which counts as exact, with the interval of the score; `-` for none."""
+    """A row's share of its teacher's score, which counts as exact, with the interval of the score; `-` for none. The
+    teacher's own has no interval, nor has a mean of draws, whose range is none.
+    """
     from shrp.score_rows import share_ends
 
     if (share := row.get("retained")) is None:
         return "-"
+    if row.get("kind") == "teacher" or not (row.get("interval_is") or "95%").startswith("95%"):
+        return f"{share:.1%}"
     teacher = row["score"] / share if share else None  # of a score of 0 the share doesn't tell it
     return with_ends(share, *share_ends(stored_interval(row), row.get("teacher", teacher)))
 
@@ -205,7 +209,7 @@ class TrainingBar:
         stderr.print(
             f"epoch {row['epoch'] + 1} (stage {row['stage']}{converted}): loss {row['loss']:.4f}, "
             f"balance {row['balance_loss']:.4f}, {row['metric']} {row['validation_score']:.4f} "
-            f"({f'{interval}, ' if interval else ''}n={row['validation_n']}), {row['seconds']:.0f} s"
+            f"({f'{interval}, ' if interval else ''}n = {row['validation_n']:,}), {row['seconds']:.0f} s"
         )
 
 

@@ -65,7 +65,7 @@ def test_where_a_control_is_not_below_is_told_task_by_task(page):
     assert told["lead"][1] == "no tie: -7.0 (-9.8 to -4.2), not paired"
     assert (
         "**On 2 of 2** settings of task, recipe and layers a control keeps at least as much as the best pruned model; "
-        "beyond chance: layers dropped on rte at 6 of 12 layers (retain)."
+        "beyond chance: layers dropped on rte at 6 of 12 layers (retain), above the best."
     ) in texts_of(at)
 
 
