@@ -92,7 +92,7 @@ def lead_over(frame: pd.DataFrame, mine: pd.DataFrame, control: pd.DataFrame) ->
     for task in mine.index:
         our, their = (_mean(rows.loc[[task]]) for rows in (mine, control))
         if np.isnan(their.below):
-            their = Mean(their.value, 0.0, 0.0)
+            their = replace(their, below=0.0, above=0.0)
         their = _varying(their, our, _draws(frame, control.loc[task]))
         if not measured[task]:
             found.append(difference(our, their))

@@ -181,6 +181,9 @@ def test_draws_have_a_range_and_answers_that_are_all_alike_nothing_left_open():
     )
     assert lead_over(frame, static, dropped).mean.ends == pytest.approx((0.38, 0.42))
     assert np.isnan(lead_over(frame, dropped, static).mean.ends).all()
+    again = studies.glue_frame([mine, same, row("cola", "dropped", 0.7, seed=1) | {"interval": None}])
+    found = lead_over(again, *(again[again["model"] == model] for model in ("static", "dropped")))
+    assert found.mean.freedom == 1  # what trainings leave open is there all the same
     with pytest.raises(ValueError, match="no row"):
         lead_over(frame, static[:0], random)
 
