@@ -3,7 +3,9 @@
 import re
 
 import pytest
+from rich.console import Console
 
+from shrp.cli import output
 from shrp.cli.output import print_table, score_line, share_text, stderr
 
 ROW = {
@@ -23,6 +25,7 @@ def test_no_cell_is_cut(capsys, monkeypatch, columns):
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(output, "stdout", Console(**output._PLAIN))  # which looks for it when it is made
     print_table("what", [ROW])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= int(columns or 200)
