@@ -82,9 +82,9 @@ def standing(glue: pd.DataFrame) -> Drawn:
             "measured": st.column_config.TextColumn("keeps, at size", width=112),
             "best control": st.column_config.TextColumn("best control", width=160),
             "lead": st.column_config.TextColumn(
-                "SHRP's lead",
+                "lead, points",
                 width=140,
-                help="Over that control, in percentage points of the teacher's score",
+                help="SHRP's over that control, in percentage points of the teacher's score",
             ),
             "reported": st.column_config.TextColumn("the paper reports", width=150),
             "over": st.column_config.TextColumn("tasks", width=90),
@@ -107,7 +107,7 @@ def standing(glue: pd.DataFrame) -> Drawn:
         st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
     higher = not_below(glue)
     if len(higher):
-        which = listed(
+        which = "; ".join(
             f"{in_setting(row)}, above {row['beaten']}" for row in higher.to_dict("records") if row["beaten"]
         )
         st.markdown(
