@@ -66,11 +66,8 @@ def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
                 row=1,
                 col=place,
             )
-        ends = pd.concat([part["low"], part["high"], part["retained"], pd.Series([1.0])]).dropna() * 100
-        margin = 0.06 * max(ends.max() - ends.min(), 2)
-        fig.update_xaxes(range=[ends.min() - margin, ends.max() + margin], nticks=4, row=1, col=place)
-        fig.add_vline(100, line={"color": GREY, "dash": "dash", "width": 1}, row=1, col=place)
-        if ends.min() <= 100 * floors[task] <= ends.max():
+        low, high = _own_axis(fig, part, "retained", 1.0, row=1, col=place)
+        if low <= 100 * floors[task] <= high:
             fig.add_vline(
                 100 * floors[task], line={"color": GREY, "dash": "dot", "width": 2}, row=1, col=place
             )
@@ -117,15 +114,30 @@ def lead_panels(leads: pd.DataFrame, title: str, note: str) -> go.Figure:
                 row=1,
                 col=place,
             )
-        ends = pd.concat([part["low"], part["high"], part["lead"], pd.Series([0.0])]).dropna() * 100
-        margin = 0.08 * max(ends.max() - ends.min(), 2)
-        fig.update_xaxes(range=[ends.min() - margin, ends.max() + margin], nticks=4, row=1, col=place)
-        fig.add_vline(0, line={"color": GREY, "dash": "dash", "width": 1}, row=1, col=place)
+        _own_axis(fig, part, "lead", 0.0, row=1, col=place)
     fig.update_yaxes(
         categoryorder="array", categoryarray=[names[name] for name in reversed(names)], showgrid=True
     )
     fig.update_xaxes(zeroline=False)
     return _panels(fig, title, note, list(names.values()), above=24)
+
+
+def _own_axis(
+    fig: go.Figure, part: pd.DataFrame, value: str, line: float, **where: int
+) -> tuple[float, float]:
+    """Give a panel an axis in percent that holds its marks, their intervals and a dashed line; returns its least and
+    its greatest of these.
+
+    Args:
+        part: the panel's rows, shares in the columns `value`, `low` and `high`.
+        line: where the line is, as a share.
+        where: the panel's `row` and `col`.
+    """
+    ends = pd.concat([part["low"], part["high"], part[value], pd.Series([line])]).dropna() * 100
+    margin = 0.07 * max(ends.max() - ends.min(), 2)
+    fig.update_xaxes(range=[ends.min() - margin, ends.max() + margin], nticks=4, **where)
+    fig.add_vline(100 * line, line={"color": GREY, "dash": "dash", "width": 1}, **where)
+    return ends.min(), ends.max()
 
 
 def _panels(fig: go.Figure, title: str, note: str, names: list[str], *, above: int) -> go.Figure:
@@ -344,10 +356,7 @@ def selection_panels(frame: pd.DataFrame, note: str, size: int) -> go.Figure:
                 hovertemplate="%{hovertext}<extra></extra>",
                 **where,
             )
-        ends = pd.concat([part["low"], part["high"], part["retained"], pd.Series([1.0])]).dropna() * 100
-        margin = 0.06 * max(ends.max() - ends.min(), 2)
-        fig.update_xaxes(range=[ends.min() - margin, ends.max() + margin], nticks=4, **where)
-        fig.add_vline(100, line={"color": GREY, "dash": "dash", "width": 1}, **where)
+        _own_axis(fig, part, "retained", 1.0, **where)
     order = [_wrapped(name) for name in looks if (frame["selection"] == name).any()]
     fig.update_yaxes(categoryorder="array", categoryarray=order[::-1], range=[-0.6, len(order) - 0.4])
     fig.update_xaxes(zeroline=False)
