@@ -150,8 +150,8 @@ def lead_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns name (the control), model (its kind), task (or `MEAN`), lead, low, high (as shares of the teacher's
-        score; nan for no interval), paired (whether on the same inputs), seeds (those of the lead; where the models are
-        apart SHRP's and the control's, if they differ).
+        score; nan for no interval), n (inputs; of a mean those of all tasks), paired (whether on the same inputs),
+        seeds (those of the lead; where the models are apart SHRP's and the control's, if they differ).
     """
     rows: list[dict[str, Any]] = []
     tasks = frame["task"].unique()
@@ -171,13 +171,15 @@ def lead_frame(frame: pd.DataFrame) -> pd.DataFrame:
                     "lead": found.mean.value,
                     "low": low,
                     "high": high,
+                    "n": int(theirs["n"].sum()),
                     "paired": not found.apart,
                     "seeds": ""
                     if len(group) > 1
                     else _seeds(mine[mine["task"] == group[0]], theirs, paired=not found.apart),
                 }
             )
-    return pd.DataFrame(rows, columns=["name", "model", "task", "lead", "low", "high", "paired", "seeds"])
+    columns = ["name", "model", "task", "lead", "low", "high", "n", "paired", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _seeds(mine: pd.DataFrame, control: pd.DataFrame, *, paired: bool) -> str:

@@ -53,7 +53,10 @@ def test_leads_have_a_panel_a_task_filled_where_they_are_paired():
     mine = [row(task, "static", 0.9, per_layer=2, recovered=True) for task in ("cola", "rte")]
     rows = [*mine, row("cola", "dropped", 0.8) | led, row("rte", "dropped", 0.7), row("cola", "uniform", 1.0)]
     fig = lead_panels(lead_frame(glue_frame(rows)), "SHRP's lead", "")
-    assert [one.text for one in fig.layout.annotations] == ["cola", "rte", "mean"]
+    titles = [one.text for one in fig.layout.annotations]
+    assert titles == [
+        f"{task}<br><sup>n = {n}</sup>" for task, n in (("cola", 100), ("rte", 100), ("mean", 200))
+    ]
     marks = {(one.name, one.xaxis): (one.x[0], one.marker.symbol) for one in fig.data}
     assert marks == {
         ("layers dropped", "x"): (pytest.approx(10), "triangle-down"),

@@ -75,7 +75,7 @@ def retained_panels(frame: pd.DataFrame, title: str, note: str) -> go.Figure:
         categoryorder="array", categoryarray=[names[model] for model in reversed(models)], showgrid=True
     )
     fig.update_xaxes(zeroline=False)
-    return _panels(fig, title, note, list(names.values()), above=38)
+    return _panels(fig, title, note, list(names.values()))
 
 
 def lead_panels(leads: pd.DataFrame, title: str, note: str) -> go.Figure:
@@ -88,7 +88,9 @@ def lead_panels(leads: pd.DataFrame, title: str, note: str) -> go.Figure:
     tasks = [task for task in leads["task"].unique() if task != MEAN]
     tasks += [MEAN] if leads["task"].eq(MEAN).any() else []
     names = {name: _wrapped(name) for name in leads["name"].unique()}
-    fig = make_subplots(cols=len(tasks), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=tasks)
+    sizes = leads.drop_duplicates("task").set_index("task")["n"]
+    titles = [f"{task}<br><sup>n = {sizes[task]:,}</sup>" for task in tasks]
+    fig = make_subplots(cols=len(tasks), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=titles)
     for place, task in enumerate(tasks, 1):
         part = leads[leads["task"] == task]
         for row in part.itertuples():
@@ -119,7 +121,7 @@ def lead_panels(leads: pd.DataFrame, title: str, note: str) -> go.Figure:
         categoryorder="array", categoryarray=[names[name] for name in reversed(names)], showgrid=True
     )
     fig.update_xaxes(zeroline=False)
-    return _panels(fig, title, note, list(names.values()), above=24)
+    return _panels(fig, title, note, list(names.values()))
 
 
 def _own_axis(
@@ -140,14 +142,13 @@ def _own_axis(
     return ends.min(), ends.max()
 
 
-def _panels(fig: go.Figure, title: str, note: str, names: list[str], *, above: int) -> go.Figure:
-    """The layout of panels with a row a name.
+def _panels(fig: go.Figure, title: str, note: str, names: list[str]) -> go.Figure:
+    """The layout of panels, each with a title of two lines, with a row a name.
 
     Args:
         names: with their line breaks.
-        above: pixels for the panels' own titles.
     """
-    top = title_height(note) + above
+    top = title_height(note) + 38  # of the panels' own titles
     height = top + 68 + 12 * sum(name.count("<br>") + 1 for name in names) + 20 * len(names)
     return layout(fig, title, subtitle=note, height=height, legend=False, margin={"t": top})
 
