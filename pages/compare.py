@@ -38,6 +38,9 @@ def main() -> None:
         not_here.show(*map(compare_sides.key_of, LETTERS))
     if None in choices:
         return
+    choices, said = compare_sides.read_alike(choices)
+    if said:
+        st.caption(said)
     sides = []
     for choice, letter, place in zip(choices, LETTERS, places, strict=True):
         with place:  # progress of an evaluation stands where its score will

@@ -138,6 +138,18 @@ class Checkpoint:
             fingerprint=f"{self.fingerprint}-{plan.key()}",
         )
 
+    def reading(self, max_length: int) -> Checkpoint:
+        """The same model, which cuts inputs at so many tokens instead of `info.max_length`, for a comparison in which
+        both sides must read alike. Its fingerprint is another one: what was measured at its own length is not its.
+        """
+        if max_length == self.info.max_length:
+            return self
+        return replace(
+            self,
+            info=replace(self.info, reads=max_length),
+            fingerprint=f"{self.fingerprint}-at-{max_length}",
+        )
+
     def _check_task(self, data: TextData) -> None:
         ours, theirs = self.info.task, data.task
         if not ours.reads_as(theirs):

@@ -70,6 +70,8 @@ class CheckpointInfo:
     interval, the best `constant` answer's score where it is defined and, for pruned models, budget and recovery."""
     usage: Mapping[str, list[float]] = field(default_factory=dict)
     """Layer -> Top-1 share of each expert on validation data, which pruning ranks by."""
+    reads: int | None = None
+    """Tokens to cut inputs at instead, for a comparison (`Checkpoint.reading`); no file has it."""
 
     def to_dict(self) -> dict[str, Any]:
         """The section as JSON-able data."""
@@ -87,6 +89,8 @@ class CheckpointInfo:
     @property
     def max_length(self) -> int:
         """Tokens at which usage and scores cut an input: where its training did, if that is later than usual."""
+        if self.reads is not None:
+            return self.reads
         recovered = self.training.get("recovery", {}).get(
             "config"
         )  # the last training, if there was one on a task

@@ -41,7 +41,7 @@ from shrp.run_state import (
 )
 from shrp.saving import round_as_stored
 from shrp.train import Progress
-from shrp.training_config import TrainConfig
+from shrp.training_config import TrainConfig, seed_after
 
 CONTROLS = ("random", "uniform", "dropped")
 _LOG = logging.getLogger(__name__)
@@ -306,12 +306,17 @@ class Run:
             order=(),
             stage2_epochs=self.recipe.recovery_epochs,
             balance=0.0,
+            seed=seed_after(
+                self.recipe.config.seed
+            ),  # with the same one it would visit the same examples first
         )
         for m in self.recipe.recover:
             for control in (False, True):
                 if control and "random" not in self.recipe.controls:
                     continue
-                plan = self._plan(routed, m, selection="random" if control else "usage")
+                # Of the draws that are scored without training, another one for each seed.
+                draw = self.recipe.config.seed % max(self.recipe.random_seeds, 1)
+                plan = self._plan(routed, m, selection="random" if control else "usage", seed=draw)
                 kind, label = ("control", "random experts") if control else ("static", "static")
                 # Of another conversion it is another stage.
                 of = f"-{routed.fingerprint[:8]}" if self.recipe.converted else ""

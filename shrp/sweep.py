@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,21 +86,28 @@ def points(
         plan = plan_from(stats, selection=selection, combination=combination, **amount)
         found.append(Point(plan, size if each else None))
         if plan.budget < layers * experts:
-            counts = plan.keep_counts()
             found += [
-                Point(_drawn(stats, selection, combination, counts, seed), size if each else None, seed)
+                Point(
+                    random_control(plan, stats, selection=selection, seed=seed), size if each else None, seed
+                )
                 for seed in draws
             ]
     return found
 
 
-def _drawn(
-    stats: UsageStats, selection: str, combination: str, counts: Mapping[int, int], seed: int
+def random_control(
+    plan: PruningPlan, stats: UsageStats, *, selection: str = "usage", seed: int = 0
 ) -> PruningPlan:
-    """As many random experts a layer, weighted by the usage that the selection goes by."""
+    """What a plan must beat: as many random experts in each layer, so that nothing but which ones they are differs.
+
+    They are weighted by their mean where the plan's are, else by the usage that the selection goes by.
+
+    Args:
+        selection: how the plan was made from `stats`, as for `shrp.usage.plan_from`.
+    """
     shares = stats.recorded if selection == "recorded" else stats.shares()
-    weights = "mean" if combination == "mean" else "usage"
-    return make_plan(shares, counts=counts, selection="random", combination=weights, seed=seed)
+    weights = "mean" if plan.combination == "mean" else "usage"
+    return make_plan(shares, counts=plan.keep_counts(), selection="random", combination=weights, seed=seed)
 
 
 def run(

@@ -37,6 +37,11 @@ def check_seed(seed: int) -> None:
         raise TrainingError(f"seed must be between 0 and {2**32 - 1}, not {seed}.")
 
 
+def seed_after(seed: int) -> int:
+    """The seed of a training that goes on from one with this seed, so that it visits other examples."""
+    return (seed + 1000) % 2**32
+
+
 def epoch_seed(seed: int, epoch: int) -> int:
     """The seed of one epoch of a run, within what numpy's global generator takes."""
     return (seed * 10_007 + epoch) % 2**32

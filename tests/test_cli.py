@@ -214,7 +214,11 @@ def test_evaluate_counts_minimal_pairs_in_order(shrp, place, tmp_path):
     loaded = checkpoint.load(place / "routed")
     expected = pair_outcomes(data, evaluate(loaded.model, loaded.tokenizer, data))
     assert expected.n == 12
-    assert json.loads(out)["pairs"] == expected.by_slice().to_dict("records")
+    ends = {"low": "share_interval", "high": "share_interval"}
+    for told, row in zip(json.loads(out)["pairs"], expected.by_slice().to_dict("records"), strict=True):
+        assert told == {ends.get(name, name): value for name, value in row.items()} | {
+            "share_interval": [row["low"], row["high"]]
+        }
     code, out, err = shrp("evaluate", place / "routed", *options)
     assert "minimal pairs: in order" in out
     code, out, err = shrp("evaluate", place / "routed", *options[:4])
@@ -992,7 +996,7 @@ def test_a_constant_model_is_scored_without_an_interval(
     assert "matthews 0.0000 (n = 24)" in err  # the epoch's line
     assert "nan" not in out
     result = json.loads(shrp(*command, "--json")[1], parse_constant=pytest.fail)
-    assert (result["score"], result["interval"]) == (0.0, [None, None])
+    assert (result["score"], result["interval"], result["retained_interval"]) == (0.0, None, None)
 
 
 def test_layer_lists():

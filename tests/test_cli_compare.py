@@ -66,7 +66,7 @@ def test_two_models_are_paired(shrp, place, tmp_path):
     data, loaded, (before, after) = evaluations(place, "routed", "other")
     change, ends = paired_difference(after, before)
     assert told["change"] == pytest.approx(change)
-    assert told["interval"] == pytest.approx(ends)
+    assert told["change_interval"] == pytest.approx(ends)
     found = agreement(before, after)
     assert told["right"] == {
         **{"both": found.both, "only_first": found.only_a},

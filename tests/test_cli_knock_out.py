@@ -64,8 +64,9 @@ def test_experts_taken_away_together(shrp, options, known):
     expected = joint(both, [taken((1, 0)), taken((2, 1))], pairs_of(data))
     assert told["worth"]["together"] == pytest.approx(expected.together, abs=1e-6)
     assert told["worth"]["sum"] == pytest.approx(sum(told["worth"]["alone"].values()))
-    ends = [None if end != end else pytest.approx(end, abs=1e-6) for end in expected.interval]
-    assert told["worth"]["interval"] == ends
+    low, high = expected.interval
+    ends = None if low != low else [pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6)]
+    assert told["worth"]["beyond_the_sum_interval"] == ends
     assert told["provenance"]["checkpoint_fingerprint"] == loaded.fingerprint
     code, out, err = shrp("knock-out", *options, "--expert", "2.1", "--expert", "1.0")
     assert "beyond the sum" in out

@@ -1,12 +1,15 @@
 """How commands write tables and shares: nothing is cut, and intervals follow the scores'."""
 
+import json
+import math
 import re
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from shrp.cli import output
-from shrp.cli.output import print_table, score_line, share_text, stderr
+from shrp.cli.output import print_json, print_table, records, score_line, share_text, stderr
 
 ROW = {
     "model": "static, 12 in all, shares matched",
@@ -55,3 +58,21 @@ def test_a_share_has_the_interval_of_its_score():
     assert share_text(row | {"score": 0.0, "retained": 0.0, "interval": [-0.1, 0.1], "teacher": 0.8}) == (
         "0.0% (-12.5 to 12.5)"
     )
+
+
+def test_rows_in_json_have_one_interval_for_two_ends(capsys):
+    frame = pd.DataFrame(
+        {
+            "group": ["a"],
+            **{"score": [0.5], "low": [0.4], "high": [0.6]},
+            **{"reference": [1.0], "reference low": [math.nan], "reference high": [math.nan]},
+            **{"lost_low": [-1.0], "lost_high": [1.0], "become wrong": [2]},
+        }
+    )
+    row = {"group": "a", "score": 0.5, "interval": [0.4, 0.6], "first": 1.0, "first_interval": None}
+    row |= {"lost_interval": [-1.0, 1.0], "become_wrong": 2}
+    print_json({"rows": records(frame, renamed={"reference": "first"}), "ends": [math.nan, math.nan]})
+    # A list that is no interval stays one.
+    assert json.loads(capsys.readouterr().out) == {"rows": [row], "ends": [None, None]}
+    (changed,) = records(frame[["low", "high"]], "change")
+    assert changed == {"change_interval": [0.4, 0.6]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import streamlit as st
@@ -183,6 +184,23 @@ def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
         f"data are for {escape(task.name)}. Two models can be compared on one task only: pick a checkpoint of "
         f"{escape(task.name)} here, or one of {escape(other.name)} in the sidebar and on both sides."
     )
+
+
+def read_alike(choices: Sequence[Choice]) -> tuple[list[Choice], str]:
+    """The choices with inputs cut at one length, the later of the two, or a difference might be the cut's; and what to
+    say of it, empty where both read alike anyway. A dense teacher's outputs came with a checkpoint: they stay.
+    """
+    lengths = {choice.checkpoint.info.max_length for choice in choices}
+    if len(lengths) == 1:
+        return list(choices), ""
+    if any(choice.kind == TEACHER for choice in choices):
+        return list(choices), (
+            f"One side cuts inputs at {min(lengths)} tokens, the other one at {max(lengths)}: of longer ones part of "
+            "the difference may be the cut's."
+        )
+    most = max(lengths)
+    alike = [replace(choice, checkpoint=choice.checkpoint.reading(most)) for choice in choices]
+    return alike, f"Both sides read {most} tokens of an input, the longer of their two lengths."
 
 
 def measure(choice: Choice, data: TextData) -> Side:

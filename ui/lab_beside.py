@@ -15,6 +15,8 @@ from shrp.convert import num_experts_of
 from shrp.evaluation import Evaluation
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS
+from shrp.sweep import random_control
+from shrp.usage import UsageStats
 from ui import lab, measurements, paired_results
 from ui.downloads import downloads
 from ui.lab import GLOBAL, SELECTIONS, Setting
@@ -65,6 +67,7 @@ def section(
     said = "" if setting.is_control else verdict(pruned, draws)
     st.caption(
         f"{said} n = {pruned.n:,}, {escape(pruned.data)}; 95% intervals, of “ahead” paired"
+        "; random draws keep as many in each layer as this plan does"
         f"{'; shares matched: see Threshold above' * (not pruned.task.is_regression)}. Gate × norm, ablation and "
         "fitted appear once you have picked each under *Which experts*."
     )
@@ -76,7 +79,7 @@ def section(
 def others(
     selection: Selection, setting: Setting, plan: PruningPlan
 ) -> Iterator[tuple[str, list[PruningPlan]]]:
-    """Selection -> its plans of as many experts, several for random draws; without the plan itself."""
+    """Selection -> its plans of as many experts in all, several for random draws; without the plan itself."""
     base = replace(setting, edits=NO_EDITS, edited="")
     if setting.edited:  # which may have changed how many there are
         base = replace(base, allocation=GLOBAL, number=plan.budget)
@@ -88,12 +91,21 @@ def others(
         stats = lab.usage_known(name, selection.checkpoint, selection.ranking)
         if stats is None:
             continue
-        steps = [replace(base, selection=name, seed=seed) for seed in (DRAWS if kind == "random" else (0,))]
-        plans = [lab.plan_of(step, stats) for step in steps]
-        if kind == "random" and setting.is_control:  # one of the draws may be the plan itself
-            plans = [one for one in plans if one.key() != plan.key()]
+        if kind == "random":
+            plans = _draws(selection, setting, plan, stats)
+        else:
+            plans = [lab.plan_of(replace(base, selection=name, seed=0), stats)]
         if plans:
             yield name, plans
+
+
+def _draws(selection: Selection, setting: Setting, plan: PruningPlan, stats: UsageStats) -> list[PruningPlan]:
+    """Random experts, as many in each layer as the plan keeps there, weighted as it is; without the plan itself."""
+    kind = SELECTIONS.get(setting.selection)
+    if kind == "recorded":
+        stats = lab.usage_known(setting.selection, selection.checkpoint, selection.ranking) or stats
+    drawn = [random_control(plan, stats, selection=kind, seed=seed) for seed in DRAWS]
+    return [one for one in drawn if one.key() != plan.key()] if setting.is_control else drawn
 
 
 def _evaluated(selection: Selection, plans: list[PruningPlan], label: str) -> list[Evaluation]:

@@ -33,6 +33,7 @@ from shrp.cli.output import (
     interval_text,
     print_json,
     print_table,
+    records,
     stderr,
     stdout,
     write_csv,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.evaluation import Evaluation
 
 _SHOWN = 30
+_SIDES = {"reference": "first", "other": "second", "a": "first", "b": "second"}
+"""Columns that are of one side, as results call the sides."""
 """Rows of a table on a terminal; the JSON has all."""
 
 
@@ -131,10 +134,10 @@ def compare(
         "first": _side(first, sides[0], before),
         "second": _side(second, sides[1], after),
         "change": change,
-        "interval": ends,
+        "change_interval": ends,
         **_agreement(before, after),
         "flipped": flipped["direction"].value_counts().to_dict(),
-        **{f"by_{name}": by_group(before, after, name).to_dict("records") for name in groups},
+        **{f"by_{name}": records(by_group(before, after, name), renamed=_SIDES) for name in groups},
         **_experts(sides, source),
     }
     if json:
@@ -191,7 +194,7 @@ def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
         return {}
     if all(side.plan is not None for side in sides):
         kept = kept_alike(*(side.plan for side in sides), counts.pop())
-        return {"kept": kept.to_dict("records")}
+        return {"kept": records(kept, renamed=_SIDES)}
     made = [side.checkpoint for side in sides if isinstance(side, OfCheckpoint)]
     if len(made) < len(sides) or not all(router_layers(one.model) for one in made):
         return {}
@@ -199,7 +202,7 @@ def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
         measure_usage(one.model, one.tokenizer, source, max_length=side.length)
         for one, side in zip(made, sides, strict=True)
     ]
-    return {"usage": usage_distances(*stats, pairs=pairs_of(source)).to_dict("records")}
+    return {"usage": records(usage_distances(*stats, pairs=pairs_of(source)))}
 
 
 def _print(result: dict[str, Any], source: TextData) -> None:
@@ -225,7 +228,7 @@ def _print(result: dict[str, Any], source: TextData) -> None:
     if source.labels is None:
         stderr.print(f"{source.name} has no labels, so there are no scores")
     else:
-        low, high = result["interval"]
+        low, high = result["change_interval"]
         ends = f" (95%: {low:+.4f} to {high:+.4f}, paired)" if low == low else ""
         said = f"the second minus the first: {result['change']:+.4f}{ends}"
         if "right" in result:
@@ -246,10 +249,10 @@ def _print(result: dict[str, Any], source: TextData) -> None:
                 {
                     by: row["group"],
                     "n": row["n"],
-                    "first": row["reference"],
-                    "second": row["other"],
+                    "first": row["first"],
+                    "second": row["second"],
                     "change": f"{row['change']:+.3f}",
-                    "95%, paired": _range(row["change low"], row["change high"]),
+                    "95%, paired": _range(*row["change_interval"]),
                 }
                 for row in shown[:_SHOWN]
             ],
@@ -261,11 +264,7 @@ def _print(result: dict[str, Any], source: TextData) -> None:
         "experts that are kept, by layer: how many by the first, the second and both; jaccard: both of either, and "
         "what chance makes of it; distance: total variation of the weights",
         [
-            {
-                "first" if name == "a" else "second" if name == "b" else name: value
-                for name, value in row.items()
-            }
-            | ({"distance": None} if row["distance"] != row["distance"] else {})
+            row | ({"distance": None} if row["distance"] != row["distance"] else {})
             for row in result.get("kept", [])
         ],
     )

@@ -34,6 +34,7 @@ from shrp.cli.output import (
     print_json,
     print_table,
     provenance,
+    records,
     share_text,
     stderr,
     stdout,
@@ -44,6 +45,7 @@ from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     import numpy as np
+    import pandas as pd
 
     from shrp.checkpoint import Checkpoint
     from shrp.data import TextData
@@ -148,7 +150,7 @@ def usage(
         if not json:
             stderr.print(f"wrote {routes}")
     said = _explained(source, stats, answers, lengths) if explained else []
-    scored = _exchanged(loaded, source, stats, length) if exchanged else []
+    scored = _exchanged(loaded, source, stats, length) if exchanged else None
     if json:
         result = {
             "task": loaded.info.task.name,
@@ -168,7 +170,8 @@ def usage(
         if explained:
             result["explained"] = said
         if exchanged:
-            result["exchanged"] = scored
+            ends = {f"matched_{end}": f"matched_change_{end}" for end in ("low", "high")}
+            result["exchanged"] = records(scored.rename(columns=ends), "change")
         if output_norms:
             result["gate_norm"] = stats.gate_norm()
         print_json(result)
@@ -188,11 +191,11 @@ def usage(
         shown = ("by", "layer", "explained", "q", "beyond_length", "q_beyond")
         lines = _without_nan(said, shown)
         print_table("part of the choice that groups explain beyond chance, and beyond length", lines)
-    if scored:
+    if scored is not None:
         shown = ("layer", "draws", "moved", "score", "change", "low", "high", "matched", "flipped")
         lines = [
             one if one["flipped"] is None else one | {"flipped": f"{one['flipped']:g}"}
-            for one in _without_nan(scored, shown)
+            for one in _without_nan(scored.to_dict("records"), shown)
         ]
         print_table(
             "routes exchanged, by layer, in all, and in all among inputs answered alike, means of draws; mixture: no "
@@ -223,17 +226,15 @@ def _explained(
     return specialisation_frame(found).to_dict("records") if found else []
 
 
-def _exchanged(
-    loaded: Checkpoint, source: TextData, stats: UsageStats, max_length: int
-) -> list[dict[str, Any]]:
-    """Rows of `shrp.shuffled.ShuffledRoutes.frame`."""
+def _exchanged(loaded: Checkpoint, source: TextData, stats: UsageStats, max_length: int) -> pd.DataFrame:
+    """`shrp.shuffled.ShuffledRoutes.frame`."""
     from shrp.shuffled import shuffle_routes
 
     with told("routes exchanged", len(source)) as progress:
         found = shuffle_routes(
             loaded.model, loaded.tokenizer, source, stats, max_length=max_length, progress=progress
         )
-    return found.frame.to_dict("records")
+    return found.frame
 
 
 def evaluate(
@@ -289,16 +290,16 @@ def evaluate(
         write_csv(result.to_frame(source.texts), predictions)
         if not json:
             stderr.print(f"wrote {predictions}")
-    slices = result.by_slice().to_dict("records")
-    pairs = pair_outcomes(source, result).by_slice().to_dict("records") if len(pairs_of(source)) else []
+    slices = result.by_slice()
+    pairs = pair_outcomes(source, result).by_slice() if len(pairs_of(source)) else None
     summary = result.to_dict() | {
         "teacher": teacher,
         "retained": share_of(result.score, teacher),
         "retained_interval": share_ends(result.interval, teacher),
         "constant": result.constant,
         "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
-        "slices": slices,
-        "pairs": pairs,
+        "slices": records(slices),
+        "pairs": [] if pairs is None else records(pairs, "share"),
         "provenance": scored.provenance(source),
     }
     if json:
@@ -323,6 +324,6 @@ def evaluate(
             f"not above a constant answer, which has {result.constant:.4f}"
             + ": what is retained says little" * (teacher is not None)
         )
-    print_table("by slice", slices)
-    if pairs:
-        print_table("minimal pairs: in order, and both inputs right", pairs)
+    print_table("by slice", slices.to_dict("records"))
+    if pairs is not None:
+        print_table("minimal pairs: in order, and both inputs right", pairs.to_dict("records"))

@@ -26,7 +26,7 @@ from shrp.cli.options import (
     check_has_task,
     say_cut,
 )
-from shrp.cli.output import bar, example, print_json, print_table, provenance, stderr
+from shrp.cli.output import bar, example, print_json, print_table, provenance, records, stderr
 from shrp.errors import DataError, PlanError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
@@ -175,10 +175,10 @@ def _together(
         "score": before.score,
         "without": found.after.score,
         "change": change,
-        "interval": ends,
+        "change_interval": ends,
         "flipped": None if source.task.is_regression else found.flipped,
-        "logits": found.logit_changes(pairs=pairs).to_dict("records"),
-        "slices": found.by_slice(pairs).to_dict("records"),
+        "logits": records(found.logit_changes(pairs=pairs), "change"),
+        "slices": records(found.by_slice(pairs), "change"),
     }
     if alone:
         whole = joint(found, alone, pairs)
@@ -186,8 +186,8 @@ def _together(
             "together": whole.together,
             "alone": {f"{a}.{b}": one.changes().mean() for (a, b), one in zip(cells, alone, strict=True)},
             "sum": whole.sum,
-            "beyond the sum": whole.beyond,
-            "interval": whole.interval,
+            "beyond_the_sum": whole.beyond,
+            "beyond_the_sum_interval": whole.interval,
         }
     return result
 
@@ -202,11 +202,17 @@ def _print_together(found: dict[str, Any]) -> None:
         row = {name: found[name] for name in ("metric", "score", "without")}
         print_table(
             title,
-            [row | {"change": _with_ends(found["change"], found["interval"]), "flipped": found["flipped"]}],
+            [
+                row
+                | {
+                    "change": _with_ends(found["change"], found["change_interval"]),
+                    "flipped": found["flipped"],
+                }
+            ],
         )
     logits = [
         {name: one[name] for name in ("class", "before", "after")}
-        | {"change": _with_ends(one["change"], (one["low"], one["high"]))}
+        | {"change": _with_ends(one["change"], one["change_interval"])}
         for one in found["logits"]
     ]
     print_table(f"{title}: mean logits, over all inputs", logits)
@@ -220,7 +226,7 @@ def _print_together(found: dict[str, Any]) -> None:
                 {"without": "all of them", "change": f"{worth['together']:+.4f}"},
                 {
                     "without": "beyond the sum",
-                    "change": _with_ends(worth["beyond the sum"], worth["interval"]),
+                    "change": _with_ends(worth["beyond_the_sum"], worth["beyond_the_sum_interval"]),
                 },
             ],
         )
@@ -259,7 +265,7 @@ def _in_turn(
             "data": source.name,
             "n": found.n,
             "of": len(source),
-            "experts": found.table(source, None).to_dict("records"),
+            "experts": records(found.table(source, None)),
         }
         if by is not None:
             task = progress.add_task("dealing", total=None)
@@ -269,8 +275,8 @@ def _in_turn(
                 groups_by(by, source, lengths=token_counts(loaded.tokenizer, source.texts)),
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
-            result |= {"by": by, "groups": frame.to_dict("records"), "tested": count_tests(frame)}
-            result["beyond_chance"] = beyond_chance(frame).to_dict("records")
+            result |= {"by": by, "groups": records(frame), "tested": count_tests(frame)}
+            result["beyond_chance"] = records(beyond_chance(frame))
     return result
 
 

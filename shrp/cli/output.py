@@ -61,13 +61,19 @@ def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """Write one JSON object, and nothing else, to stdout; what is not a finite number becomes null."""
+    """Write one JSON object, and nothing else, to stdout; what is not a finite number becomes null, and so does an
+    interval without ends.
+    """
     sys.stdout.write(json.dumps(_clean(data), indent=2) + "\n")
 
 
 def _clean(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
+        cleaned = {str(key): _clean(item) for key, item in value.items()}
+        return {
+            key: None if key.endswith("interval") and item == [None, None] else item
+            for key, item in cleaned.items()
+        }
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     if hasattr(value, "tolist"):
@@ -75,6 +81,41 @@ def _clean(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def records(
+    frame: pd.DataFrame, of: str = "score", renamed: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """A frame's rows as every command's JSON has them: names in snake case, and an interval as one `[low, high]`, named
+    `interval` where it is the score's and `<what>_interval` where it is of anything else.
+
+    Args:
+        of: what columns that are just `low` and `high` are the ends for.
+        renamed: columns by other names, which hold for their ends too.
+    """
+    rows = []
+    for row in frame.to_dict("records"):
+        found: dict[str, Any] = {}
+        for name, value in row.items():
+            what, end = _end_of(str(name), of)
+            what = (renamed or {}).get(what, what).replace(" ", "_")
+            if end is None:
+                found[what] = value
+            else:
+                key = "interval" if what == "score" else f"{what}_interval"
+                found.setdefault(key, [None, None])[end] = value
+        rows.append(found)
+    return rows
+
+
+def _end_of(name: str, of: str) -> tuple[str, int | None]:
+    """What a column is of, and which end of its interval; None for a column that is no end."""
+    for end, word in enumerate(("low", "high")):
+        if name == word:
+            return of, end
+        if name.endswith((f" {word}", f"_{word}")):
+            return name[: -len(word) - 1], end
+    return name, None
 
 
 def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str, Any]:

@@ -86,7 +86,13 @@ def prune(
     combination: Annotated[
         str | None, typer.Option(help="usage weights, their plain mean, or fitted; by default as selected.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="For random selection, fitted gates and recovery.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="For random selection, fitted gates and recovery (there another one than the training's, so that "
+            "with --epoch-size it visits other examples)."
+        ),
+    ] = 0,
     data: Annotated[
         str | None,
         typer.Option(

@@ -30,7 +30,7 @@ from shrp.cli.options import (
     check_has_task,
     say_cut,
 )
-from shrp.cli.output import bar, example, print_json, print_table, provenance, stderr, write_csv
+from shrp.cli.output import bar, example, print_json, print_table, provenance, records, stderr, write_csv
 from shrp.errors import DataError, PlanError
 from shrp.phrases import counted, listed
 from shrp.tasks import LABEL
@@ -230,7 +230,7 @@ def _halves(source: TextData) -> tuple[TextData, TextData]:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return records(frame.astype(object).where(frame.notna(), None))
 
 
 def _print(frame: pd.DataFrame, routed: Evaluation, scored: TextData, how: str) -> None:

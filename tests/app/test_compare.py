@@ -24,7 +24,7 @@ from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 from ui import data_sources, lab_compare, lab_hurts, lab_threshold
-from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, refusal
+from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, Choice, read_alike, refusal
 from ui.compare_views import numbering
 from ui.lab_export import plan_json
 from ui.text import points
@@ -148,6 +148,24 @@ def test_slices_are_named_where_the_score_is_0_of_any_answers(tiny_data):
     found = replace(found, metric="f1")
     assert lab_hurts.without_a_class(found) == []
     assert lab_hurts.without_a_class(replace(found, labels=1 - found.labels)) == ["ones"]
+
+
+def test_both_sides_read_as_much_of_an_input(open_page, tiny_checkpoint, save_tiny):
+    """Of two lengths the longer one, as on the command line, or a difference might be the cut's."""
+    save_tiny("long", training={"config": {"max_length": 200}})
+    at = open_page("compare", tiny_checkpoint, b="long", b_is=AS_IS)
+    assert not at.exception
+    assert "Both sides read 200 tokens of an input" in texts_of(at)
+    short, long = (checkpoints.load(tiny_checkpoint.with_name(name)) for name in ("tiny", "long"))
+    assert (short.info.max_length, long.info.max_length) == (128, 200)
+    sides = [Choice(one.path.name, one, AS_IS) for one in (short, long)]
+    alike, said = read_alike(sides)
+    assert {one.checkpoint.info.max_length for one in alike} == {200}
+    assert alike[1].checkpoint is long
+    of_teacher, said = read_alike([replace(sides[0], kind=TEACHER), sides[1]])  # whose outputs came with it
+    assert [one.checkpoint for one in of_teacher] == [short, long]
+    assert "at 128 tokens, the other one at 200" in said
+    assert read_alike([sides[0], sides[0]])[1] == ""
 
 
 def test_two_prunings_are_set_apart_by_their_own_controls(open_page, tiny_checkpoint):
@@ -327,7 +345,7 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
     folder = save_tiny("numbers", task="stsb", num_labels=1)
     at = open_page("pruning_lab", folder, data_dir=tmp_path / "glue")
     assert not at.exception
-    assert "of “ahead” paired. Gate × norm" in texts_of(at)  # a number has no answer shares to match
+    assert "in each layer as this plan does. Gate × norm" in texts_of(at)  # a number has no answer shares to match
     at = open_page("compare", folder, data_dir=tmp_path / "glue")
     assert not at.exception
     assert not at.error

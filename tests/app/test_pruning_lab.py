@@ -517,6 +517,33 @@ def test_as_many_experts_chosen_otherwise_stand_beside_the_score(cache, page, lo
     assert not [d for d in page.dataframe if lab_beside.CHOSEN in d.value]
 
 
+def test_random_draws_keep_as_many_in_each_layer_as_the_plan(loaded):
+    """Else they would differ by more than which experts they are; and they weigh by what the plan weighs by."""
+    data = load_probe("sst2")
+    stats = measure_usage(loaded.model, loaded.tokenizer, data)
+    selection = SimpleNamespace(checkpoint=loaded, ranking=data, ranked_on=None)
+
+    def drawn(setting, plan):
+        return dict(lab_beside.others(selection, setting, plan))["Random (control)"]
+
+    for counts in ({1: 1, 2: 3}, {1: 3, 2: 1}):  # of which usage itself would give one at the most
+        plan = make_plan(stats.shares(), counts=counts)
+        setting = replace(lab.Setting(lab.GLOBAL, 4), edited="by hand")
+        expected = [
+            make_plan(stats.shares(), counts=counts, selection="random", seed=seed) for seed in range(3)
+        ]
+        assert drawn(setting, plan) == expected
+    recorded = {1: np.array([0.1, 0.2, 0.3, 0.4]), 2: np.array([0.4, 0.3, 0.2, 0.1])}
+    usage = {str(layer): share.tolist() for layer, share in recorded.items()}
+    known = replace(loaded, info=replace(loaded.info, usage=usage))
+    selection.checkpoint = known
+    setting = lab.Setting(lab.PER_LAYER, 2, selection=lab.RECORDED)
+    plan = lab.plan_of(setting, lab.usage_for(lab.RECORDED, known, data))
+    assert drawn(setting, plan) == [
+        make_plan(recorded, per_layer=2, selection="random", seed=seed) for seed in range(3)
+    ]
+
+
 def test_beside_a_random_plan_stand_the_draws_that_are_not_it(loaded):
     stats = measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
     selection = SimpleNamespace(checkpoint=loaded, ranking=load_probe("sst2"), ranked_on=load_probe("sst2"))
