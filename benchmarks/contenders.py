@@ -29,11 +29,12 @@ from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import usage_in
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, num_experts_of
-from shrp.families import encoder_layers, family_of
+from shrp.families import encoder_layers
 from shrp.layers import ExpertLayer
 from shrp.measure import counted_flops
 from shrp.plan import first_experts, make_plan
 from shrp.prune import prune, with_layers
+from shrp.timing import dense_like
 
 BERT_BASE = "bert-base"
 DENSE = "dense"
@@ -115,12 +116,6 @@ def of_checkpoint(checkpoint: Checkpoint) -> dict[str, PreTrainedModel]:
             plan = make_plan(usage_in(info), per_layer=min(m, num_experts_of(model)))
             models[f"static-m{m}"] = prune(model, plan, share_weights=True).eval()
     return models
-
-
-def dense_like(model: PreTrainedModel) -> PreTrainedModel:
-    """The dense architecture of a model, with random weights: what its speed is compared with."""
-    attention = family_of(model).attention
-    return AutoModelForSequenceClassification.from_config(model.config, attn_implementation=attention).eval()
 
 
 def flop_limits(models: Mapping[str, PreTrainedModel], tokens: int) -> dict[str, float]:

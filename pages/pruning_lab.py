@@ -34,7 +34,6 @@ from ui.lab import Setting
 from ui.lab_controls import controls
 from ui.lab_marks import Mark, marks, shipped, teacher_mark
 from ui.lab_sides import model_key
-from ui.store import results
 
 REDRAW = 0.25  # seconds between two running estimates: drawing every one would cost more than computing it
 
@@ -114,7 +113,6 @@ def evaluate(
     checkpoint, data = selection.checkpoint, selection.data
     dense, price = dense_cost(checkpoint.model, TOKENS), plan_cost(checkpoint.model, plan, TOKENS)
     kept = (plan.budget, len(plan.layers) * num_experts_of(checkpoint.model))
-    seen, key = results("routed", 16), (checkpoint.fingerprint, data.fingerprint, data.name)
     place = busy = None
 
     def show(evaluation: Evaluation, routed: Evaluation | None, teacher: Mark | None) -> None:
@@ -152,7 +150,7 @@ def evaluate(
             text = f"A running estimate from {evaluation.n:,} of {evaluation.total:,} inputs"
             busy.progress(evaluation.n / evaluation.total, text)
 
-    routed = seen.get(key)
+    routed = measurements.evaluation_known(checkpoint, data)
     teacher = teacher_mark(shipped(checkpoint, data))
     dense_model = lab_reference.teacher_on(checkpoint, data)
     drawn = 0.0
@@ -165,7 +163,6 @@ def evaluate(
         show(evaluation, None, teacher)
         with busy.container():
             routed = measurements.evaluation(checkpoint, data, stats)
-        seen.put(key, routed)
     show(evaluation, routed, teacher)
     return evaluation, routed
 

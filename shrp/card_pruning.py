@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shrp.card_training import distilled, learned, recovery_of, settings
-from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo
+from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo, chosen_on
 from shrp.data import TextData
 from shrp.phrases import counted
 from shrp.plan import PruningPlan
@@ -59,6 +59,30 @@ def pruning_facts(
     if counted_on is not None:
         asked |= {"counted_on": counted_on.name, "counted_n": len(counted_on)}
     return asked
+
+
+def pruned_training(
+    training: Mapping[str, Any],
+    fingerprint: str,
+    plan: PruningPlan,
+    *,
+    counted_on: TextData | None = None,
+    file: Path | None = None,
+    **asked: int | None,
+) -> dict[str, Any]:
+    """What a pruned checkpoint's `training` says: that of the routed one, which it is pruned from, and how.
+
+    Args:
+        training, fingerprint: the routed checkpoint's.
+        counted_on, file, asked: as for `pruning_facts`. A plan with weights by hand or file is a file's, whose data are
+            not known here.
+    """
+    facts = pruning_facts(plan, counted_on=counted_on, file=file, **asked)
+    made = dict(training) | {"pruned_from": fingerprint, "pruning": facts}
+    if file is not None or plan.combination == "given weights":
+        return made | {"chosen_by": PLAN_FILE}
+    drawn = plan.selection.startswith("random")  # also with edits
+    return made if counted_on is None or drawn else made | chosen_on(counted_on, plan.selection)
 
 
 def pruned(info: CheckpointInfo) -> str:

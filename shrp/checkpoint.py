@@ -22,8 +22,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import reference, stored
 from shrp.batching import collate, encode, longest_input
-from shrp.card_pruning import pruning_facts
-from shrp.checkpoint_info import CheckpointInfo, chosen_on
+from shrp.card_pruning import pruned_training
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, first_line
 from shrp.evaluate import evaluate
@@ -127,10 +127,7 @@ class Checkpoint:
             PlanError: the plan does not fit, or nothing is left to prune.
         """
         kept = tuple(row for row in self.info.scores if row.get("kind") == "teacher")
-        training = dict(self.info.training) | {"pruned_from": self.fingerprint}
-        training |= {"pruning": pruning_facts(plan, counted_on=counted_on)}
-        if counted_on is not None and not plan.selection.startswith("random"):
-            training |= chosen_on(counted_on, plan.selection)
+        training = pruned_training(self.info.training, self.fingerprint, plan, counted_on=counted_on)
         return replace(
             self,
             info=replace(self.info, plan=plan, usage={}, scores=kept, training=training),

@@ -8,6 +8,7 @@ sizes, so that an estimate is there after the first batch.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 from collections import Counter, OrderedDict
@@ -92,6 +93,20 @@ class LiveEvaluator:
         self.batches = self._split(tokenizer, batch_size, max_length)
         self._position_bias = position_bias(model, max(b.packing.mask.shape[1] for b in self.batches))
         self._kept = _Kept(memory)
+
+    def on(self, data: TextData) -> LiveEvaluator:
+        """An evaluator of the same inputs in other slices, which shares all work with this one.
+
+        Raises:
+            DataError: they are other inputs.
+        """
+        if data.source_fingerprint != self.data.source_fingerprint:
+            raise DataError(
+                f"'{data.name}' are other inputs than '{self.data.name}', in more than their slices."
+            )
+        same = copy.copy(self)
+        same.data = data
+        return same
 
     def _split(self, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int) -> list[_Batch]:
         """A first stratified batch; then all others, sorted by length, in a random order of batches."""

@@ -10,6 +10,8 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.intervals import NO_INTERVAL
+from shrp.plan import PruningPlan
+from shrp.verdicts import KINDS_OF_CONTROL
 
 
 def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -60,6 +62,31 @@ def score_row(
     if not math.isnan(constant := evaluations[0].constant):
         row["constant"] = constant
     return row
+
+
+def pruned_row(
+    plan: PruningPlan,
+    evaluation: Evaluation,
+    teacher_score: float | None,
+    data: TextData,
+    max_length: int,
+    *,
+    matched: bool = False,
+    recovered: bool = False,
+) -> dict[str, Any]:
+    """A pruned model's row, as its checkpoint carries it. Random experts stay the control that they are.
+
+    Args:
+        evaluation: on `data`, cut at `max_length` tokens.
+        matched: whether its answer shares were (`shrp.answer_shares`).
+        recovered: whether it was trained on.
+    """
+    drawn = plan.selection.startswith("random")  # also with edits
+    label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
+    label += ", shares matched" * matched + ", recovered" * recovered
+    row = score_row(label, "control" if drawn else "static", [evaluation], teacher_score)
+    about = {"data_fingerprint": data.source_fingerprint, "max_length": max_length, "budget": plan.budget}
+    return row | about | ({"recovered": True} if recovered else {})
 
 
 def rows_as_now(

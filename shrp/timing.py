@@ -40,6 +40,13 @@ def model_inputs(model: PreTrainedModel, batch: int, tokens: int, seed: int = 0)
     return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
 
 
+def dense_like(model: PreTrainedModel) -> PreTrainedModel:
+    """A model's architecture with every layer dense, on its device: what its speed is compared with. Its weights are
+    random, on which speed does not depend.
+    """
+    return type(model)(model.config).to(model.device).eval()
+
+
 def latency(
     model_fns: Mapping[Hashable, Callable[[], object]],
     repeats: int = 20,

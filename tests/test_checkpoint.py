@@ -640,7 +640,9 @@ def test_a_checkpoint_reads_as_far_as_it_is_told(tiny_routed, tiny_tokenizer, ti
     assert np.array_equal(short.evaluate(tiny_data()).logits, expected.logits)
     assert not np.array_equal(loaded.evaluate(tiny_data()).logits, expected.logits)
     checkpoint.save(short.model, short.tokenizer, short.info, tmp_path / "again")
-    assert checkpoint.read_config(tmp_path / "again")[1].max_length == loaded.info.max_length  # no file has it
+    assert (
+        checkpoint.read_config(tmp_path / "again")[1].max_length == loaded.info.max_length
+    )  # no file has it
 
 
 def test_an_info_that_does_not_describe_the_model_is_not_saved(

@@ -16,6 +16,7 @@ from shrp.packed import Packing, expert_outputs, first_token_outputs
 from shrp.partial import first_token_logits, run_from, run_layers
 from shrp.plan import LayerPlan, PruningPlan, make_plan
 from shrp.prune import prune
+from shrp.slices import parse_slices, sliced_by_words
 from shrp.usage import measure_usage
 
 EXPERTS = 4
@@ -165,6 +166,20 @@ def test_only_what_is_new_is_computed(routed, tiny_tokenizer, data, computed):
     computed.clear()
     live.evaluate(plan_of([0], [1]))
     assert set(computed) == {(2, (1,))}
+
+
+def test_other_slices_of_the_same_inputs_share_all_work(routed, tiny_tokenizer, data, tiny_data, computed):
+    live, plan = LiveEvaluator(routed, tiny_tokenizer, data), plan_of([0], [1])
+    before = live.evaluate(plan)
+    computed.clear()
+    sliced = sliced_by_words(data, parse_slices("some: *a*"))
+    found = live.on(sliced).evaluate(plan)
+    assert not computed
+    assert set(found.slices) == set(sliced.slices) != set(before.slices or ())
+    assert (found.score, found.data) == (before.score, sliced.name)
+    np.testing.assert_array_equal(found.logits, before.logits)
+    with pytest.raises(DataError, match="other inputs"):
+        live.on(tiny_data(20))
 
 
 def test_a_sweep_computes_what_plans_share_once(routed, tiny_tokenizer, data, computed):

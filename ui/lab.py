@@ -117,8 +117,12 @@ def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> Usage
     """What `usage_for` would give, where nothing must be measured for it first; the plain usage is always there."""
     key, kind = (checkpoint.fingerprint, data.source_fingerprint, data.name), SELECTIONS.get(selection)
     if kind == "gate_norm":
-        found = results("usage with norms", 8).get(key)
-        return found if found is not None else measurements.kept_usage(checkpoint, data, norms=True)
+        in_memory = results("usage with norms", 8)
+        if (found := in_memory.get(key)) is None:
+            found = measurements.kept_usage(checkpoint, data, norms=True)
+            if found is not None:
+                in_memory.put(key, found)
+        return found
     if kind == "recorded":
         return usage_for(selection, checkpoint, data) if checkpoint.info.usage else None
     if kind == "ablation":

@@ -15,18 +15,17 @@ import torch
 
 from shrp import checkpoint as checkpoints
 from shrp.answer_shares import with_output_shift
-from shrp.card_pruning import pruning_facts
+from shrp.card_pruning import pruned_training
 from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import PLAN_FILE, chosen_on, shares_of
+from shrp.checkpoint_info import shares_of
 from shrp.data import TextData
 from shrp.errors import CheckpointError
 from shrp.evaluation import Evaluation
 from shrp.history import history_text
 from shrp.plan import PruningPlan
 from shrp.prune import prune
-from shrp.score_rows import score_row
+from shrp.score_rows import pruned_row
 from ui import measurements
-from ui.lab_marks import RANDOM
 
 
 def plan_json(plan: PruningPlan) -> str:
@@ -52,25 +51,14 @@ def checkpoint_zip(
         shift: of the output bias, found on `data` (`ui.lab_threshold`); `evaluation` is then of the shifted model.
         seed: of the draw, where the experts were drawn here.
     """
-    drawn = plan.selection.startswith("random")  # also with edits
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):
         known = measurements.score_rows(checkpoint, data)
         best = [row.get("score") for row in known if row.get("kind") == "teacher"]
-        # Random experts stay the control that they are, wherever they are taken.
-        label = f"{RANDOM if drawn else 'static'}, {plan.budget} in all"
-        label += ", shares matched" * (shift is not None)
-        kind = "control" if drawn else "static"
-        row = score_row(label, kind, [evaluation], best[0] if best else None)
-        about = {"data_fingerprint": data.source_fingerprint, "max_length": checkpoint.info.max_length}
-        kept.append(row | about | {"budget": plan.budget})
-    training = dict(checkpoint.info.training) | {"pruned_from": checkpoint.fingerprint}
-    if plan.combination == "given weights":  # by a file: what its plan was chosen on is not known here
-        training |= {"chosen_by": PLAN_FILE}
-    else:
-        training |= {"pruning": pruning_facts(plan, seed=seed, counted_on=ranked_on)}
-        training |= {} if ranked_on is None or drawn else chosen_on(ranked_on, plan.selection)
-    training |= shares_of(data, shift)
+        teacher, cut = best[0] if best else None, checkpoint.info.max_length
+        kept.append(pruned_row(plan, evaluation, teacher, data, cut, matched=shift is not None))
+    of = checkpoint.info.training, checkpoint.fingerprint
+    training = pruned_training(*of, plan, counted_on=ranked_on, seed=seed) | shares_of(data, shift)
     try:
         history = checkpoints.read_history(checkpoint.path)
     except CheckpointError:  # which Overview tells of

@@ -19,7 +19,7 @@ from shrp.measure import TOKENS, cost, dense_cost
 from shrp.phrases import counted, listed
 from shrp.plan import PruningPlan, first_experts
 from shrp.prune import prune
-from shrp.timing import latency, model_inputs
+from shrp.timing import dense_like, latency, model_inputs
 from ui import state
 from ui.bound import clamp
 from ui.downloads import downloads
@@ -60,7 +60,7 @@ def measure(
     model = checkpoint.model
     tokens = min(tokens, longest_input(model, checkpoint.tokenizer))
     models: dict[str, PreTrainedModel] = {
-        DENSE: type(model)(model.config).eval(),  # speed does not depend on the weights
+        DENSE: dense_like(model),
         own_name(checkpoint): model,
     }
     models |= {name: prune(model, plan, share_weights=True).eval() for name, plan in plans.items()}

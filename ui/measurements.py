@@ -16,7 +16,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.results_store import ROUTED
-from ui.store import Progress, disk, once
+from ui.store import Progress, disk, once, results
 from ui.text import escape
 
 
@@ -123,6 +123,11 @@ def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
     return once("evaluation", 24, key, f"Evaluating on {escape(data.name)}", work)
 
 
+def evaluation_known(checkpoint: Checkpoint, data: TextData):
+    """`evaluation`, where it is in memory; None where it must be made, or read from the disk, first."""
+    return results("evaluation", 24).get((checkpoint.fingerprint, data.fingerprint, data.name))
+
+
 def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_interval: bool):
     """The routed model's `evaluation`, from the passes that measured its usage where these kept its outputs: it need
     not run a second time.
@@ -171,12 +176,12 @@ def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray | None:
 
 
 def live_evaluator(checkpoint: Checkpoint, data: TextData):
-    """The `shrp.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions."""
-    return _live(checkpoint, data, checkpoint.fingerprint, data.fingerprint, data.name)
+    """The `shrp.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions, whatever their slices."""
+    return _live(checkpoint, data, checkpoint.fingerprint, data.source_fingerprint).on(data)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
-def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str, name: str):
+def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
     from shrp.live import LiveEvaluator
 
     length = _checkpoint.info.max_length

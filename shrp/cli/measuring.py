@@ -105,10 +105,10 @@ def _timed(
     """Times of the dense architecture, of the checkpoint, and of what else is asked for, in turns."""
     import torch
 
-    from shrp.timing import latency, model_inputs
+    from shrp.timing import dense_like, latency, model_inputs
 
     inputs = model_inputs(loaded.model, batch, tokens)
-    dense = type(loaded.model)(loaded.model.config).eval()  # speed does not depend on the weights
+    dense = dense_like(loaded.model)
     runs = [lambda: dense(**inputs), lambda: loaded.model(**inputs)]
     names, runtimes = ["dense", "checkpoint"], [IN_PYTORCH] * 2
     folders = [loaded.path, *beside]

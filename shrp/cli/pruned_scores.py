@@ -75,8 +75,7 @@ def _scored(
     """
     from shrp.batching import token_counts
     from shrp.evaluate import evaluate_stream
-    from shrp.score_rows import rows_as_now, score_row
-    from shrp.verdicts import KINDS_OF_CONTROL
+    from shrp.score_rows import pruned_row, rows_as_now
 
     with bar("score") as shown:
         task = shown.add_task(f"scoring on {data.name}", total=len(data))
@@ -89,9 +88,5 @@ def _scored(
         source.info, data, lambda: max(token_counts(source.tokenizer, data.texts), default=0), max_length
     )
     teacher = [row.get("score") for row in rows if row["kind"] == "teacher"]
-    drawn = plan.selection.startswith("random")  # which stays the control that it is
-    label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
-    label += ", shares matched" * matched + ", recovered" * recovered
-    row = score_row(label, "control" if drawn else "static", [found], teacher[0] if teacher else None)
-    about = {"data_fingerprint": data.source_fingerprint, "max_length": max_length, "budget": plan.budget}
-    return row | about | ({"recovered": True} if recovered else {})
+    best = teacher[0] if teacher else None
+    return pruned_row(plan, found, best, data, max_length, matched=matched, recovered=recovered)

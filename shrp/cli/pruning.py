@@ -141,6 +141,7 @@ def prune(
 
     import shrp.checkpoint as store
     from shrp.answer_shares import matched
+    from shrp.card_pruning import pruned_training
     from shrp.checkpoint_info import shares_of
     from shrp.history import history_text, joined
     from shrp.prune import prune as cut
@@ -237,18 +238,21 @@ def prune(
     ):
         measured_on = evaluation_data(data or "probe", source.info.task, of_data)
     chosen = plan_file(plan) if plan else _chosen(source, measured_on, selection, max_length, options)
-    facts = _facts(chosen, measured_on, selection, plan, options)
+    asked = {name: options[name] for name in ("budget", "per_layer", "seed")}
+    training = pruned_training(
+        source.info.training, source.fingerprint, chosen, counted_on=measured_on, file=plan, **asked
+    )
     model, like, shift = cut(source.model, chosen), None, None
     if match_shares:
         like = measured_on or evaluation_data(data or "probe", source.info.task, of_data)
         model, shift = matched(model, source.model, source.tokenizer, like, max_length)
-        facts |= shares_of(like, shift)
+        training |= shares_of(like, shift)
     info = store.CheckpointInfo(
         config=source.info.config,
         task=source.info.task,
         plan=chosen,
         base_model=source.info.base_model,
-        training=dict(source.info.training) | {"pruned_from": source.fingerprint} | facts,
+        training=training,
         scores=tuple(row for row in source.info.scores if row["kind"] == "teacher"),
     )
     history = store.read_history(checkpoint)
@@ -355,23 +359,6 @@ def _chosen(
         return make_plan(usage_in(source.info), selection=selection, **options)
     stats = usage_counted(source, measured_on, selection, max_length, options["seed"])
     return plan_from(stats, selection=selection, **options)
-
-
-def _facts(
-    chosen: PruningPlan,
-    measured_on: TextData | None,
-    selection: str,
-    plan: Path | None,
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What the card tells of the choice of experts."""
-    from shrp.card_pruning import pruning_facts
-    from shrp.checkpoint_info import PLAN_FILE, chosen_on
-
-    asked = {name: options[name] for name in ("budget", "per_layer", "seed")}
-    facts = {} if measured_on is None or selection == "random" else chosen_on(measured_on, selection)
-    facts |= {} if plan is None else {"chosen_by": PLAN_FILE}
-    return facts | {"pruning": pruning_facts(chosen, **asked, counted_on=measured_on, file=plan)}
 
 
 def _refuse_dense_and_static(source: Checkpoint, checkpoint: Path) -> None:

@@ -345,7 +345,9 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
     folder = save_tiny("numbers", task="stsb", num_labels=1)
     at = open_page("pruning_lab", folder, data_dir=tmp_path / "glue")
     assert not at.exception
-    assert "in each layer as this plan does. Gate × norm" in texts_of(at)  # a number has no answer shares to match
+    assert "in each layer as this plan does. Gate × norm" in texts_of(
+        at
+    )  # a number has no answer shares to match
     at = open_page("compare", folder, data_dir=tmp_path / "glue")
     assert not at.exception
     assert not at.error
