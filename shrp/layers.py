@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shrp.calling import PLAIN, Calling
 from shrp.config import Routing
+from shrp.hidden_states import tell
 from shrp.routing import LayerTrace, active_recorders, overridden, straight_through, top_k_gates
 
 
@@ -257,7 +258,7 @@ class ExpertLayer(nn.Module):
             mixed = self._chosen_output(hidden_states, attention_mask, position_bias, mixing.argmax(-1))
 
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
-        hidden_states = _add_and_norm(self.norm, hidden_states, update)
+        output = _add_and_norm(self.norm, hidden_states, update)
         for record in recorders:
             trace = LayerTrace(
                 probs=probs,
@@ -266,14 +267,8 @@ class ExpertLayer(nn.Module):
                 output_norms=norms if record.keep_output_norms else None,
             )
             record.traces.setdefault(self.layer, []).append(trace)
-        _record_output(self.layer, hidden_states)
-        return self.calling.answer(hidden_states, asked)
-
-
-def _record_output(layer: int, hidden_states: Tensor) -> None:
-    for record in active_recorders():
-        if record.keep_hidden_states:
-            record.hidden_states[layer] = hidden_states
+        tell(self.layer, hidden_states, output)
+        return self.calling.answer(output, asked)
 
 
 def _picks_one(gates: Tensor) -> bool:
@@ -369,9 +364,9 @@ class StaticLayer(nn.Module):
         )
         mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
-        hidden_states = _add_and_norm(self.norm, hidden_states, update)
-        _record_output(self.layer, hidden_states)
-        return self.calling.answer(hidden_states, asked)
+        output = _add_and_norm(self.norm, hidden_states, update)
+        tell(self.layer, hidden_states, output)
+        return self.calling.answer(output, asked)
 
     def attention_maps(
         self,
@@ -405,5 +400,5 @@ class DroppedLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Tensor | tuple[Tensor]:
         """Return `hidden_states` unchanged."""
-        _record_output(self.layer, hidden_states)
+        tell(self.layer, hidden_states, hidden_states)
         return self.calling.answer(hidden_states, asked)
