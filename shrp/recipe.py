@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from shrp.general import graft
 from shrp.history import history_text, joined
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
+from shrp.run_results import leave_stages, stages_folder
 from shrp.run_scores import RunScores
 from shrp.run_stages import Datasets, RunStages
 from shrp.run_state import (
@@ -76,12 +76,6 @@ class Recipe:
             raise TrainingError("name at least one layer to convert; plain fine-tuning is `finetune`.")
 
 
-def stages_folder(out: str | Path) -> Path:
-    """Where a run that writes to `out` leaves the models of its stages, if it keeps them."""
-    out = Path(out)
-    return out.with_name(out.name + "-stages")
-
-
 class Run:
     """One run of a recipe from a base to a finished checkpoint."""
 
@@ -101,7 +95,8 @@ class Run:
         announce: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Args: base_name, what checkpoints call the base; head_labels, as for `load_base`; dtype, how weights
-        are stored at `out`; keep_stages, whether what else was trained stays, in `stages_folder(out)`.
+        are stored at `out`; keep_stages, whether all else that was trained stays in `stages_folder(out)`, not
+        what was recovered alone.
         """
         self.recipe, self.base, self.data, self.out = recipe, base, data, Path(out)
         self.keep_stages, self.announce, self.head_labels = keep_stages, announce, tuple(head_labels)
@@ -117,6 +112,8 @@ class Run:
         )
         self.cut = evaluated_length(recipe.config.max_length)
         """Tokens at which scores cut an input, as whoever reads the checkpoint does (`CheckpointInfo.max_length`)."""
+        self.served: dict[str, tuple[str, int]] = {}
+        """Stages that are static models to serve, with what their rows of scores call them, and experts a layer."""
         self.own_head = False
         """Whether the teacher is the base with the head that it came with."""
         self.scores = RunScores((data.validation, *data.also), self.cut, len(recipe.config.shrp.layers))
@@ -132,15 +129,19 @@ class Run:
         Raises:
             TrainingError, DataError, CheckpointError: as the stages.
         """
-        if self.keep_stages and stages_folder(self.out).exists():
+        leaves = self.keep_stages or bool(self.recipe.recover)
+        if leaves and stages_folder(self.out).exists():
             raise TrainingError(
                 f"{stages_folder(self.out)} exists already; choose another folder for the result."
             )
         with alone_in(run_folder(self.out)):
             info = self._run()
-        if self.keep_stages:
-            self._leave_stages(self.result)
-            if self.own_head:  # which no stage has trained
+        if leaves:
+            rows = self.scores.rows
+            leave_stages(
+                self.out, self.result, self.served, rows, self.dtype, self.references, self.keep_stages
+            )
+            if self.keep_stages and self.own_head:  # which no stage has trained
                 teacher = self.adopted
                 checkpoint.save(
                     teacher.model, teacher.tokenizer, teacher.info, stages_folder(self.out) / "teacher"
@@ -183,7 +184,7 @@ class Run:
         self._save(made)
         for _ in self._train_further(teacher, made):
             self._save(made)
-        if not self.keep_stages:
+        if not (self.keep_stages or self.recipe.recover):
             finish(self.out)
         self.result = made.path.name
         return self._info(made)
@@ -195,22 +196,6 @@ class Run:
         model = copy.deepcopy(model)
         round_as_stored(model, self.dtype)
         return model
-
-    def _leave_stages(self, result: str) -> None:
-        """Leave the teacher, what was recovered and the controls, each a checkpoint, beside the result.
-
-        Args:
-            result: the stage that is the result itself.
-        """
-        kept = stages_folder(self.out)
-        run_folder(self.out).replace(kept)  # in one step, after which the run is done
-        for path in kept.iterdir():
-            if path.is_file():
-                path.unlink()
-            elif path.name == result or not (path / checkpoint.CONFIG).is_file():
-                shutil.rmtree(path)
-        if not any(kept.iterdir()):
-            kept.rmdir()
 
     def _source(self) -> Checkpoint | None:
         """The conversion that was made before, if the recipe names one, checked before anything is trained.
@@ -306,9 +291,7 @@ class Run:
             order=(),
             stage2_epochs=self.recipe.recovery_epochs,
             balance=0.0,
-            seed=seed_after(
-                self.recipe.config.seed
-            ),  # with the same one it would visit the same examples first
+            seed=seed_after(self.recipe.config.seed),  # else it would visit the same examples first
         )
         for m in self.recipe.recover:
             for control in (False, True):
@@ -326,7 +309,9 @@ class Run:
                     stage, recovery, lambda plan=plan: prune(routed.model, plan), info, teacher
                 )
                 name = f"{label}, {m} a layer, recovered"
-                self._score(name, kind, static.model, per_layer=m, recovered=True)
+                self._score(name, kind, self._as_stored(static.model), per_layer=m, recovered=True)
+                if not control:
+                    self.served[stage] = name, m
                 yield
         for control, label in (("dropped", "layers dropped"), ("uniform", "no router, all experts")):
             if control in self.recipe.controls:

@@ -17,7 +17,8 @@ from shrp.config import ShrpConfig
 from shrp.data import load_file
 from shrp.errors import DataError, TrainingError
 from shrp.evaluate import evaluate
-from shrp.recipe import Recipe, Run, stages_folder
+from shrp.recipe import Recipe, Run
+from shrp.run_results import stages_folder
 from shrp.run_stages import Datasets
 from shrp.tasks import custom_task
 from shrp.training_config import TrainConfig

@@ -12,6 +12,7 @@ import torch
 from shrp import checkpoint
 from shrp import train as training
 from shrp.base import load_base
+from shrp.card_pruning import pruned
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds, router_layers
@@ -21,6 +22,7 @@ from shrp.evaluate import evaluate, summarise
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.recipe import Recipe, Run, _warn_of_a_bad_teacher
+from shrp.run_results import stages_folder
 from shrp.run_stages import Datasets
 from shrp.run_state import RunState, run_folder
 from shrp.score_rows import score_row
@@ -143,8 +145,11 @@ def test_scores_are_of_the_model_as_it_is_written(place, watched):
     scored, written = watched[0].models["routed"].state_dict(), checkpoint.load(place / "whole").model
     assert scored.keys() == written.state_dict().keys()
     assert all(torch.equal(scored[name], value) for name, value in written.state_dict().items())
-    trained_on = watched[0].models["static, 1 a layer, recovered"].state_dict()
-    assert any(not torch.equal(value, value.half().float()) for value in trained_on.values())
+    scored = watched[0].models["static, 1 a layer, recovered"].state_dict()
+    written = checkpoint.load(stages_folder(place / "whole") / "recovered-1").model
+    assert all(torch.equal(scored[name], value) for name, value in written.state_dict().items())
+    trained = watched[0].models["layers dropped, 4 epochs"].state_dict()  # which is not written
+    assert any(not torch.equal(value, value.half().float()) for value in trained.values())
 
 
 def test_the_teachers_outputs_travel_only_for_probe_sets(place, finished):
@@ -277,13 +282,38 @@ def test_what_else_was_trained_stays_where_that_is_asked_for(place, finished):
         "teacher": ["dense"] * 3,
     }
     data = datasets(place).validation
-    score = evaluate(found["recovered-1"].model, found["recovered-1"].tokenizer, data).score
-    assert score == pytest.approx(rows_of(again)["static, 1 a layer, recovered"]["score"])
+    assert evaluate(found["teacher"].model, found["teacher"].tokenizer, data).score == pytest.approx(
+        rows_of(again)["dense teacher"]["score"]
+    )
     assert rows_of(again)["dense teacher"] == rows_of(info)["dense teacher"]
     assert not run_folder(place / "kept").exists()
     shutil.rmtree(place / "kept")
     with pytest.raises(TrainingError, match="kept-stages exists already"):
         runner(place, "kept", recipe=recipe, keep_stages=True)()
+
+
+def test_what_was_recovered_stays_as_it_is_served(place, finished):
+    """Static, rounded as the result is, with its own scores and its teacher's, and what it was pruned from."""
+    recipe = replace(RECIPE, per_layer=(1,), controls=("random", "dropped"))
+    again = runner(place, "served", recipe=recipe)()
+    (path,) = (place / "served-stages").iterdir()
+    made = checkpoint.load(path)
+    assert path.name == "recovered-1"
+    assert made.is_static
+    assert layer_kinds(made.model) == ["dense", "static", "static"]
+    label = "static, 1 a layer, recovered"
+    rows = [row for row in again.scores if row["kind"] == "teacher" or row["model"] == label]
+    assert list(made.info.scores) == rows
+    data = datasets(place).validation
+    assert made.evaluate(data).score == rows_of(made.info)[label]["score"]  # as it is stored
+    assert made.info.training["pruned_from"] == checkpoint.fingerprint(place / "served")
+    assert made.teacher.keys() == checkpoint.load(place / "served").teacher.keys()
+    said = pruned(made.info)
+    assert "Pruned to 1 expert in each of 2 layers (2 in all), picked by usage" in said
+    assert "After pruning trained on" in said
+    stages = [row["stage"] for row in checkpoint.read_history(path)]
+    assert stages == [row["stage"] for row in checkpoint.read_history(place / "served")] + [2]
+    assert not run_folder(place / "served").exists()
 
 
 class KillAfter:

@@ -43,6 +43,7 @@ from shrp.cli.training_options import (
     TrainFile,
     ValidationFile,
 )
+from shrp.phrases import listed
 
 DEFAULT_BUDGETS = (1, 2, 4, 8, 12)
 """Experts a layer at which static models are scored where nothing else is asked for."""
@@ -166,7 +167,8 @@ def train(
         bool,
         typer.Option(
             "--keep-stages",
-            help="Keep the teacher, the recovered models and the trained controls too, as checkpoints in <out>-stages.",
+            help="Keep the teacher and the trained controls too, as checkpoints in <out>-stages, where what --recover "
+            "made is kept in any case.",
         ),
     ] = False,
     resume: Resume = False,
@@ -184,6 +186,7 @@ def train(
     from shrp.data import probe_for
     from shrp.errors import PlanError, TrainingError
     from shrp.recipe import Recipe, Run
+    from shrp.run_results import stages_folder
     from shrp.run_stages import Datasets
     from shrp.run_state import run_folder
     from shrp.training_config import TrainConfig
@@ -285,10 +288,14 @@ def train(
     if not out.exists() and not run_folder(out).exists():  # a run that goes on has said it
         say_cut(base_config(base), run.tokenizer_of(), (data, validation), max_length)
     info = run()
+    kept = [stages_folder(out) / name for name in run.served]
     if json:
-        print_json({"out": str(out), "task": info.task.name, "scores": list(info.scores)})
+        made = {"out": str(out), "recovered": list(map(str, kept)), "task": info.task.name}
+        print_json(made | {"scores": list(info.scores)})
     else:
         print_table(f"{out}", [score_line(row) for row in info.scores])
+        if kept:
+            stderr.print(f"the recovered models, static and ready to serve: {listed(list(map(str, kept)))}")
 
 
 def refuse_what_is_decided(
