@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` says that a name is given on
     from shrp.checkpoint import Checkpoint as Checkpoint
-    from shrp.checkpoint import discover as discover
     from shrp.checkpoint import load as load
     from shrp.checkpoint import save as save
     from shrp.checkpoint_info import CheckpointInfo as CheckpointInfo
@@ -22,6 +21,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` 
     from shrp.errors import ShrpError as ShrpError
     from shrp.evaluation import Evaluation as Evaluation
     from shrp.exported import load_export as load_export
+    from shrp.folders import discover as discover
     from shrp.plan import PruningPlan as PruningPlan
     from shrp.plan import make_plan as make_plan
     from shrp.routing import force_experts as force_experts
@@ -44,7 +44,7 @@ _HOMES = {
     "TextData": "shrp.data",
     "UsageStats": "shrp.usage",
     "convert_layer": "shrp.convert",
-    "discover": "shrp.checkpoint",
+    "discover": "shrp.folders",
     "force_experts": "shrp.routing",
     "load": "shrp.checkpoint",
     "load_data": "shrp.data",

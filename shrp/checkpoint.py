@@ -16,29 +16,27 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import reference, stored
 from shrp.batching import collate, encode, longest_input
 from shrp.card_pruning import pruned_training
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.data import TextData
-from shrp.errors import CheckpointError, DataError, first_line
+from shrp.errors import CheckpointError, DataError, PlanError, first_line
 from shrp.evaluate import evaluate
 from shrp.evaluation import Evaluation
 from shrp.families import FAMILIES
 from shrp.phrases import counted
-from shrp.plan import PruningPlan
+from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.rebuild import fill, without_weights
 from shrp.reference import Reference
 from shrp.saving import CONFIG as CONFIG
-from shrp.saving import GRAPH
 from shrp.saving import WEIGHTS as WEIGHTS
 from shrp.saving import save as save
-from shrp.tabular import is_unicode
 from shrp.tasks import TEXTS
 from shrp.usage import UsageStats, measure_usage
 
@@ -116,16 +114,29 @@ class Checkpoint:
         data = TextData(self.info.task, "texts", inputs)
         return self.evaluate(data, **options).to_frame(inputs).drop(columns="index")
 
-    def prune(self, plan: PruningPlan, counted_on: TextData | None = None) -> Checkpoint:
-        """The static checkpoint of a plan, in memory, with weights of its own; `shrp.save` writes its model,
-        tokenizer and info. Of the scores the teacher's alone go along: the others are the routed model's.
+    def prune(
+        self,
+        plan: PruningPlan | None = None,
+        counted_on: TextData | None = None,
+        *,
+        per_layer: int | None = None,
+        budget: int | None = None,
+    ) -> Checkpoint:
+        """The static checkpoint of a plan, in memory, with weights of its own (`save` writes it). Of the scores the
+        teacher's alone go along: the others are the routed model's.
 
         Args:
+            plan: what is kept; without one, the most used experts by `info.usage`.
             counted_on: the data whose usage the plan was made of, which its card then names; None for `info.usage`.
+            per_layer, budget: how many experts, in every layer or in all, instead of a plan.
 
         Raises:
-            PlanError: the plan does not fit, or nothing is left to prune.
+            PlanError: the plan does not fit, or nothing is left to prune; not just one of the three is given.
         """
+        if (plan is not None) + (per_layer is not None) + (budget is not None) != 1:
+            raise PlanError("give a plan, or experts per layer, or a budget: one of them.")
+        if plan is None:
+            plan = make_plan(usage_in(self.info), per_layer=per_layer, budget=budget)
         kept = tuple(row for row in self.info.scores if row.get("kind") == "teacher")
         training = pruned_training(self.info.training, self.fingerprint, plan, counted_on=counted_on)
         return replace(
@@ -134,6 +145,17 @@ class Checkpoint:
             model=prune(self.model, plan),
             fingerprint=f"{self.fingerprint}-{plan.key()}",
         )
+
+    def save(self, folder: str | os.PathLike, **options: Any) -> Path:
+        """Write it, with its teacher's outputs, where it has some: `shrp.save` of its model, tokenizer and info.
+
+        Args:
+            options: of `shrp.save` (`dtype=torch.float16` for half the size, `extra_files`).
+
+        Raises:
+            CheckpointError: as `shrp.save`.
+        """
+        return save(self.model, self.tokenizer, self.info, folder, **{"teacher": self.teacher} | options)
 
     def reading(self, max_length: int) -> Checkpoint:
         """The same model, which cuts inputs at so many tokens instead of `info.max_length`, for a comparison in which
@@ -200,7 +222,9 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
     file = folder / CONFIG
     if not os.path.isfile(file):  # False, too, where the folder may not be looked into
         if not os.path.lexists(folder):
-            raise CheckpointError(f"there is no {folder}; name a checkpoint's folder.")
+            raise CheckpointError(
+                f"there is no {folder}; name a checkpoint's folder (`finetune --epochs 0` makes one of a dense model)."
+            )
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG} that can be read.")
     try:
         if file.stat().st_size > _MAX_JSON_BYTES:
@@ -365,39 +389,3 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON lines: {error}.") from error
     return stored.check_history(rows)
-
-
-def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointError]:
-    """Every SHRP checkpoint in the folders directly under `root`, by name; a broken one maps to its error.
-
-    A folder with neither a config nor weights is no checkpoint at all and is passed over, and so is an export, or one
-    that may not be looked into, or whose name is not valid Unicode and can't be shown.
-    """
-    found: dict[str, CheckpointInfo | CheckpointError] = {}
-    root = Path(root)
-    try:
-        folders = sorted(root.iterdir())
-    except OSError:
-        return found
-    for folder in folders:
-        is_model = any(os.path.isfile(folder / name) for name in (CONFIG, WEIGHTS))
-        if folder.name.startswith(".") or not is_model or not is_unicode(folder.name):
-            continue
-        if not os.path.isfile(folder / WEIGHTS) and os.path.isfile(folder / GRAPH):  # an export
-            continue
-        try:
-            found[folder.name] = _describe(folder)
-        except CheckpointError as error:
-            found[folder.name] = error
-    return found
-
-
-def _describe(folder: Path) -> CheckpointInfo:
-    """The info of a checkpoint after checking that its weights file is whole, which reads only its header."""
-    _, info = read_config(folder)
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} is missing or truncated: {error}.") from error
-    return info

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from shrp.config import Routing
-from shrp.convert import num_experts_of
-from shrp.errors import ShrpError, UnsupportedModelError
+from shrp.convert import num_experts_of, router_layers
+from shrp.errors import PlanError, ShrpError, UnsupportedModelError
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
 from shrp.plan import PruningPlan
@@ -254,6 +254,42 @@ def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -
     _check_tokens(tokens)
     routed = prunable_layers(model, plan)
     return static_cost(model, len(routed), plan.budget, tokens)
+
+
+_COSTS = {
+    "encoder_params": "the dense encoder's parameters",
+    "model_params": "the whole dense model's parameters",
+    "encoder_flops": "the dense encoder's FLOPs",
+    "model_flops": "the whole dense model's FLOPs",
+}
+
+
+def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_params") -> int:
+    """The most experts in all, at least one a routed layer, of a pruning that costs no more than a share of the dense
+    model.
+
+    Args:
+        share: above 0, at most 1.
+        of: a cost of `Cost.relative_to`: encoder_params, model_params, encoder_flops or model_flops, FLOPs at 128
+            tokens.
+
+    Raises:
+        PlanError: the model has no routed layer, the share is none, or the smallest pruning costs more.
+    """
+    layers, dense = len(router_layers(model)), dense_cost(model, TOKENS)
+    if not layers:
+        raise PlanError("this model has no routed layer, so there is nothing to prune.")
+    if not 0 < share <= 1:
+        raise PlanError(f"a share of the dense model is above 0 and at most 1, not {share:g}.")
+
+    def costs(kept: int) -> float:
+        return static_cost(model, layers, kept, TOKENS).relative_to(dense)[of]
+
+    if costs(layers) > share:
+        raise PlanError(
+            f"the smallest pruning, one expert a layer, has {costs(layers):.1%} of {_COSTS[of]}, more than {share:.1%}."
+        )
+    return max(kept for kept in range(layers, layers * num_experts_of(model) + 1) if costs(kept) <= share)
 
 
 def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TOKENS) -> Cost:

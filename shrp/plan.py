@@ -21,6 +21,7 @@ from shrp.plan_edits import NO_EDITS, PlanEdits, check_weights
 
 if TYPE_CHECKING:
     from shrp.fitting import FittedGates
+    from shrp.usage import UsageStats
 
 SELECTIONS = ("usage", "gate_norm", "ablation", "fitted", "random")
 _SCORED = {"gate_norm": "gate x norm scores", "ablation": "effects of knocking them out"}
@@ -196,7 +197,7 @@ def first_experts(counts: Mapping[int, int]) -> PruningPlan:
 
 
 def make_plan(
-    usage: Mapping[int, np.ndarray],
+    usage: Mapping[int, np.ndarray] | UsageStats,
     *,
     per_layer: int | None = None,
     budget: int | None = None,
@@ -212,7 +213,7 @@ def make_plan(
 
     Args:
         usage: layer -> `(H,)` Top-1 shares on validation data; gives the weights and, by default, the ranking. Layers
-            may be texts, as in a checkpoint's `info.usage`.
+            may be texts, as in a checkpoint's `info.usage`. Of a `UsageStats` its shares are taken.
         per_layer: the same number of experts in every layer.
         budget: experts in all, spread by usage.
         counts: layer -> number, instead of `per_layer` or `budget`.
@@ -233,6 +234,8 @@ def make_plan(
         raise PlanError(f"combination must be one of {', '.join(COMBINATIONS)}, not {combination!r}.")
     if seed < 0:
         raise PlanError(f"a seed is 0 or more, not {seed}.")
+    if not isinstance(usage, Mapping):
+        usage = usage.shares()
     if not usage:
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
     usage = {int(layer): share for layer, share in usage.items()}

@@ -260,7 +260,7 @@ def overridden(layer: int, probs: Tensor, gates: Tensor) -> Tensor:
         Gates of the shape of `probs` (constant or per-input gates are broadcast).
 
     Raises:
-        ValueError: an override's shape does not broadcast to the layer's.
+        PlanError: an override's shape does not broadcast to the layer's.
     """
     for source in _overrides.get():
         replaced = source(layer, probs, gates)
@@ -272,7 +272,7 @@ def overridden(layer: int, probs: Tensor, gates: Tensor) -> Tensor:
         try:
             gates = replaced.expand_as(probs)
         except RuntimeError as error:
-            raise ValueError(
+            raise PlanError(
                 f"gates {list(replaced.shape)} for layer {layer} do not fit its probabilities {list(probs.shape)}."
             ) from error
     return gates

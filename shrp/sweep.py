@@ -138,7 +138,7 @@ def to_frame(
     """One row a pruning.
 
     Returns:
-        Columns kept (experts in all), per_layer, selection, seed, metric, score, low, high (95% interval), n, retained
+        Columns kept (experts in all), per_layer, selection, seed, metric, score, low, high (95% interval), n, of_routed
         (share of the routed model's score, nan where that is not above 0), encoder_params, model_params,
         encoder_flops, model_flops (shares of the dense model's, FLOPs of one input of 128 tokens) and pareto (whether
         no other pruning but random ones scores at least as high at no more encoder FLOPs, with one of the two better).
@@ -147,7 +147,7 @@ def to_frame(
     rows = []
     for point, evaluation in zip(wanted, found, strict=True):
         low, high = evaluation.interval
-        retained = share_of(evaluation.score, routed.score)
+        of_routed = share_of(evaluation.score, routed.score)
         rows.append(
             {
                 "kept": point.plan.budget,
@@ -159,7 +159,7 @@ def to_frame(
                 "low": low,
                 "high": high,
                 "n": evaluation.n,
-                "retained": np.nan if retained is None else retained,
+                "of_routed": np.nan if of_routed is None else of_routed,
             }
             | plan_cost(loaded.model, point.plan, TOKENS).relative_to(dense)
         )

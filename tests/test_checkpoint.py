@@ -23,8 +23,9 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import layer_kinds
 from shrp.data import TextData
-from shrp.errors import CheckpointError, DataError, TrainingError
+from shrp.errors import CheckpointError, DataError, PlanError, TrainingError
 from shrp.evaluate import evaluate
+from shrp.folders import discover
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS, TEXTS
@@ -220,7 +221,7 @@ def test_truncated_weights(saved, kept):
     file = saved / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
     assert "truncated" in refusal(saved)
-    found = checkpoint.discover(saved.parent)["saved"]
+    found = discover(saved.parent)["saved"]
     assert isinstance(found, CheckpointError)
     assert "truncated" in str(found)
 
@@ -230,7 +231,7 @@ def test_missing_weights_and_pickles(saved):
     torch.save(state, saved / "pytorch_model.bin")
     (saved / "model.safetensors").unlink()
     assert "no model.safetensors" in refusal(saved)
-    assert isinstance(checkpoint.discover(saved.parent)["saved"], CheckpointError)
+    assert isinstance(discover(saved.parent)["saved"], CheckpointError)
 
 
 def test_a_pickle_in_the_folder_is_never_opened(saved):
@@ -282,7 +283,7 @@ def refusal_of_config(folder):
     """As `refusal`, for errors that the section itself raises, which does not know its folder."""
     with pytest.raises(CheckpointError) as raised:
         checkpoint.load(folder)
-    assert isinstance(checkpoint.discover(folder.parent)[folder.name], CheckpointError)
+    assert isinstance(discover(folder.parent)[folder.name], CheckpointError)
     assert checkpoint.info_if_ours(folder) is None
     return str(raised.value)
 
@@ -543,7 +544,7 @@ def test_a_folder_whose_name_cant_be_shown_is_passed_over(saved):
         shutil.copytree(saved, saved.parent / os.fsdecode(b"caf\xe9"))
     except OSError:
         pytest.skip("this file system takes Unicode names alone")
-    assert list(checkpoint.discover(saved.parent)) == ["saved"]
+    assert list(discover(saved.parent)) == ["saved"]
 
 
 def test_discover_lists_good_and_broken_ones(saved, tiny_model):
@@ -555,13 +556,13 @@ def test_discover_lists_good_and_broken_ones(saved, tiny_model):
     (root / "empty").mkdir()
     (root / "README.md").write_text("text")
     tiny_model().save_pretrained(root / "plain")
-    found = checkpoint.discover(root)
+    found = discover(root)
     assert list(found) == ["another", "broken", "plain", "saved"]
     good = {name for name, info in found.items() if isinstance(info, CheckpointInfo)}
     assert good == {"another", "saved"}
     assert found["saved"].config == ShrpConfig((1, 2), expander_gain=1.0)
     assert found["saved"].task == TASKS["sst2"]
-    assert checkpoint.discover(root / "nowhere") == {}
+    assert discover(root / "nowhere") == {}
 
 
 def test_a_folder_that_may_not_be_looked_into_is_passed_over(saved, monkeypatch):
@@ -575,7 +576,7 @@ def test_a_folder_that_may_not_be_looked_into_is_passed_over(saved, monkeypatch)
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
-    assert list(checkpoint.discover(saved.parent)) == ["saved"]
+    assert list(discover(saved.parent)) == ["saved"]
     with pytest.raises(CheckpointError, match=r"no config\.json that can be read"):
         checkpoint.read_config(closed)
     assert checkpoint.read_history(closed) == []
@@ -623,6 +624,16 @@ def test_a_checkpoint_is_pruned_saved_and_read_again(
     assert small.fingerprint != loaded.fingerprint
     again = checkpoint.load(checkpoint.save(small.model, small.tokenizer, small.info, tmp_path / "small"))
     assert again.evaluate(tiny_data()).score == small.evaluate(tiny_data()).score
+    assert loaded.prune(per_layer=2).info.plan == small.info.plan
+    assert loaded.prune(budget=3).info.plan.budget == 3
+    assert make_plan(loaded.usage(tiny_data()), budget=3) == make_plan(
+        loaded.usage(tiny_data()).shares(), budget=3
+    )
+    for none in ({}, {"plan": small.info.plan, "budget": 3}, {"per_layer": 1, "budget": 3}):
+        with pytest.raises(PlanError, match="one of them"):
+            loaded.prune(**none)
+    saved = checkpoint.load(loaded.prune(budget=3).save(tmp_path / "mine", dtype=torch.float16))
+    assert saved.info.plan.budget == 3
     before = loaded.evaluate(tiny_data()).logits
     with torch.no_grad():
         for parameter in small.model.parameters():

@@ -33,7 +33,7 @@ from shrp.data import load_file, load_probe
 from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
-from shrp.measure import cost, dense_cost
+from shrp.measure import cost, dense_cost, largest_budget
 from shrp.minimal_pairs import pair_outcomes
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -773,6 +773,33 @@ def test_measure_json(shrp, place):
     assert "encoder_flops" in out
 
 
+def test_as_many_experts_are_kept_as_a_share_of_the_dense_model_allows(shrp, place, tmp_path):
+    routed = checkpoint.load(place / "routed").model
+    for option, share in (("--encoder-params", "60%"), ("--encoder-flops", "0.55")):
+        most = float(share.rstrip("%")) / (100 if "%" in share else 1)
+        budget = largest_budget(routed, most, option.strip("-").replace("-", "_"))
+        assert 2 < budget < 8
+        code, out, err = shrp("prune", place / "routed", option, share, "--out", tmp_path / option, "--json")
+        assert code == 0, err
+        assert json.loads(out)["experts_kept"] == budget
+        by_hand = ("--budget", budget, "--out", tmp_path / f"{option}-by-hand", "--json")
+        assert json.loads(out)["plan"] == json.loads(shrp("prune", place / "routed", *by_hand)[1])["plan"]
+
+
+def test_experts_that_add_nothing_are_told(shrp, place, tmp_path):
+    """Usage weighs an expert that nothing was routed to by 0."""
+    loaded = checkpoint.load(place / "routed")
+    usage = {str(layer): [1.0, 0.0, 0.0, 0.0] for layer in loaded.info.config.layers}
+    info = replace(loaded.info, usage=usage)
+    checkpoint.save(loaded.model, loaded.tokenizer, info, tmp_path / "one")
+    said = r"have a weight of 0, as nothing was routed there, .* --combination mean"
+    code, _, err = shrp("prune", tmp_path / "one", "--per-layer", 2, "--out", tmp_path / "two")
+    assert (code, bool(re.search(said, err))) == (0, True), err
+    mean = ("--per-layer", 2, "--combination", "mean", "--out", tmp_path / "mean")
+    code, _, err = shrp("prune", tmp_path / "one", *mean)
+    assert (code, bool(re.search(said, err))) == (0, False), err
+
+
 def test_json_has_no_nan(shrp, place, tmp_path):
     """A file without labels has no score: null, as JSON knows no nan."""
     pd.read_csv(place / "validation.csv")[["sentence"]].to_csv(tmp_path / "bare.csv", index=False)
@@ -804,12 +831,20 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
     failed(shrp("measure", routed, "--tokens", 0), "tokens must be 1 or more, not 0")
     failed(shrp("measure", routed, "--latency", "--tokens", 500), "reads at most 40 tokens, not 500")
     out = ("--out", tmp_path / "x")
-    failed(shrp("prune", routed, *out), "exactly one of --budget, --per-layer and --plan")
+    failed(
+        shrp("prune", routed, *out),
+        "exactly one of --budget, --per-layer, --encoder-params, --enc.* and --plan",
+    )
+    failed(shrp("prune", routed, *out, "--encoder-params", "half"), "written as 52.5% or 0.525, not 'half'")
+    failed(
+        shrp("prune", routed, *out, "--encoder-flops", "1%"),
+        "smallest pruning, one expert a layer, has .*FLOPs",
+    )
     failed(shrp("prune", routed, *out, "--budget", 3, "--per-layer", 1), "exactly one")
     failed(shrp("prune", routed, *out, "--budget", 9), "to 8")
     failed(
         shrp("prune", routed, *out, "--per-layer", 1, "--selection", "best"),
-        "usage, gate_norm, ablation, fitted, random",
+        "usage, gate_norm, ablation, fitted, random, recorded",
     )
     failed(shrp("prune", routed, *out, "--plan", csv), "not a readable JSON file")
     (tmp_path / "plan.json").write_text("[1, 2]")

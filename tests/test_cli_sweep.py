@@ -68,7 +68,7 @@ def test_every_size_scores_as_the_model_that_is_built(shrp, place, known, tmp_pa
         kind = "usage" if row["seed"] is None else "random"
         plan = plan_from(stats, selection=kind, per_layer=row["per_layer"], seed=row["seed"] or 0)
         assert row["score"] == pytest.approx(score(loaded, data, plan)), row
-        assert row["retained"] == pytest.approx(row["score"] / routed.score)
+        assert row["of_routed"] == pytest.approx(row["score"] / routed.score)
         assert row["kept"] == plan.budget
         assert row["encoder_params"] == pytest.approx(
             cost(prune(loaded.model, plan)).encoder_params / dense.encoder_params

@@ -15,6 +15,7 @@ from shrp.errors import DataError, ExportError, ShrpError
 from shrp.evaluate import evaluate
 from shrp.export import export_folder
 from shrp.exported import is_export, load_export
+from shrp.folders import discover
 from shrp.measure import cost, dense_cost
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -93,7 +94,7 @@ def test_it_carries_its_teachers_scores(tmp_path, static, tiny_tokenizer, tiny_i
 
 
 def test_it_is_not_taken_for_a_checkpoint(place):
-    assert list(checkpoint.discover(place)) == ["static"]
+    assert list(discover(place)) == ["static"]
 
 
 def test_it_scores_as_pytorch_does(place, static, tiny_tokenizer, tiny_data):

@@ -14,6 +14,7 @@ from shrp import checkpoint
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.data import PROBES, load_glue, load_probe
 from shrp.evaluate import evaluate
+from shrp.folders import discover
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import use_gates
@@ -158,6 +159,6 @@ def test_its_pruned_model_equals_its_constant_gates(folder, load):
 
 @shipped
 def test_discover_finds_them_all():
-    found = checkpoint.discover(ROOT)
+    found = discover(ROOT)
     assert sorted(found) == [folder.name for folder in FOLDERS]
     assert all(isinstance(info, CheckpointInfo) for info in found.values())

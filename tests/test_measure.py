@@ -97,6 +97,28 @@ def bert_base(replacements):
     return model
 
 
+@pytest.mark.parametrize("of", ["encoder_params", "model_params", "encoder_flops", "model_flops"])
+def test_the_largest_budget_that_a_share_of_the_dense_model_allows(of):
+    model = routed()
+    dense, layers, experts = measure.dense_cost(model), 2, model.config.num_attention_heads
+    shares = {
+        kept: measure.static_cost(model, layers, kept).relative_to(dense)[of]
+        for kept in range(layers, layers * experts + 1)
+    }
+    for kept, share in shares.items():
+        assert measure.largest_budget(model, share, of) == kept
+        if kept > layers:
+            assert measure.largest_budget(model, share - 1e-9, of) == kept - 1
+    assert measure.largest_budget(model, 1.0, of) == layers * experts
+    with pytest.raises(PlanError, match=f"the smallest pruning, .* has {shares[layers]:.1%} of the "):
+        measure.largest_budget(model, shares[layers] / 2, of)
+    for none in (0.0, -1.0, 1.01, float("nan")):
+        with pytest.raises(PlanError, match="above 0 and at most 1"):
+            measure.largest_budget(model, none, of)
+    with pytest.raises(PlanError, match="no routed layer"):
+        measure.largest_budget(classifier(), 0.5, of)
+
+
 def static(m):
     return lambda index: StaticLayer(layer=index, hidden_size=768, head_size=64, kept=m)
 

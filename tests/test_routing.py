@@ -237,7 +237,7 @@ def test_gates_of_every_shape(tiny_routed, tiny_inputs, tiny_logits):
 
 @pytest.mark.parametrize("shape", [(3,), (2, H), (6, 9, H)])
 def test_gates_that_do_not_fit_are_refused(tiny_routed, tiny_inputs, tiny_logits, shape):
-    with use_gates({1: torch.ones(shape)}), pytest.raises(ValueError, match="layer 1 do not fit"):
+    with use_gates({1: torch.ones(shape)}), pytest.raises(PlanError, match="layer 1 do not fit"):
         tiny_logits(tiny_routed(), tiny_inputs())
 
 

@@ -18,6 +18,7 @@ from shrp import reference
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.errors import CheckpointError
+from shrp.folders import discover
 from shrp.tabular import is_unicode
 from ui.stamps import Stamp, stamp_of
 
@@ -57,7 +58,7 @@ def _discover(
 ) -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
     found: dict[str, tuple[Path, CheckpointInfo | CheckpointError]] = {}
     for root in roots:
-        for name, info in sorted(checkpoints.discover(root).items(), key=lambda entry: _counting(entry[0])):
+        for name, info in sorted(discover(root).items(), key=lambda entry: _counting(entry[0])):
             key, number = name, 2
             while key in found:  # the same name under two roots
                 key, number = f"{name} ({root.name})" if number == 2 else f"{name} ({number})", number + 1

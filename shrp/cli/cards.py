@@ -45,5 +45,8 @@ def card(
         raise CheckpointError(
             f"{file} is there already, with other words; --replace writes over it, and keeps the licence that it tells."
         )
+    if before == text:
+        stderr.print(f"{file} says just that already")
+        return
     file.write_text(text, encoding="utf-8")
     stderr.print(f"wrote {file}")

@@ -162,7 +162,8 @@ def _print(number: int, one: Exploration, scores: WordScores | None, which: int,
         columns = {"probability": "p", "runner-up": "next", "its probability": "its p"}
         print_table(_route(one), one.choices().rename(columns=columns).astype(object).to_dict("records"))
     if scores is not None:
-        print_table(_title(one.task, scores, which), _rows(scores, routed=routed))
+        stdout.print(f"   {_title(one.task, scores, which)}")
+        print_table("", _rows(scores, routed=routed))
 
 
 def _route(one: Exploration) -> str:

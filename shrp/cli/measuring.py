@@ -12,6 +12,7 @@ from shrp.cli.inspecting import Folder
 from shrp.cli.options import AsJson
 from shrp.cli.output import example, print_json, print_table
 from shrp.errors import DataError
+from shrp.phrases import counted
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.checkpoint import Checkpoint
@@ -139,8 +140,8 @@ def _print_timed(told: Mapping[str, Any], repeats: int) -> None:
         for row in told["rows"]
     ]
     print_table(
-        f"latency, ms a batch of {told['batch']} inputs of {told['tokens']} tokens: {told['threads']} threads, "
-        f"{repeats} runs each, in turns: median and quartiles",
+        f"latency, ms a batch of {told['batch']} inputs of {told['tokens']} tokens: "
+        f"{counted(told['threads'], 'thread')}, {counted(repeats, 'run')} each, in turns: median and quartiles",
         rows,
     )
 

@@ -79,6 +79,14 @@ def labels_of(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
+def share_of_dense(text: str) -> float:
+    """A share of the dense model from `52.5%` or `0.525`; raises `PlanError` where it is no number."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise PlanError(f"a share of the dense model is written as 52.5% or 0.525, not {text!r}.") from error
+
+
 def check_free(file: Path, option: str) -> None:
     """Raise `DataError` where a file can't be written, before anything is computed."""
     if not file.parent.is_dir():

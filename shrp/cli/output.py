@@ -161,7 +161,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     if not rows:
         return
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title or None, title_justify="left")
     for column in rows[0]:
         side = "left" if isinstance(rows[0][column], str) else "right"
         table.add_column(column.replace("_", " "), justify=side, overflow="fold")

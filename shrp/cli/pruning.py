@@ -31,12 +31,13 @@ from shrp.cli.options import (
     FullPrecision,
     plan_file,
     say_resume,
+    share_of_dense,
 )
 from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
 from shrp.cli.pruned_scores import scores_of
 from shrp.cli.recovery import recovery_of
 from shrp.errors import PlanError
-from shrp.phrases import signed
+from shrp.phrases import counted, signed
 from shrp.tasks import TASKS
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
@@ -75,6 +76,15 @@ def prune(
         int | None, typer.Option(help="Experts kept in all converted layers together (M).")
     ] = None,
     per_layer: Annotated[int | None, typer.Option(help="Experts kept in every converted layer (m).")] = None,
+    encoder_params: Annotated[
+        str | None,
+        typer.Option(
+            help="As many experts in all as fit in a share of the dense encoder's parameters, such as 52.5%."
+        ),
+    ] = None,
+    encoder_flops: Annotated[
+        str | None, typer.Option(help="The same of its FLOPs, for one input of 128 tokens.")
+    ] = None,
     plan: Annotated[Path | None, typer.Option(help=PLAN_HELP)] = None,
     selection: Annotated[
         str | None,
@@ -144,14 +154,20 @@ def prune(
     from shrp.card_pruning import pruned_training
     from shrp.checkpoint_info import shares_of
     from shrp.history import history_text, joined
+    from shrp.measure import largest_budget
+    from shrp.plan import SELECTIONS
     from shrp.prune import prune as cut
     from shrp.run_state import finish
     from shrp.saving import refuse_existing, round_as_stored
     from shrp.train import train
     from shrp.training_config import check_seed
 
-    if sum(option is not None for option in (budget, per_layer, plan)) != 1:
-        raise PlanError("give exactly one of --budget, --per-layer and --plan.")
+    sizes = {"encoder_params": encoder_params, "encoder_flops": encoder_flops}
+    if sum(option is not None for option in (budget, per_layer, plan, *sizes.values())) != 1:
+        raise PlanError(
+            "give exactly one of --budget, --per-layer, --encoder-params, --encoder-flops and --plan."
+        )
+    share = {of: share_of_dense(text) for of, text in sizes.items() if text is not None}
     if out.resolve() == checkpoint.resolve():
         raise PlanError(
             f"--out {out} is the routed checkpoint itself; choose another folder for the static one."
@@ -195,6 +211,8 @@ def prune(
         plan is not None,
         {"--selection": selection, "--combination": combination, "--data": None if match_shares else data},
     )
+    if selection not in (None, *SELECTIONS, _RECORDED):
+        raise PlanError(f"--selection is one of {', '.join((*SELECTIONS, _RECORDED))}, not {selection!r}.")
     recorded = selection == _RECORDED
     if recorded and data is not None and not match_shares:
         raise PlanError(
@@ -207,6 +225,9 @@ def prune(
     source = store.load(checkpoint)
     max_length = max_length or source.info.max_length
     combination = combination or ("fitted" if selection == "fitted" else "usage")
+    for of, most in share.items():
+        _refuse_dense_and_static(source, checkpoint)
+        budget = largest_budget(source.model, most, of)
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
     if match_shares and source.info.task.is_regression:
         raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
@@ -335,6 +356,12 @@ def _told(
         said.append(
             f"experts were chosen by the usage that the checkpoint carries, of {of}; --data counts it on what you "
             "name, as `sweep` does unless it is told --selection recorded"
+        )
+    layers = [kept for _, kept in chosen.layers]
+    if (idle := sum(weight == 0 for kept in layers for weight in kept.weights)) and not mended:
+        said.append(
+            f"{counted(idle, 'expert')} of these {'has' if idle == 1 else 'have'} a weight of 0, as nothing was routed "
+            "there, and add nothing: fewer would score the same; --combination mean weighs all alike"
         )
     for row in scores:
         if (constant := row.get("constant")) is not None and row["score"] <= constant:
