@@ -103,3 +103,12 @@ def test_what_is_no_text_is_refused(shrp, folder):
     assert "is no input of 'sst2': give some text" in err
     assert shrp("explain", folder)[0] == 2
     assert "At most 32 inputs" in shrp("explain", folder, *asked(*TEXTS * 17))[2]
+
+
+def test_it_says_where_more_is_read_than_was_scored(shrp, folder, monkeypatch):
+    monkeypatch.setattr("shrp.checkpoint_info.EVALUATED_TOKENS", 7)
+    long = " ".join(f"w{i % 20}" for i in range(20))
+    _, _, err = shrp("explain", folder, *asked(TEXTS[0], long))
+    assert "1 of 2 texts is read beyond 7 tokens, where this checkpoint's scores and usage cut" in err
+    _, _, err = shrp("explain", folder, *asked(TEXTS[0]))
+    assert "beyond" not in err

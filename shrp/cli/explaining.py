@@ -77,6 +77,12 @@ def explain(
         return
     for number, each in enumerate(told, 1):
         _print(number, *each, routed=routed)
+    cut = loaded.info.max_length
+    if longer := sum(len(one.tokens) > cut for one in found):
+        stderr.print(
+            f"{longer:,} of {len(found):,} texts {'is' if longer == 1 else 'are'} read beyond {cut:,} tokens, where this "
+            "checkpoint's scores and usage cut an input: there it may answer otherwise"
+        )
 
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:
