@@ -21,13 +21,14 @@ import torch
 import typer
 
 from benchmarks.command import run
-from shrp.checkpoint import Checkpoint, discover, load
+from shrp.checkpoint import Checkpoint, load
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data import TextData, load_data
 from shrp.errors import CheckpointError
 from shrp.evaluate import evaluate
 from shrp.evaluation import Evaluation
+from shrp.folders import discover
 from shrp.live import LiveEvaluator
 from shrp.plan import LayerPlan, PruningPlan, make_plan
 from shrp.prune import prune

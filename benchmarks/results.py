@@ -22,8 +22,9 @@ from benchmarks.speed_section import live_section, throughput_section
 from benchmarks.study_section import ablation_section, glue_section, selection_section, size_section
 from shrp import card
 from shrp.card_scores import score_sections
-from shrp.checkpoint import Checkpoint, discover, load
+from shrp.checkpoint import Checkpoint, load
 from shrp.errors import CheckpointError, DataError
+from shrp.folders import discover
 from shrp.studies import FILES, read_rows
 
 ROOT = Path(__file__).parent.parent

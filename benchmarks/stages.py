@@ -23,9 +23,9 @@ from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.evaluate import evaluate
 from shrp.evaluation import Evaluation
-from shrp.history import history_text
-from shrp.run_state import RUN_FILE, check_identity, finish, identity_of, kept_identity
-from shrp.train import Progress, train
+from shrp.run_stages import train_and_keep
+from shrp.run_state import check_identity, identity_of, kept_identity
+from shrp.train import Progress
 from shrp.training_config import TrainConfig, was_made_with
 
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2, "sst2": 1}
@@ -126,14 +126,15 @@ class Stages:
             check_identity(folder, identity)
             return checkpoint.load(folder)
         stderr.print(f"stage: {folder.parent.name}/{folder.name}")
-        model, info, history = train(
+        return train_and_keep(
+            folder,
+            identity,
             config,
             model,
             info,
             tokenizer,
             train_data,
             self.validation,
-            folder,
             teacher=taught_by,
             # Of other data elsewhere: what a folder holds makes room for what is asked of it next.
             teacher_outputs=self.shared / ("teacher-outputs" if data is None else "more-teacher-outputs"),
@@ -142,10 +143,6 @@ class Stages:
             precision=teacher.info.training.get("precision") if teacher else None,
             progress=progress or TrainingBar(),
         )
-        extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
-        checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
-        finish(folder)
-        return checkpoint.load(folder)
 
     @cached_property
     def tokens(self) -> int:

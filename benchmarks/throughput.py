@@ -36,10 +36,11 @@ from benchmarks.contenders import (
     torch_call,
 )
 from benchmarks.machine import machine, versions
-from shrp.checkpoint import Checkpoint, discover, load
+from shrp.checkpoint import Checkpoint, load
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.errors import CheckpointError
 from shrp.families import positions
+from shrp.folders import discover
 from shrp.timing import latency, model_inputs
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"

@@ -30,6 +30,33 @@ class Datasets:
     also: tuple[TextData, ...] = ()
 
 
+def train_and_keep(
+    folder: Path,
+    identity: Mapping[str, Any],
+    config: TrainConfig,
+    model: PreTrainedModel,
+    info: CheckpointInfo,
+    tokenizer: PreTrainedTokenizerBase,
+    train_data: TextData,
+    validation: TextData,
+    **options: Any,
+) -> Checkpoint:
+    """Train a model, keep it in `folder` with its history and what tells it from other trainings, and read it back.
+
+    Args:
+        identity: of the training (`shrp.run_state.identity_of`), by which whoever comes later takes it for the same.
+        options: of `shrp.train.train`.
+
+    Raises:
+        TrainingError: as `train`.
+    """
+    model, info, history = train(config, model, info, tokenizer, train_data, validation, folder, **options)
+    extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
+    checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
+    finish(folder)
+    return checkpoint.load(folder)
+
+
 class RunStages:
     """The stages of a run below `folder`.
 
@@ -84,25 +111,23 @@ class RunStages:
         # One stage asks the teacher for all; but about examples that none comes by, nobody need ask.
         shared = teacher is not None and config.visits_all(len(train_data))
         outputs = self.folder / "teacher-outputs" if shared else None
-        model, info, history = train(
+        made = train_and_keep(
+            folder,
+            identity,
             config,
             model,
             info,
             tokenizer,
             train_data,
             validation,
-            folder,
             teacher=taught_by,
             teacher_outputs=outputs,
             precision=self.auto,
             resume=self.resume,
             progress=self.progress,
         )
-        extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
-        checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
-        finish(folder)
-        self._settle(config, info)
-        return checkpoint.load(folder)
+        self._settle(config, made.info)
+        return made
 
     def _finished(self, name: str, config: TrainConfig, identity: Mapping[str, Any]) -> Checkpoint | None:
         """What an earlier, killed run made of a stage; raises `TrainingError` where that was another run.

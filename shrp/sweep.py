@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,6 +80,7 @@ def points(
     """
     layers, experts = len(stats.layers), stats.num_experts
     each = allocation == "per-layer"
+    usage = stats.recorded if selection == "recorded" else stats.shares()
     found = []
     for size in range(1, experts + 1) if each else budgets(layers, experts):
         amount = {"per_layer" if each else "budget": size}
@@ -87,42 +88,36 @@ def points(
         found.append(Point(plan, size if each else None))
         if plan.budget < layers * experts:
             found += [
-                Point(
-                    random_control(plan, stats, selection=selection, seed=seed), size if each else None, seed
-                )
-                for seed in draws
+                Point(random_control(plan, usage, seed=seed), size if each else None, seed) for seed in draws
             ]
     return found
 
 
-def random_control(
-    plan: PruningPlan, stats: UsageStats, *, selection: str = "usage", seed: int = 0
-) -> PruningPlan:
+def random_control(plan: PruningPlan, usage: Mapping[int, np.ndarray], *, seed: int = 0) -> PruningPlan:
     """What a plan must beat: as many random experts in each layer, so that nothing but which ones they are differs.
 
-    They are weighted by their mean where the plan's are, else by the usage that the selection goes by.
+    They are weighted by their mean where the plan's are, else by usage.
 
     Args:
-        selection: how the plan was made from `stats`, as for `shrp.usage.plan_from`.
+        usage: layer -> `(H,)` Top-1 shares, those that the plan was made of.
     """
-    shares = stats.recorded if selection == "recorded" else stats.shares()
     weights = "mean" if plan.combination == "mean" else "usage"
-    return make_plan(shares, counts=plan.keep_counts(), selection="random", combination=weights, seed=seed)
+    return make_plan(usage, counts=plan.keep_counts(), selection="random", combination=weights, seed=seed)
 
 
 def run(
-    evaluator: LiveEvaluator, wanted: Sequence[Point], done: Callable[[], None] = lambda: None
+    evaluator: LiveEvaluator, wanted: Sequence[PruningPlan], done: Callable[[], None] = lambda: None
 ) -> list[Evaluation]:
-    """The exact evaluation of every point, in their order; work that they have in common is done once.
+    """The exact evaluation of every plan, in their order; work that they have in common is done once.
 
     Args:
         done: called after each.
     """
     by_plan: dict[str, Evaluation] = {}
-    for plan, evaluation in evaluator.sweep([point.plan for point in wanted]):
+    for plan, evaluation in evaluator.sweep(wanted):
         by_plan[plan.key()] = evaluation
         done()
-    return [by_plan[point.plan.key()] for point in wanted]
+    return [by_plan[plan.key()] for plan in wanted]
 
 
 def match(evaluation: Evaluation, routed: Evaluation, data: TextData) -> Evaluation:

@@ -6,7 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import size_check, stages
+from benchmarks import size_check
+from shrp import run_stages
 from shrp.base import load_base
 from shrp.measure import cost, dense_cost
 from shrp.tasks import TASKS
@@ -105,7 +106,7 @@ def test_all_rows_come_with_what_they_are_measured_against_and_a_killed_run_goes
     def never(*_, **__):
         raise AssertionError("something was trained again")
 
-    monkeypatch.setattr(stages, "train", never)
+    monkeypatch.setattr(run_stages, "train", never)
     assert run().exit_code == 0
     assert rows_of(place) == rows
 

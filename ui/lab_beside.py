@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.answer_shares import matching_shift, shifted
+from shrp.checkpoint_info import usage_in
 from shrp.convert import num_experts_of
 from shrp.evaluation import Evaluation
 from shrp.plan import PruningPlan
@@ -101,10 +102,10 @@ def others(
 
 def _draws(selection: Selection, setting: Setting, plan: PruningPlan, stats: UsageStats) -> list[PruningPlan]:
     """Random experts, as many in each layer as the plan keeps there, weighted as it is; without the plan itself."""
-    kind = SELECTIONS.get(setting.selection)
-    if kind == "recorded":
-        stats = lab.usage_known(setting.selection, selection.checkpoint, selection.ranking) or stats
-    drawn = [random_control(plan, stats, selection=kind, seed=seed) for seed in DRAWS]
+    usage = stats.shares()
+    if SELECTIONS.get(setting.selection) == "recorded":
+        usage = usage_in(selection.checkpoint.info)
+    drawn = [random_control(plan, usage, seed=seed) for seed in DRAWS]
     return [one for one in drawn if one.key() != plan.key()] if setting.is_control else drawn
 
 

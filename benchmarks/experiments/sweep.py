@@ -21,6 +21,7 @@ from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, cost, plan_cost
 from shrp.plan import PruningPlan, make_plan
 from shrp.score_rows import measured, share_of
+from shrp.sweep import random_control, run
 
 
 def one_seed(study: Study, layers: tuple[int, ...], seed: int, step: int, draws: int) -> list[dict[str, Any]]:
@@ -28,34 +29,24 @@ def one_seed(study: Study, layers: tuple[int, ...], seed: int, step: int, draws:
     made = study.convert(study.config(seed, layers))
     stages, usage = study.stages, usage_in(made.info)
     largest = len(layers) * study.num_experts
-    budgets = sorted({*range(len(layers), largest + 1, step), largest})
-    plans = {("static", b, 0): make_plan(usage, budget=b) for b in budgets}
-    for draw in range(draws):
-        plans |= {
-            ("random", b, draw): make_plan(usage, budget=b, selection="random", seed=draw)
-            for b in budgets[:-1]  # all experts are all experts
-        }
+    plans: dict[str, list[list[PruningPlan]]] = {"static": [], "random": []}
+    for budget in sorted({*range(len(layers), largest + 1, step), largest}):
+        plan = make_plan(usage, budget=budget)
+        plans["static"].append([plan])
+        if draws and budget < largest:  # all experts are all experts
+            plans["random"].append([random_control(plan, usage, seed=draw) for draw in range(draws)])
     live = LiveEvaluator(made.model, made.tokenizer, stages.validation, max_length=stages.max_length)
-    found = _evaluate(live, list(plans.values()))
+    every = [plan for sizes in plans.values() for drawn in sizes for plan in drawn]
+    with bar("sweep") as progress:
+        task = progress.add_task("sweep", total=len(every))
+        found = iter(run(live, every, lambda: progress.advance(task)))
     routed = stages.evaluate(made.model)
     rows = [_row(study, "routed", None, [routed], cost(made.model, TOKENS).relative_to(study.dense))]
-    for model, count in (("static", 1), ("random", draws)):
-        for budget in budgets if model == "static" else budgets[: -1 if draws else 0]:
-            drawn = [plans[model, budget, draw] for draw in range(count)]
+    for model, sizes in plans.items():
+        for drawn in sizes:
             price = plan_cost(made.model, drawn[0], TOKENS).relative_to(study.dense)
-            rows.append(_row(study, model, budget, [found[plan.key()] for plan in drawn], price))
+            rows.append(_row(study, model, drawn[0].budget, [next(found) for _ in drawn], price))
     return rows
-
-
-def _evaluate(live: LiveEvaluator, plans: list[PruningPlan]) -> dict[str, Evaluation]:
-    """Every plan's evaluation, by the plan's key."""
-    found = {}
-    with bar("sweep") as progress:
-        task = progress.add_task("sweep", total=len(plans))
-        for plan, evaluation in live.sweep(plans):
-            found[plan.key()] = evaluation
-            progress.advance(task)
-    return found
 
 
 def _row(

@@ -80,8 +80,8 @@ def explain(
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
-            f"{longer:,} of {len(found):,} texts {'is' if longer == 1 else 'are'} read beyond {cut:,} tokens, where this "
-            "checkpoint's scores and usage cut an input: there it may answer otherwise"
+            f"{longer:,} of {len(found):,} texts {'is' if longer == 1 else 'are'} read beyond {cut:,} tokens, where "
+            "this checkpoint's scores and usage cut an input: there it may answer otherwise"
         )
 
 

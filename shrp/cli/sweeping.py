@@ -154,7 +154,7 @@ def sweep(
     with bar("prunings") as progress:
         task_id = progress.add_task("prunings", total=len(wanted))
         routed = evaluator.evaluate(None)
-        found = run(evaluator, wanted, lambda: progress.advance(task_id))
+        found = run(evaluator, [point.plan for point in wanted], lambda: progress.advance(task_id))
     if match_shares:
         found = [match(one, routed, scored) for one in found]
     frame = to_frame(loaded, wanted, found, routed)
