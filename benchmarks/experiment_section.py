@@ -11,6 +11,7 @@ import pandas as pd
 
 from benchmarks.markdown import table
 from shrp import experiments
+from shrp.balance_study import balance_findings, balance_frame
 from shrp.experiments import QUESTIONS, TITLES, Experiment
 from shrp.matching import EXCHANGES, matching_findings, matching_frame
 from shrp.phrases import in_points, kept_share
@@ -132,7 +133,7 @@ def _sweep(found: Experiment) -> list[str]:
     head = ["model", "experts kept", "encoder FLOPs", "encoder parameters", "score", "of teacher"]
     note = f"static: the most used on the validation data; no recovery; {ONE_SEED}, for random experts "
     note += "the range of draws"
-    return _said(experiments.sweep_findings(frame)) + _tables(found, rows, note, head, cells)
+    return _said(experiments.sweep_findings(frame, found.rows)) + _tables(found, rows, note, head, cells)
 
 
 def _overhead(found: Experiment) -> list[str]:
@@ -154,7 +155,7 @@ def _overhead(found: Experiment) -> list[str]:
 
 
 def _balance(found: Experiment) -> list[str]:
-    frame = experiments.balance_frame(found)
+    frame = balance_frame(found)
 
     def cells(row: Any) -> list[str]:
         evenness = [
@@ -178,7 +179,7 @@ def _balance(found: Experiment) -> list[str]:
         "experts a layer in it",
     ]
     note = f"static: pruned by usage on the validation data, no recovery; {ONE_SEED}"
-    return _said(experiments.balance_findings(frame)) + _tables(found, frame, note, head, cells)
+    return _said(balance_findings(frame)) + _tables(found, frame, note, head, cells)
 
 
 def _matching(found: Experiment) -> list[str]:

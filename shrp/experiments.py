@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError, PlanError
-from shrp.intervals import stored_interval
-from shrp.phrases import counted, in_words, listed
+from shrp.phrases import counted, in_words, listed, signed
 from shrp.stability import overlaps
 from shrp.studies import bounds, command_of, read_file, stored_intervals
-from shrp.usage import COLLAPSE_SHARE
 
 _SCORED = {"task", "seed", "metric", "score", "interval", "n"}
 _NEEDED = {
@@ -242,8 +240,13 @@ def sweep_frame(found: Experiment) -> pd.DataFrame:
     return _over_seeds(found.rows, ["task", "model", "budget"])
 
 
-def sweep_findings(frame: pd.DataFrame) -> list[str]:
-    """A sentence a task: the ends of the curve, and how often usage beats random experts."""
+def sweep_findings(frame: pd.DataFrame, trainings: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """A sentence a task: the ends of the curve, and how often usage beats random experts.
+
+    Args:
+        frame: `sweep_frame`'s.
+        trainings: rows of the experiment, to tell these apart where there are several.
+    """
     sentences = []
     for task, rows in frame.groupby("task", sort=False):
         static = rows[rows["model"] == "static"].set_index("budget")["score"]
@@ -259,7 +262,8 @@ def sweep_findings(frame: pd.DataFrame) -> list[str]:
             gap = static.loc[random.index] - random
             text += (
                 f" The most used experts score above random ones at {(gap > 0).sum()} of {len(gap)} budgets; "
-                f"the mean over all of these is {abs(gap.mean()):.3f} {'above' if gap.mean() > 0 else 'below'} theirs."
+                f"the mean over all of these is {abs(gap.mean()):.3f} {'above' if gap.mean() > 0 else 'below'} theirs"
+                f"{_by_seed(task, trainings)}."
             )
             if behind := runs(sorted(gap[gap < 0].index), sorted(gap.index)):
                 text += f" Random ones score above at {behind} experts in all."
@@ -273,6 +277,16 @@ def sweep_findings(frame: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _by_seed(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The mean lead of the most used experts over random ones in each training, in brackets; empty of one training."""
+    frame = pd.DataFrame([row for row in rows if row["task"] == task])
+    if frame.empty or frame["seed"].nunique() < 2:
+        return ""
+    scores = frame[frame["budget"].notna()].pivot_table("score", ["seed", "budget"], "model")
+    leads = (scores["static"] - scores["random"]).dropna().groupby("seed").mean()
+    return f" ({listed([signed(lead, 3) for lead in leads])} in the {len(leads)} trainings)"
+
+
 def runs(some: Sequence[int], among: Sequence[int]) -> str:
     """Members of an ascending sequence in words, those that follow each other there as ranges: `6 to 21 and 40`."""
     parts: list[list[int]] = []
@@ -284,86 +298,6 @@ def runs(some: Sequence[int], among: Sequence[int]) -> str:
             parts.append([number])
     words = [f"{int(part[0])}" if len(part) == 1 else f"{int(part[0])} to {int(part[-1])}" for part in parts]
     return listed(words)
-
-
-def balance_frame(found: Experiment) -> pd.DataFrame:
-    """One row a task and weight of the balance loss, over seeds.
-
-    Columns: task, balance, seeds, collapsed (runs in which one expert took more than 90% of a layer in stage 1),
-    largest (the largest share that one took there),
-    effective 1 and share 1 (mean over layers and epochs of stage 1: effective experts, largest share), effective 2 and
-    share 2 (mean over layers after the last epoch), experts, and routed, static with `low` and `high` ends.
-
-    Raises:
-        DataError: a row's usage or scores are not to be read.
-    """
-    try:
-        rows = [_balance_row(row) for row in found.rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"balance.json has rows that can't be read; write it anew with {command_of('balance')}."
-        ) from error
-    frame = pd.DataFrame(rows)
-    result = []
-    for (task, weight), group in frame.groupby(["task", "balance"]):
-        row: dict[str, Any] = {"task": task, "balance": weight, "seeds": group["seed"].nunique()}
-        row |= {"collapsed": int(group["collapsed"].sum()), "largest": group["largest"].max()}
-        for name in ("metric", "n", "teacher", "experts", "per_layer"):
-            row[name] = group[name].iloc[0]
-        for name in ("effective 1", "share 1", "effective 2", "share 2"):
-            row |= {
-                name: group[name].mean(),
-                f"{name} low": group[name].min(),
-                f"{name} high": group[name].max(),
-            }
-        for name in ("routed", "static"):
-            low, high = bounds(group[name], list(group[f"{name} interval"]))
-            row |= {name: group[name].mean(), f"{name} low": low, f"{name} high": high}
-        result.append(row)
-    return pd.DataFrame(result)
-
-
-def _balance_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    usage = pd.DataFrame(row["usage"])
-    first, last = usage[usage["stage"] == 1], usage[usage["epoch"] == usage["epoch"].max()]
-    flat = {
-        key: row[key] for key in ("task", "seed", "balance", "metric", "n", "teacher", "experts", "per_layer")
-    }
-    for number, part in ((1, first), (2, last)):
-        flat |= {f"effective {number}": part["effective"].mean(), f"share {number}": part["top_share"].mean()}
-    for name in ("routed", "static"):
-        flat |= {name: float(row[name]["score"]), f"{name} interval": stored_interval(row[name])}
-    return flat | {
-        "collapsed": bool((first["top_share"] > COLLAPSE_SHARE).any()),
-        "largest": first["top_share"].max(),
-    }
-
-
-def balance_findings(frame: pd.DataFrame) -> list[str]:
-    """A sentence a task: collapse by weight, then the scores."""
-    sentences = []
-    for task, rows in frame.groupby("task", sort=False):
-        collapse = "; ".join(
-            f"{row['balance']:g}: {row['effective 1']:.1f} effective experts through stage 1 and "
-            f"{row['effective 2']:.1f} after stage 2, {row['collapsed']} of "
-            f"{counted(row['seeds'], 'seed')} with a collapse (one expert took {row['largest']:.1%} at most; above "
-            f"{COLLAPSE_SHARE:.0%} counts)"
-            for _, row in rows.iterrows()
-        )
-        best = rows.loc[rows["static"].idxmax()]
-        worst = rows.loc[rows["static"].idxmin()]
-        seeds = int(rows["seeds"].max())
-        of = (
-            "one training each, so the order may be chance"
-            if seeds == 1
-            else f"means of up to {seeds} trainings"
-        )
-        sentences.append(
-            f"On {task}, by the weight of the balance loss: {collapse}. The static score is highest at "
-            f"{best['balance']:g} ({best['static']:.3f}) and lowest at {worst['balance']:g} ({worst['static']:.3f}): "
-            f"{of}."
-        )
-    return sentences
 
 
 def overhead_frame(found: Experiment) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.experiment_section import experiments_section
 from shrp import ablations, experiments
+from shrp.balance_study import balance_findings, balance_frame
 from shrp.errors import DataError
 from shrp.matching import matching_findings, matching_frame
 from shrp.rates import rates_findings, rates_frame
@@ -30,8 +31,8 @@ def test_a_score_without_an_interval_has_no_ends(tmp_path, none):
     topk, sweep, balance = (experiments.read(name, tmp_path) for name in rows)
     assert experiments.topk_scores(topk)[["low", "high"]].isna().all(axis=None)
     assert experiments.sweep_frame(sweep)["low"].isna().sum() == 1
-    assert experiments.balance_frame(balance)[["static low", "static high"]].isna().all(axis=None)
-    assert experiments.balance_frame(balance)["routed low"].notna().all()
+    assert balance_frame(balance)[["static low", "static high"]].isna().all(axis=None)
+    assert balance_frame(balance)["routed low"].notna().all()
     text = experiments_section(tmp_path)
     assert "0.000 (no interval)" in text
     assert "nan" not in text
@@ -228,6 +229,21 @@ def test_sweep_counts_where_usage_beats_chance(read):
     assert "stays" not in sentence
 
 
+def test_sweep_tells_trainings_apart(read):
+    found = read("sweep")
+    other = [
+        row | {"seed": 1, "score": row["score"] - 0.08 * (row["model"] == "static" and row["budget"] == 6)}
+        for row in found.rows
+    ]
+    both = replace(found, rows=[*found.rows, *other])
+    (sentence,) = experiments.sweep_findings(experiments.sweep_frame(both), both.rows)
+    assert (
+        "the mean over all of these is 0.030 above theirs (+0.050 and +0.010 in the 2 trainings)." in sentence
+    )
+    (sentence,) = experiments.sweep_findings(experiments.sweep_frame(found), found.rows)
+    assert "trainings" not in sentence
+
+
 def test_sweep_says_where_chance_wins_and_where_the_curve_is_flat():
     rows = [
         {"task": "cola", "model": model, "budget": budget, "score": score, "seeds": 1, "teacher": 0.4}
@@ -241,13 +257,33 @@ def test_sweep_says_where_chance_wins_and_where_the_curve_is_flat():
 
 
 def test_balance_counts_collapses(read):
-    frame = experiments.balance_frame(read("balance"))
+    frame = balance_frame(read("balance"))
     assert frame[["balance", "collapsed"]].to_numpy().tolist() == [[0, 1], [0.1, 0]]
     assert frame["effective 1"].tolist() == [pytest.approx(1 / 0.95), 4]
-    (sentence,) = experiments.balance_findings(frame)
+    (sentence,) = balance_findings(frame)
     assert "0: 1.1 effective experts through stage 1" in sentence
     assert "1 of 1 seed with a collapse (one expert took 95.0% at most; above 90% counts)" in sentence
     assert "highest at 0.1 (0.300) and lowest at 0 (0.200): one training each" in sentence
+
+
+def test_balance_of_several_trainings_says_how_far_they_differ(read):
+    found = read("balance")
+
+    def with_static(scores):
+        rows = [
+            row | {"seed": seed, "static": row["static"] | {"score": score}}
+            for row, pair in zip(found.rows, scores, strict=True)
+            for seed, score in enumerate(pair)
+        ]
+        return balance_findings(balance_frame(replace(found, rows=rows)))[0]
+
+    said = with_static([(0.1, 0.3), (0.2, 0.4)])
+    assert (
+        "highest at 0.1 (0.300) and lowest at 0 (0.200): means of up to 2 trainings, 0.200 to 0.400 and"
+        in said
+    )
+    assert said.endswith("0.100 to 0.300, which overlap, so the order may be chance.")
+    assert with_static([(0.1, 0.2), (0.3, 0.4)]).endswith("0.300 to 0.400 and 0.100 to 0.200.")
 
 
 def test_overhead_names_both_ends(read):

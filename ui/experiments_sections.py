@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp import experiments
+from shrp.balance_study import balance_findings, balance_frame
 from shrp.errors import DataError
 from shrp.experiments import Experiment
 from shrp.matching import matching_findings, matching_frame
@@ -96,7 +97,7 @@ def _by_layer(found: Experiment, task: str, rows: pd.DataFrame) -> None:
 
 def _sweep(found: Experiment) -> None:
     frame = experiments.sweep_frame(found)
-    sentences = experiments.sweep_findings(frame)
+    sentences = experiments.sweep_findings(frame, found.rows)
     say(sentences)
     for task, rows in frame.groupby("task", sort=False):
         note = _note(
@@ -124,8 +125,8 @@ def _overhead(found: Experiment) -> None:
 
 
 def _balance(found: Experiment) -> None:
-    frame = experiments.balance_frame(found)
-    sentences = experiments.balance_findings(frame)
+    frame = balance_frame(found)
+    sentences = balance_findings(frame)
     say(sentences)
     for task, rows in frame.groupby("task", sort=False):
         note = _note(found, task, "static: no recovery; " + _BARS)

@@ -261,7 +261,7 @@ def balance(rows: pd.DataFrame, note: str) -> go.Figure:
     """Effective experts in both stages and the scores, by the weight of the balance loss.
 
     Args:
-        rows: `shrp.experiments.balance_frame` of one task.
+        rows: `shrp.balance_study.balance_frame` of one task.
         note: what the rows are of.
     """
     fig = make_subplots(

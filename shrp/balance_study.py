@@ -1,0 +1,100 @@
+"""The experiment on the balance loss: whether experts collapse without it, and what it does to the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from shrp.errors import DataError
+from shrp.experiments import Experiment
+from shrp.intervals import stored_interval
+from shrp.phrases import counted
+from shrp.studies import bounds, command_of
+from shrp.usage import COLLAPSE_SHARE
+
+
+def balance_frame(found: Experiment) -> pd.DataFrame:
+    """One row a task and weight of the balance loss, over seeds.
+
+    Columns: task, balance, seeds, collapsed (runs in which one expert took more than 90% of a layer in stage 1),
+    largest (the largest share that one took there),
+    effective 1 and share 1 (mean over layers and epochs of stage 1: effective experts, largest share), effective 2 and
+    share 2 (mean over layers after the last epoch), experts, and routed, static with `low` and `high` ends.
+
+    Raises:
+        DataError: a row's usage or scores are not to be read.
+    """
+    try:
+        rows = [_balance_row(row) for row in found.rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"balance.json has rows that can't be read; write it anew with {command_of('balance')}."
+        ) from error
+    frame = pd.DataFrame(rows)
+    result = []
+    for (task, weight), group in frame.groupby(["task", "balance"]):
+        row: dict[str, Any] = {"task": task, "balance": weight, "seeds": group["seed"].nunique()}
+        row |= {"collapsed": int(group["collapsed"].sum()), "largest": group["largest"].max()}
+        for name in ("metric", "n", "teacher", "experts", "per_layer"):
+            row[name] = group[name].iloc[0]
+        for name in ("effective 1", "share 1", "effective 2", "share 2"):
+            row |= {
+                name: group[name].mean(),
+                f"{name} low": group[name].min(),
+                f"{name} high": group[name].max(),
+            }
+        for name in ("routed", "static"):
+            low, high = bounds(group[name], list(group[f"{name} interval"]))
+            row |= {name: group[name].mean(), f"{name} low": low, f"{name} high": high}
+        result.append(row)
+    return pd.DataFrame(result)
+
+
+def _balance_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    usage = pd.DataFrame(row["usage"])
+    first, last = usage[usage["stage"] == 1], usage[usage["epoch"] == usage["epoch"].max()]
+    flat = {
+        key: row[key] for key in ("task", "seed", "balance", "metric", "n", "teacher", "experts", "per_layer")
+    }
+    for number, part in ((1, first), (2, last)):
+        flat |= {f"effective {number}": part["effective"].mean(), f"share {number}": part["top_share"].mean()}
+    for name in ("routed", "static"):
+        flat |= {name: float(row[name]["score"]), f"{name} interval": stored_interval(row[name])}
+    return flat | {
+        "collapsed": bool((first["top_share"] > COLLAPSE_SHARE).any()),
+        "largest": first["top_share"].max(),
+    }
+
+
+def balance_findings(frame: pd.DataFrame) -> list[str]:
+    """A sentence a task: collapse by weight, then the scores."""
+    sentences = []
+    for task, rows in frame.groupby("task", sort=False):
+        collapse = "; ".join(
+            f"{row['balance']:g}: {row['effective 1']:.1f} effective experts through stage 1 and "
+            f"{row['effective 2']:.1f} after stage 2, {row['collapsed']} of "
+            f"{counted(row['seeds'], 'seed')} with a collapse (one expert took {row['largest']:.1%} at most; above "
+            f"{COLLAPSE_SHARE:.0%} counts)"
+            for _, row in rows.iterrows()
+        )
+        best = rows.loc[rows["static"].idxmax()]
+        worst = rows.loc[rows["static"].idxmin()]
+        seeds = int(rows["seeds"].max())
+        of = "one training each, so the order may be chance"
+        if seeds > 1:
+            low, high, least, most = (
+                best["static low"],
+                best["static high"],
+                worst["static low"],
+                worst["static high"],
+            )
+            of = f"means of up to {seeds} trainings, {low:.3f} to {high:.3f} and {least:.3f} to {most:.3f}"
+            of += ", which overlap, so the order may be chance" * bool(low <= most)
+        sentences.append(
+            f"On {task}, by the weight of the balance loss: {collapse}. The static score is highest at "
+            f"{best['balance']:g} ({best['static']:.3f}) and lowest at {worst['balance']:g} ({worst['static']:.3f}): "
+            f"{of}."
+        )
+    return sentences
