@@ -22,6 +22,7 @@ from shrp import checkpoint
 from shrp.errors import TrainingError, first_line
 from shrp.families import family_of, output_layer
 from shrp.tasks import TASKS, Task
+from shrp.try_out import read_as, unembedded
 
 
 def name_of(base: str, given: str | None = None) -> str:
@@ -137,9 +138,9 @@ def load_base(
         ) from error
     finally:
         hf_logging.set_verbosity(verbosity)
-    if wrong := checkpoint.unembedded(model, tokenizer):
+    if wrong := unembedded(model, tokenizer):
         raise TrainingError(f"{base} {wrong}")
-    checkpoint.read_as(model, tokenizer)
+    read_as(model, tokenizer)
     fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
     if fresh and head_labels:
         raise TrainingError(

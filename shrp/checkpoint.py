@@ -6,7 +6,6 @@ Only safetensors and JSON are read: nothing is ever unpickled and no code of the
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import reference, stored
-from shrp.batching import collate, encode, longest_input
 from shrp.card_pruning import pruned_training
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.data import TextData
@@ -37,7 +34,7 @@ from shrp.reference import Reference
 from shrp.saving import CONFIG as CONFIG
 from shrp.saving import WEIGHTS as WEIGHTS
 from shrp.saving import save as save
-from shrp.tasks import TEXTS
+from shrp.try_out import read_as, try_out
 from shrp.usage import UsageStats, measure_usage
 
 HISTORY = "history.jsonl"
@@ -195,6 +192,30 @@ class Checkpoint:
         """
         return measure_usage(self.model, self.tokenizer, data, **self._at_own_length(options))
 
+    def sweep(
+        self, data: TextData, *, allocation: str = "per-layer", draws: int = 3, selection: str = "usage"
+    ) -> pd.DataFrame:
+        """Scores of prunings of all sizes beside random experts, chosen on the data that score them, as
+        `python -m shrp sweep` has them.
+
+        Args:
+            data: labelled inputs of the checkpoint's task.
+            allocation: `per-layer` or `budget`.
+            draws: of random experts at each size.
+            selection: `usage`, or `recorded`, that of the training.
+
+        Returns:
+            `shrp.sweep.to_frame`: one row a pruning.
+
+        Raises:
+            PlanError: no layer has a router, or another allocation or selection.
+            DataError: the data have no labels, or are of another task.
+        """
+        from shrp.sweep import swept
+
+        self._check_task(data)
+        return swept(self, data, allocation=allocation, draws=draws, selection=selection)
+
     def _at_own_length(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"max_length": self.info.max_length} | options
 
@@ -289,7 +310,7 @@ def load(folder: str | os.PathLike) -> Checkpoint:
         teacher = reference.read(folder, info.task)
     except CheckpointError as error:
         problem = str(error)
-    _try_out(folder, model.eval(), tokenizer, info)
+    try_out(folder, model.eval(), tokenizer, info)
     try:
         own = fingerprint(folder)
     except OSError as error:
@@ -309,54 +330,6 @@ def _state(folder: Path) -> list[tuple[int, int, int]]:
             continue
         state.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
     return state
-
-
-def _try_out(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, info: CheckpointInfo
-) -> None:
-    """Raise `CheckpointError` where model, tokenizer and task don't fit each other."""
-    outputs = model.config.num_labels
-    if wrong := unembedded(model, tokenizer):
-        raise CheckpointError(f"{folder} {wrong}")
-    if outputs != info.task.num_labels and info.task.name != TEXTS.name:  # whose head nobody uses
-        raise CheckpointError(
-            f"{folder} has a model of {outputs} outputs and a task, '{info.task.name}', that needs "
-            f"{info.task.num_labels}; give the labels in {CONFIG} that it was trained with."
-        )
-    try:
-        with torch.inference_mode():
-            words = ("a few words",) * len(info.task.text_columns)
-            limit = longest_input(model, tokenizer, info.max_length)
-            found = model(**collate(tokenizer, encode(tokenizer, [words], limit), [0])).logits
-            if found.shape != (1, outputs):
-                raise CheckpointError(
-                    f"its logits have the shape {list(found.shape)} and not {[1, outputs]}."
-                )
-    except Exception as error:  # whatever a stranger's files make a model raise
-        raise CheckpointError(
-            f"{folder} has a model that can't compute a text: {first_line(error)}"
-        ) from error
-
-
-def unembedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What is wrong where a tokenizer has tokens that the model has no embedding of; empty where it fits."""
-    rows = model.get_input_embeddings().num_embeddings
-    count = 1 + max(tokenizer.get_vocab().values(), default=-1)  # ids may have gaps
-    if count <= rows:
-        return ""
-    return (
-        f"has a tokenizer of {count:,} tokens and a model that embeds {rows:,}; the tokenizer is another "
-        "model's, or tokens were added without a row for them."
-    )
-
-
-def read_as(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have a tokenizer leave out what the model has no embeddings of: a BERT tokenizer gives the second of two texts a
-    type that a RoBERTa, of one type, doesn't know.
-    """
-    taken = inspect.signature(model.forward).parameters
-    if "token_type_ids" not in taken or getattr(model.config, "type_vocab_size", 2) < 2:
-        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
 
 
 def has_vocabulary(folder: str | os.PathLike) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from shrp.answer_shares import matching_shift, shifted
 from shrp.checkpoint import Checkpoint
+from shrp.checkpoint_info import usage_in
 from shrp.data import TextData
+from shrp.errors import DataError, PlanError
 from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, dense_cost, plan_cost
@@ -171,3 +173,25 @@ def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.
     near = frame[frame["seed"].isna() & (frame["score"] >= routed.score - loss - 1e-12)]
     near = near[~(near["score"] <= routed.constant)]
     return None if near.empty else near.sort_values("encoder_flops", kind="stable").iloc[0]
+
+
+def swept(
+    loaded: Checkpoint, data: TextData, *, allocation: Allocation, draws: int, selection: str
+) -> pd.DataFrame:
+    """`to_frame` of a checkpoint's prunings, chosen and scored on `data`; see `Checkpoint.sweep`."""
+    if data.labels is None:
+        raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
+    if allocation not in get_args(Allocation):
+        raise PlanError(f"allocation is one of {', '.join(get_args(Allocation))}, not {allocation!r}.")
+    if selection not in ("usage", "recorded"):
+        raise PlanError(
+            f"selection is usage or recorded here, not {selection!r}: what others go by is to be measured first "
+            "(shrp.sweep.points)."
+        )
+    stats = loaded.usage(data)
+    if selection == "recorded":
+        stats = replace(stats, recorded=usage_in(loaded.info))
+    wanted = points(stats, allocation, selection=selection, draws=range(draws))
+    live = LiveEvaluator(loaded.model, loaded.tokenizer, data, max_length=loaded.info.max_length)
+    routed = live.evaluate(None)
+    return to_frame(loaded, wanted, run(live, [point.plan for point in wanted]), routed)

@@ -11,6 +11,7 @@ import pytest
 from shrp import checkpoint
 from shrp.answer_shares import matching_shift, shifted
 from shrp.data import load_file
+from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
 from shrp.halves import halves
 from shrp.measure import cost, dense_cost
@@ -77,6 +78,30 @@ def test_every_size_scores_as_the_model_that_is_built(shrp, place, known, tmp_pa
     ends = file.pop("low"), file.pop("high")
     assert [row.pop("interval") for row in rows] == [pytest.approx(pair) for pair in zip(*ends, strict=True)]
     pd.testing.assert_frame_equal(file, pd.DataFrame(rows), check_dtype=False, rtol=1e-6)
+
+
+def test_the_library_sweeps_as_the_command_does(shrp, place, tmp_path):
+    loaded = checkpoint.load(place / "routed")
+    data = load_file(place / "data.csv", "sst2")
+    for allocation in ("per-layer", "budget"):
+        file = tmp_path / f"{allocation}.csv"
+        command = ("--data", place / "data.csv", "--allocation", allocation, "--draws", 2, "--out", file)
+        assert shrp("sweep", place / "routed", *command)[0] == 0
+        frame = loaded.sweep(data, allocation=allocation, draws=2)
+        written = pd.read_csv(file).astype({"per_layer": "Int64", "seed": "Int64"})
+        pd.testing.assert_frame_equal(written, frame, check_dtype=False, rtol=1e-6)
+    usage = {str(layer): share.tolist() for layer, share in USAGE.items()}
+    known = replace(loaded, info=replace(loaded.info, usage=usage))
+    plan = make_plan(USAGE, per_layer=1)
+    assert known.sweep(data, selection="recorded")["score"][0] == pytest.approx(score(loaded, data, plan))
+    for wrong, said in (
+        ({"allocation": "all"}, "one of per-layer, budget"),
+        ({"selection": "fitted"}, "usage or"),
+    ):
+        with pytest.raises(PlanError, match=said):
+            loaded.sweep(data, **wrong)
+    with pytest.raises(DataError, match="no labels"):
+        loaded.sweep(replace(data, labels=None))
 
 
 def test_a_file_that_is_there_is_not_written_over(shrp, place):
