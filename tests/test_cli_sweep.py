@@ -90,8 +90,7 @@ def test_the_library_sweeps_as_the_command_does(shrp, place, tmp_path):
         frame = loaded.sweep(data, allocation=allocation, draws=2)
         written = pd.read_csv(file).astype({"per_layer": "Int64", "seed": "Int64"})
         pd.testing.assert_frame_equal(written, frame, check_dtype=False, rtol=1e-6)
-    usage = {str(layer): share.tolist() for layer, share in USAGE.items()}
-    known = replace(loaded, info=replace(loaded.info, usage=usage))
+    known = replace(loaded, info=replace(loaded.info, usage=USAGE))
     plan = make_plan(USAGE, per_layer=1)
     assert known.sweep(data, selection="recorded")["score"][0] == pytest.approx(score(loaded, data, plan))
     for wrong, said in (
