@@ -38,13 +38,13 @@ def main() -> None:
         not_here.show(*map(compare_sides.key_of, LETTERS))
     if None in choices:
         return
-    choices, said = compare_sides.read_alike(choices)
+    tokens, said = compare_sides.read_alike(choices, data)
     if said:
         st.caption(said)
     sides = []
     for choice, letter, place in zip(choices, LETTERS, places, strict=True):
         with place:  # progress of an evaluation stands where its score will
-            side = compare_sides.measured(choice, data)
+            side = compare_sides.measured(choice, data, tokens)
             if side is None:
                 return
             compare_views.score_card(letter, side, floor_text(data))
@@ -94,7 +94,7 @@ def usage(sides: list[Side], selection: state.Selection, name: str) -> None:
         return
     try:
         stats = [
-            measurements.usage_stats(side.choice.checkpoint, selection.data) if side.plan is None else None
+            measurements.usage_stats(side.read, selection.data) if side.plan is None else None
             for side in sides
         ]
     except ShrpError as error:

@@ -81,20 +81,13 @@ def balance_findings(frame: pd.DataFrame) -> list[str]:
         )
         best = rows.loc[rows["static"].idxmax()]
         worst = rows.loc[rows["static"].idxmin()]
-        seeds = int(rows["seeds"].max())
-        of = "one training each, so the order may be chance"
-        if seeds > 1:
-            low, high, least, most = (
-                best["static low"],
-                best["static high"],
-                worst["static low"],
-                worst["static high"],
-            )
-            of = f"means of up to {seeds} trainings, {low:.3f} to {high:.3f} and {least:.3f} to {most:.3f}"
-            of += ", which overlap, so the order may be chance" * bool(low <= most)
+        of = "one training each"
+        if min(best["seeds"], worst["seeds"]) > 1:
+            ends = (f"{row['static low']:.3f} to {row['static high']:.3f}" for row in (best, worst))
+            of = f"means of {int(rows['seeds'].max())} trainings or fewer, which have {' and '.join(ends)}"
         sentences.append(
             f"On {task}, by the weight of the balance loss: {collapse}. The static score is highest at "
             f"{best['balance']:g} ({best['static']:.3f}) and lowest at {worst['balance']:g} ({worst['static']:.3f}): "
-            f"{of}."
+            f"{of}, so the order may be chance."
         )
     return sentences

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from shrp import reference, stored
 from shrp.card_pruning import pruned_training
 from shrp.checkpoint_info import CheckpointInfo, usage_in
+from shrp.convert import router_layers
 from shrp.data import TextData
 from shrp.errors import CheckpointError, DataError, PlanError, first_line
 from shrp.evaluate import evaluate
@@ -129,9 +130,12 @@ class Checkpoint:
 
         Raises:
             PlanError: the plan does not fit, or nothing is left to prune; not just one of the three is given.
+            CheckpointError: by usage, of which the checkpoint carries none.
         """
         if (plan is not None) + (per_layer is not None) + (budget is not None) != 1:
             raise PlanError("give a plan, or experts per layer, or a budget: one of them.")
+        if not router_layers(self.model):
+            raise PlanError("no layer of this model has a router, so there is nothing to prune.")
         if plan is None:
             plan = make_plan(usage_in(self.info), per_layer=per_layer, budget=budget)
         kept = tuple(row for row in self.info.scores if row.get("kind") == "teacher")
@@ -153,18 +157,6 @@ class Checkpoint:
             CheckpointError: as `shrp.save`.
         """
         return save(self.model, self.tokenizer, self.info, folder, **{"teacher": self.teacher} | options)
-
-    def reading(self, max_length: int) -> Checkpoint:
-        """The same model, which cuts inputs at so many tokens instead of `info.max_length`, for a comparison in which
-        both sides must read alike. Its fingerprint is another one: what was measured at its own length is not its.
-        """
-        if max_length == self.info.max_length:
-            return self
-        return replace(
-            self,
-            info=replace(self.info, reads=max_length),
-            fingerprint=f"{self.fingerprint}-at-{max_length}",
-        )
 
     def _check_task(self, data: TextData) -> None:
         ours, theirs = self.info.task, data.task
@@ -210,6 +202,7 @@ class Checkpoint:
         Raises:
             PlanError: no layer has a router, or another allocation or selection.
             DataError: the data have no labels, or are of another task.
+            CheckpointError: by recorded usage, of which the checkpoint carries none.
         """
         from shrp.sweep import swept
 

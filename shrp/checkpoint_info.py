@@ -71,7 +71,7 @@ class CheckpointInfo:
     usage: Mapping[str, list[float]] = field(default_factory=dict)
     """Layer -> Top-1 share of each expert on validation data, which pruning ranks by."""
     reads: int | None = None
-    """Tokens to cut inputs at instead, for a comparison (`Checkpoint.reading`); no file has it."""
+    """Tokens to cut inputs at instead, where a comparison has both sides read alike; no file has it."""
 
     def to_dict(self) -> dict[str, Any]:
         """The section as JSON-able data."""
@@ -135,5 +135,7 @@ def usage_in(info: CheckpointInfo) -> dict[int, Any]:
         CheckpointError: it carries none.
     """
     if not info.usage:
-        raise CheckpointError("this checkpoint carries no usage; measure it on data first (option --data).")
+        raise CheckpointError(
+            "this checkpoint carries no usage; measure it on data first (on the command line, --data)."
+        )
     return {int(layer): share for layer, share in info.usage.items()}

@@ -266,7 +266,7 @@ _COSTS = {
 
 def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_params") -> int:
     """The most experts in all, at least one a routed layer, of a pruning that costs no more than a share of the dense
-    model.
+    model, which holds for a share as it is printed: a tenth of a percent is reached by what rounds to it.
 
     Args:
         share: above 0, at most 1.
@@ -274,8 +274,10 @@ def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_para
             tokens.
 
     Raises:
-        PlanError: the model has no routed layer, the share is none, or the smallest pruning costs more.
+        PlanError: the model has no routed layer, the share or the cost is none, or the smallest pruning costs more.
     """
+    if of not in _COSTS:
+        raise PlanError(f"a cost is one of {', '.join(_COSTS)}, not {of!r}.")
     layers, dense = len(router_layers(model)), dense_cost(model, TOKENS)
     if not layers:
         raise PlanError("this model has no routed layer, so there is nothing to prune.")
@@ -285,11 +287,11 @@ def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_para
     def costs(kept: int) -> float:
         return static_cost(model, layers, kept, TOKENS).relative_to(dense)[of]
 
-    if costs(layers) > share:
-        raise PlanError(
-            f"the smallest pruning, one expert a layer, has {costs(layers):.1%} of {_COSTS[of]}, more than {share:.1%}."
-        )
-    return max(kept for kept in range(layers, layers * num_experts_of(model) + 1) if costs(kept) <= share)
+    most = share + 0.0005
+    if costs(layers) > most:
+        found = f"{costs(layers):.1%} of {_COSTS[of]}"
+        raise PlanError(f"the smallest pruning, one expert a layer, has {found}, more than {share:.1%}.")
+    return max(kept for kept in range(layers, layers * num_experts_of(model) + 1) if costs(kept) <= most)
 
 
 def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TOKENS) -> Cost:

@@ -130,23 +130,15 @@ class Run:
             TrainingError, DataError, CheckpointError: as the stages.
         """
         leaves = self.keep_stages or bool(self.recipe.recover)
-        if leaves and stages_folder(self.out).exists():
+        begun = holds_a_run(
+            run_folder(self.out)
+        )  # which a kill may have left beside what it has written already
+        if leaves and stages_folder(self.out).exists() and not begun:
             raise TrainingError(
                 f"{stages_folder(self.out)} exists already; choose another folder for the result."
             )
         with alone_in(run_folder(self.out)):
-            info = self._run()
-        if leaves:
-            rows = self.scores.rows
-            leave_stages(
-                self.out, self.result, self.served, rows, self.dtype, self.references, self.keep_stages
-            )
-            if self.keep_stages and self.own_head:  # which no stage has trained
-                teacher = self.adopted
-                checkpoint.save(
-                    teacher.model, teacher.tokenizer, teacher.info, stages_folder(self.out) / "teacher"
-                )
-        return info
+            return self._run()
 
     def _run(self) -> CheckpointInfo:
         folder = run_folder(self.out)
@@ -184,10 +176,17 @@ class Run:
         self._save(made)
         for _ in self._train_further(teacher, made):
             self._save(made)
-        if not (self.keep_stages or self.recipe.recover):
-            finish(self.out)
-        self.result = made.path.name
+        also = self._other_stages(made) if self.keep_stages else ()
+        if self.served or also:
+            leave_stages(self.out, self.served, self.scores.rows, self.dtype, self.references, also)
+        finish(self.out)
         return self._info(made)
+
+    def _other_stages(self, result: Checkpoint) -> list[Path | Checkpoint]:
+        """The teacher and the controls: all that was trained but the result and what was recovered."""
+        folders = [path.parent for path in sorted(run_folder(self.out).glob(f"*/{checkpoint.CONFIG}"))]
+        others = [path for path in folders if path.name not in self.served and path != result.path]
+        return [*others, self.adopted] if self.own_head else others  # which no stage has trained
 
     def _as_stored(self, model: PreTrainedModel) -> PreTrainedModel:
         """A model as whoever loads the result has it; what is trained on goes on from the one that is not rounded."""

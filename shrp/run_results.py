@@ -12,6 +12,7 @@ import torch
 
 from shrp import checkpoint
 from shrp.card_pruning import pruned_training
+from shrp.checkpoint import Checkpoint
 from shrp.history import history_text, joined
 from shrp.reference import Reference
 from shrp.run_state import run_folder
@@ -25,55 +26,56 @@ def stages_folder(out: str | Path) -> Path:
 
 def leave_stages(
     out: Path,
-    result: str,
-    recovered: Mapping[str, tuple[str, int]],
+    served: Mapping[str, tuple[str, int]],
     rows: Sequence[Mapping[str, Any]],
     dtype: torch.dtype | None,
     references: Mapping[str, Reference],
-    everything: bool,
+    also: Sequence[Path | Checkpoint] = (),
 ) -> None:
-    """Leave what was recovered beside the result, each as it would be served.
+    """Leave what was recovered beside the result, each as it would be served; all of it or nothing, and the run as it
+    is, which thus can go on where this was killed.
 
     Args:
-        result: the stage that is the result itself.
-        recovered: stages that are static models -> what rows of scores call them, and their experts a layer.
+        served: stages that are static models -> what rows of scores call them, and their experts a layer.
         rows: of all models of the run.
         dtype: in which weights are stored; None for float32.
         references: the teacher's outputs, which go along.
-        everything: whether the teacher and the controls stay too, as they were trained.
+        also: what else is left: folders of stages, as they were trained, and the dense teacher where no stage is one.
     """
-    kept = stages_folder(out)
-    run_folder(out).replace(kept)  # in one step, after which the run is done
-    for path in kept.iterdir():
-        if path.is_file():
-            path.unlink()
-        elif path.name in recovered:
-            label, per_layer = recovered[path.name]
-            own = tuple(row for row in rows if row["kind"] == "teacher" or row["model"] == label)
-            _as_served(path, out, per_layer, own, dtype, references)
-        elif not everything or path.name == result or not (path / checkpoint.CONFIG).is_file():
-            shutil.rmtree(path)
-    if not any(kept.iterdir()):
-        kept.rmdir()
+    final = stages_folder(out)
+    partial = final.with_name(f".{final.name}")  # hidden, so that nobody takes a part of it for the whole
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, (label, per_layer) in served.items():
+        own = tuple(row for row in rows if row["kind"] == "teacher" or row["model"] == label)
+        _as_served(run_folder(out) / name, partial / name, out, per_layer, own, dtype, references)
+    for other in also:
+        if isinstance(other, Path):
+            shutil.copytree(other, partial / other.name)
+        else:
+            checkpoint.save(other.model, other.tokenizer, other.info, partial / "teacher")
+    shutil.rmtree(final, ignore_errors=True)  # of this run, killed just after it
+    partial.replace(final)
 
 
 def _as_served(
-    path: Path,
+    stage_folder: Path,
+    target: Path,
     out: Path,
     per_layer: int,
     rows: tuple[Mapping[str, Any], ...],
     dtype: torch.dtype | None,
     references: Mapping[str, Reference],
 ) -> None:
-    """Write a recovered stage anew, as `prune --recover` would have: stored as the result is, with its scores."""
-    stage, (_, routed) = checkpoint.load(path), checkpoint.read_config(out)
+    """Write a recovered stage as `prune --recover` would have: stored as the result is, with its scores."""
+    stage, (_, routed) = checkpoint.load(stage_folder), checkpoint.read_config(out)
     training = pruned_training(
         routed.training, checkpoint.fingerprint(out), stage.info.plan, per_layer=per_layer
     )
     training |= {"recovery": dict(stage.info.training)}
     info = replace(stage.info, usage={}, scores=rows, training=training)
-    history = history_text(joined(checkpoint.read_history(out), checkpoint.read_history(path)))
+    history = history_text(joined(checkpoint.read_history(out), checkpoint.read_history(stage_folder)))
     extra = {checkpoint.HISTORY: history}
     checkpoint.save(
-        stage.model, stage.tokenizer, info, path, dtype=dtype, extra_files=extra, teacher=references
+        stage.model, stage.tokenizer, info, target, dtype=dtype, extra_files=extra, teacher=references
     )

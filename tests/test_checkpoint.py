@@ -632,6 +632,8 @@ def test_a_checkpoint_is_pruned_saved_and_read_again(
     for none in ({}, {"plan": small.info.plan, "budget": 3}, {"per_layer": 1, "budget": 3}):
         with pytest.raises(PlanError, match="one of them"):
             loaded.prune(**none)
+    with pytest.raises(PlanError, match="no layer of this model has a router"):
+        small.prune(per_layer=1)
     saved = checkpoint.load(loaded.prune(budget=3).save(tmp_path / "mine", dtype=torch.float16))
     assert saved.info.plan.budget == 3
     before = loaded.evaluate(tiny_data()).logits
@@ -639,21 +641,6 @@ def test_a_checkpoint_is_pruned_saved_and_read_again(
         for parameter in small.model.parameters():
             parameter.zero_()
     assert np.array_equal(loaded.evaluate(tiny_data()).logits, before)  # its weights are its own
-
-
-def test_a_checkpoint_reads_as_far_as_it_is_told(tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
-    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "routed"))
-    assert loaded.reading(loaded.info.max_length) is loaded
-    short = loaded.reading(4)
-    assert short.info.max_length == 4
-    assert short.fingerprint != loaded.fingerprint
-    expected = loaded.evaluate(tiny_data(), max_length=4)
-    assert np.array_equal(short.evaluate(tiny_data()).logits, expected.logits)
-    assert not np.array_equal(loaded.evaluate(tiny_data()).logits, expected.logits)
-    checkpoint.save(short.model, short.tokenizer, short.info, tmp_path / "again")
-    assert (
-        checkpoint.read_config(tmp_path / "again")[1].max_length == loaded.info.max_length
-    )  # no file has it
 
 
 def test_an_info_that_does_not_describe_the_model_is_not_saved(

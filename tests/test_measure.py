@@ -108,7 +108,8 @@ def test_the_largest_budget_that_a_share_of_the_dense_model_allows(of):
     for kept, share in shares.items():
         assert measure.largest_budget(model, share, of) == kept
         if kept > layers:
-            assert measure.largest_budget(model, share - 1e-9, of) == kept - 1
+            assert measure.largest_budget(model, share - 0.001, of) == kept - 1
+        assert measure.largest_budget(model, round(share, 3), of) == kept  # as it is printed
     assert measure.largest_budget(model, 1.0, of) == layers * experts
     with pytest.raises(PlanError, match=f"the smallest pruning, .* has {shares[layers]:.1%} of the "):
         measure.largest_budget(model, shares[layers] / 2, of)
@@ -117,6 +118,8 @@ def test_the_largest_budget_that_a_share_of_the_dense_model_allows(of):
             measure.largest_budget(model, none, of)
     with pytest.raises(PlanError, match="no routed layer"):
         measure.largest_budget(classifier(), 0.5, of)
+    with pytest.raises(PlanError, match="a cost is one of"):
+        measure.largest_budget(model, 0.5, "latency")
 
 
 def static(m):

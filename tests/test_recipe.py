@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -314,6 +315,36 @@ def test_what_was_recovered_stays_as_it_is_served(place, finished):
     stages = [row["stage"] for row in checkpoint.read_history(path)]
     assert stages == [row["stage"] for row in checkpoint.read_history(place / "served")] + [2]
     assert not run_folder(place / "served").exists()
+
+
+@pytest.mark.parametrize("when", ["recovered-1", "finish"])
+def test_a_run_that_is_killed_while_it_leaves_its_models_goes_on(place, monkeypatch, when):
+    """What was trained stays until all of it is written: nothing half done is taken for the whole."""
+    recipe, name = replace(RECIPE, per_layer=(1,), controls=()), f"left-{when}"
+    save = checkpoint.save
+
+    def killed(model, tokenizer, info, folder, **options):
+        if Path(folder).parent.name == f".{name}-stages":
+            raise Killed
+        return save(model, tokenizer, info, folder, **options)
+
+    def never(out):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if when == "finish":
+            patch.setattr("shrp.recipe.finish", never)
+        else:
+            patch.setattr(checkpoint, "save", killed)
+        with pytest.raises(Killed):
+            runner(place, name, recipe)()
+    stages = stages_folder(place / name)
+    assert stages.exists() == (when == "finish")
+    runner(place, name, recipe, resume=True)()
+    (path,) = stages.iterdir()
+    assert {row["kind"] for row in checkpoint.read_config(path)[1].scores} == {"teacher", "static"}
+    assert not run_folder(place / name).exists()
+    assert not [path for path in place.iterdir() if path.name.startswith(f".{name}")]
 
 
 class KillAfter:

@@ -72,6 +72,8 @@ class Side:
     cost: Cost
     dense: Cost
     """Of the same architecture with every layer dense: the denominator of its shares."""
+    read: Checkpoint
+    """The choice's, with inputs cut where they were for the comparison."""
     plan: PruningPlan | None = None
     """What a pruned side keeps; None for one that routes, or has no experts."""
 
@@ -186,42 +188,61 @@ def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
     )
 
 
-def read_alike(choices: Sequence[Choice]) -> tuple[list[Choice], str]:
-    """The choices with inputs cut at one length, the later of the two, or a difference might be the cut's; and what to
-    say of it, empty where both read alike anyway. A dense teacher's outputs came with a checkpoint: they stay.
+def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, str]:
+    """Tokens at which both sides cut inputs, the later of their two lengths, or a difference might be the cut's; None
+    where each may cut as it does. And what to say of it, empty where nothing is cut.
+
+    A dense teacher's outputs came with a checkpoint, and stay as they are.
     """
-    lengths = {choice.checkpoint.info.max_length for choice in choices}
-    if len(lengths) == 1:
-        return list(choices), ""
+    lengths = [choice.checkpoint.info.max_length for choice in choices]
+    tokens = [measurements.token_lengths(choice.checkpoint, data) for choice in choices]
+    longest = max(int(one.max(initial=0)) for one in tokens)
+    if len(set(lengths)) == 1 or longest <= min(lengths):
+        return None, ""
     if any(choice.kind == TEACHER for choice in choices):
-        return list(choices), (
+        return None, (
             f"One side cuts inputs at {min(lengths)} tokens, the other one at {max(lengths)}: of longer ones part of "
             "the difference may be the cut's."
         )
-    most = max(lengths)
-    alike = [replace(choice, checkpoint=choice.checkpoint.reading(most)) for choice in choices]
-    return alike, f"Both sides read {most} tokens of an input, the longer of their two lengths."
+    return max(
+        lengths
+    ), f"Both sides read {max(lengths)} tokens of an input, the longer of their two lengths."
 
 
-def measure(choice: Choice, data: TextData) -> Side:
+def _reading(checkpoint: Checkpoint, tokens: int | None) -> Checkpoint:
+    """The checkpoint with inputs cut elsewhere, its fingerprint another one: what was measured at its own length is
+    not its.
+    """
+    if tokens in (None, checkpoint.info.max_length):
+        return checkpoint
+    info = replace(checkpoint.info, reads=tokens)
+    return replace(checkpoint, info=info, fingerprint=f"{checkpoint.fingerprint}-at-{tokens}")
+
+
+def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
     """Evaluate a side on the data, with progress where that was not done before by anyone.
+
+    Args:
+        tokens: at which inputs are cut; None for where the checkpoint cuts them, as a pruning's choice of experts does
+            in any case.
 
     Raises:
         ShrpError: it can't be evaluated, in one sentence.
     """
     checkpoint, dense = choice.checkpoint, dense_cost(choice.checkpoint.model, TOKENS)
+    read = _reading(checkpoint, tokens)
     if choice.kind == TEACHER:
-        return Side(choice, teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, dense)
+        return Side(choice, teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, dense, read)
     if choice.setting is None:
-        found = measurements.evaluation(checkpoint, data)
+        found = measurements.evaluation(read, data)
         plan = checkpoint.info.plan
-        return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, TOKENS), dense, plan)
+        return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, TOKENS), dense, read, plan)
     stats = lab.usage_for(choice.setting.selection, checkpoint, data)
     setting, plan, _ = lab_edits.edited(choice.setting, choice.editor.edits, stats, choice.editor)
     choice = replace(choice, setting=setting)
-    found = evaluated(checkpoint, data, plan, "Evaluating the pruning:")
+    found = evaluated(read, data, plan, "Evaluating the pruning:")
     price = plan_cost(checkpoint.model, plan, TOKENS)
-    return Side(choice, model_key(checkpoint, plan), found, price, dense, plan)
+    return Side(choice, model_key(checkpoint, plan), found, price, dense, read, plan)
 
 
 def starts(selection: Selection) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -268,10 +289,10 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
     return selection.name if picked == SIDEBAR or picked not in found else picked
 
 
-def measured(choice: Choice, data: TextData) -> Side | None:
+def measured(choice: Choice, data: TextData, tokens: int | None = None) -> Side | None:
     """`measure`, with an error in words in the place of the result."""
     try:
-        return measure(choice, data)
+        return measure(choice, data, tokens)
     except ShrpError as error:
         state.show_error(error)
         return None

@@ -46,9 +46,9 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.evaluation import Evaluation
 
 _SHOWN = 30
+"""Rows of a table on a terminal; the JSON has all."""
 _SIDES = {"reference": "first", "other": "second", "a": "first", "b": "second"}
 """Columns that are of one side, as results call the sides."""
-"""Rows of a table on a terminal; the JSON has all."""
 
 
 def register(app: typer.Typer) -> None:

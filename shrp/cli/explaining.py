@@ -71,18 +71,18 @@ def explain(
         which = one.prediction if output is None else task.label_names.index(output)
         scores = _word_scores(loaded, one, which) if words else None
         told.append((one, scores, which))
-    if json:
-        made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
-        print_json({"inputs": [_as_json(*each, routed=routed) for each in told], "provenance": made})
-        return
-    for number, each in enumerate(told, 1):
-        _print(number, *each, routed=routed)
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
             f"{longer:,} of {len(found):,} texts {'is' if longer == 1 else 'are'} read beyond {cut:,} tokens, where "
             "this checkpoint's scores and usage cut an input: there it may answer otherwise"
         )
+    if json:
+        made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
+        print_json({"inputs": [_as_json(*each, routed=routed) for each in told], "provenance": made})
+        return
+    for number, each in enumerate(told, 1):
+        _print(number, *each, routed=routed)
 
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:

@@ -170,7 +170,7 @@ def usage(
         if explained:
             result["explained"] = said
         if exchanged:
-            ends = {f"matched_{end}": f"matched_change_{end}" for end in ("low", "high")}
+            ends = {f"matched_{end}": f"matched_change_{end}" for end in ("low", "high", "min", "max")}
             result["exchanged"] = records(scored.rename(columns=ends), "change")
         if output_norms:
             result["gate_norm"] = stats.gate_norm()

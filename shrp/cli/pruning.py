@@ -225,13 +225,12 @@ def prune(
     source = store.load(checkpoint)
     max_length = max_length or source.info.max_length
     combination = combination or ("fitted" if selection == "fitted" else "usage")
+    _refuse_dense_and_static(source, checkpoint)
     for of, most in share.items():
-        _refuse_dense_and_static(source, checkpoint)
         budget = largest_budget(source.model, most, of)
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
     if match_shares and source.info.task.is_regression:
         raise PlanError("--match-shares is for classes; a shift changes no correlation of numbers.")
-    _refuse_dense_and_static(source, checkpoint)
     recovery = None
     if recover:  # before anything is measured, since it may not fit
         recovery = recovery_of(
@@ -312,8 +311,7 @@ def prune(
     counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
     stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}")
     print_table(f"{out}", [score_line(row) for row in scores])
-    mended = match_shares or recovery is not None
-    for line in _told(source, chosen, measured_on, scores, by_file=plan is not None, mended=mended):
+    for line in _told(source, chosen, measured_on, scores, by_file=plan is not None, **how):
         stderr.print(line)
     if shift is not None:
         parts = zip(source.info.task.label_names, shift, strict=True)
@@ -338,12 +336,15 @@ def _told(
     scores: Sequence[Mapping[str, Any]],
     *,
     by_file: bool,
-    mended: bool,
+    matched: bool,
+    recovered: bool,
 ) -> list[str]:
     """What to know of a pruning's scores: by what its experts were chosen, and what is no better than no model.
 
     Args:
-        mended: whether its threshold was matched, or it was trained on.
+        by_file: whether a plan says what is kept.
+        matched: whether its threshold was, by answer shares.
+        recovered: whether it was trained on.
     """
     said, task = [], source.info.task
     if measured_on is not None and scores and chosen.selection != "random":
@@ -358,14 +359,18 @@ def _told(
             "name, as `sweep` does unless it is told --selection recorded"
         )
     layers = [kept for _, kept in chosen.layers]
-    if (idle := sum(weight == 0 for kept in layers for weight in kept.weights)) and not mended:
+    if (idle := sum(weight == 0 for kept in layers for weight in kept.weights)) and not recovered:
+        why = ", as nothing was routed there," * (not by_file)
+        so = ": fewer would score the same" + "; --combination mean weighs all alike" * (not by_file)
         said.append(
-            f"{counted(idle, 'expert')} of these {'has' if idle == 1 else 'have'} a weight of 0, as nothing was routed "
-            "there, and add nothing: fewer would score the same; --combination mean weighs all alike"
+            f"{counted(idle, 'expert')} of these {'has' if idle == 1 else 'have'} a weight of 0{why} and "
+            f"{'adds' if idle == 1 else 'add'} nothing{so}"
         )
     for row in scores:
         if (constant := row.get("constant")) is not None and row["score"] <= constant:
-            hint = "; --match-shares may mend it, or --recover" * (not mended and not task.is_regression)
+            hint = "; --match-shares may mend it, or --recover" * (
+                not (matched or recovered or task.is_regression)
+            )
             said.append(f"on {row['data']} it is not above a constant answer's {constant:.4f}{hint}")
     return said
 

@@ -150,22 +150,37 @@ def test_slices_are_named_where_the_score_is_0_of_any_answers(tiny_data):
     assert lab_hurts.without_a_class(replace(found, labels=1 - found.labels)) == ["ones"]
 
 
-def test_both_sides_read_as_much_of_an_input(open_page, tiny_checkpoint, save_tiny):
-    """Of two lengths the longer one, as on the command line, or a difference might be the cut's."""
-    save_tiny("long", training={"config": {"max_length": 200}})
+def test_both_sides_read_as_much_of_an_input(open_page, tiny_checkpoint, save_tiny, monkeypatch, cache):
+    """Of two lengths the longer one where an input is longer than the shorter, as on the command line, or a difference
+    might be the cut's; experts are chosen as without the comparison.
+    """
+    monkeypatch.setattr("shrp.checkpoint_info.EVALUATED_TOKENS", 14)
+    save_tiny("long", training={"config": {"max_length": 30}})
     at = open_page("compare", tiny_checkpoint, b="long", b_is=AS_IS)
     assert not at.exception
-    assert "Both sides read 200 tokens of an input" in texts_of(at)
+    assert "Both sides read 30 tokens of an input" in texts_of(at)
     short, long = (checkpoints.load(tiny_checkpoint.with_name(name)) for name in ("tiny", "long"))
-    assert (short.info.max_length, long.info.max_length) == (128, 200)
+    data = load_probe("sst2")
+    assert (short.info.max_length, long.info.max_length) == (14, 30)
+    expected = evaluate(short.model, short.tokenizer, data, max_length=30)
+    assert not np.array_equal(expected.logits, short.evaluate(data).logits)
+    assert (
+        metric(at, "A: accuracy") == metric(at, "B: accuracy") == f"{100 * expected.score:.1f}%"
+    )  # one model
     sides = [Choice(one.path.name, one, AS_IS) for one in (short, long)]
-    alike, said = read_alike(sides)
-    assert {one.checkpoint.info.max_length for one in alike} == {200}
-    assert alike[1].checkpoint is long
-    of_teacher, said = read_alike([replace(sides[0], kind=TEACHER), sides[1]])  # whose outputs came with it
-    assert [one.checkpoint for one in of_teacher] == [short, long]
-    assert "at 128 tokens, the other one at 200" in said
-    assert read_alike([sides[0], sides[0]])[1] == ""
+    assert read_alike(sides, data)[0] == 30
+    few = data.subset(np.flatnonzero(np.array(token_counts(short.tokenizer, data.texts)) <= 14))
+    assert 0 < len(few) < len(data)
+    assert read_alike(sides, few) == (None, "")  # nothing of them is cut
+    assert read_alike([sides[0], sides[0]], data) == (None, "")
+    tokens, said = read_alike([replace(sides[0], kind=TEACHER), sides[1]], data)  # whose outputs came with it
+    assert tokens is None
+    assert "at 14 tokens, the other one at 30" in said
+    at = open_page("compare", tiny_checkpoint, a_is=PRUNED, a_budget=3, b="long", b_is=AS_IS)
+    assert not at.exception
+    plan = plan_from(measure_usage(short.model, short.tokenizer, data, max_length=14), budget=3)
+    pruned = evaluate(prune(short.model, plan), short.tokenizer, data, max_length=30)
+    assert metric(at, "A: accuracy") == f"{100 * pruned.score:.1f}%"
 
 
 def test_two_prunings_are_set_apart_by_their_own_controls(open_page, tiny_checkpoint):
