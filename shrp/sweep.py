@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Literal, get_args
 
 import numpy as np
@@ -173,6 +174,48 @@ def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.
     near = frame[frame["seed"].isna() & (frame["score"] >= routed.score - loss - 1e-12)]
     near = near[~(near["score"] <= routed.constant)]
     return None if near.empty else near.sort_values("encoder_flops", kind="stable").iloc[0]
+
+
+def smallest_within(
+    loaded: Checkpoint,
+    data: TextData,
+    stats: UsageStats,
+    loss: float,
+    *,
+    selection: str,
+    combination: str,
+    max_length: int,
+    match_shares: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PruningPlan:
+    """The plan of the fewest experts in all whose score on `data` is at most `loss` below the routed model's
+    (`cheapest_within`), of all budgets.
+
+    Args:
+        stats: of the same data, with what the selection asks for.
+        match_shares: whether scores are with answer shares matched (`match`).
+        progress: called with prunings done and in all.
+
+    Raises:
+        PlanError: none is that near, or no layer has a router.
+        DataError: the data have no labels.
+    """
+    if data.labels is None:
+        raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
+    wanted, done = points(stats, "budget", selection=selection, combination=combination, draws=()), count(1)
+    live = LiveEvaluator(loaded.model, loaded.tokenizer, data, max_length=max_length)
+    routed = live.evaluate(None)
+    plans = [point.plan for point in wanted]
+    found = run(live, plans, lambda: progress(next(done), len(wanted)))
+    if match_shares:
+        found = [match(one, routed, data) for one in found]
+    row = cheapest_within(to_frame(loaded, wanted, found, routed), routed, loss)
+    if row is None:
+        floor = f" and above a constant answer's {routed.constant:.4f}" * (routed.constant == routed.constant)
+        raise PlanError(
+            f"no pruning scores at most {loss:g} below the routed model's {routed.score:.4f} on {data.name}{floor}."
+        )
+    return plans[row.name]
 
 
 def swept(

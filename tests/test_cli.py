@@ -835,6 +835,11 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
         shrp("prune", routed, *out),
         "exactly one of --budget, --per-layer, --encoder-params, --enc.* and --plan",
     )
+    failed(shrp("prune", routed, *out, "--max-loss", "-1"), "--max-loss is 0 or more")
+    failed(
+        shrp("prune", routed, *out, "--max-loss", 1, "--selection", "random"),
+        "--max-loss counts what experts",
+    )
     failed(shrp("prune", routed, *out, "--encoder-params", "half"), "written as 52.5% or 0.525, not 'half'")
     failed(
         shrp("prune", routed, *out, "--encoder-flops", "1%"),

@@ -103,6 +103,40 @@ def test_the_library_sweeps_as_the_command_does(shrp, place, tmp_path):
         loaded.sweep(replace(data, labels=None))
 
 
+@pytest.mark.parametrize("matched", [False, True])
+def test_as_few_experts_are_kept_as_a_loss_allows(shrp, place, known, tmp_path, matched):
+    loaded, data, stats = known
+    routed = evaluate(loaded.model, loaded.tokenizer, data)
+    plans = {budget: plan_from(stats, budget=budget) for budget in range(2, 9)}
+    scores = {}
+    for budget, plan in plans.items():
+        found = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+        if matched:
+            found = shifted(found, data, matching_shift(found.logits, routed.logits))
+        scores[budget] = found.score
+    worst = routed.score - min(scores.values())
+    options = ("--data", place / "data.csv", *(("--match-shares",) if matched else ()))
+    for loss in (0.0, worst / 2, worst):
+        near = [budget for budget, score in scores.items() if score >= routed.score - loss - 1e-12]
+        near = [budget for budget in near if scores[budget] > routed.constant]
+        out = tmp_path / f"{loss}"
+        code, said, err = shrp(
+            "prune", place / "routed", "--max-loss", loss, *options, "--out", out, "--json"
+        )
+        if not near:
+            assert code == 1
+            assert f"no pruning scores at most {loss:g} below the routed model's {routed.score:.4f}" in err
+            continue
+        assert code == 0, err
+        assert json.loads(said)["experts_kept"] == min(near)
+        assert checkpoint.read_config(out)[1].plan == plans[min(near)]
+    bare = pd.read_csv(place / "data.csv")[["sentence"]]
+    bare.to_csv(tmp_path / "bare.csv", index=False)
+    command = ("--max-loss", 0.1, "--data", tmp_path / "bare.csv", "--out", tmp_path / "x")
+    code, _, err = shrp("prune", place / "routed", *command)
+    assert (code, "has no labels" in err) == (1, True)
+
+
 def test_a_file_that_is_there_is_not_written_over(shrp, place):
     before = (place / "data.csv").read_text()
     code, _, err = shrp("sweep", place / "routed", "--data", place / "data.csv", "--out", place / "data.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from shrp.cli.output import stderr, told
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     from shrp.checkpoint import Checkpoint
     from shrp.data import TextData
+    from shrp.plan import PruningPlan
     from shrp.usage import UsageStats
 
 
@@ -39,3 +41,39 @@ def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, A
 
     with told("experts knocked out") as progress:
         return ablation(source.model, source.tokenizer, data, max_length=max_length, progress=progress)
+
+
+def plan_chosen(
+    source: Checkpoint,
+    measured_on: TextData | None,
+    selection: str,
+    max_length: int,
+    options: Mapping[str, Any],
+) -> PruningPlan:
+    """The plan that the options ask for, of usage on data or else of the checkpoint's own."""
+    from shrp.checkpoint_info import usage_in
+    from shrp.plan import make_plan
+    from shrp.usage import plan_from
+
+    if measured_on is None:
+        return make_plan(usage_in(source.info), selection=selection, **options)
+    stats = usage_counted(source, measured_on, selection, max_length, options["seed"])
+    return plan_from(stats, selection=selection, **options)
+
+
+def plan_within(
+    source: Checkpoint,
+    data: TextData,
+    loss: float,
+    selection: str,
+    max_length: int,
+    options: Mapping[str, Any],
+    match_shares: bool,
+) -> PruningPlan:
+    """The plan of the fewest experts that loses no more than that on the data, with a progress bar."""
+    from shrp.sweep import smallest_within
+
+    stats = usage_counted(source, data, selection, max_length, options["seed"])
+    how = {"selection": selection, "combination": options["combination"], "match_shares": match_shares}
+    with told("prunings") as progress:
+        return smallest_within(source, data, stats, loss, max_length=max_length, progress=progress, **how)

@@ -85,7 +85,11 @@ def knock_out(
     max_length: EvaluatedLength = None,
     json: AsJson = False,
 ) -> None:
-    """What experts are worth: take them away, let the router pick the next ones, and compare the answers."""
+    """What experts are worth: take them away, let the router pick the next ones, and compare the answers.
+
+    A change is what is there without them minus what is there with them, so negative where they help; what is lost, of
+    every expert in turn, is the other way round.
+    """
     from shrp.checkpoint import load
     from shrp.convert import router_layers
     from shrp.groups import CLASS, LENGTH, SLICE, lacking

@@ -1,15 +1,16 @@
-"""The rows of scores that `prune` stores with what it writes."""
+"""The rows of scores that `prune` stores with what it writes, and what it says of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shrp.cli.data_options import evaluation_data
 from shrp.cli.output import bar, stderr
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError, first_line
+from shrp.phrases import counted
 from shrp.tasks import TASKS, Task
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
@@ -90,3 +91,49 @@ def _scored(
     teacher = [row.get("score") for row in rows if row["kind"] == "teacher"]
     best = teacher[0] if teacher else None
     return pruned_row(plan, found, best, data, max_length, matched=matched, recovered=recovered)
+
+
+def what_to_know(
+    source: Checkpoint,
+    chosen: PruningPlan,
+    measured_on: TextData | None,
+    scores: Sequence[Mapping[str, Any]],
+    *,
+    by_file: bool,
+    matched: bool,
+    recovered: bool,
+) -> list[str]:
+    """What to know of a pruning's scores: by what its experts were chosen, and what is no better than no model.
+
+    Args:
+        by_file: whether a plan says what is kept.
+        matched: whether its threshold was, by answer shares.
+        recovered: whether it was trained on.
+    """
+    said, task = [], source.info.task
+    if measured_on is not None and scores and chosen.selection != "random":
+        said.append(
+            f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
+            "parts the two"
+        )
+    elif measured_on is None and not by_file and chosen.selection == "usage":
+        of = source.info.training.get("validation_data", "its training's validation data")
+        said.append(
+            f"experts were chosen by the usage that the checkpoint carries, of {of}; --data counts it on what you "
+            "name, as `sweep` does unless it is told --selection recorded"
+        )
+    layers = [kept for _, kept in chosen.layers]
+    if (idle := sum(weight == 0 for kept in layers for weight in kept.weights)) and not recovered:
+        why = ", as nothing was routed there," * (not by_file)
+        so = ": fewer would score the same" + "; --combination mean weighs all alike" * (not by_file)
+        said.append(
+            f"{counted(idle, 'expert')} of these {'has' if idle == 1 else 'have'} a weight of 0{why} and "
+            f"{'adds' if idle == 1 else 'add'} nothing{so}"
+        )
+    for row in scores:
+        if (constant := row.get("constant")) is not None and row["score"] <= constant:
+            hint = "; --match-shares may mend it, or --recover" * (
+                not (matched or recovered or task.is_regression)
+            )
+            said.append(f"on {row['data']} it is not above a constant answer's {constant:.4f}{hint}")
+    return said

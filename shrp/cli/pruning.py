@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.counting import usage_counted
+from shrp.cli.counting import plan_chosen, plan_within
 from shrp.cli.data_options import (
     LabelColumn,
     LabelMeanings,
@@ -34,16 +33,14 @@ from shrp.cli.options import (
     share_of_dense,
 )
 from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
-from shrp.cli.pruned_scores import scores_of
+from shrp.cli.pruned_scores import scores_of, what_to_know
 from shrp.cli.recovery import recovery_of
 from shrp.errors import PlanError
-from shrp.phrases import counted, signed
+from shrp.phrases import signed
 from shrp.tasks import TASKS
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.checkpoint import Checkpoint
-    from shrp.data import TextData
-    from shrp.plan import PruningPlan
 
 _RECORDED = "recorded"
 
@@ -86,6 +83,13 @@ def prune(
         str | None, typer.Option(help="The same of its FLOPs, for one input of 128 tokens.")
     ] = None,
     plan: Annotated[Path | None, typer.Option(help=PLAN_HELP)] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="The fewest experts in all with which the score is at most so much below the routed model's on --data "
+            "(by default the probe set), on which usage is counted too; 0.01 is a point of accuracy."
+        ),
+    ] = None,
     selection: Annotated[
         str | None,
         typer.Option(
@@ -163,10 +167,17 @@ def prune(
     from shrp.training_config import check_seed
 
     sizes = {"encoder_params": encoder_params, "encoder_flops": encoder_flops}
-    if sum(option is not None for option in (budget, per_layer, plan, *sizes.values())) != 1:
+    if sum(option is not None for option in (budget, per_layer, plan, max_loss, *sizes.values())) != 1:
         raise PlanError(
-            "give exactly one of --budget, --per-layer, --encoder-params, --encoder-flops and --plan."
+            "give exactly one of --budget, --per-layer, --encoder-params, --encoder-flops, --max-loss and --plan."
         )
+    if max_loss is not None and selection in ("random", _RECORDED):
+        raise PlanError(
+            "--max-loss counts what experts are chosen by on the data that it scores: leave --selection out, or name "
+            "usage, gate_norm, ablation or fitted."
+        )
+    if max_loss is not None and not 0 <= max_loss < float("inf"):
+        raise PlanError(f"--max-loss is 0 or more, in units of the score, not {max_loss:g}.")
     share = {of: share_of_dense(text) for of, text in sizes.items() if text is not None}
     if out.resolve() == checkpoint.resolve():
         raise PlanError(
@@ -254,10 +265,14 @@ def prune(
     if (
         plan is None
         and not recorded
-        and (data is not None or selection in ("gate_norm", "ablation", "fitted"))
+        and (data is not None or max_loss is not None or selection in ("gate_norm", "ablation", "fitted"))
     ):
         measured_on = evaluation_data(data or "probe", source.info.task, of_data)
-    chosen = plan_file(plan) if plan else _chosen(source, measured_on, selection, max_length, options)
+    if max_loss is not None:
+        chosen = plan_within(source, measured_on, max_loss, selection, max_length, options, match_shares)
+        options["budget"] = chosen.budget
+    else:
+        chosen = plan_file(plan) if plan else plan_chosen(source, measured_on, selection, max_length, options)
     asked = {name: options[name] for name in ("budget", "per_layer", "seed")}
     training = pruned_training(
         source.info.training, source.fingerprint, chosen, counted_on=measured_on, file=plan, **asked
@@ -311,7 +326,7 @@ def prune(
     counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
     stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}")
     print_table(f"{out}", [score_line(row) for row in scores])
-    for line in _told(source, chosen, measured_on, scores, by_file=plan is not None, **how):
+    for line in what_to_know(source, chosen, measured_on, scores, by_file=plan is not None, **how):
         stderr.print(line)
     if shift is not None:
         parts = zip(source.info.task.label_names, shift, strict=True)
@@ -327,70 +342,6 @@ def prune(
         f"wrote {out}; `python -m shrp compare {shlex.join([str(checkpoint), str(out), *alone])}{of_own}` says "
         "what pruning lost, paired"
     )
-
-
-def _told(
-    source: Checkpoint,
-    chosen: PruningPlan,
-    measured_on: TextData | None,
-    scores: Sequence[Mapping[str, Any]],
-    *,
-    by_file: bool,
-    matched: bool,
-    recovered: bool,
-) -> list[str]:
-    """What to know of a pruning's scores: by what its experts were chosen, and what is no better than no model.
-
-    Args:
-        by_file: whether a plan says what is kept.
-        matched: whether its threshold was, by answer shares.
-        recovered: whether it was trained on.
-    """
-    said, task = [], source.info.task
-    if measured_on is not None and scores and chosen.selection != "random":
-        said.append(
-            f"experts were chosen on {measured_on.name}, so its score flatters a little; `sweep --held-out` "
-            "parts the two"
-        )
-    elif measured_on is None and not by_file and chosen.selection == "usage":
-        of = source.info.training.get("validation_data", "its training's validation data")
-        said.append(
-            f"experts were chosen by the usage that the checkpoint carries, of {of}; --data counts it on what you "
-            "name, as `sweep` does unless it is told --selection recorded"
-        )
-    layers = [kept for _, kept in chosen.layers]
-    if (idle := sum(weight == 0 for kept in layers for weight in kept.weights)) and not recovered:
-        why = ", as nothing was routed there," * (not by_file)
-        so = ": fewer would score the same" + "; --combination mean weighs all alike" * (not by_file)
-        said.append(
-            f"{counted(idle, 'expert')} of these {'has' if idle == 1 else 'have'} a weight of 0{why} and "
-            f"{'adds' if idle == 1 else 'add'} nothing{so}"
-        )
-    for row in scores:
-        if (constant := row.get("constant")) is not None and row["score"] <= constant:
-            hint = "; --match-shares may mend it, or --recover" * (
-                not (matched or recovered or task.is_regression)
-            )
-            said.append(f"on {row['data']} it is not above a constant answer's {constant:.4f}{hint}")
-    return said
-
-
-def _chosen(
-    source: Checkpoint,
-    measured_on: TextData | None,
-    selection: str,
-    max_length: int,
-    options: Mapping[str, Any],
-) -> PruningPlan:
-    """The plan that the options ask for, of usage on data or else of the checkpoint's own."""
-    from shrp.checkpoint_info import usage_in
-    from shrp.plan import make_plan
-    from shrp.usage import plan_from
-
-    if measured_on is None:
-        return make_plan(usage_in(source.info), selection=selection, **options)
-    stats = usage_counted(source, measured_on, selection, max_length, options["seed"])
-    return plan_from(stats, selection=selection, **options)
 
 
 def _refuse_dense_and_static(source: Checkpoint, checkpoint: Path) -> None:
