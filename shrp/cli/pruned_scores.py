@@ -10,7 +10,6 @@ from shrp.cli.data_options import evaluation_data
 from shrp.cli.output import bar, stderr
 from shrp.data import TextData
 from shrp.errors import DataError, ShrpError, first_line
-from shrp.phrases import counted
 from shrp.tasks import TASKS, Task
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
@@ -127,7 +126,7 @@ def what_to_know(
         why = ", as nothing was routed there," * (not by_file)
         so = ": fewer would score the same" + "; --combination mean weighs all alike" * (not by_file)
         said.append(
-            f"{counted(idle, 'expert')} of these {'has' if idle == 1 else 'have'} a weight of 0{why} and "
+            f"{idle} of these experts {'has' if idle == 1 else 'have'} a weight of 0{why} and "
             f"{'adds' if idle == 1 else 'add'} nothing{so}"
         )
     for row in scores:
