@@ -10,7 +10,7 @@ import pandas as pd
 from shrp.errors import DataError
 from shrp.experiments import Experiment
 from shrp.intervals import stored_interval
-from shrp.phrases import counted
+from shrp.phrases import counted, listed
 from shrp.studies import bounds, command_of
 from shrp.usage import COLLAPSE_SHARE
 
@@ -72,22 +72,25 @@ def balance_findings(frame: pd.DataFrame) -> list[str]:
     """A sentence a task: collapse by weight, then the scores."""
     sentences = []
     for task, rows in frame.groupby("task", sort=False):
-        collapse = "; ".join(
-            f"{row['balance']:g}: {row['effective 1']:.1f} effective experts through stage 1 and "
-            f"{row['effective 2']:.1f} after stage 2, {row['collapsed']} of "
-            f"{counted(row['seeds'], 'seed')} with a collapse (one expert took {row['largest']:.1%} at most; above "
-            f"{COLLAPSE_SHARE:.0%} counts)"
+        collapse = [
+            f"{row['collapsed']} of {counted(row['seeds'], 'seed')} at {row['balance']:g} "
+            f"({row['largest']:.1%} at most)"
             for _, row in rows.iterrows()
+        ]
+        through, after = (
+            listed([f"{value:.1f}" for value in rows[f"effective {stage}"]]) for stage in (1, 2)
         )
         best = rows.loc[rows["static"].idxmax()]
         worst = rows.loc[rows["static"].idxmin()]
         of = "one training each"
         if min(best["seeds"], worst["seeds"]) > 1:
             ends = (f"{row['static low']:.3f} to {row['static high']:.3f}" for row in (best, worst))
-            of = f"means of {int(rows['seeds'].max())} trainings or fewer, which have {' and '.join(ends)}"
+            several = " and ".join(map(str, sorted({int(best["seeds"]), int(worst["seeds"])})))
+            of = f"means of {several} trainings, which have {' and '.join(ends)}"
+        high, low = (f"{row['balance']:g} ({row['static']:.3f})" for row in (best, worst))
         sentences.append(
-            f"On {task}, by the weight of the balance loss: {collapse}. The static score is highest at "
-            f"{best['balance']:g} ({best['static']:.3f}) and lowest at {worst['balance']:g} ({worst['static']:.3f}): "
-            f"{of}, so the order may be chance."
+            f"On {task}, by the weight of the balance loss, one expert took more than {COLLAPSE_SHARE:.0%} of a layer "
+            f"in stage 1, a collapse, in {listed(collapse)}. Effective experts through stage 1: {through}; after stage "
+            f"2: {after}. The static score is highest at {high} and lowest at {low}: {of}, so the order may be chance."
         )
     return sentences

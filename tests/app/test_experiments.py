@@ -111,7 +111,7 @@ def test_each_experiment_is_drawn_from_its_file(page):
         "kept sets overlap (Jaccard) over 3 seeds by 0.33",
         "above random ones at 2 of 2 budgets",
         "routing takes 1.10 to 1.40 times as long",
-        "1 of 1 seed with a collapse",
+        "a collapse, in 1 of 1 seed at 0",
         "layers dropped 40.0% (27.5 to 52.5) at 2 times the table's rates",
     ):
         assert said in text
