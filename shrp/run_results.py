@@ -47,7 +47,7 @@ def leave_stages(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, (label, per_layer) in served.items():
-        own = tuple(row for row in rows if row["kind"] == "teacher" or row["model"] == label)
+        own = tuple(row for row in rows if row["model"] == label or _stands_beside(row, per_layer))
         _as_served(run_folder(out) / name, partial / name, out, per_layer, own, dtype, references)
     for other in also:
         if isinstance(other, Path):
@@ -56,6 +56,15 @@ def leave_stages(
             checkpoint.save(other.model, other.tokenizer, other.info, partial / "teacher")
     shutil.rmtree(final, ignore_errors=True)  # of this run, killed just after it
     partial.replace(final)
+
+
+def _stands_beside(row: Mapping[str, Any], per_layer: int) -> bool:
+    """Whether a row is of the teacher, or of a control of a recovered model: random experts of its size, trained on
+    likewise, or layers without experts or a router, which train for as long (`epochs`).
+    """
+    if row["kind"] != "control":
+        return row["kind"] == "teacher"
+    return "epochs" in row or bool(row.get("recovered") and row.get("per_layer") == per_layer)
 
 
 def _as_served(
