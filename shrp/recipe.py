@@ -130,9 +130,8 @@ class Run:
             TrainingError, DataError, CheckpointError: as the stages.
         """
         leaves = self.keep_stages or bool(self.recipe.recover)
-        begun = holds_a_run(
-            run_folder(self.out)
-        )  # which a kill may have left beside what it has written already
+        # A kill may have left a run beside what it has written already.
+        begun = holds_a_run(run_folder(self.out))
         if leaves and stages_folder(self.out).exists() and not begun:
             raise TrainingError(
                 f"{stages_folder(self.out)} exists already; choose another folder for the result."

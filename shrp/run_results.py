@@ -13,6 +13,7 @@ import torch
 from shrp import checkpoint
 from shrp.card_pruning import pruned_training
 from shrp.checkpoint import Checkpoint
+from shrp.errors import TrainingError
 from shrp.history import history_text, joined
 from shrp.reference import Reference
 from shrp.run_state import run_folder
@@ -41,6 +42,9 @@ def leave_stages(
         dtype: in which weights are stored; None for float32.
         references: the teacher's outputs, which go along.
         also: what else is left: folders of stages, as they were trained, and the dense teacher where no stage is one.
+
+    Raises:
+        TrainingError: there are other things where they are to be left.
     """
     final = stages_folder(out)
     partial = final.with_name(f".{final.name}")  # hidden, so that nobody takes a part of it for the whole
@@ -54,7 +58,13 @@ def leave_stages(
             shutil.copytree(other, partial / other.name)
         else:
             checkpoint.save(other.model, other.tokenizer, other.info, partial / "teacher")
-    shutil.rmtree(final, ignore_errors=True)  # of this run, killed just after it
+    if final.exists():  # of this run, killed just after it
+        if foreign := {path.name for path in final.iterdir()} - {path.name for path in partial.iterdir()}:
+            raise TrainingError(
+                f"{final} holds what this run has not made ({', '.join(sorted(foreign))}): move it away, and go on "
+                "with --resume."
+            )
+        shutil.rmtree(final)
     partial.replace(final)
 
 

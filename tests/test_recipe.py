@@ -341,6 +341,10 @@ def test_a_run_that_is_killed_while_it_leaves_its_models_goes_on(place, monkeypa
             runner(place, name, recipe)()
     stages = stages_folder(place / name)
     assert stages.exists() == (when == "finish")
+    (stages / "mine").mkdir(parents=True)  # nothing of anybody else's is deleted
+    with pytest.raises(TrainingError, match=r"has not made \(mine\)"):
+        runner(place, name, recipe, resume=True)()
+    (stages / "mine").rmdir()
     runner(place, name, recipe, resume=True)()
     (path,) = stages.iterdir()
     assert {row["kind"] for row in checkpoint.read_config(path)[1].scores} == {"teacher", "static"}

@@ -204,9 +204,8 @@ def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, s
             f"One side cuts inputs at {min(lengths)} tokens, the other one at {max(lengths)}: of longer ones part of "
             "the difference may be the cut's."
         )
-    return max(
-        lengths
-    ), f"Both sides read {max(lengths)} tokens of an input, the longer of their two lengths."
+    most = max(lengths)
+    return most, f"Both sides read {most} tokens of an input, the longer of their two lengths."
 
 
 def _reading(checkpoint: Checkpoint, tokens: int | None) -> Checkpoint:
@@ -236,13 +235,13 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
     if choice.setting is None:
         found = measurements.evaluation(read, data)
         plan = checkpoint.info.plan
-        return Side(choice, model_key(checkpoint), found, cost(checkpoint.model, TOKENS), dense, read, plan)
+        return Side(choice, model_key(read), found, cost(checkpoint.model, TOKENS), dense, read, plan)
     stats = lab.usage_for(choice.setting.selection, checkpoint, data)
     setting, plan, _ = lab_edits.edited(choice.setting, choice.editor.edits, stats, choice.editor)
     choice = replace(choice, setting=setting)
     found = evaluated(read, data, plan, "Evaluating the pruning:")
     price = plan_cost(checkpoint.model, plan, TOKENS)
-    return Side(choice, model_key(checkpoint, plan), found, price, dense, read, plan)
+    return Side(choice, model_key(read, plan), found, price, dense, read, plan)
 
 
 def starts(selection: Selection) -> tuple[tuple[str, str], tuple[str, str]]:
