@@ -88,10 +88,11 @@ def tiny_static_checkpoint(save_tiny):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty folder for results on disk, and nothing in memory."""
+    """An empty folder for results on disk, and nothing in memory, before the test and after it."""
     monkeypatch.setenv("SHRP_CACHE", str(tmp_path / "cache"))
     forget()
-    return tmp_path / "cache" / "results"
+    yield tmp_path / "cache" / "results"
+    forget()
 
 
 @pytest.fixture
