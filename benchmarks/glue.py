@@ -2,10 +2,11 @@
 
 For each task and seed: the dense teacher (one for all seeds of a task); then for each recipe, 6 and 11 of 12 layers
 converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
-dropped, random experts kept, no router (uniform gates), and (`unrouted`) this one pruned to random experts after stage
-1. `benchmarks.pipeline` says how they are trained; with `--no-control-texts` the controls of `retain` don't see its
-unlabelled texts, which their rows tell. `--controls-alone` adds controls to a table that has SHRP's rows; as SHRP's
-models may be gone by then, no lead is measured.
+dropped, random experts kept, no router (uniform gates), (`unrouted`) this one pruned to random experts after stage 1,
+and (`narrow`) heads and neurons of the dense layers pruned to the size of SHRP's. `benchmarks.pipeline` says how they
+are trained; with `--no-control-texts` the controls of `retain` don't see its unlabelled texts, which their rows tell.
+`--controls-alone` adds controls to a table that has SHRP's rows; as SHRP's models may be gone by then, no lead is
+measured.
 
 Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder, so a killed run goes
 on with the epoch that it was in, or, on texts, with the pass over these.
@@ -39,12 +40,12 @@ from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import make_plan
-from shrp.studies import FILES, UNROUTED
+from shrp.studies import FILES, FROM_TEACHER, NARROW, UNROUTED
 from shrp.tasks import TASKS as GLUE
 from shrp.training_config import RECIPES
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
-CONTROLS = ("dropped", "uniform", UNROUTED)
+CONTROLS = ("dropped", "uniform", UNROUTED, NARROW)
 RANDOM_DRAWS = 3
 KEY = ("task", "seed", "recipe", "depth", "model", "per_layer", "recovered", "texts")
 OUT = FILES / "glue.json"
@@ -145,7 +146,10 @@ class Study:
                 self._add(control, recipe, depth.name, found, price, made, depth.recover, recovered=True)
             return
         for depth, made in self.pipeline.conversions(recipe, control):
-            self._add(control, recipe, depth.name, self._all(made.model), cost(made.model, TOKENS), made)
+            size = depth.recover if control == NARROW else None
+            self._add(
+                control, recipe, depth.name, self._all(made.model), cost(made.model, TOKENS), made, size
+            )
 
     def ship(self, recipe: str, depth: str, folder: Path, licence: str) -> None:
         """Save the routed model of a recipe and depth as a checkpoint."""
@@ -166,7 +170,7 @@ class Study:
     ) -> None:
         """Add what was found on each data set (the validation data first) to the table and to the checkpoint's rows."""
         # A model that recovered on texts has a history of its own there.
-        own = (recipe, depth, model) if recovered or model in ("dropped", "uniform") else None
+        own = (recipe, depth, model) if recovered or model in FROM_TEACHER else None
         before = self.pipeline.before
         start = before.get(own if own in before else (recipe, depth, "none"))
         texts = sum(row.get("texts", 0) for row in start.history) if start else 0
@@ -231,11 +235,7 @@ class Study:
 
     def _copies(self, model: str, recipe: str, depth: str, recovered: bool) -> int:
         """Changed copies of each training example that a model learned from, beside the example."""
-        known = [
-            one
-            for one in depths.DEPTHS
-            if one.name == depth and (recovered or model in ("dropped", "uniform"))
-        ]
+        known = [one for one in depths.DEPTHS if one.name == depth and (recovered or model in FROM_TEACHER)]
         return known[0].copies_of(recipe, self.stages.tokens) if known else 0
 
     def _lead(self, model: str, recipe: str, depth: str, evaluations: list[Evaluation]) -> dict[str, Any]:

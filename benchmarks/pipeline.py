@@ -33,7 +33,7 @@ from shrp.general import graft
 from shrp.history import joined
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
-from shrp.studies import UNROUTED
+from shrp.studies import NARROW, UNROUTED
 from shrp.training_config import TrainConfig
 
 
@@ -91,14 +91,16 @@ class Pipeline:
         layers: tuple[int, ...],
         part: int,
         depth: Depth | None = None,
+        narrow_to: int = 0,
         **values: Any,
     ) -> TrainConfig:
         """A config of a part of a recipe; each part has a seed of its own, so it visits other examples.
 
         Args:
             depth: of a part after stage 1, whose own settings it takes.
+            narrow_to: the size of a layer of the `narrow` control.
         """
-        shrp = ShrpConfig(layers, control=control)
+        shrp = ShrpConfig(layers, control=control, narrow_to=narrow_to)
         seed = 10 * self.stages.seed + part
         if depth is not None:
             values["epoch_size"] = EPOCH_SIZE
@@ -108,14 +110,19 @@ class Pipeline:
 
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
         """Each depth's routed model (or control), after stage 2."""
-        starts = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
+        # What is pruned of a dense layer is seen on the task's data: it has no conversion on texts to start from.
+        on_texts = recipe == "retain" and control != NARROW
+        starts = self._on_texts(control) if on_texts else self._on_task(recipe, control)
         for part, depth, start in self._to_chosen(starts):
             self.before[recipe, depth.name, control] = start
             name, values, data = f"{recipe}-{control}-{depth.name}", {}, None
             epochs = depth.stage2_epochs
             if control != "none":
                 epochs, values, data = self._as_long(recipe, depth)
-            config = self.config(recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth, **values)
+            size = depth.recover if control == NARROW else 0
+            config = self.config(
+                recipe, control, (), part + 2, stage2_epochs=epochs, depth=depth, narrow_to=size, **values
+            )
             if control != "none":
                 config = self._at_times(config)
             yield depth, self._stage(name, config, start, data)
@@ -205,11 +212,17 @@ class Pipeline:
         return self.stages.stage(name, config, start.checkpoint, start.model, start.info, start.made_of, data)
 
     def _on_task(self, recipe: str, control: str) -> Iterator[Start]:
-        """Stage 1 on the task itself, one layer an epoch, to each depth."""
+        """Stage 1 on the task itself, one layer an epoch, to each depth. Every depth of the `narrow` control begins
+        with the teacher, since its layers have a size of their own.
+        """
         done, history = self.stages.teacher, []
         for part, depth in enumerate(depths.DEPTHS):
+            layers, size = depth.parts[-1], 0
+            if control == NARROW:
+                done, history = self.stages.teacher, []
+                layers, size = sum(depth.parts, ()), depth.recover
             config = self.config(
-                recipe, control, depth.parts[-1], part, stage2_epochs=0, epoch_size=EPOCH_SIZE
+                recipe, control, layers, part, stage2_epochs=0, epoch_size=EPOCH_SIZE, narrow_to=size
             )
             done = self.stages.stage(f"{recipe}-{control}-{depth.name}-stage1", config, done)
             history = joined(history, checkpoint.read_history(done.path))

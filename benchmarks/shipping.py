@@ -18,7 +18,8 @@ from shrp.evaluation import Evaluation
 from shrp.history import history_text, joined
 from shrp.reference import from_evaluation
 from shrp.score_rows import score_row
-from shrp.studies import UNROUTED, untaught
+from shrp.studies import NARROW, UNROUTED, untaught
+from shrp.verdicts import HEADS_PRUNED
 
 LABELS = {
     "teacher": "dense teacher",
@@ -28,6 +29,7 @@ LABELS = {
     "dropped": "layers dropped",
     "uniform": "no router, all experts",
     UNROUTED: "no router, then random experts",
+    NARROW: HEADS_PRUNED,
 }
 
 
@@ -71,8 +73,10 @@ class Shipping:
         facts: dict[str, Any] = {}
         if per_layer:
             facts = {"per_layer": per_layer, "budget": per_layer * layers}
-            label += f", {per_layer} a layer" + (", recovered" if recovered else "")
-        if recovered:
+            size = f"{per_layer} a layer"
+            label += f" to the size of {size}" if model == NARROW else f", {size}"
+            label += ", recovered" if recovered else ""
+        if recovered or model == NARROW:  # which stands beside what was trained on
             facts["recovered"] = True
         if epochs is not None:
             facts["epochs"] = epochs

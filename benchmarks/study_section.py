@@ -142,7 +142,7 @@ def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:
 
 def _beside(frame: pd.DataFrame) -> list[str]:
     """Under a table: what its controls are, SHRP's leads over trained ones, and those that were not measured."""
-    about = studies.about_unrouted(frame)
+    about = studies.about_controls(frame)
     lines = [about, ""] if about else []
     leads = lead_frame(frame)
     if len(leads):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.attending import attention_probs
 from shrp.batching import collate, encode, longest_input, token_counts
 from shrp.convert import layer_kinds
 from shrp.errors import PlanError
 from shrp.explore import token_labels
 from shrp.families import encoder_layers, family_of, position_bias
-from shrp.layers import attention_probs
 from shrp.partial import layer_inputs
 from shrp.special import special_mask
 
@@ -43,12 +43,12 @@ class Pattern:
 @dataclass(frozen=True, eq=False)
 class LayerAttention:
     """Attention of every expert of one layer in one input, whether the input is routed to it or not; of a dense layer
-    that of every head, of a static one that of the kept experts.
+    that of every head, of a static or narrow one that of the kept ones.
     """
 
     layer: int
     kind: str
-    """`routed` (the control without routers too), `static` or `dense`."""
+    """`routed` (the control without routers too), `static`, `narrow` or `dense`."""
     heads: tuple[int, ...]
     """The expert, which is a head of the dense layer, of each of the `m` maps."""
     text: tuple[str, ...]
@@ -170,7 +170,7 @@ def _maps(
         heads = range(model.config.num_attention_heads)
     else:
         weights = module.attention_maps(hidden_states, position_bias=bias)
-        heads = module.heads if kind == "static" else range(module.num_experts)
+        heads = module.heads if kind in ("static", "narrow") else range(module.num_experts)
         if kind == "routed" and module.routing != "uniform":
             probs = module.router(hidden_states, None)[0].float().cpu().numpy()
     return kind, tuple(heads), weights[0].float().cpu().numpy(), probs

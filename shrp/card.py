@@ -9,6 +9,7 @@ from shrp.checkpoint import Checkpoint, read_history
 from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo, usage_in
 from shrp.evenness import effective_experts
 from shrp.measure import TOKENS
+from shrp.phrases import counted
 from shrp.usage import COLLAPSE_EXPERTS
 from shrp.verdicts import HOW_COMPARED
 
@@ -64,7 +65,11 @@ def description(info: CheckpointInfo) -> str:
     if not info.config.layers:
         return f"{start}; dense: no layer is converted."
     if info.config.control != "none":
-        what = {"dropped": "layers dropped", "uniform": "expert layers without routers"}[info.config.control]
+        what = {
+            "dropped": "layers dropped",
+            "uniform": "expert layers without routers",
+            "narrow": f"heads and neurons pruned to the size of {counted(info.config.narrow_to, 'expert')}, layers",
+        }[info.config.control]
         return f"{start}; a control of SHRP: {what}, {', '.join(map(str, info.config.layers))}."
     state = "pruned to a static model" if info.plan else "routed"
     return (

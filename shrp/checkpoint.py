@@ -219,6 +219,8 @@ class Checkpoint:
             kind = "dense"
         elif config.control == "dropped":
             kind = f"control with {layers} dropped"
+        elif config.control == "narrow":
+            kind = f"control with heads and neurons pruned in {layers}"
         elif plan is not None:
             kind = f"static, {counted(plan.budget, 'expert')} kept in {layers}"
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from shrp import stored
@@ -111,7 +111,7 @@ class CheckpointInfo:
                 "write the checkpoint again with this version."
             )
         try:
-            names = ("layers", "routing", "top_k", "expander_gain", "control")
+            names = [one.name for one in fields(ShrpConfig)]
             config = {name: data[name] for name in names if name in data}
             return cls(
                 config=ShrpConfig(**config | {"layers": tuple(config["layers"])}),

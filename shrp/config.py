@@ -11,7 +11,7 @@ Routing = Literal["sequence", "token", "uniform"]
 """`sequence`: an input picks one expert a layer. `token`: every token picks its own. `uniform`: no router,
 all experts weigh the same, always (a control)."""
 
-Control = Literal["none", "dropped", "uniform"]
+Control = Literal["none", "dropped", "uniform", "narrow"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class ShrpConfig:
 
     control: Control = "none"
     """Not SHRP but what it must be compared with, under the same schedule: the layers `dropped` instead of
-    converted, or expert layers without a router (`uniform`)."""
+    converted, expert layers without a router (`uniform`), or dense layers pruned of heads and neurons (`narrow`)."""
+
+    narrow_to: int = 0
+    """Experts of the SHRP layer than which a layer of the `narrow` control is no larger; 0 for all others."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(sorted(int(i) for i in self.layers)))
@@ -51,6 +54,11 @@ class ShrpConfig:
             raise ShrpError(f"control must be one of {', '.join(get_args(Control))}, not {self.control!r}.")
         if self.top_k < 1:
             raise ShrpError(f"top_k must be 1 or more, not {self.top_k}.")
+        if (self.control == "narrow") != (self.narrow_to > 0):
+            raise ShrpError(
+                f"narrow_to must be 1 or more where control is narrow, else 0; it is {self.narrow_to} beside "
+                f"{self.control}."
+            )
 
     def check_fits(self, num_layers: int, num_experts: int) -> None:
         """Raise `ShrpError` unless an encoder of this geometry has these layers and experts."""
@@ -63,4 +71,7 @@ class ShrpConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dictionary; `ShrpConfig(**d)` rebuilds the config."""
-        return asdict(self) | {"layers": list(self.layers)}
+        found = asdict(self) | {"layers": list(self.layers)}
+        if not self.narrow_to:  # as before there was this control
+            del found["narrow_to"]
+        return found

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrp.config import ShrpConfig
 from shrp.errors import ShrpError
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
+from shrp.narrow import NarrowLayer, narrow_layer
 
-_CONVERTED = (ExpertLayer, StaticLayer, DroppedLayer)
+_CONVERTED = (ExpertLayer, StaticLayer, DroppedLayer, NarrowLayer)
 
 
 def num_experts_of(model: PreTrainedModel) -> int:
@@ -38,17 +41,22 @@ def empty_expert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -
 
 
 @torch.no_grad()
-def convert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -> ExpertLayer | DroppedLayer:
+def convert_layer(
+    model: PreTrainedModel, index: int, config: ShrpConfig, batches: Iterable[dict[str, Tensor]] = ()
+) -> ExpertLayer | DroppedLayer | NarrowLayer:
     """Replace dense layer `index` of `model` by an `ExpertLayer`, in place, and return it.
 
-    (Or by a `DroppedLayer`, if `config` asks for that control.)
+    (Or by a `DroppedLayer` or a `NarrowLayer`, if `config` asks for such a control.)
 
     Expert `h` gets the dense head `h`'s slice of Q, K and V; the outer LayerNorm starts from the dense layer's
     last one; Router and Expander are new, drawn from torch's global generator (method.md, "One converted layer").
 
+    Args:
+        batches: model inputs, `(B, T)` each, which say what a `NarrowLayer` keeps; others need none.
+
     Raises:
         UnsupportedModelError: the model's family has no adapter.
-        ShrpError: the layer does not exist or is converted already.
+        ShrpError: the layer does not exist or is converted already, or a `NarrowLayer` can't be (`narrow_layer`).
     """
     family = family_of(model)
     layers = family.layers(model)
@@ -59,6 +67,8 @@ def convert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -> Exp
     if config.control == "dropped":
         layers[index] = DroppedLayer(index, family.calling)
         return layers[index]
+    if config.control == "narrow":
+        return narrow_layer(model, index, config.narrow_to, batches)
     expert = empty_expert_layer(model, index, config)
     shape = (expert.num_experts, expert.head_size)
     parts = [dense.get_submodule(path) for path in (family.query, family.key, family.value)]
@@ -72,11 +82,13 @@ def convert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -> Exp
     return layers[index]
 
 
-def convert(model: PreTrainedModel, config: ShrpConfig) -> PreTrainedModel:
-    """Convert every layer that `config` names, in place, and return the model."""
+def convert(
+    model: PreTrainedModel, config: ShrpConfig, batches: Sequence[dict[str, Tensor]] = ()
+) -> PreTrainedModel:
+    """Convert every layer that `config` names, in place, and return the model; args and errors as `convert_layer`."""
     config.check_fits(len(encoder_layers(model)), num_experts_of(model))
     for index in config.layers:
-        convert_layer(model, index, config)
+        convert_layer(model, index, config, batches)
     return model
 
 
@@ -96,15 +108,19 @@ def static_layers(model: PreTrainedModel) -> dict[int, StaticLayer]:
 
 
 def layer_kinds(model: PreTrainedModel) -> list[str]:
-    """`dense`, `routed`, `static` or `dropped` for each encoder layer, in order."""
+    """`dense`, `routed`, `static`, `narrow` or `dropped` for each encoder layer, in order."""
     kinds: dict[type[nn.Module], str] = {
         ExpertLayer: "routed",
         StaticLayer: "static",
         DroppedLayer: "dropped",
+        NarrowLayer: "narrow",
     }
     return [kinds.get(type(layer), "dense") for layer in encoder_layers(model)]
 
 
 def new_parameters(model: PreTrainedModel) -> set[str]:
-    """Names of the parameters that SHRP added (Router, Expander), which train at their own rate."""
-    return {name for name, _ in model.named_parameters() if ".router." in name or ".expander." in name}
+    """Names of the parameters that SHRP added (Router, Expander), which train at their own rate; in a narrow layer of
+    those that are left where SHRP has its Expander.
+    """
+    added = (".router.", ".expander.", ".rest.")
+    return {name for name, _ in model.named_parameters() if any(part in name for part in added)}

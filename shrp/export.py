@@ -308,7 +308,9 @@ def _describe(model: PreTrainedModel, info: CheckpointInfo, int8: bool) -> str:
     """What the exported model is, in one line."""
     kinds = layer_kinds(model)
     parts = [
-        f"{kinds.count(kind)} {kind}" for kind in ("dense", "static", "routed", "dropped") if kind in kinds
+        f"{kinds.count(kind)} {kind}"
+        for kind in ("dense", "static", "routed", "narrow", "dropped")
+        if kind in kinds
     ]
     plan = f", {info.plan.budget} experts kept" if info.plan else ""
     return (

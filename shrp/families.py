@@ -25,12 +25,23 @@ class Family:
     key: str
     value: str
     """Paths from a layer to the linear projections, heads stacked along the output."""
+    attention_out: str
+    """Path from a layer to the projection of all heads' outputs, `W_o`."""
+    attention_norm: str
+    """Path from a layer to the LayerNorm after attention."""
+    up: str
+    down: str
+    """Paths from a layer to the two linear maps of its feed-forward network."""
     last_norm: str
     """Path from a layer to its last LayerNorm, where the expert layer's outer one starts."""
     dropout: str
     """Config attribute with the hidden dropout probability."""
     attention_dropout: str
     """Config attribute with the attention dropout probability."""
+    activation: str = "hidden_act"
+    """Config attribute with the name of the feed-forward network's activation."""
+    feed_forward_size: str = "intermediate_size"
+    """Config attribute with its inner size."""
     calling: Calling = PLAIN
     """How its encoder calls a layer and what it takes back."""
     first_position: Callable[[PreTrainedConfig], int] = lambda config: 0
@@ -48,6 +59,10 @@ _BERT = Family(
     query="attention.self.query",
     key="attention.self.key",
     value="attention.self.value",
+    attention_out="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
     last_norm="output.LayerNorm",
     dropout="hidden_dropout_prob",
     attention_dropout="attention_probs_dropout_prob",
@@ -66,15 +81,25 @@ FAMILIES: dict[str, Family] = {
         query="attention.q_lin",
         key="attention.k_lin",
         value="attention.v_lin",
+        attention_out="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        up="ffn.lin1",
+        down="ffn.lin2",
         last_norm="output_layer_norm",
         dropout="dropout",
         attention_dropout="attention_dropout",
+        activation="activation",
+        feed_forward_size="hidden_dim",
     ),
     "mpnet": Family(
         encoder="encoder",
         query="attention.attn.q",
         key="attention.attn.k",
         value="attention.attn.v",
+        attention_out="attention.attn.o",
+        attention_norm="attention.LayerNorm",
+        up="intermediate.dense",
+        down="output.dense",
         last_norm="output.LayerNorm",
         dropout="hidden_dropout_prob",
         attention_dropout="attention_probs_dropout_prob",

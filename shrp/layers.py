@@ -12,71 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shrp.attending import attention_probs, score_bias, token_mask_of
 from shrp.calling import PLAIN, Calling
 from shrp.config import Routing
 from shrp.hidden_states import tell
 from shrp.routing import LayerTrace, active_recorders, overridden, straight_through, top_k_gates
-
-
-def token_mask_of(attention_mask: Tensor | None) -> Tensor | None:
-    """Reduce the mask that an encoder hands its layers to `(B, T)` bool, True for real tokens.
-
-    Accepts None (nothing padded), `(B, 1, T, T)` or `(B, 1, 1, T)` bool (SDPA) or additive float (eager),
-    and `(B, T)`. An encoder's mask hides the same keys from every query, so one row says it all.
-    """
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() == 4:
-        attention_mask = attention_mask[:, 0, 0, :]
-        return attention_mask if attention_mask.dtype == torch.bool else attention_mask >= 0
-    return attention_mask.bool()
-
-
-def _attention_bias(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """The mask in a form that `scaled_dot_product_attention` takes beside queries of `dtype`, `(B, 1, 1, T)`.
-
-    Only one row of queries: a bool mask becomes an additive one in every layer, which for all `T` rows costs
-    `T` times as much and says no more (`token_mask_of`).
-    """
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() == 2:
-        return attention_mask.bool()[:, None, None, :]
-    attention_mask = attention_mask[:, :, :1]
-    return attention_mask if attention_mask.dtype == torch.bool else attention_mask.to(dtype)
-
-
-def _score_bias(
-    attention_mask: Tensor | None, position_bias: Tensor | None, dtype: torch.dtype
-) -> Tensor | None:
-    """What is added to the scores of queries of `dtype`: the mask, and what relative positions say where they do.
-
-    Args:
-        position_bias: of the heads that are computed, `(H, T, T)`, or `(B, 1, T, T)` for one of each input.
-    """
-    mask = _attention_bias(attention_mask, dtype)
-    if position_bias is None:
-        return mask
-    bias = position_bias.to(dtype)
-    bias = bias if bias.dim() == 4 else bias.unsqueeze(0)
-    if mask is None:
-        return bias
-    if mask.dtype == torch.bool:
-        return bias.masked_fill(~mask, torch.finfo(dtype).min)
-    return bias + mask
-
-
-def attention_probs(
-    query: Tensor, key: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
-) -> Tensor:
-    """Attention probabilities `(B, H, T, T)` of queries and keys `(B, H, T, dh)`; rows are queries."""
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    if position_bias is not None:
-        scores = scores + position_bias
-    mask = token_mask_of(attention_mask)
-    if mask is not None:
-        scores = scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)
-    return scores.softmax(-1)
 
 
 def _may_overwrite() -> bool:
@@ -199,7 +139,7 @@ class ExpertLayer(nn.Module):
             query,
             key,
             value,
-            attn_mask=_score_bias(attention_mask, position_bias, query.dtype),
+            attn_mask=score_bias(attention_mask, position_bias, query.dtype),
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
 
@@ -231,7 +171,7 @@ class ExpertLayer(nn.Module):
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
         if position_bias is not None:
             position_bias = position_bias[chosen].unsqueeze(1)  # (B, 1, T, T)
-        mask = _score_bias(attention_mask, position_bias, query.dtype)
+        mask = score_bias(attention_mask, position_bias, query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).squeeze(1)
 
     def forward(
@@ -358,7 +298,7 @@ class StaticLayer(nn.Module):
         """Map `(B, T, d)` to `(B, T, d)`."""
         position_bias = self._of_heads(self.calling.position_bias(args))
         query, key, value = self._split(hidden_states)
-        mask = _score_bias(attention_mask, position_bias, query.dtype)
+        mask = score_bias(attention_mask, position_bias, query.dtype)
         outputs = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=self.attention_dropout if self.training else 0.0
         )

@@ -26,6 +26,7 @@ from shrp.convert import num_experts_of, router_layers
 from shrp.errors import PlanError, ShrpError, UnsupportedModelError
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
+from shrp.narrow import NarrowLayer, layer_params, size_like
 from shrp.plan import PruningPlan
 from shrp.prune import prunable_layers
 from shrp.timing import model_inputs
@@ -118,19 +119,21 @@ def expert_layer_flops(d: int, H: int, routing: Routing, top_k: int, tokens: int
     return router + static_layer_flops(d, d // H, computed, tokens)
 
 
-def _feed_forward_size(config: PreTrainedConfig) -> int:
-    """`ff`; DistilBERT is the one supported family with another name for it."""
-    return config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
-
-
 def _dense_layer(config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
     """Parameters and FLOPs of an unconverted layer."""
-    d, ff = config.hidden_size, _feed_forward_size(config)
+    d, ff = config.hidden_size, getattr(config, family_of(config).feed_forward_size)
     return dense_layer_params(d, ff), dense_layer_flops(d, ff, tokens)
 
 
 def _static_layer(d: int, dh: int, m: int, tokens: int) -> tuple[int, int]:
     return static_layer_params(d, dh, m), static_layer_flops(d, dh, m, tokens)
+
+
+def _narrow_layer(d: int, dh: int, heads: int, neurons: int, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of a `NarrowLayer`."""
+    width = heads * dh
+    flops = 4 * _product(tokens, d, width) + _attention(tokens, width) + 2 * _product(tokens, d, neurons)
+    return layer_params(d, dh, heads, neurons), flops
 
 
 def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
@@ -139,6 +142,8 @@ def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int
         return 0, 0
     if isinstance(layer, StaticLayer):
         return _static_layer(layer.hidden_size, layer.head_size, layer.kept, tokens)
+    if isinstance(layer, NarrowLayer):
+        return _narrow_layer(layer.hidden_size, layer.head_size, len(layer.kept), layer.neurons, tokens)
     if isinstance(layer, ExpertLayer):
         d, experts, routing = layer.hidden_size, layer.num_experts, layer.routing
         return (
@@ -194,7 +199,7 @@ def _check_tokens(tokens: int) -> None:
 
 
 def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
-    """Cost of a model by formula, its layers dense, routed, static or dropped in any mixture.
+    """Cost of a model by formula, its layers dense, routed, static, narrow or dropped in any mixture.
 
     Args:
         model: of a supported family, on any device (meta too); nothing is run.
@@ -294,6 +299,21 @@ def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_para
     return max(kept for kept in range(layers, layers * num_experts_of(model) + 1) if costs(kept) <= most)
 
 
+def narrow_cost(model: PreTrainedModel, layers: int, experts: int, tokens: int = TOKENS) -> Cost:
+    """Cost of the same architecture with `layers` layers pruned of heads and neurons to the size of so many experts
+    (`shrp.narrow`).
+
+    Raises:
+        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    d = model.config.hidden_size
+    dh = d // num_experts_of(model)
+    one = _narrow_layer(d, dh, *size_like(d, dh, experts), tokens)
+    return _beside_dense(model, layers, (layers * one[0], layers * one[1]), tokens)
+
+
 def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TOKENS) -> Cost:
     """Cost of the same architecture with `layers` layers static, of `kept` experts in all, however these are spread: a
     static layer's cost is linear in its number of experts.
@@ -303,11 +323,16 @@ def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TO
         ShrpError: `tokens` is below 1.
     """
     _check_tokens(tokens)
-    rest = _with_dense_layers(model, tokens, layers)
     d = model.config.hidden_size
     dh = d // num_experts_of(model)
     none, all_in_one = _static_layer(d, dh, 0, tokens), _static_layer(d, dh, kept, tokens)
     params, flops = ((layers - 1) * none[i] + all_in_one[i] for i in (0, 1))
+    return _beside_dense(model, layers, (params, flops), tokens)
+
+
+def _beside_dense(model: PreTrainedModel, layers: int, others: tuple[int, int], tokens: int) -> Cost:
+    """Cost with `layers` layers of other kinds, whose parameters and FLOPs in all are given, and the rest dense."""
+    rest, (params, flops) = _with_dense_layers(model, tokens, layers), others
     return Cost(
         rest.encoder_params + params,
         rest.model_params + params,

@@ -15,6 +15,7 @@ from shrp.convert import empty_expert_layer, num_experts_of
 from shrp.errors import CheckpointError, ShrpError
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer, StaticLayer
+from shrp.narrow import empty_narrow_layer
 
 _NOT_A_STRANGERS = (
     "shrp",
@@ -68,6 +69,9 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
     for index in info.config.layers:
         if info.config.control == "dropped":
             layers[index] = DroppedLayer(index, family_of(model).calling)
+            continue
+        if info.config.control == "narrow":
+            layers[index] = empty_narrow_layer(model, index, info.config.narrow_to)
             continue
         layer = empty_expert_layer(model, index, info.config)
         if info.plan:

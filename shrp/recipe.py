@@ -42,8 +42,9 @@ from shrp.run_state import (
 from shrp.saving import round_as_stored
 from shrp.train import Progress
 from shrp.training_config import TrainConfig, seed_after
+from shrp.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
 
-CONTROLS = ("random", "uniform", "dropped")
+CONTROLS = ("random", "uniform", "dropped", "narrow")
 _LOG = logging.getLogger(__name__)
 
 
@@ -61,7 +62,8 @@ class Recipe:
     """Experts a layer at which a static model is trained on and scored."""
     recovery_epochs: int = 1
     controls: tuple[str, ...] = ("random",)
-    """`random` experts kept instead of the most used; layers without a router (`uniform`); layers `dropped`."""
+    """`random` experts kept instead of the most used; layers without a router (`uniform`); layers `dropped`; and, as
+    large as what is recovered, dense layers of which heads and neurons are pruned (`narrow`)."""
     random_seeds: int = 3
     """Draws of random experts that the control without recovery averages over."""
     converted: str | None = None
@@ -72,6 +74,10 @@ class Recipe:
         for name in self.controls:
             if name not in CONTROLS:
                 raise TrainingError(f"controls are {', '.join(CONTROLS)}; {name!r} is not among them.")
+        if "narrow" in self.controls and not self.recover:
+            raise TrainingError(
+                "the control `narrow` is as large as what is recovered: say --recover 1, for example."
+            )
         if not self.config.shrp.layers:
             raise TrainingError("name at least one layer to convert; plain fine-tuning is `finetune`.")
 
@@ -311,27 +317,36 @@ class Run:
                 if not control:
                     self.served[stage] = name, m
                 yield
-        for control, label in (("dropped", "layers dropped"), ("uniform", "no router, all experts")):
+        for control, label, size in self._trained_again():
+            config = self.recipe.config
+            # The recovery epochs that the static models get on top, the control gets too.
+            extra = self.recipe.recovery_epochs if self.recipe.recover else 0
+            config = replace(
+                config,
+                shrp=replace(config.shrp, control=control, narrow_to=size),
+                stage2_epochs=config.stage2_epochs + extra,
+            )
+            model = self._stage(
+                f"control-{control}" + (f"-{size}" if size else ""),
+                config,
+                lambda: copy.deepcopy(teacher.model),
+                teacher.info,
+                teacher,
+            ).model
+            epochs = len(list(config.schedule()))
+            untaught = ", not trained on texts" if self.recipe.converted else ""
+            facts = {"per_layer": size, "recovered": True} if size else {}
+            self._score(f"{label}, {epochs} epochs{untaught}", "control", model, epochs=epochs, **facts)
+            yield
+
+    def _trained_again(self) -> Iterator[tuple[str, str, int]]:
+        """The wanted controls that start from the teacher: name, words, and of `narrow` the experts of its size."""
+        dropped, _, no_router = KINDS_OF_CONTROL
+        for control, label in (("dropped", dropped), ("uniform", f"{no_router}, all experts")):
             if control in self.recipe.controls:
-                config = self.recipe.config
-                # The recovery epochs that the static models get on top, the control gets too.
-                extra = self.recipe.recovery_epochs if self.recipe.recover else 0
-                config = replace(
-                    config,
-                    shrp=replace(config.shrp, control=control),
-                    stage2_epochs=config.stage2_epochs + extra,
-                )
-                model = self._stage(
-                    f"control-{control}",
-                    config,
-                    lambda: copy.deepcopy(teacher.model),
-                    teacher.info,
-                    teacher,
-                ).model
-                epochs = len(list(config.schedule()))
-                untaught = ", not trained on texts" if self.recipe.converted else ""
-                self._score(f"{label}, {epochs} epochs{untaught}", "control", model, epochs=epochs)
-                yield
+                yield control, label, 0
+        for m in self.recipe.recover if "narrow" in self.recipe.controls else ():
+            yield "narrow", f"{HEADS_PRUNED} to the size of {m} a layer", m
 
     def _score(self, label: str, kind: str, model: PreTrainedModel, **facts: Any) -> list[Evaluation]:
         return self.scores.score(label, kind, model, self.tokenizer_of(), **facts)

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp import reference
 from shrp.batching import save_tokenizer
 from shrp.checkpoint_info import CheckpointInfo
-from shrp.convert import expert_layers
+from shrp.convert import layer_kinds
 from shrp.errors import CheckpointError
 from shrp.families import encoder_layers
-from shrp.layers import DroppedLayer, StaticLayer
+from shrp.layers import StaticLayer
 from shrp.reference import Reference
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -101,11 +101,7 @@ def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
             f"the model's pruned layers are {sorted(static)}, and its info has a plan for {sorted(planned)}; "
             "`Checkpoint.prune` makes both."
         )
-    converted = (
-        set(expert_layers(model))
-        | static
-        | {i for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, DroppedLayer)}
-    )
+    converted = {i for i, kind in enumerate(layer_kinds(model)) if kind != "dense"}
     if converted != set(info.config.layers):
         raise CheckpointError(
             f"the model's converted layers are {sorted(converted)}, and by its info they are "

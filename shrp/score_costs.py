@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from shrp.checkpoint import Checkpoint
-from shrp.measure import TOKENS, Cost, cost, dense_cost, static_cost
-from shrp.verdicts import KINDS_OF_CONTROL
+from shrp.measure import TOKENS, Cost, cost, dense_cost, narrow_cost, static_cost
+from shrp.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
 
 SHARES = ("encoder_params", "model_params", "encoder_flops")
 _DROPPED, _, _NO_ROUTER = KINDS_OF_CONTROL
@@ -34,6 +34,9 @@ def row_cost(row: Mapping[str, Any], loaded: Checkpoint) -> Cost | None:
         return cost(model, TOKENS) if info.plan is None else None
     if name.startswith(_DROPPED):
         return dense_cost(model, TOKENS, dropped=layers)
+    each = _number(row, "per_layer")
+    if name.startswith(HEADS_PRUNED):
+        return narrow_cost(model, layers, each) if each else None
     experts = layers * model.config.num_attention_heads
     kept = _kept(row, layers) or (experts if name.startswith(_NO_ROUTER) else None)
     return static_cost(model, layers, kept, TOKENS) if kept and layers <= kept <= experts else None

@@ -21,6 +21,8 @@ from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_training
 FILES = Path(__file__).parent.parent / "docs" / "data"
 UNROUTED = "unrouted"
 """A control that learned without a router, and was then pruned to random experts."""
+NARROW = "narrow"
+"""A control: the layers stay dense, pruned of heads and neurons to the size of SHRP's (`shrp.narrow`)."""
 NAMES = {
     "routed": "SHRP, routed",
     "static": "SHRP, static",
@@ -28,12 +30,15 @@ NAMES = {
     "dropped": "control: layers dropped",
     "uniform": "control: no router",
     UNROUTED: "control: no router, then random experts",
+    NARROW: "control: heads and neurons pruned",
 }
 """Kinds of models of the table."""
 STANDARD = ("random", "dropped", "uniform")
 """Controls that should stand beside every model of SHRP's: where one does not, it is said."""
-CONTROLS = (*STANDARD, UNROUTED)
+CONTROLS = (*STANDARD, UNROUTED, NARROW)
 """Kinds that stand beside SHRP's."""
+FROM_TEACHER = ("dropped", "uniform", NARROW)
+"""Controls that come of the teacher by one training, of whose result nothing is pruned."""
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "recovered_on_texts", "texts"]
 _DEFAULTS = {
     "texts": 0,
@@ -240,7 +245,8 @@ def describe(row: Mapping[str, Any]) -> str:
     """A row's model in words."""
     text = NAMES.get(str(row["model"]), str(row["model"]))
     if row["per_layer"] == row["per_layer"] and row["per_layer"]:
-        text += f", {int(row['per_layer'])} a layer"
+        size = f"{int(row['per_layer'])} a layer"
+        text += f" to the size of {size}" if row["model"] == NARROW else f", {size}"
     if untaught(str(row["model"]), row["recipe"], row["texts"]):
         text += ", not trained on texts"
     if not row["recovered"]:
@@ -250,7 +256,7 @@ def describe(row: Mapping[str, Any]) -> str:
 
 def untaught(model: str, recipe: str | None, texts: int) -> bool:
     """Whether a control lacks the pass over unlabelled texts that the `retain` models which it stands beside had."""
-    return recipe == "retain" and model in ("dropped", "uniform", UNROUTED) and not texts
+    return recipe == "retain" and model in (*FROM_TEACHER, UNROUTED) and not texts
 
 
 def average(frame: pd.DataFrame) -> pd.DataFrame:
@@ -316,17 +322,25 @@ def not_measured(frame: pd.DataFrame) -> str:
     return "; ".join(missing)
 
 
-def about_unrouted(frame: pd.DataFrame) -> str:
-    """What random experts without a router are, for beneath a table; empty where the frame has none."""
-    if not frame["model"].eq(UNROUTED).any():
-        return ""
-    return (
+_ABOUT = {
+    UNROUTED: (
         "No router, then random experts: stage 1 with all gates alike; then a draw of random experts is kept, and "
         "trained on for as long as the other controls are."
-    )
+    ),
+    NARROW: (
+        "Heads and neurons pruned: no layer is converted; of the same layers, one an epoch, those heads and "
+        "feed-forward neurons stay that add most, no more than SHRP's static layers have parameters (a whole one of "
+        "each at least), and they train for as long as the other controls do."
+    ),
+}
+
+
+def about_controls(frame: pd.DataFrame) -> str:
+    """What those controls of a frame are whose names don't say it, for beneath a table; empty where it has none."""
+    return " ".join(text for model, text in _ABOUT.items() if frame["model"].eq(model).any())
 
 
 def trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `glue_frame` whose control was trained for as long as SHRP; draws of random experts were not."""
     drawn = frame["model"].eq("random") & frame["recovered"].astype(bool)
-    return frame[frame["model"].isin(("dropped", "uniform", UNROUTED)) | drawn]
+    return frame[frame["model"].isin((*FROM_TEACHER, UNROUTED)) | drawn]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ from shrp.training_config import Epoch, TrainConfig, epoch_seed
 from shrp.usage import top1_counts
 
 FIT_EXAMPLES = 256
-"""Examples that an Expander is fitted on: far more tokens than the 32 or 64 dimensions of a head."""
+"""Examples that an Expander is fitted on, or heads measured: far more tokens than the 32 or 64 dimensions of a head."""
 
 
 class Progress(Protocol):
@@ -237,12 +237,9 @@ class _Run:
         swap = None
         if epoch.convert is not None:
             dense = encoder_layers(model)[epoch.convert]
-            new = convert_layer(model, epoch.convert, self.config.shrp)
+            new = convert_layer(model, epoch.convert, self.config.shrp, self._first_inputs(epoch))
             if self.config.expander_init == "least_squares" and isinstance(new, ExpertLayer):
-                rows = self._rows(epoch)[:FIT_EXAMPLES]
-                batches = bucketed_batches(self.lengths[rows], self.config.batch_size)
-                inputs = (collate(self.tokenizer, self.encoded, rows[batch]) for batch in batches)
-                fit_expander(model, epoch.convert, dense, inputs)
+                fit_expander(model, epoch.convert, dense, self._first_inputs(epoch))
             if self.config.swap:
                 swap = Swap(dense, new, self.config.swap)
                 encoder_layers(model)[epoch.convert] = swap
@@ -356,6 +353,12 @@ class _Run:
         total = len(self.encoded)
         sizes = [min(each.size or total, total) for each in self.config.schedule()]
         return epoch_rows(total, sizes[epoch.index], sum(sizes[: epoch.index]), self.config.seed)
+
+    def _first_inputs(self, epoch: Epoch) -> Iterator[dict[str, torch.Tensor]]:
+        """Model inputs of the first examples of an epoch, to start a new layer from."""
+        rows = self._rows(epoch)[:FIT_EXAMPLES]
+        for batch in bucketed_batches(self.lengths[rows], self.config.batch_size):
+            yield collate(self.tokenizer, self.encoded, rows[batch])
 
     def _batches(self, epoch: Epoch) -> list[list[int]]:
         """This epoch's batches of rows of the training data, fixed by the seed and the epoch's number."""

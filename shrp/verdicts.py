@@ -21,11 +21,14 @@ NONE_COMPARED = (
 NONE_CLOSE = "Every control that was measured is below SHRP on these data."
 KINDS_OF_CONTROL = ("layers dropped", "random experts", "no router")
 """What the names of controls begin with; all three belong beside an SHRP model (docs/method.md, "Controls")."""
+HEADS_PRUNED = "heads and neurons pruned"
+"""What the name of a fourth one begins with: dense layers pruned to the size of SHRP's."""
 HOW_COMPARED = (
     "A tie: the 95% interval of the two scores' difference holds 0. It follows from the scores' own intervals, not "
     "from pairs of answers, and so is too wide as to inputs; of random draws the range stands for an interval, and a "
-    "score without any, as where all inputs get one answer, is taken as exact. Random experts are compared with the "
-    "static model of the same size and recovery (training after pruning), the other controls with every SHRP model."
+    "score without any, as where all inputs get one answer, is taken as exact. Random experts, and pruned heads "
+    "and neurons, are compared with the static model of the same size and recovery (training after pruning), the other "
+    "controls with every SHRP model."
 )
 _MOST_NAMED = 3
 _NEEDED = ("model", "data", "metric", "n")
@@ -95,9 +98,9 @@ def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> list[Verdict]:
     """Compare each control with the SHRP models on the same data.
 
-    A control with a budget (random experts) stands against the static models of the same budget and the same
-    recovery; one without (dropped layers, no router) against every SHRP model. A model without an interval stands
-    against none: nothing says which difference would be chance.
+    A control with a size (random experts, heads and neurons pruned) stands against the static models of the same size
+    and the same recovery; one without (dropped layers, no router) against every SHRP model. A model without an interval
+    stands against none: nothing says which difference would be chance.
 
     Args:
         scores: `score_frame`'s table, or one data set's part of it.

@@ -137,7 +137,9 @@ def tiny_routed(tiny_model, tiny_inputs):
 
     def build(family="bert", *, layers=(1, 2), routing="sequence", top_k=1, control="none", **options):
         model = tiny_model(family, **options)
-        convert(model, ShrpConfig(layers, routing, top_k, expander_gain=1.0, control=control))
+        narrow_to = 2 if control == "narrow" else 0
+        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0, control=control, narrow_to=narrow_to)
+        convert(model, config, [tiny_inputs()])
         with torch.no_grad():
             for index, layer in expert_layers(model).items():
                 if layer.routing == "uniform":
@@ -206,7 +208,8 @@ def tiny_info():
     """A factory of the infos that go with `tiny_routed` models."""
 
     def build(layers=(1, 2), routing="sequence", top_k=1, control="none", **fields):
-        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0, control=control)
+        narrow_to = 2 if control == "narrow" else 0
+        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0, control=control, narrow_to=narrow_to)
         return CheckpointInfo(config, TASKS["sst2"], base_model="tiny", **fields)
 
     return build

@@ -42,7 +42,11 @@ def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
 def test_what_is_dense_or_a_control_is_not_called_routed(tiny_info):
     dense = description(tiny_info(layers=()))
     assert dense.endswith("dense: no layer is converted.")
-    for control, said in (("dropped", "layers dropped, 1, 2."), ("uniform", "without routers, 1, 2.")):
+    for control, said in (
+        ("dropped", "layers dropped, 1, 2."),
+        ("uniform", "without routers, 1, 2."),
+        ("narrow", "heads and neurons pruned to the size of 2 experts, layers, 1, 2."),
+    ):
         info = tiny_info(control=control)
         assert said in description(info)
         assert "a control of SHRP" in description(info)

@@ -242,6 +242,39 @@ def test_without_a_router_random_experts_learn_for_as_long_as_shrp(begun):
     assert "control: no router, then random experts, 1 a layer, recovered on texts and the task" in names
 
 
+@pytest.mark.parametrize("recipe", ["paper", "retain"])
+def test_pruned_heads_and_neurons_learn_for_as_long_as_shrp_in_layers_of_its_size(begun, recipe):
+    rows = run(begun, "--tasks", "rte", "--seeds", "1", "--recipes", recipe, "--controls", "narrow")
+    for depth in depths.DEPTHS:
+        here = [row for row in rows if (row["recipe"], row["depth"]) == (recipe, depth.name)]
+        (row,) = (row for row in here if row["model"] == "narrow")
+        mine = found_recovered(rows)[recipe, depth.name]
+        layers = sum(map(len, depth.parts))
+        assert (row["per_layer"], row["kept"]) == (depth.recover, depth.recover * layers)
+        assert row["texts"] == 0
+        assert row["lead"] * row["teacher"] == pytest.approx(mine["score"] - row["score"])
+        more = row["encoder_params"] - mine["encoder_params"]
+        assert more <= 0 if depth.recover > 1 else 0 < more < 0.1 * mine["encoder_params"]
+        made, first, static, routed = (
+            checkpoint.load(next((begun / "work" / "rte-s1").glob(f"{recipe}-{kind}")))
+            for kind in (
+                f"narrow-{depth.name}-????????",
+                f"narrow-{depth.name}-stage1-*",
+                f"static-{depth.name}-*",
+                f"none-{depth.name}-????????",
+            )
+        )
+        assert layer_kinds(made.model) == ["dense"] * (12 - layers) + ["narrow"] * layers
+        assert made.info.config.narrow_to == depth.recover
+        assert first.info.training["epochs"] == layers  # of its own size, each depth begins with the teacher
+        stage2 = 0 if depth.texts_first(recipe) else routed.info.training["epochs"]
+        assert made.info.training["epochs"] == stage2 + static.info.training["epochs"]
+    frame = studies.glue_frame(rows)
+    untaught = ", not trained on texts" * (recipe == "retain")
+    assert f"control: heads and neurons pruned to the size of 2 a layer{untaught}" in set(frame["name"])
+    assert "no layer is converted" in studies.about_controls(frame)
+
+
 def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(begun, monkeypatch):
     monkeypatch.setattr(depths, "FEW", 10**9)
     deep = replace(depths.DEPTHS[1], copies=3)

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from shrp.attending import token_mask_of
 from shrp.families import encoder_layers
-from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer, token_mask_of
+from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
 from shrp.routing import force_experts, record_routing, top_k_gates, use_gates
 
 B, T, D, H = 5, 7, 24, 4

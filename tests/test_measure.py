@@ -28,6 +28,7 @@ from shrp.families import FAMILIES, encoder_layers
 from shrp.layers import DroppedLayer, StaticLayer
 from shrp.plan import LayerPlan, PruningPlan
 from shrp.prune import prune
+from shrp.timing import model_inputs
 
 TOKENS = 9
 SIZES = {
@@ -69,6 +70,11 @@ def routed(family="bert", **options):
     return convert(classifier(family), ShrpConfig((1, 2), **options)).eval()
 
 
+def narrow(family="bert", experts=3):
+    model, config = classifier(family), ShrpConfig((1, 2), control="narrow", narrow_to=experts)
+    return convert(model, config, [model_inputs(model, 2, 8)]).eval()
+
+
 VARIANTS = {
     "dense": classifier,
     "sequence": routed,
@@ -76,6 +82,7 @@ VARIANTS = {
     "token": lambda family: routed(family, routing="token"),
     "uniform": lambda family: routed(family, control="uniform"),
     "dropped": lambda family: routed(family, control="dropped"),
+    "narrow": lambda family: narrow(family),
     "static": lambda family: prune(routed(family), PLAN),  # m = 1 and m = 2, one layer dense
 }
 

@@ -190,7 +190,15 @@ def test_attention_of_kept_experts_goes_by_their_numbers(tiny_family, tiny_route
 
 
 @pytest.mark.parametrize(
-    "kind", [{}, {"routing": "token"}, {"control": "uniform"}, {"control": "dropped"}, {"layers": (0, 1, 2)}]
+    "kind",
+    [
+        {},
+        {"routing": "token"},
+        {"control": "uniform"},
+        {"control": "dropped"},
+        {"control": "narrow"},
+        {"layers": (0, 1, 2)},
+    ],
 )
 def test_all_layers_at_once_are_each_as_alone(tiny_family, tiny_routed, tiny_tokenizer, kind):
     model, text = tiny_routed(tiny_family, **kind), ("w1 w2 nothing w4",)
@@ -216,6 +224,16 @@ def test_all_experts_that_fire_are_told(tiny_routed, tiny_tokenizer):
             assert one.routed_to == one.firing[0] == int(one.probs.argmax())
         else:
             assert (one.firing, one.routed_to) == ((), None)
+
+
+def test_attention_of_kept_heads_goes_by_their_numbers(tiny_family, tiny_model, tiny_routed, tiny_tokenizer):
+    text = ("w1 w2 nothing w4",)
+    dense, kept = (
+        layer_attention(model, tiny_tokenizer, text, 1)
+        for model in (tiny_model(tiny_family), tiny_routed(tiny_family, control="narrow"))
+    )
+    assert (kept.kind, kept.probs, len(kept.heads)) == ("narrow", None, 1)
+    np.testing.assert_allclose(kept.weights[0], dense.weights[kept.heads[0]], atol=1e-6)
 
 
 def test_nothing_attends_where_all_layers_are_dropped(tiny_routed, tiny_tokenizer):

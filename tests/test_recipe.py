@@ -46,7 +46,7 @@ RECIPE = Recipe(
     per_layer=(1, 2, 4),
     recover=(1,),
     recovery_epochs=1,
-    controls=("random", "uniform", "dropped"),
+    controls=("random", "uniform", "dropped", "narrow"),
     random_seeds=2,
 )
 
@@ -127,6 +127,7 @@ def test_stages_and_what_is_left_behind(place, finished):
         "recovered-random-1",
         "control-dropped",
         "control-uniform",
+        "control-narrow-1",
     ]
     assert not run_folder(place / "whole").exists()
     loaded = checkpoint.load(place / "whole")
@@ -187,6 +188,7 @@ def test_every_model_has_a_row_for_every_data_set(finished):
         "random experts, 1 a layer, recovered": "control",
         "layers dropped, 4 epochs": "control",
         "no router, all experts, 4 epochs": "control",
+        "heads and neurons pruned to the size of 1 a layer, 4 epochs": "control",
     }
     for data, n in (("validation.csv", 24), ("extra.csv", 12)):
         rows = rows_of(info, data)
@@ -231,6 +233,7 @@ def test_controls_are_what_their_rows_say(watched):
         "random experts, 1 a layer, recovered": (["dense", "static", "static"], 0),
         "layers dropped, 4 epochs": (["dense", "dropped", "dropped"], 0),
         "no router, all experts, 4 epochs": (["dense", "routed", "routed"], 0),
+        "heads and neurons pruned to the size of 1 a layer, 4 epochs": (["dense", "narrow", "narrow"], 0),
     }
     by_usage, drawn = plan(per_layer=1), plan(per_layer=1, selection="random", seed=SHARED["seed"] % 2)
     assert by_usage.key() != drawn.key()

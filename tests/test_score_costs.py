@@ -10,7 +10,7 @@ from shrp.measure import cost, dense_cost
 from shrp.plan import allocate, first_experts
 from shrp.prune import prune
 from shrp.score_costs import row_cost, with_shares
-from shrp.verdicts import score_frame
+from shrp.verdicts import HEADS_PRUNED, score_frame
 
 
 def row(model, kind, **facts):
@@ -45,6 +45,10 @@ def test_a_row_costs_what_its_model_does(routed, static, tiny_model, tiny_routed
         (row("no router, all experts, 3 epochs", "control"), tiny_routed(control="uniform")),
         (row("no router, random experts, 1 a layer", "control", per_layer=1), pruned(2)),
         (row("layers dropped, 3 epochs", "control"), tiny_routed(control="dropped")),
+        (
+            row(f"{HEADS_PRUNED} to the size of 2 a layer", "control", per_layer=2),
+            tiny_routed(control="narrow"),
+        ),
     ):
         for loaded in (routed, static):
             assert row_cost(found, loaded) == cost(model), (found["model"], loaded.path)

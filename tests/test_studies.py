@@ -168,8 +168,8 @@ def test_random_experts_without_a_router_are_a_control_of_their_own():
     assert claim["best control"].startswith(f"{name}: 95.0%")
     assert claim["lacking"] == "trained random experts, layers dropped, no router"
     assert "no tie, SHRP's lead on the same inputs is -5.0 points" in findings(frame)[1]
-    assert studies.about_unrouted(frame).startswith("No router, then random experts: stage 1 with all gates")
-    assert studies.about_unrouted(studies.glue_frame([mine])) == ""
+    assert studies.about_controls(frame).startswith("No router, then random experts: stage 1 with all gates")
+    assert studies.about_controls(studies.glue_frame([mine])) == ""
 
 
 def test_models_of_one_name_that_saw_other_texts_are_not_one():

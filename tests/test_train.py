@@ -351,7 +351,7 @@ def test_on_an_accelerator_all_of_the_model_is_there_before_a_layer_is_taken_fro
             run(config, progress=Watch(after_epoch=0))
     found = []
 
-    def take(model, index, _):
+    def take(model, index, *_):
         found.append((index, {parameter.device.type for parameter in model.parameters()}))
         raise Killed  # nothing can be computed on a device that is not there
 
@@ -370,8 +370,9 @@ def test_controls_train_under_the_same_schedule(run, monkeypatch):
         return losses.total_loss(*args, **options)
 
     monkeypatch.setattr(training, "total_loss", watched)
-    for control, kinds in (("dropped", "dropped"), ("uniform", "routed")):
-        config = replace(CONFIG, shrp=replace(CONFIG.shrp, control=control))
+    for control, kinds in (("dropped", "dropped"), ("uniform", "routed"), ("narrow", "narrow")):
+        size = 2 if control == "narrow" else 0
+        config = replace(CONFIG, shrp=replace(CONFIG.shrp, control=control, narrow_to=size))
         asked.clear()
         model, info, history = run(config, out=control)
         # Dropped layers hand on one and the same state, which is asked for the topmost one's target alone.

@@ -10,6 +10,7 @@ import pandas as pd
 from shrp.card_pruning import kept, picked
 from shrp.card_training import converted, recovery_of, texts_in
 from shrp.checkpoint_info import CheckpointInfo
+from shrp.phrases import counted
 from shrp.plan import PruningPlan
 from ui.text import duration, escape
 
@@ -36,6 +37,9 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
         parts.append("**Dense**: no layer is converted")
     elif config.control == "dropped":
         parts.append(f"**Control**: {converted} dropped")
+    elif config.control == "narrow":
+        size = counted(config.narrow_to, "expert")
+        parts.append(f"**Control**: heads and neurons pruned in {converted}, each to the size of {size}")
     elif info.plan is not None:
         kept = sorted(set(info.plan.keep_counts().values()))
         number = f"{kept[0]}" if len(kept) == 1 else f"{kept[0]} to {kept[-1]}"

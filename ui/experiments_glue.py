@@ -230,7 +230,7 @@ def retained(rows: pd.DataFrame, title: str, note: str, key: str, file: str) -> 
     leads = lead_frame(rows)
     if len(leads):
         _leads(leads, title, key, file)
-    if about := studies.about_unrouted(rows):
+    if about := studies.about_controls(rows):
         st.caption(escape(about))
     if missing := studies.not_measured(rows):
         st.caption(f"Controls not measured: {escape(missing)}.")

@@ -175,6 +175,7 @@ def not_routed(selection: Selection) -> None:
         kinds = {
             "dropped": "a control whose layers were dropped",
             "uniform": "a control without routers",
+            "narrow": "a control without experts: heads and neurons of its layers were pruned",
         }
         what = kinds.get(info.config.control, "all dense")
         st.info(f"This checkpoint is {what}, so there is no usage to prune by. Pick a routed checkpoint.")

@@ -152,7 +152,8 @@ def train(
     controls: Annotated[
         str | None,
         typer.Option(
-            help="Controls to score beside it: random (the default), uniform, dropped (the last two train again)."
+            help="Controls to score beside it: random (the default), uniform, dropped, narrow (all but random train "
+            "again; narrow prunes heads and neurons of the dense layers to the size of what is recovered)."
         ),
     ] = None,
     epoch_size: EpochSize = None,
@@ -312,7 +313,7 @@ def refuse_what_is_decided(
     for name, given in own.items():
         if given is not None:
             raise PlanError(f"{name}: {converted} has its own already, so leave the option out.")
-    if {"uniform", "dropped"} & {name.strip() for name in controls.split(",")}:
+    if {"uniform", "dropped", "narrow"} & {name.strip() for name in controls.split(",")}:
         return
     for name, given in of_stage1.items():
         if given is not None:

@@ -53,7 +53,10 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
         model = tiny_routed(
             "bert", layers=layers, routing=routing, control=control, top_k=top_k, num_labels=num_labels
         )
-        config = ShrpConfig(layers, routing, top_k=top_k, expander_gain=1.0, control=control)
+        narrow_to = 2 if control == "narrow" else 0
+        config = ShrpConfig(
+            layers, routing, top_k=top_k, expander_gain=1.0, control=control, narrow_to=narrow_to
+        )
         if plan is not None:
             model = prune(model, plan)
         return checkpoints.save(

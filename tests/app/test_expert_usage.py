@@ -191,7 +191,7 @@ def test_token_routing_counts_tokens(open_page, tiny_token_checkpoint):
     assert "tokens" in inputs_of(at)
 
 
-@pytest.mark.parametrize("kind", ["static", "uniform", "dropped"])
+@pytest.mark.parametrize("kind", ["static", "uniform", "dropped", "narrow"])
 def test_checkpoints_without_routers_say_what_to_do(open_page, save_tiny, tiny_static_checkpoint, kind):
     folder = tiny_static_checkpoint if kind == "static" else save_tiny(kind, control=kind)
     at = open_page("expert_usage", folder)

@@ -277,7 +277,7 @@ def test_a_static_checkpoint_shows_what_it_keeps(open_page, tiny_static_checkpoi
     assert kept == {"dense layer, not converted": 1, "expert kept": 3, "expert removed": 5}
 
 
-@pytest.mark.parametrize("control", ["uniform", "dropped"])
+@pytest.mark.parametrize("control", ["uniform", "dropped", "narrow"])
 def test_controls_say_what_they_are(open_page, save_tiny, control):
     at = open_page("overview", save_tiny("control", control=control))
     assert not at.exception

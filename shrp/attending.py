@@ -1,0 +1,70 @@
+"""What all layers do that attend: masks as encoders hand them down, position biases, attention probabilities.
+
+Shapes: `B` inputs, `T` tokens, `H` heads or experts of `dh` dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def token_mask_of(attention_mask: Tensor | None) -> Tensor | None:
+    """Reduce the mask that an encoder hands its layers to `(B, T)` bool, True for real tokens.
+
+    Accepts None (nothing padded), `(B, 1, T, T)` or `(B, 1, 1, T)` bool (SDPA) or additive float (eager),
+    and `(B, T)`. An encoder's mask hides the same keys from every query, so one row says it all.
+    """
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() == 4:
+        attention_mask = attention_mask[:, 0, 0, :]
+        return attention_mask if attention_mask.dtype == torch.bool else attention_mask >= 0
+    return attention_mask.bool()
+
+
+def _attention_bias(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The mask in a form that `scaled_dot_product_attention` takes beside queries of `dtype`, `(B, 1, 1, T)`.
+
+    Only one row of queries: a bool mask becomes an additive one in every layer, which for all `T` rows costs
+    `T` times as much and says no more (`token_mask_of`).
+    """
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() == 2:
+        return attention_mask.bool()[:, None, None, :]
+    attention_mask = attention_mask[:, :, :1]
+    return attention_mask if attention_mask.dtype == torch.bool else attention_mask.to(dtype)
+
+
+def score_bias(
+    attention_mask: Tensor | None, position_bias: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """What is added to the scores of queries of `dtype`: the mask, and what relative positions say where they do.
+
+    Args:
+        position_bias: of the heads that are computed, `(H, T, T)`, or `(B, 1, T, T)` for one of each input.
+    """
+    mask = _attention_bias(attention_mask, dtype)
+    if position_bias is None:
+        return mask
+    bias = position_bias.to(dtype)
+    bias = bias if bias.dim() == 4 else bias.unsqueeze(0)
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        return bias.masked_fill(~mask, torch.finfo(dtype).min)
+    return bias + mask
+
+
+def attention_probs(
+    query: Tensor, key: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
+) -> Tensor:
+    """Attention probabilities `(B, H, T, T)` of queries and keys `(B, H, T, dh)`; rows are queries."""
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if position_bias is not None:
+        scores = scores + position_bias
+    mask = token_mask_of(attention_mask)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)
+    return scores.softmax(-1)

@@ -1,0 +1,264 @@
+"""A control: a dense layer pruned the plain way, of heads and feed-forward neurons, to the size of an SHRP layer.
+
+What SHRP puts in a dense layer's place, a pruned layer of `m` experts and an Expander, has a small share of its
+parameters. Pruning heads and neurons of the same layer to no more than that (Michel et al. 2019; McCarley et al. 2019)
+asks what the conversion itself is worth. Which of them are kept is said by what each adds to the residual stream;
+what the others add on average stays in the biases.
+
+Shapes: `d` hidden size, `ff` inner size of the feed-forward network, `H` heads of `dh = d / H` dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from shrp.attending import attention_probs, score_bias
+from shrp.calling import PLAIN, Calling
+from shrp.errors import ShrpError
+from shrp.families import Family, family_of
+from shrp.hidden_states import tell
+
+
+def layer_params(d: int, dh: int, heads: int, neurons: int) -> int:
+    """Parameters of a BERT-style layer with so many heads and neurons."""
+    projections = 3 * heads * dh * (d + 1) + (heads * dh + 1) * d
+    return projections + neurons * (d + 1) + (neurons + 1) * d + 2 * 2 * d
+
+
+def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
+    """Heads and neurons of a layer that has no more parameters than an SHRP layer pruned to so many experts.
+
+    Half as many heads as there are experts, as a head brings an output projection of its own, and as many neurons as
+    then fit in; at least one of each, which for a single expert is a few more parameters: `3 d + 1`.
+    """
+    static = experts * 3 * dh * (d + 1) + (dh + 1) * d + 2 * 2 * d
+    heads = max(1, experts // 2)
+    left = static - layer_params(d, dh, heads, 0)
+    return heads, max(1, left // (2 * d + 1))
+
+
+class _Rest(nn.Module):
+    """Of a narrow layer what SHRP has its Expander for: `W_o`, both feed-forward maps and the LayerNorm between."""
+
+    def __init__(self, d: int, width: int, neurons: int, eps: float) -> None:
+        super().__init__()
+        self.out, self.norm = nn.Linear(width, d), nn.LayerNorm(d, eps=eps)
+        self.up, self.down = nn.Linear(d, neurons), nn.Linear(neurons, d)
+
+
+class NarrowLayer(nn.Module):
+    """A post-LayerNorm encoder layer of some of a dense one's heads and neurons; called like the layer it replaces."""
+
+    def __init__(
+        self,
+        *,
+        layer: int,
+        hidden_size: int,
+        head_size: int,
+        heads: int,
+        neurons: int,
+        activation: str = "gelu",
+        eps: float = 1e-12,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        calling: Calling = PLAIN,
+    ) -> None:
+        super().__init__()
+        self.layer, self.calling = layer, calling
+        self.hidden_size, self.head_size, self.neurons = hidden_size, head_size, neurons
+        self.dropout, self.attention_dropout = dropout, attention_dropout
+        # Which of the dense layer's they are: stored, since position biases are a head's own.
+        self.register_buffer("kept", torch.arange(heads))
+        # Rows: queries of all kept heads, then keys, then values.
+        self.qkv = nn.Linear(hidden_size, 3 * heads * head_size)
+        self.rest = _Rest(hidden_size, heads * head_size, neurons, eps)
+        self.norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.act = ACT2FN[activation]
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The kept heads of the dense layer."""
+        return tuple(self.kept.tolist())
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
+    ) -> Tensor | tuple[Tensor]:
+        """Map `(B, T, d)` to `(B, T, d)`."""
+        bias = self._of_heads(self.calling.position_bias(args))
+        query, key, value = self._split(hidden_states)
+        mask = score_bias(attention_mask, bias, query.dtype)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.attention_dropout if self.training else 0.0
+        )
+        rest = self.rest
+        attended = rest.norm(hidden_states + self._drop(rest.out(mixed.transpose(1, 2).flatten(2))))
+        output = self.norm(attended + self._drop(rest.down(self.act(rest.up(attended)))))
+        tell(self.layer, hidden_states, output)
+        return self.calling.answer(output, asked)
+
+    def attention_maps(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attention probabilities of the kept heads, `(B, m, T, T)`; args as for `ExpertLayer.attention_maps`."""
+        query, key, _ = self._split(hidden_states)
+        return attention_probs(query, key, attention_mask, self._of_heads(position_bias))
+
+    def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `(B, m, T, dh)` each."""
+        b, t, _d = hidden_states.shape
+        fused = self.qkv(hidden_states).view(b, t, 3, len(self.kept), self.head_size)
+        return fused.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _of_heads(self, position_bias: Tensor | None) -> Tensor | None:
+        return None if position_bias is None else position_bias[self.kept]
+
+    def _drop(self, update: Tensor) -> Tensor:
+        return F.dropout(update, self.dropout, self.training)
+
+
+def empty_narrow_layer(model: PreTrainedModel, index: int, experts: int) -> NarrowLayer:
+    """A `NarrowLayer` of the model's geometry, as large as an SHRP layer of so many experts, with fresh weights.
+
+    Raises:
+        ShrpError: a dense layer has not so many heads, or is no larger.
+    """
+    family, hf = family_of(model), model.config
+    total = hf.num_attention_heads
+    if not 1 <= experts <= total:
+        raise ShrpError(f"narrow_to must be 1 to {total}, the heads of a layer, not {experts}.")
+    head_size = hf.hidden_size // total
+    heads, neurons = size_like(hf.hidden_size, head_size, experts)
+    if neurons > (most := getattr(hf, family.feed_forward_size)):
+        raise ShrpError(f"a layer with {most} feed-forward neurons is smaller than one of {experts} experts.")
+    return NarrowLayer(
+        layer=index,
+        hidden_size=hf.hidden_size,
+        head_size=head_size,
+        heads=heads,
+        neurons=neurons,
+        activation=getattr(hf, family.activation),
+        eps=family.layers(model)[index].get_submodule(family.last_norm).eps,
+        dropout=getattr(hf, family.dropout),
+        attention_dropout=getattr(hf, family.attention_dropout),
+        calling=family.calling,
+    )
+
+
+@torch.no_grad()
+def narrow_layer(
+    model: PreTrainedModel, index: int, experts: int, batches: Iterable[dict[str, Tensor]]
+) -> NarrowLayer:
+    """Replace dense layer `index` of `model`, in place, by what pruning its heads and neurons leaves; return it.
+
+    Kept are those that add most to the residual stream: a head by the mean norm of its part of the output projection,
+    a neuron by its mean activation (without its sign) times the norm of its output weights, over real tokens.
+
+    Args:
+        experts: of the SHRP layer whose size it gets.
+        batches: model inputs, `(B, T)` each, to measure that on; all are used.
+
+    Raises:
+        ShrpError: as `empty_narrow_layer`, or the layer is not dense.
+    """
+    family = family_of(model)
+    layers = family.layers(model)
+    dense = layers[index]
+    try:
+        parts = {name: dense.get_submodule(getattr(family, name)) for name in _PARTS}
+    except AttributeError as error:
+        raise ShrpError(f"layer {index} is not dense any more; prune heads of a layer that is.") from error
+    narrow = empty_narrow_layer(model, index, experts)
+    found = _measured(model, family, dense, batches)
+    heads = _largest(found.heads, len(narrow.kept))
+    neurons = _largest(found.neurons, narrow.neurons)
+    narrow.kept.copy_(heads.cpu())
+    dh = narrow.head_size
+    rows = (heads[:, None] * dh + torch.arange(dh, device=heads.device)).flatten()
+    for place, name in enumerate(("query", "key", "value")):
+        span = slice(place * len(rows), (place + 1) * len(rows))
+        narrow.qkv.weight[span] = parts[name].weight[rows].cpu()
+        narrow.qkv.bias[span] = parts[name].bias[rows].cpu()
+    rest = narrow.rest
+    rest.up.weight.copy_(parts["up"].weight[neurons])
+    rest.up.bias.copy_(parts["up"].bias[neurons])
+    for name, kept, mean in (("attention_out", rows, found.mixed), ("down", neurons, found.active)):
+        whole, part = parts[name], rest.out if name == "attention_out" else rest.down
+        part.weight.copy_(whole.weight[:, kept])
+        gone = torch.ones(whole.weight.shape[1], dtype=torch.bool, device=kept.device)
+        gone[kept] = False
+        part.bias.copy_(whole.bias + whole.weight[:, gone] @ mean[gone].to(whole.weight.dtype))
+    rest.norm.load_state_dict(parts["attention_norm"].state_dict())
+    narrow.norm.load_state_dict(parts["last_norm"].state_dict())
+    reference = next(dense.parameters())
+    layers[index] = narrow.to(reference.device, reference.dtype).train(dense.training)
+    return layers[index]
+
+
+_PARTS = ("query", "key", "value", "attention_out", "attention_norm", "up", "down", "last_norm")
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What a dense layer's heads and neurons do, over real tokens."""
+
+    heads: Tensor
+    """`(H,)`: mean norm of what each adds."""
+    neurons: Tensor
+    """`(ff,)`: likewise."""
+    mixed: Tensor
+    """`(d,)`: mean input of the output projection."""
+    active: Tensor
+    """`(ff,)`: mean activation."""
+
+
+def _measured(
+    model: PreTrainedModel, family: Family, dense: nn.Module, batches: Iterable[dict[str, Tensor]]
+) -> _Measured:
+    out, down = dense.get_submodule(family.attention_out), dense.get_submodule(family.down)
+    heads = model.config.num_attention_heads
+    of_heads = out.weight.view(out.weight.shape[0], heads, -1)  # (d, H, dh)
+    caught: dict[str, Tensor] = {}
+    hooks = [
+        part.register_forward_pre_hook(lambda module, args, name=name: caught.update({name: args[0]}))
+        for name, part in (("mixed", out), ("active", down))
+    ]
+    sums: dict[str, Tensor] = {}
+    was_training, tokens = model.training, 0
+    model.eval()
+    try:
+        for batch in batches:
+            inputs = {name: value.to(out.weight.device) for name, value in batch.items()}
+            model(**inputs)
+            real = inputs["attention_mask"].bool()
+            mixed, active = caught["mixed"].float()[real], caught["active"].float()[real]
+            added = torch.einsum("nhi,dhi->nhd", mixed.view(len(mixed), heads, -1), of_heads.float())
+            one = {
+                "heads": added.norm(dim=-1).sum(0),
+                "neurons": active.abs().sum(0) * down.weight.float().norm(dim=0),
+                "mixed": mixed.sum(0),
+                "active": active.sum(0),
+            }
+            sums = {name: sums.get(name, 0) + value for name, value in one.items()}
+            tokens += len(mixed)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    if not tokens:
+        raise ShrpError("give at least one input to measure heads and neurons on.")
+    return _Measured(**{name: value / tokens for name, value in sums.items()})
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """The places of the largest values, in rising order; of equals the first."""
+    return values.argsort(descending=True, stable=True)[:count].sort().values
