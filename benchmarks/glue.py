@@ -3,10 +3,10 @@
 For each task and seed: the dense teacher (one for all seeds of a task); then for each recipe, 6 and 11 of 12 layers
 converted, pruned without and with recovery; and the controls at the same layers, distillation and epochs: layers
 dropped, random experts kept, no router (uniform gates), (`unrouted`) this one pruned to random experts after stage 1,
-and (`narrow`) heads and neurons of the dense layers pruned to the size of SHRP's. `benchmarks.pipeline` says how they
-are trained; with `--no-control-texts` the controls of `retain` don't see its unlabelled texts, which their rows tell.
-`--controls-alone` adds controls to a table that has SHRP's rows; as SHRP's models may be gone by then, no lead is
-measured.
+and (`narrow`, beside `paper` alone) heads and neurons of the dense layers pruned to the size of SHRP's.
+`benchmarks.pipeline` says how they are trained; with `--no-control-texts` the controls of `retain` don't see its
+unlabelled texts, which their rows tell. `--controls-alone` adds controls to a table that has SHRP's rows; as SHRP's
+models may be gone by then, no lead is measured.
 
 Every row goes to a JSON file as soon as it is measured; trainings are kept under the work folder, so a killed run goes
 on with the epoch that it was in, or, on texts, with the pass over these.
@@ -220,7 +220,7 @@ class Study:
             "depth": depth,
             "model": model,
             "per_layer": per_layer,
-            "kept": per_layer and per_layer * len(made.info.config.layers),
+            "kept": per_layer and per_layer * len(made.info.config.layers) if model != NARROW else None,
             "recovered": recovered,
             "recovered_on_texts": on_texts,
             "train_examples": len(self.stages.train_data),
@@ -282,6 +282,10 @@ def main(
     )
     if controls_alone and (not beside or ship is not None):
         raise TrainingError("--controls-alone needs --controls, and ships nothing.")
+    if NARROW in beside and picked != ["paper"]:
+        raise TrainingError(
+            f"the control {NARROW} is pruned on the task, and so stands beside `paper` alone: --recipes paper."
+        )
     if ship is not None and "," in seeds:
         raise TrainingError("a checkpoint is of one seed, so --ship takes --seeds with a single one.")
     name, wanted = name_of(base, base_name), names(tasks, tuple(GLUE), "--tasks")

@@ -110,9 +110,7 @@ class Pipeline:
 
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
         """Each depth's routed model (or control), after stage 2."""
-        # What is pruned of a dense layer is seen on the task's data: it has no conversion on texts to start from.
-        on_texts = recipe == "retain" and control != NARROW
-        starts = self._on_texts(control) if on_texts else self._on_task(recipe, control)
+        starts = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
         for part, depth, start in self._to_chosen(starts):
             self.before[recipe, depth.name, control] = start
             name, values, data = f"{recipe}-{control}-{depth.name}", {}, None
@@ -221,6 +219,9 @@ class Pipeline:
             if control == NARROW:
                 done, history = self.stages.teacher, []
                 layers, size = sum(depth.parts, ()), depth.recover
+                if depth not in self.chosen:  # nothing goes on from it
+                    yield Start(done, history)
+                    continue
             config = self.config(
                 recipe, control, layers, part, stage2_epochs=0, epoch_size=EPOCH_SIZE, narrow_to=size
             )

@@ -16,6 +16,7 @@ from shrp.checkpoint import Checkpoint
 from shrp.data import TextData, is_probe
 from shrp.evaluation import Evaluation
 from shrp.history import history_text, joined
+from shrp.phrases import counted
 from shrp.reference import from_evaluation
 from shrp.score_rows import score_row
 from shrp.studies import NARROW, UNROUTED, untaught
@@ -71,12 +72,13 @@ class Shipping:
         if untaught(model, recipe, texts):
             label += ", not trained on texts"
         facts: dict[str, Any] = {}
-        if per_layer:
+        if model == NARROW:  # which has no experts, and stands beside what was trained on
+            facts = {"per_layer": per_layer, "recovered": True}
+            label += f" to the size of {counted(per_layer or 0, 'expert')}"
+        elif per_layer:
             facts = {"per_layer": per_layer, "budget": per_layer * layers}
-            size = f"{per_layer} a layer"
-            label += f" to the size of {size}" if model == NARROW else f", {size}"
-            label += ", recovered" if recovered else ""
-        if recovered or model == NARROW:  # which stands beside what was trained on
+            label += f", {per_layer} a layer" + (", recovered" if recovered else "")
+        if recovered:
             facts["recovered"] = True
         if epochs is not None:
             facts["epochs"] = epochs

@@ -65,12 +65,14 @@ def description(info: CheckpointInfo) -> str:
     if not info.config.layers:
         return f"{start}; dense: no layer is converted."
     if info.config.control != "none":
+        layers = f"layers {', '.join(map(str, info.config.layers))}"
+        size = counted(info.config.narrow_to, "expert")
         what = {
-            "dropped": "layers dropped",
-            "uniform": "expert layers without routers",
-            "narrow": f"heads and neurons pruned to the size of {counted(info.config.narrow_to, 'expert')}, layers",
+            "dropped": f"{layers} dropped",
+            "uniform": f"{layers} are expert layers without routers",
+            "narrow": f"heads and neurons of {layers} pruned, each layer to the size of {size}",
         }[info.config.control]
-        return f"{start}; a control of SHRP: {what}, {', '.join(map(str, info.config.layers))}."
+        return f"{start}; a control of SHRP: {what}."
     state = "pruned to a static model" if info.plan else "routed"
     return (
         f"{start}; {state}; converted layers: "

@@ -31,15 +31,18 @@ def settings(config: Mapping[str, Any]) -> str:
     used = _config(config)
     if used is None:
         return ""
+    control = used.shrp.control
+    new = "what has the Expanders' place" if control == "narrow" else "Routers and Expanders"
+    faster = "" if control == "dropped" else f" and, for {new}, {used.new_learning_rate:g}"
     parts = [
-        f"Learning rates {used.learning_rate:g} and, for Routers and Expanders, {used.new_learning_rate:g}",
+        f"Learning rates {used.learning_rate:g}{faster}",
         f"batches of {used.batch_size}, at most {used.max_length} tokens",
         f"{'with' if used.dropout else 'without'} dropout",
         f"dense layers {'stayed as the teacher has them' if used.freeze_dense else 'learned too'}",
     ]
     if used.freeze_embeddings:
         parts.append("embeddings frozen")
-    if used.shrp.layers:
+    if used.shrp.layers and control not in ("dropped", "narrow"):
         fitted = used.expander_init == "least_squares"
         parts.append(
             f"Expanders started {'from a least-squares fit' if fitted else 'at random, near the identity'}"

@@ -113,8 +113,11 @@ class CheckpointInfo:
         try:
             names = [one.name for one in fields(ShrpConfig)]
             config = {name: data[name] for name in names if name in data}
+            shrp = ShrpConfig(**config | {"layers": tuple(config["layers"])})
+            if data.get("plan") and shrp.control in ("dropped", "narrow"):
+                raise ShrpError(f"a plan keeps experts, and layers of the control {shrp.control} have none.")
             return cls(
-                config=ShrpConfig(**config | {"layers": tuple(config["layers"])}),
+                config=shrp,
                 task=Task.from_dict(data["task"]),
                 plan=PruningPlan.from_dict(data["plan"]) if data.get("plan") else None,
                 base_model=str(data.get("base_model", "")),

@@ -40,7 +40,7 @@ class ShrpConfig:
     converted, expert layers without a router (`uniform`), or dense layers pruned of heads and neurons (`narrow`)."""
 
     narrow_to: int = 0
-    """Experts of the SHRP layer than which a layer of the `narrow` control is no larger; 0 for all others."""
+    """Experts of the SHRP layer to whose size a layer of the `narrow` control is pruned; 0 for all others."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(sorted(int(i) for i in self.layers)))

@@ -119,8 +119,8 @@ def layer_kinds(model: PreTrainedModel) -> list[str]:
 
 
 def new_parameters(model: PreTrainedModel) -> set[str]:
-    """Names of the parameters that SHRP added (Router, Expander), which train at their own rate; in a narrow layer of
-    those that are left where SHRP has its Expander.
+    """Names of the parameters that SHRP added (Router, Expander), which train at their own rate; in a narrow layer,
+    those of what has the Expander's place.
     """
     added = (".router.", ".expander.", ".rest.")
     return {name for name, _ in model.named_parameters() if any(part in name for part in added)}

@@ -126,6 +126,10 @@ def convert_on_text(
     """
     if not config.shrp.layers:
         raise TrainingError("name at least one layer to convert.")
+    if config.shrp.control == "narrow":
+        raise TrainingError(
+            "heads and neurons are pruned on a task: the control `narrow` is not trained on texts."
+        )
     order, kinds = tuple(reversed(config.shrp.layers)), layer_kinds(start or base)
     if there := [layer for layer in order if layer < len(kinds) and kinds[layer] != "dense"]:
         raise TrainingError(f"layer {there[0]} is converted already; name layers that are still dense.")

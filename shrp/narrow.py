@@ -1,16 +1,15 @@
 """A control: a dense layer pruned the plain way, of heads and feed-forward neurons, to the size of an SHRP layer.
 
 What SHRP puts in a dense layer's place, a pruned layer of `m` experts and an Expander, has a small share of its
-parameters. Pruning heads and neurons of the same layer to no more than that (Michel et al. 2019; McCarley et al. 2019)
-asks what the conversion itself is worth. Which of them are kept is said by what each adds to the residual stream;
-what the others add on average stays in the biases.
+parameters. Pruning heads and neurons of the same layer to that size (Michel et al. 2019; McCarley et al. 2019) asks
+what the conversion itself is worth.
 
 Shapes: `d` hidden size, `ff` inner size of the feed-forward network, `H` heads of `dh = d / H` dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +21,7 @@ from transformers.activations import ACT2FN
 from shrp.attending import attention_probs, score_bias
 from shrp.calling import PLAIN, Calling
 from shrp.errors import ShrpError
-from shrp.families import Family, family_of
+from shrp.families import family_of
 from shrp.hidden_states import tell
 
 
@@ -81,6 +80,15 @@ class NarrowLayer(nn.Module):
         self.rest = _Rest(hidden_size, heads * head_size, neurons, eps)
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
         self.act = ACT2FN[activation]
+
+    def check_kept(self, num_heads: int) -> None:
+        """Raise `ShrpError` unless the kept heads are some of a dense layer's, each once, in rising order."""
+        kept = self.kept.tolist()
+        if self.kept.dtype != torch.int64 or kept != sorted({h for h in kept if 0 <= h < num_heads}):
+            raise ShrpError(
+                f"the heads kept in layer {self.layer} must be some of 0 to {num_heads - 1}, in rising order, not "
+                f"{kept}."
+            )
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -160,25 +168,23 @@ def narrow_layer(
 ) -> NarrowLayer:
     """Replace dense layer `index` of `model`, in place, by what pruning its heads and neurons leaves; return it.
 
-    Kept are those that add most to the residual stream: a head by the mean norm of its part of the output projection,
-    a neuron by its mean activation (without its sign) times the norm of its output weights, over real tokens.
+    Kept are those that change most, from token to token, what is added to the residual stream: by the root mean square
+    of what a head adds through the output projection, and a neuron through its output weights, about its mean, over
+    real tokens. The means of the others are kept as well, in the biases.
 
     Args:
         experts: of the SHRP layer whose size it gets.
         batches: model inputs, `(B, T)` each, to measure that on; all are used.
 
     Raises:
-        ShrpError: as `empty_narrow_layer`, or the layer is not dense.
+        ShrpError: as `empty_narrow_layer`, or there is no input to measure on.
     """
     family = family_of(model)
     layers = family.layers(model)
     dense = layers[index]
-    try:
-        parts = {name: dense.get_submodule(getattr(family, name)) for name in _PARTS}
-    except AttributeError as error:
-        raise ShrpError(f"layer {index} is not dense any more; prune heads of a layer that is.") from error
+    parts = {name: dense.get_submodule(getattr(family, name)) for name in _PARTS}
     narrow = empty_narrow_layer(model, index, experts)
-    found = _measured(model, family, dense, batches)
+    found = _measured(model, parts, batches)
     heads = _largest(found.heads, len(narrow.kept))
     neurons = _largest(found.neurons, narrow.neurons)
     narrow.kept.copy_(heads.cpu())
@@ -191,10 +197,12 @@ def narrow_layer(
     rest = narrow.rest
     rest.up.weight.copy_(parts["up"].weight[neurons])
     rest.up.bias.copy_(parts["up"].bias[neurons])
-    for name, kept, mean in (("attention_out", rows, found.mixed), ("down", neurons, found.active)):
-        whole, part = parts[name], rest.out if name == "attention_out" else rest.down
+    for whole, part, kept, mean in (
+        (parts["attention_out"], rest.out, rows, found.mixed),
+        (parts["down"], rest.down, neurons, found.active),
+    ):
         part.weight.copy_(whole.weight[:, kept])
-        gone = torch.ones(whole.weight.shape[1], dtype=torch.bool, device=kept.device)
+        gone = torch.ones(whole.in_features, dtype=torch.bool, device=kept.device)
         gone[kept] = False
         part.bias.copy_(whole.bias + whole.weight[:, gone] @ mean[gone].to(whole.weight.dtype))
     rest.norm.load_state_dict(parts["attention_norm"].state_dict())
@@ -212,7 +220,7 @@ class _Measured:
     """What a dense layer's heads and neurons do, over real tokens."""
 
     heads: Tensor
-    """`(H,)`: mean norm of what each adds."""
+    """`(H,)`: mean square of what each adds, about its mean."""
     neurons: Tensor
     """`(ff,)`: likewise."""
     mixed: Tensor
@@ -222,14 +230,13 @@ class _Measured:
 
 
 def _measured(
-    model: PreTrainedModel, family: Family, dense: nn.Module, batches: Iterable[dict[str, Tensor]]
+    model: PreTrainedModel, parts: Mapping[str, nn.Module], batches: Iterable[dict[str, Tensor]]
 ) -> _Measured:
-    out, down = dense.get_submodule(family.attention_out), dense.get_submodule(family.down)
-    heads = model.config.num_attention_heads
-    of_heads = out.weight.view(out.weight.shape[0], heads, -1)  # (d, H, dh)
-    caught: dict[str, Tensor] = {}
+    out, down, heads = parts["attention_out"], parts["down"], model.config.num_attention_heads
+    caught: dict[str, list[Tensor]] = {}
     hooks = [
-        part.register_forward_pre_hook(lambda module, args, name=name: caught.update({name: args[0]}))
+        # A feed-forward network may take a text's tokens in several chunks.
+        part.register_forward_pre_hook(lambda module, args, name=name: caught[name].append(args[0]))
         for name, part in (("mixed", out), ("active", down))
     ]
     sums: dict[str, Tensor] = {}
@@ -238,15 +245,16 @@ def _measured(
     try:
         for batch in batches:
             inputs = {name: value.to(out.weight.device) for name, value in batch.items()}
+            caught |= {"mixed": [], "active": []}
             model(**inputs)
             real = inputs["attention_mask"].bool()
-            mixed, active = caught["mixed"].float()[real], caught["active"].float()[real]
-            added = torch.einsum("nhi,dhi->nhd", mixed.view(len(mixed), heads, -1), of_heads.float())
+            mixed, active = (torch.cat(caught[name], 1).float()[real] for name in ("mixed", "active"))
+            by_head = mixed.view(len(mixed), heads, -1)
             one = {
-                "heads": added.norm(dim=-1).sum(0),
-                "neurons": active.abs().sum(0) * down.weight.float().norm(dim=0),
                 "mixed": mixed.sum(0),
+                "products": torch.einsum("nhi,nhj->hij", by_head, by_head),  # (H, dh, dh)
                 "active": active.sum(0),
+                "squares": active.square().sum(0),
             }
             sums = {name: sums.get(name, 0) + value for name, value in one.items()}
             tokens += len(mixed)
@@ -256,7 +264,16 @@ def _measured(
             hook.remove()
     if not tokens:
         raise ShrpError("give at least one input to measure heads and neurons on.")
-    return _Measured(**{name: value / tokens for name, value in sums.items()})
+    means = {name: value / tokens for name, value in sums.items()}
+    mean = means["mixed"].view(heads, -1)
+    spread = means["products"] - mean[:, :, None] * mean[:, None, :]  # (H, dh, dh)
+    weight = out.weight.float().view(len(out.weight), heads, -1)  # (d, H, dh)
+    return _Measured(
+        heads=torch.einsum("dhi,hij,dhj->h", weight, spread, weight),
+        neurons=(means["squares"] - means["active"].square()) * down.weight.float().square().sum(0),
+        mixed=means["mixed"],
+        active=means["active"],
+    )
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

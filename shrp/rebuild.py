@@ -15,7 +15,7 @@ from shrp.convert import empty_expert_layer, num_experts_of
 from shrp.errors import CheckpointError, ShrpError
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer, StaticLayer
-from shrp.narrow import empty_narrow_layer
+from shrp.narrow import NarrowLayer, empty_narrow_layer
 
 _NOT_A_STRANGERS = (
     "shrp",
@@ -123,6 +123,12 @@ def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) 
         for name, value in state.items()
     }
     model.load_state_dict(state, assign=True)
+    for layer in encoder_layers(model):
+        if isinstance(layer, NarrowLayer):
+            try:
+                layer.check_kept(num_experts_of(model))
+            except ShrpError as error:
+                raise CheckpointError(f"{weights} does not fit its config.json: {error}") from error
     # Buffers that are not stored (position ids) are still without storage: make them as the model would.
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):

@@ -27,6 +27,7 @@ from shrp.errors import TrainingError
 from shrp.evaluation import Evaluation
 from shrp.general import graft
 from shrp.history import history_text, joined
+from shrp.phrases import counted
 from shrp.plan import PruningPlan, make_plan
 from shrp.prune import prune
 from shrp.run_results import leave_stages, stages_folder
@@ -346,7 +347,7 @@ class Run:
             if control in self.recipe.controls:
                 yield control, label, 0
         for m in self.recipe.recover if "narrow" in self.recipe.controls else ():
-            yield "narrow", f"{HEADS_PRUNED} to the size of {m} a layer", m
+            yield "narrow", f"{HEADS_PRUNED} to the size of {counted(m, 'expert')}", m
 
     def _score(self, label: str, kind: str, model: PreTrainedModel, **facts: Any) -> list[Evaluation]:
         return self.scores.score(label, kind, model, self.tokenizer_of(), **facts)

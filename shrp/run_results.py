@@ -70,11 +70,13 @@ def leave_stages(
 
 def _stands_beside(row: Mapping[str, Any], per_layer: int) -> bool:
     """Whether a row is of the teacher, or of a control of a recovered model: random experts of its size, trained on
-    likewise, or layers without experts or a router, which train for as long (`epochs`).
+    likewise, heads and neurons pruned to it, or layers without experts or a router, which train for as long (`epochs`).
     """
     if row["kind"] != "control":
         return row["kind"] == "teacher"
-    return "epochs" in row or bool(row.get("recovered") and row.get("per_layer") == per_layer)
+    if "per_layer" in row:
+        return bool(row.get("recovered") and row["per_layer"] == per_layer)
+    return "epochs" in row
 
 
 def _as_served(

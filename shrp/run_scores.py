@@ -14,6 +14,7 @@ from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.plan import PruningPlan
 from shrp.score_rows import score_row
+from shrp.verdicts import HEADS_PRUNED
 
 Plan = Callable[..., PruningPlan]
 """`(routed, per_layer, **options of make_plan)` -> the plan by its usage."""
@@ -67,7 +68,9 @@ class RunScores:
 
     def _add(self, label: str, kind: str, found: list[list[Evaluation]], facts: Mapping[str, Any]) -> None:
         """Add a row for each data set from its evaluations; several (draws of one control) are averaged."""
-        if "per_layer" in facts:
+        if "per_layer" in facts and not label.startswith(
+            HEADS_PRUNED
+        ):  # which has no experts, but their size
             facts = {**facts, "budget": facts["per_layer"] * self.layers}
         for data, evaluations in zip(self.sets, found, strict=True):
             teacher = [

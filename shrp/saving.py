@@ -101,7 +101,13 @@ def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
             f"the model's pruned layers are {sorted(static)}, and its info has a plan for {sorted(planned)}; "
             "`Checkpoint.prune` makes both."
         )
-    converted = {i for i, kind in enumerate(layer_kinds(model)) if kind != "dense"}
+    kinds = layer_kinds(model)
+    converted = {i for i, kind in enumerate(kinds) if kind != "dense"}
+    of_control = {"dropped": "dropped", "narrow": "narrow", "uniform": "routed"}.get(info.config.control)
+    if others := sorted({kinds[i] for i in converted - static} - {of_control or "routed"}):
+        raise CheckpointError(
+            f"the model has {others[0]} layers, and by its info its control is {info.config.control!r}."
+        )
     if converted != set(info.config.layers):
         raise CheckpointError(
             f"the model's converted layers are {sorted(converted)}, and by its info they are "

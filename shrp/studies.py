@@ -17,6 +17,7 @@ import pandas as pd
 
 from shrp.errors import DataError
 from shrp.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_trainings, stored_interval
+from shrp.phrases import counted
 
 FILES = Path(__file__).parent.parent / "docs" / "data"
 UNROUTED = "unrouted"
@@ -245,8 +246,8 @@ def describe(row: Mapping[str, Any]) -> str:
     """A row's model in words."""
     text = NAMES.get(str(row["model"]), str(row["model"]))
     if row["per_layer"] == row["per_layer"] and row["per_layer"]:
-        size = f"{int(row['per_layer'])} a layer"
-        text += f" to the size of {size}" if row["model"] == NARROW else f", {size}"
+        m = int(row["per_layer"])
+        text += f" to the size of {counted(m, 'expert')}" if row["model"] == NARROW else f", {m} a layer"
     if untaught(str(row["model"]), row["recipe"], row["texts"]):
         text += ", not trained on texts"
     if not row["recovered"]:
@@ -329,8 +330,8 @@ _ABOUT = {
     ),
     NARROW: (
         "Heads and neurons pruned: no layer is converted; of the same layers, one an epoch, those heads and "
-        "feed-forward neurons stay that add most, no more than SHRP's static layers have parameters (a whole one of "
-        "each at least), and they train for as long as the other controls do."
+        "feed-forward neurons stay that add most, as many as have room in a static layer of SHRP's, one of each at "
+        "least, and they train for as long as the other controls do."
     ),
 }
 

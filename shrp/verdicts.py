@@ -22,7 +22,7 @@ NONE_CLOSE = "Every control that was measured is below SHRP on these data."
 KINDS_OF_CONTROL = ("layers dropped", "random experts", "no router")
 """What the names of controls begin with; all three belong beside an SHRP model (docs/method.md, "Controls")."""
 HEADS_PRUNED = "heads and neurons pruned"
-"""What the name of a fourth one begins with: dense layers pruned to the size of SHRP's."""
+"""What the name of a further one begins with: dense layers pruned to the size of SHRP's."""
 HOW_COMPARED = (
     "A tie: the 95% interval of the two scores' difference holds 0. It follows from the scores' own intervals, not "
     "from pairs of answers, and so is too wide as to inputs; of random draws the range stands for an interval, and a "

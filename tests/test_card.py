@@ -43,9 +43,9 @@ def test_what_is_dense_or_a_control_is_not_called_routed(tiny_info):
     dense = description(tiny_info(layers=()))
     assert dense.endswith("dense: no layer is converted.")
     for control, said in (
-        ("dropped", "layers dropped, 1, 2."),
-        ("uniform", "without routers, 1, 2."),
-        ("narrow", "heads and neurons pruned to the size of 2 experts, layers, 1, 2."),
+        ("dropped", "layers 1, 2 dropped."),
+        ("uniform", "layers 1, 2 are expert layers without routers."),
+        ("narrow", "heads and neurons of layers 1, 2 pruned, each layer to the size of 2 experts."),
     ):
         info = tiny_info(control=control)
         assert said in description(info)

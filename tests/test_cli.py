@@ -865,7 +865,8 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
     failed(shrp(*base, *files, "--layers", "1,2", "--recover", "5"), "1 to 4 experts")
     failed(shrp(*base, *files, "--layers", "1,2", "--recovery-epochs", 2), "that --recover names")
     failed(shrp(*base, *files, "--layers", "1,2", "--per-layer", "one"), '"1,2,4"')
-    failed(shrp(*base, *files, "--layers", "1,2", "--controls", "magic"), "random, uniform, dropped")
+    failed(shrp(*base, *files, "--layers", "1,2", "--controls", "magic"), "random, uniform, dropped, narrow")
+    failed(shrp(*base, *files, "--layers", "1,2", "--controls", "narrow"), "as large as what is recovered")
     failed(
         shrp(*base, *files, "--layers", "1,2", "--learning-rate", 0), "learning_rate must be a number above 0"
     )

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from shrp import narrow
+from shrp import checkpoint, narrow
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import convert, convert_layer, layer_kinds, new_parameters
-from shrp.errors import ShrpError
+from shrp.errors import CheckpointError, ShrpError
 from shrp.families import encoder_layers, family_of
 from shrp.measure import dense_layer_params, static_layer_params
 
@@ -49,33 +51,92 @@ def test_what_adds_nothing_goes_first_and_is_not_missed(tiny_family, tiny_model,
     torch.testing.assert_close(again[2], states[2], atol=1e-5, rtol=1e-5)
 
 
-def test_what_is_left_is_told_apart_by_what_it_adds(tiny_model, tiny_inputs, tiny_logits):
+def test_kept_is_what_changes_and_not_what_is_large(tiny_model, tiny_inputs):
+    """By weights alone head 3 and neuron 9 would be first, by the size of what they add head 1 and neuron 8."""
     model, inputs = tiny_model(), tiny_inputs()
+    out, value, up, down = (part(model, name) for name in ("attention_out", "value", "up", "down"))
     with torch.no_grad():
-        part(model, "attention_out").weight[:, :6] *= 50  # head 0's
-        part(model, "down").weight[:, 7] *= 100
+        value.weight[18:] = value.bias[18:] = up.weight[9] = up.bias[9] = 0  # head 3 and neuron 9 say nothing
+        out.weight[:, 18:] *= 1000
+        down.weight[:, 9] *= 1000
+        value.weight[6:12], value.bias[6:12] = 0, 100  # head 1 and neuron 8 the same of every token
+        up.weight[8], up.bias[8] = 0, 100
+        out.weight[:, 12:18] *= 20  # head 2 and neuron 7 are left
+        down.weight[:, 7] *= 50
+    weight = down.weight[:, 7].clone()
     layer = narrowed(model, inputs, experts=1)
-    assert (layer.heads, layer.neurons) == ((0,), 1)
-    own = 0.01 * layer.rest.down.weight[:, 0]
-    torch.testing.assert_close(own, tiny_model().bert.encoder.layer[1].output.dense.weight[:, 7])
+    assert (layer.heads, layer.neurons) == ((2,), 1)
+    assert torch.equal(layer.rest.down.weight[:, 0], weight)
 
 
 def test_the_others_stay_in_the_biases_as_they_are_on_average(tiny_model, tiny_inputs, tiny_logits):
-    """Neurons that say the same of every token can be pruned for nothing."""
+    """Heads and neurons that say the same of every token can be pruned for nothing."""
     model, inputs = tiny_model(), tiny_inputs()
-    up, down = part(model, "up"), part(model, "down")
+    value, up, out, down = (part(model, name) for name in ("value", "up", "attention_out", "down"))
     _, neurons = narrow.size_like(24, 6, 4)
     with torch.no_grad():
-        up.weight[neurons:] = 0  # constant, and not nothing, by their biases
-        down.weight[:, :neurons] *= 20
-    idle(model, (1, 3), [])
+        value.weight[6:12] = value.weight[18:] = (
+            0  # heads 1 and 3: constant, and not nothing, by their biases
+        )
+        up.weight[neurons:] = 0
     before = tiny_logits(model, inputs)
     layer = narrowed(model, inputs, experts=4)
     assert layer.heads == (0, 2)
     torch.testing.assert_close(tiny_logits(model, inputs), before, atol=1e-4, rtol=1e-4)
-    with torch.no_grad():
-        layer.rest.down.bias.copy_(down.bias)
-    assert (tiny_logits(model, inputs) - before).abs().max() > 1e-3
+    for of_rest, whole in ((layer.rest.out, out), (layer.rest.down, down)):
+        kept = of_rest.bias.clone()
+        with torch.no_grad():
+            of_rest.bias.copy_(whole.bias)
+        assert (tiny_logits(model, inputs) - before).abs().max() > 1e-3
+        with torch.no_grad():
+            of_rest.bias.copy_(kept)
+
+
+def test_a_feed_forward_network_that_takes_tokens_in_chunks_is_measured_whole(tiny_model, tiny_inputs):
+    made = []
+    for chunk in (0, 3):
+        model = tiny_model(chunk_size_feed_forward=chunk)
+        made.append(narrowed(model, tiny_inputs()).state_dict())
+    for name, value in made[0].items():
+        torch.testing.assert_close(value, made[1][name], msg=name)
+
+
+def test_it_drops_out_where_a_dense_layer_does(tiny_model, tiny_inputs):
+    model, inputs = tiny_model(dropout=0.5), tiny_inputs()
+    layer = narrowed(model, inputs)
+    state, mask = torch.randn(2, 5, 24), torch.ones(2, 5)
+    assert not torch.equal(layer.train()(state, mask), layer(state, mask))
+    layer.attention_dropout = 0.0
+    assert not torch.equal(layer(state, mask), layer(state, mask))
+    layer.dropout = 0.0
+    assert torch.equal(layer(state, mask), layer(state, mask))
+    layer.attention_dropout = 0.5
+    assert not torch.equal(layer(state, mask), layer(state, mask))
+    assert torch.equal(layer.eval()(state, mask), layer(state, mask))
+
+
+@pytest.mark.parametrize("kept", [[10**9], [-1], [1.0], [True], [4]])
+def test_a_checkpoint_whose_heads_are_none_of_the_layers_is_refused(
+    tmp_path, tiny_routed, tiny_info, tiny_tokenizer, kept
+):
+    folder = checkpoint.save(
+        tiny_routed(control="narrow"), tiny_tokenizer, tiny_info(control="narrow"), tmp_path / "made"
+    )
+    state = load_file(folder / "model.safetensors")
+    name = next(name for name in state if name.endswith("1.kept"))
+    save_file(state | {name: torch.tensor(kept)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"does not fit its config.json: .*kept"):
+        checkpoint.load(folder)
+
+
+def test_a_model_is_saved_as_the_control_that_it_is(tmp_path, tiny_routed, tiny_info, tiny_tokenizer):
+    model = tiny_routed(control="narrow")
+    with pytest.raises(CheckpointError, match="narrow layers, and by its info its control is 'none'"):
+        checkpoint.save(model, tiny_tokenizer, tiny_info(), tmp_path / "made")
+    plan = {"selection": "usage", "layers": {}}
+    told = tiny_info(control="narrow").to_dict() | {"plan": plan}
+    with pytest.raises(CheckpointError, match="layers of the control narrow have none"):
+        CheckpointInfo.from_dict(told)
 
 
 def test_padding_says_nothing_about_which_are_kept(tiny_model, tiny_inputs):

@@ -188,7 +188,7 @@ def test_every_model_has_a_row_for_every_data_set(finished):
         "random experts, 1 a layer, recovered": "control",
         "layers dropped, 4 epochs": "control",
         "no router, all experts, 4 epochs": "control",
-        "heads and neurons pruned to the size of 1 a layer, 4 epochs": "control",
+        "heads and neurons pruned to the size of 1 expert, 4 epochs": "control",
     }
     for data, n in (("validation.csv", 24), ("extra.csv", 12)):
         rows = rows_of(info, data)
@@ -233,7 +233,7 @@ def test_controls_are_what_their_rows_say(watched):
         "random experts, 1 a layer, recovered": (["dense", "static", "static"], 0),
         "layers dropped, 4 epochs": (["dense", "dropped", "dropped"], 0),
         "no router, all experts, 4 epochs": (["dense", "routed", "routed"], 0),
-        "heads and neurons pruned to the size of 1 a layer, 4 epochs": (["dense", "narrow", "narrow"], 0),
+        "heads and neurons pruned to the size of 1 expert, 4 epochs": (["dense", "narrow", "narrow"], 0),
     }
     by_usage, drawn = plan(per_layer=1), plan(per_layer=1, selection="random", seed=SHARED["seed"] % 2)
     assert by_usage.key() != drawn.key()

@@ -46,7 +46,7 @@ def test_a_row_costs_what_its_model_does(routed, static, tiny_model, tiny_routed
         (row("no router, random experts, 1 a layer", "control", per_layer=1), pruned(2)),
         (row("layers dropped, 3 epochs", "control"), tiny_routed(control="dropped")),
         (
-            row(f"{HEADS_PRUNED} to the size of 2 a layer", "control", per_layer=2),
+            row(f"{HEADS_PRUNED} to the size of 2 experts", "control", per_layer=2),
             tiny_routed(control="narrow"),
         ),
     ):

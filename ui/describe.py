@@ -111,8 +111,9 @@ def training_facts(
     if how := converted(training) or on_texts:
         facts.insert(0, ("layers", how.rstrip(".")))
     before_task = bool(on_texts) or "converted" in training
+    if before_task or shrp.get("control", "none") != "none":
+        names.pop("balance")  # it was over when the task began, or there is nothing to balance
     if before_task:
-        names.pop("balance")  # it was over when the task began
         facts = [(f"{what} on the task" if what == "epochs" else what, value) for what, value in facts]
     facts += [(label, f"{config[key]:g}") for key, label in names.items() if _number(config.get(key))]
     if _number(seconds := training.get("seconds")):

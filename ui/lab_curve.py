@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.measure import TOKENS
+from shrp.verdicts import HEADS_PRUNED
 from ui.lab import COMBINATIONS, FITTED, GLOBAL, RECORDED
 from ui.lab_marks import DROPPED, NO_ROUTER, RANDOM
 from ui.text import capital, escape_html, is_percentage, metric_name
@@ -55,6 +56,7 @@ _SYMBOLS = {
     "shipped static, recovered": "star",
     f"control: {DROPPED}": "triangle-down",
     f"control: {NO_ROUTER}": "hexagon-open",
+    f"control: {HEADS_PRUNED}": "diamond-tall-open",
     f"control: {RANDOM}, recovered": "x-open",
 }
 
@@ -317,5 +319,7 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
 def _series_of(row) -> str:
     """The legend's name for a reference."""
     names = {"teacher": "dense teacher", "routed": "routed model", "static": "shipped static"}
+    if row.setting.startswith(HEADS_PRUNED):  # one of each size
+        return f"control: {HEADS_PRUNED}"
     name = names.get(row.kind, f"control: {escape_html(row.setting.split(',')[0])}")
     return f"{name}, recovered" if row.recovered else name

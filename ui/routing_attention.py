@@ -23,7 +23,7 @@ LAYER, HEAD, ALL, EVERYWHERE = "attention_layer", "attention_head", "attention_a
 _UNROUTED = {
     "dense": "This layer is dense: all of its heads read every input; converted, head *h* would become expert *h*. ",
     "static": "A kept expert of a pruned layer, which every input takes. ",
-    "narrow": "A kept head of a dense layer, the others of which were pruned; every input takes it. ",
+    "narrow": "A kept head of a dense layer whose other heads were pruned; every input takes it. ",
     "routed": "This layer has no router: all of its experts weigh the same for every input. ",
 }
 """What a map is of where nothing is routed, by the kind of layer."""

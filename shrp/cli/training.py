@@ -211,9 +211,11 @@ def train(
         )
         _, made = read_config(converted)
         if made.plan is not None:
-            if per_layer is not None or recover or "random" in (controls or ""):
+            sized = {"random", "narrow"} & {name.strip() for name in (controls or "").split(",")}
+            if per_layer is not None or recover or sized:
                 raise PlanError(
-                    f"{converted} is pruned already: leave out --per-layer, --recover and the random control."
+                    f"{converted} is pruned already: leave out --per-layer, --recover and the controls "
+                    "random and narrow."
                 )
             per_layer, controls = "", controls or ""
         layered = ShrpConfig(made.config.layers, made.config.routing, made.config.top_k)
