@@ -127,6 +127,14 @@ def test_the_card_tells_settings_and_where_they_are_not_the_recipe_s(folder, tmp
     assert "Recipe `retain`, but for learning rate, dropout. Trained" in text
     assert "with dropout" in text
     assert "Expanders started" not in text
+    for control, faster in (
+        ("dropped", "Learning rates 0.0001; "),
+        ("narrow", "has the Expanders' place, 0.001; "),
+    ):
+        shrp = ShrpConfig((1, 2), control=control, narrow_to=2 * (control == "narrow"))
+        text = of(TrainConfig.named("retain", shrp=shrp))
+        assert faster in text
+        assert "Expanders started" not in text
 
 
 def test_a_collapsed_layer_is_among_the_limits(folder):

@@ -12,10 +12,12 @@ from shrp import checkpoint
 from shrp import evaluate as evaluation
 from shrp.card import card
 from shrp.card_pruning import pruned
+from shrp.config import ShrpConfig
 from shrp.data import load_file, load_probe
 from shrp.evaluate import evaluate
 from shrp.score_rows import score_row, share_of
 from shrp.tasks import TASKS, custom_task
+from shrp.training_config import TrainConfig
 from shrp.usage import measure_usage
 from ui.describe import training_facts
 
@@ -270,3 +272,10 @@ def test_numbers_can_be_traced(shrp, place):
                 "max_length": length,
                 "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             }
+
+
+def test_a_control_has_no_routers_to_balance():
+    for control, told in (("none", True), ("uniform", False), ("dropped", False), ("narrow", False)):
+        shrp = ShrpConfig((1, 2), control=control, narrow_to=int(control == "narrow"))
+        facts = dict(training_facts({"config": TrainConfig.named("paper", shrp=shrp).to_dict()}))
+        assert ("balance loss, weight" in facts) == told

@@ -154,6 +154,22 @@ def test_scores_are_of_the_model_as_it_is_written(place, watched):
     assert any(not torch.equal(value, value.half().float()) for value in trained.values())
 
 
+def test_a_recovered_model_has_the_controls_of_its_size(place):
+    recipe = replace(RECIPE, per_layer=(1,), recover=(1, 2), controls=("narrow", "dropped"))
+    info = runner(place, "sizes", recipe)()
+    names = [
+        f"heads and neurons pruned to the size of {size}, 4 epochs" for size in ("1 expert", "2 experts")
+    ]
+    assert set(names) < {row["model"] for row in info.scores}
+    for size, (own, other) in ((1, names), (2, names[::-1])):
+        rows = checkpoint.load(stages_folder(place / "sizes") / f"recovered-{size}").info.scores
+        beside = {row["model"] for row in rows if row["kind"] == "control"}
+        assert beside == {own, "layers dropped, 4 epochs"}
+        assert other not in beside
+        (row,) = (row for row in rows if row["model"] == own and row["data"] == "validation.csv")
+        assert (row["per_layer"], row["recovered"], "budget" in row) == (size, True, False)
+
+
 def test_the_teachers_outputs_travel_only_for_probe_sets(place, finished):
     assert checkpoint.load(place / "whole").teacher == {}  # a person's own files are no probe sets
 

@@ -367,6 +367,20 @@ def test_the_cheapest_setting_is_named_for_each_loss_against_the_routed_model():
     assert lab_pareto.cheapest_within(best, float("nan"), "accuracy", "encoder_flops") == ""
 
 
+def test_pruned_heads_are_one_series_of_their_own_whatever_their_size():
+    name = "heads and neurons pruned to the size of"
+    marks = [
+        Mark(f"{name} {size}, 4 epochs", "control", 0.8, (0.7, 0.9), "95%", 200, HALF, recovered=True)
+        for size in ("1 expert", "2 experts")
+    ]
+    marks.append(Mark("random experts, 1 a layer", "control", 0.7, (0.6, 0.8), "range of 3 draws", 200, HALF))
+    fig = curve_of([], marks)
+    (pruned,) = (trace for trace in fig.data if "heads" in str(trace.name))
+    assert (pruned.name, len(pruned.x)) == ("control: heads and neurons pruned", 2)
+    (random,) = (trace for trace in fig.data if "random" in str(trace.name))
+    assert pruned.marker.symbol != random.marker.symbol
+
+
 def test_curve_of_nothing_tried_still_has_its_references():
     marks = [Mark("routed", "routed", 0.4, (0.3, 0.5), "95%", 50, HALF)]
     fig = lab_curve.curve(

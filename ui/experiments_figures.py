@@ -16,7 +16,7 @@ from shrp.studies import FROM_TEACHER, NAMES, NARROW, UNROUTED
 from shrp.studies import floors as floors_of
 from ui.experiments_seed_figures import between
 from ui.text import escape_html, metric_name
-from ui.theme import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, layout, title_height, whiskers
+from ui.theme import BLUE, BROWN, GREEN, GREY, INK, ORANGE, PURPLE, SKY, layout, title_height, whiskers
 
 _LOOK = {
     "routed": (BLUE, "circle"),
@@ -25,7 +25,7 @@ _LOOK = {
     "dropped": (PURPLE, "triangle-down"),
     "uniform": (SKY, "hexagon"),
     UNROUTED: (SKY, "x"),  # no router's colour, random experts' mark
-    NARROW: ("#b15928", "diamond"),
+    NARROW: (BROWN, "diamond"),
 }
 
 _TRAINED = ("routed", *FROM_TEACHER)

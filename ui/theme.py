@@ -31,6 +31,7 @@ DIVERGING = [
 """Blue for less, orange for more; use with `zmid=0`."""
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#cc7410", "#139a78", "#b86aa0", "#56b4e9"
+BROWN = "#b15928"
 GREY, MUTED = "#8a8f98", "rgba(138,143,152,0.35)"
 SELECTED = "#ff2d78"
 """Marks what is chosen. In a map it has a white edge (`outline`, `edged_line`): without red and green it looks like the
