@@ -50,7 +50,7 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
             stats = measurements.usage_stats(selection.checkpoint, data)
             _show_warnings(selection, stats, healthy_training)
         else:
-            st.caption("It has no routers now, so there is no usage here that could collapse or be noisy.")
+            st.caption("It has no routers, so there is no usage here that could collapse or be noisy.")
             stats = None
         labelled = data.labels is not None
         if stats is None:
