@@ -18,10 +18,10 @@ from scipy.stats import t
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import collate, encode, longest_input, token_spans
-from shrp.convert import expert_layers, static_layers
+from shrp.convert import layer_kinds
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.families import position_bias
+from shrp.families import encoder_layers, position_bias
 from shrp.intervals import NO_WIDTH
 from shrp.partial import run_from
 
@@ -52,7 +52,7 @@ class AttentionRoles:
     """The `R` of `ROLES` that there are in these data."""
     shares: Mapping[int, np.ndarray]
     """Layer -> `(N, H, R)` float32: means over an input's own tokens (not those that the tokenizer adds). `H` are the
-    layer's experts, of a pruned layer those that it kept."""
+    layer's experts, of a pruned layer those that it kept, of a narrow one its heads."""
 
     @property
     def n(self) -> int:
@@ -89,7 +89,8 @@ def attention_roles(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttentionRoles:
-    """Run a model, routed or pruned, on some inputs of each class and see where every expert attends to.
+    """Run a model on some inputs of each class and see where every expert attends to, routed or kept by pruning, and
+    every kept head of the `narrow` control.
 
     Args:
         inputs: at most so many.
@@ -99,7 +100,8 @@ def attention_roles(
         PlanError: the model has no layer with experts.
         DataError: the data are empty, or no input has a token; or the tokenizer is a slow one.
     """
-    layers = expert_layers(model) | static_layers(model)
+    kinds = enumerate(zip(encoder_layers(model), layer_kinds(model), strict=True))
+    layers = {index: layer for index, (layer, kind) in kinds if kind in ("routed", "static", "narrow")}
     if not layers:
         raise PlanError("this model has no expert layers, so there is no attention of experts.")
     if not len(data):
