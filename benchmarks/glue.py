@@ -40,7 +40,7 @@ from shrp.evaluation import Evaluation
 from shrp.live import LiveEvaluator
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import make_plan
-from shrp.studies import FILES, FROM_TEACHER, NARROW, UNROUTED
+from shrp.studies import AS_TRAINED, FILES, NARROW, UNROUTED
 from shrp.tasks import TASKS as GLUE
 from shrp.training_config import RECIPES
 
@@ -170,7 +170,7 @@ class Study:
     ) -> None:
         """Add what was found on each data set (the validation data first) to the table and to the checkpoint's rows."""
         # A model that recovered on texts has a history of its own there.
-        own = (recipe, depth, model) if recovered or model in FROM_TEACHER else None
+        own = (recipe, depth, model) if recovered or model in AS_TRAINED else None
         before = self.pipeline.before
         start = before.get(own if own in before else (recipe, depth, "none"))
         texts = sum(row.get("texts", 0) for row in start.history) if start else 0
@@ -235,7 +235,7 @@ class Study:
 
     def _copies(self, model: str, recipe: str, depth: str, recovered: bool) -> int:
         """Changed copies of each training example that a model learned from, beside the example."""
-        known = [one for one in depths.DEPTHS if one.name == depth and (recovered or model in FROM_TEACHER)]
+        known = [one for one in depths.DEPTHS if one.name == depth and (recovered or model in AS_TRAINED)]
         return known[0].copies_of(recipe, self.stages.tokens) if known else 0
 
     def _lead(self, model: str, recipe: str, depth: str, evaluations: list[Evaluation]) -> dict[str, Any]:
@@ -256,7 +256,9 @@ def main(
     tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = ",".join(TASKS),
     seeds: Annotated[str, typer.Option(help="Seeds.")] = "0",
     recipes: Annotated[str, typer.Option(help="retain, paper, or both.")] = "retain,paper",
-    controls: Annotated[str, typer.Option(help=f"{', '.join(CONTROLS)}, or nothing.")] = "dropped,uniform",
+    controls: Annotated[
+        str, typer.Option(help=f"{', '.join(CONTROLS)} (with --recipes paper alone), or nothing.")
+    ] = "dropped,uniform",
     control_texts: Annotated[
         bool, typer.Option(help="Whether the controls of `retain` learn from the unlabelled texts too.")
     ] = True,

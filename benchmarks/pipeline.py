@@ -110,7 +110,10 @@ class Pipeline:
 
     def conversions(self, recipe: str, control: str) -> Iterator[tuple[Depth, Checkpoint]]:
         """Each depth's routed model (or control), after stage 2."""
-        starts = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
+        if control == NARROW:
+            starts = self._narrowed(recipe)
+        else:
+            starts = self._on_texts(control) if recipe == "retain" else self._on_task(recipe, control)
         for part, depth, start in self._to_chosen(starts):
             self.before[recipe, depth.name, control] = start
             name, values, data = f"{recipe}-{control}-{depth.name}", {}, None
@@ -210,24 +213,30 @@ class Pipeline:
         return self.stages.stage(name, config, start.checkpoint, start.model, start.info, start.made_of, data)
 
     def _on_task(self, recipe: str, control: str) -> Iterator[Start]:
-        """Stage 1 on the task itself, one layer an epoch, to each depth. Every depth of the `narrow` control begins
-        with the teacher, since its layers have a size of their own.
-        """
+        """Stage 1 on the task itself, one layer an epoch, to each depth."""
         done, history = self.stages.teacher, []
         for part, depth in enumerate(depths.DEPTHS):
-            layers, size = depth.parts[-1], 0
-            if control == NARROW:
-                done, history = self.stages.teacher, []
-                layers, size = sum(depth.parts, ()), depth.recover
-                if depth not in self.chosen:  # nothing goes on from it
-                    yield Start(done, history)
-                    continue
             config = self.config(
-                recipe, control, layers, part, stage2_epochs=0, epoch_size=EPOCH_SIZE, narrow_to=size
+                recipe, control, depth.parts[-1], part, stage2_epochs=0, epoch_size=EPOCH_SIZE
             )
             done = self.stages.stage(f"{recipe}-{control}-{depth.name}-stage1", config, done)
             history = joined(history, checkpoint.read_history(done.path))
             yield Start(done, history)
+
+    def _narrowed(self, recipe: str) -> Iterator[Start]:
+        """The same of the `narrow` control: each depth begins with the teacher, as its layers have a size of their own,
+        so those that nobody wants are not trained.
+        """
+        for part, depth in enumerate(depths.DEPTHS):
+            if depth not in self.chosen:
+                yield Start(self.stages.teacher, [])
+                continue
+            layers, size = sum(depth.parts, ()), depth.recover
+            config = self.config(
+                recipe, NARROW, layers, part, stage2_epochs=0, epoch_size=EPOCH_SIZE, narrow_to=size
+            )
+            done = self.stages.stage(f"{recipe}-{NARROW}-{depth.name}-stage1", config, self.stages.teacher)
+            yield Start(done, checkpoint.read_history(done.path))
 
     def _on_texts(self, control: str, draw: int | None = None) -> Iterator[Start]:
         """The teacher with the layers that one conversion on unlabelled texts made, to each depth.

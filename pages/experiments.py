@@ -20,7 +20,8 @@ PART = "part"  # key of the picked part, in the session's state and in the URL
 PARTS: dict[str, tuple[str, tuple[Callable[[], Drawn], ...]]] = {
     "GLUE scores": (
         "How much of a dense teacher's score each recipe keeps, by task, beside the controls that routing must beat: "
-        "the same layers dropped, the same experts without a router, experts kept at random.",
+        "the same layers dropped, or pruned of heads and neurons, the same experts without a router, experts kept at "
+        "random.",
         (benchmark,),
     ),
     "Other encoders": ("The same comparison on a larger encoder.", (size_check,)),

@@ -61,7 +61,7 @@ class AttentionRoles:
 
     @property
     def layers(self) -> list[int]:
-        """Expert layers, ascending."""
+        """Expert layers, or those of kept heads, ascending."""
         return sorted(self.shares)
 
     def mean(self, layer: int) -> np.ndarray:
@@ -97,13 +97,15 @@ def attention_roles(
         progress: called with inputs done and in all.
 
     Raises:
-        PlanError: the model has no layer with experts.
+        PlanError: the model has no layer with experts, or with kept heads.
         DataError: the data are empty, or no input has a token; or the tokenizer is a slow one.
     """
     kinds = enumerate(zip(encoder_layers(model), layer_kinds(model), strict=True))
     layers = {index: layer for index, (layer, kind) in kinds if kind in ("routed", "static", "narrow")}
     if not layers:
-        raise PlanError("this model has no expert layers, so there is no attention of experts.")
+        raise PlanError(
+            "this model has no layers of experts or kept heads, so there is no attention of these."
+        )
     if not len(data):
         raise DataError(f"{data.name} is empty; attention needs at least one input.")
     limit = longest_input(model, tokenizer, max_length)

@@ -68,6 +68,10 @@ class ShrpConfig:
             )
         if self.top_k > num_experts:
             raise ShrpError(f"top_k is {self.top_k}, but a layer has only {num_experts} experts.")
+        if self.narrow_to > num_experts:
+            raise ShrpError(
+                f"narrow_to must be 1 to {num_experts}, the heads of a layer, not {self.narrow_to}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dictionary; `ShrpConfig(**d)` rebuilds the config."""

@@ -38,6 +38,8 @@ class Family:
     """Config attribute with the hidden dropout probability."""
     attention_dropout: str
     """Config attribute with the attention dropout probability."""
+    drops_attended: bool = True
+    """Whether its layers have dropout after `W_o`."""
     activation: str = "hidden_act"
     """Config attribute with the name of the feed-forward network's activation."""
     feed_forward_size: str = "intermediate_size"
@@ -88,6 +90,7 @@ FAMILIES: dict[str, Family] = {
         last_norm="output_layer_norm",
         dropout="dropout",
         attention_dropout="attention_dropout",
+        drops_attended=False,
         activation="activation",
         feed_forward_size="hidden_dim",
     ),

@@ -26,9 +26,10 @@ from shrp.convert import num_experts_of, router_layers
 from shrp.errors import PlanError, ShrpError, UnsupportedModelError
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer, ExpertLayer, StaticLayer
-from shrp.narrow import NarrowLayer, layer_params, size_like
+from shrp.narrow import NarrowLayer, size_like
 from shrp.plan import PruningPlan
 from shrp.prune import prunable_layers
+from shrp.sizes import dense_layer_params, linear, narrow_layer_params, static_layer_params
 from shrp.timing import model_inputs
 
 TOKENS = 128
@@ -67,11 +68,6 @@ class Cost:
         return {key: mine[key] / base[key] if base[key] else math.nan for key in mine if key != "tokens"}
 
 
-def _linear(inputs: int, outputs: int) -> int:
-    """Parameters of a linear map with bias."""
-    return inputs * outputs + outputs
-
-
 def _product(rows: int, inputs: int, outputs: int) -> int:
     """FLOPs of `(rows, inputs) @ (inputs, outputs)`."""
     return 2 * rows * inputs * outputs
@@ -82,19 +78,9 @@ def _attention(tokens: int, size: int) -> int:
     return _product(tokens, size, tokens) + _product(tokens, tokens, size)
 
 
-def dense_layer_params(d: int, ff: int) -> int:
-    """Parameters of a BERT-style layer: Q, K, V, `W_o`, the two-layer FFN and two LayerNorms."""
-    return 4 * _linear(d, d) + _linear(d, ff) + _linear(ff, d) + 2 * 2 * d
-
-
 def dense_layer_flops(d: int, ff: int, tokens: int) -> int:
     """FLOPs of a BERT-style layer for one input of `tokens` tokens."""
     return 4 * _product(tokens, d, d) + _attention(tokens, d) + 2 * _product(tokens, d, ff)
-
-
-def static_layer_params(d: int, dh: int, m: int) -> int:
-    """Parameters of a `StaticLayer`: Q, K, V of `m` experts, the Expander, two LayerNorms."""
-    return _linear(d, 3 * m * dh) + _linear(dh, d) + 2 * 2 * d
 
 
 def static_layer_flops(d: int, dh: int, m: int, tokens: int) -> int:
@@ -104,7 +90,7 @@ def static_layer_flops(d: int, dh: int, m: int, tokens: int) -> int:
 
 def expert_layer_params(d: int, H: int, routing: Routing) -> int:
     """Parameters of an `ExpertLayer`: all `H` experts and, unless `routing` is uniform, the router."""
-    router = 0 if routing == "uniform" else _linear(d, H)
+    router = 0 if routing == "uniform" else linear(d, H)
     return static_layer_params(d, d // H, H) + router
 
 
@@ -133,7 +119,7 @@ def _narrow_layer(d: int, dh: int, heads: int, neurons: int, tokens: int) -> tup
     """Parameters and FLOPs of a `NarrowLayer`."""
     width = heads * dh
     flops = 4 * _product(tokens, d, width) + _attention(tokens, width) + 2 * _product(tokens, d, neurons)
-    return layer_params(d, dh, heads, neurons), flops
+    return narrow_layer_params(d, dh, heads, neurons), flops
 
 
 def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
@@ -143,7 +129,7 @@ def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int
     if isinstance(layer, StaticLayer):
         return _static_layer(layer.hidden_size, layer.head_size, layer.kept, tokens)
     if isinstance(layer, NarrowLayer):
-        return _narrow_layer(layer.hidden_size, layer.head_size, len(layer.kept), layer.neurons, tokens)
+        return _narrow_layer(layer.hidden_size, layer.head_size, len(layer.kept_heads), layer.neurons, tokens)
     if isinstance(layer, ExpertLayer):
         d, experts, routing = layer.hidden_size, layer.num_experts, layer.routing
         return (

@@ -4,7 +4,8 @@ What SHRP puts in a dense layer's place, a pruned layer of `m` experts and an Ex
 parameters. Pruning heads and neurons of the same layer to that size (Michel et al. 2019; McCarley et al. 2019) asks
 what the conversion itself is worth.
 
-Shapes: `d` hidden size, `ff` inner size of the feed-forward network, `H` heads of `dh = d / H` dimensions.
+Shapes: `B` inputs, `T` tokens, `d` hidden size, `ff` inner size of the feed-forward network, `H` heads of `dh = d / H`
+dimensions, of which `m` are kept.
 """
 
 from __future__ import annotations
@@ -23,12 +24,7 @@ from shrp.calling import PLAIN, Calling
 from shrp.errors import ShrpError
 from shrp.families import family_of
 from shrp.hidden_states import tell
-
-
-def layer_params(d: int, dh: int, heads: int, neurons: int) -> int:
-    """Parameters of a BERT-style layer with so many heads and neurons."""
-    projections = 3 * heads * dh * (d + 1) + (heads * dh + 1) * d
-    return projections + neurons * (d + 1) + (neurons + 1) * d + 2 * 2 * d
+from shrp.sizes import narrow_layer_params, static_layer_params
 
 
 def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
@@ -37,9 +33,8 @@ def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
     Half as many heads as there are experts, as a head brings an output projection of its own, and as many neurons as
     then fit in; at least one of each, which for a single expert is a few more parameters: `3 d + 1`.
     """
-    static = experts * 3 * dh * (d + 1) + (dh + 1) * d + 2 * 2 * d
     heads = max(1, experts // 2)
-    left = static - layer_params(d, dh, heads, 0)
+    left = static_layer_params(d, dh, experts) - narrow_layer_params(d, dh, heads, 0)
     return heads, max(1, left // (2 * d + 1))
 
 
@@ -67,14 +62,17 @@ class NarrowLayer(nn.Module):
         eps: float = 1e-12,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        drops_attended: bool = True,
         calling: Calling = PLAIN,
     ) -> None:
+        """Args: drops_attended, whether the output projection's result drops out too, as in most families."""
         super().__init__()
         self.layer, self.calling = layer, calling
         self.hidden_size, self.head_size, self.neurons = hidden_size, head_size, neurons
         self.dropout, self.attention_dropout = dropout, attention_dropout
+        self.drops_attended = drops_attended
         # Which of the dense layer's they are: stored, since position biases are a head's own.
-        self.register_buffer("kept", torch.arange(heads))
+        self.register_buffer("kept_heads", torch.arange(heads))
         # Rows: queries of all kept heads, then keys, then values.
         self.qkv = nn.Linear(hidden_size, 3 * heads * head_size)
         self.rest = _Rest(hidden_size, heads * head_size, neurons, eps)
@@ -83,8 +81,8 @@ class NarrowLayer(nn.Module):
 
     def check_kept(self, num_heads: int) -> None:
         """Raise `ShrpError` unless the kept heads are some of a dense layer's, each once, in rising order."""
-        kept = self.kept.tolist()
-        if self.kept.dtype != torch.int64 or kept != sorted({h for h in kept if 0 <= h < num_heads}):
+        kept = self.kept_heads.tolist()
+        if self.kept_heads.dtype != torch.int64 or kept != sorted({h for h in kept if 0 <= h < num_heads}):
             raise ShrpError(
                 f"the heads kept in layer {self.layer} must be some of 0 to {num_heads - 1}, in rising order, not "
                 f"{kept}."
@@ -93,7 +91,7 @@ class NarrowLayer(nn.Module):
     @property
     def heads(self) -> tuple[int, ...]:
         """The kept heads of the dense layer."""
-        return tuple(self.kept.tolist())
+        return tuple(self.kept_heads.tolist())
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
@@ -106,7 +104,8 @@ class NarrowLayer(nn.Module):
             query, key, value, attn_mask=mask, dropout_p=self.attention_dropout if self.training else 0.0
         )
         rest = self.rest
-        attended = rest.norm(hidden_states + self._drop(rest.out(mixed.transpose(1, 2).flatten(2))))
+        update = rest.out(mixed.transpose(1, 2).flatten(2))
+        attended = rest.norm(hidden_states + (self._drop(update) if self.drops_attended else update))
         output = self.norm(attended + self._drop(rest.down(self.act(rest.up(attended)))))
         tell(self.layer, hidden_states, output)
         return self.calling.answer(output, asked)
@@ -124,11 +123,11 @@ class NarrowLayer(nn.Module):
     def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `(B, m, T, dh)` each."""
         b, t, _d = hidden_states.shape
-        fused = self.qkv(hidden_states).view(b, t, 3, len(self.kept), self.head_size)
+        fused = self.qkv(hidden_states).view(b, t, 3, len(self.kept_heads), self.head_size)
         return fused.permute(2, 0, 3, 1, 4).unbind(0)
 
     def _of_heads(self, position_bias: Tensor | None) -> Tensor | None:
-        return None if position_bias is None else position_bias[self.kept]
+        return None if position_bias is None else position_bias[self.kept_heads]
 
     def _drop(self, update: Tensor) -> Tensor:
         return F.dropout(update, self.dropout, self.training)
@@ -158,6 +157,7 @@ def empty_narrow_layer(model: PreTrainedModel, index: int, experts: int) -> Narr
         eps=family.layers(model)[index].get_submodule(family.last_norm).eps,
         dropout=getattr(hf, family.dropout),
         attention_dropout=getattr(hf, family.attention_dropout),
+        drops_attended=family.drops_attended,
         calling=family.calling,
     )
 
@@ -185,9 +185,9 @@ def narrow_layer(
     parts = {name: dense.get_submodule(getattr(family, name)) for name in _PARTS}
     narrow = empty_narrow_layer(model, index, experts)
     found = _measured(model, parts, batches)
-    heads = _largest(found.heads, len(narrow.kept))
+    heads = _largest(found.heads, len(narrow.kept_heads))
     neurons = _largest(found.neurons, narrow.neurons)
-    narrow.kept.copy_(heads.cpu())
+    narrow.kept_heads.copy_(heads.cpu())
     dh = narrow.head_size
     rows = (heads[:, None] * dh + torch.arange(dh, device=heads.device)).flatten()
     for place, name in enumerate(("query", "key", "value")):

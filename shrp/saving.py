@@ -103,8 +103,8 @@ def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
         )
     kinds = layer_kinds(model)
     converted = {i for i, kind in enumerate(kinds) if kind != "dense"}
-    of_control = {"dropped": "dropped", "narrow": "narrow", "uniform": "routed"}.get(info.config.control)
-    if others := sorted({kinds[i] for i in converted - static} - {of_control or "routed"}):
+    expected = {"dropped": "dropped", "narrow": "narrow"}.get(info.config.control, "routed")
+    if others := sorted({kinds[i] for i in converted - static} - {expected}):
         raise CheckpointError(
             f"the model has {others[0]} layers, and by its info its control is {info.config.control!r}."
         )

@@ -38,8 +38,8 @@ STANDARD = ("random", "dropped", "uniform")
 """Controls that should stand beside every model of SHRP's: where one does not, it is said."""
 CONTROLS = (*STANDARD, UNROUTED, NARROW)
 """Kinds that stand beside SHRP's."""
-FROM_TEACHER = ("dropped", "uniform", NARROW)
-"""Controls that come of the teacher by one training, of whose result nothing is pruned."""
+AS_TRAINED = ("dropped", "uniform", NARROW)
+"""Controls that are scored as their own training left them: nothing is pruned from these after."""
 _KEYS = ["task", "recipe", "depth", "model", "per_layer", "kept", "recovered", "recovered_on_texts", "texts"]
 _DEFAULTS = {
     "texts": 0,
@@ -257,7 +257,7 @@ def describe(row: Mapping[str, Any]) -> str:
 
 def untaught(model: str, recipe: str | None, texts: int) -> bool:
     """Whether a control lacks the pass over unlabelled texts that the `retain` models which it stands beside had."""
-    return recipe == "retain" and model in (*FROM_TEACHER, UNROUTED) and not texts
+    return recipe == "retain" and model in (*AS_TRAINED, UNROUTED) and not texts
 
 
 def average(frame: pd.DataFrame) -> pd.DataFrame:
@@ -330,8 +330,9 @@ _ABOUT = {
     ),
     NARROW: (
         "Heads and neurons pruned: no layer is converted; of the same layers, one an epoch, those heads and "
-        "feed-forward neurons stay that add most, as many as have room in a static layer of SHRP's, one of each at "
-        "least, and they train for as long as the other controls do."
+        "feed-forward neurons stay that change most, from token to token, what is added: half as many heads as SHRP's "
+        "static layer has experts and as many neurons as then have room, one of each at least. They train for as long "
+        "as the other controls do."
     ),
 }
 
@@ -344,4 +345,4 @@ def about_controls(frame: pd.DataFrame) -> str:
 def trained_controls(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `glue_frame` whose control was trained for as long as SHRP; draws of random experts were not."""
     drawn = frame["model"].eq("random") & frame["recovered"].astype(bool)
-    return frame[frame["model"].isin((*FROM_TEACHER, UNROUTED)) | drawn]
+    return frame[frame["model"].isin((*AS_TRAINED, UNROUTED)) | drawn]

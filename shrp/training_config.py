@@ -88,7 +88,7 @@ class TrainConfig:
     learning_rate: float = 3e-5
     """For pretrained weights."""
     new_learning_rate: float = 5e-4
-    """For Router and Expander."""
+    """For Router and Expander; in the `narrow` control for what has the Expander's place."""
     weight_decay: float = 0.01
     warmup: float = 0.06
     """Share of each epoch's steps over which the rate rises; the optimizer starts afresh with each epoch."""

@@ -140,7 +140,7 @@ def test_a_typed_separator_begins_no_other_text(tiny_routed, tiny_tokenizer):
 
 
 def test_what_can_not_be_seen(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
-    with pytest.raises(PlanError, match="no expert layers"):
+    with pytest.raises(PlanError, match="no layers of experts"):
         attention_roles(tiny_model(), tiny_tokenizer, tiny_data(4))
     empty = TextData(TASKS["sst2"], "blank", (("",),) * 3, None)
     with pytest.raises(DataError, match="token of its own"):

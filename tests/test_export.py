@@ -122,7 +122,9 @@ def test_every_family_gives_pytorchs_logits_on_any_batch(
         assert (model(**inputs).logits - model(**ignored).logits).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", ["dense, eager", "dropped", "uniform", "narrow", "static, of numbers"])
+@pytest.mark.parametrize(
+    "kind", ["dense, eager", "dropped", "uniform", "narrow", "narrow, mpnet", "static, of numbers"]
+)
 def test_other_models_without_routers_export_too(
     kind, tiny_model, tiny_routed, static, tiny_tokenizer, tiny_inputs, tmp_path
 ):
@@ -130,6 +132,7 @@ def test_other_models_without_routers_export_too(
         "dense, eager": lambda: tiny_model(attn="eager"),
         "dropped": lambda: tiny_routed(control="dropped"),
         "narrow": lambda: tiny_routed(control="narrow"),
+        "narrow, mpnet": lambda: tiny_routed("mpnet", control="narrow"),
         "static, of numbers": lambda: static(num_labels=1),
         "uniform": lambda: tiny_routed(control="uniform"),
     }[kind]()

@@ -459,7 +459,13 @@ def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_
 
     run = ("train", *base, *files, "--converted", made, "--out", out)
     run += ("--learning-rate", 1e-9, "--new-learning-rate", 1e-9)  # to see where it starts from
-    for wrong in (("--recover", 1), ("--per-layer", 1), ("--controls", "random"), ("--freeze-dense",)):
+    for wrong in (
+        ("--recover", 1),
+        ("--per-layer", 1),
+        ("--controls", "random"),
+        ("--controls", "narrow"),
+        ("--freeze-dense",),
+    ):
         code, _, error = shrp(*run, *wrong)
         assert code == 1
         assert "is pruned already" in error

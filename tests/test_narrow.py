@@ -1,4 +1,4 @@
-"""The control whose layers stay dense: pruned of heads and neurons, by what these add, to the size of SHRP's layers."""
+"""The control whose layers stay dense: pruned of heads and neurons that change little of what is added."""
 
 import copy
 
@@ -12,7 +12,7 @@ from shrp.config import ShrpConfig
 from shrp.convert import convert, convert_layer, layer_kinds, new_parameters
 from shrp.errors import CheckpointError, ShrpError
 from shrp.families import encoder_layers, family_of
-from shrp.measure import dense_layer_params, static_layer_params
+from shrp.sizes import dense_layer_params, narrow_layer_params, static_layer_params
 
 
 def narrowed(model, inputs, experts=2, layer=1):
@@ -101,9 +101,20 @@ def test_a_feed_forward_network_that_takes_tokens_in_chunks_is_measured_whole(ti
         torch.testing.assert_close(value, made[1][name], msg=name)
 
 
-def test_it_drops_out_where_a_dense_layer_does(tiny_model, tiny_inputs):
-    model, inputs = tiny_model(dropout=0.5), tiny_inputs()
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_it_drops_out_where_a_dense_layer_does(family, tiny_model, tiny_inputs, monkeypatch):
+    model, inputs = tiny_model(family, dropout=0.5), tiny_inputs()
+    dense, dropped = encoder_layers(model)[1], []
+    dropout = torch.nn.functional.dropout
+    watched = lambda x, p, training, *rest: (dropped.append(p), dropout(x, p, training, *rest))[1]  # noqa: E731
+    monkeypatch.setattr(torch.nn.functional, "dropout", watched)
+    model.train()(**inputs)
+    of_dense = len(dropped)
     layer = narrowed(model, inputs)
+    dropped.clear()
+    model.train()(**inputs)
+    assert len(dropped) == of_dense
+    assert dense.training
     state, mask = torch.randn(2, 5, 24), torch.ones(2, 5)
     assert not torch.equal(layer.train()(state, mask), layer(state, mask))
     layer.attention_dropout = 0.0
@@ -123,7 +134,7 @@ def test_a_checkpoint_whose_heads_are_none_of_the_layers_is_refused(
         tiny_routed(control="narrow"), tiny_tokenizer, tiny_info(control="narrow"), tmp_path / "made"
     )
     state = load_file(folder / "model.safetensors")
-    name = next(name for name in state if name.endswith("1.kept"))
+    name = next(name for name in state if name.endswith("1.kept_heads"))
     save_file(state | {name: torch.tensor(kept)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"does not fit its config.json: .*kept"):
         checkpoint.load(folder)
@@ -156,14 +167,14 @@ def test_padding_says_nothing_about_which_are_kept(tiny_model, tiny_inputs):
 def test_it_is_no_larger_than_what_it_stands_beside_and_hardly_smaller(d, heads):
     for experts in range(1, heads + 1):
         kept, neurons = narrow.size_like(d, d // heads, experts)
-        mine = narrow.layer_params(d, d // heads, kept, neurons)
+        mine = narrow_layer_params(d, d // heads, kept, neurons)
         static = static_layer_params(d, d // heads, experts)
         one = 2 * d + 1
         if experts > 1:
             assert static - one < mine <= static
         else:
             assert (kept, neurons, mine - static) == (1, 1, 3 * d + 1)
-    assert narrow.layer_params(d, d // heads, heads, 4 * d) == dense_layer_params(d, 4 * d)
+    assert narrow_layer_params(d, d // heads, heads, 4 * d) == dense_layer_params(d, 4 * d)
 
 
 def test_its_rates_are_those_of_what_it_stands_beside(tiny_model, tiny_inputs):

@@ -376,7 +376,7 @@ def test_pruned_heads_are_one_series_of_their_own_whatever_their_size():
     marks.append(Mark("random experts, 1 a layer", "control", 0.7, (0.6, 0.8), "range of 3 draws", 200, HALF))
     fig = curve_of([], marks)
     (pruned,) = (trace for trace in fig.data if "heads" in str(trace.name))
-    assert (pruned.name, len(pruned.x)) == ("control: heads and neurons pruned", 2)
+    assert (pruned.name, list(pruned.text)) == ("control: heads and neurons pruned", ["1", "2"])
     (random,) = (trace for trace in fig.data if "random" in str(trace.name))
     assert pruned.marker.symbol != random.marker.symbol
 

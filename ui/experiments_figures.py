@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from shrp.leads import MEAN
 from shrp.phrases import ends_in_points, in_points, signed, with_ends
 from shrp.published import PUBLISHED, Published
-from shrp.studies import FROM_TEACHER, NAMES, NARROW, UNROUTED
+from shrp.studies import AS_TRAINED, NAMES, NARROW, UNROUTED
 from shrp.studies import floors as floors_of
 from ui.experiments_seed_figures import between
 from ui.text import escape_html, metric_name
@@ -28,7 +28,7 @@ _LOOK = {
     NARROW: (BROWN, "diamond"),
 }
 
-_TRAINED = ("routed", *FROM_TEACHER)
+_TRAINED = ("routed", *AS_TRAINED)
 """Models that nothing was taken from since they were trained; the others are so only where they recovered."""
 
 _PLACES = {

@@ -51,7 +51,7 @@ _STYLES = {
 _GIVEN = (GREY, "star-square")
 """Of what a file chose by other means."""
 _BEST = "#a87e00"
-_MANY = re.compile(r"(\d+) a layer")
+_MANY = re.compile(r"(\d+) (?:a layer|experts?\b)")
 _SYMBOLS = {
     "shipped static, recovered": "star",
     f"control: {DROPPED}": "triangle-down",

@@ -264,5 +264,10 @@ def _mark_stages(fig: go.Figure, frame: pd.DataFrame) -> None:
             layer="below",
         )
         fig.add_annotation(
-            x=(first + last) / 2, y=1, yref="y domain", text=f"stage {stage}", showarrow=False, yanchor="bottom"
+            x=(first + last) / 2,
+            y=1,
+            yref="y domain",
+            text=f"stage {stage}",
+            showarrow=False,
+            yanchor="bottom",
         )

@@ -347,5 +347,7 @@ def prune(
 def _refuse_dense_and_static(source: Checkpoint, checkpoint: Path) -> None:
     if not source.info.config.layers:
         raise PlanError(f"{checkpoint} is dense: it has no converted layer to prune. `train` converts it.")
+    if source.info.config.control in ("dropped", "narrow"):
+        raise PlanError(f"{checkpoint} is a control without experts; prune a routed checkpoint.")
     if source.is_static:
         raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")

@@ -87,7 +87,7 @@ def train(
         typer.Option(
             help="A checkpoint of `convert`: its layers take the place of stage 1, and of --layers. "
             "Pruned there already, it gives a static checkpoint, of which nothing else can be pruned: no "
-            "--per-layer, --recover or random control."
+            "--per-layer, --recover or controls random and narrow."
         ),
     ] = None,
     order: Annotated[
@@ -105,7 +105,9 @@ def train(
         float | None, typer.Option(help="Weight of the balance loss in stage 1 (lambda).")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="For pretrained weights.")] = None,
-    new_learning_rate: Annotated[float | None, typer.Option(help="For Router and Expander.")] = None,
+    new_learning_rate: Annotated[
+        float | None, typer.Option(help="For Router and Expander, or what has the Expander's place.")
+    ] = None,
     distill_logits: Annotated[
         float | None, typer.Option(help="Share of the loss from the teacher's logits, 0 to 1.")
     ] = None,
