@@ -1,0 +1,32 @@
+"""Controls that `train --keep-stages` leaves, opened as checkpoints: each page says what they are and lack."""
+
+import pytest
+
+from .helpers import texts_of
+
+SAID = {
+    "pruning_lab": {
+        "uniform": "a control without routers, so there is no usage to prune by",
+        "dropped": "a control whose layers were dropped, so there is no usage to prune by",
+        "narrow": "heads and neurons of its layers were pruned, so there is no usage to prune by",
+    },
+    "routing": {
+        "uniform": "a control without routers: all experts weigh the same",
+        "dropped": "a control whose layers were dropped, so there is nothing to route",
+        "narrow": "a control without experts: heads and neurons of its layers were pruned",
+    },
+    "attribution": {
+        "uniform": "no router",
+        "dropped": "a control whose layers were dropped, so there are no experts in it",
+        "narrow": "a control whose layers are dense ones, pruned: there are no experts in it",
+    },
+}
+
+
+@pytest.mark.parametrize("control", ["uniform", "dropped", "narrow"])
+@pytest.mark.parametrize("page", SAID)
+def test_a_control_says_what_it_lacks(open_page, save_tiny, page, control):
+    at = open_page(page, save_tiny(control, control=control), text="w1 w2 w3")
+    assert not at.exception
+    assert not at.error
+    assert SAID[page][control] in texts_of(at)
