@@ -7,7 +7,7 @@ import pytest
 from shrp.leads import lead_frame
 from shrp.rates import rates_frame
 from shrp.studies import NAMES, average, glue_frame
-from ui.experiments_figures import lead_panels, pareto
+from ui.experiments_figures import lead_panels, pareto, retained_panels
 from ui.experiments_rate_figures import kept_by_rate
 
 from .test_experiments import rates_row
@@ -67,3 +67,17 @@ def test_leads_have_a_panel_a_task_filled_where_they_are_paired():
     (cola,) = (one for one in fig.data if one.xaxis == "x" and one.name == "layers dropped")
     assert "cola: +10.0 (+8.0 to +12.0) points (on the same inputs, seeds: 1)" in cola.hovertext
     assert fig.layout.xaxis.range[0] < 0 < fig.layout.xaxis.range[1]  # nobody's lead is in every panel
+
+
+def test_long_names_beside_each_other_have_room():
+    short = [row("cola", "static", 0.8, per_layer=m) for m in (2, 4, 8, 12)]
+    long = [
+        row("cola", "unrouted", 0.7, per_layer=2, recovered=True),
+        row("cola", "narrow", 0.7, per_layer=2, texts=0),
+    ]
+    fig = retained_panels(glue_frame([*short, *long]), "t", "n")
+    names = list(fig.layout.yaxis.categoryarray)
+    needed = 14 * sum(name.count("<br>") + 1 for name in names[:2]) / 2  # the two long ones stand lowest
+    assert needed >= 42
+    below = 60  # the axis' own numbers
+    assert (fig.layout.height - fig.layout.margin.t - below) / len(names) >= needed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -150,7 +151,10 @@ def _panels(fig: go.Figure, title: str, note: str, names: list[str]) -> go.Figur
         names: with their line breaks.
     """
     top = title_height(note) + 38  # of the panels' own titles
-    height = top + 68 + 12 * sum(name.count("<br>") + 1 for name in names) + 20 * len(names)
+    lines = [name.count("<br>") + 1 for name in names]
+    # Rows are alike, so all as high as two neighbouring names need.
+    row = max([12 * sum(lines) / len(lines) + 20, *(7 * (a + b) + 6 for a, b in pairwise(lines))])
+    height = top + 68 + round(row * len(names))
     return layout(fig, title, subtitle=note, height=height, legend=False, margin={"t": top})
 
 
