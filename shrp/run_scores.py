@@ -68,9 +68,8 @@ class RunScores:
 
     def _add(self, label: str, kind: str, found: list[list[Evaluation]], facts: Mapping[str, Any]) -> None:
         """Add a row for each data set from its evaluations; several (draws of one control) are averaged."""
-        if "per_layer" in facts and not label.startswith(
-            HEADS_PRUNED
-        ):  # which has no experts, but their size
+        has_experts = not label.startswith(HEADS_PRUNED)  # a control of their size
+        if "per_layer" in facts and has_experts:
             facts = {**facts, "budget": facts["per_layer"] * self.layers}
         for data, evaluations in zip(self.sets, found, strict=True):
             teacher = [
