@@ -1,12 +1,13 @@
 """What all layers do that attend: masks as encoders hand them down, position biases, attention probabilities.
 
-Shapes: `B` inputs, `T` tokens, `H` heads or experts of `dh` dimensions.
+Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` heads or experts of `dh` dimensions, of which `m` are kept.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def token_mask_of(attention_mask: Tensor | None) -> Tensor | None:
@@ -68,3 +69,46 @@ def attention_probs(
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)
     return scores.softmax(-1)
+
+
+class KeptHeads(nn.Module):
+    """Some of a dense layer's heads, their queries, keys and values one product: what pruned layers begin with."""
+
+    qkv: nn.Linear
+    """Rows: queries of all kept heads, then keys, then values."""
+    head_size: int
+    attention_dropout: float
+
+    def of_heads(self, position_bias: Tensor | None) -> Tensor | None:
+        """The kept heads' rows of a position bias `(H, T, T)`, `(m, T, T)`."""
+        raise NotImplementedError
+
+    def attended(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
+    ) -> Tensor:
+        """What each kept head takes from the tokens, `(B, m, T, dh)`; args as for `ExpertLayer.expert_outputs`."""
+        query, key, value = self._split(hidden_states)
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=score_bias(attention_mask, self.of_heads(position_bias), query.dtype),
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+
+    def attention_maps(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attention probabilities of the kept heads, `(B, m, T, T)`; args as for `ExpertLayer.attention_maps`."""
+        query, key, _ = self._split(hidden_states)
+        return attention_probs(query, key, attention_mask, self.of_heads(position_bias))
+
+    def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `(B, m, T, dh)` each."""
+        b, t, _d = hidden_states.shape
+        kept = self.qkv.out_features // (3 * self.head_size)
+        fused = self.qkv(hidden_states).view(b, t, 3, kept, self.head_size)
+        return fused.permute(2, 0, 3, 1, 4).unbind(0)

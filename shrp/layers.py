@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shrp.attending import attention_probs, score_bias, token_mask_of
+from shrp.attending import KeptHeads, attention_probs, score_bias, token_mask_of
 from shrp.calling import PLAIN, Calling
 from shrp.config import Routing
 from shrp.hidden_states import tell
@@ -234,7 +234,7 @@ def _mean_norms(outputs: Tensor, token_mask: Tensor | None) -> Tensor:
     return (norms * real).sum(-1) / real.sum(-1).clamp_min(1.0)
 
 
-class StaticLayer(nn.Module):
+class StaticLayer(KeptHeads):
     """What pruning leaves of an `ExpertLayer`: `m` experts in one fused product, no router (method.md, "Pruning").
 
     The plan's weights are folded into the values, so the experts' outputs are simply added. Equal to the
@@ -260,7 +260,6 @@ class StaticLayer(nn.Module):
         """The kept experts, whose rows of a position bias are needed where the family has one."""
         self.kept, self.head_size, self.hidden_size = kept, head_size, hidden_size
         self.dropout, self.attention_dropout = dropout, attention_dropout
-        # Rows: queries of all kept experts, then keys, then values.
         self.qkv = nn.Linear(hidden_size, 3 * kept * head_size)
         self.expander = Expander(head_size, hidden_size, eps, gain=1.0)
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
@@ -296,36 +295,15 @@ class StaticLayer(nn.Module):
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
     ) -> Tensor | tuple[Tensor]:
         """Map `(B, T, d)` to `(B, T, d)`."""
-        position_bias = self._of_heads(self.calling.position_bias(args))
-        query, key, value = self._split(hidden_states)
-        mask = score_bias(attention_mask, position_bias, query.dtype)
-        outputs = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.attention_dropout if self.training else 0.0
-        )
+        outputs = self.attended(hidden_states, attention_mask, self.calling.position_bias(args))
         mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         output = _add_and_norm(self.norm, hidden_states, update)
         tell(self.layer, hidden_states, output)
         return self.calling.answer(output, asked)
 
-    def attention_maps(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        position_bias: Tensor | None = None,
-    ) -> Tensor:
-        """Attention probabilities of the kept experts, `(B, m, T, T)`; args as for `ExpertLayer.attention_maps`."""
-        query, key, _ = self._split(hidden_states)
-        return attention_probs(query, key, attention_mask, self._of_heads(position_bias))
-
-    def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, `(B, m, T, dh)` each."""
-        b, t, _d = hidden_states.shape
-        fused = self.qkv(hidden_states).view(b, t, 3, self.kept, self.head_size)
-        return fused.permute(2, 0, 3, 1, 4).unbind(0)
-
-    def _of_heads(self, position_bias: Tensor | None) -> Tensor | None:
-        """The kept experts' rows of a position bias `(H, T, T)`, `(m, T, T)`."""
+    def of_heads(self, position_bias: Tensor | None) -> Tensor | None:
+        """As in `KeptHeads`."""
         if position_bias is None:
             return None
         return torch.stack([position_bias[head] for head in self.heads])

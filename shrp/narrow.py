@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from shrp.attending import attention_probs, score_bias
+from shrp.attending import KeptHeads
 from shrp.calling import PLAIN, Calling
 from shrp.errors import ShrpError
 from shrp.families import family_of
@@ -47,7 +47,7 @@ class _Rest(nn.Module):
         self.up, self.down = nn.Linear(d, neurons), nn.Linear(neurons, d)
 
 
-class NarrowLayer(nn.Module):
+class NarrowLayer(KeptHeads):
     """A post-LayerNorm encoder layer of some of a dense one's heads and neurons; called like the layer it replaces."""
 
     def __init__(
@@ -73,7 +73,6 @@ class NarrowLayer(nn.Module):
         self.drops_attended = drops_attended
         # Which of the dense layer's they are: stored, since position biases are a head's own.
         self.register_buffer("kept_heads", torch.arange(heads))
-        # Rows: queries of all kept heads, then keys, then values.
         self.qkv = nn.Linear(hidden_size, 3 * heads * head_size)
         self.rest = _Rest(hidden_size, heads * head_size, neurons, eps)
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
@@ -97,12 +96,7 @@ class NarrowLayer(nn.Module):
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
     ) -> Tensor | tuple[Tensor]:
         """Map `(B, T, d)` to `(B, T, d)`."""
-        bias = self._of_heads(self.calling.position_bias(args))
-        query, key, value = self._split(hidden_states)
-        mask = score_bias(attention_mask, bias, query.dtype)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.attention_dropout if self.training else 0.0
-        )
+        mixed = self.attended(hidden_states, attention_mask, self.calling.position_bias(args))
         rest = self.rest
         update = rest.out(mixed.transpose(1, 2).flatten(2))
         attended = rest.norm(hidden_states + (self._drop(update) if self.drops_attended else update))
@@ -110,23 +104,8 @@ class NarrowLayer(nn.Module):
         tell(self.layer, hidden_states, output)
         return self.calling.answer(output, asked)
 
-    def attention_maps(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        position_bias: Tensor | None = None,
-    ) -> Tensor:
-        """Attention probabilities of the kept heads, `(B, m, T, T)`; args as for `ExpertLayer.attention_maps`."""
-        query, key, _ = self._split(hidden_states)
-        return attention_probs(query, key, attention_mask, self._of_heads(position_bias))
-
-    def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, `(B, m, T, dh)` each."""
-        b, t, _d = hidden_states.shape
-        fused = self.qkv(hidden_states).view(b, t, 3, len(self.kept_heads), self.head_size)
-        return fused.permute(2, 0, 3, 1, 4).unbind(0)
-
-    def _of_heads(self, position_bias: Tensor | None) -> Tensor | None:
+    def of_heads(self, position_bias: Tensor | None) -> Tensor | None:
+        """As in `KeptHeads`."""
         return None if position_bias is None else position_bias[self.kept_heads]
 
     def _drop(self, update: Tensor) -> Tensor:
