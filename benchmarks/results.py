@@ -35,8 +35,8 @@ carry (`python -m shrp train` measured them, or `python -m benchmarks.glue --shi
 accuracy, else the bootstrap of inputs) unless a row says that it is the range of several draws. "Of teacher" is the
 score divided by the dense teacher's on the same data. Parameters and FLOPs are shares of the dense model's, of the
 encoder's layers alone and of the whole model with embeddings and head, FLOPs at 128 tokens. A control "ties" where
-the interval of SHRP's lead over it holds 0. Beside checkpoints that follows from both scores' intervals, a mean of
-random draws being taken as exact; random experts, and pruned heads and neurons, are compared with the static model of
+the interval of SHRP's lead over it holds 0. Beside checkpoints that follows from both scores' intervals, the range of
+random draws standing for one; random experts, and pruned heads and neurons, are compared with the static model of
 the same size and recovery, the other controls with every SHRP model. Speed comes last.
 """
 STUDIES: tuple[tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]], ...] = (
