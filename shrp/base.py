@@ -81,8 +81,8 @@ def load_base(
         the names of its labels, where the model has any, and between GLUE's tasks their own names.
 
     Raises:
-        TrainingError: nothing loadable by that name, converted already, a tokenizer that does not fit, or
-            `head_labels` that are not the task's.
+        TrainingError: nothing loadable by that name, weights that lack a part of the encoder, converted already, a
+            tokenizer that does not fit, or `head_labels` that are not the task's.
         UnsupportedModelError: no adapter for its family.
     """
     ours = checkpoint.info_if_ours(base)
@@ -141,13 +141,27 @@ def load_base(
     if wrong := unembedded(model, tokenizer):
         raise TrainingError(f"{base} {wrong}")
     read_as(model, tokenizer)
-    fresh = bool(report["missing_keys"] or report.get("mismatched_keys"))
+    new = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if untrained := sorted(key for key in new if _is_of_encoder(model, key)):
+        raise TrainingError(
+            f"{base}: its weights have no {untrained[0]} of the shape that its config says ({len(untrained)} such "
+            "tensors are missing), so a part of the encoder would be untrained; name a base whose weights are whole."
+        )
+    fresh = bool(new)
     if fresh and head_labels:
         raise TrainingError(
             f"{base} has no trained head of {task.num_labels} outputs for labels to be named."
         )
     trained = bool(head_labels or ours is None) and not fresh and _are_of(names, task)
     return _in_order(model.eval(), _folded(names), task) if trained else model.eval(), tokenizer, trained
+
+
+def _is_of_encoder(model: PreTrainedModel, key: str) -> bool:
+    """Whether a tensor's name is of the encoder. A pooler is not: it reads the first token for the head, and many
+    pretrained encoders come without one.
+    """
+    below = key.removeprefix(f"{model.base_model_prefix}.")
+    return below != key and not below.startswith("pooler.")
 
 
 def of_another_task(base: str, task: Task) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.errors import DataError
 from shrp.families import positions
+from shrp.tabular import is_unicode
 
 Batch = dict[str, Tensor]
 Encoded = dict[str, list[int]]
@@ -36,6 +37,20 @@ def longest_input(
     return limit if max_length is None else min(limit, max_length)
 
 
+def check_writable(texts: Iterable[tuple[str, ...]]) -> None:
+    """Refuse what no tokenizer reads.
+
+    Raises:
+        DataError: A text holds half of a surrogate pair, as from a cut emoji or from bytes that are not UTF-8.
+    """
+    for place, parts in enumerate(texts, start=1):
+        if not all(map(is_unicode, parts)):
+            raise DataError(
+                f"Input {place} is not valid Unicode: it holds half of a character, as from a cut emoji or from bytes "
+                "that are not UTF-8. Take that out."
+            )
+
+
 def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -> list[Encoded]:
     """Tokenize texts or pairs of texts, without padding.
 
@@ -50,8 +65,9 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
         `token_type_ids` where the tokenizer gives them.
 
     Raises:
-        DataError: An input is neither one text nor a pair.
+        DataError: An input is neither one text nor a pair, or no text that can be written down.
     """
+    check_writable(texts)
     places: dict[int, list[int]] = {}
     for place, text in enumerate(texts):
         places.setdefault(len(text), []).append(place)
@@ -97,7 +113,8 @@ def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list
 
 
 def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
-    """Tokens of each text or pair, special tokens included, if nothing were cut."""
+    """Tokens of each text or pair, special tokens included, if nothing were cut. Raises as `check_writable`."""
+    check_writable(texts)
     if not len(texts):
         return []
     found = []

@@ -127,7 +127,7 @@ class CheckpointInfo:
             )
         except ShrpError as error:
             raise CheckpointError(f"the checkpoint's shrp section is not valid: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(f"the checkpoint's shrp section is incomplete: {error!r}.") from error
 
 

@@ -43,7 +43,8 @@ class TextData:
         slice_words: What these slices are, a line each (`shrp.slices`).
 
     Raises:
-        DataError: The parts differ in length, or a label is not one of the task's, such as a class id with a fraction.
+        DataError: The parts differ in length, or a label is not one of the task's, such as a class id with a fraction
+            or a number that is not finite.
     """
 
     task: Task
@@ -72,6 +73,8 @@ class TextData:
             if len(wrong := labels[labels != np.floor(labels)]):  # nan is unequal to itself
                 raise DataError(f"The labels of '{self.task.name}' are class ids; {wrong[0]:g} is none.")
             labels = np.asarray(self.labels, dtype=np.int64)
+        elif len(wrong := labels[~np.isfinite(labels)]):
+            raise DataError(f"The labels of '{self.task.name}' are numbers; {wrong[0]:g} is none.")
         top = self.task.num_labels - 1
         if not self.task.is_regression and len(labels) and not 0 <= labels.min() <= labels.max() <= top:
             raise DataError(f"The class ids of '{self.task.name}' go from 0 to {top}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -15,6 +16,8 @@ from shrp.partial import run_from
 _LINEAR = 3.0
 """Where GELU is the identity to within 0.4%, for pre-activations spread about it with unit variance."""
 _RIDGE = 1e-3
+_MOST = 2**28
+"""Numbers in what all experts would add to all tokens, 1 GiB: beyond it not all tokens are looked at."""
 
 
 @torch.no_grad()
@@ -31,7 +34,7 @@ def fit_expander(
 
     Args:
         model: holds the new `ExpertLayer` at `index`; changed in place.
-        batches: model inputs, `(B, T)` each; all are used.
+        batches: model inputs, `(B, T)` each; all are used, of very many tokens every second one, or third, and so on.
     """
     layer = encoder_layers(model)[index]
     assert isinstance(layer, ExpertLayer)
@@ -40,9 +43,11 @@ def fit_expander(
     model.eval()
     samples = [_sample(model, index, layer, dense, {k: v.to(device) for k, v in b.items()}) for b in batches]
     model.train(was_training)
+    heads, size = layer.num_experts, layer.hidden_size
+    every = math.ceil(sum(len(s[1]) for s in samples) * heads * size / _MOST)  # token, in order
     outputs, update = (
-        torch.cat([s[0] for s in samples], 1),
-        torch.cat([s[1] for s in samples]),
+        torch.cat([s[0] for s in samples], 1)[:, ::every],
+        torch.cat([s[1] for s in samples])[::every],
     )  # (H, N, dh), (N, d)
     mean_u, mean_r = outputs.mean((0, 1)), update.mean(0)
     u = outputs - mean_u

@@ -196,6 +196,7 @@ def explore(
     Raises:
         DataError: more than `MAX_SENTENCES` inputs, one without the task's number of texts, or a token forced
             in several texts.
+        PlanError: an expert or a token is forced that is not there.
     """
     if len(texts) > MAX_SENTENCES:
         raise DataError(f"At most {MAX_SENTENCES} inputs can be explored at once, not {len(texts)}.")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from shrp.batching import check_writable
 from shrp.data import TextData
 from shrp.errors import DataError, ExportError, ShrpError, first_line
 from shrp.evaluate import Texts, in_order, last_of, stream
@@ -79,7 +80,7 @@ class Exported:
         """Outputs for one batch of texts or pairs, in the order of the task's labels; float32 `(batch, num_labels)`.
 
         Raises:
-            DataError: an input has not as many texts as the task.
+            DataError: an input has not as many texts as the task, or is no text that can be written down.
             ExportError: the graph can't be run on them.
         """
         if wrong := {len(text) for text in texts} - {len(self.task.text_columns)}:
@@ -203,7 +204,7 @@ def load_export(folder: Path, *, spin: bool = True) -> Exported:
             dict(row) | {"score": float(row["score"]), "max_length": int(row["max_length"])}
             for row in config.get("teacher", ())
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ShrpError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ShrpError) as error:
         raise ExportError(
             f"{folder / CONFIG} is not as this version writes it ({first_line(error)}); export the checkpoint anew."
         ) from error
@@ -222,5 +223,6 @@ def load_export(folder: Path, *, spin: bool = True) -> Exported:
 
 
 def _as_read(texts: Texts) -> list[str | tuple[str, ...]]:
-    """Single texts out of their tuples, as tokenizers takes them."""
+    """Single texts out of their tuples, as tokenizers takes them. Raises as `check_writable`."""
+    check_writable(texts)
     return [text if len(text) > 1 else text[0] for text in texts]

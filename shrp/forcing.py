@@ -80,12 +80,21 @@ class ForcedRoute:
         """A `GateSource` for `use_gates` that puts the route into effect.
 
         Token positions count from the left of each row, so rows must not be padded there.
+
+        Raises:
+            PlanError: it names an expert or a token that is not there (`fitting` leaves such out).
         """
         here = [force for force in self.forces if force.layer == layer]
         if not here:
             return None
         changed = gates.clone()
+        tokens = probs.shape[1] if probs.dim() == 3 else 0  # (B, T, H) under token routing, else (B, H)
         for force in here:  # the one for all tokens comes first
+            if force.expert >= probs.shape[-1] or (force.token is not None and force.token >= tokens):
+                raise PlanError(
+                    f"layer {layer} has no {_name(force)} to force: it has experts 0 to {probs.shape[-1] - 1}"
+                    + (f" and {tokens} tokens here." if tokens else ", of whole inputs.")
+                )
             one_hot = torch.eye(probs.shape[-1], dtype=gates.dtype, device=gates.device)[force.expert]
             if force.token is None:
                 changed[...] = one_hot
@@ -117,6 +126,10 @@ class ForcedRoute:
             force = Force(int(layer), int(expert), None if token is None else int(token))
             route = _ordered([*(f for f in route.forces if f.place != force.place), force])
         return route
+
+
+def _name(force: Force) -> str:
+    return f"expert {force.expert}" + ("" if force.token is None else f" for token {force.token}")
 
 
 def _ordered(forces: Iterable[Force]) -> ForcedRoute:

@@ -21,7 +21,8 @@ def resolve_precision(wanted: str) -> str:
 def _measured() -> str:
     device = one_accelerator().device.type
     if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        # Older ones emulate it, which is slower than float32.
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device != "cpu":
         return "fp32"
     times = {}

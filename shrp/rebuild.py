@@ -24,11 +24,19 @@ _NOT_A_STRANGERS = (
     "attn_implementation",
     "_attn_implementation",
     "quantization_config",
-    *("return_dict", "output_attentions", "output_hidden_states"),
+    *("return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward"),
 )
 """Entries of a config that are not handed on: some would make transformers fetch or run code, others return what nobody
-asked for.
+asked for, or fail at some lengths of text alone.
 """
+_COUNTED = {
+    "num_hidden_layers": 256,
+    "n_layers": 256,
+    "num_attention_heads": 1024,
+    "n_heads": 1024,
+    "num_labels": 10_000,
+}
+"""Numbers in a config that make as many objects before the weights are looked at, and how large they may be."""
 
 
 def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedModel:
@@ -37,12 +45,15 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     Raises:
         CheckpointError: it describes none, or other layers than its `shrp` section.
     """
-    names = data.get("architectures") or []
-    name = names[0] if len(names) == 1 and isinstance(names[0], str) else ""
-    cls = getattr(transformers, name, None) if name.isidentifier() else None
-    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
-        raise CheckpointError(f"{folder}: architectures must name one transformers model class, not {names}.")
+    name = _architecture(folder, data)
+    for key, most in _COUNTED.items():
+        value = data.get(key)
+        if value is not None and not (type(value) is int and 0 <= value <= most):
+            raise CheckpointError(
+                f"{folder}/config.json has a {key} that is not a number from 0 to {most:,}."
+            )
     try:
+        cls = getattr(transformers, name)
         plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
         config = AutoConfig.for_model(**plain)
         with torch.device("meta"):
@@ -53,6 +64,22 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise CheckpointError(f"{folder}: its config.json does not describe a {name}: {error}.") from error
     return model
+
+
+def _architecture(folder: Path, data: Mapping[str, Any]) -> str:
+    """The transformers class that a config names.
+
+    Raises:
+        CheckpointError: it names none, several, or something else.
+    """
+    names = data.get("architectures")
+    name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else ""
+    cls = getattr(transformers, name, None) if name.endswith("ForSequenceClassification") else None
+    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
+        raise CheckpointError(
+            f"{folder}: architectures must name one transformers class for sequence classification, not {names!r:.60}."
+        )
+    return name
 
 
 def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:

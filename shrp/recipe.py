@@ -17,13 +17,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp import checkpoint, reference
-from shrp.base import load_base, name_of, of_another_task
+from shrp.base import base_config, load_base, name_of, of_another_task
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo, evaluated_length, usage_in
 from shrp.config import ShrpConfig
 from shrp.conversions import load_conversion
 from shrp.data import is_probe
-from shrp.errors import TrainingError
+from shrp.errors import PlanError, TrainingError
 from shrp.evaluation import Evaluation
 from shrp.general import graft
 from shrp.history import history_text, joined
@@ -46,6 +46,8 @@ from shrp.training_config import TrainConfig, seed_after
 from shrp.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
 
 CONTROLS = ("random", "uniform", "dropped", "narrow")
+PER_LAYER = (1, 2, 4, 8, 12)
+"""Experts a layer at which static models are scored where nothing else is asked for."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -57,8 +59,8 @@ class Recipe:
     """The conversion, with its layers and distillation."""
     teacher: TrainConfig = field(default_factory=lambda: TrainConfig(stage2_epochs=3, learning_rate=5e-5))
     """Fine-tuning of the dense teacher, where the base has no trained head."""
-    per_layer: tuple[int, ...] = (1, 2, 4, 8, 12)
-    """Experts a layer at which static models are scored without recovery."""
+    per_layer: tuple[int, ...] | None = None
+    """Experts a layer at which static models are scored without recovery; None: those of `PER_LAYER` that there are."""
     recover: tuple[int, ...] = ()
     """Experts a layer at which a static model is trained on and scored."""
     recovery_epochs: int = 1
@@ -81,6 +83,17 @@ class Recipe:
             )
         if not self.config.shrp.layers:
             raise TrainingError("name at least one layer to convert; plain fine-tuning is `finetune`.")
+
+    def sizes(self, experts: int) -> tuple[int, ...]:
+        """Experts a layer at which static models are scored, of layers that have so many.
+
+        Raises:
+            PlanError: `per_layer` or `recover` asks for more than these, or for none.
+        """
+        for m in (*(self.per_layer or ()), *self.recover):
+            if not 1 <= m <= experts:
+                raise PlanError(f"static models of this base keep 1 to {experts} experts a layer, not {m}.")
+        return tuple(m for m in PER_LAYER if m <= experts) if self.per_layer is None else self.per_layer
 
 
 class Run:
@@ -135,6 +148,7 @@ class Run:
 
         Raises:
             TrainingError, DataError, CheckpointError: as the stages.
+            PlanError: as `Recipe.sizes`.
         """
         leaves = self.keep_stages or bool(self.recipe.recover)
         # A kill may have left a run beside what it has written already.
@@ -160,6 +174,7 @@ class Run:
                 )
         elif self.out.exists() and (self.out.is_file() or any(self.out.iterdir())):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
+        sizes = self.recipe.sizes(base_config(self.base).num_attention_heads)
         source = self._source()
         teacher = self._teacher()
         self.teacher_training = teacher.info.training
@@ -177,7 +192,7 @@ class Run:
         else:
             self._score("routed", "routed", written.model)
             draws = self.recipe.random_seeds * ("random" in self.recipe.controls)
-            self.scores.prunings(written, self.recipe.per_layer, self._plan, draws)
+            self.scores.prunings(written, sizes, self._plan, draws)
         del written  # a second model, which what comes now does not need
         self._save(made)
         for _ in self._train_further(teacher, made):

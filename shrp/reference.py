@@ -147,7 +147,7 @@ def read(folder: str | os.PathLike, task: Task) -> dict[str, Reference]:
                 )
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}.") from error
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} does not say what data its outputs are of: {error!r}.") from error
     for one in found.values():
         if not np.isfinite(one.logits).all():

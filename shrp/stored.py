@@ -212,12 +212,14 @@ def _check(
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # which no float can hold
+        return False
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _is_finite(value: Any) -> bool:
-    """False for inf and nan, and for whole numbers that no float can hold."""
-    return not isinstance(value, _NUMBER) or abs(value) <= sys.float_info.max
+    """False for inf and nan."""
+    return not isinstance(value, _NUMBER) or math.isfinite(value)
 
 
 def _wrong(what: str, name: str, value: Any) -> CheckpointError:
@@ -225,9 +227,9 @@ def _wrong(what: str, name: str, value: Any) -> CheckpointError:
 
 
 def _interval(what: str, value: list[Any] | None) -> None:
-    if value is not None and not (len(value) == 2 and all(isinstance(end, _NUMBER) for end in value)):
+    if value is not None and not (len(value) == 2 and all(_is(end, _NUMBER) for end in value)):
         raise CheckpointError(f"in the checkpoint, the interval of a {what} must be two numbers.")
 
 
 def _is_share(value: Any) -> bool:
-    return isinstance(value, _NUMBER) and math.isfinite(value) and value >= 0
+    return _is(value, _NUMBER) and _is_finite(value) and value >= 0

@@ -98,6 +98,12 @@ def test_a_class_id_with_a_fraction_is_refused(wrong):
     assert whole.labels.dtype == np.int64
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_number_to_predict_is_finite(wrong):
+    with pytest.raises(DataError, match=f"labels of 'stsb' are numbers; {wrong:g} is none"):
+        TextData(TASKS["stsb"], "mine", (("one", "two"), ("three", "four")), np.array([1.0, wrong]))
+
+
 def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="2 texts but 1 slices"):
         made([0, 1], slices=("a",))

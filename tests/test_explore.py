@@ -121,6 +121,12 @@ def test_long_odd_and_too_many_inputs(tokenizer):
         explore(model, tokenizer, SST2, texts(MAX_SENTENCES + 1))
     with pytest.raises(DataError, match="2 text"):
         explore(model, tokenizer, MRPC, [("only one",)])
+    with pytest.raises(DataError, match="Input 2 is not valid Unicode"):
+        explore(
+            model, tokenizer, SST2, [("w1",), ("caf\udce9",)]
+        )  # as the command line hands on a broken byte
+    with pytest.raises(DataError, match="Input 1 is not valid Unicode"):
+        token_counts(tokenizer, [("w1", "\ud83d")])
 
 
 def test_longest_input_knows_roberta_positions(tokenizer):
@@ -256,6 +262,16 @@ def test_a_routes_text_reads_back(text):
 def test_text_that_is_no_route_is_refused(text):
     with pytest.raises(PlanError, match="forced route"):
         ForcedRoute.parse(text)
+
+
+@pytest.mark.parametrize("text", ["1.4", "1.0t2"])
+def test_a_force_that_has_no_place_is_refused_in_words(tokenizer, text):
+    with pytest.raises(
+        PlanError, match=r"layer 1 has no expert .* to force: it has experts 0 to 3, of whole inputs"
+    ):
+        explore(build(), tokenizer, SST2, [("w1 w2",)], route=ForcedRoute.parse(text))
+    with pytest.raises(PlanError, match=r"no expert 0 for token 9 to force: .* and 4 tokens here"):
+        explore(build("token"), tokenizer, SST2, [("w1 w2",)], route=ForcedRoute.parse("1.0t9"))
 
 
 def by_hand(model, tokenizer, text, gates):

@@ -37,7 +37,9 @@ def machine(monkeypatch):
         clock = Clock(*seconds)
         device = torch.device(cuda if isinstance(cuda, str) else "cuda" if cuda else "cpu")
         monkeypatch.setattr(precision, "one_accelerator", lambda: SimpleNamespace(device=device))
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation
+        )
         monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=clock))
         return clock
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import torch as safetensors
 
 from shrp import checkpoint
 from shrp import train as training
@@ -633,6 +634,36 @@ def test_impossible_recipes():
         replace(RECIPE, controls=("none",))
     with pytest.raises(TrainingError, match="at least one layer"):
         replace(RECIPE, config=replace(RECIPE.config, shrp=ShrpConfig(())))
+
+
+@pytest.mark.parametrize("change", ["fewer layers", "another prefix", "fewer positions"])
+def test_weights_that_lack_a_part_of_the_encoder_are_refused(place, tiny_model, tiny_tokenizer, change):
+    """Else a random encoder would be fine-tuned, or converted, without a word."""
+    base, task = place / f"lacking {change}", datasets(place).train.task
+    tiny_model().save_pretrained(base)
+    tiny_tokenizer.save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    weights = safetensors.load_file(base / "model.safetensors")
+    if change == "fewer layers":
+        config["num_hidden_layers"] += 1
+    elif change == "fewer positions":
+        config["max_position_embeddings"] += 8
+    else:
+        weights = {f"wrapped.{name}": value for name, value in weights.items()}
+    (base / "config.json").write_text(json.dumps(config))
+    safetensors.save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match="a part of the encoder would be untrained"):
+        load_base(str(base), task)
+
+
+def test_sizes_that_a_base_does_not_have(place):
+    assert replace(RECIPE, per_layer=None).sizes(4) == (1, 2, 4)
+    assert replace(RECIPE, per_layer=(3,)).sizes(4) == (3,)
+    with pytest.raises(PlanError, match="keep 1 to 4 experts a layer, not 8"):
+        replace(RECIPE, recover=(8,)).sizes(4)
+    with pytest.raises(PlanError, match="not 5"):  # before a teacher is trained
+        Run(replace(RECIPE, per_layer=(1, 5)), str(place / "encoder"), datasets(place), place / "too many")()
+    assert not run_folder(place / "too many").exists()
 
 
 def test_bases_that_do_not_serve(place, finished, tiny_tokenizer):

@@ -107,6 +107,7 @@ GOOD = np.zeros((4, 2), np.float32)
         ({"x": GOOD}, {"shrp": ABOUT.replace("1", "9", 1)}, "of version 9, not 1"),
         ({"x": GOOD}, {"shrp": "[1"}, "truncated or not"),
         ({"x": GOOD}, {"shrp": "[1]"}, "does not say what data"),
+        ({"x": GOOD}, {"shrp": ABOUT[: ABOUT.index('{"data"')] + '"d"}}'}, "does not say what data"),
         ({"x": GOOD}, {}, "does not say what data"),
         ({"y": GOOD}, {"shrp": ABOUT}, "does not say what data"),
     ],

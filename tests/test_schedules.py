@@ -1,8 +1,11 @@
 """What softens stage 1: swapping layers, routers that explore, Expanders fitted to the dense layer."""
 
+import math
+
 import pytest
 import torch
 
+from shrp import expander_init
 from shrp import train as training
 from shrp.batching import collate, encode
 from shrp.config import ShrpConfig
@@ -151,6 +154,31 @@ def test_a_fitted_expander_is_closer_to_the_dense_layer_than_a_fresh_one(
     assert encoder_layers(model)[2] is not dense
     norm = dense.get_submodule(FAMILIES[family].last_norm)
     assert not norm._forward_pre_hooks
+
+
+def test_of_very_many_tokens_a_fit_takes_some(tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
+    """As good as of a quarter of them, where what all would need does not go into the memory."""
+    encoded = encode(tiny_tokenizer, tiny_data(60).texts)
+    batches = [collate(tiny_tokenizer, encoded, range(i, i + 20)) for i in (0, 20, 40)]
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    seen = []
+
+    def fitted(most):
+        monkeypatch.setattr(expander_init, "_MOST", most)
+        model = tiny_model()
+        dense = encoder_layers(model)[2]
+        convert_layer(model, 2, ShrpConfig((2,)))
+        layer = encoder_layers(model)[2]
+        with layer.expander.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1])):
+            fit_expander(model, 2, dense, batches)
+        return layer
+
+    layer = fitted(2**28)
+    assert seen == [tokens]
+    few = fitted(tokens * layer.num_experts * layer.hidden_size // 4 + 1)
+    assert seen[1] == math.ceil(tokens / 4)
+    apart = few.expander.norm.bias - layer.expander.norm.bias
+    assert 0 < apart.norm() < 0.3 * layer.expander.norm.bias.norm()
 
 
 def test_a_fitted_expander_is_near_the_best_linear_map(tiny_model, tiny_tokenizer, tiny_data):

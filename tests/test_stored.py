@@ -84,6 +84,9 @@ def test_null_is_not_known():
         {"kind": "static", "interval": [0.5, "more"]},
         {"kind": "static", "data": ["glue"]},
         {"kind": "static", "metric": "<b>"},
+        {"kind": "static", "score": 10**400},
+        {"kind": "static", "n": 10**400},
+        {"kind": "static", "interval": [0, 10**400]},
     ],
 )
 def test_scores_of_the_wrong_types_are_refused(row):
@@ -99,6 +102,7 @@ def test_scores_of_the_wrong_types_are_refused(row):
         {"1": 3},
         {"1": [0.5, None]},
         {"1": [0.5, float("nan")]},
+        {"1": [0.5, 10**400]},
         {"1": SHARES, "2": SHARES[:3]},
         [SHARES],
     ],

@@ -45,9 +45,6 @@ from shrp.cli.training_options import (
 )
 from shrp.phrases import listed
 
-DEFAULT_BUDGETS = (1, 2, 4, 8, 12)
-"""Experts a layer at which static models are scored where nothing else is asked for."""
-
 
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
@@ -263,11 +260,7 @@ def train(
     steps = Recipe(
         config,
         teacher=teacher,
-        per_layer=(
-            tuple(m for m in DEFAULT_BUDGETS if m <= geometry[1])
-            if per_layer is None
-            else experts_a_layer("--per-layer", per_layer, geometry[1])
-        ),
+        per_layer=None if per_layer is None else experts_a_layer("--per-layer", per_layer, geometry[1]),
         recover=recovered,
         recovery_epochs=recovery_epochs or 1,
         converted=None if converted is None else str(converted),
