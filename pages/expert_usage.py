@@ -97,7 +97,8 @@ def difference_of(
     )
     if (found := store.get(key)) is None:
         of = "share" if measure == SHARE else "mean_probs"
-        found = usage_difference(stats, groups[group], groups[against], of, pairs=pairs_of(data))
+        with st.spinner("Comparing the two groups …"):
+            found = usage_difference(stats, groups[group], groups[against], of, pairs=pairs_of(data))
         store.put(key, found)
     return found
 

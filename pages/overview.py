@@ -188,7 +188,7 @@ with right:
     )
 
 scores_section(selection.name, scores, first="" if own.empty else own["data"].iloc[0])
-latency.overview_section(selection.checkpoint, routed=selection.is_routed)
+latency.overview_section(selection.checkpoint, selection.name, routed=selection.is_routed)
 history: list[dict[str, Any]] = []
 try:
     history = loaders.read_history(selection.name)

@@ -54,7 +54,8 @@ def main() -> None:
         "Keep only some experts in each converted layer and drop the routers. The pruned model is rebuilt and "
         + lab_split.introduction(selection, setting)
     )
-    editor = lab_edits.editor(selection.checkpoint.fingerprint, list(expert_layers(model)), experts)
+    layers = list(expert_layers(model))
+    editor = lab_edits.editor(selection.checkpoint.fingerprint, layers, experts, state.CHECKPOINT)
     score = st.container()  # filled in last, so that an edit is on the map before its score is there
     place = st.container()
     try:

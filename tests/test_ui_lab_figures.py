@@ -459,6 +459,12 @@ def test_side_by_side_has_a_row_an_input():
     fig = expert_cells.routes_side_by_side(found)
     assert fig.data[0].z.tolist() == [[e.choice(6), e.choice(9)] for e in found]
     assert "<i>" not in "".join(fig.data[0].y)
+    pairs = [
+        replace(one, text=("The firm said that sales rose.", end)) for one, end in zip(found, ("Yes.", "No."))
+    ]
+    assert all(
+        end in name for name, end in zip(expert_cells.routes_side_by_side(pairs).data[0].y, ("Yes", "No"))
+    )
     same = [exploration(), exploration()]
     assert "same expert in every one of the 2" in routing_views.agreement(same)
 

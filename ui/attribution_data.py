@@ -11,6 +11,7 @@ import streamlit as st
 from shrp.attribution import importance
 from shrp.attribution.importance import MEANINGS, MEASURES, KnockOuts
 from shrp.errors import ShrpError
+from shrp.phrases import counted
 from ui import attribution_figures as figures
 from ui import state
 from ui.attribution_results import effect_table
@@ -74,16 +75,20 @@ def _controls(total: int) -> tuple[int, str]:
     left, right = st.columns([2, 3], gap="medium")
     sizes = [size for size in _SIZES if size < total] + [total]
     default = _DEFAULT if _DEFAULT in sizes else total
-    fall_back(INPUTS, sizes, default)
-    n = left.select_slider(
-        "Inputs",
-        sizes,
-        value=default,
-        key=INPUTS,
-        bind="query-params",
-        help="The first so many of a random order that keeps the data's share of each class. More inputs go on from "
-        "what was measured already.",
-    )
+    n = total
+    if len(sizes) == 1:  # a slider needs two ends
+        left.markdown(f"On all of the {counted(total, 'input')}")
+    else:
+        fall_back(INPUTS, sizes, default)
+        n = left.select_slider(
+            "Inputs",
+            sizes,
+            value=default,
+            key=INPUTS,
+            bind="query-params",
+            help="The first so many of a random order that keeps the data's share of each class. More inputs go on "
+            "from what was measured already.",
+        )
     with right:
         meaning = always_one(
             "A knocked-out expert",

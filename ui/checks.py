@@ -52,15 +52,11 @@ def measured_now(selection: state.Selection, *, healthy_training: bool) -> None:
         else:
             st.caption("It has no routers, so there is no usage here that could collapse or be noisy.")
             stats = None
-        labelled = data.labels is not None
-        if stats is None:
-            found = measurements.evaluation(selection.checkpoint, data)
-        else:
-            found = measurements.routed_evaluation(selection.checkpoint, data, stats, with_interval=labelled)
+        found = measurements.evaluation(selection.checkpoint, data, stats)
     except ShrpError as error:
         state.show_error(error)
         return
-    if labelled:
+    if data.labels is not None:
         _score(selection, found)
     else:
         st.caption(

@@ -25,13 +25,18 @@ def link_of(edits: PlanEdits) -> str:
     return _FROM_LAB + (text if len(text) <= lab_plan_url.LONGEST else "")
 
 
-def editor(letter: str, checkpoint: Checkpoint) -> Editor:
-    """The side's own edits of this checkpoint's plans, which its address carries as `a_plan` or `b_plan`."""
+def editor(letter: str, checkpoint: Checkpoint, picker: str) -> Editor:
+    """The side's own edits of this checkpoint's plans, which its address carries as `a_plan` or `b_plan`.
+
+    Args:
+        picker: of the side's checkpoint.
+    """
     model, url = checkpoint.model, f"{letter.lower()}_{PLAN}"
     asked = st.query_params.get(url, "")
     if linked := asked.startswith(_FROM_LAB):
         del st.query_params[url]
-    found = lab_edits.editor(checkpoint.fingerprint, list(expert_layers(model)), num_experts_of(model), url)
+    layers = list(expert_layers(model))
+    found = lab_edits.editor(checkpoint.fingerprint, layers, num_experts_of(model), picker, url)
     if linked:
         text = asked.removeprefix(_FROM_LAB)
         try:

@@ -128,7 +128,7 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         return Choice(name, checkpoint, kind)
     model = checkpoint.model
     setting = lab_controls.controls(len(expert_layers(model)), num_experts_of(model), f"{key_of(letter)}_")
-    return Choice(name, checkpoint, kind, setting, compare_plan.editor(letter, checkpoint))
+    return Choice(name, checkpoint, kind, setting, compare_plan.editor(letter, checkpoint, key_of(letter)))
 
 
 def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:

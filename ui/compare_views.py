@@ -17,6 +17,7 @@ from shrp.phrases import listed
 from shrp.usage import UsageStats
 from ui.compare_sides import Side
 from ui.downloads import chart, downloads
+from ui.store import once
 from ui.text import count, escape, escape_html, interval_text, metric_name, other_metrics, percent, score_text
 from ui.usage_figures import usage_heatmap
 
@@ -136,7 +137,7 @@ def usage(sides: Sequence[Side], stats: Sequence[UsageStats], data: TextData, na
     for letter, side, one, column in zip(LETTERS, sides, stats, st.columns(2, gap="medium"), strict=True):
         with column:
             usage_map(letter, side, one, layers, top, name)
-    distances(a, b, data, bases, name)
+    distances(sides, stats, data, bases, name)
 
 
 def usage_map(
@@ -171,11 +172,21 @@ def usage_map(
     )
 
 
-def distances(a: UsageStats, b: UsageStats, data: TextData, bases: tuple[str, str], name: str) -> None:
+def distances(
+    sides: Sequence[Side], stats: Sequence[UsageStats], data: TextData, bases: tuple[str, str], name: str
+) -> None:
     """The total-variation distance a layer, beside what chance makes of it, as a table and a sentence."""
+    a, b = stats
     pairs = pairs_of(data)
+    key = (*(side.read.fingerprint for side in sides), data.fingerprint, data.pairs)
     try:
-        frame = usage_distances(a, b, pairs=pairs, draws=DRAWS)
+        frame = once(
+            "usage distances",
+            16,
+            key,
+            "Comparing usage",
+            lambda _: usage_distances(a, b, pairs=pairs, draws=DRAWS),
+        )
     except DataError as error:
         st.caption(f":material/info: {escape(str(error))}")
         return

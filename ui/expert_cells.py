@@ -11,7 +11,7 @@ from shrp.attribution.instance import Word
 from shrp.attribution.router import RoutesWithout
 from shrp.explore import Exploration
 from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
-from ui.text import escape_html, shorten
+from ui.text import escape_html, shorten, shorten_texts
 from ui.theme import circles, click_targets, edged_line, layout, outline, pick_by_click
 
 EXPERT_COLORS = (
@@ -136,7 +136,7 @@ def routes_side_by_side(
         labels: the rows' names; None takes the inputs' numbers and texts.
         title: of the figure.
     """
-    labels = labels or [f"{i + 1}. {shorten(e.text[0], 38)}" for i, e in enumerate(explorations)]
+    labels = labels or [f"{i + 1}. {shorten_texts(e.text, 38)}" for i, e in enumerate(explorations)]
     layers = explorations[0].layers
     z = np.array([[e.choice(layer) for layer in layers] for e in explorations])
     custom = np.empty((*z.shape, 2), dtype=object)

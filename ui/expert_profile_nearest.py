@@ -7,7 +7,7 @@ import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
-from shrp.similarity import RESAMPLES, nearest_anywhere, nearest_in_layer
+from shrp.similarity import RESAMPLES
 from ui import expert_profile_results as made
 from ui.downloads import downloads
 from ui.text import escape
@@ -15,12 +15,11 @@ from ui.text import escape
 
 def nearest(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, name: str) -> None:
     """Two small tables: within the layer by cosine, in the other layers by linear CKA. Raises as `sample_outputs`."""
-    sample = made.outputs(checkpoint, data)
+    sample, within, across = made.nearest(checkpoint, data, layer, expert)
     st.markdown(
         f"**Nearest experts** by similarity of outputs, on {sample.n:,} real tokens of {sample.n_inputs:,} of the "
         f"{len(data):,} inputs of {escape(data.name)}"
     )
-    within, across = nearest_in_layer(sample, layer, expert), nearest_anywhere(sample, layer, expert)
     one, two = st.columns(2, gap="large")
     with one:
         st.markdown(f"In layer {layer}, by mean cosine over tokens (−1 to 1)")

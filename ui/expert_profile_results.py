@@ -21,7 +21,7 @@ from shrp.knockout import Joint, KnockOut, Prefix, joint, knock_out_effect
 from shrp.minimal_pairs import pairs_of
 from shrp.mixes import mix_frame
 from shrp.shuffled import ShuffledRoutes, shuffle_routes
-from shrp.similarity import OutputSample, sample_outputs
+from shrp.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
 from shrp.usage import UsageStats
 from shrp.words import TokenCounts, WordCounts, count_tokens, count_words
 from ui import measurements
@@ -86,6 +86,21 @@ def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
 
     key = (checkpoint.fingerprint, data.source_fingerprint)
     return once("expert-outputs", 2, key, "Computing every expert's outputs", work)
+
+
+def nearest(
+    checkpoint: Checkpoint, data: TextData, layer: int, expert: int
+) -> tuple[OutputSample, pd.DataFrame, pd.DataFrame]:
+    """The sample of outputs, and the experts nearest to one in its own layer and in the others. Raises as
+    `sample_outputs`.
+    """
+    sample = outputs(checkpoint, data)
+    key = (checkpoint.fingerprint, data.source_fingerprint, layer, expert)
+
+    def work(_: Progress) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return nearest_in_layer(sample, layer, expert), nearest_anywhere(sample, layer, expert)
+
+    return sample, *once("nearest-experts", 64, key, "Comparing experts", work)
 
 
 def router_planes(checkpoint: Checkpoint, data: TextData, layer: int) -> tuple[Plane, Plane]:

@@ -9,7 +9,7 @@ import streamlit as st
 from shrp.specialisation import Grouping, cells_frame
 from ui import state
 from ui.downloads import downloads
-from ui.text import escape, p_text, percent, plain
+from ui.text import escape, p_text, percent
 
 SURE = 0.05
 MOST = 30
@@ -38,7 +38,7 @@ def section(one: Grouping, selection: state.Selection, unit: str) -> None:
             {
                 "layer": shown["layer"],
                 "expert": shown["expert"],
-                one.by: [plain(str(name)).replace("_", " ") for name in shown["group"]],
+                one.by: [str(name).replace("_", " ") for name in shown["group"]],
                 "takes it": [percent(share) for share in shown["share"]],
                 "of": [f"{count:,} of {n:,}" for count, n in zip(shown["count"], shown["n"], strict=True)],
                 "of all": [percent(share) for share in shown["of_all"]],

@@ -17,7 +17,7 @@ from ui.lab_outputs import kept_chart
 from ui.lab_plan_url import LONGEST, encode
 from ui.text import escape
 
-MAP, LAYER, PINNED, DROPPED, FILE = "kept", "edit_layer", "edit-pinned", "edit-dropped", "edit-file"
+MAP, LAYER, PINNED, DROPPED, FILE = "kept-map", "edit_layer", "edit-pinned", "edit-dropped", "edit-file"
 
 _WEIGHTS = {"usage": "weights: by usage", "mean": "weights: all alike", "fitted": "weights: as fitted"}
 

@@ -12,7 +12,7 @@ from shrp.errors import PlanError
 from shrp.plan import PruningPlan
 from shrp.plan_edits import NO_EDITS, PlanEdits, edits_of
 from shrp.usage import UsageStats
-from ui import lab, lab_plan_url
+from ui import lab, lab_plan_url, not_here
 from ui.bound import set_param
 from ui.lab import Setting
 
@@ -162,13 +162,16 @@ class Editor:
         self.to_url()
 
 
-def editor(fingerprint: str, layers: Sequence[int], experts: int, url: str = lab_plan_url.URL) -> Editor:
+def editor(
+    fingerprint: str, layers: Sequence[int], experts: int, picker: str, url: str = lab_plan_url.URL
+) -> Editor:
     """This session's editor for a checkpoint. The first one of a session starts from the plan in the URL.
 
     After that the session's state leads and the URL follows: a request that was on its way while the address changed
     still carries the old one, and must not undo an edit.
 
     Args:
+        picker: of the checkpoint, as for `not_here`: edits of one that is not here are not another one's.
         url: the parameter of the address that holds the edits; each has editors of its own.
     """
     state = f"{_STATE}-{url}"
@@ -179,6 +182,8 @@ def editor(fingerprint: str, layers: Sequence[int], experts: int, url: str = lab
     found = known[fingerprint]
     if first and (link := st.query_params.get(url)):
         try:
+            if not_here.was_asked_for(picker):
+                raise PlanError("it is of a checkpoint that is not here.")
             edits = lab_plan_url.decode(link)
             edits.check(found.layers, experts)
             found.edits = edits

@@ -32,7 +32,7 @@ from ui.downloads import chart
 from ui.lab import RECORDED, Setting
 from ui.lab_sides import model_key
 from ui.state import Selection
-from ui.text import count, escape, percent, plain, with_interval
+from ui.text import count, escape, file_name, percent, plain, with_interval
 
 MATCH, MATCH_LABEL = "match_shares", "With the routed model's answer shares"
 MATCH_HELP = (
@@ -72,7 +72,7 @@ def kept_chart(
     chart(
         lab_figures.kept_map(plan, experts, usage, measured, edits, drawing),
         plan_frame(plan),
-        "kept",
+        "kept-map",
         f"{name}-plan",
         "Heatmap of the kept experts' weights: " + "; ".join(parts),
         on_select,
@@ -99,7 +99,7 @@ def take_along(
     st.header("Take it along")
     timing, save = st.tabs(["Latency", "Save"], key="take", bind="query-params")
     with timing:
-        latency.section(selection.checkpoint, {"pruned": plan})
+        latency.section(selection.checkpoint, {"pruned": plan}, selection.name)
     with save:
         save_section(selection, setting, plan, pruned, routed)
 
@@ -133,7 +133,7 @@ def save_section(
             data=lambda: lab_export.checkpoint_zip(
                 checkpoint, plan, saved_as, scored, selection.data, chosen_on, shift, seed
             ),
-            file_name=f"{saved_as}.zip",
+            file_name=f"{file_name(saved_as)}.zip",
             mime="application/zip",
             key="download-checkpoint",
             on_click="ignore",
@@ -143,7 +143,7 @@ def save_section(
         st.download_button(
             "Plan (.json)",
             data=lab_export.plan_json(plan),
-            file_name=f"{name}-plan.json",
+            file_name=f"{file_name(name)}-plan.json",
             mime="application/json",
             key="download-plan",
             on_click="ignore",
@@ -155,7 +155,7 @@ def save_section(
         lines = (
             "import shrp  # in SHRP's folder, or installed from it",
             "",
-            f'checkpoint = shrp.load("{saved_as}")  # the unpacked folder',
+            f"checkpoint = shrp.load({saved_as!r})  # the unpacked folder",
             f"checkpoint.predict({texts})  # a table of answers",
         )
         st.code("\n".join(lines), language="python")

@@ -17,7 +17,7 @@ from ui import lab, lab_edits, lab_plan_url, lab_setting_url
 from ui.bound import fall_back, set_param
 from ui.lab import Setting
 from ui.lab_reference import ROUTED, TEACHER, teacher_key, teacher_on
-from ui.state import Selection
+from ui.state import CHECKPOINT, Selection
 from ui.text import capital, escape, metric_name, score_text
 
 FIRST, SECOND = "compare_a", "compare_b"
@@ -128,9 +128,8 @@ def _tried(link: str, selection: Selection) -> PruningPlan:
     checkpoint, data = selection.checkpoint, selection.data
     wanted = lab_setting_url.decode(link)
     stats = lab.usage_for(wanted.selection, checkpoint, selection.ranking)
-    editor = lab_edits.editor(
-        checkpoint.fingerprint, list(expert_layers(checkpoint.model)), num_experts_of(checkpoint.model)
-    )
+    layers = list(expert_layers(checkpoint.model))
+    editor = lab_edits.editor(checkpoint.fingerprint, layers, num_experts_of(checkpoint.model), CHECKPOINT)
     setting, plan, _ = lab_edits.edited(wanted, wanted.edits, stats, editor)
     known = {attempt.plan.key() for attempt in lab.tried(checkpoint, data).values()}
     if plan.key() not in known:

@@ -115,8 +115,12 @@ def table(times: pd.DataFrame) -> pd.DataFrame:
 
 
 @st.fragment
-def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan]) -> None:
-    """A button that measures, with progress, and what it found; kept for all sessions."""
+def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan], name: str) -> None:
+    """A button that measures, with progress, and what it found; kept for all sessions.
+
+    Args:
+        name: the checkpoint's, for the file of its times.
+    """
     names = "; ".join([DENSE, own_name(checkpoint), *plans])
     kept = results("latency", 64)
     key = (checkpoint.fingerprint, tuple((name, plan.key()) for name, plan in plans.items()))
@@ -162,7 +166,7 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan]) -> None:
     downloads(
         lambda: table(times).assign(threads=torch.get_num_threads(), torch=torch.__version__),
         "latency",
-        f"{checkpoint.path.name}-latency",
+        f"{name}-latency",
     )
     st.caption(
         f"{counted(torch.get_num_threads(), 'thread')}. Speed: dense median ÷ this model's, at the same batch size. "
@@ -172,7 +176,7 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan]) -> None:
 
 
 @st.fragment
-def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
+def overview_section(checkpoint: Checkpoint, name: str, *, routed: bool) -> None:
     """The Overview's part: for a routed checkpoint with a pruning of as many experts a layer as a person picks."""
     st.header("Latency beside FLOPs", anchor="latency")
     if set(layer_kinds(checkpoint.model)) == {"dense"}:
@@ -194,7 +198,7 @@ def overview_section(checkpoint: Checkpoint, *, routed: bool) -> None:
         )
         kept = max(1, min(int(m or 1), experts))
         plans[f"static, {kept} a layer"] = first_experts(dict.fromkeys(checkpoint.info.config.layers, kept))
-    section(checkpoint, plans)
+    section(checkpoint, plans, name)
 
 
 def _number(label: str, form: str) -> object:

@@ -40,7 +40,7 @@ def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
     return _lengths(checkpoint, data, checkpoint.fingerprint, data.source_fingerprint)
 
 
-@st.cache_data(max_entries=48, show_spinner=False)
+@st.cache_data(max_entries=48, show_spinner="Counting tokens …")
 def _lengths(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
     from shrp.batching import token_counts
 

@@ -37,6 +37,11 @@ def note(what: str, key: str, asked: str | None, shown: str | None) -> None:
         del noted[key]
 
 
+def was_asked_for(key: str) -> bool:
+    """Whether what the address asks this picker for is not here, so that what else it says is of something else."""
+    return key in st.session_state.get(_NOTED, {})
+
+
 def show(*keys: str) -> None:
     """Say what the address asks these pickers for in vain: a page of something else is easily taken for it."""
     noted = st.session_state.get(_NOTED, {})

@@ -26,6 +26,8 @@ PICK = "own-checkpoint-picked"
 """Key of the session's state: the name of a checkpoint that was just loaded and is to be picked."""
 MB = 2**20
 MAX_UPLOAD_MB = 2048
+MOST_HELD = 3
+"""Uploads that a session keeps, so that they can be compared."""
 _HELD, _PROBLEM, _UPLOADS, _PATH = (
     "own-checkpoint-held",
     "own-checkpoint-problem",
@@ -109,7 +111,7 @@ def draw() -> None:
             max_upload_size=upload_limit(MAX_UPLOAD_MB),
             help=f"An SHRP checkpoint's own files: {', '.join(archive.SUFFIXES)}; weights as "
             f"{checkpoints.WEIGHTS} only. Nothing in it is executed. It is for this session alone and is "
-            "deleted with it.",
+            f"deleted with it. The last {MOST_HELD} stay loaded; of one name the last one.",
         )
         st.text_input(
             "or its path on the app's machine",
@@ -136,10 +138,13 @@ def _uploaded(key: str) -> None:
 
     def take() -> tuple[str, Path]:
         folder, name = open_upload(file.name, file)
-        if (held := st.session_state.get(_HELD)) is not None:
-            remove(held[0])
+        held: dict[str, TemporaryFolder] = st.session_state.setdefault(_HELD, {})
+        if (before := _own_name(name)) in held:
+            remove(before)
+        while len(held) >= MOST_HELD:
+            remove(next(iter(held)))
         name = _free_name(name)
-        st.session_state[_HELD] = name, folder
+        held[name] = folder
         return name, folder.path
 
     _take(take)
@@ -173,11 +178,15 @@ def _take(take: Callable[[], tuple[str, Path]]) -> None:
 
 def _free_name(name: str) -> str:
     """A name that no checkpoint has yet, printable and short; it stands in the URL and in file names."""
-    name = "".join(c for c in name if c.isprintable() and c not in "/\\")[:60].strip() or "checkpoint"
-    known, free, number = loaders.discover_all(), f"{name} (yours)", 2
+    known, free, number = loaders.discover_all(), _own_name(name), 2
     while free in known:
-        free, number = f"{name} (yours {number})", number + 1
+        free, number = _own_name(name, number), number + 1
     return free
+
+
+def _own_name(name: str, number: int = 1) -> str:
+    name = "".join(c for c in name if c.isprintable() and c not in "/\\")[:60].strip() or "checkpoint"
+    return f"{name} (yours)" if number == 1 else f"{name} (yours {number})"
 
 
 def remove(name: str) -> None:
@@ -190,7 +199,6 @@ def remove(name: str) -> None:
     session[loaders.OWN_CHECKPOINTS] = {
         k: v for k, v in session[loaders.OWN_CHECKPOINTS].items() if k != name
     }
-    if (held := session.get(_HELD)) is not None and held[0] == name:
-        del session[_HELD]
-        loaders.forget(held[1].path)
-        held[1].delete()
+    if (folder := session.get(_HELD, {}).pop(name, None)) is not None:
+        loaders.forget(folder.path)
+        folder.delete()

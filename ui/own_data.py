@@ -16,7 +16,7 @@ from shrp import tabular
 from shrp.errors import DataError
 from shrp.minimal_pairs import pairs_of
 from shrp.phrases import counted
-from shrp.tasks import Task
+from shrp.tasks import LABEL, Task
 from ui import data_sources, own_labels
 from ui.own_fit import Columns, complete, fit, guess
 from ui.own_table import MAX_BYTES, MAX_ROWS, MB, Table, data_roots, named_paths, read_path, read_upload
@@ -75,6 +75,32 @@ def draw(task: Task) -> bool:
                 )
             return False
         return _draw_table(table, task)
+
+
+def options(*, pairs: bool = True) -> list[str]:
+    """With which the command line reads this session's own table as it is read here, but for slices; empty without one.
+
+    Args:
+        pairs: whether the command takes a column of minimal pairs.
+    """
+    if (fitted := st.session_state.get(_FITTED)) is None:
+        return []
+    _, task, columns = fitted
+    words = []
+    if columns.texts != tuple(task.text_columns):
+        words += [word for text in columns.texts for word in ("--text-column", text)]
+    if columns.label not in (None, LABEL):
+        words += ["--label-column", columns.label]
+    if columns.pair is not None and pairs:
+        words += ["--pair-column", columns.pair]
+    words += [w for label, meaning in columns.meanings for w in ("--label-means", f"{label}={meaning or ''}")]
+    return words + ["--skip-incomplete"] * columns.skip_incomplete
+
+
+def slice_column() -> str | None:
+    """The column of this session's own table that its slices are of; None where there is none."""
+    fitted = st.session_state.get(_FITTED)
+    return None if fitted is None else fitted[2].slice
 
 
 def _same(table: Table) -> tuple[str, str]:

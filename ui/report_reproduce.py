@@ -11,6 +11,8 @@ from shrp.card_training import converted, recovered_on_texts
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.measure import TOKENS
 from shrp.tasks import TEXTS
+from ui import own_data
+from ui.data_sources import FOLDER, OWN
 from ui.report_parts import Section
 from ui.state import Selection
 from ui.text import file_name
@@ -42,18 +44,24 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     words = selection.data.slice_words.splitlines() if selection.data is not None else []
     wanted = sorted(set(selection.data.slices)) if selection.rows is not None else []
     alone = "".join(f" --only {shlex.quote(name)}" for name in wanted)
-    by_column = " --slice-column YOUR_SLICE_COLUMN" * bool(alone and not words and data == "YOUR_FILE")
+    own = selection.source == OWN
+    column = own_data.slice_column() if own else None
+    if selection.source == FOLDER and selection.data is not None and selection.data.slices is not None:
+        column = "slice"
+    by_column = f" --slice-column {shlex.quote(column)}" if column and not words else ""
     sliced = by_column + "".join(f" --slice {shlex.quote(line)}" for line in words) + alone
+    read = _joined(own_data.options()) if own else ""
     lines = [
-        f"python -m shrp evaluate {name} --data {data}{sliced}",
+        f"python -m shrp evaluate {name} --data {data}{read}{sliced}",
         f"python -m shrp measure {name} --tokens {TOKENS}",
     ]
     if selection.is_routed:
-        lines.insert(1, f"python -m shrp usage {name} --data {data}{sliced}")
+        lines.insert(1, f"python -m shrp usage {name} --data {data}{read}{sliced}")
         half = len(selection.checkpoint.info.config.layers) * 2
         of_some = sliced * bool(alone)
-        lines.append(f"python -m shrp sweep {name} --data {data}{of_some}")
-        on = f" --data {data}{of_some}" * bool(alone)
+        lines.append(f"python -m shrp sweep {name} --data {data}{read}{of_some}")
+        read = _joined(own_data.options(pairs=False)) if own else ""
+        on = f" --data {data}{read}{of_some}" * bool(alone)
         lines.append(f"python -m shrp prune {name} --budget {half}{on} --out pruned")
     part.code("\n".join([*lines, "streamlit run app.py"]))
     training = selection.checkpoint.info.training
@@ -74,6 +82,10 @@ def reproduce_part(part: Section, selection: Selection) -> None:
             "No one command repeats its training: it was converted in parts, its experts were drawn at random, or "
             "it does not store its settings in full."
         )
+
+
+def _joined(words: Sequence[str]) -> str:
+    return f" {shlex.join(words)}" if words else ""
 
 
 def train_command(selection: Selection) -> str | None:

@@ -10,6 +10,7 @@ import streamlit as st
 from shrp.errors import PlanError
 from shrp.explore import Exploration
 from shrp.forcing import AS_ROUTED, Force, ForcedRoute
+from ui import not_here
 from ui.bound import fall_back, set_param
 from ui.downloads import clicked
 from ui.text import escape, shorten
@@ -86,11 +87,14 @@ class Forcing:
         set_param(URL, self.route.text or None)
 
 
-def forcing(fingerprint: str, layers: Sequence[int], experts: int) -> Forcing:
+def forcing(fingerprint: str, layers: Sequence[int], experts: int, picker: str) -> Forcing:
     """This session's forced route for a checkpoint. The first one of a session starts from the URL.
 
     After that the session leads and the URL follows: a request that was on its way while the address changed still
     carries the old one, and must not take back a click.
+
+    Args:
+        picker: of the checkpoint, as for `not_here`: a route of one that is not here is not another one's.
     """
     first = _STATE not in st.session_state
     known: dict[str, Forcing] = st.session_state.setdefault(_STATE, {})
@@ -99,6 +103,8 @@ def forcing(fingerprint: str, layers: Sequence[int], experts: int) -> Forcing:
     found = known[fingerprint]
     if first and (link := st.query_params.get(URL)):
         try:
+            if not_here.was_asked_for(picker):
+                raise PlanError("it is of a checkpoint that is not here.")
             found.route = ForcedRoute.parse(link)
         except PlanError as error:
             found.notice = f"The forced route in the address was left out: {error}"
@@ -114,7 +120,8 @@ def picked_token(shown: Exploration) -> int | None:
     """The position of the picked token; None for all, and always under sequence routing."""
     if not shown.by_token:
         return None
-    options, value = token_options(shown), st.session_state.get(TOKEN)
+    # Until the picker has been drawn, what it will show is what the address says.
+    options, value = token_options(shown), st.session_state.get(TOKEN, st.query_params.get(TOKEN))
     return options.index(value) - 1 if value in options[1:] else None
 
 

@@ -19,7 +19,7 @@ from ui.downloads import chart, downloads
 from ui.pickers import one_of
 from ui.routing_force import Forcing
 from ui.sentences import explored, what_if_matrix
-from ui.state import Selection, show_error
+from ui.state import CHECKPOINT, Selection, show_error
 from ui.text import escape, signed
 
 CLASS = "what_if_class"
@@ -34,9 +34,8 @@ def what_if_section(selection: Selection, shown: list[Exploration], numbers: Seq
     """
     first = shown[0]
     st.header("What if another expert were taken?")
-    found = routing_force.forcing(
-        selection.checkpoint.fingerprint, first.layers, len(first.mean_probs(first.layers[0]))
-    )
+    experts = len(first.mean_probs(first.layers[0]))
+    found = routing_force.forcing(selection.checkpoint.fingerprint, first.layers, experts, CHECKPOINT)
     found.meet(first.text, len(first.tokens) if first.by_token else 0)
     st.markdown(_explained(first))
     routing_force.controls(found, first)

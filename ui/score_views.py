@@ -61,7 +61,7 @@ def control_words(part: pd.DataFrame) -> None:
     """Whether the controls tie or win, in plain words."""
     found = verdicts(part, score_text)
     behind = bool(found) and all(v.outcome == "trails" for v in found) and not uncompared(found, part)
-    (st.success if behind else st.warning)(summary(found, part), icon=":material/balance:")
+    (st.success if behind else st.warning)(escape(summary(found, part)), icon=":material/balance:")
     if found:
         st.markdown("\n".join(f"- {escape(v.text)}" for v in found))
         st.caption(HOW_COMPARED)

@@ -96,7 +96,8 @@ def draw_picker(*, of_data: bool) -> None:
     # Options are plain names, without `format_func`: what an option looks like is what stands in the URL.
     names = sorted(found, key=lambda name: (isinstance(found[name], CheckpointError), name != START))
     if st.session_state.get(CHECKPOINT, names[0]) not in found:  # one that was removed
-        del st.session_state[CHECKPOINT]
+        # Not deleted: a session without a checkpoint is one that begins (`not_here`).
+        st.session_state[CHECKPOINT] = names[0]
     asked = not_here.asked_for(CHECKPOINT, found)
     name = st.selectbox(
         "Checkpoint",

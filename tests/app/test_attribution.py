@@ -26,7 +26,7 @@ from ui import (
 )
 from ui.attribution_trust import verdict
 
-from .helpers import specs, texts_of
+from .helpers import specs, texts_of, upload
 
 TYPED = "w1 w20 w33 w4 w50"
 
@@ -239,6 +239,16 @@ def test_a_data_set_shows_usage_against_effect(page):
     assert len(everything) == 8
     assert everything.groupby("layer")["usage"].sum().tolist() == pytest.approx([100, 100])
     assert "n = 128 of" in page.get("plotly_chart")[2].proto.spec
+
+
+def test_of_few_inputs_there_is_no_number_to_pick(page):
+    rows = "".join(f"w{i} w{i % 5},{'positive' if i % 2 else 'negative'}\n" for i in range(12))
+    upload(page, "table", "few.csv", f"sentence,label\n{rows}".encode())
+    page.toggle(key="on_data").set_value(True).run()
+    assert not page.exception
+    assert "On all of the 12 inputs" in texts_of(page)
+    assert "data_inputs" not in [slider.key for slider in page.get("select_slider")]
+    assert "n = 12" in page.get("plotly_chart")[2].proto.spec
 
 
 def test_which_experts_matter_for_which_inputs(open_page, tiny_checkpoint):

@@ -279,13 +279,13 @@ def test_edits_belong_to_their_checkpoint_and_only_a_sessions_first_follows_the_
     session, query = {}, {"plan": "6n3"}
     monkeypatch.setattr(lab_edits.st, "session_state", session)
     monkeypatch.setattr(lab_edits.st, "query_params", query)
-    first = lab_edits.editor("a", [6, 7], 4)
+    first = lab_edits.editor("a", [6, 7], 4, "checkpoint")
     assert first.edits.of(6).count == 3
-    other = lab_edits.editor("b", [6, 7], 4)
+    other = lab_edits.editor("b", [6, 7], 4, "checkpoint")
     assert not other.edits
     assert "plan" not in query
     query["plan"] = "6n1"  # as an old request carries it
-    assert lab_edits.editor("a", [6, 7], 4) is first
+    assert lab_edits.editor("a", [6, 7], 4, "checkpoint") is first
     assert query["plan"] == "6n3"
 
 

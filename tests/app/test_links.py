@@ -116,6 +116,27 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     assert not said(open_page("compare", tiny_checkpoint, a="other"))
 
 
+@pytest.mark.parametrize(
+    ("page", "params", "said"),
+    [
+        ("pruning_lab", {"plan": "1n1p3"}, "The plan in the address was left out"),
+        ("routing", {"text": "w1", "force": "1.2"}, "The forced route in the address was left out"),
+        (
+            "compare",
+            {"a": "mine (yours)", "a_is": "Pruned", "a_plan": "1n1p3"},
+            "The plan in the address was left out",
+        ),
+    ],
+)
+def test_what_the_address_says_of_a_checkpoint_that_is_not_here_is_not_done_to_another(
+    open_page, tiny_checkpoint, page, params, said
+):
+    at = open_page(page, tiny_checkpoint, **{"checkpoint": "mine (yours)"} | params)
+    assert not at.exception
+    assert f"{said}: it is of a checkpoint that is not here" in texts_of(at).replace("\\", "")
+    assert not {"plan", "force", "a_plan"} & {*at.query_params}
+
+
 @pytest.mark.parametrize("page", ["pruning_lab", "overview", "routing"])
 def test_what_nobody_picked_stays_out_of_the_address(open_page, tiny_checkpoint, page):
     at = open_page(page, tiny_checkpoint).run()  # again: a first run writes nothing of what it shows

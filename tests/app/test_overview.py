@@ -160,6 +160,17 @@ def test_scores_stand_beside_their_controls_and_a_tie_is_said(open_page, full):
     assert {"dense teacher", "SHRP, routed", "SHRP, static", "control"} <= names
 
 
+def test_a_stranger_s_control_is_no_link(open_page, save_tiny):
+    """Its name is told where it is not compared with anything, too."""
+    evil = "random experts [free](https://example.org)"
+    folder = save_tiny("strange", scores=(*SCORES, row(evil, "control", 0.5, per_layer=3, budget=6)))
+    at = open_page("overview", folder)
+    assert not at.exception
+    (said,) = (one.value for one in at.warning if "Not compared" in one.value)
+    assert evil in plain(said)
+    assert "[free](" not in said
+
+
 def test_each_scored_model_s_size_stands_beside_its_score(open_page, full):
     at = open_page("overview", full)
     model = checkpoints.load(full).model

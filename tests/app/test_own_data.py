@@ -728,10 +728,32 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
     assert not made[0].exists()
     assert made[-1].is_dir()
 
+    at.query_params["checkpoint"] = "mine (yours)"  # where the browser's address still is
     at.button(key="own-checkpoint-remove-mine (yours)").click().run()
     assert not at.exception
     assert at.selectbox(key="checkpoint").value == "tiny"
     assert not made[-1].exists()
+    assert "is not here" not in texts_of(at)  # the person took it away
+
+
+def test_several_uploads_stay_beside_each_other_up_to_a_number(
+    open_page, tiny_checkpoint, save_tiny, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(
+        own_checkpoints.TemporaryFolder, "__init__", _noting(own_checkpoints.TemporaryFolder.__init__, made)
+    )
+    at = open_page("overview", tiny_checkpoint)
+    for name in ("one", "two", "three"):
+        upload(at, "zip", "x.zip", zip_of(save_tiny(name, routing="token")))
+    names = [f"{name} (yours)" for name in ("one", "two", "three")]
+    assert [name for name in at.selectbox(key="checkpoint").options if "yours" in name] == names
+    assert all(path.is_dir() for path in made)
+    upload(at, "zip", "x.zip", zip_of(save_tiny("four", routing="token")))
+    assert not at.exception
+    assert at.selectbox(key="checkpoint").value == "four (yours)"
+    assert [path.is_dir() for path in made] == [False, True, True, True]
+    assert "one (yours)" not in at.selectbox(key="checkpoint").options
 
 
 def _noting(init, made):

@@ -99,6 +99,24 @@ def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
     assert "click to open" not in file
 
 
+def test_the_command_reads_a_table_of_one_s_own_as_it_is_read_here(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    rows = "".join(
+        f"w{i} w{i % 5},{'up' if i % 2 else 'down'},{'a b' if i % 3 else 'c'}\n" for i in range(12)
+    )
+    upload(at, "table", "mine.csv", f"my words,mood,slice\n{rows}".encode())
+    next(box for box in at.selectbox if box.label == "Label column").set_value("mood").run()
+    for label, meaning in (("up", "positive"), ("down", "negative")):
+        next(box for box in at.selectbox if f"'{label}' means" in box.label).set_value(meaning).run()
+    assert not at.exception
+    _, _, said = make(at)
+    read = "--text-column 'my words' --label-column mood --label-means"
+    assert f"shrp evaluate tiny --data YOUR_FILE {read}" in said
+    assert "down=negative" in said
+    assert "up=positive --slice-column slice" in said
+    assert f"shrp sweep tiny --data YOUR_FILE {read}" in said
+
+
 def test_the_curve_holds_what_was_evaluated_before(open_page, full):
     at = open_page("pruning_lab", full, budget=3)
     at.slider(key="budget").set_value(5).run()

@@ -345,6 +345,17 @@ def test_a_click_in_the_map_of_tokens_picks_one(monkeypatch, open_page, tiny_tok
     assert routing_force.picked_token(shown) == 3
 
 
+def test_a_link_frames_its_token_in_the_map_at_once(open_page, tiny_token_checkpoint):
+    def marks(at):
+        spec = next(s for s in specs(at) if s["layout"]["title"]["text"] == "Expert of every token")
+        return spec["layout"].get("shapes")
+
+    at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3", force_token="3: w3")
+    assert marks(at)
+    assert marks(at) == marks(at.run())
+    assert not marks(open_page("routing", tiny_token_checkpoint, text="w1 w2 w3"))
+
+
 def test_lengths_that_other_pages_would_cut_are_told():
     def made(tokens, full):
         return Exploration(TASKS["sst2"], ("t",), ("a",) * tokens, full, np.zeros(2), {})
