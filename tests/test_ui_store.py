@@ -3,7 +3,10 @@
 import gc
 import threading
 import time
+from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from ui import store
@@ -31,6 +34,30 @@ def test_one_thread_makes_what_all_want():
     del threads, thread
     gc.collect()
     assert not len(kept._making)  # no lock is left behind
+
+
+def test_large_results_leave_room_for_fewer():
+    @dataclass
+    class Measured:
+        by_layer: dict[int, np.ndarray]
+        name: str
+
+    def of(layers):
+        return Measured({layer: np.zeros(100) for layer in range(layers)}, "name")
+
+    kept = ResultStore(3, most_bytes=3000)
+    for key in "abcd":
+        kept.put(key, of(1))
+    assert [kept.get(key) is not None for key in "abcd"] == [False, True, True, True]
+    kept.put("e", (of(2), pd.DataFrame({"x": np.zeros(80)})))  # 1,600 bytes and some 800
+    assert [kept.get(key) is not None for key in "bcde"] == [False, False, False, True]
+    kept.put("huge", of(9))  # alone, but there
+    assert [kept.get(key) is not None for key in ("e", "huge")] == [False, True]
+    kept.drop("huge")
+    kept.put("a", of(3))
+    kept.put("a", of(1))  # in its place
+    kept.put("b", of(2))
+    assert kept.get("a") is not None
 
 
 def test_who_waits_may_leave_and_other_keys_are_free():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+import numpy as np
+import pandas as pd
 import streamlit as st
 
 from shrp.results_store import ResultsStore, cache_folder
@@ -20,11 +23,21 @@ Progress = Callable[[int, int], None]
 """Called with what is done and how much there is in all."""
 
 
-class ResultStore:
-    """Keeps the latest used results, for all sessions; what is in it must not be changed."""
+MOST_BYTES = 512 * 2**20
+"""Of the arrays and tables that one kind of results may keep, beside the one used last."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+
+class ResultStore:
+    """Keeps the latest used results, for all sessions; what is in it must not be changed.
+
+    Args:
+        size: the most results.
+        most_bytes: of their arrays and tables.
+    """
+
+    def __init__(self, size: int, most_bytes: int = MOST_BYTES) -> None:
+        self.size, self.most_bytes = size, most_bytes
+        self._bytes: dict[Hashable, int] = {}
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._making: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
@@ -67,15 +80,35 @@ class ResultStore:
 
     def _keep(self, key: Hashable, value: Any) -> None:
         """Make a result the latest used and let too many go; for whoever holds the lock."""
+        if self._kept.get(key) is not value:
+            self._bytes[key] = bytes_of(value)
         self._kept[key] = value
         self._kept.move_to_end(key)
-        while len(self._kept) > self.size:
-            self._kept.popitem(last=False)
+        while len(self._kept) > self.size or (
+            sum(self._bytes.values()) > self.most_bytes and len(self._kept) > 1
+        ):
+            del self._bytes[self._kept.popitem(last=False)[0]]
 
     def drop(self, key: Hashable) -> None:
         """Keep no result under `key` any more."""
         with self._lock:
             self._kept.pop(key, None)
+            self._bytes.pop(key, None)
+
+
+def bytes_of(value: Any) -> int:
+    """What the arrays and tables in a result take, as far as they lie in containers and dataclasses."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, pd.DataFrame):
+        return int(value.memory_usage().sum())
+    if isinstance(value, Mapping):
+        return sum(map(bytes_of, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(bytes_of, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return sum(bytes_of(getattr(value, field.name)) for field in fields(value))
+    return 0
 
 
 @st.cache_resource(show_spinner=False)
