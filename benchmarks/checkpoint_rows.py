@@ -17,7 +17,7 @@ def check_alone(common: Mapping[str, Any], path: Path, table: Table, done: set[s
     """Raise `PlanError` where rows would stand under the name of another checkpoint's; else add the name to `done`.
 
     Args:
-        common: of the rows to come: `checkpoint`, the name; `routed`, its score; `fingerprint`.
+        common: of the rows to come: `checkpoint`, the name; `routed`, its score, with `n`; `fingerprint`.
         path: the checkpoint's.
         done: names of checkpoints that this run has measured.
     """
@@ -31,7 +31,9 @@ def check_alone(common: Mapping[str, Any], path: Path, table: Table, done: set[s
 
 
 def _alike(row: Mapping[str, Any], common: Mapping[str, Any]) -> bool:
-    """Whether a row is of the same checkpoint, as far as it says."""
+    """Whether a row is of the same checkpoint and as many inputs, as far as it says."""
+    if row.get("n", common["n"]) != common["n"]:
+        return False
     if "fingerprint" in row:
         return row["fingerprint"] == common["fingerprint"]
     return abs(row["routed"] - common["routed"]) <= SAME

@@ -90,13 +90,17 @@ class General:
         config = GeneralConfig(ShrpConfig(layers, control=control), **sizes)
         folder = self._folder(control, config, before)
         earlier = self(control, tuple(before)) if before else None
-        if (found := self._found(folder, earlier)) is not None:
-            return found
-        same = self._identity(folder, earlier)
-        base, tokenizer = self._base(folder)
-        outputs, start, texts = self.work / "general-outputs", earlier.model if earlier else None, self.texts
-        state = RunState(run_folder(folder))
+        outputs, start, state = (
+            self.work / "general-outputs",
+            earlier.model if earlier else None,
+            RunState(run_folder(folder)),
+        )
         with alone_in(state.folder):
+            if (found := self._found(folder, earlier)) is not None:
+                return found
+            same = self._identity(folder, earlier)
+            base, tokenizer = self._base(folder)
+            texts = self.texts
             precision = state.open(same, True, lambda: self._settled(config.precision))
             settled = replace(config, precision=precision)
             model, history = convert_on_text(

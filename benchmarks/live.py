@@ -25,7 +25,7 @@ from shrp.checkpoint import Checkpoint, load
 from shrp.checkpoint_info import usage_in
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data import TextData, load_data
-from shrp.errors import CheckpointError
+from shrp.errors import CheckpointError, DataError
 from shrp.evaluate import evaluate
 from shrp.evaluation import Evaluation
 from shrp.folders import discover
@@ -41,16 +41,24 @@ Usage = Mapping[int, Sequence[float]]
 
 def main(
     checkpoints: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = CHECKPOINTS,
-    per_layer: Annotated[int, typer.Option(help="Experts a layer of the plan that is timed.")] = 2,
-    repeats: Annotated[int, typer.Option(help="Runs of each way; the median counts.")] = 5,
+    per_layer: Annotated[int, typer.Option(min=1, help="Experts a layer of the plan that is timed.")] = 2,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each way; the median counts.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Time a new plan's first estimate, its exact figure, and a sweep, against plain evaluations."""
-    found = {
-        name: info
-        for name, info in discover(checkpoints).items()
-        if not isinstance(info, CheckpointError) and info.config.layers and info.plan is None
-    }
+    """Time a new plan's first estimate, its exact figure, and a sweep, against plain evaluations.
+
+    Raises:
+        DataError: no checkpoint there has a router.
+        CheckpointError: one can't be read.
+    """
+    found = []
+    for name, info in discover(checkpoints).items():
+        if isinstance(info, CheckpointError):
+            raise info
+        if info.config.layers and info.plan is None and info.config.control == "none":
+            found.append(name)
+    if not found:
+        raise DataError(f"{checkpoints} holds no checkpoint with routers; name another with --checkpoints.")
     rows = []
     for name in found:
         stderr.print(f"measuring {name}")

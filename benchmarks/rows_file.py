@@ -16,9 +16,14 @@ def read(path: Path) -> dict[str, Any]:
     """What is there, as an object; empty where there is no file yet.
 
     Raises:
-        DataError: the file is not of rows.
+        DataError: the file is not of rows, or none can be written there.
     """
     if not path.is_file():
+        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        if existing == path or not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise DataError(
+                f"{path} can't be written: {existing} is no folder to write to; name another --out."
+            )
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -63,7 +63,7 @@ def study(path: Path, sizes: list[int], table: Table, done: set[str]) -> None:
     depth = f"{len(router_layers(made.model))}of{made.model.config.num_hidden_layers}"
     common = {"checkpoint": f"{task}-{depth}", "task": task, "depth": depth, "routed": routed.score}
     common |= {"fingerprint": made.fingerprint}
-    check_alone(common, path, table, done)
+    check_alone(common | {"n": len(validation)}, path, table, done)
     stats = measure_usage(made.model, made.tokenizer, validation, output_norms=True, max_length=cut)
     gates = GateFit(made.model, made.tokenizer, training, stats.shares(), max_length=cut).finish()
     fit = {"fitted_on": gates.data, "fitted_texts": gates.n}

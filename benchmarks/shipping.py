@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.stages import Stages
 from shrp import checkpoint
-from shrp.card import CARD, card
+from shrp.card import CARD, card, licence_in
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData, is_probe
 from shrp.evaluation import Evaluation
@@ -121,6 +121,8 @@ class Shipping:
             training["seconds"] = round(training["seconds"] + sum(row["seconds"] for row in before), 1)
         scores = (*self.common, *self.own[recipe, depth])
         history = joined(before, checkpoint.read_history(routed.path))
+        before = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+        licence = licence or licence_in(before, routed.info.base_model)
         checkpoint.save(
             routed.model,
             routed.tokenizer,

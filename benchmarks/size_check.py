@@ -86,7 +86,7 @@ class SizeCheck:
             price = plan_cost(model, plan, TOKENS)
             yield self._row("static", [live.evaluate(plan)], price, (routed,), m)
             yield self._row("random", [live.evaluate(each) for each in drawn], price, (routed,), m)
-            for kind, each in (("static", plan), ("random", drawn[0])):
+            for kind, each in (("static", plan), ("random", drawn[self.stages.seed % RANDOM_DRAWS])):
                 made = self._recovered(f"{kind}-{m}", routed, each)
                 yield self._row(kind, [self.stages.evaluate(made.model)], price, (routed, made), m)
         dropped = self._converted("dropped")

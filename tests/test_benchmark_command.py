@@ -7,6 +7,7 @@ import threading
 import pytest
 import typer
 
+from benchmarks import rows_file
 from benchmarks.command import names, numbers, run
 from benchmarks.table import Table
 from shrp.errors import DataError
@@ -137,6 +138,14 @@ def test_a_teacher_that_another_processor_rounds_otherwise_is_the_same(tmp_path)
     table.add(row(teacher=0.878))
     table.add(row(model="static", teacher=0.878 + 1e-7))
     assert len(table.rows) == 2
+
+
+def test_where_no_file_can_be_is_said_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path, tmp_path / "file" / "x.json"):
+        with pytest.raises(DataError, match="can't be written"):
+            rows_file.read(place)
+    assert rows_file.read(tmp_path / "new" / "x.json") == {}
 
 
 def test_what_is_no_file_of_rows_is_left_as_it_is(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.experiments import overhead
+from benchmarks.experiments import overhead, results_file
 from benchmarks.experiments.__main__ import app
 from benchmarks.experiments.layer import Watch, moments
 from benchmarks.experiments.overhead import spread
@@ -251,6 +251,11 @@ def test_overhead_times_routed_against_static(
     checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(usage=usage), tmp_path / "all" / "tiny")
     options = ("--checkpoints", tmp_path / "all", "--geometry", "tiny", "--tokens", "4", "--rounds", 3)
     found = run("overhead", *options, "--batch", "1,3")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(results_file, "machine", lambda: {"cpu": "another", "threads": 9})
+        refused = run("overhead", *options, "--batch", "3", fails=True)
+    assert "has times of another machine or number of threads" in str(refused.exception)
+    assert "here another, 9 threads" in str(refused.exception)
     found = run("overhead", *options, "--batch", "3,5")
     assert [(row["batch"], row["depth"]) for row in found["rows"]] == [(1, "2of3"), (3, "2of3"), (5, "2of3")]
     for row in found["rows"]:
@@ -306,12 +311,32 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
         ("layer", ("--recipe", "paper,retain"), "'paper,retain' is none of"),
         ("layer", ("--task", "cola,typo"), "'typo' is none of"),
         ("layer", ("--recipe", "foo"), "'foo' is none of"),
+        ("layer", ("--seeds", "-1"), "seed must be between 0 and"),
+        ("layer", ("--conversion-size", 0), "greater than or equal"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_trained(run, tmp_path, command, options, said):
     outcome = run(command, "--work", tmp_path / "fresh", *options, fails=True)
     assert said in f"{outcome.exception} {outcome.output}"
     assert not (tmp_path / "fresh").exists()
+
+
+def test_rows_of_other_data_or_another_teacher_are_not_added_to(tmp_path):
+    def file():
+        return ResultsFile(tmp_path / "topk.json", "python -m benchmarks.experiments topk --base base")
+
+    data, made = (
+        {"n": 20, "teacher": {"score": 0.5, "interval": [0.4, 0.6]}, "constant": None},
+        {"base": "base"},
+    )
+    begun = file()
+    begun.describe("cola", data, made)
+    begun.put([{"score": 0.5}], task="cola", seed=0)
+    file().describe("cola", data | {"teacher": {"score": 0.500001, "interval": [0.4, 0.600001]}}, made)
+    file().describe("rte", data | {"n": 9}, made)
+    for change, name in (({"n": 19}, "n"), ({"teacher": {"score": 0.51, "interval": [0.4, 0.6]}}, "teacher")):
+        with pytest.raises(DataError, match=f"has rows of cola with another {name}; repeat"):
+            file().describe("cola", data | change, made)
 
 
 def test_another_base_is_refused_before_its_teacher_is_trained(run, place, tmp_path):

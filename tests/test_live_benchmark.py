@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from benchmarks import live
 from benchmarks.speed_section import live_section
 from shrp import checkpoint
+from shrp.errors import CheckpointError, DataError
 from shrp.plan import make_plan
 from shrp.prune import prune
 
@@ -47,6 +48,18 @@ def test_one_json_object_with_the_times_of_every_routed_checkpoint(folder):
     assert (row["experts_a_layer"], row["repeats"]) == (2, 1)
     assert row["sweep_experts"] == row["wide_sweep_experts"] == "2 to 8"
     assert f"| tiny | glue/sst2 validation | {ROWS} |" in live_section(found)
+
+
+def test_a_folder_without_anything_to_measure_is_no_success(folder, tmp_path):
+    command = typer.Typer()
+    command.command()(live.main)
+    with pytest.raises(DataError, match="holds no checkpoint with routers"):
+        CliRunner().invoke(command, ["--checkpoints", str(tmp_path)], catch_exceptions=False)
+    (folder / "tiny" / "model.safetensors").write_bytes(b"")
+    (folder / "tiny" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError):
+        CliRunner().invoke(command, ["--checkpoints", str(folder)], catch_exceptions=False)
+    assert CliRunner().invoke(command, ["--repeats", "0"]).exit_code == 2
 
 
 def usage_of(layers, experts):

@@ -157,9 +157,13 @@ def test_labels_of_own_training_files_may_mean_a_class_or_be_left_out(place):
 
 def test_inputs_that_are_cut_are_told_of(place, tmp_path, tiny_model, tiny_tokenizer):
     base = saved(tiny_model(), tiny_tokenizer, tmp_path / "base", "bad", "good")
-    long = finetune(place, base, tmp_path / "a", "--epochs", "0", "--max-length", "4")
-    assert "inputs of train.csv are longer than 4 tokens and are cut there" in " ".join(long.stderr.split())
-    assert "are cut" not in finetune(place, base, tmp_path / "b", "--epochs", "0").stderr
+    long = finetune(place, base, tmp_path / "a", "--epochs", "1", "--max-length", "4")
+    said = " ".join(long.stderr.split())
+    assert "inputs of train.csv are longer than 4 tokens and are cut there" in said
+    assert "of dev.csv are longer" not in said  # which are scored at 128
+    assert "are cut" not in finetune(place, base, tmp_path / "b", "--epochs", "0", "--max-length", "4").stderr
+    huge = finetune(place, base, tmp_path / "c", "--seed", str(2**64))
+    assert "seed must be between 0 and" in str(huge.exception)
 
 
 def test_a_name_of_a_glue_task_is_none_for_ones_own(place, tmp_path, tiny_model, tiny_tokenizer):

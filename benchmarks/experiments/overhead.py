@@ -112,6 +112,7 @@ def main(
 ) -> None:
     """Latency of routed against static models that compute as much, side by side; no training."""
     file = ResultsFile(out, "python -m benchmarks.experiments overhead")
+    file.refuse_another_machine()
     for name in geometry.split(","):
         for depth, (routed, static) in models_of(name, checkpoints).items():
             for length in numbers(tokens):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ class ResultsFile:
         self.data: dict[str, Any] = {}
         self.settings: dict[str, Any] = {}
         self.rows: list[dict[str, Any]] = []
-        self._described: dict[str, Mapping[str, Any]] = {}
-        """Task -> the settings that this command makes its rows with."""
+        self.machine: Mapping[str, Any] = {}
+        """What the rows that were there were measured on."""
+        self._described: dict[str, dict[str, Mapping[str, Any]]] = {}
+        """Task -> `data`, what this command's rows are of, and `settings`, with which it makes them."""
         self._read()
 
     def refuse_another(self, base: str) -> None:
@@ -34,28 +37,39 @@ class ResultsFile:
         if others := sorted(theirs - {base}):
             raise DataError(f"{self.path} has rows of the base {others[0]}, not {base}; name another --out.")
 
+    def refuse_another_machine(self) -> None:
+        """Raise `DataError` where times are another machine's, or of another number of threads."""
+        if self.rows and self.machine != machine():
+            raise DataError(
+                f"{self.path} has times of another machine or number of threads ({_told(self.machine)}; here "
+                f"{_told(machine())}); name another --out."
+            )
+
     def describe(self, task: str, data: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """Say what the rows of a task are of and how they were made.
 
         Raises:
-            DataError: the file has rows of that task that were made otherwise.
+            DataError: the file has rows of that task that were made otherwise, or are of other data or of another
+                teacher.
         """
-        settings = json.loads(json.dumps(settings))  # lists for tuples, as in the file
-        self._check(task, settings, self.settings, self.rows)
-        self.data[task], self.settings[task] = dict(data), settings
-        self._described[task] = settings
+        ours = json.loads(
+            json.dumps({"data": data, "settings": settings})
+        )  # lists for tuples, as in the file
+        self._check(task, ours, {"data": self.data, "settings": self.settings, "rows": self.rows})
+        self.data[task], self.settings[task] = ours["data"], ours["settings"]
+        self._described[task] = ours
 
-    def _check(
-        self,
-        task: str,
-        ours: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        rows: Sequence[Mapping[str, Any]],
-    ) -> None:
+    def _check(self, task: str, ours: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Raise `DataError` where some rows of a task were made otherwise."""
-        theirs = settings.get(task)
-        if theirs is not None and theirs != ours and any(row["task"] == task for row in rows):
-            names = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
+        if not any(row.get("task") == task for row in found["rows"]):
+            return
+        names = []
+        if (theirs := found.get("settings", {}).get(task)) is not None:
+            mine = ours["settings"]
+            names += sorted(k for k in {*theirs, *mine} if theirs.get(k) != mine.get(k))
+        theirs, mine = found.get("data", {}).get(task, {}), ours["data"]
+        names += sorted(k for k in {*theirs} & {*mine} if not _same(theirs[k], mine[k]))
+        if names:
             raise DataError(
                 f"{self.path} has rows of {task} with another {', '.join(names)}; "
                 "repeat those options, or name another --out."
@@ -88,8 +102,23 @@ class ResultsFile:
         if theirs.split(" --")[0] != self.command.split(" --")[0]:
             raise DataError(f"{self.path} was written by {theirs}; name another --out.")
         for task, ours in self._described.items():  # another command may have begun the file meanwhile
-            self._check(task, ours, found.get("settings", {}), found["rows"])
+            self._check(task, ours, found)
         # What was described here and has no rows yet is not in the file.
         self.data = {**found.get("data", {}), **self.data}
         self.settings = {**found.get("settings", {}), **self.settings}
-        self.rows = found["rows"]
+        self.rows, self.machine = found["rows"], found.get("machine", {})
+
+
+def _same(theirs: Any, ours: Any) -> bool:
+    """Whether two facts are one, but for how processors round: a teacher's outputs differ in the sixth digit."""
+    if isinstance(theirs, float) and isinstance(ours, float):
+        return math.isclose(theirs, ours, rel_tol=1e-5)
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return all(_same(theirs[k], ours[k]) for k in {*theirs} & {*ours})
+    if isinstance(theirs, list) and isinstance(ours, list):
+        return len(theirs) == len(ours) and all(map(_same, theirs, ours))
+    return theirs == ours
+
+
+def _told(of: Mapping[str, Any]) -> str:
+    return f"{of.get('cpu', 'unknown processor')}, {of.get('threads', '?')} threads"

@@ -26,7 +26,7 @@ from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.studies import FILES
 from shrp.tasks import TASKS
 from shrp.train import Progress
-from shrp.training_config import RECIPES, TrainConfig
+from shrp.training_config import RECIPES, TrainConfig, check_seed
 
 Layers = Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')]
 
@@ -47,9 +47,13 @@ class Options:
     recipe: Annotated[str, typer.Option(help="retain or paper; both convert on the task itself here.")] = (
         "retain"
     )
-    conversion_size: Annotated[int, typer.Option(help="Training examples for each converted layer.")] = 1000
-    epoch_size: Annotated[int, typer.Option(help="Training examples an epoch of stage 2, at most.")] = 8000
-    stage2_epochs: Annotated[int, typer.Option(help="Epochs of stage 2.")] = 2
+    conversion_size: Annotated[
+        int, typer.Option(min=1, help="Training examples for each converted layer.")
+    ] = 1000
+    epoch_size: Annotated[
+        int, typer.Option(min=1, help="Training examples an epoch of stage 2, at most.")
+    ] = 8000
+    stage2_epochs: Annotated[int, typer.Option(min=0, help="Epochs of stage 2.")] = 2
     freeze_dense: Annotated[
         bool | None,
         typer.Option(
@@ -67,13 +71,15 @@ class Options:
 
         Raises:
             BadParameter: a task or recipe is not known, or seeds are no numbers.
+            TrainingError: a seed is out of range.
         """
         if self.recipe not in RECIPES:
             raise typer.BadParameter(
                 f"{self.recipe!r} is none of {', '.join(RECIPES)}.", param_hint="--recipe"
             )
         names(self.task, tuple(TASKS), "--task")
-        numbers(self.seeds)
+        for seed in numbers(self.seeds):
+            check_seed(seed)
         if self.freeze_dense is None:
             object.__setattr__(self, "freeze_dense", self.recipe == "retain")
 

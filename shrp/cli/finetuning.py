@@ -92,14 +92,14 @@ def finetune(
     from shrp import checkpoint
     from shrp.base import load_base, name_of, of_another_task
     from shrp.checkpoint import Checkpoint
-    from shrp.checkpoint_info import CheckpointInfo
+    from shrp.checkpoint_info import CheckpointInfo, evaluated_length
     from shrp.config import ShrpConfig
     from shrp.errors import TrainingError
     from shrp.history import history_text
     from shrp.run_state import finish
     from shrp.saving import refuse_existing
     from shrp.train import train as run
-    from shrp.training_config import TrainConfig
+    from shrp.training_config import TrainConfig, check_seed
 
     if Path(base).resolve() == out.resolve():
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
@@ -107,10 +107,10 @@ def finetune(
     say_resume(out, resume)
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
     data, validation = training_data(task, train_file, validation_file, own, task_name)
+    check_seed(seed)
     model, tokenizer, trained = load_base(base, data.task, seed, labels_of(head_labels))
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=name_of(base, base_name))
     say_data(data, validation)
-    say_cut(model.config, tokenizer, (data, validation), max_length)
     if epochs == 0:
         if not trained:
             raise TrainingError(
@@ -119,6 +119,8 @@ def finetune(
             )
         _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, max_length, as_json=json)
         return
+    say_cut(model.config, tokenizer, (data,), max_length)
+    say_cut(model.config, tokenizer, (validation,), evaluated_length(max_length))
     if not trained and (said := of_another_task(base, data.task)):
         stderr.print(said)
     config = TrainConfig(
@@ -151,6 +153,7 @@ def _adopt(made: Checkpoint, base: str, validation: TextData, max_length: int, *
     known = checkpoint.info_if_ours(base)
     training = dict(known.training) if known else {"adopted": True, "config": {"max_length": max_length}}
     info = replace(made.info, training=training)
+    say_cut(made.model.config, made.tokenizer, (validation,), info.max_length)
     checkpoint.save(made.model, made.tokenizer, info, made.path)
     found = evaluate(made.model, made.tokenizer, validation, max_length=info.max_length)
     if as_json:

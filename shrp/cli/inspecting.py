@@ -179,6 +179,12 @@ def usage(
     print_table(
         f"{stats.data}: n = {stats.n:,} inputs, counted in {stats.unit}", stats.summary().to_dict("records")
     )
+    if output_norms:
+        lines = [
+            {"layer": layer} | {f"e{e}": float(value) for e, value in enumerate(values)}
+            for layer, values in stats.gate_norm().items()
+        ]
+        print_table("gate times norm of the output, mean over inputs", lines)
     for name, rows in groups.items():
         lines = [
             {"layer": layer} | {f"e{e}": f"{share:.0%}" for e, share in enumerate(stats.share(layer, rows))}

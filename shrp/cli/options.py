@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,12 +92,16 @@ def check_free(file: Path, option: str) -> None:
     """Raise `DataError` where a file can't be written, before anything is computed."""
     if not file.parent.is_dir():
         raise DataError(f"{file.parent} is no folder; make it first, or name another {option} file.")
-    if file.exists():
+    if file.is_file() or file.is_dir():  # a pipe may be there
         raise DataError(f"{file} exists already; choose another {option} file.")
+    if not file.exists() and not os.access(file.parent, os.W_OK):
+        raise DataError(f"{file.parent} can't be written to; name another {option} file.")
     if file.suffix.lower() == ".zst":  # pandas would infer it from the name, and lack a package
         raise DataError(
             f"{file.name} would be compressed by zstd, which is not to be had; .gz, .bz2 and .xz are."
         )
+    if {".zip", ".tar"} & {suffix.lower() for suffix in file.suffixes}:
+        raise DataError(f"{file.name} would be an archive; .gz, .bz2 and .xz compress the table itself.")
 
 
 def say_resume(out: Path, resume: bool) -> None:

@@ -182,6 +182,7 @@ def train(
 
     from shrp.base import base_config
     from shrp.checkpoint import read_config
+    from shrp.checkpoint_info import evaluated_length
     from shrp.config import ShrpConfig
     from shrp.data import probe_for
     from shrp.errors import PlanError, TrainingError
@@ -284,7 +285,9 @@ def train(
     if not out.exists():  # else it will say that
         say_data(data, validation)
     if not out.exists() and not run_folder(out).exists():  # a run that goes on has said it
-        say_cut(base_config(base), run.tokenizer_of(), (data, validation), max_length)
+        reads = base_config(base), run.tokenizer_of()
+        say_cut(*reads, (data,), max_length)
+        say_cut(*reads, (validation,), evaluated_length(max_length))
     info = run()
     kept = [stages_folder(out) / name for name in run.served]
     if json:

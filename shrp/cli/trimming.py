@@ -96,7 +96,7 @@ def trim_vocabulary(
 
     import shrp.checkpoint as store
     from shrp.cli.subjects import OfCheckpoint
-    from shrp.data import load_file, load_glue
+    from shrp.data import load_file, load_glue, probe_for
     from shrp.history import history_text
     from shrp.measure import cost, dense_cost
     from shrp.saving import refuse_existing, round_as_stored
@@ -123,10 +123,13 @@ def trim_vocabulary(
         )
     scored = None
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
-    if data != "probe" or task.name in TASKS:
+    if data != "probe" or probe_for(task):
         scored = evaluation_data(data, task, own)
     else:
         own.refuse("is for a file of your own; give one with --data.")
+        stderr.print(
+            f"there is no probe set for {task.name}, so nothing is scored: --data takes glue or a file"
+        )
     chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
     model, tokenizer = with_vocabulary(source.model, source.tokenizer, chosen)
     dtype = None if full_precision else torch.float16

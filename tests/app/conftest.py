@@ -111,7 +111,8 @@ def open_page(monkeypatch, tmp_path):
         monkeypatch.delenv("SHRP_DATA_DIR", raising=False)
         if data_dir is not None:
             monkeypatch.setenv("SHRP_DATA_DIR", str(data_dir))
-        monkeypatch.delenv("SHRP_CHECKPOINTS", raising=False)
+        for name in ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS"):
+            monkeypatch.delenv(name, raising=False)
         query = {name: str(value) for name, value in params.items()}
         if folder is not None:
             monkeypatch.setenv("SHRP_CHECKPOINTS", str(folder.parent))
