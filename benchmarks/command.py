@@ -11,6 +11,7 @@ import typer
 
 from shrp.cli.output import stderr
 from shrp.errors import ShrpError
+from shrp.training_config import check_seed
 
 
 def run(main: Callable[..., Any]) -> None:
@@ -35,6 +36,19 @@ def numbers(text: str, kind: Callable[[str], Any] = int) -> list[Any]:
         return [kind(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"numbers are separated by commas, as in 1,3,5; {text!r} is not.") from error
+
+
+def seeds_of(text: str) -> list[int]:
+    """Seeds from the text of an option, each checked, so before anything is trained.
+
+    Raises:
+        BadParameter: they are no numbers.
+        TrainingError: one is out of range.
+    """
+    found = numbers(text)
+    for seed in found:
+        check_seed(seed)
+    return found
 
 
 def names(text: str, known: Sequence[str], option: str, *, none: bool = False) -> list[str]:

@@ -90,12 +90,11 @@ class General:
         config = GeneralConfig(ShrpConfig(layers, control=control), **sizes)
         folder = self._folder(control, config, before)
         earlier = self(control, tuple(before)) if before else None
-        outputs, start, state = (
-            self.work / "general-outputs",
-            earlier.model if earlier else None,
-            RunState(run_folder(folder)),
-        )
-        with alone_in(state.folder):
+        if (found := self._found(folder, earlier)) is not None:
+            return found
+        outputs, start = self.work / "general-outputs", earlier.model if earlier else None
+        state = RunState(run_folder(folder))
+        with alone_in(state.folder):  # another command may have made it since
             if (found := self._found(folder, earlier)) is not None:
                 return found
             same = self._identity(folder, earlier)

@@ -22,7 +22,7 @@ import typer
 from transformers import PreTrainedModel
 
 from benchmarks import depths
-from benchmarks.command import names, numbers, run
+from benchmarks.command import names, run, seeds_of
 from benchmarks.depths import DEPTHS, Depth, named
 from benchmarks.general import General
 from benchmarks.pipeline import Pipeline
@@ -293,7 +293,7 @@ def main(
     name, wanted = name_of(base, base_name), names(tasks, tuple(GLUE), "--tasks")
     table = Table(out, "python -m benchmarks.glue", KEY, base=name)
     general = General(base, name, work)
-    for seed in numbers(seeds):
+    for seed in seeds_of(seeds):
         for task in wanted:
             stages = Stages(base, name, work, task, seed)
             study = Study(stages, general, table, task, control_texts=control_texts, chosen=chosen)

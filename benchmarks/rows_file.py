@@ -21,9 +21,8 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
         if existing == path or not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise DataError(
-                f"{path} can't be written: {existing} is no folder to write to; name another --out."
-            )
+            wrong = "is a folder" if existing == path else "is no folder that can be written to"
+            raise DataError(f"{path} can't be written: {existing} {wrong}; name another file with --out.")
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -43,12 +43,11 @@ def check_writable(texts: Iterable[tuple[str, ...]]) -> None:
     Raises:
         DataError: A text holds half of a surrogate pair, as from a cut emoji or from bytes that are not UTF-8.
     """
-    for place, parts in enumerate(texts, start=1):
-        if not all(map(is_unicode, parts)):
-            raise DataError(
-                f"Input {place} is not valid Unicode: it holds half of a character, as from a cut emoji or from bytes "
-                "that are not UTF-8. Take that out."
-            )
+    for text in (text for parts in texts for text in parts if not is_unicode(text)):
+        raise DataError(
+            f"A text is not valid Unicode: {text[:60]!a} holds half of a character, as from a cut emoji or from "
+            "bytes that are not UTF-8. Take that out."
+        )
 
 
 def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -> list[Encoded]:

@@ -8,9 +8,9 @@ import pytest
 import typer
 
 from benchmarks import rows_file
-from benchmarks.command import names, numbers, run
+from benchmarks.command import names, numbers, run, seeds_of
 from benchmarks.table import Table
-from shrp.errors import DataError
+from shrp.errors import DataError, TrainingError
 
 
 def test_what_the_library_refuses_ends_in_a_sentence(monkeypatch, capsys):
@@ -45,6 +45,12 @@ def test_lists_of_options():
     ):
         with pytest.raises(typer.BadParameter):
             refused()
+
+
+def test_seeds_are_in_their_range():
+    assert seeds_of("0,7") == [0, 7]
+    with pytest.raises(TrainingError, match="seed must be between 0 and 4294967295, not -1"):
+        seeds_of("0,-1")
 
 
 def test_commands_that_add_rows_at_once_lose_none(tmp_path):

@@ -821,11 +821,12 @@ def test_json_has_no_nan(shrp, place, tmp_path):
         shrp(*bare, "--predictions", tmp_path / "p.csv.zip"),
         "would be an archive; .gz, .bz2 and .xz compress",
     )
+    assert "exists already" not in shrp(*bare, "--predictions", tmp_path / "p.zip.csv")[2]
     os.mkfifo(tmp_path / "pipe")
-    with ThreadPoolExecutor(1) as reader:
-        read = reader.submit((tmp_path / "pipe").read_text)
-        assert shrp(*bare, "--json", "--predictions", tmp_path / "pipe")[0] == 0
-    assert read.result() == (tmp_path / "p.csv").read_text()
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)  # nobody waits for anybody
+    assert shrp(*bare, "--json", "--predictions", tmp_path / "pipe")[0] == 0
+    assert os.read(pipe, 2**16).decode() == (tmp_path / "p.csv").read_text()
+    os.close(pipe)
     result = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert result["score"] is None
     assert result["n"] == 24

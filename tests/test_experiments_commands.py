@@ -255,7 +255,7 @@ def test_overhead_times_routed_against_static(
         elsewhere.setattr(results_file, "machine", lambda: {"cpu": "another", "threads": 9})
         refused = run("overhead", *options, "--batch", "3", fails=True)
     assert "has times of another machine or number of threads" in str(refused.exception)
-    assert "here another, 9 threads" in str(refused.exception)
+    assert "here cpu another, threads 9)" in str(refused.exception)
     found = run("overhead", *options, "--batch", "3,5")
     assert [(row["batch"], row["depth"]) for row in found["rows"]] == [(1, "2of3"), (3, "2of3"), (5, "2of3")]
     for row in found["rows"]:
@@ -312,7 +312,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
         ("layer", ("--task", "cola,typo"), "'typo' is none of"),
         ("layer", ("--recipe", "foo"), "'foo' is none of"),
         ("layer", ("--seeds", "-1"), "seed must be between 0 and"),
-        ("layer", ("--conversion-size", 0), "greater than or equal"),
+        ("layer", ("--conversion-size", 0), "conversion-size"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_trained(run, tmp_path, command, options, said):
@@ -332,11 +332,13 @@ def test_rows_of_other_data_or_another_teacher_are_not_added_to(tmp_path):
     begun = file()
     begun.describe("cola", data, made)
     begun.put([{"score": 0.5}], task="cola", seed=0)
-    file().describe("cola", data | {"teacher": {"score": 0.500001, "interval": [0.4, 0.600001]}}, made)
+    file().describe("cola", data | {"teacher": {"score": 0.500001, "interval": [0.41, 0.6]}}, made)
     file().describe("rte", data | {"n": 9}, made)
     for change, name in (({"n": 19}, "n"), ({"teacher": {"score": 0.51, "interval": [0.4, 0.6]}}, "teacher")):
-        with pytest.raises(DataError, match=f"has rows of cola with another {name}; repeat"):
+        with pytest.raises(DataError, match=f"has rows of cola with another {name}; name another"):
             file().describe("cola", data | change, made)
+    with pytest.raises(DataError, match="with another base; repeat those options"):
+        file().describe("cola", data, {"base": "another"})
 
 
 def test_another_base_is_refused_before_its_teacher_is_trained(run, place, tmp_path):

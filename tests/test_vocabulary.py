@@ -327,7 +327,7 @@ def test_an_own_task_needs_texts_of_its_own(shrp, saved, tokenizer, tiny_routed,
     )
     assert code == 0, err
     assert "score" not in json.loads(out)
-    assert "there is no probe set for moods, so nothing is scored: --data takes glue or a file" in err
+    assert "there is no probe set for moods, so nothing is scored: --data takes a file" in err
 
 
 def test_facts_from_anywhere_are_checked_and_told(tokenizer):

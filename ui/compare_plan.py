@@ -9,7 +9,7 @@ from shrp.convert import expert_layers, num_experts_of
 from shrp.errors import PlanError
 from shrp.phrases import listed
 from shrp.plan_edits import NO_EDITS, PlanEdits
-from ui import lab_edits, lab_plan_url
+from ui import lab_edits, lab_plan_url, not_here
 from ui.lab_editor import show_notice, upload
 from ui.lab_edits import Editor
 
@@ -40,6 +40,8 @@ def editor(letter: str, checkpoint: Checkpoint, picker: str) -> Editor:
     if linked:
         text = asked.removeprefix(_FROM_LAB)
         try:
+            if text and not_here.was_asked_for(picker):
+                raise PlanError("it is of a checkpoint that is not here.")
             found.apply(lab_plan_url.decode(text) if text else NO_EDITS)
         except PlanError as error:
             found.refuse(f"The plan in the address was left out: {error}")

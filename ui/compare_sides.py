@@ -128,7 +128,8 @@ def pick(letter: str, selection: Selection, start: tuple[str, str]) -> Choice | 
         return Choice(name, checkpoint, kind)
     model = checkpoint.model
     setting = lab_controls.controls(len(expert_layers(model)), num_experts_of(model), f"{key_of(letter)}_")
-    return Choice(name, checkpoint, kind, setting, compare_plan.editor(letter, checkpoint, key_of(letter)))
+    picker = state.CHECKPOINT if st.session_state.get(key_of(letter)) == SIDEBAR else key_of(letter)
+    return Choice(name, checkpoint, kind, setting, compare_plan.editor(letter, checkpoint, picker))
 
 
 def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import streamlit as st
 
@@ -45,6 +46,14 @@ class TemporaryFolder:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="shrp-checkpoint-")).resolve()
         self.delete = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+class Held(NamedTuple):
+    """An unpacked upload."""
+
+    name: str
+    """Its own, by which a later one takes its place."""
+    folder: TemporaryFolder
 
 
 def open_upload(name: str, file) -> tuple[TemporaryFolder, str]:
@@ -138,14 +147,14 @@ def _uploaded(key: str) -> None:
 
     def take() -> tuple[str, Path]:
         folder, name = open_upload(file.name, file)
-        held: dict[str, TemporaryFolder] = st.session_state.setdefault(_HELD, {})
-        if (before := _own_name(name)) in held:
+        held: dict[str, Held] = st.session_state.setdefault(_HELD, {})
+        for before in [known for known, one in held.items() if one.name == name]:
             remove(before)
         while len(held) >= MOST_HELD:
             remove(next(iter(held)))
-        name = _free_name(name)
-        held[name] = folder
-        return name, folder.path
+        free = _free_name(name)
+        held[free] = Held(name, folder)
+        return free, folder.path
 
     _take(take)
     st.session_state[_UPLOADS] += 1
@@ -178,15 +187,11 @@ def _take(take: Callable[[], tuple[str, Path]]) -> None:
 
 def _free_name(name: str) -> str:
     """A name that no checkpoint has yet, printable and short; it stands in the URL and in file names."""
-    known, free, number = loaders.discover_all(), _own_name(name), 2
-    while free in known:
-        free, number = _own_name(name, number), number + 1
-    return free
-
-
-def _own_name(name: str, number: int = 1) -> str:
     name = "".join(c for c in name if c.isprintable() and c not in "/\\")[:60].strip() or "checkpoint"
-    return f"{name} (yours)" if number == 1 else f"{name} (yours {number})"
+    known, free, number = loaders.discover_all(), f"{name} (yours)", 2
+    while free in known:
+        free, number = f"{name} (yours {number})", number + 1
+    return free
 
 
 def remove(name: str) -> None:
@@ -199,6 +204,6 @@ def remove(name: str) -> None:
     session[loaders.OWN_CHECKPOINTS] = {
         k: v for k, v in session[loaders.OWN_CHECKPOINTS].items() if k != name
     }
-    if (folder := session.get(_HELD, {}).pop(name, None)) is not None:
-        loaders.forget(folder.path)
-        folder.delete()
+    if (held := session.get(_HELD, {}).pop(name, None)) is not None:
+        loaders.forget(held.folder.path)
+        held.folder.delete()

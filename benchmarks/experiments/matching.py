@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from benchmarks import depths
-from benchmarks.command import names, numbers
+from benchmarks.command import names, numbers, seeds_of
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.experiments.study import data_of, scored
 from benchmarks.general import General
@@ -174,7 +174,7 @@ def main(
     if len(get_task(task).text_columns) != 2:
         raise TrainingError(f"{task} has no pairs of texts; name a task that has.")
     general = General(base, name, work)
-    for seed in numbers(seeds):
+    for seed in seeds_of(seeds):
         study = Exchange(Stages(base, name, work, task, seed), general)
         _describe(file, study, name)
         for origin in picked:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command import names, numbers
+from benchmarks.command import names, numbers, seeds_of
 from benchmarks.depths import Depth, named
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.experiments.study import data_of, scored
@@ -99,7 +99,7 @@ def main(
     if not all(0 < each < float("inf") for each in multiples):
         raise TrainingError(f"--times takes numbers above 0, not {times}.")
     general = General(base, name, work)
-    for seed in numbers(seeds):
+    for seed in seeds_of(seeds):
         for one in names(task, tuple(TASKS), "--task"):
             search = Search(Stages(base, name, work, one, seed), general, chosen)
             _describe(file, search, name)

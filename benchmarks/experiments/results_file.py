@@ -39,10 +39,14 @@ class ResultsFile:
 
     def refuse_another_machine(self) -> None:
         """Raise `DataError` where times are another machine's, or of another number of threads."""
-        if self.rows and self.machine != machine():
+        here = machine()
+        if self.rows and (names := sorted(k for k in here if self.machine.get(k) != here[k])):
+            theirs, ours = (
+                ", ".join(f"{k} {of.get(k, 'unknown')}" for k in names) for of in (self.machine, here)
+            )
             raise DataError(
-                f"{self.path} has times of another machine or number of threads ({_told(self.machine)}; here "
-                f"{_told(machine())}); name another --out."
+                f"{self.path} has times of another machine or number of threads ({theirs}; here {ours}); name another "
+                "--out."
             )
 
     def describe(self, task: str, data: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -63,17 +67,15 @@ class ResultsFile:
         """Raise `DataError` where some rows of a task were made otherwise."""
         if not any(row.get("task") == task for row in found["rows"]):
             return
-        names = []
+        names, way_out = [], "name another --out"
         if (theirs := found.get("settings", {}).get(task)) is not None:
             mine = ours["settings"]
             names += sorted(k for k in {*theirs, *mine} if theirs.get(k) != mine.get(k))
+            way_out = "repeat those options, or name another --out" if names else way_out
         theirs, mine = found.get("data", {}).get(task, {}), ours["data"]
         names += sorted(k for k in {*theirs} & {*mine} if not _same(theirs[k], mine[k]))
         if names:
-            raise DataError(
-                f"{self.path} has rows of {task} with another {', '.join(names)}; "
-                "repeat those options, or name another --out."
-            )
+            raise DataError(f"{self.path} has rows of {task} with another {', '.join(names)}; {way_out}.")
 
     def put(self, rows: Sequence[Mapping[str, Any]], **which: Any) -> None:
         """Add rows in place of those that an earlier run wrote of the same `which` (task, seed and so on)."""
@@ -110,15 +112,13 @@ class ResultsFile:
 
 
 def _same(theirs: Any, ours: Any) -> bool:
-    """Whether two facts are one, but for how processors round: a teacher's outputs differ in the sixth digit."""
+    """Whether two facts are one, but for how processors round: a teacher's outputs differ in the sixth digit; and for
+    the interval of a score, in which versions may differ.
+    """
     if isinstance(theirs, float) and isinstance(ours, float):
         return math.isclose(theirs, ours, rel_tol=1e-5)
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        return all(_same(theirs[k], ours[k]) for k in {*theirs} & {*ours})
+        return all(_same(theirs[k], ours[k]) for k in {*theirs} & {*ours} - {"interval"})
     if isinstance(theirs, list) and isinstance(ours, list):
         return len(theirs) == len(ours) and all(map(_same, theirs, ours))
     return theirs == ours
-
-
-def _told(of: Mapping[str, Any]) -> str:
-    return f"{of.get('cpu', 'unknown processor')}, {of.get('threads', '?')} threads"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from transformers import PreTrainedModel
 
-from benchmarks.command import names, numbers
+from benchmarks.command import names, seeds_of
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.stages import Stages
 from shrp.base import name_of
@@ -26,7 +26,7 @@ from shrp.measure import TOKENS, Cost, dense_cost
 from shrp.studies import FILES
 from shrp.tasks import TASKS
 from shrp.train import Progress
-from shrp.training_config import RECIPES, TrainConfig, check_seed
+from shrp.training_config import RECIPES, TrainConfig
 
 Layers = Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')]
 
@@ -78,8 +78,7 @@ class Options:
                 f"{self.recipe!r} is none of {', '.join(RECIPES)}.", param_hint="--recipe"
             )
         names(self.task, tuple(TASKS), "--task")
-        for seed in numbers(self.seeds):
-            check_seed(seed)
+        seeds_of(self.seeds)
         if self.freeze_dense is None:
             object.__setattr__(self, "freeze_dense", self.recipe == "retain")
 
@@ -91,7 +90,7 @@ class Options:
     @property
     def seed_numbers(self) -> list[int]:
         """The numbers in `seeds`."""
-        return numbers(self.seeds)
+        return seeds_of(self.seeds)
 
     def converted(self, text: str, top_k: Sequence[int] = (1,)) -> tuple[int, ...]:
         """Layers from the text of an option, checked against the base, without its weights.

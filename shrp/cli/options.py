@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,7 +101,7 @@ def check_free(file: Path, option: str) -> None:
         raise DataError(
             f"{file.name} would be compressed by zstd, which is not to be had; .gz, .bz2 and .xz are."
         )
-    if {".zip", ".tar"} & {suffix.lower() for suffix in file.suffixes}:
+    if re.search(r"\.zip$|\.tar(\.(gz|bz2|xz))?$", file.name.lower()):
         raise DataError(f"{file.name} would be an archive; .gz, .bz2 and .xz compress the table itself.")
 
 

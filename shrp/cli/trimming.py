@@ -127,9 +127,8 @@ def trim_vocabulary(
         scored = evaluation_data(data, task, own)
     else:
         own.refuse("is for a file of your own; give one with --data.")
-        stderr.print(
-            f"there is no probe set for {task.name}, so nothing is scored: --data takes glue or a file"
-        )
+        takes = "glue or a file" if task.name in TASKS else "a file"
+        stderr.print(f"there is no probe set for {task.name}, so nothing is scored: --data takes {takes}")
     chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
     model, tokenizer = with_vocabulary(source.model, source.tokenizer, chosen)
     dtype = None if full_precision else torch.float16

@@ -96,7 +96,7 @@ def read_all(at, offered, wanted):
     [
         ("overview", {}, ("layers", "costs", "scores", "history")),
         ("routing", {"text": "w1 w2\nw3 w4 w5"}, ("predictions", "routes", "router-1", "what-if-0")),
-        ("pruning_lab", {"budget": 3}, ("kept", "curve", "pareto", "by-slice", "by-class", "flips")),
+        ("pruning_lab", {"budget": 3}, ("kept-map", "curve", "pareto", "by-slice", "by-class", "flips")),
         (
             "attribution",
             {"text": "w1 w2 w3", "on_data": "true", "data_inputs": 32, "trust": "true"},

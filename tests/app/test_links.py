@@ -121,6 +121,8 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     [
         ("pruning_lab", {"plan": "1n1p3"}, "The plan in the address was left out"),
         ("routing", {"text": "w1", "force": "1.2"}, "The forced route in the address was left out"),
+        ("compare", {"a_is": "Pruned", "a_plan": "1n1p3"}, "The plan in the address was left out"),
+        ("compare", {"b_is": "Pruned", "b_plan": "lab-1n1p3"}, "The plan in the address was left out"),
         (
             "compare",
             {"a": "mine (yours)", "a_is": "Pruned", "a_plan": "1n1p3"},
@@ -134,7 +136,7 @@ def test_what_the_address_says_of_a_checkpoint_that_is_not_here_is_not_done_to_a
     at = open_page(page, tiny_checkpoint, **{"checkpoint": "mine (yours)"} | params)
     assert not at.exception
     assert f"{said}: it is of a checkpoint that is not here" in texts_of(at).replace("\\", "")
-    assert not {"plan", "force", "a_plan"} & {*at.query_params}
+    assert not {"plan", "force", "a_plan", "b_plan"} & {*at.query_params}
 
 
 @pytest.mark.parametrize("page", ["pruning_lab", "overview", "routing"])
