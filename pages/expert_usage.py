@@ -34,7 +34,7 @@ from ui.bound import fall_back
 from ui.describe import kept_experts, summary_line
 from ui.downloads import chart, downloads
 from ui.expert_details import expert_details
-from ui.store import results
+from ui.store import once
 from ui.tables import row_height
 from ui.text import capital, escape, escape_html, percent, shorten
 
@@ -91,16 +91,14 @@ def difference_of(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`usage_difference` of two groups, kept: a table of many thousand inputs takes seconds."""
     checkpoint, data = selection.checkpoint, selection.data
-    store, key = (
-        results("usage differences", 32),
+    of = "share" if measure == SHARE else "mean_probs"
+    return once(
+        "usage differences",
+        32,
         (checkpoint.fingerprint, data.fingerprint, data.pairs, measure, group, against),
+        "Comparing the two groups",
+        lambda _: usage_difference(stats, groups[group], groups[against], of, pairs=pairs_of(data)),
     )
-    if (found := store.get(key)) is None:
-        of = "share" if measure == SHARE else "mean_probs"
-        with st.spinner("Comparing the two groups …"):
-            found = usage_difference(stats, groups[group], groups[against], of, pairs=pairs_of(data))
-        store.put(key, found)
-    return found
 
 
 def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.ndarray]:

@@ -58,6 +58,24 @@ def score_bias(
     return bias + mask
 
 
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention output of heads, `(B, H, T, dh)`, from queries, keys and values of that shape.
+
+    Args:
+        attention_mask, position_bias: as for `score_bias`.
+        dropout: of the probabilities.
+    """
+    bias = score_bias(attention_mask, position_bias, query.dtype)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+
+
 def attention_probs(
     query: Tensor, key: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
 ) -> Tensor:
@@ -87,14 +105,8 @@ class KeptHeads(nn.Module):
         self, hidden_states: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
     ) -> Tensor:
         """What each kept head takes from the tokens, `(B, m, T, dh)`; args as for `ExpertLayer.expert_outputs`."""
-        query, key, value = self._split(hidden_states)
-        return F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=score_bias(attention_mask, self.of_heads(position_bias), query.dtype),
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
+        dropout = self.attention_dropout if self.training else 0.0
+        return attend(*self._split(hidden_states), attention_mask, self.of_heads(position_bias), dropout)
 
     def attention_maps(
         self,

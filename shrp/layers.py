@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shrp.attending import KeptHeads, attention_probs, score_bias, token_mask_of
+from shrp.attending import KeptHeads, attend, attention_probs, token_mask_of
 from shrp.calling import PLAIN, Calling
 from shrp.config import Routing
 from shrp.hidden_states import tell
@@ -134,14 +134,8 @@ class ExpertLayer(nn.Module):
         Args:
             position_bias: `(H, T, T)`, in families that have one (`shrp.families.position_bias`).
         """
-        query, key, value = self.qkv(hidden_states)
-        return F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=score_bias(attention_mask, position_bias, query.dtype),
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
+        dropout = self.attention_dropout if self.training else 0.0
+        return attend(*self.qkv(hidden_states), attention_mask, position_bias, dropout)
 
     def attention_maps(
         self,
@@ -171,8 +165,7 @@ class ExpertLayer(nn.Module):
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
         if position_bias is not None:
             position_bias = position_bias[chosen].unsqueeze(1)  # (B, 1, T, T)
-        mask = score_bias(attention_mask, position_bias, query.dtype)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).squeeze(1)
+        return attend(query, key, value, attention_mask, position_bias).squeeze(1)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
