@@ -191,7 +191,8 @@ def load_probe(task: str) -> TextData:
     if task not in TASKS or not path.is_file():
         names = sorted(p.stem for p in PROBES.glob("*.jsonl") if p.stem in TASKS)
         raise DataError(
-            f"There is no probe set for '{task}', but for {', '.join(names) or 'no task'}; take glue or a file."
+            f"There is no probe set for '{task}'; there is one for: {', '.join(names) or 'no task'}. "
+            "Take glue or a file."
         )
     frame = tabular.read_table(path)
     pair = "pair" if "pair" in frame.columns else None
