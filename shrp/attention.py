@@ -148,7 +148,7 @@ def _attention(
     full_length = token_counts(tokenizer, [text])[0]
     found = []
     with torch.inference_mode():
-        entering = layer_inputs(model, collate(tokenizer, encoded, [0]), layers)
+        entering = layer_inputs(model, collate(tokenizer, encoded, [0], model.device), layers)
         for layer in layers:
             kind, heads, weights, probs = _maps(model, layer, entering[layer])
             top_k = 1 if probs is None else encoder_layers(model)[layer].top_k

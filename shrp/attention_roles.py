@@ -116,17 +116,16 @@ def attention_roles(
         for text in sampled
     ]
     order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
-    device = next(model.parameters()).device
     roles = ROLES if len(data.task.text_columns) == 2 else ROLES[: ROLES.index(MATCHING)]
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     for start in range(0, len(order), _BATCH):
         picked = order[start : start + _BATCH]
-        batch = {name: value.to(device) for name, value in collate(tokenizer, encoded, picked).items()}
+        batch = collate(tokenizer, encoded, picked, model.device)
         length = batch["input_ids"].shape[1]
         places = torch.tensor(
             np.stack([_places(parts[i], encoded[i]["input_ids"], length)[: len(roles)] for i in picked]),
             dtype=torch.float32,
-            device=device,
+            device=model.device,
         )  # (B, R, T, T)
         own = places.sum((1, 3)).gt(0).sum(-1)  # (B,): tokens that attend
         with torch.inference_mode():

@@ -153,7 +153,12 @@ def piece_counts(tokenizer, texts: Sequence[tuple[str, ...]], size: int) -> np.n
     return counts
 
 
-def collate(tokenizer, encoded: Sequence[Encoded], indices: Sequence[int] | np.ndarray) -> Batch:
+def collate(
+    tokenizer,
+    encoded: Sequence[Encoded],
+    indices: Sequence[int] | np.ndarray,
+    device: torch.device | str = "cpu",
+) -> Batch:
     """Pad some encoded inputs to the longest of them, on the right.
 
     Heads read position 0 and absolute positions count from there, so a tokenizer that would pad on the left, as some
@@ -163,6 +168,7 @@ def collate(tokenizer, encoded: Sequence[Encoded], indices: Sequence[int] | np.n
         tokenizer: Gives the padding ids.
         encoded: The result of `encode`.
         indices: Which inputs to take, in this order; at least one.
+        device: Where the tensors go; that of the model which is to read them.
 
     Returns:
         int64 tensors of shape (batch, tokens), with the keys of the encoded inputs.
@@ -175,7 +181,7 @@ def collate(tokenizer, encoded: Sequence[Encoded], indices: Sequence[int] | np.n
         values = np.full((len(rows), width), fill.get(key, 0), dtype=np.int64)
         for line, row in zip(values, rows):
             line[: len(row[key])] = row[key]
-        batch[key] = torch.from_numpy(values)
+        batch[key] = torch.from_numpy(values).to(device)
     return batch
 
 

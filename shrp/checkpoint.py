@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +24,7 @@ from shrp.card_pruning import pruned_training
 from shrp.checkpoint_info import CheckpointInfo, usage_in
 from shrp.convert import router_layers
 from shrp.data import TextData
+from shrp.device import device_named
 from shrp.errors import CheckpointError, DataError, PlanError, first_line
 from shrp.evaluate import evaluate
 from shrp.evaluation import Evaluation
@@ -274,14 +276,18 @@ def info_if_ours(folder: str | os.PathLike) -> CheckpointInfo | None:
         return None
 
 
-def load(folder: str | os.PathLike) -> Checkpoint:
+def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Checkpoint:
     """Load a checkpoint, routed or static, in evaluation mode and float32, and try it on a text.
+
+    Args:
+        device: where the model goes once it is sound, and computes from then on, by PyTorch's name (`cuda`, `mps`).
 
     Raises:
         CheckpointError: missing, truncated, of another version, not SHRP's, of parts that don't fit each other, or
             replaced in the meantime; one sentence says which.
+        ShrpError: there is no such device here.
     """
-    folder = Path(folder)
+    folder, device = Path(folder), device_named(device)
     found = _state(folder)
     data, info = read_config(folder)
     weights = folder / WEIGHTS
@@ -312,7 +318,7 @@ def load(folder: str | os.PathLike) -> Checkpoint:
         raise CheckpointError(f"{folder} can't be read any more: {error.strerror}.") from error
     if _state(folder) != found:  # or weights and fingerprint may be of two checkpoints
         raise CheckpointError(f"{folder} was replaced while it was read; load it again.")
-    return Checkpoint(folder, info, model, tokenizer, own, teacher, problem)
+    return Checkpoint(folder, info, model.to(device), tokenizer, own, teacher, problem)
 
 
 def _state(folder: Path) -> list[tuple[int, int, int]]:

@@ -63,7 +63,7 @@ class Exchanges:
             mask: the real tokens `(B, T)`.
         """
         if self.by_token:
-            lengths = mask.sum(1).numpy()
+            lengths = mask.sum(1).cpu().numpy()
             return {
                 case: _among_tokens(
                     record, mask, _partners(np.repeat(self.groups[case[0]][rows], lengths), generator)
@@ -98,7 +98,7 @@ def count_moved(record: RoutingRecord, taken: Mapping[int, Tensor], mask: Tensor
     """
     moved, choices = 0, 0
     for layer, gates in taken.items():
-        other = record.last(layer).gates.argmax(-1) != gates.argmax(-1)
+        other = record.last(layer).gates.argmax(-1) != gates.argmax(-1).to(mask.device)
         if other.dim() == mask.dim():
             other = other[mask]
         moved, choices = moved + int(other.sum()), choices + len(other)

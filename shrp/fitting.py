@@ -195,10 +195,9 @@ class _Walk:
         self.n = len(rows)
         longest = longest_input(model, tokenizer, max_length)
         encoded = encode(tokenizer, [data.texts[i] for i in rows], longest)
-        device = next(model.parameters()).device
         self.batches: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
         for places in bucketed_batches([len(row["input_ids"]) for row in encoded], BATCH):
-            inputs = {name: value.to(device) for name, value in collate(tokenizer, encoded, places).items()}
+            inputs = collate(tokenizer, encoded, places, model.device)
             with torch.no_grad():
                 entering = run_layers(model, inputs, 0, self.first)
                 said, _ = run_from(model, inputs, self.first, entering)

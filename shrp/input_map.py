@@ -73,12 +73,11 @@ def router_inputs(
             f"{data.name} has {len(data)} inputs; a map of inputs needs at least {FEWEST} to say anything."
         )
     encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
-    device = next(model.parameters()).device
     states = np.zeros((len(data), model.config.hidden_size), dtype=np.float32)
     scores = np.zeros((len(data), found.router.num_experts), dtype=np.float32)
     done = 0
     for rows in bucketed_batches([len(e["input_ids"]) for e in encoded], batch_size):
-        batch = {key: values.to(device) for key, values in collate(tokenizer, encoded, rows).items()}
+        batch = collate(tokenizer, encoded, rows, model.device)
         with torch.inference_mode():
             entering = run_layers(model, batch, 0, layer)  # (B, T, d)
             real = batch["attention_mask"].unsqueeze(-1).to(entering.dtype)

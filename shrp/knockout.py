@@ -257,7 +257,7 @@ def knock_out_effect(
     logits, affected, done = before.logits.copy(), [], 0
     lowest = min(removed)
     for places in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
-        inputs = collate(tokenizer, encoded, places)
+        inputs = collate(tokenizer, encoded, places, model.device)
         with torch.inference_mode():
             entering = prefix.entering(rows[places].tolist(), inputs)
             if lowest > prefix.first:
@@ -267,8 +267,8 @@ def knock_out_effect(
                 part = {name: values[uses] for name, values in inputs.items()}
                 with use_gates(knock_out(removed, routed[lowest].top_k)):
                     outputs, _ = run_from(model, part, lowest, entering[uses])
-                here = rows[np.asarray(places)[uses.numpy()]]
-                logits[here] = outputs.float().numpy()[:, columns]
+                here = rows[np.asarray(places)[uses.cpu().numpy()]]
+                logits[here] = outputs.float().cpu().numpy()[:, columns]
                 affected.append(here)
         done += len(places)
         if progress:
@@ -321,7 +321,7 @@ def _uses(
         with record_routing() as record:
             run_from(model, inputs, lowest, entering)
         gates = {layer: record.last(layer).gates for layer in removed}
-    found = torch.zeros(len(mask), dtype=torch.bool)
+    found = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
     for layer, taken in removed.items():
         uses = (gates[layer][..., list(taken)] > 0).any(-1)  # (B,) or (B, T)
         found |= (uses & mask).any(1) if uses.dim() == 2 else uses

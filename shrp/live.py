@@ -120,7 +120,7 @@ class LiveEvaluator:
         groups = [head[np.argsort(lengths[head], kind="stable")], *(parts[i] for i in shuffled)]
         batches = []
         for rows in groups:
-            inputs = collate(tokenizer, encoded, rows)
+            inputs = collate(tokenizer, encoded, rows, self.model.device)
             batches.append(_Batch(len(batches), rows, inputs, Packing.of(inputs["attention_mask"])))
         return batches
 
@@ -193,7 +193,7 @@ class LiveEvaluator:
         done = 0
         for batch in self.batches:
             with torch.inference_mode():
-                outputs = self._run(batch, steps, worth_keeping).float().numpy()
+                outputs = self._run(batch, steps, worth_keeping).float().cpu().numpy()
             end = done + len(batch.rows)
             logits[done:end], indices[done:end] = outputs[:, self.columns], batch.rows
             done = end

@@ -140,7 +140,7 @@ def shuffle_routes(
     tally = _Tally(data, columns, [*((layer, 0) for layer in sorted(routed)), *exchanges.cases, (MIXTURE, 0)])
     done = 0
     for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
-        inputs = collate(tokenizer, encoded, rows)
+        inputs = collate(tokenizer, encoded, rows, model.device)
         mask = inputs["attention_mask"].bool()
         with torch.inference_mode():
             entering = {first: prefix.entering(rows, inputs)}
@@ -189,7 +189,7 @@ class _Tally:
 
     def add(self, case: Case | None, rows: Sequence[int], output: Tensor) -> None:
         """Logits `(B, num_labels)` of the model for these rows of the data."""
-        self.logits[case][rows] = output.float().numpy()[:, self.columns]
+        self.logits[case][rows] = output.float().cpu().numpy()[:, self.columns]
 
     def told(self) -> ShuffledRoutes:
         """All that was gathered, the draws of a kind together."""

@@ -89,8 +89,8 @@ def sample_outputs(
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     owners = []
     for start in range(0, len(order), _BATCH):
-        batch = collate(tokenizer, encoded, order[start : start + _BATCH])
-        real = batch["attention_mask"].bool().numpy()
+        batch = collate(tokenizer, encoded, order[start : start + _BATCH], model.device)
+        real = batch["attention_mask"].bool().cpu().numpy()
         picked = [np.sort(generator.permutation(np.flatnonzero(line))[:tokens]) for line in real]
         row = np.repeat(np.arange(len(picked)), [len(places) for places in picked])
         column = np.concatenate(picked)
@@ -105,7 +105,9 @@ def sample_outputs(
                 found[layer].append(outputs.transpose(1, 2)[row, column].float())  # (tokens, H, dh)
         if progress:
             progress(min(start + _BATCH, len(order)), len(order))
-    stacked = {layer: torch.cat(parts).transpose(0, 1).contiguous().numpy() for layer, parts in found.items()}
+    stacked = {
+        layer: torch.cat(parts).transpose(0, 1).contiguous().cpu().numpy() for layer, parts in found.items()
+    }
     return OutputSample(data.name, stacked, np.concatenate(owners))
 
 

@@ -31,7 +31,7 @@ def try_out(
         with torch.inference_mode():
             words = ("a few words",) * len(info.task.text_columns)
             limit = longest_input(model, tokenizer, info.max_length)
-            model(**collate(tokenizer, encode(tokenizer, [words], limit), [0]))
+            model(**collate(tokenizer, encode(tokenizer, [words], limit), [0], model.device))
     except Exception as error:  # whatever a stranger's files make a model raise
         raise CheckpointError(
             f"{folder} has a model that can't compute a text: {first_line(error)}"

@@ -274,12 +274,10 @@ def measure_usage(
     norms = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed} if output_norms else {}
     gates = {layer: np.zeros((n, h)) for layer in norms}
     logits: np.ndarray | None = None
-    device = next(model.parameters()).device
     done = 0
     for rows in bucketed_batches([len(e["input_ids"]) for e in encoded], batch_size):
         with torch.inference_mode(), record_routing(output_norms=output_norms) as record:
-            batch = {key: values.to(device) for key, values in collate(tokenizer, encoded, rows).items()}
-            output = model(**batch).logits.float().cpu().numpy()
+            output = model(**collate(tokenizer, encoded, rows, model.device)).logits.float().cpu().numpy()
         logits = np.zeros((n, output.shape[1]), dtype=np.float32) if logits is None else logits
         logits[rows] = output
         for layer in record.layers:

@@ -93,7 +93,7 @@ def what_if(
             raise PlanError(f"the input has tokens 0 to {length - 1}, not {token}.")
 
     def inputs(rows: list[int]) -> Batch:
-        return {name: values.to(model.device) for name, values in collate(tokenizer, encoded, rows).items()}
+        return collate(tokenizer, encoded, rows, model.device)
 
     forced = []
     with torch.inference_mode(), use_gates(route.gates):

@@ -92,13 +92,13 @@ def count_tokens(
     }
     done = 0
     for rows in bucketed_batches(np.diff(starts), batch_size):
-        inputs = collate(tokenizer, encoded, rows)
+        inputs = collate(tokenizer, encoded, rows, model.device)
         with torch.inference_mode(), record_routing() as record:
             model(**inputs)
         terms = np.concatenate([place[starts[row] : starts[row + 1]] for row in rows])
         mask = inputs["attention_mask"].bool()
         for layer in counts:
-            taken = record.last(layer).gates.argmax(-1)[mask].numpy()
+            taken = record.last(layer).gates.argmax(-1)[mask].cpu().numpy()
             np.add.at(counts[layer], (terms, taken), 1)
         done += len(rows)
         if progress:

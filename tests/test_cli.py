@@ -991,7 +991,7 @@ def test_wrong_usage_is_exit_code_2(shrp, place):
 
 
 def test_interrupting_is_exit_code_130(shrp, place, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint, "load", interrupt)

@@ -78,7 +78,7 @@ class Coalitions:
         self.entering = entering
         self.full = float(logits[0, self.column])
         self.gates = {layer: record.last(layer).gates for layer in self.layers}  # (1, H) or (1, T, H)
-        self.fires = np.stack([(g != 0).flatten(0, -2).any(0).numpy() for g in self.gates.values()])
+        self.fires = np.stack([(g != 0).flatten(0, -2).any(0).cpu().numpy() for g in self.gates.values()])
         rows, experts = np.nonzero(self.fires)
         self.players = [(self.layers[row], int(expert)) for row, expert in zip(rows, experts, strict=True)]
         """The experts that fire, `(layer, expert)`, ascending."""
@@ -114,9 +114,9 @@ class Coalitions:
                 present[:, upto], axis=0, return_index=True, return_inverse=True
             )
             parents = hidden[of_row[first]]  # (P, T, d)
-            keep = torch.ones(len(prefixes), self.num_experts)
+            keep = torch.ones(len(prefixes), self.num_experts, device=hidden.device)
             mine = [place for place, (other, _) in enumerate(self.players) if other == layer]
-            keep[:, [self.players[place][1] for place in mine]] = torch.from_numpy(prefixes[:, mine]).float()
+            keep[:, [self.players[place][1] for place in mine]] = torch.from_numpy(prefixes[:, mine]).to(keep)
             own = self.gates[layer]
             gates = own * (keep if own.dim() == 2 else keep.unsqueeze(1))
             stop = self.layers[i + 1] if i + 1 < len(self.layers) else None
@@ -132,7 +132,7 @@ class Coalitions:
                     part = (i + chunk.stop / len(prefixes)) / len(self.layers)
                     progress(before + int(len(present) * part), total)
             hidden, of_row = torch.cat(parts), inverse.reshape(-1)
-        return hidden[of_row][:, self.column].double().numpy()
+        return hidden[of_row][:, self.column].cpu().double().numpy()
 
     def instance_inputs(self, rows: int) -> dict[str, Tensor]:
         """The encoded input `rows` times, without copying it."""
@@ -178,7 +178,7 @@ def next_experts(coalitions: Coalitions) -> ExpertScores:
                     logits, _ = run_from(
                         model, coalitions.instance_inputs(len(rows)), layer, coalitions.entering[layer]
                     )
-                values = logits[:, coalitions.column].double().numpy()
+                values = logits[:, coalitions.column].cpu().double().numpy()
                 if start == 0:  # nothing removed, at the same place: rounding is the same and cancels
                     whole, values = values[0], values[1:]
                 drops.append(whole - values)

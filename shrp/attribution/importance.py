@@ -175,12 +175,12 @@ def knock_outs(
     if not len(rows):
         raise DataError(f"{data.name} is empty; attribution needs at least one input.")
     encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
-    batch = collate(tokenizer, encoded, range(len(rows)))
+    batch = collate(tokenizer, encoded, range(len(rows)), model.device)
     columns, layers = label_columns(model, data.task), list(routed)
     with torch.inference_mode():
         with record_routing() as record:
             logits, entering = run_from(model, batch, watch=layers)
-        base = logits.float().numpy()[:, columns]
+        base = logits.float().cpu().numpy()[:, columns]
         fires, top1 = (np.stack(x, 1) for x in zip(*(_use(record, layer) for layer in layers), strict=True))
         shape = (len(rows), len(layers), num_experts_of(model), len(columns))
         knocked_out = np.broadcast_to(base[:, None, None], shape).copy()
@@ -196,7 +196,7 @@ def knock_outs(
                 copies: Batch = {name: values[who] for name, values in batch.items()}
                 with use_gates(source):
                     changed, _ = run_from(model, copies, layer, entering[layer][who])
-                knocked_out[inputs[part], i, experts[part]] = changed.float().numpy()[:, columns]
+                knocked_out[inputs[part], i, experts[part]] = changed.float().cpu().numpy()[:, columns]
             if progress:
                 progress(i + 1, len(layers))
     return KnockOuts(data.task, tuple(layers), rows, base, knocked_out, top1, fires)
@@ -272,10 +272,10 @@ def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
     gates, probs, mask = trace.gates, trace.probs, trace.token_mask
     if probs.dim() == 2:
         gates, probs, mask = gates.unsqueeze(1), probs.unsqueeze(1), None
-    real = torch.ones(probs.shape[:2]) if mask is None else mask.float()  # (B, T)
+    real = probs.new_ones(probs.shape[:2]) if mask is None else mask.float()  # (B, T)
     first = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real.unsqueeze(-1)
     fires = ((gates != 0) & (real > 0).unsqueeze(-1)).any(1)
-    return fires.numpy(), first.sum(1).numpy()
+    return fires.cpu().numpy(), first.sum(1).cpu().numpy()
 
 
 def _zeroed(

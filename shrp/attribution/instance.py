@@ -166,7 +166,7 @@ def prepare(
         )
     table = model.get_input_embeddings().weight.detach()
     special = {"pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
-    inputs = collate(tokenizer, encoded, [0])
+    inputs = collate(tokenizer, encoded, [0], model.device)
     return Instance(
         model=model,
         task=task,

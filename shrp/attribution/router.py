@@ -101,8 +101,8 @@ def routes_without(
             parts.append(taken(record))
             if progress:
                 progress(batch.stop, len(instance.words))
-    without = torch.cat(parts, 1).numpy()
-    return RoutesWithout(layers, num_experts_of(instance.model), first.top_k, own.numpy(), without)
+    without = torch.cat(parts, 1).cpu().numpy()
+    return RoutesWithout(layers, num_experts_of(instance.model), first.top_k, own.cpu().numpy(), without)
 
 
 def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> RouterInstance:

@@ -273,4 +273,4 @@ def to_frame(results: list[WordScores]) -> pd.DataFrame:
 
 
 def _numpy(values: Tensor) -> np.ndarray:
-    return values.detach().double().numpy()
+    return values.detach().cpu().double().numpy()

@@ -220,9 +220,9 @@ class _Presence:
         return torch.tensor([self.known[key] for key in keys])
 
     def _embeddings(self, present: Tensor) -> Tensor:
-        keep = torch.ones(len(present), len(self.instance.tokens), 1)
+        keep = self.baseline.new_ones(len(present), len(self.instance.tokens), 1)
         for w, word in enumerate(self.instance.words):
-            keep[:, list(word.positions), 0] = present[:, w : w + 1]
+            keep[:, list(word.positions), 0] = present[:, w : w + 1].to(keep.device)
         return self.baseline + keep * (self.instance.embeddings - self.baseline)
 
 
@@ -291,7 +291,8 @@ def _sensitivity(
     def move(inputs: Tensor | tuple[Tensor, ...], radius: float) -> Tensor:
         embeddings = inputs if isinstance(inputs, Tensor) else inputs[0]
         noise = torch.zeros_like(embeddings)
-        noise[:, places] = radius * (2 * torch.rand(noise[:, places].shape, generator=generator) - 1)
+        drawn = 2 * torch.rand(noise[:, places].shape, generator=generator) - 1
+        noise[:, places] = (radius * drawn).to(noise.device)
         return embeddings + noise
 
     value = sensitivity_max(

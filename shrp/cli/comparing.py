@@ -23,6 +23,7 @@ from shrp.cli.data_options import (
 )
 from shrp.cli.options import (
     AsJson,
+    Device,
     EvaluatedLength,
     check_free,
     check_has_task,
@@ -85,6 +86,7 @@ def compare(
         Path | None, typer.Option(help="Write the inputs that the two judge differently to this CSV file.")
     ] = None,
     max_length: EvaluatedLength = None,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Two checkpoints or exports on the same inputs: the second's score minus the first's, paired, and where they part.
@@ -97,7 +99,7 @@ def compare(
 
     if flips is not None:
         check_free(flips, "--flips")
-    sides = [subject(folder, max_length) for folder in (first, second)]
+    sides = [subject(folder, max_length, device) for folder in (first, second)]
     tasks = [side.task for side in sides]
     if not tasks[0].reads_as(tasks[1]):
         raise DataError(

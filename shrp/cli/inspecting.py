@@ -22,6 +22,7 @@ from shrp.cli.data_options import (
 )
 from shrp.cli.options import (
     AsJson,
+    Device,
     EvaluatedLength,
     check_free,
     check_has_task,
@@ -109,6 +110,7 @@ def usage(
         ),
     ] = None,
     max_length: EvaluatedLength = None,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
@@ -122,7 +124,7 @@ def usage(
 
     if routes is not None:
         check_free(routes, "--routes")
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, device=device)
     own = OwnFile(
         text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words, only
     )
@@ -257,6 +259,7 @@ def evaluate(
     max_length: EvaluatedLength = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs a batch.")] = 32,
     predictions: Annotated[Path | None, typer.Option(help="Write every prediction to this CSV file.")] = None,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint, or an export of one as it is served, with a 95% interval.
@@ -269,7 +272,7 @@ def evaluate(
 
     if predictions is not None:
         check_free(predictions, "--predictions")
-    scored = subject(checkpoint, max_length)
+    scored = subject(checkpoint, max_length, device)
     check_has_task(scored.task)
     own = OwnFile(
         text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words, only

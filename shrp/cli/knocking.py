@@ -22,6 +22,7 @@ from shrp.cli.data_options import (
 )
 from shrp.cli.options import (
     AsJson,
+    Device,
     EvaluatedLength,
     check_has_task,
     say_cut,
@@ -83,6 +84,7 @@ def knock_out(
         ),
     ] = None,
     max_length: EvaluatedLength = None,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """What experts are worth: take them away, let the router pick the next ones, and compare the answers.
@@ -102,7 +104,7 @@ def knock_out(
     inputs = inputs or 512
     if by not in (None, CLASS, SLICE, LENGTH):
         raise DataError(f"experts can be told apart by {CLASS}, {SLICE} or {LENGTH}, not by {by!r}.")
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, device=device)
     if not (routed := router_layers(loaded.model)):
         raise PlanError("this model has no routed layer, so there is no expert to knock out.")
     if cells:

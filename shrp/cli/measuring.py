@@ -55,6 +55,12 @@ def measure(
     repeats: Annotated[
         int | None, typer.Option(min=1, help="Timed runs of each; 20 by default.", show_default=False)
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="For latency: where PyTorch computes, cpu by default; cuda, mps, ...", metavar="NAME"
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Parameters and FLOPs (encoder and whole model) against the dense architecture, and latency if asked.
@@ -68,7 +74,7 @@ def measure(
     from shrp.families import positions
     from shrp.measure import TOKENS, cost, dense_cost
 
-    of_latency = {"--beside": beside, "--batch": batch, "--repeats": repeats}
+    of_latency = {"--beside": beside, "--batch": batch, "--repeats": repeats, "--device": device}
     if not latency and (given := [name for name, value in of_latency.items() if value]):
         raise DataError(f"{given[0]} is for what is to be timed: give --latency with it, or leave it out.")
     batch, repeats = batch or 8, repeats or 20
@@ -77,7 +83,7 @@ def measure(
             f"{checkpoint} is an export: time it beside the checkpoint that it was made from, `measure CHECKPOINT "
             f"--latency --beside {checkpoint}`."
         )
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, device=device or "cpu")
     most = positions(loaded.model.config)
     tokens = min(TOKENS, most) if tokens is None else tokens
     if tokens > most:
@@ -116,7 +122,7 @@ def _timed(
     for i, folder in enumerate(beside, 1):
         if any(folder.resolve() == other.resolve() for other in folders[:i]):
             raise DataError(f"{folder} is timed already; name another folder, or leave it out.")
-        run, runtime = _run_of(folder, batch, tokens)
+        run, runtime = _run_of(folder, batch, tokens, str(loaded.model.device))
         runs.append(run)
         names.append(f"./{folder}" if str(folder) in names else str(folder))
         runtimes.append(runtime)
@@ -139,15 +145,18 @@ def _print_timed(told: Mapping[str, Any], repeats: int) -> None:
         }
         for row in told["rows"]
     ]
+    where = counted(told["threads"], "thread")
+    if told["device"] != "cpu":
+        where = f"PyTorch on {told['device']}, else {where}"
     print_table(
         f"latency, ms a batch of {told['batch']} inputs of {told['tokens']} tokens: "
-        f"{counted(told['threads'], 'thread')}, {counted(repeats, 'run')} each, in turns: median and quartiles",
+        f"{where}, {counted(repeats, 'run')} each, in turns: median and quartiles",
         rows,
     )
 
 
-def _run_of(folder: Path, batch: int, tokens: int) -> tuple[Callable[[], Any], str]:
-    """A function that runs what is in a folder on random inputs, and what it is run by.
+def _run_of(folder: Path, batch: int, tokens: int, device: str) -> tuple[Callable[[], Any], str]:
+    """A function that runs what is in a folder on random inputs, and what it is run by; an export always on the CPU.
 
     Raises:
         CheckpointError, ExportError: it can't be loaded.
@@ -166,7 +175,7 @@ def _run_of(folder: Path, batch: int, tokens: int) -> tuple[Callable[[], Any], s
             )
         feed = export.random_inputs(batch, tokens)
         return lambda: export.run(feed), f"onnxruntime, {export.precision}"
-    loaded = load(folder)
+    loaded = load(folder, device=device)
     if tokens > (most := positions(loaded.model.config)):
         raise DataError(f"{folder} reads at most {most} tokens, not {tokens}; give --tokens.")
     inputs = model_inputs(loaded.model, batch, tokens)

@@ -28,6 +28,9 @@ EvaluatedLength = Annotated[
         show_default=False,
     ),
 ]
+Device = Annotated[
+    str, typer.Option(help="Where PyTorch computes: cpu, cuda, cuda:1, mps, ...", metavar="NAME")
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
 ]

@@ -119,7 +119,7 @@ def _end_of(name: str, of: str) -> tuple[str, int | None]:
 
 
 def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str, Any]:
-    """What a result was found with, by which it can be traced: checkpoint, data, cut and versions.
+    """What a result was found with, by which it can be traced: checkpoint, data, cut, versions and device.
 
     Args:
         max_length: tokens at which inputs were to be cut; what is told is where they were, which is sooner where the
@@ -132,7 +132,7 @@ def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str,
 
     versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
     length = longest_input(loaded.model, loaded.tokenizer, max_length)
-    return provenance_of(loaded.fingerprint, data, length, versions)
+    return provenance_of(loaded.fingerprint, data, length, versions) | {"device": str(loaded.model.device)}
 
 
 def provenance_of(

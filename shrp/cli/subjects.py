@@ -157,22 +157,26 @@ class OfExport:
 Subject = OfCheckpoint | OfExport
 
 
-def subject(folder: Path, max_length: int | None) -> Subject:
+def subject(folder: Path, max_length: int | None, device: str = "cpu") -> Subject:
     """What the folder holds, loaded.
 
     Args:
         max_length: what `--max-length` asks for; None takes what the checkpoint was trained with.
+        device: what `--device` asks for.
 
     Raises:
         CheckpointError, ExportError: it can't be loaded.
-        DataError: `max_length` is given for an export.
+        DataError: `max_length`, or a device, is given for an export.
+        ShrpError: there is no such device.
     """
     from shrp.checkpoint import load
     from shrp.exported import is_export, load_export
 
     if not is_export(folder):
-        loaded = load(folder)
+        loaded = load(folder, device=device)
         return OfCheckpoint(loaded, max_length or loaded.info.max_length)
+    if device != "cpu":
+        raise DataError(f"{folder} is an export, which runs on the CPU; leave --device out.")
     export = load_export(folder)
     if max_length is not None and max_length != export.max_length:
         raise DataError(

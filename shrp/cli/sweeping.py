@@ -25,6 +25,7 @@ from shrp.cli.data_options import (
 )
 from shrp.cli.options import (
     AsJson,
+    Device,
     EvaluatedLength,
     check_free,
     check_has_task,
@@ -97,6 +98,7 @@ def sweep(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write every pruning's row to this CSV file.")] = None,
     max_length: EvaluatedLength = None,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Score a routed checkpoint's prunings of all sizes, beside random experts: what is left with how many?"""
@@ -116,7 +118,7 @@ def sweep(
         )
     if out is not None:
         check_free(out, "--out")
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, device=device)
     if not router_layers(loaded.model):
         raise PlanError("this model has no routed layer to prune; give a routed checkpoint.")
     task, length = loaded.info.task, max_length or loaded.info.max_length

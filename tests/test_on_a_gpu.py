@@ -1,0 +1,277 @@
+"""Everything that measures a model does so on the model's own device (a pretended one, see `pretend_gpu`)."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.answer_shares import with_output_shift
+from shrp.attention import model_attention
+from shrp.attention_roles import attention_roles
+from shrp.attribution import experts, flips, router, tokens, trust
+from shrp.attribution.importance import MEANINGS, knock_outs
+from shrp.attribution.instance import prepare
+from shrp.attribution.units import in_units
+from shrp.checkpoint import save
+from shrp.evaluate import evaluate
+from shrp.explore import explore
+from shrp.export import CONFIG, FORMAT
+from shrp.fitting import GateFit
+from shrp.forcing import Force, ForcedRoute
+from shrp.input_map import router_inputs
+from shrp.knockout import Prefix, knock_out_effect
+from shrp.live import LiveEvaluator
+from shrp.plan import PruningPlan
+from shrp.prune import prune
+from shrp.routing import force_experts, knock_out, use_gates
+from shrp.shuffled import shuffle_routes
+from shrp.similarity import sample_outputs
+from shrp.tasks import TASKS
+from shrp.timing import model_inputs
+from shrp.usage import measure_usage
+from shrp.whatif import what_if
+from shrp.words import count_tokens
+
+from .pretend_gpu import GPU, pretended_gpu
+
+SST2 = TASKS["sst2"]
+TEXT = ("w1 w20 w33, w4 w50. w17 w2 w41 w8",)
+PLANS = [
+    PruningPlan.from_dict({"layers": {layer: {"experts": kept, "weights": [0.7, 0.3]} for layer in (1, 2)}})
+    for kept in ([0, 2], [1, 3])
+]
+
+
+def of_words(model, tokenizer, data):
+    one = prepare(model, tokenizer, SST2, TEXT)
+    scores = [
+        tokens.input_x_gradient(one, 1),
+        tokens.integrated_gradients(one, 1, steps=4),
+        tokens.integrated_gradients(in_units(one, "phrase"), 1, steps=4, frozen=False),
+        tokens.ablate_words(one, 1),
+        tokens.ablate_words(one, 1, replacement="remove"),
+    ]
+    return scores, trust.check(one, [scores[0], scores[1], scores[3]], 1, steps=4), flips.fewest_words(one)
+
+
+def of_routes(model, tokenizer, data):
+    one = prepare(model, tokenizer, SST2, TEXT)
+    preferred = router.prefer(one, 2, 0, 1)
+    return router.routes_without(one), tokens.integrated_gradients(preferred, 0, steps=4)
+
+
+def of_experts(model, tokenizer, data):
+    coalitions = experts.Coalitions(prepare(model, tokenizer, SST2, TEXT), 1)
+    return (
+        experts.zero_experts(coalitions),
+        experts.next_experts(coalitions),
+        experts.shapley_values(coalitions),
+        experts.shapley_values(coalitions, budget=12),
+    )
+
+
+def knocked_out(model, tokenizer, data):
+    rows = np.arange(12)
+    found = [knock_outs(model, tokenizer, data, rows, meaning=meaning) for meaning in MEANINGS]
+    before, prefix = evaluate(model, tokenizer, data), Prefix(model)
+    for taken in ([(1, 0)], [(1, 0), (2, 3)]):
+        found.append(knock_out_effect(model, tokenizer, data, before, taken, prefix=prefix))
+    with use_gates(knock_out({1: [0, 1]})):
+        return found, evaluate(model, tokenizer, data)
+
+
+def live(model, tokenizer, data):
+    evaluator = LiveEvaluator(model, tokenizer, data)
+    return [evaluator.evaluate(plan) for plan in (None, *PLANS)], [*evaluator.sweep(PLANS)]
+
+
+def forced(model, tokenizer, data):
+    route = ForcedRoute((Force(1, 2),))
+    with use_gates(force_experts({1: 2}, 4)):
+        told = evaluate(model, tokenizer, data)
+    return (
+        told,
+        explore(model, tokenizer, SST2, data.texts[:3], route=route),
+        what_if(model, tokenizer, SST2, TEXT),
+    )
+
+
+def used(model, tokenizer, data):
+    stats = measure_usage(model, tokenizer, data, output_norms=True)
+    return stats, shuffle_routes(model, tokenizer, data, stats, draws=1)
+
+
+def pruned(model, tokenizer, data):
+    static = prune(model, PLANS[0])
+    return evaluate(static, tokenizer, data), model_attention(static, tokenizer, TEXT)
+
+
+def shifted(model, tokenizer, data):
+    return evaluate(with_output_shift(model, SST2, np.array([0.2, -0.2])), tokenizer, data)
+
+
+def fitted(model, tokenizer, data):
+    return GateFit(model, tokenizer, data, measure_usage(model, tokenizer, data).shares(), size=16).finish()
+
+
+SEQUENCE = {
+    "evaluate": lambda *of: evaluate(*of),
+    "words": of_words,
+    "routes": of_routes,
+    "experts": of_experts,
+    "knocked out": knocked_out,
+    "live": live,
+    "forced": forced,
+    "used": used,
+    "pruned": pruned,
+    "shifted": shifted,
+    "fitted": fitted,
+    "inputs of routers": lambda *of: router_inputs(*of, layer=2),
+    "similarity": lambda *of: sample_outputs(*of),
+    "attention roles": lambda *of: attention_roles(*of),
+    "attention": lambda model, tokenizer, _: model_attention(model, tokenizer, TEXT),
+}
+TOKEN = {name: SEQUENCE[name] for name in ("words", "experts", "knocked out", "live", "used")} | {
+    "tokens": lambda *of: count_tokens(*of),
+    "forced": lambda model, tokenizer, _: what_if(model, tokenizer, SST2, TEXT, token=3),
+}
+
+
+def compared(model, tokenizer, data, measure):
+    """What a measure says of one model on the CPU and on a GPU."""
+    here = list(numbers(measure(model, tokenizer, data)))
+    with pretended_gpu():
+        there = list(numbers(measure(model.to(GPU), tokenizer, data)))
+    assert model.device == GPU
+    return here, there
+
+
+def numbers(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """All arrays and numbers of a result, in order, by where they are."""
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        value = value.items()
+    elif isinstance(value, list | tuple):
+        value = enumerate(value)
+    elif isinstance(value, np.ndarray | float | int):
+        yield name, np.asarray(value)
+        return
+    else:
+        assert not isinstance(value, torch.Tensor), name
+        return
+    for key, part in value:
+        yield from numbers(part, f"{name}/{key}")
+
+
+@pytest.mark.parametrize("measure", SEQUENCE)
+def test_a_model_is_measured_where_it_is(tiny_routed, tiny_tokenizer, tiny_data, measure):
+    check(*compared(tiny_routed("bert"), tiny_tokenizer, tiny_data(), SEQUENCE[measure]))
+
+
+@pytest.mark.parametrize("measure", TOKEN)
+def test_a_model_that_routes_tokens_is_too(tiny_routed, tiny_tokenizer, tiny_data, measure):
+    model = tiny_routed("bert", routing="token", top_k=2)
+    check(*compared(model, tiny_tokenizer, tiny_data(), TOKEN[measure]))
+
+
+@pytest.mark.parametrize("measure", ["evaluate", "live", "attention"])
+def test_so_is_every_family(tiny_routed, tiny_family, tiny_tokenizer, tiny_data, measure):
+    check(*compared(tiny_routed(tiny_family), tiny_tokenizer, tiny_data(), SEQUENCE[measure]))
+
+
+def check(here, there):
+    assert len(here) > 1
+    assert [name for name, _ in here] == [name for name, _ in there]
+    for (name, one), (_, other) in zip(here, there, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    return save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "tiny")
+
+
+@pytest.fixture
+def own_file(tmp_path, tiny_data):
+    data = tiny_data()
+    lines = [f"{text},{data.task.label_names[label]}" for (text,), label in zip(data.texts, data.labels)]
+    (tmp_path / "own.csv").write_text("\n".join(["sentence,label", *lines]))
+    return tmp_path / "own.csv"
+
+
+COMMANDS = {
+    "evaluate": (),
+    "usage": ("--explained", "--exchanged", "--output-norms"),
+    "sweep": ("--selection", "gate_norm", "--draws", "1"),
+    "knock-out": ("--inputs", "16"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_computes_where_it_is_told_to(shrp, folder, own_file, command):
+    args = command, folder, "--data", own_file, *COMMANDS[command], "--json"
+    here = json.loads(shrp(*args)[1])
+    with pretended_gpu():
+        code, out, err = shrp(*args, "--device", GPU)
+    assert code == 0, err
+    there = json.loads(out)
+    assert (here["provenance"].pop("device"), there["provenance"].pop("device")) == ("cpu", str(GPU))
+    check(list(numbers(here)), list(numbers(there)))
+
+
+def test_two_are_compared_where_it_is_told_to(shrp, folder, own_file):
+    with pretended_gpu():
+        code, out, err = shrp("compare", folder, folder, "--data", own_file, "--device", GPU, "--json")
+    assert code == 0, err
+    assert f'"device": "{GPU}"' in out
+
+
+def test_latency_is_measured_where_it_is_told_to(shrp, folder):
+    args = "measure", folder, "--latency", "--tokens", 8, "--repeats", 2, "--device", GPU
+    with pretended_gpu():
+        code, out, err = shrp(*args)
+        assert code == 0, err
+        assert f"PyTorch on {GPU}" in " ".join(out.split())
+        assert json.loads(shrp(*args, "--json")[1])["latency"]["device"] == str(GPU)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "abacus", "meta"])
+def test_a_device_that_is_not_there_gets_a_sentence(shrp, folder, name):
+    code, _, err = shrp("evaluate", folder, "--device", name)
+    assert code == 1
+    assert f"there is no device '{name}' to compute on here" in " ".join(err.split())
+
+
+def test_an_export_takes_no_device(shrp, tmp_path):
+    (tmp_path / CONFIG).write_text(json.dumps({"format": FORMAT}))
+    code, _, err = shrp("evaluate", tmp_path, "--device", "cuda")
+    assert code == 1
+    assert "leave --device out" in " ".join(err.split())
+
+
+def test_a_static_model_is_timed_where_it_is(tiny_routed):
+    with pretended_gpu():
+        model = tiny_routed("bert").to(GPU)
+        batch = model_inputs(model, 2, 5)
+        assert {values.device for values in batch.values()} == {GPU}
+        assert model(**batch).logits.device == GPU
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so none is pretended")
+def test_what_is_pretended_fails_as_a_gpu_does():
+    """Or the tests above would show nothing."""
+    with pretended_gpu():
+        there, here = torch.ones(2, 3, device=GPU), torch.ones(2, 3)
+        with pytest.raises(RuntimeError, match="same device"):
+            there + here
+        with pytest.raises(RuntimeError, match="same device"):
+            here[torch.zeros(1, dtype=torch.long, device=GPU)]
+        with pytest.raises(RuntimeError, match="numpy"):
+            there.numpy()
+        assert there[torch.tensor([0])].device == GPU
+        assert (there + there.cpu().to(GPU) * torch.tensor(2.0)).cpu().tolist() == [[3.0] * 3] * 2
