@@ -941,6 +941,9 @@ def test_options_that_would_do_nothing_are_refused(shrp, place, tmp_path):
         "--per-layer is for 1 to 4 experts a layer, not 9",
     )
     failed(shrp(*train, "--layers", "2-1"), "'2-1' goes backwards; write the lower layer first, 1-2")
+    adopt = ("finetune", "--base", place / "encoder", *files, *text, "--epochs", 0, "--out", tmp_path / "y")
+    for option in (("--learning-rate", 1e-3), ("--batch-size", 8), ("--freeze-embeddings",), ("--resume",)):
+        failed(shrp(*adopt, *option), f"{option[0]} does nothing with --epochs 0")
     augment = ("augment", "--base", place / "encoder", "--train-file", place / "train.csv")
     failed(
         shrp(*augment, *text, "--out", tmp_path / "a.csv", "--seed", -1),

@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from shrp.data import TextData
 
 
+RATE, BATCH = 5e-5, 32
+"""What `--learning-rate` and `--batch-size` are by default."""
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
@@ -73,9 +77,9 @@ def finetune(
     epochs: Annotated[
         int, typer.Option(min=0, help="Epochs; 0 takes a model that is of the task already as it is.")
     ] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = RATE,
     epoch_size: EpochSize = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = BATCH,
     max_length: MaxLength = 128,
     freeze_embeddings: Freeze = False,
     precision: Precision = "auto",
@@ -101,6 +105,19 @@ def finetune(
     from shrp.train import train as run
     from shrp.training_config import TrainConfig, check_seed
 
+    if epochs == 0:
+        of_training = {
+            "--learning-rate": learning_rate != RATE,
+            "--epoch-size": epoch_size is not None,
+            "--batch-size": batch_size != BATCH,
+            "--freeze-embeddings": freeze_embeddings,
+            "--precision": precision != "auto",
+            "--resume": resume,
+        }
+        if idle := [name for name, given in of_training.items() if given]:
+            raise TrainingError(
+                f"{idle[0]} does nothing with --epochs 0, which trains nothing; leave it out."
+            )
     if Path(base).resolve() == out.resolve():
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
     refuse_existing(out)  # now, not after the epochs
