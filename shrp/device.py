@@ -16,7 +16,7 @@ def device_named(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # an AssertionError where PyTorch was built without it
+    except (RuntimeError, AssertionError, ImportError) as error:  # whatever PyTorch, built without it, raises
         raise ShrpError(
             f"there is no device '{name}' to compute on here ({first_line(error).rstrip('.')}); "
             "leave it out for the CPU."

@@ -60,8 +60,8 @@ def latency(
     load) and a neighbour's traces in the caches hit all alike.
 
     Args:
-        model_fns: name -> a function without arguments, such as `lambda: model(**inputs)`. CUDA work that it
-            leaves running is waited for; on another accelerator it must wait itself.
+        model_fns: name -> a function without arguments, such as `lambda: model(**inputs)`. On a GPU it must wait
+            for its work, of which nothing else is sure to know: `lambda: model(**inputs).logits.cpu()`.
         repeats: timed rounds.
         warmup: rounds before them that are not timed.
         seed: of the order within rounds.
@@ -85,19 +85,11 @@ def latency(
         for round_ in range(warmup + repeats):
             shuffle(order)
             for number, name in enumerate(order, 1):
-                _wait()
                 start = time.perf_counter()
                 model_fns[name]()
-                _wait()
                 if round_ >= warmup:
                     times[name].append((time.perf_counter() - start) * 1e3)
                 if progress is not None:
                     progress(round_ * len(order) + number, calls)
     rows = [(name, *np.percentile(ms, [50, 25, 75]), repeats) for name, ms in times.items()]
     return pd.DataFrame(rows, columns=["name", "median_ms", "low_ms", "high_ms", "repeats"])
-
-
-def _wait() -> None:
-    """Let a CUDA device that is in use finish: calls return before their work is done."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()

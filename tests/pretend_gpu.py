@@ -13,10 +13,10 @@ from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-GPU = torch.device(
-    "cuda:0" if torch.cuda.is_available() else "meta"
-)  # other devices PyTorch wants a driver of
+# `meta` is the one device beside the CPU that PyTorch needs no driver for.
+GPU = torch.device("cuda:0" if torch.cuda.is_available() else "meta")
 _MOVES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
+_STACKING = (torch.ops.aten.cat, torch.ops.aten.stack)
 _INDEXING = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
 
 
@@ -77,7 +77,10 @@ def _check(func, args, kwargs) -> None:
         return
     if func.overloadpacket in _INDEXING and isinstance(args[0], _There):
         tensors = [args[0], *args[2:3]]  # places may be on the CPU
-    if any(not isinstance(one, _There) and one.dim() for one in tensors):
+    scalars = func.overloadpacket not in _STACKING  # of the CPU, which a GPU takes among its own but there
+    if any(not isinstance(one, _There) and (one.dim() or not scalars) for one in tensors) or (
+        func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not isinstance(args[0], _There)
+    ):
         raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got some on the CPU.")
 
 
@@ -85,7 +88,7 @@ def _listed(key):
     """A key with lists of places as tensors: PyTorch would make them on the device, out of sight of the mode."""
     if isinstance(key, tuple):
         return tuple(_listed(part) for part in key)
-    return torch.tensor(key, dtype=torch.long) if isinstance(key, list) else key
+    return torch.tensor(key, dtype=None if key else torch.long) if isinstance(key, list) else key
 
 
 def _made_here(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from shrp import checkpoint
 from shrp.answer_shares import with_output_shift
 from shrp.attention import model_attention
 from shrp.attention_roles import attention_roles
@@ -30,8 +31,7 @@ from shrp.prune import prune
 from shrp.routing import force_experts, knock_out, use_gates
 from shrp.shuffled import shuffle_routes
 from shrp.similarity import sample_outputs
-from shrp.tasks import TASKS
-from shrp.timing import model_inputs
+from shrp.tasks import TASKS, Task
 from shrp.usage import measure_usage
 from shrp.whatif import what_if
 from shrp.words import count_tokens
@@ -119,7 +119,7 @@ def fitted(model, tokenizer, data):
 
 
 SEQUENCE = {
-    "evaluate": lambda *of: evaluate(*of),
+    "evaluate": evaluate,
     "words": of_words,
     "routes": of_routes,
     "experts": of_experts,
@@ -131,12 +131,12 @@ SEQUENCE = {
     "shifted": shifted,
     "fitted": fitted,
     "inputs of routers": lambda *of: router_inputs(*of, layer=2),
-    "similarity": lambda *of: sample_outputs(*of),
-    "attention roles": lambda *of: attention_roles(*of),
+    "similarity": sample_outputs,
+    "attention roles": attention_roles,
     "attention": lambda model, tokenizer, _: model_attention(model, tokenizer, TEXT),
 }
 TOKEN = {name: SEQUENCE[name] for name in ("words", "experts", "knocked out", "live", "used")} | {
-    "tokens": lambda *of: count_tokens(*of),
+    "tokens": count_tokens,
     "forced": lambda model, tokenizer, _: what_if(model, tokenizer, SST2, TEXT, token=3),
 }
 
@@ -158,11 +158,11 @@ def numbers(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
         value = value.items()
     elif isinstance(value, list | tuple):
         value = enumerate(value)
-    elif isinstance(value, np.ndarray | float | int):
+    elif isinstance(value, np.ndarray | np.generic | float | int):
         yield name, np.asarray(value)
         return
     else:
-        assert not isinstance(value, torch.Tensor), name
+        assert value is None or isinstance(value, str | Task), f"{name}: {value}"
         return
     for key, part in value:
         yield from numbers(part, f"{name}/{key}")
@@ -225,10 +225,15 @@ def test_a_command_computes_where_it_is_told_to(shrp, folder, own_file, command)
 
 
 def test_two_are_compared_where_it_is_told_to(shrp, folder, own_file):
+    args = "compare", folder, folder, "--data", own_file, "--json"
+    here = json.loads(shrp(*args)[1])
     with pretended_gpu():
-        code, out, err = shrp("compare", folder, folder, "--data", own_file, "--device", GPU, "--json")
+        code, out, err = shrp(*args, "--device", GPU)
     assert code == 0, err
-    assert f'"device": "{GPU}"' in out
+    there = json.loads(out)
+    assert [there["provenance"][side].pop("device") for side in ("first", "second")] == [str(GPU)] * 2
+    assert [here["provenance"][side].pop("device") for side in ("first", "second")] == ["cpu"] * 2
+    check(list(numbers(here)), list(numbers(there)))
 
 
 def test_latency_is_measured_where_it_is_told_to(shrp, folder):
@@ -237,10 +242,25 @@ def test_latency_is_measured_where_it_is_told_to(shrp, folder):
         code, out, err = shrp(*args)
         assert code == 0, err
         assert f"PyTorch on {GPU}" in " ".join(out.split())
-        assert json.loads(shrp(*args, "--json")[1])["latency"]["device"] == str(GPU)
+        told = json.loads(shrp(*args, "--json")[1])["latency"]
+    assert [told["device"], *(row["device"] for row in told["rows"])] == [str(GPU)] * 3
+    code, _, err = shrp("measure", folder, "--device", "cpu")
+    assert code == 1
+    assert "--device is for what is to be timed: give --latency with it" in " ".join(err.split())
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "abacus", "meta"])
+def test_a_full_memory_is_one_sentence(shrp, folder, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    monkeypatch.setattr(checkpoint, "load", full)
+    code, _, err = shrp("evaluate", folder)
+    assert code == 1
+    assert "memory is full (CUDA out of memory. Tried" in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "abacus", "meta", "hpu"])
 def test_a_device_that_is_not_there_gets_a_sentence(shrp, folder, name):
     code, _, err = shrp("evaluate", folder, "--device", name)
     assert code == 1
@@ -252,14 +272,6 @@ def test_an_export_takes_no_device(shrp, tmp_path):
     code, _, err = shrp("evaluate", tmp_path, "--device", "cuda")
     assert code == 1
     assert "leave --device out" in " ".join(err.split())
-
-
-def test_a_static_model_is_timed_where_it_is(tiny_routed):
-    with pretended_gpu():
-        model = tiny_routed("bert").to(GPU)
-        batch = model_inputs(model, 2, 5)
-        assert {values.device for values in batch.values()} == {GPU}
-        assert model(**batch).logits.device == GPU
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so none is pretended")

@@ -220,9 +220,10 @@ class _Presence:
         return torch.tensor([self.known[key] for key in keys])
 
     def _embeddings(self, present: Tensor) -> Tensor:
-        keep = self.baseline.new_ones(len(present), len(self.instance.tokens), 1)
+        present = present.to(self.baseline.device)
+        keep = torch.ones(len(present), len(self.instance.tokens), 1, device=present.device)
         for w, word in enumerate(self.instance.words):
-            keep[:, list(word.positions), 0] = present[:, w : w + 1].to(keep.device)
+            keep[:, list(word.positions), 0] = present[:, w : w + 1]
         return self.baseline + keep * (self.instance.embeddings - self.baseline)
 
 

@@ -30,7 +30,7 @@ from shrp.cli import (
     trimming,
 )
 from shrp.cli.output import stderr
-from shrp.errors import OptionError, ShrpError
+from shrp.errors import OptionError, ShrpError, first_line
 
 app = typer.Typer(
     name="shrp",
@@ -67,6 +67,14 @@ def main() -> None:
         app(prog_name="python -m shrp")
     except ShrpError as error:
         _say_error(str(error))
+        sys.exit(1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is slow to import for a name
+            raise
+        _say_error(
+            f"the device's memory is full ({first_line(error).rstrip('.')}): give smaller batches or shorter inputs, "
+            "or the CPU."
+        )
         sys.exit(1)
     except OSError as error:  # a folder that cannot be written, a full disk
         where = f"{error.filename}: " if error.filename else ""

@@ -15,6 +15,8 @@ from shrp.errors import DataError
 from shrp.phrases import counted
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    import torch
+
     from shrp.checkpoint import Checkpoint
 
 
@@ -116,20 +118,23 @@ def _timed(
 
     inputs = model_inputs(loaded.model, batch, tokens)
     dense = dense_like(loaded.model)
-    runs = [lambda: dense(**inputs), lambda: loaded.model(**inputs)]
+    # What is back on the CPU has been computed: a GPU's calls return before their work is done.
+    runs = [lambda: dense(**inputs).logits.cpu(), lambda: loaded.model(**inputs).logits.cpu()]
     names, runtimes = ["dense", "checkpoint"], [IN_PYTORCH] * 2
     folders = [loaded.path, *beside]
     for i, folder in enumerate(beside, 1):
         if any(folder.resolve() == other.resolve() for other in folders[:i]):
             raise DataError(f"{folder} is timed already; name another folder, or leave it out.")
-        run, runtime = _run_of(folder, batch, tokens, str(loaded.model.device))
+        run, runtime = _run_of(folder, batch, tokens, loaded.model.device)
         runs.append(run)
         names.append(f"./{folder}" if str(folder) in names else str(folder))
         runtimes.append(runtime)
     frame = latency(dict(enumerate(runs)), repeats=repeats).assign(name=names, runtime=runtimes)
+    device = str(loaded.model.device)
+    frame["device"] = [device if runtime == IN_PYTORCH else "cpu" for runtime in runtimes]
     frame["inputs_per_s"] = batch * 1000 / frame["median_ms"]
     frame["speedup"] = frame["median_ms"].iloc[0] / frame["median_ms"]
-    how = {"batch": batch, "tokens": tokens, "device": str(loaded.model.device)}
+    how = {"batch": batch, "tokens": tokens, "device": device}
     return how | {"threads": torch.get_num_threads(), "rows": frame.to_dict("records")}
 
 
@@ -155,7 +160,7 @@ def _print_timed(told: Mapping[str, Any], repeats: int) -> None:
     )
 
 
-def _run_of(folder: Path, batch: int, tokens: int, device: str) -> tuple[Callable[[], Any], str]:
+def _run_of(folder: Path, batch: int, tokens: int, device: torch.device) -> tuple[Callable[[], Any], str]:
     """A function that runs what is in a folder on random inputs, and what it is run by; an export always on the CPU.
 
     Raises:
@@ -179,4 +184,4 @@ def _run_of(folder: Path, batch: int, tokens: int, device: str) -> tuple[Callabl
     if tokens > (most := positions(loaded.model.config)):
         raise DataError(f"{folder} reads at most {most} tokens, not {tokens}; give --tokens.")
     inputs = model_inputs(loaded.model, batch, tokens)
-    return lambda: loaded.model(**inputs), IN_PYTORCH
+    return lambda: loaded.model(**inputs).logits.cpu(), IN_PYTORCH

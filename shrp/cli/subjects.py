@@ -150,6 +150,7 @@ class OfExport:
             "graph_fingerprint": export.fingerprint,
             "precision": export.precision,
             "bytes": export.bytes,
+            "device": "cpu",
         }
         return provenance_of(export.made_from, source, self.reads, versions) | about
 
