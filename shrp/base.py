@@ -24,6 +24,10 @@ from shrp.families import family_of, output_layer
 from shrp.tasks import TASKS, Task
 from shrp.try_out import read_as, unembedded
 
+NUMBER = "number"
+"""What the one output of a regression is called, where a head's outputs are named."""
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
 
 def name_of(base: str, given: str | None = None) -> str:
     """What checkpoints call a base, where no name is given: what it calls its own base, if it is a checkpoint of ours;
@@ -73,7 +77,8 @@ def load_base(
     Args:
         base: a hub id (`bert-base-uncased`), a folder, or a dense checkpoint that `finetune` wrote.
         seed: for a head that has to be new.
-        head_labels: what the outputs of the base's head stand for, in their order; by default what its config says.
+        head_labels: what the outputs of the base's head stand for, in their order, of a regression's one output
+            `number`; by default what its config says.
 
     Returns:
         Model in float32 and evaluation mode, tokenizer, and whether its head is trained (so that it can be
@@ -88,10 +93,10 @@ def load_base(
     ours = checkpoint.info_if_ours(base)
     if ours is not None and ours.config.layers:
         raise TrainingError(f"{base} is converted already; start from a dense model.")
-    if head_labels and sorted(_folded(head_labels)) != sorted(_folded(task.label_names)):
+    if head_labels and sorted(_folded(head_labels)) != sorted(_folded(_outputs(task))):
         raise TrainingError(
             f"the head's labels, {', '.join(head_labels)}, are not those of {task.name}: "
-            f"{', '.join(task.label_names) or 'it is a regression, which has none'}."
+            f"{', '.join(_outputs(task))}."
         )
     same_size = ours is not None and ours.task.num_labels == task.num_labels
     if same_size and (head_labels or _may_be_one(ours.task, task)):
@@ -133,6 +138,11 @@ def load_base(
             f"{base}: {checkpoint.WEIGHTS} is truncated or not a safetensors file: {error}."
         ) from error
     except (OSError, ValueError, KeyError) as error:
+        if any((Path(base) / name).is_file() for name in _PICKLED):
+            raise TrainingError(
+                f"{base} has its weights in a format that is not read, as it may run code; load it once by "
+                "transformers and save it with `save_pretrained`, which writes model.safetensors."
+            ) from error
         raise TrainingError(
             f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first_line(error)}"
         ) from error
@@ -174,9 +184,19 @@ def of_another_task(base: str, task: Task) -> str:
         f"{base} is a classifier, but nothing says that its head is of {task.name}: its labels are {theirs:.200}, the "
         f"task's {', '.join(task.label_names) or 'numbers':.200}. So a teacher is fine-tuned from it first."
     )
-    if 1 < task.num_labels == len(names):
-        said += f" If it is, name its outputs in their order, for example --head-labels {','.join(task.label_names)}."
+    if task.num_labels == len(names):
+        said += f" If it is, name its outputs in their order, for example --head-labels {','.join(_outputs(task))}."
     return said
+
+
+def is_unnamed(base: str, task: Task) -> bool:
+    """Whether a base is a classifier of as many outputs as the task that says nothing of them (`LABEL_0`), so that it
+    may be the task's already.
+    """
+    if not is_classifier(base) or checkpoint.info_if_ours(base) is not None:
+        return False
+    names = list((getattr(base_config(base), "id2label", None) or {}).values())
+    return len(names) == task.num_labels and _are_generic(_folded(names)) and not _are_of(names, task)
 
 
 def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreTrainedModel:
@@ -219,11 +239,20 @@ def _are_of(names: Sequence[str], task: Task) -> bool:
     classes are ids themselves; of somebody's own classes, or numbers, they say nothing.
     """
     theirs = _folded(names)
-    if task.label_names and sorted(theirs) == sorted(_folded(task.label_names)):
+    if sorted(theirs) == sorted(_folded(_outputs(task))):
         return True
     ids = bool(task.label_names) and task.label_names == tuple(map(str, range(len(task.label_names))))
-    generic = task.is_regression or all(re.fullmatch(r"label_\d+", name) for name in theirs)
+    generic = task.is_regression or _are_generic(theirs)
     return generic and (ids or TASKS.get(task.name) == task)
+
+
+def _are_generic(names: Sequence[str]) -> bool:
+    return all(re.fullmatch(r"label_\d+", name) for name in names)
+
+
+def _outputs(task: Task) -> tuple[str, ...]:
+    """What the outputs of a head for the task are called."""
+    return task.label_names or (NUMBER,)
 
 
 def _folded(names: Sequence[str]) -> list[str]:

@@ -22,7 +22,6 @@ from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo, evaluated_length, usage_in
 from shrp.config import ShrpConfig
 from shrp.conversions import load_conversion
-from shrp.data import is_probe
 from shrp.errors import PlanError, TrainingError
 from shrp.evaluation import Evaluation
 from shrp.general import graft
@@ -181,10 +180,9 @@ class Run:
         scored = self._score("dense teacher", "teacher", teacher.model)
         _warn_of_a_bad_teacher(scored[0], self.base if self.own_head else "")
         for data, one in zip(self.scores.sets, scored, strict=True):
-            if is_probe(data):  # shipped with the project, so whoever has the checkpoint has them
-                self.references[data.fingerprint] = reference.from_evaluation(
-                    one, teacher.fingerprint, self.cut
-                )
+            said = reference.from_evaluation(one, teacher.fingerprint, self.cut)
+            if said.logits.nbytes <= reference.SET_BYTES:
+                self.references[data.fingerprint] = said
         made = self._converted(teacher, source)
         written = replace(made, model=self._as_stored(made.model))
         if made.is_static:

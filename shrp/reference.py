@@ -28,6 +28,8 @@ FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
 """Largest file that is read: outputs of a million inputs with four classes."""
 MAX_DATA_SETS = 64
+SET_BYTES = 2 * 2**20
+"""Largest outputs of one data set that a training leaves of its own accord."""
 _MAX_LOGITS = MAX_BYTES - 2**20  # the header comes on top
 
 

@@ -1,15 +1,17 @@
 """A person's own fine-tuned model: its head is taken as it is, whatever its labels are called and however ordered."""
 
+import copy
 import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from shrp import card, checkpoint
-from shrp.base import load_base, name_of, of_another_task
+from shrp.base import is_unnamed, load_base, name_of, of_another_task
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli import app
 from shrp.cli.data_options import own_name
@@ -45,8 +47,9 @@ def saved(model, tokenizer, folder, *labels):
     return str(folder)
 
 
-def finetune(place, base, out, *options):
-    files = ["--train-file", f"{place}/train.csv", "--validation-file", f"{place}/dev.csv"]
+def finetune(place, base, out, *options, train=True):
+    files = ["--validation-file", f"{place}/dev.csv"]
+    files += ["--train-file", f"{place}/train.csv"] if train else []
     return CliRunner().invoke(app, ["finetune", "--base", base, "--out", str(out), *files, *options])
 
 
@@ -122,6 +125,79 @@ def test_nothing_is_adopted_that_is_not_of_the_task(place, tmp_path, tiny_model,
     found = finetune(place, base, tmp_path / "out", "--epochs", "1", "--precision", "fp32")
     assert found.exit_code == 0
     assert "a teacher is fine-tuned from it first" in " ".join(found.stderr.split())
+
+
+def test_a_model_is_adopted_by_the_validation_data_alone_and_reads_all_that_it_can(
+    place, tmp_path, tiny_model, tiny_tokenizer
+):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_max_length = 200
+    base = saved(tiny_model(max_position_embeddings=202), tokenizer, tmp_path / "base", "good", "bad")
+    found = finetune(place, base, tmp_path / "out", "--epochs", "0", train=False)
+    assert found.exit_code == 0, found.output
+    assert "validated on dev.csv, n = 24" in " ".join(found.stderr.split())
+    assert "scores will say nothing" not in found.stderr
+    made = checkpoint.load(tmp_path / "out").info
+    assert (made.task.name, made.max_length) == ("dev", 200)
+    finetune(place, base, tmp_path / "short", "--epochs", "0", "--max-length", "140", train=False)
+    assert checkpoint.load(tmp_path / "short").info.max_length == 140
+    assert "give both" in str(finetune(place, base, tmp_path / "x", train=False).exception)
+
+
+def test_the_one_output_of_a_regression_can_be_named(place, tmp_path, tiny_model, tiny_tokenizer):
+    frame = pd.read_csv(place / "dev.csv").assign(label=[0.5 * i for i in range(24)])
+    frame.to_csv(tmp_path / "rated.csv", index=False)
+    rated = load_file(tmp_path / "rated.csv").task
+    base = saved(tiny_model(num_labels=1), tiny_tokenizer, tmp_path / "base", "LABEL_0")
+    assert not load_base(base, rated)[2]
+    assert "--head-labels number" in of_another_task(base, rated)
+    model, _, trained = load_base(base, rated, head_labels=("number",))
+    assert trained
+    assert model.config.problem_type == "regression"
+    with pytest.raises(TrainingError, match="are not those of rated: number"):
+        load_base(base, rated, head_labels=("stars",))
+    two = saved(tiny_model(), tiny_tokenizer, tmp_path / "two", "bad", "good")
+    with pytest.raises(TrainingError, match="has no trained head of 1 outputs"):
+        load_base(two, rated, head_labels=("number",))
+
+
+def test_a_head_that_may_be_the_tasks_is_not_trained_over_unasked(
+    place, tmp_path, tiny_model, tiny_tokenizer
+):
+    files = ["--train-file", f"{place}/train.csv", "--validation-file", f"{place}/dev.csv"]
+
+    def train(base, *options):
+        shape = [
+            "--layers",
+            "2",
+            "--epoch-size",
+            "4",
+            "--stage2-epochs",
+            "0",
+            "--per-layer",
+            "",
+            "--controls",
+            "",
+        ]
+        out = ["--out", str(tmp_path / f"out-{len(list(tmp_path.iterdir()))}")]
+        return CliRunner().invoke(app, ["train", "--base", base, *files, *shape, *out, *options])
+
+    base = saved(tiny_model(), tiny_tokenizer, tmp_path / "base", "LABEL_0", "LABEL_1")
+    found = train(base)
+    assert isinstance(found.exception, TrainingError)
+    assert "--head-labels bad,good. If it is not, give --teacher-epochs 3." in str(found.exception)
+    for options in (("--teacher-epochs", "1"), ("--head-labels", "bad,good")):
+        assert train(base, *options).exit_code == 0
+    other = saved(tiny_model(), tiny_tokenizer, tmp_path / "other", "no", "yes")
+    assert train(other).exit_code == 0  # which is plainly of another task
+    assert not is_unnamed(saved(tiny_model(num_labels=3), tiny_tokenizer, tmp_path / "three", *"abc"), MOODS)
+
+
+def test_pickled_weights_are_told_from_no_model(tmp_path, tiny_model, tiny_tokenizer):
+    base = saved(tiny_model(), tiny_tokenizer, tmp_path, "bad", "good")
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(TrainingError, match="in a format that is not read, as it may run code; load it once"):
+        load_base(base, MOODS)
 
 
 def test_a_teacher_with_its_own_head_is_kept_with_the_stages(place, tmp_path, tiny_model, tiny_tokenizer):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import torch as safetensors
 
-from shrp import checkpoint
+from shrp import checkpoint, reference
 from shrp import train as training
 from shrp.base import load_base
 from shrp.card_pruning import pruned
@@ -171,24 +171,22 @@ def test_a_recovered_model_has_the_controls_of_its_size(place):
         assert (row["per_layer"], row["recovered"], "budget" in row) == (size, True, False)
 
 
-def test_the_teachers_outputs_travel_only_for_probe_sets(place, finished):
-    assert checkpoint.load(place / "whole").teacher == {}  # a person's own files are no probe sets
-
-
-def test_a_run_keeps_what_the_teacher_says_of_a_probe_set(place):
+def test_what_the_teacher_says_of_the_scored_data_stays_with_the_checkpoint(place, finished):
+    info, loaded = finished[0], checkpoint.load(place / "whole")
     sets = datasets(place)
-    probe = replace(sets.also[0], name="probe/tiny")
-    recipe = replace(RECIPE, per_layer=(1,), recover=(), controls=())
-    run = Run(
-        recipe, str(place / "encoder"), replace(sets, also=(probe,)), place / "probed", base_name="tiny"
-    )
-    info = run()
-    loaded = checkpoint.load(place / "probed")
-    assert list(loaded.teacher) == [probe.fingerprint]
-    kept = loaded.teacher[probe.fingerprint]
-    row = next(row for row in info.scores if row["kind"] == "teacher" and row["data"] == probe.name)
-    assert kept.evaluation(probe).score == pytest.approx(row["score"])
-    assert len(kept.teacher) == 64  # the teacher stage's fingerprint
+    assert loaded.teacher.keys() == {sets.validation.fingerprint, sets.also[0].fingerprint}
+    for data in (sets.validation, *sets.also):
+        kept = loaded.teacher[data.fingerprint]
+        row = next(row for row in info.scores if row["kind"] == "teacher" and row["data"] == data.name)
+        assert kept.evaluation(data).score == pytest.approx(row["score"])
+        assert len(kept.teacher) == 64  # the teacher stage's fingerprint
+
+
+def test_of_large_data_it_does_not(place, monkeypatch):
+    monkeypatch.setattr(reference, "SET_BYTES", 12 * 2 * 4)  # as many as the smaller data have
+    runner(place, "small", replace(RECIPE, per_layer=(1,), recover=(), controls=()))()
+    kept = checkpoint.load(place / "small").teacher
+    assert list(kept) == [datasets(place).also[0].fingerprint]
 
 
 def test_every_model_has_a_row_for_every_data_set(finished):

@@ -238,8 +238,12 @@ def meanings_of(options: list[str] | None) -> dict[str, str | None] | None:
     return found or None
 
 
-def say_data(train: TextData, validation: TextData) -> None:
-    """Say on stderr what a training takes its data for, which it tells from the labels."""
+def say_data(train: TextData, validation: TextData, *, trains: bool = True) -> None:
+    """Say on stderr what a training takes its data for, which it tells from the labels.
+
+    Args:
+        trains: whether a model learns from them; or data that are the same are no matter.
+    """
     task = train.task
     if task.is_regression:
         what = "a regression, numbers as labels"
@@ -251,7 +255,7 @@ def say_data(train: TextData, validation: TextData) -> None:
         f"{train.name}: {len(train):,} examples, {what}; validated on {validation.name}, n = {len(validation):,}, by "
         f"{task.metric}"
     )
-    if train.fingerprint == validation.fingerprint:
+    if trains and train.fingerprint == validation.fingerprint:
         stderr.print("training and validation data are the same, so scores will say nothing")
     elif not task.is_regression and len(set(validation.labels.tolist())) < 2:
         stderr.print("the validation data have one class only, so scores will say little")

@@ -32,7 +32,6 @@ from shrp.cli.training_options import (
     Freeze,
     GlueTask,
     HeadLabels,
-    MaxLength,
     Out,
     Precision,
     Resume,
@@ -80,7 +79,14 @@ def finetune(
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = RATE,
     epoch_size: EpochSize = None,
     batch_size: BatchSize = BATCH,
-    max_length: MaxLength = 128,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=4,
+            help="Longest input, in tokens; by default 128, with --epochs 0 as many as the model reads.",
+            show_default=False,
+        ),
+    ] = None,
     freeze_embeddings: Freeze = False,
     precision: Precision = "auto",
     seed: Seed = 0,
@@ -91,10 +97,11 @@ def finetune(
     """Fine-tune a dense encoder on a task: the teacher that `train` starts from.
 
     With `--epochs 0` a model that is of the task already becomes a dense checkpoint as it is, to be scored, explained,
-    exported and compared like any other.
+    exported and compared like any other; it takes no training file, but may to know all classes.
     """
     from shrp import checkpoint
     from shrp.base import load_base, name_of, of_another_task
+    from shrp.batching import longest_input
     from shrp.checkpoint import Checkpoint
     from shrp.checkpoint_info import CheckpointInfo, evaluated_length
     from shrp.config import ShrpConfig
@@ -122,20 +129,24 @@ def finetune(
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
     refuse_existing(out)  # now, not after the epochs
     say_resume(out, resume)
+    if epochs == 0 and train_file is None:
+        train_file = validation_file
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
     data, validation = training_data(task, train_file, validation_file, own, task_name)
     check_seed(seed)
     model, tokenizer, trained = load_base(base, data.task, seed, labels_of(head_labels))
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=name_of(base, base_name))
-    say_data(data, validation)
+    say_data(data, validation, trains=epochs > 0)
     if epochs == 0:
         if not trained:
             raise TrainingError(
                 f"nothing says that {base} has a trained head of {data.task.name}, so it can't be taken as "
                 "it is: give --epochs 1 or more or, if it has one, --head-labels."
             )
-        _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, max_length, as_json=json)
+        reads = max_length or longest_input(model, tokenizer)
+        _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, reads, as_json=json)
         return
+    max_length = max_length or 128
     say_cut(model.config, tokenizer, (data,), max_length)
     say_cut(model.config, tokenizer, (validation,), evaluated_length(max_length))
     if not trained and (said := of_another_task(base, data.task)):

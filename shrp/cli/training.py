@@ -136,8 +136,12 @@ def train(
         int | None, typer.Option(help="At most so many examples in an epoch of stage 1.")
     ] = None,
     teacher_epochs: Annotated[
-        int, typer.Option(help="Epochs of dense fine-tuning first, where the base has no trained head.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            help="Epochs of dense fine-tuning first, where the base has no trained head; 3 by default.",
+            show_default=False,
+        ),
+    ] = None,
     teacher_learning_rate: Annotated[float, typer.Option(help="For that fine-tuning.")] = 5e-5,
     per_layer: Annotated[
         str | None,
@@ -180,7 +184,7 @@ def train(
     """
     import torch
 
-    from shrp.base import base_config
+    from shrp.base import base_config, is_unnamed, of_another_task
     from shrp.checkpoint import read_config
     from shrp.checkpoint_info import evaluated_length
     from shrp.config import ShrpConfig
@@ -249,6 +253,9 @@ def train(
         **shared,
     )
     config.shrp.check_fits(*geometry)  # now, not after the teacher's epochs
+    if teacher_epochs is None and not head_labels and is_unnamed(base, data.task):
+        raise TrainingError(f"{of_another_task(base, data.task)} If it is not, give --teacher-epochs 3.")
+    teacher_epochs = 3 if teacher_epochs is None else teacher_epochs
     if teacher_epochs < 1:
         raise TrainingError(
             "--teacher-epochs is 1 or more; a base with a trained head is the teacher as it is, without any "

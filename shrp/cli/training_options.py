@@ -15,7 +15,7 @@ HeadLabels = Annotated[
     str | None,
     typer.Option(
         help="What the outputs of the base's own head stand for, in their order, such as neg,pos: needed where its "
-        "config does not say it in the data's own names. Its head is then taken as it is.",
+        "config does not say it in the data's own names (of a regression: number). Its head is then taken as it is.",
     ),
 ]
 TaskName = Annotated[
