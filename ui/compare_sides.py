@@ -16,7 +16,7 @@ from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import edits_of
-from shrp.tasks import Task
+from shrp.tasks import TASKS, Task
 from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, measurements, not_here, state
 from ui.bound import fall_back
 from ui.lab import Setting
@@ -179,7 +179,9 @@ def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
         picked: the sidebar's checkpoint, whose task the data are of.
     """
     other = info.task
-    if other.name == task.name and other.reads_as(task):
+    # Of GLUE's tasks two may have the same classes; one's own are named after files, and two files may be of one.
+    known = {task.name, other.name} <= set(TASKS)
+    if other.reads_as(task) and (other.name == task.name or not known):
         return ""
     labels = "" if other.name != task.name else " with other classes or texts"
     return (

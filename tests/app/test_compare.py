@@ -387,6 +387,10 @@ def test_without_labels_there_are_only_disagreements(open_page, tiny_checkpoint,
 def test_words_on_tasks_and_bases(both):
     info = both[0].info
     assert refusal("x", info, TASKS["sst2"], "y") == ""
+    assert refusal("x", info, replace(TASKS["sst2"], name="train"), "y") == ""  # another name of one's own
+    of_rte, of_qnli = (replace(info, task=TASKS[name]) for name in ("rte", "qnli"))
+    assert TASKS["rte"].reads_as(TASKS["qnli"])
+    assert "the task qnli, **y** in the sidebar" in refusal("x", of_qnli, of_rte.task, "y")
     assert "the task sst2, **y** in the sidebar" in refusal("x", info, TASKS["mrpc"], "y")
     of_pairs = replace(TASKS["sst2"], text_columns=("sentence", "another"))
     assert "the task sst2 with other classes or texts" in refusal("x", info, of_pairs, "y")
