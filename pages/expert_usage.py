@@ -117,6 +117,8 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
         required=True,
         key="measure",
         bind="query-params",
+        help=f"**{SHARE}**: the part of the choices, of inputs or tokens, that fall on an expert as the most probable "
+        f"one. **{PROBABILITY}**: what the router gives it, over all of them, chosen or not.",
     )
     fall_back("group", groups, ALL)
     group = row.selectbox("Inputs", list(groups), key="group", bind="query-params", width=_PICKER)
@@ -225,9 +227,9 @@ def chance_words(ends: np.ndarray, by_chance: np.ndarray, paired: bool) -> str:
     found = int(usage_figures.beyond_chance(ends).sum())
     over = "bootstrap over inputs" + (", both of a minimal pair drawn as one" if paired else "")
     return (
-        f"In bold: the {found} of {known} differences whose 95% interval ({over}) excludes 0. Were there no "
-        f"differences, by chance {by_chance.mean():.1f} would on average, but up to "
-        f"{np.quantile(by_chance, 0.95, method='higher'):.0f} in 19 of 20 cases, as experts and layers move together. "
+        f"In bold: the {found} of {known} differences whose 95% interval ({over}) excludes 0. With no "
+        f"real differences {by_chance.mean():.1f} would be in bold on average, and in 19 of 20 cases at most "
+        f"{np.quantile(by_chance, 0.95, method='higher'):.0f}, as experts and layers move together. "
         f"An interval is given where at least {FEWEST} inputs of the smaller group are expected to choose the expert, "
         f"and {FEWEST} not to (mean probability: where both groups have {SMALLEST} inputs"
         f"{'; a pair counts as one' * paired})."

@@ -80,7 +80,7 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             st.metric(
                 capital(metric_name(row.metric)),
                 score_text(row.score, row.metric),
-                help="A constant answer is the best score that one and the same answer to every input has.",
+                help="“A constant answer”: the best score that one and the same answer to every input would get.",
             )
             said = f"{named}, n = {int(row.n):,}, {escape(row.data)}"
             chosen = info.training.get("chosen_on", {})

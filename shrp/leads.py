@@ -22,8 +22,8 @@ HOW_OPEN = (
 )
 """What the intervals of `lead_frame` are over, to stand beside them."""
 HOW_APART = (
-    "was not measured on the same inputs, but follows from two scores: as to inputs its interval is too wide, since "
-    "what both share counts twice. Of two numbers of seeds the first is SHRP's."
+    "follows from two scores and their intervals, answers not compared input by input: as to inputs its interval is "
+    "too wide, since what both share counts twice. Of two numbers of seeds the first is SHRP's."
 )
 """The same of leads that are not paired; what comes before says which these are."""
 

@@ -114,7 +114,7 @@ def test_curve_places_attempts_and_references(over):
         "this setting",
         "routed model",
         "dense teacher",
-        "shipped static, recovered",
+        "static, stored score, recovered",
     }
     assert names["dense teacher"].x[0] == 100
     assert names["dense teacher"].y[0] == pytest.approx(90)

@@ -39,9 +39,9 @@ def data_part(selection: state.Selection, output: int | None) -> None:
         output: the picked class; None takes each input's predicted one.
     """
     data = selection.data
-    st.header("Experts on a whole data set", anchor="data")
+    st.header("Experts over many inputs", anchor="data")
     if not selection.is_routed:
-        st.caption("Without routers no expert can be taken from the inputs that are routed to it.")
+        st.caption("This checkpoint has no routers, so no expert can be knocked out: pick a routed one.")
         return
     if data is None:
         st.caption(f"Experts can't be measured on data here. {escape(selection.no_data)}")
@@ -95,7 +95,8 @@ def _controls(total: int) -> tuple[int, str]:
             MEANINGS,
             MEANING,
             help="**router picks the next**: the best of the other experts takes over, and the layers above route as "
-            "they then would. **zeroed**: the expert's gate is 0 and all other gates stay as they are.",
+            "they then would. **zeroed**: the gate, by which the expert's output is multiplied, is 0, and all "
+            "others stay as they are.",
         )
     return (n if n in sizes else default), meaning
 

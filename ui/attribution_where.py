@@ -98,7 +98,7 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
 def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str) -> str:
     """What is beyond chance, in Markdown."""
     tested = count_tests(frame)
-    what = "experts" if frame["group"].nunique() == 2 else "experts and groups"
+    what = "experts" if frame["group"].nunique() == 2 else "pairs of expert and group"
     if not tested:
         return f"No expert is used by {FEWEST} of these inputs, so nothing can be told: take more of them."
     if sure.empty:
@@ -114,8 +114,8 @@ def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str) -> str:
     more = len(sure) - len(parts)
     rest = f", and {more:,} more" if more > 0 else ""
     return (
-        f"Unlike elsewhere beyond chance, in {len(sure):,} of {tested:,} {what} (of which "
-        f"{percent(FALSE_DISCOVERIES, 0)} may be chance), by the {worth} that is lost: {'; '.join(parts)}{rest}."
+        f"In {len(sure):,} of {tested:,} {what} the {worth} that is lost differs from elsewhere beyond chance (about "
+        f"{percent(FALSE_DISCOVERIES, 0)} of such findings may be chance): {'; '.join(parts)}{rest}."
     )
 
 

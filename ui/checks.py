@@ -129,7 +129,8 @@ def _show_warnings(selection: state.Selection, stats: UsageStats, healthy_traini
         )
     st.caption(
         f"Collapse: one expert above {percent(COLLAPSE_SHARE, 0)} in stage 1, or fewer than "
-        f"{COLLAPSE_EXPERTS} effective experts in the trained model. Noisy: usage entropy above "
-        f"{percent(NOISY_ENTROPY, 0)} of its maximum. Near ties: a mean router margin, the largest less the second "
-        f"largest probability, below {NOISY_MARGIN}."
+        f"{COLLAPSE_EXPERTS} effective experts in the trained model (exp of the usage's entropy: so many, used evenly, "
+        f"have the same entropy). Noisy: usage entropy above {percent(NOISY_ENTROPY, 0)} of its maximum. "
+        "Near ties: a mean router margin, the largest less the second largest probability, "
+        f"below {NOISY_MARGIN}."
     )

@@ -130,9 +130,13 @@ def _one_routed(sides: Sequence[Side], stats: Sequence[UsageStats | None], name:
             "layer": frame["layer"].astype(str),
             f"kept by {theirs}": frame["kept"],
             f"of {ours}'s choices": frame["covered"].map(percent),
-            "were all used alike": frame["even"].map(percent),
+            "if all experts were used equally": frame["even"].map(percent),
             "distance of weights and usage": frame["distance"].map("{:.2f}".format),
         }
     )
     st.dataframe(shown, hide_index=True, width="content", alt="How much of the usage the kept experts have")
+    st.caption(
+        f"Distance of weights and usage: total variation between {theirs}'s weights and {ours}'s usage, 0 where they "
+        "are the same, 1 where they have no expert in common."
+    )
     downloads(frame.assign(data=routed.data, n=routed.n), "covered", f"{name}-covered")

@@ -99,9 +99,9 @@ def standing(glue: pd.DataFrame) -> Drawn:
         "Keeps: the best static (pruned) model's share of the dense teacher's score, with its 95% interval over "
         "validation inputs and, where tasks have several seeds, over trainings, single ones taken to vary alike; size: "
         "encoder parameters left. Rows over different tasks are not comparable. “A tie”: the interval of the lead "
-        "contains 0; not paired: it was not measured on the same inputs, but follows from both scores. Both sides are "
-        "the best of several models on these same data. The paper used another base and other teachers, so compare "
-        "only roughly. Speed: docs/results.md."
+        "contains 0; not paired: it follows from both scores and their intervals, the answers not compared input by "
+        "input. Both sides are the best of several models on these same data. The paper used another base and other "
+        "teachers, so compare only roughly. Speed: docs/results.md."
     )
     with st.expander("What is left above a constant answer", icon=":material/horizontal_rule:"):
         st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))

@@ -58,7 +58,7 @@ def knocked_out(
     with one:
         _score(found, losses.score)
     with two:
-        st.metric(f"Inputs that {'they are' if others else 'it is'} taken from", f"{affected:,}")
+        st.metric(f"Inputs that use {'any of them' if others else 'it'}", f"{affected:,}")
         st.caption(f"of n = {n:,} of {escape(data.name)}; only these were run, since no other can change")
     with three:
         if data.task.is_regression:

@@ -106,7 +106,7 @@ def beyond_the_sum(
         width="content",
         height="content",
         column_config={
-            "affected": st.column_config.NumberColumn(help="Inputs that an expert is taken from."),
+            "affected": st.column_config.NumberColumn(help="Inputs that use one of them."),
             "change": st.column_config.TextColumn(
                 f"change of the {worth}", help=f"Mean over all n = {found.before.n:,} inputs."
             ),

@@ -67,8 +67,8 @@ def section(
             )
     said = "" if setting.is_control else verdict(pruned, draws)
     st.caption(
-        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; 95% intervals, of “ahead” paired"
-        "; random draws keep as many in each layer as this plan does"
+        f"{said} n = {pruned.n:,}, {escape(pruned.data)}; intervals are 95%, those of “ahead” paired"
+        "; random draws keep as many experts in each layer as this plan"
         f"{'; shares matched: see Threshold above' * (not pruned.task.is_regression)}. Gate × norm, ablation and "
         "fitted appear once you have picked each under *Which experts*."
     )
@@ -136,14 +136,9 @@ def verdict(pruned: Evaluation, draws: list[float]) -> str:
     count = len(draws)
     above = sum(pruned.score > score for score in draws)
     if above == count:
-        return (
-            f"This plan scores above all {count} random draws; one more random draw would do so in 1 of {count + 1} "
-            "cases."
-        )
+        return f"This plan scores above all {count} random draws; a further one would too in 1 of {count + 1} cases."
     if above == 0:
-        return (
-            f"No random draw of {count} scores below this plan: it does not show which experts matter here."
-        )
+        return f"None of the {count} random draws scores below this plan: nothing here shows that the choice matters."
     return (
         f"This plan scores above {above} of {count} random draws: chance alone would do as well now and then."
     )

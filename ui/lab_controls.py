@@ -60,15 +60,18 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             "Which experts",
             tuple(SELECTIONS),
             side + SELECTION,
-            help="- **Usage**: the most used experts (the paper's choice), counted on the data above.\n"
+            help="- **Usage**: the most used experts (the paper's choice), counted on the picked data "
+            "(with a held-out half: on the half that is not scored).\n"
             "- **Recorded usage**: the same, counted on the training's validation data and stored in the checkpoint; "
             "the command line uses it.\n"
-            "- **Gate × norm**: largest mean of gate times output norm.\n"
+            "- **Gate × norm**: largest mean of gate (what an expert's output is multiplied by: 1 of a Top-1 choice, "
+            "else 0) times output norm.\n"
             "- **Ablation**: those whose removal changes the answer most, each removed in turn for up to 512 inputs; "
             "the router then picks the next expert.\n"
             "- **Fitted**: constant gates, learned from texts alone, that make the pruned model answer like the routed "
             "one; the expert with the smallest gate is removed again and again.\n"
-            "- **Random**: a control that a good selection must beat; number per layer and weights still follow usage.",
+            "- **Random**: a control that a good selection must beat; usage still spreads a global budget over the "
+            "layers, and still gives *Usage weights*.",
         )
         combination = FITTED_WEIGHTS
         if selection != FITTED:
@@ -98,8 +101,9 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
         )
     if selection == FITTED:
         st.caption(
-            ":material/tune: The fit gives the weights too, and spreads a budget over the layers. It looks at these "
-            "inputs and at what the routed model says of them; their labels only mix the classes."
+            ":material/tune: The fit gives the weights too, and spreads a budget over the layers. It looks at the "
+            "inputs that choose (with a held-out half: those not scored) and at what the routed model says of them; "
+            "their labels only mix the classes."
         )
     return Setting(allocation, number, selection, combination, seed)
 

@@ -53,7 +53,7 @@ _GIVEN = (GREY, "star-square")
 _BEST = "#a87e00"
 _MANY = re.compile(r"(\d+) (?:a layer|experts?\b)")
 _SYMBOLS = {
-    "shipped static, recovered": "star",
+    "static, stored score, recovered": "star",
     f"control: {DROPPED}": "triangle-down",
     f"control: {NO_ROUTER}": "hexagon-open",
     f"control: {HEADS_PRUNED}": "diamond-tall-open",
@@ -101,7 +101,7 @@ def curve(
     notes = ["numbers beside squares and stars: experts a layer"] if _has_numbers(references) else []
     notes += ["#: row of the table below"] if best is not None and len(best) else []
     if matched:
-        notes += ["evaluated here: answer shares matched; marks of the checkpoint's card are without"]
+        notes += ["evaluated here: answer shares matched; scores stored with the checkpoint: not"]
     layout(
         fig,
         f"{capital(metric_name(metric))} against cost",
@@ -318,7 +318,7 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
 
 def _series_of(row) -> str:
     """The legend's name for a reference."""
-    names = {"teacher": "dense teacher", "routed": "routed model", "static": "shipped static"}
+    names = {"teacher": "dense teacher", "routed": "routed model", "static": "static, stored score"}
     if row.setting.startswith(HEADS_PRUNED):  # one of each size
         return f"control: {HEADS_PRUNED}"
     name = names.get(row.kind, f"control: {escape_html(row.setting.split(',')[0])}")

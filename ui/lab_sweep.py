@@ -263,8 +263,9 @@ class Section:
             chart(fig, frame, "curve", file, self._alt(tried, references, best))
             if gone := len(lab.tried(self.checkpoint, self.data)) - len(tried):
                 st.caption(
-                    f"{counted(gone, 'setting')} tried before {'is' if gone == 1 else 'are'} left out: only the "
-                    "scores are still there, not the outputs, whose shares could be matched. A sweep makes them anew."
+                    f"{counted(gone, 'setting')} tried before {'is' if gone == 1 else 'are'} left out: their "
+                    "outputs are not in memory any more, so answer shares can't be matched. A sweep evaluates them "
+                    "anew."
                 )
         with self.table.container():
             for sentence in against_chance(tried, metric):

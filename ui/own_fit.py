@@ -42,7 +42,8 @@ def complete(table: Table, columns: Columns) -> pd.DataFrame:
 
 def guess(table: Table, task: Task) -> Columns:
     """What the columns are probably for: by the task's names, else the usual ones, else the longest texts. The label is
-    the column of that name, else the only one that holds nothing but names of the task's classes.
+    the column that the task's own file had it in, one called `label`, or the only one that holds nothing but names of
+    the task's classes.
     """
     names = list(table.frame.columns)
     texts = list(task.text_columns)
@@ -52,9 +53,11 @@ def guess(table: Table, task: Task) -> Columns:
         strings.sort(key=lambda n: -sum(map(len, table.frame[n].iloc[:50])))  # stable: ties keep their order
         best = list(dict.fromkeys([*usual, *strings, *names]))[: len(texts)]
         texts = sorted(best, key=names.index)
-    label, piece, pair = (
-        name if name in names and name not in texts else None for name in ("label", "slice", "pair")
+    own, label, piece, pair = (
+        name if name in names and name not in texts else None
+        for name in (task.label_column, "label", "slice", "pair")
     )
+    label = own or label
     if label is None and not task.is_regression:
         left = [name for name in names if name not in (*texts, piece, pair)]
         named = [name for name in left if _names_classes(table.frame[name], task)]

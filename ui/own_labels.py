@@ -64,7 +64,9 @@ def choose(labels: Sequence[str], task: Task, key: str) -> Meanings | None:
     Args:
         key: what the boxes' keys begin with.
     """
-    st.markdown(f"**Labels**, not all in {escape(task.name)}: pick a class for each, or “{LEFT_OUT}”.")
+    st.markdown(
+        f"Some **labels** are no classes of {escape(task.name)}: say what each means, or “{LEFT_OUT}”."
+    )
     left_out = next(
         name for name in (LEFT_OUT, f"({LEFT_OUT})", f"(({LEFT_OUT}))") if name not in task.label_names
     )

@@ -189,7 +189,7 @@ def said(frame: pd.DataFrame) -> list[str]:
             lines.append(f"{of}: nothing to tell, since {why}.")
             continue
         layers, equal = (known[known[q] <= SURE] for q in ("q", "q_beyond"))
-        text = f"{of} tells more than chance of the expert in {len(layers)} of {len(known)} layers"
+        text = f"{of} tells the expert better than chance in {len(layers)} of {len(known)} layers"
         if known["beyond_length"].notna().any():
             text += f", among inputs of similar length in {len(equal)}"
         if len(layers):

@@ -265,7 +265,7 @@ def test_which_experts_matter_for_which_inputs(open_page, tiny_checkpoint):
     table = next(frame for frame in tables(at) if "elsewhere" in frame)
     assert table.groupby(["layer", "expert"])["uses"].sum().min() > 0
     assert table["difference"].abs().is_monotonic_decreasing
-    assert "experts and groups" in texts_of(at)
+    assert "pairs of expert and group" in texts_of(at)
     by_class = drawn(picker.set_value("class").run())
     assert by_class["layout"]["title"]["text"].endswith("by class")
     assert by_class["data"][0]["y"] != by_slice["data"][0]["y"]
@@ -343,7 +343,7 @@ def test_static_checkpoints_have_words_and_say_why_no_experts(open_page, tiny_st
     assert len(words_table(at)) == 5
     assert len(at.get("plotly_chart")) == 1
     assert "This checkpoint is pruned" in texts_of(at)
-    assert "Without routers" in texts_of(at)
+    assert "This checkpoint has no routers" in texts_of(at)
     assert not any(toggle.key == "freeze" for toggle in at.toggle)
 
 

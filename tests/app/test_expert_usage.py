@@ -372,7 +372,7 @@ def test_knocking_an_expert_out(open_page, save_tiny, routing):
         after = evaluate(loaded.model, loaded.tokenizer, data)
     shown = {metric.label: metric.value for metric in at.metric}
     used = int((stats.top1[2][:, expert] > 0).sum())
-    assert shown["Inputs that it is taken from"] == f"{used:,}"
+    assert shown["Inputs that use it"] == f"{used:,}"
     assert shown["Change of accuracy"] == f"{100 * (after.score - before.score):+.1f} points".replace(
         "-", "−"
     )
@@ -401,7 +401,7 @@ def test_knocking_several_experts_out_together(open_page, tiny_checkpoint, stats
         after = evaluate(loaded.model, loaded.tokenizer, data)
     shown = {metric.label: metric.value for metric in at.metric}
     taken = int(((stats.top1[1][:, other] > 0) | (stats.top1[2][:, one] > 0)).sum())
-    assert shown["Inputs that they are taken from"] == f"{taken:,}"
+    assert shown["Inputs that use any of them"] == f"{taken:,}"
     assert shown["Predictions that change"] == f"{(after.predictions != before.predictions).sum():,}"
     table = next(f.value for f in at.dataframe if "without" in f.value)
     assert table["without"].tolist() == [
@@ -623,7 +623,7 @@ def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(pa
     shares = [[str(text).removeprefix("<b>").removesuffix("</b>") for text in row] for row in rows]
     assert np.array(shares, dtype=float) == pytest.approx(100 * by_slice.shares(2), abs=0.51)
     assert np.array(whole, dtype=float) == pytest.approx(100 * stats.share(2), abs=0.51)
-    assert "**Slice** (12 groups) tells more than chance of the expert in" in texts_of(page)
+    assert "**Slice** (12 groups) tells the expert better than chance in" in texts_of(page)
     assert cells_frame(by_slice)["p"].min() > 0.05
     assert (
         "tested pairs of slice and expert (probe/sst2, 2 layers) differs from all inputs beyond chance"

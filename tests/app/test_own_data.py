@@ -244,6 +244,10 @@ def test_columns_are_guessed():
     assert guess(table, SST2) == Columns(("review",), "label", None)
     assert guess(read_upload("t.csv", b"n,a,b,slice\n1,some words,more words,x\n"), MRPC).texts == ("a", "b")
     assert guess(read_upload("t.csv", PLAIN.encode()), SST2) == Columns(("sentence",), None, None)
+    rated = read_upload("t.csv", b"sentence,label,mood\na,x,1.5\nb,y,2\n")
+    numbers = replace(TASKS["stsb"], name="rated", text_columns=("sentence",))
+    assert guess(rated, numbers).label == "label"
+    assert guess(rated, replace(numbers, label_column="mood")).label == "mood"  # as in the training's file
 
 
 def test_what_does_not_fit_is_refused(monkeypatch):

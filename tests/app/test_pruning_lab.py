@@ -449,7 +449,7 @@ def test_shipped_scores_stand_beside_what_is_tried(open_page, save_tiny):
     for name in (
         "dense teacher",
         "routed model",
-        "shipped static",
+        "static, stored score",
         "control: random experts",
         "this setting",
     ):
@@ -563,7 +563,7 @@ def test_beside_a_random_plan_stand_the_draws_that_are_not_it(loaded):
     [
         ([0.1, 0.2], "above all 2 random draws"),
         ([0.1, 0.9], "above 1 of 2 random draws"),
-        ([0.9, 0.8], "No random draw of 2 scores below this plan"),
+        ([0.9, 0.8], "None of the 2 random draws scores below this plan"),
         ([], ""),
         ([float("nan"), 0.1], ""),
     ],

@@ -84,7 +84,7 @@ def test_a_report_of_a_routed_checkpoint_holds_everything(open_page, full):
     assert "expert 0 took 97% already in stage 1" in said
     assert "--recipe paper --layers 1,2 --routing sequence --top-k 1 --order 2,1 --stage2-epochs 1" in said
     assert "--seed 7 --teacher-epochs 2 --teacher-learning-rate 0.0001" in said
-    assert "Slice (12 groups) tells more than chance of the expert in" in said
+    assert "Slice (12 groups) tells the expert better than chance in" in said
     assert "No routes: with the mixture of all experts in their place, accuracy goes from" in said
     # Costs, layers, scores on two data, history, usage, evenness, what routing goes by, curve, routes of right inputs
     # and of wrong ones.
