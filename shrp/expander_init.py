@@ -41,8 +41,12 @@ def fit_expander(
     device = layer.qkv_weight.device
     was_training = model.training
     model.eval()
-    samples = [_sample(model, index, layer, dense, {k: v.to(device) for k, v in b.items()}) for b in batches]
-    model.train(was_training)
+    try:
+        samples = [
+            _sample(model, index, layer, dense, {k: v.to(device) for k, v in b.items()}) for b in batches
+        ]
+    finally:
+        model.train(was_training)
     heads, size = layer.num_experts, layer.hidden_size
     every = math.ceil(sum(len(s[1]) for s in samples) * heads * size / _MOST)  # token, in order
     outputs, update = (
@@ -73,8 +77,9 @@ def _sample(
 ) -> tuple[Tensor, Tensor]:
     """Real tokens' expert outputs `(H, N, dh)` and residual updates `(N, d)` of one batch, in float32."""
     caught: dict[str, Tensor] = {}
+    sums: list[Tensor] = []  # a feed-forward network may take a text's tokens in several chunks
     before_norm = dense.get_submodule(family_of(model).last_norm).register_forward_pre_hook(
-        lambda module, args: caught.update(sum=args[0])
+        lambda module, args: sums.append(args[0])
     )
     try:
         probe = _Probe(dense.eval(), layer, caught)
@@ -82,7 +87,7 @@ def _sample(
     finally:
         before_norm.remove()
     real = inputs["attention_mask"].bool()
-    update = (caught["sum"] - caught["input"]).float()[real]
+    update = (torch.cat(sums, 1) - caught["input"]).float()[real]
     return caught["outputs"].float().permute(1, 0, 2, 3)[:, real], update
 
 

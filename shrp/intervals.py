@@ -26,8 +26,8 @@ def of_draws(draws: np.ndarray) -> tuple[float, float]:
 
 
 def of_mean(values: np.ndarray, units: np.ndarray | None = None) -> tuple[float, float]:
-    """The 95% interval of a mean, by the normal approximation; of few values that are not 0 the percentile bootstrap is
-    too sure. (nan, nan) for fewer than two units, and where none differs: that is no certainty of others.
+    """The 95% interval of a mean, by Student's t; of few values that are not 0 the percentile bootstrap is too sure.
+    (nan, nan) for fewer than two units, and where none differs: that is no certainty of others.
 
     Args:
         values: `(n,)`.
@@ -43,7 +43,9 @@ def of_mean(values: np.ndarray, units: np.ndarray | None = None) -> tuple[float,
     n = len(apart)
     if n < 2:
         return NO_INTERVAL
-    half = 1.96 * np.sqrt(n / (n - 1) * (apart**2).sum()) / len(values)
+    from scipy.stats import t  # slow to import
+
+    half = t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1) * (apart**2).sum()) / len(values)
     return (float(mean - half), float(mean + half)) if half > NO_WIDTH else NO_INTERVAL
 
 
@@ -103,9 +105,13 @@ def over_trainings(values: Sequence[float], intervals: Sequence[tuple[float, flo
 
     Args:
         values: of each training, at least one.
-        intervals: the 95% interval over inputs of each; (nan, nan) for none, and then the mean has none.
+        intervals: the 95% interval over inputs of each; (nan, nan) for none. The mean has none where none has; beside
+            others a training without one, as where all inputs get one answer, counts as exact as to inputs.
     """
-    found, ends = np.asarray(values, dtype=float), np.asarray(intervals, dtype=float)
+    found, ends = np.asarray(values, dtype=float), np.array(intervals, dtype=float)
+    known = np.isfinite(ends).all(1)
+    if known.any():
+        ends[~known] = found[~known, None]
     below, above = np.abs(ends - found[:, None]).mean(0).tolist()
     n = len(found)
     single = float(found.var(ddof=1)) if n > 1 else 0.0

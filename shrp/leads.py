@@ -98,7 +98,7 @@ def lead_over(frame: pd.DataFrame, mine: pd.DataFrame, control: pd.DataFrame) ->
             found.append(difference(our, their))
             continue
         (lead,) = means_in(control.loc[[task]], "lead ", "lead")
-        if not lead.freedom and our.freedom:
+        if not lead.freedom and (our.freedom or their.freedom):  # of one training of both sides
             trainings = difference(replace(our, variance=our.single), their)
             parts = {name: getattr(trainings, name) for name in ("variance", "freedom", "single")}
             lead = replace(lead, **parts)

@@ -143,8 +143,9 @@ def share_interval(hits: np.ndarray, units: np.ndarray, of: np.ndarray | None = 
     alike.
 
     It is Wilson's for as many independent ones as say as much (the effective sample size of Kish 1965): the variance
-    of the share from the units' totals tells how many. Never more than there are, so that units which happen to differ
-    within claim nothing; where all or none are hits, as many as units.
+    of the share from the units' totals tells how many, and few units tell it badly, which Student's t makes up for.
+    Never more than there are, so that units which happen to differ within claim nothing; where all or none are hits, as
+    many as units; of a single unit one.
 
     Args:
         hits: bool `(N,)`; with `of`, how many of each input's tokens are hits.
@@ -161,10 +162,13 @@ def share_interval(hits: np.ndarray, units: np.ndarray, of: np.ndarray | None = 
     if len(size) == n:
         return wilson(int(hits.sum()), n)
     share, effective = hits.sum() / n, float(len(size))
-    if 0 < share < 1:
+    if 0 < share < 1 and len(size) > 1:
+        from scipy.stats import t
+
         residual = np.bincount(unit, hits) - share * size
-        scale = len(size) / max(len(size) - 1, 1)
-        effective = min(n, n * share * (1 - share) / max(scale * (residual**2).sum() / n, 1e-12))
+        variance = len(size) / (len(size) - 1) * (residual**2).sum() / n
+        effective = min(n, n * share * (1 - share) / max(variance, 1e-12))
+        effective = max(1.0, effective * (_Z / t.ppf(0.975, len(size) - 1)) ** 2)
     return wilson(share * effective, effective)
 
 

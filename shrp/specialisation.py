@@ -313,6 +313,8 @@ def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
             for at, layer in enumerate(one.layers)
         ]
     )
+    if frame.empty:
+        return frame
     for p, q, of in (("p", "q", "explained"), ("p_beyond", "q_beyond", "beyond_length")):
         known = frame[of].notna()  # of a layer with one expert for all there is nothing to test
         frame[q] = np.nan

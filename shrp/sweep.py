@@ -71,12 +71,14 @@ def points(
     selection: str = "usage",
     combination: str = "usage",
     draws: Sequence[int] = (0, 1, 2),
+    sizes: Sequence[int] | None = None,
 ) -> list[Point]:
     """The prunings of a sweep, the smallest first, each with random experts of its size; of all experts there is one.
 
     Args:
         stats: what the selection asks for (`shrp.usage.plan_from`).
         draws: seeds of the random experts; empty for none.
+        sizes: experts in each layer, or budgets; None for all, or of budgets those of `budgets`.
 
     Raises:
         PlanError: as `plan_from`.
@@ -85,7 +87,7 @@ def points(
     each = allocation == "per-layer"
     usage = stats.recorded if selection == "recorded" else stats.shares()
     found = []
-    for size in range(1, experts + 1) if each else budgets(layers, experts):
+    for size in sizes or (range(1, experts + 1) if each else budgets(layers, experts)):
         amount = {"per_layer" if each else "budget": size}
         plan = plan_from(stats, selection=selection, combination=combination, **amount)
         found.append(Point(plan, size if each else None))
@@ -189,7 +191,7 @@ def smallest_within(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PruningPlan:
     """The plan of the fewest experts in all whose score on `data` is at most `loss` below the routed model's
-    (`cheapest_within`), of all budgets.
+    (`cheapest_within`), of all budgets, each of which is tried.
 
     Args:
         stats: of the same data, with what the selection asks for.
@@ -202,7 +204,8 @@ def smallest_within(
     """
     if data.labels is None:
         raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
-    wanted, done = points(stats, "budget", selection=selection, combination=combination, draws=()), count(1)
+    sizes, done = range(len(stats.layers), len(stats.layers) * stats.num_experts + 1), count(1)
+    wanted = points(stats, "budget", selection=selection, combination=combination, draws=(), sizes=sizes)
     live = LiveEvaluator(loaded.model, loaded.tokenizer, data, max_length=max_length)
     routed = live.evaluate(None)
     plans = [point.plan for point in wanted]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from shrp.intervals import NO_INTERVAL, Mean, difference, over_tasks, over_trainings
+from shrp.intervals import NO_INTERVAL, Mean, difference, of_mean, over_tasks, over_trainings
 
 
 def test_one_training_keeps_its_own_interval():
@@ -15,8 +15,20 @@ def test_trainings_that_agree_leave_what_the_inputs_leave_open():
     assert (mean.value, *mean.ends) == pytest.approx((0.9, 0.8, 0.95))
 
 
-def test_an_interval_without_any_is_none():
-    assert np.isnan(over_trainings([0.9, 0.8], [(0.8, 0.95), NO_INTERVAL]).ends).all()
+def test_a_training_without_an_interval_beside_others_counts_as_exact():
+    assert np.isnan(over_trainings([0.0, 0.0], [NO_INTERVAL] * 2).ends).all()
+    mixed = over_trainings([0.0, 0.1, 0.12], [NO_INTERVAL, (0.02, 0.18), (0.04, 0.2)])
+    assert (mixed.below, mixed.above) == pytest.approx((0.16 / 3, 0.16 / 3))
+    spread = t.ppf(0.975, 2) * np.std([0.0, 0.1, 0.12], ddof=1) / np.sqrt(3)
+    half = np.hypot(0.16 / 3, spread)
+    assert mixed.ends == pytest.approx((mixed.value - half, mixed.value + half))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_the_interval_of_a_mean_of_few_is_as_wide_as_it_must_be(n):
+    values = np.random.default_rng(n).normal(size=(4000, n))
+    low, high = np.transpose([of_mean(one) for one in values])
+    assert 0.94 < ((low <= 0) & (high >= 0)).mean() < 0.96
 
 
 def covered(rng, tasks, trainings, of_inputs, of_trainings):

@@ -8,6 +8,7 @@ from shrp import studies
 from shrp.findings import findings, not_below
 from shrp.intervals import Mean
 from shrp.leads import MEAN, Lead, lead_frame, lead_over, leads_measured
+from shrp.studies import UNROUTED
 
 from .test_studies import ROWS, row
 
@@ -193,15 +194,33 @@ def test_rows_without_a_word_on_texts_are_of_none():
     assert "+20.0 points" in findings(studies.glue_frame([mine, row("cola", "uniform", 0.7, texts=None)]))[0]
 
 
-def test_a_seed_with_all_answers_alike_counts_and_leaves_no_interval():
+def test_a_seed_with_all_answers_alike_counts_as_exact():
     seeds = [row("cola", "dropped", 0.9, seed=s) for s in range(2)]
     seeds[0] |= {"lead": 0.03, "lead_interval": [0.01, 0.05]}
     seeds[1] |= {"lead": 0.0, "lead_interval": None}
     rows = [*ROWS[1:3], *seeds]
     found = leads(rows)["layers dropped", "cola"]
-    assert found["lead"] == pytest.approx(0.015)
-    assert np.isnan(found["low"])
+    half = np.hypot(0.01, t.ppf(0.975, 1) * np.sqrt(0.00045 / 2))
+    assert of(found) == pytest.approx([0.015, 0.015 - half, 0.015 + half])
+    for one in seeds:
+        one["lead_interval"] = None
+    assert np.isnan(leads(rows)["layers dropped", "cola"]["low"])
     assert leads_measured(lead_frame(studies.glue_frame(rows))) == 0
+
+
+def test_a_paired_lead_over_a_random_draw_is_open_as_draws_are():
+    """Also where SHRP and the draw have one training each, and draws on another model of the size several."""
+    led = {"lead": 0.1, "lead_interval": [0.08, 0.12], "recovered": True}
+    mine = row("cola", "static", 0.9, per_layer=1, recovered=True)
+    drawn = [
+        row("cola", "random", s, seed=i, per_layer=1, recovered=True) for i, s in enumerate((0.5, 0.7, 0.9))
+    ]
+    unrouted = row("cola", UNROUTED, 0.8, per_layer=1) | led
+    found = leads([mine, *drawn, unrouted])
+    (one,) = (lead for (name, _), lead in found.items() if name.startswith("no router, then"))
+    assert one["paired"]
+    half = np.hypot(0.02, t.ppf(0.975, 2) * np.sqrt(2 * 0.04))
+    assert of(one) == pytest.approx([0.1, 0.1 - half, 0.1 + half])
 
 
 def test_a_lead_in_short_says_on_how_many_tasks_it_is_paired():

@@ -154,17 +154,19 @@ def test_a_share_of_units_has_the_interval_of_as_many_draws_as_say_as_much():
     assert share_interval(hits, alone) == wilson(hits.sum(), 60)
     twice, units = np.repeat(hits, 2), np.repeat(alone, 2)
     assert share_interval(twice, units) == pytest.approx(
-        wilson(hits.sum(), 60), abs=0.002
+        wilson(hits.sum(), 60), abs=0.005
     )  # no more than one each
     apart = np.tile([True, False], 60)  # each unit half: never surer than of as many inputs
-    assert share_interval(apart, units) == pytest.approx(wilson(60, 120))
+    less = (1.96 / stats.t.ppf(0.975, 59)) ** 2  # what 60 units tell of how far they differ is not all
+    assert share_interval(apart, units) == pytest.approx(wilson(60 * less, 120 * less), abs=1e-4)
     for all_alike, ends in (
         (np.zeros(120, bool), (0.0, wilson(0, 60)[1])),
         (np.ones(120, bool), (wilson(60, 60)[0], 1.0)),
     ):
         assert share_interval(all_alike, units) == pytest.approx(ends)
     assert np.isnan(share_interval(np.zeros(0, bool), np.zeros(0, int))).all()
-    assert share_interval(np.array([True, False]), np.zeros(2, int)) == pytest.approx(wilson(1, 2))
+    one = share_interval(np.array([40]), np.zeros(1, int), np.array([100]))  # tokens of one input
+    assert one == pytest.approx(wilson(0.4, 1))
     held = {"units": 0, "inputs": 0}
     for _ in range(400):  # pairs of which three in four are alike
         drawn = rng.random((60, 2)) < 0.3
@@ -175,6 +177,16 @@ def test_a_share_of_units_has_the_interval_of_as_many_draws_as_say_as_much():
             held[name] += low <= 0.3 <= high
     assert 0.92 < held["units"] / 400 < 0.985
     assert held["inputs"] / 400 < 0.9
+
+
+@pytest.mark.parametrize("inputs", [2, 3, 5, 10])
+def test_few_inputs_of_many_tokens_are_not_too_sure_of_others(inputs):
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(1000):  # inputs differ in how many of their tokens are hits
+        hits = rng.binomial(20, rng.beta(2, 3, size=inputs))
+        low, high = share_interval(hits, np.arange(inputs), np.full(inputs, 20))
+        held += low <= 0.4 <= high
+    assert held / 1000 > 0.93
 
 
 def test_interval_of_accuracy_is_wilsons():

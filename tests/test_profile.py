@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t
 
 from shrp import knockout
 from shrp.attention import Pattern, layer_attention, model_attention
@@ -275,7 +276,7 @@ def test_the_cosines_interval_counts_inputs_not_tokens():
     np.testing.assert_allclose(again, once, atol=1e-6)  # repeating each token tells nothing new
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in same.outputs[3]]
     cosines = (unit[0] * unit[2]).sum(1)
-    half = 1.96 * cosines.std(ddof=1) / np.sqrt(40)
+    half = t.ppf(0.975, 39) * cosines.std(ddof=1) / np.sqrt(40)
     assert once.loc[2, "high"] - once.loc[2, "cosine"] == pytest.approx(half, rel=1e-3)
 
 
@@ -429,7 +430,7 @@ def test_effects_have_paired_intervals(tiny_routed, tiny_tokenizer, tiny_data):
     np.testing.assert_allclose(frame["among its inputs"], difference[found.affected].mean(0), atol=1e-6)
     assert (frame["low"] <= frame["change"]).all()
     assert (frame["change"] <= frame["high"]).all()
-    half = 1.96 * difference.std(0, ddof=1) / np.sqrt(60)
+    half = t.ppf(0.975, 59) * difference.std(0, ddof=1) / np.sqrt(60)
     np.testing.assert_allclose((frame["high"] - frame["low"]) / 2, half, rtol=1e-5)
     assert found.flipped == (found.before.predictions != found.after.predictions).sum()
 

@@ -156,6 +156,21 @@ def test_a_fitted_expander_is_closer_to_the_dense_layer_than_a_fresh_one(
     assert not norm._forward_pre_hooks
 
 
+def test_a_dense_layer_that_works_in_chunks_is_fitted_alike(tiny_model, tiny_tokenizer, tiny_data):
+    encoded = encode(tiny_tokenizer, tiny_data(40).texts)
+    batches = [collate(tiny_tokenizer, encoded, range(i, i + 20)) for i in (0, 20)]
+    fitted = []
+    for chunk in (0, 1):  # tokens a chunk, none for 0
+        model = tiny_model("bert", chunk_size_feed_forward=chunk)
+        dense = encoder_layers(model)[2]
+        assert dense.chunk_size_feed_forward == chunk
+        convert_layer(model, 2, ShrpConfig((2,)))
+        fit_expander(model, 2, dense, batches)
+        fitted.append(encoder_layers(model)[2].expander.state_dict())
+    for name, values in fitted[0].items():
+        torch.testing.assert_close(fitted[1][name], values, rtol=1e-4, atol=1e-5)
+
+
 def test_of_very_many_tokens_a_fit_takes_some(tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
     """As good as of a quarter of them, where what all would need does not go into the memory."""
     encoded = encode(tiny_tokenizer, tiny_data(60).texts)
