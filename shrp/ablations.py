@@ -62,8 +62,7 @@ def _change(rows: Sequence[Mapping[str, Any]], everything: Sequence[Mapping[str,
     ]
     if not known:
         return UNKNOWN
-    given = [row.get("change_interval") for row in known]
-    ends = [tuple(one) if isinstance(one, list) else NO_INTERVAL for one in given]
+    ends = [tuple(row["change_interval"] or NO_INTERVAL) for row in known]
     return over_trainings([row["change"] for row in known], ends)
 
 

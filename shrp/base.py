@@ -26,7 +26,6 @@ from shrp.try_out import read_as, unembedded
 
 NUMBER = "number"
 """What the one output of a regression is called, where a head's outputs are named."""
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def name_of(base: str, given: str | None = None) -> str:
@@ -138,10 +137,10 @@ def load_base(
             f"{base}: {checkpoint.WEIGHTS} is truncated or not a safetensors file: {error}."
         ) from error
     except (OSError, ValueError, KeyError) as error:
-        if any((Path(base) / name).is_file() for name in _PICKLED):
+        if checkpoint.WEIGHTS in str(error) and not any(Path(base).glob("*.safetensors*")):
             raise TrainingError(
-                f"{base} has its weights in a format that is not read, as it may run code; load it once by "
-                "transformers and save it with `save_pretrained`, which writes model.safetensors."
+                f"{base} has no weights in safetensors, and other formats, which may run code, are not read: load it "
+                "once by transformers and save it with `save_pretrained`, which writes model.safetensors."
             ) from error
         raise TrainingError(
             f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first_line(error)}"
@@ -178,25 +177,43 @@ def of_another_task(base: str, task: Task) -> str:
     """That a base's own head is not taken for the task's, for whoever took it for that; empty of a bare encoder."""
     if not is_classifier(base):
         return ""
-    names = getattr(base_config(base), "id2label", None) or {}
-    theirs = ", ".join(str(names[i]) for i in sorted(names))
-    said = (
-        f"{base} is a classifier, but nothing says that its head is of {task.name}: its labels are {theirs:.200}, the "
-        f"task's {', '.join(task.label_names) or 'numbers':.200}. So a teacher is fine-tuned from it first."
-    )
+    names = _config_labels(base)
+    said = f"{_untold(base, task, names)} So a teacher is fine-tuned from it first."
     if task.num_labels == len(names):
-        said += f" If it is, name its outputs in their order, for example --head-labels {','.join(_outputs(task))}."
+        said += f" If it is, name its outputs in their order, for example {_naming(task)}."
     return said
 
 
-def is_unnamed(base: str, task: Task) -> bool:
-    """Whether a base is a classifier of as many outputs as the task that says nothing of them (`LABEL_0`), so that it
-    may be the task's already.
+def refuse_unnamed(base: str, task: Task) -> None:
+    """Raise `TrainingError` where a base is a classifier of as many outputs as the task and says nothing of them
+    (`LABEL_0`, whatever the one of a regression), so that it may be the task's already and needs no training.
     """
     if not is_classifier(base) or checkpoint.info_if_ours(base) is not None:
-        return False
-    names = list((getattr(base_config(base), "id2label", None) or {}).values())
-    return len(names) == task.num_labels and _are_generic(_folded(names)) and not _are_of(names, task)
+        return
+    names = _config_labels(base)
+    unnamed = task.is_regression or _are_generic(_folded(names))
+    if len(names) == task.num_labels and unnamed and not _are_of(names, task):
+        raise TrainingError(
+            f"{_untold(base, task, names)} If it is, name its outputs in their order, for example {_naming(task)}; if "
+            "not, say for how long to fine-tune a teacher from it, --teacher-epochs 3."
+        )
+
+
+def _config_labels(base: str) -> list[str]:
+    """What a classifier's config calls its outputs, in their order."""
+    names = getattr(base_config(base), "id2label", None) or {}
+    return [str(names[i]) for i in sorted(names)]
+
+
+def _untold(base: str, task: Task, names: Sequence[str]) -> str:
+    return (
+        f"{base} is a classifier, but nothing says that its head is of {task.name}: its labels are "
+        f"{', '.join(names):.200}, the task's {', '.join(task.label_names) or 'numbers':.200}."
+    )
+
+
+def _naming(task: Task) -> str:
+    return f"--head-labels {','.join(_outputs(task))}"
 
 
 def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreTrainedModel:

@@ -182,7 +182,7 @@ def _void(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str
 def _lead(group: pd.DataFrame) -> dict[str, float]:
     """Lead over a control with its interval, over the seeds that were paired, and how many these are.
 
-    A bootstrap's lead of two models with every answer alike is 0 without an interval, and then the mean has none.
+    A bootstrap's lead of two models with every answer alike is 0 without an interval: beside others it counts as exact.
     """
     leads = group[["lead", "lead_interval"]].to_dict("records")  # (of all columns it takes ten times as long)
     known = [row for row in leads if pd.notna(row["lead"])]

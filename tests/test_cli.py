@@ -942,7 +942,8 @@ def test_options_that_would_do_nothing_are_refused(shrp, place, tmp_path):
     )
     failed(shrp(*train, "--layers", "2-1"), "'2-1' goes backwards; write the lower layer first, 1-2")
     adopt = ("finetune", "--base", place / "encoder", *files, *text, "--epochs", 0, "--out", tmp_path / "y")
-    for option in (("--learning-rate", 1e-3), ("--batch-size", 8), ("--freeze-embeddings",), ("--resume",)):
+    idle = (("--learning-rate", 1e-3), ("--batch-size", 8), ("--epoch-size", 9), ("--precision", "fp32"))
+    for option in (*idle, ("--freeze-embeddings",), ("--resume",), ("--seed", 1)):
         failed(shrp(*adopt, *option), f"{option[0]} does nothing with --epochs 0")
     augment = ("augment", "--base", place / "encoder", "--train-file", place / "train.csv")
     failed(
@@ -1190,7 +1191,7 @@ def test_every_option_of_a_training_reaches_its_recipe(shrp, place, tmp_path, mo
         **{"exploration": 0.6, "conversion_size": 40, "epoch_size": 30, "batch_size": 8, "max_length": 20},
         **{"precision": "fp32", "seed": 5},
     }
-    others = {"teacher_epochs": 4, "teacher_learning_rate": 2e-4, "recovery_epochs": 6}
+    others = {"teacher_learning_rate": 2e-4, "recovery_epochs": 6}
     texts = {"order": "bottom-up", "layers": "1,2", "routing": "token", "top_k": 2, "recipe": "paper"}
     texts |= {"per_layer": "1,3", "recover": "2,4", "controls": "uniform,dropped", "head_labels": "a,b"}
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (of_config | others | texts).items()]
@@ -1206,11 +1207,13 @@ def test_every_option_of_a_training_reaches_its_recipe(shrp, place, tmp_path, mo
     assert config.shrp == ShrpConfig((1, 2), "token", 2, expander_gain=config.shrp.expander_gain)
     assert (steps.per_layer, steps.recover, steps.recovery_epochs) == ((1, 3), (2, 4), 6)
     assert steps.controls == ("uniform", "dropped")
-    assert (steps.teacher.stage2_epochs, steps.teacher.learning_rate) == (4, 2e-4)
+    assert (steps.teacher.stage2_epochs, steps.teacher.learning_rate) == (3, 2e-4)
     shared = ("epoch_size", "batch_size", "max_length", "freeze_embeddings", "precision", "seed")
     assert [getattr(steps.teacher, name) for name in shared] == [getattr(config, name) for name in shared]
     assert seen["head_labels"] == ("a", "b")
     assert (seen["keep_stages"], seen["dtype"], seen["resume"]) == (True, None, False)
+    failed(shrp(*command, "--teacher-epochs", 4), "seen")
+    assert seen["steps"].teacher.stage2_epochs == 4
 
 
 def test_every_inputs_route_is_written(shrp, place, tmp_path):

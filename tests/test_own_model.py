@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from shrp import card, checkpoint
-from shrp.base import is_unnamed, load_base, name_of, of_another_task
+from shrp.base import load_base, name_of, of_another_task, refuse_unnamed
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli import app
 from shrp.cli.data_options import own_name
@@ -142,6 +142,30 @@ def test_a_model_is_adopted_by_the_validation_data_alone_and_reads_all_that_it_c
     finetune(place, base, tmp_path / "short", "--epochs", "0", "--max-length", "140", train=False)
     assert checkpoint.load(tmp_path / "short").info.max_length == 140
     assert "give both" in str(finetune(place, base, tmp_path / "x", train=False).exception)
+    again = ("--epochs", "0", "--max-length", "150")
+    assert "--max-length does nothing" in str(
+        finetune(place, tmp_path / "out", tmp_path / "x", *again).exception
+    )
+    found = finetune(place, tmp_path / "short", tmp_path / "copy", "--epochs", "0", train=False)
+    assert found.exit_code == 0, found.output
+    assert checkpoint.load(tmp_path / "copy").info.max_length == 140  # which it was adopted with
+
+
+def test_a_model_of_a_glue_task_is_adopted_without_its_training_data(
+    tmp_path, tiny_model, tiny_tokenizer, tiny_data, monkeypatch
+):
+    (tmp_path / "glue" / "sst2").mkdir(parents=True)
+    frame = tiny_data(24).to_frame()[["sentence", "label"]]
+    frame["label"] = (frame["label"] == "positive").astype(int)
+    frame.to_parquet(tmp_path / "glue" / "sst2" / "validation.parquet")
+    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "glue"))
+    base = saved(tiny_model(), tiny_tokenizer, tmp_path / "base", "LABEL_0", "LABEL_1")
+    asked = ["finetune", "--base", base, "--task", "sst2", "--epochs", "0", "--out", str(tmp_path / "out")]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 0, found.output
+    assert checkpoint.load(tmp_path / "out").info.task.name == "sst2"
+    asked[-1] = str(tmp_path / "other")
+    assert "--task-name is" in str(CliRunner().invoke(app, [*asked, "--task-name", "x"]).exception)
 
 
 def test_the_one_output_of_a_regression_can_be_named(place, tmp_path, tiny_model, tiny_tokenizer):
@@ -151,6 +175,15 @@ def test_the_one_output_of_a_regression_can_be_named(place, tmp_path, tiny_model
     base = saved(tiny_model(num_labels=1), tiny_tokenizer, tmp_path / "base", "LABEL_0")
     assert not load_base(base, rated)[2]
     assert "--head-labels number" in of_another_task(base, rated)
+    files = ("--validation-file", str(tmp_path / "rated.csv"), "--out", str(tmp_path / "adopted"))
+    asked = ["finetune", "--base", base, *files, "--epochs", "0", "--head-labels", "number"]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 0, found.output
+    made = checkpoint.load(tmp_path / "adopted").info
+    assert (made.task, made.training["head_labels"]) == (rated, ["number"])
+    assert load_base(str(tmp_path / "adopted"), rated, head_labels=("number",))[2]
+    with pytest.raises(TrainingError, match="--head-labels number; if not"):
+        refuse_unnamed(saved(tiny_model(num_labels=1), tiny_tokenizer, tmp_path / "named", "score"), rated)
     model, _, trained = load_base(base, rated, head_labels=("number",))
     assert trained
     assert model.config.problem_type == "regression"
@@ -166,7 +199,7 @@ def test_a_head_that_may_be_the_tasks_is_not_trained_over_unasked(
 ):
     files = ["--train-file", f"{place}/train.csv", "--validation-file", f"{place}/dev.csv"]
 
-    def train(base, *options):
+    def train(base, *options, out=None):
         shape = [
             "--layers",
             "2",
@@ -179,24 +212,36 @@ def test_a_head_that_may_be_the_tasks_is_not_trained_over_unasked(
             "--controls",
             "",
         ]
-        out = ["--out", str(tmp_path / f"out-{len(list(tmp_path.iterdir()))}")]
+        out = ["--out", str(out or tmp_path / f"out-{len(list(tmp_path.iterdir()))}")]
         return CliRunner().invoke(app, ["train", "--base", base, *files, *shape, *out, *options])
 
     base = saved(tiny_model(), tiny_tokenizer, tmp_path / "base", "LABEL_0", "LABEL_1")
     found = train(base)
     assert isinstance(found.exception, TrainingError)
-    assert "--head-labels bad,good. If it is not, give --teacher-epochs 3." in str(found.exception)
-    for options in (("--teacher-epochs", "1"), ("--head-labels", "bad,good")):
-        assert train(base, *options).exit_code == 0
+    assert "--head-labels bad,good; if not, say for how long" in str(found.exception)
+    assert train(base, "--teacher-epochs", "1", out=tmp_path / "tuned").exit_code == 0
+    assert checkpoint.load(tmp_path / "tuned").info.training["teacher"]["epochs"] == 1
+    assert train(base, "--head-labels", "bad,good", out=tmp_path / "as-it-is").exit_code == 0
+    teacher = checkpoint.load(tmp_path / "as-it-is").info.training["teacher"]
+    assert teacher["head_labels"] == ["bad", "good"]
+    assert not teacher.get("epochs")
+    both = train(base, "--head-labels", "bad,good", "--teacher-epochs", "1")
+    assert "--teacher-epochs does nothing beside --head-labels" in str(both.exception)
     other = saved(tiny_model(), tiny_tokenizer, tmp_path / "other", "no", "yes")
     assert train(other).exit_code == 0  # which is plainly of another task
-    assert not is_unnamed(saved(tiny_model(num_labels=3), tiny_tokenizer, tmp_path / "three", *"abc"), MOODS)
+    more = [f"LABEL_{i}" for i in range(3)]
+    refuse_unnamed(saved(tiny_model(num_labels=3), tiny_tokenizer, tmp_path / "three", *more), MOODS)
 
 
 def test_pickled_weights_are_told_from_no_model(tmp_path, tiny_model, tiny_tokenizer):
     base = saved(tiny_model(), tiny_tokenizer, tmp_path, "bad", "good")
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(TrainingError, match="in a format that is not read, as it may run code; load it once"):
+    with pytest.raises(
+        TrainingError, match="no weights in safetensors, and other formats, which may run code"
+    ):
+        load_base(base, MOODS)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(TrainingError, match="truncated or not a safetensors file"):
         load_base(base, MOODS)
 
 

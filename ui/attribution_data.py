@@ -254,7 +254,7 @@ def _table(table: pd.DataFrame, found: KnockOuts, name: str, *, labelled: bool) 
     )
     st.caption(
         f"All over n = {found.n:,} inputs, but *mean size where used*, which is over those in *used by*. Intervals of "
-        "means: normal approximation over inputs, rough for experts that few inputs use. Intervals of the score lost "
+        "means: Student's t over inputs, rough for experts that few inputs use. Intervals of the score lost "
         f"are paired ones, {percent(0.95, 0)}. *flips*: predictions that change."
     )
     downloads(table, "effect-table", f"{name}-expert-effects")

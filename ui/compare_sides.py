@@ -16,7 +16,7 @@ from shrp.evaluation import Evaluation
 from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.plan_edits import edits_of
-from shrp.tasks import TASKS, Task
+from shrp.tasks import TASKS, TEXTS, Task
 from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, measurements, not_here, state
 from ui.bound import fall_back
 from ui.lab import Setting
@@ -180,10 +180,11 @@ def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
     """
     other = info.task
     # Of GLUE's tasks two may have the same classes; one's own are named after files, and two files may be of one.
-    known = {task.name, other.name} <= set(TASKS)
-    if other.reads_as(task) and (other.name == task.name or not known):
+    names = {task.name, other.name}
+    named_apart = len(names) == 2 and (names <= set(TASKS) or TEXTS.name in names)
+    if other.reads_as(task) and not named_apart:
         return ""
-    labels = "" if other.name != task.name else " with other classes or texts"
+    labels = "" if named_apart else " with other classes or texts"
     return (
         f"**{escape(name)}** is for the task {escape(other.name)}{labels}, **{escape(picked)}** in the sidebar and its "
         f"data are for {escape(task.name)}. Two models can be compared on one task only: pick a checkpoint of "
@@ -284,8 +285,8 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
         options.index(start),
         key=key,
         bind="query-params",
-        help="Both sides must be of the task that the sidebar's checkpoint and data are of. Their tokenizers and "
-        "bases may differ.",
+        help="Both sides must read as many texts and give the same classes as the sidebar's checkpoint, whose data "
+        "they are compared on. Their tokenizers and bases may differ.",
     )
     not_here.note(f"checkpoint of side {letter}", key, asked, picked)
     return selection.name if picked == SIDEBAR or picked not in found else picked

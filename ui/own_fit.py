@@ -42,8 +42,8 @@ def complete(table: Table, columns: Columns) -> pd.DataFrame:
 
 def guess(table: Table, task: Task) -> Columns:
     """What the columns are probably for: by the task's names, else the usual ones, else the longest texts. The label is
-    the column that the task's own file had it in, one called `label`, or the only one that holds nothing but names of
-    the task's classes.
+    the column called `label`, the one that the task's own file had it in (both as on the command line), or the only one
+    that holds nothing but names of the task's classes.
     """
     names = list(table.frame.columns)
     texts = list(task.text_columns)
@@ -57,7 +57,8 @@ def guess(table: Table, task: Task) -> Columns:
         name if name in names and name not in texts else None
         for name in (task.label_column, "label", "slice", "pair")
     )
-    label = own or label
+    label = label or own
+    piece, pair = (None if name == label else name for name in (piece, pair))
     if label is None and not task.is_regression:
         left = [name for name in names if name not in (*texts, piece, pair)]
         named = [name for name in left if _names_classes(table.frame[name], task)]

@@ -106,7 +106,8 @@ def compare(
             f"{first} is for {_told(tasks[0])}, {second} for {_told(tasks[1])}; only checkpoints of one "
             "kind compare: as many texts, the same classes."
         )
-    check_has_task(tasks[0])
+    for task in tasks:
+        check_has_task(task)
     own = OwnFile(
         text_column, label_column, slice_column, pair_column, label_means, skip_incomplete, slice_words, only
     )

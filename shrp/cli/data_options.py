@@ -207,6 +207,27 @@ def training_data(
     return train, validation
 
 
+def validation_data(
+    task: str | Task | None, validation_file: Path | None, own: OwnFile, task_name: str | None = None
+) -> TextData:
+    """The validation data of `training_data` alone, where nothing is trained; args as there."""
+    if validation_file is None:
+        own.refuse("is for files of your own; what GLUE holds is known.")
+        if task is None or task_name is not None:
+            raise DataError(
+                "name a GLUE task (--task) or your own --validation-file, which --task-name is for."
+            )
+        return load_data("glue", task, "validation")
+    data = own.load(validation_file, task)
+    if data.labels is None:
+        raise DataError(f"{validation_file} has no label column; name it with --label-column.")
+    if task_name is None:
+        return data
+    if task is not None:
+        raise DataError("--task-name is for files of your own, without --task.")
+    return replace(data, task=replace(data.task, name=own_name(task_name)))
+
+
 def own_name(name: str) -> str:
     """The name of a person's own task.
 

@@ -16,6 +16,7 @@ from shrp.cli.data_options import (
     TextColumns,
     say_data,
     training_data,
+    validation_data,
 )
 from shrp.cli.options import (
     AsJson,
@@ -83,7 +84,8 @@ def finetune(
         int | None,
         typer.Option(
             min=4,
-            help="Longest input, in tokens; by default 128, with --epochs 0 as many as the model reads.",
+            help="Longest input, in tokens; by default 128, with --epochs 0 as many as the model reads. Scores and "
+            "usage cut at 128 at the earliest.",
             show_default=False,
         ),
     ] = None,
@@ -102,7 +104,7 @@ def finetune(
     from shrp import checkpoint
     from shrp.base import load_base, name_of, of_another_task
     from shrp.batching import longest_input
-    from shrp.checkpoint import Checkpoint
+    from shrp.checkpoint import Checkpoint, info_if_ours
     from shrp.checkpoint_info import CheckpointInfo, evaluated_length
     from shrp.config import ShrpConfig
     from shrp.errors import TrainingError
@@ -119,7 +121,9 @@ def finetune(
             "--batch-size": batch_size != BATCH,
             "--freeze-embeddings": freeze_embeddings,
             "--precision": precision != "auto",
+            "--seed": seed != 0,
             "--resume": resume,
+            "--max-length": max_length is not None and info_if_ours(base) is not None,  # which has its own
         }
         if idle := [name for name, given in of_training.items() if given]:
             raise TrainingError(
@@ -129,10 +133,11 @@ def finetune(
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
     refuse_existing(out)  # now, not after the epochs
     say_resume(out, resume)
-    if epochs == 0 and train_file is None:
-        train_file = validation_file
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
-    data, validation = training_data(task, train_file, validation_file, own, task_name)
+    if epochs == 0 and train_file is None:
+        data = validation = validation_data(task, validation_file, own, task_name)
+    else:
+        data, validation = training_data(task, train_file, validation_file, own, task_name)
     check_seed(seed)
     model, tokenizer, trained = load_base(base, data.task, seed, labels_of(head_labels))
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=name_of(base, base_name))
@@ -143,8 +148,13 @@ def finetune(
                 f"nothing says that {base} has a trained head of {data.task.name}, so it can't be taken as "
                 "it is: give --epochs 1 or more or, if it has one, --head-labels."
             )
-        reads = max_length or longest_input(model, tokenizer)
-        _adopt(Checkpoint(out, info, model, tokenizer, ""), base, validation, reads, as_json=json)
+        about = {"adopted": True, "config": {"max_length": max_length or longest_input(model, tokenizer)}}
+        if known := info_if_ours(base):
+            about = dict(known.training)
+        if head_labels:
+            about["head_labels"] = list(labels_of(head_labels))
+        made = Checkpoint(out, replace(info, training=about), model, tokenizer, "")
+        _adopt(made, validation, as_json=json)
         return
     max_length = max_length or 128
     say_cut(model.config, tokenizer, (data,), max_length)
@@ -173,14 +183,12 @@ def finetune(
         stderr.print(f"wrote {out}")
 
 
-def _adopt(made: Checkpoint, base: str, validation: TextData, max_length: int, *, as_json: bool) -> None:
-    """Write a dense model of `base` as it is, and say what it scores."""
+def _adopt(made: Checkpoint, validation: TextData, *, as_json: bool) -> None:
+    """Write a dense model as it is, and say what it scores."""
     from shrp import checkpoint
     from shrp.evaluate import evaluate
 
-    known = checkpoint.info_if_ours(base)
-    training = dict(known.training) if known else {"adopted": True, "config": {"max_length": max_length}}
-    info = replace(made.info, training=training)
+    info = made.info
     say_cut(made.model.config, made.tokenizer, (validation,), info.max_length)
     checkpoint.save(made.model, made.tokenizer, info, made.path)
     found = evaluate(made.model, made.tokenizer, validation, max_length=info.max_length)

@@ -138,7 +138,8 @@ def train(
     teacher_epochs: Annotated[
         int | None,
         typer.Option(
-            help="Epochs of dense fine-tuning first, where the base has no trained head; 3 by default.",
+            help="Epochs of dense fine-tuning first, where the base has no trained head; 3 by default, and to be given "
+            "where nothing says what the base's head is of.",
             show_default=False,
         ),
     ] = None,
@@ -184,7 +185,7 @@ def train(
     """
     import torch
 
-    from shrp.base import base_config, is_unnamed, of_another_task
+    from shrp.base import base_config, refuse_unnamed
     from shrp.checkpoint import read_config
     from shrp.checkpoint_info import evaluated_length
     from shrp.config import ShrpConfig
@@ -193,7 +194,7 @@ def train(
     from shrp.recipe import Recipe, Run
     from shrp.run_results import stages_folder
     from shrp.run_stages import Datasets
-    from shrp.run_state import run_folder
+    from shrp.run_state import holds_a_run, run_folder
     from shrp.training_config import TrainConfig
 
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
@@ -253,8 +254,12 @@ def train(
         **shared,
     )
     config.shrp.check_fits(*geometry)  # now, not after the teacher's epochs
-    if teacher_epochs is None and not head_labels and is_unnamed(base, data.task):
-        raise TrainingError(f"{of_another_task(base, data.task)} If it is not, give --teacher-epochs 3.")
+    if teacher_epochs is None and not head_labels and not (resume and holds_a_run(run_folder(out))):
+        refuse_unnamed(base, data.task)
+    if teacher_epochs is not None and head_labels:
+        raise TrainingError(
+            "--teacher-epochs does nothing beside --head-labels, by which the base is the teacher as it is; give one."
+        )
     teacher_epochs = 3 if teacher_epochs is None else teacher_epochs
     if teacher_epochs < 1:
         raise TrainingError(

@@ -21,7 +21,7 @@ from shrp.metrics import ranking
 from shrp.paired import agreement, by_group, paired_difference
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.tasks import TASKS
+from shrp.tasks import TASKS, TEXTS
 from shrp.usage import measure_usage, plan_from
 from ui import data_sources, lab_compare, lab_hurts, lab_threshold
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, Choice, read_alike, refusal
@@ -360,9 +360,7 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
     folder = save_tiny("numbers", task="stsb", num_labels=1)
     at = open_page("pruning_lab", folder, data_dir=tmp_path / "glue")
     assert not at.exception
-    assert "in each layer as this plan does. Gate × norm" in texts_of(
-        at
-    )  # a number has no answer shares to match
+    assert "in each layer as this plan. Gate × norm" in texts_of(at)  # a number has no answer shares to match
     at = open_page("compare", folder, data_dir=tmp_path / "glue")
     assert not at.exception
     assert not at.error
@@ -391,6 +389,9 @@ def test_words_on_tasks_and_bases(both):
     of_rte, of_qnli = (replace(info, task=TASKS[name]) for name in ("rte", "qnli"))
     assert TASKS["rte"].reads_as(TASKS["qnli"])
     assert "the task qnli, **y** in the sidebar" in refusal("x", of_qnli, of_rte.task, "y")
+    rated = replace(TASKS["stsb"], name="rated", text_columns=("sentence",))
+    assert TEXTS.reads_as(rated)
+    assert refusal("x", replace(info, task=TEXTS), rated, "y")  # whose head nothing has trained
     assert "the task sst2, **y** in the sidebar" in refusal("x", info, TASKS["mrpc"], "y")
     of_pairs = replace(TASKS["sst2"], text_columns=("sentence", "another"))
     assert "the task sst2 with other classes or texts" in refusal("x", info, of_pairs, "y")

@@ -247,7 +247,11 @@ def test_columns_are_guessed():
     rated = read_upload("t.csv", b"sentence,label,mood\na,x,1.5\nb,y,2\n")
     numbers = replace(TASKS["stsb"], name="rated", text_columns=("sentence",))
     assert guess(rated, numbers).label == "label"
-    assert guess(rated, replace(numbers, label_column="mood")).label == "mood"  # as in the training's file
+    assert guess(rated, replace(numbers, label_column="mood")).label == "label"  # as the command line has it
+    own = read_upload("t.csv", b"sentence,slice,mood\na,1,1.5\nb,2,2\n")
+    assert guess(own, replace(numbers, label_column="mood")).label == "mood"  # as in the training's file
+    found = guess(own, replace(numbers, label_column="slice"))
+    assert (found.label, found.slice) == ("slice", None)
 
 
 def test_what_does_not_fit_is_refused(monkeypatch):
