@@ -208,7 +208,7 @@ def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.nd
             + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples())
             + f"; even use would show {even_experts(counted, stats.num_experts):.1f}" * bool(counted)
             + ", counting both inputs of a minimal pair as one as far as they route alike"
-            * bool(len(paired)),
+            * bool(len(paired) and stats.unit == "inputs"),
         )
     return group, rows
 

@@ -15,6 +15,7 @@ from shrp.explore import Exploration
 from shrp.measure import Cost
 from shrp.metrics import mcnemar
 from shrp.plan import PruningPlan, make_plan
+from shrp.plan_edits import LayerEdit, PlanEdits
 from shrp.tasks import TASKS
 from shrp.whatif import WhatIf
 from ui import (
@@ -93,6 +94,20 @@ def test_a_kept_map_may_have_empty_rows_so_that_two_line_up():
     assert (np.isfinite(dropped.z[1:]) ^ np.isfinite(kept.z[1:])).all()
     assert {layer for layer, *_ in cells.customdata} == set(mine)
     assert "3 of 8 experts; grey: not kept; empty rows are not pruned" in heading(fig)
+
+
+@pytest.mark.parametrize("picked", ["Random (control)", "Usage", "Fitted"])
+@pytest.mark.parametrize(("origin", "said"), [("", "Plan from a file"), ("usage", "Usage")])
+def test_a_plan_from_a_file_is_called_by_what_the_file_says(picked, origin, said):
+    edits = PlanEdits(((6, LayerEdit(1, (0,), (), (1.0,))), (9, LayerEdit(1, (2,), (), (1.0,)))), origin)
+    one = attempt(2, selection=picked, edits=edits, edited="edit 1: 2 in all")
+    assert not one.setting.is_control
+    assert one.setting.text == f"edit 1: 2 in all (from 2 in all), {said.lower()}, as given"
+    frame = attempts_frame([one], DENSE)
+    assert frame[["selection", "combination", "control"]].values.tolist() == [[said, "as given", False]]
+    mark = Mark("routed", "routed", 0.82, (0.8, 0.84), "95%", 200, HALF)
+    fig = lab_curve.curve(frame, marks_frame([mark], DENSE), "encoder_flops", "accuracy", "data", "")
+    assert f"{said.lower()}, as given" in {trace.name for trace in fig.data}
 
 
 @pytest.mark.parametrize("over", lab_curve.COSTS)

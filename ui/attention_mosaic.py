@@ -94,12 +94,17 @@ def mosaic(
     )
     fig.update_yaxes(
         tickvals=[row * step + middle for row in range(len(layers))],
-        ticktext=[f"layer {one.layer}, {one.kind}" for one in layers],
+        ticktext=[f"layer {one.layer}, {_kind(one)}" for one in layers],
         range=[len(layers) * step - (step - size) - 0.5, -0.5],
         **bare,
     )
     pick_by_click(fig)
     return fig
+
+
+def _kind(one: LayerAttention) -> str:
+    """What a layer is; of experts that no router picks from, that."""
+    return "no router" if one.kind == "routed" and one.probs is None else one.kind
 
 
 def _told(found: LayerAttention, head: int, pattern: Pattern) -> str:
@@ -130,7 +135,7 @@ def in_words(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Patt
     parts = []
     for one, maps in zip(layers, patterns, strict=True):
         head = max(maps, key=lambda each: float(maps[each].weights.mean(0).max()))
-        what = f"Layer {one.layer}, {one.kind}, {member(one)} {head}"
+        what = f"Layer {one.layer}, {_kind(one)}, {member(one)} {head}"
         parts.append(f"{what}: {strongest(maps[head])}")
     return " ".join(parts)
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from shrp.attribution import trust
 from shrp.attribution.tokens import WordScores
+from shrp.convert import router_layers
 from shrp.phrases import listed
 from ui.attribution_results import Explained, Options, trust_checks
 from ui.downloads import downloads
@@ -55,13 +56,14 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     """
     st.header("Is this trustworthy?", anchor="trust")
     unit = one.instance.unit
+    anew = " and the model routes again" * bool(router_layers(one.instance.model))
     st.markdown(
         f"Two tests: does the attribution **predict** how the output changes when {unit}s are replaced (infidelity), "
         "and does it **stay the same** under tiny changes (sensitivity)? In the first, each is held against its own "
         f"scores shuffled over the {unit}s: one that does no better does not know which {unit} matters, though it may "
         f"know which way {unit}s move the output. How much that alone predicts, one score for every {unit} shows. They "
-        "are replaced as set above (“replaced by”) and the model routes again. Word ablation works this way too, which "
-        "favours it over gradients from padding."
+        f"are replaced as set above (“replaced by”){anew}. Word ablation works this way too, which favours it "
+        "over gradients from padding."
     )
     if not st.toggle("Run the check", key=TRUST, bind="query-params", help="Some seconds to a minute."):
         return []
@@ -135,18 +137,19 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         f"{percent(steady.sensitivity, 0)} of their size (shuffled anew each time: "
         f"{percent(control.sensitivity, 0)})."
     )
+    routed = bool(router_layers(one.instance.model))
     substitute = (
         "the mask token" if chosen.replacement != "pad" and "mask" in one.instance.replacements else "padding"
     )
     st.caption(
         f"Infidelity: n = {trust.SAMPLES} random sets, each {unit} in a set with a chance of "
-        f"{percent(trust.SHARE_REPLACED, 0)}, replaced by {substitute}, the model routing anew; the same sets for all "
-        f"methods. Shuffled: in {trust.DRAWS} ways. One score for every {unit}: the change by replacing all of them, "
-        f"spread evenly. Sensitivity: the largest of n = {trust.NOISES} copies whose word embeddings are moved by up "
-        f"to {percent(trust.NOISE, 0)} of their standard deviation in each coordinate; each copy is explained anew, "
-        f"with its own route. Steadiness alone proves nothing: one score for every {unit} does not move at all. "
-        "Infidelity without a scale also counts how large the scores are, in which methods differ by their nature; so "
-        "they are compared at their best scale."
+        f"{percent(trust.SHARE_REPLACED, 0)}, replaced by {substitute}{', the model routing anew' * routed}; the "
+        f"same sets for all methods. Shuffled: in {trust.DRAWS} ways. One score for every {unit}: the change by "
+        f"replacing all of them, spread evenly. Sensitivity: the largest of n = {trust.NOISES} copies whose word "
+        f"embeddings are moved by up to {percent(trust.NOISE, 0)} of their standard deviation in each coordinate; "
+        f"each copy is explained anew{', with its own route' * routed}. Steadiness alone proves nothing: one score for "
+        f"every {unit} does not move at all. Infidelity without a scale also counts how large the scores are, in which "
+        "methods differ by their nature; so they are compared at their best scale."
     )
     return [verdict(check, alike.explained, unit) for check in real]
 

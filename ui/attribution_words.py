@@ -8,7 +8,7 @@ import streamlit as st
 
 from shrp.attribution import tokens
 from shrp.attribution.tokens import WordScores
-from shrp.convert import expert_layers
+from shrp.convert import router_layers
 from shrp.errors import ShrpError
 from shrp.phrases import counted
 from ui import attribution_figures as figures
@@ -126,7 +126,7 @@ def options(one: Explained) -> Options:
         "**nothing**: it is taken out and the others move up.",
     )
     frozen = True
-    if expert_layers(one.instance.model):
+    if router_layers(one.instance.model):
         frozen = left.toggle(
             "Freeze the route",
             value=True,
@@ -167,7 +167,7 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
             result = word_scores(one, output, method, chosen)
             st.html(figures.colored_words(result, parts, escape_html(result.method.capitalize())))
             st.caption(_about(result, chosen, one.preference))
-            _completeness(result, chosen)
+            _completeness(result, chosen, bool(router_layers(one.instance.model)))
             found.append(result)
             verdicts.append(st.empty())
     except ShrpError as error:
@@ -207,7 +207,7 @@ def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int]
     if result.method == tokens.METHODS[0]:
         return (
             "Preview: a first-order estimate from one gradient, valid for small changes of the embeddings. Scores need "
-            "not add up, and the route is fixed, since a gradient can't see it change."
+            "not add up, and a route is fixed, since a gradient can't see it change."
         )
     if result.method == tokens.METHODS[1]:
         return (
@@ -232,7 +232,7 @@ def replaced_by(replacement: str) -> str:
     return f"the {label}" if replacement == "mask" else label
 
 
-def _completeness(result: WordScores, chosen: Options) -> None:
+def _completeness(result: WordScores, chosen: Options, routed: bool) -> None:
     """Both sides of the sum that integrated gradients claim, and how far they are apart."""
     if result.reference is None:
         return
@@ -247,7 +247,7 @@ def _completeness(result: WordScores, chosen: Options) -> None:
     if part <= tokens.LARGE_ERROR:
         st.markdown(f":material/check: Completeness: {sums}, after {result.steps} steps.")
         if abs(difference) < _LITTLE * abs(result.full):
-            st.warning(little_explained(result, chosen.frozen), icon=":material/balance:")
+            st.warning(little_explained(result, chosen.frozen and routed), icon=":material/balance:")
     elif chosen.frozen:
         st.warning(
             f"Completeness: {sums}, even after {result.steps} steps. Do not trust these scores, nor their signs: the "

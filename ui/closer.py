@@ -8,6 +8,7 @@ from urllib.parse import quote
 import streamlit as st
 
 from shrp.data import TextData
+from shrp.explore import split_sentences
 from ui import arrival, attribution_routes
 from ui.sentences import BESIDE, INPUT, LONGEST_LINK, URL, as_lines
 from ui.text import escape
@@ -25,12 +26,16 @@ def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "")
         whose: what to say of the model that is looked at, where it may not be the one that the table is about; plain
             text.
     """
-    asked = {URL: as_lines(data.texts[row] for row in rows)}
+    texts = [data.texts[row] for row in rows]
+    asked = {URL: as_lines(texts)}
     name = f"Row{'s' * (len(rows) > 1)} {' and '.join(map(str, rows))}"
     if len(quote(asked[URL])) > LONGEST_LINK:
         st.caption(
             f":material/info: {name}: too long for a link. Copy the text into *Routing* or *Attribution*."
         )
+        return
+    if len(split_sentences(asked[URL], data.task)[0]) < len(texts):
+        st.caption(f":material/info: {name}: not to be typed as one line, so there is no link.")
         return
     pages = []
     if routed:

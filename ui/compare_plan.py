@@ -19,10 +19,14 @@ _FROM_LAB = "lab-"
 """How a link from the pruning lab begins there: its edits then take the place of those of this session."""
 
 
+def fits_a_link(edits: PlanEdits) -> bool:
+    """Whether edits are short enough for an address."""
+    return len(lab_plan_url.encode(edits)) <= lab_plan_url.LONGEST
+
+
 def link_of(edits: PlanEdits) -> str:
-    """What a link from the pruning lab says of edits; without them where they are too long for an address."""
-    text = lab_plan_url.encode(edits)
-    return _FROM_LAB + (text if len(text) <= lab_plan_url.LONGEST else "")
+    """What a link from the pruning lab says of edits that fit one."""
+    return _FROM_LAB + lab_plan_url.encode(edits)
 
 
 def editor(letter: str, checkpoint: Checkpoint, picker: str) -> Editor:

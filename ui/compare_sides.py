@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
+from shrp.batching import longest_input
 from shrp.checkpoint import Checkpoint
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.convert import expert_layers, num_experts_of
@@ -140,6 +141,12 @@ def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
         held_out: whether its experts were chosen on half of the data, which Compare does not do: the link then has the
             whole plan.
     """
+    edits = edits_of(plan) if held_out else setting.edits
+    if not compare_plan.fits_a_link(edits):
+        st.caption(
+            ":material/info: This plan is too long for a link to *Compare*: save it and load it there."
+        )
+        return
     number = lab_controls.BUDGET if setting.allocation == lab.GLOBAL else lab_controls.EACH
     values = {
         "": SIDEBAR,
@@ -156,11 +163,7 @@ def offer(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
         "Hold this pruning against another checkpoint: Compare",
         ":material/compare_arrows:",
         arrival.link({key_of(LETTER_OF_PRUNING, key): value for key, value in values.items()})
-        | {
-            key_of(LETTER_OF_PRUNING, compare_plan.PLAN): compare_plan.link_of(
-                edits_of(plan) if held_out else setting.edits
-            )
-        },
+        | {key_of(LETTER_OF_PRUNING, compare_plan.PLAN): compare_plan.link_of(edits)},
     )
 
 
@@ -198,18 +201,23 @@ def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, s
 
     A dense teacher's outputs came with a checkpoint, and stay as they are.
     """
-    lengths = [choice.checkpoint.info.max_length for choice in choices]
-    tokens = [measurements.token_lengths(choice.checkpoint, data) for choice in choices]
-    longest = max(int(one.max(initial=0)) for one in tokens)
-    if len(set(lengths)) == 1 or longest <= min(lengths):
+    checkpoints = [choice.checkpoint for choice in choices]
+    most = max(one.info.max_length for one in checkpoints)
+    own = [longest_input(one.model, one.tokenizer, one.info.max_length) for one in checkpoints]
+    alike = [
+        longest_input(one.model, one.tokenizer, most) for one in checkpoints
+    ]  # one may have no more positions
+    longest = max(int(measurements.token_lengths(one, data).max(initial=0)) for one in checkpoints)
+    if len(set(own)) == 1 or longest <= min(own):
         return None, ""
-    if any(choice.kind == TEACHER for choice in choices):
-        return None, (
-            f"One side cuts inputs at {min(lengths)} tokens, the other one at {max(lengths)}: of longer ones part of "
-            "the difference may be the cut's."
+    of_teacher = any(choice.kind == TEACHER for choice in choices)
+    if of_teacher or len(set(alike)) > 1:
+        reads = own if of_teacher else alike
+        return None if of_teacher else most, (
+            f"One side cuts inputs at {min(reads)} tokens, the other one at {max(reads)}: of longer ones part of the "
+            "difference may be the cut's."
         )
-    most = max(lengths)
-    return most, f"Both sides read {most} tokens of an input, the longer of their two lengths."
+    return most, f"Both sides read {alike[0]} tokens of an input, the longer of their two lengths."
 
 
 def _reading(checkpoint: Checkpoint, tokens: int | None) -> Checkpoint:

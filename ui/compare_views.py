@@ -55,7 +55,7 @@ def costs_frame(sides: Sequence[Side]) -> pd.DataFrame:
         for letter, side in zip(LETTERS, sides, strict=True):
             value, dense = getattr(side.cost, field), getattr(side.dense, field)
             row |= {letter: value, f"{letter} dense": dense, f"{letter} share of dense": value / dense}
-        rows.append(row | {"B / A": row["B"] / row["A"]})
+        rows.append(row | {"B / A": row["B"] / row["A"] if row["A"] else float("nan")})  # all layers dropped
     return pd.DataFrame(rows)
 
 

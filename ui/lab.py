@@ -36,6 +36,8 @@ SELECTIONS = {
     FITTED: "fitted",
     "Random (control)": "random",
 }
+GIVEN, AS_GIVEN = "Plan from a file", "as given"
+"""In the place of a selection, where a file has every weight and doesn't say how, and of a combination."""
 COMBINATIONS = {"Usage weights": "usage", "Plain mean": "mean"}
 """Those that can be picked; `FITTED_WEIGHTS` come with the selection of that name, and only with it."""
 MAX_SEED = 9999
@@ -68,17 +70,29 @@ class Setting:
         if self.edited:
             many = f"{self.edited} (from {many})"
         given = any(edit.weights for _, edit in self.edits.layers)
-        if self.edits.origin:  # by a file or a link, whatever is picked beside it
-            labels = {kind: label for label, kind in SELECTIONS.items()}
-            return f"{many}, {labels.get(self.edits.origin, self.edits.origin).lower()}, as given"
+        selection, combination = self.chosen_by
+        if combination == AS_GIVEN:
+            return f"{many}, {selection.lower()}, {AS_GIVEN}"
         seed = f" {self.seed}" if self.is_control else ""
-        weights = "weights from a file" if given else self.combination.lower()
-        return f"{many}, {self.selection.lower()}{seed}, {weights}"
+        weights = "weights from a file" if given else combination.lower()
+        return f"{many}, {selection.lower()}{seed}, {weights}"
+
+    @property
+    def chosen_by(self) -> tuple[str, str]:
+        """The selection and the combination that made the plan: of one from a file or a link what that says, whatever
+        is picked beside it.
+        """
+        if self.edits.origin:
+            labels = {kind: label for label, kind in SELECTIONS.items()}
+            return labels.get(self.edits.origin, self.edits.origin), AS_GIVEN
+        if self.edits and all(edit.weights for _, edit in self.edits.layers):
+            return GIVEN, AS_GIVEN
+        return self.selection, self.combination
 
     @property
     def is_control(self) -> bool:
-        """Whether experts are drawn at random, as a control; of a plan from a file that says how, by what it says."""
-        return (self.edits.origin or SELECTIONS.get(self.selection)) == "random"
+        """Whether experts are drawn at random, as a control."""
+        return SELECTIONS.get(self.chosen_by[0]) == "random"
 
 
 @dataclass(frozen=True)
@@ -255,12 +269,13 @@ def attempts_frame(attempts: list[Attempt], dense: Cost) -> pd.DataFrame:
     rows = []
     for attempt in attempts:
         low, high = attempt.interval
+        selection, combination = attempt.setting.chosen_by
         rows.append(
             {
                 "setting": attempt.setting.text,
                 "plan": attempt.plan.key(),
-                "selection": attempt.setting.selection,
-                "combination": attempt.setting.combination,
+                "selection": selection,
+                "combination": combination,
                 "allocation": attempt.setting.allocation,
                 "seed": attempt.setting.seed,
                 "control": attempt.setting.is_control,

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from shrp.measure import TOKENS
 from shrp.verdicts import HEADS_PRUNED
-from ui.lab import COMBINATIONS, FITTED, GLOBAL, RECORDED
+from ui.lab import AS_GIVEN, COMBINATIONS, FITTED, GLOBAL, RECORDED
 from ui.lab_marks import DROPPED, NO_ROUTER, RANDOM
 from ui.text import capital, escape_html, is_percentage, metric_name
 from ui.theme import (
@@ -174,7 +174,8 @@ def _add_tried(fig: go.Figure, tried: pd.DataFrame, over: str, scale: float) -> 
         ):
             if part.empty:
                 continue
-            trace = _points(part, over, scale, f"{name}: {kind}", color, symbol, mode)
+            title = name if combination == AS_GIVEN else f"{name}: {kind}"
+            trace = _points(part, over, scale, title, color, symbol, mode)
             if is_mean:
                 hollow = "open" in symbol  # and so all edge
                 trace.marker.line = {"width": 2.5, "color": color} if hollow else {"width": 1, "color": INK}

@@ -255,7 +255,8 @@ class Section:
         tried, references, best = self._frames()
         fig, name, metric = self._figure(tried, references, best), self.selection.name, self.data.task.metric
         frame = pd.concat([tried.assign(source="tried here"), references.assign(source="reference")])
-        frame["pareto"] = frame["plan"].isin(best["plan"]) if "plan" in frame else False
+        takes_part = ~frame["control"].eq(True) if "control" in frame else True
+        frame["pareto"] = frame["plan"].isin(best["plan"]) & takes_part if "plan" in frame else False
         if self.matched:  # the references never are
             frame["answer shares matched"] = frame["source"] == "tried here"
         with self.curve.container():

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from shrp.batching import longest_input
 from shrp.checkpoint import Checkpoint
-from shrp.convert import layer_kinds, num_experts_of
+from shrp.convert import layer_kinds, num_experts_of, router_layers
 from shrp.errors import ShrpError
 from shrp.measure import TOKENS, cost, dense_cost
 from shrp.phrases import counted, listed
@@ -94,6 +94,8 @@ def measure(
 def own_name(checkpoint: Checkpoint) -> str:
     """What a checkpoint's model is called beside the dense one: by its converted layers, or as it is."""
     kinds = {*layer_kinds(checkpoint.model)} - {"dense"}
+    if "routed" in kinds and not router_layers(checkpoint.model):
+        kinds = kinds - {"routed"} | {"no router"}
     return " and ".join(sorted(kinds)) if kinds else "this checkpoint"
 
 

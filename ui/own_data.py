@@ -86,6 +86,11 @@ def options(*, pairs: bool = True) -> list[str]:
     if (fitted := st.session_state.get(_FITTED)) is None:
         return []
     _, task, columns = fitted
+    return options_of(columns, task, pairs=pairs)
+
+
+def options_of(columns: Columns, task: Task, *, pairs: bool = True) -> list[str]:
+    """With which the command line takes a table's columns for what they are here; args as for `options`."""
     words = []
     if columns.texts != tuple(task.text_columns):
         words += [word for text in columns.texts for word in ("--text-column", text)]

@@ -12,7 +12,7 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.measure import TOKENS
 from shrp.tasks import TEXTS
 from ui import own_data
-from ui.data_sources import FOLDER, OWN
+from ui.data_sources import FOLDER, OWN, columns_left
 from ui.report_parts import Section
 from ui.state import Selection
 from ui.text import file_name
@@ -44,13 +44,12 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     words = selection.data.slice_words.splitlines() if selection.data is not None else []
     wanted = sorted(set(selection.data.slices)) if selection.rows is not None else []
     alone = "".join(f" --only {shlex.quote(name)}" for name in wanted)
-    own = selection.source == OWN
-    column = own_data.slice_column() if own else None
+    column = own_data.slice_column() if selection.source == OWN else None
     if selection.source == FOLDER and selection.data is not None and selection.data.slices is not None:
         column = "slice"
     by_column = f" --slice-column {shlex.quote(column)}" if column and not words else ""
     sliced = by_column + "".join(f" --slice {shlex.quote(line)}" for line in words) + alone
-    read = _joined(own_data.options()) if own else ""
+    read = _joined(_read_as(selection))
     lines = [
         f"python -m shrp evaluate {name} --data {data}{read}{sliced}",
         f"python -m shrp measure {name} --tokens {TOKENS}",
@@ -60,7 +59,7 @@ def reproduce_part(part: Section, selection: Selection) -> None:
         half = len(selection.checkpoint.info.config.layers) * 2
         of_some = sliced * bool(alone)
         lines.append(f"python -m shrp sweep {name} --data {data}{read}{of_some}")
-        read = _joined(own_data.options(pairs=False)) if own else ""
+        read = _joined(_read_as(selection, pairs=False))
         on = f" --data {data}{read}{of_some}" * bool(alone)
         lines.append(f"python -m shrp prune {name} --budget {half}{on} --out pruned")
     part.code("\n".join([*lines, "streamlit run app.py"]))
@@ -82,6 +81,15 @@ def reproduce_part(part: Section, selection: Selection) -> None:
             "No one command repeats its training: it was converted in parts, its experts were drawn at random, or "
             "it does not store its settings in full."
         )
+
+
+def _read_as(selection: Selection, *, pairs: bool = True) -> list[str]:
+    """With which the command line reads the data as the app does; args as for `own_data.options`."""
+    if selection.source == OWN:
+        return own_data.options(pairs=pairs)
+    task = selection.checkpoint.info.task
+    columns = columns_left(task) if selection.source == FOLDER else None
+    return [] if columns is None else own_data.options_of(columns, task, pairs=pairs)
 
 
 def _joined(words: Sequence[str]) -> str:

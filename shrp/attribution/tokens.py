@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from shrp.attribution.instance import Instance, Word
+from shrp.convert import router_layers
 from shrp.errors import DataError
 from shrp.routing import RoutingRecord, record_routing, use_gates
 
@@ -188,7 +189,7 @@ def ablate_words(
         instance.words,
         _numpy(scores),
         full,
-        rerouted=np.concatenate(rerouted) if own.layers else None,
+        rerouted=np.concatenate(rerouted) if router_layers(instance.model) else None,
         unit=instance.unit,
     )
 

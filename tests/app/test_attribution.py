@@ -356,6 +356,9 @@ def test_token_routing_and_the_uniform_control(open_page, tiny_token_checkpoint,
     assert not at.exception
     assert "no router" in texts_of(at)
     assert len(at.get("plotly_chart")) == 2
+    assert "Freeze the route" not in [one.label for one in at.toggle]
+    assert "routes anew" not in texts_of(at)
+    assert not any("layers routed anew" in one.value for one in at.dataframe)
 
 
 def test_pairs_and_regression(open_page, save_tiny):

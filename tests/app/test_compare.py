@@ -1,6 +1,8 @@
 """The Compare page on tiny checkpoints, against figures made without it."""
 
+import copy
 from dataclasses import replace
+from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -16,7 +18,7 @@ from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate, summarise
 from shrp.groups import input_groups
 from shrp.halves import halves
-from shrp.measure import cost, dense_cost, plan_cost
+from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.metrics import ranking
 from shrp.paired import agreement, by_group, paired_difference
 from shrp.plan import make_plan
@@ -25,7 +27,7 @@ from shrp.tasks import TASKS, TEXTS
 from shrp.usage import measure_usage, plan_from
 from ui import data_sources, lab_compare, lab_hurts, lab_threshold
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, Choice, read_alike, refusal
-from ui.compare_views import numbering
+from ui.compare_views import costs_frame, numbering
 from ui.lab_export import plan_json
 from ui.text import points
 
@@ -411,6 +413,28 @@ def test_what_the_threshold_has_to_do_with_a_difference_is_told(open_page, tiny_
     moved = shifted(other, data, matching_shift(other.logits, one.logits))
     assert f"B has {moved.score:.1%}" in said
     assert f"A {ranking(one.labels, one.logits):.3f}, B {ranking(other.labels, other.logits):.3f}" in said
+
+
+def test_a_model_without_parameters_in_its_layers_is_nothing_to_divide_by():
+    none, some, dense = (Cost(*each, 128) for each in ((0, 9, 0, 9), (5, 9, 5, 9), (9, 9, 9, 9)))
+    sides = [SimpleNamespace(cost=one, dense=dense) for one in (none, some)]
+    frame = costs_frame(sides)
+    assert frame["B / A"].isna().tolist() == [one == 0 for one in frame["A"]]
+    assert frame["B / A"].isna().sum() == 2
+    assert (costs_frame(sides[::-1])["B / A"] < 1.01).all()
+
+
+def test_a_model_with_fewer_positions_reads_less_and_it_says_so(both):
+    long = ((" ".join(f"w{i % 50}" for i in range(60)),),) * 3
+    data, read = TextData(TASKS["sst2"], "long", long, np.array([0, 1, 0])), []
+    for positions in (36, 30):
+        tokenizer = copy.deepcopy(both[0].tokenizer)
+        tokenizer.model_max_length = positions
+        fingerprint = f"{both[0].fingerprint}-{positions}"
+        read.append(Choice("x", replace(both[0], tokenizer=tokenizer, fingerprint=fingerprint), AS_IS))
+    tokens, said = read_alike(read, data)
+    assert tokens == both[0].info.max_length
+    assert "One side cuts inputs at 30 tokens, the other one at 36" in said
 
 
 def test_models_that_answer_alike_have_no_threshold_to_tell(tiny_checkpoint):

@@ -259,7 +259,7 @@ def test_the_curve_can_leave_the_threshold_out(page, loaded):
     page.checkbox(key="sweep_matched").check().run()
     assert not page.exception
     assert "Scores are with matched answer shares" in texts_of(page)
-    assert "answer shares matched; marks" in curve(page)["layout"]["title"]["subtitle"]["text"]
+    assert "answer shares matched; scores stored" in curve(page)["layout"]["title"]["subtitle"]["text"]
     shown = table(page)
     assert {row.setting: row.accuracy for row in shown.itertuples()} != plain
     plans = {a.setting.text: a.plan for a in tried(page).values()}

@@ -7,6 +7,7 @@ import re
 import weakref
 import zipfile
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pytest
 from shrp.data import load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.tasks import TASKS, custom_task
-from ui import data_sources, loaders, own_checkpoints, own_fit, own_labels, own_table
+from ui import data_sources, loaders, own_checkpoints, own_fit, own_labels, own_table, report_reproduce
 from ui.own_fit import Columns, fit, guess
 from ui.own_table import clean_name, read_path, read_upload
 
@@ -614,9 +615,15 @@ def test_data_of_a_task_of_ones_own_may_lie_in_the_data_folder(open_page, moods)
 
 def test_the_label_column_of_data_in_the_folder_may_have_another_name(open_page, moods):
     folder, data = moods
-    (data / "moods" / "validation.csv").write_text("remark,mood\nw1 w2,good\nw3,bad\nw4 w5,bad\n")
+    (data / "moods" / "validation.csv").write_text("remark,mood,pair\nw1 w2,good,a\nw3,bad,a\nw4 w5,bad,\n")
     at = open_page("expert_usage", folder, data_dir=data)
     assert not at.exception
+    task = custom_task("moods", ("remark",), ("bad", "good"))
+    shown = SimpleNamespace(
+        source=data_sources.FOLDER, checkpoint=SimpleNamespace(info=SimpleNamespace(task=task))
+    )  # so a report's commands read it as the page does
+    assert report_reproduce._read_as(shown) == ["--label-column", "mood", "--pair-column", "pair"]
+    assert report_reproduce._read_as(shown, pairs=False) == ["--label-column", "mood"]
     assert {"class: good", "outcome: right"} <= set(at.selectbox(key="group").options)
     assert "class: bad" in at.selectbox(key="group").options
 

@@ -287,6 +287,18 @@ def test_a_click_forces_and_a_second_one_releases(monkeypatch):
     assert forcing.route.text == "1.0"
 
 
+def test_undo_brings_no_tokens_force_to_another_input(monkeypatch):
+    monkeypatch.setattr(routing_force.Forcing, "to_url", lambda self: None)
+    forcing = routing_force.Forcing((1, 2), 4)
+    forcing.meet(("w1 w2 w3",), 5)
+    forcing.toggle(2, 3, token=3)
+    forcing.toggle(2, 3, token=3)  # released
+    assert forcing.past[-1].text == "2.3t3"
+    forcing.meet(("w4 w5 w6",), 5)
+    forcing.undo()
+    assert forcing.route.text == ""
+
+
 def test_two_inputs_have_a_matrix_and_a_comparison_each(open_page, tiny_checkpoint):
     at = open_page("routing", tiny_checkpoint, text="w1 w2\nw30 w31", input="2", beside="1", force="2.1")
     assert not at.exception
