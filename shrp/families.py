@@ -77,6 +77,8 @@ FAMILIES: dict[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "ernie": _BERT,
     "electra": _BERT,
     "distilbert": Family(
         encoder="transformer",

@@ -204,9 +204,8 @@ def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, s
     checkpoints = [choice.checkpoint for choice in choices]
     most = max(one.info.max_length for one in checkpoints)
     own = [longest_input(one.model, one.tokenizer, one.info.max_length) for one in checkpoints]
-    alike = [
-        longest_input(one.model, one.tokenizer, most) for one in checkpoints
-    ]  # one may have no more positions
+    # One may have no more positions than it reads by itself.
+    alike = [longest_input(one.model, one.tokenizer, most) for one in checkpoints]
     longest = max(int(measurements.token_lengths(one, data).max(initial=0)) for one in checkpoints)
     if len(set(own)) == 1 or longest <= min(own):
         return None, ""

@@ -70,9 +70,8 @@ class Forcing:
         kept = self.route.fitting(self.layers, self.experts, tokens)
         if self.text is not None and self.text != text:
             kept = kept.whole()
-            self.past = [
-                route.whole() for route in self.past
-            ]  # or Undo would force tokens of the other input
+            # Or Undo would force tokens of the other input.
+            self.past = [route.whole() for route in self.past]
         if kept != self.route:
             self.notice = (
                 "What was forced for single tokens was released, since another input is shown."

@@ -32,7 +32,7 @@ _WORD = re.compile(
 )
 
 
-POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "mpnet")
+POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types whose positions count past padding tokens, by their ids."""
 
 
