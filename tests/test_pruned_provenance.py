@@ -271,6 +271,7 @@ def test_numbers_can_be_traced(shrp, place):
                 "n": 24,
                 "max_length": length,
                 "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+                "device": "cpu",
             }
 
 

@@ -165,4 +165,5 @@ def test_recipes_may_have_teachers_of_their_own():
 def test_seeds_stand_beside_a_mean_without_an_interval():
     seeds = [row("cola", "dropped", share, seed=seed) for seed, share in enumerate((0.0, 0.1))]
     seeds[0]["interval"] = None  # one class
+    seeds[1]["interval"] = None
     assert "5.0 (no interval; 2 seeds, 0.0 to 10.0)" in glue_section(seeds)
