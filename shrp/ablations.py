@@ -62,7 +62,8 @@ def _change(rows: Sequence[Mapping[str, Any]], everything: Sequence[Mapping[str,
     ]
     if not known:
         return UNKNOWN
-    ends = [tuple(row["change_interval"] or NO_INTERVAL) for row in known]
+    given = [row["change_interval"] for row in known]
+    ends = [tuple(one) if isinstance(one, list) else NO_INTERVAL for one in given]
     return over_trainings([row["change"] for row in known], ends)
 
 

@@ -170,7 +170,7 @@ def _core(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     if core is None:
         raise UnsupportedModelError(
             "a tokenizer without a fast form (tokenizer.json) can't be trimmed here; WordPiece's can, of BERT, "
-            "DistilBERT, ELECTRA and MPNet."
+            "DistilBERT, ELECTRA, ERNIE and MPNet."
         )
     return json.loads(core.to_str())
 
@@ -181,7 +181,7 @@ def _wordpiece(backend: dict[str, Any]) -> dict[str, Any]:
     if model.get("type") != "WordPiece":
         raise UnsupportedModelError(
             f"a vocabulary of {model.get('type', 'an unknown kind')} can't be trimmed here; WordPiece's can, of BERT, "
-            "DistilBERT, ELECTRA and MPNet."
+            "DistilBERT, ELECTRA, ERNIE and MPNet."
         )
     return model
 

@@ -143,7 +143,7 @@ def test_a_model_is_adopted_by_the_validation_data_alone_and_reads_all_that_it_c
     assert checkpoint.load(tmp_path / "short").info.max_length == 140
     assert "give both" in str(finetune(place, base, tmp_path / "x", train=False).exception)
     again = ("--epochs", "0", "--max-length", "150")
-    assert "--max-length does nothing" in str(
+    assert "keeps the length that it was made with" in str(
         finetune(place, tmp_path / "out", tmp_path / "x", *again).exception
     )
     found = finetune(place, tmp_path / "short", tmp_path / "copy", "--epochs", "0", train=False)

@@ -111,6 +111,7 @@ def test_changes_that_were_paired_are_sorted_into_what_is_beyond_chance():
     rows.append(shared | {"variant": "retain, middle first", "against": "another", "change": 0.5})
     alike = {"variant": "retain, exploring routers", "against": "one", "change": 0.0, "change_interval": None}
     rows.append(shared | alike)
+    assert "exploring routers" in ablation_section([rows[0], rows[-1]])  # a column of nothing but nulls
     text = ablation_section(rows)
     assert (
         "each with its 95% interval; worse: with dropout -20.0 (-30.0 to -10.0); better: Expander at random "

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.attention import LayerAttention
+from shrp.attention import LayerAttention, model_attention
 from shrp.data import TextData
 from shrp.evaluate import summarise
 from shrp.explore import Exploration
@@ -20,6 +20,7 @@ from shrp.tasks import TASKS
 from shrp.whatif import WhatIf
 from ui import (
     attention_figures,
+    attention_mosaic,
     expert_cells,
     lab_chance,
     lab_curve,
@@ -29,6 +30,7 @@ from ui import (
     lab_sides,
     lab_threshold,
     lab_views,
+    latency,
     routing_figures,
     routing_views,
     sentences,
@@ -100,7 +102,7 @@ def test_a_kept_map_may_have_empty_rows_so_that_two_line_up():
 @pytest.mark.parametrize(("origin", "said"), [("", "Plan from a file"), ("usage", "Usage")])
 def test_a_plan_from_a_file_is_called_by_what_the_file_says(picked, origin, said):
     edits = PlanEdits(((6, LayerEdit(1, (0,), (), (1.0,))), (9, LayerEdit(1, (2,), (), (1.0,)))), origin)
-    one = attempt(2, selection=picked, edits=edits, edited="edit 1: 2 in all")
+    one = attempt(2, selection=picked, edits=edits, edited="edit 1: 2 in all", whole=True)
     assert not one.setting.is_control
     assert one.setting.text == f"edit 1: 2 in all (from 2 in all), {said.lower()}, as given"
     frame = attempts_frame([one], DENSE)
@@ -108,6 +110,18 @@ def test_a_plan_from_a_file_is_called_by_what_the_file_says(picked, origin, said
     mark = Mark("routed", "routed", 0.82, (0.8, 0.84), "95%", 200, HALF)
     fig = lab_curve.curve(frame, marks_frame([mark], DENSE), "encoder_flops", "accuracy", "data", "")
     assert f"{said.lower()}, as given" in {trace.name for trace in fig.data}
+    if not origin:  # a layer was left to what is picked
+        some = attempt(2, selection=picked, edits=edits, edited="edit 1: 2 in all").setting
+        assert some.chosen_by[0] == picked
+        assert some.is_control == (picked == "Random (control)")
+
+
+@pytest.mark.parametrize(("control", "said"), [("none", "routed"), ("uniform", "no router")])
+def test_a_model_without_a_router_is_not_called_routed(tiny_routed, tiny_tokenizer, control, said):
+    model = tiny_routed(control=control)
+    assert latency.own_name(SimpleNamespace(model=model)) == said
+    layers = model_attention(model, tiny_tokenizer, ("w1 w2 w3",))
+    assert [attention_mosaic._kind(one) for one in layers] == ["dense", said, said]
 
 
 @pytest.mark.parametrize("over", lab_curve.COSTS)

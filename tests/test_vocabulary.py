@@ -99,7 +99,7 @@ def test_the_share_that_is_not_kept_is_told(tokenizer):
     assert np.isnan(found.missing(tokenizer, [("",)]))
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "mpnet"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "ernie", "mpnet"])
 def test_texts_that_it_was_trimmed_for_are_answered_as_before(tokenizer, tiny_model, family):
     model = tiny_model(family, vocab_size=len(PIECES), pad_token_id=0)
     before = copy.deepcopy(model.state_dict())

@@ -143,6 +143,6 @@ def in_words(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Patt
 def frame(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Pattern]]) -> pd.DataFrame:
     """One row a pair of tokens, with the layer and its head or expert."""
     return pd.concat(
-        all_frame(maps, "head").assign(layer=one.layer, kind=one.kind)
+        all_frame(maps, "head").assign(layer=one.layer, kind=_kind(one))
         for one, maps in zip(layers, patterns, strict=True)
     )

@@ -39,7 +39,7 @@ _ABOUT = {
     ]: "gradients summed along the way from padding to the input; they add up to the difference",
     tokens.METHODS[
         2
-    ]: "the drop when a word is replaced and the model routes anew; counts only that one change",
+    ]: "the drop when a word is replaced, the model routing anew if it routes; counts only that one change",
 }
 
 
@@ -107,8 +107,8 @@ def options(one: Explained) -> Options:
         key=STEPS,
         bind="query-params",
         help="Of integrated gradients, at least: points on the way from the baseline to the input. Where the sum still "
-        f"misses by more than {percent(tokens.LARGE_ERROR, 0)}, they are doubled, up to {tokens.ENOUGH_STEPS}; with a "
-        "route that is not frozen they stay as set.",
+        f"misses by more than {percent(tokens.LARGE_ERROR, 0)}, they are doubled, up to {tokens.ENOUGH_STEPS}"
+        f"{'; with a route that is not frozen they stay as set' * bool(router_layers(one.instance.model))}.",
     )
     known = [
         label for label, name in REPLACEMENTS.items() if name == "remove" or name in one.instance.replacements
@@ -207,7 +207,7 @@ def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int]
     if result.method == tokens.METHODS[0]:
         return (
             "Preview: a first-order estimate from one gradient, valid for small changes of the embeddings. Scores need "
-            "not add up, and a route is fixed, since a gradient can't see it change."
+            "not add up; of a model that routes the route is fixed, since a gradient can't see it change."
         )
     if result.method == tokens.METHODS[1]:
         return (

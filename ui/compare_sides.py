@@ -184,7 +184,13 @@ def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
     other = info.task
     # Of GLUE's tasks two may have the same classes; one's own are named after files, and two files may be of one.
     names = {task.name, other.name}
-    named_apart = len(names) == 2 and (names <= set(TASKS) or TEXTS.name in names)
+    if TEXTS.name in names:
+        whose = escape(name if other.name == TEXTS.name else picked)
+        return (
+            f"**{whose}** was converted on texts and has no task yet: nothing has trained its head, so there are no "
+            "answers to compare. `python -m shrp train --converted` gives it a task."
+        )
+    named_apart = len(names) == 2 and names <= set(TASKS)
     if other.reads_as(task) and not named_apart:
         return ""
     labels = "" if named_apart else " with other classes or texts"
@@ -202,8 +208,8 @@ def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, s
     A dense teacher's outputs came with a checkpoint, and stay as they are.
     """
     checkpoints = [choice.checkpoint for choice in choices]
-    most = max(one.info.max_length for one in checkpoints)
     own = [longest_input(one.model, one.tokenizer, one.info.max_length) for one in checkpoints]
+    most = max(own)
     # One may have no more positions than it reads by itself.
     alike = [longest_input(one.model, one.tokenizer, most) for one in checkpoints]
     longest = max(int(measurements.token_lengths(one, data).max(initial=0)) for one in checkpoints)

@@ -56,6 +56,8 @@ class Setting:
     """Changes by hand, over what the rest gives."""
     edited: str = ""
     """What the edits make of it, in words; empty where there are none."""
+    whole: bool = False
+    """Whether the edits give every layer's experts and weights, so that nothing is left to choose."""
 
     def __post_init__(self) -> None:
         if self.selection == FITTED:
@@ -85,7 +87,7 @@ class Setting:
         if self.edits.origin:
             labels = {kind: label for label, kind in SELECTIONS.items()}
             return labels.get(self.edits.origin, self.edits.origin), AS_GIVEN
-        if self.edits and all(edit.weights for _, edit in self.edits.layers):
+        if self.edits and self.whole:
             return GIVEN, AS_GIVEN
         return self.selection, self.combination
 

@@ -219,4 +219,5 @@ def edited(
     plan = lab.plan_of(changed, stats)
     if plan.key() == base.key():
         return setting, base, base
-    return replace(changed, edited=f"{found.name(edits)}: {plan.budget} in all"), plan, base
+    whole = all(edits.of(layer).weights for layer in found.layers)
+    return replace(changed, edited=f"{found.name(edits)}: {plan.budget} in all", whole=whole), plan, base

@@ -13,6 +13,7 @@ from shrp.measure import TOKENS
 from shrp.tasks import TEXTS
 from ui import own_data
 from ui.data_sources import FOLDER, OWN, columns_left
+from ui.own_fit import Columns
 from ui.report_parts import Section
 from ui.state import Selection
 from ui.text import file_name
@@ -49,7 +50,8 @@ def reproduce_part(part: Section, selection: Selection) -> None:
         column = "slice"
     by_column = f" --slice-column {shlex.quote(column)}" if column and not words else ""
     sliced = by_column + "".join(f" --slice {shlex.quote(line)}" for line in words) + alone
-    read = _joined(_read_as(selection))
+    columns = columns_left(selection.checkpoint.info.task) if selection.source == FOLDER else None
+    read = _joined(_read_as(selection, columns))
     lines = [
         f"python -m shrp evaluate {name} --data {data}{read}{sliced}",
         f"python -m shrp measure {name} --tokens {TOKENS}",
@@ -59,7 +61,7 @@ def reproduce_part(part: Section, selection: Selection) -> None:
         half = len(selection.checkpoint.info.config.layers) * 2
         of_some = sliced * bool(alone)
         lines.append(f"python -m shrp sweep {name} --data {data}{read}{of_some}")
-        read = _joined(_read_as(selection, pairs=False))
+        read = _joined(_read_as(selection, columns, pairs=False))
         on = f" --data {data}{read}{of_some}" * bool(alone)
         lines.append(f"python -m shrp prune {name} --budget {half}{on} --out pruned")
     part.code("\n".join([*lines, "streamlit run app.py"]))
@@ -83,12 +85,16 @@ def reproduce_part(part: Section, selection: Selection) -> None:
         )
 
 
-def _read_as(selection: Selection, *, pairs: bool = True) -> list[str]:
-    """With which the command line reads the data as the app does; args as for `own_data.options`."""
+def _read_as(selection: Selection, columns: Columns | None, *, pairs: bool = True) -> list[str]:
+    """With which the command line reads the data as the app does.
+
+    Args:
+        columns: of the file in the data folder, where the data are that.
+        pairs: as for `own_data.options`.
+    """
     if selection.source == OWN:
         return own_data.options(pairs=pairs)
     task = selection.checkpoint.info.task
-    columns = columns_left(task) if selection.source == FOLDER else None
     return [] if columns is None else own_data.options_of(columns, task, pairs=pairs)
 
 
@@ -141,9 +147,14 @@ def train_command(selection: Selection) -> str | None:
         if config.get(name) is value
     ]
     teacher = info.training.get("teacher")
-    if isinstance(teacher, Mapping) and isinstance(labels := teacher.get("head_labels"), list):
+    tuned_for = teacher.get("epochs") if isinstance(teacher, Mapping) else None
+    if (
+        isinstance(teacher, Mapping)
+        and isinstance(labels := teacher.get("head_labels"), list)
+        and not tuned_for
+    ):
         words += ["--head-labels", ",".join(map(str, labels))]
-    if isinstance(teacher, Mapping) and isinstance(teacher.get("epochs"), int):
+    if isinstance(tuned_for, int):
         words += ["--teacher-epochs", str(teacher["epochs"])]
         tuned = teacher.get("config")
         if isinstance(tuned, Mapping) and isinstance(rate := tuned.get("learning_rate"), int | float):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import streamlit as st
 
@@ -71,7 +72,9 @@ class Forcing:
         if self.text is not None and self.text != text:
             kept = kept.whole()
             # Or Undo would force tokens of the other input.
-            self.past = [route.whole() for route in self.past]
+            self.past = [route for route, _ in groupby(route.whole() for route in self.past)]
+            if self.past and self.past[-1] == kept:  # or it would do nothing
+                self.past.pop()
         if kept != self.route:
             self.notice = (
                 "What was forced for single tokens was released, since another input is shown."

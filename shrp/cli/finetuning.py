@@ -84,8 +84,8 @@ def finetune(
         int | None,
         typer.Option(
             min=4,
-            help="Longest input, in tokens; by default 128, with --epochs 0 as many as the model reads. Scores and "
-            "usage cut at 128 at the earliest.",
+            help="Longest input, in tokens; by default 128, with --epochs 0 as many as the model reads, or "
+            "what a checkpoint of ours was made with. Scores and usage cut at 128 at the earliest.",
             show_default=False,
         ),
     ] = None,
@@ -123,12 +123,13 @@ def finetune(
             "--precision": precision != "auto",
             "--seed": seed != 0,
             "--resume": resume,
-            "--max-length": max_length is not None and info_if_ours(base) is not None,  # which has its own
         }
         if idle := [name for name, given in of_training.items() if given]:
             raise TrainingError(
                 f"{idle[0]} does nothing with --epochs 0, which trains nothing; leave it out."
             )
+        if max_length is not None and info_if_ours(base) is not None:
+            raise TrainingError(f"{base} keeps the length that it was made with; leave --max-length out.")
     if Path(base).resolve() == out.resolve():
         raise TrainingError(f"--out {out} is the base itself; choose another folder for the result.")
     refuse_existing(out)  # now, not after the epochs

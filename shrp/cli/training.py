@@ -254,7 +254,9 @@ def train(
         **shared,
     )
     config.shrp.check_fits(*geometry)  # now, not after the teacher's epochs
-    if teacher_epochs is None and not head_labels and not (resume and holds_a_run(run_folder(out))):
+    tuned = run_folder(out) / "teacher"
+    goes_on = resume and (tuned.exists() or holds_a_run(run_folder(tuned)))  # begun before this was asked
+    if teacher_epochs is None and not head_labels and not goes_on:
         refuse_unnamed(base, data.task)
     if teacher_epochs is not None and head_labels:
         raise TrainingError(

@@ -68,6 +68,15 @@ def test_a_pair_leads_to_both_its_routes(open_page, save_tiny):
     assert f"Rows {rows[0]} and {rows[1]}:" in texts_of(at)
 
 
+@pytest.mark.parametrize("text", ["one ||| more", ""])
+def test_what_can_not_be_typed_as_a_line_has_no_link(monkeypatch, text):
+    said = []
+    monkeypatch.setattr(closer.st, "caption", said.append)
+    data = TextData(TASKS["mrpc"], "pairs", ((text, "another"), ("fine", "too")), np.array([0, 1]))
+    closer.links(data, [0], routed=True)
+    assert "Row 0: not to be typed as one line" in said[0]
+
+
 def test_an_experts_input_leads_on_while_it_is_in_the_table(open_page, tiny_checkpoint):
     at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=0)
     table = next(frame.value for frame in at.dataframe if "router probability" in frame.value)

@@ -393,7 +393,10 @@ def test_words_on_tasks_and_bases(both):
     assert "the task qnli, **y** in the sidebar" in refusal("x", of_qnli, of_rte.task, "y")
     rated = replace(TASKS["stsb"], name="rated", text_columns=("sentence",))
     assert TEXTS.reads_as(rated)
-    assert refusal("x", replace(info, task=TEXTS), rated, "y")  # whose head nothing has trained
+    converted = replace(info, task=TEXTS)  # whose head nothing has trained
+    assert "**x** was converted on texts" in refusal("x", converted, rated, "y")
+    assert "**y** was converted on texts" in refusal("x", info, TEXTS, "y")
+    assert "was converted on texts" in refusal("x", converted, TEXTS, "y")
     assert "the task sst2, **y** in the sidebar" in refusal("x", info, TASKS["mrpc"], "y")
     of_pairs = replace(TASKS["sst2"], text_columns=("sentence", "another"))
     assert "the task sst2 with other classes or texts" in refusal("x", info, of_pairs, "y")
@@ -433,7 +436,7 @@ def test_a_model_with_fewer_positions_reads_less_and_it_says_so(both):
         fingerprint = f"{both[0].fingerprint}-{positions}"
         read.append(Choice("x", replace(both[0], tokenizer=tokenizer, fingerprint=fingerprint), AS_IS))
     tokens, said = read_alike(read, data)
-    assert tokens == both[0].info.max_length
+    assert tokens == 36
     assert "One side cuts inputs at 30 tokens, the other one at 36" in said
 
 

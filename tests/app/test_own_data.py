@@ -622,8 +622,9 @@ def test_the_label_column_of_data_in_the_folder_may_have_another_name(open_page,
     shown = SimpleNamespace(
         source=data_sources.FOLDER, checkpoint=SimpleNamespace(info=SimpleNamespace(task=task))
     )  # so a report's commands read it as the page does
-    assert report_reproduce._read_as(shown) == ["--label-column", "mood", "--pair-column", "pair"]
-    assert report_reproduce._read_as(shown, pairs=False) == ["--label-column", "mood"]
+    columns = data_sources.columns_left(task)
+    assert report_reproduce._read_as(shown, columns) == ["--label-column", "mood", "--pair-column", "pair"]
+    assert report_reproduce._read_as(shown, columns, pairs=False) == ["--label-column", "mood"]
     assert {"class: good", "outcome: right"} <= set(at.selectbox(key="group").options)
     assert "class: bad" in at.selectbox(key="group").options
 

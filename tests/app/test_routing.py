@@ -295,6 +295,7 @@ def test_undo_brings_no_tokens_force_to_another_input(monkeypatch):
     forcing.toggle(2, 3, token=3)  # released
     assert forcing.past[-1].text == "2.3t3"
     forcing.meet(("w4 w5 w6",), 5)
+    assert not forcing.past  # there is nothing to take back
     forcing.undo()
     assert forcing.route.text == ""
 
