@@ -18,19 +18,28 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is not of rows, or none can be written there.
     """
-    if not path.is_file():
-        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-        if existing == path or not existing.is_dir() or not os.access(existing, os.W_OK):
-            wrong = "is a folder" if existing == path else "is no folder that can be written to"
-            raise DataError(f"{path} can't be written: {existing} {wrong}; name another file with --out.")
-        return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found["rows"], list) and isinstance(found["command"], str):
             return found
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        _check_place(path)
+        return {}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise DataError(f"{path} is not a file of results; name another --out, or delete it.")
+
+
+def _check_place(path: Path) -> None:
+    """Raise `DataError` where no file can be written. Another command may write it meanwhile: that is no fault."""
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        wrong = f"{path} is a folder"
+    elif not existing.is_dir() or not os.access(existing, os.W_OK):
+        wrong = f"{existing} is no folder that can be written to"
+    else:
+        return
+    raise DataError(f"{path} can't be written: {wrong}; name another file with --out.")
 
 
 def alone(path: Path) -> FileLock:

@@ -1,8 +1,10 @@
 """What the commands under benchmarks/ share: their table of rows, and how they end."""
 
 import json
+import os
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import typer
@@ -61,12 +63,22 @@ def test_commands_that_add_rows_at_once_lose_none(tmp_path):
         for number in range(15):
             table.add(row(task, model=str(number)))
 
-    threads = [threading.Thread(target=add, args=(task,)) for task in ("cola", "rte", "mrpc")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(add, ("cola", "rte", "mrpc")))
     assert len(json.loads(path.read_text())["rows"]) == 45
+
+
+def test_a_file_that_another_command_begins_meanwhile_is_no_fault(tmp_path, monkeypatch):
+    path = tmp_path / "rows.json"
+
+    def exists(one):
+        if not path.is_file():  # just after it was not found
+            path.write_text('{"rows": [], "command": "another"}')
+        return os.path.exists(one)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert rows_file.read(path) == {}
+    assert rows_file.read(path) == {"rows": [], "command": "another"}
 
 
 def row(task="cola", model="routed", teacher=0.4, score=0.3, **more):
