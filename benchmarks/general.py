@@ -44,7 +44,7 @@ from shrp.run_state import (
     run_folder,
     weights_digest,
 )
-from shrp.studies import UNROUTED
+from shrp.studies import AS_TRAINED, UNROUTED
 from shrp.tasks import TEXTS
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
@@ -78,18 +78,23 @@ class General:
     def __init__(self, base: str, base_name: str, work: Path) -> None:
         self.base, self.base_name, self.work = base, base_name, work
 
-    def __call__(self, control: Control, parts: tuple[tuple[int, ...], ...]) -> Checkpoint:
+    def __call__(
+        self, control: Control, parts: tuple[tuple[int, ...], ...], narrow_to: int = 0
+    ) -> Checkpoint:
         """Convert the layers of each part in turn, each going on from the one before; returns the last.
+
+        Args:
+            narrow_to: the size of a layer of the `narrow` control.
 
         Raises:
             DataError, TrainingError, CheckpointError: as what it calls.
         """
         *before, layers = parts
-        shrp = ShrpConfig(tuple(sorted(sum(parts, ()))), control=control)
+        shrp = ShrpConfig(tuple(sorted(sum(parts, ()))), control=control, narrow_to=narrow_to)
         sizes = {name: SIZES[name] for name in ("conversion_size", "final_size")}
-        config = GeneralConfig(ShrpConfig(layers, control=control), **sizes)
+        config = GeneralConfig(replace(shrp, layers=layers), **sizes)
         folder = self._folder(control, config, before)
-        earlier = self(control, tuple(before)) if before else None
+        earlier = self(control, tuple(before), narrow_to) if before else None
         if (found := self._found(folder, earlier)) is not None:
             return found
         outputs, start = self.work / "general-outputs", earlier.model if earlier else None
@@ -121,24 +126,29 @@ class General:
         parts: tuple[tuple[int, ...], ...],
         plan: PruningPlan | None = None,
         task: str | None = None,
+        narrow_to: int = 0,
     ) -> Checkpoint:
         """A converted encoder, pruned and then trained on by `further_size` texts; a control, likewise.
 
         Args:
-            kind: what to call it; a control (`dropped`, `uniform`) is not pruned, `unrouted` is a pruned `uniform`.
+            kind: what to call it; a control (`dropped`, `uniform`, `narrow`) is not pruned, or was before; `unrouted`
+                is a pruned `uniform`.
             plan: what to prune it to, otherwise.
             task: the one whose usage chose what is kept.
+            narrow_to: the size of a layer of the `narrow` control.
 
         Raises:
             DataError, TrainingError, CheckpointError: as what it calls.
         """
-        control = kind if kind in ("dropped", "uniform") else "none"
+        control = kind if kind in AS_TRAINED else "none"
         if control == "none" and plan is None:
             raise TrainingError(f"{kind} needs a plan to be pruned to.")
         config = GeneralConfig(
-            ShrpConfig((), control=control), final_size=SIZES["further_size"], **RECOVERY_RATES
+            ShrpConfig((), control=control, narrow_to=narrow_to),
+            final_size=SIZES["further_size"],
+            **RECOVERY_RATES,
         )
-        source = self("uniform" if kind == UNROUTED else control, parts)
+        source = self("uniform" if kind == UNROUTED else control, parts, narrow_to)
         made_of = [source.path.name, "all layers learn"]
         if plan is not None:
             made_of += ["and each is asked", plan.to_dict()]

@@ -225,18 +225,31 @@ class Pipeline:
 
     def _narrowed(self, recipe: str) -> Iterator[Start]:
         """The same of the `narrow` control: each depth begins with the teacher, as its layers have a size of their own,
-        so those that nobody wants are not trained.
+        so those that nobody wants are not trained. Like SHRP's, `retain`'s learn from texts.
         """
         for part, depth in enumerate(depths.DEPTHS):
+            size = depth.recover
             if depth not in self.chosen:
                 yield Start(self.stages.teacher, [])
-                continue
-            layers, size = sum(depth.parts, ()), depth.recover
-            config = self.config(
-                recipe, NARROW, layers, part, stage2_epochs=0, epoch_size=EPOCH_SIZE, narrow_to=size
-            )
-            done = self.stages.stage(f"{recipe}-{NARROW}-{depth.name}-stage1", config, self.stages.teacher)
-            yield Start(done, checkpoint.read_history(done.path))
+            elif recipe == "retain" and depth.recover_on_texts:
+                further = self.general.further(NARROW, depth.parts, narrow_to=size)
+                yield self._grafted(further, recovered=True)
+            elif recipe == "retain":
+                yield self._grafted(self.general(NARROW, depth.parts, size))
+            else:
+                config = self.config(
+                    recipe,
+                    NARROW,
+                    sum(depth.parts, ()),
+                    part,
+                    stage2_epochs=0,
+                    epoch_size=EPOCH_SIZE,
+                    narrow_to=size,
+                )
+                done = self.stages.stage(
+                    f"{recipe}-{NARROW}-{depth.name}-stage1", config, self.stages.teacher
+                )
+                yield Start(done, checkpoint.read_history(done.path))
 
     def _on_texts(self, control: str, draw: int | None = None) -> Iterator[Start]:
         """The teacher with the layers that one conversion on unlabelled texts made, to each depth.
@@ -272,13 +285,13 @@ class Pipeline:
         torch.manual_seed(self.stages.seed)
         return convert(copy.deepcopy(self.stages.teacher.model), shrp)
 
-    def _grafted(self, encoder: Checkpoint) -> Start:
-        """The task's teacher with the layers of an encoder that learnt on texts."""
+    def _grafted(self, encoder: Checkpoint, recovered: bool = False) -> Start:
+        """The task's teacher with the layers of an encoder that learnt on texts; args as for `graft`."""
         teacher = self.stages.teacher
         return Start(
             teacher,
             checkpoint.read_history(encoder.path),
-            lambda: graft(teacher.model, encoder.model),
+            lambda: graft(teacher.model, encoder.model, recovered=recovered),
             replace(teacher.info, config=encoder.info.config, plan=encoder.info.plan),
             encoder.path.name,
             encoder.info.training,

@@ -107,6 +107,11 @@ def static_layers(model: PreTrainedModel) -> dict[int, StaticLayer]:
     return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}
 
 
+def narrow_layers(model: PreTrainedModel) -> dict[int, NarrowLayer]:
+    """The layers of a model whose heads and neurons were pruned (the `narrow` control), by index, ascending."""
+    return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, NarrowLayer)}
+
+
 def layer_kinds(model: PreTrainedModel) -> list[str]:
     """`dense`, `routed`, `static`, `narrow` or `dropped` for each encoder layer, in order."""
     kinds: dict[type[nn.Module], str] = {

@@ -28,13 +28,21 @@ from shrp.accelerator import one_accelerator
 from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
-from shrp.convert import convert_layer, expert_layers, layer_kinds, router_layers, static_layers
+from shrp.convert import (
+    convert_layer,
+    expert_layers,
+    layer_kinds,
+    narrow_layers,
+    router_layers,
+    static_layers,
+)
 from shrp.dropout import without_dropout
 from shrp.errors import PlanError, TrainingError
 from shrp.expander_init import fit_expander
 from shrp.families import encoder_layers
 from shrp.layers import ExpertLayer
 from shrp.losses import hidden_loss
+from shrp.narrow import NarrowLayer
 from shrp.partial import run_from
 from shrp.precision import resolve_precision
 from shrp.routing import record_routing
@@ -126,10 +134,6 @@ def convert_on_text(
     """
     if not config.shrp.layers:
         raise TrainingError("name at least one layer to convert.")
-    if config.shrp.control == "narrow":
-        raise TrainingError(
-            "heads and neurons are pruned on a task: the control `narrow` is not trained on texts."
-        )
     order, kinds = tuple(reversed(config.shrp.layers)), layer_kinds(start or base)
     if there := [layer for layer in order if layer < len(kinds) and kinds[layer] != "dense"]:
         raise TrainingError(f"layer {there[0]} is converted already; name layers that are still dense.")
@@ -148,8 +152,8 @@ def recover_on_text(
     *,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train a pruned model of `base`, or one whose layers were dropped, on texts: each pruned layer, and the last one,
-    is to say what the dense layer in its place says.
+    """Train a pruned model of `base`, or one whose layers were dropped, on texts: each pruned layer (also of the
+    `narrow` control), and the last one, is to say what the dense layer in its place says.
 
     All layers learn, the dense ones among them. Where layers were dropped, only what the last one says is asked for; of
     a model that still has expert layers (the `uniform` control), these alone learn. Args as for `convert_on_text`; the
@@ -180,11 +184,15 @@ def usage_on_text(history: Sequence[dict[str, Any]]) -> dict[int, list[float]]:
     return {int(layer): share for layer, share in usage.items()}
 
 
-def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel:
+def graft(dense: PreTrainedModel, converted: PreTrainedModel, *, recovered: bool = False) -> PreTrainedModel:
     """A copy of `dense`, such as a task's teacher, with the layers of `converted` that are not dense.
 
     The layers that are left are the task's own, and so is the head. Where layers were pruned or dropped, those left
-    have learned to make up for them (`recover_on_text`), so all are taken from `converted`.
+    have learned to make up for them, so all are taken from `converted`.
+
+    Args:
+        recovered: whether `recover_on_text` made `converted`, which tells whether the dense layers beside narrow ones
+            have learned too.
 
     Raises:
         TrainingError: the two are not of one geometry.
@@ -192,9 +200,9 @@ def graft(dense: PreTrainedModel, converted: PreTrainedModel) -> PreTrainedModel
     check_same_geometry(converted.config, dense.config)
     model = copy.deepcopy(dense)
     ours, theirs = encoder_layers(model), encoder_layers(converted)
-    routed = expert_layers(converted)
+    alone = expert_layers(converted) or ({} if recovered else narrow_layers(converted))
     for index, layer in enumerate(theirs):
-        if index in routed or not routed:
+        if index in alone or not alone:
             ours[index] = copy.deepcopy(layer).to(model.device)
     return model
 
@@ -285,12 +293,11 @@ class _OnText:
         return model.eval(), history
 
     def _convert(self, model: PreTrainedModel, layer: int, rows: np.ndarray) -> None:
-        dense = encoder_layers(model)[layer]
-        new = convert_layer(model, layer, self.config.shrp)
-        if isinstance(new, ExpertLayer):
-            fit = rows[:FIT_EXAMPLES]
-            batches = bucketed_batches(self.lengths[fit], self.config.batch_size)
-            fit_expander(model, layer, dense, (self._inputs(fit[batch]) for batch in batches))
+        dense, fit = encoder_layers(model)[layer], rows[:FIT_EXAMPLES]
+        batches = bucketed_batches(self.lengths[fit], self.config.batch_size)
+        inputs = (self._inputs(fit[batch]) for batch in batches)
+        if isinstance(convert_layer(model, layer, self.config.shrp, inputs), ExpertLayer):
+            fit_expander(model, layer, dense, inputs)
 
     def _inputs(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         batch = collate(self.tokenizer, self.encoded, rows)
@@ -301,7 +308,7 @@ class _OnText:
         batches = bucketed_batches(self.lengths[rows], config.batch_size, (config.seed, index))
         learning = self._learning(model)
         routed = router_layers(model)
-        replaced, pruned = expert_layers(model), static_layers(model)
+        replaced, pruned = self._replaced(model), static_layers(model) | narrow_layers(model)
         top = len(encoder_layers(model)) - 1
         steps = len(batches)
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
@@ -341,7 +348,11 @@ class _OnText:
         return {name: round(value / steps, 6) for name, value in sums.items()} | {"usage": usage}
 
     def _learning(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """Freeze all but what learns, which is returned: the routed layers, or where there are none all layers."""
+        """Freeze all but what learns, which is returned: the replaced layers, or where there are none all layers."""
         model.requires_grad_(False)
-        layers = list(expert_layers(model).values()) or list(encoder_layers(model))
+        layers = list(self._replaced(model).values()) or list(encoder_layers(model))
         return [p.requires_grad_(True) for layer in layers for p in layer.parameters()]
+
+    def _replaced(self, model: PreTrainedModel) -> dict[int, ExpertLayer | NarrowLayer]:
+        """What learns while all other layers stay as they are: what dense ones became, unless pruned ones recover."""
+        return {**expert_layers(model), **(narrow_layers(model) if self.config.shrp.layers else {})}

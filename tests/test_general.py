@@ -14,7 +14,7 @@ from shrp import checkpoint, general
 from shrp.card import card
 from shrp.cli import converting
 from shrp.config import ShrpConfig
-from shrp.convert import convert, expert_layers, layer_kinds
+from shrp.convert import convert, expert_layers, layer_kinds, narrow_layers
 from shrp.data import load_file
 from shrp.dropout import without_dropout
 from shrp.errors import TrainingError
@@ -53,13 +53,17 @@ def texts(tiny_data):
     return [text if i % 3 else (text[0], single[0][0]) for i, text in enumerate(single)]
 
 
+def of_control(control, layers=()):
+    return ShrpConfig(layers, control=control, narrow_to=int(control == "narrow"))
+
+
 @pytest.fixture
 def converted(tiny_model, tiny_tokenizer, texts, tmp_path):
     """`converted(layers, control, start) -> (base, model, history)`."""
     base = tiny_model(dropout=0.1)
 
     def run(layers=(1, 2), control="none", start=None, **sizes):
-        config = GeneralConfig(ShrpConfig(layers, control=control), **SIZES | sizes)
+        config = GeneralConfig(of_control(control, layers), **SIZES | sizes)
         model, history = convert_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", start=start)
         return base, model, history
 
@@ -92,6 +96,26 @@ def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(convert
             assert torch.equal(value, before[name]), name
     for name, value in base.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_pruned_heads_and_neurons_learn_what_the_dense_layer_says_and_nothing_else_does(
+    converted, tiny_model, tiny_inputs
+):
+    base, model, history = converted(control="narrow", final_size=800)
+    assert layer_kinds(model) == ["dense", "narrow", "narrow"]
+    assert [(row["converted_layer"], row["usage"]) for row in history] == [(2, {}), (1, {}), (None, {})]
+    _, brief, _ = converted(control="narrow", learning_rate=1e-9, new_learning_rate=1e-9)
+    kept = [[layer.heads for layer in narrow_layers(one).values()] for one in (model, brief)]
+    assert kept[0] == kept[1]
+    inputs = tiny_inputs()
+    for layer in (1, 2):
+        assert error_of(base, model, inputs, (layer,)) < 0.9 * error_of(base, brief, inputs, (layer,))
+    for name, value in base.state_dict().items():
+        if ".layer.1." not in name and ".layer.2." not in name:
+            assert torch.equal(model.state_dict()[name], value), name
+    task = tiny_model(seed=7)
+    first = encoder_layers(graft(task, model))[0].output.dense.weight  # of the layer that did not learn
+    assert torch.equal(first, encoder_layers(task)[0].output.dense.weight)
 
 
 def test_rates_fall_at_the_end_gradients_are_clipped_nothing_is_dropped_and_usage_is_of_the_last_quarter(
@@ -153,7 +177,7 @@ def test_both_the_base_and_the_model_are_on_the_device_that_trains(
 ):
     found = []
 
-    def take(model, index, _):
+    def take(model, *_):
         found.append({p.device.type for part in (base, model) for p in part.parameters()})
         raise KeyboardInterrupt  # nothing can be computed on a device that is not there
 
@@ -261,7 +285,7 @@ def hidden_states(model, inputs):
 
 
 @pytest.mark.parametrize("layers", [(1, 2), (0, 1)])  # the top layer among them, or still dense
-@pytest.mark.parametrize("control", ["none", "dropped"])
+@pytest.mark.parametrize("control", ["none", "dropped", "narrow"])
 def test_a_pruned_encoder_or_a_control_is_trained_on_and_the_one_given_stays(
     converted, tiny_tokenizer, texts, tiny_inputs, tmp_path, control, layers
 ):
@@ -270,7 +294,7 @@ def test_a_pruned_encoder_or_a_control_is_trained_on_and_the_one_given_stays(
         usage = {int(layer): share for layer, share in history[-1]["usage"].items()}
         model = prune(model, make_plan(usage, per_layer=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    config = GeneralConfig(ShrpConfig((), control=control), **SIZES | {"final_size": 240})
+    config = GeneralConfig(of_control(control), **SIZES | {"final_size": 240})
     trained, rows = recover_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", model)
     assert layer_kinds(trained) == layer_kinds(model)
     assert [(row["converted_layer"], row["texts"], row["usage"]) for row in rows] == [(None, 240, {})]
@@ -281,19 +305,22 @@ def test_a_pruned_encoder_or_a_control_is_trained_on_and_the_one_given_stays(
         said = base.base_model(**inputs, output_hidden_states=True).hidden_states[1:]
     wanted = [states[inputs["attention_mask"].bool()] for states in said]
     before, after = (hidden_states(one, inputs) for one in (model, trained))
-    asked = {*layers, 2} if control == "none" else {2}
+    asked = {2} if control == "dropped" else {*layers, 2}
     errors = [
         {layer: (found[layer] - wanted[layer]).square().mean() for layer in asked}
         for found in (before, after)
     ]
-    assert errors[1][2] < 0.9 * errors[0][2]
+    least = (
+        0.95 if control == "narrow" else 0.9
+    )  # it has learned from texts already, with nothing pruned since
+    assert errors[1][2] < least * errors[0][2]
     high, low = (sum(error.values()) for error in errors)
     assert 0.8 * low < rows[0]["distill_hidden_loss"] < 1.2 * high
     with pytest.raises(TrainingError, match="no layers to convert"):
         recover_on_text(
             GeneralConfig(ShrpConfig((1,))), base, tiny_tokenizer, texts, tmp_path / "said", model
         )
-    taken = graft(base, trained)
+    taken = graft(base, trained, recovered=True)
     assert layer_kinds(taken) == layer_kinds(model)
     same = dict(trained.state_dict())
     for name, value in taken.state_dict().items():

@@ -22,6 +22,7 @@ from shrp.checkpoint_info import usage_in
 from shrp.convert import expert_layers, layer_kinds
 from shrp.data import load_data
 from shrp.errors import TrainingError
+from shrp.families import encoder_layers
 from shrp.plan import make_plan
 from shrp.tasks import TASKS
 
@@ -286,14 +287,38 @@ def test_pruned_heads_and_neurons_learn_for_as_long_as_shrp_in_layers_of_its_siz
     assert len(list((begun / "work" / "rte-s0").glob("paper-narrow-*"))) == 2
 
 
-def test_pruned_heads_and_neurons_stand_beside_the_plain_recipe_alone(place):
-    options = ("--tasks", "rte", "--recipes", "retain,paper", "--controls", "narrow")
-    arguments = ("--base", place / "encoder", "--work", place / "work", "--out", place / "t.json", *options)
+def test_pruned_heads_and_neurons_learn_from_texts_as_what_retain_converts_does(done):
+    rows = run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "narrow")
+    work, layers = done / "work", {depth.name: sum(map(len, depth.parts)) for depth in depths.DEPTHS}
+    for depth in depths.DEPTHS:
+        (row,) = (row for row in rows if (row["depth"], row["model"]) == (depth.name, "narrow"))
+        mine = found_recovered(rows)["retain", depth.name]
+        assert {name: row[name] for name in ("texts", "copies", "per_layer", "train_examples")} == {
+            name: mine[name] for name in ("texts", "copies", "per_layer", "train_examples")
+        }
+        assert row["lead"] * row["teacher"] == pytest.approx(mine["score"] - row["score"])
+        made = checkpoint.load(next((work / "rte-s0").glob(f"retain-narrow-{depth.name}-*")))
+        assert (
+            layer_kinds(made.model) == ["dense"] * (12 - layers[depth.name]) + ["narrow"] * layers[depth.name]
+        )
+    found = [checkpoint.load(path) for path in work.glob("general-narrow-*")]
+    sizes = sorted((len(one.info.config.layers), one.info.config.narrow_to) for one in found)
+    assert sizes == [(6, 1), (6, 2), (11, 1)]  # each depth's layers have a size of their own
+    assert len(list(work.glob("general-further-narrow-*"))) == 1
+    first = [
+        encoder_layers(checkpoint.load(path).model)[0].output.dense.weight
+        for path in (work / "rte" / "teacher", next((work / "rte-s0").glob("retain-narrow-6of12-*")))
+    ]
+    assert torch.equal(*first)  # the task's own, as beside what is converted
+    assert "not trained on texts" not in "".join(studies.glue_frame(rows)["name"])
+    arguments = ("--base", done / "encoder", "--work", work, "--out", done / "t.json", "--tasks", "rte")
     command = glue.typer.Typer()
     command.command()(glue.main)
-    found = CliRunner().invoke(command, [str(a) for a in arguments])
-    assert isinstance(found.exception, TrainingError)
-    assert "--recipes paper" in str(found.exception)
+    refused = CliRunner().invoke(
+        command, [str(a) for a in (*arguments, "--controls", "narrow", "--no-control-texts")]
+    )
+    assert isinstance(refused.exception, TrainingError)
+    assert "learns from texts" in str(refused.exception)
 
 
 def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(begun, monkeypatch):
