@@ -31,6 +31,10 @@ def load_conversion(folder: str | os.PathLike, base: str, base_name: str) -> Che
         raise TrainingError(
             f"{found.path} is of the task {made.task.name}; give what `convert` made of the base on texts."
         )
+    if made.config.control != "none":
+        raise TrainingError(
+            f"{found.path} is a study's control ({made.config.control}); give what `convert` made of the base on texts."
+        )
     check_same_geometry(found.model.config, base_config(base))
     if made.base_model != base_name:
         raise TrainingError(

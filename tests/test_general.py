@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
+from transformers import AutoTokenizer
 
 from shrp import checkpoint, general
 from shrp.card import card
+from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli import converting
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, layer_kinds, narrow_layers
@@ -35,6 +37,7 @@ from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import record_routing
 from shrp.run_state import RunState, run_folder
+from shrp.tasks import TEXTS
 from shrp.trainable import optimizer_and_schedule
 
 SIZES = {
@@ -636,6 +639,22 @@ def same_layers(one, other):
     pairs = zip(encoder_layers(one), encoder_layers(other), strict=True)
     values = [(a, b) for x, y in pairs for a, b in zip(x.parameters(), y.parameters(), strict=True)]
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in values)
+
+
+@pytest.mark.parametrize("control", ["dropped", "uniform", "narrow"])
+def test_a_studys_control_is_no_conversion_to_go_on_from(shrp, tmp_path, command, tiny_model, control):
+    base, _, files = command
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "encoder")
+    config = of_control(control, (1, 2))
+    model = tiny_model()
+    batches = [{"input_ids": torch.ones(1, 4, dtype=torch.long), "attention_mask": torch.ones(1, 4)}]
+    convert(model, config, batches)
+    info = CheckpointInfo(config, TEXTS, base_model="tiny")
+    checkpoint.save(model, tokenizer, info, tmp_path / "made")
+    run = ("train", *base, *files, "--converted", tmp_path / "made", "--out", tmp_path / "out")
+    code, _, error = shrp(*run)
+    assert code == 1
+    assert f"is a study's control ({control})" in " ".join(error.split())
 
 
 def test_only_what_convert_made_of_this_base_is_gone_on_from(shrp, tmp_path, command, tiny_model):
