@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli.converting import say_conversion
 from shrp.cli.output import stderr
 from shrp.config import Control, ShrpConfig
-from shrp.data import load_data
+from shrp.data import TextData, load_data
 from shrp.errors import TrainingError
 from shrp.general import (
     FURTHER_SIZE,
@@ -46,6 +46,7 @@ from shrp.run_state import (
 )
 from shrp.studies import AS_TRAINED, UNROUTED
 from shrp.tasks import TEXTS
+from shrp.train import FIT_EXAMPLES
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]
@@ -72,6 +73,22 @@ def corpus() -> list[tuple[str, ...]]:
     return [texts[i] for i in generator.permutation(len(texts))]
 
 
+@dataclass(frozen=True, eq=False)
+class Narrow:
+    """What the layers of the `narrow` control are pruned to. SHRP keeps what a task uses, so they are told the task."""
+
+    size: int
+    """Experts of the SHRP layer whose size they get."""
+    data: TextData
+    """The task's training data; some of their texts, without labels, say which heads and neurons stay."""
+
+    @property
+    def measured(self) -> list[tuple[str, ...]]:
+        """These texts."""
+        rows = np.random.default_rng(0).permutation(len(self.data))[:FIT_EXAMPLES]
+        return [self.data.texts[row] for row in rows]
+
+
 class General:
     """Encoders that learnt on texts, each made once and read back, like `benchmarks.stages.Stages`."""
 
@@ -79,22 +96,23 @@ class General:
         self.base, self.base_name, self.work = base, base_name, work
 
     def __call__(
-        self, control: Control, parts: tuple[tuple[int, ...], ...], narrow_to: int = 0
+        self, control: Control, parts: tuple[tuple[int, ...], ...], narrow: Narrow | None = None
     ) -> Checkpoint:
         """Convert the layers of each part in turn, each going on from the one before; returns the last.
 
         Args:
-            narrow_to: the size of a layer of the `narrow` control.
+            narrow: of the `narrow` control, what it is pruned to.
 
         Raises:
             DataError, TrainingError, CheckpointError: as what it calls.
         """
         *before, layers = parts
-        shrp = ShrpConfig(tuple(sorted(sum(parts, ()))), control=control, narrow_to=narrow_to)
+        layers_in_all = tuple(sorted(sum(parts, ())))
+        shrp = ShrpConfig(layers_in_all, control=control, narrow_to=narrow.size if narrow else 0)
         sizes = {name: SIZES[name] for name in ("conversion_size", "final_size")}
         config = GeneralConfig(replace(shrp, layers=layers), **sizes)
-        folder = self._folder(control, config, before)
-        earlier = self(control, tuple(before), narrow_to) if before else None
+        folder = self._folder(control, config, [before, narrow.data.name] if narrow else before)
+        earlier = self(control, tuple(before), narrow) if before else None
         if (found := self._found(folder, earlier)) is not None:
             return found
         outputs, start = self.work / "general-outputs", earlier.model if earlier else None
@@ -108,9 +126,19 @@ class General:
             precision = state.open(same, True, lambda: self._settled(config.precision))
             settled = replace(config, precision=precision)
             model, history = convert_on_text(
-                settled, base, tokenizer, texts, outputs, start=start, state=state, progress=say_conversion
+                settled,
+                base,
+                tokenizer,
+                texts,
+                outputs,
+                start=start,
+                measured=narrow.measured if narrow else (),
+                state=state,
+                progress=say_conversion,
             )
         training: dict[str, Any] = {"config": config.to_dict(), "texts": len(texts), "sources": FROM}
+        if narrow:
+            training["measured_on"] = narrow.data.name
         training["precision"] = precision  # what `auto` came to
         if earlier:
             training["earlier"] = dict(earlier.info.training)
@@ -126,7 +154,7 @@ class General:
         parts: tuple[tuple[int, ...], ...],
         plan: PruningPlan | None = None,
         task: str | None = None,
-        narrow_to: int = 0,
+        narrow: Narrow | None = None,
     ) -> Checkpoint:
         """A converted encoder, pruned and then trained on by `further_size` texts; a control, likewise.
 
@@ -135,7 +163,7 @@ class General:
                 is a pruned `uniform`.
             plan: what to prune it to, otherwise.
             task: the one whose usage chose what is kept.
-            narrow_to: the size of a layer of the `narrow` control.
+            narrow: of the `narrow` control, what it is pruned to.
 
         Raises:
             DataError, TrainingError, CheckpointError: as what it calls.
@@ -144,11 +172,11 @@ class General:
         if control == "none" and plan is None:
             raise TrainingError(f"{kind} needs a plan to be pruned to.")
         config = GeneralConfig(
-            ShrpConfig((), control=control, narrow_to=narrow_to),
+            ShrpConfig((), control=control, narrow_to=narrow.size if narrow else 0),
             final_size=SIZES["further_size"],
             **RECOVERY_RATES,
         )
-        source = self("uniform" if kind == UNROUTED else control, parts, narrow_to)
+        source = self("uniform" if kind == UNROUTED else control, parts, narrow)
         made_of = [source.path.name, "all layers learn"]
         if plan is not None:
             made_of += ["and each is asked", plan.to_dict()]

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from benchmarks import depths
 from benchmarks.depths import EPOCH_SIZE, Depth
-from benchmarks.general import General
+from benchmarks.general import General, Narrow
 from benchmarks.stages import Stages
 from shrp import checkpoint
 from shrp.checkpoint import Checkpoint
@@ -225,17 +225,17 @@ class Pipeline:
 
     def _narrowed(self, recipe: str) -> Iterator[Start]:
         """The same of the `narrow` control: each depth begins with the teacher, as its layers have a size of their own,
-        so those that nobody wants are not trained. Like SHRP's, `retain`'s learn from texts.
+        so those that nobody wants are not trained. Like SHRP's, `retain`'s learn from texts, and know the task.
         """
         for part, depth in enumerate(depths.DEPTHS):
-            size = depth.recover
+            size, narrow = depth.recover, Narrow(depth.recover, self.stages.train_data)
             if depth not in self.chosen:
                 yield Start(self.stages.teacher, [])
             elif recipe == "retain" and depth.recover_on_texts:
-                further = self.general.further(NARROW, depth.parts, narrow_to=size)
+                further = self.general.further(NARROW, depth.parts, narrow=narrow)
                 yield self._grafted(further, recovered=True)
             elif recipe == "retain":
-                yield self._grafted(self.general(NARROW, depth.parts, size))
+                yield self._grafted(self.general(NARROW, depth.parts, narrow))
             else:
                 config = self.config(
                     recipe,

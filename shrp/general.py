@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.accelerator import one_accelerator
-from shrp.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
+from shrp.batching import Encoded, bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import (
@@ -110,6 +110,7 @@ def convert_on_text(
     teacher_outputs: Path,
     *,
     start: PreTrainedModel | None = None,
+    measured: Texts = (),
     state: RunState | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
@@ -121,6 +122,7 @@ def convert_on_text(
         texts: single texts and pairs, mixed as one likes.
         teacher_outputs: folder for what the teacher says, which several conversions may share.
         start: a model of the same base, some of whose upper layers are converted already, to go on from.
+        measured: texts, such as a task's, that say what the `narrow` control keeps; by default the first of an epoch.
         state: keeps every epoch of this conversion, and has those of a run that was killed to go on from. Who opened
             it says that it is the same conversion.
         progress: hears of every epoch.
@@ -137,7 +139,7 @@ def convert_on_text(
     order, kinds = tuple(reversed(config.shrp.layers)), layer_kinds(start or base)
     if there := [layer for layer in order if layer < len(kinds) and kinds[layer] != "dense"]:
         raise TrainingError(f"layer {there[0]} is converted already; name layers that are still dense.")
-    return _OnText(config, base, tokenizer, texts, teacher_outputs, state).run(
+    return _OnText(config, base, tokenizer, texts, teacher_outputs, state, measured).run(
         start or base, order, progress, state
     )
 
@@ -233,6 +235,7 @@ class _OnText:
         texts: Texts,
         teacher_outputs: Path,
         state: RunState | None = None,
+        measured: Texts = (),
     ) -> None:
         if not len(texts):
             raise TrainingError("there are no texts to train on: give at least one.")
@@ -240,7 +243,8 @@ class _OnText:
         self.device = one_accelerator().device
         self.base = base.eval().to(self.device)
         self.bf16 = resolve_precision(config.precision) == "bf16"
-        self.encoded = encode(tokenizer, texts, longest_input(base, tokenizer, config.max_length))
+        longest = longest_input(base, tokenizer, config.max_length)
+        self.encoded, self.measured = (encode(tokenizer, given, longest) for given in (texts, measured))
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
         identity = {
             "teacher": weights_digest(base),
@@ -293,14 +297,19 @@ class _OnText:
         return model.eval(), history
 
     def _convert(self, model: PreTrainedModel, layer: int, rows: np.ndarray) -> None:
-        dense, fit = encoder_layers(model)[layer], rows[:FIT_EXAMPLES]
-        batches = bucketed_batches(self.lengths[fit], self.config.batch_size)
-        inputs = (self._inputs(fit[batch]) for batch in batches)
-        if isinstance(convert_layer(model, layer, self.config.shrp, inputs), ExpertLayer):
-            fit_expander(model, layer, dense, inputs)
+        dense, given = encoder_layers(model)[layer], [self.encoded[row] for row in rows[:FIT_EXAMPLES]]
+        if isinstance(
+            convert_layer(model, layer, self.config.shrp, self._batches(self.measured or given)), ExpertLayer
+        ):
+            fit_expander(model, layer, dense, self._batches(given))
 
-    def _inputs(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        batch = collate(self.tokenizer, self.encoded, rows)
+    def _batches(self, encoded: Encoded) -> Iterator[dict[str, Tensor]]:
+        lengths = np.array([len(row["input_ids"]) for row in encoded])
+        for batch in bucketed_batches(lengths, self.config.batch_size):
+            yield self._inputs(batch, encoded)
+
+    def _inputs(self, rows: Sequence[int] | np.ndarray, encoded: Encoded | None = None) -> dict[str, Tensor]:
+        batch = collate(self.tokenizer, encoded or self.encoded, rows)
         return {name: value.to(self.device) for name, value in batch.items()}
 
     def _epoch(self, model: PreTrainedModel, rows: np.ndarray, index: int, *, last: bool) -> dict[str, float]:

@@ -65,9 +65,10 @@ def converted(tiny_model, tiny_tokenizer, texts, tmp_path):
     """`converted(layers, control, start) -> (base, model, history)`."""
     base = tiny_model(dropout=0.1)
 
-    def run(layers=(1, 2), control="none", start=None, **sizes):
+    def run(layers=(1, 2), control="none", start=None, measured=(), **sizes):
         config = GeneralConfig(of_control(control, layers), **SIZES | sizes)
-        model, history = convert_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", start=start)
+        told = {"start": start, "measured": measured}
+        model, history = convert_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", **told)
         return base, model, history
 
     return run
@@ -102,7 +103,7 @@ def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(convert
 
 
 def test_pruned_heads_and_neurons_learn_what_the_dense_layer_says_and_nothing_else_does(
-    converted, tiny_model, tiny_inputs
+    converted, tiny_model, tiny_inputs, monkeypatch
 ):
     base, model, history = converted(control="narrow", final_size=800)
     assert layer_kinds(model) == ["dense", "narrow", "narrow"]
@@ -110,6 +111,14 @@ def test_pruned_heads_and_neurons_learn_what_the_dense_layer_says_and_nothing_el
     _, brief, _ = converted(control="narrow", learning_rate=1e-9, new_learning_rate=1e-9)
     kept = [[layer.heads for layer in narrow_layers(one).values()] for one in (model, brief)]
     assert kept[0] == kept[1]
+    patched, told = [], general.convert_layer
+    monkeypatch.setattr(
+        general, "convert_layer", lambda *args: patched.append([*args[3]]) or told(*args[:3], patched[-1])
+    )
+    converted(control="narrow", learning_rate=1e-9, measured=[("the film",), ("a bad film", "the end")])
+    assert [sum(len(batch["input_ids"]) for batch in one) for one in patched] == [2, 2]
+    converted(control="narrow", learning_rate=1e-9)
+    assert [sum(len(batch["input_ids"]) for batch in one) for one in patched[2:]] == [40, 40]
     inputs = tiny_inputs()
     for layer in (1, 2):
         assert error_of(base, model, inputs, (layer,)) < 0.9 * error_of(base, brief, inputs, (layer,))

@@ -304,6 +304,7 @@ def test_pruned_heads_and_neurons_learn_from_texts_as_what_retain_converts_does(
     found = [checkpoint.load(path) for path in work.glob("general-narrow-*")]
     sizes = sorted((len(one.info.config.layers), one.info.config.narrow_to) for one in found)
     assert sizes == [(6, 1), (6, 2), (11, 1)]  # each depth's layers have a size of their own
+    assert {one.info.training["measured_on"] for one in found} == {"glue/rte train"}
     assert len(list(work.glob("general-further-narrow-*"))) == 1
     first = [
         encoder_layers(checkpoint.load(path).model)[0].output.dense.weight
