@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.table import Table
+from shrp import checkpoint
 from shrp.errors import PlanError
 
 SAME = 5e-4
 """Scores that differ by less may be of one routed model; of rows that don't say which one they are of."""
+
+
+def base_of(folders: Sequence[Path]) -> str:
+    """The base that checkpoints are of.
+
+    Raises:
+        CheckpointError: one can't be read.
+        PlanError: they are of several.
+    """
+    found = {checkpoint.read_config(folder)[1].base_model: folder for folder in folders}
+    if len(found) > 1:
+        told = ", ".join(f"{folder} is of {base}" for base, folder in found.items())
+        raise PlanError(f"{told}: rows of one base stand in one file, so name those of one alone.")
+    return next(iter(found))
 
 
 def check_alone(common: Mapping[str, Any], path: Path, table: Table, done: set[str]) -> None:

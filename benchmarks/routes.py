@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.checkpoint_rows import check_alone
+from benchmarks.checkpoint_rows import base_of, check_alone
 from benchmarks.command import run
 from benchmarks.table import Table
 from shrp import checkpoint
@@ -102,7 +102,7 @@ def main(
     out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
 ) -> None:
     """Fill the file on routes."""
-    table = Table(out, "python -m benchmarks.routes", KEY)
+    table = Table(out, "python -m benchmarks.routes", KEY, base=base_of(checkpoints))
     done: set[str] = set()
     for path in checkpoints:
         study(path, table, done)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.checkpoint_rows import check_alone
+from benchmarks.checkpoint_rows import base_of, check_alone
 from benchmarks.command import numbers, run
 from benchmarks.shares import lead, worth_keeping
 from benchmarks.table import Table
@@ -132,7 +132,7 @@ def main(
     out: Annotated[Path, typer.Option(help="The file of results.")] = OUT,
 ) -> None:
     """Fill the file on selections."""
-    table = Table(out, "python -m benchmarks.selection", KEY)
+    table = Table(out, "python -m benchmarks.selection", KEY, base=base_of(checkpoints))
     done: set[str] = set()
     for path in checkpoints:
         study(path, numbers(per_layer), table, done)

@@ -37,7 +37,7 @@ TASKS = ("rte", "mrpc")
 RECIPE = "retain"
 PER_LAYER = (2, 1)
 RANDOM_DRAWS = 3
-TEACHER = {"stage2_epochs": 3, "learning_rate": 5e-5, "freeze_embeddings": True}
+TEACHER_EPOCHS = 3
 OUT = FILES / "size.json"
 KEY = ("base", "task", "seed", "model", "per_layer", "recovered")
 
@@ -204,7 +204,7 @@ def main(
     others = [row for row in table.rows if (row["base"], row["task"]) == (name, task)]
     if any(row["protocol"] != asdict(protocol) for row in others):
         raise DataError(f"{json_out.name} has rows of {task} by another protocol: name another file.")
-    stages = Stages(base, name, work, task, seed, max_length, TEACHER)
+    stages = Stages(base, name, work, task, seed, max_length, TEACHER_EPOCHS)
     for row in SizeCheck(stages, protocol).rows():
         table.add(row)
         label = " ".join(str(row[k]) for k in ("model", "per_layer") if row[k])

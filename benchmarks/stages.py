@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,16 @@ from shrp.training_config import TrainConfig, was_made_with
 
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2, "sst2": 1}
 """Epochs of dense fine-tuning, fewer where there are more examples; 3 for the others."""
-TEACHER = {"learning_rate": 1e-4, "freeze_embeddings": True}
-"""Of a small encoder; a base-size one wants a lower rate."""
+SMALL = 512
+"""Up to this hidden size an encoder is a small one, whose teacher learns at a higher rate."""
+
+
+def teacher_config(epochs: int, hidden_size: int, max_length: int) -> TrainConfig:
+    """The dense fine-tuning of a base of this hidden size."""
+    rate = 1e-4 if hidden_size <= SMALL else 5e-5
+    return TrainConfig(
+        stage2_epochs=epochs, learning_rate=rate, freeze_embeddings=True, max_length=max_length
+    )
 
 
 class Stages:
@@ -51,21 +59,21 @@ class Stages:
         task: str,
         seed: int,
         max_length: int = 128,
-        teacher: Mapping[str, Any] = TEACHER,
+        teacher_epochs: int | None = None,
     ) -> None:
-        """Args: teacher, settings of the dense fine-tuning."""
+        """Args: teacher_epochs, of the dense fine-tuning, where they are not the task's usual ones."""
         self.base, self.base_name, self.seed, self.max_length = base, base_name, seed, max_length
         self.shared, self.folder = work / task, work / f"{task}-s{seed}"
         self.train_data = load_data("glue", task, "train")
         self.validation = load_data("glue", task)
         self.more: dict[int, TextData] = {}
-        epochs = {"stage2_epochs": TEACHER_EPOCHS.get(task, 3)}
-        self.teacher = self._teacher(TrainConfig(**epochs | dict(teacher), max_length=max_length))
+        self.teacher = self._teacher(teacher_epochs or TEACHER_EPOCHS.get(task, 3))
 
-    def _teacher(self, config: TrainConfig) -> Checkpoint:
+    def _teacher(self, epochs: int) -> Checkpoint:
         folder = self.shared / "teacher"
         if checkpoint.info_if_ours(folder) is not None:
             found = checkpoint.load(folder)
+            config = teacher_config(epochs, found.model.config.hidden_size, self.max_length)
             made = found.info.training
             theirs = found.info.base_model, made.get("train_data"), made.get("train_examples")
             ours = self.base_name, self.train_data.name, len(self.train_data)
@@ -76,6 +84,7 @@ class Stages:
             if not kept_identity(folder):  # else the base need not be here
                 return found
         model, tokenizer, _ = load_base(self.base, self.train_data.task)
+        config = teacher_config(epochs, model.config.hidden_size, self.max_length)
         info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base_name)
         return self._made(folder, config, model, info, tokenizer, None)
 

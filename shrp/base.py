@@ -188,15 +188,14 @@ def of_another_task(base: str, task: Task) -> str:
     return said
 
 
-def refuse_unnamed(base: str, task: Task) -> None:
-    """Raise `TrainingError` where a base is a classifier of as many outputs as the task and says nothing of them
-    (`LABEL_0`, whatever the one of a regression), so that it may be the task's already and needs no training.
+def refuse_unclear(base: str, task: Task) -> None:
+    """Raise `TrainingError` where a base is a classifier of as many outputs as the task, which its config calls something
+    else (`LABEL_0`, another word), so that it may be the task's already, and not to be trained over.
     """
     if not is_classifier(base) or checkpoint.info_if_ours(base) is not None:
         return
     names = _config_labels(base)
-    unnamed = task.is_regression or _are_generic(_folded(names))
-    if len(names) == task.num_labels and unnamed and not _are_of(names, task):
+    if len(names) == task.num_labels and not _are_of(names, task):
         raise TrainingError(
             f"{_untold(base, task, names)} If it is, name its outputs in their order, for example {_naming(task)}; if "
             "not, say for how long to fine-tune a teacher from it, --teacher-epochs 3."

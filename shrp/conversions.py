@@ -39,7 +39,7 @@ def load_conversion(folder: str | os.PathLike, base: str, base_name: str) -> Che
     if made.base_model != base_name:
         raise TrainingError(
             f"{found.path} was made of {made.base_model}, and the base here is called {base_name}; "
-            f"if they are one, say so with --base-name {made.base_model}."
+            f"if they are one, or it was fine-tuned from that, say so with --base-name {made.base_model}."
         )
     return found
 

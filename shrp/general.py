@@ -298,17 +298,18 @@ class _OnText:
 
     def _convert(self, model: PreTrainedModel, layer: int, rows: np.ndarray) -> None:
         dense, given = encoder_layers(model)[layer], [self.encoded[row] for row in rows[:FIT_EXAMPLES]]
-        if isinstance(
-            convert_layer(model, layer, self.config.shrp, self._batches(self.measured or given)), ExpertLayer
-        ):
+        measured = self._batches(self.measured or given)
+        if isinstance(convert_layer(model, layer, self.config.shrp, measured), ExpertLayer):
             fit_expander(model, layer, dense, self._batches(given))
 
-    def _batches(self, encoded: Encoded) -> Iterator[dict[str, Tensor]]:
+    def _batches(self, encoded: Sequence[Encoded]) -> Iterator[dict[str, Tensor]]:
         lengths = np.array([len(row["input_ids"]) for row in encoded])
         for batch in bucketed_batches(lengths, self.config.batch_size):
             yield self._inputs(batch, encoded)
 
-    def _inputs(self, rows: Sequence[int] | np.ndarray, encoded: Encoded | None = None) -> dict[str, Tensor]:
+    def _inputs(
+        self, rows: Sequence[int] | np.ndarray, encoded: Sequence[Encoded] | None = None
+    ) -> dict[str, Tensor]:
         batch = collate(self.tokenizer, encoded or self.encoded, rows)
         return {name: value.to(self.device) for name, value in batch.items()}
 

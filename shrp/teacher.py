@@ -203,6 +203,11 @@ def kept_or_live(
     if settled is not None:
         settled.write_text(_KEPT if kept else _LIVE, encoding="utf-8")
     if size > CACHE_BYTES:
+        _LOG.warning(
+            f"the teacher's hidden states of all that is visited would take {size / 2**30:.1f} GiB, and no more than "
+            f"{CACHE_BYTES / 2**30:.0f} are kept: it is asked anew in every step, which takes longer. Fewer or shorter "
+            "texts would fit."
+        )
         return LiveTeacher(model, hidden)
     if not kept:
         _LOG.warning(

@@ -111,14 +111,18 @@ def test_pruned_heads_and_neurons_learn_what_the_dense_layer_says_and_nothing_el
     _, brief, _ = converted(control="narrow", learning_rate=1e-9, new_learning_rate=1e-9)
     kept = [[layer.heads for layer in narrow_layers(one).values()] for one in (model, brief)]
     assert kept[0] == kept[1]
-    patched, told = [], general.convert_layer
-    monkeypatch.setattr(
-        general, "convert_layer", lambda *args: patched.append([*args[3]]) or told(*args[:3], patched[-1])
-    )
-    converted(control="narrow", learning_rate=1e-9, measured=[("the film",), ("a bad film", "the end")])
-    assert [sum(len(batch["input_ids"]) for batch in one) for one in patched] == [2, 2]
-    converted(control="narrow", learning_rate=1e-9)
-    assert [sum(len(batch["input_ids"]) for batch in one) for one in patched[2:]] == [40, 40]
+    measured, convert_one = [], general.convert_layer
+
+    def watch(model, layer, config, batches):
+        given = list(batches)
+        measured.append(sum(len(batch["input_ids"]) for batch in given))
+        return convert_one(model, layer, config, given)
+
+    monkeypatch.setattr(general, "convert_layer", watch)
+    converted(control="narrow", measured=[("the film",), ("a bad film", "the end")])
+    assert measured == [2, 2]  # texts, of which are kept heads and neurons
+    converted(control="narrow")
+    assert measured[2:] == [40, 40]  # by default those that it learns on
     inputs = tiny_inputs()
     for layer in (1, 2):
         assert error_of(base, model, inputs, (layer,)) < 0.9 * error_of(base, brief, inputs, (layer,))
@@ -381,8 +385,12 @@ def command(tmp_path, tiny_model, tiny_tokenizer, tiny_data):
 def test_a_conversion_and_then_a_run_that_goes_on_from_it(shrp, tmp_path, command):
     base, texts, files = command
     made = tmp_path / "made"
-    code, said, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--out", made, "--json")
+    code, said, error = shrp(
+        "convert", *base, *texts, "--layers", "upper:2", "--max-length", 4, "--out", made, "--json"
+    )
     assert code == 0, error
+    assert "24 of 24 inputs of train.csv are longer than 4 tokens" in " ".join(error.split())
+    assert "of 24 inputs of dev.csv are longer than 4 tokens" in " ".join(error.split())
     assert json.loads(said)["texts"] == 48
     assert len(json.loads(said)["epochs"]) == 3
     code, _, error = shrp("convert", *base, *texts, "--out", made)

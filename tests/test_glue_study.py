@@ -16,6 +16,7 @@ from benchmarks import depths, general, glue
 from benchmarks.experiment_section import experiments_section
 from benchmarks.experiments import matching
 from benchmarks.experiments.__main__ import app as experiments_app
+from benchmarks.stages import teacher_config
 from shrp import checkpoint, studies
 from shrp import train as training
 from shrp.checkpoint_info import usage_in
@@ -110,6 +111,11 @@ def found_recovered(rows):
     return {
         (row["recipe"], row["depth"]): row for row in rows if row["model"] == "static" and row["recovered"]
     }
+
+
+def test_a_wide_bases_teacher_learns_at_a_lower_rate():
+    rates = {size: teacher_config(3, size, 128).learning_rate for size in (24, 384, 512, 768, 1024)}
+    assert rates == {24: 1e-4, 384: 1e-4, 512: 1e-4, 768: 5e-5, 1024: 5e-5}
 
 
 def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from shrp import card, checkpoint
-from shrp.base import load_base, name_of, of_another_task, refuse_unnamed
+from shrp.base import load_base, name_of, of_another_task, refuse_unclear
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.cli import app
 from shrp.cli.data_options import own_name
@@ -183,7 +183,7 @@ def test_the_one_output_of_a_regression_can_be_named(place, tmp_path, tiny_model
     assert (made.task, made.training["head_labels"]) == (rated, ["number"])
     assert load_base(str(tmp_path / "adopted"), rated, head_labels=("number",))[2]
     with pytest.raises(TrainingError, match="--head-labels number; if not"):
-        refuse_unnamed(saved(tiny_model(num_labels=1), tiny_tokenizer, tmp_path / "named", "score"), rated)
+        refuse_unclear(saved(tiny_model(num_labels=1), tiny_tokenizer, tmp_path / "named", "score"), rated)
     model, _, trained = load_base(base, rated, head_labels=("number",))
     assert trained
     assert model.config.problem_type == "regression"
@@ -228,9 +228,11 @@ def test_a_head_that_may_be_the_tasks_is_not_trained_over_unasked(
     both = train(base, "--head-labels", "bad,good", "--teacher-epochs", "1")
     assert "--teacher-epochs does nothing beside --head-labels" in str(both.exception)
     other = saved(tiny_model(), tiny_tokenizer, tmp_path / "other", "no", "yes")
-    assert train(other).exit_code == 0  # which is plainly of another task
+    asked = train(other)  # other words may mean the same
+    assert "its labels are no, yes" in str(asked.exception)
+    assert "--head-labels bad,good; if not, say for how long" in str(asked.exception)
     more = [f"LABEL_{i}" for i in range(3)]
-    refuse_unnamed(saved(tiny_model(num_labels=3), tiny_tokenizer, tmp_path / "three", *more), MOODS)
+    refuse_unclear(saved(tiny_model(num_labels=3), tiny_tokenizer, tmp_path / "three", *more), MOODS)
 
 
 def test_pickled_weights_are_told_from_no_model(tmp_path, tiny_model, tiny_tokenizer):

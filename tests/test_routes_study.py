@@ -1,6 +1,7 @@
 """What routing contributes: the command, whole, on a tiny checkpoint, and what its file says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -148,6 +149,13 @@ def test_a_checkpoint_is_measured_layer_by_layer_and_in_all(
         assert found.exit_code == 0, found.output
     with pytest.raises(PlanError, match="one more sst2-2of3"):
         run(tmp_path / "model", tmp_path / "model", "--out", tmp_path / "routes.json")
+    checkpoint.save(
+        tiny_routed(), tiny_tokenizer, replace(tiny_info(), base_model="another"), tmp_path / "another"
+    )
+    with pytest.raises(PlanError, match="rows of one base stand in one file"):
+        run(tmp_path / "model", tmp_path / "another", "--out", tmp_path / "routes.json")
+    with pytest.raises(DataError, match="routes.json has rows with base .*, not another: name another file"):
+        run(tmp_path / "another", "--out", tmp_path / "routes.json")
     rows = json.loads((tmp_path / "routes.json").read_text())["rows"]
     assert {str(one["layer"]): one["draws"] for one in rows} == {"1": 1, "2": 1, ALL: 5, ALIKE: 5, MIXTURE: 1}
     whole = next(one for one in rows if one["layer"] == ALL)

@@ -83,7 +83,7 @@ def test_as_many_other_rows_of_the_same_lengths_are_asked_for_anew(asked, tiny_t
 
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
-    limit, tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
+    limit, tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(kept_teacher, "CACHE_BYTES", limit)
     config = TrainConfig(ShrpConfig((2,)), stage2_epochs=1, distill_hidden=1.0, precision="fp32")
@@ -97,6 +97,7 @@ def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
         tmp_path / "out",
     )
     assert (tmp_path / "out.run" / "teacher").is_dir() == (limit > 0)
+    assert ("asked anew in every step" in caplog.text) == (limit == 0)
     assert all(row["distill_hidden_loss"] > 0 for row in history)
 
 

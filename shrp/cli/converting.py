@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shrp.cli.data_options import TextColumns
-from shrp.cli.options import AsJson, layer_list, say_resume
+from shrp.cli.options import AsJson, layer_list, say_cut, say_resume
 from shrp.cli.output import example, print_json, stderr
 from shrp.cli.training import base_geometry
 from shrp.cli.training_options import Base, BaseName, BatchSize, Out, Precision, Resume, Seed
@@ -99,6 +99,7 @@ def convert(
     from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
     from shrp.conversions import load_conversion, task_usage
+    from shrp.data import TextData
     from shrp.errors import PlanError, TrainingError
     from shrp.general import (
         FURTHER_SIZE,
@@ -154,12 +155,13 @@ def convert(
         precision=precision,
         seed=seed,
     )
-    found = [
-        row
+    given = [
+        TextData(TEXTS, path.name, text_rows(read_table(path), text_column or ["text"], path.name, False))
         for path in texts
-        for row in text_rows(read_table(path), text_column or ["text"], path.name, False)
     ]
+    found = [row for data in given for row in data.texts]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
+    say_cut(dense.config, tokenizer, given, max_length)
     plan, sources, state = None, [path.name for path in texts], RunState(run_folder(out))
     with alone_in(state.folder), state.only_if_begun():
         identity = {

@@ -48,7 +48,7 @@ LabelMeanings = Annotated[
     typer.Option(
         "--label-means",
         help="What a label of your own file means, such as good=positive; `neutral=` leaves its rows out. Once for "
-        "each label that is not a class of the checkpoint.",
+        "each label that is not a class of the checkpoint; in training, for each to be renamed or left out.",
     ),
 ]
 SkipIncomplete = Annotated[

@@ -132,14 +132,15 @@ def say_cut(
     length = min(most, max_length)
     why = "--max-length changes that" if length < most else "the model reads no more"
     for data in sets:
-        say_cut_at(length, token_counts(tokenizer, data.texts), data, why)
+        say_cut_at(length, token_counts(tokenizer, data.texts), data.name, why)
 
 
-def say_cut_at(length: int, counts: Iterable[int], data: TextData, why: str) -> None:
-    """Say on stderr how many of some token counts are beyond `length`, and why inputs are cut there."""
-    if cut := sum(count > length for count in counts):
+def say_cut_at(length: int, counts: Iterable[int], name: str, why: str) -> None:
+    """Say on stderr how many of some inputs' token counts are beyond `length`, and why inputs are cut there."""
+    beyond = [count > length for count in counts]
+    if cut := sum(beyond):
         stderr.print(
-            f"{cut:,} of {len(data):,} inputs of {data.name} are longer than {length:,} tokens and are cut there: "
+            f"{cut:,} of {len(beyond):,} inputs of {name} are longer than {length:,} tokens and are cut there: "
             f"{why}"
         )
 

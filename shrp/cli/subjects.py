@@ -137,7 +137,7 @@ class OfExport:
 
     def say_cut(self, source: TextData) -> None:
         """Say how many inputs are read in part only."""
-        say_cut_at(self.reads, self.export.lengths(source.texts), source, "so the export was made")
+        say_cut_at(self.reads, self.export.lengths(source.texts), source.name, "so the export was made")
 
     def provenance(self, source: TextData) -> dict[str, Any]:
         """What a result was found with."""

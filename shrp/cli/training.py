@@ -156,8 +156,9 @@ def train(
     controls: Annotated[
         str | None,
         typer.Option(
-            help="Controls to score beside it: random (the default), uniform, dropped, narrow (all but random train "
-            "again; narrow prunes heads and neurons of the dense layers to the size of what is recovered)."
+            help="Controls to score beside it: random (the default; trained on where --recover is), uniform, dropped, "
+            "narrow (these train from the teacher; narrow prunes heads and neurons of the dense layers to each size "
+            "of --recover); '' for none."
         ),
     ] = None,
     epoch_size: EpochSize = None,
@@ -185,7 +186,7 @@ def train(
     """
     import torch
 
-    from shrp.base import base_config, refuse_unnamed
+    from shrp.base import base_config, refuse_unclear
     from shrp.checkpoint import read_config
     from shrp.checkpoint_info import evaluated_length
     from shrp.config import ShrpConfig
@@ -257,7 +258,7 @@ def train(
     tuned = run_folder(out) / "teacher"
     goes_on = resume and (tuned.exists() or holds_a_run(run_folder(tuned)))  # begun before this was asked
     if teacher_epochs is None and not head_labels and not goes_on:
-        refuse_unnamed(base, data.task)
+        refuse_unclear(base, data.task)
     if teacher_epochs is not None and head_labels:
         raise TrainingError(
             "--teacher-epochs does nothing beside --head-labels, by which the base is the teacher as it is; give one."
