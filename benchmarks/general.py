@@ -136,17 +136,17 @@ class General:
                 state=state,
                 progress=say_conversion,
             )
-        training: dict[str, Any] = {"config": config.to_dict(), "texts": len(texts), "sources": FROM}
-        if narrow:
-            training["measured_on"] = narrow.data.name
-        training["precision"] = precision  # what `auto` came to
-        if earlier:
-            training["earlier"] = dict(earlier.info.training)
-        info = CheckpointInfo(shrp, TEXTS, base_model=self.base_name, training=training)
-        history = joined(checkpoint.read_history(earlier.path) if earlier else [], history)
-        made = self._keep(folder, model, tokenizer, info, history, same)
-        finish(folder)
-        return made
+            training: dict[str, Any] = {"config": config.to_dict(), "texts": len(texts), "sources": FROM}
+            if narrow:
+                training["measured_on"] = narrow.data.name
+            training["precision"] = precision  # what `auto` came to
+            if earlier:
+                training["earlier"] = dict(earlier.info.training)
+            info = CheckpointInfo(shrp, TEXTS, base_model=self.base_name, training=training)
+            history = joined(checkpoint.read_history(earlier.path) if earlier else [], history)
+            made = self._keep(folder, model, tokenizer, info, history, same)
+            finish(folder)
+            return made
 
     def further(
         self,
@@ -181,7 +181,9 @@ class General:
         if plan is not None:
             made_of += ["and each is asked", plan.to_dict()]
         folder = self._folder(f"further-{kind}", config, made_of)
-        with alone_in(run_folder(folder)):
+        if (found := self._found(folder, source)) is not None:
+            return found
+        with alone_in(run_folder(folder)):  # another command may have made it since
             if (found := self._found(folder, source)) is not None:
                 return found
             return self._further(folder, config, source, plan, task)

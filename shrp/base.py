@@ -189,8 +189,8 @@ def of_another_task(base: str, task: Task) -> str:
 
 
 def refuse_unclear(base: str, task: Task) -> None:
-    """Raise `TrainingError` where a base is a classifier of as many outputs as the task, which its config calls something
-    else (`LABEL_0`, another word), so that it may be the task's already, and not to be trained over.
+    """Raise `TrainingError` where a base is a classifier of as many outputs as the task, which its config calls
+    something else (`LABEL_0`, another word), so that it may be the task's already, and not to be trained over.
     """
     if not is_classifier(base) or checkpoint.info_if_ours(base) is not None:
         return

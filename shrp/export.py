@@ -31,7 +31,7 @@ from shrp.export_graph import count_products, quantise, write_graph
 from shrp.measure import cost, dense_cost
 from shrp.plan import first_experts
 from shrp.prune import prune
-from shrp.saving import CONFIG, GRAPH, put_in_place
+from shrp.saving import CONFIG, GRAPH, entries, put_in_place
 from shrp.score_rows import teacher_rows
 
 TOLERANCE = 1e-4
@@ -237,9 +237,9 @@ def check_free(folder: Path) -> None:
     """Raise `ExportError` unless `folder` has a name and is new, empty, or an earlier export and nothing else."""
     if folder.name in ("", ".."):
         raise ExportError(f"'{folder}' is no name for an export; name a folder of its own.")
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and not entries(folder)):
         return
-    if not read_config(folder) or not {file.name for file in folder.iterdir()} <= {MODEL, TOKENIZER, CONFIG}:
+    if not read_config(folder) or not {file.name for file in entries(folder)} <= {MODEL, TOKENIZER, CONFIG}:
         raise ExportError(
             f"{folder} exists and is not an earlier export alone; choose a new or an empty folder."
         )

@@ -39,7 +39,7 @@ from shrp.run_state import (
     holds_a_run,
     run_folder,
 )
-from shrp.saving import round_as_stored
+from shrp.saving import entries, round_as_stored
 from shrp.train import Progress
 from shrp.training_config import TrainConfig, seed_after
 from shrp.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
@@ -171,7 +171,7 @@ class Run:
                 raise TrainingError(
                     f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
                 )
-        elif self.out.exists() and (self.out.is_file() or any(self.out.iterdir())):
+        elif self.out.exists() and (self.out.is_file() or entries(self.out)):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
         sizes = self.recipe.sizes(base_config(self.base).num_attention_heads)
         source = self._source()

@@ -19,7 +19,7 @@ from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import ShrpError, TrainingError
 from shrp.history import history_text
-from shrp.saving import check_name
+from shrp.saving import check_name, entries
 from shrp.training_config import TrainConfig
 
 RUN_FILE = "run.json"
@@ -46,7 +46,7 @@ def finish(out: str | Path) -> None:
 
 def holds_a_run(folder: Path) -> bool:
     """Whether anything is kept in a run's folder."""
-    return folder.is_dir() and any(file.name != _LOCK for file in folder.iterdir())
+    return any(file.name != _LOCK for file in entries(folder))
 
 
 @contextmanager

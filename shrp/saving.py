@@ -37,13 +37,15 @@ def save(
     dtype: torch.dtype | None = None,
     extra_files: Mapping[str, str] | None = None,
     teacher: Mapping[str, Reference] | None = None,
+    new: bool = False,
 ) -> Path:
-    """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced.
+    """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced, if it is not `new`.
 
     Args:
         dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
         extra_files: further text files, name -> content (`history.jsonl`, a model card).
         teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
+        new: refuse to replace anything, also what another process has written there since this one looked.
 
     Raises:
         CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written; or `info` does
@@ -75,7 +77,7 @@ def save(
             (partial / name).write_text(content, encoding="utf-8")
         if teacher:
             reference.write(partial, teacher)
-        put_in_place(partial, folder)
+        put_in_place(partial, folder, new=new)
     except (OSError, SafetensorError) as error:  # a full disk, for one
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
@@ -115,6 +117,14 @@ def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
         )
 
 
+def entries(folder: Path) -> tuple[Path, ...]:
+    """What is in a folder; nothing where there is none, as when another process takes it away meanwhile."""
+    try:
+        return tuple(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
 def check_name(folder: Path) -> None:
     """Raise `CheckpointError` where a folder has no name that a result and its state beside it can have (`.`, `..`)."""
     if folder.name in ("", ".."):
@@ -125,7 +135,7 @@ def refuse_foreign(folder: str | os.PathLike) -> None:
     """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
     folder = Path(folder)
     check_name(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and not entries(folder)):
         return
     try:
         ours = "shrp" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -141,13 +151,29 @@ def refuse_existing(folder: str | os.PathLike) -> None:
     """Raise `CheckpointError` where there is anything at `folder`, which a result of some work would replace."""
     folder = Path(folder)
     check_name(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists already; choose another folder for the result.")
+    if folder.exists() and not (folder.is_dir() and not entries(folder)):
+        raise CheckpointError(_exists_already(folder))
 
 
-def put_in_place(partial: Path, folder: Path) -> None:
-    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails."""
+def _exists_already(folder: Path) -> str:
+    return f"{folder} exists already; choose another folder for the result."
+
+
+def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
+    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails.
+
+    Raises:
+        CheckpointError: there is something, and `new` says that nothing is to go.
+    """
     partial.chmod(0o755)
+    if new:
+        try:
+            os.replace(partial, folder)  # which an empty folder doesn't hinder
+        except OSError as error:
+            if folder.exists():
+                raise CheckpointError(_exists_already(folder)) from error
+            raise
+        return
     if not folder.exists():
         os.replace(partial, folder)
         return

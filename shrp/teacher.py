@@ -6,12 +6,15 @@ distilled training step of the dense model, and most of a step once the student 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -106,9 +109,7 @@ class CachedTeacher:
             if not (file.is_file() and json.loads(file.read_text(encoding="utf-8")) == self.identity):
                 for name in (_IDENTITY, _HIDDEN, _LOGITS):
                     (self.folder / name).unlink(missing_ok=True)
-                # A file that is mapped into memory takes its room as it is written, and a full disk ends the process.
-                needed = self.bytes_for(self.model, self.tokens) + SPARE_BYTES
-                if self.hidden and needed > shutil.disk_usage(self.folder).free:
+                if self.hidden and not self._take_room():
                     return False
                 self._ask(precision)
                 partial = file.with_suffix(".partial")
@@ -117,8 +118,27 @@ class CachedTeacher:
             self._open()
         return True
 
+    def _take_room(self) -> bool:
+        """Make the file of the hidden states, with its whole room on the disk where the system can do that at once: a
+        file that is mapped into memory takes it as it is written, and a full disk ends the process.
+        """
+        size = self.bytes_for(self.model, self.tokens)
+        if size + SPARE_BYTES > shutil.disk_usage(self.folder).free:
+            return False
+        file = self.folder / _HIDDEN
+        with file.open("wb") as made:
+            made.truncate(size)
+            if hasattr(os, "posix_fallocate"):
+                try:
+                    os.posix_fallocate(made.fileno(), 0, size)
+                except OSError as error:  # another process may have taken it since; some file systems can't
+                    if error.errno == errno.ENOSPC:
+                        file.unlink()
+                        return False
+        return True
+
     def _ask(self, precision: torch.dtype | None) -> None:
-        states = self._states(create=True) if self.hidden else None
+        states = self._states("r+") if self.hidden else None
         logits = np.zeros((len(self.rows), self.model.config.num_labels), dtype=np.float32)
         order = sorted(self.rows.tolist(), key=lambda row: (self.lengths[row], row))
         device = next(self.model.parameters()).device
@@ -140,9 +160,8 @@ class CachedTeacher:
             states.flush()
         np.save(self.folder / _LOGITS, logits)
 
-    def _states(self, create: bool = False) -> np.memmap:
-        shape = (self.tokens, *self.width)
-        return np.memmap(self.folder / _HIDDEN, np.float16, "w+" if create else "r", shape=shape)
+    def _states(self, mode: Literal["r", "r+"] = "r") -> np.memmap:
+        return np.memmap(self.folder / _HIDDEN, np.float16, mode, shape=(self.tokens, *self.width))
 
     def _open(self) -> None:
         self.logits = np.load(self.folder / _LOGITS, allow_pickle=False)

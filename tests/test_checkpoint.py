@@ -204,6 +204,20 @@ def test_an_existing_checkpoint_is_replaced_whole(
     )
 
 
+def test_what_is_to_be_new_replaces_nothing_that_came_meanwhile(
+    saved, tmp_path, tiny_routed, tiny_tokenizer, tiny_info
+):
+    before = checkpoint.fingerprint(saved)
+    with pytest.raises(CheckpointError, match="exists already; choose another folder"):
+        checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), saved, new=True)
+    assert checkpoint.fingerprint(saved) == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]  # and nothing beside it
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "not-there"):
+        checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / name, new=True)
+        assert layer_kinds(checkpoint.load(tmp_path / name).model) == ["dense", "routed", "routed"]
+
+
 def test_what_is_not_a_checkpoint_is_not_overwritten(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("years of work")

@@ -154,7 +154,9 @@ def test_a_checkpoint_is_measured_layer_by_layer_and_in_all(
     )
     with pytest.raises(PlanError, match="rows of one base stand in one file"):
         run(tmp_path / "model", tmp_path / "another", "--out", tmp_path / "routes.json")
-    with pytest.raises(DataError, match="routes.json has rows with base .*, not another: name another file"):
+    with pytest.raises(
+        DataError, match=r"routes\.json has rows with base .*, not another: name another file"
+    ):
         run(tmp_path / "another", "--out", tmp_path / "routes.json")
     rows = json.loads((tmp_path / "routes.json").read_text())["rows"]
     assert {str(one["layer"]): one["draws"] for one in rows} == {"1": 1, "2": 1, ALL: 5, ALIKE: 5, MIXTURE: 1}

@@ -1,6 +1,7 @@
 """The teacher's kept outputs are what it says, and training on them is training on the teacher."""
 
 import copy
+import errno
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +100,29 @@ def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
     assert (tmp_path / "out.run" / "teacher").is_dir() == (limit > 0)
     assert ("asked anew in every step" in caplog.text) == (limit == 0)
     assert all(row["distill_hidden_loss"] > 0 for row in history)
+
+
+def test_a_disk_that_another_process_fills_meanwhile_ends_nothing(
+    tiny_model, tiny_tokenizer, tiny_data, tmp_path, monkeypatch, caplog
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    model, encoded = tiny_model(), encode(tiny_tokenizer, tiny_data(30).texts)
+    monkeypatch.setattr(kept_teacher.os, "posix_fallocate", full, raising=False)
+    made = kept_teacher.kept_or_live(
+        tmp_path / "said",
+        model,
+        tiny_tokenizer,
+        encoded,
+        np.arange(30),
+        hidden=True,
+        identity={"teacher": "a"},
+        bf16=False,
+    )
+    assert isinstance(made, LiveTeacher)
+    assert "no room" in caplog.text
+    assert not list((tmp_path / "said").glob("*.bin"))
 
 
 def test_a_teacher_that_the_disk_has_no_room_for_is_asked_in_every_step_and_that_is_said(

@@ -60,8 +60,9 @@ def checkpoint_zip(
     of = checkpoint.info.training, checkpoint.fingerprint
     training = pruned_training(*of, plan, counted_on=ranked_on, seed=seed) | shares_of(data, shift)
     try:
-        history = checkpoints.read_history(checkpoint.path)
-    except CheckpointError:  # which Overview tells of
+        same = checkpoints.fingerprint(checkpoint.path) == checkpoint.fingerprint  # not trained anew since
+        history = checkpoints.read_history(checkpoint.path) if same else []
+    except (CheckpointError, OSError):  # which Overview tells of
         history = []
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
     with tempfile.TemporaryDirectory() as scratch:

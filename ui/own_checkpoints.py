@@ -29,11 +29,12 @@ MB = 2**20
 MAX_UPLOAD_MB = 2048
 MOST_HELD = 3
 """Uploads that a session keeps, so that they can be compared."""
-_HELD, _PROBLEM, _UPLOADS, _PATH = (
+_HELD, _PROBLEM, _UPLOADS, _PATH, _TAKEN = (
     "own-checkpoint-held",
     "own-checkpoint-problem",
     "own-checkpoint-uploads",
     "own-checkpoint-path",
+    "own-checkpoint-path-taken",
 )
 
 
@@ -111,23 +112,29 @@ def draw() -> None:
     session = st.session_state
     key = f"{_UPLOADS}-{session.setdefault(_UPLOADS, 0)}"
     with st.expander("Load a checkpoint", icon=":material/folder_open:"):
-        st.file_uploader(
+        # Not by `on_change`: whoever touches anything while it is read would end that for good.
+        file = st.file_uploader(
             "A zip of a checkpoint's folder",
             type="zip",
             key=key,  # a new key empties the box; what was loaded is listed below it
-            on_change=_uploaded,
-            args=(key,),
             max_upload_size=upload_limit(MAX_UPLOAD_MB),
             help=f"An SHRP checkpoint's own files: {', '.join(archive.SUFFIXES)}; weights as "
             f"{checkpoints.WEIGHTS} only. Nothing in it is executed. It is for this session alone and is "
             f"deleted with it. The last {MOST_HELD} stay loaded; of one name the last one.",
         )
-        st.text_input(
+        if file is not None:
+            _uploaded(file)
+            st.rerun()
+        path = st.text_input(
             "or its path on the app's machine",
             key=_PATH,
-            on_change=_pointed,
             help=escape(f"A folder below {' or '.join(str(root) for root in loaders.checkpoint_roots())}."),
         )
+        if path != session.get(_TAKEN, ""):
+            if path.strip():
+                _pointed(path)
+            session[_TAKEN] = path
+            st.rerun()
         if session.get(_PROBLEM):
             st.error(escape(session[_PROBLEM]), icon=":material/error:")
         for name in session.get(loaders.OWN_CHECKPOINTS, {}):
@@ -140,11 +147,7 @@ def draw() -> None:
             )
 
 
-def _uploaded(key: str) -> None:
-    file = st.session_state.get(key)
-    if file is None:
-        return
-
+def _uploaded(file) -> None:
     def take() -> tuple[str, Path]:
         folder, name = open_upload(file.name, file)
         held: dict[str, Held] = st.session_state.setdefault(_HELD, {})
@@ -160,11 +163,7 @@ def _uploaded(key: str) -> None:
     st.session_state[_UPLOADS] += 1
 
 
-def _pointed() -> None:
-    text = st.session_state.get(_PATH, "")
-    if not text.strip():
-        return
-
+def _pointed(text: str) -> None:
     def take() -> tuple[str, Path]:
         path = open_path(text)
         known = {loaders.path_of(name).resolve(): name for name in loaders.discover_all()}
@@ -202,7 +201,7 @@ def remove(name: str) -> None:
     session = st.session_state
     session[_PATH] = ""
     session[loaders.OWN_CHECKPOINTS] = {
-        k: v for k, v in session[loaders.OWN_CHECKPOINTS].items() if k != name
+        k: v for k, v in session.get(loaders.OWN_CHECKPOINTS, {}).items() if k != name
     }
     if (held := session.get(_HELD, {}).pop(name, None)) is not None:
         loaders.forget(held.folder.path)

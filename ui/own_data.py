@@ -25,7 +25,7 @@ from ui.text import escape
 _TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
 _FIRST = "own-table-first"
 """The table and the task that it was first fitted to, whose its labels are taken to be where they are mere numbers."""
-_UPLOADS, _PATH = "own-data-uploads", "own-data-path"
+_UPLOADS, _PATH, _TAKEN = "own-data-uploads", "own-data-path", "own-data-path-taken"
 _NO_COLUMN = "none"
 
 
@@ -48,23 +48,30 @@ def draw(task: Task) -> bool:
     session = st.session_state
     uploads = session.setdefault(_UPLOADS, 0)
     with st.expander("Your own data", icon=":material/upload_file:"):
-        st.file_uploader(
+        # Not by `on_change`: whoever touches anything while it is read would end that for good.
+        file = st.file_uploader(
             "A table of sentences",
             type=[extension[1:] for extension in tabular.EXTENSIONS],
             key=f"{_UPLOADS}-{uploads}",  # a new key empties the box; what was read is shown below it
-            on_change=_uploaded,
-            args=(f"{_UPLOADS}-{uploads}",),
             max_upload_size=upload_limit(MAX_BYTES // MB),
             help=f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are "
             "optional. It is read for this session alone and nobody else sees it.",
         )
+        if file is not None:
+            _take(lambda: read_upload(file.name, file.getbuffer()))
+            session[_UPLOADS] += 1
+            st.rerun()
         if data_roots():
-            st.text_input(
+            path = st.text_input(
                 "or its path on the app's machine",
                 key=_PATH,
-                on_change=_pointed,
                 help=escape(f"Below {named_paths(data_roots())}."),
             )
+            if path != session.get(_TAKEN, ""):
+                if path.strip():
+                    _take(lambda: read_path(path))
+                session[_TAKEN] = path
+                st.rerun()
         if session.get(_PROBLEM):
             st.error(escape(session[_PROBLEM]), icon=":material/error:")
         table = session.get(_TABLE)
@@ -264,20 +271,6 @@ def _label_help(task: Task) -> str:
         f"Optional. One of {', '.join(task.label_names)}, or their ids 0 to {task.num_labels - 1}; of other labels you "
         "are asked what they mean."
     )
-
-
-def _uploaded(key: str) -> None:
-    file = st.session_state.get(key)
-    if file is None:
-        return
-    _take(lambda: read_upload(file.name, file.getbuffer()))
-    st.session_state[_UPLOADS] += 1
-
-
-def _pointed() -> None:
-    text = st.session_state.get(_PATH, "")
-    if text.strip():
-        _take(lambda: read_path(text))
 
 
 def _take(read: Callable[[], Table]) -> None:

@@ -116,10 +116,10 @@ def convert(
     from shrp.precision import resolve_precision
     from shrp.prune import prune
     from shrp.run_state import RunState, alone_in, finish, run_folder, weights_digest
+    from shrp.saving import refuse_existing
     from shrp.tabular import read_table, text_rows
 
-    if out.exists():  # said now, not after the epochs
-        raise TrainingError(f"{out} exists already; choose another folder for the result.")
+    refuse_existing(out)  # said now, not after the epochs
     say_resume(out, resume)
     geometry, called = base_geometry(base), name_of(base, base_name)
     if per_layer is not None and per_layer > geometry[1]:
@@ -164,6 +164,7 @@ def convert(
     say_cut(dense.config, tokenizer, given, max_length)
     plan, sources, state = None, [path.name for path in texts], RunState(run_folder(out))
     with alone_in(state.folder), state.only_if_begun():
+        refuse_existing(out)  # which another command may have made since
         identity = {
             "config": config.to_dict(),
             "texts": texts_digest(found),
@@ -195,7 +196,8 @@ def convert(
             if task is not None:
                 training["usage_of"] = task
         info = CheckpointInfo(shrp, TEXTS, plan=plan, base_model=called, training=training)
-        checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
+        extra = {checkpoint.HISTORY: history_text(history)}
+        checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
         finish(out)
     if json:
         print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})

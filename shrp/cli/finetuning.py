@@ -175,7 +175,8 @@ def finetune(
     model, info, history = run(
         config, model, info, tokenizer, data, validation, out, resume=resume, progress=TrainingBar()
     )
-    checkpoint.save(model, tokenizer, info, out, extra_files={checkpoint.HISTORY: history_text(history)})
+    extra = {checkpoint.HISTORY: history_text(history)}
+    checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
     finish(out)
     last = history[-1]
     if json:
@@ -191,7 +192,7 @@ def _adopt(made: Checkpoint, validation: TextData, *, as_json: bool) -> None:
 
     info = made.info
     say_cut(made.model.config, made.tokenizer, (validation,), info.max_length)
-    checkpoint.save(made.model, made.tokenizer, info, made.path)
+    checkpoint.save(made.model, made.tokenizer, info, made.path, new=True)
     found = evaluate(made.model, made.tokenizer, validation, max_length=info.max_length)
     if as_json:
         print_json(

@@ -316,7 +316,8 @@ def prune(
     scores = scores_of(model, source, chosen, known, max_length, **how)
     info = replace(info, scores=(*info.scores, *scores))
     extra = {store.HISTORY: history_text(history)} if history else {}
-    store.save(model, source.tokenizer, info, out, dtype=dtype, extra_files=extra, teacher=source.teacher)
+    told = {"extra_files": extra, "teacher": source.teacher}
+    store.save(model, source.tokenizer, info, out, dtype=dtype, new=True, **told)
     if recover:
         finish(out)
     if json:

@@ -77,7 +77,7 @@ def reference(
         raise CheckpointError(f"{teacher} is not dense: it has converted layers, so it is nobody's teacher.")
     if dense.info.task.label_names != loaded.info.task.label_names:
         raise CheckpointError(f"{teacher} and {checkpoint} are for tasks with different labels.")
-    found, rows = dict(loaded.teacher), []
+    found, rows = {}, []
     length = max_length or loaded.info.max_length
     for name in names:
         of_files = name not in ("probe", "glue")
@@ -104,7 +104,8 @@ def reference(
         rows.append(
             {"data": source.name, "n": result.n, "metric": result.metric, "teacher": float(result.score)}
         )
-    file = references.write(checkpoint, found)
+    # As the file is now: another command may have put outputs on other data there meanwhile.
+    file = references.write(checkpoint, references.read(checkpoint, loaded.info.task) | found)
     if json:
         print_json({"out": str(file), "bytes": file.stat().st_size, "references": rows})
     else:

@@ -89,8 +89,8 @@ def trim_vocabulary(
 ) -> None:
     """Take the tokens out of a vocabulary that texts don't need: much of a pruned model is its embeddings.
 
-    WordPiece alone: bert, distilbert, electra, ernie, mpnet. Texts all of whose tokens stay are read and answered as before (but for float16); other words fall into smaller
-    pieces.
+    WordPiece alone: bert, distilbert, electra, ernie, mpnet. Texts all of whose tokens stay are read and answered as
+    before (but for float16); other words fall into smaller pieces.
     """
     import torch
 
@@ -147,7 +147,8 @@ def trim_vocabulary(
     info = replace(source.info, training=training, scores=tuple(rows))
     history = store.read_history(checkpoint)
     extra = {store.HISTORY: history_text(history)} if history else {}
-    store.save(model, tokenizer, info, out, dtype=dtype, extra_files=extra, teacher=source.teacher)
+    told = {"extra_files": extra, "teacher": source.teacher}
+    store.save(model, tokenizer, info, out, dtype=dtype, new=True, **told)
     if json:
         print_json(result)
         return

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import streamlit as st
 
 from shrp.data import load_probe
 from shrp.errors import CheckpointError, DataError
@@ -750,6 +751,36 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
     assert at.selectbox(key="checkpoint").value == "tiny"
     assert not made[-1].exists()
     assert "is not here" not in texts_of(at)  # the person took it away
+
+
+@pytest.mark.parametrize("given", ["an upload", "a path"])
+def test_whoever_touches_something_while_it_is_read_loses_nothing(
+    open_page, tiny_checkpoint, save_tiny, monkeypatch, given
+):
+    """Streamlit stops a run for the next one, wherever it is."""
+    (tiny_checkpoint.parent / "group").mkdir()
+    mine = save_tiny("mine", routing="token").rename(tiny_checkpoint.parent / "group" / "mine")
+    at = open_page("overview", tiny_checkpoint)
+    load, stopped = loaders.load_folder, []
+
+    def stop_once(folder):
+        if not stopped:
+            stopped.append(folder)
+            st.stop()
+        return load(folder)
+
+    monkeypatch.setattr(loaders, "load_folder", stop_once)
+    if given == "a path":
+        at.text_input(key="own-checkpoint-path").set_value("group/mine").run()
+    else:
+        upload(at, "zip", "mine.zip", zip_of(mine))
+    assert len(stopped) == 1
+    at.run()
+    assert not at.exception
+    assert at.selectbox(key="checkpoint").value.startswith("mine")
+    if given == "an upload":  # what was unpacked first is gone
+        gc.collect()
+        assert not stopped[0].exists()
 
 
 def test_several_uploads_stay_beside_each_other_up_to_a_number(

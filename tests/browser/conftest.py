@@ -33,7 +33,6 @@ def app_url(tmp_path_factory):
     """The app on the shipped checkpoints, the probe sets and GLUE, where SHRP_DATA_DIR names it, without results."""
     if not any((ROOT / "checkpoints").glob("*/config.json")):
         pytest.skip("no checkpoint is shipped under checkpoints/")
-    port = _free_port()
     environment = {k: v for k, v in os.environ.items() if k not in ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")}
     results = tmp_path_factory.mktemp("results")
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -41,31 +40,45 @@ def app_url(tmp_path_factory):
         environment["OMP_NUM_THREADS"] = "1"  # another app runs beside it, and waiting threads take its cores
     environment["SHRP_CACHE"] = str(results)
     log = tmp_path_factory.mktemp("app") / "streamlit.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    url = f"http://127.0.0.1:{port}"
+    process, url = _started(environment, log)
     try:
-        for _ in range(720):
-            try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).read()
-                assert process.poll() is None, f"another server is at {url}: {log.read_text()}"
-                break
-            except OSError:
-                if process.poll() is not None:
-                    pytest.fail(f"the app stopped: {log.read_text()}")
-                time.sleep(0.25)
-        else:
-            pytest.fail("the app did not start within three minutes")
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _started(environment: dict[str, str], log: Path) -> tuple[subprocess.Popen, str]:
+    """The app's process and its address, once it answers; on another port where another program took the first."""
+    for _ in range(3):
+        url = f"http://127.0.0.1:{(port := _free_port())}"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        for _ in range(720):
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).read()
+            except OSError:
+                pass
+            else:
+                if process.poll() is None:
+                    return process, url
+            if process.poll() is not None:
+                break
+            time.sleep(0.25)
+        else:
+            process.kill()
+            pytest.fail("the app did not start within three minutes")
+    pytest.fail(f"the app stopped: {log.read_text()}")
 
 
 @pytest.fixture(scope="session")
