@@ -361,8 +361,8 @@ def measured(selection: state.Selection) -> None:
         state.show_error(error)
         return
     counted = (
-        "Every real token picks its own experts, so shares count **tokens**; probabilities are means over an "
-        "input's tokens."
+        "Every real token picks its own experts, so shares count **tokens**, `[CLS]`, `[SEP]` and their like among "
+        "them; probabilities are means over an input's tokens."
         if stats.unit == "tokens"
         else "Every input picks its experts as a whole, so shares count **inputs**."
     )

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import t
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import collate, encode, longest_input, token_spans
@@ -22,7 +21,8 @@ from shrp.convert import layer_kinds
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.families import encoder_layers, position_bias
-from shrp.intervals import NO_WIDTH
+from shrp.intervals import of_mean
+from shrp.minimal_pairs import pairs_among, units_of
 from shrp.partial import run_from
 
 INPUTS = 96
@@ -53,6 +53,8 @@ class AttentionRoles:
     shares: Mapping[int, np.ndarray]
     """Layer -> `(N, H, R)` float32: means over an input's own tokens (not those that the tokenizer adds). `H` are the
     layer's experts, of a pruned layer those that it kept, of a narrow one its heads."""
+    units: np.ndarray | None = None
+    """`(N,)`: what is drawn as one where chance is asked (`shrp.minimal_pairs.units_of`); None takes each by itself."""
 
     @property
     def n(self) -> int:
@@ -69,15 +71,11 @@ class AttentionRoles:
         return self.shares[layer].mean(0)
 
     def interval(self, layer: int) -> np.ndarray:
-        """95% intervals of `mean` over inputs (Student's t), `(H, R, 2)`, cut to 0 and 1; nan for a single input, and
-        where all inputs are alike.
+        """95% intervals of `mean` over inputs (`shrp.intervals.of_mean`; the two of a minimal pair are drawn as one),
+        `(H, R, 2)`, cut to 0 and 1; nan for a single input, and where all inputs are alike.
         """
-        if self.n < 2:
-            return np.full((*self.shares[layer].shape[1:], 2), np.nan)
-        half = t.ppf(0.975, self.n - 1) * self.shares[layer].std(0, ddof=1) / np.sqrt(self.n)
-        half = np.where(2 * half > NO_WIDTH, half, np.nan)
-        mean = self.mean(layer)
-        return np.stack([mean - half, mean + half], axis=-1).clip(0, 1)
+        ends = np.apply_along_axis(of_mean, 0, self.shares[layer].astype(np.float64), self.units)  # (2, H, R)
+        return np.moveaxis(ends, 0, -1).clip(0, 1)
 
 
 def attention_roles(
@@ -109,7 +107,9 @@ def attention_roles(
     if not len(data):
         raise DataError(f"{data.name} is empty; attention needs at least one input.")
     limit = longest_input(model, tokenizer, max_length)
-    sampled = [data.texts[i] for i in data.stratified_order()[:inputs]]
+    rows = data.stratified_order()[:inputs]
+    units, drawn = units_of(len(rows), pairs_among(data, rows)), []
+    sampled = [data.texts[i] for i in rows]
     encoded = encode(tokenizer, sampled, limit)
     parts = [
         [None if span is None else span[0] for span in token_spans(tokenizer, text, limit)]
@@ -128,6 +128,7 @@ def attention_roles(
             device=model.device,
         )  # (B, R, T, T)
         own = places.sum((1, 3)).gt(0).sum(-1)  # (B,): tokens that attend
+        drawn.append(units[picked][(own > 0).cpu().numpy()])
         with torch.inference_mode():
             _, entering = run_from(model, batch, watch=list(layers))
             bias = position_bias(model, length)
@@ -144,7 +145,7 @@ def attention_roles(
         raise DataError("The experts' attention is not all finite numbers: the model's weights are spoilt.")
     if not len(next(iter(shares.values()))):
         raise DataError(f"no input of {data.name} has a token of its own that could attend to anything.")
-    return AttentionRoles(data.name, roles, shares)
+    return AttentionRoles(data.name, roles, shares, np.concatenate(drawn))
 
 
 def _places(parts: Sequence[int | None], ids: Sequence[int], length: int) -> np.ndarray:

@@ -105,19 +105,35 @@ class Exploration:
         """The chosen expert; under token routing the one that most tokens chose."""
         return int(self.shares(layer).argmax())
 
+    def several(self, layer: int) -> int:
+        """How many experts compute for the input, or for each token: the router's k."""
+        return int(self.fires(layer).sum(-1).max())
+
     def margin(self, layer: int) -> float:
-        """Largest minus second router probability, averaged over tokens under token routing."""
-        probs = np.sort(np.atleast_2d(self.probs[layer]), axis=-1)
-        return float((probs[:, -1] - (probs[:, -2] if probs.shape[1] > 1 else 0.0)).mean())
+        """The last router probability that is taken less the first that is not (under Top-1 largest less second),
+        averaged over tokens under token routing; near 0 another expert might as well have been taken.
+        """
+        probs = np.sort(np.atleast_2d(self.probs[layer]), axis=-1)[:, ::-1]
+        k = self.several(layer)
+        return float((probs[:, k - 1] - (probs[:, k] if probs.shape[1] > k else 0.0)).mean())
+
+    def runner_up(self, layer: int, expert: int | None = None) -> int:
+        """The likeliest expert beside one (by default the chosen one): where several fire for the input, not one that
+        fires together with it.
+        """
+        expert = self.choice(layer) if expert is None else expert
+        others, fires = self.mean_probs(layer).copy(), self.fires(layer)
+        others[expert] = -1.0
+        if len(fires) == 1 and fires[0, expert] and not fires.all():
+            others[fires[0]] = -1.0
+        return int(others.argmax()) if len(others) > 1 else expert
 
     def choices(self) -> pd.DataFrame:
         """One row a layer: the chosen expert, its (share and) probability, the runner-up and the margin."""
         rows = []
         for layer in self.layers:
             mean, shares, first = self.mean_probs(layer), self.shares(layer), self.choice(layer)
-            others = mean.copy()
-            others[first] = -1.0
-            second = int(others.argmax()) if len(mean) > 1 else first
+            second = self.runner_up(layer)
             row = {"layer": layer, "expert": first, "probability": float(mean[first])}
             if self.by_token:
                 row["share of tokens"] = float(shares[first])

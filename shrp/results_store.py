@@ -33,7 +33,7 @@ from shrp.fitting import FittedGates
 from shrp.intervals import stored_interval
 from shrp.usage import UsageStats
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raise it when files change, or when a model's arithmetic does so that kept outputs would be other ones now."""
 FOLDER = "SHRP_CACHE"
 """Variable of the environment that names the folder; without it, the platform's usual place for caches."""

@@ -29,8 +29,8 @@ def route_table(
     Returns:
         Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer, as for 6, `layer 6`
         (its Top-1 expert; under token routing the one that most of its tokens chose), `layer 6 probability` (the
-        router's, of that expert) and `layer 6 margin` (largest less second largest), means over tokens under token
-        routing. Columns in brackets only where they are known.
+        router's, of that expert) and `layer 6 margin` (largest less second largest; under Top-k the last taken less
+        the next), means over tokens under token routing. Columns in brackets only where they are known.
 
     Raises:
         DataError: these are of other inputs than each other.

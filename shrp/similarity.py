@@ -3,7 +3,9 @@
 Within a layer all experts feed one Expander, so their outputs `o_h` share its coordinates and a cosine between two of
 them means something. Across layers they do not, however equal their sizes: there linear CKA is used, which compares
 two sets of outputs by their patterns over tokens and does not change when the coordinates are turned.
-Source of CKA: Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019.
+Source of CKA: Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019; debiased by the
+estimator of Song et al., "Feature Selection via Dependence Maximization", JMLR 13, 2012: without, even unrelated
+outputs look alike on few tokens.
 
 Shapes: `N` sampled tokens, `H` experts a layer, `dh` head size.
 """
@@ -12,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -24,12 +25,13 @@ from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.families import position_bias
-from shrp.intervals import NO_INTERVAL, of_draws, of_mean
+from shrp.intervals import NO_INTERVAL, of_mean
+from shrp.minimal_pairs import pairs_among, units_of
 from shrp.partial import run_from
+from shrp.special import special_mask
 
 INPUTS, TOKENS_OF_EACH = 96, 16
 """Most sampled inputs, and most sampled tokens of each, so that long inputs don't dominate."""
-RESAMPLES = 200
 _BATCH = 16
 
 
@@ -40,18 +42,15 @@ class OutputSample:
     data: str
     outputs: Mapping[int, np.ndarray]
     """Layer -> `(H, N, dh)` float32."""
-    inputs: np.ndarray
-    """`(N,)`: which of the sampled inputs each token is of, ascending from 0."""
+    n_inputs: int
+    """Sampled inputs that have a token of their own."""
+    units: np.ndarray
+    """`(N,)`: what each token is drawn with where chance is asked, its input or both of a minimal pair."""
 
     @property
     def n(self) -> int:
         """Sampled tokens."""
-        return len(self.inputs)
-
-    @property
-    def n_inputs(self) -> int:
-        """Sampled inputs."""
-        return int(self.inputs[-1]) + 1
+        return len(self.units)
 
 
 def sample_outputs(
@@ -69,12 +68,12 @@ def sample_outputs(
 
     Args:
         inputs: at most so many.
-        tokens: at most so many of each input, drawn without replacement; `[CLS]` and `[SEP]` are real tokens.
+        tokens: at most so many of each input, drawn without replacement; not of those that the tokenizer adds.
         progress: called with inputs done and in all.
 
     Raises:
         PlanError: the model has no expert layer.
-        DataError: the data are empty.
+        DataError: the data are empty, or no input has a token of its own.
     """
     layers = expert_layers(model)
     if not layers:
@@ -87,14 +86,16 @@ def sample_outputs(
     # Inputs of like lengths together, so that little is padded; the sample does not depend on the order.
     order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
-    owners = []
+    drawn, n_inputs, units = [], 0, units_of(len(rows), pairs_among(data, rows))
     for start in range(0, len(order), _BATCH):
         batch = collate(tokenizer, encoded, order[start : start + _BATCH], model.device)
         real = batch["attention_mask"].bool().cpu().numpy()
-        picked = [np.sort(generator.permutation(np.flatnonzero(line))[:tokens]) for line in real]
+        own = real & ~np.stack([special_mask(tokenizer, line) for line in batch["input_ids"].tolist()])
+        picked = [np.sort(generator.permutation(np.flatnonzero(line))[:tokens]) for line in own]
         row = np.repeat(np.arange(len(picked)), [len(places) for places in picked])
         column = np.concatenate(picked)
-        owners.append(start + row)
+        n_inputs += sum(len(places) > 0 for places in picked)
+        drawn.append(units[order[start + row]])
         with torch.inference_mode():
             _, entering = run_from(model, batch, watch=list(layers))
             bias = position_bias(model, real.shape[1])
@@ -108,7 +109,9 @@ def sample_outputs(
     stacked = {
         layer: torch.cat(parts).transpose(0, 1).contiguous().cpu().numpy() for layer, parts in found.items()
     }
-    return OutputSample(data.name, stacked, np.concatenate(owners))
+    if not n_inputs:
+        raise DataError(f"no input of {data.name} has a token of its own whose outputs could be compared.")
+    return OutputSample(data.name, stacked, n_inputs, np.concatenate(drawn))
 
 
 def nearest_in_layer(sample: OutputSample, layer: int, expert: int, top: int = 5) -> pd.DataFrame:
@@ -125,68 +128,64 @@ def nearest_in_layer(sample: OutputSample, layer: int, expert: int, top: int = 5
     for other, values in enumerate(cosines):
         if other == expert:
             continue
-        low, high = of_mean(values, sample.inputs)
+        low, high = of_mean(values, sample.units)
         rows.append((other, float(values.mean()), max(low, -1.0), min(high, 1.0)))
     frame = pd.DataFrame(rows, columns=["expert", "cosine", "low", "high"])
     return frame.sort_values("cosine", ascending=False, kind="stable", ignore_index=True).head(top)
 
 
-def nearest_anywhere(
-    sample: OutputSample, layer: int, expert: int, top: int = 5, *, resamples: int = RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
+def nearest_anywhere(sample: OutputSample, layer: int, expert: int, top: int = 5) -> pd.DataFrame:
     """The experts of the other layers whose outputs vary the most alike over tokens, by linear CKA.
 
     Returns:
-        Columns layer, expert, `cka` (0 to 1) and `low, high`, 95% by a bootstrap over inputs; highest first.
+        Columns layer, expert, `cka` (about 0 where unrelated, at most 1) and `low, high`, 95% by a jackknife over
+        inputs (a bootstrap's repeated tokens would count as alike); highest first, without those where it is not
+        defined.
     """
-    mine = _centred(sample.outputs[layer][expert])
+    mine = sample.outputs[layer][expert]
     rows = [
-        (other_layer, other, _cka(mine, _centred(output)))
+        (other_layer, other, _cka(mine, output))
         for other_layer, outputs in sample.outputs.items()
         if other_layer != layer
         for other, output in enumerate(outputs)
     ]
-    frame = pd.DataFrame(rows, columns=["layer", "expert", "cka"])
+    frame = pd.DataFrame(rows, columns=["layer", "expert", "cka"]).dropna()
     frame = frame.sort_values("cka", ascending=False, kind="stable", ignore_index=True).head(top)
     bounds = [
-        _cka_interval(sample, (layer, expert), (int(row.layer), int(row.expert)), resamples, seed)
+        _jackknife(mine, sample.outputs[int(row.layer)][int(row.expert)], sample.units)
         for row in frame.itertuples()
     ]
     frame["low"], frame["high"] = zip(*bounds, strict=True) if bounds else ((), ())
     return frame
 
 
-def _centred(x: np.ndarray) -> np.ndarray:
-    return x - x.mean(0)
-
-
 def _cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear CKA of two centred matrices `(N, d1)` and `(N, d2)`; nan where one of them is constant."""
-    scale = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    return float(np.linalg.norm(x.T @ y) ** 2 / scale) if scale > 0 else float("nan")
+    """Debiased linear CKA of two matrices `(N, d1)` and `(N, d2)`, at most 1; nan for fewer than 4 rows, and where one
+    of them is constant.
+    """
+    if len(x) < 4:
+        return float("nan")
+    x, y = (values.astype(np.float64) - values.mean(0, dtype=np.float64) for values in (x, y))
+    scale = _dependence(x, x) * _dependence(y, y)
+    return float(min(_dependence(x, y) / np.sqrt(scale), 1.0)) if scale > 0 else float("nan")
 
 
-def _cka_interval(
-    sample: OutputSample, one: tuple[int, int], other: tuple[int, int], resamples: int, seed: int
-) -> tuple[float, float]:
-    """Percentiles of CKA over bootstrap samples of inputs; (nan, nan) for one input, and where all samples agree."""
-    if sample.n_inputs < 2:
+def _dependence(x: np.ndarray, y: np.ndarray) -> float:
+    """How much two centred matrices of `N` rows depend on each other, without the bias of the squared norm of their
+    product: the rows' products with themselves taken out.
+    """
+    n, of_x, of_y = len(x), (x**2).sum(1), (y**2).sum(1)
+    rows = n / (n - 2) * of_x @ of_y
+    return float(np.linalg.norm(x.T @ y) ** 2 - rows + of_x.sum() * of_y.sum() / ((n - 1) * (n - 2)))
+
+
+def _jackknife(x: np.ndarray, y: np.ndarray, units: np.ndarray) -> tuple[float, float]:
+    """The 95% interval of `_cka` from the values without each unit, by Student's t, cut to at most 1; (nan, nan) for
+    fewer than two units, and where all agree.
+    """
+    values = np.array([_cka(x[units != unit], y[units != unit]) for unit in np.unique(units)])
+    if len(values) < 2:
         return NO_INTERVAL
-    both = np.concatenate([sample.outputs[layer][expert] for layer, expert in (one, other)], axis=1)
-    split = both.shape[1] // 2
-    starts = np.searchsorted(sample.inputs, np.arange(sample.n_inputs + 1))
-    parts = [both[a:b].astype(np.float64) for a, b in pairwise(starts)]
-    # Products and sums of each input: those of a resample are weighted sums of them.
-    products = np.stack([part.T @ part for part in parts]).reshape(len(parts), -1)
-    sums = np.stack([part.sum(0) for part in parts])
-    sizes = np.diff(starts)
-    drawn = np.random.default_rng(seed).multinomial(
-        len(parts), np.full(len(parts), 1 / len(parts)), size=resamples
-    )
-    values = []
-    for weights in drawn:
-        mean, n = weights @ sums, weights @ sizes
-        covariance = (weights @ products).reshape(both.shape[1], -1) - np.outer(mean, mean) / n
-        scale = np.linalg.norm(covariance[:split, :split]) * np.linalg.norm(covariance[split:, split:])
-        values.append(np.linalg.norm(covariance[:split, split:]) ** 2 / scale if scale > 0 else np.nan)
-    return of_draws(np.array(values))
+    # What each unit adds to the mean, whose interval is that of a mean of them.
+    low, high = of_mean(_cka(x, y) + (len(values) - 1) * (values.mean() - values))
+    return low, min(high, 1.0)

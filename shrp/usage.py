@@ -61,7 +61,8 @@ class UsageStats:
     probs: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: router probabilities, averaged over real tokens under token routing."""
     margins: Mapping[int, np.ndarray]
-    """Layer -> `(N,)`: largest minus second probability, averaged as above."""
+    """Layer -> `(N,)`: the last probability that is taken less the first that is not (under Top-1 largest less second),
+    averaged as above."""
     norms: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: mean output norm of each expert; empty unless asked for."""
     logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
@@ -284,7 +285,7 @@ def measure_usage(
             trace = record.last(layer)
             mask = None if trace.token_mask is None else trace.token_mask.cpu()
             top1[layer][rows], probs[layer][rows], margins[layer][rows] = _by_input(
-                trace.probs.float().cpu(), mask
+                trace.probs.float().cpu(), mask, routed[layer].top_k
             )
             if trace.output_norms is not None:
                 norms[layer][rows] = trace.output_norms.cpu().numpy()
@@ -305,7 +306,7 @@ def measure_usage(
 
 
 def _by_input(
-    probs: torch.Tensor, token_mask: torch.Tensor | None
+    probs: torch.Tensor, token_mask: torch.Tensor | None, top_k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Top-1 counts `(B, H)`, mean probabilities `(B, H)` and mean margins `(B,)` of one batch."""
     if probs.dim() == 2:
@@ -313,8 +314,8 @@ def _by_input(
     b, t, h = probs.shape
     real = torch.ones(b, t, 1) if token_mask is None else token_mask.unsqueeze(-1).float()
     top1 = torch.nn.functional.one_hot(probs.argmax(-1), h) * real
-    best = probs.topk(2, dim=-1).values if h > 1 else torch.cat([probs, torch.zeros_like(probs)], -1)
-    margin = ((best[..., :1] - best[..., 1:2]) * real).sum((1, 2)) / real.sum((1, 2))
+    best = torch.cat([probs, torch.zeros_like(probs[..., :1])], -1).topk(top_k + 1, dim=-1).values
+    margin = ((best[..., -2:-1] - best[..., -1:]) * real).sum((1, 2)) / real.sum((1, 2))
     return top1.sum(1).long().numpy(), ((probs * real).sum(1) / real.sum(1)).numpy(), margin.numpy()
 
 

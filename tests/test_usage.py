@@ -9,6 +9,7 @@ import torch
 from shrp.batching import collate, encode, token_counts
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.explore import explore
 from shrp.groups import input_groups
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -240,6 +241,26 @@ def test_gate_norm_counts_all_gates_of_top_k(routing, tiny_routed, tiny_tokenize
             by_hand[layer][i] = gates * norms
     for layer, scores in stats.gate_norm().items():
         np.testing.assert_allclose(scores, by_hand[layer].mean(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+@pytest.mark.parametrize("top_k", [2, 4])
+def test_the_margin_is_of_the_last_that_is_taken_over_the_first_that_is_not(
+    routing, top_k, tiny_routed, tiny_tokenizer, tiny_data
+):
+    model, data = tiny_routed(routing=routing, top_k=top_k), tiny_data(9)
+    stats = measure_usage(model, tiny_tokenizer, data, batch_size=4)
+    for i, text in enumerate(data.texts):
+        (found,) = explore(model, tiny_tokenizer, data.task, [text])
+        with torch.no_grad(), record_routing() as record:
+            model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))
+        for layer in (1, 2):
+            ordered = record.probs(layer).sort(-1, descending=True).values
+            after = ordered[:, top_k] if top_k < H else torch.zeros(len(ordered))
+            margin = float((ordered[:, top_k - 1] - after).mean())
+            assert stats.margins[layer][i] == pytest.approx(margin, abs=1e-5)
+            assert found.margin(layer) == pytest.approx(margin, abs=1e-5)
+            assert found.several(layer) == top_k
 
 
 def test_an_expert_that_is_always_second_has_a_gate_norm():

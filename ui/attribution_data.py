@@ -66,7 +66,8 @@ def data_part(selection: state.Selection, output: int | None) -> None:
     _map(table, what, where, meaning, name)
     where_part(selection, found, key, where, name)
     st.subheader("Is usage a good signal?", anchor="usage")
-    _scatter(table, _measure(), where, meaning, name, found)
+    top_k = selection.checkpoint.info.config.top_k
+    _scatter(table, _measure(), where, meaning, name, found, labelled=data.labels is not None, top_k=top_k)
     with st.expander("All experts as a table, with intervals", icon=":material/table:"):
         _table(table, found, name, labelled=data.labels is not None)
 
@@ -141,10 +142,19 @@ def _map(table: pd.DataFrame, what: str, where: str, meaning: str, name: str) ->
 
 
 def _scatter(
-    table: pd.DataFrame, measure: str, where: str, meaning: str, name: str, found: KnockOuts
+    table: pd.DataFrame,
+    measure: str,
+    where: str,
+    meaning: str,
+    name: str,
+    found: KnockOuts,
+    *,
+    labelled: bool,
+    top_k: int,
 ) -> None:
     if table[measure].isna().all():
-        st.info("These data have no labels, so no score can be lost; rank usage against an effect instead.")
+        why = "The score is not defined on these inputs" if labelled else "These data have no labels"
+        st.info(f"{why}, so none can be lost; rank usage against an effect instead.")
         return
     ranks = importance.correlations(table, measure)
     unit = (
@@ -170,7 +180,7 @@ def _scatter(
         f"Scatter of usage against {unit}, a panel a layer. Spearman correlation: "
         + "; ".join(f"layer {r.layer} {_rho(r.spearman)} (n = {r.n} experts)" for r in ranks.itertuples()),
     )
-    st.markdown(_verdict(ranks, measure))
+    st.markdown(_verdict(ranks, measure, regression=found.task.is_regression, top_k=top_k))
     smallest, largest = int(ranks["n"].min()), int(ranks["n"].max())
     count = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
     st.caption(
@@ -194,7 +204,7 @@ def _rho(value: float) -> str:
     return f"{value:.2f}" if np.isfinite(value) else "not defined"
 
 
-def _verdict(ranks: pd.DataFrame, measure: str) -> str:
+def _verdict(ranks: pd.DataFrame, measure: str, *, regression: bool, top_k: int) -> str:
     """What the correlations say about usage, in words."""
     defined = ranks["spearman"].dropna()
     if defined.empty:
@@ -204,10 +214,12 @@ def _verdict(ranks: pd.DataFrame, measure: str) -> str:
         f"Usage ranks the experts as this measure does with ρ ≥ {STRONG} in **{strong} of {len(ranks)} layers** "
         f"(median ρ {defined.median():.2f} over the {len(defined)} where it is defined). "
     )
+    # Usage counts first choices alone.
+    often = "its usage" if top_k == 1 else "the share of inputs that use it, as one of several or not,"
     if measure == "effect":
         return start + (
             "This is in part so by construction: an expert changes nothing for inputs that don't use it, so its mean "
-            "over all inputs is its usage times its effect where used. It is what pruning by usage relies on; "
+            f"over all inputs is {often} times its effect where used. It is what pruning by usage relies on; "
             "whether usage also tells how much an expert matters **when** it is used, *effect where used* shows."
         )
     if measure == "effect_per_use":
@@ -215,6 +227,11 @@ def _verdict(ranks: pd.DataFrame, measure: str) -> str:
             "This leaves out how often an expert is used and asks only how much it matters when it is; experts that "
             "are never used have no value. A low ρ here with a high one over all inputs means: usage tells how often "
             "an expert matters, not how much."
+        )
+    if regression:
+        return start + (
+            "The score is a correlation over all inputs, to which an expert that few use adds little: the intervals in "
+            "the table are wide."
         )
     return start + (
         "The score counts only flipped predictions, so many experts tie at 0 and single inputs decide the order: "

@@ -10,7 +10,7 @@ from shrp.convert import expert_layers
 from shrp.errors import ShrpError
 from ui import attribution_figures as figures
 from ui import state
-from ui.attribution_results import Explained, expert_scores
+from ui.attribution_results import Explained, expert_scores, firing
 from ui.downloads import chart
 from ui.text import escape, escape_html
 
@@ -24,17 +24,18 @@ def expert_part(one: Explained, output: int, what: str, name: str, selection: st
     if not expert_layers(one.instance.model):
         st.info(no_experts(selection), icon=":material/alt_route:")
         return
+    default = max(256, experts.enough(firing(one)))
     budget = st.columns([2, 3])[0].select_slider(
         "Budget of Shapley values, in coalitions of experts",
         experts.BUDGETS,
-        value=256,
+        value=default,
         key=BUDGET,
         bind="query-params",
         help="Each coalition is one run of the model with some of the experts zeroed. With enough for all coalitions "
         "the values are exact; with fewer they are a sample with a standard error.",
     )
     try:
-        found, note = expert_scores(one, output, budget if budget in experts.BUDGETS else 256)
+        found, note = expert_scores(one, output, budget if budget in experts.BUDGETS else default)
     except ShrpError as error:
         state.show_error(error)
         return
@@ -73,6 +74,12 @@ def expert_part(one: Explained, output: int, what: str, name: str, selection: st
         f"{how}. Sum **{shares.values.sum():+.4f}**; output {shares.full:+.4f} less output without any expert "
         f"{shares.empty:+.4f} is **{shares.full - shares.empty:+.4f}**."
     )
+    if 0 < shares.permutations < experts.ENOUGH_ORDERS:
+        st.warning(
+            f"{shares.permutations} orders are too few for {k} experts: the values, the largest of them by chance, and "
+            "the whiskers may be far off. Take a larger budget.",
+            icon=":material/casino:",
+        )
     if note:
         st.caption(f":material/info: 'Router picks the next' is not shown: {escape(note)}")
     with st.expander("All values as a table", icon=":material/table:"):

@@ -158,6 +158,16 @@ def trust_checks(
     return once("attribution checks", 64, key, "Checking, parts done", work)
 
 
+def firing(one: Explained) -> int:
+    """How many experts compute for the input."""
+
+    def work(progress: Progress) -> int:
+        return len(experts.Coalitions(one.instance, 0).players)
+
+    key = one.checkpoint.fingerprint, one.instance.text
+    return once("attribution experts that fire", 256, key, "Reading the input", work)
+
+
 def expert_scores(one: Explained, output: int, budget: int) -> tuple[list[experts.ExpertScores], str]:
     """The attributions of an output to the experts that fire, and a sentence on what could not be had.
 

@@ -64,7 +64,7 @@ def pick_preference(one: Explained, routed: Exploration) -> tuple[Explained, str
         help="The expert that positive words draw the input to; what the layer takes, unless you pick another one.",
     )
     expert = picked if picked in experts else choice
-    rival = best_rival(routed, layer, expert)
+    rival = routed.runner_up(layer, expert)
     other = right.selectbox(
         "Rather than",
         experts,
@@ -85,16 +85,6 @@ def pick_preference(one: Explained, routed: Exploration) -> tuple[Explained, str
     return one.preferring(layer, expert, other), what
 
 
-def best_rival(routed: Exploration, layer: int, expert: int) -> int:
-    """The likeliest expert beside the one; where several fire for an input, not one that fires together with it."""
-    probs = routed.mean_probs(layer).copy()
-    probs[expert] = -1
-    fires = routed.fires(layer)
-    if len(fires) == 1 and fires[0, expert] and not fires.all():
-        probs[fires[0]] = -1
-    return int(probs.argmax())
-
-
 def _told(routed: Exploration, layer: int, expert: int, other: int) -> str:
     probs, choice = routed.mean_probs(layer), routed.choice(layer)
     first, second = percent(float(probs[expert])), percent(float(probs[other]))
@@ -107,10 +97,11 @@ def _told(routed: Exploration, layer: int, expert: int, other: int) -> str:
         takes = f"Layer {layer} takes expert {choice}"
     mean = ", mean over tokens" if routed.by_token else ""
     odds = "the natural logarithm of the one divided by the other"
-    odds = f"the mean over tokens of {odds}" if routed.by_token else odds
+    odds = f"the mean over tokens (special ones too) of {odds}" if routed.by_token else odds
+    above = "the mean favours" if routed.by_token else "the router prefers"
     return (
         f"{takes}. Router probabilities{mean}: expert {expert} **{first}**, expert {other} **{second}**. Explained is "
-        f"{odds}, which is a difference of two router logits: above 0 the router prefers expert {expert}."
+        f"{odds}, which is a difference of two router logits: above 0 {above} expert {expert}."
     )
 
 

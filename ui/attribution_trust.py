@@ -8,7 +8,6 @@ import streamlit as st
 
 from shrp.attribution import trust
 from shrp.attribution.tokens import WordScores
-from shrp.convert import router_layers
 from shrp.phrases import listed
 from ui.attribution_results import Explained, Options, trust_checks
 from ui.downloads import downloads
@@ -48,6 +47,11 @@ def _share(part: float) -> str:
     return percent(round(part, 3) + 0.0)  # + 0.0 turns -0.0 into 0.0
 
 
+def _substitute(one: Explained, chosen: Options) -> str:
+    """What the words of a set are replaced by, in a sentence."""
+    return "the mask token" if trust.substitute(one.instance, chosen.replacement) == "mask" else "padding"
+
+
 def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Options, name: str) -> list[str]:
     """Draw the section: infidelity and sensitivity of what is shown, on request.
 
@@ -56,14 +60,19 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
     """
     st.header("Is this trustworthy?", anchor="trust")
     unit = one.instance.unit
-    anew = " and the model routes again" * bool(router_layers(one.instance.model))
+    anew = " and the model routes again" * one.instance.reroutes
+    how = f"They are replaced as set above (“replaced by”){anew}. Word ablation works this way too, which favours it "
+    if chosen.replacement == "remove":
+        how = (
+            f"They are replaced by {_substitute(one, chosen)}{anew}, since sets of {unit}s are not taken out here. "
+            "Word ablation changes the text itself too, which favours it "
+        )
     st.markdown(
         f"Two tests: does the attribution **predict** how the output changes when {unit}s are replaced (infidelity), "
         "and does it **stay the same** under tiny changes (sensitivity)? In the first, each is held against its own "
         f"scores shuffled over the {unit}s: one that does no better does not know which {unit} matters, though it may "
-        f"know which way {unit}s move the output. How much that alone predicts, one score for every {unit} shows. They "
-        f"are replaced as set above (“replaced by”){anew}. Word ablation works this way too, which favours it "
-        "over gradients from padding."
+        f"know which way {unit}s move the output. How much that alone predicts, one score for every {unit} shows. "
+        f"{how}over gradients from padding."
     )
     if not st.toggle("Run the check", key=TRUST, bind="query-params", help="Some seconds to a minute."):
         return []
@@ -137,10 +146,7 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         f"{percent(steady.sensitivity, 0)} of their size (shuffled anew each time: "
         f"{percent(control.sensitivity, 0)})."
     )
-    routed = bool(router_layers(one.instance.model))
-    substitute = (
-        "the mask token" if chosen.replacement != "pad" and "mask" in one.instance.replacements else "padding"
-    )
+    routed, substitute = one.instance.reroutes, _substitute(one, chosen)
     st.caption(
         f"Infidelity: n = {trust.SAMPLES} random sets, each {unit} in a set with a chance of "
         f"{percent(trust.SHARE_REPLACED, 0)}, replaced by {substitute}{', the model routing anew' * routed}; the "

@@ -40,7 +40,7 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
     if data.labels is None:
         st.caption("These data have no labels, so what an expert is worth to them can't be told.")
         return
-    lengths = measurements.token_lengths(selection.checkpoint, data)
+    lengths = measurements.read_lengths(selection.checkpoint, data)
     known = input_groups(data, lengths=lengths, by=(CLASS, SLICE, LENGTH))
     present = {by: sum(mask[found.rows].any() for mask in groups.values()) for by, groups in known.items()}
     known = {by: groups for by, groups in known.items() if 1 < present[by] <= MOST_GROUPS}

@@ -8,7 +8,6 @@ import streamlit as st
 
 from shrp.attribution import tokens
 from shrp.attribution.tokens import WordScores
-from shrp.convert import router_layers
 from shrp.errors import ShrpError
 from shrp.phrases import counted
 from ui import attribution_figures as figures
@@ -108,7 +107,7 @@ def options(one: Explained) -> Options:
         bind="query-params",
         help="Of integrated gradients, at least: points on the way from the baseline to the input. Where the sum still "
         f"misses by more than {percent(tokens.LARGE_ERROR, 0)}, they are doubled, up to {tokens.ENOUGH_STEPS}"
-        f"{'; with a route that is not frozen they stay as set' * bool(router_layers(one.instance.model))}.",
+        f"{'; with a route that is not frozen they stay as set' * one.instance.reroutes}.",
     )
     known = [
         label for label, name in REPLACEMENTS.items() if name == "remove" or name in one.instance.replacements
@@ -126,7 +125,7 @@ def options(one: Explained) -> Options:
         "**nothing**: it is taken out and the others move up.",
     )
     frozen = True
-    if router_layers(one.instance.model):
+    if one.instance.reroutes:
         frozen = left.toggle(
             "Freeze the route",
             value=True,
@@ -167,7 +166,7 @@ def _attributions(one: Explained, output: int, what: str, name: str, chosen: Opt
             result = word_scores(one, output, method, chosen)
             st.html(figures.colored_words(result, parts, escape_html(result.method.capitalize())))
             st.caption(_about(result, chosen, one.preference))
-            _completeness(result, chosen, bool(router_layers(one.instance.model)))
+            _completeness(result, chosen, one.instance.reroutes)
             found.append(result)
             verdicts.append(st.empty())
     except ShrpError as error:

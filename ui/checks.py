@@ -131,6 +131,6 @@ def _show_warnings(selection: state.Selection, stats: UsageStats, healthy_traini
         f"Collapse: one expert above {percent(COLLAPSE_SHARE, 0)} in stage 1, or fewer than "
         f"{COLLAPSE_EXPERTS} effective experts in the trained model (exp of the usage's entropy: so many, used evenly, "
         f"have the same entropy). Noisy: usage entropy above {percent(NOISY_ENTROPY, 0)} of its maximum. "
-        "Near ties: a mean router margin, the largest less the second largest probability, "
+        "Near ties: a mean router margin, the last probability that is taken less the first that is not, "
         f"below {NOISY_MARGIN}."
     )

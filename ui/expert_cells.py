@@ -155,7 +155,9 @@ def routes_side_by_side(
             "<extra></extra>",
         )
     )
-    what = "the expert that most of its tokens choose" if explorations[0].by_token else "its expert"
+    several = max(map(explorations[0].several, layers), default=1)
+    what = "its expert" if several == 1 else f"of its {several} experts the one with the largest gate"
+    what = "the expert that most of its tokens choose" if explorations[0].by_token else what
     layout(
         fig,
         title,

@@ -7,7 +7,6 @@ import streamlit as st
 
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
-from shrp.similarity import RESAMPLES
 from ui import expert_profile_results as made
 from ui.downloads import downloads
 from ui.text import escape
@@ -17,8 +16,8 @@ def nearest(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, nam
     """Two small tables: within the layer by cosine, in the other layers by linear CKA. Raises as `sample_outputs`."""
     sample, within, across = made.nearest(checkpoint, data, layer, expert)
     st.markdown(
-        f"**Nearest experts** by similarity of outputs, on {sample.n:,} real tokens of {sample.n_inputs:,} of the "
-        f"{len(data):,} inputs of {escape(data.name)}"
+        f"**Nearest experts** by similarity of outputs, on {sample.n:,} tokens (special ones left out) of "
+        f"{sample.n_inputs:,} of the {len(data):,} inputs of {escape(data.name)}"
     )
     one, two = st.columns(2, gap="large")
     with one:
@@ -30,12 +29,11 @@ def nearest(checkpoint: Checkpoint, data: TextData, layer: int, expert: int, nam
             "cosine across layers would say nothing."
         )
     with two:
-        st.markdown("In other layers, by linear CKA (0 to 1)")
-        _table(across, "cka", "There is no other converted layer.")
+        st.markdown("In other layers, by linear CKA (0 unrelated, 1 alike)")
+        _table(across, "cka", "There is no other converted layer, or too little to compare with.")
         st.caption(
-            "Kornblith et al. 2019: whether two experts' outputs vary alike over tokens, whatever their coordinates. "
-            f"95% intervals by a bootstrap over inputs, {RESAMPLES} resamples; the nearest of many look nearer than "
-            "they are."
+            "Kornblith et al. 2019, debiased: whether two experts' outputs vary alike over tokens, whatever their "
+            "coordinates. 95% intervals by a jackknife over inputs; the nearest of many look nearer than they are."
         )
     downloads(
         pd.concat([within.assign(layer=layer, measure="cosine"), across.assign(measure="cka")]),

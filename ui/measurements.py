@@ -40,6 +40,14 @@ def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
     return _lengths(checkpoint, data, checkpoint.fingerprint, data.source_fingerprint)
 
 
+def read_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
+    """Tokens of each input that usage and scores read `(N,)`: what a model can tell lengths by."""
+    from shrp.batching import longest_input
+
+    longest = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
+    return np.minimum(token_lengths(checkpoint, data), longest)
+
+
 @st.cache_data(max_entries=48, show_spinner="Counting tokens …")
 def _lengths(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
     from shrp.batching import token_counts
@@ -158,7 +166,7 @@ def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str,
     from shrp.groups import input_groups
 
     def work(_: Progress) -> dict[str, dict[str, np.ndarray]]:
-        return input_groups(data, answers(checkpoint, data, stats), token_lengths(checkpoint, data))
+        return input_groups(data, answers(checkpoint, data, stats), read_lengths(checkpoint, data))
 
     key = (checkpoint.fingerprint, data.fingerprint)
     return once("groups", 6, key, "Grouping the inputs", work)

@@ -78,8 +78,12 @@ def router_heatmap(
         )
     )
     for row, layer in enumerate(layers):
-        _outline(fig, exploration.choice(layer), row)
-    marked = "the expert that most tokens choose" if exploration.by_token else "the chosen expert"
+        fires = exploration.fires(layer)
+        for expert in [exploration.choice(layer)] if exploration.by_token else np.flatnonzero(fires[0]):
+            _outline(fig, int(expert), row)
+    several = max(map(exploration.several, layers), default=1) > 1
+    marked = "the chosen experts" if several else "the chosen expert"
+    marked = "the expert that most tokens choose" if exploration.by_token else marked
     layout(
         fig,
         "Router probabilities",

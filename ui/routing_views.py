@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -136,24 +137,35 @@ def no_router(selection: Selection) -> None:
 
 def agreement(found: list[Exploration]) -> str:
     """In which layers the inputs' routes differ, in words."""
-    layers = found[0].layers
-    differ = [layer for layer in layers if len({e.choice(layer) for e in found}) > 1]
+    layers, by_token = found[0].layers, found[0].by_token
+    k = max((e.several(layer) for e in found for layer in layers), default=1)
+
+    def taken(e: Exploration, layer: int) -> frozenset[int]:
+        return frozenset([e.choice(layer)] if by_token else np.flatnonzero(e.fires(layer)[0]).tolist())
+
+    differ = [layer for layer in layers if len({taken(e, layer) for e in found}) > 1]
+    same_expert = "the same expert" if by_token or k == 1 else f"the same {k} experts"
     who = "Both inputs" if len(found) == 2 else f"All {len(found)} inputs"
-    how = " (by the expert that most of their tokens choose)" if found[0].by_token else ""
+    how = " (by the expert that most of their tokens choose)" if by_token else ""
     if not differ:
-        return f"{who} take the same expert in every one of the {len(layers)} routed layers{how}."
+        return f"{who} take {same_expert} in every one of the {len(layers)} routed layers{how}."
     near = [layer for layer in differ if min(e.margin(layer) for e in found) < NOISY_MARGIN]
+    two = (
+        "two largest router probabilities"
+        if k == 1
+        else "last router probability that is taken and first that is not"
+    )
     close = (
-        f" In {_layers(near)} that is a close call: an input's two largest router probabilities are less than "
-        f"{percent(NOISY_MARGIN, 0)} apart, so little may change its route."
+        f" In {_layers(near)} that is a close call: an input's {two} are less than {percent(NOISY_MARGIN, 0)} apart, "
+        "so little may change its route."
         if near
         else ""
     )
     if len(differ) == len(layers):
-        return f"In none of the {len(layers)} routed layers do they all take the same expert{how}.{close}"
+        return f"In none of the {len(layers)} routed layers do they all take {same_expert}{how}.{close}"
     same = len(layers) - len(differ)
     return (
-        f"{who} take the same expert in {same} of {len(layers)} routed layers{how}; they differ in "
+        f"{who} take {same_expert} in {same} of {len(layers)} routed layers{how}; they differ in "
         f"{_layers(differ)}.{close}"
     )
 
@@ -188,12 +200,16 @@ def one_input(selection: Selection, e: Exploration, number: int, top: float, *, 
             f"Heatmap of the expert that each of input {number}'s {len(e.tokens)} tokens takes in each layer",
             on_select=(lambda: routing_force.click_token(key, e)) if pick else None,
         )
-    shares = ("probability", "share of tokens")
+    shares, k = ("probability", "share of tokens"), max(map(e.several, e.layers), default=1)
     columns = {name: st.column_config.NumberColumn(name, format="%.1f%%") for name in shares}
     columns["margin"] = st.column_config.NumberColumn(
         "margin",
         format="%.2f",
-        help="Largest minus second largest router probability"
+        help=(
+            "Largest minus second largest router probability"
+            if k == 1
+            else f"The {k} largest router probabilities are taken: the last of them minus the next"
+        )
         + (", averaged over tokens" if e.by_token else "")
         + "; near 0 the choice is a toss-up.",
     )

@@ -106,7 +106,7 @@ def explanation(data: TextData) -> str:
 def measured(selection: state.Selection, stats: UsageStats) -> list[Grouping]:
     """The groupings of the picked data, once, with a progress bar the first time."""
     checkpoint, data = selection.checkpoint, selection.data
-    lengths = measurements.token_lengths(checkpoint, data)
+    lengths = measurements.read_lengths(checkpoint, data)
     answers = measurements.answers(checkpoint, data, stats)
     return once(
         "specialisation",

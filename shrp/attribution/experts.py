@@ -24,6 +24,8 @@ from shrp.routing import knock_out, record_routing, use_gates
 METHODS = ("zeroed", "router picks the next", "Shapley value")
 BUDGETS = (64, 256, 1024, 4096)
 """Coalitions that Shapley values may be computed from."""
+ENOUGH_ORDERS = 10
+"""Of fewer random orders, the means and their standard errors say little."""
 _KEPT_BYTES = 128 * 2**20
 """Bound on the hidden states that coalitions evaluated together share."""
 
@@ -216,7 +218,7 @@ def shapley_values(
     k = len(coalitions.players)
     if 2**k <= budget:
         return _exact(coalitions, k, progress)
-    orders = max(2, (budget - 2) // max(k - 1, 1))
+    orders = _orders(k, budget)
     generator = np.random.default_rng(seed)
     drawn = np.stack([generator.permutation(k) for _ in range(orders)])
     rank = np.argsort(drawn, axis=1)  # (orders, K): when each expert joins
@@ -234,6 +236,17 @@ def shapley_values(
         evaluations=len(np.unique(present.reshape(-1, k), axis=0)),
         permutations=orders,
     )
+
+
+def _orders(k: int, budget: int) -> int:
+    """Random orders of `k` experts whose coalitions a budget allows: all share the empty and the full one."""
+    return max(2, (budget - 2) // max(k - 1, 1))
+
+
+def enough(k: int) -> int:
+    """The least of `BUDGETS` that gives exact Shapley values of `k` experts, or `ENOUGH_ORDERS`; else the largest."""
+    found = (budget for budget in BUDGETS if 2**k <= budget or _orders(k, budget) >= ENOUGH_ORDERS)
+    return next(found, BUDGETS[-1])
 
 
 def _exact(coalitions: Coalitions, k: int, progress: Progress | None) -> ExpertScores:

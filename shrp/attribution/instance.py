@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import collate, encode, longest_input, token_counts, token_spans
+from shrp.convert import router_layers
 from shrp.errors import DataError
 from shrp.evaluate import label_columns
 from shrp.routing import play_back, record_routing
@@ -76,6 +77,11 @@ class Instance:
     def truncated(self) -> bool:
         """Whether the model reads only the text's beginning."""
         return self.full_length > len(self.tokens)
+
+    @property
+    def reroutes(self) -> bool:
+        """Whether a change of the words may take what is explained along another route."""
+        return bool(router_layers(self.model))
 
     @property
     def word_positions(self) -> list[int]:

@@ -31,6 +31,11 @@ class RouterInstance(Instance):
     expert: int
     rather_than: int
 
+    @property
+    def reroutes(self) -> bool:
+        """As of `Instance`: the layer's own choice comes after what its router reads."""
+        return any(layer < self.layer for layer in router_layers(self.model))
+
     def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
         """The log-odds `(B, 1)` of `expert` against `rather_than`, in nats: above 0 the router prefers the first.
 

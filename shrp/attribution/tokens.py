@@ -149,11 +149,12 @@ def converged_gradients(
     """`integrated_gradients` with as many steps as the sum needs: doubled from `steps` while it misses by more than
     `LARGE_ERROR`, at most to `most`.
 
-    Without a frozen route more steps need not bring the sum nearer, so there are as many as asked for.
+    Where the route may change on the way, more steps need not bring the sum nearer, so there are as many as asked for.
     """
+    jumps = instance.reroutes and not frozen
     while True:
         found = integrated_gradients(instance, output, steps=steps, frozen=frozen, progress=progress)
-        if not frozen or found.error_part <= LARGE_ERROR or steps >= most:
+        if jumps or found.error_part <= LARGE_ERROR or steps >= most:
             return found
         steps = min(2 * steps, most)
 

@@ -104,9 +104,7 @@ def check(
         the better sign; and of `SHUFFLED`, the mean over all shuffles of all attributions, dealt anew for each copy.
     """
     rng = np.random.default_rng(seed)
-    usual = "mask" if "mask" in instance.replacements else "pad"
-    substitute = replacement if replacement in instance.replacements else usual
-    present = _Presence(instance, output, substitute)
+    present = _Presence(instance, output, substitute(instance, replacement))
     replaced = _Replaced(present, seed)
     changes = float(np.mean(replaced.changes**2))
     total, found = (len(results) + 1) * (1 + NOISES), []
@@ -155,6 +153,12 @@ def check(
     alike = Trust(ALIKE, replaced.infidelity(even), misses, explained(misses), float("nan"), 0, float("nan"))
     real = _beside_the_best(found, results, replaced, rng) if changes > 0 else found
     return [*real, alike, shuffled]
+
+
+def substitute(instance: Instance, replacement: str) -> str:
+    """What stands for the words of a set in the checks, where they were replaced so: sets are not taken out."""
+    usual = "mask" if "mask" in instance.replacements else "pad"
+    return replacement if replacement in instance.replacements else usual
 
 
 def _shuffled(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -114,7 +114,9 @@ def usage(
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
-    from shrp.batching import token_counts
+    import numpy as np
+
+    from shrp.batching import longest_input, token_counts
     from shrp.checkpoint import load
     from shrp.evaluate import label_columns
     from shrp.groups import ANSWER, LENGTH, OUTCOME, groups_by, lacking
@@ -141,17 +143,18 @@ def usage(
             output_norms=output_norms,
             progress=progress,
         )
-    answers, lengths = None, None
+    answers, lengths, read = None, None, None
     if by in (ANSWER, OUTCOME, LENGTH) or explained or routes is not None:
         answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
         lengths = token_counts(loaded.tokenizer, source.texts)
-    groups = {} if by is None else groups_by(by, source, answers, lengths)
+        read = np.minimum(lengths, longest_input(loaded.model, loaded.tokenizer, length))
+    groups = {} if by is None else groups_by(by, source, answers, read)
     say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     if routes is not None:
         write_csv(route_table(stats, source, answers, lengths), routes)
         if not json:
             stderr.print(f"wrote {routes}")
-    said = _explained(source, stats, answers, lengths) if explained else []
+    said = _explained(source, stats, answers, read) if explained else []
     scored = _exchanged(loaded, source, stats, length) if exchanged else None
     if json:
         result = {
@@ -224,7 +227,7 @@ def _without_nan(rows: list[dict[str, Any]], names: tuple[str, ...]) -> list[dic
 
 
 def _explained(
-    source: TextData, stats: UsageStats, answers: np.ndarray, lengths: list[int]
+    source: TextData, stats: UsageStats, answers: np.ndarray, lengths: np.ndarray
 ) -> list[dict[str, Any]]:
     """Rows of `shrp.specialisation.specialisation_frame`."""
     from shrp.specialisation import specialisation, specialisation_frame

@@ -253,9 +253,11 @@ def _in_turn(
     loaded: Checkpoint, source: TextData, by: str | None, inputs: int, length: int
 ) -> dict[str, Any]:
     """Every expert's effect, and for whom it matters."""
+    import numpy as np
+
     from shrp.attribution.importance import blocks, knock_outs, merge
     from shrp.attribution.where import beyond_chance, count_tests, worth_by_group
-    from shrp.batching import token_counts
+    from shrp.batching import longest_input, token_counts
     from shrp.groups import groups_by
 
     parts = []
@@ -275,10 +277,11 @@ def _in_turn(
         }
         if by is not None:
             task = progress.add_task("dealing", total=None)
+            read = longest_input(loaded.model, loaded.tokenizer, length)
             frame = worth_by_group(
                 found,
                 source,
-                groups_by(by, source, lengths=token_counts(loaded.tokenizer, source.texts)),
+                groups_by(by, source, lengths=np.minimum(token_counts(loaded.tokenizer, source.texts), read)),
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
             result |= {"by": by, "groups": records(frame), "tested": count_tests(frame)}

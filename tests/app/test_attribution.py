@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from shrp import checkpoint as checkpoints
@@ -18,7 +19,6 @@ from ui import attribution_figures as figures
 from ui import (
     attribution_flips,
     attribution_results,
-    attribution_routes,
     attribution_unit,
     attribution_words,
     expert_cells,
@@ -291,6 +291,23 @@ def test_the_other_ways_to_measure(open_page, tiny_checkpoint, key, value, said)
     assert said in drawn + texts_of(at)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(np.arange(9) / 2, "a correlation over all inputs"), (1.5, "not defined on these inputs")],
+)
+def test_a_correlation_lost_is_not_of_flipped_answers(open_page, save_tiny, tmp_path, labels, said):
+    frame = pd.DataFrame({"sentence1": [f"w{i} w2" for i in range(9)], "sentence2": "w3", "label": labels})
+    (tmp_path / "data" / "stsb").mkdir(parents=True)
+    frame.to_parquet(tmp_path / "data" / "stsb" / "validation.parquet")
+    link = {"text": "w1 w2 ||| w3", "on_data": "true", "rank_by": "score lost", "source": "glue"}
+    folder = save_tiny("numbers", task="stsb", num_labels=1)
+    at = open_page("attribution", folder, data_dir=tmp_path / "data", **link)
+    assert not at.exception
+    assert said in texts_of(at)
+    assert "flipped predictions" not in texts_of(at)
+    assert "no labels" not in texts_of(at)
+
+
 def test_a_lost_accuracy_is_in_points_with_its_interval(open_page, tiny_checkpoint):
     at = open_page("attribution", tiny_checkpoint, text=TYPED, on_data="true", data_inputs="32")
     element = next(frame for frame in at.dataframe if "mean size where used" in frame.value)
@@ -408,6 +425,17 @@ def test_a_route_is_explained_as_the_library_does(open_page, tiny_checkpoint):
     assert f"layer {layer}'s log-odds of expert {taken} over expert {int(row['runner-up'])}" in said
 
 
+def test_below_the_lowest_routed_layer_there_is_no_route_to_freeze(open_page, tiny_checkpoint):
+    layers = checkpoints.load(tiny_checkpoint).info.config.layers
+    link = {"text": TYPED, "explain": "a layer's route", "methods": "integrated gradients"}
+    for layer, may in ((layers[0], False), (layers[-1], True)):
+        at = open_page("attribution", tiny_checkpoint, **link, route_layer=str(layer), freeze="false")
+        assert not at.exception
+        assert any(one.key == "freeze" for one in at.toggle) == may
+        assert router.prefer(made(tiny_checkpoint), layer, 1, 3).reroutes == may
+        assert any("not frozen" in str(box.value) for box in at.warning) == may
+
+
 def test_a_link_restores_the_explained_route(open_page, tiny_checkpoint):
     link = {"explain": "a layer's route", "route_layer": "0", "route_expert": "1", "route_other": "3"}
     layers = checkpoints.load(tiny_checkpoint).info.config.layers
@@ -501,7 +529,7 @@ def exploration(probs, gates):
     ],
 )
 def test_the_best_rival(probs, gates, expert, rival):
-    assert attribution_routes.best_rival(exploration(probs, gates), 3, expert) == rival
+    assert exploration(probs, gates).runner_up(3, expert) == rival
 
 
 def test_a_very_long_word_does_not_fill_the_memory_or_the_chart():

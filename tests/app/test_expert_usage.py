@@ -10,7 +10,7 @@ import torch
 from shrp import checkpoint as checkpoints
 from shrp.attention import layer_attention
 from shrp.attention_roles import attention_roles
-from shrp.batching import token_counts
+from shrp.batching import longest_input, token_counts
 from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate
 from shrp.knockout import Joint
@@ -609,7 +609,9 @@ def test_the_roles_of_attention_are_those_that_were_measured(open_page, tiny_che
 def test_what_routing_goes_by_is_measured_and_a_layers_experts_stand_by_group(page, tiny_checkpoint, stats):
     data = load_probe("sst2")
     loaded = checkpoints.load(tiny_checkpoint)
-    lengths, answers = token_counts(loaded.tokenizer, data.texts), stats.logits.argmax(1)
+    longest = longest_input(loaded.model, loaded.tokenizer)  # which the tiny model reads no further than
+    lengths = np.minimum(token_counts(loaded.tokenizer, data.texts), longest)
+    answers = stats.logits.argmax(1)
     (layers,) = [
         one for one in specs(page) if one["layout"]["title"]["text"].startswith("How much groups tell")
     ]

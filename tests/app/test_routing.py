@@ -588,7 +588,12 @@ def test_a_page_names_its_checkpoint(open_page, tiny_checkpoint, name):
 
 def walk(choices, margins):
     return SimpleNamespace(
-        layers=sorted(choices), by_token=False, choice=choices.__getitem__, margin=margins.__getitem__
+        layers=sorted(choices),
+        by_token=False,
+        choice=choices.__getitem__,
+        margin=margins.__getitem__,
+        several=lambda layer: 1,
+        fires=lambda layer: np.arange(8)[None] == choices[layer],
     )
 
 
@@ -606,4 +611,11 @@ def test_where_routes_differ_says_which_of_them_are_close_calls():
     assert "close call" not in routing_views.agreement([clear, sure])
     all_near = walk({6: 0, 8: 1, 10: 2}, dict.fromkeys((6, 8, 10), 0.05))
     assert routing_views.agreement([all_near, sure]).startswith("In none of the 3 routed layers")
+    probs = {6: np.array([0.5, 0.3, 0.15, 0.05])}
+    two = [
+        Exploration(TASKS["sst2"], ("t",), ("a",), 1, np.zeros(2), probs, gates={6: np.array(gates)})
+        for gates in ([0.6, 0.4, 0, 0], [0.7, 0, 0.3, 0])
+    ]
+    assert "do they all take the same 2 experts." in routing_views.agreement(two)  # though both have 0 first
+    assert "take the same 2 experts in every one" in routing_views.agreement(two[:1] * 2)
     assert "In layers 6, 8, 10 that is a close call" in routing_views.agreement([all_near, sure])

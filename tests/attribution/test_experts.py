@@ -39,6 +39,12 @@ def test_zeroed_experts_equal_zeroed_gates(made, request, name):
                 assert found.values[row, expert] == 0.0
 
 
+def test_the_default_budget_gives_exact_values_or_enough_orders():
+    assert [experts.enough(k) for k in (1, 6, 8, 26, 72, 132, 500)] == [64, 64, 256, 256, 1024, 4096, 4096]
+    for k in (9, 26, 72, 132):
+        assert experts._orders(k, experts.enough(k)) >= experts.ENOUGH_ORDERS
+
+
 def test_zeroed_experts_equal_captums_feature_ablation(made, routed):
     from captum.attr import FeatureAblation
 

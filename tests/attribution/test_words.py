@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -249,14 +250,18 @@ def test_integrated_gradients_take_more_steps_until_they_add_up(monkeypatch):
         return tokens.WordScores(tokens.METHODS[1], (), np.array([2.0 + off]), 2.0, 0.0, steps=steps)
 
     monkeypatch.setattr(tokens, "integrated_gradients", fake)
-    found = tokens.converged_gradients(None, 0, steps=16)
+    routed, fixed = SimpleNamespace(reroutes=True), SimpleNamespace(reroutes=False)
+    found = tokens.converged_gradients(routed, 0, steps=16)
     assert (asked, found.steps, found.error_part) == ([16, 32, 64], 64, 0.0)
     asked.clear()
-    assert tokens.converged_gradients(None, 0, steps=16, most=40).error_part == pytest.approx(0.5)
+    assert tokens.converged_gradients(routed, 0, steps=16, most=40).error_part == pytest.approx(0.5)
     assert asked == [16, 32, 40]
     asked.clear()
-    tokens.converged_gradients(None, 0, steps=16, frozen=False)
+    tokens.converged_gradients(routed, 0, steps=16, frozen=False)
     assert asked == [16]  # jumps of the route are no matter of steps
+    asked.clear()
+    tokens.converged_gradients(fixed, 0, steps=16, frozen=False)
+    assert asked == [16, 32, 64]  # where nothing can jump
 
 
 def test_what_is_left_without_a_word_is_compared_token_by_token(made, tiny_routed, tiny_tokenizer):
