@@ -85,8 +85,8 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
             f"{frame['draws'].max()} draws, the same at every visit, with intervals of these means. If no layer's "
             f"routes mattered, about {0.05 * layers:.1f} of the {layers} layers' intervals would still exclude 0. "
             "Shares matched: outputs shifted, without labels, until each class is as frequent as in the routed model, "
-            "since only the threshold may have moved. Nothing is retrained; for a model trained without a router, see "
-            "the no-router control in Experiments."
+            "since only the threshold may have moved; intervals take the shift as given. Nothing is retrained; for a "
+            "model trained without a router, see the no-router control in Experiments."
             + (
                 " Here the tokens of a batch, of inputs of about the same length, exchange theirs, also within a text."
                 if stats.unit == "tokens"

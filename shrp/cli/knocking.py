@@ -295,8 +295,8 @@ def _print_in_turn(found: dict[str, Any]) -> None:
     shown = ("layer", "expert", "usage", "uses", "effect", "signed")
     shown += ("score_lost",) if rows[0]["score_lost"] == rows[0]["score_lost"] else ()
     print_table(
-        f"every expert in turn, {where}: mean size of its effect on the answer, and its mean; the largest "
-        f"{len(rows)}",
+        f"every expert in turn, {where}: mean size of its effect on the predicted class's logit (or the number), and "
+        f"its mean; the largest {len(rows)}",
         [{name: row[name] for name in shown} for row in rows],
     )
     if "by" not in found:
