@@ -5,6 +5,7 @@ import os
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: the tests need no network
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # what is trained is asked for outputs there
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from shrp import cli
+from shrp import cli, precision
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
@@ -28,6 +29,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 HIDDEN, HEADS, LAYERS, VOCABULARY, POSITIONS = 24, 4, 3, 60, 40
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_number_format():
+    """What `auto` comes to is a short timing's, which another process on the same cores may turn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "_measured", lambda: "fp32")
+        yield
 
 
 def pytest_collection_modifyitems(items):

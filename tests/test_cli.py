@@ -46,8 +46,6 @@ from shrp.specialisation import specialisation, specialisation_frame
 from shrp.tasks import TASKS, TEXTS, custom_task
 from shrp.usage import measure_usage, plan_from
 
-COMMANDS = ("finetune", "train", "usage", "prune", "evaluate", "measure", "reference")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_routed, tiny_info):
@@ -103,12 +101,14 @@ def failed(result, words):
 def test_help_of_everything(shrp):
     code, out, _ = shrp("--help")
     assert code == 0
-    for command in COMMANDS:
+    commands = get_command(cli.app).commands
+    assert len(commands) > 10
+    for command in commands:
         assert command in out
         code, text, _ = shrp(command, "--help")
         assert code == 0
         assert "Usage: python -m shrp " + command in text
-        assert "--json" in text
+        assert ("--json" in text) == (command not in ("augment", "card"))  # which the README says
     assert shrp()[0] == 2
     assert shrp("nonsense")[0] == 2
 
@@ -124,10 +124,10 @@ def test_the_module_runs_by_itself(place):
         return subprocess.Popen(command, cwd=root, env=env, **pipes)
 
     done, wrong = start("measure", place / "routed", "--tokens", 9, "--json"), start("evaluate", place / "no")
-    out, err = done.communicate(timeout=120)
+    out, err = done.communicate()
     assert done.returncode == 0, err
     assert json.loads(out)["tokens"] == 9
-    out, err = wrong.communicate(timeout=120)
+    out, err = wrong.communicate()
     assert wrong.returncode == 1
     assert err.startswith("error: ")
     assert "Traceback" not in err

@@ -5,6 +5,7 @@ import threading
 import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,12 +130,20 @@ def test_glue_from_a_folder_keeps_texts_exactly(glue_folder):
         load_data("glue", "nope")
 
 
-def test_without_a_network_the_error_is_plain_and_quick(monkeypatch, tmp_path):
+def test_without_a_network_the_error_is_plain_and_nobody_waits_for_it(monkeypatch):
+    offline = []
+
+    def load_dataset(*args, **options):
+        offline.append(datasets.config.HF_HUB_OFFLINE)
+        raise ConnectionError("offline")
+
     monkeypatch.delenv(hub.DATA_DIR, raising=False)
-    monkeypatch.setattr(hub, "DATASET", "nyu-mll/no-such-copy-kept-here")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr(hub, "_reachable", lambda url: False)
     with pytest.raises(DataError, match=r"can't be read from the hub .* SHRP_DATA_DIR .* sst2/validation"):
         load_glue("sst2")
+    assert offline == [True]  # the hub is not asked once more
 
 
 def test_a_connection_that_breaks_midway_is_told_of_as_well(monkeypatch):

@@ -85,6 +85,7 @@ def test_who_does_not_ask_gets_none_and_threads_get_their_own(tiny_routed, tiny_
         thread.start()
     for thread in threads:
         thread.join()
+    assert sorted(found) == list(range(6))
     for seed, states in found.items():
         again = asked(model, tiny_inputs((4, 6, 3), seed=seed)).hidden_states
         assert len(states) == LAYERS + 1

@@ -1,4 +1,3 @@
-import time
 import warnings
 from dataclasses import replace
 
@@ -213,11 +212,9 @@ def test_bootstrap_of_a_correlation_is_near_fishers_interval():
 
 
 @pytest.mark.parametrize("name", ["cola", "mrpc", "stsb"])
-def test_bootstrap_is_reproducible_and_quick(name):
+def test_bootstrap_is_reproducible(name):
     labels, predictions = drawn(2, n=1000)
-    start = time.process_time()  # the machine may be busy with something else
     first = bootstrap_interval(TASKS[name], labels, predictions)
-    assert time.process_time() - start < 2  # 0.1 s at leisure
     assert first == bootstrap_interval(TASKS[name], labels, predictions)
     assert first != bootstrap_interval(TASKS[name], labels, predictions, seed=1)
     low, high = first

@@ -79,7 +79,7 @@ def test_an_install_has_every_file_of_the_package():
 def test_importing_the_package_alone_does_not_import_torch():
     code = "import sys, shrp; sys.exit('torch' in sys.modules)"
     root = Path(shrp.__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 
 
 def test_the_python_of_the_readme_runs(monkeypatch, capsys, tmp_path):

@@ -517,23 +517,31 @@ def test_existing_results_are_not_overwritten(place, finished):
         assert not run_folder(place / name).exists()
 
 
-def test_a_base_with_a_trained_head_is_its_own_teacher(place, tiny_model, tiny_tokenizer, finished):
+@pytest.fixture(scope="module")
+def classifier(place, tiny_model, tiny_tokenizer):
+    """A folder of a classifier with the task's labels in capitals."""
     names = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
     tiny_model(seed=4, **names).save_pretrained(place / "classifier")
     tiny_tokenizer.save_pretrained(place / "classifier")
+    return place / "classifier"
+
+
+def test_a_base_with_a_trained_head_is_its_own_teacher(
+    place, tiny_model, tiny_tokenizer, finished, classifier
+):
     recipe = replace(RECIPE, per_layer=(), recover=(), controls=())
     stages = []
-    run = Run(recipe, str(place / "classifier"), datasets(place), place / "own", announce=stages.append)
+    run = Run(recipe, str(classifier), datasets(place), place / "own", announce=stages.append)
     info = run()
-    assert stages == [f"teacher, which is {place / 'classifier'} with its own head", "routed"]
+    assert stages == [f"teacher, which is {classifier} with its own head", "routed"]
     score = evaluate(tiny_model(seed=4), tiny_tokenizer, datasets(place).validation).score
     assert rows_of(info)["dense teacher"]["score"] == score
     assert {row["kind"] for row in info.scores} == {"teacher", "routed"}
 
 
-def test_a_head_is_taken_for_the_tasks_by_its_labels(place, tiny_model, tiny_tokenizer, finished):
+def test_a_head_is_taken_for_the_tasks_by_its_labels(place, tiny_model, tiny_tokenizer, finished, classifier):
     task = datasets(place).train.task
-    assert load_base(str(place / "classifier"), task)[2]
+    assert load_base(str(classifier), task)[2]
     assert not load_base(str(place / "encoder"), task)[2]
     # Labels that stand for any say nothing of somebody's own classes, or numbers.
     tiny_model().save_pretrained(place / "generic")

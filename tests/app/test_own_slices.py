@@ -139,7 +139,7 @@ def test_a_link_with_what_is_no_slice_says_so(open_page, tiny_checkpoint):
     assert "Slices of your own are not in use: 'negation:' is no slice" in texts_of(at)
 
 
-def test_what_does_not_hang_on_slices_is_not_measured_again(open_page, tiny_checkpoint, monkeypatch):
+def test_what_does_not_hang_on_slices_is_not_measured_again(open_page, tiny_checkpoint, monkeypatch, cache):
     at = open_page("pruning_lab", tiny_checkpoint, budget=3)
     assert not at.exception
     tried = set(at.session_state["lab-tried"])

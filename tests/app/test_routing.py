@@ -398,7 +398,7 @@ def test_typed_text_goes_along_or_waits_for_its_task():
         assert not at.exception
         return at.text_area[0].value
 
-    at = AppTest.from_function(script).run()
+    at = AppTest.from_function(script, default_timeout=120).run()
     examples = at.text_area[0].value
     assert switch("cola") not in ("", examples)  # nothing was typed yet
     at.text_area[0].set_value("Mine is this one.")

@@ -192,7 +192,7 @@ def wait_for_query(page, **wanted):
 
 def low_contrast(page, least=4.5):
     """Texts with a contrast below `least` to 1, once colours have stopped changing, and how many there are in all."""
-    for _ in range(60):
+    for _ in range(240):
         found = page.evaluate(_LOW_CONTRAST, least)
         if found["texts"] and not found["low"]:
             break
@@ -201,8 +201,15 @@ def low_contrast(page, least=4.5):
 
 
 def cut_texts(page):
-    """What of figures, choices and charts' titles is cut off at the window's width, and how many were looked at."""
-    found = page.evaluate(_CUT)
+    """What of figures, choices and charts' titles is cut off at the window's width, once nothing is or nothing changes
+    any more, and how many were looked at.
+    """
+    page.evaluate("document.fonts.ready")
+    for _ in range(20):
+        found = page.evaluate(_CUT)
+        if found["seen"] and not found["cut"]:
+            break
+        page.wait_for_timeout(500)  # charts follow a font, or a change of the window, a little later
     return found["cut"], found["seen"]
 
 
@@ -226,13 +233,12 @@ def tab_to(page, wanted, most=150):
 
 def scrolled(page):
     """Wait until the page has stopped scrolling to what has the focus: a list that opens meanwhile is closed again."""
-    last = None
+    places = []
     for _ in range(50):
-        place = page.evaluate("document.activeElement.getBoundingClientRect().top")
-        if place == last:
+        places.append(page.evaluate("document.activeElement.getBoundingClientRect().top"))
+        if places[-4:] == places[-1:] * 4:  # a busy renderer may begin late
             return
-        last = place
-        page.wait_for_timeout(200)
+        page.wait_for_timeout(150)
 
 
 def slider_of(page):
