@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import ShrpError
 from shrp.measure import TOKENS, cost, dense_cost
@@ -86,6 +86,9 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             chosen = info.training.get("chosen_on", {})
             there = info.scores_on(chosen["data_fingerprint"]) if chosen else []
             same = any(one.get("data") == row.data for one in there)
+            if not chosen and info.plan is not None and not info.plan.selection.startswith("random"):
+                known = info.training.get("chosen_by") != PLAN_FILE  # else by the usage of the training
+                same = known and row.data == info.training.get("validation_data")
             picked = "its experts were chosen on these inputs, which flatters it a little" * same
             st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric), picked))))
             if selection.data is not None and (why := of_other_data(info, own, selection.data)):
@@ -157,7 +160,8 @@ st.markdown(summary_line(info, num_layers, num_experts))
 st.caption(
     "SHRP compresses Transformer encoders: in a converted layer each attention head is an *expert*, and a *router* "
     "picks one for each input or token. Pruning keeps some experts, such as the most used, and drops the router: what "
-    "is left is *static*, smaller and faster. This page says what a checkpoint is; the next ones answer:"
+    "is left is *static*: smaller, one graph for all inputs, and faster than the dense model. This page says what a "
+    "checkpoint is; the next ones answer:"
 )
 where_to_go()
 report.section(selection)

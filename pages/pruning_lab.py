@@ -50,10 +50,6 @@ def main() -> None:
     # Not a fragment: Streamlit lets a fragment's work finish before it looks at a moved slider, but stops a
     # whole run at once. So an evaluation that nobody waits for any more is dropped, and nothing queues.
     setting = controls(len(expert_layers(model)), experts)
-    intro.markdown(
-        "Keep only some experts in each converted layer and drop the routers. The pruned model is rebuilt and "
-        + lab_split.introduction(selection, setting)
-    )
     layers = list(expert_layers(model))
     editor = lab_edits.editor(selection.checkpoint.fingerprint, layers, experts, state.CHECKPOINT)
     score = st.container()  # filled in last, so that an edit is on the map before its score is there
@@ -62,6 +58,10 @@ def main() -> None:
         with score.container():  # progress comes and goes in here without moving what is below
             stats = lab.usage_for(setting.selection, selection.checkpoint, selection.ranking)
         setting, plan, base = lab_edits.edited(setting, editor.edits, stats, editor)
+        intro.markdown(
+            "Keep only some experts in each converted layer and drop the routers. The pruned model is rebuilt and "
+            + lab_split.introduction(selection, setting)
+        )
         with place:
             if setting.selection != lab.FITTED and max(plan.keep_counts().values()) == 1:
                 st.caption(

@@ -26,7 +26,7 @@ from shrp.metrics import (
     score,
     score_confusions,
 )
-from shrp.tasks import Task
+from shrp.tasks import TASKS, Task
 
 LOST, WON, STILL_WRONG = "right → wrong", "wrong → right", "wrong → other wrong"
 FURTHER, NEARER, AS_FAR = "further from the label", "nearer to the label", "as far from the label"
@@ -39,8 +39,8 @@ FLIP_COLUMNS = (
 
 _MEANS_RESAMPLES = 1000
 """Of the bootstrap of a mean over draws."""
-_FURTHER = 0.5
-"""Predictions of numbers that are further apart than this differ, in the label's units."""
+_FURTHER = 0.1
+"""Predictions of numbers that are further apart than this part of what the labels span differ."""
 
 
 def paired_difference(
@@ -187,6 +187,18 @@ def flip_text_columns(task: Task) -> list[str]:
     return distinct(task.text_columns, FLIP_COLUMNS)
 
 
+def far_apart(reference: Evaluation) -> float:
+    """How far two predictions of a number must be apart to be told as different: a tenth of what the labels span, or
+    without labels the reference's predictions, to two digits; of STS-B's 0 to 5 that is 0.5. 0 for classes.
+    """
+    if not reference.task.is_regression:
+        return 0.0
+    if reference.task == TASKS["stsb"]:
+        return 0.5
+    values = reference.predictions if reference.labels is None else reference.labels
+    return float(f"{_FURTHER * np.ptp(values):.2g}") if len(values) else 0.0
+
+
 def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.DataFrame:
     """The inputs that two models judge differently, with all that is known of each.
 
@@ -194,14 +206,14 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
         Columns index, the texts' (`flip_text_columns`), (label), reference, other (predictions), (class, p_reference,
         p_other), (slice), direction; one row an input, in the data set's order. Both probabilities are of `class`: the
         label, or the reference's prediction where there are no labels. Regression has no classes; there predictions
-        more than 0.5 apart count as different.
+        more than `far_apart` from each other count as different.
 
     Raises:
         DataError: the evaluations are not on the same data, or those are not `data`.
     """
     task, (before, after) = reference.task, _shared(reference, other)
     gaps = np.abs(reference.predictions[before] - other.predictions[after])
-    differ = gaps > (_FURTHER if task.is_regression else 0)
+    differ = gaps > far_apart(reference)
     before, after = before[differ], after[differ]
     rows = reference.indices[before]
     frame = pd.DataFrame(

@@ -282,7 +282,16 @@ def make_plan(
     if edits:
         # Whatever is picked beside a plan that a file gave whole has no part in it.
         whole = all(edits.of(layer).weights for layer in usage)
-        selection = edits.origin or ("given" if whole else selection)
+        mixed = (
+            edits.origin
+            and not whole
+            and edits.origin != selection
+            and any(e.weights for _, e in edits.layers)
+        )
+        if mixed:  # a control where either is one, and else neither's own choice
+            selection = "random" if "random" in (edits.origin, selection) else "given"
+        else:
+            selection = edits.origin or ("given" if whole else selection)
         selection += "" if whole else " with edits"
     if any(edit.weights for _, edit in edits.layers):
         combination = "given weights"

@@ -795,7 +795,7 @@ def test_experts_that_add_nothing_are_told(shrp, place, tmp_path):
     usage = {str(layer): [1.0, 0.0, 0.0, 0.0] for layer in loaded.info.config.layers}
     info = replace(loaded.info, usage=usage)
     checkpoint.save(loaded.model, loaded.tokenizer, info, tmp_path / "one")
-    said = r"2 of these experts have a weight of 0, as nothing was routed there, .* --combination mean"
+    said = r"2 of these experts have a weight of 0, as no input's first choice, .* --combination mean"
     code, _, err = shrp("prune", tmp_path / "one", "--per-layer", 2, "--out", tmp_path / "two")
     assert (code, bool(re.search(said, err))) == (0, True), err
     mean = ("--per-layer", 2, "--combination", "mean", "--out", tmp_path / "mean")

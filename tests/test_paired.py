@@ -16,13 +16,14 @@ from shrp.paired import (
     WON,
     agreement,
     by_group,
+    far_apart,
     flip_table,
     mean_difference,
     paired_difference,
 )
 from shrp.plan import make_plan
 from shrp.prune import prune
-from shrp.tasks import TASKS
+from shrp.tasks import TASKS, custom_task
 
 SST2 = TASKS["sst2"]
 
@@ -277,3 +278,20 @@ def test_where_no_draw_differs_there_is_no_interval(task):
         value, bounds = paired_difference(one, other)
         assert value == 0
         assert np.isnan(bounds).all()
+
+
+def test_numbers_are_apart_by_a_part_of_what_the_labels_span(tiny_data):
+    rated = custom_task("rated", ("text",), regression=True)
+    texts = tuple((f"w{i}",) for i in range(5))
+    for span, apart in ((100.0, 10.0), (1.0, 0.1), (0.0, 0.0)):
+        data = TextData(rated, "rated", texts, np.linspace(0, span, 5))
+        before = summarise(data, np.arange(5), np.zeros((5, 1), dtype=np.float32), True)
+        assert far_apart(before) == pytest.approx(apart)
+        moved = np.array([[0], [0.09], [0.11], [-9], [11]], dtype=np.float32)
+        after = summarise(data, np.arange(5), moved, True)
+        assert len(flip_table(before, after, data)) == (np.abs(moved) > apart).sum()
+    unlabelled = TextData(rated, "rated", texts)
+    spread = summarise(unlabelled, np.arange(5), np.linspace(0, 3, 5, dtype=np.float32)[:, None], True)
+    assert far_apart(spread) == pytest.approx(0.3)
+    stsb = TextData(TASKS["stsb"], "stsb", tuple((f"w{i}", "w") for i in range(3)), np.array([2.0, 2.5, 3.0]))
+    assert far_apart(summarise(stsb, np.arange(3), np.zeros((3, 1), dtype=np.float32), True)) == 0.5

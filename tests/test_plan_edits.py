@@ -95,6 +95,13 @@ def test_a_random_control_stays_one_where_it_comes_from_a_file():
     changed = edits.with_layer(6, LayerEdit(1))
     assert make_plan(USAGE, budget=4, edits=changed).selection == "random with edits"
     assert edits_of(make_plan(USAGE, budget=4, edits=changed)).origin == "random"
+    used = edits_of(make_plan(USAGE, per_layer=2)).with_layer(6, LayerEdit(1))
+    mixed = make_plan(USAGE, budget=4, edits=used, selection="random")
+    assert mixed.selection == "random with edits"  # layer 6's is a draw
+    by_norm = {layer: share[::-1] for layer, share in USAGE.items()}
+    mixed = make_plan(USAGE, budget=4, edits=used, selection="gate_norm", scores=by_norm)
+    assert mixed.selection == "given with edits"
+    assert make_plan(USAGE, budget=4, edits=used).selection == "usage with edits"
     for unknown in ("", "<script>", "oracle", "given"):
         given = edits_of(replace(drawn, selection=unknown))
         assert make_plan(USAGE, budget=4, edits=given).selection == "given"

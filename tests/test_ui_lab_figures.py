@@ -335,19 +335,20 @@ def test_the_verdict_says_what_was_not_tested():
 
 
 @pytest.mark.parametrize(
-    ("p_values", "words"),
+    ("highs", "words"),
     [
-        ((0.5, 0.4), "none of the 2 others can be told from it"),
-        ((0.001, 0.4), "1 of the 2 others can't be told from it"),
-        ((0.001, 0.001), "all 2 others are below it by more than chance"),
+        ((0.1, 0.1), "none of the 2 others can be told from it"),
+        ((-0.05, 0.1), "1 of the 2 others can't be told from it"),
+        ((-0.05, -0.01), "all 2 others are below it by more than chance"),
     ],
 )
-def test_the_verdict_counts_what_cannot_be_told_from_the_best(p_values, words):
+def test_the_verdict_counts_what_cannot_be_told_from_the_best(highs, words):
+    """By the interval that stands beside it, whatever the test says."""
     frame = tried_frame((2, 0.80, 100), (4, 0.85, 300), (6, 0.90, 500))
     best = lab_pareto.pareto(frame, "encoder_flops")
     gaps = {
-        plan: lab_pareto.Gap(-0.1, (-0.2, 0.1), p)
-        for plan, p in zip(best["plan"], (*p_values, 1.0), strict=True)
+        plan: lab_pareto.Gap(-0.1, (-0.2, high), 0.05)
+        for plan, high in zip(best["plan"], (*highs, 0.1), strict=True)
     }
     text = lab_pareto.verdict(best, gaps, "accuracy", "encoder_flops", frame)
     assert words in text
@@ -604,7 +605,13 @@ def test_a_selection_is_held_against_random_draws_of_its_size():
         (0.70, 0.70, 0.72, False),
     ],
 )
-def test_most_of_a_loss_is_the_threshold_s_only_where_something_is_lost(routed, pruned, matched, most):
+def test_most_of_a_loss_is_the_threshold_s_only_where_something_is_lost(
+    routed, pruned, matched, most, monkeypatch
+):
+    ends = (0.01, 0.2)
+    monkeypatch.setattr(lab_threshold.paired_results, "difference", lambda *_: (0.1, ends))
     one, other = (SimpleNamespace(score=score) for score in (pruned, routed))
     found = lab_threshold.Matched(np.zeros(2), SimpleNamespace(score=matched))
     assert lab_threshold.is_most(found, one, other) == most
+    ends = (-0.01, 0.2)  # what comes back may be chance
+    assert not lab_threshold.is_most(found, one, other)

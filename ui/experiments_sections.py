@@ -71,7 +71,9 @@ def _topk(found: Experiment) -> None:
             st.caption("Overlap needs two seeds or more.")
             continue
         note = _note(
-            found, task, "kept experts that inputs were routed to; bars: least and most alike pair of seeds"
+            found,
+            task,
+            "kept experts that are some input's first choice; bars: least and most alike pair of seeds",
         )
         chart(figures.kept_overlap(mine, note), mine, f"overlap-{task}", f"overlap-{task}", f"Overlap. {alt}")
         _by_layer(found, task, mine)

@@ -86,6 +86,10 @@ class Setting:
         """
         if self.edits.origin:
             labels = {kind: label for label, kind in SELECTIONS.items()}
+            picked = SELECTIONS.get(self.selection)
+            if not self.whole and picked != self.edits.origin:  # layers that it does not give are chosen so
+                mixed = "random" in (picked, self.edits.origin)
+                return (labels["random"] if mixed else GIVEN), AS_GIVEN
             return labels.get(self.edits.origin, self.edits.origin), AS_GIVEN
         if self.edits and self.whole:
             return GIVEN, AS_GIVEN

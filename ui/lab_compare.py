@@ -73,7 +73,7 @@ def paired_test(
     st.markdown(verdict(names, one.metric, data.name, one.n, difference, bounds, counts))
     if threshold := lab_threshold.between(one, other, data):
         st.markdown(threshold)
-    st.caption(many_comparisons(looked, counts is not None))
+    st.caption(many_comparisons(looked, counts is not None and one.metric == "accuracy"))
 
 
 def _looked_at(data: TextData, pair: frozenset[str]) -> int:
@@ -169,13 +169,22 @@ def verdict(
         f"{counts.only_b:,}."
     )
     chance = percent(counts.p_value) if counts.p_value >= 0.001 else "under 0.1%"
-    tail = f"Were both equally good, a split at least as uneven would come in {chance} of samples, so "
-    if counts.p_value < ALPHA:
-        tail += "chance alone hardly explains it."
+    test = f"were both right as often, a split at least as uneven would come in {chance} of samples (McNemar's test)"
+    if bounds[0] != bounds[0]:
+        return f"{head} The difference has no interval, so nothing can be said of it; {test}."
+    apart = not bounds[0] <= 0 <= bounds[1]
+    if apart:
+        tail = "The interval of the difference excludes 0: chance alone hardly explains it"
     else:
-        tail += "these data don't tell them apart, which does not show that they are equal."
-    note = "" if metric == "accuracy" else f" The test is on right and wrong, not on {metric_name(metric)}."
-    return f"{head} {tail}{note}"
+        tail = (
+            "The interval of the difference holds 0: these data don't tell them apart, which does not show that they "
+            "are equal"
+        )
+    if metric != "accuracy":  # on which the test is not
+        return f"{head} {tail}. As to right and wrong, which is not {metric_name(metric)}, {test}."
+    if apart != (counts.p_value < ALPHA):
+        return f"{head} {tail}; {test}, so it is a borderline case."
+    return f"{head} {tail}; {test}."
 
 
 def rounded_down(value: float) -> str:

@@ -63,7 +63,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             help="- **Usage**: the most used experts (the paper's choice), counted on the picked data "
             "(with a held-out half: on the half that is not scored).\n"
             "- **Recorded usage**: the same, counted on the training's validation data and stored in the checkpoint; "
-            "the command line uses it.\n"
+            "`prune` and `export` on the command line use it.\n"
             "- **Gate × norm**: largest mean of gate (what an expert's output is multiplied by: 1 of a Top-1 choice, "
             "else 0) times output norm.\n"
             "- **Ablation**: those whose removal changes the answer most, each removed in turn for up to 512 inputs; "

@@ -99,8 +99,8 @@ def _notes(found: Editor, plan: PruningPlan, base: PruningPlan) -> None:
         )
         if idle := sum(weight == 0 for _, kept in plan.layers for weight in kept.weights):
             st.caption(
-                f":material/info: {idle} of the {plan.budget} kept experts have weight 0, as nothing is routed to "
-                f"them: the other {plan.budget - idle} alone give the same answers at a lower cost. A plain mean, or "
+                f":material/info: {idle} of the {plan.budget} kept experts have weight 0, as they are no input's first "
+                f"choice: the other {plan.budget - idle} alone give the same answers at a lower cost. A plain mean, or "
                 "fitted gates, would weigh them."
             )
         return
@@ -112,7 +112,7 @@ def _notes(found: Editor, plan: PruningPlan, base: PruningPlan) -> None:
         notes.append(f"Layer {layer} keeps {kept} instead of {wanted}: so many are {why}.")
     if idle := _idle(found, plan):
         notes.append(
-            f"Kept with weight 0, as nothing is routed to them: {idle}. A plain mean would weigh them."
+            f"Kept with weight 0, as no input's first choice: {idle}. A plain mean would weigh them."
         )
     if given := [layer for layer, edit in found.edits.layers if edit.weights]:
         notes.append(f"Weights as in the file: {_layers(given)}.")

@@ -181,7 +181,7 @@ def flips(
     data = selection.data
     frame = paired.flip_table(reference, other, data)
     regression = data.task.is_regression
-    what = "differ by more than 0.5" if regression else "flip"
+    what = f"differ by more than {paired.far_apart(reference):g}" if regression else "flip"
     counts = frame["direction"].value_counts()
     said = ", ".join(
         f"{number:,} {escape(kind)}" for kind, number in counts.items() if kind != paired.UNLABELLED

@@ -118,8 +118,9 @@ def section(
         scored: the model that is exported, in PyTorch, on all of `data`.
     """
     st.markdown(
-        "**ONNX**, to serve with onnxruntime and tokenizers alone; the README has the ten lines. Building traces the "
-        "model and compares it with PyTorch, which takes a minute or so the first time."
+        "**ONNX**, to serve with onnxruntime and tokenizers alone; the README has the ten lines (of a pair give a "
+        "tuple of two texts; a regression has no labels, and its output is the number). Building traces the model and "
+        "compares it with PyTorch, which takes a minute or so the first time."
     )
     for int8 in (False, True):
         precision = "int8" if int8 else "float32"

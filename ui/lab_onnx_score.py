@@ -12,7 +12,7 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.errors import ExportError, ShrpError, first_line
 from shrp.evaluation import Evaluation
-from shrp.paired import flip_table
+from shrp.paired import far_apart, flip_table
 from shrp.phrases import counted
 from ui import paired_results, state
 from ui.store import Progress, once, results
@@ -76,7 +76,7 @@ def run(archive: bytes, data: TextData, progress: Progress) -> Evaluation:
 def sentence(found: Evaluation, same: Evaluation, data: TextData) -> str:
     """The export's score, its difference to PyTorch's, and how many answers changed, as Markdown."""
     flips = len(flip_table(same, found, data))
-    what = "differ by more than 0.5 in" if data.task.is_regression else "are others for"
+    what = f"differ by more than {far_apart(same):g} in" if data.task.is_regression else "are others for"
     answers = f"its answers {what} {flips:,} of {counted(found.n, 'input')}"
     if data.labels is None:
         return f"As served, {answers}, {escape(data.name)}."

@@ -37,7 +37,8 @@ from ui.text import count, escape, file_name, percent, plain, with_interval
 MATCH, MATCH_LABEL = "match_shares", "With the routed model's answer shares"
 MATCH_HELP = (
     "Shifts the output bias of the saved checkpoint so that it gives each class as often as the routed model does on "
-    "these inputs; their labels have no part in it. The score under Threshold, above, is then the checkpoint's."
+    "these inputs; their labels have no part in it. The score under Threshold, above, is then the checkpoint's, but "
+    "for its rounding to float16."
 )
 
 

@@ -13,7 +13,7 @@ from shrp.paired import agreement
 from shrp.phrases import listed
 from shrp.sweep import LOSSES, pareto_best
 from ui import paired_results
-from ui.text import ALPHA, interval_text, is_percentage, metric_name, p_text, percent, score_text, signed
+from ui.text import interval_text, is_percentage, metric_name, p_text, percent, score_text, signed
 
 SHARES = {
     "encoder_flops": "encoder FLOPs",
@@ -76,9 +76,7 @@ class Gap:
 
     @property
     def is_noise(self) -> bool:
-        """Whether chance alone explains it: by the test for accuracy, else by the interval holding 0."""
-        if np.isfinite(self.p_value):
-            return self.p_value >= ALPHA
+        """Whether chance alone may explain it: the interval, which stands beside it, holds 0 or is not known."""
         return not (self.interval[0] > 0 or self.interval[1] < 0)
 
 
@@ -167,7 +165,7 @@ def verdict(
     rest = below[below["plan"].isin(list(gaps))]
     untested = len(below) - len(rest)  # their outputs are no longer there
     noise = [row for row in rest.itertuples() if gaps[row.plan].is_noise]
-    test = f"McNemar's test at {ALPHA}" if metric == "accuracy" else "by the paired 95% interval"
+    test = "by the paired 95% interval"
     highest = f" #{top['number']} scores highest"
     # At different costs one of the two would not be among the best.
     if len(below) == 1 and below["score"].iloc[0] == top["score"]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from shrp.halves import FEWEST, halves, in_halves
-from ui.lab import RECORDED, Setting
+from ui.lab import GIVEN, RECORDED, Setting
 from ui.lab_reference import with_part
 from ui.state import Selection
 from ui.store import results
@@ -52,7 +52,17 @@ def _split(selection: Selection) -> Selection:
 def introduction(selection: Selection, setting: Setting) -> str:
     """What the experts are ranked on and the score is of, as Markdown."""
     name, n = escape(selection.data.name), len(selection.data)
-    if setting.selection == RECORDED:
+    chosen = setting.chosen_by[0]
+    if setting.is_control or chosen == GIVEN or setting.whole:
+        how = "drawn at random" if setting.is_control else "those of a plan from a file"
+        on = selection.data if selection.ranked_on is None else selection.ranked_on
+        weighed = (
+            ""
+            if setting.whole
+            else f"; weights and budget follow usage on {escape(on.name)} (n = {len(on):,})"
+        )
+        return f"evaluated on **{name}** (n = {n:,}); the experts are {how}{weighed}."
+    if chosen == RECORDED:
         of = selection.checkpoint.info.training.get("validation_data", "the validation data of its training")
         return (
             f"evaluated on **{name}** (n = {n:,}); the usage that experts are chosen by is the checkpoint's own, of "

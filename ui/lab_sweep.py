@@ -269,6 +269,10 @@ class Section:
                     "anew."
                 )
         with self.table.container():
+            if self.matched:
+                st.caption(
+                    "All that follows is of scores with matched answer shares; Compare pairs them as they are."
+                )
             for sentence in against_chance(tried, metric):
                 st.markdown(escape(sentence))
             if len(best):

@@ -67,9 +67,13 @@ def between(one: Evaluation, other: Evaluation, data: TextData) -> str:
 
 
 def is_most(found: Matched, pruned: Evaluation, routed: Evaluation) -> bool:
-    """Whether at least half of what pruning loses, and more than a point, comes back once the threshold is mended."""
+    """Whether at least half of what pruning loses, and more than a point, comes back once the threshold is mended, by
+    more than chance.
+    """
     lost, mended = routed.score - pruned.score, found.evaluation.score - pruned.score
-    return lost > 0 and mended > 0.01 and mended >= lost / 2
+    if not (lost > 0 and mended > 0.01 and mended >= lost / 2):
+        return False
+    return paired_results.difference(found.evaluation, pruned)[1][0] > 0
 
 
 def line(found: Matched, pruned: Evaluation, routed: Evaluation, data: TextData) -> str:

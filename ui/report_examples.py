@@ -22,6 +22,16 @@ EXAMPLES = 5
 """Inputs of each kind of example."""
 
 
+def _route(selection: Selection) -> str:
+    """What of an input's route is told, as the start of a sentence's object."""
+    config = selection.checkpoint.info.config
+    if config.routing == "token":
+        return "the expert that most of its tokens take"
+    return (
+        "the expert" if config.top_k == 1 else f"of its {config.top_k} experts the one with the largest gate"
+    )
+
+
 def examples_part(
     part: Section, selection: Selection, usage: UsageStats | None, evaluation: Evaluation | None
 ) -> None:
@@ -46,7 +56,7 @@ def examples_part(
         part.table(
             example_frame(evaluation, rows, data, usage),
             f"{len(rows)} of {evaluation.n:,} inputs of {data.name}"
-            + ("; route: the expert taken in each layer, input side first" if usage is not None else ""),
+            + (f"; route: {_route(selection)} in each layer, input side first" if usage is not None else ""),
             texts=_text_names(data.task),
         )
         if usage is None:
@@ -64,7 +74,7 @@ def examples_part(
         longer = any(one.full_length > cut for one in seen)
         part.figure(
             routes_side_by_side(seen, labels=labels, title=f"Routes: {title[0].lower()}{title[1:]}"),
-            f"The expert that each of these inputs takes in the routed layers "
+            f"Of each of these inputs {_route(selection)}, in the routed layers "
             f"{', '.join(map(str, seen[0].layers))}, as in the table"
             + (f", where inputs are cut at {cut} tokens." if longer else "."),
             f"Data: {data.name}, n = {len(rows)} inputs picked by the outputs, not a sample.",

@@ -52,18 +52,23 @@ def reproduce_part(part: Section, selection: Selection) -> None:
     sliced = by_column + "".join(f" --slice {shlex.quote(line)}" for line in words) + alone
     columns = columns_left(selection.checkpoint.info.task) if selection.source == FOLDER else None
     read = _joined(_read_as(selection, columns))
-    lines = [
-        f"python -m shrp evaluate {name} --data {data}{read}{sliced}",
-        f"python -m shrp measure {name} --tokens {TOKENS}",
-    ]
+    info = selection.checkpoint.info
+    of_task = info.task.name != TEXTS.name  # what was converted on texts answers nothing
+    labelled = selection.data is not None and selection.data.labels is not None
+    answers = "" if labelled else " --predictions answers.csv"
+    lines = [f"python -m shrp evaluate {name} --data {data}{read}{sliced}{answers}"] * of_task
     if selection.is_routed:
-        lines.insert(1, f"python -m shrp usage {name} --data {data}{read}{sliced}")
-        half = len(selection.checkpoint.info.config.layers) * 2
+        told = " --explained --exchanged"
+        lines.append(f"python -m shrp usage {name} --data {data}{read}{sliced}{told}")
+    lines.append(f"python -m shrp measure {name} --tokens {TOKENS}")
+    if selection.is_routed:
         of_some = sliced * bool(alone)
-        lines.append(f"python -m shrp sweep {name} --data {data}{read}{of_some}")
+        if of_task and labelled:
+            for allocation in ("", " --allocation budget"):
+                lines.append(f"python -m shrp sweep {name} --data {data}{read}{of_some}{allocation}")
         read = _joined(_read_as(selection, columns, pairs=False))
-        on = f" --data {data}{read}{of_some}" * bool(alone)
-        lines.append(f"python -m shrp prune {name} --budget {half}{on} --out pruned")
+        on = f" --data {data}{read}{of_some}" * (bool(alone) or not info.usage)
+        lines.append(f"python -m shrp prune {name} --budget {2 * len(info.config.layers)}{on} --out pruned")
     part.code("\n".join([*lines, "streamlit run app.py"]))
     training = selection.checkpoint.info.training
     if (command := train_command(selection)) is not None:
@@ -225,7 +230,8 @@ def _settings(config: Mapping[str, Any], options: Sequence[str]) -> list[str]:
 def limits_part(part: Section, selection: Selection) -> None:
     """What the numbers of the report do not cover."""
     lines = [
-        "Intervals are 95% and cover the choice of these inputs only: not the seed of training, nor other data.",
+        "Intervals are 95% (of averaged random draws the range) and cover the choice of these inputs only: not the "
+        "seed of training, nor other data.",
         "FLOPs and parameters are counted from the architecture; time depends on the machine and is not in here.",
         "A share of the encoder and a share of the whole model differ: the embeddings are in the second alone.",
         "Examples are picked by the model's outputs, so they show its extremes and not how often they occur.",

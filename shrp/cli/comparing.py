@@ -95,7 +95,7 @@ def compare(
     """
     from shrp.cli.subjects import OfCheckpoint, subject
     from shrp.evaluate import in_order, last_of
-    from shrp.paired import by_group, flip_table, paired_difference
+    from shrp.paired import by_group, far_apart, flip_table, paired_difference
 
     if flips is not None:
         check_free(flips, "--flips")
@@ -140,6 +140,7 @@ def compare(
         "change_interval": ends,
         **_agreement(before, after),
         "flipped": flipped["direction"].value_counts().to_dict(),
+        **({"flipped_by_more_than": far_apart(before)} if source.task.is_regression else {}),
         **{f"by_{name}": records(by_group(before, after, name), renamed=_SIDES) for name in groups},
         **_experts(sides, source),
     }
@@ -242,7 +243,7 @@ def _print(result: dict[str, Any], source: TextData) -> None:
             )
         stdout.print(said)
     flipped = ", ".join(f"{n} {way}" for way, n in result["flipped"].items()) or "none"
-    far = " (by more than 0.5)" * source.task.is_regression
+    far = f" (by more than {result['flipped_by_more_than']:g})" if source.task.is_regression else ""
     stdout.print(f"judged differently{far}: {flipped}")
     for by in ("class", "slice"):
         shown = result.get(f"by_{by}", [])

@@ -123,7 +123,7 @@ def what_to_know(
         )
     layers = [kept for _, kept in chosen.layers]
     if (idle := sum(weight == 0 for kept in layers for weight in kept.weights)) and not recovered:
-        why = ", as nothing was routed there," * (not by_file)
+        why = ", as no input's first choice," * (not by_file)
         so = ": fewer would score the same" + "; --combination mean weighs all alike" * (not by_file)
         said.append(
             f"{idle} of these experts {'has' if idle == 1 else 'have'} a weight of 0{why} and "

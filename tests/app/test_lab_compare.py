@@ -194,23 +194,45 @@ def test_the_figure_has_the_largest_loss_on_top_and_marks_small_groups():
     assert "<teacher>" not in "".join(reference_dots.text)
 
 
+FAR, NEAR = Agreement(50, 25, 5, 20, 0.0003), Agreement(50, 5, 9, 36, 0.42)
+
+
 @pytest.mark.parametrize(
-    ("counts", "words"),
+    ("counts", "bounds", "words"),
     [
-        (Agreement(50, 25, 5, 20, 0.0003), "right on 30 of 100 inputs of d: **A\\*** on 25, **B** on 5."),
-        (Agreement(50, 25, 5, 20, 0.0003), "in under 0.1% of samples, so chance alone hardly explains it"),
-        (Agreement(50, 5, 9, 36, 0.42), "**A\\*** on 5, **B** on 9"),
-        (Agreement(50, 5, 9, 36, 0.42), "in 42.0% of samples, so these data don't tell them apart"),
-        (Agreement(50, 0, 0, 50, 1.0), "right on exactly the same inputs on d (n = 100); inputs"),
-        (Agreement(50, 0, 0, 50, 1.0), "as common as 3.0% elsewhere"),
+        (FAR, (-0.3, -0.1), "right on 30 of 100 inputs of d: **A\\*** on 25, **B** on 5."),
+        (FAR, (-0.3, -0.1), "excludes 0: chance alone hardly explains it; were both right as often"),
+        (FAR, (-0.3, -0.1), "in under 0.1% of samples (McNemar's test)."),
+        (NEAR, (-0.1, 0.2), "**A\\*** on 5, **B** on 9"),
+        (NEAR, (-0.1, 0.2), "holds 0: these data don't tell them apart"),
+        (NEAR, (-0.1, 0.2), "in 42.0% of samples (McNemar's test)."),
+        (
+            Agreement(50, 5, 14, 31, 0.064),
+            (0.01, 0.2),
+            "in 6.4% of samples (McNemar's test), so it is a borderline case.",
+        ),
+        (
+            Agreement(50, 0, 0, 50, 1.0),
+            (-0.03, 0.03),
+            "right on exactly the same inputs on d (n = 100); inputs",
+        ),
+        (Agreement(50, 0, 0, 50, 1.0), (-0.03, 0.03), "as common as 3.0% elsewhere"),
     ],
 )
-def test_the_verdict_on_classes(counts, words):
-    text = lab_compare.verdict(("A*", "B"), "accuracy", "d", 100, 0.0, (0.0, 0.0), counts)
+def test_the_verdict_on_classes(counts, bounds, words):
+    text = lab_compare.verdict(("A*", "B"), "accuracy", "d", 100, 0.0, bounds, counts)
     assert words in text
-    assert "not on F1" not in text
-    if counts.only_a:
-        assert "not on F1" in lab_compare.verdict(("A", "B"), "f1", "d", 100, 0.0, (0.0, 0.0), counts)
+    assert "As to right and wrong" not in text
+
+
+def test_another_metrics_verdict_is_by_its_own_interval_though_right_and_wrong_tell_nothing():
+    """As where a threshold has moved: as many are right, and the correlation of answers with labels is another."""
+    text = lab_compare.verdict(("A", "B"), "matthews", "d", 100, -0.1, (-0.2, -0.05), NEAR)
+    assert "excludes 0: chance alone hardly explains it. As to right and wrong, which is not Matthews" in text
+    text = lab_compare.verdict(("A", "B"), "f1", "d", 100, -0.1, (-0.2, 0.05), FAR)
+    assert "these data don't tell them apart" in text
+    unknown = lab_compare.verdict(("A", "B"), "f1", "d", 100, float("nan"), (float("nan"),) * 2, FAR)
+    assert "has no interval, so nothing can be said of it" in unknown
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_notes_say_what_the_map_cannot(monkeypatch, editor):
     lab_editor._notes(editor, make_plan(usage, per_layer=1, edits=editor.edits), base)
     assert "Edited by hand: layers 6, 7." in said[-1]
     assert "Layer 6 keeps 2 instead of 1: so many are pinned." in said[-1]
-    assert "Kept with weight 0, as nothing is routed to them: 3 of layer 6" in said[-1]
+    assert "Kept with weight 0, as no input's first choice: 3 of layer 6" in said[-1]
     base = make_plan(usage, per_layer=3)
     lab_editor._notes(editor, make_plan(usage, per_layer=3, edits=editor.edits), base)
     assert "Layer 7 keeps 1 instead of 3: so many are not dropped." in said[-1]

@@ -172,6 +172,20 @@ def test_an_uploads_commands_name_the_checkpoint_and_not_its_temporary_folder(op
     assert "shrp-checkpoint-" not in said
 
 
+def test_its_commands_are_those_that_give_what_it_shows(open_page, save_tiny):
+    at = open_page("overview", save_tiny("other"))
+    _, _, said = make(at)
+    assert "shrp usage other --data probe --explained --exchanged" in said
+    assert "shrp sweep other --data probe --allocation budget" in said
+    assert "shrp prune other --budget 4 --data probe --out pruned" in said  # it carries no usage
+    assert "--predictions" not in said
+    upload(at, "table", "mine.csv", b"sentence\nw1 w2\nw3\nw4 w5\n")
+    assert not at.exception
+    _, _, said = make(at)
+    assert "shrp evaluate other --data YOUR_FILE --predictions answers.csv" in said
+    assert "shrp sweep" not in said  # of what has no labels
+
+
 def test_its_commands_count_by_the_slices_that_were_typed(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint, word_slices="negation: not, *n't\ncontrast: but")
     file, _, said = make(at)
