@@ -113,14 +113,14 @@ class General:
         config = GeneralConfig(replace(shrp, layers=layers), **sizes)
         folder = self._folder(control, config, [before, narrow.data.name] if narrow else before)
         earlier = self(control, tuple(before), narrow) if before else None
-        if (found := self._found(folder, earlier)) is not None:
+        if (found := self._found(folder, earlier, narrow)) is not None:
             return found
         outputs, start = self.work / "general-outputs", earlier.model if earlier else None
         state = RunState(run_folder(folder))
         with alone_in(state.folder):  # another command may have made it since
-            if (found := self._found(folder, earlier)) is not None:
+            if (found := self._found(folder, earlier, narrow)) is not None:
                 return found
-            same = self._identity(folder, earlier)
+            same = self._identity(folder, earlier, narrow)
             base, tokenizer = self._base(folder)
             texts = self.texts
             precision = state.open(same, True, lambda: self._settled(config.precision))
@@ -227,9 +227,12 @@ class General:
         base, _, _ = load_base(self.base, TEXTS)
         return {"weights": weights_digest(base), "texts": texts_digest(self.texts)}
 
-    def _identity(self, folder: Path, earlier: Checkpoint | None) -> dict[str, str]:
+    def _identity(
+        self, folder: Path, earlier: Checkpoint | None, narrow: Narrow | None = None
+    ) -> dict[str, str]:
         """What makes two of one folder the same; earlier, what it goes on from."""
-        return {"folder": folder.name, **self._made_of, "earlier": earlier.fingerprint if earlier else ""}
+        same = {"folder": folder.name, **self._made_of, "earlier": earlier.fingerprint if earlier else ""}
+        return same if narrow is None else same | {"measured": texts_digest(narrow.measured)}
 
     def _settled(self, wanted: str) -> str:
         """What a new conversion computes in: as those before it, so that SHRP and its controls can't differ."""
@@ -239,7 +242,9 @@ class General:
                 return known
         return resolve_precision(wanted)
 
-    def _found(self, folder: Path, earlier: Checkpoint | None) -> Checkpoint | None:
+    def _found(
+        self, folder: Path, earlier: Checkpoint | None, narrow: Narrow | None = None
+    ) -> Checkpoint | None:
         """What an earlier run made; raises `TrainingError` where that was of another base, or of other texts."""
         info = checkpoint.info_if_ours(folder)
         if info is None:
@@ -247,7 +252,7 @@ class General:
         if info.base_model != self.base_name:
             raise TrainingError(f"{folder} was made of {info.base_model}; name another --work folder.")
         if kept_identity(folder):  # else base and texts need not be here
-            check_identity(folder, self._identity(folder, earlier))
+            check_identity(folder, self._identity(folder, earlier, narrow))
         return checkpoint.load(folder)
 
     def _folder(self, name: str, config: GeneralConfig, made_of: object) -> Path:

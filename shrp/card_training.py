@@ -63,7 +63,8 @@ def converted(training: Mapping[str, Any]) -> str:
             elif task := made.get("usage_of"):
                 how = f"to the experts that a routed model of {task} uses most"
             others = _of(made.get("recovery_sources"), made.get("sources"))
-            pruned = f"; pruned {how}, and trained on with {further['final_size']:,}{others}"
+            kept = f"pruned {how}, and " if config["shrp"].get("control", "none") == "none" else ""
+            pruned = f"; {kept}trained on with {further['final_size']:,}{others}"
         of = _of(made.get("sources"), (made.get("earlier") or {}).get("sources"))
         return (
             f"{earlier}Converted on {texts:,} unlabelled texts{of}, {config['conversion_size']:,} for each of "

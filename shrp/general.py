@@ -90,6 +90,9 @@ class GeneralConfig:
         if self.precision not in get_args(Precision):
             raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
         check_seed(self.seed)
+        for name in ("balance", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be a number from 0 on, not {getattr(self, name)}.")
         for name in ("conversion_size", "final_size", "batch_size", "max_length"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")

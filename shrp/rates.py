@@ -15,6 +15,7 @@ NAMES = {
     "dropped": "layers dropped",
     "taught": "layers dropped from the task's teacher, without texts",
     "uniform": "no router",
+    "narrow": "heads and neurons pruned",
     "dense": "the dense teacher trained on for as long",
 }
 """Kinds of models, in the order in which they are told of; all but SHRP's and the last are controls."""

@@ -27,6 +27,8 @@ def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
             part.requires_grad_(name == "pooler")  # which is a part of the head
         for layer, kind in zip(encoder_layers(model), layer_kinds(model), strict=True):
             layer.requires_grad_(kind != "dense" or isinstance(layer, Swap))
+            if isinstance(layer, Swap):
+                layer.dense.requires_grad_(False)
 
 
 def same_start(model: PreTrainedModel, teacher: PreTrainedModel) -> int:

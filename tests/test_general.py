@@ -285,6 +285,8 @@ def test_a_diverging_conversion_stops_with_advice(converted):
 def test_a_conversion_needs_a_layer_and_texts(converted, tiny_model, tiny_tokenizer, tmp_path):
     with pytest.raises(TrainingError, match="at least one layer"):
         converted(())
+    with pytest.raises(TrainingError, match=r"balance must be a number from 0 on, not -0\.1"):
+        converted(balance=-0.1)
     with pytest.raises(TrainingError, match="no texts to train on"):
         convert_on_text(GeneralConfig(ShrpConfig((2,))), tiny_model(), tiny_tokenizer, [], tmp_path)
 

@@ -608,27 +608,28 @@ def test_exchanges_that_can_not_be_made_are_refused_before_anything_is_trained(p
 
 def test_controls_at_other_learning_rates(done):
     """The experiment `rates` reads the table's own trainings back, and trains the last of them at other rates."""
-    run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped", "--depths", "11of12")
+    run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped,narrow", "--depths", "11of12")
     made = set((done / "work").rglob("model.safetensors"))
     out = done / "rates.json"
     options = ["--base", done / "encoder", "--base-name", "tiny", "--work", done / "work", "--task", "rte"]
-    options += ["--models", "dropped,random,static", "--times", "1,2", "--out", out]
+    models = ("dropped", "narrow", "random", "static")
+    options += ["--models", ",".join(models), "--times", "1,2", "--out", out]
     found = CliRunner().invoke(experiments_app, ["rates", *map(str, options)], catch_exceptions=False)
     assert found.exit_code == 0, found.output
     file = json.loads(out.read_text())
     labels = load_data("glue", "rte").labels
     assert file["data"]["rte"]["constant"] == np.bincount(labels).max() / len(labels)
     rows = {(row["model"], row["times"]): row for row in file["rows"]}
-    assert list(rows) == [(model, times) for model in ("dropped", "random", "static") for times in (1, 2)]
+    assert list(rows) == [(model, times) for model in models for times in (1, 2)]
     of_table = {row["model"]: row for row in json.loads((done / "t.json").read_text())["rows"]}
     for (model, times), row in rows.items():
         rates = depths.DEPTHS[-1].rates
         assert row["learning_rate"] == pytest.approx(times * rates["learning_rate"])
         assert row["new_learning_rate"] == pytest.approx(times * rates["new_learning_rate"])
-        if times == 1 and model == "dropped":
+        if times == 1 and model in ("dropped", "narrow"):
             assert row["score"] == of_table[model]["score"]
     new = [path.parent.name for path in set((done / "work").rglob("model.safetensors")) - made]
-    of = ["retain-dropped-11of12", "retain-random-11of12-1", "retain-static-11of12-1"]
+    of = ["retain-dropped-11of12", "retain-narrow-11of12", "retain-random-11of12-1", "retain-static-11of12-1"]
     assert sorted(name.rsplit("-", 1)[0] for name in new) == of
     # From another start: the task's teacher without texts, its layers dropped or none converted.
     made = set((done / "work").rglob("model.safetensors"))

@@ -9,12 +9,13 @@ from shrp import expander_init
 from shrp import train as training
 from shrp.batching import collate, encode
 from shrp.config import ShrpConfig
-from shrp.convert import convert_layer
+from shrp.convert import convert, convert_layer
 from shrp.expander_init import _sample, fit_expander
 from shrp.families import FAMILIES, encoder_layers
 from shrp.routing import record_routing, straight_through, top_k_gates, use_gates
 from shrp.schedules import Swap, explore
 from shrp.train import train
+from shrp.trainable import set_trainable
 from shrp.training_config import TrainConfig
 
 
@@ -53,6 +54,17 @@ def test_less_noise_tries_less_likely_experts_less_often():
         tried = explore(scale, 1)(0, probs, top_k_gates(probs, 1))
         wanted = probs[0] ** (1 / scale)
         assert torch.allclose(tried.mean(0), wanted / wanted.sum(), atol=0.03)
+
+
+def test_a_frozen_dense_layer_stays_so_while_it_is_swapped(tiny_model):
+    model = tiny_model()
+    layers = encoder_layers(model)
+    layers[1] = Swap(layers[1], convert(tiny_model(), ShrpConfig((1,))).bert.encoder.layer[1], 0.5)
+    for frozen in (True, False):
+        set_trainable(model, TrainConfig(ShrpConfig((1,)), swap=0.5, freeze_dense=frozen))
+        learns = {name: parameter.requires_grad for name, parameter in layers[1].named_parameters()}
+        assert all(one for name, one in learns.items() if name.startswith("new."))
+        assert {one for name, one in learns.items() if name.startswith("dense.")} == {not frozen}
 
 
 def test_noise_falls_over_stage_1_and_swapping_over_each_of_its_epochs(

@@ -1,9 +1,9 @@
 """Whether controls do better at learning rates of their own, or from another start.
 
 The rates of `retain` were found with SHRP, and its controls took them over. Here what is trained last in the GLUE
-table, on the task, is trained again at multiples of them, all else as it was: encoders with the layers dropped, and
-pruned ones, of the experts that usage keeps (SHRP) or of random ones. The text that some of them see before stays at
-the table's rates.
+table, on the task, is trained again at multiples of them, all else as it was: encoders with the layers dropped, or
+pruned of heads and neurons, and pruned ones, of the experts that usage keeps (SHRP) or of random ones. The text that
+some of them see before stays at the table's rates.
 
 Two more are not in the table. In it a model whose layers are dropped comes from the texts with all of its layers,
 where at 6 of 12 SHRP's dense ones are the task's teacher's: `taught` drops the layers of that teacher and sees no
@@ -34,10 +34,10 @@ from shrp.checkpoint_info import usage_in
 from shrp.cli.output import stderr
 from shrp.errors import TrainingError
 from shrp.plan import make_plan
-from shrp.studies import FILES
+from shrp.studies import AS_TRAINED, FILES, NARROW
 from shrp.tasks import TASKS
 
-MODELS = ("dropped", "taught", "uniform", "random", "static", "dense")
+MODELS = ("dropped", "taught", "uniform", NARROW, "random", "static", "dense")
 
 
 class Search:
@@ -64,7 +64,7 @@ class Search:
         pipeline = Pipeline(self.stages, self.general, control_texts=texts, chosen=(self.depth,), times=times)
         if model == "dense":
             return pipeline.dense("retain", self.depth)
-        if model in ("dropped", "taught", "uniform"):
+        if model in ("taught", *AS_TRAINED):
             ((_, made),) = pipeline.conversions("retain", "dropped" if model == "taught" else model)
             return made
         ((_, routed),) = pipeline.conversions("retain", "none")
