@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from benchmarks.checkpoint_rows import base_of, check_alone
 from benchmarks.command import run
 from benchmarks.table import Table
 from shrp import checkpoint
-from shrp.batching import token_counts
+from shrp.batching import longest_input, token_counts
 from shrp.cli.output import stderr
 from shrp.convert import router_layers
 from shrp.data import load_data
@@ -68,7 +69,9 @@ def study(path: Path, table: Table, done: set[str]) -> None:
     check_alone(common, path, table, done)
     stats = measure_usage(made.model, made.tokenizer, data, max_length=cut)
     found = shuffle_routes(made.model, made.tokenizer, data, stats, max_length=cut)
-    lengths = token_counts(made.tokenizer, data.texts)
+    lengths = np.minimum(
+        token_counts(made.tokenizer, data.texts), longest_input(made.model, made.tokenizer, cut)
+    )
     told = specialisation_frame(specialisation(stats, data, lengths, found.before.predictions))
     lines = []
     for row in found.frame.to_dict("records"):

@@ -63,7 +63,7 @@ def main() -> None:
     st.header("Where they disagree")
     if data.labels is not None:
         st.caption("Changes are B minus A; a loss means that B is lower.")
-    lengths, others = (measurements.token_lengths(one.choice.checkpoint, data) for one in (a, b))
+    lengths, others = (measurements.read_lengths(one.choice.checkpoint, data) for one in (a, b))
     if data.labels is not None and not np.array_equal(lengths, others):
         st.caption("Lengths are counted in tokens of A's tokenizer; B's makes more or fewer of some texts.")
     lab_hurts.tabs(a.evaluation, b.evaluation, selection, lengths, LETTERS, "from A to B", name)

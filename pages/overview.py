@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from shrp.card_training import chosen_on_texts, usage_of
 from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo
 from shrp.data import TextData
 from shrp.errors import ShrpError
@@ -87,8 +88,10 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
             there = info.scores_on(chosen["data_fingerprint"]) if chosen else []
             same = any(one.get("data") == row.data for one in there)
             if not chosen and info.plan is not None and not info.plan.selection.startswith("random"):
-                known = info.training.get("chosen_by") != PLAN_FILE  # else by the usage of the training
-                same = known and row.data == info.training.get("validation_data")
+                # Else by the usage of the training, or of the texts or another task that it was pruned by before.
+                own_usage = not chosen_on_texts(info) and usage_of(info) in (None, info.task.name)
+                same = own_usage and info.training.get("chosen_by") != PLAN_FILE
+                same = same and row.data == info.training.get("validation_data")
             picked = "its experts were chosen on these inputs, which flatters it a little" * same
             st.caption("; ".join(filter(None, (said, kept, floor_words(row.constant, row.metric), picked))))
             if selection.data is not None and (why := of_other_data(info, own, selection.data)):

@@ -188,15 +188,18 @@ def flip_text_columns(task: Task) -> list[str]:
 
 
 def far_apart(reference: Evaluation) -> float:
-    """How far two predictions of a number must be apart to be told as different: a tenth of what the labels span, or
-    without labels the reference's predictions, to two digits; of STS-B's 0 to 5 that is 0.5. 0 for classes.
+    """How far two predictions of a number must be apart to be told as different: a tenth of what the labels span, to
+    two digits; where there are none, or all are equal, of what the reference's predictions span. Of STS-B's 0 to 5 that
+    is 0.5. 0 for classes.
     """
     if not reference.task.is_regression:
         return 0.0
     if reference.task == TASKS["stsb"]:
         return 0.5
-    values = reference.predictions if reference.labels is None else reference.labels
-    return float(f"{_FURTHER * np.ptp(values):.2g}") if len(values) else 0.0
+    if not reference.n:
+        return 0.0
+    span = 0.0 if reference.labels is None else np.ptp(reference.labels)
+    return float(f"{_FURTHER * (span or np.ptp(reference.predictions)):.2g}")
 
 
 def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.DataFrame:

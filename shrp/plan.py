@@ -282,12 +282,7 @@ def make_plan(
     if edits:
         # Whatever is picked beside a plan that a file gave whole has no part in it.
         whole = all(edits.of(layer).weights for layer in usage)
-        mixed = (
-            edits.origin
-            and not whole
-            and edits.origin != selection
-            and any(e.weights for _, e in edits.layers)
-        )
+        mixed = edits.origin and not whole and edits.origin != selection
         if mixed:  # a control where either is one, and else neither's own choice
             selection = "random" if "random" in (edits.origin, selection) else "given"
         else:

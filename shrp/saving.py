@@ -168,7 +168,9 @@ def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
     partial.chmod(0o755)
     if new:
         try:
-            os.replace(partial, folder)  # which an empty folder doesn't hinder
+            if folder.is_dir() and not entries(folder):
+                folder.unlink() if folder.is_symlink() else folder.rmdir()
+            os.replace(partial, folder)
         except OSError as error:
             if folder.exists():
                 raise CheckpointError(_exists_already(folder)) from error

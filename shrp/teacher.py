@@ -132,7 +132,7 @@ class CachedTeacher:
                 try:
                     os.posix_fallocate(made.fileno(), 0, size)
                 except OSError as error:  # another process may have taken it since; some file systems can't
-                    if error.errno == errno.ENOSPC:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                         file.unlink()
                         return False
         return True

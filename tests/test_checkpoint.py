@@ -213,7 +213,9 @@ def test_what_is_to_be_new_replaces_nothing_that_came_meanwhile(
     assert checkpoint.fingerprint(saved) == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]  # and nothing beside it
     (tmp_path / "empty").mkdir()
-    for name in ("empty", "not-there"):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("empty", "not-there", "link"):
         checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / name, new=True)
         assert layer_kinds(checkpoint.load(tmp_path / name).model) == ["dense", "routed", "routed"]
 

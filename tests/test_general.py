@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -398,6 +399,13 @@ def test_a_conversion_and_then_a_run_that_goes_on_from_it(shrp, tmp_path, comman
     code, _, error = shrp("convert", *base, *texts, "--out", made)
     assert code == 1
     assert "exists already" in error
+    pairs = pd.read_csv(tmp_path / "train.csv")
+    pairs.assign(other=pairs["text"].tolist()[::-1]).to_csv(tmp_path / "pairs.csv", index=False)
+    given = ("--texts", tmp_path / "pairs.csv", "--text-column", "text", "--text-column", "other")
+    sizes = ("--conversion-size", 16, "--final-size", 16, "--batch-size", 8)
+    code, said, error = shrp("convert", *base, *given, *sizes, "--out", tmp_path / "of-pairs", "--json")
+    assert code == 0, error
+    assert json.loads(said)["texts"] == 24
     code, _, error = shrp(
         "train", *base, *files, "--converted", made, "--per-layer", 2, "--out", tmp_path / "out"
     )

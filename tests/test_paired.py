@@ -283,7 +283,7 @@ def test_where_no_draw_differs_there_is_no_interval(task):
 def test_numbers_are_apart_by_a_part_of_what_the_labels_span(tiny_data):
     rated = custom_task("rated", ("text",), regression=True)
     texts = tuple((f"w{i}",) for i in range(5))
-    for span, apart in ((100.0, 10.0), (1.0, 0.1), (0.0, 0.0)):
+    for span, apart in ((100.0, 10.0), (1.0, 0.1)):
         data = TextData(rated, "rated", texts, np.linspace(0, span, 5))
         before = summarise(data, np.arange(5), np.zeros((5, 1), dtype=np.float32), True)
         assert far_apart(before) == pytest.approx(apart)
@@ -293,5 +293,7 @@ def test_numbers_are_apart_by_a_part_of_what_the_labels_span(tiny_data):
     unlabelled = TextData(rated, "rated", texts)
     spread = summarise(unlabelled, np.arange(5), np.linspace(0, 3, 5, dtype=np.float32)[:, None], True)
     assert far_apart(spread) == pytest.approx(0.3)
+    alike = TextData(rated, "alike", texts, np.full(5, 4.0))
+    assert far_apart(summarise(alike, np.arange(5), spread.logits, True)) == pytest.approx(0.3)
     stsb = TextData(TASKS["stsb"], "stsb", tuple((f"w{i}", "w") for i in range(3)), np.array([2.0, 2.5, 3.0]))
     assert far_apart(summarise(stsb, np.arange(3), np.zeros((3, 1), dtype=np.float32), True)) == 0.5

@@ -102,6 +102,10 @@ def test_a_random_control_stays_one_where_it_comes_from_a_file():
     mixed = make_plan(USAGE, budget=4, edits=used, selection="gate_norm", scores=by_norm)
     assert mixed.selection == "given with edits"
     assert make_plan(USAGE, budget=4, edits=used).selection == "usage with edits"
+    more = edits_of(make_plan(USAGE, per_layer=1))
+    for layer in USAGE:  # none has the file's weights any more
+        more = more.with_layer(layer, more.of(layer).with_count(2))
+    assert make_plan(USAGE, budget=4, edits=more, selection="random").selection == "random with edits"
     for unknown in ("", "<script>", "oracle", "given"):
         given = edits_of(replace(drawn, selection=unknown))
         assert make_plan(USAGE, budget=4, edits=given).selection == "given"

@@ -173,6 +173,22 @@ def test_the_command_adds_one_data_set_after_another(shrp, made, data, tmp_path,
     assert set(checkpoint.load(tmp_path / "static").teacher) == set(loaded.teacher)
 
 
+def test_the_command_adds_to_what_another_put_there_meanwhile_and_mends_a_spoilt_file(
+    shrp, made, data, tmp_path, monkeypatch
+):
+    teacher, routed = made
+    (routed / FILE).unlink(missing_ok=True)
+    read = reference.read
+    monkeypatch.setattr(reference, "read", lambda *args: read(*args) or {"x": outputs()})
+    assert shrp("reference", routed, "--teacher", teacher)[0] == 0
+    monkeypatch.undo()
+    assert {"x", load_probe("sst2").fingerprint} <= set(checkpoint.load(routed).teacher)
+    (routed / FILE).write_bytes(b"spoilt")
+    assert not checkpoint.load(routed).teacher
+    assert shrp("reference", routed, "--teacher", teacher)[0] == 0
+    assert set(checkpoint.load(routed).teacher) == {load_probe("sst2").fingerprint}
+
+
 def test_what_is_no_teacher_of_this_checkpoint_is_refused(
     shrp, made, tmp_path, tiny_model, tiny_tokenizer, tiny_info
 ):

@@ -98,7 +98,8 @@ def options(one: Explained) -> Options:
         bind="query-params",
         help="  \n".join(f"**{name}**: {about}." for name, about in _ABOUT.items()),
     )
-    left, middle, right = st.columns([3, 3, 5], gap="medium", vertical_alignment="bottom")
+    widths = [3, 3, 5] if one.instance.reroutes else [3, 5]
+    *left, middle, right = st.columns(widths, gap="medium", vertical_alignment="bottom")
     steps = middle.select_slider(
         "Integration steps, at least",
         _STEPS,
@@ -126,7 +127,7 @@ def options(one: Explained) -> Options:
     )
     frozen = True
     if one.instance.reroutes:
-        frozen = left.toggle(
+        frozen = left[0].toggle(
             "Freeze the route",
             value=True,
             key=FREEZE,

@@ -64,7 +64,8 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
 def plan_words(plan: PruningPlan) -> str:
     """How a plan's experts were picked and are combined, as Markdown."""
     given = plan.selection.startswith("given")
-    picked = "given by a plan from a file" if given else f"picked by {escape(plan.selection)}"
+    edited = " with edits" * plan.selection.endswith(" with edits")
+    picked = f"given by a plan from a file{edited}" if given else f"picked by {escape(plan.selection)}"
     return f"{picked}, combined by {escape(plan.combination)}"
 
 

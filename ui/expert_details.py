@@ -145,7 +145,8 @@ def _numbers(
         st.metric("Place in its layer", f"{rank} of {stats.num_experts}" if mine else "never used")
         st.caption(
             f"by Top-1 share; the layer uses {stats.effective_experts(layer):.1f} effective experts, its mean "
-            f"router margin (largest less second largest probability) is {float(stats.margins[layer].mean()):.2f}"
+            f"router margin (the last probability that is taken less the first that is not) is "
+            f"{float(stats.margins[layer].mean()):.2f}"
         )
 
 

@@ -86,7 +86,7 @@ class Setting:
         """
         if self.edits.origin:
             labels = {kind: label for label, kind in SELECTIONS.items()}
-            picked = SELECTIONS.get(self.selection)
+            picked = SELECTIONS.get("Usage" if self.selection == RECORDED else self.selection)
             if not self.whole and picked != self.edits.origin:  # layers that it does not give are chosen so
                 mixed = "random" in (picked, self.edits.origin)
                 return (labels["random"] if mixed else GIVEN), AS_GIVEN

@@ -181,7 +181,7 @@ def verdict(
             "are equal"
         )
     if metric != "accuracy":  # on which the test is not
-        return f"{head} {tail}. As to right and wrong, which is not {metric_name(metric)}, {test}."
+        return f"{head} {tail}. As to right and wrong alone, which is not {metric_name(metric)}: {test}."
     if apart != (counts.p_value < ALPHA):
         return f"{head} {tail}; {test}, so it is a borderline case."
     return f"{head} {tail}; {test}."

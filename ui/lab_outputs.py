@@ -86,7 +86,7 @@ def details(
     """Where it hurts, and the test of two settings."""
     checkpoint, data = selection.checkpoint, selection.data
     held_against = lab_reference.references(checkpoint, data, routed)
-    lengths = measurements.token_lengths(checkpoint, data)
+    lengths = measurements.read_lengths(checkpoint, data)
     name = f"{selection.name}-{plan.budget}"
     lab_hurts.section(held_against, pruned, selection, lengths, checkpoint.problem, name)
     lab_compare.section(selection, setting, plan, pruned, routed)
@@ -126,7 +126,7 @@ def save_section(
         moved = None
     shift, scored = (None, pruned) if moved is None else (moved.shift, moved.evaluation)
     chosen_on = None if setting.selection == RECORDED else selection.ranking
-    seed = setting.seed if setting.is_control and not setting.edits.origin else None
+    seed = setting.seed if setting.is_control and not setting.whole else None
     saved_as = name if moved is None else f"{name}-matched"
     with st.container(horizontal=True, gap="medium"):
         st.download_button(

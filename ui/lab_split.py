@@ -7,7 +7,8 @@ from dataclasses import replace
 import streamlit as st
 
 from shrp.halves import FEWEST, halves, in_halves
-from ui.lab import GIVEN, RECORDED, Setting
+from shrp.phrases import listed
+from ui.lab import COMBINATIONS, GIVEN, GLOBAL, RECORDED, Setting
 from ui.lab_reference import with_part
 from ui.state import Selection
 from ui.store import results
@@ -49,24 +50,35 @@ def _split(selection: Selection) -> Selection:
     return replace(selection, checkpoint=checkpoint, data=held, rows=rows, ranked_on=chosen)
 
 
+def _counted_on(selection: Selection, setting: Setting) -> str:
+    """What usage is of, as Markdown."""
+    if setting.selection == RECORDED:
+        of = selection.checkpoint.info.training.get("validation_data", "the validation data of its training")
+        return f"the checkpoint's own, of **{escape(of)}**"
+    on = selection.data if selection.ranked_on is None else selection.ranked_on
+    return f"counted on **{escape(on.name)}** (n = {len(on):,})"
+
+
 def introduction(selection: Selection, setting: Setting) -> str:
     """What the experts are ranked on and the score is of, as Markdown."""
     name, n = escape(selection.data.name), len(selection.data)
     chosen = setting.chosen_by[0]
     if setting.is_control or chosen == GIVEN or setting.whole:
         how = "drawn at random" if setting.is_control else "those of a plan from a file"
-        on = selection.data if selection.ranked_on is None else selection.ranked_on
-        weighed = (
-            ""
-            if setting.whole
-            else f"; weights and budget follow usage on {escape(on.name)} (n = {len(on):,})"
-        )
-        return f"evaluated on **{name}** (n = {n:,}); the experts are {how}{weighed}."
-    if chosen == RECORDED:
-        of = selection.checkpoint.info.training.get("validation_data", "the validation data of its training")
+        if setting.edits.origin and not setting.whole:
+            how += ", but for layers changed here" if not setting.is_control else ", at least in part"
+        follows = ["weights"] * (setting.combination == next(iter(COMBINATIONS)))
+        follows += ["the numbers of layers"] * (setting.allocation == GLOBAL)
+        if setting.whole or not follows:
+            return f"evaluated on **{name}** (n = {n:,}); the experts are {how}."
         return (
-            f"evaluated on **{name}** (n = {n:,}); the usage that experts are chosen by is the checkpoint's own, of "
-            f"**{escape(of)}**{', of which nothing is held out' * (selection.ranked_on is not None)}."
+            f"evaluated on **{name}** (n = {n:,}); the experts are {how}; {listed(follows)} follow usage, "
+            f"{_counted_on(selection, setting)}."
+        )
+    if chosen == RECORDED:
+        return (
+            f"evaluated on **{name}** (n = {n:,}); the usage that experts are chosen by is "
+            f"{_counted_on(selection, setting)}{', of which nothing is held out' * (selection.ranked_on is not None)}."
         )
     if selection.ranked_on is None:
         return f"evaluated on **{name}** (n = {n:,}), on which the experts are chosen too."

@@ -74,8 +74,8 @@ def examples_part(
         longer = any(one.full_length > cut for one in seen)
         part.figure(
             routes_side_by_side(seen, labels=labels, title=f"Routes: {title[0].lower()}{title[1:]}"),
-            f"Of each of these inputs {_route(selection)}, in the routed layers "
-            f"{', '.join(map(str, seen[0].layers))}, as in the table"
+            f"For each of these inputs, in the routed layers {', '.join(map(str, seen[0].layers))}: "
+            f"{_route(selection)}, as in the table"
             + (f", where inputs are cut at {cut} tokens." if longer else "."),
             f"Data: {data.name}, n = {len(rows)} inputs picked by the outputs, not a sample.",
         )

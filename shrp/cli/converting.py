@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shrp.cli.data_options import TextColumns
-from shrp.cli.options import AsJson, layer_list, say_cut, say_resume
+from shrp.cli.options import AsJson, layer_list, say_cut_at, say_resume
 from shrp.cli.output import example, print_json, stderr
 from shrp.cli.training import base_geometry
 from shrp.cli.training_options import Base, BaseName, BatchSize, Out, Precision, Resume, Seed
@@ -96,10 +96,10 @@ def convert(
 
     from shrp import checkpoint
     from shrp.base import load_base, name_of
+    from shrp.batching import longest_input, token_counts
     from shrp.checkpoint_info import CheckpointInfo
     from shrp.config import ShrpConfig
     from shrp.conversions import load_conversion, task_usage
-    from shrp.data import TextData
     from shrp.errors import PlanError, TrainingError
     from shrp.general import (
         FURTHER_SIZE,
@@ -155,13 +155,13 @@ def convert(
         precision=precision,
         seed=seed,
     )
-    given = [
-        TextData(TEXTS, path.name, text_rows(read_table(path), text_column or ["text"], path.name, False))
-        for path in texts
-    ]
-    found = [row for data in given for row in data.texts]
+    given = {path: text_rows(read_table(path), text_column or ["text"], path.name, False) for path in texts}
+    found = [row for path in texts for row in given[path]]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
-    say_cut(dense.config, tokenizer, given, max_length)
+    length = longest_input(dense, tokenizer, max_length)
+    why = "--max-length changes that" if length == max_length else "the model reads no more"
+    for path, rows in given.items():
+        say_cut_at(length, token_counts(tokenizer, rows), path.name, why)
     plan, sources, state = None, [path.name for path in texts], RunState(run_folder(out))
     with alone_in(state.folder), state.only_if_begun():
         refuse_existing(out)  # which another command may have made since

@@ -104,8 +104,11 @@ def reference(
         rows.append(
             {"data": source.name, "n": result.n, "metric": result.metric, "teacher": float(result.score)}
         )
-    # As the file is now: another command may have put outputs on other data there meanwhile.
-    file = references.write(checkpoint, references.read(checkpoint, loaded.info.task) | found)
+    try:  # as the file is now: another command may have put outputs on other data there meanwhile
+        there = references.read(checkpoint, loaded.info.task)
+    except CheckpointError:  # a spoilt one is written anew
+        there = {}
+    file = references.write(checkpoint, there | found)
     if json:
         print_json({"out": str(file), "bytes": file.stat().st_size, "references": rows})
     else:

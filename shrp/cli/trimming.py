@@ -216,7 +216,7 @@ def _scored(
 
 def _change(before: Evaluation, after: Evaluation, data: TextData) -> dict[str, Any]:
     """Both scores, and what changed."""
-    from shrp.paired import flip_table, paired_difference
+    from shrp.paired import far_apart, flip_table, paired_difference
 
     change, ends = paired_difference(after, before)
     return {
@@ -229,6 +229,7 @@ def _change(before: Evaluation, after: Evaluation, data: TextData) -> dict[str, 
         "change": change,
         "change_interval": ends,
         "answered_otherwise": len(flip_table(before, after, data)),
+        **({"otherwise_by_more_than": far_apart(before)} if data.task.is_regression else {}),
     }
 
 
@@ -251,7 +252,9 @@ def _row(
 def _said(result: dict[str, Any], data: TextData) -> str:
     """The scores and what changed, in a sentence."""
     few = f"{result['missing']:.1%} of its tokens are not kept, {result['answered_otherwise']:,} inputs are answered "
-    few += "otherwise" + " (by more than 0.5)" * data.task.is_regression
+    few += "otherwise"
+    if data.task.is_regression:
+        few += f" (by more than {result['otherwise_by_more_than']:g})"
     if data.labels is None:
         return f"{data.name} (n = {result['n']:,}, no labels): {few}"
     ends = interval_text({"interval": result["change_interval"]})

@@ -228,7 +228,10 @@ def test_the_verdict_on_classes(counts, bounds, words):
 def test_another_metrics_verdict_is_by_its_own_interval_though_right_and_wrong_tell_nothing():
     """As where a threshold has moved: as many are right, and the correlation of answers with labels is another."""
     text = lab_compare.verdict(("A", "B"), "matthews", "d", 100, -0.1, (-0.2, -0.05), NEAR)
-    assert "excludes 0: chance alone hardly explains it. As to right and wrong, which is not Matthews" in text
+    assert (
+        "excludes 0: chance alone hardly explains it. As to right and wrong alone, which is not Matthews"
+        in text
+    )
     text = lab_compare.verdict(("A", "B"), "f1", "d", 100, -0.1, (-0.2, 0.05), FAR)
     assert "these data don't tell them apart" in text
     unknown = lab_compare.verdict(("A", "B"), "f1", "d", 100, float("nan"), (float("nan"),) * 2, FAR)
