@@ -63,8 +63,9 @@ def main() -> None:
     st.header("Where they disagree")
     if data.labels is not None:
         st.caption("Changes are B minus A; a loss means that B is lower.")
-    lengths, others = (measurements.read_lengths(one.choice.checkpoint, data) for one in (a, b))
-    if data.labels is not None and not np.array_equal(lengths, others):
+    lengths = measurements.read_lengths(a.read, data)
+    whole = [measurements.token_lengths(one.choice.checkpoint, data) for one in (a, b)]
+    if data.labels is not None and not np.array_equal(*whole):
         st.caption("Lengths are counted in tokens of A's tokenizer; B's makes more or fewer of some texts.")
     lab_hurts.tabs(a.evaluation, b.evaluation, selection, lengths, LETTERS, "from A to B", name)
     compare_views.costs(sides, name)

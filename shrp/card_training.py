@@ -63,7 +63,9 @@ def converted(training: Mapping[str, Any]) -> str:
             elif task := made.get("usage_of"):
                 how = f"to the experts that a routed model of {task} uses most"
             others = _of(made.get("recovery_sources"), made.get("sources"))
-            kept = f"pruned {how}, and " if config["shrp"].get("control", "none") == "none" else ""
+            # A control that was pruned before, or of layers, was not pruned there.
+            there = {"selection", "usage_of"} & set(made) or config["shrp"].get("control", "none") == "none"
+            kept = f"pruned {how}, and " if there else ""
             pruned = f"; {kept}trained on with {further['final_size']:,}{others}"
         of = _of(made.get("sources"), (made.get("earlier") or {}).get("sources"))
         return (

@@ -330,8 +330,8 @@ _ABOUT = {
     ),
     NARROW: (
         "Heads and neurons pruned: no layer is converted; of the same layers, one an epoch, those heads and "
-        "feed-forward neurons stay that change most, on texts of the task, from token to token what is added: half as "
-        "many heads as SHRP's static layer has experts and as many neurons as then have room, one of each at least. "
+        "feed-forward neurons stay that, on texts of the task, change most, from token to token, what is added: half "
+        "as many heads as SHRP's static layer has experts and as many neurons as then have room, one of each at least. "
         "They train for as long as the other controls do."
     ),
 }

@@ -31,9 +31,22 @@ CACHE_BYTES = 16 * 2**30
 SPARE_BYTES = 2**30
 """Left free on the disk beside them, for checkpoints."""
 _LOG = logging.getLogger(__name__)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KEPT, _LIVE = "kept", "live"
 _BATCH = 64
 _IDENTITY, _LOGITS, _HIDDEN, _LOCK = "teacher.json", "logits.npy", "hidden.bin", ".lock"
+
+
+def _allocate(file: Path, size: int) -> None:
+    """Take a file's room on the disk where the system and its file system can; raises `OSError` where there is none."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with file.open("r+b") as made:
+        try:
+            os.posix_fallocate(made.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
 
 
 class LiveTeacher:
@@ -126,15 +139,15 @@ class CachedTeacher:
         if size + SPARE_BYTES > shutil.disk_usage(self.folder).free:
             return False
         file = self.folder / _HIDDEN
-        with file.open("wb") as made:
-            made.truncate(size)
-            if hasattr(os, "posix_fallocate"):
-                try:
-                    os.posix_fallocate(made.fileno(), 0, size)
-                except OSError as error:  # another process may have taken it since; some file systems can't
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                        file.unlink()
-                        return False
+        try:
+            with file.open("wb") as made:
+                made.truncate(size)
+            _allocate(file, size)
+        except OSError as error:  # another process may have taken it since
+            if error.errno not in _NO_ROOM:
+                raise
+            file.unlink()
+            return False
         return True
 
     def _ask(self, precision: torch.dtype | None) -> None:

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from shrp import checkpoint, reference
+from shrp import evaluate as evaluation
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.data import TextData, load_probe
 from shrp.errors import CheckpointError, DataError
@@ -178,8 +179,13 @@ def test_the_command_adds_to_what_another_put_there_meanwhile_and_mends_a_spoilt
 ):
     teacher, routed = made
     (routed / FILE).unlink(missing_ok=True)
-    read = reference.read
-    monkeypatch.setattr(reference, "read", lambda *args: read(*args) or {"x": outputs()})
+    stream = evaluation.evaluate_stream
+
+    def evaluated(*args, **options):
+        reference.write(routed, {"x": outputs()})  # which another command does meanwhile
+        return stream(*args, **options)
+
+    monkeypatch.setattr(evaluation, "evaluate_stream", evaluated)
     assert shrp("reference", routed, "--teacher", teacher)[0] == 0
     monkeypatch.undo()
     assert {"x", load_probe("sst2").fingerprint} <= set(checkpoint.load(routed).teacher)

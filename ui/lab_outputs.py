@@ -29,7 +29,7 @@ from ui import (
 )
 from ui.describe import plan_words
 from ui.downloads import chart
-from ui.lab import RECORDED, Setting
+from ui.lab import RECORDED, SELECTIONS, Setting
 from ui.lab_sides import model_key
 from ui.state import Selection
 from ui.text import count, escape, file_name, percent, plain, with_interval
@@ -126,7 +126,8 @@ def save_section(
         moved = None
     shift, scored = (None, pruned) if moved is None else (moved.shift, moved.evaluation)
     chosen_on = None if setting.selection == RECORDED else selection.ranking
-    seed = setting.seed if setting.is_control and not setting.whole else None
+    drawn_here = SELECTIONS.get(setting.selection) == "random" and not setting.whole
+    seed = setting.seed if drawn_here else None
     saved_as = name if moved is None else f"{name}-matched"
     with st.container(horizontal=True, gap="medium"):
         st.download_button(

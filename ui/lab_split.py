@@ -8,7 +8,7 @@ import streamlit as st
 
 from shrp.halves import FEWEST, halves, in_halves
 from shrp.phrases import listed
-from ui.lab import COMBINATIONS, GIVEN, GLOBAL, RECORDED, Setting
+from ui.lab import COMBINATIONS, GLOBAL, RECORDED, Setting
 from ui.lab_reference import with_part
 from ui.state import Selection
 from ui.store import results
@@ -59,23 +59,28 @@ def _counted_on(selection: Selection, setting: Setting) -> str:
     return f"counted on **{escape(on.name)}** (n = {len(on):,})"
 
 
+def _not_by_rank(selection: Selection, setting: Setting) -> str:
+    """What experts are that no ranking chose, or not alone, as Markdown."""
+    if setting.whole:
+        return (
+            "drawn at random, by a plan from a file" if setting.is_control else "those of a plan from a file"
+        )
+    if setting.edits.origin:
+        drawn = ", some of them drawn at random" * setting.is_control
+        return f"those of a plan from a file, but for what is changed here{drawn}"
+    follows = ["their weights"] * (setting.combination == next(iter(COMBINATIONS)))
+    follows += ["the layers' parts of the budget"] * (setting.allocation == GLOBAL)
+    if not follows:
+        return "drawn at random"
+    return f"drawn at random; {listed(follows)} follow usage, {_counted_on(selection, setting)}"
+
+
 def introduction(selection: Selection, setting: Setting) -> str:
     """What the experts are ranked on and the score is of, as Markdown."""
     name, n = escape(selection.data.name), len(selection.data)
-    chosen = setting.chosen_by[0]
-    if setting.is_control or chosen == GIVEN or setting.whole:
-        how = "drawn at random" if setting.is_control else "those of a plan from a file"
-        if setting.edits.origin and not setting.whole:
-            how += ", but for layers changed here" if not setting.is_control else ", at least in part"
-        follows = ["weights"] * (setting.combination == next(iter(COMBINATIONS)))
-        follows += ["the numbers of layers"] * (setting.allocation == GLOBAL)
-        if setting.whole or not follows:
-            return f"evaluated on **{name}** (n = {n:,}); the experts are {how}."
-        return (
-            f"evaluated on **{name}** (n = {n:,}); the experts are {how}; {listed(follows)} follow usage, "
-            f"{_counted_on(selection, setting)}."
-        )
-    if chosen == RECORDED:
+    if setting.is_control or setting.edits.origin or setting.whole:
+        return f"evaluated on **{name}** (n = {n:,}); the experts are {_not_by_rank(selection, setting)}."
+    if setting.selection == RECORDED:
         return (
             f"evaluated on **{name}** (n = {n:,}); the usage that experts are chosen by is "
             f"{_counted_on(selection, setting)}{', of which nothing is held out' * (selection.ranked_on is not None)}."

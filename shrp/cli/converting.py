@@ -158,8 +158,9 @@ def convert(
     given = {path: text_rows(read_table(path), text_column or ["text"], path.name, False) for path in texts}
     found = [row for path in texts for row in given[path]]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
-    length = longest_input(dense, tokenizer, max_length)
-    why = "--max-length changes that" if length == max_length else "the model reads no more"
+    most = longest_input(dense, tokenizer)
+    length = min(most, max_length)
+    why = "--max-length changes that" if length < most else "the model reads no more"
     for path, rows in given.items():
         say_cut_at(length, token_counts(tokenizer, rows), path.name, why)
     plan, sources, state = None, [path.name for path in texts], RunState(run_folder(out))

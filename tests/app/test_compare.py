@@ -161,6 +161,7 @@ def test_both_sides_read_as_much_of_an_input(open_page, tiny_checkpoint, save_ti
     at = open_page("compare", tiny_checkpoint, b="long", b_is=AS_IS)
     assert not at.exception
     assert "Both sides read 30 tokens of an input" in texts_of(at)
+    assert "A's tokenizer" not in texts_of(at)  # which is B's too
     short, long = (checkpoints.load(tiny_checkpoint.with_name(name)) for name in ("tiny", "long"))
     data = load_probe("sst2")
     assert (short.info.max_length, long.info.max_length) == (14, 30)

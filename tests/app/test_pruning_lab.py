@@ -16,7 +16,7 @@ from shrp.answer_shares import answer_shares, matching_shift, shifted
 from shrp.attribution import importance
 from shrp.card import card
 from shrp.checkpoint_info import usage_in
-from shrp.data import load_probe
+from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate
 from shrp.fitting import GateFit
 from shrp.halves import halves
@@ -28,8 +28,10 @@ from shrp.paired import paired_difference
 from shrp.plan import make_plan
 from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
 from shrp.prune import prune
+from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 from ui import lab, lab_beside, lab_edits, lab_export, lab_onnx, lab_split, lab_views
+from ui.lab import GLOBAL, PER_LAYER, Setting
 from ui.store import results
 from ui.text import percent
 
@@ -659,3 +661,50 @@ def test_few_inputs_are_not_halved(open_page, tiny_checkpoint, monkeypatch):
     assert not at.exception
     assert at.toggle(key="hold_out").disabled
     assert "evaluated on **probe/sst2** (n = 480)" in texts_of(at)
+
+
+ONE_LAYER = ((1, LayerEdit(1, (0,), (), (1.0,))),)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({}, "**d** (n = 9), on which the experts are chosen too."),
+        ({"selection": "Recorded usage"}, "chosen by is the checkpoint's own, of **v**."),
+        (
+            {"selection": "Random (control)"},
+            "random; their weights and the layers' parts of the budget follow usage, counted on **d** (n = 9).",
+        ),
+        (
+            {"selection": "Random (control)", "allocation": PER_LAYER},
+            "drawn at random; their weights follow usage, counted on **d** (n = 9).",
+        ),
+        (
+            {"selection": "Random (control)", "allocation": PER_LAYER, "combination": "Plain mean"},
+            "the experts are drawn at random.",
+        ),
+        ({"edits": PlanEdits(ONE_LAYER), "whole": True}, "those of a plan from a file."),
+        (
+            {"edits": PlanEdits(ONE_LAYER, "random"), "whole": True},
+            "drawn at random, by a plan from a file.",
+        ),
+        ({"edits": PlanEdits(ONE_LAYER, "usage")}, "a plan from a file, but for what is changed here."),
+        (
+            {"edits": PlanEdits(ONE_LAYER, "usage"), "selection": "Recorded usage"},
+            "a plan from a file, but for what is changed here.",
+        ),
+        (
+            {"edits": PlanEdits(ONE_LAYER, "usage"), "selection": "Random (control)"},
+            "but for what is changed here, some of them drawn at random.",
+        ),
+    ],
+)
+def test_what_the_experts_are_chosen_by_is_told(setting, said):
+    training = {"validation_data": "v"}
+    selection = SimpleNamespace(
+        data=TextData(TASKS["sst2"], "d", (("w",),) * 9),
+        ranked_on=None,
+        checkpoint=SimpleNamespace(info=SimpleNamespace(training=training)),
+    )
+    told = lab_split.introduction(selection, Setting(**{"allocation": GLOBAL, "number": 3} | setting))
+    assert told.endswith(said)
