@@ -7,6 +7,7 @@ from ui import state  # first: two new sessions must not import transformers pie
 import time
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from shrp.convert import expert_layers, num_experts_of
 from shrp.errors import ShrpError
@@ -38,6 +39,14 @@ from ui.lab_sides import model_key
 REDRAW = 0.25  # seconds between two running estimates: drawing every one would cost more than computing it
 
 
+def introduce(place: DeltaGenerator, selection: state.Selection, setting: Setting) -> None:
+    """Say in a place what the page does, and what is chosen and scored on what."""
+    place.markdown(
+        "Keep only some experts in each converted layer and drop the routers. The pruned model is rebuilt and "
+        + lab_split.introduction(selection, setting)
+    )
+
+
 def main() -> None:
     selection = state.current()
     state.title("Pruning lab", selection)
@@ -50,6 +59,7 @@ def main() -> None:
     # Not a fragment: Streamlit lets a fragment's work finish before it looks at a moved slider, but stops a
     # whole run at once. So an evaluation that nobody waits for any more is dropped, and nothing queues.
     setting = controls(len(expert_layers(model)), experts)
+    introduce(intro, selection, setting)
     layers = list(expert_layers(model))
     editor = lab_edits.editor(selection.checkpoint.fingerprint, layers, experts, state.CHECKPOINT)
     score = st.container()  # filled in last, so that an edit is on the map before its score is there
@@ -58,10 +68,7 @@ def main() -> None:
         with score.container():  # progress comes and goes in here without moving what is below
             stats = lab.usage_for(setting.selection, selection.checkpoint, selection.ranking)
         setting, plan, base = lab_edits.edited(setting, editor.edits, stats, editor)
-        intro.markdown(
-            "Keep only some experts in each converted layer and drop the routers. The pruned model is rebuilt and "
-            + lab_split.introduction(selection, setting)
-        )
+        introduce(intro, selection, setting)  # anew, as edits may have brought a plan from a file
         with place:
             if setting.selection != lab.FITTED and max(plan.keep_counts().values()) == 1:
                 st.caption(

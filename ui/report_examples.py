@@ -28,7 +28,9 @@ def _route(selection: Selection) -> str:
     if config.routing == "token":
         return "the expert that most of its tokens take"
     return (
-        "the expert" if config.top_k == 1 else f"of its {config.top_k} experts the one with the largest gate"
+        "the expert taken"
+        if config.top_k == 1
+        else f"of its {config.top_k} experts the one with the largest gate"
     )
 
 
