@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.leads import Lead, held_against, lead_over
-from shrp.phrases import in_words, kept_share, listed
+from shrp.leads import Lead, held_against, lead_frame, lead_over
+from shrp.phrases import in_points, in_words, kept_share
 from shrp.studies import CONTROLS, NAMES, STANDARD, average, trained_controls
 
 HOW_FOUND = (
@@ -103,12 +103,13 @@ def _lacking(model: str, known: pd.DataFrame, best: pd.DataFrame) -> str:
 
 
 def findings(frame: pd.DataFrame) -> list[str]:
-    """A sentence for each recipe and depth of `glue_frame`, `retain` and few layers first, then one for each task where
-    a control is above the best pruned model, or its recovered one, and is not shown to tie, and one for all where it
-    ties.
+    """A sentence for each recipe and depth of `glue_frame`, `retain` and few layers first, then one on the trained
+    controls that are ahead of SHRP, one for each task where the best control is above the best pruned model and is not
+    shown to tie with it, or with the recovered one, and one for all where it ties.
     """
     higher = not_below(frame).to_dict("records")
-    said = [_sentence(one) for one in contests(frame)] + [
+    said = [_sentence(one) for one in contests(frame)] + ahead_said(frame)
+    said += [
         f"On {one['task']} at {one['converted']} ({one['recipe']}) a control is not below: {one['control']} keeps "
         f"{one['control keeps']}, the best pruned model, {one['model']}, {one['model keeps']}: {one['verdict']} "
         f"(n = {one['n']:,}, seeds: {both_seeds(one)})."
@@ -123,8 +124,42 @@ def findings(frame: pd.DataFrame) -> list[str]:
     return said
 
 
+def ahead(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Where a trained control is above SHRP's recovered model (`held_against`) beyond chance.
+
+    Args:
+        frame: `glue_frame`.
+
+    Returns:
+        Those rows of `lead_frame` whose interval ends below 0, with their recipe and converted layers; None where there
+        are no leads at all.
+    """
+    groups = sorted(frame.groupby(["recipe", "depth"]), key=lambda group: _place(*group[0]))
+    found = [
+        lead_frame(rows).assign(recipe=recipe, converted=in_words(depth)) for (recipe, depth), rows in groups
+    ]
+    leads = pd.concat([one for one in found if len(one)]) if any(map(len, found)) else frame[:0]
+    return leads[leads["high"] < 0] if len(leads) else None
+
+
+def ahead_said(frame: pd.DataFrame) -> list[str]:
+    """What `ahead` has in a sentence; none where there are no leads at all."""
+    rows = ahead(frame)
+    if rows is None:
+        return []
+    if rows.empty:
+        return ["No trained control is ahead of SHRP's recovered model beyond chance."]
+    each = [
+        f"{in_setting(one)}, {in_points(one['lead'], one['low'], one['high'])}{', not paired' * (not one['paired'])}"
+        for one in rows.rename(columns={"name": "control"}).to_dict("records")
+    ]
+    return [
+        f"Ahead of SHRP's recovered model beyond chance, with SHRP's lead in points: {'; '.join(each)}."
+    ]
+
+
 def in_setting(one: Mapping[str, Any]) -> str:
-    """A row of `not_below` in words: the control, and where."""
+    """A row of `not_below`, or of `ahead`, in words: the control, and where."""
     return f"{one['control']} on {one['task']} at {one['converted']} ({one['recipe']})"
 
 
@@ -204,8 +239,8 @@ def _over_trainings(rows: pd.DataFrame) -> str:
 
 
 def _leads(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> list[Lead]:
-    """The lead of SHRP's best model over a control, and behind it, where this is another one and was scored on the same
-    inputs, that of its recovered model.
+    """The lead of SHRP's best model over a control, and behind it, where this is another one, that of its recovered
+    model that the control's leads are over.
     """
     mine, control = (
         rows[(rows["name"] == one["name"]) & (rows["texts"] == one["texts"])] for one in (best, rival)
@@ -214,8 +249,7 @@ def _leads(rows: pd.DataFrame, best: pd.Series, rival: pd.Series) -> list[Lead]:
     found = [lead_over(rows, mine, control)]
     if reference["name"].eq(best["name"]).any() or set(reference["task"]) != set(control["task"]):
         return found
-    other = lead_over(rows, reference, control)
-    return found if other.apart else [*found, other]
+    return [*found, lead_over(rows, reference, control)]
 
 
 def _said(leads: list[Lead]) -> str:
@@ -241,8 +275,7 @@ def both_seeds(one: Mapping[str, Any]) -> str:
 def not_below(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each task, recipe and depth of `glue_frame` where a control keeps at least as much as the best pruned
     model: task, converted, recipe, control, control keeps, model, model keeps, verdict, lead (the verdict in short),
-    ties (whether the intervals of all that was compared hold 0), beaten (which of SHRP's models the control is above
-    beyond chance, in words; empty for none), n, seeds, control seeds.
+    ties (whether the intervals of all that was compared hold 0), n, seeds, control seeds.
     """
     rows = []
     for (task, recipe, depth), group in frame.groupby(["task", "recipe", "depth"], sort=False):
@@ -264,11 +297,6 @@ def not_below(frame: pd.DataFrame) -> pd.DataFrame:
                 "verdict": _said(leads),
                 "lead": _short(leads),
                 "ties": all(lead.is_tie for lead in leads),
-                "beaten": listed(
-                    of
-                    for lead, of in zip(leads, ("the best", "the recovered one"), strict=False)
-                    if lead.is_tie is False and lead.mean.value < 0
-                ),
                 "n": best["n"],
                 "seeds": best["seeds"],
                 "control seeds": rival["seeds"],

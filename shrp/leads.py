@@ -18,12 +18,13 @@ MEAN = "mean"
 """What `lead_frame` has as the task of a mean over all of them."""
 HOW_OPEN = (
     "Of one training an interval is over inputs, of several over trainings too; one beside several is taken to vary as "
-    "they do, a random draw as draws do where that is more."
+    "they do, a random draw as draws do where that is more. Of two numbers of seeds the first is SHRP's: where it has "
+    "more, what inputs leave open is that of the pairs."
 )
 """What the intervals of `lead_frame` are over, to stand beside them."""
 HOW_APART = (
     "follows from two scores and their intervals, answers not compared input by input: as to inputs its interval is "
-    "too wide, since what both share counts twice. Of two numbers of seeds the first is SHRP's."
+    "too wide, since what both share counts twice."
 )
 """The same of leads that are not paired; what comes before says which these are."""
 
@@ -69,10 +70,11 @@ class Lead:
 def lead_over(frame: pd.DataFrame, mine: pd.DataFrame, control: pd.DataFrame) -> Lead:
     """By how much a model of SHRP's leads a control, on the tasks that the model has.
 
-    It is paired on a task where all trainings of the control were scored beside those of this very model. One training
-    beside several of the other side is taken to vary as these do, and a draw of random experts as those that were drawn
-    and trained on do where that is more. Of a control that has no interval, but the range of its draws, this stands for
-    one; one without either, as where all inputs get one answer, is taken as exact.
+    It is paired on a task where all trainings of the control were scored beside those of this very model; where SHRP
+    has more trainings, it is over the mean of all of them, and what inputs leave open is that of the pairs. One
+    training beside several of the other side is taken to vary as these do, and a draw of random experts as those that
+    were drawn and trained on do where that is more. Of a control that has no interval, but the range of its draws, this
+    stands for one; one without either, as where all inputs get one answer, is taken as exact.
 
     Args:
         frame: rows of `glue_frame`, of one recipe and depth, for what these tell of trainings.
@@ -98,10 +100,12 @@ def lead_over(frame: pd.DataFrame, mine: pd.DataFrame, control: pd.DataFrame) ->
             found.append(difference(our, their))
             continue
         (lead,) = means_in(control.loc[[task]], "lead ", "lead")
-        if not lead.freedom and (our.freedom or their.freedom):  # of one training of both sides
-            trainings = difference(replace(our, variance=our.single), their)
-            parts = {name: getattr(trainings, name) for name in ("variance", "freedom", "single")}
-            lead = replace(lead, **parts)
+        # Where SHRP has more trainings than were paired, pairs tell only what inputs leave open.
+        more = mine.at[task, "seeds"] > control.at[task, "lead_seeds"]
+        if more or not lead.freedom:
+            apart = difference(our, their)
+            value = apart.value if more else lead.value
+            lead = replace(apart, value=value, below=lead.below, above=lead.above)
         found.append(lead)
     return Lead(over_tasks(found), tuple(mine.index[measured]), tuple(mine.index[~measured]))
 
@@ -151,7 +155,7 @@ def lead_frame(frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns name (the control), model (its kind), task (or `MEAN`), lead, low, high (as shares of the teacher's
         score; nan for no interval), n (inputs; of a mean those of all tasks), paired (whether on the same inputs),
-        seeds (those of the lead; where the models are apart SHRP's and the control's, if they differ).
+        seeds (SHRP's, and the control's where these differ).
     """
     rows: list[dict[str, Any]] = []
     tasks = frame["task"].unique()
@@ -175,16 +179,16 @@ def lead_frame(frame: pd.DataFrame) -> pd.DataFrame:
                     "paired": not found.apart,
                     "seeds": ""
                     if len(group) > 1
-                    else _seeds(mine[mine["task"] == group[0]], theirs, paired=not found.apart),
+                    else _seeds(mine[mine["task"] == group[0]], theirs),
                 }
             )
     columns = ["name", "model", "task", "lead", "low", "high", "n", "paired", "seeds"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _seeds(mine: pd.DataFrame, control: pd.DataFrame, *, paired: bool) -> str:
+def _seeds(mine: pd.DataFrame, control: pd.DataFrame) -> str:
     of, theirs = int(mine["seeds"].iloc[0]), int(control["seeds"].iloc[0])
-    return f"{theirs}" if paired or of == theirs else f"{of} and {theirs}"
+    return f"{of}" if of == theirs else f"{of} and {theirs}"
 
 
 def leads_measured(frame: pd.DataFrame) -> int:

@@ -95,8 +95,8 @@ def test_a_lead_over_the_recovered_model_is_told_where_another_one_is_the_best()
         row("cola", "static", 0.85, per_layer=2, recovered=True),
         row("cola", "dropped", 0.91) | {"lead": -0.06, "lead_interval": [-0.09, -0.03]},
     ]
-    said = findings(studies.glue_frame(rows))[1]
-    assert not_below(studies.glue_frame(rows))["beaten"].tolist() == ["the recovered one"]
+    _, ahead, said = findings(studies.glue_frame(rows))
+    assert ahead.endswith("layers dropped on cola at 6 of 12 layers (retain), -6.0 (-9.0 to -3.0).")
     assert "the best pruned model, SHRP, static, 2 a layer, 90.0%" in said
     assert (
         "a tie, SHRP's lead, not paired, is -1.0 points (-3.8 to +1.8); the recovered model: no tie, SHRP's lead on "
@@ -140,19 +140,25 @@ def test_a_lead_that_was_kept_of_some_trainings_alone_is_not_taken_for_all():
     assert not found["paired"]
     assert found["lead"] == pytest.approx(-0.1)
     assert found["low"] < 0 < found["high"]
-    assert not_below(studies.glue_frame([*mine, *other]))["beaten"].tolist() == [""]
+    ((_, none, _), (row_of,)) = (
+        findings(studies.glue_frame([*mine, *other])),
+        not_below(studies.glue_frame([*mine, *other])).to_dict("records"),
+    )
+    assert none == "No trained control is ahead of SHRP's recovered model beyond chance."
+    assert row_of["ties"]
 
 
-def test_a_paired_lead_of_one_training_beside_several_is_open_as_they_are():
+def test_a_paired_lead_of_one_training_beside_several_is_over_all_and_open_as_they_are():
+    """Of all three it is another one than of the first alone, which was paired; of inputs the pair tells."""
     mine = [
         row("cola", "static", s, seed=i, per_layer=2, recovered=True) for i, s in enumerate((0.9, 0.8, 0.7))
     ]
     led = row("cola", "uniform", 0.85) | {"lead": 0.05, "lead_interval": [0.03, 0.07]}
     found = leads([*mine, led])["no router", "cola"]
-    half = np.hypot(0.02, t.ppf(0.975, 2) * np.sqrt(2 * 0.01))
+    half = np.hypot(0.02, t.ppf(0.975, 2) * np.sqrt(0.01 / 3 + 0.01))
     assert found["paired"]
-    assert of(found) == pytest.approx([0.05, 0.05 - half, 0.05 + half])
-    assert found["seeds"] == "1"
+    assert of(found) == pytest.approx([-0.05, -0.05 - half, -0.05 + half])
+    assert found["seeds"] == "3 and 1"
 
 
 def test_a_single_draw_is_taken_to_vary_as_draws_do():

@@ -86,7 +86,11 @@ def test_averages_say_what_they_are_over_and_findings_compare_like_with_like():
     mean = studies.average(frame).set_index("model")
     assert mean.loc["static", "retained"] == pytest.approx(0.94)
     assert mean.loc["uniform", "tasks"] == "cola"
-    sentence, on_rte, ties = findings(frame)
+    sentence, ahead, on_rte, ties = findings(frame)
+    assert ahead == (
+        "Ahead of SHRP's recovered model beyond chance, with SHRP's lead in points: layers dropped on rte at 6 of 12 "
+        "layers (retain), -7.0 (-9.8 to -4.2), not paired."
+    )
     assert ties == (
         "A control has as much or more, and ties, with SHRP's lead in points: no router on cola at 6 of 12 layers "
         "(retain), -7.0 (-51.1 to +37.1), not paired."
@@ -167,7 +171,7 @@ def test_random_experts_without_a_router_are_a_control_of_their_own():
     (claim,) = claims(frame).to_dict("records")
     assert claim["best control"].startswith(f"{name}: 95.0%")
     assert claim["lacking"] == "trained random experts, layers dropped, no router"
-    assert "no tie, SHRP's lead on the same inputs is -5.0 points" in findings(frame)[1]
+    assert "no tie, SHRP's lead on the same inputs is -5.0 points" in findings(frame)[2]
     assert studies.about_controls(frame).startswith("No router, then random experts: stage 1 with all gates")
     assert studies.about_controls(studies.glue_frame([mine])) == ""
 

@@ -14,9 +14,9 @@ from shrp.findings import (
     ABOVE_CONSTANT,
     HOW_FOUND,
     above_constant,
+    ahead_said,
     both_seeds,
     findings,
-    in_setting,
     not_below,
 )
 from shrp.leads import HOW_APART, HOW_OPEN, MEAN, lead_frame, leads_measured
@@ -105,15 +105,13 @@ def standing(glue: pd.DataFrame) -> Drawn:
     )
     with st.expander("What is left above a constant answer", icon=":material/horizontal_rule:"):
         st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
+    for sentence in ahead_said(glue):
+        st.markdown(escape(sentence))
     higher = not_below(glue)
     if len(higher):
-        which = "; ".join(
-            f"{in_setting(row)}, above {row['beaten']}" for row in higher.to_dict("records") if row["beaten"]
-        )
         st.markdown(
             f"**On {len(higher)} of {len(glue.groupby(['task', 'recipe', 'depth']))}** settings of task, recipe and "
-            "layers a control keeps at least as much as the best pruned model; "
-            + (f"beyond chance: {escape(which)}." if which else "nowhere beyond chance.")
+            "layers a control keeps at least as much as the best pruned model."
         )
         with st.expander(f"All {len(higher)}" if len(higher) > 1 else "Which", icon=":material/table_rows:"):
             _higher(higher)

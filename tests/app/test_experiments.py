@@ -64,8 +64,11 @@ def test_where_a_control_is_not_below_is_told_task_by_task(page):
     assert told["control"][1] == "layers dropped: 97.0% (95.0 to 99.0)"
     assert told["lead"][1] == "no tie: -7.0 (-9.8 to -4.2), not paired"
     assert (
-        "**On 2 of 2** settings of task, recipe and layers a control keeps at least as much as the best pruned model; "
-        "beyond chance: layers dropped on rte at 6 of 12 layers (retain), above the best."
+        "Ahead of SHRP's recovered model beyond chance, with SHRP's lead in points: layers dropped on rte at 6 of 12 "
+        "layers (retain), -7.0 (-9.8 to -4.2), not paired."
+    ) in texts_of(at)
+    assert (
+        "**On 2 of 2** settings of task, recipe and layers a control keeps at least as much as the best pruned model."
     ) in texts_of(at)
 
 
