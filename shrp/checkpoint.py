@@ -37,6 +37,7 @@ from shrp.reference import Reference
 from shrp.saving import CONFIG as CONFIG
 from shrp.saving import WEIGHTS as WEIGHTS
 from shrp.saving import save as save
+from shrp.tokenizer_files import refuse_paths
 from shrp.try_out import read_as, try_out
 from shrp.usage import UsageStats, measure_usage
 
@@ -250,7 +251,11 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
         data = json.loads(file.read_text(encoding="utf-8"))
         # Half of a surrogate pair can't be shown, or written again.
         json.dumps(data, ensure_ascii=False).encode()
-    except (OSError, UnicodeError, json.JSONDecodeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: bad JSON or UTF-8, or a number without end
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
     if isinstance(data, dict) and data.get("format") == "shrp-onnx":
         raise CheckpointError(
@@ -301,6 +306,7 @@ def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Ch
     fill(model, state, weights)
     if not has_vocabulary(folder):
         raise CheckpointError(f"{folder} has no usable tokenizer: {VOCABULARIES[0]} is missing.")
+    refuse_paths(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file

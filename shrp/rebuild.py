@@ -15,6 +15,7 @@ from shrp.convert import empty_expert_layer, num_experts_of
 from shrp.errors import CheckpointError, ShrpError
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer, StaticLayer
+from shrp.measure import WHOLE_VOCABULARY
 from shrp.narrow import NarrowLayer, empty_narrow_layer
 
 _NOT_A_STRANGERS = (
@@ -39,6 +40,9 @@ _COUNTED = {
 """Numbers in a config that make as many objects before the weights are looked at, and how large they may be."""
 
 
+_MOST_TOKENS = 10_000_000
+
+
 def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedModel:
     """The model that a checkpoint's `config.json` describes, its parameters still without storage.
 
@@ -52,6 +56,7 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
             raise CheckpointError(
                 f"{folder}/config.json has a {key} that is not a number from 0 to {most:,}."
             )
+    _check_whole_vocabulary(folder, data)
     try:
         cls = getattr(transformers, name)
         plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
@@ -64,6 +69,19 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise CheckpointError(f"{folder}: its config.json does not describe a {name}: {error}.") from error
     return model
+
+
+def _check_whole_vocabulary(folder: Path, data: Mapping[str, Any]) -> None:
+    """Raise where the size that a trimmed vocabulary once had, of which shares are, is none."""
+    whole, kept = data.get(WHOLE_VOCABULARY), data.get("vocab_size")
+    if whole is None:
+        return
+    least = kept if type(kept) is int else 0
+    if not (type(whole) is int and least <= whole <= _MOST_TOKENS):
+        raise CheckpointError(
+            f"{folder}/config.json has a {WHOLE_VOCABULARY} that is not a number from its vocab_size to "
+            f"{_MOST_TOKENS:,}."
+        )
 
 
 def _architecture(folder: Path, data: Mapping[str, Any]) -> str:

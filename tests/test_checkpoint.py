@@ -323,6 +323,8 @@ def test_not_shrp(tmp_path, saved, tiny_model):
     assert "not readable JSON" in refusal(saved)
     (saved / "config.json").write_text("[" * 100_000)
     assert "not readable JSON" in refusal(saved)
+    (saved / "config.json").write_text("9" * 5_000)  # more digits than Python reads
+    assert "not readable JSON" in refusal(saved)
     (saved / "config.json").write_text("[]")
     assert 'no "shrp" section' in refusal(saved)
 
@@ -355,6 +357,12 @@ def test_wrong_architectures(saved, names):
 def test_a_config_of_too_many_objects_is_refused_before_they_are_made(saved, key, value):
     edit(saved, lambda data: data.update({key: value}))
     assert f"{key} that is not a number from 0 to" in refusal(saved)
+
+
+@pytest.mark.parametrize("size", ["abc", True, -5, 1, 1e9, 10**9])
+def test_the_size_of_a_trimmed_vocabulary_is_a_number_that_it_can_have_been(saved, size):
+    edit(saved, lambda data: data.update(whole_vocab_size=size))
+    assert "whole_vocab_size that is not a number from its vocab_size to 10,000,000" in refusal(saved)
 
 
 def test_what_a_config_says_of_chunks_is_no_matter(saved):
