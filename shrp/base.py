@@ -21,7 +21,7 @@ from transformers.utils import logging as hf_logging
 from shrp import checkpoint
 from shrp.errors import TrainingError, first_line
 from shrp.families import family_of, output_layer
-from shrp.tasks import TASKS, Task
+from shrp.tasks import TASKS, Task, may_be_one
 from shrp.try_out import read_as, unembedded
 
 NUMBER = "number"
@@ -98,7 +98,7 @@ def load_base(
             f"{', '.join(_outputs(task))}."
         )
     same_size = ours is not None and ours.task.num_labels == task.num_labels
-    if same_size and (head_labels or _may_be_one(ours.task, task)):
+    if same_size and (head_labels or may_be_one(ours.task, task)):
         theirs = _folded(head_labels or ours.task.label_names)
         if sorted(theirs) == sorted(_folded(task.label_names)):
             loaded = checkpoint.load(base)
@@ -241,15 +241,6 @@ def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreT
     model.config.id2label = dict(enumerate(task.label_names))
     model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
     return model
-
-
-def _may_be_one(theirs: Task, task: Task) -> bool:
-    """Whether two tasks whose labels are the same are one: of GLUE's QNLI and RTE share them. The task of a file is
-    named after the file, and another file may be of it too.
-    """
-    if theirs.name in TASKS and task.name in TASKS:
-        return theirs.name == task.name
-    return theirs.is_regression == task.is_regression and len(theirs.text_columns) == len(task.text_columns)
 
 
 def _are_of(names: Sequence[str], task: Task) -> bool:

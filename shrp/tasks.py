@@ -164,3 +164,12 @@ def custom_task(
         raise DataError(f"A classification task needs at least two classes, not {len(labels)}.")
     metrics = REGRESSION_METRICS if regression else ("accuracy", "f1_macro")
     return Task(name, _strings(text_columns), labels, metrics[0], metrics)
+
+
+def may_be_one(one: Task, other: Task) -> bool:
+    """Whether two tasks whose labels are the same are one: of GLUE's QNLI and RTE share them. The task of a file is
+    named after the file, and another file may be of it too.
+    """
+    if one.name in TASKS and other.name in TASKS:
+        return one.name == other.name
+    return one.is_regression == other.is_regression and len(one.text_columns) == len(other.text_columns)

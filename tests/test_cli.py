@@ -381,6 +381,10 @@ def test_recovery_takes_neither_data_nor_a_teacher_of_other_labels(
     checkpoint.save(tiny_model(num_labels=3), tiny_tokenizer, replace(dense, task=three), tmp_path / "three")
     said = "of .*three are a, b, c, in this order, and the checkpoint's are negative, positive, in this order. Give"
     failed(shrp("prune", place / "routed", *out, *files, "--teacher", tmp_path / "three"), said)
+    alike = replace(TASKS["cola"], label_names=TASKS["sst2"].label_names)  # as QNLI's and RTE's are
+    checkpoint.save(tiny_model(), tiny_tokenizer, replace(dense, task=alike), tmp_path / "alike")
+    said = "of the task cola, the checkpoint of sst2: their labels have the same names, but they are not one task"
+    failed(shrp("prune", place / "routed", *out, *files, "--teacher", tmp_path / "alike"), said)
     by_id = custom_task("ids", ("sentence",), ("0", "1"))
     checkpoint.save(tiny_model(), tiny_tokenizer, replace(dense, task=by_id), tmp_path / "ids")
     ids = ("--per-layer", 1, "--out", tmp_path / "by-ids", "--recover", 1, "--teacher", tmp_path / "ids")

@@ -207,10 +207,14 @@ def test_what_is_no_teacher_of_this_checkpoint_is_refused(
     three = tiny_info(layers=())
     three = CheckpointInfo(three.config, TASKS["mnli"])
     mnli = checkpoint.save(tiny_model(num_labels=3), tiny_tokenizer, three, tmp_path / "mnli")
+    same = replace(TASKS["cola"], label_names=TASKS["sst2"].label_names)  # as QNLI's and RTE's are
+    alike = CheckpointInfo(tiny_info(layers=()).config, same)
+    other = checkpoint.save(tiny_model(), tiny_tokenizer, alike, tmp_path / "other")
     for wrong, words in (
         (routed, "is not dense"),
         (teacher, "this is another one"),
         (mnli, "different labels"),
+        (other, "are for two tasks, cola and sst2, though labels have the same names"),
         (tmp_path / "none", "there is no"),
     ):
         code, _, err = shrp("reference", routed, "--teacher", wrong)

@@ -68,12 +68,12 @@ def main() -> None:
     except ShrpError as error:
         _say_error(str(error))
         sys.exit(1)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is slow to import for a name
+    except (RuntimeError, MemoryError) as error:
+        if not _memory_is_full(error):
             raise
+        why = f" ({first_line(error).rstrip('.')})" if str(error) else ""
         _say_error(
-            f"the device's memory is full ({first_line(error).rstrip('.')}): give smaller batches or shorter inputs, "
-            "or the CPU."
+            f"the device's memory is full{why}: give smaller batches or shorter inputs, or another device."
         )
         sys.exit(1)
     except OSError as error:  # a folder that cannot be written, a full disk
@@ -83,6 +83,14 @@ def main() -> None:
     except KeyboardInterrupt:
         stderr.print("interrupted")
         sys.exit(130)
+
+
+def _memory_is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left; PyTorch has a class for it on CUDA alone."""
+    # By name: PyTorch is slow to import for one.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "out of memory"))
 
 
 def _refuse_repeated(arguments: list[str]) -> None:

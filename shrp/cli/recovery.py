@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shrp.data import TextData
 from shrp.errors import TrainingError
-from shrp.tasks import Task
+from shrp.tasks import Task, may_be_one
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     from transformers import PreTrainedModel
@@ -68,6 +68,11 @@ def _check_same_labels(ours: Task, theirs: Task, whose: str) -> None:
         )
     known, others = ([name.casefold() for name in task.label_names] for task in (ours, theirs))
     ids = [str(number) for number in range(ours.num_labels)]
+    if known == others and not may_be_one(ours, theirs):
+        raise TrainingError(
+            f"{whose} is of the task {theirs.name}, the checkpoint of {ours.name}: their labels have the same names, "
+            f"but they are not one task. {mend}"
+        )
     if known == others or (len(known) == len(others) and ids in (known, others)):
         return
     why = ": outputs are taken by their place, so that they would be learned for one another" * (

@@ -75,7 +75,7 @@ class OfCheckpoint:
             return max(token_counts(self.checkpoint.tokenizer, source.texts), default=0)
 
         rows = rows_as_now(self.checkpoint.info, source, longest, self.length)
-        return next((row["score"] for row in rows if row["kind"] == "teacher"), None)
+        return next((row.get("score") for row in rows if row["kind"] == "teacher"), None)
 
     def costs(self) -> dict[str, float]:
         """Parameters and FLOPs, as shares of the dense model's."""
