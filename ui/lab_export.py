@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,19 +34,20 @@ def plan_json(plan: PruningPlan) -> str:
     return json.dumps(plan.to_dict(), indent=2) + "\n"
 
 
-def checkpoint_zip(
+def write_checkpoint(
+    folder: Path,
     checkpoint: Checkpoint,
     plan: PruningPlan,
-    name: str,
     evaluation: Evaluation,
     data: TextData,
     ranked_on: TextData | None,
     shift: np.ndarray | None = None,
     seed: int | None = None,
-) -> bytes:
-    """The pruned model as a zipped checkpoint folder, weights in float16, with the score measured here.
+) -> Path:
+    """The pruned model as a checkpoint, weights in float16, with the score measured here.
 
     Args:
+        folder: where it goes; nothing may be there yet.
         data: what `evaluation` is of.
         ranked_on: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
         shift: of the output bias, found on `data` (`ui.lab_threshold`); `evaluation` is then of the shifted model.
@@ -65,21 +67,25 @@ def checkpoint_zip(
     except (CheckpointError, OSError):  # which Overview tells of
         history = []
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
+    # Only new modules are made, the rest is shared: nothing of the shared model is written to.
+    model = prune(checkpoint.model, plan, share_weights=True)
+    if shift is not None:
+        model = with_output_shift(model, checkpoint.info.task, shift)
+    return checkpoints.save(
+        model,
+        checkpoint.tokenizer,
+        info,
+        folder,
+        dtype=torch.float16,
+        extra_files={checkpoints.HISTORY: history_text(history)} if history else {},
+        teacher=checkpoint.teacher,
+    )
+
+
+def checkpoint_zip(checkpoint: Checkpoint, plan: PruningPlan, name: str, *scored: Any, **how: Any) -> bytes:
+    """The folder of `write_checkpoint`, named `name`, as a zip archive; further arguments are that one's."""
     with tempfile.TemporaryDirectory() as scratch:
-        # Only new modules are made, the rest is shared: nothing of the shared model is written to.
-        model = prune(checkpoint.model, plan, share_weights=True)
-        if shift is not None:
-            model = with_output_shift(model, checkpoint.info.task, shift)
-        folder = checkpoints.save(
-            model,
-            checkpoint.tokenizer,
-            info,
-            Path(scratch) / name,
-            dtype=torch.float16,
-            extra_files={checkpoints.HISTORY: history_text(history)} if history else {},
-            teacher=checkpoint.teacher,
-        )
-        return zipped(folder, name)
+        return zipped(write_checkpoint(Path(scratch) / name, checkpoint, plan, *scored, **how), name)
 
 
 def zipped(folder: Path, name: str) -> bytes:

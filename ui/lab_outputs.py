@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -24,7 +25,9 @@ from ui import (
     lab_reference,
     lab_threshold,
     latency,
+    loaders,
     measurements,
+    own_checkpoints,
     state,
 )
 from ui.describe import plan_words
@@ -34,6 +37,8 @@ from ui.lab_sides import model_key
 from ui.state import Selection
 from ui.text import count, escape, file_name, percent, plain, with_interval
 
+OPENED = "opened-pruned"
+"""Key of the session's state: the pruning that was opened last, and the name that it is listed by."""
 MATCH, MATCH_LABEL = "match_shares", "With the routed model's answer shares"
 MATCH_HELP = (
     "Shifts the output bias of the saved checkpoint so that it gives each class as often as the routed model does on "
@@ -151,6 +156,14 @@ def save_section(
             on_click="ignore",
             icon=":material/description:",
         )
+    known_as = f"{model_key(checkpoint, plan)}-{'' if shift is None else shift.tobytes().hex()}"
+
+    def write(folder: Path) -> Path:
+        return lab_export.write_checkpoint(
+            folder, checkpoint, plan, scored, selection.data, chosen_on, shift, seed
+        )
+
+    open_here(known_as, saved_as, write, selection.name)
     st.json(plan.to_dict(), expanded=False)
     with st.expander("Use it in Python"):
         texts = "[...]" if len(checkpoint.info.task.text_columns) == 1 else "[(..., ...), ...]"
@@ -162,6 +175,45 @@ def save_section(
         )
         st.code("\n".join(lines), language="python")
     lab_onnx.section(checkpoint, plan, saved_as, selection.data, scored, shift)
+
+
+def open_here(known_as: str, name: str, write: Callable[[Path], Path], of: str) -> None:
+    """Put the pruned model among the sidebar's checkpoints, so that the other pages can look at it.
+
+    Args:
+        known_as: what tells this pruning from others.
+        name: what it is to be called.
+        write: makes the checkpoint in a folder.
+        of: the name of the checkpoint that is pruned.
+    """
+    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+        asked = st.button(
+            "Open it in this session",
+            key="open-pruned",
+            icon=":material/folder_open:",
+            help="Puts the pruned checkpoint, weights in float16, among the sidebar's: its words on Attribution, where "
+            "its heads look on Routing, its answers on Overview and Compare. It is for this session alone; the "
+            f"last {own_checkpoints.MOST_HELD} stay.",
+        )
+        if asked:
+            try:
+                with st.spinner("Making the checkpoint …"):
+                    listed = own_checkpoints.make(known_as, name, write, of)
+            except ShrpError as error:
+                state.show_error(error)
+                return
+            st.session_state[OPENED] = {known_as: listed}
+            st.rerun()  # all of the app: the sidebar lists it
+        listed = st.session_state.get(OPENED, {}).get(known_as)
+        if listed in loaders.discover_all():
+            st.button(
+                f"Go on with {escape(listed)}",
+                key="pick-pruned",
+                icon=":material/arrow_forward:",
+                on_click=own_checkpoints.pick,
+                args=(listed,),
+                help="Picks it in the sidebar, where you can also go back.",
+            )
 
 
 def _embedded(checkpoint: Checkpoint, plan: PruningPlan) -> float:

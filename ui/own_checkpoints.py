@@ -1,4 +1,4 @@
-"""Checkpoints of this session alone: a folder below the allowed roots, or an uploaded zip of one.
+"""Checkpoints of this session alone: a folder below the allowed roots, an uploaded zip of one, or what the lab made.
 
 An uploaded archive is unpacked (`shrp.archive`) into a temporary folder that lives as long as the session holds
 it. Only what loads is offered; a refusal says why, and the checkpoint that was loaded before stays.
@@ -17,7 +17,7 @@ import streamlit as st
 
 from shrp import archive
 from shrp import checkpoint as checkpoints
-from shrp.errors import CheckpointError
+from shrp.errors import CheckpointError, ShrpError
 from ui import loaders
 from ui.own_data import upload_limit
 from ui.own_paths import below
@@ -28,7 +28,7 @@ PICK = "own-checkpoint-picked"
 MB = 2**20
 MAX_UPLOAD_MB = 2048
 MOST_HELD = 3
-"""Uploads that a session keeps, so that they can be compared."""
+"""Uploads, and checkpoints made here, that a session keeps, so that they can be compared."""
 _HELD, _PROBLEM, _UPLOADS, _PATH, _TAKEN = (
     "own-checkpoint-held",
     "own-checkpoint-problem",
@@ -50,10 +50,10 @@ class TemporaryFolder:
 
 
 class Held(NamedTuple):
-    """An unpacked upload."""
+    """An unpacked upload, or what the app made."""
 
-    name: str
-    """Its own, by which a later one takes its place."""
+    known_as: str
+    """What tells it from others: a later one of the same takes its place."""
     folder: TemporaryFolder
 
 
@@ -141,7 +141,7 @@ def draw() -> None:
             st.button(
                 f"Remove {escape(name)}",  # there may be several, and a screen reader reads this alone
                 key=f"own-checkpoint-remove-{name}",
-                on_click=remove,
+                on_click=_removed,
                 args=(name,),
                 icon=":material/delete:",
             )
@@ -150,17 +150,59 @@ def draw() -> None:
 def _uploaded(file) -> None:
     def take() -> tuple[str, Path]:
         folder, name = open_upload(file.name, file)
-        held: dict[str, Held] = st.session_state.setdefault(_HELD, {})
-        for before in [known for known, one in held.items() if one.name == name]:
-            remove(before)
-        while len(held) >= MOST_HELD:
-            remove(next(iter(held)))
-        free = _free_name(name)
-        held[free] = Held(name, folder)
-        return free, folder.path
+        return _hold(name, name, folder), folder.path
 
     _take(take)
     st.session_state[_UPLOADS] += 1
+
+
+def _hold(known_as: str, name: str, folder: TemporaryFolder, spared: str = "") -> str:
+    """Keep a folder for the session, in the place of one of the same identity and, of too many, the oldest.
+
+    Args:
+        spared: the name of a checkpoint that stays, however old it is.
+
+    Returns:
+        The name that the folder is listed by.
+    """
+    held: dict[str, Held] = st.session_state.setdefault(_HELD, {})
+    for before in [listed for listed, one in held.items() if one.known_as == known_as]:
+        remove(before)
+    while len(held) >= MOST_HELD:
+        remove(next(listed for listed in held if listed != spared))
+    free = _free_name(name)
+    held[free] = Held(known_as, folder)
+    return free
+
+
+def make(known_as: str, name: str, write: Callable[[Path], Path], of: str) -> str:
+    """List a checkpoint that the app itself makes among the session's own, as if it had been uploaded.
+
+    Args:
+        known_as: what tells it from others that are made: a later one of the same takes its place.
+        name: what it is called, as far as that is free.
+        write: makes the checkpoint in a folder that is not there yet, and returns that.
+        of: the name of the checkpoint that it is made of, which stays.
+
+    Returns:
+        The name that it is listed by. Which checkpoint is picked stays as it is.
+
+    Raises:
+        CheckpointError: it can't be written, or not be read again; nothing of it stays on disk.
+    """
+    try:
+        folder = TemporaryFolder()
+    except OSError as error:
+        raise CheckpointError(f"there is no place for a checkpoint: {error.strerror}.") from error
+    try:
+        path = write(folder.path / "made")
+        loaders.load_folder(path)
+    except (ShrpError, OSError) as error:
+        folder.delete()
+        raise CheckpointError(f"'{name:.80}' could not be made: {error}") from error
+    listed, session = _hold(known_as, name, folder, of), st.session_state
+    session[loaders.OWN_CHECKPOINTS] = session.get(loaders.OWN_CHECKPOINTS, {}) | {listed: path}
+    return listed
 
 
 def _pointed(text: str) -> None:
@@ -193,16 +235,23 @@ def _free_name(name: str) -> str:
     return free
 
 
-def remove(name: str) -> None:
-    """Take a checkpoint of this session out of the list; an unpacked archive is deleted.
+def pick(name: str) -> None:
+    """Have the sidebar pick a checkpoint from the next run on."""
+    st.session_state[PICK] = name
 
-    The path's box is emptied, so that the same path can be given again.
-    """
+
+def _removed(name: str) -> None:
+    remove(name)
+    st.session_state[_PATH] = ""  # so that the same path can be given again
+
+
+def remove(name: str) -> None:
+    """Take a checkpoint of this session out of the list; what was unpacked or made for it is deleted."""
     session = st.session_state
-    session[_PATH] = ""
+    path = session.get(loaders.OWN_CHECKPOINTS, {}).get(name)
     session[loaders.OWN_CHECKPOINTS] = {
         k: v for k, v in session.get(loaders.OWN_CHECKPOINTS, {}).items() if k != name
     }
     if (held := session.get(_HELD, {}).pop(name, None)) is not None:
-        loaders.forget(held.folder.path)
+        loaders.forget(path)
         held.folder.delete()

@@ -35,7 +35,7 @@ from ui.lab import GLOBAL, PER_LAYER, Setting
 from ui.store import results
 from ui.text import percent
 
-from .helpers import HISTORY, SCORES, specs, texts_of
+from .helpers import HISTORY, SCORES, specs, texts_of, upload
 from .helpers import ONNX_REPORT as REPORT
 
 
@@ -331,6 +331,62 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
     scored = evaluate(again.model, again.tokenizer, load_probe("sst2"))
     assert scored.score == pytest.approx(evaluation.score, abs=0.02)  # weights went through float16
     assert checkpoints.load(loaded.path).fingerprint == loaded.fingerprint
+
+
+def test_a_pruning_is_opened_in_the_session_and_gone_on_with(page, loaded):
+    plan, evaluation = direct(loaded, budget=4)
+    page.button(key="open-pruned").click().run()
+    assert not page.exception
+    name = "tiny-static-4 (yours)"
+    assert page.selectbox(key="checkpoint").value == "tiny"  # what is picked stays
+    assert name in page.selectbox(key="checkpoint").options
+    page.button(key="open-pruned").click().run()  # once more takes its own place
+    assert [one for one in page.selectbox(key="checkpoint").options if "yours" in one] == [name]
+    page.slider(key="budget").set_value(5).run()
+    assert "pick-pruned" not in [one.key for one in page.button]  # another pruning is not open yet
+    page.slider(key="budget").set_value(4).run()
+    page.button(key="pick-pruned").click().run()
+    assert not page.exception
+    assert page.selectbox(key="checkpoint").value == name
+    assert "This checkpoint is pruned already" in texts_of(page)
+    assert f"{100 * evaluation.score:.1f}%" in texts_of(page)
+    opened = checkpoints.load(page.session_state["own-checkpoints"][name])
+    assert opened.info.plan == plan
+    assert opened.info.scores[-1]["score"] == pytest.approx(evaluation.score)
+    page.button(key=f"own-checkpoint-remove-{name}").click().run()
+    assert not page.exception
+    assert page.selectbox(key="checkpoint").value == "tiny"
+    assert not opened.path.exists()
+
+
+def test_prunings_that_are_opened_push_out_the_oldest_but_not_what_they_are_made_of(
+    open_page, tiny_checkpoint, save_tiny
+):
+    at = open_page("pruning_lab", tiny_checkpoint)
+    upload(at, "zip", "mine.zip", lab_export.zipped(save_tiny("mine"), "mine"))
+    for budget in (3, 4, 5):
+        at.slider(key="budget").set_value(budget).run()
+        at.button(key="open-pruned").click().run()
+        assert not at.exception
+    yours = [one for one in at.selectbox(key="checkpoint").options if "yours" in one]
+    assert at.selectbox(key="checkpoint").value == "mine (yours)"
+    assert yours == ["mine (yours)", "mine (yours)-static-4 (yours)", "mine (yours)-static-5 (yours)"]
+
+
+def test_a_pruning_that_can_not_be_written_is_told_and_leaves_nothing(page, monkeypatch, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+
+    def full(folder, *rest):
+        folder.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lab_export, "write_checkpoint", full)
+    page.button(key="open-pruned").click().run()
+    assert not page.exception
+    assert "No space left on device" in texts_of(page)
+    assert not list((tmp_path / "temporary").iterdir())
+    assert [one for one in page.selectbox(key="checkpoint").options if "yours" in one] == []
 
 
 def test_of_a_plan_from_a_file_it_is_not_known_what_it_was_chosen_on(loaded, tmp_path):
