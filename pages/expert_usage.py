@@ -30,7 +30,7 @@ from ui import (
     usage_figures,
     usage_history_figures,
 )
-from ui.bound import fall_back
+from ui.bound import fall_back, restate
 from ui.describe import kept_experts, summary_line
 from ui.downloads import chart, downloads
 from ui.expert_details import expert_details
@@ -225,10 +225,11 @@ def chance_words(ends: np.ndarray, by_chance: np.ndarray, paired: bool) -> str:
     if not known:
         return "No difference has an interval: too few inputs, or the same ones."
     found = int(usage_figures.beyond_chance(ends).sum())
+    shown = "In bold" if ends.shape[1] <= usage_figures.LABELLED else "Beyond chance, as hovers and the CSV tell"
     over = "bootstrap over inputs" + (", both of a minimal pair drawn as one" if paired else "")
     return (
-        f"In bold: the {found} of {known} differences whose 95% interval ({over}) excludes 0. With no "
-        f"real differences {by_chance.mean():.1f} would be in bold on average, and in 19 of 20 cases at most "
+        f"{shown}: the {found} of {known} differences whose 95% interval ({over}) excludes 0. With no "
+        f"real differences {by_chance.mean():.1f} would be so on average, and in 19 of 20 cases at most "
         f"{np.quantile(by_chance, 0.95, method='higher'):.0f}, as experts and layers move together. "
         f"An interval is given where at least {FEWEST} inputs of the smaller group are expected to choose the expert, "
         f"and {FEWEST} not to (mean probability: where both groups have {SMALLEST} inputs"
@@ -304,6 +305,8 @@ def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
     one, two, words = st.columns([1, 1, 3], vertical_alignment="bottom")
     place, experts = stats.layers.index(start[0]), range(stats.num_experts)
     fall_back(state.EXPERT, experts, start[1])
+    restate(state.LAYER, start[0])
+    restate(state.EXPERT, start[1])
     layer = one.selectbox("Layer", stats.layers, place, key=state.LAYER, bind="query-params")
     expert = two.selectbox("Expert", experts, start[1], key=state.EXPERT, bind="query-params")
     # Not a caption, whose pale links are not legible.
@@ -312,6 +315,11 @@ def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
 
 
 def over_training(name: str, training: dict) -> None:
+    """What the history of the training shows of usage.
+
+    Args:
+        training: of the checkpoint's info.
+    """
     st.header("Usage over training", anchor="training")
     try:
         frame = usage_history_figures.training_frame(loaders.read_history(name))
@@ -328,10 +336,14 @@ def over_training(name: str, training: dict) -> None:
     data = escape_html(str(training.get("validation_data", "validation data")))
     counted = usage_history_figures.counted_on(frame, data)
     subtitle = f"Top-1 shares by epoch, {counted}; a layer appears with its conversion"
-    st.caption(
+    evened = training.get("config", {}).get("balance", 1) != 0
+    stages = (
         "Stage 1 converts the layers under a loss that evens usage; stage 2 drops that loss, and usage may become "
-        "uneven. That an expert is chosen for some inputs does not show that it does anything special for them: see "
-        "what knocking it out changes, in its profile and, for all experts, on Attribution."
+        "uneven. "
+    )
+    st.caption(
+        f"{stages if evened else ''}That an expert is chosen for some inputs does not show that it does anything "
+        "special for them: see what knocking it out changes, in its profile and, for all experts, on Attribution."
     )
     chart(
         usage_history_figures.evenness_over_training(

@@ -42,6 +42,15 @@ def fall_back(key: str, options: Container, start: Any) -> bool:
     return False
 
 
+def restate(key: str, start: Any) -> None:
+    """Have the address hold a kept value that is not the widget's start any more, as this has moved with the data.
+
+    The address leaves out what is the start, and Streamlit does not write a value there that nobody has just picked.
+    """
+    if key in st.session_state and st.session_state[key] != start:
+        st.session_state[key] = st.session_state[key]
+
+
 def leave_known(key: str, options: Container) -> None:
     """Take out of several picks those that are no options any more."""
     if any(one not in options for one in st.session_state.get(key, ())):

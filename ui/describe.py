@@ -116,7 +116,7 @@ def training_facts(
         names.pop("balance")  # it was over when the task began, or there is nothing to balance
     if before_task:
         facts = [(f"{what} on the task" if what == "epochs" else what, value) for what, value in facts]
-    facts += [(label, f"{config[key]:g}") for key, label in names.items() if _number(config.get(key))]
+    facts += [(label, _said(config[key])) for key, label in names.items() if _number(config.get(key))]
     if _number(seconds := training.get("seconds")):
         facts.append(("time on the task" if before_task else "time", duration(seconds)))
     return [*facts, *_pruning_facts(training, plan)]
@@ -160,13 +160,18 @@ def _pruning_facts(training: Mapping[str, Any], plan: PruningPlan | None) -> lis
         "seed": "seed",
     }
     facts += [
-        (f"after pruning, {label}", f"{config[key]:g}")
+        (f"after pruning, {label}", _said(config[key]))
         for key, label in names.items()
         if _number(config.get(key))
     ]
     if _number(seconds := recovery.get("seconds")):
         facts.append(("after pruning, time", duration(seconds)))
     return facts
+
+
+def _said(value: float) -> str:
+    """A setting in full where it is a whole number, as a seed is."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _number(value: Any) -> bool:

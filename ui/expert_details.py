@@ -64,8 +64,9 @@ def expert_details(
     """
     mine = int(stats.counts(layer)[expert])
     st.header(f"Layer {layer}, expert {expert}", anchor="expert")
-    _numbers(stats, data, layer, expert, of)
-    if (k := router_layers(checkpoint.model)[layer].top_k) > 1:
+    k = router_layers(checkpoint.model)[layer].top_k
+    _numbers(stats, data, layer, expert, of, k)
+    if k > 1:
         st.caption(
             f"Every {'token' if stats.unit == 'tokens' else 'input'} takes {k} experts here; “routed to” means its "
             "first choice, and an expert computes for others too (the knock-out below counts all that it computes for)."
@@ -111,7 +112,7 @@ def expert_details(
 
 
 def _numbers(
-    stats: UsageStats, data: TextData, layer: int, expert: int, of: Mapping[str, np.ndarray]
+    stats: UsageStats, data: TextData, layer: int, expert: int, of: Mapping[str, np.ndarray], top_k: int
 ) -> None:
     counts, pairs = stats.counts(layer), pairs_of(data)
     mine, total = int(counts[expert]), int(counts.sum())
@@ -142,7 +143,8 @@ def _numbers(
         st.metric("Mean router probability", percent(stats.mean_probs(layer)[expert]))
         st.caption(f"over all n = {stats.n:,} inputs, chosen or not; even: {percent(1 / stats.num_experts)}")
     with three:
-        st.metric("Place in its layer", f"{rank} of {stats.num_experts}" if mine else "never used")
+        unused = "never used" if top_k == 1 else "never first"
+        st.metric("Place in its layer", f"{rank} of {stats.num_experts}" if mine else unused)
         st.caption(
             f"by Top-1 share; the layer uses {stats.effective_experts(layer):.1f} effective experts, its mean "
             f"router margin (the last probability that is taken less the first that is not) is "

@@ -128,8 +128,8 @@ def _groupings(
             continue
         named = np.full(stats.n, "", dtype=object)
         for name, mask in groups.items():
-            named[mask] = name.replace("_", " ")
-        found[by] = named, [name.replace("_", " ") for name in groups]
+            named[mask] = name
+        found[by] = named, list(groups)
     return found
 
 
@@ -157,7 +157,7 @@ def map_figure(
             x=drawn.points[rows, 0],
             y=drawn.points[rows, 1],
             mode="markers",
-            name=f"{escape_html(name)} ({len(rows):,})",
+            name=f"{escape_html(name.replace('_', ' '))} ({len(rows):,})",
             marker={
                 "size": 6 if muted else 8,
                 "color": MUTED if muted else _COLORS[style % len(_COLORS)],

@@ -84,7 +84,7 @@ def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
         cut = checkpoint.info.max_length
         return sample_outputs(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
 
-    key = (checkpoint.fingerprint, data.source_fingerprint)
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.pairs)
     return once("expert-outputs", 2, key, "Computing every expert's outputs", work)
 
 
@@ -95,7 +95,7 @@ def nearest(
     `sample_outputs`.
     """
     sample = outputs(checkpoint, data)
-    key = (checkpoint.fingerprint, data.source_fingerprint, layer, expert)
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.pairs, layer, expert)
 
     def work(_: Progress) -> tuple[pd.DataFrame, pd.DataFrame]:
         return nearest_in_layer(sample, layer, expert), nearest_anywhere(sample, layer, expert)
@@ -131,7 +131,7 @@ def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
         cut = checkpoint.info.max_length
         return roles_of(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
 
-    key = (checkpoint.fingerprint, data.source_fingerprint, data.name)
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.name, data.pairs)
     return once("attention-roles", 6, key, "Seeing where every expert attends to", work)
 
 

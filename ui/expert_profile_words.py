@@ -91,9 +91,9 @@ def words(
 
 def _nothing(found: Characteristic, what: str) -> str:
     if not found.here:
-        return f"Nothing is routed to this expert on these data, so it has no {what}s of its own."
+        return f"No {what}s are in what is routed to this expert on these data, so it has none of its own."
     if not found.elsewhere:
-        return f"Everything is routed to this expert, so there are no other {what}s to compare with."
+        return f"No {what}s are in what is routed elsewhere, so there are no others to compare with."
     return f"No {what} occurs often enough; lower the fewest occurrences."
 
 

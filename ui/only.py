@@ -8,6 +8,7 @@ import streamlit as st
 from shrp.data import TextData
 from shrp.errors import DataError
 from shrp.slices import only
+from ui import own_slices
 from ui.bound import leave_known
 from ui.store import once
 from ui.text import escape, shorten
@@ -26,6 +27,9 @@ def draw(data: TextData | None) -> None:
     """
     if data is None:
         keep()
+        return
+    if st.session_state.get(ONLY) and own_slices.problem():
+        keep()  # until the box is mended: what is picked may be its slices
         return
     options = sorted(set(data.slices or ()))
     if ONLY not in st.session_state:  # as in `ui.not_here`: what a session starts with

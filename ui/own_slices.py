@@ -37,8 +37,13 @@ def draw() -> None:
             placeholder="negation: not, never, *n't\ncontrast: but, although",
             help=_HELP,
         )
-    if problem := _read()[1]:  # also what a link has: the box takes it from the address when it is drawn
-        st.error(escape(f"Slices of your own are not in use: {problem}"), icon=":material/error:")
+    if typed := problem():  # also what a link has: the box takes it from the address when it is drawn
+        st.error(escape(f"Slices of your own are not in use: {typed}"), icon=":material/error:")
+
+
+def problem() -> str:
+    """Why what is typed is in no use on any data; empty where it is, or nothing is typed."""
+    return _read()[1]
 
 
 def applied(data: TextData) -> TextData:

@@ -131,7 +131,7 @@ def in_words(frame: pd.DataFrame) -> str:
         whole["share"], whole["unpaired"], out=np.full(len(whole), np.nan), where=whole["unpaired"] > 0
     )
     if np.isnan(ratio).all():
-        return "All inputs take the same expert in every layer, so no routes part."
+        return "The inputs of all pairs take the same expert in every layer, so no routes part."
     most, least = whole.iloc[int(np.nanargmax(ratio))], whole.iloc[int(np.nanargmin(ratio))]
 
     def said(row: pd.Series) -> str:

@@ -52,7 +52,7 @@ def always_one(
     picked = st.segmented_control(
         label,
         options,
-        default=None if key in st.session_state else start,
+        default=start,
         required=True,
         key=key,
         bind="query-params",

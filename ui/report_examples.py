@@ -46,7 +46,10 @@ def examples_part(
         return
     score = None if evaluation.labels is None else evaluation.score
     measured = with_interval(score, evaluation.interval, evaluation.metric, evaluation.n)
-    part.words(f"Measured here on {data.name}: {measured}.")
+    if score is None:
+        part.words(f"{data.name} has no labels (n = {evaluation.n:,}), so there is no score.")
+    else:
+        part.words(f"Measured here on {data.name}: {measured}.")
     if score is not None and (warning := cliff_warning(selection.checkpoint, data, evaluation)):
         part.warning(plain(warning))
     for title, rows in groups(evaluation).items():

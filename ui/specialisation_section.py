@@ -24,7 +24,7 @@ from ui.pair_views import has_pairs
 from ui.store import once
 from ui.text import LONGEST_LABEL, capital, escape_html, percent, plain, shorten
 from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, click_targets, layout, outline, pick_by_click
-from ui.usage_figures import cells_height
+from ui.usage_figures import LABELLED, cells_height
 
 BY = "goes_by"
 """Key of the picked grouping, in the session's state and in the URL."""
@@ -72,6 +72,7 @@ def section(selection: state.Selection, stats: UsageStats, layer: int, expert: i
     names = [one.by for one in found]
     start = SLICE if SLICE in names else names[0]
     bound.fall_back(BY, names, start)
+    bound.restate(BY, start)
     by = st.segmented_control("Experts by", names, default=start, key=BY, bind="query-params", required=True)
     one = found[names.index(by if by in names else start)]
     group_experts.section(one, selection, stats.unit)
@@ -255,8 +256,8 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
             z=difference,
             x=list(experts),
             y=rows,
-            text=text if len(whole) <= 16 else None,
-            texttemplate="%{text}" if len(whole) <= 16 else None,
+            text=text if len(whole) <= LABELLED else None,
+            texttemplate="%{text}" if len(whole) <= LABELLED else None,
             colorscale=DIVERGING,
             zmin=-limit,
             zmax=limit,
@@ -314,8 +315,9 @@ def _sure_cells(one: Grouping, layer: int) -> str:
             f"No cell can be tested: in none are {EXPECTED} inputs of the group expected to take the expert, and "
             f"{EXPECTED} not to. Layer {layer} is the one picked above."
         )
+    shown = "In bold" if cells.shape[1] <= LABELLED else "Beyond chance, as hovers and the CSV tell"
     return (
-        f"In bold: {int((cells <= SURE).sum())} of {int(np.isfinite(cells).sum())} tested cells differ from row “all” "
+        f"{shown}: {int((cells <= SURE).sum())} of {int(np.isfinite(cells).sum())} tested cells differ from row “all” "
         "(p ≤ 5%, shuffled groups, corrected for all cells of this map). Tested: cells where at least "
         f"{EXPECTED} inputs are expected to take the expert, and at least {EXPECTED} not to. Layer {layer} is the one "
         "picked above."

@@ -186,8 +186,9 @@ SUBTITLE_WIDTH = 80
 
 
 def _lines(subtitle: str) -> list[str]:
-    # A chart cuts what does not fit, so long lines go on below.
-    return [part for line in subtitle.split("<br>") for part in textwrap.wrap(line, SUBTITLE_WIDTH)]
+    # A chart cuts what does not fit, so long lines go on below; within a word a cut may fall into an HTML entity.
+    wrap = textwrap.TextWrapper(SUBTITLE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [part for line in subtitle.split("<br>") for part in wrap.wrap(line)]
 
 
 def title_height(subtitle: str) -> int:

@@ -26,6 +26,8 @@ from ui.theme import (
     whiskers,
 )
 
+LABELLED = 16
+"""Experts up to which a map's cells have room for their numbers."""
 ROW = 34  # height of one layer in the heatmap and in the bars beside it, in pixels
 
 
@@ -86,7 +88,7 @@ def usage_heatmap(
     digits = max(0, math.ceil(-math.log10(50 * limit)))  # so many that the ticks differ
     said = [_cell(value, True, digits).removesuffix(" points") for value in ticks]
     rows = [str(layer) for layer in layers]
-    show = len(experts) <= 16
+    show = len(experts) <= LABELLED
     bold = beyond_chance(ends) if difference and ends is not None else np.zeros(values.shape, dtype=bool)
     # Percent, as the colour bar says; without the sign twelve cells fit in a narrow window.
     cells = [

@@ -297,7 +297,7 @@ def used_by(stats, fewest, most):
     ("inputs", "words"),
     [
         ((1, 29), "Little is routed here"),
-        ((0, 0), "Nothing is routed to this expert on these data, so it has no words"),
+        ((0, 0), "No words are in what is routed to this expert on these data, so"),
     ],
 )
 def test_words_of_few_inputs_or_none_come_with_a_warning(open_page, tiny_checkpoint, stats, inputs, words):

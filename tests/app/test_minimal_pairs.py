@@ -128,7 +128,7 @@ def test_words_of_where_routes_part_most_and_least():
     text = pair_routes.in_words(frame_of([(5, 10, 4, 0.4, 0.8), (6, 10, 2, 0.2, 0.2), (7, 10, 1, 0.1, 0.0)]))
     assert "part most often in layer 6, where 2 of 10 part (20.0%" in text  # as often as strangers
     assert "least often in layer 5, where 4 of 10 part" in text
-    assert pair_routes.in_words(frame_of([(5, 10, 0, 0.0, 0.0)])).startswith("All inputs take the same")
+    assert pair_routes.in_words(frame_of([(5, 10, 0, 0.0, 0.0)])).startswith("The inputs of all pairs")
     assert "least" not in pair_routes.in_words(frame_of([(5, 10, 4, 0.4, 0.8)]))
 
 
