@@ -325,10 +325,13 @@ def from_table(
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
-        cells = renamed(tabular.column(frame, label_column, source), source, meanings or {})
+        labels = renamed(tabular.column(frame, label_column, source), source, meanings or {})
+        rows = [row for row, label in enumerate(labels) if label is not None]
         name = Path(source).stem
         # That of texts without labels has a meaning of its own.
-        task = infer_task(cells, source if name == TEXTS.name else name, texts, source)
+        name = source if name == TEXTS.name else name
+        with _counted_in_the_whole(rows):
+            task = infer_task([labels[row] for row in rows], name, texts, source)
         task = replace(task, label_column=label_column)
     return from_frame(
         frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
@@ -347,8 +350,20 @@ def complete_rows(
     rows = np.flatnonzero(~tabular.incomplete(frame, texts, label_column, name))
     if not len(rows):
         raise DataError(f"of '{name}' no row is left: each lacks a text or a label.")
-    try:
+    with _counted_in_the_whole(rows):
         yield frame.iloc[rows]
+
+
+@contextmanager
+def _counted_in_the_whole(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
+    """Errors inside, which count some rows of a table alone, count as the whole table does: that is what a person has
+    in front of them.
+
+    Args:
+        rows: The places of these rows in the whole, from 0.
+    """
+    try:
+        yield
     except RowError as error:
         raise error.at(int(rows[error.row - 1]) + 1) from None
 

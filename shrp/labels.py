@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -119,25 +120,23 @@ def translated(
     return [known[key] for key in found]
 
 
-def renamed(cells: Sequence[Any], source: str, meanings: Mapping[str, str | None]) -> list[Any]:
+def renamed(cells: Sequence[Any], source: str, meanings: Mapping[str, str | None]) -> list[str | None]:
     """Labels of a task that is yet to be told from them, by what they mean; those without a meaning as they are.
 
     Args:
         meanings: What labels mean, or None for rows to leave out.
 
     Returns:
-        The labels of the rows that stay.
+        A label for each cell, as `infer_task` reads it, or None for a row to leave out.
 
     Raises:
         DataError: A label is missing, or has two meanings, or no row is left.
     """
-    if not meanings:
-        return list(cells)
     known = _by_key(meanings, source)
     found = [known.get(key, key) for key in _keys(cells, source)]
-    if not (left := [label for label in found if label is not None]):
+    if not any(label is not None for label in found):
         raise DataError(f"of '{source}' no row is left: every label is to be left out.")
-    return left
+    return found
 
 
 def _by_key(meanings: Mapping[str, str | None], source: str) -> dict[str, str | None]:
@@ -220,7 +219,8 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
                 ": the label is missing; fill it in, or leave out the row, or the whole column (rows count from 1, "
                 "without a header).",
             )
-        if isinstance(cell, (dict, list, np.ndarray)) or (isinstance(cell, float) and math.isinf(cell)):
+        infinite = isinstance(cell, (float, Decimal)) and math.isinf(cell)
+        if isinstance(cell, (dict, list, np.ndarray)) or infinite:
             raise RowError(source, row, f": a label is a word or a number, not {cell!r:.40}.")
         if isinstance(cell, str) and not is_unicode(cell):
             raise RowError(source, row, ": the label is not valid Unicode; repair it.")
@@ -236,4 +236,6 @@ def _whole(cell: Any) -> int | None:
         return int(match[1]) if match else None
     if isinstance(cell, (float, np.floating)):
         return int(cell) if float(cell).is_integer() else None
+    if isinstance(cell, Decimal):  # of a Parquet file
+        return int(cell) if cell == int(cell) else None
     return int(cell) if isinstance(cell, (bool, int, np.integer)) else None

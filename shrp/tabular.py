@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ MAX_FIELDS = 2_000
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table by its file's extension.
 
-    Nothing is guessed: the cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too).
+    Nothing is guessed: the cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too). A blank
+    line between rows is passed over where there are several columns; where there is one, it is a row with a blank cell.
     A CSV file's cells are parted by commas or, where its header is so, by semicolons; numbers have a point even then.
     A TSV file is read as GLUE's are, a quotation mark being a character like any other.
 
@@ -85,19 +87,37 @@ def _in_plain_words(reason: str, delimiter: str) -> str:
 
 def _read_delimited(path: Path) -> pd.DataFrame:
     tabs = path.suffix.lower() == ".tsv"
-    options = {
-        "sep": _delimiter(path),
+    delimiter = _delimiter(path)
+    options: dict[str, Any] = {
+        "sep": delimiter,
         "quoting": 3 if tabs else 0,  # csv.QUOTE_NONE, csv.QUOTE_MINIMAL
         "dtype": str,
         "keep_default_na": False,
         "na_filter": False,
         "encoding": "utf-8-sig",
     }
-    check_names(pd.read_csv(path, header=None, nrows=1, **options).iloc[0], path.name)
+    names = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
+    check_names(names, path.name)
+    blank = 0
+    if len(names) == 1:  # a blank line is a row then; passed over, it would move the numbers of all after it
+        header, blank = _blank_ends(path, delimiter)
+        options |= {"header": header, "skip_blank_lines": False}
     frame = pd.read_csv(path, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
-        raise ValueError(f"its rows have more fields than its header ({_HINTS[_delimiter(path)]})")
-    return frame
+        raise ValueError(f"its rows have more fields than its header ({_HINTS[delimiter]})")
+    return frame.iloc[: len(frame) - blank]
+
+
+def _blank_ends(path: Path, delimiter: str) -> tuple[int, int]:
+    """How many lines are blank before a table's header, and after its last row; `""` is a row with a blank cell."""
+    space = " \t\n".replace(delimiter, "")  # what pandas takes for blank
+    before, after = None, 0
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file):
+            after += 1
+            if line.strip(space):
+                before, after = number if before is None else before, 0
+    return before or 0, after
 
 
 def _delimiter(path: Path) -> str:
@@ -257,4 +277,6 @@ def is_missing(cell: Any) -> bool:
     """Whether a cell is None, NaN, NaT, or an empty or blank string."""
     if isinstance(cell, str):
         return not cell.strip()
+    if isinstance(cell, Decimal):
+        return cell.is_nan()
     return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell))

@@ -3,6 +3,7 @@ import re
 import sys
 import threading
 import types
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets
@@ -331,6 +332,27 @@ def test_what_says_that_it_is_missing_makes_no_classes_of_numbers(odd):
     assert infer_task(["good", odd], "own", ["text"], "a.csv").num_labels == 2  # no number is among them
 
 
+def test_decimals_of_a_parquet_file_are_whole_where_they_are(tmp_path):
+    for labels, expected in ((["1.0", "0.0"], [1, 0]), (["1E+0", "0E-20"], [1, 0])):
+        cells = [Decimal(label) for label in labels]
+        pd.DataFrame({"sentence": ["a", "b"], "label": cells}).to_parquet(tmp_path / "a.parquet")
+        assert load_file(tmp_path / "a.parquet", "sst2").labels.tolist() == expected
+        own = load_file(tmp_path / "a.parquet", None, ["sentence"])
+        assert own.task.label_names == ("0", "1")
+    numbers = [Decimal("1.50"), Decimal("2.00")]
+    assert parse_labels(numbers, TASKS_TEXT_REGRESSION, "a.parquet").tolist() == [1.5, 2.0]
+    many = [
+        Decimal(9007199254740992),
+        Decimal(9007199254740993),
+        Decimal("1" * 50 + ".0"),
+    ]  # no float tells them apart
+    assert infer_task(many, "own", ["text"], "a.parquet").num_labels == 3
+    with pytest.raises(IncompleteError, match="row 2: the label is missing"):
+        infer_task([Decimal("1.0"), Decimal("NaN")], "own", ["text"], "a.parquet")
+    with pytest.raises(DataError, match="row 2: a label is a word or a number"):
+        infer_task([Decimal("1.0"), Decimal("-Infinity")], "own", ["text"], "a.parquet")
+
+
 def test_many_numbers_and_a_word_are_no_classes_but_few_may_be():
     many = [str(n / 8) for n in range(30)]
     with pytest.raises(DataError, match="row 31: the label 'broken' is no number"):
@@ -503,6 +525,32 @@ def test_semicolons_part_cells_where_a_header_has_these_alone(tmp_path):
     assert load_file(path, "sst2").texts == (("Fine; mostly",),)
 
 
+@pytest.mark.parametrize("name", ["mine.csv", "mine.tsv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_blank_line_between_rows_of_one_column_is_a_row(tmp_path, name, end):
+    path = write(
+        tmp_path / name, end.join(["\ufeff", " ", "sentence", "one", "", "three", "  ", "five", "", " ", ""])
+    )
+    cells = ["one", "", "three", "  ", "five"]  # what comes before the header and after the last row is none
+    assert tabular.read_table(path)["sentence"].tolist() == cells
+    with pytest.raises(IncompleteError, match="row 2, column 'sentence': the text is empty"):
+        load_file(path, "sst2")
+    assert load_file(path, "sst2", skip_incomplete=True).texts == (("one",), ("three",), ("five",))
+
+
+def test_blank_lines_make_no_other_rows(tmp_path):
+    two = write(tmp_path / "two.csv", "sentence,label\none,1\n\ntwo,0\n\n")
+    assert load_file(two, "sst2").texts == (("one",), ("two",))
+    path = write(tmp_path / "mine.csv", 'sentence\n"one\n\nand more"\n""\n\n')
+    assert tabular.read_table(path)["sentence"].tolist() == ["one\n\nand more", ""]
+    for text, wrong in (
+        ("\nsentence\n\n \n", "holds no rows"),
+        ("sentence\none\n\ntwo, three\n", "row 4 .* has 2 cells, those before it 1"),
+    ):
+        with pytest.raises(DataError, match=wrong):
+            tabular.read_table(write(path, text))
+
+
 def without_gaps(frame, task, name, label, piece, **options):
     with complete_rows(frame, task.text_columns, label, name) as whole:
         return from_frame(whole, task, name, label, piece, **options)
@@ -574,6 +622,18 @@ def test_rows_after_incomplete_ones_are_counted_as_in_the_file(tmp_path):
         pd.DataFrame({"sentence": list("abcde"), "label": label}).to_csv(path, index=False)
         with pytest.raises(DataError, match=wrong):
             load_file(path, task, ["sentence"], skip_incomplete=True)
+
+
+def test_rows_after_labels_that_are_left_out_are_counted_as_in_the_file(tmp_path):
+    path = write(tmp_path / "mine.csv", "text,label\na,neutral\nb,1.5\nc,2.5\nd,N/A\ne,3\n")
+    with pytest.raises(DataError, match="row 4: the label 'N/A' is no number"):
+        load_file(path, meanings={"neutral": None})
+    write(path, "text,label\n,1\na,neutral\nb,1.5\nc,2.5\nd,N/A\ne,3\n")
+    with pytest.raises(DataError, match="row 5: the label 'N/A' is no number"):
+        load_file(path, meanings={"neutral": None}, skip_incomplete=True)
+    write(path, "text,label\na,neutral\nb,up\nc,\nd,down\n")
+    with pytest.raises(IncompleteError, match="row 3: the label is missing"):
+        load_file(path, meanings={"neutral": None})
 
 
 @pytest.mark.parametrize("column", ["sentence", "label"])

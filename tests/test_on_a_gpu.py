@@ -210,6 +210,13 @@ COMMANDS = {
     "sweep": ("--selection", "gate_norm", "--draws", "1"),
     "knock-out": ("--inputs", "16"),
 }
+PRUNINGS = {
+    "by usage": ("--per-layer", 2, "--full-precision"),
+    "by a norm": ("--budget", 5, "--selection", "gate_norm"),
+    "fitted": ("--per-layer", 1, "--selection", "fitted"),
+    "within a loss": ("--max-loss", 0.5),
+    "matched": ("--encoder-params", "75%", "--selection", "ablation", "--match-shares"),
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -236,6 +243,69 @@ def test_two_are_compared_where_it_is_told_to(shrp, folder, own_file):
     check(list(numbers(here)), list(numbers(there)))
 
 
+def test_texts_are_explained_where_it_is_told_to(shrp, folder):
+    args = "explain", folder, "--text", TEXT[0], "--text", "w1 w2", "--json"
+    here = json.loads(shrp(*args)[1])
+    with pretended_gpu():
+        code, out, err = shrp(*args, "--device", GPU)
+    assert code == 0, err
+    there = json.loads(out)
+    assert (here["provenance"].pop("device"), there["provenance"].pop("device")) == ("cpu", str(GPU))
+    check(list(numbers(here)), list(numbers(there)))
+
+
+@pytest.mark.parametrize("how", PRUNINGS)
+def test_a_model_is_pruned_where_it_is_told_to(shrp, folder, own_file, tmp_path, how):
+    args = "prune", folder, "--data", own_file, *PRUNINGS[how], "--json", "--out"
+    code, out, err = shrp(*args, tmp_path / "here")
+    assert code == 0, err
+    here = json.loads(out)
+    with pretended_gpu():
+        code, out, err = shrp(*args, tmp_path / "there", "--device", GPU)
+    assert code == 0, err
+    there = json.loads(out)
+    assert (here["provenance"].pop("device"), there["provenance"].pop("device")) == ("cpu", str(GPU))
+    assert there["scores"]
+    check(list(numbers(here)), list(numbers(there)))
+    one, other = (checkpoint.load(tmp_path / name) for name in ("here", "there"))
+    assert {value.device.type for value in other.model.state_dict().values()} == {"cpu"}
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(other.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_where_a_recovery_trains_is_not_told(shrp, folder, tmp_path):
+    for device in ("cpu", GPU):
+        args = "--per-layer", 1, "--recover", 1, "--device", device
+        code, _, err = shrp("prune", folder, *args, "--out", tmp_path / "pruned")
+        assert code == 1
+        assert "--device does not say where --recover trains" in " ".join(err.split())
+
+
+def test_a_teacher_answers_where_it_is_told_to(
+    shrp, folder, own_file, tmp_path, tiny_model, tiny_tokenizer, tiny_info
+):
+    teacher = save(tiny_model(seed=3), tiny_tokenizer, tiny_info(layers=()), tmp_path / "teacher")
+    args = "reference", folder, "--teacher", teacher, "--data", own_file, "--json"
+    told, logits = [], []
+    for device in ("cpu", GPU):
+        with pretended_gpu():
+            code, out, err = shrp(*args, "--device", device)
+        assert code == 0, err
+        told.append(json.loads(out))
+        logits.append([one.logits for one in checkpoint.load(folder).teacher.values()])
+    assert [one.pop("device") for one in told] == ["cpu", str(GPU)]
+    check(list(numbers([told[0], logits[0]])), list(numbers([told[1], logits[1]])))
+
+
+def test_a_sweep_names_the_pruning_where_it_was_told_to_compute(shrp, folder, own_file):
+    args = "sweep", folder, "--data", own_file, "--draws", 0
+    assert "--device" not in shrp(*args)[2]
+    with pretended_gpu():
+        code, _, err = shrp(*args, "--device", GPU)
+    assert code == 0, err
+    assert f"--device {GPU} --out pruned`" in " ".join(err.split())
+
+
 def test_latency_is_measured_where_it_is_told_to(shrp, folder):
     args = "measure", folder, "--latency", "--tokens", 8, "--repeats", 2, "--device", GPU
     with pretended_gpu():
@@ -249,14 +319,25 @@ def test_latency_is_measured_where_it_is_told_to(shrp, folder):
     assert "--device is for what is to be timed: give --latency with it" in " ".join(err.split())
 
 
-def test_a_full_memory_is_one_sentence(shrp, folder, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)."),
+        MemoryError(),
+    ],
+    ids=str,
+)
+def test_a_full_memory_is_one_sentence(shrp, folder, monkeypatch, error):
     def full(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+        raise error
 
     monkeypatch.setattr(checkpoint, "load", full)
     code, _, err = shrp("evaluate", folder)
     assert code == 1
-    assert "memory is full (CUDA out of memory. Tried" in " ".join(err.split())
+    assert "the device's memory is full" in " ".join(err.split())
+    assert str(error)[:20] in " ".join(err.split())
     assert "Traceback" not in err
 
 

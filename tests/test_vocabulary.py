@@ -268,6 +268,29 @@ def test_data_without_labels_tell_of_answers_alone(shrp, saved):
     assert checkpoint.load(saved / "small").info.scores == ()
 
 
+def test_rows_of_a_table_without_a_text_are_left_out_where_asked(shrp, saved):
+    table = saved / "texts.csv"
+    table.write_text("sentence,kind\nthe film never drags,x\n,y\njoy,z\n")
+    asked = ("trim-vocabulary", saved / "routed", "--texts", table, "--out")
+    code, _, err = shrp(*asked, saved / "small")
+    assert code == 1
+    assert "row 2, column 'sentence'" in err
+    assert "--skip-incomplete leaves out all rows that lack a text" in " ".join(err.split())
+    for scored in (
+        (),
+        ("--data", saved / "data.csv"),
+    ):  # the probe set, of which no row is left out, and a file
+        out = saved / f"small{len(scored)}"
+        code, told, err = shrp(*asked, out, *scored, "--skip-incomplete", "--json")
+        assert code == 0, err
+        assert (json.loads(told)["counted_on"], json.loads(told)["counted_n"]) == ("texts.csv", 2)
+        assert "left out 1 of 3 rows of texts.csv, without a text" in " ".join(err.split())
+    (saved / "texts.txt").write_text("joy\n")
+    code, _, err = shrp(*asked[:3], saved / "texts.txt", "--out", saved / "other", "--skip-incomplete")
+    assert code == 1
+    assert "--skip-incomplete is for a file of your own" in " ".join(err.split())
+
+
 def test_lines_of_a_text_file_will_do(shrp, saved):
     (saved / "texts.txt").write_text("\n".join(["the film never drags", "", "joy"]), encoding="utf-8-sig")
     code, out, err = shrp(

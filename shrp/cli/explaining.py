@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.options import AsJson, check_has_task
+from shrp.cli.options import AsJson, Device, check_has_task
 from shrp.cli.output import example, print_json, print_table, provenance, stderr, stdout
 from shrp.data import TextData
 from shrp.errors import DataError
@@ -46,6 +46,7 @@ def explain(
         str | None, typer.Option(help="The class to explain, by name; by default the one that is answered.")
     ] = None,
     words: Annotated[bool, typer.Option(help="Also what is lost without each word.")] = True,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """What a model makes of texts that you give: its answer, its route, and the words that the answer is due to.
@@ -57,7 +58,7 @@ def explain(
     from shrp.convert import router_layers
     from shrp.explore import explore
 
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, device=device)
     task = loaded.info.task
     check_has_task(task)
     texts = [_parts(one, task) for one in text]

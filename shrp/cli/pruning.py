@@ -146,6 +146,14 @@ def prune(
         float | None, typer.Option(help="For the Expander, in recovery; 1e-3 by default.")
     ] = None,
     max_length: EvaluatedLength = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where PyTorch measures and scores, cpu by default; cuda, cuda:1, mps, ... Not for --recover, which "
+            "trains on a GPU where there is one, whatever is named here.",
+            metavar="NAME",
+        ),
+    ] = None,
     full_precision: FullPrecision = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed recovery.")] = False,
     json: AsJson = False,
@@ -218,6 +226,11 @@ def prune(
         },
     )
     _refuse(
+        "does not say where --recover trains, which is on a GPU where there is one: leave one of them out.",
+        bool(recover),
+        {"--device": device},
+    )
+    _refuse(
         "does nothing beside --plan, which says what is kept: leave one of them out.",
         plan is not None,
         {"--selection": selection, "--combination": combination, "--data": None if match_shares else data},
@@ -233,7 +246,7 @@ def prune(
     check_seed(seed)
     refuse_existing(out)  # now, not after the epochs
     say_resume(out, resume)
-    source = store.load(checkpoint)
+    source = store.load(checkpoint, device=device or "cpu")
     max_length = max_length or source.info.max_length
     combination = combination or ("fitted" if selection == "fitted" else "usage")
     _refuse_dense_and_static(source, checkpoint)
@@ -322,7 +335,8 @@ def prune(
         finish(out)
     if json:
         told = {"out": str(out), "pruned_from": source.fingerprint, "experts_kept": chosen.budget}
-        print_json(told | {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift))
+        told |= {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift)
+        print_json(told | {"provenance": {"device": str(model.device)}})
         return
     counts = ", ".join(f"{layer}: {count}" for layer, count in chosen.keep_counts().items())
     stderr.print(f"kept {chosen.budget} experts (layer: count) {counts}")

@@ -19,6 +19,7 @@ from shrp.cli.data_options import (
 )
 from shrp.cli.options import (
     AsJson,
+    Device,
     EvaluatedLength,
 )
 from shrp.cli.output import bar, example, print_json, print_table
@@ -58,6 +59,7 @@ def reference(
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
     max_length: EvaluatedLength = None,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Put the dense teacher's outputs on data beside a checkpoint, as a small file without any text of the data."""
@@ -67,16 +69,22 @@ def reference(
     from shrp.errors import CheckpointError
     from shrp.evaluate import evaluate_stream
     from shrp.score_rows import rows_as_now
+    from shrp.tasks import may_be_one
 
     own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
     names = list(dict.fromkeys(data or ["probe"]))
     if all(name in ("probe", "glue") for name in names):
         own.refuse("is for a file of your own; give one with --data.")
-    loaded, dense = load(checkpoint), load(teacher)
+    loaded, dense = load(checkpoint), load(teacher, device=device)  # which alone computes
     if dense.info.config.layers:
         raise CheckpointError(f"{teacher} is not dense: it has converted layers, so it is nobody's teacher.")
     if dense.info.task.label_names != loaded.info.task.label_names:
         raise CheckpointError(f"{teacher} and {checkpoint} are for tasks with different labels.")
+    if not may_be_one(dense.info.task, loaded.info.task):
+        names = f"{dense.info.task.name} and {loaded.info.task.name}"
+        raise CheckpointError(
+            f"{teacher} and {checkpoint} are for two tasks, {names}, though labels have the same names."
+        )
     found, rows = {}, []
     length = max_length or loaded.info.max_length
     for name in names:
@@ -110,6 +118,7 @@ def reference(
         there = {}
     file = references.write(checkpoint, there | found)
     if json:
-        print_json({"out": str(file), "bytes": file.stat().st_size, "references": rows})
+        told = {"out": str(file), "bytes": file.stat().st_size, "device": str(dense.model.device)}
+        print_json(told | {"references": rows})
     else:
         print_table(f"{file}, {file.stat().st_size:,} bytes", rows)

@@ -198,7 +198,7 @@ def sweep(
                 "--slice-column": slice_column,
             }
             given |= {"--label-column": label_column if label_column != LABEL else None}
-            given |= {"--skip-incomplete": skip_incomplete, "--max-length": max_length}
+            given |= {"--skip-incomplete": skip_incomplete, "--max-length": max_length, "--device": device}
             layers = len(router_layers(loaded.model))
             each = allocation == "per-layer"
             command = _command(checkpoint, given, "--per-layer" if each else "--budget")
@@ -220,6 +220,7 @@ def _command(checkpoint: Path, given: dict[str, Any], size: str) -> str:
         words += ["--skip-incomplete"] * given["--skip-incomplete"]
     words += ["--max-length", str(given["--max-length"])] if given["--max-length"] else []
     words += ["--match-shares"] * given["--match-shares"]
+    words += ["--device", given["--device"]] if given["--device"] != "cpu" else []
     return shlex.join([*words, "--out", "pruned"])
 
 

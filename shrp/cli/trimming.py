@@ -24,8 +24,8 @@ from shrp.cli.options import (
     FullPrecision,
 )
 from shrp.cli.output import example, interval_text, print_json, stderr, stdout, told
-from shrp.errors import DataError
-from shrp.tasks import TASKS
+from shrp.errors import DataError, IncompleteError
+from shrp.tasks import TASKS, Task
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,13 +96,14 @@ def trim_vocabulary(
 
     import shrp.checkpoint as store
     from shrp.cli.subjects import OfCheckpoint
-    from shrp.data import load_file, load_glue, probe_for
+    from shrp.data import load_glue, probe_for
     from shrp.history import history_text
     from shrp.measure import cost, dense_cost
     from shrp.saving import refuse_existing, round_as_stored
     from shrp.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
 
-    if texts_column and (texts is None or texts.suffix.lower() == ".txt"):
+    is_table = texts is not None and texts.suffix.lower() != ".txt"
+    if texts_column and not is_table:
         raise DataError("--texts-column is for a table of --texts.")
     refuse_existing(out)
     source = store.load(checkpoint)
@@ -111,10 +112,10 @@ def trim_vocabulary(
             f"{checkpoint} has a trimmed vocabulary already; trim the checkpoint that it came from."
         )
     task, length = source.info.task, max_length or source.info.max_length
-    if texts is not None and texts.suffix.lower() == ".txt":
-        like = _lines(texts)
+    if is_table:
+        like = _of_table(texts, task, texts_column, skip_incomplete)
     elif texts is not None:
-        like = load_file(texts, task, texts_column, None)
+        like = _lines(texts)
     elif task.name in TASKS:
         like = load_glue(task.name, "train")
     else:
@@ -122,7 +123,9 @@ def trim_vocabulary(
             f"the checkpoint's task, '{task.name}', is one of your own: give its texts with --texts."
         )
     scored = None
-    own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
+    scored_file = data not in ("probe", "glue")
+    skipped = skip_incomplete and (scored_file or not is_table)  # where no table is read it is refused below
+    own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skipped)
     if data != "probe" or probe_for(task):
         scored = evaluation_data(data, task, own)
     else:
@@ -163,6 +166,21 @@ def trim_vocabulary(
             f"that is not above a constant answer, which has {after.constant:.4f}: give more texts, or --common"
         )
     stderr.print(f"wrote {out}")
+
+
+def _of_table(file: Path, task: Task, columns: list[str] | None, skip_incomplete: bool) -> TextData:
+    """The texts of a table, whose labels are no matter; rows that are left out are counted on stderr."""
+    from shrp.data import from_table
+    from shrp.tabular import read_table
+
+    frame = read_table(file)
+    try:
+        found = from_table(frame, file.name, task, columns, None, skip_incomplete=skip_incomplete)
+    except IncompleteError as error:
+        raise DataError(f"{error} --skip-incomplete leaves out all rows that lack a text.") from error
+    if left := len(frame) - len(found):
+        stderr.print(f"left out {left:,} of {len(frame):,} rows of {file.name}, without a text")
+    return found
 
 
 def _lines(file: Path) -> TextData:
