@@ -20,6 +20,7 @@ from ui import (
     floor,
     lab,
     lab_beside,
+    lab_breaking,
     lab_editor,
     lab_edits,
     lab_outputs,
@@ -89,6 +90,7 @@ def main() -> None:
         selection, setting, stats, known, routed, by_hand=editor.edits != lab_edits.NO_EDITS
     )
     asked = curve.place()
+    changing = st.container()
     if asked:
         curve.sketch()
     else:
@@ -103,6 +105,8 @@ def main() -> None:
             with curve.busy:
                 state.show_error(error)
         curve.draw()
+    with changing:
+        lab_breaking.section(curve)
     with beside:
         try:
             lab_beside.section(selection, setting, plan, pruned, routed)

@@ -187,6 +187,45 @@ def test_budgets_by_recorded_usage_without_controls(shrp, place, known):
         assert row["per_layer"] is None
 
 
+def test_every_input_says_from_how_many_experts_on_it_holds(shrp, place, known, tmp_path):
+    loaded, data, stats = known
+    file = tmp_path / "inputs.csv"
+    code, _, err = shrp(
+        "sweep", place / "routed", "--data", place / "data.csv", "--draws", 0, "--inputs", file
+    )
+    assert code == 0, err
+    routed = evaluate(loaded.model, loaded.tokenizer, data).predictions
+    sizes = {2 * m: plan_from(stats, per_layer=m) for m in (1, 2, 3, 4)}
+    answers = {
+        n: evaluate(prune(loaded.model, p), loaded.tokenizer, data).predictions for n, p in sizes.items()
+    }
+    frame = pd.read_csv(file).set_index("index")
+    assert sorted(frame.index) == list(range(60))
+    assert frame["changes"].max() > 0
+    for row in range(60):
+        changed = [size for size in sizes if answers[size][row] != routed[row]]
+        larger = [size for size in sizes if size > max(changed, default=0)]
+        assert frame.loc[row, "changes"] == len(changed)
+        assert frame.loc[row, "holds from"] == larger[0] if larger else np.isnan(frame.loc[row, "holds from"])
+        assert frame.loc[row, "sentence"] == data.texts[row][0]
+    half = tmp_path / "half.csv"
+    args = "--data", place / "data.csv", "--draws", 0, "--held-out", "--inputs", half
+    assert shrp("sweep", place / "routed", *args)[0] == 0
+    scored = pd.read_csv(half).set_index("index")["sentence"]
+    assert sorted(scored.index) == halves(data)[1].tolist()
+    assert all(scored[row] == data.texts[row][0] for row in scored.index)
+    code, _, err = shrp("sweep", place / "routed", "--inputs", half, "--draws", 0)
+    assert code != 0
+    assert "half.csv" in err
+
+
+def test_two_files_are_not_written_to_one_place(shrp, place, tmp_path):
+    files = "--out", tmp_path / "one.csv", "--inputs", tmp_path / "one.csv"
+    code, _, err = shrp("sweep", place / "routed", "--data", place / "data.csv", *files)
+    assert code == 1
+    assert "--out and --inputs are the same file" in err
+
+
 def test_on_a_held_out_half_the_other_chooses(shrp, place, known):
     loaded, data, _ = known
     code, out, err = shrp(

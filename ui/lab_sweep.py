@@ -203,7 +203,7 @@ class Section:
         """What was tried, the references, and the Pareto-best of what was tried."""
         attempts = list(lab.tried(self.checkpoint, self.data).values())
         if self.matched:
-            scored = [(one, self._evaluation(one.plan)) for one in attempts]
+            scored = [(one, self.evaluation_of(one.plan)) for one in attempts]
             attempts = [
                 replace(one, score=found.score, interval=found.interval)
                 for one, found in scored
@@ -212,7 +212,7 @@ class Section:
         tried = lab.attempts_frame(attempts, self.dense)
         return tried, marks_frame(self.marks, self.dense), lab_pareto.pareto(tried, over())
 
-    def _evaluation(self, plan: PruningPlan) -> Evaluation | None:
+    def evaluation_of(self, plan: PruningPlan) -> Evaluation | None:
         """What was found of a plan, with answer shares matched where that is asked for; None where it is gone."""
         found = lab.recall(self.checkpoint, self.data, plan)
         if found is None or not self.matched:
@@ -331,7 +331,7 @@ class Section:
     def _gaps(self, best: pd.DataFrame) -> dict[str, lab_pareto.Gap]:
         """Each setting's distance from the highest score; without those whose outputs are gone."""
         plans = {a.plan.key(): a.plan for a in lab.tried(self.checkpoint, self.data).values()}
-        found = {key: self._evaluation(plans[key]) for key in best["plan"]}
+        found = {key: self.evaluation_of(plans[key]) for key in best["plan"]}
         top = found[best.loc[best["score"].idxmax(), "plan"]]
         if top is None:
             return {}

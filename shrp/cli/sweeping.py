@@ -97,14 +97,23 @@ def sweep(
         ),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write every pruning's row to this CSV file.")] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every input's row to this CSV file: from how many experts on its answer is the routed model's, "
+            "at how many sizes it is another one, and which."
+        ),
+    ] = None,
     max_length: EvaluatedLength = None,
     device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Score a routed checkpoint's prunings of all sizes, beside random experts: what is left with how many?"""
+    from shrp.breaking import breaking
     from shrp.checkpoint import load
     from shrp.checkpoint_info import usage_in
     from shrp.convert import router_layers
+    from shrp.halves import halves
     from shrp.live import LiveEvaluator
     from shrp.plan import SELECTIONS
     from shrp.sweep import LOSSES, cheapest_within, match, points, run, to_frame
@@ -116,8 +125,11 @@ def sweep(
         raise PlanError(
             f"--selection is one of {', '.join(known)}, not {selection!r}; random ones are --draws."
         )
-    if out is not None:
-        check_free(out, "--out")
+    for file, option in ((out, "--out"), (inputs, "--inputs")):
+        if file is not None:
+            check_free(file, option)
+    if out is not None and inputs is not None and out.resolve() == inputs.resolve():
+        raise PlanError("--out and --inputs are the same file; give two.")
     loaded = load(checkpoint, device=device)
     if not router_layers(loaded.model):
         raise PlanError("this model has no routed layer to prune; give a routed checkpoint.")
@@ -162,6 +174,14 @@ def sweep(
     frame = to_frame(loaded, wanted, found, routed)
     if out is not None:
         write_csv(frame, out)
+    if inputs is not None:
+        sizes = [
+            (point.plan.budget, one) for point, one in zip(wanted, found, strict=True) if point.seed is None
+        ]
+        table = breaking(routed, sizes).to_frame(scored)
+        if held_out:  # numbered as in the whole
+            table["index"] = halves(source)[1][table["index"]]
+        write_csv(table, inputs)
     cheapest = {loss: cheapest_within(frame, routed, loss) for loss in LOSSES}
     if json:
         result = {
