@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from shrp.convert import expert_layers, num_experts_of
 from shrp.errors import ShrpError
 from shrp.evaluation import Evaluation
-from shrp.measure import TOKENS, dense_cost, plan_cost
+from shrp.measure import TOKENS, cost, dense_cost, plan_cost
 from shrp.plan import PruningPlan
 from shrp.usage import UsageStats
 from ui import (
@@ -124,6 +124,7 @@ def evaluate(
     """
     checkpoint, data = selection.checkpoint, selection.data
     dense, price = dense_cost(checkpoint.model, TOKENS), plan_cost(checkpoint.model, plan, TOKENS)
+    as_routed = cost(checkpoint.model, TOKENS)
     kept = (plan.budget, len(plan.layers) * num_experts_of(checkpoint.model))
     place = busy = None
 
@@ -133,7 +134,7 @@ def evaluate(
             place, busy = st.empty(), st.empty()
         with place.container(border=True):
             lab_views.headline(
-                evaluation, price, dense, kept, routed, teacher, dense_model, floor.floor_text(data)
+                evaluation, price, dense, kept, as_routed, routed, teacher, dense_model, floor.floor_text(data)
             )
             models = [
                 ("the pruned model", floor.exact(evaluation)),

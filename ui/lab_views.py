@@ -29,6 +29,7 @@ def headline(
     price: Cost,
     dense: Cost,
     kept: tuple[int, int],
+    routed_price: Cost,
     routed: Evaluation | None,
     teacher: Mark | None,
     dense_model: Evaluation | None = None,
@@ -39,6 +40,7 @@ def headline(
     Args:
         evaluation: of the pruned model, perhaps not yet on all inputs.
         kept: experts kept, of how many.
+        routed_price: of the model as it routes, where an input pays for the experts that it takes alone.
         routed: the routed model's evaluation, where it is known already.
         teacher: the dense teacher's score on the same data, where it is known.
         dense_model: the dense teacher's outputs on the same data, where they are known: a paired interval.
@@ -79,7 +81,8 @@ def headline(
         )
         st.caption(
             f"of the dense encoder's {count(dense.encoder_flops)}<br>whole model: {percent(shares['model_flops'])} "
-            f"of {count(dense.model_flops)}",
+            f"of {count(dense.model_flops)}<br>while it routes: "
+            f"{percent(routed_price.relative_to(dense)['encoder_flops'])} of the encoder's",
             unsafe_allow_html=True,
         )
     with columns[4]:
