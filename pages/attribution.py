@@ -6,6 +6,7 @@ from ui import state  # first: two new sessions must not import transformers pie
 
 import streamlit as st
 
+from shrp.attribution.tokens import METHODS
 from shrp.errors import ShrpError
 from ui import arrival
 from ui import attribution_routes as routes
@@ -93,10 +94,11 @@ def one_route(selection: state.Selection, one: Explained) -> None:
         preference, what = routes.pick_preference(one, routed)
         chosen = words.words(preference, 0, what, f"{selection.name}-route")
         if routed.by_token:
-            st.caption(
-                "Every token has a route of its own here; in how many layers a word changes any of the others' is in "
-                "the table of all values."
-            )
+            said = "Every token has a route of its own here"
+            if METHODS[2] in chosen.methods:
+                said += f"; in how many layers a {one.instance.unit} changes any of the others' is in the table of "
+                said += "all values"
+            st.caption(f"{said}.")
             return
         layer, *_ = preference.preference
         routes.decisive_words(one, layer, chosen.replacement, selection.name)

@@ -13,6 +13,7 @@ from unicodedata import category
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
+from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import encode, longest_input, token_counts
@@ -128,13 +129,24 @@ class Exploration:
             others[fires[0]] = -1.0
         return int(others.argmax()) if len(others) > 1 else expert
 
+    def with_it(self, layer: int) -> list[int]:
+        """The other experts that fire beside the chosen one, ascending; under token routing, for any token."""
+        first, fires = self.choice(layer), self.fires(layer)
+        beside = fires[fires[:, first]].any(0)
+        return [int(expert) for expert in np.flatnonzero(beside) if expert != first]
+
     def choices(self) -> pd.DataFrame:
-        """One row a layer: the chosen expert, its (share and) probability, the runner-up and the margin."""
-        rows = []
+        """One row a layer: the chosen expert, where the router takes several those with it, its (share and)
+        probability, the runner-up and the margin.
+        """
+        rows, several = [], max(map(self.several, self.layers), default=1) > 1
         for layer in self.layers:
             mean, shares, first = self.mean_probs(layer), self.shares(layer), self.choice(layer)
             second = self.runner_up(layer)
-            row = {"layer": layer, "expert": first, "probability": float(mean[first])}
+            row = {"layer": layer, "expert": first}
+            if several:
+                row["with it"] = ", ".join(map(str, self.with_it(layer)))
+            row["probability"] = float(mean[first])
             if self.by_token:
                 row["share of tokens"] = float(shares[first])
             row |= {"runner-up": second, "its probability": float(mean[second]), "margin": self.margin(layer)}
@@ -179,7 +191,7 @@ def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list
     lines = [(number, line.strip()) for number, line in enumerate(typed.splitlines(), 1) if _visible(line)]
     for number, line in lines:
         parts = tuple(part.strip() for part in line.split(PAIR_SEPARATOR)) if size == 2 else (line,)
-        if len(parts) == size and all(parts):
+        if len(parts) == size and all(map(_visible, parts)):
             inputs.append(parts)
         else:
             incomplete.append(str(number))
@@ -259,6 +271,14 @@ def _one(trace: LayerTrace, place: int, which: str) -> np.ndarray:
 
 
 def token_labels(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str, ...]:
-    """Tokens as they are shown: without the sign that marks a word's start."""
+    """Tokens as they are shown: without the sign that marks a word's start, and as text where they are of bytes."""
     tokens = tokenizer.convert_ids_to_tokens(ids)
+    if isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), ByteLevel):
+        return tuple(_of_bytes(tokenizer, token) for token in tokens)
     return tuple(token.lstrip("".join(_WORD_STARTS)) or token for token in tokens)
+
+
+def _of_bytes(tokenizer: PreTrainedTokenizerBase, token: str) -> str:
+    """The text of a token that stands for bytes; the token itself where that is space, or a part of a character."""
+    text = tokenizer.convert_tokens_to_string([token]).strip()
+    return token if not text or "\N{REPLACEMENT CHARACTER}" in text else text

@@ -8,6 +8,7 @@ every token is routed by itself. Shapes: `N` inputs, `V` different terms, `H` ex
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,49 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.batching import bucketed_batches, collate, encode, longest_input
 from shrp.convert import num_experts_of, router_layers
 from shrp.data import TextData
+from shrp.explore import token_labels
 from shrp.routing import record_routing
 from shrp.special import special_mask
 
 PRIOR_TERMS = 500
 """Strength of the prior: it weighs as much as this many terms drawn at the rates of all inputs together."""
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+ONE_A_CHARACTER = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
+"""Thai, Lao, Burmese, Khmer, kana and Han, as part of a class of a regular expression: they are written without spaces,
+so there each character counts as a word."""
+
+
+def _marks() -> str:
+    """What belongs to the letter before it but is none to a regular expression, as part of a class of one: vowel signs,
+    as of Hindi, points, as of Hebrew and Arabic, accents that are characters of their own, joiners and soft hyphens.
+    """
+    planes = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))  # beyond the last of these there are none
+    codes = [0xAD, *(code for code in planes if unicodedata.category(chr(code))[0] == "M"), 0x200C, 0x200D]
+    ranges: list[list[int]] = []
+    for code in sorted(codes):
+        if ranges and code == ranges[-1][1] + 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
+MARKS = _marks()
+
+
+def run_of(letter: str) -> str:
+    """The regular expression of a run of letters and of the marks that belong to them.
+
+    Args:
+        letter: that of one letter.
+    """
+    # After most words there is plain ASCII, which is told sooner than that it is in none of hundreds of ranges.
+    return rf"{letter}+(?:(?![\0-\x7f])[{MARKS}]{letter}*)*"
+
+
+_LETTERS = run_of(rf"[^\W_{ONE_A_CHARACTER}]")
+_WORD = re.compile(rf"{_LETTERS}(?:['’]{_LETTERS})*|(?![\W_])[{ONE_A_CHARACTER}][{MARKS}]*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +101,9 @@ def count_words(texts: Sequence[tuple[str, ...]]) -> WordCounts:
 
 @dataclass(frozen=True, eq=False)
 class TokenCounts:
-    """How often each token, special ones left out, took each expert."""
+    """How often each token, special ones left out, took each expert; those that read alike, such as one that begins a
+    word and one within it, count as one.
+    """
 
     tokens: tuple[str, ...]
     counts: dict[int, np.ndarray]
@@ -104,8 +144,12 @@ def count_tokens(
         if progress:
             progress(done, len(data))
     kept = ~special_mask(tokenizer, ids.tolist())
-    names = tokenizer.convert_ids_to_tokens(ids[kept].tolist())
-    return TokenCounts(tuple(names), {layer: table[kept] for layer, table in counts.items()})
+    index: dict[str, int] = {}
+    terms = [index.setdefault(label, len(index)) for label in token_labels(tokenizer, ids[kept].tolist())]
+    for layer, table in counts.items():
+        counts[layer] = np.zeros((len(index), table.shape[1]), dtype=np.int64)
+        np.add.at(counts[layer], terms, table[kept])
+    return TokenCounts(tuple(index), counts)
 
 
 @dataclass(frozen=True, eq=False)

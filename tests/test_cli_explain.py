@@ -20,11 +20,12 @@ TEXTS = ("w1 w2 w3 w4", "w5 [b] w1")
 def save(tmp_path, tiny_model, tiny_routed, tiny_tokenizer):
     """`save(kind, task)`: the folder of a `routed` or a `dense` checkpoint of a task."""
 
-    def made(kind, task="sst2"):
+    def made(kind, task="sst2", top_k=1):
         layers = (1, 2) if kind == "routed" else ()
         labels = TASKS[task].num_labels
-        model = tiny_routed(num_labels=labels) if layers else tiny_model(num_labels=labels)
-        info = CheckpointInfo(ShrpConfig(layers, expander_gain=1.0), TASKS[task], base_model="tiny")
+        model = tiny_routed(num_labels=labels, top_k=top_k) if layers else tiny_model(num_labels=labels)
+        config = ShrpConfig(layers, top_k=top_k, expander_gain=1.0)
+        info = CheckpointInfo(config, TASKS[task], base_model="tiny")
         return checkpoints.save(model, tiny_tokenizer, info, tmp_path / f"{kind}-{task}")
 
     return made
@@ -53,6 +54,8 @@ def test_what_is_told_is_what_the_library_finds(shrp, folder):
         instance = prepare(loaded.model, loaded.tokenizer, task, e.text)
         scores = ablate_words(instance, e.prediction)
         assert one["words"]["of"] == e.answer
+        assert one["words"]["replaced_by"] == "mask"
+        assert "with_it" not in one["route"][0]
         assert [row["text"] for row in one["words"]["scores"]] == [word.text for word in instance.words]
         np.testing.assert_allclose([row["score"] for row in one["words"]["scores"]], scores.scores, atol=1e-5)
 
@@ -83,10 +86,25 @@ def test_a_pair_has_a_number_or_a_class_and_both_its_texts(shrp, save):
     assert one["text"] == ["w1 w2", "w3"]
     assert one["answer"] == pytest.approx(one["outputs"]["output"])
     assert {row["part"] for row in one["words"]["scores"]} == {1, 2}
-    assert shrp("explain", folder, *asked("w1 w2 ||| w3"))[0] == 0
+    code, out, err = shrp("explain", folder, *asked("w1 w2 ||| w2"))
+    assert code == 0, err
+    rows = [[cell.strip() for cell in line.split("│")[1:4]] for line in out.splitlines() if " w2 " in line]
+    assert sorted(row for row in rows if row) == [["2", "sentence1", "w2"], ["3", "sentence2", "w2"]]
     code, _, err = shrp("explain", folder, *asked("w1 w2"))
     assert code == 1
     assert "give a sentence1 and a sentence2, with ||| between them" in err
+
+
+def test_all_experts_that_fire_are_told(shrp, save):
+    folder = save("routed", top_k=2)
+    code, out, err = shrp("explain", folder, *asked(TEXTS[0]), "--no-words", "--json")
+    assert code == 0, err
+    loaded = checkpoints.load(folder)
+    (e,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [(TEXTS[0],)])
+    for row in json.loads(out)["inputs"][0]["route"]:
+        assert {row["expert"], *row["with_it"]} == set(np.flatnonzero(e.fires(row["layer"])[0]))
+        assert len(row["with_it"]) == 1
+    assert "with it" in shrp("explain", folder, *asked(TEXTS[0]), "--no-words")[1]
 
 
 def test_a_model_without_routers_has_words_alone(shrp, save):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from shrp.batching import collate, encode, longest_input, token_counts, token_spans
@@ -12,7 +12,7 @@ from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import batch_logits
-from shrp.explore import MAX_SENTENCES, explore, split_sentences
+from shrp.explore import MAX_SENTENCES, Exploration, explore, split_sentences, token_labels
 from shrp.forcing import AS_ROUTED, Force, ForcedRoute
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -108,6 +108,43 @@ def test_token_routing_frame_counts_tokens(tokenizer):
     assert len(frame) == 3 * 5 * 4
     assert frame["chosen"].sum() == 3 * 5
     assert "share of tokens" in found.choices()
+
+
+@pytest.mark.parametrize(
+    ("gates", "beside"),
+    [
+        ([0.1, 0.6, 0.3, 0.0], "0, 2"),
+        ([[0.6, 0.4, 0, 0], [0.7, 0, 0.3, 0], [0, 0.4, 0, 0.6]], "1, 2"),  # 3 fires without it
+        ([0.0, 1.0, 0.0, 0.0], None),
+        ([[1.0, 0, 0, 0], [0, 1.0, 0, 0]], None),  # each token its own
+    ],
+)
+def test_the_experts_beside_the_chosen_one_are_told(gates, beside):
+    gates = np.array(gates)
+    found = Exploration(SST2, ("t",), ("a",) * len(gates), 1, np.zeros(2), {3: gates}, gates={3: gates})
+    table = found.choices()
+    assert ("with it" in table) == (beside is not None)
+    if beside is not None:
+        assert table["with it"].tolist() == [beside]
+        assert found.with_it(3) == [int(one) for one in beside.split(", ")]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "labels"),
+    [
+        (decoders.ByteLevel(), ("\u2019", "caf\u00e9", "caf\u00e9", "\u0120", "\u00f0\u0141", "<s>")),
+        (
+            decoders.WordPiece(),
+            ("\u00e2\u0122\u013b", "caf\u00c3\u00a9", "caf\u00c3\u00a9", "\u0120", "\u00f0\u0141", "<s>"),
+        ),
+    ],
+)
+def test_tokens_of_bytes_are_read_as_text(decoder, labels):
+    accented = "caf\u00c3\u00a9"
+    tokens = ("\u00e2\u0122\u013b", f"\u0120{accented}", accented, "\u0120", "\u00f0\u0141", "<s>")
+    backend = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<s>"))
+    backend.decoder = decoder
+    assert token_labels(PreTrainedTokenizerFast(tokenizer_object=backend), list(range(6))) == labels
 
 
 def test_long_odd_and_too_many_inputs(tokenizer):
@@ -225,6 +262,9 @@ def test_pairs_need_their_separator():
     assert inputs == [("a", "b"), ("x", "y")]
     assert "lines 2, 3" in notes[0]
     assert "|||" in notes[0]
+    inputs, notes = split_sentences("a ||| \u200b", MRPC)  # a second text of nothing that can be seen
+    assert inputs == []
+    assert "line 1" in notes[0]
     # A single-text task takes the separator as text.
     assert split_sentences("a ||| b", SST2)[0] == [("a ||| b",)]
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import t
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from shrp import knockout
 from shrp.attention import Pattern, layer_attention, model_attention
@@ -38,6 +40,10 @@ def test_words_are_counted_an_input():
     assert counted.inputs(first).tolist() == [1, 1, 1, 1, 0, 0, 0]
     assert counted.of(~first).tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert count_words([("a b", "b c")]).of(np.array([True])).tolist() == [1, 2, 1]
+    marked = "\u0939\u093f\u0928\u094d\u0926\u0940 nai\u0308ve \u05e9\u05b8\u05dc a_b"
+    assert count_words([(marked,)]).words == tuple(marked.replace("_", " ").split())
+    # Kana and Han have no spaces: each is a word, but for the dot between them, which is punctuation.
+    assert count_words([("\u6771\u4eac\u30fb\u304b\u3099",)]).words == ("\u6771", "\u4eac", "\u304b\u3099")
 
 
 def test_log_odds_are_those_of_the_paper():
@@ -103,6 +109,21 @@ def test_token_counts_agree_with_usage(tiny_routed, tiny_tokenizer, tiny_data):
     word = data.texts[0][0].split()[0]
     total = sum(text.split().count(word) for (text,) in data.texts)
     assert counted.counts[1][counted.tokens.index(word)].sum() == total
+
+
+def test_tokens_that_read_alike_count_as_one(tiny_routed, tiny_data):
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "w1", "\N{LOWER ONE EIGHTH BLOCK}w1", "w2"]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
+    )
+    texts = (("w1 \N{LOWER ONE EIGHTH BLOCK}w1 w2",), ("w2 w1",))
+    counted = count_tokens(
+        tiny_routed(routing="token"), tokenizer, replace(tiny_data(2), texts=texts, slices=None)
+    )
+    assert counted.tokens == ("w1", "w2")
+    assert counted.counts[1].sum(1).tolist() == [3, 2]
 
 
 # ---- attention

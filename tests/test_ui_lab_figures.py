@@ -22,6 +22,7 @@ from ui import (
     attention_figures,
     attention_mosaic,
     expert_cells,
+    expert_profile_attention,
     lab_chance,
     lab_curve,
     lab_export,
@@ -517,6 +518,33 @@ def test_what_if_map_is_symmetric_about_no_change():
     assert "change of the prediction" in heading(fig)
     assert fig.data[0].colorbar.title.text == "change"
     assert "logit" not in fig.to_json()
+
+
+@pytest.mark.parametrize(
+    ("token", "k", "whose", "marked"),
+    [
+        (False, 1, "the router's choice", "the chosen expert"),
+        (False, 2, "the router's first choice", "the chosen experts"),
+        (True, 1, "most tokens' expert", "the expert that most tokens choose"),
+        (True, 2, "most tokens' first choice", "the expert that most tokens choose first"),
+    ],
+)
+def test_of_several_experts_the_first_choice_is_said_to_be_it(token, k, whose, marked):
+    e = exploration(token=token)
+    smallest = {layer: np.sort(p, axis=-1)[..., -k, None] for layer, p in e.probs.items()}
+    e = replace(e, gates={layer: np.where(p >= smallest[layer], p, 0) for layer, p in e.probs.items()})
+    result = WhatIf(SST2, (6, 9), np.array([1.0, 0.0]), np.tile(np.array([1.0, 0.0]), (2, 4, 1)))
+    said = heading(routing_figures.what_if_heatmap(result, e, 1)).removesuffix("<br>")
+    assert said.endswith(f"outlined: {whose}")
+    assert f"outlined: {marked};" in heading(routing_figures.router_heatmap(e))
+
+
+@pytest.mark.parametrize(("k", "count"), [(1, 1), (2, 3)])
+def test_tokens_are_counted_for_every_expert_that_they_take(k, count):
+    probs = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.3, 0.4, 0.3]])
+    weights, special = np.full((3, 3, 3), 1 / 3), np.zeros(3, dtype=bool)
+    found = LayerAttention(4, "routed", (0, 1, 2), ("a b c",), ("a", "b", "c"), 3, special, weights, probs, k)
+    assert expert_profile_attention.routed(found, 0).startswith(f"{count} of the input's 3 tokens are routed")
 
 
 def test_example_texts_are_inputs_of_their_tasks():

@@ -10,6 +10,7 @@ import streamlit as st
 
 from shrp.attribution import importance
 from shrp.attribution.importance import MEANINGS, MEASURES, KnockOuts
+from shrp.config import ShrpConfig
 from shrp.errors import ShrpError
 from shrp.phrases import counted
 from ui import attribution_figures as figures
@@ -66,8 +67,8 @@ def data_part(selection: state.Selection, output: int | None) -> None:
     _map(table, what, where, meaning, name)
     where_part(selection, found, key, where, name)
     st.subheader("Is usage a good signal?", anchor="usage")
-    top_k = selection.checkpoint.info.config.top_k
-    _scatter(table, _measure(), where, meaning, name, found, labelled=data.labels is not None, top_k=top_k)
+    config = selection.checkpoint.info.config
+    _scatter(table, _measure(), where, meaning, name, found, labelled=data.labels is not None, config=config)
     with st.expander("All experts as a table, with intervals", icon=":material/table:"):
         _table(table, found, name, labelled=data.labels is not None)
 
@@ -150,7 +151,7 @@ def _scatter(
     found: KnockOuts,
     *,
     labelled: bool,
-    top_k: int,
+    config: ShrpConfig,
 ) -> None:
     if table[measure].isna().all():
         why = "The score is not defined on these inputs" if labelled else "These data have no labels"
@@ -180,7 +181,7 @@ def _scatter(
         f"Scatter of usage against {unit}, a panel a layer. Spearman correlation: "
         + "; ".join(f"layer {r.layer} {_rho(r.spearman)} (n = {r.n} experts)" for r in ranks.itertuples()),
     )
-    st.markdown(_verdict(ranks, measure, regression=found.task.is_regression, top_k=top_k))
+    st.markdown(_verdict(ranks, measure, _times_used(config), regression=found.task.is_regression))
     smallest, largest = int(ranks["n"].min()), int(ranks["n"].max())
     count = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
     st.caption(
@@ -204,8 +205,21 @@ def _rho(value: float) -> str:
     return f"{value:.2f}" if np.isfinite(value) else "not defined"
 
 
-def _verdict(ranks: pd.DataFrame, measure: str, *, regression: bool, top_k: int) -> str:
-    """What the correlations say about usage, in words."""
+def _times_used(config: ShrpConfig) -> str:
+    """By what an expert's mean effect where used becomes its mean over all inputs, in words: by its usage only where
+    that is of inputs, and each uses one expert.
+    """
+    if config.routing == "token":
+        return "the share of inputs in which it computes for some token"
+    return "its usage" if config.top_k == 1 else "the share of inputs that use it, as one of several or not,"
+
+
+def _verdict(ranks: pd.DataFrame, measure: str, often: str, *, regression: bool) -> str:
+    """What the correlations say about usage, in words.
+
+    Args:
+        often: of `_times_used`.
+    """
     defined = ranks["spearman"].dropna()
     if defined.empty:
         return "In no layer do enough experts differ for a correlation."
@@ -214,8 +228,6 @@ def _verdict(ranks: pd.DataFrame, measure: str, *, regression: bool, top_k: int)
         f"Usage ranks the experts as this measure does with ρ ≥ {STRONG} in **{strong} of {len(ranks)} layers** "
         f"(median ρ {defined.median():.2f} over the {len(defined)} where it is defined). "
     )
-    # Usage counts first choices alone.
-    often = "its usage" if top_k == 1 else "the share of inputs that use it, as one of several or not,"
     if measure == "effect":
         return start + (
             "This is in part so by construction: an expert changes nothing for inputs that don't use it, so its mean "
@@ -251,6 +263,7 @@ def _table(table: pd.DataFrame, found: KnockOuts, name: str, *, labelled: bool) 
             "mean size": table["effect"],
             "its 95% interval": _intervals(table, "effect"),
             "mean size where used": table["effect_per_use"],
+            "its 95% interval where used": _intervals(table, "effect_per_use"),
         }
     )
     formats = {"usage": "%.1f%%", "mean effect": "%+.4f", "mean size": "%.4f", "mean size where used": "%.4f"}
@@ -271,7 +284,7 @@ def _table(table: pd.DataFrame, found: KnockOuts, name: str, *, labelled: bool) 
     )
     st.caption(
         f"All over n = {found.n:,} inputs, but *mean size where used*, which is over those in *used by*. Intervals of "
-        "means: Student's t over inputs, rough for experts that few inputs use. Intervals of the score lost "
+        "means: 95%, Student's t over inputs, rough for experts that few inputs use. Intervals of the score lost "
         f"are paired ones, {percent(0.95, 0)}. *flips*: predictions that change."
     )
     downloads(table, "effect-table", f"{name}-expert-effects")

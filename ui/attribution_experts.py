@@ -11,11 +11,14 @@ from shrp.errors import ShrpError
 from ui import attribution_figures as figures
 from ui import state
 from ui.attribution_results import Explained, expert_scores, firing
+from ui.attribution_unit import FITTING
 from ui.downloads import chart
 from ui.text import escape, escape_html
 
 BUDGET = "coalitions"
 """Key of the widget, in the session's state and in the URL alike."""
+LEAST = 256
+"""Coalitions that are taken unasked, where they suffice."""
 
 
 def expert_part(one: Explained, output: int, what: str, name: str, selection: state.Selection) -> None:
@@ -24,18 +27,8 @@ def expert_part(one: Explained, output: int, what: str, name: str, selection: st
     if not expert_layers(one.instance.model):
         st.info(no_experts(selection), icon=":material/alt_route:")
         return
-    default = max(256, experts.enough(firing(one)))
-    budget = st.columns([2, 3])[0].select_slider(
-        "Budget of Shapley values, in coalitions of experts",
-        experts.BUDGETS,
-        value=default,
-        key=BUDGET,
-        bind="query-params",
-        help="Each coalition is one run of the model with some of the experts zeroed. With enough for all coalitions "
-        "the values are exact; with fewer they are a sample with a standard error.",
-    )
     try:
-        found, note = expert_scores(one, output, budget if budget in experts.BUDGETS else default)
+        found, note = expert_scores(one, output, _budget(one))
     except ShrpError as error:
         state.show_error(error)
         return
@@ -93,6 +86,23 @@ def expert_part(one: Explained, output: int, what: str, name: str, selection: st
             height="content" if len(frame) <= 15 else 420,
             alt="Every firing expert's score by every method",
         )
+
+
+def _budget(one: Explained) -> int:
+    """The control for the coalitions that Shapley values may take."""
+    # By its key a widget keeps its value, and would not take up a start of its own for each input.
+    fitting = max(LEAST, experts.enough(firing(one)))
+    picked = st.columns([2, 3])[0].select_slider(
+        "Budget of Shapley values, in coalitions of experts",
+        (FITTING, *experts.BUDGETS),
+        value=FITTING,
+        key=BUDGET,
+        bind="query-params",
+        help="Each coalition is one run of the model with some of the experts zeroed. With enough for all coalitions "
+        f"the values are exact; with fewer they are a sample with a standard error. **{FITTING}**: {LEAST}, or more "
+        f"where these give neither exact values nor {experts.ENOUGH_ORDERS} random orders; for this input {fitting:,}.",
+    )
+    return picked if picked in experts.BUDGETS else fitting
 
 
 def no_experts(selection: state.Selection) -> str:

@@ -53,8 +53,10 @@ def colored_words(result: WordScores, parts: Sequence[str], title: str) -> str:
         )
     body = ""
     for part, name in enumerate(parts):
-        head = f'<span style="opacity:.7">{escape_html(name)}: </span>' if len(parts) > 1 else ""
-        body += f'<div style="line-height:2;overflow-wrap:anywhere">{head}{" ".join(lines[part])}</div>'
+        # The words decide which way a line runs: a name with a direction of its own has no say in it.
+        head = f'<span dir="auto" style="opacity:.7">{escape_html(name)}: </span>' if len(parts) > 1 else ""
+        style = "line-height:2;overflow-wrap:anywhere"
+        body += f'<div dir="auto" style="{style}">{head}{" ".join(lines[part])}</div>'
     return f'<div role="group" aria-label="{title}"><div style="font-weight:600">{title}</div>{body}</div>'
 
 

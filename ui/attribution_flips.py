@@ -15,11 +15,11 @@ from shrp.phrases import listed
 from shrp.tasks import Task
 from ui import arrival
 from ui.attribution_results import Explained, fewest_words
-from ui.attribution_words import replaced_by
+from ui.attribution_words import named, replaced_by
 from ui.downloads import downloads
 from ui.sentences import BESIDE, INPUT, LONGEST_LINK, URL, as_lines
 from ui.state import show_error
-from ui.text import escape, percent, shorten
+from ui.text import escape, percent
 
 FLIPS = "flips"
 """Key of the widget, in the session's state and in the URL alike."""
@@ -97,12 +97,9 @@ def sentence(found: Flips, task: Task) -> str:
 
 
 def _named(found: Flips, one: Flip, task: Task) -> str:
-    """The words of a set, each with the text that it is in where there are two."""
-    words = []
-    for word in (found.words[place] for place in one.places):
-        part = f" ({escape(task.text_columns[word.part])})" if len(task.text_columns) == 2 else ""
-        words.append(f"**{escape(shorten(word.text, 24 if found.unit == 'word' else 120))}**{part}")
-    return listed(words)
+    """The words of a set."""
+    longest = {} if found.unit == "word" else {"longest": 120}
+    return listed([named(found.words, place, task, **longest) for place in one.places])
 
 
 def tried(found: Flips, replacement: str, *, routed: bool) -> str:

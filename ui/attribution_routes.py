@@ -8,16 +8,18 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.attribution.instance import Word
 from shrp.attribution.router import RoutesWithout
 from shrp.errors import DataError
 from shrp.explore import Exploration
+from shrp.tasks import Task
 from ui import expert_cells
 from ui.attribution_results import Explained, routes_without
-from ui.attribution_words import replaced_by
+from ui.attribution_words import named, replaced_by
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.pickers import always_one
-from ui.text import escape, percent, plain, shorten
+from ui.text import percent, plain
 
 ASPECT, LAYER, EXPERT, OTHER = "explain", "route_layer", "route_expert", "route_other"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -134,7 +136,7 @@ def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> N
             for place, word in enumerate(words)
         ]
     )
-    said = _sentence(found, [word.text for word in words], layer, unit)
+    said = _sentence(found, words, layer, one.instance.task, unit)
     chart(
         expert_cells.routes_without_words(found, words, replaced_by(replacement), unit),
         frame,
@@ -145,22 +147,22 @@ def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> N
     st.markdown(said)
 
 
-def _sentence(found: RoutesWithout, words: Sequence[str], layer: int, unit: str = "word") -> str:
+def _sentence(found: RoutesWithout, words: Sequence[Word], layer: int, task: Task, unit: str = "word") -> str:
     """Which words, or longer pieces of the input, decide the route in one layer."""
     row = found.layers.index(layer)
     own, without = int(found.own[row]), found.without[row]
     changed = np.flatnonzero(without != own)
-    left = len(words) - len(changed)
+    first = f"the expert with the largest gate in layer {layer} is" * (found.top_k > 1)
     if not len(changed):
-        return f"No {unit} decides alone: without any one of them layer {layer} still takes expert {own}."
-    length = 24 if unit == "word" else 60
-    named = ", ".join(
-        f"**{escape(shorten(words[i], length))}** (then expert {without[i]})" for i in changed[:NAMED]
+        still = f"{first} still expert {own}" if first else f"layer {layer} still takes expert {own}"
+        return f"No {unit} decides alone: without any one of them {still}."
+    longest = {} if unit == "word" else {"longest": 60}
+    listed = ", ".join(
+        named(words, i, task, f"then expert {without[i]}", **longest) for i in changed[:NAMED].tolist()
     )
     more = f" and {len(changed) - NAMED:,} more" if len(changed) > NAMED else ""
-    rest = (
-        f"Without any other {unit} it still takes expert {own}."
-        if left
-        else f"That is every {unit} of the input."
-    )
-    return f"{unit.capitalize()}s without which layer {layer} takes another expert than {own}: {named}{more}. {rest}"
+    another = f"{first} another one" if first else f"layer {layer} takes another expert"
+    rest = f"Without any other {unit} it {'is still' if first else 'still takes'} expert {own}."
+    if len(changed) == len(words):
+        rest = f"That is every {unit} of the input."
+    return f"{unit.capitalize()}s without which {another} than {own}: {listed}{more}. {rest}"

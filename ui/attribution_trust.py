@@ -29,12 +29,14 @@ def verdict(check: trust.Trust, alike: float, unit: str = "word") -> str:
     predicts = f"Predicts **{_share(check.explained)}** of what replaced {unit}s change"
     if check.few:
         return f"{predicts} ([the check](#trust)). :gray-badge[too few {unit}s to tell]"
-    whole, beats = check.beaten == trust.DRAWS, check.explained > alike
-    if whole and beats:
-        badge = ":green-badge[:material/check: above its shuffles]"
-    else:
-        missed = ["its shuffles"] * (not whole) + [f"one score for every {unit}"] * (not beats)
-        badge = f":orange-badge[:material/warning: not above {' or '.join(missed)}]"
+    whole = check.beaten == trust.DRAWS
+    missed = ["not above its shuffles"] * (not whole)
+    if not check.above_alike_low > 0:
+        what = "worse than" if check.above_alike_high < 0 else "not told apart from"
+        missed.append(f"{what} one score for every {unit}")
+    badge = ":green-badge[:material/check: above its shuffles]"
+    if missed:
+        badge = f":orange-badge[:material/warning: {', '.join(missed)}]"
     how_many = "all" if whole else f"{check.beaten or 'none'} of the"
     return (
         f"{predicts}; one score for every {unit} predicts {_share(alike)}, the same scores shuffled "
@@ -84,7 +86,8 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         shuffled=100 * frame["shuffled"].round(4) + 0.0,
         beaten=[None if math.isnan(c.shuffled) or c.few else c.beaten for c in checks],
     ).rename(columns={"scaled_infidelity": "at best scale", "explained": "predicted"})
-    shown = shown.drop(columns=["few", "behind", "behind_low", "behind_high"])  # told below
+    told = [name for name in shown if name.startswith(("behind", "above_alike"))]
+    shown = shown.drop(columns=["few", *told])  # told below
     measure = "nats" if one.preference else "output" if one.instance.task.is_regression else "logits"
     st.dataframe(
         shown,
@@ -129,12 +132,23 @@ def trust_part(one: Explained, output: int, found: list[WordScores], chosen: Opt
         for c in real
         if c.behind_low <= 0
     ]
+    no_more = [
+        f"**{c.method}** ({_points(c.above_alike)} points, 95% interval {_points(c.above_alike_low)} to "
+        f"{_points(c.above_alike_high)})"
+        for c in real
+        if c.above_alike_low <= 0 and not c.few
+    ]
     no_better = [escape(c.method) for c in real if c.beaten < trust.DRAWS and not c.few]
     st.markdown(
         f"When a random set of {unit}s is replaced, **{best.method}** predicts {_share(best.explained)} of the mean "
         f"squared change of the output at its best scale, its shuffles {_share(best.shuffled)} on average; one score "
         f"for every {unit} predicts {_share(alike.explained)}. "
-        + (f"Not told apart from it on these sets: {listed(level)}. " if level else "")
+        + (f"Not told apart from **{best.method}** on these sets: {listed(level)}. " if level else "")
+        + (
+            f"Not shown to predict more than one score for every {unit}: {listed(no_more)}. "
+            if no_more
+            else ""
+        )
         + (
             f"Not above all of its {trust.DRAWS} shuffles: **{', '.join(no_better)}**. "
             if no_better

@@ -25,6 +25,7 @@ BY = "matters_by"
 """Key of the picked grouping, in the session's state and in the URL."""
 NAMED = 6
 """Of what is beyond chance, so many are told in words."""
+_ONCE = " (a minimal pair counts once)"
 
 
 def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, where: str, name: str) -> None:
@@ -60,7 +61,8 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
     )
     worth = worth_name(data.task)
     sure = beyond_chance(frame)
-    said = _said(sure, frame, worth)
+    paired = len(pairs_among(data, found.rows)) > 0
+    said = _said(sure, frame, worth, paired)
     st.markdown(said)
     drawn, all_used = figures.where_columns(frame, sure)
     shown = f"{len(drawn)} of {all_used} experts: those beyond chance first, then those that differ most"
@@ -78,13 +80,13 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
         f"{name}-by-{by}",
         f"Heatmap, groups of inputs by experts: mean {worth} lost without the expert. {plain(said)}",
     )
-    paired = " both of a minimal pair as one," * (len(pairs_among(data, found.rows)) > 0)
     st.caption(
         f"The {worth} is {worth_meaning(data.task)}; positive: the expert helps these inputs. "
         "Means over all inputs of a group that were "
         f"run, those included that don't use the expert. Chance: Welch's t with inputs dealt to the groups "
-        f"anew,{paired} corrected for all experts and groups (Benjamini and Hochberg); experts that fewer than "
-        f"{FEWEST} inputs use are not tested. An expert's profile, on Expert usage, shows one on all of the data."
+        f"anew,{' both of a minimal pair as one,' * paired} corrected for all experts and groups (Benjamini and "
+        f"Hochberg); experts that fewer than {FEWEST} inputs{_ONCE * paired} use are not tested. An expert's profile, "
+        "on Expert usage, shows one on all of the data."
     )
     if by == CLASS and not data.task.is_regression:
         st.caption(
@@ -95,12 +97,17 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
         _table(frame, worth, f"{name}-by-{by}")
 
 
-def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str) -> str:
-    """What is beyond chance, in Markdown."""
+def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, paired: bool) -> str:
+    """What is beyond chance, in Markdown.
+
+    Args:
+        paired: whether there are minimal pairs among the inputs.
+    """
     tested = count_tests(frame)
     what = "experts" if frame["group"].nunique() == 2 else "pairs of expert and group"
     if not tested:
-        return f"No expert is used by {FEWEST} of these inputs, so nothing can be told: take more of them."
+        few = f"No expert is used by {FEWEST} of these inputs{_ONCE * paired}"
+        return f"{few}, so nothing can be told: take more of them."
     if sure.empty:
         return (
             f"Of {tested:,} {what} **none** differs from elsewhere beyond chance: that what an expert is worth depends "

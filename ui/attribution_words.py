@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from shrp.attribution import tokens
+from shrp.attribution.instance import Word
 from shrp.attribution.tokens import WordScores
 from shrp.errors import ShrpError
 from shrp.phrases import counted
+from shrp.tasks import Task
 from ui import attribution_figures as figures
 from ui import state
 from ui.attribution_results import Explained, Options, answer_as_scored, word_scores
@@ -17,7 +21,7 @@ from ui.attribution_trust import trust_part
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.pickers import one_of
-from ui.text import escape, escape_html, percent
+from ui.text import escape, escape_html, percent, shorten
 
 TARGET, METHODS, STEPS, FREEZE, REPLACED = "target", "methods", "ig_steps", "freeze", "replaced_by"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -28,6 +32,8 @@ _LITTLE = 0.25
 """Below this part of the output, what integrated gradients share out is little of it."""
 FEW_WORDS = 10
 """Below this a rank correlation over words is mostly chance."""
+_LONGEST = 24
+"""Characters of a word that are named in a sentence."""
 
 _ABOUT = {
     tokens.METHODS[
@@ -72,14 +78,15 @@ def reading_notes(one: Explained) -> None:
             f"{len(instance.tokens):,}; only the beginning, "
             f"{counted(len(instance.words), instance.unit)}, is explained."
         )
-    elif len(instance.tokens) > (evaluated := one.checkpoint.info.max_length):
+    if len(instance.tokens) > (evaluated := one.checkpoint.info.max_length):
+        whole = "" if instance.truncated else "all "
         st.caption(
-            f":material/content_cut: This page reads all {len(instance.tokens):,} tokens of the text; usage and "
+            f":material/content_cut: This page reads {whole}{len(instance.tokens):,} tokens of the text; usage and "
             f"scores, and the answers on Overview, read {evaluated:,} of them, which give "
             f"**{escape(answer_as_scored(one))}**."
         )
     if instance.unknown:
-        shown = ", ".join(escape(word) for word in instance.unknown[:8])
+        shown = ", ".join(escape(shorten(word, _LONGEST)) for word in instance.unknown[:8])
         more = " and more" if len(instance.unknown) > 8 else ""
         st.caption(
             f":material/question_mark: Not in the model's vocabulary, and read as its one unknown token: "
@@ -121,7 +128,7 @@ def options(one: Explained) -> Options:
         required=True,
         key=REPLACED,
         bind="query-params",
-        help="**mask token**: what the model was pretrained to see in place of an unknown word, once for each token. "
+        help="**mask token**: the token that stands for a hidden word, once for each token of it. "
         "**padding**: the padding token, which the model attends to here; the baseline of integrated gradients. "
         "**nothing**: it is taken out and the others move up.",
     )
@@ -230,6 +237,23 @@ def replaced_by(replacement: str) -> str:
     """What words are replaced by, in a sentence; one of `shrp.attribution.tokens.REPLACEMENTS`."""
     label = next(label for label, value in REPLACEMENTS.items() if value == replacement)
     return f"the {label}" if replacement == "mask" else label
+
+
+def named(words: Sequence[Word], place: int, task: Task, *more: str, longest: int = _LONGEST) -> str:
+    """A word, or longer piece, as Markdown, with what tells it from others in brackets: the text of a pair that it is
+    in, and its place where another one there reads the same.
+
+    Args:
+        more: what else is said of it there, as Markdown.
+        longest: characters that are shown.
+    """
+    word, said = words[place], list(more)
+    text = shorten(word.text, longest)
+    if sum(one.part == word.part and shorten(one.text, longest) == text for one in words) > 1:
+        said.insert(0, f"place {place + 1}")
+    if len(task.text_columns) == 2:
+        said.insert(0, escape(task.text_columns[word.part]))
+    return f"**{escape(text)}**" + (f" ({', '.join(said)})" if said else "")
 
 
 def _completeness(result: WordScores, chosen: Options, routed: bool) -> None:

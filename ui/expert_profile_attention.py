@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
 from shrp.attention import LayerAttention
@@ -85,7 +86,8 @@ def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | No
 def routed(found: LayerAttention, expert: int) -> str:
     """Whether the input, or how many of its tokens, go to the expert, in words that end in a space."""
     if found.probs.ndim == 2:
-        mine = int((found.probs.argmax(-1) == expert).sum())
+        taken = np.argsort(-found.probs, axis=-1, kind="stable")[:, : found.top_k]
+        mine = int((taken == expert).sum())
         return (
             f"{mine:,} of the input's {len(found.tokens):,} tokens are routed to this expert here; the map shows what "
             "it attends to from every token. "

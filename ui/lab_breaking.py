@@ -109,15 +109,16 @@ def in_words(found: Breaking, data: str, how: str) -> str:
     n, sizes = len(found.changed), found.sizes
     held, lost = int((found.changes == 0).sum()), int(np.isnan(found.holds_from).sum())
     apart = far_apart(found.reference)
-    same = f"within {apart:g} of" if found.reference.task.is_regression else "the same as"
+    number = found.reference.task.is_regression
+    same = f"within {apart:g} of the routed model's answer" if number else "as by the routed model"
     text = (
-        f"**{percent(held / n)}** of n = {n:,} inputs of {escape(data)} are answered {same} by the routed model at "
+        f"**{percent(held / n)}** of n = {n:,} inputs of {escape(data)} are answered {same} at "
         f"each of {len(sizes)} sizes, from {counted(int(sizes[0]), 'expert')} to {sizes[-1]} ({escape(how)})"
     )
     enough = np.sort(np.nan_to_num(found.holds_from, nan=np.inf))[math.ceil(_MOST_ANSWERS * n) - 1]
-    text += (
-        f"; with **{enough:.0f}** or more, {percent(_MOST_ANSWERS, 0)} are." if np.isfinite(enough) else "."
-    )
+    if sizes[0] < enough < np.inf:
+        text += f"; with **{enough:.0f}** or more, {percent(_MOST_ANSWERS, 0)} are"
+    text += "."
     if lost:
         text += f" {counted(lost, 'input')} {'is' if lost == 1 else 'are'} answered otherwise even with {sizes[-1]}."
     return text
@@ -230,10 +231,11 @@ def _listed(found: Breaking, data: TextData, curve: Section) -> None:
             "holds from": number(
                 width=_NUMBERS,
                 help="The fewest experts from which on, at every larger size tried, the answer is the routed model's; "
-                "empty where even the largest size changes it",
+                "never: even the largest size changes it",
             ),
             "changes at": number(width=_NUMBERS, help=f"At how many of {last} the answer is another one"),
         },
+        placeholder="never",
         alt="Inputs whose answer changes with the number of experts kept",
     )
     if rows := [row for row in event.selection.rows if row < len(frame)]:

@@ -205,15 +205,16 @@ def open_here(known_as: str, name: str, write: Callable[[Path], Path], of: str) 
             st.session_state[OPENED] = {known_as: listed}
             st.rerun()  # all of the app: the sidebar lists it
         listed = st.session_state.get(OPENED, {}).get(known_as)
-        if listed in loaders.discover_all():
-            st.button(
-                f"Go on with {escape(listed)}",
-                key="pick-pruned",
-                icon=":material/arrow_forward:",
-                on_click=own_checkpoints.pick,
-                args=(listed,),
-                help="Picks it in the sidebar, where you can also go back.",
-            )
+        if listed not in loaders.discover_all():
+            return
+        if st.button(
+            f"Go on with {escape(listed)}",
+            key="pick-pruned",
+            icon=":material/arrow_forward:",
+            help="Picks it in the sidebar, where you can also go back.",
+        ):
+            own_checkpoints.pick(listed)
+            st.rerun()  # likewise
 
 
 def _embedded(checkpoint: Checkpoint, plan: PruningPlan) -> float:

@@ -61,7 +61,8 @@ def router_heatmap(
     shares = np.stack([exploration.shares(layer) for layer in layers])
     top = float(probs.max()) if top is None else top
     unit = "mean router probability over tokens" if exploration.by_token else "router probability"
-    share_line = "<br>%{customdata:.1%} of the tokens choose it" if exploration.by_token else ""
+    share_line = f"<br>%{{customdata:.1%}} of the tokens choose it{' first' * _several(exploration)}"
+    share_line *= exploration.by_token
     fig = go.Figure(
         go.Heatmap(
             z=probs,
@@ -81,9 +82,10 @@ def router_heatmap(
         fires = exploration.fires(layer)
         for expert in [exploration.choice(layer)] if exploration.by_token else np.flatnonzero(fires[0]):
             _outline(fig, int(expert), row)
-    several = max(map(exploration.several, layers), default=1) > 1
+    several = _several(exploration)
     marked = "the chosen experts" if several else "the chosen expert"
-    marked = "the expert that most tokens choose" if exploration.by_token else marked
+    if exploration.by_token:
+        marked = f"the expert that most tokens choose{' first' * several}"
     layout(
         fig,
         "Router probabilities",
@@ -221,10 +223,18 @@ def output_name(result: WhatIf) -> str:
     return "logit" if result.task.label_names else "output"
 
 
+def _several(exploration: Exploration) -> bool:
+    """Whether the router takes several experts at once, for an input or for each token."""
+    return max(map(exploration.several, exploration.layers), default=1) > 1
+
+
 def _whose(exploration: Exploration, result: WhatIf) -> str:
-    """Whose choice is outlined."""
+    """Whose choice is outlined; of several experts it is the one with the largest gate."""
+    first = _several(exploration)
     if result.token is not None:
-        return "that token's expert"
+        return f"that token's {'first choice' if first else 'expert'}"
     if exploration.by_token:
-        return "most tokens' expert"
-    return "the expert taken" if result.route else "the router's choice"
+        return f"most tokens' {'first choice' if first else 'expert'}"
+    if result.route:
+        return f"the expert taken{', of several the first choice' * first}"
+    return f"the router's {'first ' * first}choice"

@@ -110,6 +110,7 @@ class KnockOuts:
                 found = effects[:, i, expert]
                 low, high = of_mean(found, units)
                 size_low, size_high = of_mean(np.abs(found), units)
+                use_low, use_high = of_mean(np.abs(found[mine]), units[mine])
                 lost, lost_low, lost_high = self._score_lost(data, i, expert)
                 changed = to_predictions(self.task, self.knocked_out[:, i, expert]) != predictions
                 records.append(
@@ -125,6 +126,8 @@ class KnockOuts:
                         "effect_low": max(size_low, 0.0),  # a size is not below it; (nan stays)
                         "effect_high": size_high,
                         "effect_per_use": np.abs(found[mine]).mean() if mine.any() else np.nan,
+                        "effect_per_use_low": max(use_low, 0.0),
+                        "effect_per_use_high": use_high,
                         "score_lost": lost,
                         "score_lost_low": lost_low,
                         "score_lost_high": lost_high,

@@ -19,19 +19,14 @@ from shrp.errors import DataError
 from shrp.evaluate import label_columns
 from shrp.routing import play_back, record_routing
 from shrp.tasks import Task
+from shrp.words import MARKS, ONE_A_CHARACTER, run_of
 
 TOKENS_AT_ONCE = 1024
 """Tokens of the perturbed copies that pass the model together: enough for speed, few enough to show progress often."""
 
-_ONE_A_CHARACTER = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # Letters and digits with inner apostrophes and hyphens (don't, well-made), or a run of punctuation, or an emoji.
-# Kana and Han are written without spaces, so there each character counts as a word.
-_WORD = re.compile(
-    rf"[{_ONE_A_CHARACTER}]"
-    rf"|[^\W{_ONE_A_CHARACTER}]+(?:['’\-][^\W{_ONE_A_CHARACTER}]+)*"
-    r"|[^\w\s]+"
-)
-
+_LETTERS = run_of(rf"[^\W{ONE_A_CHARACTER}]")
+_WORD = re.compile(rf"[{ONE_A_CHARACTER}][{MARKS}]*|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]+")
 
 POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types whose positions count past padding tokens, by their ids."""

@@ -73,6 +73,11 @@ class Trust:
     behind_high: float = float("nan")
     """Ends of its 95% interval, by a paired bootstrap over the random sets that takes as given which one is best and at
     what scale. Where it holds 0, these sets do not tell the two apart."""
+    above_alike: float = float("nan")
+    """By how much more it foresees than `ALIKE`; nan of controls."""
+    above_alike_low: float = float("nan")
+    above_alike_high: float = float("nan")
+    """Ends of its 95% interval, of the same draws."""
 
 
 def check(
@@ -151,7 +156,7 @@ def check(
     even = min(even, -even, key=replaced.scaled)  # replacing all may move the output the other way
     misses = replaced.scaled(even)
     alike = Trust(ALIKE, replaced.infidelity(even), misses, explained(misses), float("nan"), 0, float("nan"))
-    real = _beside_the_best(found, results, replaced, rng) if changes > 0 else found
+    real = _beside_others(found, results, even, replaced, rng) if changes > 0 else found
     return [*real, alike, shuffled]
 
 
@@ -184,24 +189,34 @@ def _again(
     return explain
 
 
-def _beside_the_best(
-    real: list[Trust], results: Sequence[WordScores], replaced: _Replaced, rng: np.random.Generator
+def _beside_others(
+    real: list[Trust],
+    results: Sequence[WordScores],
+    even: np.ndarray,
+    replaced: _Replaced,
+    rng: np.random.Generator,
 ) -> list[Trust]:
-    """The checks with how far each is behind the best one."""
+    """The checks with how far each is behind the best one, and above the scores of `ALIKE`, which are all `even`."""
     misses = np.array([replaced.misses(result.scores) for result in results])  # (methods, SAMPLES)
-    best = int(misses.mean(1).argmin())
+    best, alike = int(misses.mean(1).argmin()), replaced.misses(even)
     rows = rng.integers(SAMPLES, size=(RESAMPLES, SAMPLES))
-    change = (replaced.changes**2)[rows].mean(1)
-    beside = []
-    for one, errors in zip(real, misses, strict=True):
-        if one is real[best]:
-            beside.append(one)
-            continue
-        more = errors - misses[best]
+    squared = replaced.changes**2
+    change = squared[rows].mean(1)
+
+    def foreseen(more: np.ndarray) -> tuple[float, float, float]:
+        """What larger misses, `(SAMPLES,)`, come to as a part of the change, and the ends of its interval."""
         drawn = more[rows].mean(1)[change > 0] / change[change > 0]
         low, high = np.quantile(drawn, (0.025, 0.975))
-        behind = float(more.mean() / np.mean(replaced.changes**2))
-        beside.append(replace(one, behind=behind, behind_low=float(low), behind_high=float(high)))
+        return float(more.mean() / squared.mean()), float(low), float(high)
+
+    beside = []
+    for i, (one, errors) in enumerate(zip(real, misses, strict=True)):
+        above, low, high = foreseen(alike - errors)
+        one = replace(one, above_alike=above, above_alike_low=low, above_alike_high=high)
+        if i != best:
+            behind, low, high = foreseen(errors - misses[best])
+            one = replace(one, behind=behind, behind_low=low, behind_high=high)
+        beside.append(one)
     return beside
 
 

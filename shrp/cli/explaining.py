@@ -67,10 +67,11 @@ def explain(
         raise DataError(f"'{output}' is no class of '{task.name}'; its classes are {known}.")
     found = explore(loaded.model, loaded.tokenizer, task, texts)
     routed = bool(router_layers(loaded.model))
+    replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
     told = []
     for one in found:
         which = one.prediction if output is None else task.label_names.index(output)
-        scores = _word_scores(loaded, one, which) if words else None
+        scores = _word_scores(loaded, one, which, replaced_by) if words else None
         told.append((one, scores, which))
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
@@ -80,7 +81,8 @@ def explain(
         )
     if json:
         made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
-        print_json({"inputs": [_as_json(*each, routed=routed) for each in told], "provenance": made})
+        inputs = [_as_json(*each, replaced_by, routed=routed) for each in told]
+        print_json({"inputs": inputs, "provenance": made})
         return
     for number, each in enumerate(told, 1):
         _print(number, *each, routed=routed)
@@ -102,7 +104,7 @@ def _parts(text: str, task: Task) -> tuple[str, ...]:
     raise DataError(f"--text '{text[:60]}' is no input of '{task.name}': give {wanted}.")
 
 
-def _word_scores(loaded: Checkpoint, one: Exploration, output: int) -> WordScores | None:
+def _word_scores(loaded: Checkpoint, one: Exploration, output: int, replaced_by: str) -> WordScores | None:
     """What is lost without each word, or longer piece; None where there is no word."""
     from shrp.attribution.instance import prepare
     from shrp.attribution.tokens import ablate_words
@@ -113,8 +115,7 @@ def _word_scores(loaded: Checkpoint, one: Exploration, output: int) -> WordScore
     except DataError as error:
         stderr.print(f"no words of '{' / '.join(one.text)[:60]}': {error}")
         return None
-    replacement = "mask" if "mask" in instance.replacements else "pad"
-    return ablate_words(in_units(instance, fitting_unit(instance)), output, replacement=replacement)
+    return ablate_words(in_units(instance, fitting_unit(instance)), output, replacement=replaced_by)
 
 
 def _answers(one: Exploration) -> dict[str, float]:
@@ -122,7 +123,9 @@ def _answers(one: Exploration) -> dict[str, float]:
     return dict(zip(names, map(float, one.probabilities), strict=True))
 
 
-def _as_json(one: Exploration, scores: WordScores | None, which: int, *, routed: bool) -> dict[str, Any]:
+def _as_json(
+    one: Exploration, scores: WordScores | None, which: int, replaced_by: str, *, routed: bool
+) -> dict[str, Any]:
     found: dict[str, Any] = {
         "text": list(one.text),
         "answer": float(one.logits[0]) if one.task.is_regression else one.answer,
@@ -134,15 +137,19 @@ def _as_json(one: Exploration, scores: WordScores | None, which: int, *, routed:
     }
     if routed:
         named = {"runner-up": "runner_up", "its probability": "runner_up_probability"}
-        named["share of tokens"] = "share_of_tokens"
+        named |= {"share of tokens": "share_of_tokens", "with it": "with_it"}
         found["route_of"] = "tokens, means over them" if one.by_token else "the input"
         found["route"] = one.choices().rename(columns=named).to_dict("records")
+        for row in found["route"]:
+            if "with_it" in row:
+                row["with_it"] = one.with_it(row["layer"])
     if scores is not None:
         places = range(len(scores.words))
         found["words"] = {
             "unit": scores.unit,
             "of": _named(one.task, which),
             "method": scores.method,
+            "replaced_by": replaced_by,
             "full": scores.full,
             "scores": [
                 {"text": scores.words[i].text, "part": scores.words[i].part + 1, "score": scores.scores[i]}
@@ -170,7 +177,7 @@ def _print(number: int, one: Exploration, scores: WordScores | None, which: int,
         print_table(_route(one), one.choices().rename(columns=columns).astype(object).to_dict("records"))
     if scores is not None:
         stdout.print(f"   {_title(one.task, scores, which)}")
-        print_table("", _rows(scores, routed=routed))
+        print_table("", _rows(scores, one.task, routed=routed))
 
 
 def _route(one: Exploration) -> str:
@@ -187,10 +194,13 @@ def _title(task: Task, scores: WordScores, which: int) -> str:
     return f"what the {of}, {scores.full:.2f}, loses without each {scores.unit}{some}"
 
 
-def _rows(scores: WordScores, *, routed: bool) -> list[dict[str, Any]]:
+def _rows(scores: WordScores, task: Task, *, routed: bool) -> list[dict[str, Any]]:
     order: Sequence[int] = sorted(range(len(scores.words)), key=lambda i: -abs(float(scores.scores[i])))
+    pair = len(task.text_columns) == 2
     return [
-        {scores.unit: scores.words[i].text, "loses": signed(float(scores.scores[i]), 2)}
+        {"place": i + 1}
+        | ({"text": task.text_columns[scores.words[i].part]} if pair else {})
+        | {scores.unit: scores.words[i].text, "loses": signed(float(scores.scores[i]), 2)}
         | ({} if scores.rerouted is None or not routed else {"layers routed anew": str(scores.rerouted[i])})
         for i in order[:_SHOWN]
     ]

@@ -15,15 +15,18 @@ from shrp.attribution.units import in_units
 from shrp.data import load_probe
 from shrp.explore import Exploration, explore
 from shrp.tasks import TASKS, custom_task
-from ui import attribution_figures as figures
 from ui import (
+    attribution_experts,
     attribution_flips,
     attribution_results,
+    attribution_routes,
     attribution_unit,
+    attribution_where,
     attribution_words,
     expert_cells,
     loaders,
 )
+from ui import attribution_figures as figures
 from ui.attribution_trust import verdict
 
 from .helpers import specs, texts_of, upload
@@ -204,7 +207,9 @@ def test_the_check_shows_the_controls_beside(page):
 
 
 def test_what_the_check_found_stands_beside_each_attribution():
-    found = Trust("word ablation", 0.5, 0.2, explained=0.913, shuffled=0.402, beaten=20, sensitivity=0.1)
+    checks = {"explained": 0.913, "shuffled": 0.402, "beaten": 20, "sensitivity": 0.1}
+    above = {"above_alike": 0.413, "above_alike_low": 0.2, "above_alike_high": 0.6}
+    found = Trust("word ablation", 0.5, 0.2, **checks, **above)
     good = verdict(found, 0.5)
     assert good.startswith(
         "Predicts **91.3%** of what replaced words change; one score for every word predicts 50.0%"
@@ -214,12 +219,13 @@ def test_what_the_check_found_stands_beside_each_attribution():
     worse = verdict(replace(found, beaten=7), 0.5)
     assert worse.endswith(":orange-badge[:material/warning: not above its shuffles]")
     assert "less in 7 of the 20 shuffles" in worse
-    assert verdict(found, 0.95).endswith(
-        "not above one score for every word]"
-    )  # what knows nothing of words does better
-    none = verdict(replace(found, beaten=0, explained=-0.0001), 0.95, "phrase")
+    alike = replace(found, above_alike_low=-0.01)
+    assert verdict(alike, 0.9).endswith(":material/warning: not told apart from one score for every word]")
+    less = replace(alike, explained=-0.0001, above_alike=-0.95, above_alike_high=-0.4)
+    assert verdict(less, 0.95).endswith(": worse than one score for every word]")
+    none = verdict(replace(less, beaten=0), 0.95, "phrase")
     assert none.startswith("Predicts **0.0%** of what replaced phrases change")
-    assert none.endswith("not above its shuffles or one score for every phrase]")
+    assert none.endswith("not above its shuffles, worse than one score for every phrase]")
     assert "less in none of the 20" in none
     assert verdict(replace(found, explained=float("nan")), 0.5) == ""
     assert verdict(replace(found, few=True), 0.5).endswith(":gray-badge[too few words to tell]")
@@ -237,6 +243,7 @@ def test_a_data_set_shows_usage_against_effect(page):
     assert ranks["layer"].tolist() == [1, 2]
     everything = next(frame for frame in tables(page) if "mean size where used" in frame)
     assert len(everything) == 8
+    assert everything["its 95% interval where used"].str.contains(" to ").any()
     assert everything.groupby("layer")["usage"].sum().tolist() == pytest.approx([100, 100])
     assert "n = 128 of" in page.get("plotly_chart")[2].proto.spec
 
@@ -369,6 +376,10 @@ def test_token_routing_and_the_uniform_control(open_page, tiny_token_checkpoint,
     assert not at.exception
     assert not at.error
     assert len(at.get("plotly_chart")) == 5
+    assert (
+        "is the share of inputs in which it computes for some token times its effect where used"
+        in texts_of(at)
+    )
     at = open_page("attribution", save_tiny("uniform", control="uniform"), text=TYPED)
     assert not at.exception
     assert "no router" in texts_of(at)
@@ -397,6 +408,8 @@ def test_colored_words_are_escaped_and_signed():
     assert "&lt;b&gt;&amp;: -2.000" in html
     assert html.count("dotted") == html.count("solid") == 1
     assert html.index("premise") < html.index("&lt;b&gt;") < html.index("hypothesis") < html.index("good")
+    assert html.count('<div dir="auto"') == 2  # each text runs as its own words do
+    assert html.count('<span dir="auto"') == 2  # in which the names, read first, have no say
 
 
 def test_a_route_is_explained_as_the_library_does(open_page, tiny_checkpoint):
@@ -498,9 +511,97 @@ def test_routes_of_other_models(open_page, save_tiny, made_with):
     assert "log-odds of expert" in said
     if made_with.get("routing"):
         assert "In layer 2 most tokens take expert" in said
-        assert "Every token has a route of its own" in said
+        assert "Every token has a route of its own here; in how many layers a word changes any" in said
     else:
         assert "Which words decide a route" in said
+
+
+def test_no_table_is_named_for_what_no_method_counts(open_page, tiny_token_checkpoint):
+    link = {"explain": "a layer's route", "methods": "input × gradient"}
+    at = open_page("attribution", tiny_token_checkpoint, text=TYPED, **link)
+    assert not at.exception
+    said = texts_of(at)
+    assert "Every token has a route of its own here." in said
+    assert "table of all values" not in said
+
+
+WORDS = tuple(
+    instance.Word(text, part, (place + 1,))
+    for place, (text, part) in enumerate([("firm", 0), ("is", 0), ("firm", 0), ("firm", 1)])
+)
+
+
+@pytest.mark.parametrize(
+    ("without", "top_k", "said"),
+    [
+        ([3, 3, 3, 3], 1, "No word decides alone: without any one of them layer 6 still takes expert 3."),
+        (
+            [3, 3, 3, 3],
+            2,
+            "No word decides alone: without any one of them the expert with the largest gate in layer 6 is still "
+            "expert 3.",
+        ),
+        (
+            [3, 1, 4, 5],
+            1,
+            "Words without which layer 6 takes another expert than 3: **is** (sentence1, then expert 1), **firm** "
+            "(sentence1, place 3, then expert 4), **firm** (sentence2, then expert 5). Without any other word it "
+            "still takes expert 3.",
+        ),
+        (
+            [3, 3, 4, 3],
+            2,
+            "Words without which the expert with the largest gate in layer 6 is another one than 3: **firm** "
+            "(sentence1, place 3, then expert 4). Without any other word it is still expert 3.",
+        ),
+    ],
+)
+def test_words_that_decide_a_route_are_told_apart(without, top_k, said):
+    found = router.RoutesWithout((6,), 12, top_k, np.array([3]), np.array([without]))
+    assert attribution_routes._sentence(found, WORDS, 6, TASKS["mrpc"]).replace("\\", "") == said
+
+
+def test_of_a_long_text_that_is_cut_both_lengths_are_told(monkeypatch):
+    said = []
+    monkeypatch.setattr(attribution_words.st, "caption", said.append)
+    monkeypatch.setattr(attribution_words, "answer_as_scored", lambda one: "positive (61.0%)")
+    parts = {"unit": "word", "words": range(490), "tokens": range(512), "unknown": ("x" * 900,)}
+    for truncated in (True, False):
+        read = SimpleNamespace(**parts, truncated=truncated, full_length=900 if truncated else 512)
+        info = SimpleNamespace(info=SimpleNamespace(max_length=128))
+        attribution_words.reading_notes(SimpleNamespace(instance=read, checkpoint=info))
+    cut, some, unknown, whole, _ = said
+    assert "900 tokens and the model reads at most 512" in cut
+    assert "This page reads 512 tokens of the text; usage and scores" in some
+    assert "read 128 of them, which give **positive" in some
+    assert "This page reads all 512 tokens of the text" in whole
+    assert len(unknown) < 150
+
+
+def test_the_coalitions_go_with_the_input_unless_they_are_picked(open_page, tiny_checkpoint, monkeypatch):
+    asked, scores = [], attribution_experts.expert_scores
+
+    def noting(one, output, budget):
+        asked.append(budget)
+        return scores(one, output, budget)
+
+    monkeypatch.setattr(attribution_experts, "expert_scores", noting)
+    at = open_page("attribution", tiny_checkpoint, text=TYPED)
+    assert at.select_slider(key="coalitions").value == "automatic"
+    monkeypatch.setattr(experts, "enough", lambda k: 1024)  # as of an input that takes more experts
+    assert not at.run().exception
+    assert asked == [256, 1024]
+    at = open_page("attribution", tiny_checkpoint, text=TYPED, coalitions="64")
+    assert not at.exception
+    assert asked[-1] == 64
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_of_minimal_pairs_it_is_said_that_each_counts_once(paired):
+    frame = pd.DataFrame({"group": ["a", "b"], "p": [np.nan, np.nan]})
+    said = attribution_where._said(frame[:0], frame, "margin", paired)
+    assert said.startswith("No expert is used by 5 of these inputs")
+    assert ("(a minimal pair counts once)" in said) == paired
 
 
 def test_a_picked_rival_gives_way_where_another_layer_takes_it(open_page, tiny_checkpoint):

@@ -63,7 +63,7 @@ def test_a_sweep_says_of_each_input_from_where_it_holds(page, expected):
     assert np.array(heat["z"])[0] == pytest.approx(expected.changed.mean(0))
     held = (expected.changes == 0).mean()
     assert (
-        f"**{100 * held:.1f}%** of n = 480 inputs of probe/sst2 are answered the same as by the routed"
+        f"**{100 * held:.1f}%** of n = 480 inputs of probe/sst2 are answered as by the routed model at each of 7"
         in texts_of(page)
     )
     shown = listed(page).value
@@ -84,7 +84,9 @@ def test_only_prunings_that_differ_in_size_alone_are_compared(page):
         page.slider(key="budget").set_value(size).run()
     assert "random (control) 0" in the_map(page)[0]["layout"]["title"]["subtitle"]["text"]
     page.segmented_control(key="select").set_value("Usage").run()
-    assert "; usage, usage weights" in the_map(page)[0]["layout"]["title"]["subtitle"]["text"].replace("<br>", " ")
+    assert "; usage, usage weights" in the_map(page)[0]["layout"]["title"]["subtitle"]["text"].replace(
+        "<br>", " "
+    )
 
 
 def test_a_picked_input_leads_on(page, expected):

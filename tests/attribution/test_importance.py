@@ -8,6 +8,7 @@ from sklearn.metrics import matthews_corrcoef
 from shrp.attribution import experts, importance, instance
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.intervals import of_mean
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage
 from ui import attribution_results
@@ -63,9 +64,12 @@ def test_the_table_of_a_data_set(routed, tiny_data, tiny_tokenizer):
         assert row.flips == (changed.argmax(1) != own).sum()
         if row.uses:
             assert row.effect_per_use == pytest.approx(row.effect * 40 / row.uses, rel=1e-5)
+            low, high = of_mean(np.abs(drop[found.fires[:, place, row.expert]]))
+            expected = pytest.approx((max(low, 0.0), high), rel=1e-5, nan_ok=True)
+            assert (row.effect_per_use_low, row.effect_per_use_high) == expected
         else:
             assert (row.effect, row.score_lost) == (0, 0)
-            assert np.isnan(row.effect_per_use)
+            assert np.isnan([row.effect_per_use, row.effect_per_use_low, row.effect_per_use_high]).all()
     assert table.groupby("layer")["usage"].sum().tolist() == pytest.approx([1, 1, 1])
     done = []
     sizes = importance.ablation(routed, tiny_tokenizer, data, progress=lambda *step: done.append(step))

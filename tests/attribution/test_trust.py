@@ -30,7 +30,10 @@ def test_every_attribution_is_checked_and_the_controls_last(made, routed):
         assert check.explained <= 1 + 1e-6
     best = max(real, key=lambda check: check.explained)
     assert np.isnan([best.behind, alike.behind, shuffled.behind]).all()
+    assert np.isnan([alike.above_alike, shuffled.above_alike]).all()
     for check in real:
+        assert check.above_alike == pytest.approx(check.explained - alike.explained, abs=1e-6)
+        assert check.above_alike_low <= check.above_alike <= check.above_alike_high
         if check is not best:
             assert check.behind == pytest.approx(best.explained - check.explained, abs=1e-6)
             assert check.behind_low <= check.behind <= check.behind_high
@@ -56,6 +59,7 @@ def test_a_true_attribution_is_told_from_its_scores_on_other_words(made, tiny_mo
         assert true.infidelity == pytest.approx(0, abs=1e-6)
         assert true.explained == pytest.approx(1, abs=1e-5)
         assert alike.explained < 0.9
+        assert true.above_alike_low > 0
         assert true.shuffled == pytest.approx(shuffled.explained)
         shuffles.append(shuffled)
     assert np.mean([shuffled.explained for shuffled in shuffles]) < 0.7
@@ -112,4 +116,6 @@ def test_scores_that_do_not_know_which_word_matters_are_not_above_their_shuffles
         for scores in (np.ones(9), np.abs(rng.normal(size=9)), rng.permutation(ablated.scores)):
             blind, *_ = trust.check(one, [replace(ablated, scores=scores)], 0, seed=seed)
             passed.append(blind.beaten == trust.DRAWS)
+            if (scores == 1).all():
+                assert blind.above_alike_low <= 1e-9
     assert np.mean(passed) < 0.2

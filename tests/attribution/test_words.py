@@ -28,6 +28,28 @@ def test_every_token_of_a_text_belongs_to_one_word(made, routed):
     assert not {"w1", "[MASK]", "w2"} & set(one.unknown)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902", 2),  # Hindi, with vowel signs
+        ("\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd!", 2),  # Hebrew, with points
+        ("\u0645\u064e\u0631\u0652\u062d\u064e\u0628\u064b\u0627", 1),  # Arabic, with vowels
+        ("nai\u0308ve don\u2019t co\u00adop", 3),  # accents of their own, soft hyphens
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", 1),  # Persian, with a joiner
+        ("\u304b\u3099\u6771", 2),  # kana and Han: each a word, with its mark
+        ("\u0e2a\u0e27\u0e31\u0e2a", 3),  # Thai, which has no spaces either
+        ("\U0001e922\U0001e944\U0001e922", 1),  # letters and marks of Adlam, beyond 16 bits
+        ("1\ufe0f\u20e3 \u2764\ufe0f\u200d\U0001f525", 2),  # a keycap, and an emoji of several
+        ("\u0301a", 2),  # a mark that has no letter before it
+    ],
+)
+def test_marks_and_joiners_do_not_end_a_word(text, words):
+    spans = [(0, place, place + 1) for place, character in enumerate(text) if not character.isspace()]
+    found, _ = instance._words((text,), list(range(len(spans))), spans, None)
+    assert len(found) == words
+    assert "".join(word.text for word in found) == "".join(text.split())
+
+
 def test_wordpieces_and_pairs_are_grouped(made, tiny_model):
     pair = made(tiny_model(num_labels=2), ("w1 w2", "w3"), MRPC)
     assert [(word.text, word.part) for word in pair.words] == [("w1", 0), ("w2", 0), ("w3", 1)]
