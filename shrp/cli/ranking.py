@@ -189,6 +189,7 @@ def _scored(folder: Path, source: TextData, max_length: int | None, device: str)
     from shrp.tasks import may_be_one
 
     task = _task(folder)
+    check_has_task(task)
     if not (task.reads_as(source.task) and may_be_one(task, source.task)):
         raise DataError(f"it is for the task {task.name}, and {source.name} is for {source.task.name}.")
     one = subject(folder, None if is_export(folder) else max_length, "cpu" if is_export(folder) else device)
