@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from shrp import checkpoint
+from shrp.attribution.heads import head_knock_outs
 from shrp.attribution.importance import blocks, knock_outs, merge
 from shrp.attribution.where import worth_by_group
 from shrp.data import load_file
@@ -26,7 +27,12 @@ def place(tmp_path_factory, tiny_routed, tiny_tokenizer, tiny_data, tiny_info):
         *range((frame["label"] == "positive").sum()),
     ]
     frame.to_csv(root / "data.csv", index=False)
-    for name, how in (("routed", {"layers": (0, 1, 2)}), ("uniform", {"control": "uniform"})):
+    for name, how in (
+        ("routed", {"layers": (0, 1, 2)}),
+        ("uniform", {"control": "uniform"}),
+        ("partly", {}),
+        ("dense", {"layers": ()}),
+    ):
         checkpoint.save(tiny_routed(**how), tiny_tokenizer, tiny_info(**how), root / name)
     return root
 
@@ -94,6 +100,49 @@ def test_every_expert_in_turn_and_for_whom_it_matters(shrp, options, known):
     code, out, err = shrp("knock-out", *options)
     assert code == 0, err
     assert "every expert in turn, n = 40 of 40" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(("name", "layers"), [("dense", 3), ("partly", 1)])
+def test_every_head_in_turn_and_for_whom_it_matters(shrp, place, options, name, layers):
+    asked = (place / name, *options[1:], "--heads", "--by", "class")
+    code, out, err = shrp("knock-out", *asked, "--inputs", 32, "--json")
+    assert code == 0, err
+    told, loaded = json.loads(out), checkpoint.load(place / name)
+    data = load_file(place / "data.csv", "sst2", slice_column="slice", pair_column="twin")
+    assert (told["n"], told["of"]) == (32, 40)
+    assert "experts" not in told
+    found = head_knock_outs(loaded.model, loaded.tokenizer, data, next(blocks(data, 32)))
+    heads, expected = pd.DataFrame(told["heads"]), found.table(data, None)
+    assert heads[["layer", "head"]].to_numpy().tolist() == [[i, h] for i in range(layers) for h in range(4)]
+    np.testing.assert_allclose(heads["effect"], expected["effect"], atol=1e-6)
+    assert heads["effect_interval"].notna().all()
+    groups = pd.DataFrame(told["groups"])
+    by_class = worth_by_group(found, data, groups_by("class", data))
+    np.testing.assert_allclose(groups["lost"], by_class["lost"], atol=1e-6)
+    of_use = {"expert", "usage", "uses", "effect_per_use", "effect_per_use_interval"}
+    assert not of_use & ({*heads} | {*groups} | {key for row in told["beyond_chance"] for key in row})
+    code, out, err = shrp("knock-out", *asked)
+    assert code == 0, err
+    assert "every head in turn, n = 40 of 40" in " ".join(out.split())
+    assert "lost without the head, by class" in " ".join(out.split())
+    assert "expert" not in out
+    assert "usage" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "said"),
+    [
+        ("partly", ("--heads", "--expert", "1.0"), "--heads is for every head in turn; leave --expert out"),
+        ("partly", ("--heads", "--by", "answer"), "heads can be told apart by class"),
+        ("routed", ("--heads",), "no dense layer, so there is no head of one"),
+        ("dense", (), "no routed layer, so there is no expert to knock out; its dense layers have heads"),
+    ],
+)
+def test_what_has_no_such_heads_or_experts_is_said_in_words(shrp, place, options, name, asked, said):
+    code, out, err = shrp("knock-out", place / name, *options[1:], *asked)
+    assert code == 1
+    assert out == ""
+    assert said in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,34 @@
-"""The part of the attribution page about a whole data set: what each expert does, for whom, and whether usage tells."""
+"""The part of the attribution page about a whole data set: what each expert does, for whom, and whether usage tells.
+
+Or what the heads of dense layers do (`ui.attribution_heads`).
+"""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from shrp.attribution import importance
+from shrp.attribution.heads import dense_layers
 from shrp.attribution.importance import MEANINGS, MEASURES, KnockOuts
 from shrp.config import ShrpConfig
 from shrp.errors import ShrpError
-from shrp.phrases import counted
 from ui import attribution_figures as figures
 from ui import state
+from ui.attribution_effects import draw_map, draw_table, pick_inputs, said_output
+from ui.attribution_heads import heads_part
 from ui.attribution_results import effect_table
 from ui.attribution_where import where_part
-from ui.bound import fall_back
-from ui.downloads import chart, downloads
+from ui.downloads import chart
 from ui.knock_outs import knocked_out
 from ui.pickers import always_one
-from ui.text import escape, escape_html, is_percentage, metric_name, percent
+from ui.text import escape, escape_html, metric_name
 
-ON, INPUTS, MEANING, MEASURE = "on_data", "data_inputs", "knocked_out", "rank_by"
+KIND, ON, INPUTS, MEANING, MEASURE = "knock_out", "on_data", "data_inputs", "knocked_out", "rank_by"
 """Keys of the widgets, in the session's state and in the URL alike."""
-_SIZES = (32, 64, 128, 256, 512)
+KINDS = ("experts", "heads of dense layers")
+"""What can be knocked out."""
 _DEFAULT = 128
 STRONG = 0.7
 """A rank correlation from which one order may stand for another, as a rule of thumb."""
@@ -39,20 +42,47 @@ def data_part(selection: state.Selection, output: int | None) -> None:
     Args:
         output: the picked class; None takes each input's predicted one.
     """
-    data = selection.data
-    st.header("Experts over many inputs", anchor="data")
-    if not selection.is_routed:
+    dense = dense_layers(selection.checkpoint.model)
+    title = st.container()
+    of_heads = bool(dense) and not selection.is_routed
+    if selection.is_routed and dense and selection.data is not None:
+        of_heads = always_one("Knock out", KINDS, KIND) == KINDS[1]
+    what = "Heads" if of_heads else "Experts"
+    title.header(f"{what} over many inputs", anchor="data")
+    if not (selection.is_routed or dense):
         st.caption("This checkpoint has no routers, so no expert can be knocked out: pick a routed one.")
         return
-    if data is None:
-        st.caption(f"Experts can't be measured on data here. {escape(selection.no_data)}")
+    if selection.data is None:
+        st.caption(f"{what} can't be measured on data here. {escape(selection.no_data)}")
         return
-    st.markdown(
-        "Every expert is knocked out in turn: what it does, for which inputs it matters, and whether the experts that "
-        "are used most, which pruning keeps, are also those that matter."
+    if of_heads:
+        st.markdown(_about_heads(selection))
+    else:
+        st.markdown(
+            "Every expert is knocked out in turn: what it does, for which inputs it matters, and whether the experts "
+            "that are used most, which pruning keeps, are also those that matter."
+        )
+    if not st.toggle(f"Measure on {escape(selection.data.name)}", key=ON, bind="query-params"):
+        return
+    draw = heads_part if of_heads else _experts_part
+    draw(selection, output)
+
+
+def _about_heads(selection: state.Selection) -> str:
+    """What is done with heads, in Markdown."""
+    which, why = "", ""
+    if selection.checkpoint.info.config.layers:
+        which = " of the dense layers"
+        if not selection.is_routed:
+            why = "This checkpoint has no routers, so no expert can be knocked out, but heads of dense layers can. "
+    return (
+        f"{why}Every head{which} is knocked out in turn, its output set to 0 (Michel et al., 2019): what it does, and "
+        "for which inputs it matters."
     )
-    if not st.toggle(f"Measure on {escape(data.name)}", key=ON, bind="query-params"):
-        return
+
+
+def _experts_part(selection: state.Selection, output: int | None) -> None:
+    data = selection.data
     n, meaning = _controls(len(data))
     try:
         found = knocked_out(selection.checkpoint, data, n, meaning)
@@ -61,36 +91,21 @@ def data_part(selection: state.Selection, output: int | None) -> None:
     except ShrpError as error:
         state.show_error(error)
         return
-    what = _what(found, output)
     where = f"n = {found.n:,} of {len(data):,} inputs of {data.name}"
     name = f"{selection.name}-{meaning.replace(' ', '-')}-{found.n}"
-    _map(table, what, where, meaning, name)
+    draw_map(table, said_output(found, output), where, meaning, name)
     where_part(selection, found, key, where, name)
     st.subheader("Is usage a good signal?", anchor="usage")
     config = selection.checkpoint.info.config
     _scatter(table, _measure(), where, meaning, name, found, labelled=data.labels is not None, config=config)
     with st.expander("All experts as a table, with intervals", icon=":material/table:"):
-        _table(table, found, name, labelled=data.labels is not None)
+        draw_table(table, found, name, labelled=data.labels is not None)
 
 
 def _controls(total: int) -> tuple[int, str]:
     left, right = st.columns([2, 3], gap="medium")
-    sizes = [size for size in _SIZES if size < total] + [total]
-    default = _DEFAULT if _DEFAULT in sizes else total
-    n = total
-    if len(sizes) == 1:  # a slider needs two ends
-        left.markdown(f"On all of the {counted(total, 'input')}")
-    else:
-        fall_back(INPUTS, sizes, default)
-        n = left.select_slider(
-            "Inputs",
-            sizes,
-            value=default,
-            key=INPUTS,
-            bind="query-params",
-            help="The first so many of a random order that keeps the data's share of each class. More inputs go on "
-            "from what was measured already.",
-        )
+    with left:
+        n = pick_inputs(total, INPUTS, _DEFAULT)
     with right:
         meaning = always_one(
             "A knocked-out expert",
@@ -100,7 +115,7 @@ def _controls(total: int) -> tuple[int, str]:
             "they then would. **zeroed**: the gate, by which the expert's output is multiplied, is 0, and all "
             "others stay as they are.",
         )
-    return (n if n in sizes else default), meaning
+    return n, meaning
 
 
 def _measure() -> str:
@@ -114,32 +129,6 @@ def _measure() -> str:
         "the task's metric loses.",
     )
     return next(key for key, label in _LABELS.items() if label == picked)
-
-
-def _what(found: KnockOuts, output: int | None) -> str:
-    if found.task.is_regression:
-        return "the output"
-    if output is None:
-        return "the logit of the predicted class"
-    return f"the logit of {found.task.label_names[output]}"
-
-
-def _map(table: pd.DataFrame, what: str, where: str, meaning: str, name: str) -> None:
-    unused = int((table["uses"] == 0).sum())
-    top = table.loc[table["signed"].abs().idxmax()]
-    chart(
-        figures.effect_map(
-            table,
-            escape_html(what),
-            f"{escape_html(where)}; knocked out: {meaning}<br>mean over all n inputs, positive: the expert raises it; "
-            "empty: never used",
-        ),
-        table,
-        "effect-map",
-        f"{name}-effects",
-        f"Heatmap, layers by experts: mean effect of each expert on {what}, {where}. {unused} of {len(table)} experts "
-        f"are never used. Largest: layer {top['layer']:.0f} expert {top['expert']:.0f} with {top['signed']:+.3f}.",
-    )
 
 
 def _scatter(
@@ -249,50 +238,3 @@ def _verdict(ranks: pd.DataFrame, measure: str, often: str, *, regression: bool)
         "The score counts only flipped predictions, so many experts tie at 0 and single inputs decide the order: "
         "the intervals in the table are wide."
     )
-
-
-def _table(table: pd.DataFrame, found: KnockOuts, name: str, *, labelled: bool) -> None:
-    shown = pd.DataFrame(
-        {
-            "layer": table["layer"],
-            "expert": table["expert"],
-            "usage": 100 * table["usage"],
-            "used by": table["uses"],
-            "mean effect": table["signed"],
-            "95% interval": _intervals(table, "signed"),
-            "mean size": table["effect"],
-            "its 95% interval": _intervals(table, "effect"),
-            "mean size where used": table["effect_per_use"],
-            "its 95% interval where used": _intervals(table, "effect_per_use"),
-        }
-    )
-    formats = {"usage": "%.1f%%", "mean effect": "%+.4f", "mean size": "%.4f", "mean size where used": "%.4f"}
-    if labelled:
-        scale, digits, unit = (100, 2, " (points)") if is_percentage(found.task.metric) else (1, 4, "")
-        lost = f"{metric_name(found.task.metric)} lost{unit}"
-        shown[lost] = scale * table["score_lost"]
-        shown[f"its interval{unit}"] = _intervals(table, "score_lost", scale, digits)
-        formats[lost] = f"%+.{digits}f"
-    if "flips" in table:
-        shown["flips"] = table["flips"]
-    st.dataframe(
-        shown,
-        hide_index=True,
-        column_config={key: st.column_config.NumberColumn(format=form) for key, form in formats.items()},
-        height=420,
-        alt="Effect of every expert with its interval",
-    )
-    st.caption(
-        f"All over n = {found.n:,} inputs, but *mean size where used*, which is over those in *used by*. Intervals of "
-        "means: 95%, Student's t over inputs, rough for experts that few inputs use. Intervals of the score lost "
-        f"are paired ones, {percent(0.95, 0)}. *flips*: predictions that change."
-    )
-    downloads(table, "effect-table", f"{name}-expert-effects")
-
-
-def _intervals(table: pd.DataFrame, column: str, scale: float = 1, digits: int = 3) -> list[str]:
-    def words(low: float, high: float) -> str:
-        return f"{low:+.{digits}f} to {high:+.{digits}f}" if math.isfinite(low) else "not known"
-
-    lows, highs = scale * table[f"{column}_low"], scale * table[f"{column}_high"]
-    return [words(low, high) for low, high in zip(lows, highs, strict=True)]

@@ -20,6 +20,8 @@ from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
 # Less and more, as in the diverging scale of all charts; see-through, so that either theme's text stays legible.
 _LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55
+EXPERT, HEAD = "expert", "head"
+"""What is knocked out, in words of one and, with an s, of many."""
 CHANGE = "change of the output"
 """What a score is of, where an output of the model is explained."""
 _LINE = 23
@@ -163,14 +165,22 @@ def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str, x: st
     )
 
 
-def effect_map(table: pd.DataFrame, what: str, subtitle: str) -> go.Figure:
-    """Layers x experts: the mean signed effect on the output; experts that are never used are left empty."""
+def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) -> go.Figure:
+    """Layers x experts: the mean signed effect on the output; experts that are never used are left empty.
+
+    Args:
+        table: of `KnockOuts.table`.
+        what: the output, safe in HTML.
+        subtitle: likewise.
+        of: what the columns are, `EXPERT` or `HEAD`; of heads nothing is said of use.
+    """
     layers = sorted(table["layer"].unique())
     grid = table.set_index(["layer", "expert"]).sort_index()
     z = grid["signed"].where(grid["uses"] > 0).unstack()
     limit = float(np.nanmax(np.abs(z.to_numpy()))) if z.notna().any(axis=None) else 1.0
     columns = ["signed_low", "signed_high", "usage", "uses", "effect"]
     custom = np.dstack([grid[column].unstack().to_numpy() for column in columns])
+    use = "<br>used by %{customdata[3]:,} inputs, usage %{customdata[2]:.1%}" if of == EXPERT else ""
     digits = max(2, 1 - math.floor(math.log10(limit or 1)))  # small effects need more of them to differ
     text = [["" if np.isnan(v) else signed(v, digits) for v in row] for row in z.to_numpy()]
     fig = go.Figure(
@@ -188,16 +198,15 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str) -> go.Figure:
             ygap=1,
             hoverongaps=False,
             colorbar={"title": {"text": "mean effect"}, "thickness": 12},
-            hovertemplate="%{y}, expert %{x}<br>mean effect %{z:+.4f} (95% interval %{customdata[0]:+.4f} to "
-            "%{customdata[1]:+.4f})<br>mean size %{customdata[4]:.4f}<br>used by %{customdata[3]:,} inputs, "
-            "usage %{customdata[2]:.1%}<extra></extra>",
+            hovertemplate=f"%{{y}}, {of} %{{x}}<br>mean effect %{{z:+.4f}} (95% interval %{{customdata[0]:+.4f}} to "
+            f"%{{customdata[1]:+.4f}})<br>mean size %{{customdata[4]:.4f}}{use}<extra></extra>",
         )
     )
     layout(
         fig,
-        f"Mean effect of each expert on {what}",
+        f"Mean effect of each {of} on {what}",
         subtitle=subtitle,
-        x="expert",
+        x=of,
         height=grid_height(len(layers), 165),
         margin={"t": 96},
     )
@@ -291,7 +300,7 @@ def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[i
 
 
 def where_map(
-    frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str
+    frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str, of: str = EXPERT
 ) -> go.Figure:
     """Groups x experts: what is lost in a group without the expert, in bold where that is unlike elsewhere.
 
@@ -299,6 +308,7 @@ def where_map(
         frame: of `shrp.attribution.where.worth_by_group`.
         experts: layer and number of those to show.
         title, subtitle: safe in HTML.
+        of: as for `effect_map`.
     """
     groups = list(dict.fromkeys(frame["group"]))
     cells = frame.set_index(["group", "layer", "expert"])
@@ -314,10 +324,10 @@ def where_map(
         for value, uses, sure in zip(shown["lost"], shown["uses"], bold, strict=True)
     ]
     hover = [
-        f"<b>{escape_html(group.replace('_', ' '))}</b>, n = {r.n:,}<br>layer {layer}, expert {expert}<br>"
+        f"<b>{escape_html(group.replace('_', ' '))}</b>, n = {r.n:,}<br>layer {layer}, {of} {expert}<br>"
         f"lost without it: {r.lost:+.4f}"
         + ("" if r.elsewhere != r.elsewhere else f", elsewhere {r.elsewhere:+.4f}")
-        + f"<br>used by {r.uses:,} of these inputs"
+        + f"<br>used by {r.uses:,} of these inputs" * (of == EXPERT)
         + ("" if r.q != r.q else f"<br>q = {r.q:.3f}")
         for (group, layer, expert), r in zip(at, shown.itertuples(), strict=True)
     ]
@@ -344,7 +354,7 @@ def where_map(
         fig,
         title,
         subtitle=subtitle,
-        x="layer · expert",
+        x=f"layer · {of}",
         height=grid_height(len(groups), 200),
     )
     fig.update_xaxes(type="category", tickangle=0, tickfont={"size": 10}, showgrid=False, zeroline=False)

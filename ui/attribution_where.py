@@ -1,4 +1,4 @@
-"""The part of the attribution page on which experts matter for which inputs: all layers at once, by slice or class."""
+"""The part of the attribution page on which experts or heads matter for which inputs, by slice, class or length."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.attribution.heads import of_heads
 from shrp.attribution.importance import KnockOuts
 from shrp.attribution.where import FEWEST, beyond_chance, count_tests, worth_by_group
 from shrp.groups import CLASS, LENGTH, SLICE, input_groups
@@ -16,6 +17,7 @@ from shrp.mixes import FALSE_DISCOVERIES
 from shrp.specialisation import MOST_GROUPS
 from ui import attribution_figures as figures
 from ui import measurements, state
+from ui.attribution_figures import EXPERT
 from ui.downloads import chart, downloads
 from ui.pickers import always_one
 from ui.store import once
@@ -28,18 +30,21 @@ NAMED = 6
 _ONCE = " (a minimal pair counts once)"
 
 
-def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, where: str, name: str) -> None:
+def where_part(
+    selection: state.Selection, found: KnockOuts, key: Hashable, where: str, name: str, of: str = EXPERT
+) -> None:
     """Draw the part; for labelled data alone, a sentence for others.
 
     Args:
         key: what `found` depends on.
         where: on what it was measured, with its n.
         name: that downloads begin with.
+        of: what was knocked out, `expert` or `head`.
     """
-    st.subheader("Which experts matter for which inputs?", anchor="where")
+    st.subheader(f"Which {of}s matter for which inputs?", anchor="where")
     data = selection.data
     if data.labels is None:
-        st.caption("These data have no labels, so what an expert is worth to them can't be told.")
+        st.caption(f"These data have no labels, so what {_one(of)} is worth to them can't be told.")
         return
     lengths = measurements.read_lengths(selection.checkpoint, data)
     known = input_groups(data, lengths=lengths, by=(CLASS, SLICE, LENGTH))
@@ -62,59 +67,72 @@ def where_part(selection: state.Selection, found: KnockOuts, key: Hashable, wher
     worth = worth_name(data.task)
     sure = beyond_chance(frame)
     paired = len(pairs_among(data, found.rows)) > 0
-    said = _said(sure, frame, worth, paired)
+    said = _said(sure, frame, worth, paired, of)
     st.markdown(said)
     drawn, all_used = figures.where_columns(frame, sure)
-    shown = f"{len(drawn)} of {all_used} experts: those beyond chance first, then those that differ most"
+    shown = f"{len(drawn)} of {all_used} {of}s: those beyond chance first, then those that differ most"
     chart(
         figures.where_map(
             frame,
             drawn,
-            f"Mean {worth} lost without each expert, by {by}",
+            f"Mean {worth} lost without each {of}, by {by}",
             f"{escape_html(where)}<br>"
             + ("" if len(drawn) == all_used else f"{shown}; ")
             + f"in bold: beyond chance unlike elsewhere (q ≤ {FALSE_DISCOVERIES:g})",
+            of,
         ),
-        frame,
+        frame if of == EXPERT else of_heads(frame),
         "where-map",
         f"{name}-by-{by}",
-        f"Heatmap, groups of inputs by experts: mean {worth} lost without the expert. {plain(said)}",
+        f"Heatmap, groups of inputs by {of}s: mean {worth} lost without the {of}. {plain(said)}",
     )
+    unused, untested = "", ""
+    if of == EXPERT:
+        unused = ", those included that don't use the expert"
+        untested = (
+            f"; experts that fewer than {FEWEST} inputs{_ONCE * paired} use are not tested. An expert's profile, on "
+            "Expert usage, shows one on all of the data"
+        )
     st.caption(
-        f"The {worth} is {worth_meaning(data.task)}; positive: the expert helps these inputs. "
-        "Means over all inputs of a group that were "
-        f"run, those included that don't use the expert. Chance: Welch's t with inputs dealt to the groups "
-        f"anew,{' both of a minimal pair as one,' * paired} corrected for all experts and groups (Benjamini and "
-        f"Hochberg); experts that fewer than {FEWEST} inputs{_ONCE * paired} use are not tested. An expert's profile, "
-        "on Expert usage, shows one on all of the data."
+        f"The {worth} is {worth_meaning(data.task)}; positive: the {of} helps these inputs. Means over all inputs of a "
+        f"group that were run{unused}. Chance: Welch's t with inputs dealt to the groups anew,"
+        f"{' both of a minimal pair as one,' * paired} corrected for all {of}s and groups (Benjamini and Hochberg)"
+        f"{untested}."
     )
     if by == CLASS and not data.task.is_regression:
         st.caption(
-            "By class the threshold shows too: an expert that raises one class's logit for every input helps that "
+            f"By class the threshold shows too: {_one(of)} that raises one class's logit for every input helps that "
             "class and costs the other as much."
         )
-    with st.expander("All experts and groups as a table", icon=":material/table:"):
-        _table(frame, worth, f"{name}-by-{by}")
+    with st.expander(f"All {of}s and groups as a table", icon=":material/table:"):
+        _table(frame, worth, f"{name}-by-{by}", of)
 
 
-def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, paired: bool) -> str:
+def _one(of: str) -> str:
+    return f"an {of}" if of == EXPERT else f"a {of}"
+
+
+def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, paired: bool, of: str = EXPERT) -> str:
     """What is beyond chance, in Markdown.
 
     Args:
         paired: whether there are minimal pairs among the inputs.
+        of: what was knocked out.
     """
     tested = count_tests(frame)
-    what = "experts" if frame["group"].nunique() == 2 else "pairs of expert and group"
+    what = f"{of}s" if frame["group"].nunique() == 2 else f"pairs of {of} and group"
     if not tested:
         few = f"No expert is used by {FEWEST} of these inputs{_ONCE * paired}"
+        if of != EXPERT:
+            few = f"These are fewer than {FEWEST} inputs{_ONCE * paired}"
         return f"{few}, so nothing can be told: take more of them."
     if sure.empty:
         return (
-            f"Of {tested:,} {what} **none** differs from elsewhere beyond chance: that what an expert is worth depends "
-            "on the group can't be shown on these inputs."
+            f"Of {tested:,} {what} **none** differs from elsewhere beyond chance: that what {_one(of)} is worth "
+            "depends on the group can't be shown on these inputs."
         )
     parts = [
-        f"layer {r.layer} expert {r.expert} for **{escape(r.group.replace('_', ' '))}** ({signed(r.lost, 2)} there, "
+        f"layer {r.layer} {of} {r.expert} for **{escape(r.group.replace('_', ' '))}** ({signed(r.lost, 2)} there, "
         f"{signed(r.elsewhere, 2)} elsewhere)"
         for r in sure.head(NAMED).itertuples()
     ]
@@ -126,22 +144,25 @@ def _said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, paired: bool) -> 
     )
 
 
-def _table(frame: pd.DataFrame, worth: str, name: str) -> None:
+def _table(frame: pd.DataFrame, worth: str, name: str, of: str) -> None:
     fires = frame.groupby(["layer", "expert"])["uses"].transform("sum") > 0
     used = frame[fires].sort_values("difference", key=np.abs, ascending=False, kind="stable")
+    shown = used.assign(group=used["group"].str.replace("_", " ")).drop(columns="p")
     number = st.column_config.NumberColumn
+    columns = {key: number(format="%+.4f") for key in ("lost", "elsewhere", "difference")}
+    columns["q"] = number(
+        format="%.3f", help=f"p of the permutation test, corrected for all {of}s and groups."
+    )
+    if of == EXPERT:
+        columns["uses"] = number("used by", help="Inputs of the group that use the expert.")
+    else:
+        shown, frame = of_heads(shown), of_heads(frame)
     st.dataframe(
-        used.assign(group=used["group"].str.replace("_", " ")).drop(columns="p"),
+        shown,
         hide_index=True,
-        column_config={
-            "uses": number("used by", help="Inputs of the group that use the expert."),
-            **{key: number(format="%+.4f") for key in ("lost", "elsewhere", "difference")},
-            "q": number(
-                format="%.3f", help="p of the permutation test, corrected for all experts and groups."
-            ),
-        },
+        column_config=columns,
         height="content" if len(used) <= 12 else 420,
         placeholder="–",
-        alt=f"Mean {worth} lost without each expert in each group, elsewhere, and their difference",
+        alt=f"Mean {worth} lost without each {of} in each group, elsewhere, and their difference",
     )
     downloads(frame, "where-table", f"{name}-table")

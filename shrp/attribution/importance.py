@@ -50,7 +50,7 @@ MEASURES = {
 
 @dataclass(frozen=True, eq=False)
 class KnockOuts:
-    """Outputs on some inputs with each expert knocked out in turn."""
+    """Outputs on some inputs with each expert knocked out in turn, or each head (`shrp.attribution.heads`)."""
 
     task: Task
     layers: tuple[int, ...]
@@ -175,10 +175,7 @@ def knock_outs(
     if meaning == MEANINGS[0]:
         check_can_pick_next(routed)
     rows = np.asarray(rows, dtype=np.int64)
-    if not len(rows):
-        raise DataError(f"{data.name} is empty; attribution needs at least one input.")
-    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
-    batch = collate(tokenizer, encoded, range(len(rows)), model.device)
+    batch = one_batch(model, tokenizer, data, rows, max_length)
     columns, layers = label_columns(model, data.task), list(routed)
     with torch.inference_mode():
         with record_routing() as record:
@@ -203,6 +200,24 @@ def knock_outs(
             if progress:
                 progress(i + 1, len(layers))
     return KnockOuts(data.task, tuple(layers), rows, base, knocked_out, top1, fires)
+
+
+def one_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    rows: np.ndarray,
+    max_length: int,
+) -> Batch:
+    """Some inputs of the data as one batch on the model's device.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not len(rows):
+        raise DataError(f"{data.name} is empty; attribution needs at least one input.")
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    return collate(tokenizer, encoded, range(len(rows)), model.device)
 
 
 def blocks(data: TextData, n: int) -> Iterator[np.ndarray]:

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's command to the command line."""
     app.command(
         "knock-out",
-        short_help="What is lost without an expert, and for whom",
+        short_help="What is lost without an expert or a head, and for whom",
         epilog=example(
             "knock-out checkpoints/sst2-6of12 --expert 9.11 --expert 10.1",
             "Prints changes of score, logits and margins; writes nothing.",
@@ -54,7 +54,12 @@ def register(app: typer.Typer) -> None:
 
 
 def knock_out(
-    checkpoint: Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A routed SHRP checkpoint; with --heads any that has dense layers.", show_default=False
+        ),
+    ],
     data: DataSource = "probe",
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
@@ -71,15 +76,26 @@ def knock_out(
             "several away at once. By default every expert is taken away in turn."
         ),
     ] = None,
+    heads: Annotated[
+        bool,
+        typer.Option(
+            "--heads",
+            help="Take away every head of the dense layers in turn, instead of experts: its output is set to 0, and "
+            "the model runs on from there.",
+        ),
+    ] = False,
     by: Annotated[
         str | None,
-        typer.Option(help="Of every expert in turn: for whom it matters, by `class`, `slice` or `length`."),
+        typer.Option(
+            help="Of every expert or head in turn: for whom it matters, by `class`, `slice` or `length`."
+        ),
     ] = None,
     inputs: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Of every expert in turn: at most so many inputs (512 by default), in the data's shares of classes.",
+            help="Of every expert or head in turn: at most so many inputs (512 by default, of heads 64, each of which "
+            "takes passes of its own), in the data's shares of classes.",
             show_default=False,
         ),
     ] = None,
@@ -90,23 +106,30 @@ def knock_out(
     """What experts are worth: take them away, let the router pick the next ones, and compare the answers.
 
     A change is what is there without them minus what is there with them, so negative where they help; what is lost, of
-    every expert in turn, is the other way round.
+    every expert in turn, is the other way round. With --heads, the same of the heads of dense layers, such as those of
+    your own fine-tuned model.
     """
+    from shrp.attribution.heads import check_has_heads, dense_layers
     from shrp.checkpoint import load
     from shrp.convert import router_layers
     from shrp.groups import CLASS, LENGTH, SLICE, lacking
     from shrp.knockout import removed_by_layer
 
     cells = [_cell(text) for text in expert or ()]
+    if cells and heads:
+        raise DataError("--heads is for every head in turn; leave --expert out.")
     of_all = {"--by": by, "--inputs": inputs}
     if cells and (given := [name for name, value in of_all.items() if value is not None]):
         raise DataError(f"{given[0]} is for every expert in turn; leave --expert out.")
-    inputs = inputs or 512
+    of, inputs = "head" if heads else "expert", inputs or (64 if heads else 512)
     if by not in (None, CLASS, SLICE, LENGTH):
-        raise DataError(f"experts can be told apart by {CLASS}, {SLICE} or {LENGTH}, not by {by!r}.")
+        raise DataError(f"{of}s can be told apart by {CLASS}, {SLICE} or {LENGTH}, not by {by!r}.")
     loaded = load(checkpoint, device=device)
-    if not (routed := router_layers(loaded.model)):
-        raise PlanError("this model has no routed layer, so there is no expert to knock out.")
+    if heads:
+        check_has_heads(loaded.model)
+    elif not (routed := router_layers(loaded.model)):
+        hint = "; its dense layers have heads, for which there is --heads" * bool(dense_layers(loaded.model))
+        raise PlanError(f"this model has no routed layer, so there is no expert to knock out{hint}.")
     if cells:
         removed_by_layer(cells, routed)  # now, not after all data were run
     check_has_task(loaded.info.task)
@@ -118,12 +141,12 @@ def knock_out(
         if why := lacking(by, source):
             raise DataError(why)
         if source.labels is None:
-            raise DataError(f"{source.name} has no labels, so what an expert is worth can't be told.")
+            raise DataError(f"{source.name} has no labels, so what each {of} is worth can't be told.")
     length = max_length or loaded.info.max_length
     found = (
         _together(loaded, source, cells, length)
         if cells
-        else _in_turn(loaded, source, by, min(inputs, len(source)), length)
+        else _in_turn(loaded, source, by, min(inputs, len(source)), length, heads=heads)
     )
     say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     if json:
@@ -250,22 +273,28 @@ def _with_ends(value: float, ends: tuple[float, float]) -> str:
 
 
 def _in_turn(
-    loaded: Checkpoint, source: TextData, by: str | None, inputs: int, length: int
+    loaded: Checkpoint, source: TextData, by: str | None, inputs: int, length: int, *, heads: bool
 ) -> dict[str, Any]:
-    """Every expert's effect, and for whom it matters."""
+    """Every expert's effect, or every head's, and for whom it matters."""
     import numpy as np
 
+    from shrp.attribution.heads import head_knock_outs, of_heads
     from shrp.attribution.importance import blocks, knock_outs, merge
     from shrp.attribution.where import beyond_chance, count_tests, worth_by_group
     from shrp.batching import longest_input, token_counts
     from shrp.groups import groups_by
 
     parts = []
+    run, told = (head_knock_outs, of_heads) if heads else (knock_outs, lambda frame: frame)
     with bar("knocked out") as progress:
         task = progress.add_task("inputs", total=inputs)
         for rows in blocks(source, inputs):
-            parts.append(knock_outs(loaded.model, loaded.tokenizer, source, rows, max_length=length))
-            progress.update(task, completed=sum(part.n for part in parts))
+            before = sum(part.n for part in parts)
+
+            def show(steps: int, of: int, before: int = before, size: int = len(rows)) -> None:
+                progress.update(task, completed=before + size * steps / of)
+
+            parts.append(run(loaded.model, loaded.tokenizer, source, rows, max_length=length, progress=show))
         if not parts:
             raise DataError(f"{source.name} is empty; knocking out needs at least one input.")
         found = merge(parts)
@@ -273,7 +302,7 @@ def _in_turn(
             "data": source.name,
             "n": found.n,
             "of": len(source),
-            "experts": records(found.table(source, None)),
+            "heads" if heads else "experts": records(told(found.table(source, None))),
         }
         if by is not None:
             task = progress.add_task("dealing", total=None)
@@ -284,27 +313,29 @@ def _in_turn(
                 groups_by(by, source, lengths=np.minimum(token_counts(loaded.tokenizer, source.texts), read)),
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
-            result |= {"by": by, "groups": records(frame), "tested": count_tests(frame)}
-            result["beyond_chance"] = records(beyond_chance(frame))
+            result |= {"by": by, "groups": records(told(frame)), "tested": count_tests(frame)}
+            result["beyond_chance"] = records(told(beyond_chance(frame)))
     return result
 
 
 def _print_in_turn(found: dict[str, Any]) -> None:
+    of = "head" if "heads" in found else "expert"
     where = f"n = {found['n']:,} of {found['of']:,} inputs of {found['data']}"
-    rows = sorted(found["experts"], key=lambda row: -row["effect"])[:_SHOWN]
-    shown = ("layer", "expert", "usage", "uses", "effect", "signed")
+    rows = sorted(found[f"{of}s"], key=lambda row: -row["effect"])[:_SHOWN]
+    use = ("usage", "uses") if of == "expert" else ()
+    shown = ("layer", of, *use, "effect", "signed")
     shown += ("score_lost",) if rows[0]["score_lost"] == rows[0]["score_lost"] else ()
     print_table(
-        f"every expert in turn, {where}: mean size of its effect on the predicted class's logit (or the number), and "
+        f"every {of} in turn, {where}: mean size of its effect on the predicted class's logit (or the number), and "
         f"its mean; the largest {len(rows)}",
         [{name: row[name] for name in shown} for row in rows],
     )
     if "by" not in found:
         return
-    shown = ("layer", "expert", "group", "n", "uses", "lost", "elsewhere", "q")
+    shown = ("layer", of, "group", "n", *use[1:], "lost", "elsewhere", "q")
     sure = found["beyond_chance"]
     print_table(
-        f"{_WORTH} that is lost without the expert, by {found['by']}: unlike elsewhere beyond chance",
+        f"{_WORTH} that is lost without the {of}, by {found['by']}: unlike elsewhere beyond chance",
         [{name: row[name] for name in shown} for row in sure[:_SHOWN]],
     )
     said = (

@@ -126,6 +126,23 @@ def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, quer
     read_all(at, offered, wanted)
 
 
+def test_files_about_heads_are_of_heads(open_page, folder, offered):
+    link = {
+        "text": "w1 w2 w3",
+        "on_data": "true",
+        "data_inputs_heads": 32,
+        "knock_out": "heads of dense layers",
+    }
+    at = open_page("attribution", folder, **link)
+    tables = ("effect-map", "effect-table", "where-map", "where-table")
+    read_all(at, offered, tables)
+    for key in tables:
+        _, data = offered[f"{key}-csv"]
+        header = pd.read_csv(io.StringIO(data().decode("utf-8-sig"))).columns
+        assert "head" in header
+        assert not {"expert", "usage", "uses", "effect_per_use"} & {*header}
+
+
 def test_what_is_narrowed_down_is_what_its_file_holds(open_page, folder, offered):
     at = open_page("overview", folder, answers="wrong", answers_with="the")
     assert not at.exception
