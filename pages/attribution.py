@@ -29,8 +29,8 @@ def main() -> None:
     arrival.arrive({INPUT: int, routes.ASPECT: str})
     st.markdown(
         "Type a sentence and see how much each word (by several methods) and each expert on its route contributes to "
-        "the output, or which words make a layer choose its expert. Below: each expert's, or each dense layer's head's, "
-        "effect on many inputs."
+        "the output, or which words make a layer choose its expert. Below: the effect of "
+        "each expert, or of each head of the dense layers, on many inputs."
     )
     inputs, notes = sentence_form(task, selection.data, "Explain", ":material/troubleshoot:")
     for note in notes:

@@ -225,7 +225,9 @@ def chance_words(ends: np.ndarray, by_chance: np.ndarray, paired: bool) -> str:
     if not known:
         return "No difference has an interval: too few inputs, or the same ones."
     found = int(usage_figures.beyond_chance(ends).sum())
-    shown = "In bold" if ends.shape[1] <= usage_figures.LABELLED else "Beyond chance, as hovers and the CSV tell"
+    shown = (
+        "In bold" if ends.shape[1] <= usage_figures.LABELLED else "Beyond chance, as hovers and the CSV tell"
+    )
     over = "bootstrap over inputs" + (", both of a minimal pair drawn as one" if paired else "")
     return (
         f"{shown}: the {found} of {known} differences whose 95% interval ({over}) excludes 0. With no "

@@ -134,7 +134,15 @@ def evaluate(
             place, busy = st.empty(), st.empty()
         with place.container(border=True):
             lab_views.headline(
-                evaluation, price, dense, kept, as_routed, routed, teacher, dense_model, floor.floor_text(data)
+                evaluation,
+                price,
+                dense,
+                kept,
+                as_routed,
+                routed,
+                teacher,
+                dense_model,
+                floor.floor_text(data),
             )
             models = [
                 ("the pruned model", floor.exact(evaluation)),

@@ -153,9 +153,7 @@ def ahead_said(frame: pd.DataFrame) -> list[str]:
         f"{in_setting(one)}, {in_points(one['lead'], one['low'], one['high'])}{', not paired' * (not one['paired'])}"
         for one in rows.rename(columns={"name": "control"}).to_dict("records")
     ]
-    return [
-        f"Ahead of SHRP's recovered model beyond chance, with SHRP's lead in points: {'; '.join(each)}."
-    ]
+    return [f"Ahead of SHRP's recovered model beyond chance, with SHRP's lead in points: {'; '.join(each)}."]
 
 
 def in_setting(one: Mapping[str, Any]) -> str:

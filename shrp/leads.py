@@ -177,9 +177,7 @@ def lead_frame(frame: pd.DataFrame) -> pd.DataFrame:
                     "high": high,
                     "n": int(theirs["n"].sum()),
                     "paired": not found.apart,
-                    "seeds": ""
-                    if len(group) > 1
-                    else _seeds(mine[mine["task"] == group[0]], theirs),
+                    "seeds": "" if len(group) > 1 else _seeds(mine[mine["task"] == group[0]], theirs),
                 }
             )
     columns = ["name", "model", "task", "lead", "low", "high", "n", "paired", "seeds"]
