@@ -22,6 +22,7 @@ from shrp import checkpoint
 from shrp.errors import TrainingError, first_line
 from shrp.families import family_of, output_layer
 from shrp.tasks import TASKS, Task, may_be_one
+from shrp.tokenizer_files import check_class
 from shrp.try_out import read_as, unembedded
 
 NUMBER = "number"
@@ -151,6 +152,7 @@ def load_base(
         ) from error
     finally:
         hf_logging.set_verbosity(verbosity)
+    check_class(tokenizer)
     if wrong := unembedded(model, tokenizer):
         raise TrainingError(f"{base} {wrong}")
     read_as(model, tokenizer)

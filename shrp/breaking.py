@@ -60,7 +60,8 @@ class Breaking:
         """The share of answers that change, for each group and size.
 
         Args:
-            groups: name -> mask over all of the data. All inputs come first, and groups without any are left out.
+            groups: name -> mask over all of the data. All inputs come first, and groups without any are left out; a
+                group may be called like them, so rows are told apart by their place.
 
         Returns:
             Columns group, n, kept (experts in all), changed (how many answers), share, low, high (95%, Wilson's).

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.leads import Lead, held_against, lead_frame, lead_over
+from shrp.leads import MEAN, Lead, held_against, lead_frame, lead_over
 from shrp.phrases import in_points, in_words, kept_share
 from shrp.studies import CONTROLS, NAMES, STANDARD, average, trained_controls
 
@@ -149,11 +149,14 @@ def ahead_said(frame: pd.DataFrame) -> list[str]:
         return []
     if rows.empty:
         return ["No trained control is ahead of SHRP's recovered model beyond chance."]
-    each = [
-        f"{in_setting(one)}, {in_points(one['lead'], one['low'], one['high'])}{', not paired' * (not one['paired'])}"
-        for one in rows.rename(columns={"name": "control"}).to_dict("records")
-    ]
+    each = [_ahead(one) for one in rows.rename(columns={"name": "control"}).to_dict("records")]
     return [f"Ahead of SHRP's recovered model beyond chance, with SHRP's lead in points: {'; '.join(each)}."]
+
+
+def _ahead(one: Mapping[str, Any]) -> str:
+    """A row of `ahead` in words."""
+    where = in_setting(one).replace(f" on {MEAN} ", " on average ")
+    return f"{where}, {in_points(one['lead'], one['low'], one['high'])}{', not paired' * (not one['paired'])}"
 
 
 def in_setting(one: Mapping[str, Any]) -> str:

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from shrp import checkpoint
+from shrp.cli import ranking
 from shrp.data import load_file
 from shrp.evaluate import evaluate
 from shrp.export import export_folder
@@ -105,6 +108,47 @@ def test_an_export_is_ranked_as_it_is_served(shrp, place, tmp_path):
     }
 
 
+def test_a_task_of_ones_own_is_scored_by_the_metric_of_the_data(shrp, place, tmp_path, tiny_info):
+    loaded = checkpoint.load(place / "cola")
+    own = custom_task("grammar", ("sentence",), TASKS["cola"].label_names)
+    info = type(loaded.info)(loaded.info.config, own, base_model="tiny")
+    checkpoint.save(loaded.model, loaded.tokenizer, info, tmp_path / "own")
+    told = ranked(
+        shrp,
+        place,
+        place / "cola",
+        tmp_path / "own",
+        "--label-means",
+        "1=acceptable",
+        "--label-means",
+        "0=unacceptable",
+        "--label-means",
+        "positive=acceptable",
+        "--label-means",
+        "negative=unacceptable",
+    )
+    first, second = told["models"]
+    assert first["metric"] == second["metric"] == "matthews"
+    assert first["score"] == pytest.approx(second["score"])
+
+
+def test_a_score_that_is_not_defined_comes_last():
+    rows = [
+        ranking._Ranked(
+            Path(str(score)),
+            SimpleNamespace(score=score, metric="pearson", ends=lambda: None, n=3, constant=float("nan")),
+            dict.fromkeys(ranking._COSTS, 1.0),
+            1,
+            1,
+            {},
+        )
+        for score in (0.5, float("nan"), 0.9)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shrp.paired.paired_difference", lambda a, b: (0.0, (0.0, 0.0)))
+        assert [row["checkpoint"] for row in ranking._rows(rows)] == ["0.9", "0.5", "nan"]
+
+
 def test_the_table_says_what_it_holds(shrp, place):
     code, out, err = shrp("rank", place / "models", "--data", place / "data.csv")
     assert code == 0, err
@@ -122,6 +166,7 @@ def test_the_table_says_what_it_holds(shrp, place):
         (("models/nothing",), "there is no checkpoint in"),
         (("models", "--against", "models/broken"), "truncated or not a safetensors file"),
         (("models", "--slice", "a: w1"), "--only says which of them to score"),
+        (("models/routed", "--against", "models"), "--against takes one model, and"),
     ],
 )
 def test_what_can_not_be_ranked_gets_a_sentence(shrp, place, given, said):

@@ -3,9 +3,13 @@
 import json
 
 import pytest
+from transformers import PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from shrp import checkpoint
-from shrp.errors import CheckpointError
+from shrp.errors import CheckpointError, ShrpError
+from shrp.families import FAMILIES
+from shrp.tokenizer_files import CLASSES, check_class
 
 SECRET = "correct-horse"
 
@@ -53,6 +57,40 @@ def test_no_other_file_is_read_as_a_vocabulary(saved, secret, name, entries):
         checkpoint.load(saved)
     assert f"{name} has an entry" in str(raised.value)
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize(
+    "asked", ["ProcessorMixin", "BertModel", "ByT5Tokenizer", "MarianTokenizer", ["x"], {}, 7]
+)
+def test_no_other_class_is_asked_to_read_the_folder(saved, name, asked):
+    put(saved, name, {"tokenizer_class": asked})
+    with pytest.raises(CheckpointError, match=r"asks for the class .* which no supported model has"):
+        checkpoint.load(saved)
+
+
+def test_an_installed_dictionary_is_no_path(saved):
+    put(saved, "tokenizer_config.json", {"mecab_kwargs": {"mecab_dic": "unidic_lite"}})
+    assert len(checkpoint.load(saved).predict(["a b"])) == 1
+    put(saved, "tokenizer_config.json", {"mecab_kwargs": {"mecab_dic": "ipadic", "mecab_option": "-d /etc"}})
+    with pytest.raises(CheckpointError, match="mecab_kwargs"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_tokenizers_of_the_families_are_taken(family, saved):
+    """As transformers names them by the model's type, and as it wrote them before version 5."""
+    known = TOKENIZER_MAPPING_NAMES[family]
+    for name in {known, f"{known.removesuffix('Fast')}Fast", known.removesuffix("Fast")}:
+        assert name in CLASSES
+
+
+def test_a_tokenizer_that_no_checkpoint_could_have_is_refused_before_training(saved):
+    class Other(PreTrainedTokenizerFast):
+        pass
+
+    with pytest.raises(ShrpError, match="a tokenizer of the class Other is not one"):
+        check_class(Other(tokenizer_object=checkpoint.load(saved).tokenizer.backend_tokenizer))
 
 
 def test_without_the_check_the_file_would_be_read(saved, secret, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,6 +28,7 @@ from ui import experiments_figures as figures
 from ui.downloads import chart, downloads
 from ui.experiments_parts import Drawn, headed, not_run, say
 from ui.pickers import always_one
+from ui.stamps import Stamp, stamp_of
 from ui.state import show_error
 from ui.tables import row_height
 from ui.text import escape, metric_name
@@ -44,27 +47,47 @@ AXES = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class _Standing:
+    """The table, and what it shows; shared by all sessions, so never changed."""
+
+    glue: pd.DataFrame
+    claims: pd.DataFrame
+    above: list[str]
+    ahead: list[str]
+    higher: pd.DataFrame
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _standing(folder: Path, stamp: Stamp) -> _Standing | None:
+    """All of the file's that takes more than a moment; None where there are no rows. Raises as `studies.glue_frame`."""
+    glue = studies.glue_frame(studies.read_rows("glue", folder))
+    if glue.empty:
+        return None
+    return _Standing(glue, claims(glue), above_constant(glue), ahead_said(glue), not_below(glue))
+
+
 def benchmark() -> Drawn:
     """The GLUE table and the chart of score against size, or how to make them."""
     try:
-        glue = studies.glue_frame(studies.read_rows("glue"))
+        found = _standing(studies.FILES, stamp_of(studies.FILES, ["glue.json"]))
     except DataError as error:
         show_error(error)
         return []
-    if glue.empty:
+    if found is None:
         not_run("glue")
         return []
-    heading = standing(glue)
+    heading = standing(found)
     st.caption(
         "These models were trained for this table. Checkpoints of the same names on other pages may be of other "
         "trainings, with teachers of their own: their scores are those that Overview shows."
     )
-    return [*heading, table(glue), size(glue)]
+    return [*heading, table(found.glue), size(found.glue)]
 
 
-def standing(glue: pd.DataFrame) -> Drawn:
+def standing(shown: _Standing) -> Drawn:
     """What each recipe and depth keeps, beside its best control and the paper's claim; then where a control wins."""
-    found = claims(glue)
+    found, glue = shown.claims, shown.glue
     if found.empty:
         return []
     heading = headed("What was measured, beside controls and the paper", "claims")
@@ -104,10 +127,10 @@ def standing(glue: pd.DataFrame) -> Drawn:
         "teachers, so compare only roughly. Speed: docs/results.md."
     )
     with st.expander("What is left above a constant answer", icon=":material/horizontal_rule:"):
-        st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in above_constant(glue)))
-    for sentence in ahead_said(glue):
+        st.markdown(ABOVE_CONSTANT + "\n\n" + "\n".join(f"- {escape(one)}" for one in shown.above))
+    for sentence in shown.ahead:
         st.markdown(escape(sentence))
-    higher = not_below(glue)
+    higher = shown.higher
     if len(higher):
         st.markdown(
             f"**On {len(higher)} of {len(glue.groupby(['task', 'recipe', 'depth']))}** settings of task, recipe and "

@@ -24,7 +24,7 @@ from ui.downloads import chart, downloads
 from ui.lab import SELECTIONS, Setting
 from ui.lab_sweep import Section
 from ui.tables import class_width, row_height
-from ui.text import axis_names, escape, escape_html, percent
+from ui.text import axis_names, escape, escape_html, percent, plain
 from ui.theme import SEQUENTIAL, layout
 
 FEWEST = 3
@@ -46,9 +46,10 @@ def section(curve: Section) -> None:
     st.header("When answers change", anchor="breaking")
     tried = _series(curve)
     if len(tried) < FEWEST:
+        run = "*Run a sweep* above, or t" if curve.data.labels is not None else "T"
         st.info(
-            "From how many experts on is each input answered as the routed model answers it? *Run a sweep* above, or "
-            f"try at least {FEWEST} sizes with one selection, to see.",
+            "From how many experts on is each input answered as the routed model answers it? "
+            f"{run}ry at least {FEWEST} sizes with one selection, to see.",
             icon=":material/broken_image:",
         )
         return
@@ -64,18 +65,22 @@ def section(curve: Section) -> None:
         "breaking-map",
         f"{name}-changed-answers",
         "Heatmap: a row a slice, a column a number of experts kept, each cell the share of answers that are not the "
-        f"routed model's. {said.replace('*', '')}",
+        f"routed model's. {plain(said)}",
     )
-    st.caption(
-        "An answer near the threshold may change and change back. Whether a change is a loss, *Where it hurts* says of "
-        "one size"
-        + (
-            "."
-            if curve.matched
-            else "; *answer shares matched*, above, leaves out what is the threshold's alone."
-        )
-    )
+    if data.labels is not None:
+        st.caption(_how_to_read(curve))
     _listed(found, data, curve)
+
+
+def _how_to_read(curve: Section) -> str:
+    """What the map does not say, of data with labels."""
+    text = "Whether a change is a loss, *Where it hurts* says of one size."
+    if curve.matched is None:  # of numbers there is no threshold
+        return text
+    matched = " *Answer shares matched*, above, leaves out what is the threshold's alone." * (
+        not curve.matched
+    )
+    return f"An answer near the threshold may change and change back. {text}{matched}"
 
 
 def _series(curve: Section) -> list[tuple[int, Evaluation]]:
@@ -138,19 +143,23 @@ def changed_map(frame: pd.DataFrame, subtitle: str) -> go.Figure:
         frame: of `shrp.breaking.Breaking.by_group`.
         subtitle: what it is of, safe in HTML.
     """
-    sizes, groups = list(dict.fromkeys(frame["kept"])), list(dict.fromkeys(frame["group"]))
-    by = frame.set_index(["group", "kept"])
-    names = axis_names(name.replace("_", " ") for name in groups)
-    rows = [f"{short} (n = {by.loc[name, 'n'].iloc[0]:,})" for name, short in zip(groups, names, strict=True)]
-    values = [by.loc[name, "share"].tolist() for name in groups]
+    sizes = list(dict.fromkeys(frame["kept"]))
+    # By place: a slice may have any name, that of all inputs too.
+    parts = [frame.iloc[start : start + len(sizes)] for start in range(0, len(frame), len(sizes))]
+    groups = [part["group"].iloc[0].replace("_", " ") for part in parts]
+    rows = [
+        f"{short} (n = {part['n'].iloc[0]:,})" for part, short in zip(parts, axis_names(groups), strict=True)
+    ]
+    if len(set(rows)) < len(rows):  # or two would share a line
+        rows[0] = f"{rows[0]} "
+    values = [part["share"].tolist() for part in parts]
     hovers = [
         [
-            f"<b>{escape_html(name.replace('_', ' '))}, {counted(size, 'expert')} kept</b><br>{row.changed:,} of "
-            f"{row.n:,} answers are others<br>{percent(row.share)}, 95% interval {percent(row.low)} to "
-            f"{percent(row.high)}"
-            for size, row in zip(sizes, by.loc[name].itertuples(), strict=True)
+            f"<b>{escape_html(name)}, {counted(row.kept, 'expert')} kept</b><br>{row.changed:,} of {row.n:,} answers "
+            f"are others<br>{percent(row.share)}, 95% interval {percent(row.low)} to {percent(row.high)}"
+            for row in part.itertuples()
         ]
-        for name in groups
+        for name, part in zip(groups, parts, strict=True)
     ]
     labelled = len(sizes) <= _LABELLED
     fig = go.Figure(
@@ -194,9 +203,10 @@ def _listed(found: Breaking, data: TextData, curve: Section) -> None:
         "Pick a row to look closer at it."
     )
     task = data.task
-    texts = distinct(task.text_columns, breaking.COLUMNS)
     arrow = "routed → first other answer"
-    shown = frame[texts].copy()
+    ours = distinct(task.text_columns, breaking.COLUMNS)
+    texts = distinct(task.text_columns, (*breaking.COLUMNS, "routed", "changes at", arrow))
+    shown = frame[ours].set_axis(texts, axis=1)
     wide = class_width(task.label_names) if task.label_names else _NUMBERS
     if "label" in frame:
         shown["label"] = _spaced(frame["label"], task.is_regression)

@@ -28,10 +28,10 @@ def draw(data: TextData | None) -> None:
     if data is None:
         keep()
         return
-    if st.session_state.get(ONLY) and own_slices.problem():
-        keep()  # until the box is mended: what is picked may be its slices
-        return
     options = sorted(set(data.slices or ()))
+    if own_slices.problem() and any(name not in options for name in st.session_state.get(ONLY) or ()):
+        keep()  # until the box is mended, whose slices these may be
+        return
     if ONLY not in st.session_state:  # as in `ui.not_here`: what a session starts with
         missed = [name for name in st.query_params.get_all(ONLY) if name not in options]
         st.session_state[_MISSED] = missed, data.fingerprint

@@ -117,7 +117,6 @@ def convert(
     from shrp.prune import prune
     from shrp.run_state import RunState, alone_in, finish, run_folder, weights_digest
     from shrp.saving import refuse_existing
-    from shrp.tabular import read_table, text_rows
 
     refuse_existing(out)  # said now, not after the epochs
     say_resume(out, resume)
@@ -155,7 +154,7 @@ def convert(
         precision=precision,
         seed=seed,
     )
-    given = {path: text_rows(read_table(path), text_column or ["text"], path.name, False) for path in texts}
+    given = {path: _texts(path, text_column or ["text"]) for path in texts}
     found = [row for path in texts for row in given[path]]
     dense, tokenizer, _ = load_base(base, TEXTS, seed)
     most = longest_input(dense, tokenizer)
@@ -204,6 +203,17 @@ def convert(
         print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})
     else:
         stderr.print(f"wrote {out}")
+
+
+def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
+    """The texts of a file; rows without one, such as blank lines between paragraphs, are left out and counted."""
+    from shrp.tabular import incomplete, read_table, text_rows
+
+    frame = read_table(path)
+    lacking = incomplete(frame, columns, None, path.name)
+    if lacking.any():
+        stderr.print(f"left out {int(lacking.sum()):,} of {len(frame):,} rows of {path.name}, without a text")
+    return text_rows(frame[~lacking], columns, path.name, False)
 
 
 def say_conversion(row: dict) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,8 +93,11 @@ def rank(
         raise DataError(
             "--slice and --slice-column say what slices there are: --only says which of them to score."
         )
+    if against is not None and not (against / "config.json").is_file():
+        raise DataError(f"--against takes one model, and {against} is none: name a checkpoint or an export.")
     named = _models(([against] if against is not None else []) + folders)
     task, left_out = _first_task(named, against), {}
+    found: list[_Ranked] = []
     check_has_task(task)
     own = OwnFile(
         text_column, label_column, slice_column, None, label_means, skip_incomplete, slice_words, only
@@ -102,7 +105,6 @@ def rank(
     source = evaluation_data(data, task, own)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels, so there is nothing to rank by.")
-    found: list[_Ranked] = []
     with bar("scoring") as progress:
         shown = progress.add_task("scoring", total=len(named))
         for folder in named:
@@ -193,11 +195,9 @@ def _scored(folder: Path, source: TextData, max_length: int | None, device: str)
     if not (task.reads_as(source.task) and may_be_one(task, source.task)):
         raise DataError(f"it is for the task {task.name}, and {source.name} is for {source.task.name}.")
     one = subject(folder, None if is_export(folder) else max_length, "cpu" if is_export(folder) else device)
-    found = in_order(last_of(one.stream(replace(source, task=task))))
+    found = in_order(last_of(one.stream(source)))
     one.say_cut(source)
-    return _Ranked(
-        folder, replace(found, task=source.task), one.costs(), one.bytes, one.reads, one.provenance(source)
-    )
+    return _Ranked(folder, found, one.costs(), one.bytes, one.reads, one.provenance(source))
 
 
 def _rows(found: list[_Ranked]) -> list[dict[str, Any]]:
@@ -217,7 +217,10 @@ def _rows(found: list[_Ranked]) -> list[dict[str, Any]]:
         rows.append(
             row | {name: one.costs[name] for name in _COSTS} | {"bytes": one.size, "reads": one.reads}
         )
-    return sorted(rows, key=lambda row: (-row["score"], row["encoder_params"], row["bytes"]))
+    # A score that is not defined, as of a model that gives all inputs one number, comes last.
+    return sorted(
+        rows, key=lambda r: (r["score"] != r["score"], -r["score"], r["encoder_params"], r["bytes"])
+    )
 
 
 def _write(rows: list[dict[str, Any]], out: Path) -> None:

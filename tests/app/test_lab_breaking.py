@@ -108,6 +108,21 @@ def test_with_shares_matched_answers_are_those_of_the_shifted_models(page):
     assert np.array(drawn["data"][0]["z"])[0].tolist() != plain.tolist()
 
 
+@pytest.mark.parametrize("name", ["all", "a_b"])
+def test_a_slice_may_have_any_name(name):
+    import pandas as pd
+
+    rows = [
+        (group, 4, kept, 1, share, 0.0, 1.0)
+        for group, share in (("all", 0.25), (name, 0.5))
+        for kept in (2, 3)
+    ]
+    frame = pd.DataFrame(rows, columns=["group", "n", "kept", "changed", "share", "low", "high"])
+    heat = lab_breaking.changed_map(frame, "").data[0]
+    assert len(set(heat.y)) == 2
+    assert [list(row) for row in heat.z] == [[0.25, 0.25], [0.5, 0.5]]
+
+
 def test_a_map_of_many_sizes_keeps_both_ends():
     import pandas as pd
 
