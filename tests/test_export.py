@@ -427,9 +427,9 @@ def test_token_types_are_compared_too(static, tiny_tokenizer, tmp_path, monkeypa
     ("task", "name"),
     [
         (TASKS["cola"], "probe/cola"),
-        (TASKS["qnli"], "probe/mrpc (78 of 312)"),
-        (custom_task("mine", ("review",), ("good", "bad")), "probe/sst2 (120 of 480)"),
-        (custom_task("cola", ("review",), ("good", "bad")), "probe/sst2 (120 of 480)"),
+        (TASKS["qnli"], "probe/mrpc (63 of 312)"),
+        (custom_task("mine", ("review",), ("good", "bad")), "probe/sst2 (96 of 480)"),
+        (custom_task("cola", ("review",), ("good", "bad")), "probe/sst2 (96 of 480)"),
     ],
 )
 def test_a_model_is_compared_on_its_own_tasks_probe_set_or_else_on_like_texts(
