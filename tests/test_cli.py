@@ -20,7 +20,7 @@ import torch
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from shrp import checkpoint, checkpoint_info, cli, recipe
+from shrp import calibration, checkpoint, checkpoint_info, cli, recipe
 from shrp.answer_shares import answer_shares
 from shrp.attribution import importance
 from shrp.batching import token_counts
@@ -178,6 +178,46 @@ def test_evaluate_for_people(shrp, place):
     assert result["data"] == "probe/sst2"
     assert result["teacher"] is None
     assert result["retained"] is None
+
+
+def test_evaluate_says_how_far_probabilities_can_be_trusted(shrp, place, tmp_path):
+    options = ("--data", place / "validation.csv")
+    code, out, err = shrp("evaluate", place / "routed", *options, "--json")
+    assert code == 0, err
+    loaded, data = checkpoint.load(place / "routed"), load_file(place / "validation.csv", "sst2")
+    expected = evaluate(loaded.model, loaded.tokenizer, data)
+    found, told = calibration.ece(expected), json.loads(out)["calibration"]
+    assert list(told) == ["ece", "ece_interval", "ece_by_chance", "ece_by_chance_most", "brier"]
+    assert told["ece"] == pytest.approx(found.value, abs=1e-6)
+    assert told["ece_interval"] == pytest.approx(found.interval, abs=1e-6)
+    assert told["ece_by_chance"] == pytest.approx(found.by_chance, abs=1e-6)
+    assert told["ece_by_chance_most"] == pytest.approx(found.chance_most, abs=1e-6)
+    assert told["brier"] == pytest.approx(calibration.brier(expected), abs=1e-6)
+    code, out, _ = shrp("evaluate", place / "routed", *options)
+    assert f"{found.value:.4f}" in out
+    assert all(words in out for words in ("calibration", "ECE", "by chance", "5% over", "Brier"))
+    pd.read_csv(place / "validation.csv").drop(columns="label").to_csv(tmp_path / "bare.csv", index=False)
+    code, out, err = shrp(
+        *("evaluate", place / "routed", "--data", tmp_path / "bare.csv"),
+        *("--predictions", tmp_path / "answers.csv", "--json"),
+    )
+    assert code == 0, err
+    assert json.loads(out)["calibration"] is None
+
+
+def test_evaluate_says_nothing_of_probabilities_of_numbers(shrp, tiny_routed, tiny_tokenizer, tmp_path):
+    model = tiny_routed(num_labels=1)
+    info = CheckpointInfo(ShrpConfig((1, 2), "sequence", expander_gain=1.0), TASKS["stsb"], base_model="tiny")
+    checkpoint.save(model, tiny_tokenizer, info, tmp_path / "numbers")
+    frame = pd.DataFrame(
+        {"sentence1": [f"w{i}" for i in range(9)], "sentence2": "w3", "label": np.arange(9.0) / 2}
+    )
+    frame.to_csv(tmp_path / "rated.csv", index=False)
+    options = ("evaluate", tmp_path / "numbers", "--data", tmp_path / "rated.csv")
+    code, out, err = shrp(*options, "--json")
+    assert code == 0, err
+    assert json.loads(out)["calibration"] is None
+    assert "calibration" not in shrp(*options)[1]
 
 
 def test_inputs_are_cut_where_the_checkpoint_s_training_did(shrp, place, tmp_path, monkeypatch):

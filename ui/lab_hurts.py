@@ -18,7 +18,7 @@ from shrp.evaluation import Evaluation
 from shrp.groups import CLASS, LENGTH, SLICE, input_groups
 from shrp.phrases import listed
 from shrp.tasks import Task
-from ui import closer, pair_views, paired_results
+from ui import closer, confidence, pair_views, paired_results
 from ui.bound import leave_known
 from ui.downloads import chart, downloads
 from ui.lab_group_figures import FEW, losses_by_group, summary, with_names
@@ -29,8 +29,8 @@ from ui.text import escape, metric_name, percent
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
 AGAINST = "hurts_against"
-PAIRS = "Minimal pairs"
-"""The tab of that name."""
+PAIRS, CONFIDENCE = "Minimal pairs", "Confidence"
+"""The tabs of these names."""
 _PAGE = 740  # pixels that a table has in a window of 1200
 _PICKED, _CHANGE, _P, _SLICE, _LEAST = 35, 132, 75, 95, 120  # of its columns, and of a text's at least
 
@@ -71,8 +71,8 @@ def tabs(
     against: str,
     file: str,
 ) -> None:
-    """A tab each for slices, classes, lengths, flips and, where there are any, minimal pairs; without labels the flips
-    alone. What the data lack comes after what they have.
+    """A tab each for slices, classes, lengths, flips and, where there are any, minimal pairs and probabilities; without
+    labels the flips alone. What the data lack comes after what they have.
 
     Args as for `section` and `flips`.
     """
@@ -90,6 +90,8 @@ def tabs(
     drawn["Flipped predictions"] = partial(flips, reference, other, selection, names, against, file)
     if pair_views.has_pairs(data):
         drawn[PAIRS] = partial(pair_views.tab, reference, other, data, names, file)
+    if not data.task.is_regression:
+        drawn[CONFIDENCE] = partial(confidence.tab, reference, other, names, file)
     for place, draw in zip(st.tabs([*drawn], key=TABS, bind="query-params"), drawn.values(), strict=True):
         with place:
             draw()

@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
 
     from shrp.checkpoint import Checkpoint
     from shrp.data import TextData
+    from shrp.evaluation import Evaluation
     from shrp.usage import UsageStats
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
@@ -71,7 +72,8 @@ def register(app: typer.Typer) -> None:
         short_help="Score a checkpoint, or an export of one, on data",
         epilog=example(
             "evaluate checkpoints/sst2-6of12 --data my.csv --predictions answers.csv",
-            "Prints the score with its 95% interval, by slice too; writes nothing but the file of `--predictions`.",
+            "Prints the score with its 95% interval, by slice too, and how far probabilities can be trusted; writes "
+            "nothing but the file of `--predictions`.",
         ),
     )(evaluate)
 
@@ -312,6 +314,7 @@ def evaluate(
         "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
         "slices": records(slices),
         "pairs": [] if pairs is None else records(pairs, "share"),
+        "calibration": _calibration(result),
         "provenance": scored.provenance(source),
     }
     if json:
@@ -336,6 +339,27 @@ def evaluate(
             f"not above a constant answer, which has {result.constant:.4f}"
             + ": what is retained says little" * (teacher is not None)
         )
+    if (found := summary["calibration"]) is not None:
+        ends = interval_text({"interval": found["ece_interval"]}) or None
+        line = {"ECE": found["ece"], "95%": ends, "by chance": found["ece_by_chance"]}
+        line |= {"by chance 5% over": found["ece_by_chance_most"], "Brier": found["brier"]}
+        print_table("calibration, and what chance alone gives", [line])
     print_table("by slice", slices.to_dict("records"))
     if pairs is not None:
         print_table("minimal pairs: in order, and both inputs right", pairs.to_dict("records"))
+
+
+def _calibration(result: Evaluation) -> dict[str, Any] | None:
+    """Errors of a classifier's probabilities (`shrp.calibration`); None of numbers, or without labels."""
+    from shrp.calibration import brier, ece
+
+    if result.labels is None or result.task.is_regression:
+        return None
+    found = ece(result)
+    return {
+        "ece": found.value,
+        "ece_interval": found.interval,
+        "ece_by_chance": found.by_chance,
+        "ece_by_chance_most": found.chance_most,
+        "brier": brier(result),
+    }

@@ -1,0 +1,152 @@
+"""The tab on probabilities, on the lab and on Compare, against figures made without the app."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from shrp import calibration
+from shrp import checkpoint as checkpoints
+from shrp.data import TextData, load_probe
+from shrp.evaluate import evaluate, summarise
+from shrp.prune import prune
+from shrp.tasks import TASKS
+from shrp.usage import measure_usage, plan_from
+from ui import confidence, data_sources
+from ui.lab_hurts import CONFIDENCE, TABS
+from ui.text import percent, points, points_interval, score_text
+
+from .helpers import specs, texts_of, values
+
+SST2 = load_probe("sst2")
+
+
+def plainly(at):
+    return texts_of(at).replace("**", "")
+
+
+def figures(at):
+    """The reliability chart and the risk-coverage chart."""
+    found = {spec["layout"]["title"]["text"]: spec for spec in specs(at)}
+    return (
+        found["Is the model as often right as it is confident?"],
+        found["Accuracy when only the most confident are answered"],
+    )
+
+
+@pytest.fixture
+def two(tiny_checkpoint):
+    """The routed model's evaluation, and that of two experts a model."""
+    loaded = checkpoints.load(tiny_checkpoint)
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, SST2), budget=2)
+    models = (loaded.model, prune(loaded.model, plan))
+    return [evaluate(model, loaded.tokenizer, SST2) for model in models]
+
+
+@pytest.mark.parametrize(
+    ("page", "names", "budget"),
+    [("pruning_lab", ("routed model", "pruned"), "budget"), ("compare", ("A", "B"), "b_budget")],
+)
+def test_the_lab_and_compare_say_how_far_probabilities_can_be_trusted(
+    open_page, tiny_checkpoint, two, page, names, budget, cache
+):
+    at = open_page(page, tiny_checkpoint, **{budget: 2, TABS: CONFIDENCE})
+    assert not at.exception
+    assert next(tab for tab in at.tabs if tab.label == CONFIDENCE)
+    assert at.session_state[TABS] == CONFIDENCE
+    found, said = calibration.difference(two[1], two[0]), plainly(at)
+    for name, error, one in zip(names, (found.second, found.first), two, strict=True):
+        assert f"{name} {percent(error.value)} (95% interval " in said
+        assert f"{percent(error.by_chance)} on average, and over {percent(error.chance_most)} in 5" in said
+        assert f"Brier score {score_text(calibration.brier(one), 'brier')}" in said
+    change = points_interval(found.ece_interval, "accuracy")
+    assert f"changes by {points(found.ece, 'accuracy')} (paired 95% interval {change}, which " in said
+    assert "n = 480" in said
+    reliable, covered = figures(at)
+    dashed, *models = reliable["data"]
+    assert dashed["line"]["dash"] == "dash"
+    for trace, name, one in zip(models, names, two, strict=True):
+        frame = calibration.reliability(one)
+        assert trace["name"] == name
+        np.testing.assert_allclose(values(trace["x"]), 100 * frame["confidence"], rtol=1e-4)
+        np.testing.assert_allclose(values(trace["y"]), 100 * frame["accuracy"])
+        upper = 100 * (frame["accuracy high"] - frame["accuracy"])
+        np.testing.assert_allclose(values(trace["error_y"]["array"]), upper)
+    for trace, one in zip(covered["data"], two, strict=True):
+        frame = calibration.risk_coverage(one)
+        np.testing.assert_allclose(values(trace["x"]), 100 * frame["coverage"])
+        np.testing.assert_allclose(values(trace["y"]), 100 * frame["accuracy"])
+    for spec in (reliable, covered):
+        assert "probe/sst2, n = 480" in spec["layout"]["title"]["subtitle"]["text"]
+    ids = " ".join(button.proto.id for button in at.get("download_button"))
+    for key in ("reliability-csv", "reliability-html", "risk-coverage-csv", "risk-coverage-html"):
+        assert key in ids
+    alts = [chart.proto.alt for chart in at.get("plotly_chart")]
+    assert sum("Accuracy at the mean confidence of each bin" in alt for alt in alts) == 1
+
+
+def test_what_was_weighed_is_kept(open_page, tiny_checkpoint, cache, monkeypatch):
+    at = open_page("compare", tiny_checkpoint, b_budget=2)
+    monkeypatch.setattr(confidence.calibration, "difference", lambda *_: pytest.fail("it is made anew"))
+    assert not at.run().exception
+    assert len(figures(at)) == 2
+
+
+def test_numbers_have_no_such_tab(open_page, save_tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    texts = [[f"w{i} w{j}" for i, j in rng.integers(20, size=(40, 2))] for _ in range(2)]
+    frame = pd.DataFrame({"sentence1": texts[0], "sentence2": texts[1], "label": rng.uniform(0, 5, 40)})
+    (tmp_path / "glue" / "stsb").mkdir(parents=True)
+    frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
+    folder = save_tiny("numbers", task="stsb", num_labels=1)
+    for page, budget in (("pruning_lab", "budget"), ("compare", "b_budget")):
+        at = open_page(page, folder, data_dir=tmp_path / "glue", **{budget: 2})
+        assert not at.exception
+        labels = {tab.label for tab in at.tabs}
+        assert {"By length", "Flipped predictions"} <= labels
+        assert CONFIDENCE not in labels
+        assert "alibrat" not in texts_of(at)
+
+
+def test_data_without_labels_have_no_such_tab(open_page, tiny_checkpoint, monkeypatch):
+    bare = TextData(TASKS["sst2"], "my sentences", SST2.texts[:80])
+    monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: bare)
+    for page, budget in (("pruning_lab", "budget"), ("compare", "b_budget")):
+        at = open_page(page, tiny_checkpoint, **{budget: 2})
+        assert not at.exception
+        assert "no labels" in texts_of(at)
+        assert CONFIDENCE not in {tab.label for tab in at.tabs}
+        assert "alibrat" not in texts_of(at)
+
+
+def test_few_inputs_in_two_orders_are_drawn_with_a_warning(two, cache):
+    one, other = two
+    rows = np.random.default_rng(0).permutation(480)
+    running = [summarise(SST2, part, e.logits[part], False) for e, part in ((one, rows), (other, rows[:20]))]
+
+    def page(first, second):
+        from ui import confidence
+
+        confidence.tab(first, second, ("dense teacher", "a_b"), "file")
+
+    at = AppTest.from_function(page, args=running, default_timeout=60).run()
+    assert not at.exception
+    assert "n = 20: dense teacher" in plainly(at)
+    assert "Under 30 inputs: too few to go by." in plainly(at)
+    here = np.sort(rows[:20])
+    first, second = (summarise(SST2, here, e.logits[here], False) for e in two)
+    reliable, covered = figures(at)
+    for spec, of in ((reliable, calibration.reliability), (covered, calibration.risk_coverage)):
+        for trace, part in zip(spec["data"][-2:], (first, second), strict=True):
+            np.testing.assert_allclose(values(trace["y"]), 100 * of(part)["accuracy"])
+    none = summarise(SST2, rows[20:], other.logits[rows[20:]], False)
+    at = AppTest.from_function(page, args=(running[1], none), default_timeout=60).run()
+    assert not at.exception
+    assert "No input has been answered by both models yet." in texts_of(at)
+
+
+def test_a_change_without_an_interval_is_said_to_have_none(two):
+    one = two[0]
+    found = calibration.difference(one, one)
+    text = confidence.in_words(found, (0.5, 0.5), one, ("A", "B")).replace("\\", "")
+    assert "the error changes by 0.0 points (no interval), the Brier score by 0.000 (no interval)" in text
