@@ -167,7 +167,7 @@ def difference(a: Evaluation, b: Evaluation, bins: int = BINS) -> Difference:
         first.value - second.value,
         _paired_interval(first, second, ours, theirs),
         float(errors.mean()) if len(errors) else float("nan"),
-        of_mean(errors),
+        _within(of_mean(errors), 2.0),
     )
 
 
@@ -278,7 +278,8 @@ def _unbiased(value: float, draws: np.ndarray, beyond_chance: bool) -> tuple[flo
     if low != low:
         return NO_INTERVAL
     upper = max(2 * value - low, value + (high - low) / 2)
-    return float(np.clip(2 * value - high, 0, value)) if beyond_chance else 0.0, upper
+    lower = float(np.clip(2 * value - high, 0, value)) if beyond_chance else 0.0
+    return lower, min(1.0, upper)
 
 
 def _paired_interval(a: Ece, b: Ece, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
@@ -287,7 +288,13 @@ def _paired_interval(a: Ece, b: Ece, ours: np.ndarray, theirs: np.ndarray) -> tu
         return NO_INTERVAL
     together = float(np.corrcoef(ours, theirs)[0, 1])
     value = a.value - b.value
-    return value - _reach(b, a, together), value + _reach(a, b, together)
+    return _within((value - _reach(b, a, together), value + _reach(a, b, together)), 1.0)
+
+
+def _within(interval: tuple[float, float], most: float) -> tuple[float, float]:
+    """An interval without what a difference can't be; nan stays."""
+    low, high = (float(np.clip(end, -most, most)) for end in interval)
+    return low, high
 
 
 def _reach(up: Ece, down: Ece, together: float) -> float:

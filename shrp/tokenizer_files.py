@@ -19,11 +19,13 @@ from shrp.errors import CheckpointError, ShrpError
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 """The files whose entries become arguments of a tokenizer's class."""
 _NAMED = ("tokenizer_config.json", "config.json")
-"""Those that may name the class."""
+"""Those that may name the class; the first that does counts, as for transformers."""
 _OF_FAMILIES = (
     *("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert", "MPNet"),
     *("Herbert", "Phobert", "Bertweet", "BertJapanese"),
+    *("GPT2", "T5", "DPRContextEncoder", "DPRQuestionEncoder"),  # of some RoBERTa and BERT encoders
 )
+_MEND = "save its tokenizer.json, loaded as PreTrainedTokenizerFast, over it by `save_pretrained`"
 CLASSES = frozenset(
     {"PreTrainedTokenizerFast", "TokenizersBackend"}
     | {f"{name}Tokenizer{kind}" for name in _OF_FAMILIES for kind in ("", "Fast")}
@@ -48,10 +50,13 @@ def refuse_paths(folder: str | os.PathLike) -> None:
     for name in _NAMED:
         found = _read(folder, name)
         named = found.get("tokenizer_class") if isinstance(found, Mapping) else None
-        if named is not None and named not in list(CLASSES):  # a list: a stranger's value may not be hashable
+        if not named:
+            continue
+        if named not in list(CLASSES):  # a list: a stranger's value may not be hashable
             raise CheckpointError(
-                f"{no} {name} asks for the class {named!r:.60}, which no supported model has."
+                f"{no} {name} asks for the class {named!r:.60}, which is not among those that are read; {_MEND}."
             )
+        break
     for name in SETTINGS:
         for key, value in _entries(_read(folder, name)):
             reads = key in _READ or (key.endswith(_READ_BY_ENDING) and key not in _HARMLESS)
@@ -69,9 +74,7 @@ def check_class(tokenizer: PreTrainedTokenizerBase) -> None:
         ShrpError: its class is not one of `CLASSES`.
     """
     if (name := type(tokenizer).__name__) not in CLASSES:
-        raise ShrpError(
-            f"a tokenizer of the class {name} is not one that models of the supported families come with."
-        )
+        raise ShrpError(f"tokenizers of the class {name} are not read; {_MEND}.")
 
 
 def _read(folder: str | os.PathLike, name: str) -> Any:

@@ -154,6 +154,18 @@ def test_one_class_and_one_answer():
     assert len(reliability(same)) == len(risk_coverage(same)) == 1
 
 
+@pytest.mark.parametrize(("n", "right"), [(4, 1), (8, 1), (12, 2), (30, 3)])
+def test_no_interval_goes_beyond_what_can_be(n, right):
+    """Of few inputs, sure and mostly wrong."""
+    rng = np.random.default_rng(n)
+    sure = of_shares(rng.uniform(0.97, 0.99, n), np.arange(n) < right)
+    found = ece(sure)
+    assert 0 <= found.interval[0] <= found.value <= found.interval[1] <= 1
+    beside = difference(sure, of_shares(rng.uniform(0.5, 0.9, n), np.arange(n) < right))
+    for ends, most in ((beside.ece_interval, 1), (beside.brier_interval, 2)):
+        assert -most <= ends[0] <= ends[1] <= most
+
+
 def test_differences_are_paired():
     calibrated, sure = made(500), made(500, sharper=3)
     found = difference(sure, calibrated)

@@ -20,7 +20,7 @@ from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers, layer_kinds, narrow_layers
 from shrp.data import load_file
 from shrp.dropout import without_dropout
-from shrp.errors import TrainingError
+from shrp.errors import DataError, TrainingError
 from shrp.evaluate import evaluate
 from shrp.evenness import distance_from_uniform
 from shrp.families import encoder_layers
@@ -711,3 +711,17 @@ def test_only_what_convert_made_of_this_base_is_gone_on_from(shrp, tmp_path, com
     code, _, error = shrp("train", *base, *files, "--converted", tmp_path / "out", "--out", tmp_path / "next")
     assert code == 1
     assert "is of the task" in error
+
+
+def test_rows_without_a_text_are_left_out_and_counted_and_errors_count_them(tmp_path, capsys):
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text("text\none\n\ntwo\n   \nthree\n")
+    assert converting._texts(corpus, ["text"]) == (("one",), ("two",), ("three",))
+    assert "left out 2 of 5 rows of corpus.csv, without a text" in " ".join(capsys.readouterr().err.split())
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one"}\n{"text": ""}\n{"text": 3}\n')
+    with pytest.raises(DataError, match="row 3"):
+        converting._texts(rows, ["text"])
+    rows.write_text('{"text": ""}\n{"text": " "}\n')
+    with pytest.raises(DataError, match="no row is left"):
+        converting._texts(rows, ["text"])

@@ -150,8 +150,6 @@ def changed_map(frame: pd.DataFrame, subtitle: str) -> go.Figure:
     rows = [
         f"{short} (n = {part['n'].iloc[0]:,})" for part, short in zip(parts, axis_names(groups), strict=True)
     ]
-    if len(set(rows)) < len(rows):  # or two would share a line
-        rows[0] = f"{rows[0]} "
     values = [part["share"].tolist() for part in parts]
     hovers = [
         [

@@ -207,13 +207,15 @@ def convert(
 
 def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
     """The texts of a file; rows without one, such as blank lines between paragraphs, are left out and counted."""
-    from shrp.tabular import incomplete, read_table, text_rows
+    from shrp.data import complete_rows
+    from shrp.tabular import read_table, text_rows
 
     frame = read_table(path)
-    lacking = incomplete(frame, columns, None, path.name)
-    if lacking.any():
-        stderr.print(f"left out {int(lacking.sum()):,} of {len(frame):,} rows of {path.name}, without a text")
-    return text_rows(frame[~lacking], columns, path.name, False)
+    with complete_rows(frame, columns, None, path.name) as complete:
+        texts = text_rows(complete, columns, path.name)
+    if left := len(frame) - len(texts):
+        stderr.print(f"left out {left:,} of {len(frame):,} rows of {path.name}, without a text")
+    return texts
 
 
 def say_conversion(row: dict) -> None:
