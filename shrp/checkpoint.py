@@ -251,11 +251,7 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
         data = json.loads(file.read_text(encoding="utf-8"))
         # Half of a surrogate pair can't be shown, or written again.
         json.dumps(data, ensure_ascii=False).encode()
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: bad JSON or UTF-8, or a number without end
+    except (OSError, ValueError, RecursionError) as error:  # also of a number of too many digits
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
     if isinstance(data, dict) and data.get("format") == "shrp-onnx":
         raise CheckpointError(

@@ -93,7 +93,9 @@ def rank(
         raise DataError(
             "--slice and --slice-column say what slices there are: --only says which of them to score."
         )
-    if against is not None and not (against / "config.json").is_file():
+    from shrp.saving import CONFIG
+
+    if against is not None and not (against / CONFIG).is_file():
         raise DataError(f"--against takes one model, and {against} is none: name a checkpoint or an export.")
     named = _models(([against] if against is not None else []) + folders)
     task, left_out = _first_task(named, against), {}
@@ -172,7 +174,7 @@ def _first_task(named: Sequence[Path], against: Path | None) -> Task:
 
 
 def _task(folder: Path) -> Task:
-    """The task of a checkpoint or an export; neither is loaded."""
+    """The task of a checkpoint, of which no weights are read, or of an export."""
     from shrp.checkpoint import read_config
     from shrp.exported import is_export, load_export
 
@@ -185,19 +187,28 @@ def _scored(folder: Path, source: TextData, max_length: int | None, device: str)
     Raises:
         ShrpError: it can't be loaded, or is of another task.
     """
+    from shrp.checkpoint import read_config
     from shrp.cli.subjects import subject
     from shrp.evaluate import in_order, last_of
     from shrp.exported import is_export
-    from shrp.tasks import may_be_one
 
-    task = _task(folder)
-    check_has_task(task)
-    if not (task.reads_as(source.task) and may_be_one(task, source.task)):
-        raise DataError(f"it is for the task {task.name}, and {source.name} is for {source.task.name}.")
-    one = subject(folder, None if is_export(folder) else max_length, "cpu" if is_export(folder) else device)
+    if is_export(folder):
+        one = subject(folder, None)
+        _check_is_of(one.task, source)
+    else:
+        _check_is_of(read_config(folder)[1].task, source)  # before its weights are read
+        one = subject(folder, max_length, device)
     found = in_order(last_of(one.stream(source)))
     one.say_cut(source)
     return _Ranked(folder, found, one.costs(), one.bytes, one.reads, one.provenance(source))
+
+
+def _check_is_of(task: Task, source: TextData) -> None:
+    from shrp.tasks import may_be_one
+
+    check_has_task(task)
+    if not (task.reads_as(source.task) and may_be_one(task, source.task)):
+        raise DataError(f"it is for the task {task.name}, and {source.name} is for {source.task.name}.")
 
 
 def _rows(found: list[_Ranked]) -> list[dict[str, Any]]:
