@@ -77,14 +77,12 @@ def one_input(selection: state.Selection, text: tuple[str, ...]) -> int | None:
     if of_a_route:
         one_route(selection, one)
         return None
-    output, what = words.pick_output(one)
+    picked = words.pick_output(one)
     words.reading_notes(one)
-    chosen = words.words(one, output, what, selection.name)
+    chosen = words.words(picked.one, picked.output, picked.what, selection.name)
     flips_part(one, chosen.replacement, selection.name)
-    expert_part(one, output, what, selection.name, selection)
-    return (
-        output if st.session_state.get(words.TARGET) in selection.checkpoint.info.task.label_names else None
-    )
+    expert_part(picked.one, picked.output, picked.what, selection.name, selection)
+    return picked.on_data
 
 
 def one_route(selection: state.Selection, one: Explained) -> None:

@@ -70,6 +70,34 @@ def test_another_class_and_no_words_can_be_asked_for(shrp, folder):
     assert "'good' is no class of 'sst2'; its classes are negative, positive" in err
 
 
+def test_one_class_rather_than_another(shrp, save):
+    folder, pair = save("routed", "mnli"), "w1 w2 w3 ||| w4"
+    asked_for = [*asked(pair), "--output", "neutral", "--rather-than", "entailment"]
+    code, out, err = shrp("explain", folder, *asked_for, "--json")
+    assert code == 0, err
+    words = json.loads(out)["inputs"][0]["words"]
+    assert (words["of"], words["rather_than"]) == ("neutral", "entailment")
+    loaded = checkpoints.load(folder)
+    one = prepare(loaded.model, loaded.tokenizer, TASKS["mnli"], ("w1 w2 w3", "w4"))
+    of_one, of_other = (
+        ablate_words(one, TASKS["mnli"].label_names.index(words[k])) for k in ("of", "rather_than")
+    )
+    expected = of_one.scores - of_other.scores
+    np.testing.assert_allclose([row["score"] for row in words["scores"]], expected, atol=1e-5)
+    _, out, _ = shrp("explain", folder, *asked_for)
+    assert "what the logit of neutral less that of entailment, " in out
+    code, _, err = shrp("explain", folder, *asked(pair), "--output", "neutral", "--rather-than", "neutral")
+    assert (code, "'neutral' has no lead over itself" in err) == (1, True)
+    code, _, err = shrp("explain", folder, *asked(pair), "--rather-than", "good")
+    assert (code, "'good' is no class of 'mnli'" in err) == (1, True)
+    _, out, _ = shrp("explain", folder, *asked(pair), "--json")
+    assert json.loads(out)["inputs"][0]["words"]["rather_than"] is None
+    answer = json.loads(out)["inputs"][0]["answer"]
+    _, out, err = shrp("explain", folder, *asked(pair), "--rather-than", answer, "--json")
+    assert f"is answered {answer}, which has no lead over itself" in " ".join(err.split())
+    assert json.loads(out)["inputs"][0]["words"]["rather_than"] is None
+
+
 def test_it_is_printed_as_it_was_typed(shrp, folder):
     code, out, err = shrp("explain", folder, *asked(*TEXTS))
     assert code == 0, err

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from shrp.attribution import experts, flips, importance, router, tokens, trust, units
+from shrp.attribution import difference, experts, flips, importance, router, tokens, trust, units
 from shrp.attribution.instance import Instance, prepare
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
@@ -29,11 +29,19 @@ class Explained:
     """`(C,)`, in the order of the task's labels."""
     preference: tuple[int, int, int] | None = None
     """Layer, expert and the other one, where a router's preference is explained and not the logits."""
+    contrast: tuple[int, int] | None = None
+    """The class and the other one, where the difference of their logits is explained and not each logit."""
 
     @property
     def key(self) -> tuple[Hashable, ...]:
         """What results are kept under."""
-        return self.checkpoint.fingerprint, self.instance.text, self.instance.unit, self.preference
+        return (
+            self.checkpoint.fingerprint,
+            self.instance.text,
+            self.instance.unit,
+            self.preference,
+            self.contrast,
+        )
 
     def by(self, unit: str) -> Explained:
         """The same input in longer pieces than words. Raises as `shrp.attribution.units.in_units`."""
@@ -43,6 +51,11 @@ class Explained:
         """The same input with a router's preference to explain. Raises as `shrp.attribution.router.prefer`."""
         instance = router.prefer(self.instance, layer, expert, rather_than)
         return replace(self, instance=instance, preference=(layer, expert, rather_than))
+
+    def against(self, output: int, rather_than: int) -> Explained:
+        """The same input with the difference of two logits to explain. Raises as `difference.against`."""
+        instance = difference.against(self.instance, output, rather_than)
+        return replace(self, instance=instance, contrast=(output, rather_than))
 
     @property
     def prediction(self) -> int:
@@ -184,7 +197,7 @@ def expert_scores(one: Explained, output: int, budget: int) -> tuple[list[expert
             note = str(error)
         return [*found, experts.shapley_values(coalitions, budget=budget, progress=progress)], note
 
-    key = one.checkpoint.fingerprint, one.instance.text, output, budget  # the same by any unit
+    key = one.checkpoint.fingerprint, one.instance.text, one.contrast, output, budget  # the same by any unit
     return once("attribution experts", 128, key, "Coalitions of experts", work)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,14 @@ from ui.downloads import chart
 from ui.pickers import one_of
 from ui.text import escape, escape_html, percent, shorten
 
-TARGET, METHODS, STEPS, FREEZE, REPLACED = "target", "methods", "ig_steps", "freeze", "replaced_by"
+TARGET, RIVAL, METHODS, STEPS, FREEZE, REPLACED = (
+    "target",
+    "rather_than",
+    "methods",
+    "ig_steps",
+    "freeze",
+    "replaced_by",
+)
 """Keys of the widgets, in the session's state and in the URL alike."""
 
 _STEPS = (16, 32, 50, 100, 200)
@@ -48,14 +56,43 @@ _ABOUT = {
 }
 
 
-def pick_output(one: Explained) -> tuple[int, str]:
-    """The control for the class; returns the output and what it is called, as plain text."""
+@dataclass(frozen=True)
+class Picked:
+    """What is to be explained of one input."""
+
+    one: Explained
+    """The input, with a difference of logits as its output where one is picked."""
+    output: int
+    """Which of its outputs."""
+    what: str
+    """What that is called, as plain text."""
+    on_data: int | None
+    """The class that was picked, to be measured on many inputs too; None: of each the predicted one."""
+
+
+def pick_output(one: Explained) -> Picked:
+    """The controls for the class and for the one that it is explained against."""
     task = one.instance.task
     if task.is_regression:
         st.markdown(f"**Output {one.logits[0]:.3f}.** The task is a regression: its one output is explained.")
-        return 0, "the output"
+        return Picked(one, 0, "the output", None)
     fall_back(TARGET, (None, *task.label_names), None)
-    name = one_of("Class whose logit is explained, where not the predicted one", task.label_names, key=TARGET)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        name = one_of(
+            "Class whose logit is explained, where not the predicted one", task.label_names, key=TARGET
+        )
+    output = task.label_names.index(name) if name in task.label_names else one.prediction
+    others = [label for label in task.label_names if label != task.label_names[output]]
+    fall_back(RIVAL, (None, *others), None)
+    with right:
+        rival = one_of(
+            "Rather than",
+            others,
+            key=RIVAL,
+            help="Explains by how much the class's logit leads this one's: what raises both alike, and so moves no "
+            "answer, has no part in it. Nothing picked: the class's logit alone.",
+        )
     shares = np.exp(one.logits - one.logits.max())
     shares /= shares.sum()
     listed = ", ".join(
@@ -63,10 +100,19 @@ def pick_output(one: Explained) -> tuple[int, str]:
         for label, logit, share in zip(task.label_names, one.logits, shares, strict=True)
     )
     predicted = escape(task.label_names[one.prediction])
-    output = task.label_names.index(name) if name in task.label_names else one.prediction
     picked = "" if name in task.label_names else " No class is picked, so the predicted one is explained."
-    st.caption(f"Predicted: **{predicted}**. Logits (probabilities): {listed}.{picked}")
-    return output, f"the logit of {task.label_names[output]}"
+    on_data = output if name in task.label_names else None
+    what = f"the logit of {task.label_names[output]}"
+    if rival not in others:
+        st.caption(f"Predicted: **{predicted}**. Logits (probabilities): {listed}.{picked}")
+        return Picked(one, output, what, on_data)
+    other = task.label_names.index(rival)
+    lead = one.logits[output] - one.logits[other]
+    st.caption(
+        f"Predicted: **{predicted}**. Logits (probabilities): {listed}.{picked} Explained is the lead of its logit "
+        f"over that of {escape(rival)}, **{lead:+.3f}**."
+    )
+    return Picked(one.against(output, other), 0, f"{what} less that of {rival}", on_data)
 
 
 def reading_notes(one: Explained) -> None:

@@ -15,7 +15,13 @@ _PLAIN = re.compile(r"(?!\d+[.)] |www\.)[^\W_](?:[\w./,()+-]| (?![-_+.]))*(?<![_
 
 
 def one_of(
-    label: str, options: Sequence[str], *, key: str, default: str | None = None, anew: bool = False
+    label: str,
+    options: Sequence[str],
+    *,
+    key: str,
+    default: str | None = None,
+    anew: bool = False,
+    help: str | None = None,
 ) -> str | None:
     """Pick one of a checkpoint's or a person's own names; from a list where one would be read as Markdown.
 
@@ -27,10 +33,16 @@ def one_of(
         st.session_state[key] = default
     if all(_PLAIN.fullmatch(name) for name in options):
         return st.segmented_control(
-            label, options, key=key, default=default, required=default is not None, bind="query-params"
+            label,
+            options,
+            key=key,
+            default=default,
+            required=default is not None,
+            bind="query-params",
+            help=help,
         )
     index = None if default is None else options.index(default)
-    return st.selectbox(label, options, index, key=key, bind="query-params")
+    return st.selectbox(label, options, index, key=key, bind="query-params", help=help)
 
 
 def always_one(

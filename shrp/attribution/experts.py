@@ -61,8 +61,8 @@ class Coalitions:
     others stay what they are. Coalitions that agree in their lower layers share the computation of these.
 
     Args:
-        instance: the input.
-        output: the class, in the order of the task's labels; 0 for regression.
+        instance: the input, of `prepare` or `shrp.attribution.difference.against`.
+        output: the class, in the order of the task's labels; 0 for regression, and of a difference.
 
     Raises:
         PlanError: the model has no expert layer.
@@ -72,18 +72,22 @@ class Coalitions:
         routed = expert_layers(instance.model)
         if not routed:
             raise PlanError("this model has no routed layer, so there are no experts to attribute to.")
-        self.instance, self.column = instance, instance.columns[output]
+        self.instance, self.output = instance, output
         self.layers = tuple(routed)
         self.num_experts = num_experts_of(instance.model)
         with torch.inference_mode(), record_routing() as record:
             logits, entering = run_from(instance.model, instance.inputs, watch=list(self.layers))
         self.entering = entering
-        self.full = float(logits[0, self.column])
+        self.full = float(self.of(logits)[0])
         self.gates = {layer: record.last(layer).gates for layer in self.layers}  # (1, H) or (1, T, H)
         self.fires = np.stack([(g != 0).flatten(0, -2).any(0).cpu().numpy() for g in self.gates.values()])
         rows, experts = np.nonzero(self.fires)
         self.players = [(self.layers[row], int(expert)) for row, expert in zip(rows, experts, strict=True)]
         """The experts that fire, `(layer, expert)`, ascending."""
+
+    def of(self, logits: Tensor) -> np.ndarray:
+        """The output `(B,)` of the model's logits."""
+        return self.instance.explained(logits)[:, self.output].cpu().double().numpy()
 
     def on_grid(self, values: np.ndarray) -> np.ndarray:
         """Values of the players `(K,)` as `(L, H)`, 0 for the experts that do not fire."""
@@ -134,7 +138,7 @@ class Coalitions:
                     part = (i + chunk.stop / len(prefixes)) / len(self.layers)
                     progress(before + int(len(present) * part), total)
             hidden, of_row = torch.cat(parts), inverse.reshape(-1)
-        return hidden[of_row][:, self.column].cpu().double().numpy()
+        return self.of(hidden[of_row])
 
     def instance_inputs(self, rows: int) -> dict[str, Tensor]:
         """The encoded input `rows` times, without copying it."""
@@ -180,7 +184,7 @@ def next_experts(coalitions: Coalitions) -> ExpertScores:
                     logits, _ = run_from(
                         model, coalitions.instance_inputs(len(rows)), layer, coalitions.entering[layer]
                     )
-                values = logits[:, coalitions.column].cpu().double().numpy()
+                values = coalitions.of(logits)
                 if start == 0:  # nothing removed, at the same place: rounding is the same and cancels
                     whole, values = values[0], values[1:]
                 drops.append(whole - values)

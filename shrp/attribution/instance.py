@@ -115,14 +115,18 @@ class Instance:
 
     def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
         """What is explained, for embeddings `(B, T, e)` in place of the input's own: logits `(B, C)`, in the order of
-        the task's labels.
+        the task's labels, or what a subclass reads of them.
 
         Args:
             inputs: replace the input's own `attention_mask` or `token_type_ids`; each `(B, T)`.
         """
         rows = len(embeddings)
         others = {k: v.expand(rows, -1) for k, v in self.inputs.items() if k != "input_ids"} | inputs
-        return self.model(inputs_embeds=embeddings, **others).logits.float()[:, list(self.columns)]
+        return self.explained(self.model(inputs_embeds=embeddings, **others).logits)
+
+    def explained(self, logits: Tensor) -> Tensor:
+        """What is explained, of the logits as the model orders them."""
+        return logits.float()[:, list(self.columns)]
 
     def route(self) -> dict[int, Tensor]:
         """The gates of the input itself, for `use_gates`; empty for a model without routed layers."""

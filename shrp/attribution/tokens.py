@@ -1,6 +1,7 @@
 """What each word adds to one output: input x gradient, integrated gradients, and ablation.
 
-An output is a logit, or a router's preference (`shrp.attribution.router`).
+An output is a logit, the difference of two (`shrp.attribution.difference`), or a router's preference
+(`shrp.attribution.router`).
 
 Gradients can't see a hard routing decision: the output jumps where the route changes. Between jumps it does not depend
 on the routers where one expert a layer fires; where several do, it depends on the weights between them. So gradients

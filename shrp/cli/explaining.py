@@ -45,6 +45,10 @@ def explain(
     output: Annotated[
         str | None, typer.Option(help="The class to explain, by name; by default the one that is answered.")
     ] = None,
+    rather_than: Annotated[
+        str | None,
+        typer.Option(help="Another class: explain by how much the one's logit leads this one's, by name."),
+    ] = None,
     words: Annotated[bool, typer.Option(help="Also what is lost without each word.")] = True,
     device: Device = "cpu",
     json: AsJson = False,
@@ -62,17 +66,27 @@ def explain(
     task = loaded.info.task
     check_has_task(task)
     texts = [_parts(one, task) for one in text]
-    if output is not None and output not in task.label_names:
-        known = ", ".join(task.label_names) or "none: it answers with a number"
-        raise DataError(f"'{output}' is no class of '{task.name}'; its classes are {known}.")
+    for name in (output, rather_than):
+        if name is not None and name not in task.label_names:
+            known = ", ".join(task.label_names) or "none: it answers with a number"
+            raise DataError(f"'{name}' is no class of '{task.name}'; its classes are {known}.")
+    if output is not None and output == rather_than:
+        raise DataError(f"'{output}' has no lead over itself: name another class for --rather-than.")
+    rival = None if rather_than is None else task.label_names.index(rather_than)
     found = explore(loaded.model, loaded.tokenizer, task, texts)
     routed = bool(router_layers(loaded.model))
     replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
     told = []
     for one in found:
         which = one.prediction if output is None else task.label_names.index(output)
-        scores = _word_scores(loaded, one, which, replaced_by) if words else None
-        told.append((one, scores, which))
+        if which == rival:  # as of a text that is answered so, unasked
+            stderr.print(
+                f"'{' / '.join(one.text)[:60]}' is answered {rather_than}, which has no lead over itself: its words "
+                "are of that logit alone"
+            )
+        less = None if which == rival else rival
+        scores = _word_scores(loaded, one, which, less, replaced_by) if words else None
+        told.append((one, scores, which, less))
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
@@ -104,8 +118,13 @@ def _parts(text: str, task: Task) -> tuple[str, ...]:
     raise DataError(f"--text '{text[:60]}' is no input of '{task.name}': give {wanted}.")
 
 
-def _word_scores(loaded: Checkpoint, one: Exploration, output: int, replaced_by: str) -> WordScores | None:
-    """What is lost without each word, or longer piece; None where there is no word."""
+def _word_scores(
+    loaded: Checkpoint, one: Exploration, output: int, less: int | None, replaced_by: str
+) -> WordScores | None:
+    """What a class's logit, less that of another where there is one, loses without each word, or longer piece; None
+    where there is no word.
+    """
+    from shrp.attribution.difference import against
     from shrp.attribution.instance import prepare
     from shrp.attribution.tokens import ablate_words
     from shrp.attribution.units import fitting_unit, in_units
@@ -115,7 +134,10 @@ def _word_scores(loaded: Checkpoint, one: Exploration, output: int, replaced_by:
     except DataError as error:
         stderr.print(f"no words of '{' / '.join(one.text)[:60]}': {error}")
         return None
-    return ablate_words(in_units(instance, fitting_unit(instance)), output, replacement=replaced_by)
+    instance = in_units(instance, fitting_unit(instance))
+    if less is not None:
+        instance, output = against(instance, output, less), 0
+    return ablate_words(instance, output, replacement=replaced_by)
 
 
 def _answers(one: Exploration) -> dict[str, float]:
@@ -124,7 +146,13 @@ def _answers(one: Exploration) -> dict[str, float]:
 
 
 def _as_json(
-    one: Exploration, scores: WordScores | None, which: int, replaced_by: str, *, routed: bool
+    one: Exploration,
+    scores: WordScores | None,
+    which: int,
+    less: int | None,
+    replaced_by: str,
+    *,
+    routed: bool,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
         "text": list(one.text),
@@ -148,6 +176,7 @@ def _as_json(
         found["words"] = {
             "unit": scores.unit,
             "of": _named(one.task, which),
+            "rather_than": None if less is None else one.task.label_names[less],
             "method": scores.method,
             "replaced_by": replaced_by,
             "full": scores.full,
@@ -164,7 +193,9 @@ def _named(task: Task, output: int) -> str:
     return task.label_names[output] if task.label_names else "output"
 
 
-def _print(number: int, one: Exploration, scores: WordScores | None, which: int, *, routed: bool) -> None:
+def _print(
+    number: int, one: Exploration, scores: WordScores | None, which: int, less: int | None, *, routed: bool
+) -> None:
     stdout.print(f"{number}. {' / '.join(one.text)}")
     read = f"{len(one.tokens):,} tokens read" + f" of {one.full_length:,}" * one.truncated
     if one.task.is_regression:
@@ -176,7 +207,7 @@ def _print(number: int, one: Exploration, scores: WordScores | None, which: int,
         columns = {"probability": "p", "runner-up": "next", "its probability": "its p"}
         print_table(_route(one), one.choices().rename(columns=columns).astype(object).to_dict("records"))
     if scores is not None:
-        stdout.print(f"   {_title(one.task, scores, which)}")
+        stdout.print(f"   {_title(one.task, scores, which, less)}")
         print_table("", _rows(scores, one.task, routed=routed))
 
 
@@ -188,8 +219,9 @@ def _route(one: Exploration) -> str:
     return "route" + of_tokens * one.by_token
 
 
-def _title(task: Task, scores: WordScores, which: int) -> str:
+def _title(task: Task, scores: WordScores, which: int, less: int | None) -> str:
     of = "output" if task.is_regression else f"logit of {_named(task, which)}"
+    of += "" if less is None else f" less that of {task.label_names[less]}"
     some = f"; the {_SHOWN} that change it most" * (len(scores.words) > _SHOWN)
     return f"what the {of}, {scores.full:.2f}, loses without each {scores.unit}{some}"
 

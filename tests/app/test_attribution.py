@@ -10,6 +10,7 @@ import pytest
 
 from shrp import checkpoint as checkpoints
 from shrp.attribution import experts, flips, instance, router, tokens
+from shrp.attribution.difference import against
 from shrp.attribution.trust import Trust
 from shrp.attribution.units import in_units
 from shrp.data import load_probe
@@ -84,6 +85,29 @@ def test_words_and_experts_are_attributed_to_as_the_library_does(page, tiny_chec
     assert "2 of 8 experts fire" in page.get("plotly_chart")[1].proto.spec
     assert "exact, from all 4 coalitions" in said
     assert len(page.get("plotly_chart")) == 2
+
+
+def test_one_class_is_explained_rather_than_another(open_page, save_tiny):
+    folder = save_tiny("mnli", task="mnli", num_labels=3)
+    pair = "w1 w20 w33 ||| w4 w50"
+    at = open_page("attribution", folder, text=pair, target="neutral", rather_than="contradiction")
+    assert not at.exception
+    assert not at.error
+    task = TASKS["mnli"]
+    one = made(folder, tuple(pair.split(" ||| ")))
+    lead = against(one, task.label_names.index("neutral"), task.label_names.index("contradiction"))
+    expected = tokens.ablate_words(lead, 0)
+    np.testing.assert_allclose(words_table(at)[tokens.METHODS[2]], expected.scores, atol=1e-5)
+    found = next(frame for frame in tables(at) if experts.METHODS[2] in frame)
+    exact = experts.shapley_values(experts.Coalitions(lead, 0))
+    np.testing.assert_allclose(found[experts.METHODS[2]], exact.values[exact.fires], atol=1e-5)
+    said = texts_of(at)
+    assert f"lead of its logit over that of contradiction, **{expected.full:+.3f}**" in said
+    assert "raises the logit of neutral less that of contradiction" in said
+    at.segmented_control(key="target").set_value("contradiction").run()
+    assert not at.exception
+    assert "Explained is the lead" not in texts_of(at)
+    assert at.segmented_control(key="rather_than").options == ["entailment", "neutral"]
 
 
 def test_the_label_of_an_input_of_the_data_is_told(open_page, tiny_checkpoint):
