@@ -9,7 +9,7 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.explore import Exploration
-from ui import arrival, attribution_routes, expert_cells, routing_attention
+from ui import arrival, attribution_routes, expert_cells, pair_patching, routing_attention
 from ui import routing_views as views
 from ui.bound import fall_back
 from ui.downloads import chart
@@ -39,11 +39,10 @@ def main() -> None:
         state.show_error(error)
         return
     views.predictions(found, info.max_length, selection.name, selection.data)
-    if not found[0].layers or not selection.is_routed:
+    routed = bool(found[0].layers) and selection.is_routed
+    if not routed:
         views.no_router(selection)
-        routing_attention.section(selection, [e.text for e in found], range(1, len(found) + 1), pick=True)
-        return
-    if len(found) > 1:
+    elif len(found) > 1:
         chart(
             expert_cells.routes_side_by_side(found),
             lambda: pd.concat(e.choices().assign(input=i + 1) for i, e in enumerate(found)),
@@ -53,20 +52,26 @@ def main() -> None:
             + views.agreement(found),
         )
         st.caption(views.agreement(found))
-    details(selection, found)
+    if routed:
+        st.header("One input in detail", anchor=False)
+    numbers = pick(len(found)) if routed or len(found) > 1 else [1]
+    shown = [found[number - 1] for number in numbers]
+    if routed:
+        details(selection, shown, numbers, of=len(found))
+    pair_patching.section(selection, shown, numbers, of=len(found))
+    routing_attention.section(selection, [e.text for e in shown], numbers)
 
 
-def details(selection: state.Selection, found: list[Exploration]) -> None:
-    """One input in detail, another beside it, and the what-if matrix."""
-    st.header("One input in detail", anchor=False)
-    numbers = list(range(1, len(found) + 1))
+def pick(inputs: int) -> list[int]:
+    """The controls for the numbers of the inputs in detail; returns one, or two."""
+    numbers = list(range(1, inputs + 1))
     left, right, _ = st.columns([1, 1, 2], gap="medium")
     # Of fewer inputs than before, the picked one may be gone.
     fall_back(INPUT, numbers, 1)
     first = left.selectbox("Input number", numbers, key=INPUT, bind="query-params")
     first = first if first in numbers else 1
     shown = [first]
-    if len(found) > 1:
+    if inputs > 1:
         others = [number for number in numbers if number != first]
         fall_back(BESIDE, (None, *others), None)
         second = right.selectbox(
@@ -79,21 +84,31 @@ def details(selection: state.Selection, found: list[Exploration]) -> None:
         )
         if second in others:
             shown.append(second)
-    top = max(float(found[i - 1].mean_probs(layer).max()) for i in shown for layer in found[0].layers)
-    if len(shown) == 2 < len(found):  # of two alone it is said above
-        st.caption(views.agreement([found[i - 1] for i in shown]))
-    for column, number in zip(st.columns(len(shown), gap="medium"), shown, strict=True):
+    return shown
+
+
+def details(selection: state.Selection, found: list[Exploration], numbers: list[int], *, of: int) -> None:
+    """Routes of one input, or two beside each other, and the what-if matrix.
+
+    Args:
+        found: those inputs.
+        numbers: theirs on the page.
+        of: how many inputs there are.
+    """
+    top = max(float(e.mean_probs(layer).max()) for e in found for layer in e.layers)
+    if len(found) == 2 < of:  # of two alone it is said above
+        st.caption(views.agreement(found))
+    for column, e, number in zip(st.columns(len(found), gap="medium"), found, numbers, strict=True):
         with column:
-            views.one_input(selection, found[number - 1], number, top, pick=number == first)
+            views.one_input(selection, e, number, top, pick=number == numbers[0])
     typed = {URL: st.query_params[URL]} if URL in st.query_params else {}
     arrival.page_link(
         "pages/attribution.py",
         "Why these experts? Attribution explains a layer's route word by word",
         ":material/troubleshoot:",
-        typed | arrival.link({attribution_routes.ASPECT: attribution_routes.ROUTE, INPUT: first}),
+        typed | arrival.link({attribution_routes.ASPECT: attribution_routes.ROUTE, INPUT: numbers[0]}),
     )
-    what_if_section(selection, [found[i - 1] for i in shown], shown)
-    routing_attention.section(selection, [found[i - 1].text for i in shown], shown)
+    what_if_section(selection, found, numbers)
 
 
 main()

@@ -41,6 +41,18 @@ class _Resume(nn.Module):
         return self.calling.answer(self.output.expand(len(hidden_states), -1, -1), asked)
 
 
+class _Given(nn.Module):
+    """Runs the first layer on other hidden states than the embeddings."""
+
+    def __init__(self, layer: nn.Module, hidden_states: Tensor) -> None:
+        super().__init__()
+        self.layer, self.hidden_states = layer, hidden_states
+
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
+        given = self.hidden_states.expand(len(hidden_states), -1, -1)
+        return self.layer(given, *args, **kwargs)
+
+
 def run_layers(
     model: PreTrainedModel,
     inputs: Mapping[str, Tensor],
@@ -98,8 +110,8 @@ def run_from(
     Args:
         inputs: `input_ids`, `attention_mask`, ..., each `(B, T)`, as for a whole pass.
         start: first layer to run; 0 is a whole pass, and the number of layers runs the head alone.
-        hidden_states: what enters layer `start`, `(B, T, d)`, or `(1, T, d)` for the same in every row; not needed
-            for 0.
+        hidden_states: what enters layer `start`, `(B, T, d)`, or `(1, T, d)` for the same in every row; for 0 the
+            embeddings of `inputs`, unless given.
         replacements: layer -> the module to run instead.
         watch: layers whose inputs are wanted.
 
@@ -118,5 +130,8 @@ def run_from(
         changed |= {index: DroppedLayer(index, calling) for index in range(start - 1)}
         changed[start - 1] = _Resume(hidden_states, calling)
     taps = {index: _Tap(modules[index]) for index in watch}
-    logits = with_layers(model, {**changed, **taps})(**inputs).logits
+    changed |= taps
+    if start == 0 and hidden_states is not None:
+        changed[0] = _Given(changed.get(0, modules[0]), hidden_states)
+    logits = with_layers(model, changed)(**inputs).logits
     return logits, {index: tap.input for index, tap in taps.items()}

@@ -11,6 +11,7 @@ from shrp.attribution.tokens import ablate_words
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
 from shrp.explore import explore
+from shrp.patching import patch
 from shrp.tasks import TASKS
 
 TEXTS = ("w1 w2 w3 w4", "w5 [b] w1")
@@ -96,6 +97,26 @@ def test_one_class_rather_than_another(shrp, save):
     _, out, err = shrp("explain", folder, *asked(pair), "--rather-than", answer, "--json")
     assert f"is answered {answer}, which has no lead over itself" in " ".join(err.split())
     assert json.loads(out)["inputs"][0]["words"]["rather_than"] is None
+
+
+def test_states_of_one_text_are_put_into_the_other(shrp, folder):
+    code, out, err = shrp(
+        "explain", folder, *asked("w1 w2 w3", "w1 w9 w3"), "--patched", "--no-words", "--json"
+    )
+    assert code == 0, err
+    told, loaded = json.loads(out)["patched"], checkpoints.load(folder)
+    expected = patch(loaded.model, loaded.tokenizer, loaded.info.task, ("w1 w2 w3",), ("w1 w9 w3",))
+    assert (told["into"], told["from"]) == (1, 2)
+    names = loaded.info.task.label_names
+    assert (told["of"], told["rather_than"]) == tuple(names[label] for label in expected.contrast)
+    assert told["other"] - told["own"] == pytest.approx(expected.gap, abs=1e-5)
+    np.testing.assert_allclose([row["change"] for row in told["states"]], expected.moved.ravel(), atol=1e-5)
+    assert told["states"][2] | {"token": "w2", "from": "w9", "layer": 0, "position": 2} == told["states"][2]
+    code, out, err = shrp("explain", folder, *asked("w1 w2 w3", "w1 w9 w3"), "--patched", "--no-words")
+    assert code == 0, err
+    assert "put into text 1, brings it furthest" in " ".join(out.split())
+    code, _, err = shrp("explain", folder, *asked(TEXTS[0]), "--patched")
+    assert (code, "give --text twice, not 1 times" in " ".join(err.split())) == (1, True)
 
 
 def test_it_is_printed_as_it_was_typed(shrp, folder):

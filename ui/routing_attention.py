@@ -15,7 +15,6 @@ from ui.attention_figures import MOST, all_frame, all_heads, everyone, frame, he
 from ui.bound import fall_back
 from ui.downloads import chart, clicked
 from ui.expert_profile_attention import HIDE, routed
-from ui.sentences import INPUT
 from ui.state import Selection, show_error
 
 LAYER, HEAD, ALL, EVERYWHERE = "attention_layer", "attention_head", "attention_all", "attention_layers"
@@ -29,15 +28,12 @@ _UNROUTED = {
 """What a map is of where nothing is routed, by the kind of layer."""
 
 
-def section(
-    selection: Selection, texts: Sequence[tuple[str, ...]], numbers: Sequence[int], *, pick: bool = False
-) -> None:
+def section(selection: Selection, texts: Sequence[tuple[str, ...]], numbers: Sequence[int]) -> None:
     """The pickers, a map for each input, and all heads of the layer on demand.
 
     Args:
         texts: the inputs, as many as are to be shown beside each other.
         numbers: theirs on the page.
-        pick: whether one of them is to be picked here.
     """
     st.header("Where heads look", anchor="attention")
     st.caption("Attention in the inputs above, read and routed as there, with nothing forced.")
@@ -47,12 +43,6 @@ def section(
         st.info("All layers were dropped, so nothing attends to anything.", icon=":material/visibility_off:")
         return
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    if pick and len(texts) > 1:
-        fall_back(INPUT, (None, *numbers), numbers[0])
-        number = (
-            row.selectbox("Input number", numbers, key=INPUT, bind="query-params", width=150) or numbers[0]
-        )
-        texts, numbers = [texts[numbers.index(number)]], [number]
     fall_back(LAYER, layers, layers[-1])
     layer = row.selectbox("Layer", layers, len(layers) - 1, key=LAYER, bind="query-params", width=150)
     try:

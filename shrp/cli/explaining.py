@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shrp.attribution.tokens import WordScores
     from shrp.checkpoint import Checkpoint
     from shrp.explore import Exploration
+    from shrp.patching import Patched
 
 _SHOWN = 12
 """Words, or longer pieces, that are printed; JSON has all."""
@@ -49,6 +50,13 @@ def explain(
         str | None,
         typer.Option(help="Another class: explain by how much the one's logit leads this one's, by name."),
     ] = None,
+    patched: Annotated[
+        bool,
+        typer.Option(
+            "--patched",
+            help="Of two texts: also how far each hidden state of the second, put into the first, moves its output.",
+        ),
+    ] = False,
     words: Annotated[bool, typer.Option(help="Also what is lost without each word.")] = True,
     device: Device = "cpu",
     json: AsJson = False,
@@ -61,6 +69,7 @@ def explain(
     from shrp.checkpoint import load
     from shrp.convert import router_layers
     from shrp.explore import explore
+    from shrp.patching import patch
 
     loaded = load(checkpoint, device=device)
     task = loaded.info.task
@@ -73,6 +82,10 @@ def explain(
     if output is not None and output == rather_than:
         raise DataError(f"'{output}' has no lead over itself: name another class for --rather-than.")
     rival = None if rather_than is None else task.label_names.index(rather_than)
+    if patched and len(texts) != 2:
+        raise DataError(
+            f"--patched puts states of one text into another: give --text twice, not {len(texts)} times."
+        )
     found = explore(loaded.model, loaded.tokenizer, task, texts)
     routed = bool(router_layers(loaded.model))
     replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
@@ -87,6 +100,7 @@ def explain(
         less = None if which == rival else rival
         scores = _word_scores(loaded, one, which, less, replaced_by) if words else None
         told.append((one, scores, which, less))
+    states = patch(loaded.model, loaded.tokenizer, task, *texts) if patched else None
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
@@ -96,10 +110,13 @@ def explain(
     if json:
         made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
         inputs = [_as_json(*each, replaced_by, routed=routed) for each in told]
-        print_json({"inputs": inputs, "provenance": made})
+        put_in = {} if states is None else {"patched": _patched_as_json(states)}
+        print_json({"inputs": inputs} | put_in | {"provenance": made})
         return
     for number, each in enumerate(told, 1):
         _print(number, *each, routed=routed)
+    if states is not None:
+        _print_patched(states)
 
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:
@@ -236,3 +253,50 @@ def _rows(scores: WordScores, task: Task, *, routed: bool) -> list[dict[str, Any
         | ({} if scores.rerouted is None or not routed else {"layers routed anew": str(scores.rerouted[i])})
         for i in order[:_SHOWN]
     ]
+
+
+def _patched_as_json(states: Patched) -> dict[str, Any]:
+    of, rather_than = _contrast(states)
+    return {
+        "into": 1,
+        "from": 2,
+        "of": of,
+        "rather_than": rather_than,
+        "own": states.start,
+        "other": states.start + states.gap,
+        "states": [
+            {name.replace(" ", "_"): value for name, value in row.items()}
+            for row in states.to_frame().to_dict("records")
+        ],
+    }
+
+
+def _contrast(states: Patched) -> tuple[str, str | None]:
+    """The class whose logit's lead is moved, and the one that it leads; of a regression the output."""
+    if states.contrast is None:
+        return "output", None
+    first, second = (states.task.label_names[label] for label in states.contrast)
+    return first, second
+
+
+def _print_patched(states: Patched) -> None:
+    of, less = _contrast(states)
+    what = "the output" if less is None else f"the logit of {of} less that of {less}"
+    stdout.print(
+        f"{what}: {states.start:+.2f} in text 1, {states.start + states.gap:+.2f} in text 2; which state of text 2, "
+        "put into text 1, brings it furthest:"
+    )
+    rows = []
+    for layer, place in enumerate(states.strongest()):
+        moved = float(states.moved[layer, place])
+        rows.append(
+            {
+                "entering layer": layer,
+                "position": place,
+                "token": states.tokens[place],
+                "of text 2": states.donors[place],
+                "change": signed(moved, 2),
+                "part": f"{moved / states.gap:.0%}" if states.gap else "",
+            }
+        )
+    print_table("", rows)

@@ -90,7 +90,9 @@ def test_the_url_restores_text_input_and_comparison(open_page, tiny_checkpoint):
     assert not at.exception
     assert at.text_area(key="sentences-route").value == "w1\nw2\nw3"
     assert (at.selectbox(key="input").value, at.selectbox(key="beside").value) == (2, 3)
-    assert len(at.get("plotly_chart")) == 7  # side by side; probabilities, what-if and attention of both
+    assert (
+        len(at.get("plotly_chart")) == 8
+    )  # side by side; probabilities, what-if and attention of both; states put in
     assert at.selectbox(key="beside").options == ["1", "3"]  # no input stands beside itself
     assert "Showing the predicted class of input 2" in texts_of(at)
     maps = [

@@ -1,0 +1,117 @@
+"""Hidden states of one typed input put into another, on the Routing page."""
+
+import numpy as np
+import pytest
+
+from shrp import checkpoint as checkpoints
+from shrp.patching import Patched, patch
+from shrp.tasks import TASKS
+from ui import pair_patching
+
+from .helpers import specs, texts_of, values
+
+TYPED = "w1 w20 w33 w4\nw1 w20 w7 w4"
+
+
+def maps(at):
+    return [spec for spec in specs(at) if spec["layout"]["title"]["text"].startswith("How far each hidden")]
+
+
+def test_the_map_is_what_the_library_finds(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text=TYPED, beside=2)
+    assert not at.exception
+    assert not at.error
+    (fig,) = maps(at)
+    assert "of input 2 moves input 1" in fig["layout"]["title"]["text"]
+    one = checkpoints.load(tiny_checkpoint)
+    texts = [(line,) for line in TYPED.splitlines()]
+    expected = patch(one.model, one.tokenizer, one.info.task, *texts)
+    np.testing.assert_allclose(values(fig["data"][0]["z"]), expected.moved, atol=1e-5)
+    assert "w33 (w7)" in fig["layout"]["xaxis"]["ticktext"]
+    assert pair_patching.in_words(expected, 1, 2).replace("\\", "") in texts_of(at)
+    at = open_page("routing", tiny_checkpoint, text=TYPED, input=2, beside=1)
+    assert "of input 1 moves input 2" in maps(at)[0]["layout"]["title"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [(TYPED, "Pick a second input Beside it above"), ("w1 w2", "Type a second input above and pick both")],
+)
+def test_with_one_input_it_says_what_to_do(open_page, tiny_checkpoint, typed, said):
+    at = open_page("routing", tiny_checkpoint, text=typed)
+    assert not at.exception
+    assert not maps(at)
+    assert said in texts_of(at).replace("*", "")
+
+
+def test_models_without_routers_have_it_too(open_page, tiny_static_checkpoint):
+    at = open_page("routing", tiny_static_checkpoint, text=TYPED)
+    assert not maps(at)
+    at.selectbox(key="beside").set_value(2).run()
+    assert not at.exception
+    (fig,) = maps(at)
+    assert "other experts" not in fig["data"][0]["customdata"][0][0]
+
+
+def test_long_inputs_are_patched_on_request(open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(pair_patching, "_SHORT", 4)
+    at = open_page("routing", tiny_checkpoint, text=TYPED, beside=2)
+    assert not maps(at)
+    at.toggle(key=pair_patching.PATCH).set_value(True).run()
+    assert not at.exception
+    assert maps(at)
+
+
+def test_too_long_ones_are_refused(open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(pair_patching, "MOST", 4)
+    monkeypatch.setattr("shrp.patching.MOST", 4)
+    at = open_page("routing", tiny_checkpoint, text="w5 w6 w7\nw5 w6 w8", beside=2)
+    assert not at.exception
+    assert "at most 4 tokens" in at.error[0].value
+
+
+def made(own, other, logits, task="sst2", donors=None, rerouted=None):
+    logits = np.array(logits, dtype=float)
+    tokens = tuple(f"t{i}" for i in range(logits.shape[1]))
+    return Patched(TASKS[task], tokens, donors or tokens, np.array(own), np.array(other), logits, rerouted)
+
+
+def lead(*moved):
+    """Logits of two classes, starting from a lead of -2, of one layer."""
+    return [[-2.0 + each, 0.0] for each in moved]
+
+
+def test_runs_of_layers_are_told_of():
+    layers = [lead(0, 4, 0), lead(0, 3, 1), lead(0.1, 0.2, 0.1), lead(2, 0.5, 0)]
+    found = made([-2.0, 0.0], [2.0, 0.0], layers)
+    assert pair_patching.in_words(found, 1, 2) == (
+        "The state that brings the logit of negative less that of positive furthest from input 1 towards input 2 is, "
+        "entering layers 0 to 1 **t1** (token 1, up to 100.0% of the way), layer 2 none, layer 3 **t0** (token 0, "
+        "50.0% of the way). Less than 10.0% of the way counts as none; parts need not add up."
+    ).replace(".0%", "%")
+    many = made([-2.0, 0.0], [2.0, 0.0], [lead(4, 0) if i % 2 else lead(0, 4) for i in range(8)])
+    assert "; and so on, 8 stretches in all." in pair_patching.in_words(many, 1, 2)
+
+
+def test_outputs_that_are_alike_have_no_difference_to_follow():
+    found = made([1.0], [1.05], [[[1.5], [0.5]]], "stsb")
+    assert "nearly the same (the output differs by 0.050)" in pair_patching.in_words(found, 1, 2)
+    fig = pair_patching.heatmap(found, 1, 2)
+    assert "of the way" not in fig.data[0].customdata[0][0]
+
+
+def test_cells_say_what_happens_there():
+    layers = [[[0.5, 0.0], [-2.0, 0.0], [np.nan, np.nan]]]
+    found = made([-2.0, 0.0], [2.0, 0.0], layers, donors=("t0", "<b>", None), rerouted=np.array([[3, 0, 0]]))
+    fig = pair_patching.heatmap(found, 1, 2)
+    first, second, third = fig.data[0].customdata[0]
+    assert "change +2.500, to +0.500 (62% of the way)" in first
+    assert "answer: negative" in first
+    assert first.endswith("routed layers that take other experts: 3")
+    assert "<b>&lt;b&gt;</b>" in second
+    assert third == ""
+    assert list(fig.layout.xaxis.ticktext) == ["t0", "t1 (&lt;b&gt;)", "t2"]
+    assert len(fig.data) == 2  # the map, and a cross where the answer changes
+    said = fig.layout.title.subtitle.text
+    assert "logits, negative less positive: -2.000 (input 1), +2.000 (input 2)" in said.replace("<br>", " ")
+    assert "blank: input 2 has no token there (1 of 3)" in said
