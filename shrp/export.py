@@ -28,6 +28,7 @@ from shrp.errors import ExportError, first_line
 from shrp.evaluate import label_columns
 from shrp.export_check import compare, probe_of, speedup
 from shrp.export_graph import count_products, quantise, write_graph
+from shrp.export_hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer
 from shrp.measure import cost, dense_cost
 from shrp.plan import first_experts
 from shrp.prune import prune
@@ -39,6 +40,7 @@ TOLERANCE = 1e-4
 logit where that is above 1.
 """
 MODEL, TOKENIZER = GRAPH, "tokenizer.json"
+FILES = {MODEL, TOKENIZER, TOKENIZER_CONFIG, CONFIG}
 FORMAT, FORMAT_VERSION = "shrp-onnx", 2
 _ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
@@ -163,7 +165,7 @@ def export_folder(
     """Write all that serving needs: the graph, the tokenizer, and a small `config.json` that says what they are.
 
     The tokenizer cuts inputs where they were cut when the model was scored (`info.max_length`) and pads batches, so
-    `Tokenizer.from_file` is all it takes.
+    `Tokenizer.from_file` is all it takes. Hugging Face's tools open the folder too (`shrp.export_hub`).
 
     Args:
         info: of the exported model, with its plan.
@@ -188,14 +190,15 @@ def export_folder(
             data = probe_of(info.task)
             report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check, data=data)
             backend.save(str(partial / TOKENIZER))
-            config = {
+            labels = _labels(model, info)
+            config = hub_config(model, labels) | {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
                 "model": _describe(model, info, int8),
                 "task": info.task.name,
                 "task_definition": info.task.to_dict(),
                 "texts": list(info.task.text_columns),
-                "labels": _labels(model, info),
+                "labels": labels,
                 "max_length": longest,
                 "inputs": {name: _ENCODING_FIELDS[name] for name in report.inputs},
                 "output": "logits",
@@ -208,9 +211,10 @@ def export_folder(
                 "teacher": teacher_rows(info),
                 "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
             }
-            (partial / CONFIG).write_text(
-                json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-            )
+            settings = hub_tokenizer(tokenizer, longest, report.inputs)
+            for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, settings)):
+                text = json.dumps(content, indent=2, allow_nan=False, default=str)
+                (partial / name).write_text(f"{text}\n", encoding="utf-8")
             put_in_place(partial, folder)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
@@ -239,7 +243,7 @@ def check_free(folder: Path) -> None:
         raise ExportError(f"'{folder}' is no name for an export; name a folder of its own.")
     if not folder.exists() or (folder.is_dir() and not entries(folder)):
         return
-    if not read_config(folder) or not {file.name for file in entries(folder)} <= {MODEL, TOKENIZER, CONFIG}:
+    if not read_config(folder) or not {file.name for file in entries(folder)} <= FILES:
         raise ExportError(
             f"{folder} exists and is not an earlier export alone; choose a new or an empty folder."
         )

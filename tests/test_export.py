@@ -20,6 +20,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from shrp import checkpoint, export_check
 from shrp import export as exporting
@@ -34,7 +35,7 @@ from shrp.tasks import TASKS, custom_task
 ROOT = Path(__file__).parent.parent
 USAGE = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
 PLAN = make_plan(USAGE, counts={1: 1, 2: 2})
-FILES = ["config.json", "model.onnx", "tokenizer.json"]
+FILES = ["config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -221,6 +222,30 @@ def test_the_folder_says_what_it_is(exported):
     assert config["made_from"] == "abc"
     assert "1 dense, 2 static, 3 experts kept; float32" in config["model"]
     assert config["check"]["max_difference"] < 1e-4
+
+
+def test_hugging_faces_tools_know_the_family_the_labels_and_the_tokens(exported, static, tiny_tokenizer):
+    config, own = AutoConfig.from_pretrained(exported), static().config
+    for name in ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+        assert getattr(config, name) == getattr(own, name)
+    assert config.id2label == {0: "negative", 1: "positive"}
+    assert config.label2id == {"negative": 0, "positive": 1}
+    assert config.architectures == ["BertForSequenceClassification"]
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    texts = ["w1 w2", " ".join(["w3"] * 50)]
+    options = {"padding": True, "truncation": True, "return_tensors": "np"}
+    read = tokenizer(texts, **options)
+    assert list(read) == ["input_ids", "attention_mask"]  # what the graph takes
+    core = Tokenizer.from_file(str(exported / "tokenizer.json")).encode_batch(texts)
+    np.testing.assert_array_equal(read["input_ids"], [one.ids for one in core])
+    np.testing.assert_array_equal(read["attention_mask"], [one.attention_mask for one in core])
+    assert (tokenizer.mask_token, tokenizer.pad_token) == (
+        tiny_tokenizer.mask_token,
+        tiny_tokenizer.pad_token,
+    )
+    ours = json.loads((exported / "config.json").read_text())
+    assert not {"format", "model", "labels", "inputs", "check", "task"} & set(own.to_diff_dict())
+    assert ours["task"] == "sst2"
 
 
 def test_the_exported_tokenizer_pads_truncates_and_leaves_the_original_alone(exported, tiny_tokenizer):

@@ -18,8 +18,8 @@ def register(app: typer.Typer) -> None:
         short_help="ONNX, to serve without torch; int8 too",
         epilog=example(
             "export checkpoints/sst2-6of12 --per-layer 2 --out exported",
-            "Writes model.onnx, tokenizer.json and config.json, and prints how far its logits are from "
-            "PyTorch's; `evaluate exported` scores it.",
+            "Writes model.onnx, the tokenizer and config.json, and prints how far its logits are from PyTorch's; "
+            "`evaluate exported` scores it.",
         ),
     )(export)
 

@@ -69,6 +69,7 @@ def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tiny_
         "config.json",
         "model.onnx",
         "tokenizer.json",
+        "tokenizer_config.json",
     ]
     config = json.loads((tmp_path / "mine" / "config.json").read_text())
     assert (config["plan"], config["output_shift"]) == (PLAN.to_dict(), [0.25, -0.25])
