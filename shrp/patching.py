@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.batching import collate, encode, longest_input, token_spans
+from shrp.convert import router_layers
 from shrp.errors import DataError
 from shrp.evaluate import label_columns
 from shrp.explore import token_labels
@@ -30,6 +31,9 @@ from shrp.tasks import Task
 
 MOST = 128
 """Tokens of an input, each of which takes passes through all layers of the model."""
+LITTLE, LITTLE_PART = 0.1, 0.02
+"""Between two inputs a smaller gap, in logits, or in a regression as a part of the larger output, is not divided:
+parts of it would say little."""
 TOKENS_AT_ONCE = 1024
 """Tokens of the changed copies that pass the model together."""
 
@@ -45,6 +49,8 @@ class Patched:
     """`T`, special ones included."""
     donors: tuple[str | None, ...]
     """The donor's token at each of these places; None where it has none there."""
+    left_out: tuple[str, ...]
+    """The donor's tokens that no place of the input goes with: they are put in nowhere."""
     own: np.ndarray
     """Logits `(C,)` of the input as it is, in the order of the task's labels."""
     other: np.ndarray
@@ -52,8 +58,8 @@ class Patched:
     logits: np.ndarray
     """`(L, T, C)`: with the donor's hidden state at that place entering that layer; nan where it has none."""
     rerouted: np.ndarray | None
-    """`(L, T)`: in how many layers, from that one on, what is left of the input takes other experts; None for a model
-    without routers."""
+    """`(L, T)`: in how many layers, from that one on, the input takes other experts, or under token routing any token
+    does but the one that was changed; None for a model without routers."""
 
     @property
     def contrast(self) -> tuple[int, int] | None:
@@ -66,6 +72,14 @@ class Patched:
         if mine == donors:
             donors = int(np.argsort(-self.own, kind="stable")[1])
         return donors, mine
+
+    @property
+    def measured(self) -> str:
+        """What `start`, `gap` and `moved` are of, in words."""
+        if self.contrast is None:
+            return "the output"
+        first, second = (self.task.label_names[label] for label in self.contrast)
+        return f"the logit of {first} less that of {second}"
 
     def _lead(self, logits: np.ndarray) -> np.ndarray:
         """By how much the first class of `contrast` leads the other, of logits `(..., C)`; a regression's output."""
@@ -90,6 +104,14 @@ class Patched:
         return self._lead(self.logits) - self.start
 
     @property
+    def parts(self) -> np.ndarray:
+        """`(L, T)`: `moved` as a part of `gap`; all nan where the gap is too small to be divided."""
+        least = LITTLE
+        if self.contrast is None:
+            least = LITTLE_PART * max(abs(self.start), abs(self.start + self.gap))
+        return self.moved / self.gap if abs(self.gap) > least else np.full(self.logits.shape[:2], np.nan)
+
+    @property
     def flips(self) -> np.ndarray:
         """Bool `(L, T)`: where the answer is another one than as the input is; nowhere of a regression."""
         if self.task.is_regression:
@@ -98,15 +120,19 @@ class Patched:
         return known & (np.nan_to_num(self.logits).argmax(-1) != self.own.argmax())
 
     def strongest(self) -> list[int]:
-        """Of each layer the place whose state moves the lead the furthest towards the donor's."""
-        towards = np.nan_to_num(self.moved * np.sign(self.gap or 1.0), nan=-np.inf)
-        return [int(place) for place in towards.argmax(1)]
+        """Of each layer the place whose state moves the lead the furthest towards the donor's; where the gap is too
+        small for that (`parts`), the furthest either way.
+        """
+        parts = self.parts
+        towards = np.abs(self.moved) if np.isnan(parts).all() else parts
+        return [int(place) for place in np.nan_to_num(towards, nan=-np.inf).argmax(1)]
 
     def to_frame(self) -> pd.DataFrame:
         """A row a layer and token that has a donor's: layer, position, token, `from` (the donor's token), the logits,
-        the lead's change, and its part of the gap.
+        the lead's change, its part of the gap, and `rerouted`.
         """
-        layers, places = np.nonzero(~np.isnan(self.moved))
+        moved, parts = self.moved, self.parts
+        layers, places = np.nonzero(~np.isnan(moved))
         names = self.task.label_names or ("output",)
         frame = pd.DataFrame(
             {
@@ -117,8 +143,7 @@ class Patched:
             }
             | {f"logit {name}": self.logits[layers, places, i] for i, name in enumerate(names)}
         )
-        frame["change"] = self.moved[layers, places]
-        frame["part of the gap"] = frame["change"] / self.gap if self.gap else np.nan
+        frame["change"], frame["part of the gap"] = moved[layers, places], parts[layers, places]
         if self.rerouted is not None:
             frame["layers routed anew"] = self.rerouted[layers, places]
         return frame
@@ -133,7 +158,7 @@ def patch(
     *,
     progress: Progress | None = None,
 ) -> Patched:
-    """Put each hidden state of `donor` into `text`, one at a time.
+    """Put each hidden state of `donor` into `text`, one at a time; both as far as the model reads them.
 
     Tokens are aligned text by text: place by place where both texts have as many; else those that both have in the same
     order, and between these, where both have some, the first with the first and so on.
@@ -144,8 +169,8 @@ def patch(
         progress: called with the states that were put in and how many there are.
 
     Raises:
-        DataError: an input has not the task's number of texts, or more than `MOST` tokens; or the tokenizer is a slow
-            one.
+        DataError: an input has not the task's number of texts, more than `MOST` tokens, or what no tokenizer reads; or
+            the tokenizer is a slow one.
     """
     for one in (text, donor):
         if len(one) != len(task.text_columns):
@@ -191,11 +216,19 @@ def patch(
         task,
         token_labels(tokenizer, ids[0]),
         tuple(None if place < 0 else donor_tokens[place] for place in partner),
+        tuple(name for place, name in enumerate(donor_tokens) if place not in partner),
         own[0, columns].float().cpu().numpy(),
         other[0, columns].float().cpu().numpy(),
         logits,
-        rerouted if routes.layers else None,
+        rerouted if router_layers(model) else None,
     )
+
+
+def work(model: PreTrainedModel, tokens: int) -> float:
+    """About how many multiplications `patch` takes, for inputs of so many tokens."""
+    layers = encoder_layers(model)
+    weights = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
+    return tokens**2 * len(layers) * weights / 2  # of each layer's copies half of the layers lie above
 
 
 def aligned(

@@ -97,6 +97,9 @@ def test_one_class_rather_than_another(shrp, save):
     _, out, err = shrp("explain", folder, *asked(pair), "--rather-than", answer, "--json")
     assert f"is answered {answer}, which has no lead over itself" in " ".join(err.split())
     assert json.loads(out)["inputs"][0]["words"]["rather_than"] is None
+    _, _, err = shrp("explain", folder, *asked(pair), "--rather-than", answer, "--no-words")
+    assert "--no-words leaves these out" in err
+    assert "no lead over itself" not in err
 
 
 def test_states_of_one_text_are_put_into_the_other(shrp, folder):
@@ -111,10 +114,26 @@ def test_states_of_one_text_are_put_into_the_other(shrp, folder):
     assert (told["of"], told["rather_than"]) == tuple(names[label] for label in expected.contrast)
     assert told["other"] - told["own"] == pytest.approx(expected.gap, abs=1e-5)
     np.testing.assert_allclose([row["change"] for row in told["states"]], expected.moved.ravel(), atol=1e-5)
+    assert told["left_out"] == []
+    logits = [list(row["logits"].values()) for row in told["states"]]
+    np.testing.assert_allclose(logits, expected.logits.reshape(-1, 2), atol=1e-5)
+    assert list(told["states"][0]["logits"]) == list(names)
+    assert [row["layers_rerouted"] for row in told["states"]] == expected.rerouted.ravel().tolist()
     assert told["states"][2] | {"token": "w2", "from": "w9", "layer": 0, "position": 2} == told["states"][2]
     code, out, err = shrp("explain", folder, *asked("w1 w2 w3", "w1 w9 w3"), "--patched", "--no-words")
     assert code == 0, err
-    assert "put into text 1, brings it furthest" in " ".join(out.split())
+    assert "put into text 1, moves it furthest" in " ".join(out.split())
+    table = out[out.index("moves it furthest") :].splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table if line.count("│") == 7]
+    best = expected.strongest()
+    assert [row[:4] for row in rows] == [
+        [str(layer), str(place), expected.tokens[place], expected.donors[place]]
+        for layer, place in enumerate(best)
+    ]
+    assert rows[0][4] == f"{expected.moved[0, best[0]]:+.2f}"
+    assert "not put in" not in out
+    _, out, _ = shrp("explain", folder, *asked("w1 w2", "w1 w9 w2"), "--patched", "--no-words")
+    assert "of text 2 not put in, as text 1 has no place for it: w9" in out
     code, _, err = shrp("explain", folder, *asked(TEXTS[0]), "--patched")
     assert (code, "give --text twice, not 1 times" in " ".join(err.split())) == (1, True)
 

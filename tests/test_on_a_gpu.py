@@ -244,7 +244,19 @@ def test_two_are_compared_where_it_is_told_to(shrp, folder, own_file):
 
 
 def test_texts_are_explained_where_it_is_told_to(shrp, folder):
-    args = "explain", folder, "--text", TEXT[0], "--text", "w1 w2", "--json"
+    rival = TASKS["sst2"].label_names[0]
+    args = (
+        "explain",
+        folder,
+        "--text",
+        TEXT[0],
+        "--text",
+        "w1 w2",
+        "--patched",
+        "--rather-than",
+        rival,
+        "--json",
+    )
     here = json.loads(shrp(*args)[1])
     with pretended_gpu():
         code, out, err = shrp(*args, "--device", GPU)

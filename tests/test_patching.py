@@ -8,7 +8,7 @@ from shrp.batching import collate, encode
 from shrp.errors import DataError
 from shrp.evaluate import batch_logits
 from shrp.families import encoder_layers
-from shrp.patching import MOST, Patched, aligned, patch
+from shrp.patching import Patched, aligned, patch, work
 from shrp.routing import record_routing
 from shrp.tasks import TASKS
 
@@ -122,10 +122,46 @@ def test_batches_change_nothing(tiny_routed, tiny_tokenizer, monkeypatch):
     assert seen[-1] == (21, 21)
 
 
+def test_what_only_the_donor_has_is_left_out_and_said(tiny_routed, tiny_tokenizer):
+    model = tiny_routed("bert", layers=(1,))
+    found = patch(model, tiny_tokenizer, SST2, ("w1 w2 w3",), ("w1 w8 w9 w2 w3",))
+    assert found.donors == ("[CLS]", "w1", "w2", "w3", "[SEP]")
+    assert found.left_out == ("w8", "w9")
+    assert patch(model, tiny_tokenizer, SST2, TEXT, DONOR).left_out == ()
+
+
+def test_several_experts_of_a_layer_and_labels_in_another_order(tiny_routed, tiny_tokenizer):
+    model = tiny_routed("bert", layers=(0, 2), top_k=2)
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.config.label2id = {"positive": 0, "negative": 1}
+    found = patch(model, tiny_tokenizer, SST2, TEXT, DONOR)
+    logits, fires = by_hand(model, tiny_tokenizer, 1, 3, 3)
+    np.testing.assert_allclose(found.logits[1, 3], logits[::-1], atol=1e-5)
+    with torch.no_grad(), record_routing() as record:
+        model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [TEXT]), [0]))
+    own = record.last(2).gates[0] != 0
+    assert own.sum() == 2
+    assert found.rerouted[1, 3] == (fires[2] != own).any()
+
+
+@pytest.mark.parametrize("control", ["uniform", "dropped"])
+def test_layers_without_routers_reroute_nothing(tiny_routed, tiny_tokenizer, control):
+    found = patch(tiny_routed("bert", layers=(0, 2), control=control), tiny_tokenizer, SST2, TEXT, DONOR)
+    assert found.rerouted is None
+    np.testing.assert_allclose(found.logits[0, 3], found.other, atol=1e-5)
+
+
+def test_work_goes_with_layers_and_the_square_of_tokens(tiny_model):
+    model = tiny_model()
+    assert work(model, 20) == pytest.approx(4 * work(model, 10))
+    weights = sum(p.numel() for layer in encoder_layers(model) for p in layer.parameters())
+    assert work(model, 10) == pytest.approx(100 * 3 * weights / 2)
+
+
 def made(own, other, logits, task="sst2"):
     logits = np.array(logits, dtype=float)
     tokens = tuple(f"t{i}" for i in range(logits.shape[1]))
-    return Patched(TASKS[task], tokens, tokens, np.array(own), np.array(other), logits, None)
+    return Patched(TASKS[task], tokens, tokens, (), np.array(own), np.array(other), logits, None)
 
 
 def test_the_lead_is_of_the_donors_answer():
@@ -154,7 +190,17 @@ def test_of_a_number_it_is_the_output():
     assert (found.start, found.gap) == (2.0, 2.5)
     assert not found.flips.any()
     assert found.strongest() == [0]
-    assert made([2.0], [2.0], [[[3.0]]], "stsb").to_frame()["part of the gap"].isna().all()
+    assert found.measured == "the output"
+
+
+def test_a_small_gap_is_not_divided():
+    near = made([2.0], [2.03], [[[1.0], [2.5]]], "stsb")
+    assert np.isnan(near.parts).all()
+    assert near.strongest() == [0]  # the furthest, either way
+    assert near.to_frame()["part of the gap"].isna().all()
+    assert not np.isnan(made([0.2], [0.29], [[[0.25]]], "stsb").parts).any()  # of another scale
+    assert np.isnan(made([1.0, 0.0], [1.05, 0.0], [[[2.0, 0.0]]]).parts).all()
+    assert not np.isnan(made([1.0, 0.0], [1.2, 0.0], [[[2.0, 0.0]]]).parts).any()
 
 
 def test_models_without_routers_reroute_nothing(tiny_model, tiny_tokenizer):
@@ -170,4 +216,3 @@ def test_what_is_too_long_or_no_input_is_refused(tiny_routed, tiny_tokenizer, mo
     monkeypatch.setattr("shrp.patching.MOST", 6)
     with pytest.raises(DataError, match="at most 6 tokens"):
         patch(model, tiny_tokenizer, SST2, DONOR, TEXT)
-    assert MOST == 128

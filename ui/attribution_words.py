@@ -83,12 +83,11 @@ def pick_output(one: Explained) -> Picked:
             "Class whose logit is explained, where not the predicted one", task.label_names, key=TARGET
         )
     output = task.label_names.index(name) if name in task.label_names else one.prediction
-    others = [label for label in task.label_names if label != task.label_names[output]]
-    fall_back(RIVAL, (None, *others), None)
+    fall_back(RIVAL, (None, *task.label_names), None)
     with right:
         rival = one_of(
             "Rather than",
-            others,
+            task.label_names,
             key=RIVAL,
             help="Explains by how much the class's logit leads this one's: what raises both alike, and so moves no "
             "answer, has no part in it. Nothing picked: the class's logit alone.",
@@ -102,15 +101,17 @@ def pick_output(one: Explained) -> Picked:
     predicted = escape(task.label_names[one.prediction])
     picked = "" if name in task.label_names else " No class is picked, so the predicted one is explained."
     on_data = output if name in task.label_names else None
-    what = f"the logit of {task.label_names[output]}"
-    if rival not in others:
-        st.caption(f"Predicted: **{predicted}**. Logits (probabilities): {listed}.{picked}")
+    mine = task.label_names[output]
+    what = f"the logit of {mine}"
+    if rival not in task.label_names or rival == mine:
+        alone = f" {escape(mine)} has no lead over itself, so its logit alone is explained." * (rival == mine)
+        st.caption(f"Predicted: **{predicted}**. Logits (probabilities): {listed}.{picked}{alone}")
         return Picked(one, output, what, on_data)
     other = task.label_names.index(rival)
     lead = one.logits[output] - one.logits[other]
     st.caption(
-        f"Predicted: **{predicted}**. Logits (probabilities): {listed}.{picked} Explained is the lead of its logit "
-        f"over that of {escape(rival)}, **{lead:+.3f}**."
+        f"Predicted: **{predicted}**. Logits (probabilities): {listed}.{picked} Explained is by how much the "
+        f"logit of {escape(mine)} leads that of {escape(rival)}: **{lead:+.3f}**."
     )
     return Picked(one.against(output, other), 0, f"{what} less that of {rival}", on_data)
 

@@ -11,20 +11,19 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from shrp.explore import Exploration
-from shrp.patching import MOST, Patched, patch
+from shrp.patching import MOST, Patched, patch, work
+from shrp.phrases import listed
 from ui.downloads import chart
 from ui.routing_figures import TWO_LINES, grid_height, layer_names
 from ui.state import Selection, show_error
 from ui.store import once
-from ui.text import escape, escape_html, percent, plain, shorten
-from ui.theme import DIVERGING, layout
+from ui.text import escape, escape_html, percent, plain, shorten, signed
+from ui.theme import DIVERGING, crosses, layout
 
 PATCH = "patch"
 """Key of the widget, in the session's state and in the URL alike."""
-_SHORT = 32
-"""Inputs of at most so many tokens are patched unasked, in a second or two."""
-_LITTLE = 0.1
-"""Of a smaller gap between two inputs, in logits or in a regression's output, parts would say little."""
+_SOON = 3e11
+"""Multiplications that are done unasked: some seconds on two cores."""
 _WINDOW = 40
 """Tokens shown at first, so that their cells and names have room."""
 _NAME = 16
@@ -33,6 +32,8 @@ _SOME = 0.1
 """Of the way to the donor's output, from which on a state is told of."""
 _STRETCHES = 5
 """Runs of layers that a sentence tells of."""
+_NAMED = 8
+"""Tokens that it names."""
 
 
 def section(selection: Selection, shown: Sequence[Exploration], numbers: Sequence[int], *, of: int) -> None:
@@ -56,12 +57,22 @@ def section(selection: Selection, shown: Sequence[Exploration], numbers: Sequenc
     into, donor = numbers
     st.markdown(
         f"Hidden states of input {donor} are put into input {into}, one token's in one layer at a time, and all above "
-        "is computed anew, routes too (activation patching). Where the output then goes over to that of input "
-        f"{donor}, there lies what tells the two apart."
+        "is computed anew, routes too, with nothing forced (activation patching). Where the output then goes over to "
+        f"that of input {donor}, there lies what tells the two apart."
     )
     longest = max(len(one.tokens) for one in shown)
-    if _SHORT < longest <= MOST and not st.toggle(
-        "Put them in", key=PATCH, bind="query-params", help="Some seconds, of long inputs half a minute."
+    if longest > MOST:
+        st.info(
+            f"States are put into inputs of {MOST} tokens at most; the longer of these has {longest:,}.",
+            icon=":material/grid_off:",
+        )
+        return
+    soon = work(selection.checkpoint.model, longest) <= _SOON
+    if not soon and not st.toggle(
+        "Put them in",
+        key=PATCH,
+        bind="query-params",
+        help="Of long inputs, or a large model, it may take minutes.",
     ):
         return
     try:
@@ -76,10 +87,12 @@ def section(selection: Selection, shown: Sequence[Exploration], numbers: Sequenc
         found.to_frame,
         "patching",
         f"{selection.name}-states-of-{donor}-in-{into}",
-        f"Heatmap, {layers} layers by {tokens} tokens: how far {_lead(found)} moves where the hidden state of input "
+        f"Heatmap, {layers} layers by {tokens} tokens: how far {found.measured} moves where the hidden state of input "
         f"{donor} is put into input {into}. {plain(said)}",
     )
     st.markdown(said)
+    if found.left_out:
+        st.caption(left_out(found, into, donor))
 
 
 def patched(selection: Selection, text: tuple[str, ...], donor: tuple[str, ...]) -> Patched:
@@ -94,16 +107,8 @@ def patched(selection: Selection, text: tuple[str, ...], donor: tuple[str, ...])
     )
 
 
-def _lead(found: Patched) -> str:
-    """What is moved, as plain text."""
-    if found.contrast is None:
-        return "the output"
-    first, second = (found.task.label_names[label] for label in found.contrast)
-    return f"the logit of {first} less that of {second}"
-
-
 def _short(found: Patched) -> str:
-    """The same in a chart, HTML-safe."""
+    """What is moved, in a chart, HTML-safe."""
     if found.contrast is None:
         return "output"
     first, second = (escape_html(shorten(found.task.label_names[label], 24)) for label in found.contrast)
@@ -116,18 +121,16 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     Args:
         into, donor: the inputs' numbers.
     """
-    layers, tokens = found.moved.shape
+    moved, flips = found.moved, found.flips
+    layers, tokens = moved.shape
     names, mine, donors = _names(found)
-    limit = max(abs(found.gap), float(np.nanmax(np.abs(found.moved), initial=0.0)), 1e-6)
-    text = np.full((layers, tokens), "", dtype=object)
-    for layer, place in np.argwhere(~np.isnan(found.moved)):
-        text[layer, place] = _hover(found, layer, place, mine[place], donors[place], donor)
+    limit = max(abs(found.gap), float(np.nanmax(np.abs(moved), initial=0.0)), 1e-6)
     fig = go.Figure(
         go.Heatmap(
-            z=found.moved,
+            z=moved,
             x=list(range(tokens)),
             y=layer_names(range(layers)),
-            customdata=text,
+            customdata=_hover(found, mine, donors, donor),
             hovertemplate="%{customdata}<extra></extra>",
             hoverongaps=False,
             zmin=-limit,
@@ -138,18 +141,9 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
             colorbar={"title": {"text": "change"}, "thickness": 12},
         )
     )
-    rows, columns = np.nonzero(found.flips)
+    rows, columns = np.nonzero(flips)
     if len(rows):
-        fig.add_trace(
-            go.Scatter(
-                x=columns,
-                y=[f"layer {row}" for row in rows],
-                mode="markers",
-                marker={"symbol": "x", "size": 8, "color": "white", "line": {"width": 1, "color": "#1b2430"}},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
+        fig.add_trace(crosses(columns, [f"layer {row}" for row in rows]))
     gaps = sum(name is None for name in found.donors)
     notes = ["✕ another answer"] * bool(len(rows))
     notes += [f"blank: input {donor} has no token there ({gaps} of {tokens})"] * bool(gaps)
@@ -157,8 +151,8 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     layout(
         fig,
         f"How far each hidden state of input {donor} moves input {into}",
-        subtitle=f"{_short(found)}: {found.start:+.3f} (input {into}), {found.start + found.gap:+.3f} (input {donor})"
-        f"<br>{'; '.join(notes)}",
+        subtitle=f"{_short(found)}: {signed(found.start, 3)} (input {into}), {signed(found.start + found.gap, 3)} "
+        f"(input {donor})<br>{'; '.join(notes)}",
         x=f"token of input {into} (token of input {donor} in brackets, where it is another one)",
         height=grid_height(layers, 240),
         margin=TWO_LINES,
@@ -189,26 +183,34 @@ def _names(found: Patched) -> tuple[list[str], list[str], list[str]]:
     return names, mine, donors
 
 
-def _hover(found: Patched, layer: int, place: int, mine: str, donors: str, donor: int) -> str:
-    moved = float(found.moved[layer, place])
-    lines = [
-        f"entering layer {layer}, token {place}: <b>{mine}</b>, with the state of <b>{donors}</b> of input {donor}",
-        f"change {moved:+.3f}, to {found.start + moved:+.3f}{_part(found, moved)}",
-    ]
-    if found.flips[layer, place]:
-        lines.append(f"answer: {escape_html(_answer(found, layer, place))}")
-    if found.rerouted is not None:
-        lines.append(f"routed layers that take other experts: {found.rerouted[layer, place]}")
-    return "<br>".join(lines)
+def _hover(found: Patched, mine: Sequence[str], donors: Sequence[str], donor: int) -> np.ndarray:
+    """What each cell says, `(L, T)`; nothing where no state is put in.
+
+    Args:
+        mine, donors: tokens, HTML-safe.
+        donor: the other input's number.
+    """
+    moved, parts, flips = found.moved, found.parts, found.flips
+    texts = np.full(moved.shape, "", dtype=object)
+    for layer, place in np.argwhere(~np.isnan(moved)):
+        change, part = float(moved[layer, place]), float(parts[layer, place])
+        way = "" if np.isnan(part) else f" ({_of_the_way(part)})"
+        lines = [
+            f"entering layer {layer}, token {place}: <b>{mine[place]}</b>, with the state of <b>{donors[place]}</b> of "
+            f"input {donor}",
+            f"change {signed(change, 3)}, to {signed(found.start + change, 3)}{way}",
+        ]
+        if flips[layer, place]:
+            answer = found.task.label_names[int(found.logits[layer, place].argmax())]
+            lines.append(f"answer: {escape_html(answer)}")
+        if found.rerouted is not None:
+            lines.append(f"routed layers in which others take other experts: {found.rerouted[layer, place]}")
+        texts[layer, place] = "<br>".join(lines)
+    return texts
 
 
-def _part(found: Patched, moved: float) -> str:
-    """A change as a part of the gap, in brackets; nothing where the gap is too small to have parts."""
-    return "" if abs(found.gap) < _LITTLE else f" ({percent(moved / found.gap, 0)} of the way)"
-
-
-def _answer(found: Patched, layer: int, place: int) -> str:
-    return found.task.label_names[int(found.logits[layer, place].argmax())]
+def _of_the_way(part: float) -> str:
+    return f"{percent(round(part, 2) + 0.0, 0)} of the way"  # + 0.0 turns -0.0 into 0.0
 
 
 def in_words(found: Patched, into: int, donor: int) -> str:
@@ -217,28 +219,56 @@ def in_words(found: Patched, into: int, donor: int) -> str:
     Args:
         into, donor: the inputs' numbers.
     """
-    if abs(found.gap) < _LITTLE:
+    best, lead = found.strongest(), escape(found.measured)
+    parts = found.parts[range(len(best)), best]
+    if np.isnan(parts).all():
+        moved = found.moved[range(len(best)), best]
+        layer = int(np.nan_to_num(np.abs(moved), nan=-1.0).argmax())
         return (
-            f"The outputs of both inputs are nearly the same ({_lead(found)} differs by {abs(found.gap):.3f}), so "
-            "there is no difference to follow."
+            f"{lead[0].upper()}{lead[1:]} is nearly the same in both inputs ({abs(found.gap):.3f} apart), so there is "
+            f"no way between them to go. Most of all, one state moves it by {signed(float(moved[layer]), 3)}: entering "
+            f"layer {layer}, {_state(found, best[layer])}."
         )
-    best = found.strongest()
-    parts = [float(found.moved[layer, place]) / found.gap for layer, place in enumerate(best)]
-    best = [place if part >= _SOME else None for place, part in zip(best, parts, strict=True)]
-    runs = [list(run) for _, run in groupby(range(len(best)), key=best.__getitem__)]
+    told_of = [place if part >= _SOME else None for place, part in zip(best, parts, strict=True)]
+    if not any(place is not None for place in told_of):
+        return (
+            f"No single state brings {lead} {percent(_SOME, 0)} of the way from input {into} to input {donor}, in any "
+            "layer: what tells the two apart lies in several at once, or in what could not be put in."
+        )
+    runs = [list(run) for _, run in groupby(range(len(told_of)), key=told_of.__getitem__)]
     told = []
     for run in runs[:_STRETCHES]:
         where = f"layer {run[0]}" if len(run) == 1 else f"layers {run[0]} to {run[-1]}"
-        if (place := best[run[0]]) is None:
+        place = told_of[run[0]]
+        if place is None:
             told.append(f"{where} none")
             continue
-        most = max(parts[layer] for layer in run)
-        name = escape(shorten(found.tokens[place], _NAME))
-        told.append(
-            f"{where} **{name}** (token {place}, {'up to ' * (len(run) > 1)}{percent(most, 0)} of the way)"
-        )
+        most = _of_the_way(max(float(parts[layer]) for layer in run))
+        told.append(f"{where} {_state(found, place)} ({'up to ' * (len(run) > 1)}{most})")
     more = f"; and so on, {len(runs)} stretches in all" if len(runs) > _STRETCHES else ""
     return (
-        f"The state that brings {escape(_lead(found))} furthest from input {into} towards input {donor} is, entering "
-        f"{', '.join(told)}{more}. Less than {percent(_SOME, 0)} of the way counts as none; parts need not add up."
+        f"Which single state brings {lead} furthest from input {into} towards input {donor}: entering "
+        f"{'; '.join(told)}{more}. Less than {percent(_SOME, 0)} of the way counts as none; parts need not add up."
+    )
+
+
+def _state(found: Patched, place: int) -> str:
+    """A place and whose state is put in there, as Markdown."""
+    mine, donors = (escape(shorten(each[place] or "", _NAME)) for each in (found.tokens, found.donors))
+    return (
+        f"at **{mine}** (token {place})"
+        if mine == donors
+        else f"at **{mine}** (token {place}) that of **{donors}**"
+    )
+
+
+def left_out(found: Patched, into: int, donor: int) -> str:
+    """Which of the donor's tokens went nowhere, as Markdown."""
+    names = listed(f"**{escape(shorten(token, _NAME))}**" for token in found.left_out[:_NAMED])
+    more = f" and {len(found.left_out) - _NAMED:,} more" if len(found.left_out) > _NAMED else ""
+    one = len(found.left_out) == 1
+    return (
+        f":material/info: Not put in, as input {into} has no place for {'it' if one else 'them'}: {names}{more} of "
+        f"input {donor}. Tokens behind stand at other positions, and so may differ though they read the same. Pick the "
+        "two the other way round to see which of its tokens have no counterpart."
     )

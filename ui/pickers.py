@@ -28,6 +28,7 @@ def one_of(
     Args:
         default: what is picked at first, and then always one; None: nothing needs to be.
         anew: whether to go back to `default` in this run, whatever was picked before.
+        help: behind a question mark beside the label.
     """
     if anew:
         st.session_state[key] = default

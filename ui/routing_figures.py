@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from shrp.explore import Exploration
 from shrp.whatif import WhatIf
 from ui.text import escape_html, shorten_texts
-from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, layout, outline, pick_by_click
+from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, crosses, layout, outline, pick_by_click
 
 ONE_LINE, TWO_LINES, THREE_LINES = {"t": 78}, {"t": 96}, {"t": 114}
 """Margins above a plot, by how many lines its subtitle has."""
@@ -151,16 +151,7 @@ def what_if_heatmap(
         _outline(fig, taken, row)
     rows, columns = np.nonzero(flips)
     if len(rows):
-        fig.add_trace(
-            go.Scatter(
-                x=columns + BESIDE,
-                y=[f"layer {result.layers[row]}" for row in rows],
-                mode="markers",
-                marker={"symbol": "x", "size": 8, "color": "white", "line": {"width": 1, "color": "#1b2430"}},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
+        fig.add_trace(crosses(columns + BESIDE, [f"layer {result.layers[row]}" for row in rows]))
     forced = [(f.expert, f"layer {f.layer}") for f in result.route.forces if f.token == result.token]
     if forced:
         fig.add_trace(

@@ -143,6 +143,22 @@ def circles(x: Sequence[Any], y: Sequence[Any], size: int) -> go.Scatter:
     )
 
 
+def crosses(x: Sequence[Any], y: Sequence[Any]) -> go.Scatter:
+    """White crosses that mark cells of a map, legible on all of its colours.
+
+    Args:
+        x, y: their places.
+    """
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"symbol": "x", "size": 8, "color": "white", "line": {"width": 1, "color": "#1b2430"}},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
 def click_targets(
     x: Sequence[Any], y: Sequence[Any], cells: Sequence[Sequence[Any]], texts: Sequence[str], size: int = 24
 ) -> go.Scatter:

@@ -22,10 +22,7 @@ class DifferenceInstance(Instance):
     rather_than: int
 
     def explained(self, logits: Tensor) -> Tensor:
-        """The difference `(B, 1)`; above 0 the model finds the class likelier than the other one.
-
-        Args as of `Instance.explained`.
-        """
+        """The difference `(B, 1)`, of logits `(B, C)`; above 0 the class is likelier than the other one."""
         of_classes = super().explained(logits)
         return of_classes[:, [self.output]] - of_classes[:, [self.rather_than]]
 

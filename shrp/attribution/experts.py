@@ -62,7 +62,7 @@ class Coalitions:
 
     Args:
         instance: the input, of `prepare` or `shrp.attribution.difference.against`.
-        output: the class, in the order of the task's labels; 0 for regression, and of a difference.
+        output: the class, in the order of the task's labels; 0 for regression, and where the instance has one output.
 
     Raises:
         PlanError: the model has no expert layer.

@@ -125,7 +125,7 @@ class Instance:
         return self.explained(self.model(inputs_embeds=embeddings, **others).logits)
 
     def explained(self, logits: Tensor) -> Tensor:
-        """What is explained, of the logits as the model orders them."""
+        """What is explained `(B, C)`, of the logits `(B, C)` as the model orders them."""
         return logits.float()[:, list(self.columns)]
 
     def route(self) -> dict[int, Tensor]:

@@ -77,7 +77,7 @@ def input_x_gradient(instance: Instance, output: int) -> WordScores:
     """Embedding times gradient, summed over a word: a first-order estimate from one pass, no more.
 
     Args:
-        output: the class, in the order of the task's labels; 0 for regression.
+        output: the class, in the order of the task's labels; 0 for regression, and where the instance has one output.
     """
     embeddings = instance.embeddings.clone().requires_grad_()
     with torch.enable_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,6 +83,10 @@ def explain(
     if output is not None and output == rather_than:
         raise DataError(f"'{output}' has no lead over itself: name another class for --rather-than.")
     rival = None if rather_than is None else task.label_names.index(rather_than)
+    if not words and (output is not None or rather_than is not None):
+        stderr.print(
+            "--output and --rather-than say what words are explained by, and --no-words leaves these out"
+        )
     if patched and len(texts) != 2:
         raise DataError(
             f"--patched puts states of one text into another: give --text twice, not {len(texts)} times."
@@ -89,10 +94,11 @@ def explain(
     found = explore(loaded.model, loaded.tokenizer, task, texts)
     routed = bool(router_layers(loaded.model))
     replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
+    states = patch(loaded.model, loaded.tokenizer, task, *texts) if patched else None
     told = []
     for one in found:
         which = one.prediction if output is None else task.label_names.index(output)
-        if which == rival:  # as of a text that is answered so, unasked
+        if words and which == rival:  # as of a text that is answered so, unasked
             stderr.print(
                 f"'{' / '.join(one.text)[:60]}' is answered {rather_than}, which has no lead over itself: its words "
                 "are of that logit alone"
@@ -100,7 +106,6 @@ def explain(
         less = None if which == rival else rival
         scores = _word_scores(loaded, one, which, less, replaced_by) if words else None
         told.append((one, scores, which, less))
-    states = patch(loaded.model, loaded.tokenizer, task, *texts) if patched else None
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
@@ -256,47 +261,45 @@ def _rows(scores: WordScores, task: Task, *, routed: bool) -> list[dict[str, Any
 
 
 def _patched_as_json(states: Patched) -> dict[str, Any]:
-    of, rather_than = _contrast(states)
+    names = states.task.label_names or ("output",)
+    of, rather_than = [None, None] if states.contrast is None else [names[label] for label in states.contrast]
+    frame = states.to_frame()
+    told = ["layer", "position", "token", "from", "change", "part of the gap"]
+    rows = [{name.replace(" ", "_"): row[name] for name in told} for row in frame.to_dict("records")]
+    for row in rows:
+        logits = states.logits[row["layer"], row["position"]]
+        row["logits"] = dict(zip(names, map(float, logits), strict=True))
+        if states.rerouted is not None:
+            row["layers_rerouted"] = states.rerouted[row["layer"], row["position"]]
     return {
         "into": 1,
         "from": 2,
-        "of": of,
+        "of": of or "output",
         "rather_than": rather_than,
         "own": states.start,
         "other": states.start + states.gap,
-        "states": [
-            {name.replace(" ", "_"): value for name, value in row.items()}
-            for row in states.to_frame().to_dict("records")
-        ],
+        "left_out": list(states.left_out),
+        "states": rows,
     }
 
 
-def _contrast(states: Patched) -> tuple[str, str | None]:
-    """The class whose logit's lead is moved, and the one that it leads; of a regression the output."""
-    if states.contrast is None:
-        return "output", None
-    first, second = (states.task.label_names[label] for label in states.contrast)
-    return first, second
-
-
 def _print_patched(states: Patched) -> None:
-    of, less = _contrast(states)
-    what = "the output" if less is None else f"the logit of {of} less that of {less}"
     stdout.print(
-        f"{what}: {states.start:+.2f} in text 1, {states.start + states.gap:+.2f} in text 2; which state of text 2, "
-        "put into text 1, brings it furthest:"
+        f"{states.measured}: {signed(states.start, 2)} in text 1, {signed(states.start + states.gap, 2)} in text 2; "
+        "which state of text 2, put into text 1, moves it furthest:"
     )
-    rows = []
-    for layer, place in enumerate(states.strongest()):
-        moved = float(states.moved[layer, place])
-        rows.append(
-            {
-                "entering layer": layer,
-                "position": place,
-                "token": states.tokens[place],
-                "of text 2": states.donors[place],
-                "change": signed(moved, 2),
-                "part": f"{moved / states.gap:.0%}" if states.gap else "",
-            }
-        )
+    moved, parts = states.moved, states.parts
+    rows = [
+        {
+            "entering layer": layer,
+            "position": place,
+            "token": states.tokens[place],
+            "of text 2": states.donors[place],
+            "change": signed(float(moved[layer, place]), 2),
+            "part": "" if math.isnan(parts[layer, place]) else f"{round(parts[layer, place], 2) + 0.0:.0%}",
+        }
+        for layer, place in enumerate(states.strongest())
+    ]
     print_table("", rows)
+    if states.left_out:
+        stdout.print(f"of text 2 not put in, as text 1 has no place for it: {', '.join(states.left_out)}")

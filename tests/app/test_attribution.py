@@ -102,12 +102,15 @@ def test_one_class_is_explained_rather_than_another(open_page, save_tiny):
     exact = experts.shapley_values(experts.Coalitions(lead, 0))
     np.testing.assert_allclose(found[experts.METHODS[2]], exact.values[exact.fires], atol=1e-5)
     said = texts_of(at)
-    assert f"lead of its logit over that of contradiction, **{expected.full:+.3f}**" in said
+    assert f"the logit of neutral leads that of contradiction: **{expected.full:+.3f}**" in said
     assert "raises the logit of neutral less that of contradiction" in said
     at.segmented_control(key="target").set_value("contradiction").run()
     assert not at.exception
-    assert "Explained is the lead" not in texts_of(at)
-    assert at.segmented_control(key="rather_than").options == ["entailment", "neutral"]
+    said = texts_of(at)
+    assert "contradiction has no lead over itself, so its logit alone is explained" in said
+    assert "raises the logit of contradiction. " in said
+    at.segmented_control(key="target").set_value("entailment").run()
+    assert "raises the logit of entailment less that of contradiction" in texts_of(at)
 
 
 def test_the_label_of_an_input_of_the_data_is_told(open_page, tiny_checkpoint):
