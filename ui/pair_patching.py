@@ -244,7 +244,7 @@ def in_words(found: Patched, into: int, donor: int) -> str:
             told.append(f"{where} none")
             continue
         most = _of_the_way(max(float(parts[layer]) for layer in run))
-        told.append(f"{where} {_state(found, place)} ({'up to ' * (len(run) > 1)}{most})")
+        told.append(f"{where} {_state(found, place, 'up to ' * (len(run) > 1) + most)}")
     more = f"; and so on, {len(runs)} stretches in all" if len(runs) > _STRETCHES else ""
     return (
         f"Which single state brings {lead} furthest from input {into} towards input {donor}: entering "
@@ -252,14 +252,11 @@ def in_words(found: Patched, into: int, donor: int) -> str:
     )
 
 
-def _state(found: Patched, place: int) -> str:
-    """A place and whose state is put in there, as Markdown."""
+def _state(found: Patched, place: int, *more: str) -> str:
+    """A place, whose state is put in there, and more of it in brackets, as Markdown."""
     mine, donors = (escape(shorten(each[place] or "", _NAME)) for each in (found.tokens, found.donors))
-    return (
-        f"at **{mine}** (token {place})"
-        if mine == donors
-        else f"at **{mine}** (token {place}) that of **{donors}**"
-    )
+    whose = "" if mine == donors else f" that of **{donors}**"
+    return f"at **{mine}**{whose} ({', '.join([f'token {place}', *more])})"
 
 
 def left_out(found: Patched, into: int, donor: int) -> str:

@@ -96,8 +96,8 @@ def test_runs_of_layers_are_told_of():
     found = made([-2.0, 0.0], [2.0, 0.0], layers, donors=("t0", "x", "t2"))
     assert pair_patching.in_words(found, 1, 2) == (
         "Which single state brings the logit of negative less that of positive furthest from input 1 towards input 2: "
-        "entering layers 0 to 1 at **t1** (token 1) that of **x** (up to 100% of the way); layer 2 none; layer 3 at "
-        "**t0** (token 0) (50% of the way). Less than 10% of the way counts as none; parts need not add up."
+        "entering layers 0 to 1 at **t1** that of **x** (token 1, up to 100% of the way); layer 2 none; layer 3 at "
+        "**t0** (token 0, 50% of the way). Less than 10% of the way counts as none; parts need not add up."
     )
     none = made([-2.0, 0.0], [2.0, 0.0], [lead(0.1, -3)])
     assert (
