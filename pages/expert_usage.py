@@ -26,6 +26,7 @@ from ui import (
     loaders,
     measurements,
     pair_routes,
+    pairs_patched,
     specialisation_section,
     usage_figures,
     usage_history_figures,
@@ -400,12 +401,14 @@ def measured(selection: state.Selection) -> None:
         pair_routes.section(selection, stats, layer)
     except ShrpError as error:  # outputs that are no numbers say nothing of which input of a pair is which
         state.show_error(error)
+    pairs_patched.section(selection)
 
 
 selection = state.current()
 st.title("Expert usage", anchor=False)
 if not selection.is_routed:
     explain_no_routers(selection)
+    pairs_patched.section(selection)
     st.stop()
 first = st.container()
 over_training(

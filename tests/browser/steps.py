@@ -5,7 +5,8 @@ from urllib.parse import quote_plus, urlencode
 
 from ui.compare_sides import AS_IS
 
-NAME = "sst2-6of12"
+NAME, FAST = "sst2-6of12", "sst2-11of12"
+"""The checkpoint that is opened first, and one that computes several times as fast."""
 SENTENCE = "I would gladly sit through it all again tomorrow."
 TYPED = "[data-testid=stMain] textarea"
 """The box for sentences; the sidebar has another one, of slices."""

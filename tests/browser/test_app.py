@@ -13,6 +13,7 @@ import pytest
 from shrp.attribution import experts, instance
 
 from .steps import (
+    FAST,
     NAME,
     PAGES,
     SENTENCE,
@@ -38,7 +39,7 @@ def test_first_screen_is_useful(app_url, page, timing):
 
 
 def test_a_click_on_a_heatmap_cell_opens_its_profile_and_its_link_does_too(app_url, page, new_page):
-    page.goto(address(app_url, "expert_usage"))
+    page.goto(address(app_url, "expert_usage", checkpoint=FAST))
     page.locator(".st-key-usage-map .js-plotly-plot").wait_for()
     click_cell(page, "usage-map", "3", "8")
     wait_for_query(page, layer=8, expert=3)
@@ -135,9 +136,8 @@ def zipped(**files):
 
 
 def test_a_broken_checkpoint_is_refused_in_words_and_the_picked_one_stays(app_url, page):
-    other = "sst2-11of12"
-    page.goto(address(app_url, "overview", checkpoint=other))
-    page.get_by_role("heading", name=other).wait_for()
+    page.goto(address(app_url, "overview", checkpoint=FAST))
+    page.get_by_role("heading", name=FAST).wait_for()
     for name, content in (
         ("junk.zip", bytes(range(256)) * 20),
         ("pickled.zip", zipped(config__json="{}", pytorch_model__bin="\x80\x04.")),
@@ -145,10 +145,10 @@ def test_a_broken_checkpoint_is_refused_in_words_and_the_picked_one_stays(app_ur
     ):
         assert "is not loaded" in refused(sidebar_upload(page, "Load a checkpoint", name, content), name)
         settled(page)
-        assert page.get_by_role("heading", name=other).count()
-        assert f"checkpoint={other}" in page.url
+        assert page.get_by_role("heading", name=FAST).count()
+        assert f"checkpoint={FAST}" in page.url
     page.reload()
-    page.get_by_role("heading", name=other).wait_for()
+    page.get_by_role("heading", name=FAST).wait_for()
 
 
 def test_attribution_runs_and_finishes(app_url, page, shipped, timing):

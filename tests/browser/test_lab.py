@@ -4,15 +4,19 @@ import time
 
 import pytest
 
+from shrp.checkpoint import load
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.usage import measure_usage
 
-from .steps import address, metric, settled, slider_of, time_of_next_score, value_of
+from .conftest import ROOT
+from .steps import FAST, address, metric, settled, slider_of, time_of_next_score, value_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+EXPERTS = 132
+"""Of 11 layers."""
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +25,9 @@ def probe():
 
 
 @pytest.fixture(scope="module")
-def score_of(shipped, probe):
+def score_of(probe):
     """`score_of(budget)`: the library's own score of the rebuilt, pruned model, as the lab writes it."""
+    shipped = load(ROOT / "checkpoints" / FAST)
     usage = measure_usage(shipped.model, shipped.tokenizer, probe).shares()
 
     def score(budget):
@@ -32,30 +37,32 @@ def score_of(shipped, probe):
     return score
 
 
+def lab(app_url, **query):
+    return address(app_url, "pruning_lab", checkpoint=FAST, **query)
+
+
 def wait_for_exact(page, budget):
-    page.get_by_text(f"{budget} of 72", exact=True).first.wait_for()
+    page.get_by_text(f"{budget} of {EXPERTS}", exact=True).first.wait_for()
     page.wait_for_function("() => !document.body.innerText.includes('A running estimate')")
 
 
 def test_a_link_restores_the_lab(app_url, page):
     from playwright.sync_api import expect
 
-    page.goto(
-        address(app_url, "pruning_lab", keep="Per layer", per_layer=3, select="Random (control)", seed=7)
-    )
+    page.goto(lab(app_url, keep="Per layer", per_layer=3, select="Random (control)", seed=7))
     assert value_of(slider_of(page)) == 3
-    page.get_by_text("18 of 72", exact=True).first.wait_for()
+    page.get_by_text(f"33 of {EXPERTS}", exact=True).first.wait_for()
     expect(page.get_by_role("spinbutton", name="Seed of the draw")).to_have_value("7")
     settled(page)
 
 
 def test_two_people_drag_the_slider_at_once(app_url, new_page, score_of, timing):
-    wanted = (12, 7)
+    wanted = (32, 13)
     expected = [score_of(budget) for budget in wanted]
     assert expected[0] != expected[1]  # or a mix-up would not be seen
     people = [new_page(), new_page()]
     for person in people:
-        person.goto(address(app_url, "pruning_lab"))
+        person.goto(lab(app_url))
         slider_of(person)
     places = []
     for person in people:
