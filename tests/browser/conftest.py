@@ -14,7 +14,7 @@ import pytest
 from shrp.checkpoint import load
 
 from ..conftest import TIMED
-from .steps import NAME
+from .steps import FAST
 
 ROOT = Path(__file__).parent.parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -83,8 +83,8 @@ def _started(environment: dict[str, str], log: Path) -> tuple[subprocess.Popen, 
 
 @pytest.fixture(scope="session")
 def shipped():
-    """The checkpoint that the app opens first."""
-    return load(ROOT / "checkpoints" / NAME)
+    """The checkpoint that most tests open."""
+    return load(ROOT / "checkpoints" / FAST)
 
 
 @pytest.fixture(scope="session")

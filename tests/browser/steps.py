@@ -129,8 +129,8 @@ _WATCH_HEADLINE = """
 
 
 def address(app_url, name, **query):
-    """The address of a page on the first checkpoint and the probe set, unless the query says otherwise."""
-    return f"{app_url}/{name}?{urlencode({'checkpoint': NAME, 'source': 'probe'} | query)}"
+    """The address of a page on the faster checkpoint and the probe set, unless the query says otherwise."""
+    return f"{app_url}/{name}?{urlencode({'checkpoint': FAST, 'source': 'probe'} | query)}"
 
 
 def address_with_charts(app_url, name, **query):
@@ -138,7 +138,7 @@ def address_with_charts(app_url, name, **query):
     asked = {
         "routing": {"text": SENTENCE},
         "attribution": {"text": SENTENCE},
-        "compare": {"b": "sst2-11of12", "b_is": AS_IS},  # a pruned side would have no usage to draw
+        "compare": {"b": NAME, "b_is": AS_IS},  # a pruned side would have no usage to draw
     }
     return address(app_url, name, **asked.get(name, {}), **query)
 

@@ -39,7 +39,7 @@ def test_first_screen_is_useful(app_url, page, timing):
 
 
 def test_a_click_on_a_heatmap_cell_opens_its_profile_and_its_link_does_too(app_url, page, new_page):
-    page.goto(address(app_url, "expert_usage", checkpoint=FAST))
+    page.goto(address(app_url, "expert_usage"))
     page.locator(".st-key-usage-map .js-plotly-plot").wait_for()
     click_cell(page, "usage-map", "3", "8")
     wait_for_query(page, layer=8, expert=3)
@@ -136,7 +136,7 @@ def zipped(**files):
 
 
 def test_a_broken_checkpoint_is_refused_in_words_and_the_picked_one_stays(app_url, page):
-    page.goto(address(app_url, "overview", checkpoint=FAST))
+    page.goto(address(app_url, "overview"))
     page.get_by_role("heading", name=FAST).wait_for()
     for name, content in (
         ("junk.zip", bytes(range(256)) * 20),
@@ -203,7 +203,7 @@ def test_typed_text_goes_along_to_other_pages(app_url, page):
 
 
 def test_the_first_page_has_an_address_of_its_own(app_url, page):
-    page.goto(address(app_url, "overview"))
+    page.goto(address(app_url, "overview", checkpoint=NAME))
     settled(page)
     opened = "[data-testid=stSidebarNavLink][aria-current=page]"
     assert page.get_by_text("Page not found").count() == 0

@@ -4,15 +4,13 @@ import time
 
 import pytest
 
-from shrp.checkpoint import load
 from shrp.data import load_probe
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.usage import measure_usage
 
-from .conftest import ROOT
-from .steps import FAST, address, metric, settled, slider_of, time_of_next_score, value_of
+from .steps import address, metric, settled, slider_of, time_of_next_score, value_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 EXPERTS = 132
@@ -25,9 +23,8 @@ def probe():
 
 
 @pytest.fixture(scope="module")
-def score_of(probe):
+def score_of(shipped, probe):
     """`score_of(budget)`: the library's own score of the rebuilt, pruned model, as the lab writes it."""
-    shipped = load(ROOT / "checkpoints" / FAST)
     usage = measure_usage(shipped.model, shipped.tokenizer, probe).shares()
 
     def score(budget):
@@ -35,10 +32,6 @@ def score_of(probe):
         return f"{evaluate(pruned, shipped.tokenizer, probe).score:.1%}"
 
     return score
-
-
-def lab(app_url, **query):
-    return address(app_url, "pruning_lab", checkpoint=FAST, **query)
 
 
 def wait_for_exact(page, budget):
@@ -49,7 +42,9 @@ def wait_for_exact(page, budget):
 def test_a_link_restores_the_lab(app_url, page):
     from playwright.sync_api import expect
 
-    page.goto(lab(app_url, keep="Per layer", per_layer=3, select="Random (control)", seed=7))
+    page.goto(
+        address(app_url, "pruning_lab", keep="Per layer", per_layer=3, select="Random (control)", seed=7)
+    )
     assert value_of(slider_of(page)) == 3
     page.get_by_text(f"33 of {EXPERTS}", exact=True).first.wait_for()
     expect(page.get_by_role("spinbutton", name="Seed of the draw")).to_have_value("7")
@@ -62,7 +57,7 @@ def test_two_people_drag_the_slider_at_once(app_url, new_page, score_of, timing)
     assert expected[0] != expected[1]  # or a mix-up would not be seen
     people = [new_page(), new_page()]
     for person in people:
-        person.goto(lab(app_url))
+        person.goto(address(app_url, "pruning_lab"))
         slider_of(person)
     places = []
     for person in people:
