@@ -21,6 +21,7 @@ from transformers.utils import logging as hf_logging
 from shrp import checkpoint
 from shrp.errors import TrainingError, first_line
 from shrp.families import family_of, output_layer
+from shrp.saving import EXPORT
 from shrp.tasks import TASKS, Task, may_be_one
 from shrp.tokenizer_files import check_class
 from shrp.try_out import read_as, unembedded
@@ -57,8 +58,15 @@ def base_config(base: str) -> PreTrainedConfig:
         raise TrainingError(
             f"{base!r} is neither a folder with a model nor one that the hub gives just now."
         ) from error
+    _refuse_export(base, config)
     family_of(config)
     return config
+
+
+def _refuse_export(base: str, config: PreTrainedConfig) -> None:
+    """Raise what `checkpoint.read_config` says of an export, which has a family's config but no weights."""
+    if getattr(config, "format", None) == EXPORT:
+        checkpoint.read_config(base)
 
 
 def is_classifier(base: str) -> bool:
@@ -110,6 +118,7 @@ def load_base(
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         family_of(config)
+        _refuse_export(base, config)
         if hasattr(config, "shrp"):
             checkpoint.read_config(base)  # one of ours, but not readable: its error says why
         if Path(base).is_dir() and not checkpoint.has_vocabulary(base):

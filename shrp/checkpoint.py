@@ -35,6 +35,7 @@ from shrp.prune import prune
 from shrp.rebuild import fill, without_weights
 from shrp.reference import Reference
 from shrp.saving import CONFIG as CONFIG
+from shrp.saving import EXPORT
 from shrp.saving import WEIGHTS as WEIGHTS
 from shrp.saving import save as save
 from shrp.tokenizer_files import refuse_paths
@@ -253,7 +254,7 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
         json.dumps(data, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:  # also of a number of too many digits
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
-    if isinstance(data, dict) and data.get("format") == "shrp-onnx":
+    if isinstance(data, dict) and data.get("format") == EXPORT:
         raise CheckpointError(
             f"{folder} is an export to ONNX, which onnxruntime serves; give the checkpoint that it was made from."
         )

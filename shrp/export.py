@@ -28,11 +28,11 @@ from shrp.errors import ExportError, first_line
 from shrp.evaluate import label_columns
 from shrp.export_check import compare, probe_of, speedup
 from shrp.export_graph import count_products, quantise, write_graph
-from shrp.export_hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer
+from shrp.export_hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer, padding_token
 from shrp.measure import cost, dense_cost
 from shrp.plan import first_experts
 from shrp.prune import prune
-from shrp.saving import CONFIG, GRAPH, entries, put_in_place
+from shrp.saving import CONFIG, EXPORT, GRAPH, entries, put_in_place
 from shrp.score_rows import teacher_rows
 
 TOLERANCE = 1e-4
@@ -41,7 +41,7 @@ logit where that is above 1.
 """
 MODEL, TOKENIZER = GRAPH, "tokenizer.json"
 FILES = {MODEL, TOKENIZER, TOKENIZER_CONFIG, CONFIG}
-FORMAT, FORMAT_VERSION = "shrp-onnx", 2
+FORMAT, FORMAT_VERSION = EXPORT, 2
 _ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
 
@@ -191,7 +191,7 @@ def export_folder(
             report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check, data=data)
             backend.save(str(partial / TOKENIZER))
             labels = _labels(model, info)
-            config = hub_config(model, labels) | {
+            config = hub_config(model, info.task, labels) | {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
                 "model": _describe(model, info, int8),
@@ -213,7 +213,7 @@ def export_folder(
             }
             settings = hub_tokenizer(tokenizer, longest, report.inputs)
             for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, settings)):
-                text = json.dumps(content, indent=2, allow_nan=False, default=str)
+                text = json.dumps(content, indent=2, allow_nan=False)
                 (partial / name).write_text(f"{text}\n", encoding="utf-8")
             put_in_place(partial, folder)
     except OSError as error:
@@ -266,7 +266,7 @@ def serving_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> To
         direction="right",  # as `collate`
         pad_id=tokenizer.pad_token_id or 0,
         pad_type_id=tokenizer.pad_token_type_id,
-        pad_token=tokenizer.pad_token or "[PAD]",
+        pad_token=padding_token(tokenizer),
     )
     return core
 

@@ -6,23 +6,31 @@ It describes the model by its family's config, which knows nothing of pruned lay
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.tasks import Task
+
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
-def hub_config(model: PreTrainedModel, labels: Sequence[str]) -> dict[str, Any]:
-    """The family's config, as JSON-able data but for types.
+def hub_config(model: PreTrainedModel, task: Task, labels: Sequence[str]) -> dict[str, Any]:
+    """The family's config, as JSON-able data; what is no number there is null.
 
     Args:
+        task: what the model answers, by which a pipeline turns logits into probabilities, or leaves them.
         labels: what each of the graph's outputs stands for; none of a regression.
     """
-    named = {"id2label": {str(place): name for place, name in enumerate(labels)}} if labels else {}
-    named |= {"label2id": {name: place for place, name in enumerate(labels)}} if labels else {}
-    return model.config.to_diff_dict() | {"architectures": [type(model).__name__]} | named
+    own = json.dumps(model.config.to_diff_dict(), default=str)
+    found = json.loads(own, parse_constant=lambda _: None) | {"architectures": [type(model).__name__]}
+    found["problem_type"] = "regression" if task.is_regression else "single_label_classification"
+    if labels:
+        found["id2label"] = {str(place): name for place, name in enumerate(labels)}
+        found["label2id"] = {name: place for place, name in enumerate(labels)}
+    return found
 
 
 def hub_tokenizer(
@@ -41,7 +49,13 @@ def hub_tokenizer(
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
         "model_input_names": list(inputs),
+        "pad_token": padding_token(tokenizer),
         "padding_side": "right",
         "truncation_side": tokenizer.truncation_side,
         "clean_up_tokenization_spaces": False,
     }
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a batch is padded with: of a tokenizer without such a token its first one, as the mask hides it."""
+    return tokenizer.pad_token or tokenizer.convert_ids_to_tokens(0)

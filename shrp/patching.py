@@ -25,15 +25,16 @@ from shrp.errors import DataError
 from shrp.evaluate import label_columns
 from shrp.explore import token_labels
 from shrp.families import encoder_layers
+from shrp.metrics import to_predictions
 from shrp.partial import run_from
 from shrp.routing import RoutingRecord, record_routing
 from shrp.tasks import Task
 
 MOST = 128
 """Tokens of an input, each of which takes passes through all layers of the model."""
-LITTLE, LITTLE_PART = 0.1, 0.02
-"""Between two inputs a smaller gap, in logits, or in a regression as a part of the larger output, is not divided:
-parts of it would say little."""
+LITTLE, LITTLE_PART = 0.1, 0.05
+"""Between two inputs a smaller gap, in logits, or as a part of the most that a state moves, is not divided: parts of it
+would say little."""
 TOKENS_AT_ONCE = 1024
 """Tokens of the changed copies that pass the model together."""
 
@@ -106,10 +107,11 @@ class Patched:
     @property
     def parts(self) -> np.ndarray:
         """`(L, T)`: `moved` as a part of `gap`; all nan where the gap is too small to be divided."""
-        least = LITTLE
-        if self.contrast is None:
-            least = LITTLE_PART * max(abs(self.start), abs(self.start + self.gap))
-        return self.moved / self.gap if abs(self.gap) > least else np.full(self.logits.shape[:2], np.nan)
+        moved = self.moved
+        least = LITTLE_PART * float(np.nanmax(np.abs(moved), initial=0.0))
+        if self.contrast is not None:
+            least = max(least, LITTLE)
+        return moved / self.gap if abs(self.gap) > least else np.full(moved.shape, np.nan)
 
     @property
     def flips(self) -> np.ndarray:
@@ -169,8 +171,8 @@ def patch(
         progress: called with the states that were put in and how many there are.
 
     Raises:
-        DataError: an input has not the task's number of texts, more than `MOST` tokens, or what no tokenizer reads; or
-            the tokenizer is a slow one.
+        DataError: an input has not the task's number of texts, more than `MOST` tokens, or what no tokenizer reads; the
+            tokenizer is a slow one; or the model's outputs are no numbers.
     """
     for one in (text, donor):
         if len(one) != len(task.text_columns):
@@ -194,6 +196,10 @@ def patch(
         with record_routing() as routes:
             own, entering = run_from(model, inputs, watch=layers)
         other, donors = run_from(model, others, watch=layers)
+        for logits in (own, other):
+            to_predictions(
+                task, logits[:, columns].float().cpu().numpy()
+            )  # which says so where they are no numbers
         tokens, places = len(ids[0]), np.flatnonzero(partner >= 0).tolist()
         logits = np.full((len(layers), tokens, len(columns)), np.nan)
         rerouted = np.zeros((len(layers), tokens), dtype=np.int64)

@@ -26,6 +26,8 @@ from shrp.reference import Reference
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 GRAPH = "model.onnx"
 """What an export has in place of weights (`shrp.export`)."""
+EXPORT = "shrp-onnx"
+"""The `format` of an export's config."""
 
 
 def save(

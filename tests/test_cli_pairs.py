@@ -37,12 +37,17 @@ def test_what_is_told_is_what_the_library_finds(shrp, folder, tmp_path):
     np.testing.assert_allclose(ends, frame[["low", "high"]], atol=1e-3)
     code, out, err = shrp(*options)
     assert code == 0, err
-    assert (
-        "n = 2 minimal pairs, in both directions; 1 more with other numbers of tokens are left out"
-        in " ".join(out.split())
-    )
+    assert told["of"] == "logit of the greater label less that of the smaller one"
+    said = " ".join(out.split())
+    assert "n = 2 minimal pairs, in both directions; 1 more with other numbers of tokens are left out" in said
+    assert "drawn of" not in said
     assert all(kind in out for kind in KINDS)
     assert "100.0%" in out  # of what differs, below all layers
+    with file.open("a") as rows:
+        rows.writelines(f"w{i} w{label},{label},n{i}\n" for i in range(4) for label in (0, 1))
+    said = " ".join(shrp(*options, "--most", 4)[1].split())
+    assert "n = 4 minimal pairs, in both directions; 1 more with" in said
+    assert "drawn of 6" in said
 
 
 def test_data_without_pairs_are_refused(shrp, folder):

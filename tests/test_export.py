@@ -19,15 +19,17 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from shrp import checkpoint, export_check
 from shrp import export as exporting
+from shrp.base import base_config, load_base
 from shrp.checkpoint_info import CheckpointInfo
 from shrp.config import ShrpConfig
-from shrp.errors import ExportError
+from shrp.errors import CheckpointError, ExportError
 from shrp.export import export_folder, export_onnx
+from shrp.export_hub import hub_config, hub_tokenizer
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS, custom_task
@@ -246,6 +248,50 @@ def test_hugging_faces_tools_know_the_family_the_labels_and_the_tokens(exported,
     ours = json.loads((exported / "config.json").read_text())
     assert not {"format", "model", "labels", "inputs", "check", "task"} & set(own.to_diff_dict())
     assert ours["task"] == "sst2"
+
+
+def test_a_pipeline_leaves_a_regressions_number_as_it_is_and_no_odd_number_of_a_config_stops_an_export(
+    static,
+):
+    model = static(num_labels=1)
+    model.config.odd, model.config.problem_type = float("inf"), None
+    config = hub_config(model, TASKS["stsb"], ())
+    assert (config["problem_type"], config["odd"]) == ("regression", None)
+    assert json.loads(json.dumps(config, allow_nan=False)) == config
+    assert hub_config(model, TASKS["sst2"], ("a", "b"))["problem_type"] == "single_label_classification"
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "unigram", "without padding"])
+def test_tokenizers_of_other_kinds_are_read_alike(tmp_path, kind):
+    words = ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "Ġa", "Ġjoy", "a", "joy", "▁a", "▁joy"]
+    if kind == "unigram":
+        core = Tokenizer(models.Unigram([(word, -float(i)) for i, word in enumerate(words)], unk_id=3))
+        core.pre_tokenizer = pre_tokenizers.Metaspace()
+    else:
+        core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+        core.pre_tokenizer = pre_tokenizers.ByteLevel()
+    core.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
+    special = {"unk_token": "<unk>", "mask_token": AddedToken("<mask>", lstrip=True, special=True)}
+    special |= {} if kind == "without padding" else {"pad_token": "<pad>"}
+    own = PreTrainedTokenizerFast(tokenizer_object=core, **special)
+    serving = exporting.serving_tokenizer(own, 8)
+    serving.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(hub_tokenizer(own, 8, ("input_ids", "attention_mask")))
+    )
+    read = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["a joy", "a joy a <mask> joy a a joy a joy", "joy"]
+    found = read(texts, padding=True, truncation=True, return_tensors="np")
+    expected = serving.encode_batch(texts)
+    np.testing.assert_array_equal(found["input_ids"], [one.ids for one in expected])
+    np.testing.assert_array_equal(found["attention_mask"], [one.attention_mask for one in expected])
+    assert len(read) == len(own)  # no token that the graph has no embedding for
+
+
+def test_an_export_is_no_base_to_train_from(exported):
+    for load in (load_base, lambda base, task: base_config(base)):
+        with pytest.raises(CheckpointError, match="is an export to ONNX"):
+            load(str(exported), TASKS["sst2"])
 
 
 def test_the_exported_tokenizer_pads_truncates_and_leaves_the_original_alone(exported, tiny_tokenizer):

@@ -199,8 +199,9 @@ def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
 @pytest.fixture
 def own_file(tmp_path, tiny_data):
     data = tiny_data()
-    lines = [f"{text},{data.task.label_names[label]}" for (text,), label in zip(data.texts, data.labels)]
-    (tmp_path / "own.csv").write_text("\n".join(["sentence,label", *lines]))
+    lines = [f"{text},{data.task.label_names[label]}," for (text,), label in zip(data.texts, data.labels)]
+    lines += [f"w1 w{label},{data.task.label_names[label]},a" for label in (0, 1)]
+    (tmp_path / "own.csv").write_text("\n".join(["sentence,label,twin", *lines]))
     return tmp_path / "own.csv"
 
 
@@ -209,6 +210,7 @@ COMMANDS = {
     "usage": ("--explained", "--exchanged", "--output-norms"),
     "sweep": ("--selection", "gate_norm", "--draws", "1"),
     "knock-out": ("--inputs", "16"),
+    "pairs": ("--pair-column", "twin"),
 }
 PRUNINGS = {
     "by usage": ("--per-layer", 2, "--full-precision"),

@@ -1,13 +1,18 @@
-"""Where what tells minimal pairs apart passes through the model, layer by layer: the last section of Expert usage."""
+"""Where what tells minimal pairs apart passes through the model, layer by layer: a section of Expert usage."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.batching import token_counts
 from shrp.errors import ShrpError
-from shrp.pairs_patched import KINDS, PairsPatched, patch_pairs
+from shrp.minimal_pairs import pairs_of
+from shrp.pairs_patched import KINDS, PairsPatched, patch_pairs, work
 from ui import pair_views
 from ui.downloads import chart
 from ui.state import Selection, show_error
@@ -17,6 +22,11 @@ from ui.theme import BLUE, DASHES, GREEN, ORANGE, SYMBOLS, layout, whiskers
 
 FOLLOW = "follow"
 """Key of the widget, in the session's state and in the URL alike."""
+_WORK = 1e12
+"""Multiplications that a look may take, about ten seconds on two cores: of more pairs some are drawn."""
+_FEWEST, _MOST = 32, 512
+"""Pairs that are looked at, however much work or little they are."""
+_HALF = 0.5
 _COLORS = dict(zip(KINDS, (BLUE, ORANGE, GREEN), strict=True))
 
 
@@ -31,15 +41,14 @@ def section(selection: Selection) -> None:
         key=FOLLOW,
         bind="query-params",
         help="Puts hidden states of each input of a minimal pair into the other one, layer by layer, and runs the "
-        "layers above anew, routes too (activation patching). Takes some seconds for a hundred pairs.",
+        "layers above anew, routes too (activation patching).",
     ):
         return
     try:
-        found = _patched(selection)
+        found, frame = _patched(selection)
     except ShrpError as error:
         show_error(error)
         return
-    frame = found.table()
     said = in_words(frame)
     chart(
         lines(frame, data.name),
@@ -50,29 +59,44 @@ def section(selection: Selection) -> None:
         f"the layer that they enter. {said}",
     )
     st.markdown(said)
-    every = found.n + found.left_out
-    others = f" Left out: {found.left_out:,} of {every:,} pairs, with other numbers of tokens." * bool(
-        found.left_out
+    measured = (
+        "output" if data.task.is_regression else "logit of the greater label less that of the smaller one"
     )
     st.caption(
-        "States of each input of a pair take their place in the other one: the first token's, which the task head "
-        "reads, those of tokens that differ, or those of all others. 100%: the output is that of the other input. The "
-        "three need not sum to 100%, as layers are not linear; pairs count by how far their outputs are apart, in both "
-        f"directions.{others} On Routing the same is shown of single pairs, token by token."
+        f"Measured is each input's {measured}: 100% of the way is what the other input of the pair has. States of the "
+        "one take their place in the other: the first token's, which the task head reads, those of tokens that differ, "
+        "or those of all others. The three need not sum to 100%, as layers are not linear; pairs count by how far "
+        f"their two inputs are apart, in both directions.{_not_there(found)} Routing shows single pairs token by token."
     )
 
 
-def _patched(selection: Selection) -> PairsPatched:
+def _not_there(found: PairsPatched) -> str:
+    """Which pairs are not in it, as further sentences."""
+    said, every = "", found.n + found.left_out + found.not_drawn
+    if found.left_out:
+        said += (
+            f" Left out: {found.left_out:,} of {every:,} pairs, whose inputs have other numbers of tokens."
+        )
+    if found.not_drawn:
+        said += f" Drawn at random: {found.n:,} of the {found.n + found.not_drawn:,} others."
+    return said
+
+
+def _patched(selection: Selection) -> tuple[PairsPatched, pd.DataFrame]:
+    """The exchange, and its table, whose bootstrap takes a moment too. Raises as `shrp.pairs_patched.patch_pairs`."""
     one, data = selection.checkpoint, selection.data
-    return once(
-        "pairs patched",
-        16,
-        (one.fingerprint, data.fingerprint, data.pairs),
-        "Minimal pairs",
-        lambda progress: patch_pairs(
-            one.model, one.tokenizer, data, max_length=one.info.max_length, progress=progress
-        ),
+    length = one.info.max_length
+    tokens = np.minimum(
+        token_counts(one.tokenizer, [data.texts[row] for row in pairs_of(data)[:, 0]]), length
     )
+    most = int(np.clip(_WORK / work(one.model, float(tokens.mean())), _FEWEST, _MOST))
+
+    def make(progress: Any) -> tuple[PairsPatched, pd.DataFrame]:
+        found = patch_pairs(one.model, one.tokenizer, data, max_length=length, most=most, progress=progress)
+        return found, found.table()
+
+    key = one.fingerprint, data.fingerprint, data.pairs
+    return once("pairs patched", 16, key, "Minimal pairs", make)
 
 
 def lines(frame: pd.DataFrame, data: str) -> go.Figure:
@@ -114,27 +138,29 @@ def lines(frame: pd.DataFrame, data: str) -> go.Figure:
     return fig
 
 
-def _hover(row) -> str:
-    ends = "" if row.low != row.low else f", 95% interval {percent(row.low)} to {percent(row.high)}"
-    return f"<b>{row.kind}</b>, entering layer {row.layer}<br>{percent(row.part)} of the way{ends}"
+def _share(part: float) -> str:
+    return percent(round(part, 3) + 0.0).replace("-", "−")  # + 0.0 turns -0.0 into 0.0
+
+
+def _hover(row: Any) -> str:
+    ends = "" if row.low != row.low else f", 95% interval {_share(row.low)} to {_share(row.high)}"
+    return f"<b>{row.kind}</b>, entering layer {row.layer}<br>{_share(row.part)} of the way{ends}"
 
 
 def in_words(frame: pd.DataFrame) -> str:
-    """Until where the tokens that differ bring most of the way, and from where on the first one does."""
+    """Up to which layer the tokens that differ bring most of the way, and from which on the first one does."""
     parts = frame.pivot(index="layer", columns="kind", values="part")
-    first, differ, others = (parts[kind] for kind in KINDS)
-    late = differ[differ >= 0.5].index
-    early = first[first >= 0.5].index
-    told = []
-    if len(late):
-        told.append(
-            f"The tokens that differ bring half of the way or more up to layer {late[-1]} ({percent(differ[late[-1]])})"
-        )
+    first, differ, others = (parts[kind].to_numpy() for kind in KINDS)
+    start = int(np.argmin(np.append(differ >= _HALF, False)))  # the first layer at which they don't
+    if start:
+        told = f"The tokens that differ bring half of the way or more up to layer {start - 1}"
+        told += f" ({_share(differ[start - 1])})"
     else:
-        told.append("In no layer do the tokens that differ bring half of the way")
-    if len(early):
-        told.append(f"the first token from layer {early[0]} on ({percent(first[early[0]])})")
+        told = "The tokens that differ bring less than half of the way"
+    end = len(first) - int(np.argmin(np.append(first[::-1] >= _HALF, False)))  # from here on it always does
+    if end < len(first):
+        told += f", the first token from layer {end} on ({_share(first[end])})"
     else:
-        told.append(f"the first token brings {percent(first.iloc[-1])} entering the last layer")
-    most = int(others.idxmax())
-    return f"{', '.join(told)}. All other tokens together bring most entering layer {most}: {percent(others[most])}."
+        told += f", the first token {_share(first[-1])} entering the last layer"
+    most = int(others.argmax())
+    return f"{told}. All other tokens together bring most entering layer {most}: {_share(others[most])}."

@@ -284,11 +284,14 @@ def _patched_as_json(states: Patched) -> dict[str, Any]:
 
 
 def _print_patched(states: Patched) -> None:
+    import numpy as np
+
+    moved, parts = states.moved, states.parts
+    furthest = "moves it furthest" if np.isnan(parts).all() else "brings it furthest towards that"
     stdout.print(
         f"{states.measured}: {signed(states.start, 2)} in text 1, {signed(states.start + states.gap, 2)} in text 2; "
-        "which state of text 2, put into text 1, moves it furthest:"
+        f"which state of text 2, put into text 1, {furthest}:"
     )
-    moved, parts = states.moved, states.parts
     rows = [
         {
             "entering layer": layer,

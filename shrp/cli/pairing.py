@@ -49,6 +49,9 @@ def pairs(
     pair_column: PairColumn = None,
     label_means: LabelMeanings = None,
     skip_incomplete: SkipIncomplete = False,
+    most: Annotated[
+        int | None, typer.Option(min=2, help="Of more pairs so many are drawn.", show_default="all")
+    ] = None,
     max_length: EvaluatedLength = None,
     device: Device = "cpu",
     json: AsJson = False,
@@ -68,30 +71,30 @@ def pairs(
     source = evaluation_data(data, loaded.info.task, own)
     length = max_length or loaded.info.max_length
     with told("pairs", len(source)) as progress:
-        found = patch_pairs(loaded.model, loaded.tokenizer, source, max_length=length, progress=progress)
+        found = patch_pairs(
+            loaded.model, loaded.tokenizer, source, max_length=length, most=most, progress=progress
+        )
     say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     table = found.table()
+    of = "output" if source.task.is_regression else "logit of the greater label less that of the smaller one"
     if json:
         made = provenance(loaded, source, length)
-        print_json(
-            {"n": found.n, "left_out": found.left_out, "layers": records(table, "part"), "provenance": made}
-        )
+        counts = {"n": found.n, "left_out": found.left_out, "not_drawn": found.not_drawn}
+        print_json({"of": of} | counts | {"layers": records(table, "part"), "provenance": made})
         return
     more = f"; {found.left_out:,} more with other numbers of tokens are left out" * bool(found.left_out)
+    more += f"; drawn of {found.n + found.not_drawn:,}" * bool(found.not_drawn)
     stdout.print(f"{source.name}: n = {found.n:,} minimal pairs, in both directions{more}")
     rows = []
     for layer, part in table.groupby("layer"):
         by = part.set_index("kind")
-        rows.append(
-            {"entering layer": str(layer)}
-            | {kind: _share(*by.loc[kind, ["part", "low", "high"]]) for kind in KINDS}
-        )
-    print_table("parts of the way to the other input's output, and 95% intervals over pairs", rows)
+        shares = {kind: _share(*by.loc[kind, ["part", "low", "high"]]) for kind in KINDS}
+        rows.append({"entering layer": str(layer)} | shares)
+    print_table(f"parts of the way to the other input's {of}, and 95% intervals over pairs", rows)
 
 
 def _share(part: float, low: float, high: float) -> str:
     """`54.1% (49.0 to 59.3)`, and no interval where it has none."""
-    part, low, high = (
-        round(100 * value, 1) + 0.0 for value in (part, low, high)
-    )  # + 0.0 turns -0.0 into 0.0
+    # + 0.0 turns -0.0 into 0.0
+    part, low, high = (round(100 * value, 1) + 0.0 for value in (part, low, high))
     return f"{part:.1f}%" + ("" if low != low else f" ({low:.1f} to {high:.1f})")

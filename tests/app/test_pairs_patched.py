@@ -50,7 +50,17 @@ def test_the_lines_are_what_the_library_finds(open_page, tiny_checkpoint):
     assert "n = 8 minimal pairs" in fig["layout"]["title"]["subtitle"]["text"].replace("<br>", " ")
     said = texts_of(at)
     assert pairs_patched.in_words(frame) in said
-    assert "Left out: 1 of 9 pairs" in said
+    assert "Left out: 1 of 9 pairs, whose inputs have other numbers of tokens" in said
+    assert "Drawn at random" not in said
+    assert "Measured is each input's logit of the greater label less that of the smaller one" in said
+
+
+def test_of_many_pairs_some_are_drawn(open_page, save_tiny, monkeypatch):
+    monkeypatch.setattr(pairs_patched, "_WORK", 1)
+    monkeypatch.setattr(pairs_patched, "_FEWEST", 3)
+    at = followed(open_page, save_tiny("drawn", layers=(0, 1)))
+    assert "Drawn at random: 3 of the 8 others" in texts_of(at)
+    assert "n = 3 minimal pairs" in figures(at)[0]["layout"]["title"]["subtitle"]["text"].replace("<br>", " ")
 
 
 def test_models_without_routers_have_it_too_and_data_without_pairs_not(open_page, save_tiny, tiny_checkpoint):
@@ -78,8 +88,13 @@ def frame_of(first, differ, others):
         ),
         (
             ((0, 0.1), (0.4, 0.2), (0.7, 0.9)),
-            "In no layer do the tokens that differ bring half of the way, the first token brings 10.0% entering the "
-            "last layer. All other tokens together bring most entering layer 1: 90.0%.",
+            "The tokens that differ bring less than half of the way, the first token 10.0% entering the last layer. "
+            "All other tokens together bring most entering layer 1: 90.0%.",
+        ),
+        (
+            ((0, 0.6, 0.2, 0.9), (1, 0.6, 0.3, 0.55), (-0.0001, -0.01, -0.01, -0.01)),
+            "The tokens that differ bring half of the way or more up to layer 1 (60.0%), the first token from layer 3 "
+            "on (90.0%). All other tokens together bring most entering layer 0: 0.0%.",
         ),
     ],
 )
