@@ -22,8 +22,8 @@ from ui.theme import BLUE, DASHES, GREEN, ORANGE, SYMBOLS, layout, whiskers
 
 FOLLOW = "follow"
 """Key of the widget, in the session's state and in the URL alike."""
-_WORK = 1e12
-"""Multiplications that a look may take, about ten seconds on two cores: of more pairs some are drawn."""
+_WORK = 2e12
+"""Multiplications that a look may take, about half a minute on two cores: of more pairs some are drawn."""
 _FEWEST, _MOST = 32, 512
 """Pairs that are looked at, however much work or little they are."""
 _HALF = 0.5
