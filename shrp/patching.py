@@ -186,9 +186,8 @@ def patch(
         raise DataError(
             f"Hidden states are put into inputs of at most {MOST} tokens, one state at a time; take shorter ones."
         )
-    parts = [
-        [span and span[0] for span in token_spans(tokenizer, one, limit)] for one in (text, donor)
-    ]  # None of special tokens
+    spans = [token_spans(tokenizer, one, limit) for one in (text, donor)]
+    parts = [[span and span[0] for span in each] for each in spans]  # None of special tokens
     partner, donor_tokens = aligned(*ids, *parts), token_labels(tokenizer, ids[1])
     inputs, others = (collate(tokenizer, encoded, [row], model.device) for row in (0, 1))
     layers, columns = range(len(encoder_layers(model))), label_columns(model, task)
@@ -196,10 +195,8 @@ def patch(
         with record_routing() as routes:
             own, entering = run_from(model, inputs, watch=layers)
         other, donors = run_from(model, others, watch=layers)
-        for logits in (own, other):
-            to_predictions(
-                task, logits[:, columns].float().cpu().numpy()
-            )  # which says so where they are no numbers
+        answers = torch.cat([own, other])[:, columns].float().cpu().numpy()
+        to_predictions(task, answers)  # which says so where they are no numbers
         tokens, places = len(ids[0]), np.flatnonzero(partner >= 0).tolist()
         logits = np.full((len(layers), tokens, len(columns)), np.nan)
         rerouted = np.zeros((len(layers), tokens), dtype=np.int64)
@@ -207,7 +204,7 @@ def patch(
             mine, new = entering[layer][0], donors[layer][0]
             # Where both states are the same, as below all layers of the same word, nothing can change.
             same = [place for place in places if torch.equal(mine[place], new[partner[place]])]
-            logits[layer, same] = own[0, columns].float().cpu().numpy()
+            logits[layer, same] = answers[0]
             changed = [place for place in places if place not in same]
             size = max(1, TOKENS_AT_ONCE // tokens)
             for begin in range(0, len(changed), size):
@@ -223,8 +220,7 @@ def patch(
         token_labels(tokenizer, ids[0]),
         tuple(None if place < 0 else donor_tokens[place] for place in partner),
         tuple(name for place, name in enumerate(donor_tokens) if place not in partner),
-        own[0, columns].float().cpu().numpy(),
-        other[0, columns].float().cpu().numpy(),
+        *answers,
         logits,
         rerouted if router_layers(model) else None,
     )
