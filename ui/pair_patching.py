@@ -55,10 +55,11 @@ def section(selection: Selection, shown: Sequence[Exploration], numbers: Sequenc
         )
         return
     into, donor = numbers
+    routes = ", routes too, with nothing forced" * selection.is_routed
     st.markdown(
         f"Hidden states of input {donor} are put into input {into}, one token's in one layer at a time, and all above "
-        "is computed anew, routes too, with nothing forced (activation patching). Where the output then goes over to "
-        f"that of input {donor}, there lies what tells the two apart."
+        f"is computed anew{routes} (activation patching). Where the output then goes over to that of input {donor}, "
+        "there lies what tells the two apart."
     )
     longest = max(len(one.tokens) for one in shown)
     if longest > MOST:

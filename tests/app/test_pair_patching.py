@@ -51,6 +51,7 @@ def test_models_without_routers_have_it_too(open_page, tiny_static_checkpoint):
     assert not at.exception
     (fig,) = maps(at)
     assert "other experts" not in fig["data"][0]["customdata"][0][0]
+    assert "routes too" not in texts_of(at)
 
 
 def test_long_inputs_are_patched_on_request(open_page, tiny_checkpoint, monkeypatch):
