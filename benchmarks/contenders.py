@@ -34,6 +34,7 @@ from shrp.layers import ExpertLayer
 from shrp.measure import counted_flops
 from shrp.plan import first_experts, make_plan
 from shrp.prune import prune, with_layers
+from shrp.relative import RelativePositions
 from shrp.timing import dense_like
 
 BERT_BASE = "bert-base"
@@ -64,10 +65,10 @@ class NaiveExpertLayer(ExpertLayer):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None,
-        position_bias: Tensor | None,
+        relative: RelativePositions | None,
         chosen: Tensor,
     ) -> Tensor:
-        outputs = self.expert_outputs(hidden_states, attention_mask, position_bias)
+        outputs = self.expert_outputs(hidden_states, attention_mask, relative)
         gates = F.one_hot(chosen, self.num_experts).to(outputs.dtype)
         return torch.einsum("bh,bhtd->btd", gates, outputs)
 

@@ -1,13 +1,17 @@
-"""What all layers do that attend: masks as encoders hand them down, position biases, attention probabilities.
+"""What all layers do that attend: masks as encoders hand them down, scores, attention probabilities.
 
 Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` heads or experts of `dh` dimensions, of which `m` are kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from shrp.relative import HeadPositions, RelativePositions
 
 
 def token_mask_of(attention_mask: Tensor | None) -> Tensor | None:
@@ -39,22 +43,21 @@ def _attention_bias(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor
 
 
 def score_bias(
-    attention_mask: Tensor | None, position_bias: Tensor | None, dtype: torch.dtype
+    attention_mask: Tensor | None, positions: HeadPositions | None, query: Tensor, key: Tensor
 ) -> Tensor | None:
-    """What is added to the scores of queries of `dtype`: the mask, and what relative positions say where they do.
+    """What is added to the scores of queries and keys `(B, H, T, dh)`: the mask, and what relative positions say.
 
     Args:
-        position_bias: of the heads that are computed, `(H, T, T)`, or `(B, 1, T, T)` for one of each input.
+        positions: of the heads that are computed, in families that have them.
     """
-    mask = _attention_bias(attention_mask, dtype)
-    if position_bias is None:
+    mask = _attention_bias(attention_mask, query.dtype)
+    if positions is None:
         return mask
-    bias = position_bias.to(dtype)
-    bias = bias if bias.dim() == 4 else bias.unsqueeze(0)
+    bias = positions.scores(query, key)
     if mask is None:
         return bias
     if mask.dtype == torch.bool:
-        return bias.masked_fill(~mask, torch.finfo(dtype).min)
+        return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
     return bias + mask
 
 
@@ -63,26 +66,27 @@ def attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    position_bias: Tensor | None,
+    positions: HeadPositions | None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention output of heads, `(B, H, T, dh)`, from queries, keys and values of that shape.
 
     Args:
-        attention_mask, position_bias: as for `score_bias`.
+        attention_mask, positions: as for `score_bias`.
         dropout: of the probabilities.
     """
-    bias = score_bias(attention_mask, position_bias, query.dtype)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    bias = score_bias(attention_mask, positions, query, key)
+    scale = None if positions is None else positions.scale * query.shape[-1] ** -0.5
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale)
 
 
 def attention_probs(
-    query: Tensor, key: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
+    query: Tensor, key: Tensor, attention_mask: Tensor | None, positions: HeadPositions | None
 ) -> Tensor:
     """Attention probabilities `(B, H, T, T)` of queries and keys `(B, H, T, dh)`; rows are queries."""
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    if position_bias is not None:
-        scores = scores + position_bias
+    if positions is not None:
+        scores = scores * positions.scale + positions.scores(query, key)
     mask = token_mask_of(attention_mask)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)
@@ -97,26 +101,39 @@ class KeptHeads(nn.Module):
     head_size: int
     attention_dropout: float
 
-    def of_heads(self, position_bias: Tensor | None) -> Tensor | None:
-        """The kept heads' rows of a position bias `(H, T, T)`, `(m, T, T)`."""
+    dropout: float
+
+    @property
+    def of_dense(self) -> Sequence[int] | Tensor:
+        """Which of the dense layer's heads they are: relative positions may say another thing to each."""
         raise NotImplementedError
 
     def attended(
-        self, hidden_states: Tensor, attention_mask: Tensor | None, position_bias: Tensor | None
+        self, hidden_states: Tensor, attention_mask: Tensor | None, relative: RelativePositions | None
     ) -> Tensor:
         """What each kept head takes from the tokens, `(B, m, T, dh)`; args as for `ExpertLayer.expert_outputs`."""
         dropout = self.attention_dropout if self.training else 0.0
-        return attend(*self._split(hidden_states), attention_mask, self.of_heads(position_bias), dropout)
+        return attend(*self._split(hidden_states), attention_mask, self._positions(relative), dropout)
 
     def attention_maps(
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        position_bias: Tensor | None = None,
+        relative: RelativePositions | None = None,
     ) -> Tensor:
         """Attention probabilities of the kept heads, `(B, m, T, T)`; args as for `ExpertLayer.attention_maps`."""
         query, key, _ = self._split(hidden_states)
-        return attention_probs(query, key, attention_mask, self.of_heads(position_bias))
+        return attention_probs(query, key, attention_mask, self._positions(relative))
+
+    def _positions(self, relative: RelativePositions | None) -> HeadPositions | None:
+        return None if relative is None else relative.of_heads(self.of_dense, self._project)
+
+    def _project(self, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys of distances' embeddings, `(S, d)` -> `(m, S, dh)` each."""
+        rows, both = F.dropout(distances, self.dropout, self.training), 2 * self.qkv.out_features // 3
+        fused = F.linear(rows, self.qkv.weight[:both], self.qkv.bias[:both])
+        query, key = fused.view(len(rows), 2, -1, self.head_size).permute(1, 2, 0, 3).unbind(0)
+        return query, key
 
     def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `(B, m, T, dh)` each."""

@@ -15,8 +15,9 @@ from shrp.batching import collate, encode, longest_input, token_counts
 from shrp.convert import layer_kinds
 from shrp.errors import PlanError
 from shrp.explore import token_labels
-from shrp.families import encoder_layers, family_of, position_bias
+from shrp.families import encoder_layers, family_of, relative_positions
 from shrp.partial import layer_inputs
+from shrp.relative import RelativePositions
 from shrp.special import special_mask
 
 
@@ -163,25 +164,31 @@ def _maps(
 ) -> tuple[str, tuple[int, ...], np.ndarray, np.ndarray | None]:
     """Of one layer, from what enters it, `(1, T, d)`: kind, heads, weights and router probabilities."""
     kind, module = layer_kinds(model)[layer], encoder_layers(model)[layer]
-    bias = position_bias(model, hidden_states.shape[1])
+    relative = relative_positions(model, hidden_states.shape[1])
     probs = None
     if kind == "dense":
-        weights = _dense_maps(model, layer, hidden_states, bias)
+        weights = _dense_maps(model, layer, hidden_states, relative)
         heads = range(model.config.num_attention_heads)
     else:
-        weights = module.attention_maps(hidden_states, position_bias=bias)
+        weights = module.attention_maps(hidden_states, relative=relative)
         heads = module.heads if kind in ("static", "narrow") else range(module.num_experts)
         if kind == "routed" and module.routing != "uniform":
             probs = module.router(hidden_states, None)[0].float().cpu().numpy()
     return kind, tuple(heads), weights[0].float().cpu().numpy(), probs
 
 
-def _dense_maps(model: PreTrainedModel, layer: int, hidden_states: Tensor, bias: Tensor | None) -> Tensor:
+def _dense_maps(
+    model: PreTrainedModel, layer: int, hidden_states: Tensor, relative: RelativePositions | None
+) -> Tensor:
     """Attention probabilities of a dense layer's heads, `(B, H, T, T)`."""
-    family, (b, t, _d) = family_of(model), hidden_states.shape
-    dense, heads = encoder_layers(model)[layer], model.config.num_attention_heads
-    query, key = (
-        dense.get_submodule(path)(hidden_states).view(b, t, heads, -1).transpose(1, 2)
-        for path in (family.query, family.key)
-    )
-    return attention_probs(query, key, None, bias)
+    family, heads = family_of(model), model.config.num_attention_heads
+    dense = encoder_layers(model)[layer]
+
+    def project(rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys, `(..., S, d)` -> `(..., H, S, dh)` each."""
+        both = (dense.get_submodule(path)(rows) for path in (family.query, family.key))
+        query, key = (one.unflatten(-1, (heads, -1)).transpose(-2, -3) for one in both)
+        return query, key
+
+    positions = None if relative is None else relative.of_heads(None, project)
+    return attention_probs(*project(hidden_states), None, positions)

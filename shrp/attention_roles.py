@@ -20,7 +20,7 @@ from shrp.batching import collate, encode, longest_input, token_spans
 from shrp.convert import layer_kinds
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.families import encoder_layers, position_bias
+from shrp.families import encoder_layers, relative_positions
 from shrp.intervals import of_mean
 from shrp.minimal_pairs import pairs_among, units_of
 from shrp.partial import run_from
@@ -131,10 +131,10 @@ def attention_roles(
         drawn.append(units[picked][(own > 0).cpu().numpy()])
         with torch.inference_mode():
             _, entering = run_from(model, batch, watch=list(layers))
-            bias = position_bias(model, length)
+            relative = relative_positions(model, length)
             for layer, module in layers.items():
                 weights = module.attention_maps(
-                    entering[layer], batch["attention_mask"], bias
+                    entering[layer], batch["attention_mask"], relative
                 )  # (B, H, T, T)
                 sums = torch.einsum("bhqk,brqk->bhr", weights.float(), places)
                 found[layer].append((sums / own[:, None, None])[own > 0].cpu().numpy())

@@ -43,7 +43,14 @@ from shrp.try_out import read_as, try_out
 from shrp.usage import UsageStats, measure_usage
 
 HISTORY = "history.jsonl"
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+)
 MADE_OF = (
     *(CONFIG, WEIGHTS, *VOCABULARIES),
     *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),

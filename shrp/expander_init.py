@@ -100,9 +100,9 @@ class _Probe(nn.Module):
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs
-    ) -> Tensor | tuple[Tensor]:
-        bias = self.layer.calling.position_bias(args)
+    ) -> Tensor | tuple[Tensor | None, ...]:
+        calling = self.layer.calling
+        mask, relative = calling.attention_mask(attention_mask), calling.relative(args, kwargs)
         self.caught["input"] = hidden_states
-        # (B, H, T, dh)
-        self.caught["outputs"] = self.layer.expert_outputs(hidden_states, attention_mask, bias)
+        self.caught["outputs"] = self.layer.expert_outputs(hidden_states, mask, relative)  # (B, H, T, dh)
         return self.dense(hidden_states, attention_mask, *args, **kwargs)

@@ -1,7 +1,7 @@
 """The ONNX graph of a classifier without routers, in standard operators and in a form that onnxruntime fuses.
 
-Attention is two plain products around a softmax, with one additive mask for all layers; int8 is onnxruntime's dynamic
-quantisation of that graph.
+Attention is two plain products around a softmax, in most families with one additive mask for all layers; int8 is
+onnxruntime's dynamic quantisation of that graph.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from shrp.errors import ExportError
+from shrp.families import family_of
 
 OPSET = 20
 """The first with a Gelu of its own, which onnxruntime runs as one kernel."""
@@ -57,17 +58,16 @@ class _PlainAttention(TorchFunctionMode):
 
 
 class _Logits(nn.Module):
-    """The model as a function of positional tensors, its padding mask made additive once for all layers."""
+    """The model as a function of positional tensors."""
 
     def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.names, self.calling = model, names, family_of(model).calling
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Token tensors `(B, T)` int64, in the order of `names` -> logits `(B, classes)`."""
         inputs = dict(zip(self.names, tensors, strict=True))
-        padding = 1.0 - inputs["attention_mask"].to(torch.float32)
-        inputs["attention_mask"] = padding[:, None, None, :] * torch.finfo(torch.float32).min  # (B, 1, 1, T)
+        inputs["attention_mask"] = self.calling.graph_mask(inputs["attention_mask"])
         with _PlainAttention():
             return self.model(**inputs).logits
 
@@ -121,7 +121,9 @@ def _keep_residuals_apart(graph: Any) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's remarks on packages and on its own code, which nobody can act on."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter", "onnxscript")
+    ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

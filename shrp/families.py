@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from shrp.calling import PLAIN, Calling, MPNetCalling
+from shrp.calling import PLAIN, Calling, DebertaV2Calling, MPNetCalling
 from shrp.errors import UnsupportedModelError
+from shrp.relative import RelativePositions
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,14 @@ FAMILIES: dict[str, Family] = {
         activation="activation",
         feed_forward_size="hidden_dim",
     ),
+    "deberta-v2": replace(
+        _BERT,
+        query="attention.self.query_proj",
+        key="attention.self.key_proj",
+        value="attention.self.value_proj",
+        calling=DebertaV2Calling(),
+        attention="eager",
+    ),
     "mpnet": Family(
         encoder="encoder",
         query="attention.attn.q",
@@ -120,7 +129,8 @@ def family_of(model_or_config: object) -> Family:
     """The adapter of a model or of its config.
 
     Raises:
-        UnsupportedModelError: no adapter for its `model_type`, or it is a decoder; names the supported families.
+        UnsupportedModelError: no adapter for its `model_type` (names the supported ones), or it is a decoder, or a
+            variant of its family that can't be converted.
     """
     config = getattr(model_or_config, "config", model_or_config)
     model_type = getattr(config, "model_type", type(config).__name__)
@@ -131,7 +141,9 @@ def family_of(model_or_config: object) -> Family:
         raise UnsupportedModelError(
             f"this {model_type} is configured as a decoder; SHRP converts encoders (is_decoder=False)."
         )
-    return FAMILIES[model_type]
+    family = FAMILIES[model_type]
+    family.calling.check(config)
+    return family
 
 
 def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -139,13 +151,13 @@ def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return family_of(model).layers(model)
 
 
-def position_bias(model: PreTrainedModel, tokens: int) -> Tensor | None:
-    """What relative positions add to the scores of all heads, `(H, T, T)`, or None in families without.
+def relative_positions(model: PreTrainedModel, tokens: int) -> RelativePositions | None:
+    """What relative positions say to the heads of all layers in a pass of `T` tokens, or None in families without.
 
     Within a pass the encoder hands it to its layers; this is for work on single ones. It has no gradient.
     """
     family = family_of(model)
-    return family.calling.compute_position_bias(model.base_model.get_submodule(family.encoder), tokens)
+    return family.calling.compute_relative(model.base_model.get_submodule(family.encoder), tokens)
 
 
 def positions(config: PreTrainedConfig) -> int:

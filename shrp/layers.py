@@ -16,7 +16,9 @@ from shrp.attending import KeptHeads, attend, attention_probs, token_mask_of
 from shrp.calling import PLAIN, Calling
 from shrp.config import Routing
 from shrp.hidden_states import tell
+from shrp.relative import HeadPositions, RelativePositions
 from shrp.routing import LayerTrace, active_recorders, overridden, straight_through, top_k_gates
+from shrp.tracing import traced
 
 
 def _may_overwrite() -> bool:
@@ -24,7 +26,7 @@ def _may_overwrite() -> bool:
 
     New memory for each intermediate result costs a static layer up to a third of its time.
     """
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
+    return not (torch.is_grad_enabled() or traced())
 
 
 def _add_and_norm(norm: nn.LayerNorm, hidden_states: Tensor, update: Tensor) -> Tensor:
@@ -127,31 +129,55 @@ class ExpertLayer(nn.Module):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        position_bias: Tensor | None = None,
+        relative: RelativePositions | None = None,
     ) -> Tensor:
         """Attention output of every expert, `o_h` of method.md step 1, `(B, H, T, dh)`.
 
         Args:
-            position_bias: `(H, T, T)`, in families that have one (`shrp.families.position_bias`).
+            relative: in families that have them (`shrp.families.relative_positions`).
         """
         dropout = self.attention_dropout if self.training else 0.0
-        return attend(*self.qkv(hidden_states), attention_mask, position_bias, dropout)
+        return attend(*self.qkv(hidden_states), attention_mask, self._positions(relative), dropout)
 
     def attention_maps(
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        position_bias: Tensor | None = None,
+        relative: RelativePositions | None = None,
     ) -> Tensor:
         """Attention probabilities of every expert, `(B, H, T, T)`, rows are queries; args as for `expert_outputs`."""
         query, key, _ = self.qkv(hidden_states)
-        return attention_probs(query, key, attention_mask, position_bias)
+        return attention_probs(query, key, attention_mask, self._positions(relative))
+
+    def _positions(self, relative: RelativePositions | None) -> HeadPositions | None:
+        """What relative positions say to all experts."""
+        return None if relative is None else relative.of_heads(None, lambda rows: self.project(rows))
+
+    def project(
+        self, distances: Tensor, experts: Sequence[int] | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys of the embeddings of distances, `(S, d)` -> `(m, S, dh)` each, by some experts or all."""
+        weight, bias = self.qkv_weight, self.qkv_bias  # (H, 3 dh, d), (H, 3 dh)
+        if experts is not None:
+            weight, bias = weight[experts], bias[experts]
+        rows = F.dropout(distances, self.dropout, self.training)
+        both = 2 * self.head_size
+        found = rows @ weight[:, :both].transpose(1, 2) + bias[:, None, :both]  # (m, S, 2 dh)
+        return found.split(self.head_size, -1)
+
+    def _project_chosen(self, distances: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """As `project` of `chosen` `(B,)`, each expert once, however many inputs chose it."""
+        if traced():
+            return self.project(distances, chosen)
+        experts, places = chosen.unique(return_inverse=True)
+        query, key = self.project(distances, experts)
+        return query[places], key[places]
 
     def _chosen_output(
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None,
-        position_bias: Tensor | None,
+        relative: RelativePositions | None,
         chosen: Tensor,
     ) -> Tensor:
         """Output of one expert an input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
@@ -163,15 +189,19 @@ class ExpertLayer(nn.Module):
             weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
             fused = torch.baddbmm(bias.unsqueeze(1), hidden_states, weight.transpose(1, 2))  # (B, T, 3 dh)
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
-        if position_bias is not None:
-            position_bias = position_bias[chosen].unsqueeze(1)  # (B, 1, T, T)
-        return attend(query, key, value, attention_mask, position_bias).squeeze(1)
+        positions = None
+        if relative is not None:
+            positions = relative.of_heads(chosen, lambda rows: self._project_chosen(rows, chosen)).one_each()
+        return attend(query, key, value, attention_mask, positions).squeeze(1)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
-    ) -> Tensor | tuple[Tensor]:
+    ) -> Tensor | tuple[Tensor | None, ...]:
         """Map `(B, T, d)` to `(B, T, d)` under the context's gates (method.md, steps 1 to 5)."""
-        position_bias = self.calling.position_bias(args)
+        attention_mask, relative = (
+            self.calling.attention_mask(attention_mask),
+            self.calling.relative(args, asked),
+        )
         token_mask = token_mask_of(attention_mask)
         recorders = active_recorders()
         probs = self.router(hidden_states, token_mask)  # (B, H) or (B, T, H)
@@ -183,12 +213,12 @@ class ExpertLayer(nn.Module):
         # The layer's own Top-1 gates need no look, which on an accelerator would wait for them.
         picks_one = (gates is own and self.routing == "sequence" and self.top_k == 1) or _picks_one(mixing)
         if any(r.keep_output_norms for r in recorders) or self.training or not picks_one:
-            outputs = self.expert_outputs(hidden_states, attention_mask, position_bias)  # (B, H, T, dh)
+            outputs = self.expert_outputs(hidden_states, attention_mask, relative)  # (B, H, T, dh)
             if any(r.keep_output_norms for r in recorders):
                 norms = _mean_norms(outputs, token_mask)
             mixed = _mix(mixing.to(outputs.dtype), outputs)
         else:
-            mixed = self._chosen_output(hidden_states, attention_mask, position_bias, mixing.argmax(-1))
+            mixed = self._chosen_output(hidden_states, attention_mask, relative, mixing.argmax(-1))
 
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         output = _add_and_norm(self.norm, hidden_states, update)
@@ -250,7 +280,7 @@ class StaticLayer(KeptHeads):
         super().__init__()
         self.layer, self.calling = layer, calling
         self.heads = tuple(heads)
-        """The kept experts, whose rows of a position bias are needed where the family has one."""
+        """The kept experts: relative positions, where the family has them, may say another thing to each."""
         self.kept, self.head_size, self.hidden_size = kept, head_size, hidden_size
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.qkv = nn.Linear(hidden_size, 3 * kept * head_size)
@@ -286,20 +316,23 @@ class StaticLayer(KeptHeads):
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
-    ) -> Tensor | tuple[Tensor]:
+    ) -> Tensor | tuple[Tensor | None, ...]:
         """Map `(B, T, d)` to `(B, T, d)`."""
-        outputs = self.attended(hidden_states, attention_mask, self.calling.position_bias(args))
+        attention_mask, relative = (
+            self.calling.attention_mask(attention_mask),
+            self.calling.relative(args, asked),
+        )
+        outputs = self.attended(hidden_states, attention_mask, relative)
         mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         output = _add_and_norm(self.norm, hidden_states, update)
         tell(self.layer, hidden_states, output)
         return self.calling.answer(output, asked)
 
-    def of_heads(self, position_bias: Tensor | None) -> Tensor | None:
+    @property
+    def of_dense(self) -> Sequence[int]:
         """As in `KeptHeads`."""
-        if position_bias is None:
-            return None
-        return torch.stack([position_bias[head] for head in self.heads])
+        return self.heads
 
 
 class DroppedLayer(nn.Module):
@@ -309,7 +342,9 @@ class DroppedLayer(nn.Module):
         super().__init__()
         self.layer, self.calling = layer, calling
 
-    def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Tensor | tuple[Tensor]:
+    def forward(
+        self, hidden_states: Tensor, *_: object, **asked: object
+    ) -> Tensor | tuple[Tensor | None, ...]:
         """Return `hidden_states` unchanged."""
         tell(self.layer, hidden_states, hidden_states)
         return self.calling.answer(hidden_states, asked)

@@ -26,7 +26,7 @@ from shrp.data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import label_columns, last_of, summarise
 from shrp.evaluation import Evaluation
-from shrp.families import encoder_layers, position_bias
+from shrp.families import encoder_layers, relative_positions
 from shrp.packed import Packing, expert_outputs, first_token_outputs, static_output
 from shrp.partial import first_token_logits, run_from, run_layers
 from shrp.plan import LayerPlan, PruningPlan
@@ -91,7 +91,7 @@ class LiveEvaluator:
         self.first, self.top = min(self.routed), len(encoder_layers(model)) - 1
         self.columns = label_columns(model, data.task)
         self.batches = self._split(tokenizer, batch_size, max_length)
-        self._position_bias = position_bias(model, max(b.packing.mask.shape[1] for b in self.batches))
+        self._relative = relative_positions(model, max(b.packing.mask.shape[1] for b in self.batches))
         self._kept = _Kept(memory)
 
     def on(self, data: TextData) -> LiveEvaluator:
@@ -259,7 +259,7 @@ class LiveEvaluator:
         self, batch: _Batch, layer: int, experts: Sequence[int], hidden: Tensor
     ) -> dict[int, Tensor]:
         compute = first_token_outputs if layer == self.top else expert_outputs
-        outputs = compute(self.routed[layer], experts, hidden, batch.packing, self._position_bias)
+        outputs = compute(self.routed[layer], experts, hidden, batch.packing, self._relative)
         return dict(zip(experts, outputs, strict=True))
 
     def _entering(self, batch: _Batch) -> Tensor:

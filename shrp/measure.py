@@ -101,24 +101,45 @@ def expert_layer_flops(d: int, H: int, routing: Routing, top_k: int, tokens: int
     because each expert's keys and values are needed for all tokens, Top-k because the layer is written so.
     """
     router = {"sequence": _product(1, d, H), "token": _product(tokens, d, H), "uniform": 0}[routing]
-    computed = 1 if routing == "sequence" and top_k == 1 else H
-    return router + static_layer_flops(d, d // H, computed, tokens)
+    return router + static_layer_flops(d, d // H, _computed(H, routing, top_k), tokens)
+
+
+def _computed(H: int, routing: Routing, top_k: int) -> int:
+    """How many of its experts an `ExpertLayer` computes for an input."""
+    return 1 if routing == "sequence" and top_k == 1 else H
 
 
 def _dense_layer(config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
     """Parameters and FLOPs of an unconverted layer."""
     d, ff = config.hidden_size, getattr(config, family_of(config).feed_forward_size)
-    return dense_layer_params(d, ff), dense_layer_flops(d, ff, tokens)
+    flops = dense_layer_flops(d, ff, tokens) + _position_flops(config, tokens, d, dense=True)
+    return dense_layer_params(d, ff), flops
 
 
-def _static_layer(d: int, dh: int, m: int, tokens: int) -> tuple[int, int]:
-    return static_layer_params(d, dh, m), static_layer_flops(d, dh, m, tokens)
+def _position_flops(config: PreTrainedConfig, tokens: int, width: int, *, dense: bool = False) -> int:
+    """What relative positions take in a layer with heads of `width` features in all."""
+    return family_of(config).calling.position_flops(config, tokens, width, dense=dense)
 
 
-def _narrow_layer(d: int, dh: int, heads: int, neurons: int, tokens: int) -> tuple[int, int]:
+def _static_layer(config: PreTrainedConfig, m: int, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of a `StaticLayer`, both linear in `m`."""
+    d = config.hidden_size
+    dh = d // config.num_attention_heads
+    flops = static_layer_flops(d, dh, m, tokens) + _position_flops(config, tokens, m * dh)
+    return static_layer_params(d, dh, m), flops
+
+
+def _narrow_layer(config: PreTrainedConfig, heads: int, neurons: int, tokens: int) -> tuple[int, int]:
     """Parameters and FLOPs of a `NarrowLayer`."""
+    d = config.hidden_size
+    dh = d // config.num_attention_heads
     width = heads * dh
-    flops = 4 * _product(tokens, d, width) + _attention(tokens, width) + 2 * _product(tokens, d, neurons)
+    flops = (
+        _position_flops(config, tokens, width)
+        + 4 * _product(tokens, d, width)
+        + _attention(tokens, width)
+        + 2 * _product(tokens, d, neurons)
+    )
     return narrow_layer_params(d, dh, heads, neurons), flops
 
 
@@ -127,15 +148,14 @@ def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int
     if isinstance(layer, DroppedLayer):
         return 0, 0
     if isinstance(layer, StaticLayer):
-        return _static_layer(layer.hidden_size, layer.head_size, layer.kept, tokens)
+        return _static_layer(config, layer.kept, tokens)
     if isinstance(layer, NarrowLayer):
-        return _narrow_layer(layer.hidden_size, layer.head_size, len(layer.kept_heads), layer.neurons, tokens)
+        return _narrow_layer(config, len(layer.kept_heads), layer.neurons, tokens)
     if isinstance(layer, ExpertLayer):
         d, experts, routing = layer.hidden_size, layer.num_experts, layer.routing
-        return (
-            expert_layer_params(d, experts, routing),
-            expert_layer_flops(d, experts, routing, layer.top_k, tokens),
-        )
+        flops = expert_layer_flops(d, experts, routing, layer.top_k, tokens)
+        computed = layer.head_size * _computed(experts, routing, layer.top_k)
+        return expert_layer_params(d, experts, routing), flops + _position_flops(config, tokens, computed)
     return _dense_layer(config, tokens)
 
 
@@ -159,7 +179,9 @@ def _rest(model: PreTrainedModel, tokens: int) -> tuple[int, int]:
 def _positions(model: PreTrainedModel, name: str, tokens: int) -> int:
     """How many token positions the linear map `name`, which is outside the encoder layers, is applied to."""
     parts = name.split(".")
-    if "embeddings_project" in parts:  # ELECTRA, where embeddings are narrower than the encoder
+    if {"embeddings_project", "embed_proj"} & set(
+        parts
+    ):  # ELECTRA, DeBERTa: embeddings narrower than the encoder
         return tokens
     if "pooler" in parts:
         return 1
@@ -295,8 +317,7 @@ def narrow_cost(model: PreTrainedModel, layers: int, experts: int, tokens: int =
     """
     _check_tokens(tokens)
     d = model.config.hidden_size
-    dh = d // num_experts_of(model)
-    one = _narrow_layer(d, dh, *size_like(d, dh, experts), tokens)
+    one = _narrow_layer(model.config, *size_like(d, d // num_experts_of(model), experts), tokens)
     return _beside_dense(model, layers, (layers * one[0], layers * one[1]), tokens)
 
 
@@ -309,9 +330,7 @@ def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TO
         ShrpError: `tokens` is below 1.
     """
     _check_tokens(tokens)
-    d = model.config.hidden_size
-    dh = d // num_experts_of(model)
-    none, all_in_one = _static_layer(d, dh, 0, tokens), _static_layer(d, dh, kept, tokens)
+    none, all_in_one = (_static_layer(model.config, m, tokens) for m in (0, kept))
     params, flops = ((layers - 1) * none[i] + all_in_one[i] for i in (0, 1))
     return _beside_dense(model, layers, (params, flops), tokens)
 

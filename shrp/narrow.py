@@ -71,7 +71,7 @@ class NarrowLayer(KeptHeads):
         self.hidden_size, self.head_size, self.neurons = hidden_size, head_size, neurons
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.drops_attended = drops_attended
-        # Which of the dense layer's they are: stored, since position biases are a head's own.
+        # Which of the dense layer's they are: stored, since relative positions may say another thing to each.
         self.register_buffer("kept_heads", torch.arange(heads))
         self.qkv = nn.Linear(hidden_size, 3 * heads * head_size)
         self.rest = _Rest(hidden_size, heads * head_size, neurons, eps)
@@ -94,9 +94,13 @@ class NarrowLayer(KeptHeads):
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
-    ) -> Tensor | tuple[Tensor]:
+    ) -> Tensor | tuple[Tensor | None, ...]:
         """Map `(B, T, d)` to `(B, T, d)`."""
-        mixed = self.attended(hidden_states, attention_mask, self.calling.position_bias(args))
+        attention_mask, relative = (
+            self.calling.attention_mask(attention_mask),
+            self.calling.relative(args, asked),
+        )
+        mixed = self.attended(hidden_states, attention_mask, relative)
         rest = self.rest
         update = rest.out(mixed.transpose(1, 2).flatten(2))
         attended = rest.norm(hidden_states + (self._drop(update) if self.drops_attended else update))
@@ -104,9 +108,10 @@ class NarrowLayer(KeptHeads):
         tell(self.layer, hidden_states, output)
         return self.calling.answer(output, asked)
 
-    def of_heads(self, position_bias: Tensor | None) -> Tensor | None:
+    @property
+    def of_dense(self) -> Tensor:
         """As in `KeptHeads`."""
-        return None if position_bias is None else position_bias[self.kept_heads]
+        return self.kept_heads
 
     def _drop(self, update: Tensor) -> Tensor:
         return F.dropout(update, self.dropout, self.training)

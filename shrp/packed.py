@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shrp.attending import attend
 from shrp.layers import ExpertLayer
+from shrp.relative import HeadPositions, RelativePositions
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +59,15 @@ def expert_outputs(
     experts: Sequence[int],
     hidden_states: Tensor,
     packing: Packing,
-    position_bias: Tensor | None = None,
+    relative: RelativePositions | None = None,
 ) -> list[Tensor]:
     """The attention outputs of some experts, `(N, dh)` each, from what enters the layer, `(N, d)`.
 
     Args:
-        position_bias: of all heads, `(H, T, T)` with `T` at least the longest input, in families that have one. It
-            depends on the distance of two tokens alone, so padding on the left shifts nothing.
+        relative: of at least as many tokens as the longest input has, in families that have them. Only the distance
+            of two tokens counts there, so padding on the left shifts nothing.
     """
-    if position_bias is not None:
-        position_bias = position_bias[list(experts)]  # (m, T, T)
+    positions = _positions(layer, experts, relative)
     weight, bias = _weights(layer, experts)  # (m, 3 dh, d), (m, 3 dh)
     fused = F.linear(hidden_states, weight.flatten(0, 1), bias.flatten())
     fused = fused.view(len(fused), len(experts), 3, layer.head_size)
@@ -75,8 +76,7 @@ def expert_outputs(
         inputs = places.stop - places.start
         part = fused[rows].view(inputs, length, len(experts), 3, layer.head_size)
         query, key, value = part.permute(3, 0, 2, 1, 4).unbind(0)  # (inputs, m, length, dh) each
-        added = None if position_bias is None else position_bias[None, :, :length, :length]
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=added)
+        attended = attend(query, key, value, None, positions and positions.within(length))
         parts.append(attended.transpose(1, 2).flatten(0, 1))
     outputs = torch.cat(parts)  # (N, m, dh)
     return [outputs[:, i].contiguous() for i in range(len(experts))]
@@ -87,14 +87,18 @@ def first_token_outputs(
     experts: Sequence[int],
     hidden_states: Tensor,
     packing: Packing,
-    position_bias: Tensor | None = None,
+    relative: RelativePositions | None = None,
 ) -> list[Tensor]:
     """As `expert_outputs`, but of each input's first token only, `(B, dh)` each.
 
     With one query an input, the key projection is better applied to the query, `q . (W_k x) = (W_k^T q) . x`, and
     the value projection to the attended mean of `x`: no token is projected. The keys' bias adds the same to all
-    scores of a query, which the softmax does not see.
+    scores of a query, which the softmax does not see. Not so where relative positions meet keys.
     """
+    positions = _positions(layer, experts, relative)
+    if positions is not None and positions.of_first() is None:
+        outputs = expert_outputs(layer, experts, hidden_states, packing, relative)
+        return [output[packing.firsts] for output in outputs]
     weight, bias = _weights(layer, experts)
     w_query, w_key, w_value = weight.view(len(experts), 3, layer.head_size, -1).unbind(1)  # (m, dh, d) each
     b_query, _, b_value = bias.view(len(experts), 3, 1, layer.head_size).unbind(1)  # (m, 1, dh) each
@@ -104,8 +108,8 @@ def first_token_outputs(
     for rows, places, length in packing.groups:
         tokens = hidden_states[rows].view(-1, length, layer.hidden_size)  # (inputs, length, d)
         scores = asked[places] @ tokens.transpose(1, 2)  # (inputs, m, length)
-        if position_bias is not None:
-            scores += position_bias[list(experts), 0, :length]
+        if positions is not None:
+            scores += positions.of_first()[:, :length]
         attended[places] = scores.softmax(-1) @ tokens
     values = attended.transpose(0, 1) @ w_value.transpose(1, 2) + b_value  # (m, B, dh)
     return list(values.unbind(0))
@@ -124,3 +128,12 @@ def static_output(
 def _weights(layer: ExpertLayer, experts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Projections of some experts, `(m, 3 dh, d)`, and their biases `(m, 3 dh)`."""
     return layer.qkv_weight[list(experts)], layer.qkv_bias[list(experts)]
+
+
+def _positions(
+    layer: ExpertLayer, experts: Sequence[int], relative: RelativePositions | None
+) -> HeadPositions | None:
+    """What relative positions say to some experts."""
+    if relative is None:
+        return None
+    return relative.of_heads(experts, lambda rows: layer.project(rows, list(experts)))

@@ -24,7 +24,7 @@ from shrp.batching import collate, encode, longest_input
 from shrp.convert import expert_layers
 from shrp.data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.families import position_bias
+from shrp.families import relative_positions
 from shrp.intervals import NO_INTERVAL, of_mean
 from shrp.minimal_pairs import pairs_among, units_of
 from shrp.partial import run_from
@@ -98,10 +98,10 @@ def sample_outputs(
         drawn.append(units[order[start + row]])
         with torch.inference_mode():
             _, entering = run_from(model, batch, watch=list(layers))
-            bias = position_bias(model, real.shape[1])
+            relative = relative_positions(model, real.shape[1])
             for layer, module in layers.items():
                 outputs = module.expert_outputs(
-                    entering[layer], batch["attention_mask"], bias
+                    entering[layer], batch["attention_mask"], relative
                 )  # (B, H, T, dh)
                 found[layer].append(outputs.transpose(1, 2)[row, column].float())  # (tokens, H, dh)
         if progress:

@@ -21,7 +21,7 @@ SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _NAMED = ("tokenizer_config.json", "config.json")
 """Those that may name the class; the first that does counts, as for transformers."""
 _OF_FAMILIES = (
-    *("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert", "MPNet"),
+    *("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert", "MPNet", "DebertaV2"),
     *("Herbert", "Phobert", "Bertweet", "BertJapanese"),
     *("GPT2", "T5", "DPRContextEncoder", "DPRQuestionEncoder"),  # of some RoBERTa and BERT encoders
 )

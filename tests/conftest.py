@@ -27,6 +27,16 @@ TIMED = "time: "
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the processes share the cores already
 HIDDEN, HEADS, LAYERS, VOCABULARY, POSITIONS = 24, 4, 3, 60, 40
+LIKE_DEBERTA_V3 = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True,
+    "position_buckets": 4,  # so that distances from 3 on share them
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+"""What makes a DebertaV2Config one of a small DeBERTa-v3."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
 
@@ -125,6 +135,8 @@ def tiny_model():
             }
         if family == "electra":
             shared["embedding_size"] = 16
+        if family == "deberta-v2":
+            shared |= LIKE_DEBERTA_V3
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_config(
             AutoConfig.for_model(family, **shared | config),
@@ -135,6 +147,9 @@ def tiny_model():
             for parameter in model.parameters():
                 if parameter.dim() == 1:
                     parameter += 0.2 * torch.randn_like(parameter)
+            if family == "deberta-v2":
+                # No positions are added to its tokens: of a padding token at 0 nothing is left for a LayerNorm.
+                model.get_input_embeddings().weight[0].normal_(std=0.3)
         return model.eval()
 
     return build

@@ -9,7 +9,7 @@ from shrp.batching import collate, encode
 from shrp.config import ShrpConfig
 from shrp.convert import convert, expert_layers
 from shrp.errors import ShrpError, UnsupportedModelError
-from shrp.families import encoder_layers, position_bias
+from shrp.families import encoder_layers, relative_positions
 from shrp.partial import run_layers
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -123,4 +123,4 @@ def test_what_converted_layers_cannot_do_is_said(routed, tiny_inputs):
 
 
 def test_other_families_have_no_bias(tiny_routed):
-    assert position_bias(tiny_routed("bert"), 5) is None
+    assert relative_positions(tiny_routed("bert"), 5) is None

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model
 from shrp.config import ShrpConfig
 from shrp.convert import convert, convert_layer, expert_layers, layer_kinds, new_parameters, router_layers
 from shrp.errors import ShrpError, UnsupportedModelError
-from shrp.families import FAMILIES, encoder_layers, family_of, position_bias
+from shrp.families import FAMILIES, encoder_layers, family_of, relative_positions
 from shrp.layers import DroppedLayer, ExpertLayer
 
 D, H, DH = 24, 4, 6
@@ -19,7 +19,7 @@ def capture_inputs(module):
 
     def keep(_, args, kwargs):
         seen["hidden"] = kwargs.get("hidden_states", args[0] if args else None)
-        seen["args"] = args
+        seen["args"], seen["asked"] = args, kwargs
 
     module.register_forward_pre_hook(keep, with_kwargs=True)
     return seen
@@ -39,8 +39,8 @@ def test_experts_are_the_dense_heads(tiny_family, tiny_attention, tiny_model, ti
     expert = convert_layer(model, 1, ShrpConfig((1,)))
     real = inputs["attention_mask"].bool()
     with torch.no_grad():
-        bias = position_bias(model, 6)
-        outputs = expert.expert_outputs(seen["hidden"], real, bias)  # (B, H, T, dh)
+        relative = relative_positions(model, 6)
+        outputs = expert.expert_outputs(seen["hidden"], real, relative)  # (B, H, T, dh)
     heads = value["heads"].view(3, 6, H, DH).transpose(1, 2)
     for h in range(H):
         torch.testing.assert_close(outputs[:, h][real], heads[:, h][real], atol=1e-5, rtol=1e-5)
@@ -49,9 +49,10 @@ def test_experts_are_the_dense_heads(tiny_family, tiny_attention, tiny_model, ti
         assert torch.equal(expert.qkv_weight[h], torch.cat([part.weight[rows] for part in parts]))
         assert torch.equal(expert.qkv_bias[h], torch.cat([part.bias[rows] for part in parts]))
     assert (outputs[:, 0] - outputs[:, 1]).abs().max() > 1e-2
-    if bias is not None:  # and what the encoder hands its layers does the same
-        torch.testing.assert_close(bias, seen["args"][2][1])
+    if relative is not None:  # and what the encoder hands its layers does the same
+        handed = family.calling.relative(seen["args"][2:], seen["asked"])
         with torch.no_grad():
+            assert torch.equal(expert.expert_outputs(seen["hidden"], real, handed), outputs)
             without = expert.expert_outputs(seen["hidden"], real)
         assert (outputs - without).abs().max() > 1e-2
 

@@ -10,7 +10,7 @@ import torch
 import shrp.live
 from shrp.errors import DataError, PlanError
 from shrp.evaluate import evaluate
-from shrp.families import FAMILIES, position_bias
+from shrp.families import FAMILIES, relative_positions
 from shrp.live import LiveEvaluator
 from shrp.packed import Packing, expert_outputs, first_token_outputs
 from shrp.partial import first_token_logits, run_from, run_layers
@@ -99,15 +99,15 @@ def test_layers_run_in_parts(tiny_family, tiny_model, tiny_inputs, tiny_logits):
         torch.testing.assert_close(run_from(model, inputs, 2, middle)[0], tiny_logits(model, inputs))
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "deberta-v2"])
 def test_packed_outputs_are_the_layers_own(family, tiny_routed, tiny_inputs):
     mask = tiny_inputs((9, 9, 7, 5, 5, 3))["attention_mask"]
     model = tiny_routed(family)
-    packing, layer, bias = Packing.of(mask), shrp.live.expert_layers(model)[1], position_bias(model, 12)
+    packing, layer, bias = Packing.of(mask), shrp.live.expert_layers(model)[1], relative_positions(model, 12)
     padded = torch.randn(*mask.shape, layer.hidden_size)
     packed = packing.pack(padded)
     with torch.no_grad():
-        own = layer.expert_outputs(padded, mask, position_bias(model, 9))  # (B, H, T, dh)
+        own = layer.expert_outputs(padded, mask, relative_positions(model, 9))  # (B, H, T, dh)
         outputs = expert_outputs(layer, [0, 3], packed, packing, bias)
         firsts = first_token_outputs(layer, [0, 3], packed, packing, bias)
     for i, expert in enumerate([0, 3]):

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForTokenClassification,
     BertConfig,
     CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
@@ -31,6 +32,7 @@ from shrp.layers import DroppedLayer, StaticLayer
 from shrp.plan import LayerPlan, PruningPlan
 from shrp.prune import prune
 from shrp.timing import model_inputs
+from tests.conftest import LIKE_DEBERTA_V3
 
 TOKENS = 9
 SIZES = {
@@ -59,6 +61,7 @@ CONFIGS = {
     "ernie": ErnieConfig(**SIZES),
     "electra": ElectraConfig(**SIZES, embedding_size=10),
     "distilbert": DistilBertConfig(**DISTILBERT_SIZES),
+    "deberta-v2": DebertaV2Config(**SIZES, **LIKE_DEBERTA_V3),
     "mpnet": MPNetConfig(**SIZES),
 }
 PLAN = PruningPlan(((1, LayerPlan((2,), (1.0,))), (2, LayerPlan((0, 3), (0.5, 0.5)))))
