@@ -31,10 +31,7 @@ class Table:
     def __init__(self, path: Path, command: str, key: tuple[str, ...], **about: Any) -> None:
         self.path, self.key = path, key
         found = rows_file.read(path)
-        here = machine()
-        # Of several sittings: which rows are of which machine, they don't say.
-        others = [one for one in found.get("machines", ()) if one != here]
-        self.about = {"command": command, **about, "versions": versions(), "machines": [*others, here]}
+        self.about = {"command": command, **about, "versions": versions()}
         self.rows: list[dict[str, Any]] = found.get("rows", [])
         self._of = about
         self._check(found)
@@ -61,7 +58,10 @@ class Table:
             for row in rows:
                 found = self._with(found, row)
             self.rows = found
-            rows_file.write(self.path, {**self.about, "rows": self.rows})
+            # Of several sittings: which rows are of which machine, they don't say.
+            here = machine()
+            machines = [*(one for one in file.get("machines", ()) if one != here), here]
+            rows_file.write(self.path, {**self.about, "machines": machines, "rows": self.rows})
 
     def _with(self, rows: list[dict[str, Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Some rows and one more, sorted."""

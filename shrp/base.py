@@ -111,7 +111,10 @@ def load_base(
         theirs = _folded(head_labels or ours.task.label_names)
         if sorted(theirs) == sorted(_folded(task.label_names)):
             loaded = checkpoint.load(base)
-            return _in_order(loaded.model, theirs, task), loaded.tokenizer, True
+            model = _in_order(loaded.model, theirs, task)
+            if head_labels:  # whatever its config says
+                _name_outputs(model, task)
+            return model, loaded.tokenizer, True
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # a new head is expected here, not worth a warning
     hf_logging.disable_progress_bar()
@@ -249,9 +252,14 @@ def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreT
         for parameter in (last.weight, last.bias):
             if parameter is not None:
                 parameter.copy_(parameter[rows])
+    _name_outputs(model, task)
+    return model
+
+
+def _name_outputs(model: PreTrainedModel, task: Task) -> None:
+    """Say in a model's config that its outputs are the task's classes, in their order."""
     model.config.id2label = dict(enumerate(task.label_names))
     model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
-    return model
 
 
 def _are_of(names: Sequence[str], task: Task) -> bool:

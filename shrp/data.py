@@ -21,6 +21,8 @@ from shrp.labels import infer_task, parse_labels, renamed, translated
 from shrp.phrases import counted
 from shrp.tasks import LABEL, TASKS, TEXTS, Task, get_task
 
+NO_SLICE = "(no name)"
+"""The slice of inputs of which a table says none."""
 PROBES = Path(__file__).parent / "probes"
 PROBE_PREFIX = "probe/"
 SPLITS = ("train", "validation")
@@ -39,7 +41,8 @@ class TextData:
         slices: The phenomenon of each input, such as "negation", or None.
         pairs: A name for each input, or None: two inputs of one name are a minimal pair (`shrp.minimal_pairs`); one
             without a name ("") belongs to no other.
-        origin: Of data that were given slices by words: what they were before.
+        origin: Of data that were given slices, by words or by a column of a person's own table: the same without them,
+            or as they were shipped.
         slice_words: What these slices are, a line each (`shrp.slices`).
 
     Raises:
@@ -104,7 +107,7 @@ class TextData:
 
     @property
     def source_fingerprint(self) -> str:
-        """Of the data without slices by words. By this is kept what does not hang on slices, such as scores."""
+        """Of the data without slices that a person gave: by it is kept what hangs on none, such as scores."""
         return self.fingerprint if self.origin is None else self.origin.fingerprint
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "TextData":
@@ -286,7 +289,8 @@ def from_table(
     """What a person's own file holds, once `tabular.read_table` has read it.
 
     Args:
-        source: The file's name, which the data get, and the task too where it is made of the labels.
+        source: The file's name, which the data get, and the task too where it is made of the labels (without its
+            ending, unless that is the name of a task that is known).
         task: What the labels mean; None makes a task of the labels found.
         text_columns: Columns of the one or two texts; None takes the task's, or "text" without a task.
         label_column: Column of the labels: names, ids, or numbers. Where it is "label" and the file has no such
@@ -328,14 +332,16 @@ def from_table(
         labels = renamed(tabular.column(frame, label_column, source), source, meanings or {})
         rows = [row for row, label in enumerate(labels) if label is not None]
         name = Path(source).stem
-        # That of texts without labels has a meaning of its own.
-        name = source if name == TEXTS.name else name
+        # Those of texts without labels and of GLUE's tasks have meanings of their own.
+        name = source if name == TEXTS.name or name in TASKS else name
         with _counted_in_the_whole(rows):
             task = infer_task([labels[row] for row in rows], name, texts, source)
         task = replace(task, label_column=label_column)
-    return from_frame(
+    data = from_frame(
         frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
     )
+    # Where a model was trained nobody asked for slices: its scores are of the same data all the same.
+    return data if data.slices is None else replace(data, origin=replace(data, slices=None))
 
 
 @contextmanager
@@ -396,20 +402,21 @@ def from_frame(
     columns = text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
         raise DataError(f"'{task.name}' reads {len(task.text_columns)} text column(s), not {len(columns)}.")
-    labels, rows = None, np.arange(len(frame))
-    texts = tabular.text_rows(frame, columns, name, allow_empty)
-    if label_column is not None:
-        cells = tabular.column(frame, label_column, name)
-        if meanings:
-            classes = translated(cells, task, name, meanings)
-            rows = [row for row in rows if classes[row] is not None]
-            if not rows:
-                raise DataError(f"of '{name}' no row is left: every label is to be left out.")
-            cells = [classes[rows[0]] if label is None else label for label in classes]
-        labels = parse_labels(cells, task, name)[rows]
-    slices, pairs = (
-        None if of is None else tabular.names(frame, of, name) for of in (slice_column, pair_column)
-    )
-    if len(rows) < len(frame):
-        texts, slices, pairs = (part and tuple(part[row] for row in rows) for part in (texts, slices, pairs))
+    labels, rows = None, list(range(len(frame)))
+    cells = None if label_column is None else tabular.column(frame, label_column, name)
+    if cells is not None and meanings:
+        cells = translated(cells, task, name, meanings)
+        rows = [row for row in rows if cells[row] is not None]
+        if not rows:
+            raise DataError(f"of '{name}' no row is left: every label is to be left out.")
+    kept = frame if len(rows) == len(frame) else frame.iloc[rows]
+    with _counted_in_the_whole(rows):
+        texts = tabular.text_rows(kept, columns, name, allow_empty)
+        if cells is not None:
+            labels = parse_labels([cells[row] for row in rows], task, name)
+        slices, pairs = (
+            None if of is None else tabular.names(kept, of, name) for of in (slice_column, pair_column)
+        )
+    if slices is not None:
+        slices = tuple(one or NO_SLICE for one in slices)
     return TextData(task, name, texts, labels, slices, pairs)

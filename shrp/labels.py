@@ -92,16 +92,20 @@ def translated(
 
     Args:
         meanings: What each label of the column means: a class of the task, or None for rows to leave out. A label that
-            is the name of a class need not be in it.
+            is the name of a class need not be in it; of a regression those can be alone that are to be left out.
 
     Returns:
-        The name of a class for each cell, or None.
+        The name of a class, or the number, for each cell, or None.
 
     Raises:
-        DataError: It is not a classification, a label is missing or has no meaning, or a meaning is no class.
+        DataError: A label is missing or has no meaning, or a meaning is no class.
     """
     if task.is_regression:
-        raise DataError(f"'{task.name}' has numbers for labels and no classes, so none can mean another.")
+        if any(meaning is not None for meaning in meanings.values()):
+            raise DataError(
+                f"'{task.name}' has numbers for labels and no classes, so none can mean another; it can be left out."
+            )
+        return renamed(cells, source, meanings)
     classes = ", ".join(task.label_names)
     for label, meaning in meanings.items():
         if meaning is not None and meaning not in task.label_names:

@@ -205,7 +205,17 @@ class Run:
         """The teacher and the controls: all that was trained but the result and what was recovered."""
         folders = [path.parent for path in sorted(run_folder(self.out).glob(f"*/{checkpoint.CONFIG}"))]
         others = [path for path in folders if path.name not in self.served and path != result.path]
-        return [*others, self.adopted] if self.own_head else others  # which no stage has trained
+        return [*others, self._as_adopted()] if self.own_head else others  # which no stage has trained
+
+    def _as_adopted(self) -> Checkpoint:
+        """The teacher that came with a head of its own, with the length at which it was scored; as `finetune` has it,
+        whose own results know theirs.
+        """
+        training = self.adopted.info.training
+        if "config" in training:
+            return self.adopted
+        about = {"adopted": True, "config": {"max_length": self.cut}, **training}
+        return replace(self.adopted, info=replace(self.adopted.info, training=about))
 
     def _as_stored(self, model: PreTrainedModel) -> PreTrainedModel:
         """A model as whoever loads the result has it; what is trained on goes on from the one that is not rounded."""

@@ -155,10 +155,14 @@ class RunState:
 
     def last(self) -> tuple[PreTrainedModel, list[dict[str, Any]]] | None:
         """The model and history after the last epoch that was kept, if any was."""
-        done = sorted(self.folder.glob("epoch-*"))
+        done = self._kept()
         if not done:
             return None
         return checkpoint.load(done[-1]).model, checkpoint.read_history(done[-1])
+
+    def _kept(self) -> list[Path]:
+        """The epochs that there are, by number: mostly the last one alone."""
+        return sorted(self.folder.glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")))
 
     def keep(
         self,
@@ -168,8 +172,7 @@ class RunState:
         history: list[dict[str, Any]],
     ) -> None:
         """Save an epoch boundary atomically, then drop the one before."""
-        done = sorted(self.folder.glob("epoch-*"))
-        # Zero-padded, so that the names sort.
+        done = self._kept()
         target = self.folder / f"epoch-{len(history):03d}"
         extra = {checkpoint.HISTORY: history_text(history)}
         checkpoint.save(model, tokenizer, info, target, extra_files=extra)

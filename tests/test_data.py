@@ -17,6 +17,7 @@ from shrp.batching import bucketed_batches
 from shrp.data import TextData, complete_rows, from_frame, load_data, load_file, load_glue, load_probe
 from shrp.errors import DataError, IncompleteError
 from shrp.labels import foreign_labels, infer_task, parse_labels
+from shrp.slices import parse_slices, sliced_by_words
 from shrp.tasks import TASKS, Task, custom_task
 
 SST2 = TASKS["sst2"]
@@ -275,6 +276,8 @@ def test_task_is_made_of_the_labels(tmp_path):
     assert data.task.label_names == ("happy", "sad")
     assert data.task.name == "moods"
     assert (data.labels.tolist(), data.slices) == ([1, 0, 1], ("x", "y", "x"))
+    write(path, "text,label,kind\na,sad,x\nb,happy,\n")
+    assert load_file(path, slice_column="kind").slices == ("x", "(no name)")
     path = write(tmp_path / "stars.csv", "text,label\na,10\nb,2\nc,2.0\n")
     assert load_file(path).task.label_names == ("2", "10")
     path = write(tmp_path / "scores.csv", "left,right,y\na,x,0.5\nb,y,2\n")
@@ -512,6 +515,34 @@ def test_a_meaning_that_can_not_be_is_refused(tmp_path, task, meanings, said):
     path = write(tmp_path / "mine.csv", "sentence,sentence1,sentence2,label\na,a,a,good\nb,b,b,bad\n")
     with pytest.raises(DataError, match=re.escape(said)):
         load_file(path, task, text_columns=("sentence",) if task is None else None, meanings=meanings)
+
+
+def test_what_is_left_out_may_lack_a_text_or_be_no_number(tmp_path):
+    path = write(tmp_path / "mine.csv", "sentence,label\na,1.5\n,skip\nb,N/A\nc,2\n")
+    data = load_file(path, text_columns=("sentence",), meanings={"skip": None, "N/A": None})
+    assert data.task.is_regression
+    assert (data.texts, data.labels.tolist()) == ((("a",), ("c",)), [1.5, 2.0])
+    path = write(tmp_path / "mine.csv", "sentence,label\na,1.5\n,skip\n,2\n")
+    with pytest.raises(DataError, match="row 3, column 'sentence'"):
+        load_file(path, text_columns=("sentence",), meanings={"skip": None})
+
+
+def test_a_file_that_is_named_as_a_known_task_is_a_task_of_its_own(tmp_path):
+    path = write(tmp_path / "sst2.csv", "sentence,label\na,negative\nb,positive\n")
+    assert load_file(path, text_columns=("sentence",)).task.name == "sst2.csv"
+    assert load_file(path, "sst2").task == TASKS["sst2"]
+
+
+def test_scores_of_a_table_are_found_whether_its_slices_are_read_or_not(tmp_path):
+    path = write(tmp_path / "mine.csv", "sentence,kind,label\na,x,negative\nb,y,positive\n")
+    plain, sliced = load_file(path, "sst2"), load_file(path, "sst2", slice_column="kind")
+    assert sliced.slices == ("x", "y")
+    assert sliced.fingerprint != plain.fingerprint
+    assert sliced.source_fingerprint == plain.source_fingerprint == plain.fingerprint
+    assert sliced.subset([1]).source_fingerprint == plain.subset([1]).source_fingerprint
+    assert sliced_by_words(sliced, parse_slices("a: a")).source_fingerprint == plain.fingerprint
+    probe = load_probe("sst2")  # whose scores were stored with its slices
+    assert probe.source_fingerprint == probe.fingerprint
 
 
 def test_semicolons_part_cells_where_a_header_has_these_alone(tmp_path):

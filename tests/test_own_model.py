@@ -252,7 +252,7 @@ def test_a_teacher_with_its_own_head_is_kept_with_the_stages(place, tmp_path, ti
     train = load_file(place / "train.csv", MOODS)
     shared = {"batch_size": 8, "precision": "fp32", "stage2_epochs": 1}
     recipe = Recipe(
-        TrainConfig(ShrpConfig((2,)), **shared),
+        TrainConfig(ShrpConfig((2,)), max_length=200, **shared),
         teacher=TrainConfig(**shared),
         per_layer=(),
         recover=(),
@@ -263,8 +263,10 @@ def test_a_teacher_with_its_own_head_is_kept_with_the_stages(place, tmp_path, ti
     kept = checkpoint.load(stages_folder(tmp_path / "out") / "teacher")
     expected, _, _ = load_base(base, MOODS, head_labels=("good", "bad"))
     assert kept.info.task == MOODS
+    assert kept.info.max_length == 200  # at which it was scored
+    assert kept.info.training["adopted"]
     made = checkpoint.load(tmp_path / "out")
-    assert made.info.training["teacher"]["head_labels"] == ["good", "bad"]
+    assert made.info.training["teacher"] == {"head_labels": ["good", "bad"]}
     assert torch.equal(kept.model.classifier.weight, expected.classifier.weight)
 
 

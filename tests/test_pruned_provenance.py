@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,6 +16,7 @@ from shrp.card_pruning import pruned
 from shrp.config import ShrpConfig
 from shrp.data import load_file, load_probe
 from shrp.evaluate import evaluate
+from shrp.plan import make_plan
 from shrp.score_rows import score_row, share_of
 from shrp.tasks import TASKS, custom_task
 from shrp.training_config import TrainConfig
@@ -280,3 +282,18 @@ def test_a_control_has_no_routers_to_balance():
         shrp = ShrpConfig((1, 2), control=control, narrow_to=int(control == "narrow"))
         facts = dict(training_facts({"config": TrainConfig.named("paper", shrp=shrp).to_dict()}))
         assert ("balance loss, weight" in facts) == told
+
+
+def test_a_control_without_routers_is_pruned_by_a_plan_alone(
+    shrp, tmp_path, tiny_routed, tiny_tokenizer, tiny_info
+):
+    model, info = tiny_routed(control="uniform"), tiny_info(control="uniform")
+    checkpoint.save(model, tiny_tokenizer, info, tmp_path / "control")
+    command = ("prune", tmp_path / "control", "--out", tmp_path / "out")
+    for options in (("--per-layer", 1), ("--per-layer", 1, "--data", "probe"), ("--encoder-params", "30%")):
+        code, _, err = shrp(*command, *options)
+        assert (code, "no usage to choose experts by" in " ".join(err.split())) == (1, True), err
+    plan = make_plan({1: np.ones(4), 2: np.ones(4)}, per_layer=2)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
+    assert shrp(*command, "--plan", tmp_path / "plan.json")[0] == 0
+    assert checkpoint.load(tmp_path / "out").info.plan.budget == 4

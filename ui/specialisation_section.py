@@ -241,8 +241,8 @@ def group_map(one: Grouping, layer: int, expert: int, unit: str, data: str) -> g
     difference = 100 * np.vstack([np.zeros(len(whole)), shares - whole])
     shares, counts = np.vstack([whole, shares]), np.vstack([counts.sum(0), counts])
     p = np.vstack([np.full(len(whole), np.nan), one.cells[at]])
-    names = ["all inputs", *(escape_html(name) or "(no name)" for name in one.names)]
-    short = [escape_html(shorten(name, LONGEST_LABEL)) or "(no name)" for name in one.names]
+    names = ["all inputs", *(escape_html(name) for name in one.names)]
+    short = [escape_html(shorten(name, LONGEST_LABEL)) for name in one.names]
     labels = [f"{name} (n = {int(n):,})" for name, n in zip(["all", *short], counts.sum(1))]
     rows = list(range(len(labels)))  # two groups may look alike
     text = [
