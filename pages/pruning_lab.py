@@ -21,6 +21,7 @@ from ui import (
     lab,
     lab_beside,
     lab_breaking,
+    lab_compare,
     lab_editor,
     lab_edits,
     lab_outputs,
@@ -95,7 +96,8 @@ def main() -> None:
         curve.sketch()
     else:
         curve.draw()
-    lab_outputs.details(selection, setting, plan, pruned, routed)
+    lab_outputs.where_it_hurts(selection, plan, pruned, routed)
+    comparing = st.container()
     compare_sides.offer(setting, plan, held_out=selection.ranked_on is not None)
     lab_outputs.take_along(selection, setting, plan, pruned, routed)
     if asked:  # late, so that everything else is there meanwhile
@@ -105,6 +107,8 @@ def main() -> None:
             with curve.busy:
                 state.show_error(error)
         curve.draw()
+    with comparing:  # of all that was scored by now
+        lab_compare.section(selection, setting, plan, pruned, routed)
     with changing:
         lab_breaking.section(curve)
     with beside:

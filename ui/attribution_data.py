@@ -99,7 +99,7 @@ def _experts_part(selection: state.Selection, output: int | None) -> None:
     config = selection.checkpoint.info.config
     _scatter(table, _measure(), where, meaning, name, found, labelled=data.labels is not None, config=config)
     with st.expander("All experts as a table, with intervals", icon=":material/table:"):
-        draw_table(table, found, name, labelled=data.labels is not None)
+        draw_table(table, found, name, data)
 
 
 def _controls(total: int) -> tuple[int, str]:

@@ -9,6 +9,8 @@ import streamlit as st
 
 from shrp.attribution.heads import of_heads
 from shrp.attribution.importance import KnockOuts
+from shrp.data import TextData
+from shrp.minimal_pairs import pairs_among
 from shrp.phrases import counted
 from ui import attribution_figures as figures
 from ui.attribution_figures import EXPERT
@@ -84,8 +86,13 @@ def draw_map(table: pd.DataFrame, what: str, where: str, how: str, name: str, of
     )
 
 
-def draw_table(table: pd.DataFrame, found: KnockOuts, name: str, *, labelled: bool, of: str = EXPERT) -> None:
-    """Draw the effects as numbers with their intervals; heads have no usage. Args as for `draw_map`."""
+def draw_table(table: pd.DataFrame, found: KnockOuts, name: str, data: TextData, of: str = EXPERT) -> None:
+    """Draw the effects as numbers with their intervals; heads have no usage.
+
+    Args:
+        table, name, of: as for `draw_map`.
+        data: of which `found` has some inputs.
+    """
     experts = of == EXPERT
     columns = {"layer": table["layer"], of: table["expert"]}
     if experts:
@@ -103,7 +110,7 @@ def draw_table(table: pd.DataFrame, found: KnockOuts, name: str, *, labelled: bo
         }
     shown = pd.DataFrame(columns)
     formats = {"usage": "%.1f%%", "mean effect": "%+.4f", "mean size": "%.4f", "mean size where used": "%.4f"}
-    if labelled:
+    if data.labels is not None:
         scale, digits, unit = (100, 2, " (points)") if is_percentage(found.task.metric) else (1, 4, "")
         lost = f"{metric_name(found.task.metric)} lost{unit}"
         shown[lost] = scale * table["score_lost"]
@@ -122,9 +129,10 @@ def draw_table(table: pd.DataFrame, found: KnockOuts, name: str, *, labelled: bo
     )
     over = ", but *mean size where used*, which is over those in *used by*" * experts
     rough = ", rough for experts that few inputs use" * experts
+    once = " (a minimal pair counts once)" * (len(pairs_among(data, found.rows)) > 0)
     st.caption(
-        f"All over n = {found.n:,} inputs{over}. Intervals of means: 95%, Student's t over inputs{rough}. Intervals of "
-        f"the score lost are paired ones, {percent(0.95, 0)}. *flips*: predictions that change."
+        f"All over n = {found.n:,} inputs{over}. Intervals of means: 95%, Student's t over inputs{once}{rough}. "
+        f"Intervals of the score lost are paired ones, {percent(0.95, 0)}. *flips*: predictions that change."
     )
     downloads(table if experts else of_heads(table), "effect-table", f"{name}-{of}-effects")
 

@@ -38,4 +38,4 @@ def heads_part(selection: state.Selection, output: int | None) -> None:
     draw_map(table, said_output(found, output), where, "its output set to 0", name, HEAD)
     where_part(selection, found, key, where, name, HEAD)
     with st.expander("All heads as a table, with intervals", icon=":material/table:"):
-        draw_table(table, found, name, labelled=data.labels is not None, of=HEAD)
+        draw_table(table, found, name, data, HEAD)

@@ -19,7 +19,7 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import edits_of
 from shrp.tasks import TASKS, TEXTS, Task
 from ui import arrival, compare_plan, lab, lab_controls, lab_edits, loaders, measurements, not_here, state
-from ui.bound import fall_back
+from ui.bound import fall_back, restate
 from ui.lab import Setting
 from ui.lab_edits import Editor
 from ui.lab_reference import teacher_key, teacher_on, why_no_teacher
@@ -292,6 +292,7 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
     key, options = key_of(letter), [SIDEBAR, *found]
     asked = not_here.asked_for(key, options)
     fall_back(key, options, SIDEBAR)  # it is gone from the disk
+    restate(key, start)
     picked = st.selectbox(
         f"{letter}: checkpoint",
         options,

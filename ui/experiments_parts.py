@@ -101,9 +101,9 @@ def selection() -> Drawn:
     say(said)
     chart(
         figures.selection_panels(rows, _ON, int(size)),
-        frame,
+        rows,
         "selection",
-        "selection",
+        f"selection-{size}-a-layer",
         f"Share of the routed model's score by checkpoint and selection. {' '.join(said)}",
     )
     if each := [*selections.by_checkpoint(rows), *selections.matched(rows)]:
@@ -193,9 +193,9 @@ def routing() -> Drawn:
     by = always_one("Explained by", list(dict.fromkeys(told["by"])), TOLD_BY)
     chart(
         route_figures.told_lines(told, by, _ON),
-        told,
+        told[told["by"] == by],
         "routes-told",
-        "routes-told",
+        f"routes-told-by-{by}",
         f"Part of each layer's choices that {by} explains, by checkpoint.",
     )
     return [heading]

@@ -25,7 +25,7 @@ from shrp.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sa
 from shrp.usage import UsageStats
 from shrp.words import TokenCounts, WordCounts, count_tokens, count_words
 from ui import measurements
-from ui.store import Progress, once
+from ui.store import Progress, kept, once
 
 
 def words(data: TextData) -> WordCounts:
@@ -58,23 +58,21 @@ def attention(
         whole: reads as much as the model can, as for typed texts; else as usage and scores do.
     """
     cut = longest_input(checkpoint.model, checkpoint.tokenizer) if whole else checkpoint.info.max_length
-    return _attention(checkpoint, checkpoint.fingerprint, text, layer, cut)
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _attention(_checkpoint: Checkpoint, fingerprint: str, text: tuple[str, ...], layer: int, cut: int):
-    return layer_attention(_checkpoint.model, _checkpoint.tokenizer, text, layer, max_length=cut)
+    parts = checkpoint.model, checkpoint.tokenizer
+    key = (checkpoint.fingerprint, text, layer, cut)
+    return kept("attention", 16, key, lambda: layer_attention(*parts, text, layer, max_length=cut))
 
 
 def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[LayerAttention]:
     """Attention of all layers in one input, read as a typed text. Raises as `shrp.attention.model_attention`."""
-    return _everywhere(checkpoint, checkpoint.fingerprint, text)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _everywhere(_checkpoint: Checkpoint, fingerprint: str, text: tuple[str, ...]):
-    cut = longest_input(_checkpoint.model, _checkpoint.tokenizer)
-    return model_attention(_checkpoint.model, _checkpoint.tokenizer, text, max_length=cut)
+    parts = checkpoint.model, checkpoint.tokenizer
+    key = (checkpoint.fingerprint, text)
+    return kept(
+        "attention-everywhere",
+        4,
+        key,
+        lambda: model_attention(*parts, text, max_length=longest_input(*parts)),
+    )
 
 
 def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:

@@ -18,7 +18,7 @@ def against_chance(tried: pd.DataFrame, metric: str) -> list[str]:
     if tried.empty:
         return []
     known = tried[(tried["allocation"] == PER_LAYER) & ~tried["edited"] & tried["score"].notna()]
-    random = known[known["control"]].drop_duplicates(["plan", "combination"])
+    random = known[known["control"]].drop_duplicates(["experts kept", "seed", "combination"])
     sentences = []
     for (selection, combination), rows in known[~known["control"]].groupby(
         ["selection", "combination"], sort=False

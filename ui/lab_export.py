@@ -27,11 +27,20 @@ from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.score_rows import pruned_row
 from ui import measurements
+from ui.lab_reference import teacher_on
 
 
 def plan_json(plan: PruningPlan) -> str:
     """A plan as the file that `python -m shrp prune --plan` reads."""
     return json.dumps(plan.to_dict(), indent=2) + "\n"
+
+
+def _teacher_score(checkpoint: Checkpoint, data: TextData) -> float | None:
+    """The dense teacher's, from its outputs on these data, be they some of a set's inputs alone; else as stored."""
+    if (teacher := teacher_on(checkpoint, data)) is not None:
+        return teacher.score
+    rows = measurements.score_rows(checkpoint, data)
+    return next((row.get("score") for row in rows if row.get("kind") == "teacher"), None)
 
 
 def write_checkpoint(
@@ -55,10 +64,11 @@ def write_checkpoint(
     """
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):
-        known = measurements.score_rows(checkpoint, data)
-        best = [row.get("score") for row in known if row.get("kind") == "teacher"]
-        teacher, cut = best[0] if best else None, checkpoint.info.max_length
-        kept.append(pruned_row(plan, evaluation, teacher, data, cut, matched=shift is not None))
+        cut = checkpoint.info.max_length
+        row = pruned_row(
+            plan, evaluation, _teacher_score(checkpoint, data), data, cut, matched=shift is not None
+        )
+        kept.append(row)
     of = checkpoint.info.training, checkpoint.fingerprint
     training = pruned_training(*of, plan, counted_on=ranked_on, seed=seed) | shares_of(data, shift)
     try:

@@ -17,7 +17,6 @@ from shrp.plan import PruningPlan
 from shrp.plan_edits import LayerEdit, PlanEdits
 from shrp.vocabulary import can_be_trimmed
 from ui import (
-    lab_compare,
     lab_export,
     lab_figures,
     lab_hurts,
@@ -85,16 +84,13 @@ def kept_chart(
     )
 
 
-def details(
-    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
-) -> None:
-    """Where it hurts, and the test of two settings."""
+def where_it_hurts(selection: Selection, plan: PruningPlan, pruned: Evaluation, routed: Evaluation) -> None:
+    """What the pruning loses, and on which inputs, beside what it can be held against."""
     checkpoint, data = selection.checkpoint, selection.data
     held_against = lab_reference.references(checkpoint, data, routed)
     lengths = measurements.read_lengths(checkpoint, data)
     name = f"{selection.name}-{plan.budget}"
     lab_hurts.section(held_against, pruned, selection, lengths, checkpoint.problem, name)
-    lab_compare.section(selection, setting, plan, pruned, routed)
 
 
 @st.fragment

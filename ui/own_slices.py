@@ -17,10 +17,13 @@ SLICES = "word_slices"
 """Key of the box, in the session's state and in the URL alike."""
 MAX_CHARACTERS = 1_500
 """Of the box: the address has to hold it."""
+_OF = "word_slices-of"
+"""Key of the session's state: what was typed last, and the data that were looked at then."""
 _HELP = (
     f"One a line, at most {MOST}: a name, a colon and words. An input is in the first slice of which it has a word; "
     "the others are in *none of these*. Words are whole, in either case, may be several in a row, and a star stands "
-    "for letters. `#12` is the input of that number, from 0, and `#12-20` are nine in a row. They take the place of "
+    "for letters. `#12` is the input of that number, from 0, and `#12-20` are nine in a row, of the data that you see "
+    "as you type it. They take the place of "
     "the data's own slices on every page; empty the box to have those back."
 )
 
@@ -49,7 +52,7 @@ def problem() -> str:
 def applied(data: TextData) -> TextData:
     """The data with the slices that are typed; as they are where there are none, or none that these data have."""
     slices, _ = _read()
-    if not slices:
+    if not slices or _of_others(data, slices):
         return data
     key = data.fingerprint, data.name, data.pairs, slices
     try:
@@ -64,6 +67,13 @@ def say(data: TextData) -> None:
     if not slices:
         return
     if not data.slice_words:  # they are not these data's, so there is a reason
+        if others := _of_others(data, slices):
+            st.sidebar.error(
+                f"Slices of your own are not in use: some name inputs by number, of {escape(others)}, and these are "
+                "other data. Change what is typed to name theirs.",
+                icon=":material/error:",
+            )
+            return
         try:
             sliced_by_words(data, slices)
         except DataError as error:
@@ -95,6 +105,19 @@ def with_numbers(name: str, numbers: Iterable[int]) -> str:
         )
     parse_slices(text)
     return text
+
+
+def _of_others(data: TextData, slices: tuple[WordSlice, ...]) -> str:
+    """The data of which slices name inputs by number, where these are others; those that are seen first after a change
+    of the box are meant.
+    """
+    if not any(one.numbers for one in slices):
+        return ""
+    typed = st.session_state.get(SLICES)
+    if (st.session_state.get(_OF) or ("",))[0] != typed:
+        st.session_state[_OF] = typed, data.source_fingerprint, data.name
+    _, fingerprint, name = st.session_state[_OF]
+    return "" if fingerprint == data.source_fingerprint else name
 
 
 def _read() -> tuple[tuple[WordSlice, ...], str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from ui.bound import fall_back
+from ui.bound import fall_back, restate
 
 # What Markdown leaves as it is; a link's address holds an option as it looks, so it can't be escaped instead.
 _PLAIN = re.compile(r"(?!\d+[.)] |www\.)[^\W_](?:[\w./,()+-]| (?![-_+.]))*(?<![_.])")
@@ -62,6 +62,7 @@ def always_one(
     """
     start = options[0] if start is None else start
     fall_back(key, options, start)
+    restate(key, start)
     picked = st.segmented_control(
         label,
         options,

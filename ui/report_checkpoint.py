@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
+from shrp.errors import CheckpointError
 from shrp.measure import TOKENS, cost, dense_cost
 from shrp.score_costs import with_shares
 from shrp.verdicts import HOW_COMPARED, score_frame, summary, verdicts
@@ -53,7 +54,12 @@ def facts_part(part: Section, selection: Selection, made: str) -> None:
         "versions": _versions(),
     }
     part.facts([(name, value) for name, value in facts.items() if value], "The checkpoint")
-    if recipe := training_facts(info.training, loaders.read_history(selection.name), info.plan):
+    try:
+        history = loaders.read_history(selection.name)
+    except CheckpointError as error:  # of what is said of the training, epochs alone hang on it
+        part.words(f"The history of its training can't be read: {error}")
+        history = []
+    if recipe := training_facts(info.training, history, info.plan):
         part.facts(recipe, "How it was trained")
     else:
         part.words("Nothing was stored about how this checkpoint was trained.")

@@ -16,7 +16,7 @@ from shrp.forcing import AS_ROUTED, ForcedRoute
 from shrp.tasks import Task
 from shrp.whatif import WhatIf, what_if
 from ui.bound import set_param
-from ui.store import once
+from ui.store import kept, once
 from ui.text import escape
 
 URL = "text"
@@ -190,6 +190,8 @@ def _restore(box: str, task: Task, start: str) -> None:
         drafts[before] = kept
         if kept == examples or not columns == now[1] == 1:
             kept = drafts.get(task.name, start)
+    elif kept == examples:  # which other data have others of
+        kept = start
     state[_FOR], state[_KEPT] = now, kept
     if state.get(box) != kept:  # where it is the same, what is being typed would be written over
         state[box] = kept
@@ -233,13 +235,13 @@ def explored(
     checkpoint: Checkpoint, inputs: list[tuple[str, ...]], route: ForcedRoute = AS_ROUTED
 ) -> list[Exploration]:
     """Predictions and routes of the inputs, kept for all sessions. Raises as `shrp.explore.explore`."""
-    return _explored(checkpoint, checkpoint.fingerprint, tuple(inputs), route.text)
 
+    def work() -> list[Exploration]:
+        with st.spinner("Routing …"):
+            parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
+            return explore(*parts, inputs, route=route)
 
-@st.cache_resource(max_entries=64, show_spinner="Routing …")
-def _explored(_checkpoint: Checkpoint, fingerprint: str, inputs: tuple[tuple[str, ...], ...], route: str):
-    parts = _checkpoint.model, _checkpoint.tokenizer, _checkpoint.info.task
-    return explore(*parts, inputs, route=ForcedRoute.parse(route))
+    return kept("explored", 64, (checkpoint.fingerprint, tuple(inputs), route.text), work)
 
 
 def what_if_matrix(

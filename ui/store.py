@@ -117,6 +117,23 @@ def results(kind: str, size: int = 256) -> ResultStore:
     return ResultStore(size)
 
 
+def kept(
+    kind: str, size: int, key: Hashable, work: Callable[[], Made], waiting: Callable[[], None] = lambda: None
+) -> Made:
+    """A result from memory, or made now; else as `once`, but without a word.
+
+    Args:
+        waiting: called now and then while another session makes it.
+    """
+    store = results(kind, size)
+    if (found := store.get(key)) is None:
+        with store.making(key, waiting):
+            if (found := store.get(key)) is None:
+                found = work()
+                store.put(key, found)
+    return found
+
+
 def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progress], Made]) -> Made:
     """A result from memory, or made now under a progress bar; the same in every session, so never change it.
 
@@ -129,22 +146,21 @@ def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progre
         label: what is being done, as Markdown.
         work: makes the result, never None.
     """
-    store = results(kind, size)
-    if (found := store.get(key)) is None:
-        bar, left = st.progress(0.0, text=f"{label} …"), Remaining()
+    if (found := results(kind, size).get(key)) is not None:
+        return found
+    bar, left = st.progress(0.0, text=f"{label} …"), Remaining()
 
-        def show(done: int, n: int) -> None:
-            share = min(done / max(n, 1), 1.0)
-            bar.progress(share, f"{label}: {done:,} of {n:,}{left.said(share)}")
+    def show(done: int, n: int) -> None:
+        share = min(done / max(n, 1), 1.0)
+        bar.progress(share, f"{label}: {done:,} of {n:,}{left.said(share)}")
 
-        try:
-            with store.making(key, lambda: bar.progress(0.0, f"{label}, which was begun before …")):
-                if (found := store.get(key)) is None:
-                    found = work(show)
-                    store.put(key, found)
-        finally:
-            bar.empty()
-    return found
+    def waiting() -> None:
+        bar.progress(0.0, f"{label}, which was begun before …")
+
+    try:
+        return kept(kind, size, key, lambda: work(show), waiting)
+    finally:
+        bar.empty()
 
 
 def disk() -> ResultsStore:

@@ -18,6 +18,7 @@ from shrp.sweep import budgets
 from shrp.usage import measure_usage
 from ui import lab, lab_beside, lab_sweep, measurements
 from ui.lab import GLOBAL, PER_LAYER, Setting
+from ui.lab_sides import FIRST
 from ui.text import score_text
 
 from .helpers import forget, specs, texts_of
@@ -78,6 +79,8 @@ def test_a_sweep_gives_the_scores_of_rebuilt_models(page, loaded):
     page.button(key="sweep").click().run()
     assert not page.exception
     assert not page.get("progress")
+    compared = page.selectbox(key=FIRST).options  # those that the sweep scored just now are among them
+    assert len(compared) >= 9
     done = tried(page)
     by_budget = {a.plan.budget: a for a in done.values() if a.setting.allocation == GLOBAL}
     assert set(by_budget) == set(range(2, 9))

@@ -133,6 +133,25 @@ def test_numbers_that_the_data_do_not_have_are_told_and_its_own_slices_stay(open
     assert len(groups(at)) == len(set(load_probe("sst2").slices))
 
 
+def test_numbers_say_nothing_of_other_data(tiny_data, monkeypatch):
+    said = []
+    monkeypatch.setattr(own_slices.st, "session_state", {SLICES: "some: #1-2\nothers: w1"})
+    monkeypatch.setattr(own_slices.st.sidebar, "error", lambda text, icon: said.append(text))
+    monkeypatch.setattr(own_slices.st.sidebar, "caption", lambda text: None)
+    one, other = tiny_data(4), replace(tiny_data(4, seed=1), name="elsewhere")
+    assert "some" in own_slices.applied(one).slices
+    assert own_slices.applied(other).slices == other.slices
+    own_slices.say(other)
+    assert "some name inputs by number, of made 0, and these are other data" in said.pop()
+    own_slices.say(own_slices.applied(one))  # which has them when it is back
+    assert not said
+    own_slices.st.session_state[SLICES] = "some: #1"  # typed with these in sight
+    assert "some" in own_slices.applied(other).slices
+    assert own_slices.applied(one).slices == one.slices
+    own_slices.st.session_state[SLICES] = "others: w1"  # words are words everywhere
+    assert "others" in {*own_slices.applied(one).slices, *own_slices.applied(other).slices}
+
+
 def test_a_link_with_what_is_no_slice_says_so(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint, word_slices="negation:")
     assert not at.exception

@@ -33,6 +33,7 @@ from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 from ui import lab, lab_beside, lab_edits, lab_export, lab_onnx, lab_split, lab_views
 from ui.lab import GLOBAL, PER_LAYER, Setting
+from ui.lab_reference import with_part
 from ui.store import results
 from ui.text import percent
 
@@ -334,6 +335,22 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
     scored = evaluate(again.model, again.tokenizer, load_probe("sst2"))
     assert scored.score == pytest.approx(evaluation.score, abs=0.02)  # weights went through float16
     assert checkpoints.load(loaded.path).fingerprint == loaded.fingerprint
+
+
+def test_what_is_scored_on_a_half_is_told_beside_the_teacher_there(loaded, tiny_model, tmp_path):
+    data = load_probe("sst2")
+    dense = evaluate(tiny_model(seed=3), loaded.tokenizer, data)
+    known = replace(loaded, teacher={data.fingerprint: reference.from_evaluation(dense, "t")})
+    _, rows = halves(data)
+    half = data.subset(rows)
+    plan, _ = direct(loaded, budget=3)
+    scored = evaluate(prune(loaded.model, plan), loaded.tokenizer, half)
+    lab_export.write_checkpoint(
+        tmp_path / "out", with_part(known, data, half, rows), plan, scored, half, data
+    )
+    row = checkpoints.load(tmp_path / "out").info.scores[-1]
+    teacher = (dense.predictions == data.labels)[rows].mean()
+    assert row["retained"] == pytest.approx(scored.score / teacher)
 
 
 def test_a_pruning_is_opened_in_the_session_and_gone_on_with(page, loaded):

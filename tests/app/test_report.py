@@ -199,6 +199,7 @@ def test_a_broken_history_costs_the_report_that_part_alone(open_page, tiny_check
     _, _, said = make(open_page("overview", tiny_checkpoint))
     assert "This part could not be made" in said
     assert "not readable JSON lines" in said
+    assert "Structure of the checkpoint; Top-1 shares" in said
     assert "Top-1 share of each expert" in said
 
 

@@ -413,6 +413,28 @@ def test_typed_text_goes_along_or_waits_for_its_task():
     assert switch("mrpc") == "One of two. ||| Two of two."
 
 
+def test_the_datas_first_inputs_are_those_of_the_data_until_something_is_typed():
+    def script():
+        import streamlit as st
+
+        from shrp.data import TextData
+        from shrp.tasks import custom_task
+        from ui.sentences import sentence_form
+
+        task, name = custom_task("mine", ["text"], ["a", "b"]), st.session_state.get("name", "first")
+        sentence_form(task, TextData(task, name, ((f"One of {name}.",), (f"Two of {name}.",))))
+
+    at = AppTest.from_function(script, default_timeout=120).run()
+    assert at.text_area[0].value == "One of first.\nTwo of first."
+    at.session_state["name"] = "second"
+    assert at.run().text_area[0].value == "One of second.\nTwo of second."
+    assert "text" not in at.query_params
+    at.text_area[0].set_value("Mine is this one.")
+    at.button[0].click().run()
+    at.session_state["name"] = "third"
+    assert at.run().text_area[0].value == "Mine is this one."
+
+
 def test_words_that_the_model_does_not_know_are_told(open_page, tiny_checkpoint):
     at = open_page("routing", tiny_checkpoint, text="w1 w2\nw1 unheard w2")
     assert not at.exception
