@@ -67,7 +67,8 @@ def main() -> None:
     whole = [measurements.token_lengths(one.choice.checkpoint, data) for one in (a, b)]
     if data.labels is not None and not np.array_equal(*whole):
         st.caption("Lengths are counted in tokens of A's tokenizer; B's makes more or fewer of some texts.")
-    lab_hurts.tabs(a.evaluation, b.evaluation, selection, lengths, LETTERS, "from A to B", name)
+    models = (compare_views.model_of("A", a), compare_views.model_of("B", b))
+    lab_hurts.tabs(a.evaluation, b.evaluation, selection, lengths, LETTERS, "from A to B", name, models)
     compare_views.costs(sides, name)
     usage(sides, selection, name)
 

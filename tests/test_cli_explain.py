@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from shrp import checkpoint as checkpoints
+from shrp.attribution.beside import parting
+from shrp.attribution.difference import against
 from shrp.attribution.instance import prepare
 from shrp.attribution.tokens import ablate_words
 from shrp.checkpoint_info import CheckpointInfo
@@ -199,3 +201,30 @@ def test_it_says_where_more_is_read_than_was_scored(shrp, folder, monkeypatch):
     assert "1 of 2 texts is read beyond 7 tokens, where this checkpoint's scores and usage cut" in err
     _, _, err = shrp("explain", folder, *asked(TEXTS[0]))
     assert "beyond" not in err
+
+
+def test_another_models_words_stand_beside(shrp, save):
+    routed, dense, text = save("routed"), save("dense"), "w1 w2 w3 w4 w5"
+    code, out, err = shrp("explain", routed, *asked(text), "--beside", dense, "--json")
+    assert code == 0, err
+    told, both = json.loads(out), [checkpoints.load(folder) for folder in (routed, dense)]
+    assert told["beside"] == {"checkpoint": str(dense), "checkpoint_fingerprint": both[1].fingerprint}
+    instances = [prepare(one.model, one.tokenizer, one.info.task, (text,)) for one in both]
+    classes = parting(*(one.outputs(one.embeddings)[0].detach().numpy() for one in instances))
+    found = [ablate_words(against(one, *classes), 0) for one in instances]
+    beside = told["inputs"][0]["beside"]
+    assert [beside["of"], beside["rather_than"]] == [TASKS["sst2"].label_names[i] for i in classes]
+    assert [row["text"] for row in beside["scores"]] == text.split()
+    for name, scores in zip(("one", "other"), found, strict=True):
+        assert [row[name] for row in beside["scores"]] == pytest.approx(scores.scores, abs=1e-5)
+        assert beside["full"][name] == pytest.approx(scores.full, abs=1e-5)
+    _, out, _ = shrp("explain", routed, *asked(text), "--beside", dense)
+    assert "routed-sst2" in out
+    assert "dense-sst2" in out
+    assert "apart" in out
+
+
+def test_only_models_of_one_task_stand_beside_each_other(shrp, save):
+    code, _, err = shrp("explain", save("routed"), *asked("w1"), "--beside", save("dense", "mnli"))
+    assert code == 1
+    assert "their words can't be set side by side" in " ".join(err.split())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp import checkpoint
+from shrp import checkpoint, fitting
 from shrp.answer_shares import with_output_shift
 from shrp.attention import model_attention
 from shrp.attention_roles import attention_roles
@@ -40,6 +40,15 @@ from .pretend_gpu import GPU, pretended_gpu
 
 SST2 = TASKS["sst2"]
 TEXT = ("w1 w20 w33, w4 w50. w17 w2 w41 w8",)
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """Fits of gates take a few steps, as where they are taken is asked, not how well they fit."""
+    monkeypatch.setattr(fitting, "STEPS", 12)
+    monkeypatch.setattr(fitting, "WARM_UP", 4)
+
+
 PLANS = [
     PruningPlan.from_dict({"layers": {layer: {"experts": kept, "weights": [0.7, 0.3]} for layer in (1, 2)}})
     for kept in ([0, 2], [1, 3])

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from benchmarks import selection
 from benchmarks.study_section import selection_section
-from shrp import checkpoint, selections
+from shrp import checkpoint, fitting, selections
 from shrp.attribution.importance import ablation
 from shrp.data import load_data
 from shrp.errors import DataError, PlanError
@@ -126,6 +126,7 @@ def test_a_checkpoint_is_measured_with_every_selection(
         frame = pd.DataFrame({"sentence": [text for (text,) in data.texts], "label": np.asarray(data.labels)})
         frame.to_parquet(tmp_path / "data" / "sst2" / f"{split}.parquet")
     monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(fitting, "STEPS", 24)
     found = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
     assert found.exit_code == 0, found.output
     rows = json.loads((tmp_path / "selection.json").read_text())["rows"]

@@ -15,11 +15,12 @@ from shrp.minimal_pairs import pairs_of
 from shrp.mixes import FALSE_DISCOVERIES
 from shrp.phrases import listed
 from shrp.usage import UsageStats
-from ui.compare_sides import Side
+from ui.compare_sides import PRUNED, TEACHER, Side
 from ui.downloads import chart, downloads
 from ui.store import once
 from ui.text import count, escape, escape_html, interval_text, metric_name, other_metrics, percent, score_text
 from ui.usage_figures import usage_heatmap
+from ui.words_of_both import Model, pruned_to
 
 LETTERS = ("A", "B")
 COSTS = {
@@ -45,6 +46,15 @@ def score_card(letter: str, side: Side, floor: str) -> None:
         f"{f'; {floor}' * bool(floor)}{f'; {also}' * bool(also)}<br>{escape(side.choice.text)}",
         unsafe_allow_html=True,
     )
+
+
+def model_of(letter: str, side: Side) -> Model:
+    """What explains a side's answers: its model, or nothing of a dense teacher whose outputs came along."""
+    if side.choice.kind == TEACHER:
+        return Model(letter, None)
+    if side.choice.kind == PRUNED:
+        return Model(letter, lambda: pruned_to(side.read, side.plan))
+    return Model(letter, lambda: side.read)
 
 
 def costs_frame(sides: Sequence[Side]) -> pd.DataFrame:

@@ -17,8 +17,9 @@ from shrp.data import TextData
 from shrp.evaluation import Evaluation
 from shrp.groups import CLASS, LENGTH, SLICE, input_groups
 from shrp.phrases import listed
+from shrp.plan import PruningPlan
 from shrp.tasks import Task
-from ui import closer, confidence, pair_views, paired_results
+from ui import closer, confidence, pair_views, paired_results, words_of_both
 from ui.bound import leave_known
 from ui.downloads import chart, downloads
 from ui.lab_group_figures import FEW, losses_by_group, summary, with_names
@@ -26,6 +27,7 @@ from ui.lab_reference import ROUTED, TEACHER, Against
 from ui.state import Selection
 from ui.tables import class_width, row_height
 from ui.text import escape, metric_name, percent
+from ui.words_of_both import Model, pruned_to
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
 AGAINST = "hurts_against"
@@ -43,6 +45,7 @@ def section(
     lengths: np.ndarray,
     problem: str,
     name: str,
+    plan: PruningPlan,
 ) -> None:
     """The whole section: what is held against what, and a tab each for slices, classes, lengths and flips.
 
@@ -52,6 +55,7 @@ def section(
         lengths: of the inputs, in tokens.
         problem: why the teacher's outputs could not be read; empty where nothing is wrong.
         name: of the files to download.
+        plan: of the pruned model.
     """
     st.header("Where it hurts")
     if problem:
@@ -59,7 +63,10 @@ def section(
     against = _picked(references)
     st.caption(escape(against.why))
     names, held = (against.name, "pruned"), f"against the {against.name}"
-    tabs(against.evaluation, pruned, selection, lengths, names, held, name)
+    checkpoint = selection.checkpoint
+    # The teacher's weights are not here: words are those of the model that is pruned.
+    models = (Model("routed", lambda: checkpoint), Model("pruned", lambda: pruned_to(checkpoint, plan)))
+    tabs(against.evaluation, pruned, selection, lengths, names, held, name, models)
 
 
 def tabs(
@@ -70,6 +77,7 @@ def tabs(
     names: tuple[str, str],
     against: str,
     file: str,
+    models: tuple[Model, Model],
 ) -> None:
     """A tab each for slices, classes, lengths, flips and, where there are any, minimal pairs and probabilities; without
     labels the flips alone. What the data lack comes after what they have.
@@ -79,15 +87,15 @@ def tabs(
     data = selection.data
     if data.labels is None:
         st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
-        flips(reference, other, selection, names, against, file)
+        flips(reference, other, selection, names, against, file, models)
         return
     lacking = {SLICE: data.slices is None, CLASS: data.task.is_regression, LENGTH: False}
-    models = dict.fromkeys(lacking, (reference, other))
-    models[LENGTH] = _sliced(input_groups(data, lengths=lengths, by=(LENGTH,))[LENGTH], reference, other)
+    both = dict.fromkeys(lacking, (reference, other))
+    both[LENGTH] = _sliced(input_groups(data, lengths=lengths, by=(LENGTH,))[LENGTH], reference, other)
     drawn = {
-        f"By {by}": partial(groups, *models[by], by, names, file) for by in sorted(lacking, key=lacking.get)
+        f"By {by}": partial(groups, *both[by], by, names, file) for by in sorted(lacking, key=lacking.get)
     }
-    drawn["Flipped predictions"] = partial(flips, reference, other, selection, names, against, file)
+    drawn["Flipped predictions"] = partial(flips, reference, other, selection, names, against, file, models)
     if pair_views.has_pairs(data):
         drawn[PAIRS] = partial(pair_views.tab, reference, other, data, names, file)
     if not data.task.is_regression:
@@ -171,6 +179,7 @@ def flips(
     names: tuple[str, str],
     against: str,
     file: str,
+    models: tuple[Model, Model],
 ) -> None:
     """The inputs that two models judge differently, to be filtered, looked closer at, and taken along.
 
@@ -179,6 +188,7 @@ def flips(
         names: of both, short enough for the heads of columns.
         against: the reference as the end of a sentence.
         file: name of the file to download.
+        models: whose words are shown of the picked input.
     """
     data = selection.data
     frame = paired.flip_table(reference, other, data)
@@ -203,7 +213,9 @@ def flips(
         return
     if rows := _table(shown, data, names):
         whose = f"by {selection.name} as it is"
-        closer.links(data, shown["index"].iloc[rows].tolist(), routed=selection.is_routed, whose=whose)
+        picked = shown["index"].iloc[rows].tolist()
+        closer.links(data, picked, routed=selection.is_routed, whose=whose)
+        words_of_both.section(models, data, picked[0], file)
     downloads(_taken_along(shown, data.task, names), "flips", f"{file}-flips")
 
 

@@ -90,7 +90,7 @@ def where_it_hurts(selection: Selection, plan: PruningPlan, pruned: Evaluation, 
     held_against = lab_reference.references(checkpoint, data, routed)
     lengths = measurements.read_lengths(checkpoint, data)
     name = f"{selection.name}-{plan.budget}"
-    lab_hurts.section(held_against, pruned, selection, lengths, checkpoint.problem, name)
+    lab_hurts.section(held_against, pruned, selection, lengths, checkpoint.problem, name, plan)
 
 
 @st.fragment

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shrp.cli.beside import as_json, check_same_task, show, words_beside
 from shrp.cli.options import AsJson, Device, check_has_task
 from shrp.cli.output import example, print_json, print_table, provenance, stderr, stdout
 from shrp.data import TextData
@@ -58,6 +59,13 @@ def explain(
             help="Of two texts: also how far each hidden state of the second, put into the first, moves its output.",
         ),
     ] = False,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another checkpoint of the task: also which words move its answer, beside this one's.",
+            show_default=False,
+        ),
+    ] = None,
     words: Annotated[bool, typer.Option(help="Also what is lost without each word.")] = True,
     device: Device = "cpu",
     json: AsJson = False,
@@ -73,8 +81,11 @@ def explain(
     from shrp.patching import patch
 
     loaded = load(checkpoint, device=device)
+    other = None if beside is None else load(beside, device=device)
     task = loaded.info.task
     check_has_task(task)
+    if other is not None:
+        check_same_task(loaded, other)
     texts = [_parts(one, task) for one in text]
     for name in (output, rather_than):
         if name is not None and name not in task.label_names:
@@ -112,16 +123,29 @@ def explain(
             f"{longer:,} of {len(found):,} texts {'is' if longer == 1 else 'are'} read beyond {cut:,} tokens, where "
             "this checkpoint's scores and usage cut an input: there it may answer otherwise"
         )
+    both = [None if other is None else words_beside(loaded, other, one.text) for one in found]
     if json:
         made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
-        inputs = [_as_json(*each, replaced_by, routed=routed) for each in told]
+        inputs = [
+            _as_json(*each, replaced_by, routed=routed) | ({} if two is None else {"beside": as_json(two)})
+            for each, two in zip(told, both, strict=True)
+        ]
         put_in = {} if states is None else {"patched": _patched_as_json(states)}
+        if other is not None:
+            put_in["beside"] = {"checkpoint": str(beside), "checkpoint_fingerprint": other.fingerprint}
         print_json({"inputs": inputs} | put_in | {"provenance": made})
         return
-    for number, each in enumerate(told, 1):
+    for number, (each, two) in enumerate(zip(told, both, strict=True), 1):
         _print(number, *each, routed=routed)
+        if two is not None:
+            show(two, _apart(checkpoint, beside))
     if states is not None:
         _print_patched(states)
+
+
+def _apart(one: Path, other: Path) -> tuple[str, str]:
+    """Names of two checkpoints: their folders', with more of the path where these are alike."""
+    return (one.name, other.name) if one.name != other.name else (str(one), str(other))
 
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ import pytest
 from shrp import checkpoint as checkpoints
 from shrp import reference
 from shrp.answer_shares import matching_shift, shifted
+from shrp.attribution.difference import against
+from shrp.attribution.instance import prepare
+from shrp.attribution.tokens import METHODS, ablate_words, converged_gradients
 from shrp.batching import token_counts
 from shrp.compare import usage_distances
 from shrp.data import TextData, load_probe
@@ -20,7 +23,7 @@ from shrp.groups import input_groups
 from shrp.halves import halves
 from shrp.measure import Cost, cost, dense_cost, plan_cost
 from shrp.metrics import ranking
-from shrp.paired import agreement, by_group, paired_difference
+from shrp.paired import agreement, by_group, flip_table, paired_difference
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS, TEXTS
@@ -32,6 +35,8 @@ from ui.lab_export import plan_json
 from ui.text import points
 
 from .helpers import specs, texts_of, values
+
+SST2 = TASKS["sst2"]
 
 
 def metric(at, start):
@@ -445,3 +450,48 @@ def test_models_that_answer_alike_have_no_threshold_to_tell(tiny_checkpoint):
     loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
     one = evaluate(loaded.model, loaded.tokenizer, data)
     assert not lab_threshold.between(one, one, data)
+
+
+def picked_first(monkeypatch):
+    """The first flip of the table is the one that is picked, as no test can click there."""
+    monkeypatch.setattr(lab_hurts, "_table", lambda frame, data, names: [0])
+
+
+def words_of_both(at):
+    (spec,) = [one for one in specs(at) if "adds to the logit" in one["layout"]["title"]["text"]]
+    return {trace["name"]: trace for trace in spec["data"]}
+
+
+@pytest.mark.parametrize("method", [METHODS[2], METHODS[1]])
+def test_the_words_of_an_input_that_flips_stand_side_by_side(open_page, tiny_checkpoint, monkeypatch, method):
+    picked_first(monkeypatch)
+    at = open_page("compare", tiny_checkpoint, hurts="Flipped predictions", words_by=method)
+    assert not at.exception
+    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, data), budget=4)
+    models = {"A": loaded.model, "B": prune(loaded.model, plan)}
+    evaluations = [evaluate(model, loaded.tokenizer, data) for model in models.values()]
+    text = data.texts[flip_table(*evaluations, data)["index"].iloc[0]]
+    drawn = words_of_both(at)
+    one, other = (prepare(model, loaded.tokenizer, SST2, text) for model in models.values())
+    answers = [int(found.outputs(found.embeddings)[0].argmax()) for found in (one, other)]
+    assert answers[0] != answers[1]
+    for name, instance in (("A", one), ("B", other)):
+        lead = against(instance, *answers)
+        made = {METHODS[2]: ablate_words, METHODS[1]: converged_gradients}[method](lead, 0)
+        assert values(drawn[name]["x"]) == pytest.approx(made.scores, abs=1e-4)
+    said = texts_of(at)
+    assert f"Explained is the logit of {SST2.label_names[answers[0]]} less" in said
+    assert "Furthest apart they are at" in said
+    assert "there is no interval" in said
+
+
+def test_outputs_alone_have_no_words(open_page, tiny_checkpoint, tiny_model, monkeypatch):
+    picked_first(monkeypatch)
+    loaded, probe = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    dense = evaluate(tiny_model(seed=3), loaded.tokenizer, probe)
+    turned = replace(dense, logits=-dense.logits)  # so that there are flips
+    reference.write(loaded.path, {probe.fingerprint: reference.from_evaluation(turned, "t")})
+    at = open_page("compare", tiny_checkpoint, hurts="Flipped predictions", a_is=TEACHER)
+    assert not at.exception
+    assert "Of A answers alone are at hand, which no words explain" in texts_of(at)
