@@ -215,8 +215,9 @@ def flips(
         whose = f"by {selection.name} as it is"
         picked = shown["index"].iloc[rows].tolist()
         closer.links(data, picked, routed=selection.is_routed, whose=whose)
-        words_of_both.section(models, data, picked[0], file)
     downloads(_taken_along(shown, data.task, names), "flips", f"{file}-flips")
+    if rows:
+        words_of_both.section(models, data, picked[0], file)
 
 
 def _taken_along(frame: pd.DataFrame, task: Task, names: tuple[str, str]) -> pd.DataFrame:

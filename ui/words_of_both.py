@@ -104,15 +104,15 @@ def _said(
     frame: pd.DataFrame, found: Sequence[WordScores], names: tuple[str, str], what: str, unit: str
 ) -> str:
     """The outputs, the word over which the models part most, and how alike they rank the words, in plain text."""
-    values = " and ".join(f"{signed(one.full, 2)} by {name}" for one, name in zip(found, names, strict=True))
+    values = " and ".join(f"{_number(one.full)} by {name}" for one, name in zip(found, names, strict=True))
     said = f"Explained is {what}: {values}."
     known = frame.dropna(subset=["difference"])
     if known.empty:
         return f"{said} No {unit} is read by both."
     most = known.loc[known["difference"].abs().idxmax()]
     said += (
-        f" Furthest apart they are at “{shorten(most[unit], 24)}”, which adds {signed(most['one'], 2)} for {names[0]} "
-        f"and {signed(most['other'], 2)} for {names[1]}."
+        f" Furthest apart they are at “{shorten(most[unit], 24)}”, which adds {_number(most['one'])} for {names[0]} "
+        f"and {_number(most['other'])} for {names[1]}."
     )
     if len(known) < _FEW or min(np.ptp(known["one"]), np.ptp(known["other"])) == 0:
         return said
@@ -124,10 +124,12 @@ def _said(
 
 def _read(both: Sequence[Explained], names: tuple[str, str], method: str, replaced: str) -> str:
     """How scores were made, and what of the input was read, in plain text."""
-    stands = {"mask": "its mask token", "pad": "its padding token", "remove": "nothing"}[replaced]
+    stands = {"mask": "the mask token stands", "pad": "the padding token stands", "remove": "nothing stands"}[
+        replaced
+    ]
     how = (
-        f"A word adds by what is lost when {stands} stands for it, one word at a time, and the model routes anew if it "
-        "routes."
+        f"What a word adds is what is lost when {stands} in its place, one word at a time; a model that routes does so "
+        "anew."
         if method == METHODS[2]
         else "Gradients are summed on the way from padding to the input, along the input's own route."
     )
@@ -140,6 +142,10 @@ def _read(both: Sequence[Explained], names: tuple[str, str], method: str, replac
         f"{how} One input, so there is no interval. Logits of two models need not be on one scale: which words count "
         "in each says more than how long its bars are." + f" {'; '.join(cut)}." * bool(cut)
     )
+
+
+def _number(value: float) -> str:
+    return signed(value, 2).replace("-", "−")
 
 
 def _most_moving(frame: pd.DataFrame) -> pd.DataFrame:
@@ -161,14 +167,14 @@ def bars(frame: pd.DataFrame, unit: str, names: tuple[str, str], what: str, subt
         for row in frame.itertuples()
     ]
     fig = go.Figure()
-    for column, name, color, pattern in (("one", names[0], BLUE, ""), ("other", names[1], GREEN, "/")):
+    for column, name, color in (("one", names[0], BLUE), ("other", names[1], GREEN)):
         fig.add_trace(
             go.Bar(
                 x=frame[column],
                 y=np.arange(len(frame)),
                 orientation="h",
                 name=escape_html(name),
-                marker={"color": color, "pattern": {"shape": pattern, "fgcolor": "white", "size": 5}},
+                marker={"color": color},
                 customdata=labels,
                 hovertemplate="%{customdata}<br>%{x:+.4f}<extra>" + escape_html(name) + "</extra>",
             )
