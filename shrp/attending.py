@@ -100,7 +100,6 @@ class KeptHeads(nn.Module):
     """Rows: queries of all kept heads, then keys, then values."""
     head_size: int
     attention_dropout: float
-
     dropout: float
 
     @property
