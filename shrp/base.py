@@ -150,11 +150,7 @@ def load_base(
             f"{base}: {checkpoint.WEIGHTS} is truncated or not a safetensors file: {error}."
         ) from error
     except (OSError, ValueError, KeyError) as error:
-        if (
-            Path(base).is_dir()
-            and checkpoint.WEIGHTS in str(error)
-            and not any(Path(base).glob("*.safetensors*"))
-        ):
+        if "safetensors" in str(error) and not any(Path(base).glob("*.safetensors*")):
             raise TrainingError(
                 f"{base} has no weights in safetensors, and other formats, which may run code, are not read: load it "
                 "once by transformers and save it with `save_pretrained`, which writes model.safetensors."

@@ -17,6 +17,9 @@ from shrp.errors import ShrpError, UnsupportedModelError
 from shrp.relative import DistanceEmbeddings, PositionBias, RelativePositions
 from shrp.tracing import traced
 
+Output = Tensor | tuple[Tensor | None, ...]
+"""What an encoder takes back from a layer."""
+
 
 class Calling:
     """`layer(hidden_states, attention_mask, ...)` returns hidden states, as in BERT. Holds no state."""
@@ -46,9 +49,7 @@ class Calling:
         """The same from the encoder itself, for work on single layers, outside of a whole pass."""
         return None
 
-    def answer(
-        self, hidden_states: Tensor, asked: Mapping[str, object]
-    ) -> Tensor | tuple[Tensor | None, ...]:
+    def answer(self, hidden_states: Tensor, asked: Mapping[str, object]) -> Output:
         """What the encoder takes back for a layer's output; `asked` are the keywords of its call."""
         return hidden_states
 
@@ -58,7 +59,7 @@ class Calling:
         Args:
             tokens: of the input.
             width: features of all the heads that are computed.
-            dense: whether the layer is the family's own.
+            dense: whether the layer is the family's own, which may compute more than it needs.
         """
         return 0
 
@@ -91,9 +92,7 @@ class MPNetCalling(Calling):
         device = encoder.relative_attention_bias.weight.device
         return PositionBias(encoder.compute_position_bias(torch.empty(1, tokens, device=device))[0])
 
-    def answer(
-        self, hidden_states: Tensor, asked: Mapping[str, object]
-    ) -> Tensor | tuple[Tensor | None, ...]:
+    def answer(self, hidden_states: Tensor, asked: Mapping[str, object]) -> Output:
         """Raises `UnsupportedModelError` where attention maps are asked for."""
         _refuse_attention_maps(asked)
         return (hidden_states,)
@@ -166,15 +165,15 @@ class DebertaV2Calling(Calling):
         states = torch.empty(1, tokens, 1, device=embeddings.device)
         return self.relative((), {"relative_pos": encoder.get_rel_pos(states), "rel_embeddings": embeddings})
 
-    def answer(
-        self, hidden_states: Tensor, asked: Mapping[str, object]
-    ) -> Tensor | tuple[Tensor | None, ...]:
+    def answer(self, hidden_states: Tensor, asked: Mapping[str, object]) -> Output:
         """Raises `UnsupportedModelError` where attention maps are asked for."""
         _refuse_attention_maps(asked)
         return hidden_states, None
 
     def position_flops(self, config: PreTrainedConfig, tokens: int, width: int, *, dense: bool) -> int:
-        """As in `Calling`: distances are projected to queries and keys, and meet every token's key and query."""
+        """As in `Calling`: distances are projected to queries and keys, and meet every token's key and query. The
+        family's own layers do so with all distances that there are, ours with those that the input can have.
+        """
         buckets, furthest = _spans(config)
         span = buckets or furthest
         distances = 2 * (span if dense else min(tokens, span))

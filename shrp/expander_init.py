@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from shrp.calling import Output
 from shrp.families import encoder_layers, family_of
 from shrp.layers import ExpertLayer
 from shrp.partial import run_from
@@ -98,9 +99,7 @@ class _Probe(nn.Module):
         super().__init__()
         self.dense, self.layer, self.caught = dense, layer, caught
 
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs
-    ) -> Tensor | tuple[Tensor | None, ...]:
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs) -> Output:
         calling = self.layer.calling
         mask, relative = calling.attention_mask(attention_mask), calling.relative(args, kwargs)
         self.caught["input"] = hidden_states

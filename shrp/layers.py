@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shrp.attending import KeptHeads, attend, attention_probs, token_mask_of
-from shrp.calling import PLAIN, Calling
+from shrp.calling import PLAIN, Calling, Output
 from shrp.config import Routing
 from shrp.hidden_states import tell
 from shrp.relative import HeadPositions, RelativePositions
@@ -196,7 +196,7 @@ class ExpertLayer(nn.Module):
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
-    ) -> Tensor | tuple[Tensor | None, ...]:
+    ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)` under the context's gates (method.md, steps 1 to 5)."""
         attention_mask, relative = (
             self.calling.attention_mask(attention_mask),
@@ -316,7 +316,7 @@ class StaticLayer(KeptHeads):
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
-    ) -> Tensor | tuple[Tensor | None, ...]:
+    ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`."""
         attention_mask, relative = (
             self.calling.attention_mask(attention_mask),
@@ -342,9 +342,7 @@ class DroppedLayer(nn.Module):
         super().__init__()
         self.layer, self.calling = layer, calling
 
-    def forward(
-        self, hidden_states: Tensor, *_: object, **asked: object
-    ) -> Tensor | tuple[Tensor | None, ...]:
+    def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Output:
         """Return `hidden_states` unchanged."""
         tell(self.layer, hidden_states, hidden_states)
         return self.calling.answer(hidden_states, asked)

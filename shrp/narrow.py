@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from shrp.attending import KeptHeads
-from shrp.calling import PLAIN, Calling
+from shrp.calling import PLAIN, Calling, Output
 from shrp.errors import ShrpError
 from shrp.families import family_of
 from shrp.hidden_states import tell
@@ -94,7 +94,7 @@ class NarrowLayer(KeptHeads):
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
-    ) -> Tensor | tuple[Tensor | None, ...]:
+    ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`."""
         attention_mask, relative = (
             self.calling.attention_mask(attention_mask),

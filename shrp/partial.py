@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shrp.calling import Calling
+from shrp.calling import Calling, Output
 from shrp.families import encoder_layers, family_of
 from shrp.layers import DroppedLayer
 from shrp.prune import with_layers
@@ -25,7 +25,7 @@ class _Tap(nn.Module):
         super().__init__()
         self.layer, self.input = layer, torch.empty(0)
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Output:
         self.input = hidden_states
         return self.layer(hidden_states, *args, **kwargs)
 
@@ -37,7 +37,7 @@ class _Resume(nn.Module):
         super().__init__()
         self.output, self.calling = output, calling
 
-    def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Tensor | tuple[Tensor]:
+    def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Output:
         return self.calling.answer(self.output.expand(len(hidden_states), -1, -1), asked)
 
 
@@ -48,7 +48,7 @@ class _Given(nn.Module):
         super().__init__()
         self.layer, self.hidden_states = layer, hidden_states
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Output:
         given = self.hidden_states.expand(len(hidden_states), -1, -1)
         return self.layer(given, *args, **kwargs)
 

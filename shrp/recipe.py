@@ -182,7 +182,7 @@ class Run:
         for data, one in zip(self.scores.sets, scored, strict=True):
             said = reference.from_evaluation(one, teacher.fingerprint, self.cut)
             if said.logits.nbytes <= reference.SET_BYTES:
-                self.references[data.fingerprint] = said
+                self.references[data.source_fingerprint] = said
         made = self._converted(teacher, source)
         written = replace(made, model=self._as_stored(made.model))
         if made.is_static:

@@ -65,7 +65,7 @@ class _HeadBias(HeadPositions):
         return bias if bias.dim() == 4 else bias.unsqueeze(0)
 
     def of_first(self) -> Tensor | None:
-        return self.bias[:, 0]
+        return self.bias[:, 0] if self.bias.dim() == 3 else None
 
     def one_each(self) -> HeadPositions:
         return _HeadBias(self.bias.unsqueeze(1))
@@ -90,32 +90,32 @@ class PositionBias(RelativePositions):
         return _HeadBias(picked)
 
 
+_TERMS = 3
+"""Of disentangled attention: content to content, content to position, position to content."""
+
+
 @dataclass(frozen=True, eq=False)
 class _HeadDistances(HeadPositions):
-    query: Tensor | None
-    key: Tensor | None
+    query: Tensor
+    key: Tensor
     """Of each distance, `(m, S, dh)`, or `(B, 1, S, dh)`."""
     places: Tensor
     """`(T, T)`: the distance's place among the `S`, rows are queries."""
-    terms: int
 
     @property
     def scale(self) -> float:
-        return self.terms**-0.5
+        return _TERMS**-0.5
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        added, (b, m, t, dh) = 0.0, query.shape
-        if self.key is not None:  # content to position
-            found = query @ self.key.transpose(-1, -2)  # (B, m, T, S)
-            added = added + found.gather(-1, self.places.expand(b, m, t, t))
-        if self.query is not None:  # position to content
-            found = key @ self.query.transpose(-1, -2)
-            added = added + found.gather(-1, self.places.T.expand(b, m, t, t)).transpose(-1, -2)
-        return added * (self.terms * dh) ** -0.5
+        b, m, t, dh = query.shape
+        to_position = query @ self.key.transpose(-1, -2)  # (B, m, T, S)
+        to_content = key @ self.query.transpose(-1, -2)
+        added = to_position.gather(-1, self.places.expand(b, m, t, t))
+        added = added + to_content.gather(-1, self.places.T.expand(b, m, t, t)).transpose(-1, -2)
+        return added * (_TERMS * dh) ** -0.5
 
     def one_each(self) -> HeadPositions:
-        query, key = (None if one is None else one.unsqueeze(1) for one in (self.query, self.key))
-        return replace(self, query=query, key=key)
+        return replace(self, query=self.query.unsqueeze(1), key=self.key.unsqueeze(1))
 
     def within(self, tokens: int) -> HeadPositions:
         return replace(self, places=self.places[:tokens, :tokens])
@@ -127,22 +127,14 @@ class DistanceEmbeddings(RelativePositions):
     DeBERTa (He et al. 2021, equation 4).
 
     To the product of a query and a key come those of the query with the distance's key (content to position) and of the
-    key with the distance's query (position to content), and all are divided by the root of `terms dh`.
+    key with the distance's query (position to content), and all are divided by the root of `3 dh`.
     """
 
     embeddings: Tensor
     """`(S, d)`."""
     places: Tensor
     """`(T, T)`: each pair's row of them; rows are queries."""
-    content_to_position: bool = True
-    position_to_content: bool = True
 
     def of_heads(self, heads: Sequence[int] | Tensor | None, project: Project) -> HeadPositions:
         """As in `RelativePositions`."""
-        query, key = project(self.embeddings)
-        return _HeadDistances(
-            query if self.position_to_content else None,
-            key if self.content_to_position else None,
-            self.places,
-            1 + self.content_to_position + self.position_to_content,
-        )
+        return _HeadDistances(*project(self.embeddings), self.places)

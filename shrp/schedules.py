@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from shrp.calling import Output
 from shrp.routing import GateSource, straight_through, top_k_gates
 
 
@@ -20,7 +21,7 @@ class Swap(nn.Module):
         self.probability = probability
         """That a training pass runs the dense layer."""
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Output:
         """Map `(B, T, d)` to `(B, T, d)` by one of the two."""
         old = self.training and float(torch.rand(())) < self.probability
         return (self.dense if old else self.new)(hidden_states, *args, **kwargs)

@@ -218,13 +218,38 @@ def test_another_models_words_stand_beside(shrp, save):
     for name, scores in zip(("one", "other"), found, strict=True):
         assert [row[name] for row in beside["scores"]] == pytest.approx(scores.scores, abs=1e-5)
         assert beside["full"][name] == pytest.approx(scores.full, abs=1e-5)
+    assert [row["apart"] for row in beside["scores"]] == pytest.approx(
+        [row["other_part"] - row["one_part"] for row in beside["scores"]]
+    )
     _, out, _ = shrp("explain", routed, *asked(text), "--beside", dense)
-    assert "routed-sst2" in out
-    assert "dense-sst2" in out
-    assert "apart" in out
+    for head in ("routed-sst2", "dense-sst2", "routed-sst2, part", "dense-sst2, part"):
+        assert head in out
 
 
-def test_only_models_of_one_task_stand_beside_each_other(shrp, save):
-    code, _, err = shrp("explain", save("routed"), *asked("w1"), "--beside", save("dense", "mnli"))
+def test_the_classes_that_are_asked_for_are_explained_in_both(shrp, save):
+    models, pair = [save("routed", "mnli"), "--beside", save("dense", "mnli")], "w1 w2 w3 ||| w4"
+    named = [*asked(pair), "--output", "neutral", "--json"]
+    for more, rival in ((["--rather-than", "entailment"], "entailment"), ([], None)):
+        code, out, err = shrp("explain", *models, *named, *more)
+        assert code == 0, err
+        for words in ("words", "beside"):
+            told = json.loads(out)["inputs"][0][words]
+            assert (told["of"], told["rather_than"]) == ("neutral", rival)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "more", "said"),
+    [
+        (("sst2", "mnli"), [], "they answer different questions"),
+        (("qnli", "rte"), [], "they answer different questions"),  # whose classes have the same names
+        (("sst2", "sst2"), [], "is the same model as"),
+        (("sst2", "sst2"), ["--no-words"], "--beside is about words"),
+    ],
+)
+def test_what_can_not_stand_beside_is_refused(shrp, save, tasks, more, said):
+    folders = {task: save("routed", task) for task in dict.fromkeys(tasks)}
+    one, other = (folders[task] for task in tasks)
+    text = "w1 ||| w2" if tasks[0] == "qnli" else "w1"
+    code, _, err = shrp("explain", one, *asked(text), "--beside", other, *more)
     assert code == 1
-    assert "their words can't be set side by side" in " ".join(err.split())
+    assert said in " ".join(err.split())

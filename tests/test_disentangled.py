@@ -1,11 +1,15 @@
 """DeBERTa, whose heads project the distance of two tokens as they do the tokens: what reaches converted layers."""
 
+import io
+
 import pytest
 import torch
 from transformers import AutoConfig
 
-from shrp import measure
+from shrp import checkpoint, measure
 from shrp.attention import layer_attention
+from shrp.attribution.instance import prepare
+from shrp.base import load_base
 from shrp.batching import collate, encode
 from shrp.config import ShrpConfig
 from shrp.convert import convert, convert_layer, expert_layers
@@ -15,8 +19,10 @@ from shrp.families import encoder_layers, family_of
 from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.routing import force_experts, use_gates
+from shrp.tasks import TASKS
 from tests.conftest import LIKE_DEBERTA_V3
 
+SST2 = TASKS["sst2"]
 H, SPAN = 4, LIKE_DEBERTA_V3["position_buckets"]
 
 
@@ -153,3 +159,39 @@ def test_what_converted_layers_cannot_do_is_said(routed, tiny_inputs):
         routed(**tiny_inputs(), output_attentions=True)
     with pytest.raises(ShrpError, match="rel_embeddings"):
         expert_layers(routed)[1](torch.zeros(1, 3, 24))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tiny_model):
+    """A folder as DeBERTa-v3 comes: a vocabulary of sentencepiece, and no tokenizer.json."""
+    from sentencepiece import SentencePieceTrainer
+
+    folder, written = tmp_path_factory.mktemp("deberta"), io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(
+            ["the plot never drags", "a good film is a triumph", "the ending is a mess"] * 50
+        ),
+        model_writer=written,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+        **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+    )
+    (folder / "spm.model").write_bytes(written.getvalue())
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    tiny_model("deberta-v2", vocab_size=80).save_pretrained(folder)
+    return folder
+
+
+def test_a_vocabulary_of_sentencepiece_is_read_kept_and_explained(base, tmp_path, tiny_info):
+    model, tokenizer, _ = load_base(str(base), SST2)
+    text = ("the plot never drags",)
+    expected = tokenizer(*text)["input_ids"]
+    assert [tokenizer.convert_ids_to_tokens(expected)[i] for i in (0, -1)] == ["[CLS]", "[SEP]"]
+    convert(model, ShrpConfig((1, 2)))
+    checkpoint.save(model, tokenizer, tiny_info(), tmp_path / "made")
+    loaded = checkpoint.load(tmp_path / "made")
+    assert loaded.tokenizer(*text)["input_ids"] == expected
+    instance = prepare(loaded.model, loaded.tokenizer, SST2, text)
+    assert [word.text for word in instance.words] == text[0].split()

@@ -13,13 +13,14 @@ from safetensors.numpy import save_file
 from shrp import checkpoint, reference
 from shrp import evaluate as evaluation
 from shrp.checkpoint_info import CheckpointInfo
-from shrp.data import TextData, load_probe
+from shrp.data import TextData, load_file, load_probe
 from shrp.errors import CheckpointError, DataError
 from shrp.evaluate import evaluate, evaluate_stream, summarise
 from shrp.plan import make_plan
 from shrp.reference import FILE, Reference
 from shrp.tasks import TASKS
 from ui.lab_export import checkpoint_zip
+from ui.lab_reference import teacher_on
 
 SST2 = TASKS["sst2"]
 
@@ -172,6 +173,18 @@ def test_the_command_adds_one_data_set_after_another(shrp, made, data, tmp_path,
     assert (again.predictions == direct.predictions).all()
     assert shrp("prune", routed, "--out", tmp_path / "static", "--per-layer", 1)[0] == 0
     assert set(checkpoint.load(tmp_path / "static").teacher) == set(loaded.teacher)
+
+
+def test_outputs_on_a_table_are_found_whether_its_slices_are_read_or_not(shrp, made, data, tmp_path):
+    teacher, routed = made
+    data.to_frame().to_csv(tmp_path / "mine.csv", index=False)
+    asked = ("--teacher", teacher, "--data", tmp_path / "mine.csv", "--slice-column", "slice")
+    assert shrp("reference", routed, *asked)[0] == 0
+    loaded = checkpoint.load(routed)
+    sliced = load_file(tmp_path / "mine.csv", SST2, slice_column="slice")
+    assert sliced.slices is not None
+    for one in (sliced, load_file(tmp_path / "mine.csv", SST2)):
+        assert teacher_on(loaded, one).n == len(data)
 
 
 def test_the_command_adds_to_what_another_put_there_meanwhile_and_mends_a_spoilt_file(

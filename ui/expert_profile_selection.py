@@ -63,7 +63,7 @@ def selection(
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     name = left.text_input("Name of the slice", _FIRST, key=NAME, max_chars=60)
     try:
-        text = with_numbers(name, rows)
+        text = with_numbers(name, rows, data)
     except DataError as error:
         st.caption(f":material/block: No slice can be made of them: {escape(str(error))}")
         return

@@ -64,7 +64,11 @@ def section(
     st.caption(escape(against.why))
     names, held = (against.name, "pruned"), f"against the {against.name}"
     checkpoint = selection.checkpoint
-    # The teacher's weights are not here: words are those of the model that is pruned.
+    if against.name == TEACHER:
+        st.caption(
+            "The teacher's weights are not here: the words below a picked flip are of the routed model and of the "
+            "pruned one."
+        )
     models = (Model("routed", lambda: checkpoint), Model("pruned", lambda: pruned_to(checkpoint, plan)))
     tabs(against.evaluation, pruned, selection, lengths, names, held, name, models)
 

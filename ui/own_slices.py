@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import streamlit as st
 
 from shrp.data import TextData
 from shrp.errors import DataError
+from shrp.phrases import listed
 from shrp.slices import MOST, REST, WordSlice, by_numbers, parse_slices, sliced_by_words
 from ui.store import once
 from ui.text import escape
@@ -18,12 +19,12 @@ SLICES = "word_slices"
 MAX_CHARACTERS = 1_500
 """Of the box: the address has to hold it."""
 _OF = "word_slices-of"
-"""Key of the session's state: what was typed last, and the data that were looked at then."""
+"""Key of the session's state: a slice by number -> the data that were looked at when it was typed."""
 _HELP = (
     f"One a line, at most {MOST}: a name, a colon and words. An input is in the first slice of which it has a word; "
     "the others are in *none of these*. Words are whole, in either case, may be several in a row, and a star stands "
     "for letters. `#12` is the input of that number, from 0, and `#12-20` are nine in a row, of the data that you see "
-    "as you type it. They take the place of "
+    "as you type it (a link does not say which these were). They take the place of "
     "the data's own slices on every page; empty the box to have those back."
 )
 
@@ -52,7 +53,7 @@ def problem() -> str:
 def applied(data: TextData) -> TextData:
     """The data with the slices that are typed; as they are where there are none, or none that these data have."""
     slices, _ = _read()
-    if not slices or _of_others(data, slices):
+    if not slices or _elsewhere(data, slices):
         return data
     key = data.fingerprint, data.name, data.pairs, slices
     try:
@@ -67,10 +68,10 @@ def say(data: TextData) -> None:
     if not slices:
         return
     if not data.slice_words:  # they are not these data's, so there is a reason
-        if others := _of_others(data, slices):
+        if others := _elsewhere(data, slices):
             st.sidebar.error(
-                f"Slices of your own are not in use: some name inputs by number, of {escape(others)}, and these are "
-                "other data. Change what is typed to name theirs.",
+                f"Slices of your own are not in use: {escape(listed(others))} by number, and these are other data. "
+                "Change such a line to name inputs of these, or take it out.",
                 icon=":material/error:",
             )
             return
@@ -86,17 +87,20 @@ def say(data: TextData) -> None:
     st.sidebar.caption(f":material/label: Slices of your own (n = {len(data):,}): {said}.")
 
 
-def with_numbers(name: str, numbers: Iterable[int]) -> str:
-    """What the box would have with a slice of these inputs, in place of any of that name; before all others, since an
-    input is in the first one that it is in.
+def with_numbers(name: str, numbers: Iterable[int], data: TextData) -> str:
+    """What the box would have with a slice of these inputs, in place of any of that name and of those that name inputs
+    of other data; before all others, since an input is in the first one that it is in.
 
     Raises:
         DataError: these are no slices, or more than the page's address can hold; or the name has a colon.
     """
     if ":" in name:
         raise DataError("a name ends at its colon; give it one without.")
+    slices, _ = _read()
+    bound = _bound(data, slices)
+    gone = {name.strip(), *(one.name for one in bound if bound[one][0] != data.texts_fingerprint)}
     lines = (st.session_state.get(SLICES) or "").splitlines()
-    others = [line for line in lines if line.strip() and line.partition(":")[0].strip() != name.strip()]
+    others = [line for line in lines if line.strip() and line.partition(":")[0].strip() not in gone]
     text = "\n".join([f"{name.strip()}: {by_numbers(numbers)}", *others])
     if len(text) > MAX_CHARACTERS:
         raise DataError(
@@ -107,17 +111,24 @@ def with_numbers(name: str, numbers: Iterable[int]) -> str:
     return text
 
 
-def _of_others(data: TextData, slices: tuple[WordSlice, ...]) -> str:
-    """The data of which slices name inputs by number, where these are others; those that are seen first after a change
-    of the box are meant.
+def _elsewhere(data: TextData, slices: Sequence[WordSlice]) -> list[str]:
+    """The slices that name inputs of other data by number, each with where it was typed."""
+    own = data.texts_fingerprint
+    bound = _bound(data, slices)
+    return [
+        f"“{one.name}” names inputs of {bound[one][1]}"
+        for one in slices
+        if one.numbers and bound[one][0] != own
+    ]
+
+
+def _bound(data: TextData, slices: Sequence[WordSlice]) -> dict[WordSlice, tuple[str, str]]:
+    """Each slice by number -> the data that it is of, their texts' fingerprint and their name: those that are seen when
+    it is new.
     """
-    if not any(one.numbers for one in slices):
-        return ""
-    typed = st.session_state.get(SLICES)
-    if (st.session_state.get(_OF) or ("",))[0] != typed:
-        st.session_state[_OF] = typed, data.source_fingerprint, data.name
-    _, fingerprint, name = st.session_state[_OF]
-    return "" if fingerprint == data.source_fingerprint else name
+    before, now = st.session_state.get(_OF) or {}, (data.texts_fingerprint, data.name)
+    st.session_state[_OF] = {one: before.get(one, now) for one in slices if one.numbers}
+    return st.session_state[_OF]
 
 
 def _read() -> tuple[tuple[WordSlice, ...], str]:

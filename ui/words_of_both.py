@@ -10,8 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.attribution.beside import beside, parting, same_replacement, same_unit
-from shrp.attribution.tokens import METHODS, WordScores
+from shrp.attribution.beside import Question, beside, question
+from shrp.attribution.tokens import LARGE_ERROR, METHODS, WordScores
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import ShrpError
@@ -70,49 +70,86 @@ def section(models: tuple[Model, Model], data: TextData, number: int, file: str)
     names = (models[0].name, models[1].name)
     try:
         both = [explained(model.opened(), data.texts[number]) for model in models]
-        unit = same_unit([one.instance for one in both])
-        replaced = same_replacement([one.instance for one in both])
-        classes = parting(both[0].logits, both[1].logits)
-        both = [one.by(unit) for one in both]
-        if classes is not None:
-            both = [one.against(*classes) for one in both]
-        options = Options(methods=(method,), replacement=replaced)
-        found = [word_scores(one, 0, method, options) for one in both]
+        asked = question([one.instance for one in both], [one.logits for one in both])
+        options = Options(methods=(method,), replacement=asked.replacement)
+        found = [_scores(one, asked, method, options) for one in both]
         frame = beside(*found)
     except ShrpError as error:
         state.show_error(error)
         return
-    labels = data.task.label_names
-    what = (
-        "the output" if classes is None else f"the logit of {labels[classes[0]]} less {labels[classes[1]]}'s"
-    )
-    said = _said(frame, found, names, what, unit)
-    st.markdown(escape(said))
+    labels, unit = data.task.label_names, asked.unit
+    what = asked.what(labels)
+    wrong = [
+        name
+        for name, one in zip(names, found, strict=True)
+        if one.error_part is not None and one.error_part > LARGE_ERROR
+    ]
+    said = _said(frame, found, names, what, unit, told=not wrong)
+    st.markdown(escape(_answers(both, names, labels) + said))
+    if wrong:
+        st.warning(
+            f"Of {escape(' and '.join(wrong))} the scores don't add up to what they share out, even after "
+            f"{max(one.steps for one in found)} steps. Do not trust them, nor their signs: the output is too steep on "
+            "the way from the baseline, or the difference too small.",
+            icon=":material/functions:",
+        )
     drawn = _most_moving(frame)
-    some = f"; the {len(drawn)} of {len(frame)} {unit}s that move either most" * (len(drawn) < len(frame))
+    some = f"; the {len(drawn)} of {len(frame)} {unit}s that count most in either" * (len(drawn) < len(frame))
     chart(
         bars(drawn, unit, names, what, f"{method}, input {number} of {data.name}{some}"),
-        frame.rename(columns={"one": names[0], "other": names[1]}),
+        frame.rename(columns=lambda name: name.replace("one", names[0]).replace("other", names[1])),
         "words-of-both",
         f"{file}-words-of-input-{number}",
-        f"Bars, two for each {unit}: how much it moves {what} in {names[0]} and in {names[1]}. {said}",
+        f"Bars, two for each {unit}: how much it adds to {what} in {names[0]} and in {names[1]}. {said}",
     )
-    st.caption(escape(_read(both, names, method, replaced)))
+    st.caption(escape(_read(both, names, method, asked.replacement)))
+
+
+def _scores(one: Explained, asked: Question, method: str, options: Options) -> WordScores:
+    """The words of one model, kept as those of the Attribution page are."""
+    one, output = one.by(asked.unit), asked.output
+    if asked.rather_than is not None:
+        one, output = one.against(asked.output, asked.rather_than), 0
+    return word_scores(one, output, method, options)
+
+
+def _answers(both: Sequence[Explained], names: tuple[str, str], labels: Sequence[str]) -> str:
+    """Where both answer alike as they read the input here, that they do, in plain text."""
+    first, second = (one.prediction for one in both)
+    if not labels or first != second:
+        return ""
+    return f"Both {names[0]} and {names[1]} answer {labels[first]} here. "
 
 
 def _said(
-    frame: pd.DataFrame, found: Sequence[WordScores], names: tuple[str, str], what: str, unit: str
+    frame: pd.DataFrame,
+    found: Sequence[WordScores],
+    names: tuple[str, str],
+    what: str,
+    unit: str,
+    *,
+    told: bool,
 ) -> str:
-    """The outputs, the word over which the models part most, and how alike they rank the words, in plain text."""
+    """What both have, the word that counts most differently, and how alike they rank the words, in plain text.
+
+    Args:
+        told: whether scores can be trusted, and so more is told than what both have.
+    """
     values = " and ".join(f"{_number(one.full)} by {name}" for one, name in zip(found, names, strict=True))
     said = f"Explained is {what}: {values}."
-    known = frame.dropna(subset=["difference"])
+    known = frame.dropna(subset=["apart"])
     if known.empty:
         return f"{said} No {unit} is read by both."
-    most = known.loc[known["difference"].abs().idxmax()]
+    if not told:
+        return said
+    most = known.loc[known["apart"].abs().idxmax()]
+    parts = [
+        f"{_number(most[column])} for {name} ({_percent(most[f'{column} part'])})"
+        for column, name in zip(("one", "other"), names, strict=True)
+    ]
     said += (
-        f" Furthest apart they are at “{shorten(most[unit], 24)}”, which adds {_number(most['one'])} for {names[0]} "
-        f"and {_number(most['other'])} for {names[1]}."
+        f" Most differently counts “{shorten(most[unit], 24)}”: {' and '.join(parts)}, in brackets as parts of each "
+        "one's largest."
     )
     if len(known) < _FEW or min(np.ptp(known["one"]), np.ptp(known["other"])) == 0:
         return said
@@ -124,17 +161,15 @@ def _said(
 
 def _read(both: Sequence[Explained], names: tuple[str, str], method: str, replaced: str) -> str:
     """How scores were made, and what of the input was read, in plain text."""
-    stands = {"mask": "the mask token stands", "pad": "the padding token stands", "remove": "nothing stands"}[
-        replaced
-    ]
+    stands = {"mask": "the mask token stands", "pad": "the padding token stands", "remove": "nothing stands"}
     how = (
-        f"What a word adds is what is lost when {stands} in its place, one word at a time; a model that routes does so "
-        "anew."
+        f"What a word adds is what is lost when {stands[replaced]} in its place, one word at a time; a model that "
+        "routes does so anew."
         if method == METHODS[2]
         else "Gradients are summed on the way from padding to the input, along the input's own route."
     )
     cut = [
-        f"{name} reads {len(one.instance.tokens):,} tokens here, scores {one.checkpoint.info.max_length:,}"
+        f"{name} reads {len(one.instance.tokens):,} tokens here, {one.checkpoint.info.max_length:,} where it is scored"
         for one, name in zip(both, names, strict=True)
         if len(one.instance.tokens) > one.checkpoint.info.max_length
     ]
@@ -148,10 +183,13 @@ def _number(value: float) -> str:
     return signed(value, 2).replace("-", "−")
 
 
+def _percent(value: float) -> str:
+    return f"{signed(100 * value, 0).replace('-', '−')}%"
+
+
 def _most_moving(frame: pd.DataFrame) -> pd.DataFrame:
     """The words that move either model most, each as a part of that model's largest; in the order of the text."""
-    sizes = frame[["one", "other"]].abs()
-    parts = (sizes / sizes.max().replace(0, 1)).max(axis=1).fillna(0)
+    parts = frame[["one part", "other part"]].abs().max(axis=1).fillna(0)
     return frame.loc[parts.sort_values(ascending=False, kind="stable").index[:_MOST].sort_values()]
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from shrp.attribution.difference import against
 from shrp.attribution.instance import Instance
 from shrp.attribution.tokens import REPLACEMENTS, WordScores
-from shrp.attribution.units import UNITS, fitting_unit
+from shrp.attribution.units import UNITS, fitting_unit, in_units
 from shrp.errors import DataError
 
 
@@ -32,15 +34,53 @@ def parting(one: np.ndarray, other: np.ndarray) -> tuple[int, int] | None:
     return first, int(rest[(one + other)[rest].argmax()])
 
 
-def same_unit(instances: Sequence[Instance]) -> str:
-    """The shortest unit that suits all of them, whose tokenizers may read more or less of the text."""
-    return max((fitting_unit(one) for one in instances), key=UNITS.index)
+@dataclass(frozen=True)
+class Question:
+    """What two models are asked of one input, the same of both."""
+
+    output: int
+    """The class whose logit is explained; 0 of a regression."""
+    rather_than: int | None
+    """The class whose logit is taken from it, if one is."""
+    unit: str
+    """Of `UNITS`: the shortest that suits both, whose tokenizers may read more or less of the text."""
+    replacement: str
+    """Of `REPLACEMENTS`: the first of which both have a token, or nothing."""
+
+    def what(self, labels: Sequence[str]) -> str:
+        """What is explained, in words; `labels` are the task's."""
+        if not labels:
+            return "the output"
+        less = "" if self.rather_than is None else f" less that of {labels[self.rather_than]}"
+        return f"the logit of {labels[self.output]}{less}"
+
+    def of(self, instance: Instance) -> tuple[Instance, int]:
+        """One of the inputs, in words, as it is to be explained, and which of its outputs."""
+        instance = in_units(instance, self.unit)
+        if self.rather_than is None:
+            return instance, self.output
+        return against(instance, self.output, self.rather_than), 0
 
 
-def same_replacement(instances: Sequence[Instance]) -> str:
-    """What may stand for a word in all of them: the first of `REPLACEMENTS` of which each has a token, or nothing."""
+def question(
+    instances: Sequence[Instance],
+    logits: Sequence[np.ndarray],
+    output: int | None = None,
+    rather_than: int | None = None,
+) -> Question:
+    """What to ask of two models.
+
+    Args:
+        instances: the input in words, as each model reads it.
+        logits: of each, `(C,)`.
+        output, rather_than: classes to explain; by default those over which the models part (`parting`).
+    """
+    if output is None:
+        found = parting(*logits)
+        output, rather_than = (0, None) if found is None else found
+    unit = max((fitting_unit(one) for one in instances), key=UNITS.index)
     have = (name for name in REPLACEMENTS if all(name in one.replacements for one in instances))
-    return next(have, REPLACEMENTS[-1])
+    return Question(output, rather_than, unit, next(have, REPLACEMENTS[-1]))
 
 
 def beside(one: WordScores, other: WordScores) -> pd.DataFrame:
@@ -48,9 +88,12 @@ def beside(one: WordScores, other: WordScores) -> pd.DataFrame:
 
     Words are the same where they stand at the same place of the text; tokenizers may part it differently, or cut it.
 
+    One model's logits may be on a larger scale than the other's, so that how far apart the scores are says little.
+
     Returns:
-        Columns place (from 1), text (which of a pair), the unit (`word`, `phrase` or `sentence`), `one`, `other` and
-        `difference`, which is `other` less `one`; nan where a model reads no such word.
+        Columns place (from 1), text (which of a pair), the unit (`word`, `phrase` or `sentence`), `one`, `other`, both
+        as parts of that model's largest in size (`one part`, `other part`, from -1 to 1), and `apart`, the part of the
+        other less that of the one; nan where a model reads no such word.
 
     Raises:
         DataError: the two are of different units or methods.
@@ -68,4 +111,6 @@ def beside(one: WordScores, other: WordScores) -> pd.DataFrame:
         [found[key] for key in sorted(found)], columns=["text", one.unit, "one", "other"]
     ).astype({"one": float, "other": float})
     frame.insert(0, "place", range(1, len(frame) + 1))
-    return frame.assign(difference=frame["other"] - frame["one"])
+    for name in ("one", "other"):
+        frame[f"{name} part"] = frame[name] / (frame[name].abs().max() or 1.0)
+    return frame.assign(apart=frame["other part"] - frame["one part"])

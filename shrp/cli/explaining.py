@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.beside import as_json, check_same_task, show, words_beside
+from shrp.cli.beside import SHOWN, Beside, as_json, check_same_task, show, words_beside
 from shrp.cli.options import AsJson, Device, check_has_task
 from shrp.cli.output import example, print_json, print_table, provenance, stderr, stdout
 from shrp.data import TextData
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from shrp.checkpoint import Checkpoint
     from shrp.explore import Exploration
     from shrp.patching import Patched
-
-_SHOWN = 12
-"""Words, or longer pieces, that are printed; JSON has all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -80,11 +77,15 @@ def explain(
     from shrp.explore import explore
     from shrp.patching import patch
 
+    if beside is not None and not words:
+        raise DataError("--beside is about words, and --no-words leaves these out: ask for one of them.")
     loaded = load(checkpoint, device=device)
     other = None if beside is None else load(beside, device=device)
     task = loaded.info.task
     check_has_task(task)
     if other is not None:
+        if other.fingerprint == loaded.fingerprint:
+            raise DataError(f"{beside} is the same model as {checkpoint}: name another one beside it.")
         check_same_task(loaded, other)
     texts = [_parts(one, task) for one in text]
     for name in (output, rather_than):
@@ -123,7 +124,13 @@ def explain(
             f"{longer:,} of {len(found):,} texts {'is' if longer == 1 else 'are'} read beyond {cut:,} tokens, where "
             "this checkpoint's scores and usage cut an input: there it may answer otherwise"
         )
-    both = [None if other is None else words_beside(loaded, other, one.text) for one in found]
+    both: list[Beside | None] = [None] * len(found)
+    if other is not None:
+        named = output is not None or rather_than is not None
+        both = [
+            words_beside(loaded, other, one.text, *((which, less) if named else ()))
+            for one, _, which, less in told
+        ]
     if json:
         made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
         inputs = [
@@ -144,8 +151,13 @@ def explain(
 
 
 def _apart(one: Path, other: Path) -> tuple[str, str]:
-    """Names of two checkpoints: their folders', with more of the path where these are alike."""
-    return (one.name, other.name) if one.name != other.name else (str(one), str(other))
+    """Names of two checkpoints: their folders', or the paths as given where these are alike or a column's."""
+    from shrp.attribution.units import UNITS
+
+    taken = {"place", "text", *UNITS}
+    alike = one.name == other.name or taken & {one.name, other.name}
+    first, second = (str(path) if alike else path.name for path in (one, other))
+    return tuple(f"{name} (model)" if name in taken else name for name in (first, second))
 
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:
@@ -268,7 +280,7 @@ def _route(one: Exploration) -> str:
 def _title(task: Task, scores: WordScores, which: int, less: int | None) -> str:
     of = "output" if task.is_regression else f"logit of {_named(task, which)}"
     of += "" if less is None else f" less that of {task.label_names[less]}"
-    some = f"; the {_SHOWN} that change it most" * (len(scores.words) > _SHOWN)
+    some = f"; the {SHOWN} that change it most" * (len(scores.words) > SHOWN)
     return f"what the {of}, {scores.full:.2f}, loses without each {scores.unit}{some}"
 
 
@@ -280,7 +292,7 @@ def _rows(scores: WordScores, task: Task, *, routed: bool) -> list[dict[str, Any
         | ({"text": task.text_columns[scores.words[i].part]} if pair else {})
         | {scores.unit: scores.words[i].text, "loses": signed(float(scores.scores[i]), 2)}
         | ({} if scores.rerouted is None or not routed else {"layers routed anew": str(scores.rerouted[i])})
-        for i in order[:_SHOWN]
+        for i in order[:SHOWN]
     ]
 
 

@@ -108,7 +108,7 @@ def reference(
                     f"{teacher} scores {result.score:.4f} on {source.name}, but {checkpoint} was made with a teacher "
                     f"of {recorded:.4f}: this is another one."
                 )
-        found[source.fingerprint] = references.from_evaluation(result, dense.fingerprint, length)
+        found[source.source_fingerprint] = references.from_evaluation(result, dense.fingerprint, length)
         rows.append(
             {"data": source.name, "n": result.n, "metric": result.metric, "teacher": float(result.score)}
         )

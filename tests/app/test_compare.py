@@ -28,7 +28,7 @@ from shrp.plan import make_plan
 from shrp.prune import prune
 from shrp.tasks import TASKS, TEXTS
 from shrp.usage import measure_usage, plan_from
-from ui import data_sources, lab_compare, lab_hurts, lab_threshold
+from ui import attribution_results, data_sources, lab_compare, lab_hurts, lab_threshold, words_of_both
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, Choice, read_alike, refusal
 from ui.compare_views import costs_frame, numbering
 from ui.lab_export import plan_json
@@ -457,7 +457,7 @@ def picked_first(monkeypatch):
     monkeypatch.setattr(lab_hurts, "_table", lambda frame, data, names: [0])
 
 
-def words_of_both(at):
+def words_in(at):
     (spec,) = [one for one in specs(at) if "adds to the logit" in one["layout"]["title"]["text"]]
     return {trace["name"]: trace for trace in spec["data"]}
 
@@ -472,7 +472,7 @@ def test_the_words_of_an_input_that_flips_stand_side_by_side(open_page, tiny_che
     models = {"A": loaded.model, "B": prune(loaded.model, plan)}
     evaluations = [evaluate(model, loaded.tokenizer, data) for model in models.values()]
     text = data.texts[flip_table(*evaluations, data)["index"].iloc[0]]
-    drawn = words_of_both(at)
+    drawn = words_in(at)
     one, other = (prepare(model, loaded.tokenizer, SST2, text) for model in models.values())
     answers = [int(found.outputs(found.embeddings)[0].argmax()) for found in (one, other)]
     assert answers[0] != answers[1]
@@ -482,8 +482,26 @@ def test_the_words_of_an_input_that_flips_stand_side_by_side(open_page, tiny_che
         assert values(drawn[name]["x"]) == pytest.approx(made.scores, abs=1e-4)
     said = texts_of(at)
     assert f"Explained is the logit of {SST2.label_names[answers[0]]} less" in said
-    assert "Furthest apart they are at" in said
+    assert "Most differently counts “" in said
     assert "there is no interval" in said
+    assert "Do not trust them" not in said
+
+
+def test_scores_that_do_not_add_up_are_said_to_say_nothing(open_page, tiny_checkpoint, monkeypatch):
+    picked_first(monkeypatch)
+    real = attribution_results.word_scores
+
+    def steep(*args):
+        found = real(*args)
+        return replace(found, reference=found.reference - 9.0)
+
+    monkeypatch.setattr(words_of_both, "word_scores", steep)
+    at = open_page("compare", tiny_checkpoint, hurts="Flipped predictions", words_by=METHODS[1])
+    assert not at.exception
+    said = texts_of(at)
+    assert "Of A and B the scores don't add up to what they share out" in said
+    assert "Most differently counts" not in said
+    assert "rank correlation" not in said
 
 
 def test_outputs_alone_have_no_words(open_page, tiny_checkpoint, tiny_model, monkeypatch):

@@ -8,16 +8,19 @@ import pytest
 
 from shrp import checkpoint as checkpoints
 from shrp import reference
+from shrp.attribution.difference import against
+from shrp.attribution.instance import prepare
+from shrp.attribution.tokens import ablate_words
 from shrp.data import TextData, load_probe
 from shrp.evaluate import evaluate, summarise
-from shrp.paired import LOST, Agreement, agreement, by_group
+from shrp.paired import LOST, Agreement, agreement, by_group, flip_table
 from shrp.prune import prune
 from shrp.tasks import TASKS
 from shrp.usage import measure_usage, plan_from
 from ui import lab_compare, lab_group_figures, lab_hurts, lab_reference, lab_sides
 from ui.lab_reference import ROUTED, TEACHER
 
-from .helpers import specs, texts_of, upload
+from .helpers import specs, texts_of, upload, values
 
 SST2 = TASKS["sst2"]
 
@@ -282,3 +285,27 @@ def test_losses_are_held_against_the_routed_model_where_that_is_picked(
     at.button_group(key=lab_hurts.AGAINST).set_value([TEACHER]).run()
     assert not at.exception
     assert "The reference is the dense teacher" in texts_of(at)
+
+
+def test_below_a_picked_flip_stand_the_words_of_the_routed_and_the_pruned_model(
+    open_page, tiny_checkpoint, loaded, teacher, monkeypatch
+):
+    data = load_probe("sst2")
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, data), budget=3)
+    models = {"routed": loaded.model, "pruned": prune(loaded.model, plan)}
+    evaluations = [evaluate(model, loaded.tokenizer, data) for model in models.values()]
+    alike = evaluations[0].predictions == evaluations[1].predictions
+    flips = flip_table(teacher, evaluations[1], data)["index"].to_numpy()
+    place = int(np.flatnonzero(alike[flips])[0])  # an input on which only the teacher parts from both
+    monkeypatch.setattr(lab_hurts, "_table", lambda frame, data, names: [place])
+    at = open_page("pruning_lab", tiny_checkpoint, budget=3, hurts="Flipped predictions")
+    assert not at.exception
+    (spec,) = [one for one in specs(at) if "adds to the logit" in one["layout"]["title"]["text"]]
+    answer = int(evaluations[1].predictions[flips[place]])
+    for trace, (name, model) in zip(spec["data"], models.items(), strict=True):
+        assert trace["name"] == name
+        lead = against(prepare(model, loaded.tokenizer, SST2, data.texts[flips[place]]), answer, 1 - answer)
+        assert values(trace["x"]) == pytest.approx(ablate_words(lead, 0).scores, abs=1e-4)
+    said = texts_of(at)
+    assert "the words below a picked flip are of the routed model and of the pruned one" in said
+    assert f"Both routed and pruned answer {SST2.label_names[answer]} here" in said

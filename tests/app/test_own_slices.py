@@ -104,7 +104,7 @@ def with_rules(at, name, numbers):
     """What the box would have, of the session as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own_slices.st, "session_state", {SLICES: at.session_state[SLICES]})
-        return own_slices.with_numbers(name, numbers)
+        return own_slices.with_numbers(name, numbers, load_probe("sst2"))
 
 
 def test_no_slice_is_made_of_too_many_inputs_or_by_a_name_that_is_none(open_page, tiny_checkpoint):
@@ -142,13 +142,19 @@ def test_numbers_say_nothing_of_other_data(tiny_data, monkeypatch):
     assert "some" in own_slices.applied(one).slices
     assert own_slices.applied(other).slices == other.slices
     own_slices.say(other)
-    assert "some name inputs by number, of made 0, and these are other data" in said.pop()
+    assert "“some” names inputs of made 0 by number, and these are other data" in said.pop()
     own_slices.say(own_slices.applied(one))  # which has them when it is back
     assert not said
-    own_slices.st.session_state[SLICES] = "some: #1"  # typed with these in sight
+    state = own_slices.st.session_state
+    state[SLICES] = "some: #1-2\nmore: w2"  # another line leaves them what they are
+    assert own_slices.applied(other).slices == other.slices
+    assert own_slices.with_numbers("new", [3], other) == "new: #3\nmore: w2"
+    renamed = replace(one, task=replace(one.task, name="another"), name="again")
+    assert "some" in own_slices.applied(renamed).slices  # the same texts, whatever they are read for
+    state[SLICES] = "some: #1"  # typed with these in sight
     assert "some" in own_slices.applied(other).slices
     assert own_slices.applied(one).slices == one.slices
-    own_slices.st.session_state[SLICES] = "others: w1"  # words are words everywhere
+    state[SLICES] = "others: w1"  # words are words everywhere
     assert "others" in {*own_slices.applied(one).slices, *own_slices.applied(other).slices}
 
 
