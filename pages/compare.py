@@ -8,7 +8,16 @@ import numpy as np
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import compare_kept, compare_plan, compare_sides, compare_views, lab_hurts, measurements, not_here
+from ui import (
+    compare_kept,
+    compare_own,
+    compare_plan,
+    compare_sides,
+    compare_views,
+    lab_hurts,
+    measurements,
+    not_here,
+)
 from ui.compare_sides import Side
 from ui.compare_views import LETTERS
 from ui.floor import exact, floor_text, floor_warning
@@ -69,6 +78,7 @@ def main() -> None:
         st.caption("Lengths are counted in tokens of A's tokenizer; B's makes more or fewer of some texts.")
     models = (compare_views.model_of("A", a), compare_views.model_of("B", b))
     lab_hurts.tabs(a.evaluation, b.evaluation, selection, lengths, LETTERS, "from A to B", name, models)
+    compare_own.section(models, data.task, name)
     compare_views.costs(sides, name)
     usage(sides, selection, name)
 

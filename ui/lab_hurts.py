@@ -221,7 +221,7 @@ def flips(
         closer.links(data, picked, routed=selection.is_routed, whose=whose)
     downloads(_taken_along(shown, data.task, names), "flips", f"{file}-flips")
     if rows:
-        words_of_both.section(models, data, picked[0], file)
+        words_of_both.of_flip(models, data, picked[0], file)
 
 
 def _taken_along(frame: pd.DataFrame, task: Task, names: tuple[str, str]) -> pd.DataFrame:

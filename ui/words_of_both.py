@@ -1,4 +1,4 @@
-"""Of an input that two models answer differently: which words move the one, and not the other."""
+"""One input by two models: what each answers, and which words move the one, and not the other."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from shrp.phrases import signed
 from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.ranks import spearman
+from shrp.tasks import Task
 from ui import state
 from ui.attribution_figures import CHANGE
 from ui.attribution_results import Explained, Options, explained, word_scores
 from ui.downloads import chart
 from ui.lab_sides import model_key
 from ui.pickers import always_one
-from ui.text import escape, escape_html, p_text, shorten
+from ui.text import capital, escape, escape_html, p_text, percent, shorten
 from ui.theme import BLUE, GREEN, GREY, layout
 
 METHOD = "words_by"
-"""Key of the picker, in the session's state and in the URL alike."""
+"""Key of the picker below a flip, in the session's state and in the URL alike."""
 _MOST = 30
 """Words in the figure; the CSV has all."""
 _LINE = 30  # pixels of a word's two bars
@@ -52,24 +53,33 @@ def pruned_to(checkpoint: Checkpoint, plan: PruningPlan) -> Checkpoint:
     return replace(checkpoint, model=static, fingerprint=model_key(checkpoint, plan))
 
 
-def section(models: tuple[Model, Model], data: TextData, number: int, file: str) -> None:
-    """The words of one input by both models; a sentence where one is not there.
+def of_flip(models: tuple[Model, Model], data: TextData, number: int, file: str) -> None:
+    """The words of an input of the data, by its number; else as `section`."""
+    st.markdown("**Which words move which of the two**")
+    name = f"{file}-words-of-input-{number}"
+    section(models, data.task, data.texts[number], f"input {number} of {data.name}", METHOD, name)
+
+
+def section(
+    models: tuple[Model, Model], task: Task, text: tuple[str, ...], which: str, key: str, file: str
+) -> None:
+    """The answers of both models to one input, and their words; a sentence where one model is not there.
 
     Args:
-        number: the input's in the data.
-        file: name that downloads begin with.
+        which: what input it is, in plain text.
+        key: of the picker of the method.
+        file: name of what is downloaded.
     """
-    st.markdown("**Which words move which of the two**")
     if missing := [model.name for model in models if model.opened is None]:
         st.caption(
             f":material/info: Of {escape(' and '.join(missing))} answers alone are at hand, which no words explain; a "
             "checkpoint of its own would be."
         )
         return
-    method = always_one("By", (METHODS[2], METHODS[1]), METHOD)
+    method = always_one("By", (METHODS[2], METHODS[1]), key)
     names = (models[0].name, models[1].name)
     try:
-        both = [explained(model.opened(), data.texts[number]) for model in models]
+        both = [explained(model.opened(), text) for model in models]
         asked = question([one.instance for one in both], [one.logits for one in both])
         options = Options(methods=(method,), replacement=asked.replacement)
         found = [_scores(one, asked, method, options) for one in both]
@@ -77,7 +87,7 @@ def section(models: tuple[Model, Model], data: TextData, number: int, file: str)
     except ShrpError as error:
         state.show_error(error)
         return
-    labels, unit = data.task.label_names, asked.unit
+    labels, unit = task.label_names, asked.unit
     what = asked.what(labels)
     wrong = [
         name
@@ -85,7 +95,7 @@ def section(models: tuple[Model, Model], data: TextData, number: int, file: str)
         if one.error_part is not None and one.error_part > LARGE_ERROR
     ]
     said = _said(frame, found, names, what, unit, told=not wrong)
-    st.markdown(escape(_answers(both, names, labels) + said))
+    st.markdown(escape(capital(_answers(both, names, labels)) + said))
     if wrong:
         st.warning(
             f"Of {escape(' and '.join(wrong))} the scores don't add up to what they share out, even after "
@@ -96,10 +106,10 @@ def section(models: tuple[Model, Model], data: TextData, number: int, file: str)
     drawn = _most_moving(frame)
     some = f"; the {len(drawn)} of {len(frame)} {unit}s that count most in either" * (len(drawn) < len(frame))
     chart(
-        bars(drawn, unit, names, what, f"{method}, input {number} of {data.name}{some}"),
+        bars(drawn, unit, names, what, f"{method}, {which}{some}"),
         frame.rename(columns=lambda name: name.replace("one", names[0]).replace("other", names[1])),
-        "words-of-both",
-        f"{file}-words-of-input-{number}",
+        f"{key}-chart",
+        file,
         f"Bars, two for each {unit}: how much it adds to {what} in {names[0]} and in {names[1]}. {said}",
     )
     st.caption(escape(_read(both, names, method, asked.replacement)))
@@ -114,11 +124,16 @@ def _scores(one: Explained, asked: Question, method: str, options: Options) -> W
 
 
 def _answers(both: Sequence[Explained], names: tuple[str, str], labels: Sequence[str]) -> str:
-    """Where both answer alike as they read the input here, that they do, in plain text."""
-    first, second = (one.prediction for one in both)
-    if not labels or first != second:
-        return ""
-    return f"Both {names[0]} and {names[1]} answer {labels[first]} here. "
+    """What both answer, in plain text."""
+    if not labels:
+        said = [f"{one.logits[0]:.3f}" for one in both]
+    else:
+        shares = [np.exp(one.logits - one.logits.max()) for one in both]
+        said = [
+            f"{labels[one.prediction]} ({percent(share.max() / share.sum())})"
+            for one, share in zip(both, shares, strict=True)
+        ]
+    return f"{names[0]} answers {said[0]}, {names[1]} {said[1]}. "
 
 
 def _said(

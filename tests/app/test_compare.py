@@ -29,6 +29,7 @@ from shrp.prune import prune
 from shrp.tasks import TASKS, TEXTS
 from shrp.usage import measure_usage, plan_from
 from ui import attribution_results, data_sources, lab_compare, lab_hurts, lab_threshold, words_of_both
+from ui.compare_own import OWN
 from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, Choice, read_alike, refusal
 from ui.compare_views import costs_frame, numbering
 from ui.lab_export import plan_json
@@ -513,3 +514,34 @@ def test_outputs_alone_have_no_words(open_page, tiny_checkpoint, tiny_model, mon
     at = open_page("compare", tiny_checkpoint, hurts="Flipped predictions", a_is=TEACHER)
     assert not at.exception
     assert "Of A answers alone are at hand, which no words explain" in texts_of(at)
+
+
+def test_both_answer_an_input_of_ones_own(open_page, tiny_checkpoint):
+    at = open_page("compare", tiny_checkpoint, own_input="w1 w20 w3 w7")
+    assert not at.exception
+    loaded = checkpoints.load(tiny_checkpoint)
+    plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2")), budget=4)
+    drawn, answers = words_in(at), []
+    for name, model in (("A", loaded.model), ("B", prune(loaded.model, plan))):
+        instance = prepare(model, loaded.tokenizer, SST2, ("w1 w20 w3 w7",))
+        shares = instance.outputs(instance.embeddings)[0].detach().softmax(-1).numpy()
+        answers.append(f"{SST2.label_names[shares.argmax()]} ({100 * shares.max():.1f}%)")
+        assert len(values(drawn[name]["x"])) == 4
+    assert f"A answers {answers[0]}, B {answers[1]}." in texts_of(at)
+    for nothing in ("", "   ", "\u200b"):
+        at.text_input(key=OWN).set_value(nothing).run()
+        assert not at.exception
+        assert "A answers" not in texts_of(at)
+    at.text_input(key=OWN).set_value("*so* [b] 😀 <b>bold</b>").run()
+    assert not at.exception
+    assert "A answers" in texts_of(at)
+
+
+def test_of_a_pair_task_both_texts_are_asked_for(open_page, save_tiny):
+    folder = save_tiny("pair", task="mrpc")
+    at = open_page("compare", folder, own_input="one alone")
+    assert not at.exception
+    assert "an input of this task is a sentence1 and a sentence2 on one line" in texts_of(at)
+    at.text_input(key=OWN).set_value("w1 w2 ||| w3 w4").run()
+    assert not at.exception
+    assert "A answers" in texts_of(at)
