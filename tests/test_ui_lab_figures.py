@@ -603,7 +603,7 @@ def test_a_selection_is_held_against_random_draws_of_its_size():
                 "control": control,
             },
             **{"selection": "Random (control)" if control else "Usage", "combination": "Usage weights"},
-            **{"experts kept": kept, "score": score, **other},
+            **{"experts kept": kept, "seed": seed or 0, "score": score, **other},
         }
 
     rows = [row(2, 0.8), row(2, 0.7, 0), row(2, 0.9, 1), row(4, 0.9), row(4, 0.8, 0), row(4, 0.85, 1)]
@@ -621,6 +621,9 @@ def test_a_selection_is_held_against_random_draws_of_its_size():
     for said in (found := lab_chance.against_chance(pd.DataFrame(both), "accuracy")):
         assert "at 1 of 1 numbers of experts a layer" in said
     assert len(found) == 2
+    # Two draws that keep the same experts by chance are two all the same.
+    alike = [row(3, 0.75), *(row(3, 0.7, seed, plan="drawn") for seed in (0, 1))]
+    assert "the mean of 2 random draws" in lab_chance.against_chance(pd.DataFrame(alike), "accuracy")[0]
     assert lab_chance.against_chance(pd.DataFrame(), "accuracy") == []
 
 
