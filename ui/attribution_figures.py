@@ -13,9 +13,8 @@ from plotly.subplots import make_subplots
 from shrp.attribution.experts import ExpertScores
 from shrp.attribution.tokens import WordScores
 from shrp.mixes import FALSE_DISCOVERIES
-from shrp.phrases import signed
 from ui.routing_figures import grid_height
-from ui.text import axis_names, escape_html, shorten
+from ui.text import axis_names, escape_html, shorten, signed
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
 # Less and more, as in the diverging scale of all charts; see-through, so that either theme's text stays legible.

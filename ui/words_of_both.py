@@ -15,7 +15,6 @@ from shrp.attribution.tokens import LARGE_ERROR, METHODS, WordScores
 from shrp.checkpoint import Checkpoint
 from shrp.data import TextData
 from shrp.errors import ShrpError
-from shrp.phrases import signed
 from shrp.plan import PruningPlan
 from shrp.prune import prune
 from shrp.ranks import spearman
@@ -26,7 +25,7 @@ from ui.attribution_results import Explained, Options, explained, word_scores
 from ui.downloads import chart
 from ui.lab_sides import model_key
 from ui.pickers import always_one
-from ui.text import capital, escape, escape_html, p_text, percent, shorten
+from ui.text import capital, escape, escape_html, p_text, percent, shorten, signed
 from ui.theme import BLUE, GREEN, GREY, layout
 
 METHOD = "words_by"
@@ -150,7 +149,7 @@ def _said(
     Args:
         told: whether scores can be trusted, and so more is told than what both have.
     """
-    values = " and ".join(f"{_number(one.full)} by {name}" for one, name in zip(found, names, strict=True))
+    values = " and ".join(f"{signed(one.full, 2)} by {name}" for one, name in zip(found, names, strict=True))
     said = f"Explained is {what}: {values}."
     known = frame.dropna(subset=["apart"])
     if known.empty:
@@ -159,7 +158,7 @@ def _said(
         return said
     most = known.loc[known["apart"].abs().idxmax()]
     parts = [
-        f"{_number(most[column])} for {name} ({_percent(most[f'{column} part'])})"
+        f"{signed(most[column], 2)} for {name} ({_percent(most[f'{column} part'])})"
         for column, name in zip(("one", "other"), names, strict=True)
     ]
     said += (
@@ -194,12 +193,8 @@ def _read(both: Sequence[Explained], names: tuple[str, str], method: str, replac
     )
 
 
-def _number(value: float) -> str:
-    return signed(value, 2).replace("-", "−")
-
-
 def _percent(value: float) -> str:
-    return f"{signed(100 * value, 0).replace('-', '−')}%"
+    return f"{signed(100 * value, 0)}%"
 
 
 def _most_moving(frame: pd.DataFrame) -> pd.DataFrame:
