@@ -199,7 +199,8 @@ def test_it_says_where_more_is_read_than_was_scored(shrp, folder, monkeypatch):
     long = " ".join(f"w{i % 20}" for i in range(20))
     _, _, err = shrp("explain", folder, *asked(TEXTS[0], long))
     assert "1 of 2 texts is read beyond 7 tokens, where this checkpoint's scores and usage cut" in err
-    _, _, err = shrp("explain", folder, *asked(TEXTS[0]))
+    code, _, err = shrp("explain", folder, *asked(TEXTS[0]))
+    assert code == 0, err
     assert "beyond" not in err
 
 

@@ -69,7 +69,13 @@ def test_experts_taken_away_together(shrp, options, known):
     assert [row["slice"] for row in told["slices"]] == sorted(set(data.slices))
     expected = joint(both, [taken((1, 0)), taken((2, 1))], pairs_of(data))
     assert told["worth"]["together"] == pytest.approx(expected.together, abs=1e-6)
+    alone = {"1.0": taken((1, 0)), "2.1": taken((2, 1))}
+    assert told["worth"]["alone"] == {
+        name: pytest.approx(one.changes().mean(), abs=1e-6) for name, one in alone.items()
+    }
+    assert len({round(value, 5) for value in told["worth"]["alone"].values()}) == 2
     assert told["worth"]["sum"] == pytest.approx(sum(told["worth"]["alone"].values()))
+    assert told["worth"]["beyond_the_sum"] == pytest.approx(expected.beyond, abs=1e-6)
     low, high = expected.interval
     ends = None if low != low else [pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6)]
     assert told["worth"]["beyond_the_sum_interval"] == ends
@@ -78,6 +84,7 @@ def test_experts_taken_away_together(shrp, options, known):
     assert "beyond the sum" in out
     assert "without 1.0, 2.1" in out
     code, out, err = shrp("knock-out", *options, "--expert", "2.1", "--expert", "2.1")
+    assert code == 0, err
     assert "beyond the sum" not in out  # one, named twice
 
 

@@ -263,7 +263,9 @@ def test_the_table_names_its_data_and_denominators(shrp, place):
     assert "of the dense encoder's, for one input of 128 tokens" in " ".join(out.split())
     assert "below the routed model's accuracy" in err
     assert "--held-out" in err
-    assert "--held-out" not in shrp("sweep", place / "routed", "--data", place / "data.csv", "--held-out")[2]
+    code, _, err = shrp("sweep", place / "routed", "--data", place / "data.csv", "--held-out")
+    assert code == 0, err
+    assert "--held-out" not in err
     one = shrp("sweep", place / "routed", "--data", place / "data.csv", "--draws", "1")[1]
     cells = [line.split("│")[4].strip() for line in one.splitlines() if line.startswith("│")]
     assert all(re.fullmatch(r"0\.\d{3}", cell) for cell in cells[:-1])  # of one draw there is no range

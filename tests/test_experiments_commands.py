@@ -19,7 +19,7 @@ from shrp.checkpoint_info import usage_in
 from shrp.config import ShrpConfig
 from shrp.convert import convert
 from shrp.data import load_data
-from shrp.errors import DataError
+from shrp.errors import DataError, ShrpError
 from shrp.evaluate import evaluate
 from shrp.plan import make_plan
 from shrp.prune import prune
@@ -317,6 +317,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
 )
 def test_what_cannot_be_done_is_said_before_anything_is_trained(run, tmp_path, command, options, said):
     outcome = run(command, "--work", tmp_path / "fresh", *options, fails=True)
+    assert isinstance(outcome.exception, (ShrpError, SystemExit))
     assert said in f"{outcome.exception} {outcome.output}"
     assert not (tmp_path / "fresh").exists()
 

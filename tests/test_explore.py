@@ -326,7 +326,7 @@ def test_exploring_under_a_forced_route(tokenizer, routing):
     route = ForcedRoute((Force(1, 2), Force(3, 0)))
     plain = explore(model, tokenizer, SST2, inputs)
     forced = explore(model, tokenizer, SST2, inputs, route=route)
-    for text, before, after in zip(inputs, plain, forced):
+    for text, before, after in zip(inputs, plain, forced, strict=True):
         np.testing.assert_allclose(
             after.logits, by_hand(model, tokenizer, text, force_experts(choice, 4)), atol=1e-5
         )

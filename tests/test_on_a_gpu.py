@@ -322,7 +322,9 @@ def test_a_teacher_answers_where_it_is_told_to(
 
 def test_a_sweep_names_the_pruning_where_it_was_told_to_compute(shrp, folder, own_file):
     args = "sweep", folder, "--data", own_file, "--draws", 0
-    assert "--device" not in shrp(*args)[2]
+    code, _, err = shrp(*args)
+    assert code == 0, err
+    assert "--device" not in err
     with pretended_gpu():
         code, _, err = shrp(*args, "--device", GPU)
     assert code == 0, err

@@ -286,7 +286,9 @@ def test_inputs_that_are_cut_are_told_of(place, tmp_path, tiny_model, tiny_token
     said = " ".join(long.stderr.split())
     assert "inputs of train.csv are longer than 4 tokens and are cut there" in said
     assert "of dev.csv are longer" not in said  # which are scored at 128
-    assert "are cut" not in finetune(place, base, tmp_path / "b", "--epochs", "0", "--max-length", "4").stderr
+    as_it_is = finetune(place, base, tmp_path / "b", "--epochs", "0", "--max-length", "4")
+    assert as_it_is.exit_code == 0
+    assert "are cut" not in as_it_is.stderr
     huge = finetune(place, base, tmp_path / "c", "--seed", str(2**64))
     assert "seed must be between 0 and" in str(huge.exception)
 
@@ -301,7 +303,9 @@ def test_scores_and_usage_of_cut_inputs_say_so(place, tmp_path, tiny_model, tiny
     base = saved(tiny_model(seed=4), tiny_tokenizer, tmp_path / "base", "bad", "good")
     finetune(place, base, tmp_path / "out", "--epochs", "0")
     asked = ["evaluate", str(tmp_path / "out"), "--data", f"{place}/dev.csv"]
-    assert "are cut" not in CliRunner().invoke(app, asked).stderr
+    whole = CliRunner().invoke(app, asked)
+    assert whole.exit_code == 0
+    assert "are cut" not in whole.stderr
     said = CliRunner().invoke(app, [*asked, "--max-length", "4"]).stderr
     assert "inputs of dev.csv are longer than 4 tokens and are cut there" in " ".join(said.split())
 

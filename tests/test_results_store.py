@@ -145,7 +145,8 @@ def test_no_text_and_nothing_of_the_data_but_numbers_is_written(store):
     data = made()
     store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
     store.keep_usage(CHECKPOINT, data, usage_stats(data, True))
-    for file in files(store):
+    assert len(files(store)) == 2
+    for file in store.folder.iterdir():
         content = file.read_bytes()
         assert b"secret" not in content
         assert b"plain" not in content
@@ -227,9 +228,8 @@ def test_what_was_used_longest_ago_goes_first(tmp_path):
     os.utime(left_over, (now - 9999, now - 9999))
     store.keep_evaluation(CHECKPOINT, data, "new", evaluation)
     kept = {i for i in (*map(str, range(10)), "new") if store.evaluation(CHECKPOINT, data, i) is not None}
-    assert {"0", "new"} <= kept
+    assert {"0", "new", "9", "8", "7", "6"} <= kept  # no more goes than makes room
     assert not {"1", "2"} & kept
-    assert len(kept) * 4096 <= 10 * 4096
     assert stranger.exists()
     assert fresh.exists()
     assert not left_over.exists()
@@ -278,7 +278,7 @@ def test_threads_and_processes_may_write_the_same(store):
         "data = made(); store = ResultsStore(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "for i in range(15): store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])\n"
-        "print(store.problem)\n"
+        "print('problem:', store.problem)\n"
     )
     root = Path(__file__).parent.parent
     other = subprocess.Popen(
@@ -297,7 +297,8 @@ def test_threads_and_processes_may_write_the_same(store):
     with ThreadPoolExecutor(4) as pool:
         while other.poll() is None or not found:
             found += pool.map(work, range(40))
-    assert other.communicate()[0].strip() == ""
+    assert other.communicate()[0].strip() == "problem:"  # and none
+    assert other.returncode == 0
     assert not store.problem
     for one in found:  # never a half-written one
         np.testing.assert_array_equal(one.logits, logits)

@@ -44,7 +44,7 @@ def test_top1_is_one_hot_at_the_largest():
 def test_top_k_renormalises_the_k_largest(k):
     probs = probabilities(5, 6)
     gates = top_k_gates(probs, k)
-    for p, g in zip(probs.view(-1, H), gates.view(-1, H)):
+    for p, g in zip(probs.view(-1, H), gates.view(-1, H), strict=True):
         largest = p.argsort(descending=True)[:k]
         assert sorted(g.nonzero().flatten().tolist()) == sorted(largest.tolist())
         torch.testing.assert_close(g[largest], p[largest] / p[largest].sum())
@@ -188,7 +188,7 @@ def test_knock_out_picks_the_next_best(routed, tiny_inputs, tiny_logits, k):
         tiny_logits(routed, tiny_inputs())
     probs, gates = record.probs(1), record.gates(1)
     assert (probs.argmax(-1) == 2).any()  # otherwise nothing was taken away
-    for p, g in zip(probs, gates):
+    for p, g in zip(probs, gates, strict=True):
         order = [e for e in p.argsort(descending=True).tolist() if e != 2][:k]
         assert sorted(g.nonzero().flatten().tolist()) == sorted(order)
         torch.testing.assert_close(g[order], p[order] / p[order].sum())
@@ -293,9 +293,9 @@ def test_threads_sharing_a_model_see_only_their_own(routed, tiny_inputs, tiny_lo
     barrier = threading.Barrier(len(jobs))
     with ThreadPoolExecutor(len(jobs)) as pool:
         together = list(pool.map(lambda job: work(job, barrier), jobs))
-    for (logits, record), (expected_logits, expected) in zip(together, alone):
+    for (logits, record), (expected_logits, expected) in zip(together, alone, strict=True):
         assert len(record.traces[1]) == len(record.traces[2]) == 8
-        for a, b in zip(logits, expected_logits):
+        for a, b in zip(logits, expected_logits, strict=True):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
         for layer in (1, 2):
             assert torch.equal(record.gates(layer), expected.gates(layer))

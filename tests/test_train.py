@@ -81,6 +81,14 @@ def run(tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path):
     return go
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path_factory):
+    """Model, info and history of `run()`, which no test changes."""
+    data, validation = tiny_data(40), tiny_data(20, seed=1)
+    options = {"train_data": data, "validation": validation, "out": tmp_path_factory.mktemp("whole") / "out"}
+    return train(CONFIG, tiny_model(dropout=0.1), tiny_info(layers=()), tiny_tokenizer, **options)
+
+
 def assert_equal_weights(a, b):
     a, b = a.state_dict(), b.state_dict()
     assert a.keys() == b.keys()
@@ -247,8 +255,8 @@ def test_everything_trains_whatever_the_model_went_through(run, tiny_model):
     ],
     ids=str,
 )
-def test_a_killed_run_that_resumes_ends_bit_for_bit_as_if_it_had_not_been(run, kill):
-    whole, info, history = run(out="whole")
+def test_a_killed_run_that_resumes_ends_bit_for_bit_as_if_it_had_not_been(run, uninterrupted, kill):
+    whole, info, history = uninterrupted
     with pytest.raises(Killed):
         run(progress=Watch(**kill))
     torch.manual_seed(777)  # another process, another state of the generators
@@ -276,8 +284,8 @@ def test_what_ends_before_its_first_epoch_stands_in_the_way_of_nothing(run, monk
         finish(tmp_path / "out")
 
 
-def test_killed_while_an_epoch_is_being_saved(run, monkeypatch, tmp_path):
-    whole, _, _ = run(out="whole")
+def test_killed_while_an_epoch_is_being_saved(run, uninterrupted, monkeypatch, tmp_path):
+    whole, _, _ = uninterrupted
     real = saving.save_file
 
     def die(state, path, **options):
@@ -295,8 +303,8 @@ def test_killed_while_an_epoch_is_being_saved(run, monkeypatch, tmp_path):
     assert_equal_weights(resumed, whole)
 
 
-def test_killed_before_the_older_epoch_was_deleted(run, monkeypatch, tmp_path):
-    whole, _, _ = run(out="whole")
+def test_killed_before_the_older_epoch_was_deleted(run, uninterrupted, monkeypatch, tmp_path):
+    whole, _, _ = uninterrupted
 
     class Stuck:
         def __getattr__(self, name):

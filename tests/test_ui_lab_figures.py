@@ -1,6 +1,4 @@
-import io
 import json
-import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -563,24 +561,6 @@ def test_store_drops_what_was_unused_for_longest():
     store.put("c", 3)
     assert store.get("b") is None
     assert (store.get("a"), store.get("c")) == (1, 3)
-
-
-def test_zip_holds_one_folder(monkeypatch, tmp_path):
-    def fake_save(model, tokenizer, info, folder, **options):
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
-        return folder
-
-    monkeypatch.setattr(lab_export.checkpoints, "save", fake_save)
-    monkeypatch.setattr(lab_export, "prune", lambda *args, **options: None)
-    monkeypatch.setattr(lab_export, "replace", lambda info, **options: info)
-    info = SimpleNamespace(scores=(), training={})
-    source = SimpleNamespace(
-        info=info, model=None, tokenizer=None, fingerprint="f", teacher={}, path=tmp_path
-    )
-    unscored, texts = SimpleNamespace(score=float("nan")), TextData(TASKS["sst2"], "mine", (("a",),), None)
-    data = lab_export.checkpoint_zip(source, make_plan(USAGE, budget=2), "mine", unscored, texts, texts)
-    assert zipfile.ZipFile(io.BytesIO(data)).namelist() == ["mine/config.json"]
 
 
 def test_two_best_of_one_score_are_said_to_be_alike():

@@ -1,8 +1,11 @@
 import io
 import json
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -119,6 +122,34 @@ def test_a_build_that_crashes_is_no_traceback(tiny_checkpoint, monkeypatch, tmp_
     with pytest.raises(ExportError, match="ended unexpectedly") as raised:
         lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", int8=False)
     assert "a defect" not in str(raised.value)
+
+
+def test_a_build_of_what_was_replaced_on_disk_is_not_offered(tiny_checkpoint, monkeypatch, tmp_path):
+    other = tmp_path / "other"
+    other.write_text(f'#!{sys.executable}\nprint(\'{{"made_from": "another"}}\')\n')
+    other.chmod(0o755)
+    monkeypatch.setattr(lab_onnx.sys, "executable", str(other))
+    with pytest.raises(ExportError, match="replaced on disk"):
+        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", int8=False)
+
+
+def test_who_waited_for_a_build_takes_it_as_it_is(tiny_checkpoint, monkeypatch):
+    loaded, place = (
+        checkpoints.load(tiny_checkpoint),
+        SimpleNamespace(markdown=lambda text: said.append(text)),
+    )
+    said, made = [], lab_onnx.OnnxExport(b"zip", {})
+    monkeypatch.setattr(lab_onnx, "build", lambda *_, **__: pytest.fail("it was built twice"))
+    key = lab_onnx._key(loaded, PLAN, "mine", None, "float32")
+    lab_onnx._building.acquire()  # somebody builds the same
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lab_onnx._build_once, loaded, PLAN, "mine", None, "float32", place)
+        while not said:
+            time.sleep(0.01)
+        lab_onnx.results("onnx", lab_onnx.KEPT).put(key, made)
+        lab_onnx._building.release()
+        assert waiting.result(30) is made
+    assert "Waiting for another export" in said[0]
 
 
 def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_checkpoint, builds):

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -14,7 +15,8 @@ from shrp.evaluate import evaluate
 from shrp.history import history_text
 from shrp.measure import cost, dense_cost, static_cost
 from shrp.plan import make_plan
-from ui import latency, state
+from shrp.usage import UsageWarning
+from ui import checks, latency, state
 from ui.cliff import cliff_warning
 from ui.text import count, plain
 
@@ -226,9 +228,50 @@ def test_every_chart_and_table_has_a_text_alternative(open_page, full, tiny_stat
         assert all(len(element.proto.alt) > 20 for element in shown), at
 
 
+def of_stats(*kinds, too_few=0):
+    found = [UsageWarning(kind, 2, f"layer 2 is odd: {kind}.") for kind in kinds]
+    return SimpleNamespace(warnings=lambda: found, too_few=too_few)
+
+
+@pytest.mark.parametrize(
+    ("stats", "healthy", "warned", "passed", "captioned"),
+    [
+        (
+            of_stats("collapse"),
+            True,
+            "**Collapse** in 1 of 2 converted layers on probe/sst2 (n = 480)",
+            "",
+            "Collapse:",
+        ),
+        (of_stats(), True, "", "No failure signature of routing on probe/sst2, n = 480", "Collapse:"),
+        (
+            of_stats(),
+            False,
+            "",
+            "of routing in the trained model (see above for its training) on",
+            "Collapse:",
+        ),
+        (of_stats(too_few=100), True, "", "", "n = 480 inputs of probe/sst2 are too few to tell collapse"),
+    ],
+)
+def test_what_is_wrong_with_its_routing_is_told(
+    stats, healthy, warned, passed, captioned, tiny_checkpoint, monkeypatch
+):
+    told = {"warning": [], "success": [], "caption": []}
+    for kind, said in told.items():
+        monkeypatch.setattr(checks.st, kind, lambda text, icon=None, said=said: said.append(text))
+    selection = SimpleNamespace(data=load_probe("sst2"), checkpoint=checkpoints.load(tiny_checkpoint))
+    checks._show_warnings(selection, stats, healthy)
+    for kind, part in (("warning", warned), ("success", passed), ("caption", captioned)):
+        assert len(told[kind]) == bool(part), kind
+        assert part in "".join(told[kind]).replace("\\", "")
+
+
 def test_training_is_told_and_a_collapse_in_it_is_a_warning(open_page, full):
     at = open_page("overview", full)
     said = texts_of(at)
+    warned = [one.value.replace("\\", "") for one in at.warning]
+    assert any("expert 0 took 97% already in stage 1" in one for one in warned)
     assert "glue/sst2 train, n = 6,920" in said
     assert "3 (2 converting, 1 after)" in said
     assert "1 min 15 s" in said

@@ -321,6 +321,7 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(loaded, tmp_path):
             )
         )
     )
+    assert all(name.startswith("mine/") for name in archive.namelist())
     archive.extractall(tmp_path)
     again = checkpoints.load(tmp_path / "mine")
     assert again.info.plan == plan

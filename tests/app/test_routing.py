@@ -302,6 +302,20 @@ def test_undo_brings_no_tokens_force_to_another_input(monkeypatch):
     assert forcing.route.text == ""
 
 
+def test_a_tokens_force_is_released_where_another_input_is_shown_and_it_says_so(monkeypatch):
+    monkeypatch.setattr(routing_force.Forcing, "to_url", lambda self: None)
+    forcing = routing_force.Forcing((1, 2), 4)
+    forcing.meet(("w1 w2 w3",), 5)
+    forcing.toggle(1, 0)
+    forcing.toggle(2, 3, token=3)
+    assert not forcing.notice
+    forcing.meet(("w1 w2 w3",), 5)
+    assert (forcing.route.text, forcing.notice) == ("1.0_2.3t3", "")
+    forcing.meet(("w4 w5 w6",), 5)
+    assert forcing.route.text == "1.0"
+    assert "released, since another input is shown" in forcing.notice
+
+
 def test_two_inputs_have_a_matrix_and_a_comparison_each(open_page, tiny_checkpoint):
     at = open_page("routing", tiny_checkpoint, text="w1 w2\nw30 w31", input="2", beside="1", force="2.1")
     assert not at.exception
@@ -339,7 +353,7 @@ def test_one_token_is_forced_in_the_first_input_only(open_page, tiny_token_check
     loaded = checkpoints.load(tiny_token_checkpoint)
     parts = loaded.model, loaded.tokenizer, loaded.info.task
     tables = [d.value for d in at.dataframe if "forced" in d.value]
-    for table, text, own in zip(tables, ("w1 w2 w3", "w4 w5"), ("1.0_2.3t2", "1.0")):
+    for table, text, own in zip(tables, ("w1 w2 w3", "w4 w5"), ("1.0_2.3t2", "1.0"), strict=True):
         (after,) = explore(*parts, [(text,)], route=ForcedRoute.parse(own))
         assert table["forced"].tolist() == [f"{x:.3f}".replace("-", "−") for x in after.logits]
     route(at, "w7 w8 w9")  # its tokens are not those that were meant
