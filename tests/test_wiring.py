@@ -1,5 +1,7 @@
 """The numbers that docs/method.md states are those that the code computes with."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import depths
@@ -8,6 +10,7 @@ from shrp.attribution import importance
 from shrp.config import ShrpConfig
 from shrp.training_config import TrainConfig
 
+ROOT = Path(__file__).parents[1]
 STATED = {
     "paper": {
         "learning_rate": 3e-5,
@@ -31,6 +34,29 @@ STATED = {
 """Recipe -> what its page says of it."""
 SHARED = {"temperature": 2.0, "swap": 0.0, "exploration": 0.0, "order": (), "freeze_dense": False}
 """What both have, most of it that an option is off."""
+
+
+def written(rate):
+    """A rate as the page writes it: `3e-5`."""
+    digits, power = f"{rate:e}".split("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def test_the_page_itself_names_the_rates():
+    page = " ".join((ROOT / "docs" / "method.md").read_text(encoding="utf-8").split())
+    paper, retain = (TrainConfig.named(name, shrp=ShrpConfig((1,))) for name in ("paper", "retain"))
+    on_texts, further = general.GeneralConfig(ShrpConfig((1,))), [*general.RECOVERY_RATES.values()]
+    task = [*depths.DEPTHS[1].rates.values()]
+    for said in (
+        f"`paper` learns at {written(paper.learning_rate)}, new weights at {written(paper.new_learning_rate)}",
+        f"`retain`: {written(retain.learning_rate)} for pretrained, {written(retain.new_learning_rate)} for new weights",
+        f"converting on texts {written(on_texts.learning_rate)} and {written(on_texts.new_learning_rate)}",
+        f"learns on at {written(further[0])} and {written(further[1])} on texts",
+        f"and at {written(task[0])} and {written(task[1])} on the task",
+        f"on at most {importance.ABLATED} inputs",
+        f"on at most {fitting.TEXTS} texts in batches of {fitting.BATCH}",
+    ):
+        assert said in page, said
 
 
 @pytest.mark.parametrize("recipe", list(STATED))
