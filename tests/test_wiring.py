@@ -49,7 +49,8 @@ def test_the_page_itself_names_the_rates():
     task = [*depths.DEPTHS[1].rates.values()]
     for said in (
         f"`paper` learns at {written(paper.learning_rate)}, new weights at {written(paper.new_learning_rate)}",
-        f"`retain`: {written(retain.learning_rate)} for pretrained, {written(retain.new_learning_rate)} for new weights",
+        f"`retain`: {written(retain.learning_rate)} for pretrained",
+        f"{written(retain.new_learning_rate)} for new weights",
         f"converting on texts {written(on_texts.learning_rate)} and {written(on_texts.new_learning_rate)}",
         f"learns on at {written(further[0])} and {written(further[1])} on texts",
         f"and at {written(task[0])} and {written(task[1])} on the task",
