@@ -144,7 +144,8 @@ def _bars(
     )
 
 
-def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str, x: str) -> None:
+def name_rows(fig: go.Figure, names: Sequence[str], x: str) -> None:
+    """Name the rows of horizontal bars, the first on top, and draw the line at 0; `x` is what they measure."""
     fig.update_yaxes(
         tickmode="array",
         tickvals=list(range(len(names))),
@@ -154,6 +155,10 @@ def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str, x: st
         zeroline=False,
     )
     fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text=x)
+
+
+def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str, x: str) -> None:
+    name_rows(fig, names, x)
     layout(
         fig,
         title,

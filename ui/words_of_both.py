@@ -20,13 +20,13 @@ from shrp.prune import prune
 from shrp.ranks import spearman
 from shrp.tasks import Task
 from ui import state
-from ui.attribution_figures import CHANGE
+from ui.attribution_figures import CHANGE, name_rows
 from ui.attribution_results import Explained, Options, explained, word_scores
 from ui.downloads import chart
 from ui.lab_sides import model_key
 from ui.pickers import always_one
 from ui.text import capital, escape, escape_html, p_text, percent, shorten, signed
-from ui.theme import BLUE, GREEN, GREY, layout
+from ui.theme import BLUE, GREEN, layout
 
 METHOD = "words_by"
 """Key of the picker below a flip, in the session's state and in the URL alike."""
@@ -71,8 +71,8 @@ def section(
     """
     if missing := [model.name for model in models if model.opened is None]:
         st.caption(
-            f":material/info: Of {escape(' and '.join(missing))} answers alone are at hand, which no words explain; a "
-            "checkpoint of its own would be."
+            f":material/info: Of {escape(' and '.join(missing))} only answers that were stored are at hand, not the "
+            "model, which could be asked; pick its own checkpoint where you have it."
         )
         return
     method = always_one("By", (METHODS[2], METHODS[1]), key)
@@ -227,15 +227,7 @@ def bars(frame: pd.DataFrame, unit: str, names: tuple[str, str], what: str, subt
                 hovertemplate="%{customdata}<br>%{x:+.4f}<extra>" + escape_html(name) + "</extra>",
             )
         )
-    fig.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(labels))),
-        ticktext=labels,
-        range=[len(labels) - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
-    fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=8, title_text=CHANGE)
+    name_rows(fig, labels, CHANGE)
     layout(
         fig,
         f"What each {unit} adds to {escape_html(what)}",

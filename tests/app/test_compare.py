@@ -513,7 +513,7 @@ def test_outputs_alone_have_no_words(open_page, tiny_checkpoint, tiny_model, mon
     reference.write(loaded.path, {probe.fingerprint: reference.from_evaluation(turned, "t")})
     at = open_page("compare", tiny_checkpoint, hurts="Flipped predictions", a_is=TEACHER)
     assert not at.exception
-    assert "Of A answers alone are at hand, which no words explain" in texts_of(at)
+    assert "Of A only answers that were stored are at hand, not the model" in texts_of(at)
 
 
 def test_both_answer_an_input_of_ones_own(open_page, tiny_checkpoint):
